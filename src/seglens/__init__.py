@@ -1,0 +1,86 @@
+"""Seglens: train segmentation models, show what they look at, and judge whether to believe it.
+
+Names are imported when they are first used, so that ``import seglens`` and ``seglens --help`` are quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DataSettings": "data.layout",
+    "Explanation": "explain.explanation",
+    "Explanations": "explain.explanation",
+    "IntegratedGradients": "explain.gradients",
+    "ModelSpec": "models.segmenter",
+    "Run": "runs",
+    "Sample": "data.sample",
+    "Scorecard": "judge.scorecard",
+    "Segmenter": "models.segmenter",
+    "SeglensError": "errors",
+    "Target": "explain.target",
+    "Task": "data.sample",
+    "TrainSettings": "train",
+    "UserError": "errors",
+    "adopt": "runs",
+    "check_data": "data.check",
+    "demo": "demo",
+    "evaluate": "evaluate",
+    "explain": "explain",
+    "explain_folder": "batch",
+    "judge": "judge",
+    "judge_folder": "batch",
+    "layers": "models.layers",
+    "load": "runs",
+    "open_data": "data.layout",
+    "predict_files": "batch",
+    "read_images": "data.images",
+    "report": "report",
+    "statistics": "explain.statistics",
+    "train": "train",
+    "wrap": "runs",
+}
+"""Where each public name lives; a verb's module is itself callable (see ``verb.py``)."""
+
+_MODULES = {"targets": "explain.target"}
+"""Public modules under a name of their own."""
+
+__all__ = sorted([*_HOMES, *_MODULES, "__version__"])
+
+if TYPE_CHECKING:
+    from seglens.batch import explain_folder, judge_folder, predict_files
+    from seglens.data.check import check_data
+    from seglens.data.images import read_images
+    from seglens.data.layout import DataSettings, open_data
+    from seglens.data.sample import Sample, Task
+    from seglens.demo import demo
+    from seglens.errors import SeglensError, UserError
+    from seglens.evaluate import evaluate
+    from seglens.explain import explain
+    from seglens.explain import target as targets
+    from seglens.explain.explanation import Explanation, Explanations
+    from seglens.explain.gradients import IntegratedGradients
+    from seglens.explain.statistics import statistics
+    from seglens.explain.target import Target
+    from seglens.judge import judge
+    from seglens.judge.scorecard import Scorecard
+    from seglens.models.layers import layers
+    from seglens.models.segmenter import ModelSpec, Segmenter
+    from seglens.report import report
+    from seglens.runs import Run, adopt, load, wrap
+    from seglens.train import TrainSettings, train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{_MODULES[name]}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # Importing a verb's module has bound the module, which is callable: let it stand.
+    return globals().setdefault(name, value)
+
+
+def __dir__() -> list[str]:
+    return __all__

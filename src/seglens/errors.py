@@ -1,0 +1,64 @@
+"""Every error that Seglens raises on purpose.
+
+::
+
+    SeglensError
+    ├── UserError                 a user's fault: one line, exit code 2
+    │   ├── DataError             a file or folder that can't be used as it is
+    │   ├── UnknownNameError      no such model, layer, method, target, layout, class...
+    │   ├── SettingError          a value outside of what is allowed
+    │   ├── OutputExistsError     results are never overwritten silently
+    │   ├── CheckpointError       weights that are missing, unsafe or don't fit
+    │   └── ModelError            a model that can't be traced or run as asked
+    └── TrainingError             training could not go on (a loss that is not finite...)
+
+A message says what was wrong, the value received, what is allowed, and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SeglensError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class UserError(SeglensError):
+    """Something that the user can mend; the command ends with exit code 2."""
+
+
+class DataError(UserError):
+    """A file or folder that can't be used as it is."""
+
+
+class UnknownNameError(UserError):
+    """A name that is not in the dict that it was looked up in."""
+
+
+class SettingError(UserError):
+    """A value outside of what is allowed."""
+
+
+class OutputExistsError(UserError):
+    """An output that is already there, and no leave to replace it."""
+
+
+class CheckpointError(UserError):
+    """Weights that are missing, unsafe to load, or that don't fit the model."""
+
+
+class ModelError(UserError):
+    """A model that can't be run or traced as asked."""
+
+
+class TrainingError(SeglensError):
+    """Training could not go on; what had been saved is intact."""
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UnknownNameError:
+    """Build the error for a name that is not in ``allowed``, with the nearest one that is."""
+    names = [str(entry) for entry in allowed]
+    nearest = get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+    return UnknownNameError(f"Unknown {kind} {name!r}.{hint} Allowed: {shown or '(none)'}.")

@@ -1,0 +1,83 @@
+"""Output folders and files that are there whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+
+from seglens.errors import OutputExistsError
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise where ``path`` holds something and ``force`` is not given.
+
+    Raises:
+        OutputExistsError: ``path`` is a file, or a folder that is not empty.
+    """
+    if force or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    raise OutputExistsError(f"{path} exists already. Name another place, or replace it with --force.")
+
+
+@contextmanager
+def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` that becomes ``path`` if the block ends well.
+
+    On an error or Ctrl-C nothing is left behind, and what ``path`` held before is as it was.
+
+    Raises:
+        OutputExistsError: ``path`` holds something and ``force`` is not given.
+    """
+    path = Path(path)
+    refuse_existing(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.partial-{token_hex(4)}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        _swap(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary file name beside ``path`` that is moved to ``path`` if the block ends well.
+
+    The temporary name keeps the suffix, because many writers choose the format by it.
+
+    Raises:
+        OutputExistsError: ``path`` exists and ``force`` is not given.
+    """
+    path = Path(path)
+    refuse_existing(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.stem}.partial-{token_hex(4)}{path.suffix}"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def safe_name(text: str) -> str:
+    """Return ``text`` as one path component: letters, digits, dot, dash and underscore; never hidden."""
+    kept = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
+    return kept.lstrip(".")[:120] or "_"
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put ``new`` in the place of ``path``, keeping the old one until the new one stands."""
+    if not path.exists():
+        os.replace(new, path)
+        return
+    old = path.parent / f".{path.name}.partial-{token_hex(4)}"
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old) if old.is_dir() else old.unlink()

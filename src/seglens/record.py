@@ -1,0 +1,136 @@
+"""Records: what every output folder says about itself in ``run.json``. Needs no torch.
+
+A record is enough to say how a result came about: the command, the settings, the versions, the seed, the
+hashes of model and data, the device and the time it took.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from seglens.errors import DataError
+
+SCHEMA = 1
+FILE_NAME = "run.json"
+PACKAGES = ("seglens", "torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
+
+
+class Record(BaseModel):
+    """The contents of one ``run.json``.
+
+    ``state`` is ``running`` while a resumable job goes on and ``finished`` afterwards. ``settings`` are
+    the verb's own; ``model``, ``task`` and ``data`` are what later verbs need to open the run again.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_number: Literal[1] = SCHEMA
+    kind: str
+    state: Literal["running", "finished"] = "finished"
+    command: list[str] = []
+    started: str = ""
+    duration_seconds: float = 0.0
+    seed: int | None = None
+    device: str = ""
+    versions: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    model: dict[str, Any] | None = None
+    task: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    model_sha256: str | None = None
+    data_sha256: str | None = None
+    results: dict[str, Any] = {}
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json`` into ``folder``, whole or not at all."""
+        write_json(folder / FILE_NAME, self.model_dump())
+
+
+def start(kind: str, **fields: Any) -> Record:
+    """Begin a record: command, time and versions are filled in."""
+    return Record(
+        kind=kind,
+        state="running",
+        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        **fields,
+    )
+
+
+def finish(record: Record, began: float, **fields: Any) -> Record:
+    """Return ``record`` as finished; ``began`` is the ``time.monotonic()`` at which the job began."""
+    duration = round(time.monotonic() - began, 3)
+    return record.model_copy(update={"state": "finished", "duration_seconds": duration, **fields})
+
+
+def read(folder: Path) -> Record:
+    """Read the ``run.json`` of ``folder``.
+
+    Raises:
+        DataError: the folder or the file is missing, or it is not a record of this schema.
+    """
+    file = Path(folder) / FILE_NAME
+    if not file.is_file():
+        what = "the folder has no run.json" if Path(folder).is_dir() else "there is no such folder"
+        raise DataError(
+            f"{folder} is not a run folder: {what}. Make one with 'seglens train' or 'seglens adopt'."
+        )
+    try:
+        return Record.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(
+            f"{file} is not a record of schema {SCHEMA}: {where}: {first['msg']}. "
+            "It was damaged or written by another version of Seglens."
+        ) from error
+
+
+def write_json(file: Path, data: object) -> None:
+    """Write ``data`` as JSON to a temporary name beside ``file`` and move it there. NaN becomes null."""
+    temporary = file.with_name(f".{file.name}.partial")
+    text = json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(file)
+
+
+def _finite(data: object) -> object:
+    """Replace what JSON can't say (NaN, infinities) by null, and paths by text."""
+    if isinstance(data, float):
+        return data if data == data and abs(data) != float("inf") else None
+    if isinstance(data, dict):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return str(data) if isinstance(data, Path) else data
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, the platform and the packages that decide a result."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def sha256(files: Iterable[Path]) -> str:
+    """Return one hash over the contents of ``files``, in the order given."""
+    digest = hashlib.sha256()
+    for file in files:
+        with Path(file).open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
