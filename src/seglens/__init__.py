@@ -46,7 +46,40 @@ _HOMES = {
 _MODULES = {"targets": "explain.target"}
 """Public modules under a name of their own."""
 
-__all__ = sorted([*_HOMES, *_MODULES, "__version__"])
+__all__ = [
+    "DataSettings",
+    "Explanation",
+    "Explanations",
+    "IntegratedGradients",
+    "ModelSpec",
+    "Run",
+    "Sample",
+    "Scorecard",
+    "SeglensError",
+    "Segmenter",
+    "Target",
+    "Task",
+    "TrainSettings",
+    "UserError",
+    "__version__",
+    "adopt",
+    "check_data",
+    "demo",
+    "evaluate",
+    "explain",
+    "explain_folder",
+    "judge",
+    "judge_folder",
+    "layers",
+    "load",
+    "open_data",
+    "predict_files",
+    "read_images",
+    "report",
+    "statistics",
+    "train",
+    "wrap",
+]
 
 if TYPE_CHECKING:
     from seglens.batch import explain_folder, judge_folder, predict_files

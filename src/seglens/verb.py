@@ -13,6 +13,7 @@ class Verb(ModuleType):
     """A module whose call is a call of the function that bears the module's name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function with what was given."""
         return self.__wrapped__(*args, **kwargs)
 
     @property
