@@ -77,6 +77,7 @@ __all__ = [
     "read_images",
     "report",
     "statistics",
+    "targets",
     "train",
     "wrap",
 ]
