@@ -1,0 +1,67 @@
+"""Where and how exactly to compute: the names that users give, turned into a device and a precision."""
+
+import re
+import warnings
+from typing import Literal
+
+import torch
+
+from seglens.errors import SettingError
+
+DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
+PRECISIONS = ("auto", "32", "bf16")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``: one of ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
+
+    ``auto`` is the first GPU, else the CPU. A GPU that is not there means the CPU, with a warning.
+
+    Raises:
+        SettingError: ``name`` is none of these.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise SettingError(f"Unknown device {name!r}. Allowed: {', '.join(DEVICES)}.")
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if not _is_there(device):
+        warnings.warn(f"There is no {name} on this machine: computing on the CPU.", UserWarning, stacklevel=2)
+        return torch.device("cpu")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> Literal["32", "bf16"]:
+    """Return the precision called ``name``: ``auto``, ``32`` or ``bf16`` (mixed: weights stay float32).
+
+    ``auto`` is ``bf16`` where the hardware multiplies bfloat16 matrices itself, else ``32``.
+
+    Raises:
+        SettingError: ``name`` is none of these.
+    """
+    match name:
+        case "32":
+            return "32"
+        case "bf16":
+            return "bf16"
+        case "auto":
+            return "bf16" if _has_bf16(device) else "32"
+    raise SettingError(f"Unknown precision {name!r}. Allowed: {', '.join(PRECISIONS)}.")
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or torch.backends.mps.is_available()
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    # Without such instructions bfloat16 is emulated on a CPU, and slower than float32.
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, question, bool)() for question in questions)

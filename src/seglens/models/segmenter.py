@@ -1,0 +1,271 @@
+"""The one wrapper around every network: raw images in, logits of the same size out.
+
+Trained here, adopted or wrapped, a model is a ``Segmenter`` to everything above: it owns the intensity
+window, the normalisation, padding and cropping, and what the network's output has to be unwrapped from.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seglens.errors import ModelError
+from seglens.models import zoo
+from seglens.shapes import Images, Logits, Masks, Probabilities
+
+Head = Literal["sigmoid", "softmax"]
+Outputs = Literal["logits", "probabilities"]
+WRAPPED = "wrapped"
+"""The architecture of a module that somebody else made: it can be used, not rebuilt."""
+_SMALLEST = 1e-6
+"""Probabilities are kept this far from 0 and 1 before the logarithm, so that logits stay finite."""
+
+
+class ModelSpec(BaseModel):
+    """Enough to build a model again; together with its weights it is a checkpoint.
+
+    ``window`` is the range of intensities that is mapped to [0, 1], as fractions of the file's integer
+    range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str
+    encoder: str | None = None
+    width: int | None = Field(default=None, ge=1)
+    channels: int = Field(default=3, ge=1)
+    classes: int = Field(default=2, ge=2)
+    head: Head = "sigmoid"
+    image_size: int = Field(default=256, ge=1)
+    window: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] = zoo.IMAGENET_MEAN
+    std: tuple[float, ...] = zoo.IMAGENET_STD
+    divisor: int = Field(default=1, ge=1)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    outputs_are: Outputs = "logits"
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's output."""
+        return 1 if self.head == "sigmoid" else self.classes
+
+    @model_validator(mode="after")
+    def _agree(self) -> "ModelSpec":
+        if self.head == "sigmoid" and self.classes != 2:
+            raise ValueError(f"a sigmoid head has 2 classes, background and one more, not {self.classes}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(
+                f"mean {self.mean} and std {self.std} need one value for each of {self.channels} channels"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be above 0, got {self.std}")
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"the window's low end must be below its high end, got {self.window}")
+        return self
+
+
+def complete(spec: ModelSpec) -> ModelSpec:
+    """Return ``spec`` with the encoder, width and divisor that its architecture has where none are named.
+
+    Raises:
+        UnknownNameError: there is no such architecture.
+    """
+    chosen = zoo.architecture(spec.architecture)
+    defaults = {
+        "encoder": spec.encoder or chosen.encoder,
+        "width": spec.width or chosen.width,
+        "divisor": max(spec.divisor, chosen.divisor),
+    }
+    return spec.model_copy(update=defaults)
+
+
+class Segmenter(nn.Module):
+    """A network together with what has to happen before and after it.
+
+    Its state dict is the network's under ``module.``; the normalisation belongs to the spec.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.module = module
+        self.spec = spec
+        like = next(module.parameters(), torch.empty(0))
+        for name, values in (("mean", spec.mean), ("std", spec.std)):
+            # Not in the state dict, so that the weights are the network's alone.
+            self.register_buffer(
+                name, torch.tensor(values, device=like.device)[:, None, None], persistent=False
+            )
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec, encoder_weights: str = "none") -> "Segmenter":
+        """Build the network that ``spec`` describes; see ``zoo.build`` for ``encoder_weights`` and errors."""
+        spec = complete(spec)
+        module = zoo.build(
+            spec.architecture,
+            encoder=spec.encoder,
+            encoder_weights=encoder_weights,
+            channels=spec.channels,
+            outputs=spec.outputs,
+            width=spec.width,
+        )
+        return cls(module, spec)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.mean.device
+
+    def forward(self, images: Images) -> Logits:
+        """Return logits at the resolution of ``images``, which lie in [0, 1] and are not normalised.
+
+        Raises:
+            ModelError: the images have another number of channels, or the network's output is no logits.
+        """
+        height, width = images.shape[-2:]
+        padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
+        logits = self.read_output(self.module(padded))
+        if logits.shape[-2:] != padded.shape[-2:]:
+            logits = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+    def normalise(self, images: Images) -> Images:
+        """Map the intensity window to [0, 1], then subtract ``mean`` and divide by ``std``."""
+        if images.shape[1] != self.spec.channels:
+            raise ModelError(
+                f"The images have {images.shape[1]} channels, the model takes {self.spec.channels}. "
+                f"Read them with channels={self.spec.channels}."
+            )
+        low, high = self.spec.window
+        return ((images - low) / (high - low) - self.mean) / self.std
+
+    def read_output(self, output: Any) -> Tensor:
+        """Return the logits ``[b, k, rows, columns]``, of any resolution, in what the network returned.
+
+        Raises:
+            ModelError: there are none, or their channels are not those of the head.
+        """
+        raw = unwrap(output)
+        if raw.shape[1] != self.spec.outputs:
+            raise ModelError(
+                f"The network returns {raw.shape[1]} output channels; a {self.spec.head} head of "
+                f"{self.spec.classes} classes has {self.spec.outputs}. Check classes and head."
+            )
+        # Half precision is too coarse to sum over pixels.
+        raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
+        if self.spec.outputs_are == "logits":
+            return raw
+        if self.spec.head == "sigmoid":
+            return torch.logit(raw, eps=_SMALLEST)
+        return raw.clamp_min(_SMALLEST).log()
+
+    def probabilities(self, logits: Logits) -> Probabilities:
+        """Return the probability of every class, the background first."""
+        if self.spec.head == "sigmoid":
+            return torch.cat([(-logits).sigmoid(), logits.sigmoid()], dim=1)
+        return logits.softmax(dim=1)
+
+    def mask(self, logits: Logits) -> Masks:
+        """Return the class index of every pixel: sigmoid heads by the threshold, others the largest logit."""
+        if self.spec.head == "sigmoid":
+            return (logits[:, 0].sigmoid() >= self.spec.threshold).long()
+        return logits.argmax(dim=1)
+
+    def try_out(self) -> Tensor:
+        """Return what the network makes of a noise image of the spec's size, as it is: ``[1, k, rows, columns]``.
+
+        Raises:
+            ModelError: the network can't take such an image, or returns nothing that could be logits.
+        """
+        size = self.spec.image_size
+        noise = torch.rand(1, self.spec.channels, size, size, generator=torch.Generator().manual_seed(0))
+        padded = pad_to_divisor(self.normalise(noise.to(self.mean)), self.spec.divisor)
+        with evaluating(self.module), torch.inference_mode():
+            try:
+                return unwrap(self.module(padded))
+            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+                raise ModelError(
+                    f"The network can't take an image of shape {tuple(padded.shape[1:])}: {error} "
+                    "Check channels, image size and divisor."
+                ) from error
+
+
+def pad_to_divisor(images: Images, divisor: int) -> Tensor:
+    """Repeat the last row and column until both lengths are divisible by ``divisor``."""
+    below, right = (-length % divisor for length in images.shape[-2:])
+    return functional.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
+
+
+def unwrap(output: Any) -> Tensor:
+    """Return the tensor ``[b, k, rows, columns]`` in a network's output.
+
+    A dict or a Hugging Face output gives ``out``, else ``logits``, else its first tensor; a tuple or a list
+    its first entry (the main output where there are auxiliary ones).
+
+    Raises:
+        ModelError: there is no such tensor.
+    """
+    if isinstance(output, Mapping):
+        tensors = [value for value in output.values() if isinstance(value, Tensor)]
+        found = output.get("out", output.get("logits", tensors[0] if tensors else None))
+    elif isinstance(output, tuple | list):
+        found = output[0] if output else None
+    else:
+        found = getattr(output, "logits", output)
+    if not isinstance(found, Tensor):
+        raise ModelError(
+            f"The network returns no tensor but {type(output).__name__} of {type(found).__name__}."
+        )
+    if found.ndim != 4 or not found.is_floating_point():
+        raise ModelError(
+            f"The network returns {found.dtype} of shape {tuple(found.shape)}; allowed are floating-point "
+            "logits [batch, outputs, rows, columns], one output for a sigmoid head or one for each class."
+        )
+    return found
+
+
+def refuse_probabilities(raw: Tensor) -> None:
+    """Raise where what a network returned looks like probabilities; every later number would be wrong.
+
+    Looked at once, when a foreign network comes in, and not at each forward pass: it costs a synchronisation,
+    and a traced pass must not branch on values.
+
+    Raises:
+        ModelError: all of ``raw`` lies in [0, 1] and, for several classes, sums to 1.
+    """
+    if look_like_probabilities(raw.float()):
+        raise ModelError(
+            "The network's outputs all lie in [0, 1], like probabilities, where logits are expected. Say "
+            "which they are: outputs_are='probabilities' (they are turned back into logits) or "
+            "outputs_are='logits'."
+        )
+
+
+def look_like_probabilities(raw: Tensor) -> bool:
+    """Whether ``raw [b, k, h, w]`` lies in [0, 1], varies, and over several channels sums to 1.
+
+    Fewer than 64 pixels of one channel tell too little.
+    """
+    if raw.min() < 0 or raw.max() > 1 or raw.min() == raw.max():
+        return False
+    if raw.shape[1] == 1:
+        return raw.numel() >= 64
+    return bool(((raw.sum(dim=1) - 1).abs() < 1e-3).all())
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every part of ``module`` in evaluation mode, and each back as it was, on an error too."""
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, flag in training.items():
+            part.training = flag

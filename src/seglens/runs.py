@@ -1,0 +1,244 @@
+"""Runs: a model with its task and, where there is one, its folder.
+
+A run folder is the unit that every verb takes::
+
+    run.json             a Record of kind "train" or "adopt": model, task, data, settings
+    model.safetensors    the weights
+    checkpoints/         last.ckpt, best.ckpt (to resume), epoch-003.safetensors (with --keep-every)
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from seglens import record as records
+from seglens.data.sample import Task
+from seglens.device import choose_device
+from seglens.errors import CheckpointError, DataError, ModelError, SettingError
+from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Outputs, Segmenter, refuse_probabilities
+from seglens.models.weights import fit, load_weights, read_state_dict, save_weights
+from seglens.models.zoo import normalisation
+from seglens.outputs import new_file, new_folder, refuse_existing
+from seglens.predict import Prediction, infer
+from seglens.record import Record
+from seglens.shapes import Images
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A ``Segmenter`` with its ``Task``; ``folder`` is None for a wrapped module."""
+
+    segmenter: Segmenter
+    task: Task
+    folder: Path | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is made of."""
+        return self.segmenter.spec
+
+    def predict(self, images: Images) -> Prediction:
+        """Return logits, probabilities and masks of ``images``, raw ones in [0, 1]."""
+        return infer(self.segmenter, images)
+
+
+def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") -> Run:
+    """Open a run folder: the final weights, or those that ``--keep-every`` kept of ``epoch``.
+
+    Raises:
+        DataError: ``folder`` is no run folder, or one of another kind.
+        CheckpointError: it holds no such weights, or they don't fit.
+    """
+    folder = Path(folder)
+    record = records.read(folder)
+    if record.model is None or record.task is None:
+        raise DataError(
+            f"{folder} is the output of 'seglens {record.kind}', not a run folder. Name the folder that "
+            "'seglens train' or 'seglens adopt' made."
+        )
+    file = _weights_file(folder, record, epoch)
+    try:
+        spec, task = ModelSpec.model_validate(record.model), Task.model_validate(record.task)
+    except ValidationError as error:
+        raise DataError(f"{folder / records.FILE_NAME} describes no model: {_reason(error)}.") from error
+    segmenter = Segmenter.from_spec(spec)
+    load_weights(segmenter.module, file)
+    return Run(segmenter.eval().to(choose_device(device)), task, folder)
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    classes: Sequence[str],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: int = 3,
+    image_size: int = 256,
+    head: Head | None = None,
+    divisor: int = 1,
+    outputs_are: Outputs | None = None,
+) -> Run:
+    """Make a run of any module that segments images; the module itself is left as found.
+
+    It is tried once on a noise image of ``image_size``. A ``head`` left out is told by the outputs: one
+    channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left out are ImageNet's. ``outputs_are``
+    left out means logits, and outputs that look like probabilities are then refused.
+
+    Raises:
+        ModelError: the module can't take such an image, or its outputs don't suit ``classes``.
+        SettingError: the arguments contradict one another.
+    """
+    task = _task(classes)
+    default_mean, default_std = normalisation(None, None, channels)
+    spec = _spec(
+        architecture=WRAPPED,
+        channels=channels,
+        classes=len(task.classes),
+        head=head or "softmax",
+        image_size=image_size,
+        mean=tuple(mean or default_mean),
+        std=tuple(std or default_std),
+        divisor=divisor,
+        outputs_are=outputs_are or "logits",
+    )
+    raw = Segmenter(module, spec).try_out()
+    if head is None and raw.shape[1] == 1:
+        if len(task.classes) > 2:
+            raise ModelError(
+                "The module has one output channel, which tells 2 classes apart, but "
+                f"{len(task.classes)} are named: {', '.join(task.classes)}."
+            )
+        spec = spec.model_copy(update={"head": "sigmoid"})
+    segmenter = Segmenter(module, spec)
+    segmenter.read_output(raw)
+    if outputs_are is None:
+        refuse_probabilities(raw)
+    return Run(segmenter, task)
+
+
+def adopt(
+    file: str | Path,
+    *,
+    model: str,
+    encoder: str | None = None,
+    width: int | None = None,
+    classes: Sequence[str],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int,
+    channels: int = 3,
+    head: Head | None = None,
+    outputs_are: Outputs | None = None,
+    out: str | Path,
+    force: bool = False,
+) -> Run:
+    """Make a run folder ``out`` of a checkpoint that something else trained.
+
+    ``head`` left out is told by the number of classes and the outputs in the file; ``mean`` and ``std`` left out are ImageNet's.
+
+    Raises:
+        CheckpointError: the file can't be read or doesn't fit; it says which tensors.
+        UnknownNameError, SettingError, ModelError: the model can't be built or run as described.
+        OutputExistsError: ``out`` exists and ``force`` is not given.
+    """
+    began, file, out = time.monotonic(), Path(file), Path(out)
+    refuse_existing(out, force=force)
+    task, state = _task(classes), read_state_dict(file)
+    default_mean, default_std = normalisation(None, None, channels)
+    spec = _spec(
+        architecture=model,
+        encoder=encoder,
+        width=width,
+        channels=channels,
+        classes=len(task.classes),
+        head=head or ("sigmoid" if len(task.classes) == 2 else "softmax"),
+        image_size=image_size,
+        mean=tuple(mean or default_mean),
+        std=tuple(std or default_std),
+        outputs_are=outputs_are or "logits",
+    )
+    segmenter = _build_for(state, spec, head)
+    fit(segmenter.module, state)
+    raw = segmenter.try_out()
+    segmenter.read_output(raw)
+    if outputs_are is None:
+        refuse_probabilities(raw)
+    settings = {"file": file.name, "file_sha256": records.sha256([file])}
+    with new_folder(out, force=force) as folder:
+        save_run(folder, segmenter, task, records.finish(records.start("adopt", settings=settings), began))
+    return Run(segmenter, task, out)
+
+
+def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> Record:
+    """Write weights and ``record`` into ``folder``; return the record with model, task and hash filled in."""
+    file = folder / WEIGHTS
+    with new_file(file, force=True) as temporary:
+        save_weights(segmenter.module, temporary)
+    described = {
+        "model": segmenter.spec.model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
+        "model_sha256": records.sha256([file]),
+    }
+    record = record.model_copy(update=described)
+    record.write(folder)
+    return record
+
+
+def _task(classes: Sequence[str]) -> Task:
+    try:
+        return Task(classes=tuple(classes))
+    except ValidationError as error:
+        raise SettingError(
+            f"The classes can't be used: {_reason(error)}. The first is the background."
+        ) from error
+
+
+def _spec(**fields: Any) -> ModelSpec:
+    try:
+        return ModelSpec(**fields)
+    except ValidationError as error:
+        raise SettingError(f"The model can't be described so: {_reason(error)}.") from error
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+
+
+def _build_for(state: Mapping[str, Tensor], spec: ModelSpec, head: Head | None) -> Segmenter:
+    """Build ``spec``; where no ``head`` is named, two outputs in the file for two classes are a softmax."""
+    segmenter = Segmenter.from_spec(spec).eval()
+    last = list(segmenter.module.state_dict())[-1]
+    outputs = next((tensor.shape[0] for name, tensor in state.items() if name.endswith(last)), None)
+    if head is None and spec.head == "sigmoid" and outputs == 2:
+        return Segmenter.from_spec(spec.model_copy(update={"head": "softmax"})).eval()
+    return segmenter
+
+
+def _weights_file(folder: Path, record: Record, epoch: int | None) -> Path:
+    if epoch is not None:
+        file = folder / "checkpoints" / f"epoch-{epoch:03d}.safetensors"
+        if not file.is_file():
+            kept = sorted(int(found.stem[6:]) for found in file.parent.glob("epoch-*.safetensors"))
+            raise CheckpointError(
+                f"{folder} kept no weights of epoch {epoch}. Kept: {', '.join(map(str, kept)) or 'none'}. "
+                "Train with --keep-every to keep some, or leave the epoch out."
+            )
+        return file
+    file = folder / WEIGHTS
+    if not file.is_file():
+        todo = (
+            f"Training has not ended: go on with 'seglens train ... --run {folder} --resume'."
+            if record.state == "running"
+            else "Train or adopt the model again."
+        )
+        raise CheckpointError(f"The run folder {folder} holds no checkpoint ({WEIGHTS}). {todo}")
+    return file
