@@ -1,0 +1,263 @@
+"""How much of a map lies inside the region that it explains, always next to what that is worth: its nulls.
+
+The measure is circular, because the region is the very set whose logits were differentiated: a mask that
+is merely pooled to stride 32 reaches an inside/outside ratio of 37 at 6 % area. So no value here is ever
+a mark; it stands beside the same statistic of
+
+- ``mirror``: the frozen region on the map's own grid, brought to full size as a CAM is. A map at this level
+  is labelled "restates the prediction";
+- ``other_images``: the method's maps of *other* pictures, laid on this picture's region (mean over up to
+  `SHIFTS` others of the same batch): what depends on neither picture nor region;
+- ``randomised_model``: the same method on the model with `randomised` weights, region frozen (where given);
+- ``random``, ``centre``, ``edges``: content-free maps.
+
+In a folder of images, call `attention` batch by batch (16 pictures or more, so that there are others),
+`join` the parts, and `summarise` once; nothing but one number per image and statistic is kept. For maps in
+memory, `attention_table` does all three.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool
+from seglens.explain.statistics import statistics
+from torch import Tensor
+
+from seglens.explain.explanation import Explanation
+from seglens.judge.intervals import NOTHING, Interval, interval
+from seglens.judge.nulls import Surface, centre, edges, mirror, other_images, random
+from seglens.shapes import Maps, PerImage, Regions
+
+STATISTICS = ("mass_inside", "enrichment_log2", "ratio", "ratio_without_margin")
+SHIFTS = 4
+RESEMBLANCE = 0.8
+RESTATES = "restates the prediction"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One number per image: statistics of a map and of its nulls; NaN where a map has no value.
+
+    ``status`` is the map's own (``ok``, ``no_target``...). ``resemblance`` is the correlation of the map
+    with its mirror over the cells of the map's grid.
+    """
+
+    target: str
+    method: str
+    layer: str | None
+    status: tuple[str, ...]
+    statistics: dict[str, PerImage]
+    nulls: dict[str, dict[str, PerImage]]
+    resemblance: PerImage
+
+
+@dataclass(frozen=True)
+class AttentionRow:
+    """Means over the ``ok`` images with bootstrap intervals, for a map and its nulls.
+
+    ``difference`` is that of ``enrichment_log2`` to the mirror's, image by image; ``label`` is "restates
+    the prediction" or empty (see `summarise`).
+    """
+
+    target: str
+    method: str
+    layer: str | None
+    num_ok: int
+    num_no_target: int
+    num_total: int
+    statistics: dict[str, Interval]
+    nulls: dict[str, dict[str, Interval]]
+    difference: Interval
+    resemblance: Interval
+    label: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the row as plain data, the form of ``summary`` in ``explanations.json``."""
+        return {
+            "target": self.target,
+            "method": self.method,
+            "layer": self.layer,
+            "num_ok": self.num_ok,
+            "num_no_target": self.num_no_target,
+            "num_total": self.num_total,
+            "statistics": {name: value.to_json() for name, value in self.statistics.items()},
+            "nulls": {
+                null: {name: value.mean for name, value in row.items()} for null, row in self.nulls.items()
+            },
+            "null_intervals": {
+                null: {name: value.to_json() for name, value in row.items()}
+                for null, row in self.nulls.items()
+            },
+            "difference_to_mirror": self.difference.to_json(),
+            "resemblance_to_mirror": self.resemblance.to_json(),
+            "label": self.label,
+        }
+
+
+def attention(
+    explanation: Explanation,
+    surface: Surface,
+    *,
+    randomised: Explanation | None = None,
+    valid: Regions | None = None,
+) -> Attention:
+    """Measure one map and its nulls, image by image.
+
+    Args:
+        explanation: the map, over the pictures of ``surface``.
+        surface: from `nulls.surface`, with the same pictures and target.
+        randomised: the same method and layer on `nulls.randomised`, explained with the same target.
+        valid: pixels that are picture (not padding).
+    """
+    usable = explanation.ok
+    others = [
+        _measure(explanation, other_images(explanation.map, usable, shift), valid)
+        for shift in range(1, min(SHIFTS, int(usable.sum()) - 1) + 1)
+    ]
+    own = mirror(surface.pixels, grid_of(explanation))
+    maps = {"mirror": own, "centre": centre(surface), "edges": edges(surface), "random": random(surface)}
+    nulls = {name: _measure(explanation, null, valid) for name, null in maps.items()}
+    nulls["other_images"] = {
+        name: torch.stack([part[name] for part in others]).mean(0) if others else _nothing(usable)
+        for name in STATISTICS
+    }
+    if randomised is not None:
+        measured = statistics(randomised, valid=valid)
+        nulls["randomised_model"] = {name: measured[name] for name in STATISTICS}
+    measured = statistics(explanation, valid=valid)
+    return Attention(
+        target=explanation.target.label,
+        method=explanation.method,
+        layer=explanation.layer,
+        status=tuple(explanation.status),
+        statistics={name: measured[name] for name in STATISTICS},
+        nulls={
+            null: {name: _keep(value, usable) for name, value in row.items()} for null, row in nulls.items()
+        },
+        resemblance=_keep(correlation(explanation.positive, own, grid_of(explanation)), usable),
+    )
+
+
+def join(parts: Sequence[Attention]) -> Attention:
+    """Put the batches of one map together; a null is kept where every part has it."""
+    first = parts[0]
+    shared = [null for null in first.nulls if all(null in part.nulls for part in parts)]
+
+    def column(rows: Iterable[Mapping[str, PerImage]]) -> dict[str, PerImage]:
+        kept = list(rows)
+        return {name: torch.cat([row[name].cpu() for row in kept]) for name in STATISTICS}
+
+    return replace(
+        first,
+        status=tuple(status for part in parts for status in part.status),
+        statistics=column(part.statistics for part in parts),
+        nulls={null: column(part.nulls[null] for part in parts) for null in shared},
+        resemblance=torch.cat([part.resemblance.cpu() for part in parts]),
+    )
+
+
+def summarise(attention: Attention, *, seed: int = 0) -> AttentionRow:
+    """Average over the ``ok`` images and say whether the map does more than restate the prediction.
+
+    The label is set where either holds:
+
+    1. *level*: the 95 % interval of the paired difference ``enrichment_log2(map) - enrichment_log2(mirror)``
+       reaches 0 (its upper bound is not below 0): the map is not shown to be any less concentrated on the
+       region than the region itself, pooled to the same grid. A map *above* the mirror gets the label too:
+       its heat lies inside the region, which says where the model answered and not what it used.
+    2. *shape*: the lower bound of the mean correlation with the mirror over the cells of the map's grid is at
+       least `RESEMBLANCE`: .8 squared, two thirds of the map's variation, is what the pooled mask says
+       already. (A plain correlation: the ranks of a mirror are mostly ties, and a rank correlation with a
+       region of 6 % area can't pass .41 however alike the two are.)
+
+    Fewer than two images have no interval; the values themselves are compared then. A map without the label
+    has passed nothing: it looks elsewhere than the prediction, rightly or wrongly.
+    """
+    means = {name: interval(value, seed=seed) for name, value in attention.statistics.items()}
+    nulls = {
+        null: {name: interval(value, seed=seed) for name, value in row.items()}
+        for null, row in attention.nulls.items()
+    }
+    level = "enrichment_log2"
+    difference = attention.statistics[level].cpu() - attention.nulls["mirror"][level].cpu()
+    apart = interval(difference, seed=seed)
+    alike = interval(attention.resemblance, seed=seed)
+    return AttentionRow(
+        target=attention.target,
+        method=attention.method,
+        layer=attention.layer,
+        num_ok=attention.status.count("ok"),
+        num_no_target=attention.status.count("no_target"),
+        num_total=len(attention.status),
+        statistics=means,
+        nulls=nulls,
+        difference=apart,
+        resemblance=alike,
+        label=RESTATES if at_mirror(apart, alike) else "",
+    )
+
+
+def at_mirror(difference: Interval, resemblance: Interval) -> bool:
+    """Say whether a map is at mirror level, by the rule in `summarise`."""
+    if difference == NOTHING or difference.num == 0:
+        return False
+    level = difference.high if difference.num > 1 else difference.mean
+    shape = resemblance.low if resemblance.num > 1 else resemblance.mean
+    return level >= 0 or shape >= RESEMBLANCE
+
+
+def attention_table(
+    explanations: Iterable[Explanation],
+    surface: Surface,
+    *,
+    randomised: Iterable[Explanation] = (),
+    valid: Regions | None = None,
+    seed: int = 0,
+) -> list[AttentionRow]:
+    """Return one row per map; ``randomised`` maps are matched by target, method and layer."""
+    found = {_key(entry): entry for entry in randomised}
+    return [
+        summarise(
+            attention(entry, surface, randomised=found.get(_key(entry)), valid=valid),
+            seed=seed,
+        )
+        for entry in explanations
+    ]
+
+
+def grid_of(explanation: Explanation) -> tuple[int, int]:
+    """Return rows and columns of the grid on which a map was made; its own pixels where it has no grid."""
+    source = explanation.map if explanation.grid is None else explanation.grid
+    return int(source.shape[-2]), int(source.shape[-1])
+
+
+def correlation(maps: Maps, others: Maps, grid: tuple[int, int]) -> PerImage:
+    """Return Pearson's correlation of two stacks of maps, image by image, after averaging over ``grid``."""
+    first, second = (_centred(stack, grid) for stack in (maps, others))
+    return (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
+
+
+def _centred(maps: Maps, grid: tuple[int, int]) -> torch.Tensor:
+    cells = torch.nn.functional.adaptive_avg_pool2d(maps.double()[:, None], grid).flatten(1)
+    return cells - cells.mean(1, keepdim=True)
+
+
+def _measure(explanation: Explanation, maps: Maps, valid: Regions | None) -> dict[str, PerImage]:
+    """Measure ``maps`` on the region of ``explanation``."""
+    null = Explanation(method="null", layer=None, target=explanation.target, map=maps)
+    measured = statistics(null, valid=valid)
+    return {name: measured[name] for name in STATISTICS}
+
+
+def _keep(values: PerImage, usable: Bool[Tensor, " b"]) -> PerImage:
+    """Leave out the images that the map has no answer for: map and null are means over the same ones."""
+    return values.masked_fill(~usable.to(values.device), torch.nan)
+
+
+def _nothing(usable: Bool[Tensor, " b"]) -> PerImage:
+    return torch.full(usable.shape, torch.nan, device=usable.device)
+
+
+def _key(explanation: Explanation) -> tuple[str, str, str | None]:
+    return explanation.target.label, explanation.method, explanation.layer
