@@ -108,7 +108,7 @@ def wrap(
         divisor=divisor,
         outputs_are=outputs_are or "logits",
     )
-    raw = Segmenter(module, spec).try_out()
+    raw = Segmenter(module, spec).try_out(image_size)
     if head is None and raw.shape[1] == 1:
         if len(task.classes) > 2:
             raise ModelError(
@@ -141,7 +141,8 @@ def adopt(
 ) -> Run:
     """Make a run folder ``out`` of a checkpoint that something else trained.
 
-    ``head`` left out is told by the number of classes and the outputs in the file; ``mean`` and ``std`` left out are ImageNet's.
+    ``head`` left out is told by the number of classes and the outputs in the file; ``mean`` and ``std`` left
+    out are ImageNet's.
 
     Raises:
         CheckpointError: the file can't be read or doesn't fit; it says which tensors.
@@ -166,7 +167,7 @@ def adopt(
     )
     segmenter = _build_for(state, spec, head)
     fit(segmenter.module, state)
-    raw = segmenter.try_out()
+    raw = segmenter.try_out(image_size)
     segmenter.read_output(raw)
     if outputs_are is None:
         refuse_probabilities(raw)

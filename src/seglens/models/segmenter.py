@@ -177,13 +177,12 @@ class Segmenter(nn.Module):
             return (logits[:, 0].sigmoid() >= self.spec.threshold).long()
         return logits.argmax(dim=1)
 
-    def try_out(self) -> Tensor:
-        """Return what the network makes of a noise image of the spec's size, as it is: ``[1, k, rows, columns]``.
+    def try_out(self, size: int) -> Tensor:
+        """Return the network's own output ``[1, k, rows, columns]`` for a square noise image of ``size`` pixels.
 
         Raises:
             ModelError: the network can't take such an image, or returns nothing that could be logits.
         """
-        size = self.spec.image_size
         noise = torch.rand(1, self.spec.channels, size, size, generator=torch.Generator().manual_seed(0))
         padded = pad_to_divisor(self.normalise(noise.to(self.mean)), self.spec.divisor)
         with evaluating(self.module), torch.inference_mode():
