@@ -1,0 +1,152 @@
+"""What an explanation is: a map per picture, with its target, settings and diagnostics."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from seglens.errors import SettingError, unknown_name
+from seglens.explain.target import Target
+from seglens.shapes import ChannelMaps, Grids, Maps, PerImage
+
+Status = Literal["ok", "no_target", "degenerate", "failed"]
+"""``no_target``: no pixel to explain; ``degenerate``: a constant map; ``failed``: NaN or infinite values."""
+
+Key = str | tuple[str, str] | tuple[str, str, str]
+
+FLAT = 1e-6
+"""A map whose range is below this share of its largest magnitude is constant up to rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One method's answer for a batch of pictures. Anybody's map can be one.
+
+    ``map`` is raw and signed, at the size of the input; drawing scales it, measuring never does, and measures
+    of mass use its non-negative part. ``grid`` is a CAM at its layer's resolution before any ReLU.
+    ``channels`` sum to ``map``. ``status`` is worked out where it is not given; rows that are not ``ok`` hold
+    NaN everywhere.
+    """
+
+    method: str
+    layer: str | None
+    target: Target
+    map: Maps
+    grid: Grids | None = None
+    status: tuple[Status, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Mapping[str, PerImage] = field(default_factory=dict)
+    channels: ChannelMaps | None = None
+
+    def __post_init__(self) -> None:
+        if self.map.shape != self.target.pixels.shape:
+            raise SettingError(
+                f"The map of {self.name!r} has shape {tuple(self.map.shape)}, but target "
+                f"{self.target.label!r} has "
+                f"{tuple(self.target.pixels.shape)} (pictures, rows, columns). Bring the map to the "
+                "input's size."
+            )
+        raw = self.map.detach().float()
+        status = self.status or status_of(raw, self.target)
+        if len(status) != len(raw):
+            raise SettingError(f"{self.name!r} has {len(status)} statuses for {len(raw)} pictures.")
+        object.__setattr__(self, "status", tuple(status))
+        object.__setattr__(self, "map", self._only_ok(raw))
+        object.__setattr__(self, "diagnostics", {k: self._only_ok(v) for k, v in self.diagnostics.items()})
+        for name in ("grid", "channels"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, self._only_ok(value.detach().float()))
+        if not self.map[self.ok].isfinite().all():
+            raise SettingError(f"{self.name!r} holds NaN or infinite values in a picture whose status is ok.")
+
+    @property
+    def name(self) -> str:
+        """``method`` or ``method@layer``."""
+        return self.method if self.layer is None else f"{self.method}@{self.layer}"
+
+    @property
+    def ok(self) -> Bool[Tensor, " b"]:
+        """Which pictures have a map to look at and to measure."""
+        return torch.tensor([status == "ok" for status in self.status], device=self.map.device)
+
+    @property
+    def positive(self) -> Maps:
+        """The non-negative part of the raw map: what measures of mass are about."""
+        return self.map.clamp(min=0)
+
+    def _only_ok(self, values: Tensor) -> Tensor:
+        """Put NaN into the rows that are not ok."""
+        rows = self.ok.to(values.device).view(-1, *[1] * (values.ndim - 1))
+        return torch.where(rows, values, torch.nan)
+
+
+def status_of(maps: Maps, target: Target) -> tuple[Status, ...]:
+    """Work out the status of each map, the first that fits of: no_target, failed, degenerate, ok."""
+    flat = maps.flatten(1)
+    finite = flat.isfinite().all(1).tolist()
+    varied = (flat.amax(1) - flat.amin(1) > FLAT * flat.abs().amax(1)).tolist()
+    empty = target.empty().tolist()
+    return tuple(_status(*flags) for flags in zip(empty, finite, varied, strict=True))
+
+
+def _status(empty: bool, finite: bool, varied: bool) -> Status:
+    if empty:
+        return "no_target"
+    if not finite:
+        return "failed"
+    return "ok" if varied else "degenerate"
+
+
+class Explanations(Mapping[Key, Explanation]):
+    """Explanations by ``method`` or ``(method, layer)``, the target's label in front where there are several.
+
+    ``maps["grad-cam", "encoder_last"]``, ``maps["integrated-gradients"]``, ``maps["truth", "grad-cam",
+    "seg_head"]``.
+    """
+
+    def __init__(self, explanations: Iterable[Explanation]) -> None:
+        items = list(explanations)
+        several = len({id(item.target) for item in items}) > 1
+        self._items: dict[Key, Explanation] = {}
+        for item in items:
+            key = _key(item, several)
+            if key in self._items:
+                raise SettingError(
+                    f"Two explanations are called {_spell(key)}. Give their targets or methods other labels."
+                )
+            self._items[key] = item
+
+    def __getitem__(self, key: Key) -> Explanation:
+        if key not in self._items:
+            raise unknown_name("explanation", _spell(key), (_spell(known) for known in self._items))
+        return self._items[key]
+
+    def get(self, key: Key, default: Any = None) -> Any:  # Mapping's own waits for a KeyError
+        """Return the explanation under ``key``, or ``default``."""
+        return self._items.get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"Explanations({', '.join(_spell(key) for key in self._items)})"
+
+
+def _key(item: Explanation, several: bool) -> Key:
+    """The key of one explanation; a lone method is its own key, not a tuple of one."""
+    parts = (item.target.label,) * several + (item.method,) + (() if item.layer is None else (item.layer,))
+    return parts[0] if len(parts) == 1 else parts  # type: ignore[return-value]
+
+
+def _spell(key: object) -> str:
+    """A key on one line."""
+    return f"({', '.join(map(str, key))})" if isinstance(key, tuple) else str(key)

@@ -1,0 +1,331 @@
+"""Targets: the number that everything in explanation and judgement is about.
+
+A target is a class and a **frozen** set of pixels: computed once on the clean picture, never again on a
+perturbed one. A target that moves breaks the completeness of Integrated Gradients and every deletion curve.
+`TARGETS` at the foot names them all, as the command line knows them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from scipy.ndimage import label as label_components
+from torch import Tensor
+
+from seglens.data.transforms import Frame
+from seglens.errors import SettingError, unknown_name
+from seglens.runs import Run
+from seglens.shapes import Images, Masks, Regions, Rows, Scores
+
+Unit = Literal["sum", "mean", "probability"]
+"""``sum`` over the pixels for CAMs, ``mean`` for Integrated Gradients, ``probability`` for the judges."""
+
+BOUNDARY = 3
+"""Half the width of the boundary band, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One class over a frozen set of pixels for each picture of a batch.
+
+    ``against`` asks why this class and not that one: the score is then the difference of two logits.
+    """
+
+    label: str
+    class_index: int
+    pixels: Regions
+    against: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 3 or self.pixels.dtype != torch.bool:
+            raise SettingError(
+                f"Target {self.label!r}: pixels are {self.pixels.dtype} of shape {tuple(self.pixels.shape)}, "
+                "but must be bool of shape (pictures, rows, columns)."
+            )
+        if self.class_index < 0 or self.against == self.class_index:
+            raise SettingError(
+                f"Target {self.label!r}: class {self.class_index} against {self.against}, but classes are "
+                "counted from 0 and two different ones are needed."
+            )
+
+    def empty(self) -> Bool[Tensor, " b"]:
+        """Say which pictures hold no pixel of the target."""
+        return ~self.pixels.flatten(1).any(1)
+
+    def select(self, rows: slice | Rows) -> "Target":
+        """Return the target of these pictures only."""
+        kept = rows if isinstance(rows, slice) else rows.to(self.pixels.device)
+        return Target(self.label, self.class_index, self.pixels[kept], self.against)
+
+    def score(self, logits: Float[Tensor, "n k h w"], rows: Rows, unit: Unit = "sum") -> Scores:
+        """Return one number per row of ``logits``; row i belongs to the frozen pixels of picture ``rows[i]``.
+
+        ``sum`` and ``mean`` are over the pixels' logits, ``probability`` is the mean class probability.
+        Sums are taken in float32 at least. Rows without a pixel get NaN, and a gradient of zero.
+
+        Raises:
+            SettingError: the model has no such class, or works on another grid.
+        """
+        pixels = self.pixels.to(logits.device)[rows.to(logits.device)]
+        if pixels.shape[-2:] != logits.shape[-2:]:
+            raise SettingError(
+                f"Target {self.label!r} was made for pictures of {tuple(pixels.shape[-2:])} pixels, but "
+                "the logits "
+                f"have {tuple(logits.shape[-2:])}. Make the target from the same images."
+            )
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        values = self._probability(logits) if unit == "probability" else self._logit(logits)
+        total = torch.where(pixels, values, 0).sum((1, 2))
+        count = pixels.sum((1, 2))
+        score = total if unit == "sum" else total / count.clamp(min=1)
+        return torch.where(count > 0, score, torch.nan)
+
+    def _logit(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
+        """The class's logit: +z and -z where one channel stands for two classes."""
+        outputs = logits.shape[1]
+        asked = [self.class_index] + ([] if self.against is None else [self.against])
+        if max(asked) >= max(outputs, 2):
+            raise SettingError(
+                f"Target {self.label!r} asks for class {max(asked)}, but the model has classes 0 to "
+                f"{max(outputs, 2) - 1}."
+            )
+        if outputs == 1:
+            # z is the log odds of class 1 against class 0 already: `against` has nothing to add.
+            return logits[:, 0] if self.class_index == 1 else -logits[:, 0]
+        if self.against is None:
+            return logits[:, self.class_index]
+        return logits[:, self.class_index] - logits[:, self.against]
+
+    def _probability(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
+        """The class's probability: among all classes, or in the choice between two of them."""
+        value = self._logit(logits)
+        if logits.shape[1] == 1 or self.against is not None:
+            return value.sigmoid()
+        return (value - logits.logsumexp(1)).exp()
+
+
+def predicted(run: Run, images: Images, class_index: int = 1, valid: Regions | None = None) -> Target:
+    """Where the model says the class is."""
+    return Target("predicted", class_index, _kept(run.predict(images).mask == class_index, valid))
+
+
+def truth(masks: Masks, class_index: int = 1, valid: Regions | None = None) -> Target:
+    """Where the class is."""
+    return Target("truth", class_index, _kept(masks == class_index, valid))
+
+
+def false_positive(
+    run: Run, images: Images, masks: Masks, class_index: int = 1, valid: Regions | None = None
+) -> Target:
+    """Where the model says the class is and it is not: why did it invent this?"""
+    wrong = (run.predict(images).mask == class_index) & (masks != class_index)
+    return Target("false-positive", class_index, _kept(wrong, valid))
+
+
+def false_negative(
+    run: Run, images: Images, masks: Masks, class_index: int = 1, valid: Regions | None = None
+) -> Target:
+    """Where the class is and the model does not say so: why did it miss this?
+
+    Evidence for the class is half of the answer; the negative part of a map, what speaks against, is the
+    other.
+    """
+    missed = (run.predict(images).mask != class_index) & (masks == class_index)
+    return Target("false-negative", class_index, _kept(missed, valid))
+
+
+def whole_class(valid: Regions, class_index: int = 1) -> Target:
+    """All valid pixels: what speaks for the class anywhere in the picture."""
+    return Target("class", class_index, valid)
+
+
+def component(region: Regions, index: int = 1, class_index: int = 1) -> Target:
+    """The ``index``-th largest piece of ``region``, from 1; pixels that touch at a corner hang together.
+
+    A picture with fewer pieces has no target.
+    """
+    if index < 1:
+        raise SettingError(
+            f"Component {index} was asked for, but components are counted from 1, the largest."
+        )
+    pieces = [_component(one.cpu().numpy(), index) for one in region]
+    return Target(f"component:{index}", class_index, torch.from_numpy(np.stack(pieces)).to(region.device))
+
+
+def boundary(region: Regions, class_index: int = 1, valid: Regions | None = None) -> Target:
+    """The band of `BOUNDARY` pixels either side of the region's edge; the picture's edge is none."""
+    band = dilate(region, BOUNDARY) & dilate(~region, BOUNDARY)
+    return Target("boundary", class_index, _kept(band, valid))
+
+
+def box(
+    images: Images, x0: int, y0: int, x1: int, y1: int, class_index: int = 1, valid: Regions | None = None
+) -> Target:
+    """Columns ``x0`` to ``x1`` and rows ``y0`` to ``y1`` of the input grid, the last ones not included.
+
+    Raises:
+        SettingError: the box is empty or reaches out of the picture.
+    """
+    batch, _, height, width = images.shape
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise SettingError(
+            f"Box {x0},{y0},{x1},{y1} must hold a pixel and lie in the picture, which has columns 0 to "
+            f"{width} "
+            f"and rows 0 to {height}."
+        )
+    pixels = torch.zeros(batch, height, width, dtype=torch.bool, device=images.device)
+    pixels[:, y0:y1, x0:x1] = True
+    return Target(f"box:{x0},{y0},{x1},{y1}", class_index, _kept(pixels, valid))
+
+
+def point(images: Images, x: int, y: int, class_index: int = 1, valid: Regions | None = None) -> Target:
+    """One pixel of the input grid: column ``x``, row ``y``, from 0.
+
+    Raises:
+        SettingError: the point is not in the picture.
+    """
+    height, width = images.shape[-2:]
+    if not (0 <= x < width and 0 <= y < height):
+        raise SettingError(
+            f"Point {x},{y} is not in the picture, which has columns 0 to {width - 1} and rows 0 to "
+            f"{height - 1}."
+        )
+    return Target(f"point:{x},{y}", class_index, box(images, x, y, x + 1, y + 1, class_index, valid).pixels)
+
+
+def dilate(regions: Regions, pixels: int) -> Regions:
+    """Grow regions by ``pixels`` in all eight directions."""
+    grown = F.max_pool2d(regions[:, None].float(), 2 * pixels + 1, stride=1, padding=pixels)
+    return grown[:, 0] > 0
+
+
+def _kept(pixels: Regions, valid: Regions | None) -> Regions:
+    """Invalid pixels are in no target."""
+    return pixels if valid is None else pixels & valid.to(pixels.device)
+
+
+def _component(region: Bool[np.ndarray, "h w"], index: int) -> Bool[np.ndarray, "h w"]:
+    """The ``index``-th largest component of one region; among equals the one that comes first by rows."""
+    labels, num = label_components(region, structure=np.ones((3, 3)))
+    if index > num:
+        return np.zeros_like(region)
+    sizes = np.bincount(labels.ravel())[1:]
+    largest_first = np.argsort(-sizes, kind="stable")
+    return labels == largest_first[index - 1] + 1
+
+
+def _span(begin: float, end: float) -> tuple[int, int]:
+    """The grid's pixels with their centre between two edges, or the one in the middle where there is none."""
+    first, last = math.ceil(begin), math.ceil(end)
+    middle = round((begin + end) / 2)
+    return (first, last) if first < last else (middle, middle + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """All that the command line has at hand when it makes a target; coordinates are on the native image."""
+
+    run: Run
+    images: Images
+    masks: Masks | None
+    valid: Regions
+    class_index: int
+    frames: Sequence[Frame]
+
+    def truth(self) -> Masks:
+        """Return the masks, or say that this target needs them."""
+        if self.masks is None:
+            raise SettingError(
+                "This target needs the truth, but the images have no masks. Give --data with masks."
+            )
+        return self.masks
+
+    def predicted(self) -> Regions:
+        """Where the model says the class is, valid pixels only."""
+        return predicted(self.run, self.images, self.class_index, self.valid).pixels
+
+    def box(self, corners: Sequence[int], label: str) -> Target:
+        """A box of native pixels in every picture, at least one pixel of the grid each."""
+        regions = []
+        for index, frame in enumerate(self.frames):
+            x0, y0, x1, y1 = corners
+            height, width = frame.native
+            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+                raise SettingError(
+                    f"Target {label!r} is not in the picture, which is {width} x {height} pixels."
+                )
+            # Whole numbers are the centres of pixels: the edges of the box lie half a pixel before them.
+            (left, top), (right, bottom) = (
+                frame.to_grid(x0 - 0.5, y0 - 0.5),
+                frame.to_grid(x1 - 0.5, y1 - 0.5),
+            )
+            (first, last), (upper, lower) = _span(left, right), _span(top, bottom)
+            image, valid = self.images[index : index + 1], self.valid[index : index + 1]
+            regions.append(box(image, first, upper, last, lower, self.class_index, valid).pixels)
+        return Target(label, self.class_index, torch.cat(regions))
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a target is written on the command line: the names of its numbers, and what makes it."""
+
+    numbers: tuple[str, ...]
+    make: Callable[[Scene, tuple[int, ...]], Target]
+
+
+def make(
+    text: str,
+    run: Run,
+    images: Images,
+    masks: Masks | None,
+    valid: Regions,
+    class_index: int,
+    frames: Sequence[Frame],
+) -> Target:
+    """Make the target that the command line calls ``text``, such as ``predicted`` or ``point:120,84``.
+
+    Numbers follow a colon and are in pixels of the native image, whose place on the grid ``frames`` tell.
+
+    Raises:
+        UnknownNameError: no such target.
+        SettingError: the numbers are wrong, or the target needs masks and there are none.
+    """
+    name, _, rest = text.partition(":")
+    if name not in TARGETS:
+        raise unknown_name("target", name, TARGETS)
+    form = TARGETS[name]
+    try:
+        numbers = tuple(int(part) for part in rest.split(",")) if rest else ()
+    except ValueError:
+        numbers = ()
+    if len(numbers) != len(form.numbers):
+        usage = ":".join(filter(None, (name, ",".join(form.numbers))))
+        raise SettingError(f"Target {text!r} can't be read. Write it as {usage!r}, with whole numbers.")
+    made = form.make(Scene(run, images, masks, valid, class_index, frames), numbers)
+    return Target(text, made.class_index, made.pixels)
+
+
+TARGETS: dict[str, Form] = {
+    "predicted": Form((), lambda s, _: predicted(s.run, s.images, s.class_index, s.valid)),
+    "truth": Form((), lambda s, _: truth(s.truth(), s.class_index, s.valid)),
+    "false-positive": Form(
+        (), lambda s, _: false_positive(s.run, s.images, s.truth(), s.class_index, s.valid)
+    ),
+    "false-negative": Form(
+        (), lambda s, _: false_negative(s.run, s.images, s.truth(), s.class_index, s.valid)
+    ),
+    "class": Form((), lambda s, _: whole_class(s.valid, s.class_index)),
+    "component": Form(("N",), lambda s, n: component(s.predicted(), n[0], s.class_index)),
+    "truth-component": Form(
+        ("N",), lambda s, n: component(truth(s.truth(), s.class_index, s.valid).pixels, n[0], s.class_index)
+    ),
+    "boundary": Form((), lambda s, _: boundary(s.predicted(), s.class_index, s.valid)),
+    "box": Form(("X0", "Y0", "X1", "Y1"), lambda s, n: s.box(n, "box:{},{},{},{}".format(*n))),
+    "point": Form(("X", "Y"), lambda s, n: s.box((*n, n[0] + 1, n[1] + 1), "point:{},{}".format(*n))),
+}
+"""Every target of the command line. To add one: one function, one line."""

@@ -1,0 +1,224 @@
+"""One pass: activation and gradient of every asked layer, from one forward and one backward pass.
+
+Every gradient CAM is a pure function of the two (see ``cams.py``). The model is left as it was found.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from seglens.errors import ModelError
+from seglens.explain.target import Target, Unit
+from seglens.models.layers import resolve
+from seglens.models.segmenter import Segmenter
+from seglens.shapes import Activations, Images, Logits, Scores
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTap:
+    """What one layer put out (``activation``) and how the score depends on it (``gradient``), in float32."""
+
+    name: str
+    activation: Activations
+    gradient: Activations
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The result of one pass for one target. ``score`` is NaN where the target is empty."""
+
+    taps: dict[str, LayerTap]
+    score: Scores
+    logits: Logits
+    input_gradient: Images | None
+
+
+def trace(
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    layers: Sequence[str],
+    unit: Unit = "sum",
+    *,
+    input_gradient: bool = False,
+) -> tuple[Trace, ...]:
+    """Run the model forward once, and backward once for each target.
+
+    The graph begins at the earliest tapped layer (or at the images where ``input_gradient`` is asked for), so
+    that is where the backward pass stops; frozen weights and callers under ``no_grad`` make no difference.
+    It runs in the model's own precision: autocast around the call is switched off, because gradients in half
+    precision rank pixels differently. A model that was compiled runs uncompiled, one in a data-parallel
+    wrapper runs in this process on the device of ``images``.
+
+    Returns:
+        One `Trace` per target, each with its taps by layer name.
+
+    Raises:
+        UnknownNameError: no such layer.
+        ModelError: a layer ran twice or not at all, gave something else than one picture-shaped tensor, or
+            does not influence the score.
+    """
+    modules = resolve(segmenter, layers)
+    with left_as_found(segmenter, images):
+        inputs = images.detach().to(segmenter.mean, copy=True).requires_grad_(input_gradient)
+        with tapped(modules, len(images)) as activations:
+            logits = segmenter(inputs)
+        for name in modules:
+            if name not in activations:
+                raise ModelError(
+                    f"Layer {name!r} did not run in the forward pass. Name one that does; 'seglens "
+                    "layers' lists them."
+                )
+        wanted = dict(activations) | ({"the input": inputs} if input_gradient else {})
+        traces = []
+        for position, target in enumerate(targets):
+            score = target.score(logits, torch.arange(len(images)), unit)
+            keep = position + 1 < len(targets)
+            gradients = differentiate(score, wanted, target, keep=keep)
+            taps = {
+                name: LayerTap(name, _plain(activation), _plain(gradients[name]))
+                for name, activation in activations.items()
+            }
+            of_input = gradients["the input"] if input_gradient else None
+            traces.append(Trace(taps, score.detach(), logits.detach(), of_input))
+    return tuple(traces)
+
+
+def differentiate(
+    score: Scores, wanted: dict[str, Tensor], target: Target, *, keep: bool = False
+) -> dict[str, Tensor]:
+    """Return dS/d(each of ``wanted``); ``param.grad`` is not touched. ``keep`` the graph for another target.
+
+    Raises:
+        ModelError: one of ``wanted`` does not influence the score.
+    """
+    if not wanted:
+        return {}
+    if not score.requires_grad:
+        raise ModelError(
+            f"Nothing asked for ({', '.join(wanted)}) influences the score of target {target.label!r} "
+            "in a way that "
+            "can be differentiated: the model detaches its output, or these layers serve another output."
+        )
+    found = torch.autograd.grad(score.sum(), list(wanted.values()), retain_graph=keep, allow_unused=True)
+    gradients = {}
+    for name, gradient in zip(wanted, found, strict=True):
+        if gradient is None:
+            raise ModelError(
+                f"Layer {name!r} does not influence the score of target {target.label!r}: its output is "
+                "unused or "
+                "detached. Leave it out; 'seglens layers' lists layers that work."
+            )
+        gradients[name] = gradient
+    return gradients
+
+
+def _plain(value: Tensor) -> Tensor:
+    """Detach, and lift half precision to float32."""
+    return value.detach().to(torch.promote_types(value.dtype, torch.float32))
+
+
+@contextmanager
+def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that the forward pass on ``num`` images fills with the output of each module.
+
+    Both what is kept and what flows on are clones: an operation in place after the layer (or before it, on a
+    tensor that it merely handed on) would rewrite a stored alias and falsify the map without a word.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def hook_of(name: str) -> Callable[[nn.Module, tuple, object], Tensor]:
+        def hook(module: nn.Module, inputs: tuple, output: object) -> Tensor:
+            if name in kept:
+                raise ModelError(
+                    f"Layer {name!r} ({type(module).__name__}) ran twice in one forward pass, so it has "
+                    "no single "
+                    "activation. Name the layer before it or around it."
+                )
+            if not isinstance(output, Tensor):
+                raise ModelError(
+                    f"Layer {name!r} ({type(module).__name__}) returned a {type(output).__name__}, not "
+                    "one tensor. "
+                    "Name a layer inside of it."
+                )
+            if output.ndim != 4 or len(output) != num or not output.is_floating_point():
+                raise ModelError(
+                    f"Layer {name!r} ({type(module).__name__}) returned {output.dtype} of shape "
+                    f"{tuple(output.shape)}; a map needs floats of shape ({num} pictures, channels, "
+                    "rows, columns)."
+                )
+            kept[name] = output.clone()
+            if not kept[name].requires_grad:
+                kept[name].requires_grad_()
+            return kept[name].clone()
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            stack.callback(module.register_forward_hook(hook_of(name)).remove)
+        yield kept
+
+
+@contextmanager
+def left_as_found(segmenter: nn.Module, images: Images) -> Iterator[None]:
+    """Prepare a model for differentiation, and put everything back at the end, on errors too.
+
+    Inside: evaluation mode, frozen weights, gradients on, autocast off, compiled modules run uncompiled,
+    data-parallel wrappers passed by, and the RNG forked.
+    """
+    flags = [(module, module.training) for module in segmenter.modules()]
+    frozen = [(parameter, parameter.requires_grad) for parameter in segmenter.parameters()]
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    around = [module for module in segmenter.modules() if isinstance(module, wrappers)]
+    devices = [images.device] if images.device.type == "cuda" else []
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(images.device.type, enabled=False),
+        _uncompiled(),
+        torch.random.fork_rng(devices=devices),
+    ):
+        try:
+            # Flags are set one by one: a module's own train() may do more than that.
+            for module, _ in flags:
+                module.training = False
+            for parameter, _ in frozen:
+                parameter.requires_grad_(False)
+            for wrapper in around:
+                vars(wrapper)["forward"] = wrapper.module.__call__
+            yield
+        finally:
+            for wrapper in around:
+                del vars(wrapper)["forward"]
+            for parameter, asked in frozen:
+                parameter.requires_grad_(asked)
+            for module, training in flags:
+                module.training = training
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run compiled modules uncompiled: a hook set after the compilation would be skipped."""
+    # Whoever compiled something has imported dynamo; for all others the import would cost seconds.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> None:
+    """Call ``work`` on slices of at most ``size`` out of ``total``; halve the size when memory runs out."""
+    begin = 0
+    while begin < total:
+        rows = slice(begin, min(begin + size, total))
+        try:
+            work(rows)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= (
+                2  # The next try begins outside of this handler, where the failed one's tensors are freed.
+            )
+        else:
+            begin = rows.stop
