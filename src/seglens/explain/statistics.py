@@ -1,0 +1,103 @@
+"""Numbers about where a map's attribution lies. They describe a map; none of them is a score of its worth.
+
+The ratio of attention inside to outside is circular: it measures attribution on the very pixels whose score
+was differentiated, depends on their area, and is reached by maps that never saw the model. It is given
+because users ask for it, from the raw map without any scaling, with the area beside it, and to be read next
+to its nulls only.
+"""
+
+import torch
+
+from seglens.errors import SettingError
+from seglens.explain.explanation import Explanation
+from seglens.explain.target import dilate
+from seglens.shapes import Maps, PerImage, Regions
+
+MARGIN = 3
+"""The least width of the margin band, in pixels."""
+
+DEFINITIONS = {
+    "mean": "mean of the raw, signed map over the valid pixels",
+    "std": "standard deviation of the raw, signed map over the valid pixels",
+    "min": "least value of the raw, signed map over the valid pixels",
+    "max": "largest value of the raw, signed map over the valid pixels",
+    "area": "share of the valid pixels that belong to the target",
+    "mass_inside": "share of the map's non-negative part that lies on the target",
+    "enrichment_log2": "log2 of mass_inside over area: 0 is what an even map gets, 1 is twice that; "
+    "-inf where nothing lies inside",
+    "ratio": "mean of the map's non-negative part on the target over its mean outside; inf where "
+    "nothing lies "
+    "outside. It rises as the target shrinks and is no score: compare it with its nulls",
+    "ratio_without_margin": "the same ratio without the pixels around the target that one cell of the "
+    "layer's grid "
+    f"reaches (at least {MARGIN} pixels), where upsampling alone smears attribution",
+    "prediction_ratio": "share of the valid pixels that the model assigns to the target's class",
+}
+"""What each number is, in one sentence; reports print it. Pictures without an ok map get NaN."""
+
+
+def statistics(
+    explanation: Explanation, *, predicted: Regions | None = None, valid: Regions | None = None
+) -> dict[str, PerImage]:
+    """Return every number of `DEFINITIONS`, one per picture.
+
+    Values are NaN where they can't be: in pictures whose status is not ok (but for ``area`` and
+    ``prediction_ratio``), where a map is nowhere positive, where nothing is outside of the target, and for
+    ``prediction_ratio`` without ``predicted``. ``valid`` left out means that all pixels are.
+
+    Raises:
+        SettingError: ``predicted`` or ``valid`` belong to other pictures.
+    """
+    maps, device = explanation.map, explanation.map.device
+    valid = _given(valid, "valid", maps)
+    inside = explanation.target.pixels.to(device) & valid
+    outside = valid & ~inside
+    far = valid & ~dilate(inside, _margin(explanation))
+    positive = explanation.positive
+    area = _sum(inside.float(), valid) / valid.flatten(1).sum(1)
+    mass_inside = _sum(positive, inside) / _sum(positive, valid)
+    mean = _mean(maps, valid)
+    found = {
+        "mean": mean,
+        "std": _mean((maps - mean[:, None, None]).square(), valid).sqrt(),
+        "min": torch.where(valid, maps, torch.inf).flatten(1).amin(1),
+        "max": torch.where(valid, maps, -torch.inf).flatten(1).amax(1),
+        "mass_inside": mass_inside,
+        "enrichment_log2": (mass_inside / area).log2(),
+        "ratio": _mean(positive, inside) / _mean(positive, outside),
+        "ratio_without_margin": _mean(positive, inside) / _mean(positive, far),
+    }
+    found = {name: torch.where(explanation.ok, values, torch.nan) for name, values in found.items()}
+    found["area"] = area
+    found["prediction_ratio"] = torch.full_like(area, torch.nan)
+    if predicted is not None:
+        found["prediction_ratio"] = _mean(_given(predicted, "predicted", maps).float(), valid)
+    return {name: found[name] for name in DEFINITIONS}
+
+
+def _margin(explanation: Explanation) -> int:
+    """One cell of the layer's grid in pixels: as far as upsampling smears."""
+    if explanation.grid is None:
+        return MARGIN
+    rows, cells = explanation.map.shape[-2], explanation.grid.shape[-2]
+    return max(MARGIN, -(-rows // cells))
+
+
+def _given(regions: Regions | None, name: str, maps: Maps) -> Regions:
+    """The regions on the map's device, everywhere True where none are given."""
+    if regions is None:
+        return torch.ones_like(maps, dtype=torch.bool)
+    if regions.shape != maps.shape:
+        raise SettingError(
+            f"{name} has shape {tuple(regions.shape)}, but the maps have {tuple(maps.shape)} (pictures, "
+            "rows, columns)."
+        )
+    return regions.to(maps.device)
+
+
+def _sum(values: Maps, where: Regions) -> PerImage:
+    return torch.where(where, values, 0).flatten(1).sum(1)
+
+
+def _mean(values: Maps, where: Regions) -> PerImage:
+    return _sum(values, where) / where.flatten(1).sum(1)
