@@ -171,6 +171,7 @@ def adopt(
     segmenter.read_output(raw)
     if outputs_are is None:
         refuse_probabilities(raw)
+    segmenter.origin = file.name
     settings = {"file": file.name, "file_sha256": records.sha256([file])}
     with new_folder(out, force=force) as folder:
         save_run(folder, segmenter, task, records.finish(records.start("adopt", settings=settings), began))
@@ -186,6 +187,7 @@ def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> 
         "model": segmenter.spec.model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
         "model_sha256": records.sha256([file]),
+        "results": {"first_weights": segmenter.origin, **record.results},
     }
     record = record.model_copy(update=described)
     record.write(folder)

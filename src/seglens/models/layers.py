@@ -56,10 +56,10 @@ class HasSegmenter(Protocol):
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One layer that can be asked for: its path in the network, and what it returns at the spec's image size (or
-    64 pixels, where that is less).
+    """One layer that can be asked for: its path in the network, its roles, and what it returns.
 
-    ``shape`` is channels, rows, columns; ``stride`` is how many pixels of the image one row spans.
+    That is at the spec's image size, or at 64 pixels where the spec has less. ``shape`` is channels, rows,
+    columns; ``stride`` is how many pixels of the image one row spans.
     """
 
     name: str
@@ -71,9 +71,10 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class _Call:
-    """What a module did in a forward pass; ``shape [b, d, gh, gw]`` is empty where it returned something else.
+    """What a module did in a forward pass.
 
-    The output is held weakly, so that its memory is freed as always.
+    ``shape [b, d, gh, gw]`` is empty where it returned anything but one tensor of four axes. The output is
+    held weakly, so that its memory is freed as always.
     """
 
     calls: int

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from seglens.errors import ModelError
 from seglens.models import zoo
+from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.shapes import Images, Logits, Masks, Probabilities
 
 Head = Literal["sigmoid", "softmax"]
@@ -42,8 +43,8 @@ class ModelSpec(BaseModel):
     head: Head = "sigmoid"
     image_size: int = Field(default=256, ge=1)
     window: tuple[float, float] = (0.0, 1.0)
-    mean: tuple[float, ...] = zoo.IMAGENET_MEAN
-    std: tuple[float, ...] = zoo.IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     divisor: int = Field(default=1, ge=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     outputs_are: Outputs = "logits"
@@ -86,8 +87,11 @@ def complete(spec: ModelSpec) -> ModelSpec:
 class Segmenter(nn.Module):
     """A network together with what has to happen before and after it.
 
-    Its state dict is the network's under ``module.``; the normalisation belongs to the spec.
+    Its state dict is the network's under ``module.``; the normalisation belongs to the spec. ``origin`` says
+    where the network's first weights came from, where that is known.
     """
+
+    origin: str = ""
 
     mean: Tensor
     std: Tensor
@@ -107,7 +111,7 @@ class Segmenter(nn.Module):
     def from_spec(cls, spec: ModelSpec, encoder_weights: str = "none") -> "Segmenter":
         """Build the network that ``spec`` describes; see ``zoo.build`` for ``encoder_weights`` and errors."""
         spec = complete(spec)
-        module = zoo.build(
+        module, origin = zoo.build(
             spec.architecture,
             encoder=spec.encoder,
             encoder_weights=encoder_weights,
@@ -115,7 +119,9 @@ class Segmenter(nn.Module):
             outputs=spec.outputs,
             width=spec.width,
         )
-        return cls(module, spec)
+        segmenter = cls(module, spec)
+        segmenter.origin = origin
+        return segmenter
 
     @property
     def device(self) -> torch.device:
@@ -178,7 +184,7 @@ class Segmenter(nn.Module):
         return logits.argmax(dim=1)
 
     def try_out(self, size: int) -> Tensor:
-        """Return the network's own output ``[1, k, rows, columns]`` for a square noise image of ``size`` pixels.
+        """Return the network's output ``[1, k, rows, columns]`` for a square of noise, ``size`` pixels wide.
 
         Raises:
             ModelError: the network can't take such an image, or returns nothing that could be logits.
