@@ -1,0 +1,53 @@
+"""The table of a training: one row an epoch, and what follows from it."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isnan, nan
+from pathlib import Path
+
+from seglens.outputs import new_file
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "valid_loss",
+    "valid_dice",
+    "valid_iou",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
+"""Scores are pooled, at the network's size. ``seconds`` is the whole epoch; ``images_per_second`` is that of
+its training part alone."""
+
+
+@dataclass(frozen=True)
+class History:
+    """One row an epoch; epochs count from 1."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Append the row of an epoch; what it lacks is NaN."""
+        self.rows.append({name: row.get(name, nan) for name in COLUMNS})
+
+    def best(self) -> dict[str, float]:
+        """Return the row of the highest Dice on the valid split (the first of equals), else the last row."""
+        scored = [row for row in self.rows if not isnan(row["valid_dice"])]
+        return max(scored, key=lambda row: row["valid_dice"]) if scored else self.rows[-1]
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether ``patience`` epochs have passed since the best one; without a valid split, never."""
+        return bool(patience and self.rows and self.rows[-1]["epoch"] - self.best()["epoch"] >= patience)
+
+    def speed(self) -> float:
+        """Return the images a second of the median epoch."""
+        return sorted(row["images_per_second"] for row in self.rows)[len(self.rows) // 2]
+
+    def write(self, file: Path) -> None:
+        """Write the table as CSV."""
+        with new_file(file, force=True) as temporary, temporary.open("w", newline="") as stream:
+            table = csv.DictWriter(stream, COLUMNS)
+            table.writeheader()
+            table.writerows(self.rows)

@@ -1,0 +1,120 @@
+"""What a training is to be: its settings, and the model that they and the data describe."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from seglens.data.images import intensity_window
+from seglens.data.layout import Dataset
+from seglens.errors import SettingError
+from seglens.models.segmenter import ModelSpec, complete
+from seglens.models.zoo import normalisation
+from seglens.record import Record
+
+MAY_DIFFER = ("device", "workers")
+"""Settings that a resumed training may change: they decide where it runs, not what comes out."""
+
+
+class TrainSettings(BaseModel):
+    """How to train. What is None is chosen by the model, its weights, the data or the machine.
+
+    ``encoder_weights`` is ``imagenet``, ``none`` or a file; ``patience`` is the number of epochs without a
+    better Dice on the valid split after which training stops; ``keep_every`` K keeps the weights of every
+    K-th epoch; ``workers`` is the number of processes that augment. A value outside of what is allowed
+    raises a SettingError of one line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "unet"
+    encoder: str | None = None
+    encoder_weights: str | None = None
+    width: int | None = Field(default=None, ge=1)
+    image_size: int = Field(default=256, ge=16, le=8192)
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
+    loss: str | None = None
+    augment: bool = False
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    workers: int | None = Field(default=None, ge=0)
+    patience: int | None = Field(default=None, ge=1)
+    keep_every: int | None = Field(default=None, ge=1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(
+        cls, values: Any, handler: ModelWrapValidatorHandler["TrainSettings"]
+    ) -> "TrainSettings":
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise SettingError(_first_fault("training", error)) from error
+
+
+def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
+    """Return the spec of the model that is asked for, with head, window and normalisation as the data need.
+
+    Raises:
+        UnknownNameError: there is no such model or encoder.
+        SettingError: it can't be described so.
+    """
+    channels, num_classes = dataset.settings.channels, len(dataset.task.classes)
+    described: dict[str, Any] = {
+        "architecture": settings.model,
+        "encoder": settings.encoder,
+        "width": settings.width,
+        "channels": channels,
+        "classes": num_classes,
+        "head": "sigmoid" if num_classes == 2 else "softmax",
+        "image_size": settings.image_size,
+        "window": intensity_window(dataset.split("train")),
+    }
+    try:
+        plain = complete(ModelSpec(**described, mean=(0.0,) * channels, std=(1.0,) * channels))
+        mean, std = normalisation(plain.encoder, settings.encoder_weights, channels)
+        return ModelSpec(**{**plain.model_dump(), "mean": settings.mean or mean, "std": settings.std or std})
+    except ValidationError as error:
+        raise SettingError(_first_fault("model", error)) from error
+
+
+def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Dataset, folder: Path) -> None:
+    """Raise where the training that ``record`` tells of can't be resumed as asked.
+
+    Raises:
+        SettingError: it was another one; the message names the first setting that differs.
+    """
+    if record.kind != "train":
+        raise SettingError(f"{folder} was made by 'seglens {record.kind}': only a training can be resumed.")
+    pairs = {
+        "the setting": (record.settings, settings.model_dump(mode="json")),
+        "the data setting": (record.data or {}, dataset.settings.model_dump(mode="json")),
+    }
+    for kind, (before, now) in pairs.items():
+        for name in now:
+            if name not in (*MAY_DIFFER, "path") and before.get(name) != now[name]:
+                raise SettingError(
+                    f"{folder} was begun with {kind} {name} = {before.get(name)!r}, received {now[name]!r}. "
+                    "Resume with the same settings, or train into another folder."
+                )
+    if record.data_sha256 != dataset.sha256():
+        raise SettingError(
+            f"The files in {dataset.settings.path} are not those that {folder} was begun with. "
+            "Restore them, or train into another folder."
+        )
+
+
+def _first_fault(kind: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    what = first["msg"].removeprefix("Value error, ")
+    received = f", received {first['input']!r}" if where else ""
+    return (
+        f"The {kind} setting {where} is not allowed: {what}{received}." if where else f"The {kind}: {what}."
+    )
