@@ -21,17 +21,24 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
-from seglens.explain.statistics import statistics
 from torch import Tensor
 
 from seglens.explain.explanation import Explanation
+from seglens.explain.statistics import statistics
 from seglens.judge.intervals import NOTHING, Interval, interval
 from seglens.judge.nulls import Surface, centre, edges, mirror, other_images, random
 from seglens.shapes import Maps, PerImage, Regions
 
 STATISTICS = ("mass_inside", "enrichment_log2", "ratio", "ratio_without_margin")
 SHIFTS = 4
+"""How many other pictures' maps are laid on a picture's region."""
+
 RESEMBLANCE = 0.8
+"""Correlation with the mirror from which on a map counts as its likeness."""
+
+FLOOR = -10.0
+"""Where a map has nothing inside, log2 of its enrichment counts as this: a thousandth of an even share."""
+
 RESTATES = "restates the prediction"
 
 
@@ -55,6 +62,8 @@ class Attention:
 @dataclass(frozen=True)
 class AttentionRow:
     """Means over the ``ok`` images with bootstrap intervals, for a map and its nulls.
+
+    A mean without a value (all ratios infinite, no other picture) is NaN with ``num`` 0.
 
     ``difference`` is that of ``enrichment_log2`` to the mirror's, image by image; ``label`` is "restates
     the prediction" or empty (see `summarise`).
@@ -174,14 +183,13 @@ def summarise(attention: Attention, *, seed: int = 0) -> AttentionRow:
     Fewer than two images have no interval; the values themselves are compared then. A map without the label
     has passed nothing: it looks elsewhere than the prediction, rightly or wrongly.
     """
-    means = {name: interval(value, seed=seed) for name, value in attention.statistics.items()}
-    nulls = {
-        null: {name: interval(value, seed=seed) for name, value in row.items()}
+    own = {name: _bounded(name, values) for name, values in attention.statistics.items()}
+    others = {
+        null: {name: _bounded(name, values) for name, values in row.items()}
         for null, row in attention.nulls.items()
     }
     level = "enrichment_log2"
-    difference = attention.statistics[level].cpu() - attention.nulls["mirror"][level].cpu()
-    apart = interval(difference, seed=seed)
+    apart = interval(own[level] - others["mirror"][level], seed=seed)
     alike = interval(attention.resemblance, seed=seed)
     return AttentionRow(
         target=attention.target,
@@ -190,8 +198,11 @@ def summarise(attention: Attention, *, seed: int = 0) -> AttentionRow:
         num_ok=attention.status.count("ok"),
         num_no_target=attention.status.count("no_target"),
         num_total=len(attention.status),
-        statistics=means,
-        nulls=nulls,
+        statistics={name: interval(values, seed=seed) for name, values in own.items()},
+        nulls={
+            null: {name: interval(values, seed=seed) for name, values in row.items()}
+            for null, row in others.items()
+        },
         difference=apart,
         resemblance=alike,
         label=RESTATES if at_mirror(apart, alike) else "",
@@ -243,9 +254,17 @@ def _centred(maps: Maps, grid: tuple[int, int]) -> torch.Tensor:
     return cells - cells.mean(1, keepdim=True)
 
 
+def _bounded(name: str, values: PerImage) -> PerImage:
+    """Make ``values`` fit for a mean: no mass inside is `FLOOR`, an infinite ratio is left out."""
+    values = values.cpu()
+    if name == "enrichment_log2":
+        return values.clamp_min(FLOOR)
+    return values.masked_fill(values.isinf(), torch.nan)
+
+
 def _measure(explanation: Explanation, maps: Maps, valid: Regions | None) -> dict[str, PerImage]:
-    """Measure ``maps`` on the region of ``explanation``."""
-    null = Explanation(method="null", layer=None, target=explanation.target, map=maps)
+    """Measure ``maps`` on the region of ``explanation``, with the margin that its grid asks for."""
+    null = Explanation(method="null", layer=None, target=explanation.target, map=maps, grid=explanation.grid)
     measured = statistics(null, valid=valid)
     return {name: measured[name] for name in STATISTICS}
 

@@ -1,0 +1,161 @@
+"""The attention table: nulls by hand, and the label on maps that are made to deserve it or not."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seglens.explain.explanation import Explanation
+from seglens.explain.statistics import statistics
+from seglens.explain.target import Target
+from seglens.judge import localisation, nulls
+from seglens.judge.localisation import RESTATES, attention, attention_table, join, summarise
+
+SIZE = 32
+
+
+def regions(num: int) -> torch.Tensor:
+    """One square of 8 x 8 per picture, each at another place."""
+    pixels = torch.zeros(num, SIZE, SIZE, dtype=torch.bool)
+    for row in range(num):
+        top, left = 2 * row % 20, 5 * row % 23
+        pixels[row, top : top + 8, left : left + 8] = True
+    return pixels
+
+
+def make(num: int, *, seed: int = 0) -> tuple[nulls.Surface, Target]:
+    images = torch.rand(num, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    pixels = regions(num)
+    return nulls.Surface(images, pixels, pixels.float(), seed), Target("predicted", 1, pixels)
+
+
+def cam(target: Target, grid: torch.Tensor, method: str = "cam") -> Explanation:
+    """A map as a layer with ``grid`` would make it."""
+    size = tuple(target.pixels.shape[-2:])
+    return Explanation(method, "layer", target, nulls.upsample(grid.clamp(min=0), size), grid=grid)
+
+
+def pooled(target: Target, cells: int) -> torch.Tensor:
+    return F.adaptive_avg_pool2d(target.pixels.float()[:, None], cells)[:, 0]
+
+
+def test_the_mirror_itself_restates_the_prediction() -> None:
+    surface, target = make(12)
+    row = attention_table([cam(target, pooled(target, 8))], surface)[0]
+    assert row.label == RESTATES
+    assert row.difference.mean == pytest.approx(0, abs=1e-6)
+    assert row.resemblance.mean == pytest.approx(1, abs=1e-6)
+    for name in localisation.STATISTICS:
+        assert row.statistics[name].mean == pytest.approx(row.nulls["mirror"][name].mean)
+
+
+def test_a_map_that_looks_elsewhere_is_not_labelled() -> None:
+    surface, target = make(12)
+    away = (pooled(target, 8) == 0).float()
+    row = attention_table([cam(target, away)], surface)[0]
+    assert row.label == ""
+    assert row.difference.high < -2
+    noise = torch.rand(12, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert attention_table([cam(target, noise)], surface)[0].label == ""
+
+
+def test_a_map_above_the_mirror_is_labelled_too() -> None:
+    surface, target = make(12)
+    sharp = Explanation("mine", None, target, target.pixels.float() * surface.images.mean(1))
+    coarse = cam(target, pooled(target, 8).square())
+    rows = attention_table([coarse, sharp], surface)
+    assert rows[0].difference.mean > 0.1
+    assert [row.label for row in rows] == [RESTATES, RESTATES]
+
+
+def test_a_washed_out_mirror_is_labelled_for_its_shape() -> None:
+    surface, target = make(12)
+    pale = pooled(target, 8) + 0.2
+    row = attention_table([cam(target, pale)], surface)[0]
+    assert row.difference.high < 0
+    # Both are brought to full size and averaged again, so a constant more leaves the correlation at 1.
+    assert row.resemblance.low > 0.99
+    assert row.label == RESTATES
+
+
+def test_other_images_is_the_mean_over_the_others_by_hand() -> None:
+    surface, target = make(3)
+    maps = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
+    found = attention(Explanation("mine", None, target, maps), surface)
+    for row in range(3):
+        inside = target.pixels[row]
+        shares = [float(maps[k][inside].sum() / maps[k].sum()) for k in range(3) if k != row]
+        assert float(found.nulls["other_images"]["mass_inside"][row]) == pytest.approx(
+            sum(shares) / 2, rel=1e-5
+        )
+
+
+def test_rows_without_an_answer_are_left_out_of_map_and_nulls() -> None:
+    surface, target = make(4)
+    pixels = target.pixels.clone()
+    pixels[1] = False
+    target = Target("predicted", 1, pixels)
+    surface = nulls.Surface(surface.images, pixels, surface.probability)
+    maps = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+    maps[2] = 0.5
+    found = attention(Explanation("mine", None, target, maps), surface)
+    assert found.status == ("ok", "no_target", "degenerate", "ok")
+    row = summarise(found)
+    assert (row.num_ok, row.num_no_target, row.num_total) == (2, 1, 4)
+    assert row.statistics["mass_inside"].num == 2
+    assert all(values["mass_inside"].num == 2 for values in row.nulls.values())
+
+
+def test_a_lone_picture_has_no_others_and_is_judged_by_its_values() -> None:
+    surface, target = make(1)
+    row = attention_table([cam(target, pooled(target, 8))], surface)[0]
+    assert row.nulls["other_images"]["ratio"].num == 0
+    assert row.label == RESTATES
+    far = attention_table([cam(target, (pooled(target, 8) == 0).float())], surface)[0]
+    assert far.label == ""
+
+
+def test_batches_join_to_the_whole() -> None:
+    surface, target = make(6)
+    maps = torch.rand(6, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
+    whole = attention(Explanation("mine", None, target, maps), surface)
+    parts = []
+    for rows in (slice(0, 3), slice(3, 6)):
+        part = nulls.Surface(surface.images[rows], surface.pixels[rows], surface.probability[rows])
+        chosen = Target("predicted", 1, target.pixels[rows])
+        parts.append(attention(Explanation("mine", None, chosen, maps[rows]), part))
+    joined = join(parts)
+    assert joined.status == whole.status
+    for name in localisation.STATISTICS:
+        torch.testing.assert_close(joined.statistics[name], whole.statistics[name])
+        # Content-free maps are the same whatever the batch; only the other pictures are others.
+        for null in ("mirror", "centre", "edges", "random"):
+            torch.testing.assert_close(joined.nulls[null][name], whole.nulls[null][name])
+
+
+def test_the_randomised_model_s_map_becomes_a_null() -> None:
+    surface, target = make(5)
+    grid = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(5))
+    mine, other = cam(target, grid), cam(target, pooled(target, 8))
+    row = attention_table([mine], surface, randomised=[other])[0]
+    expected = statistics(other)["ratio"].mean()
+    assert row.nulls["randomised_model"]["ratio"].mean == pytest.approx(float(expected), rel=1e-5)
+    assert "randomised_model" not in attention_table([mine], surface)[0].nulls
+
+
+def test_infinite_values_dont_swallow_the_mean() -> None:
+    surface, target = make(4)
+    maps = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(6))
+    maps[0] *= target.pixels[0]  # nothing outside: the ratio is infinite
+    maps[1] *= ~target.pixels[1]  # nothing inside: the enrichment is -infinite
+    row = attention_table([Explanation("mine", None, target, maps)], surface)[0]
+    assert row.statistics["ratio"].num == 3
+    assert row.statistics["enrichment_log2"].num == 4
+    assert row.statistics["enrichment_log2"].mean > localisation.FLOOR
+
+
+def test_json_holds_plain_numbers() -> None:
+    surface, target = make(5)
+    plain = attention_table([cam(target, pooled(target, 8))], surface)[0].to_json()
+    assert set(plain["statistics"]["ratio"]) == {"mean", "low", "high", "num"}
+    assert isinstance(plain["nulls"]["mirror"]["ratio"], float)
+    assert plain["label"] == RESTATES
