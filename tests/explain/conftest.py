@@ -58,10 +58,18 @@ def seeded_unet(outputs: int = 1, *, inplace: bool = False, seed: int = 0) -> Sm
         module = SmallUNet(outputs, inplace=inplace)
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):
+                assert part.running_mean is not None
+                assert part.running_var is not None
                 nn.init.normal_(part.running_mean, std=0.1)
                 nn.init.uniform_(part.running_var, 0.5, 1.5)
                 nn.init.normal_(part.bias, std=0.3)
     return module.eval()
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Weights and noise that tests draw are the same every time."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_errors_name_the_class_and_the_size():
 
 @pytest.fixture
 def scene(make_run):
-    """Truth and prediction overlap in part; the lower right corner is not valid; the frame changes nothing."""
+    """Truth and prediction overlap in part; the lower right corner is not valid; frames change nothing."""
     predicted = torch.zeros(2, 16, 16, dtype=torch.bool)
     predicted[:, 2:8, 2:8] = True
     predicted[:, 12:16, 12:16] = True

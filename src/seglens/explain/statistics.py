@@ -7,6 +7,7 @@ to its nulls only.
 """
 
 import torch
+from torch import Tensor
 
 from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
@@ -83,7 +84,7 @@ def _margin(explanation: Explanation) -> int:
     return max(MARGIN, -(-rows // cells))
 
 
-def _given(regions: Regions | None, name: str, maps: Maps) -> Regions:
+def _given(regions: Regions | None, name: str, maps: Tensor) -> Regions:
     """The regions on the map's device, everywhere True where none are given."""
     if regions is None:
         return torch.ones_like(maps, dtype=torch.bool)

@@ -1,0 +1,258 @@
+import pytest
+import torch
+from torch import nn
+
+from seglens.errors import ModelError, SettingError
+from seglens.explain import explain
+from seglens.explain.gradients import BASELINES, IntegratedGradients, integrated_gradients
+from seglens.explain.target import Target
+
+
+@pytest.fixture
+def target(pixels):
+    return Target("region", 1, pixels)
+
+
+def attribute(run, images, target, settings, **options):
+    return integrated_gradients(run.segmenter, images, target, settings, **options)
+
+
+class Linear(nn.Module):
+    """One 1x1 convolution: the gradient is the same everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+
+    def forward(self, images):
+        return self.conv(images)
+
+
+# Hand algebra.
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_a_linear_model_gives_w_times_the_difference(baseline, steps, make_run, images, target):
+    run, settings = make_run(Linear()), IntegratedGradients(baseline, steps=steps)
+    found = attribute(run, images, target, settings)
+    start = BASELINES[baseline](images, settings, 0).mean(1)
+    weight = run.segmenter.module.conv.weight.detach() * target.pixels[:, None]
+    expected = weight * (images - start) / target.pixels.sum((1, 2)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found.channels, expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(found.map, expected.sum(1), rtol=0, atol=1e-7)
+    assert (found.diagnostics["completeness_error"] < 1e-4).all()
+
+
+def test_a_square_is_exact_with_one_point(make_run, images, target):
+    """The integral of 2 t x^2 over t is x^2: one point suffices, a left sum never gets there."""
+
+    class Square(Linear):
+        def forward(self, images):
+            return self.conv.weight.sum() * images.square().sum(1, keepdim=True)
+
+    run = make_run(Square())
+    found = attribute(run, images, target, IntegratedGradients(steps=1))
+    factor = run.segmenter.module.conv.weight.detach().sum() / target.pixels.sum((1, 2)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found.channels, factor * images.square() * target.pixels[:, None])
+
+
+def test_the_baseline_lives_in_raw_pixel_space(make_run, images, target):
+    """Normalisation is part of the model: zero stays black, and a linear model's map knows no mean."""
+    run = make_run(Linear())
+    run.segmenter.mean.fill_(0.5)
+    run.segmenter.std.fill_(0.25)
+    found = attribute(run, images, target, IntegratedGradients(steps=2))
+    weight = run.segmenter.module.conv.weight.detach() / 0.25 * target.pixels[:, None]
+    expected = weight * images / target.pixels.sum((1, 2)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found.channels, expected, rtol=0, atol=1e-6)
+
+
+# Another library.
+
+
+@pytest.mark.parametrize("baseline", ["zero", "blur"])
+def test_captum_with_gauss_legendre_agrees(baseline, run, images, target):
+    from captum.attr import IntegratedGradients as Captum
+
+    settings = IntegratedGradients(baseline, steps=12)
+    found = attribute(run, images, target, settings)
+
+    def score(rows):
+        copies = len(rows) // 3  # captum stacks the points: all pictures of the first, then of the second
+        return target.score(run.segmenter(rows), torch.arange(3).repeat(copies), "mean")
+
+    theirs = Captum(score).attribute(
+        images, BASELINES[baseline](images, settings, 0)[:, 0], n_steps=12, method="gausslegendre"
+    )
+    torch.testing.assert_close(found.channels, theirs.float(), rtol=0, atol=1e-5 * theirs.abs().max().item())
+
+
+# Completeness and steps.
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_the_map_sums_to_the_difference_of_the_scores(baseline, run, images, target):
+    settings = IntegratedGradients(baseline, steps=128)
+    found = attribute(run, images, target, settings)
+    starts = BASELINES[baseline](images, settings, 0)
+    rows = torch.arange(3)
+    with torch.no_grad():
+        before = [target.score(run.segmenter(starts[:, i]), rows, "mean") for i in range(starts.shape[1])]
+        gained = target.score(run.segmenter(images), rows, "mean") - torch.stack(before).mean(0)
+    missing = (found.map.sum((1, 2)) - gained).abs()
+    assert (missing < 0.005 * found.map.abs().sum((1, 2))).all()
+    reported = found.diagnostics["completeness_error"]
+    torch.testing.assert_close(reported, missing / gained.abs(), rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(found.channels.sum(1), found.map)
+
+
+def test_steps_double_until_the_tolerance_is_met_or_the_limit_reached(run, images, target):
+    settings = IntegratedGradients(steps=2, tolerance=0.01, max_steps=16)
+    found = attribute(run, images, target, settings).diagnostics
+    assert set(found["steps"].tolist()) <= {2.0, 4.0, 8.0, 16.0}
+    assert ((found["completeness_error"] <= 0.01) == (found["converged"] == 1)).all()
+    assert ((found["steps"] == 16) | (found["converged"] == 1)).all()
+    for row, steps in enumerate(found["steps"].int().tolist()):
+        alone = attribute(run, images, target, IntegratedGradients(steps=steps)).diagnostics
+        torch.testing.assert_close(
+            alone["completeness_error"][row], found["completeness_error"][row], rtol=0, atol=1e-4
+        )
+    hopeless = attribute(run, images, target, IntegratedGradients(steps=2, tolerance=1e-9, max_steps=7))
+    assert hopeless.diagnostics["steps"].tolist() == [4.0] * 3
+    assert hopeless.diagnostics["converged"].tolist() == [0.0] * 3
+
+
+def test_a_small_difference_of_scores_is_flagged(make_run, target):
+    """The weights cancel: attribution of +1 and -1 per pixel sums to nothing."""
+    run = make_run(Linear())
+    with torch.no_grad():
+        run.segmenter.module.conv.weight.copy_(torch.tensor([1.0, -1.0, 0.0]).view(1, 3, 1, 1))
+    images = torch.full((3, 3, 32, 40), 0.5)
+    images[0, 0] = 1.0
+    found = attribute(run, images, target, IntegratedGradients(steps=2)).diagnostics
+    assert found["small_denominator"].isnan().tolist() == [False, True, True]  # flat maps are degenerate
+    assert found["small_denominator"][0] == 0
+    images[0, 0] = 0.5
+    images[0, :2, 10, 10] = torch.tensor([0.9, 0.8])
+    assert (
+        attribute(run, images, target, IntegratedGradients(steps=2)).diagnostics["small_denominator"][0] == 1
+    )
+
+
+# What may not change the result.
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_order_batch_and_chunk_change_nothing(baseline, run, images, target):
+    settings = IntegratedGradients(baseline, steps=5)
+    found = attribute(run, images, target, settings, seed=3)
+    limit = {"rtol": 0, "atol": 1e-5 * found.map.abs().max().item()}
+    turned = Target("region", 1, target.pixels.flip(0))
+    backwards = attribute(run, images.flip(0), turned, settings, seed=3, chunk=7)
+    torch.testing.assert_close(backwards.map.flip(0), found.map, **limit)
+    for row in range(3):
+        chosen = slice(row, row + 1)
+        alone = attribute(run, images[chosen], target.select(chosen), settings, seed=3, chunk=1)
+        torch.testing.assert_close(alone.map, found.map[chosen], **limit)
+
+
+def test_random_baselines_follow_the_seed_and_report_their_spread(run, images, target):
+    settings = IntegratedGradients("random", steps=4, draws=4)
+    one, again, other = (attribute(run, images, target, settings, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.map, again.map)
+    assert not torch.allclose(one.map, other.map)
+    singles = BASELINES["random"](images, settings, 0)
+    assert singles.shape == (3, 4, 3, 32, 40)
+    assert (one.diagnostics["spread"] > 0).all()
+    assert "spread" not in attribute(run, images, target, IntegratedGradients(steps=2)).diagnostics
+
+
+def test_the_chunk_is_halved_when_memory_runs_out(make_run, make_unet, images, target):
+    class Tight(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+            self.sizes = []
+
+        def forward(self, images):
+            self.sizes.append(len(images))
+            if len(images) > 5:
+                raise torch.OutOfMemoryError("no more")
+            return self.module(images)
+
+    tight = Tight(make_unet())
+    found = attribute(make_run(tight), images, target, IntegratedGradients(steps=8), chunk=16)
+    right = attribute(make_run(make_unet()), images, target, IntegratedGradients(steps=8))
+    torch.testing.assert_close(found.map, right.map, rtol=0, atol=1e-5 * right.map.abs().max().item())
+    assert max(tight.sizes) == 16
+    assert 4 in tight.sizes
+
+
+def test_only_the_input_requires_grad_and_all_is_left_as_found(run, images, target):
+    seen = []
+
+    def look(module, inputs):
+        seen.append((inputs[0].requires_grad, module.weight.requires_grad, module.training))
+
+    run.segmenter.module.train()
+    run.segmenter.module.head.register_forward_pre_hook(look)
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        attribute(run, images, target, IntegratedGradients("random", steps=2))
+    assert {entry[1:] for entry in seen} == {(False, False)}
+    assert any(entry[0] for entry in seen)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(module.training for module in run.segmenter.module.modules())
+    assert all(p.requires_grad and p.grad is None for p in run.segmenter.parameters())
+
+
+def test_rows_without_a_target_are_left_out(run, images, pixels):
+    pixels[1] = False
+    found = attribute(run, images, Target("region", 1, pixels), IntegratedGradients(steps=2, tolerance=0.5))
+    assert found.status == ("ok", "no_target", "ok")
+    for values in (found.map, found.channels, *found.diagnostics.values()):
+        assert values.flatten(1).isnan().all(1).tolist() == [False, True, False] if values.ndim > 1 else True
+    assert found.diagnostics["steps"].isnan().tolist() == [False, True, False]
+    nothing = attribute(
+        run, images, Target("region", 1, torch.zeros_like(pixels)), IntegratedGradients(steps=2)
+    )
+    assert nothing.status == ("no_target",) * 3
+    assert nothing.map.isnan().all()
+
+
+def test_a_model_that_cuts_the_gradient_is_an_error(make_run, images, target):
+    class Cut(Linear):
+        def forward(self, images):
+            return self.conv(images.detach())
+
+    with pytest.raises(ModelError, match=r"\(the input\) influences the score of target 'region'"):
+        attribute(make_run(Cut()), images, target, IntegratedGradients(steps=2))
+
+
+# Settings and their labels.
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": 8, "max_steps": 4}, "max_steps 4"),
+        ({"draws": 0}, "draws is 0"),
+        ({"blur": 0.5}, r"blur is 0\.5"),
+        ({"tolerance": 0.0}, r"tolerance is 0\.0"),
+    ],
+)
+def test_settings_outside_of_what_is_allowed(settings, says):
+    with pytest.raises(SettingError, match=says):
+        IntegratedGradients(**settings)
+
+
+def test_two_settings_get_distinct_labels(run, images, target):
+    asked = (IntegratedGradients(steps=2), IntegratedGradients("blur", steps=2), IntegratedGradients(steps=2))
+    maps = explain(run, images, target, methods=asked)
+    assert list(maps) == ["integrated-gradients(baseline=zero)", "integrated-gradients(baseline=blur)"]
+    one = explain(run, images, target, methods=[IntegratedGradients("mean", steps=2, label="mine")])
+    assert list(one) == ["mine"]
+    assert one["mine"].settings["baseline"] == "mean"
+    assert one["mine"].settings["seed"] == 0
