@@ -1,8 +1,9 @@
 """The picture of a training's learning curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from seglens.history import Row
 from seglens.outputs import new_file
 
 PANELS = (
@@ -13,7 +14,7 @@ PANELS = (
 """Title of a panel, and its lines: name and column of the history."""
 
 
-def learning_curves(rows: Sequence[Mapping[str, float]], file: Path) -> None:
+def learning_curves(rows: Sequence[Row], file: Path) -> None:
     """Draw the columns of a training's history over the epochs and write them as a picture to ``file``."""
     # Figure without pyplot: no window system, and no state that outlives the call.
     from matplotlib.figure import Figure

@@ -1,7 +1,6 @@
 """The table of a training: one row an epoch, and what follows from it."""
 
 import csv
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
@@ -22,17 +21,20 @@ COLUMNS = (
 its training part alone."""
 
 
+Row = dict[str, int | float]
+
+
 @dataclass(frozen=True)
 class History:
     """One row an epoch; epochs count from 1."""
 
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
-    def add(self, row: Mapping[str, float]) -> None:
+    def add(self, row: Row) -> None:
         """Append the row of an epoch; what it lacks is NaN."""
         self.rows.append({name: row.get(name, nan) for name in COLUMNS})
 
-    def best(self) -> dict[str, float]:
+    def best(self) -> Row:
         """Return the row of the highest Dice on the valid split (the first of equals), else the last row."""
         scored = [row for row in self.rows if not isnan(row["valid_dice"])]
         return max(scored, key=lambda row: row["valid_dice"]) if scored else self.rows[-1]

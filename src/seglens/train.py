@@ -25,6 +25,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -135,12 +136,10 @@ class Learner(LightningModule):
         self.loss, self.settings, self.num_steps = loss, settings, num_steps
         self.counts = torch.zeros(segmenter.spec.classes, segmenter.spec.classes, dtype=torch.int64)
 
-    def on_train_epoch_start(self) -> None:
-        """Key dropout by seed and epoch: a resumed epoch draws what it would have drawn."""
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)
-
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of a batch; one that is not finite must not reach the weights."""
+        # Dropout is keyed by seed and step: a resumed step draws what it would have drawn.
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
         loss = self._loss(batch, self.segmenter(batch.images))
         if not loss.isfinite():
             raise TrainingError(
@@ -168,7 +167,7 @@ class Learner(LightningModule):
         pooled = scores(self.counts)
         self.log_dict({f"valid_{name}": pooled[name].float() for name in ("dice", "iou")}, prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW (Loshchilov, Hutter 2019); biases and norms don't decay."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         decaying = {
@@ -214,6 +213,7 @@ class Keeper(Checkpoint):
         self.patience, self.keep_every = patience, keep_every
         self.history = History()
         self._began = self._training = nan
+        self._seen = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what has to survive a kill."""
@@ -229,7 +229,13 @@ class Keeper(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the time."""
-        self._began, self._training = time.monotonic(), nan
+        self._began, self._training, self._seen = time.monotonic(), nan, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the pictures."""
+        self._seen += len(batch.names)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the time of the training part."""
@@ -238,21 +244,21 @@ class Keeper(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the row and save. The best comes first: ``last`` must not speak of a best that isn't there."""
         seconds = time.monotonic() - self._began
-        epoch, num = trainer.current_epoch + 1, len(trainer.train_dataloader.sampler)
+        epoch = trainer.current_epoch + 1
         self.history.add(
             {name: float(value) for name, value in trainer.callback_metrics.items()}
             | {
                 "epoch": epoch,
                 "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
                 "seconds": seconds,
-                "images_per_second": num / (seconds if isnan(self._training) else self._training),
+                "images_per_second": self._seen / (seconds if isnan(self._training) else self._training),
             }
         )
         if self.history.best()["epoch"] == epoch:
             self._save(trainer, "best.ckpt", weights_only=True)
         if self.keep_every and epoch % self.keep_every == 0:
             with new_file(self.folder / f"epoch-{epoch:03d}.safetensors", force=True) as file:
-                save_weights(pl_module.segmenter.module, file)
+                save_weights(pl_module.get_submodule("segmenter.module"), file)
         self._save(trainer, "last.ckpt", weights_only=False)
         self.history.write(self.out / "history.csv")
         trainer.should_stop = trainer.should_stop or self.history.is_over(self.patience)
