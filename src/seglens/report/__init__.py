@@ -1,0 +1,53 @@
+"""The report: one HTML file that opens anywhere, from what verbs left in run folders. Needs no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from seglens import outputs, verb
+from seglens.report import html
+from seglens.report.contents import Part, read_runs, read_table
+
+FILE_NAME = "report.html"
+SHORTCUT = "shortcut.json"
+
+
+def report(
+    runs: Sequence[Path | str],
+    *,
+    out: Path | None = None,
+    shortcut: Path | None = None,
+    force: bool = False,
+) -> Path:
+    """Write one offline HTML report of one or several run folders, and return where it is.
+
+    A run folder is one of ``train`` or ``adopt`` with whatever ``evaluate``, ``explain`` and ``judge`` left
+    in it; the folder of one such result does too. Several runs are shown side by side. The page brings its
+    pictures, style and script along, asks the network for nothing, and stays below 15 MB.
+
+    Args:
+        runs: run folders, at least one.
+        out: the file to write; ``report.html`` in the first run by default.
+        shortcut: the ``shortcut.json`` of a planted-shortcut check, which becomes a section of its own.
+        force: replace a report that is there.
+
+    Raises:
+        SettingError: no run was given, or one was given twice.
+        DataError: a folder is no run, or a table in it is damaged.
+        OutputExistsError: the file exists and ``force`` is not given.
+    """
+    folders = [Path(folder) for folder in runs]
+    contents = read_runs(folders)
+    file = Path(out) if out is not None else folders[0] / FILE_NAME
+    outputs.refuse_existing(file, force=force)
+    page = html.render(contents, _shortcut(Path(shortcut)) if shortcut is not None else None)
+    with outputs.new_file(file, force=force) as temporary:
+        html.write(page, temporary)
+    return file
+
+
+def _shortcut(file: Path) -> Part:
+    table = file / SHORTCUT if file.is_dir() else file
+    return Part("shortcut", table.parent.name, table.parent, read_table(table), None)
+
+
+verb.make_callable(__name__)

@@ -1,0 +1,167 @@
+"""What the tables say, in plain sentences."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from seglens.report.contents import Part, RunContents
+from seglens.report.glossary import RESTATES
+
+
+def number(value: object, digits: int = 3) -> str:
+    """Return a number as text; a dash where there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "—" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def significant(value: object) -> str:
+    """Return a number whose size is not known beforehand, to three significant digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "—" if value is None else str(value)
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def duration(seconds: int | float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def about_model(run: RunContents) -> str:
+    """Say what the model is and where it came from."""
+    record, model = run.record, run.record.model or {}
+    encoder = f" with encoder {model['encoder']}" if model.get("encoder") else ""
+    size = f" at {model['image_size']} pixels" if model.get("image_size") else ""
+    what = f"{model.get('architecture') or 'A model'}{encoder}"
+    classes = [str(name) for name in (record.task or {}).get("classes", [])[1:]]
+    finds = f" It marks: {', '.join(classes)}." if classes else ""
+    if record.kind == "adopt":
+        source = record.settings.get("file") or "a checkpoint"
+        return f"{what}, taken over from {source} and run{size}.{finds}"
+    if record.kind != "train":
+        return f"{what}{size}.{finds}"
+    data = (record.data or {}).get("path")
+    where = f" on {_last_part(data)}" if data else ""
+    num = record.results.get("num_train")
+    pictures = f" on {num} pictures" if num else ""
+    of_data = where.replace(" on ", " of ", 1) if pictures else where
+    epochs = len(next(iter(run.history.values()), [])) or record.settings.get("epochs")
+    rounds = f" for {epochs} epochs" if epochs else ""
+    changed = ", with augmentation" if record.settings.get("augment") else ", without augmentation"
+    unfinished = " Training has not finished." if record.state != "finished" else ""
+    return f"{what}, trained{pictures}{of_data}{size}{rounds}{changed}.{finds}{unfinished}"
+
+
+def about_scores(part: Part) -> str:
+    """Say how good the model is on one split, and how bad it gets."""
+    table, split = part.table, part.table.get("split", part.name)
+    pooled, dice = table.get("pooled", {}).get("dice"), table.get("per_image", {}).get("dice", {})
+    rows = [row for row in table.get("images", []) if isinstance(row.get("dice"), int | float)]
+    text = (
+        f"On {_count(table.get('num_images', len(rows)), 'picture')} of the {split} split the Dice score is "
+        f"{number(pooled)} pooled over all pixels and {number(dice.get('mean'))} on average per picture"
+        f"{_interval(dice)}."
+    )
+    if rows:
+        low = sum(row["dice"] < 0.5 for row in rows)
+        worst = min(rows, key=lambda row: row["dice"])
+        text += (
+            f" {_are(low, 'picture')} below 0.5; the worst is {worst['name']} ({number(worst['dice'], 2)})."
+        )
+    if table.get("num_failed"):
+        text += f" {_count(table['num_failed'], 'picture')} could not be scored."
+    return text
+
+
+def about_maps(parts: Iterable[Part]) -> str:
+    """Say how many maps do no better than the prediction itself; empty without maps."""
+    rows = [row for part in parts for row in part.table.get("summary", [])]
+    if not rows:
+        return ""
+    restating = sum(row.get("label") == RESTATES for row in rows)
+    if not restating:
+        return f"None of the {_count(len(rows), 'kind')} of heat map merely restates the prediction."
+    does, they = ("does", "It shows") if restating == 1 else ("do", "They show")
+    return (
+        f"{restating} of {_count(len(rows), 'kind')} of heat map (method, layer and target) {does} no better "
+        f"than the prediction itself made coarse. {they} where the model answered, not why."
+    )
+
+
+def about_judgement(parts: Iterable[Part]) -> str:
+    """Say how the maps were judged; empty without a scorecard."""
+    rows = [row for part in parts for row in part.table.get("rows", [])]
+    if not rows:
+        return ""
+    counts = Counter(str(row.get("verdict")) for row in rows)
+    told = [
+        f"{counts[verdict]} {verdict}"
+        for verdict in ("pass", "warn", "fail", "not evaluable")
+        if counts[verdict]
+    ]
+    text = f"Scorecard, each row against its best null: {', '.join(told)}."
+    passed = [row for row in rows if row.get("verdict") == "pass"]
+    if passed:
+        best = max(passed, key=lambda row: row.get("value") or 0.0)
+        where = f" at {best['layer']}" if best.get("layer") else ""
+        text += (
+            f" The strongest is {best['method']}{where} ({best['score']}, {number(best.get('value'), 2)})."
+        )
+    return text
+
+
+def how_found(shortcut: Mapping[str, Any]) -> list[str]:
+    """Say step by step how the planted shortcut was found, from the numbers of the check."""
+    models, causal = shortcut.get("models", {}), shortcut.get("causal", {})
+    steps = []
+    dice = {name: model["dice"] for name, model in models.items() if model.get("dice") is not None}
+    if len(dice) > 1:
+        gap = max(dice.values()) - min(dice.values())
+        told = " and ".join(f"{name} {value:.3f}" for name, value in dice.items())
+        steps.append(f"{'The scores cannot tell' if gap < 0.05 else 'The scores differ'}: Dice {told}.")
+    for name, row in causal.items():
+        if row.get("drop_removed") is None:
+            continue
+        moved = row.get("drop_moved")
+        also = "" if moved is None else f" With the tag moved elsewhere it {_change(moved)}."
+        steps.append(
+            f"Causal check on {_count(row.get('num', 0), 'picture')}: without the tag the {name} model "
+            f"{_change(row['drop_removed'])} ({number(row.get('full'), 2)} becomes "
+            f"{number(row.get('tag_removed'), 2)}).{also}"
+        )
+    measured = [row for row in shortcut.get("methods", []) if row.get("auroc") is not None]
+    if measured:
+        best = max(measured, key=lambda row: row["auroc"])
+        where = f" at {best['layer']}" if best.get("layer") else ""
+        steps.append(
+            f"Heat on the tag: {best['method']}{where} tells the two models apart with AUROC "
+            f"{number(best['auroc'], 2)}{_interval(best)}; 0.5 would be a coin toss."
+        )
+    return steps
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = row.get("low"), row.get("high")
+    return "" if low is None or high is None else f" (95 % interval {low:.3f} to {high:.3f})"
+
+
+def _change(drop: int | float) -> str:
+    """Say a relative drop of the answer; what rounds to nothing is said to be nothing."""
+    if abs(drop) < 0.005:
+        return "keeps its answer"
+    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.0%} of its answer"
+
+
+def _count(num: int, noun: str) -> str:
+    return f"{num} {noun}" if num == 1 else f"{num} {noun}s"
+
+
+def _are(num: int, noun: str) -> str:
+    return f"No {noun} is" if num == 0 else f"{_count(num, noun)} {'is' if num == 1 else 'are'}"
+
+
+def _last_part(path: object) -> str:
+    return str(path).rstrip("/").rpartition("/")[2] or str(path)

@@ -1,0 +1,216 @@
+import importlib.resources
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.report.conftest import NASTY, make_run, make_shortcut, write
+
+import seglens
+from seglens.errors import DataError, OutputExistsError, SettingError
+
+SECTIONS = ("summary", "training", "scores", "gallery", "attention", "scorecard", "provenance", "glossary")
+VOID = {"meta", "img", "input", "br", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, and whether every one of them is closed where it should be."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def page_of(file: Path) -> Page:
+    return Page(file.read_text(encoding="utf-8"))
+
+
+def text_of(file: Path) -> str:
+    """Return what a reader sees: no tags, no script, no style, single spaces."""
+    page = re.sub(r"<(style|script)\b.*?</\1>", " ", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page))
+
+
+def test_import_needs_no_torch():
+    program = "import sys, seglens.report; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_report_has_every_section_and_is_well_formed(run: Path):
+    file = seglens.report([run], shortcut=make_shortcut(run.parent))
+    page = page_of(file)
+    assert file == run / "report.html"
+    assert page.wrong == []
+    assert page.open == []
+    sections = {attributes.get("id") for attributes in page.all("section")}
+    assert sections == {*SECTIONS, "shortcut"}
+    anchors = {attributes["href"] for attributes in page.all("a")}
+    assert anchors <= {f"#{section}" for section in sections}
+
+
+def test_numbers_on_the_page_are_those_of_the_tables(run: Path):
+    text = text_of(seglens.report([run]))
+    assert "trained on 70 pictures of photos at 128 pixels for 8 epochs, with augmentation" in text
+    assert "Dice score is 0.800 pooled over all pixels and 0.770 on average per picture" in text
+    assert "95 % interval 0.750 to 0.840" in text
+    assert "2 pictures are below 0.5; the worst is cell_00 (0.20)" in text
+    assert "1 of 5 kinds of heat map" in text
+    assert "1 pass, 1 warn, 1 fail, 1 not evaluable" in text
+    assert "mirror 12 · other images 1" in text
+    assert "broken.png is truncated." in text
+    assert "6 min" in text
+
+
+def test_nothing_is_asked_from_a_network(run: Path):
+    page = page_of(seglens.report([run], shortcut=make_shortcut(run.parent)))
+    addresses = [a.get("src") or a.get("href") or "" for _, a in page.elements]
+    assert all(address.startswith(("data:image/webp;base64,", "#")) for address in addresses if address)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {
+        tag for tag, a in page.elements if a.get("method") != "dialog" and a.get("id") != "controls"
+    }
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    # The policy forbids both, so either would be lost without a word.
+    assert not [tag for tag, a in page.elements if "style" in a or any(name.startswith("on") for name in a)]
+
+
+def test_names_cannot_inject(tmp_path: Path):
+    names = (NASTY, "</script><script>alert(2)</script>", '" onmouseover="alert(3)', "{{ 7 * 7 }}")
+    file = seglens.report([make_run(tmp_path / "run", names=names)])
+    page = page_of(file)
+    assert page.wrong == []
+    assert len(page.all("script")) == 2
+    assert all("onerror" not in a and "onmouseover" not in a for _, a in page.elements)
+    cards = [a["data-name"] for a in page.all("article") if "data-name" in a]
+    assert set(cards) == {*names, "broken.png"}
+    data = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', file.read_text("utf-8"))
+    assert data is not None
+    assert {row["name"] for row in json.loads(data[1])["runs"][0]["evaluate"][0]["images"]} == set(cards)
+
+
+def test_gallery_goes_from_worst_to_best(run: Path):
+    page = page_of(seglens.report([run]))
+    dice = [a["data-dice"] for a in page.all("article") if "data-dice" in a]
+    assert [float(value) for value in dice[:-1] if value] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert dice[-1] == ""  # The picture that could not be read.
+
+
+def test_every_picture_has_words(run: Path):
+    page = page_of(seglens.report([run], shortcut=make_shortcut(run.parent)))
+    pictures = [a for a in page.all("img") if a.get("src")]
+    assert len(pictures) == 4 * 4 + 4 * 5 - 1 + 3 * 6
+    assert all(a.get("alt") for a in pictures)
+    assert all(a.get("aria-label") or a.get("aria-hidden") for a in page.all("svg"))
+
+
+def test_two_runs_stand_side_by_side(tmp_path: Path):
+    runs = [make_run(tmp_path / "a" / "run", dice=0.7), make_run(tmp_path / "b" / "run", dice=0.9)]
+    file = seglens.report(runs, out=tmp_path / "both.html")
+    text = text_of(file)
+    assert "a/run and b/run" in text
+    assert "b/run, validation" in text
+    best = re.findall(r'<td class="num best">([\d.]+)', file.read_text("utf-8"))
+    assert best == ["0.900", "0.870"]  # Dice, pooled and per picture; the other scores are equal.
+
+
+def test_shortcut_names_the_cheat_and_how_it_was_found(run: Path):
+    text = text_of(seglens.report([run], shortcut=make_shortcut(run.parent)))
+    assert "The cheating model reads the tag." in text
+    assert "The scores cannot tell: Dice honest 0.910 and cheat 0.920." in text
+    assert "without the tag the cheat model loses 78% of its answer (0.91 becomes 0.20)" in text
+    assert "integrated-gradients tells the two models apart with AUROC 0.97" in text
+    assert "The check is not valid" not in text
+    text = text_of(seglens.report([run], shortcut=make_shortcut(run.parent, valid=False), force=True))
+    assert "The check is not valid" in text
+
+
+def test_a_run_that_was_only_trained_has_a_report(tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    for verb in ("evaluate", "explain", "judge"):
+        shutil.rmtree(run / verb)
+    page = page_of(seglens.report([run]))
+    assert {a.get("id") for a in page.all("section")} == {"summary", "training", "provenance", "glossary"}
+
+
+def test_one_result_by_itself_has_a_report(run: Path):
+    page = page_of(seglens.report([run / "explain" / "test"], out=run.parent / "maps.html"))
+    assert {"gallery", "attention"} <= {a.get("id") for a in page.all("section")}
+
+
+def test_files_outside_of_the_run_are_not_read(run: Path):
+    Image.new("RGB", (8, 8)).save(run.parent / "secret.png")
+    file = run / "evaluate" / "test" / "scores.json"
+    table = json.loads(file.read_text())
+    for row in table["images"]:
+        row["files"] = {"orig": "../../../secret.png", "gt": str(run.parent / "secret.png")}
+    write(file, table)
+    shutil.rmtree(run / "explain")
+    assert [a for a in page_of(seglens.report([run])).all("img") if a.get("src")] == []
+
+
+def test_a_picture_that_cannot_be_read_leaves_a_place(run: Path):
+    (run / "evaluate" / "test" / "samples" / "0" / "gt.png").write_bytes(b"no picture")
+    assert "picture could not be read" in text_of(seglens.report([run]))
+
+
+def test_errors(run: Path, tmp_path: Path):
+    with pytest.raises(SettingError, match="No run was given"):
+        seglens.report([])
+    with pytest.raises(SettingError, match="given twice"):
+        seglens.report([run, run])
+    with pytest.raises(DataError, match="not a run folder: there is no such folder"):
+        seglens.report([tmp_path / "nowhere"])
+    with pytest.raises(DataError, match=r"no file .*shortcut.json"):
+        seglens.report([run], shortcut=tmp_path)
+    (run / "judge" / "test" / "scorecard.json").write_text("{")
+    with pytest.raises(DataError, match=r"scorecard.json is not JSON .*--force"):
+        seglens.report([run])
+    (run / "judge" / "test" / "scorecard.json").write_text("[]")
+    with pytest.raises(DataError, match="holds a list, not an object"):
+        seglens.report([run])
+    assert not list(run.glob("*report*"))
+
+
+def test_an_existing_report_is_kept(run: Path):
+    file = seglens.report([run])
+    file.write_text("mine")
+    with pytest.raises(OutputExistsError, match="--force"):
+        seglens.report([run])
+    assert file.read_text() == "mine"
+    assert seglens.report([run], force=True).read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_same_input_same_page(run: Path):
+    first = seglens.report([run]).read_bytes()
+    assert seglens.report([run], force=True).read_bytes() == first
+
+
+def test_templates_travel_with_the_package():
+    templates = importlib.resources.files("seglens.report") / "templates"
+    assert {"report.html.jinja", "style.css", "gallery.js"} <= {entry.name for entry in templates.iterdir()}
