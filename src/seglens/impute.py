@@ -32,6 +32,8 @@ BLUR_SIGMA = 1 / 10
 Imputer = Callable[[Images, Regions, Images], Images]
 Field = Float[Tensor, "b c h w"]
 Unknown = Bool[Tensor, "b 1 h w"]
+CoarseField = Float[Tensor, "b c half_h half_w"]
+CoarseUnknown = Bool[Tensor, "b 1 half_h half_w"]
 
 
 def noisy_linear(images: Images, removed: Regions, noise: Images) -> Images:
@@ -105,7 +107,7 @@ def _solve(images: Field, unknown: Unknown) -> Field:
     return _conjugate_gradients(start, unknown)
 
 
-def _halve(images: Field, unknown: Unknown) -> tuple[Field, Unknown]:
+def _halve(images: Field, unknown: Unknown) -> tuple[CoarseField, CoarseUnknown]:
     """Average the known pixels of every 2 x 2 block; a block is unknown where none of its pixels is known."""
     share = F.avg_pool2d((~unknown).float(), 2, ceil_mode=True, count_include_pad=False)
     total = F.avg_pool2d(images * ~unknown, 2, ceil_mode=True, count_include_pad=False)

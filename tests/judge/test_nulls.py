@@ -119,8 +119,8 @@ def test_randomised_copy_has_other_weights_and_estimated_statistics() -> None:
     assert all(torch.equal(before[name], value) for name, value in run.segmenter.state_dict().items())
     assert run.segmenter.training
     assert all(parameter.requires_grad for parameter in run.segmenter.parameters())
-    first, norm = other.segmenter.module[0], other.segmenter.module[1]
-    assert not torch.equal(first.weight, before["module.0.weight"])
+    first, norm = list(other.segmenter.module.children())[:2]
+    assert not torch.equal(next(first.parameters()), before["module.0.weight"])
     # The statistics are those of the pictures: recomputed here by hand from the randomised first layer.
     hidden = first((images - 0.5) / 0.25)
     torch.testing.assert_close(norm.running_mean, hidden.mean((0, 2, 3)))
@@ -144,7 +144,8 @@ def test_randomised_takes_a_lone_picture_and_bare_parameters() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(x * self.scale + self.pool(x))
 
-    run = wrap(Scaled(), classes=("background", "cell"), mean=(0.5,) * 3, std=(0.25,) * 3, image_size=32)
+    module = Scaled()
+    run = wrap(module, classes=("background", "cell"), mean=(0.5,) * 3, std=(0.25,) * 3, image_size=32)
     other = nulls.randomised(run, torch.rand(1, 3, 32, 32))
-    assert not torch.equal(other.segmenter.module.scale, run.segmenter.module.scale)
+    assert not torch.equal(next(other.segmenter.parameters()), module.scale)
     assert other.predict(torch.rand(1, 3, 32, 32)).logits.isfinite().all()

@@ -82,12 +82,13 @@ def road(
     found = {}
     for name, stack in maps.items():
         usable = stack.flatten(1).isfinite().all(1).cpu() & ~target.empty().cpu()
-        rows = usable.nonzero()[:, 0]
-        ranked = order(images[rows.to(device)], stack.to(device)[rows.to(device)], seed)
         curves = torch.full((2, len(images), len(FRACTIONS)), torch.nan)
-        for end, ranking in enumerate((ranked.flip(1), ranked)):
-            scores = _removal(segmenter, images, target, rows.to(device), ranking, noise, imputer, chunk)
-            curves[end, rows] = scores
+        if bool(usable.any()):
+            rows = usable.nonzero()[:, 0].to(device)
+            ranked = order(images[rows], stack.to(device)[rows], seed)
+            for end, ranking in enumerate((ranked.flip(1), ranked)):
+                scores = _removal(segmenter, images, target, rows, ranking, noise, imputer, chunk)
+                curves[end, usable] = scores
         found[name] = Curves(full, base, curves[0], curves[1])
     return found
 
@@ -97,7 +98,7 @@ def order(images: Images, maps: Maps, seed: int) -> Order:
     values = cell_means(maps, CELLS).flatten(1)
     shuffled = content_uniform(images, (values.shape[1],), seed, "ties").argsort(1)
     # A stable sort of the shuffled cells leaves equal ones in their shuffled order.
-    return shuffled.gather(1, values.gather(1, shuffled).argsort(1, descending=True, stable=True))
+    return shuffled.gather(1, values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
 
 
 def _removal(
@@ -105,11 +106,11 @@ def _removal(
     images: Images,
     target: Target,
     rows: Rows,
-    ranking: Order,
+    ranking: Int[Tensor, "n cells"],
     noise: Images,
     imputer: Imputer,
     chunk: int,
-) -> Float[Tensor, "m fractions"]:
+) -> Float[Tensor, "n fractions"]:
     """Score the pictures ``rows`` with growing shares of their cells removed in the order of ``ranking``."""
     place = ranking.argsort(1)  # at each cell, when its turn comes
     cells = cell_of_pixel(images.shape[-2], images.shape[-1], CELLS).to(images.device)

@@ -18,6 +18,7 @@ memory, `attention_table` does all three.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -81,7 +82,7 @@ class AttentionRow:
     resemblance: Interval
     label: str
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """Return the row as plain data, the form of ``summary`` in ``explanations.json``."""
         return {
             "target": self.target,

@@ -72,10 +72,10 @@ def mirror(pixels: Regions, grid: tuple[int, int]) -> Maps:
 
     This is what a layer with that grid would show if all it did were to restate the prediction.
     """
-    return upsample(F.adaptive_avg_pool2d(pixels.float()[:, None], grid)[:, 0], tuple(pixels.shape[-2:]))
+    return upsample(F.adaptive_avg_pool2d(pixels.float()[:, None], grid)[:, 0], pixels.shape[-2:])
 
 
-def upsample(grids: Grids, size: tuple[int, int]) -> Maps:
+def upsample(grids: Grids, size: tuple[int, ...]) -> Maps:
     """Bring grids to ``size`` as every CAM is brought there: bilinear, corners not aligned."""
     if tuple(grids.shape[-2:]) == size:
         return grids

@@ -1,0 +1,238 @@
+"""The verdict's rule on constructed numbers, and a whole card on a model whose logic is known."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import seglens
+from seglens import wrap
+from seglens.errors import SettingError
+from seglens.explain.explanation import Explanation
+from seglens.explain.target import Target
+from seglens.judge import evidence
+from seglens.judge.intervals import Interval, interval
+from seglens.judge.nulls import NULLS
+from seglens.judge.scorecard import (
+    Judgement,
+    Scorecard,
+    completeness_row,
+    faithfulness_rows,
+    verdict_of,
+)
+
+NAN = float("nan")
+
+
+def noise(num: int, seed: int) -> torch.Tensor:
+    return torch.randn(num, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+@pytest.mark.parametrize(
+    ("bounds", "num", "verdict", "reason"),
+    [
+        ((0.1, 0.2), 120, "pass", "better"),
+        ((0.1, 0.2), 20, "pass", "a claim needs 100"),
+        ((-0.2, -0.1), 120, "fail", "worse"),
+        ((-0.1, 0.1), 120, "warn", "not shown"),
+        ((0.0, 0.1), 120, "warn", "not shown"),
+        ((0.1, 0.2), 7, "not evaluable", "7 evaluable images, at least 8"),
+        ((NAN, NAN), 0, "not evaluable", "0 evaluable"),
+    ],
+)
+def test_verdict_by_the_bounds_of_the_difference(bounds, num, verdict, reason) -> None:
+    found, why = verdict_of(Interval(0.0, bounds[0], bounds[1], num))
+    assert found == verdict
+    assert reason in why
+
+
+def test_a_map_is_compared_with_the_best_reference_row_image_by_image() -> None:
+    shared = noise(40, 0) * 5  # what makes an image easy or hard for every map
+    mirror, wobble = shared + 0.2 + noise(40, 5) / 10, noise(40, 2)
+    maps = {
+        ("good", "layer"): shared + 0.3 + noise(40, 1) / 10,
+        ("even", None): mirror + wobble - wobble.mean(),
+        ("bad", None): shared + 0.1 + noise(40, 3) / 10,
+    }
+    references = {"random": shared + noise(40, 4), "mirror-16": mirror}
+    rows = {row.method: row for row in faithfulness_rows("predicted", maps, references, seed=0)}
+    assert [rows[name].verdict for name in ("good", "even", "bad")] == ["pass", "warn", "fail"]
+    good = rows["good"]
+    assert good.reference == "mirror-16"
+    assert good.difference == interval(maps["good", "layer"] - references["mirror-16"])
+    # Unpaired the two overlap widely: it is the pairing that tells them apart.
+    assert good.interval.low < good.nulls["mirror-16"]
+    assert rows["null:random"].verdict == "reference"
+    assert rows["null:random"].value == pytest.approx(float(references["random"].mean()))
+    assert "good@layer: faithfulness" in good.text
+    assert "against mirror-16 (" in good.text
+    assert "on 40 of 40 images" in good.text
+
+
+def test_only_images_where_all_are_evaluable_are_compared() -> None:
+    values, reference = noise(12, 0) + 1, noise(12, 1)
+    values[0], reference[1] = NAN, NAN
+    row = faithfulness_rows("predicted", {("mine", None): values}, {"random": reference}, seed=0)[0]
+    assert (row.num_evaluable, row.num_total) == (10, 12)
+    assert row.value == pytest.approx(float(values[2:].mean()))
+    nothing = faithfulness_rows("predicted", {("mine", None): values * NAN}, {"random": reference}, seed=0)[0]
+    assert (nothing.verdict, nothing.num_evaluable) == ("not evaluable", 0)
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(0.01, "pass"), (0.3, "fail"), (0.05, "warn")])
+def test_completeness_is_held_against_its_tolerance(size: float, verdict: str) -> None:
+    error = size + noise(20, 0).abs() / 100 - 0.0008
+    small = torch.zeros(20)
+    small[:2], error[:2] = 1, 50.0
+    row = completeness_row("predicted", "integrated-gradients", None, error, small, seed=0)
+    assert row.verdict == verdict
+    assert (row.num_evaluable, row.num_total) == (18, 20)
+    assert "2 images left out" in row.reason
+
+
+def test_csv_cant_be_made_to_run_anything_and_holds_no_nan() -> None:
+    rows = []
+    for method in ('=HYPERLINK("http://x")', "@sum", "plain, with comma", "a\nb"):
+        rows.append(
+            Judgement(
+                target="predicted",
+                method=method,
+                layer=None,
+                score="faithfulness",
+                interval=Interval(-0.5, NAN, NAN, 1),
+                verdict="warn",
+                reason="",
+                num_total=2,
+                nulls={"random": 0.25},
+            )
+        )
+    text = Scorecard(tuple(rows), 2).to_csv()
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [row["method"] for row in table] == [
+        '\'=HYPERLINK("http://x")',
+        "'@sum",
+        "plain, with comma",
+        "a\nb",
+    ]
+    assert table[0]["value"] == "-0.5"  # a number stays one
+    assert table[0]["low"] == ""
+    assert table[0]["null:random"] == "0.25"
+    assert Scorecard((), 0).to_csv().strip() == ""
+
+
+class Reader(nn.Module):
+    """Reads the contrast of red in the left half, and says so in the square in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ends = nn.Conv2d(3, 2, 1)
+        ends.weight = nn.Parameter(torch.tensor([[1.0, 0, 0], [-1, 0, 0]])[:, :, None, None])
+        ends.bias = nn.Parameter(torch.tensor([-0.5, 0.5]))
+        self.encoder = nn.Sequential(ends, nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        strength = self.encoder(images).sum(1, keepdim=True)[..., :16].mean((2, 3), keepdim=True)
+        logits = images.new_full((len(images), 1, 32, 32), -4.0)
+        logits[..., 10:22, 10:22] = 0
+        return logits + 8 * (strength - 0.1) / 0.1 * (logits == 0)
+
+
+@pytest.fixture(scope="module")
+def known():
+    """A run, ten pictures, their target, and the map that knows what the model reads."""
+    run = wrap(Reader(), classes=("background", "cell"), mean=(0.0,) * 3, std=(1.0,) * 3, image_size=32)
+    amount = torch.rand(10, 16, 16, generator=torch.Generator().manual_seed(0)).square() * 0.98
+    sign = (-1.0) ** (torch.arange(32)[:, None] + torch.arange(32)[None])
+    wide = amount.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    images = torch.rand(10, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    images[:, 0] = 0.5 + 0.5 * wide * sign
+    target = seglens.targets.predicted(run, images)
+    knowing = Explanation("knowing", None, target, wide * (torch.arange(32) < 16))
+    return run, images, target, knowing
+
+
+@pytest.fixture(scope="module")
+def card(known) -> Scorecard:
+    run, images, target, knowing = known
+    flat = Explanation(
+        "=flat", None, target, torch.rand(10, 32, 32, generator=torch.Generator().manual_seed(3))
+    )
+    broken = Explanation("constant", None, target, torch.ones(10, 32, 32))
+    maps = seglens.explain(
+        run, images, target, methods=("grad-cam", "integrated-gradients"), layers=("encoder",)
+    )
+    return seglens.judge(run, images, target, [*maps.values(), knowing, flat, broken])
+
+
+def rows_of(card: Scorecard, score: str) -> dict[str, Judgement]:
+    return {row.method: row for row in card.rows if row.score == score}
+
+
+def test_the_map_that_knows_passes_and_ignorant_ones_do_not(card: Scorecard) -> None:
+    rows = rows_of(card, "faithfulness")
+    assert rows["knowing"].verdict == "pass"
+    assert rows["=flat"].verdict in ("warn", "fail")
+    assert rows["constant"].verdict == "not evaluable"
+    assert rows["constant"].num_evaluable == 0
+    assert {name for name in rows if name.startswith("null:")} == {f"null:{name}" for name in NULLS}
+    assert all(row.verdict == "reference" for name, row in rows.items() if name.startswith("null:"))
+    assert abs(rows["null:random"].value) < 0.1
+    assert set(rows["knowing"].nulls) == set(NULLS)
+
+
+def test_attention_never_passes_and_names_its_nulls(card: Scorecard) -> None:
+    rows = rows_of(card, "attention")
+    assert {row.verdict for row in rows.values()} <= {"warn", "not evaluable"}
+    assert {"mirror", "other_images", "randomised_model"} <= set(rows["grad-cam"].nulls)
+    assert "randomised_model" not in rows["knowing"].nulls
+    assert all(row.reference == "mirror" for row in rows.values())
+
+
+def test_completeness_stands_for_integrated_gradients_only(card: Scorecard) -> None:
+    rows = rows_of(card, "completeness")
+    assert list(rows) == ["integrated-gradients"]
+    assert rows["integrated-gradients"].reference == "a tolerance of 0.05"
+
+
+def test_the_card_is_json_and_csv(card: Scorecard) -> None:
+    plain = card.to_json()
+    assert plain["num_images"] == 10
+    assert {"faithfulness", "attention", "completeness"} <= set(plain["definitions"])
+    for row in plain["rows"]:
+        assert row["num_total"] == 10
+        assert row["verdict"] in row["text"]
+        assert 0 <= row["num_evaluable"] <= 10
+    json.dumps(plain)
+    assert "'=flat" in card.to_csv()
+    assert "\n=flat" not in card.to_csv()
+    assert str(card).count("\n") == len(card.rows) - 1
+
+
+def test_batches_combine_to_the_same_card(known) -> None:
+    run, images, target, knowing = known
+    whole = evidence.score(evidence.gather(run, images, target, [knowing]))
+    parts = []
+    for rows in (slice(0, 4), slice(4, 10)):
+        chosen = target.select(rows)
+        mine = Explanation("knowing", None, chosen, knowing.map[rows])
+        parts.append(evidence.gather(run, images[rows], chosen, [mine]))
+    joined = evidence.score(evidence.combine(parts))
+    for one, other in zip(whole.rows, joined.rows, strict=True):
+        assert (one.method, one.verdict) == (other.method, other.verdict)
+        if not math.isnan(one.value):
+            assert one.value == pytest.approx(other.value, abs=1e-4)
+
+
+def test_maps_of_another_question_are_refused(known) -> None:
+    run, images, target, knowing = known
+    other = Target("other", 1, ~target.pixels)
+    with pytest.raises(SettingError, match="'knowing' explains target 'predicted' of class 1"):
+        seglens.judge(run, images, other, [knowing])
+    with pytest.raises(SettingError, match="Two maps are called 'knowing'"):
+        seglens.judge(run, images, target, [knowing, knowing])
+    with pytest.raises(SettingError, match="no map to judge"):
+        seglens.judge(run, images, target, [])
