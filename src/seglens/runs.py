@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from seglens import record as records
 from seglens.data.sample import Task
 from seglens.device import choose_device
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
-from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Outputs, Segmenter, refuse_probabilities
+from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Outputs, Segmenter, check_outputs
 from seglens.models.weights import fit, load_weights, read_state_dict, save_weights
 from seglens.models.zoo import normalisation
 from seglens.outputs import new_file, new_folder, refuse_existing
@@ -108,7 +109,9 @@ def wrap(
         divisor=divisor,
         outputs_are=outputs_are or "logits",
     )
-    raw = Segmenter(module, spec).try_out(image_size)
+    trial = Segmenter(module, spec)
+    # Logits may all lie in [0, 1] on one image, but hardly on one whose contrast is far out of range.
+    raw = torch.cat([trial.try_out(image_size, contrast) for contrast in (1.0, 100.0)])
     if head is None and raw.shape[1] == 1:
         if len(task.classes) > 2:
             raise ModelError(
@@ -118,8 +121,7 @@ def wrap(
         spec = spec.model_copy(update={"head": "sigmoid"})
     segmenter = Segmenter(module, spec)
     segmenter.read_output(raw)
-    if outputs_are is None:
-        refuse_probabilities(raw)
+    check_outputs(raw, outputs_are)
     return Run(segmenter, task)
 
 
@@ -135,11 +137,12 @@ def adopt(
     image_size: int,
     channels: int = 3,
     head: Head | None = None,
-    outputs_are: Outputs | None = None,
     out: str | Path,
     force: bool = False,
 ) -> Run:
     """Make a run folder ``out`` of a checkpoint that something else trained.
+
+    The networks of the zoo end in logits, whatever activation followed them where they were trained.
 
     ``head`` left out is told by the number of classes and the outputs in the file; ``mean`` and ``std`` left
     out are ImageNet's.
@@ -163,14 +166,10 @@ def adopt(
         image_size=image_size,
         mean=tuple(mean or default_mean),
         std=tuple(std or default_std),
-        outputs_are=outputs_are or "logits",
     )
     segmenter = _build_for(state, spec, head)
     fit(segmenter.module, state)
-    raw = segmenter.try_out(image_size)
-    segmenter.read_output(raw)
-    if outputs_are is None:
-        refuse_probabilities(raw)
+    segmenter.try_out(image_size)
     segmenter.origin = file.name
     settings = {"file": file.name, "file_sha256": records.sha256([file])}
     with new_folder(out, force=force) as folder:

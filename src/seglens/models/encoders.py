@@ -91,8 +91,8 @@ def load_encoder(module: nn.Module, file: Path) -> str:
         CheckpointError: the file can't be read or doesn't fit.
     """
     encoder = module.get_submodule("encoder")
-    wanted = {name: tensor for name, tensor in encoder.state_dict().items() if not _counts(name)}
-    given = {name: tensor for name, tensor in read_state_dict(file).items() if not _counts(name)}
+    wanted = {name: tensor for name, tensor in encoder.state_dict().items() if not _counts(tensor)}
+    given = {name: tensor for name, tensor in read_state_dict(file).items() if not _counts(tensor)}
     how, paired = "by name", _pair_by_name(wanted, given)
     if paired is None:
         how, paired = "in order", dict(zip(wanted, given.values(), strict=False))
@@ -121,8 +121,9 @@ def _own_encoders() -> tuple[str, ...]:
     return tuple(get_encoder_names())
 
 
-def _counts(name: str) -> bool:
-    return name.endswith("num_batches_tracked")
+def _counts(tensor: Tensor) -> bool:
+    """Whether ``tensor`` counts training steps (in a normalisation): not all files have it."""
+    return tensor.ndim == 0 and not tensor.is_floating_point()
 
 
 def _pair_by_name(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor] | None:

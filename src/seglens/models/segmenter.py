@@ -100,12 +100,11 @@ class Segmenter(nn.Module):
         super().__init__()
         self.module = module
         self.spec = spec
-        like = next(module.parameters(), torch.empty(0))
+        like = next((entry for entry in module.parameters() if entry.is_floating_point()), torch.empty(0))
         for name, values in (("mean", spec.mean), ("std", spec.std)):
+            per_channel = torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
             # Not in the state dict, so that the weights are the network's alone.
-            self.register_buffer(
-                name, torch.tensor(values, device=like.device)[:, None, None], persistent=False
-            )
+            self.register_buffer(name, per_channel, persistent=False)
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, encoder_weights: str = "none") -> "Segmenter":
@@ -142,14 +141,14 @@ class Segmenter(nn.Module):
         return logits[..., :height, :width]
 
     def normalise(self, images: Images) -> Images:
-        """Map the intensity window to [0, 1], then subtract ``mean`` and divide by ``std``."""
+        """Map the window to [0, 1], subtract ``mean``, divide by ``std``; in the network's dtype."""
         if images.shape[1] != self.spec.channels:
             raise ModelError(
                 f"The images have {images.shape[1]} channels, the model takes {self.spec.channels}. "
                 f"Read them with channels={self.spec.channels}."
             )
         low, high = self.spec.window
-        return ((images - low) / (high - low) - self.mean) / self.std
+        return (((images - low) / (high - low) - self.mean) / self.std).to(self.mean.dtype)
 
     def read_output(self, output: Any) -> Tensor:
         """Return the logits ``[b, k, rows, columns]``, of any resolution, in what the network returned.
@@ -183,14 +182,17 @@ class Segmenter(nn.Module):
             return (logits[:, 0].sigmoid() >= self.spec.threshold).long()
         return logits.argmax(dim=1)
 
-    def try_out(self, size: int) -> Tensor:
+    def try_out(self, size: int, contrast: float = 1.0) -> Tensor:
         """Return the network's output ``[1, k, rows, columns]`` for a square of noise, ``size`` pixels wide.
+
+        The noise is uniform in [0, 1]; ``contrast`` multiplies its distance from grey.
 
         Raises:
             ModelError: the network can't take such an image, or returns nothing that could be logits.
         """
         noise = torch.rand(1, self.spec.channels, size, size, generator=torch.Generator().manual_seed(0))
-        padded = pad_to_divisor(self.normalise(noise.to(self.mean)), self.spec.divisor)
+        images = 0.5 + contrast * (noise.to(self.mean) - 0.5)
+        padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
         with evaluating(self.module), torch.inference_mode():
             try:
                 return unwrap(self.module(padded))
@@ -235,20 +237,28 @@ def unwrap(output: Any) -> Tensor:
     return found
 
 
-def refuse_probabilities(raw: Tensor) -> None:
-    """Raise where what a network returned looks like probabilities; every later number would be wrong.
+def check_outputs(raw: Tensor, declared: Outputs | None) -> None:
+    """Raise where what a network returned is not what it is ``declared`` to be; undeclared means logits.
 
-    Looked at once, when a foreign network comes in, and not at each forward pass: it costs a synchronisation,
-    and a traced pass must not branch on values.
+    Probabilities taken for logits make every later number wrong without a sign of it. Looked at once, when a
+    foreign network comes in, and not at each forward pass: it costs a synchronisation, and a traced pass must
+    not branch on values.
 
     Raises:
-        ModelError: all of ``raw`` lies in [0, 1] and, for several classes, sums to 1.
+        ModelError: undeclared outputs all lie in [0, 1] and, for several classes, sum to 1; or declared
+            probabilities don't lie there.
     """
-    if look_like_probabilities(raw.float()):
+    low, high = raw.min().item(), raw.max().item()
+    if declared is None and look_like_probabilities(raw.float()):
         raise ModelError(
-            "The network's outputs all lie in [0, 1], like probabilities, where logits are expected. Say "
-            "which they are: outputs_are='probabilities' (they are turned back into logits) or "
-            "outputs_are='logits'."
+            f"The network's outputs all lie in [0, 1] ({low:.3g} to {high:.3g}), like probabilities, where "
+            "logits are expected. Say which they are: outputs_are='probabilities' (they are turned back into "
+            "logits) or outputs_are='logits'."
+        )
+    if declared == "probabilities" and not (0 <= low and high <= 1):
+        raise ModelError(
+            f"The network's outputs are declared to be probabilities, but lie between {low:.3g} and "
+            f"{high:.3g}. Declare outputs_are='logits'."
         )
 
 

@@ -3,6 +3,7 @@
 Files are read with ``weights_only=True``, so that opening one never runs code that it carries.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -60,8 +61,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     wanted = module.state_dict()
     state = _names_of_network(state, wanted)
-    state |= {name: wanted[name] for name in wanted if name.endswith(_UNIMPORTANT) and name not in state}
-    missing = [name for name in wanted if name not in state]
+    missing = [name for name in wanted if name not in state and not name.endswith(_UNIMPORTANT)]
     unexpected = [name for name in state if name not in wanted]
     misshapen = [
         f"{name}: {_shape(state[name])} in the file, {_shape(wanted[name])} in the model"
@@ -79,7 +79,8 @@ def fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             f"The weights don't fit the model ({len(wanted)} tensors wanted, {len(state)} given): {found}. "
             + _advice(missing, unexpected, misshapen)
         )
-    nn.Module.load_state_dict(module, state)
+    # Not the module's own method: that of segmentation-models-pytorch rewrites names.
+    nn.Module.load_state_dict(module, {**wanted, **state})
 
 
 def save_weights(module: nn.Module, file: Path) -> None:
@@ -109,7 +110,10 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What can't be read is an error below; how it was pickled is nobody's concern.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
             f"{file} holds more than tensors, and to read the rest would run code that it carries: "

@@ -1,0 +1,273 @@
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seglens.errors import ModelError, UnknownNameError
+from seglens.models.segmenter import (
+    ModelSpec,
+    Segmenter,
+    check_outputs,
+    complete,
+    evaluating,
+    look_like_probabilities,
+    pad_to_divisor,
+    unwrap,
+)
+
+SMALL: dict[str, dict[str, Any]] = {
+    "unet": {"width": 4},
+    "resnet-unet": {"encoder": "resnet18"},
+    "unetplusplus": {"encoder": "efficientnet-b0"},
+    "deeplabv3": {"encoder": "mobilenet_v2"},
+}
+
+
+def plain(**fields) -> ModelSpec:
+    """Describe a foreign module whose images are not normalised."""
+    defaults: dict[str, Any] = {
+        "architecture": "wrapped",
+        "channels": 1,
+        "mean": (0.0,),
+        "std": (1.0,),
+        "image_size": 16,
+    }
+    return ModelSpec(**(defaults | fields))
+
+
+class Returns(nn.Module):
+    """A 1x1 convolution whose result is handed on as ``pack`` says."""
+
+    def __init__(self, pack, outputs: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, outputs, 1)
+        self.pack = pack
+
+    def forward(self, images: Tensor):
+        return self.pack(self.conv(images))
+
+
+@dataclass
+class Output:
+    logits: Tensor
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 70)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", SMALL)
+def test_every_model_takes_any_size(name, channels, size):
+    spec = ModelSpec(
+        architecture=name, channels=channels, mean=(0.4,) * channels, std=(0.2,) * channels, classes=3,
+        head="softmax", image_size=64, **SMALL[name],
+    )  # fmt: skip
+    segmenter = Segmenter.from_spec(spec).eval()
+    with torch.no_grad():
+        logits = segmenter(torch.rand(2, channels, *size))
+    # Only the shape: what the networks compute is tested beside them, and by training.
+    assert logits.shape == (2, 3, *size)
+    assert logits.isfinite().all()
+
+
+def test_window_then_mean_and_std():
+    """By hand: 12-bit pictures in 16 bits, window [0, 1/16]; (0.03125 * 16 - 0.3) / 0.1 = 2."""
+    spec = plain(window=(0.0, 1 / 16), mean=(0.3,), std=(0.1,))
+    segmenter = Segmenter(nn.Identity(), spec)
+    images = torch.full((1, 1, 4, 4), 0.03125)
+    torch.testing.assert_close(segmenter(images), torch.full((1, 1, 4, 4), 2.0))
+
+
+def test_padding_is_on_the_normalised_image_and_cropped_back():
+    sizes = []
+
+    def remember(logits: Tensor) -> Tensor:
+        sizes.append(tuple(logits.shape[-2:]))
+        return logits
+
+    module = Returns(remember)
+    images = torch.rand(2, 1, 50, 70)
+    logits = Segmenter(module, plain(divisor=32))(images)
+    assert sizes == [(64, 96)]
+    torch.testing.assert_close(logits, module.conv(images))
+    torch.testing.assert_close(logits, Segmenter(module, plain())(images))
+
+
+def test_pad_repeats_the_border():
+    images = torch.arange(6.0).reshape(1, 1, 2, 3)
+    expected = torch.tensor([[0.0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]])
+    torch.testing.assert_close(pad_to_divisor(images, 4)[0, 0], expected)
+    assert pad_to_divisor(images[..., :2], 2).data_ptr() == images.data_ptr()
+
+
+def test_low_resolution_logits_are_interpolated_between_pixel_centres():
+    module = Returns(lambda logits: functional.avg_pool2d(logits, 4))
+    images = torch.rand(1, 1, 16, 16)
+    coarse = functional.avg_pool2d(module.conv(images), 4)
+    got = Segmenter(module, plain())(images)
+    torch.testing.assert_close(got, functional.interpolate(coarse, (16, 16), mode="bilinear"))
+    # A linear ramp stays a linear ramp away from the border, which only pixel centres give.
+    ramp = torch.arange(4.0).expand(1, 1, 4, 4)
+    fine = Segmenter(nn.Upsample(scale_factor=0.25, mode="nearest"), plain())(
+        ramp.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    )
+    torch.testing.assert_close(fine[0, 0, 0, 2:14].diff(), torch.full((11,), 0.25))
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda x: {"aux": -x, "out": x},
+        lambda x: {"loss": torch.tensor(1.0), "logits": x},
+        lambda x: OrderedDict(masks=x, other=-x),
+        lambda x: (x, -x),
+        lambda x: [x],
+        lambda x: Output(logits=x),
+    ],
+    ids=["out", "logits", "first", "tuple", "list", "attribute"],
+)
+def test_outputs_are_unwrapped(pack):
+    module = Returns(pack)
+    images = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(Segmenter(module, plain())(images), module.conv(images))
+
+
+@pytest.mark.parametrize("output", [None, "text", {}, (), {"a": 1}, ["x"]], ids=repr)
+def test_output_without_a_tensor(output):
+    with pytest.raises(ModelError, match="returns no tensor"):
+        unwrap(output)
+
+
+@pytest.mark.parametrize("output", [torch.zeros(2, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.int64)])
+def test_output_that_is_no_grid_of_logits(output):
+    with pytest.raises(
+        ModelError, match=r"allowed are floating-point logits \[batch, outputs, rows, columns\]"
+    ):
+        unwrap(output)
+
+
+def test_wrong_number_of_outputs():
+    segmenter = Segmenter(Returns(lambda x: x, outputs=5), plain(head="softmax", classes=3))
+    with pytest.raises(ModelError, match="returns 5 output channels; a softmax head of 3 classes has 3"):
+        segmenter(torch.rand(1, 1, 8, 8))
+
+
+def test_wrong_number_of_channels():
+    with pytest.raises(ModelError, match="images have 3 channels, the model takes 1"):
+        Segmenter(nn.Identity(), plain())(torch.rand(1, 3, 8, 8))
+
+
+def test_probabilities_become_logits():
+    logits = torch.randn(1, 1, 8, 8)
+    sigmoid = Segmenter(nn.Sigmoid(), plain(outputs_are="probabilities"))
+    torch.testing.assert_close(sigmoid(logits), logits)
+    several = torch.randn(1, 3, 8, 8)
+    spec = plain(
+        channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, classes=3, head="softmax", outputs_are="probabilities"
+    )
+    softmax = Segmenter(nn.Softmax(dim=1), spec)
+    torch.testing.assert_close(softmax(several).softmax(1), several.softmax(1))
+    saturated = Segmenter(nn.Hardtanh(0.0, 1.0), plain(outputs_are="probabilities"))
+    assert saturated(100 * torch.randn(1, 1, 8, 8)).isfinite().all()
+
+
+def test_outputs_that_look_like_probabilities():
+    logits = torch.randn(2, 3, 8, 8)
+    assert look_like_probabilities(logits.sigmoid()[:, :1])
+    assert look_like_probabilities(logits.softmax(dim=1))
+    assert not look_like_probabilities(logits)
+    assert not look_like_probabilities(torch.rand(2, 3, 8, 8))  # several, but they don't sum to 1
+    assert not look_like_probabilities(torch.zeros(1, 1, 16, 16))  # a silent model
+    assert not look_like_probabilities(torch.rand(1, 1, 4, 4))  # too few to tell
+
+
+def test_outputs_are_checked_against_what_is_declared():
+    with pytest.raises(ModelError, match=r"all lie in .* outputs_are='probabilities'"):
+        check_outputs(torch.rand(1, 1, 16, 16), None)
+    check_outputs(torch.rand(1, 1, 16, 16), "logits")
+    check_outputs(torch.rand(1, 1, 16, 16), "probabilities")
+    with pytest.raises(ModelError, match="declared to be probabilities, but lie between -2 and 1"):
+        check_outputs(torch.tensor([-2.0, 1.0]).expand(1, 1, 8, 2), "probabilities")
+
+
+def test_probabilities_and_mask_of_a_sigmoid():
+    segmenter = Segmenter(nn.Identity(), plain(threshold=0.25))
+    logits = torch.tensor([0.2, 0.25, 0.3, 0.9]).logit(eps=None).reshape(1, 1, 2, 2)
+    found = segmenter.probabilities(logits)
+    torch.testing.assert_close(found[0, 1].flatten(), torch.tensor([0.2, 0.25, 0.3, 0.9]))
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(1, 2, 2))
+    assert segmenter.mask(logits).flatten().tolist()[::2] == [0, 1]
+    assert segmenter.mask(logits).flatten()[3] == 1
+
+
+def test_mask_of_a_softmax_is_the_largest():
+    spec = plain(classes=3, head="softmax")
+    segmenter = Segmenter(nn.Identity(), spec)
+    logits = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(segmenter.mask(logits), segmenter.probabilities(logits).argmax(dim=1))
+
+
+def test_normalisation_is_not_in_the_state_dict():
+    module = nn.Conv2d(1, 1, 1)
+    assert set(Segmenter(module, plain()).state_dict()) == {"module.weight", "module.bias"}
+
+
+def test_follows_the_networks_dtype():
+    segmenter = Segmenter(nn.Conv2d(1, 1, 1).double(), plain())
+    assert segmenter(torch.rand(1, 1, 8, 8)).dtype == torch.float64
+    half = Segmenter(nn.Conv2d(1, 1, 1).bfloat16(), plain())
+    assert half(torch.rand(1, 1, 8, 8)).dtype == torch.float32
+
+
+def test_training_flags_come_back_one_by_one():
+    module = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(1)).train()
+    module[1].eval()
+    with pytest.raises(ZeroDivisionError), evaluating(module):
+        assert not 1 / module[0].training
+    assert [part.training for part in module.modules()] == [True, True, False]
+
+
+def test_trying_out_leaves_the_network_as_found():
+    module = nn.Sequential(nn.BatchNorm2d(1)).train()
+    before = torch.get_rng_state()
+    Segmenter(module, plain()).try_out(16)
+    torch.testing.assert_close(torch.get_rng_state(), before)
+    assert module[0].num_batches_tracked == 0
+    assert module[0].training
+
+
+def test_trying_out_says_what_the_network_can_not_take():
+    with pytest.raises(ModelError, match=r"can't take an image of shape \(1, 16, 16\)"):
+        Segmenter(nn.Conv2d(3, 1, 1), plain()).try_out(16)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classes": 3}, "a sigmoid head has 2 classes"),
+        ({"mean": (0.1, 0.2)}, "need one value for each of 1 channels"),
+        ({"std": (0.0,)}, "std must be above 0"),
+        ({"window": (0.5, 0.5)}, "low end must be below"),
+        ({"classes": 1}, "greater than or equal to 2"),
+        ({"head": "relu"}, "'sigmoid' or 'softmax'"),
+    ],
+)
+def test_specs_that_contradict_themselves(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        plain(**fields)
+
+
+def test_spec_comes_back_from_json():
+    spec = ModelSpec(architecture="unet", width=8, window=(0.0, 4095 / 65535))
+    assert ModelSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_spec_is_completed_from_the_zoo():
+    assert complete(ModelSpec(architecture="deeplabv3")).encoder == "resnet50"
+    assert complete(ModelSpec(architecture="unet")).width == 64
+    assert complete(ModelSpec(architecture="unet", divisor=64)).divisor == 64
+    with pytest.raises(UnknownNameError, match="Unknown model 'wrapped'"):
+        complete(plain())
