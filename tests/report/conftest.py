@@ -168,7 +168,7 @@ def _scorecard(folder: Path) -> None:
     write(folder / "run.json", run_json("judge"))
     nulls = {"random": 0.01, "centre": 0.12, "edges": 0.07, "mirror-16": 0.22}
     verdicts = (("pass", 0.41), ("warn", 0.24), ("fail", 0.1), ("not evaluable", None))
-    rows = [
+    rows: list[dict] = [
         {
             "method": "grad-cam",
             "layer": f"layer-{i}",
@@ -185,6 +185,7 @@ def _scorecard(folder: Path) -> None:
         }
         for i, (verdict, value) in enumerate(verdicts)
     ]
+    rows.append({**rows[2], "method": "null:mirror-16", "layer": None, "nulls": {}, "verdict": "reference"})
     write(
         folder / "scorecard.json",
         {

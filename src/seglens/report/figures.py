@@ -64,7 +64,7 @@ def axis_over(values: Sequence[Number | None], *, log: bool = False, include: Se
 
 def line_chart(title: str, lines: Sequence[Series], *, y_label: str, x_label: str = "epoch") -> Markup:
     """Draw lines over epochs, with a legend below; gaps where a value is missing."""
-    width, height, left, bottom, top, right = 460, 250, 46, 38, 12, 14
+    width, height, left, bottom, top, right = 400, 230, 44, 38, 12, 14
     xs = [x for line in lines for x in line.xs]
     known = [y for line in lines for y in line.ys if y is not None]
     ticks = nice_ticks(min(known, default=0.0), max(known, default=1.0))
@@ -180,7 +180,7 @@ def shapes_of(nulls: Sequence[str]) -> dict[str, str]:
 
 def bars(title: str, rows: Sequence[tuple[str, Number | None, int]], *, limit: Number = 1.0) -> Markup:
     """Draw one horizontal bar for each (label, value, colour), from 0 to ``limit``, with its number."""
-    width, row, left, right = 460, 26, 150, 52
+    width, row, left, right = 360, 26, 104, 40
     length = width - left - right
     parts = []
     for i, (label, value, colour) in enumerate(rows):
@@ -201,7 +201,7 @@ def bars(title: str, rows: Sequence[tuple[str, Number | None, int]], *, limit: N
 
 def histogram(title: str, values: Sequence[Number], *, colour: int, num_bins: int = 20) -> Markup:
     """Draw how values between 0 and 1 are spread, one bar for each of ``num_bins`` equal steps."""
-    width, height, left, bottom, top = 460, 150, 34, 22, 8
+    width, height, left, bottom, top = 400, 140, 34, 22, 8
     counts = [0] * num_bins
     for value in values:
         counts[min(num_bins - 1, max(0, int(value * num_bins)))] += 1

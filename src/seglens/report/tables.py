@@ -71,7 +71,8 @@ def _score_rows(run: str, part: Part) -> list[dict[str, Any]]:
     pooled, per_image = part.table.get("pooled", {}), part.table.get("per_image", {})
     averages: dict[str, dict[str, tuple[float | None, dict[str, Any]]]] = {}
     averages["pooled"] = {name: (real(pooled.get(name)), {}) for name in SCORES}
-    by_class = pooled.get("per_class") or {}
+    background = next(iter(part.table.get("classes") or ["background"]))
+    by_class = {name: row for name, row in (pooled.get("per_class") or {}).items() if name != background}
     for class_name, scores in by_class.items() if len(by_class) > 1 else ():
         averages[f"pooled, {class_name}"] = {name: (real(scores.get(name)), {}) for name in SCORES}
     means = {name: per_image.get(name) or {} for name in SCORES}
@@ -86,6 +87,12 @@ def _score_rows(run: str, part: Part) -> list[dict[str, Any]]:
 def _is_highest(row: Mapping[str, Any], group: Sequence[Mapping[str, Any]], name: str) -> bool:
     known = [other["scores"][name][0] for other in group if other["scores"][name][0] is not None]
     return len(set(known)) > 1 and row["scores"][name][0] == max(known)
+
+
+def _spoken(row: Mapping[str, Any], statistic: str) -> dict[str, float | None]:
+    """Return one statistic of each null by the name that a reader sees."""
+    nulls = row.get("nulls") or {}
+    return {str(name).replace("_", " "): real(null.get(statistic)) for name, null in nulls.items()}
 
 
 def real(value: object) -> float | None:
@@ -116,10 +123,10 @@ def attention(runs: Sequence[RunContents]) -> dict[str, Any]:
     ]
     for row in rows:
         row["ratio"] = (row.get("statistics") or {}).get("ratio") or {}
-        row["null_ratios"] = {name: null.get("ratio") for name, null in (row.get("nulls") or {}).items()}
+        row["null_ratios"] = _spoken(row, "ratio")
     shapes = figures.shapes_of([name for row in rows for name in row["null_ratios"]])
     values = [real(row["ratio"].get(key)) for row in rows for key in ("mean", "low", "high")]
-    values += [real(value) for row in rows for value in row["null_ratios"].values()]
+    values += [value for row in rows for value in row["null_ratios"].values()]
     axis = figures.axis_over(values, log=True, include=(1.0,))
     for row in rows:
         row["strip"] = _strip(row["ratio"], "mean", row["null_ratios"], axis, shapes)
@@ -134,22 +141,24 @@ def judgements(runs: Sequence[RunContents]) -> dict[str, Any]:
         for part in run.scorecards
         for row in part.table.get("rows", [])
     ]
-    shapes = figures.shapes_of([name for row in rows for name in row.get("nulls") or {}])
+    for row in rows:
+        row["nulls"] = {str(n).replace("_", " "): real(v) for n, v in (row.get("nulls") or {}).items()}
+    shapes = figures.shapes_of([name for row in rows for name in row["nulls"]])
     by_score: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_score.setdefault(str(row.get("score")), []).append(row)
     for group in by_score.values():
         values = [real(row.get(key)) for row in group for key in ("value", "low", "high")]
-        values += [real(value) for row in group for value in (row.get("nulls") or {}).values()]
+        values += [value for row in group for value in row["nulls"].values()]
         axis = figures.axis_over(values, include=(0.0,))
         for row in group:
-            row["strip"] = _strip(row, "value", row.get("nulls") or {}, axis, shapes)
+            row["strip"] = _strip(row, "value", row["nulls"], axis, shapes)
     return {"by_score": by_score, "legend": figures.mark_legend(shapes)}
 
 
 def tag_rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of a shortcut check, each with its AUROC drawn from 0 to 1 beside the coin toss."""
-    chance = {"coin toss": 0.5}
+    chance: dict[str, float | None] = {"coin toss": 0.5}
     rows = [dict(row) for row in table.get("methods", [])]
     for row in rows:
         row["strip"] = _strip(row, "auroc", chance, Axis(0.0, 1.0), {"coin toss": "plus"})
@@ -166,10 +175,9 @@ def provenance(run: RunContents) -> list[tuple[str, Record]]:
 def _strip(
     row: Mapping[str, Any],
     key: str,
-    nulls: Mapping[str, object],
+    nulls: Mapping[str, float | None],
     axis: Axis,
     shapes: Mapping[str, str],
 ) -> Markup:
-    known = {name: real(value) for name, value in nulls.items()}
     interval = (real(row.get("low")), real(row.get("high")))
-    return figures.strip(real(row.get(key)), interval, known, axis, shapes)
+    return figures.strip(real(row.get(key)), interval, nulls, axis, shapes)

@@ -61,7 +61,7 @@ def about_scores(part: Part) -> str:
     pooled, dice = table.get("pooled", {}).get("dice"), table.get("per_image", {}).get("dice", {})
     rows = [row for row in table.get("images", []) if isinstance(row.get("dice"), int | float)]
     text = (
-        f"On {_count(table.get('num_images', len(rows)), 'picture')} of the {split} split the Dice score is "
+        f"On {_count(len(rows) or table.get('num_images', 0), 'picture')} of the {split} split the Dice score is "
         f"{number(pooled)} pooled over all pixels and {number(dice.get('mean'))} on average per picture"
         f"{_interval(dice)}."
     )
@@ -97,20 +97,15 @@ def about_judgement(parts: Iterable[Part]) -> str:
     if not rows:
         return ""
     counts = Counter(str(row.get("verdict")) for row in rows)
-    told = [
-        f"{counts[verdict]} {verdict}"
-        for verdict in ("pass", "warn", "fail", "not evaluable")
-        if counts[verdict]
-    ]
-    text = f"Scorecard, each row against its best null: {', '.join(told)}."
-    passed = [row for row in rows if row.get("verdict") == "pass"]
-    if passed:
-        best = max(passed, key=lambda row: row.get("value") or 0.0)
-        where = f" at {best['layer']}" if best.get("layer") else ""
-        text += (
-            f" The strongest is {best['method']}{where} ({best['score']}, {number(best.get('value'), 2)})."
-        )
-    return text
+    verdicts = ("pass", "warn", "fail", "not evaluable")
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict])
+    passed: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("verdict") == "pass":
+            passed.setdefault(str(row.get("score")), []).append(_map_name(row))
+    beaten = "".join(f" Passed in {score}: {', '.join(names)}." for score, names in passed.items())
+    nothing = "" if passed else " No map was shown to beat maps that know nothing of the model's reasons."
+    return f"Scorecard: {told}.{beaten}{nothing}"
 
 
 def how_found(shortcut: Mapping[str, Any]) -> list[str]:
@@ -135,12 +130,15 @@ def how_found(shortcut: Mapping[str, Any]) -> list[str]:
     measured = [row for row in shortcut.get("methods", []) if row.get("auroc") is not None]
     if measured:
         best = max(measured, key=lambda row: row["auroc"])
-        where = f" at {best['layer']}" if best.get("layer") else ""
         steps.append(
-            f"Heat on the tag: {best['method']}{where} tells the two models apart with AUROC "
+            f"Heat on the tag: {_map_name(best)} tells the two models apart with AUROC "
             f"{number(best['auroc'], 2)}{_interval(best)}; 0.5 would be a coin toss."
         )
     return steps
+
+
+def _map_name(row: Mapping[str, Any]) -> str:
+    return f"{row.get('method')} at {row['layer']}" if row.get("layer") else str(row.get("method"))
 
 
 def _interval(row: Mapping[str, Any]) -> str:
