@@ -60,9 +60,9 @@ def about_scores(part: Part) -> str:
     table, split = part.table, part.table.get("split", part.name)
     pooled, dice = table.get("pooled", {}).get("dice"), table.get("per_image", {}).get("dice", {})
     rows = [row for row in table.get("images", []) if isinstance(row.get("dice"), int | float)]
+    scored = _count(len(rows) or table.get("num_images", 0), "picture")
     text = (
-        f"On {_count(len(rows) or table.get('num_images', 0), 'picture')} of the {split} split the Dice score is "
-        f"{number(pooled)} pooled over all pixels and {number(dice.get('mean'))} on average per picture"
+        f"On {scored} of the {split} split the Dice score is {number(pooled)} pooled over all pixels and {number(dice.get('mean'))} on average per picture"
         f"{_interval(dice)}."
     )
     if rows:
