@@ -19,9 +19,8 @@ class Prediction:
 
 def infer(segmenter: Segmenter, images: Images, *, chunk: int = 8) -> Prediction:
     """Run ``segmenter`` in evaluation mode on ``images``, ``chunk`` at a time; the model is left as found."""
-    with evaluating(segmenter), torch.inference_mode():
+    # Not inference_mode: its tensors could take no part in later computations with gradients.
+    with evaluating(segmenter), torch.no_grad():
         parts = [segmenter(part.to(segmenter.device)).to(images.device) for part in images.split(chunk)]
         logits = torch.cat(parts)
-        found = (logits, segmenter.probabilities(logits), segmenter.mask(logits))
-    # Clones made outside can take part in later computations with gradients.
-    return Prediction(*(tensor.clone() for tensor in found))
+        return Prediction(logits, segmenter.probabilities(logits), segmenter.mask(logits))

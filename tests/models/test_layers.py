@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,6 +168,26 @@ def test_any_path_resolves_without_a_run():
     module = Odd()
     module.register_forward_hook(lambda *args: pytest.fail("the network was run"))
     assert resolve(foreign(module), ["never", "once"]) == {"never": module.never, "once": module.once}
+
+
+@pytest.mark.parametrize("around", [nn.DataParallel, lambda module: torch.compile(module, backend="eager")])
+def test_wrappers_are_looked_through(around):
+    parts = {
+        "encoder": nn.Conv2d(3, 4, 1),
+        "decoder": nn.Sequential(nn.Conv2d(4, 4, 1)),
+        "head": nn.Conv2d(4, 3, 1),
+    }
+    segmenter = foreign(around(nn.Sequential(OrderedDict(parts))))
+    with torch.no_grad():
+        segmenter(torch.rand(1, 3, 64, 64))  # compiled code, once it is there, would run no hooks
+    found = {role: path.partition(".")[2] for role, path in roles_of(segmenter).items()}
+    assert found == {"decoder_first": "decoder.0", "decoder_last": "decoder.0", "seg_head": "head"}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_torchscript_shows_no_layers():
+    with pytest.raises(ModelError, match=r"TorchScript module shows no layers. Wrap the nn.Module"):
+        layers(SimpleNamespace(segmenter=foreign(torch.jit.script(nn.Conv2d(3, 3, 1)))))
 
 
 def test_hooks_are_gone_afterwards():

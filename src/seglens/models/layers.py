@@ -19,12 +19,15 @@ the encoder handed on. This holds for whatever encoder, whatever its modules are
 roles where a part is called encoder or backbone, decoder or classifier, and so on; module paths always work.
 """
 
+import sys
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from seglens.errors import ModelError, unknown_name
@@ -41,7 +44,7 @@ ROLES = (
 )
 _ENCODERS = ("encoder", "backbone")
 _DECODERS = ("decoder", "classifier", "decode_head")
-_BOTTLENECKS = ("bottleneck", "center", "decoder.center")
+_BOTTLENECKS = (".bottleneck", ".center")
 _HEADS = ("segmentation_head", "head", "classifier", "decode_head")
 
 
@@ -149,9 +152,17 @@ def find_role(segmenter: Segmenter, role: str) -> str:
     return roles[role]
 
 
+def uncompiled() -> AbstractContextManager[object]:
+    """Run compiled modules uncompiled: a hook set after the compilation would be skipped."""
+    # Whoever compiled something has imported dynamo; for all others the import would cost seconds.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 def _observe(segmenter: Segmenter) -> tuple[dict[str, _Call], dict[str, str]]:
     """Run the network once; return what its modules did, in the order in which they ended, and the roles."""
     network, calls, stages = segmenter.module, dict[str, _Call](), list[str]()
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise ModelError("A TorchScript module shows no layers. Wrap the nn.Module that it was made from.")
     encoder = _first_path(network, _ENCODERS)
 
     def note(path: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
@@ -165,7 +176,8 @@ def _observe(segmenter: Segmenter) -> tuple[dict[str, _Call], dict[str, str]]:
         module.register_forward_hook(partial(note, path)) for path, module in network.named_modules() if path
     ]
     try:
-        segmenter.try_out(_probe_size(segmenter))
+        with uncompiled():
+            segmenter.try_out(_probe_size(segmenter))
     finally:
         for handle in handles:
             handle.remove()
@@ -213,7 +225,7 @@ def _roles(
     """Return the path of the layer that plays each role, as far as it can be told."""
     roles, last = {}, len(stages) - 1
     if stages:
-        middle = [path for path in _BOTTLENECKS if path in calls and calls[path].can_be_tapped]
+        middle = [path for path in calls if f".{path}".endswith(_BOTTLENECKS) and calls[path].can_be_tapped]
         roles["encoder_early"] = stages[last // 4]
         roles["encoder_mid"] = stages[(last + 1) // 2]
         roles["encoder_last"] = stages[last]

@@ -193,20 +193,27 @@ class Segmenter(nn.Module):
         noise = torch.rand(1, self.spec.channels, size, size, generator=torch.Generator().manual_seed(0))
         images = 0.5 + contrast * (noise.to(self.mean) - 0.5)
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
-        with evaluating(self.module), torch.inference_mode():
+        # Not inference_mode: what a network stores for later (a mask, an embedding) must serve gradients too.
+        with evaluating(self.module), torch.no_grad():
             try:
                 return unwrap(self.module(padded))
             except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+                reason = str(error).partition("\n")[0].rstrip(".")
                 raise ModelError(
-                    f"The network can't take an image of shape {tuple(padded.shape[1:])}: {error} "
+                    f"The network can't take an image of shape {tuple(padded.shape[1:])}: {reason}. "
                     "Check channels, image size and divisor."
                 ) from error
 
 
-def pad_to_divisor(images: Images, divisor: int) -> Tensor:
+def pad_to_divisor(images: Tensor, divisor: int) -> Tensor:
     """Repeat the last row and column until both lengths are divisible by ``divisor``."""
     below, right = (-length % divisor for length in images.shape[-2:])
-    return functional.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
+    # Not functional.pad: on a GPU the gradient of its border modes is not the same from run to run.
+    if below:
+        images = torch.cat([images, images[..., -1:, :].expand(-1, -1, below, -1)], dim=-2)
+    if right:
+        images = torch.cat([images, images[..., -1:].expand(-1, -1, -1, right)], dim=-1)
+    return images
 
 
 def unwrap(output: Any) -> Tensor:
