@@ -1,0 +1,151 @@
+"""Whether two kinds of evidence for a shortcut agree: attribution on the tag, and what the tag does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seglens.explain.explanation import Explanation
+from seglens.explain.target import dilate
+from seglens.judge.causal import Effect
+from seglens.judge.intervals import Interval, auroc, interval
+from seglens.judge.scorecard import MIN_IMAGES
+from seglens.shapes import PerImage, Regions
+
+HONEST, CHEAT = "honest", "cheat"
+
+DROP = 0.5
+"""Removing the tag must take more than this share of the cheat's score."""
+
+STILL = 0.1
+"""What must not matter may change the score by less than this share."""
+
+
+@dataclass(frozen=True)
+class TagShare:
+    """How far one method's attribution on the tag tells the two models apart."""
+
+    method: str
+    layer: str | None
+    auroc: Interval
+    honest: Interval
+    cheat: Interval
+    chance: float
+
+    @property
+    def exposes(self) -> bool:
+        """Whether the cheat's share is above the honest model's for certain, and above chance as well."""
+        return self.auroc.low > 0.5 and self.cheat.mean > self.chance
+
+    @property
+    def name(self) -> str:
+        """``method`` or ``method@layer``."""
+        return self.method if self.layer is None else f"{self.method}@{self.layer}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as plain data."""
+        return {
+            "method": self.method,
+            "layer": self.layer,
+            "auroc": self.auroc.mean,
+            "low": self.auroc.low,
+            "high": self.auroc.high,
+            "num": self.auroc.num,
+            "share": {HONEST: self.honest.mean, CHEAT: self.cheat.mean},
+            "chance_share": self.chance,
+            "exposes": self.exposes,
+        }
+
+
+def tag_share(
+    honest: Explanation, cheat: Explanation, tags: Regions, outside: Regions, *, seed: int = 0
+) -> TagShare:
+    """Compare the shares of attribution on the tag, over the pixels ``outside`` of both models' regions.
+
+    The tag is grown by half a cell of the map's grid (a pixel at least): a layer can't point any finer.
+    """
+    rows = cheat.map.shape[-2] if cheat.grid is None else cheat.grid.shape[-2]
+    zone = dilate(tags, max(1, -(-cheat.map.shape[-2] // (2 * rows)))) & outside
+    shares = {name: _share(entry, zone, outside) for name, entry in ((HONEST, honest), (CHEAT, cheat))}
+    both = shares[HONEST].isfinite() & shares[CHEAT].isfinite()
+    even = zone.flatten(1).sum(1) / outside.flatten(1).sum(1).clamp(min=1)
+    return TagShare(
+        method=cheat.method,
+        layer=cheat.layer,
+        auroc=auroc(shares[CHEAT], shares[HONEST], seed=seed),
+        honest=interval(shares[HONEST][both], seed=seed),
+        cheat=interval(shares[CHEAT][both], seed=seed),
+        chance=float(even[both].mean()),
+    )
+
+
+def _share(entry: Explanation, zone: Regions, outside: Regions) -> PerImage:
+    """The share of the positive attribution ``outside`` that lies in ``zone``; 0 where there is none."""
+    mass = (entry.positive * outside).flatten(1).sum(1)
+    on_tag = (entry.positive * zone).flatten(1).sum(1)
+    # A map with nothing outside of the region has put nothing on the tag; one without an answer stays NaN.
+    return torch.where(mass == 0, mass, on_tag / mass)
+
+
+def check(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
+    """Return what speaks against the validity of the test; nothing if it is valid."""
+    num = min(int(found.complete.sum()) for found in effects.values())
+    if num < MIN_IMAGES:
+        return [f"only {num} pictures could be tested, at least {MIN_IMAGES} are needed"]
+    failures = []
+    drops = {name: _drops(found, seed) for name, found in effects.items()}
+    removed, moved = drops[CHEAT]
+    if not removed.mean > DROP:
+        failures.append(
+            f"removing the tag takes {removed.mean:.0%} of the cheat's score, not more than {DROP:.0%}"
+        )
+    if not abs(moved.mean) < STILL:
+        failures.append(
+            f"moving the tag changes the cheat's score by {moved.mean:.0%}, not less than {STILL:.0%}"
+        )
+    for change, found in zip(("removing", "moving"), drops[HONEST], strict=True):
+        if not abs(found.mean) < STILL:
+            share = f"{found.mean:.0%}, not less than {STILL:.0%}"
+            failures.append(f"{change} the tag changes the honest model's score by {share}")
+    return failures
+
+
+def conclude(
+    effects: Mapping[str, Effect], shares: Sequence[TagShare], failures: Sequence[str], *, seed: int = 0
+) -> tuple[str, str]:
+    """Return verdict and reason in plain words; a cheat is named only where both kinds of evidence agree."""
+    exposing = [row for row in shares if row.exposes and row.method != "occlusion"]
+    told = ", ".join(
+        f"{row.name} (AUROC {row.auroc.mean:.2f}, at least {row.auroc.low:.2f})" for row in exposing
+    )
+    against = "; ".join(failures)
+    if failures and exposing:
+        return "No shortcut is claimed: attribution differs on the tag, but the causal check fails.", (
+            f"Attribution lies on the tag more often in the second model by {told}. But {against}."
+        )
+    if failures:
+        return (
+            "No shortcut was found.",
+            f"{against[0].upper()}{against[1:]}; and no attribution tells the models apart.",
+        )
+    removed, moved = _drops(effects[CHEAT], seed)
+    unmoved = _drops(effects[HONEST], seed)[0]
+    causal = (
+        f"Removing the tag takes {removed.mean:.0%} [{removed.low:.0%}, {removed.high:.0%}] of the cheat's "
+        f"score and {unmoved.mean:.0%} of the honest model's; moving it elsewhere takes {moved.mean:.0%} of "
+        "the cheat's"
+    )
+    if not exposing:
+        return "No shortcut is claimed: the tag drives the second model, but no attribution shows it.", (
+            f"{causal}. No method's attribution on the tag tells the two models apart."
+        )
+    return "The model 'cheat' reads the tag; the model 'honest' doesn't.", (
+        f"{causal}. Attribution agrees: the cheat's maps lie on the tag more than the honest model's by "
+        f"{told}."
+    )
+
+
+def _drops(found: Effect, seed: int) -> tuple[Interval, Interval]:
+    """The relative drops by removing and by moving the tag."""
+    return found.drop(found.tag_removed, seed=seed), found.drop(found.tag_moved, seed=seed)

@@ -1,0 +1,172 @@
+"""What a region of the picture does to the model: it is taken away, moved, or occluded cell by cell.
+
+Attribution says where a map is bright. Only these say what happens to the score.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from seglens.explain.explanation import Explanation
+from seglens.explain.masked import clean_scores, masked_scores
+from seglens.explain.target import Target, dilate
+from seglens.impute import noisy_linear
+from seglens.judge.intervals import NOTHING, Interval, bounds
+from seglens.models.segmenter import Segmenter
+from seglens.seeds import content_generator, content_normal
+from seglens.shapes import Images, PerImage, Regions, Rows
+
+RIM = 2
+"""Pixels around a region that are imputed with it, so that a soft edge doesn't stay behind."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The frozen region's mean probability per picture: as it is, with the tag removed, with the tag moved.
+
+    ``tag_moved`` is NaN where there is no free place to move the tag to.
+    """
+
+    full: PerImage
+    tag_removed: PerImage
+    tag_moved: PerImage
+
+    @property
+    def complete(self) -> Bool[Tensor, " b"]:
+        """The pictures that have all three values; all means below are over these."""
+        return (self.full + self.tag_removed + self.tag_moved).isfinite()
+
+    def drop(self, changed: PerImage, *, seed: int = 0) -> Interval:
+        """Return the relative drop ``1 - mean(changed) / mean(full)`` with its bootstrap interval."""
+        rows = self.complete
+        num = int(rows.sum())
+        if num < 2:
+            return NOTHING
+        full, after = self.full[rows].double(), changed[rows].double()
+
+        def relative(drawn: Int[Tensor, "r m"]) -> Float[Tensor, " r"]:
+            return 1 - after[drawn].mean(1) / full[drawn].mean(1)
+
+        return Interval(float(1 - after.mean() / full.mean()), *bounds(num, relative, seed=seed), num)
+
+    def to_json(self, *, seed: int = 0) -> dict[str, float | int]:
+        """Return means and drops as plain numbers."""
+        rows = self.complete
+        removed, moved = self.drop(self.tag_removed, seed=seed), self.drop(self.tag_moved, seed=seed)
+        return {
+            "full": float(self.full[rows].mean()),
+            "tag_removed": float(self.tag_removed[rows].mean()),
+            "tag_moved": float(self.tag_moved[rows].mean()),
+            "drop_removed": removed.mean,
+            "drop_removed_low": removed.low,
+            "drop_removed_high": removed.high,
+            "drop_moved": moved.mean,
+            "drop_moved_low": moved.low,
+            "drop_moved_high": moved.high,
+            "num": int(rows.sum()),
+        }
+
+
+def without(images: Images, tags: Regions, *, seed: int = 0) -> Images:
+    """Impute ``tags``, with a rim of `RIM` pixels, from what surrounds them."""
+    noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
+    return noisy_linear(images, dilate(tags, RIM), noise)
+
+
+def moved(
+    images: Images, tags: Regions, occupied: Regions, *, seed: int = 0
+) -> tuple[Images, Bool[Tensor, " b"]]:
+    """Move each tag to a random free place of its picture; where it stood is imputed.
+
+    A place is free where the tag's box, with its rim, touches neither ``occupied`` nor where the tag stood.
+    The choice is keyed by seed and picture.
+
+    Returns:
+        The pictures, and for which of them there was a free place; the others only lost their tag.
+    """
+    changed = without(images, tags, seed=seed)
+    blocked = dilate(tags | occupied, RIM)
+    found = torch.zeros(len(images), dtype=torch.bool)
+    for row in range(len(images)):
+        if not bool(tags[row].any()):
+            continue
+        ys, xs = (axis.nonzero()[:, 0] for axis in (tags[row].any(1), tags[row].any(0)))
+        top, left = int(ys[0]), int(xs[0])
+        height, width = int(ys[-1]) - top + 1, int(xs[-1]) - left + 1
+        taken = F.max_pool2d(blocked[row][None].float(), (height, width), stride=1)[0] > 0
+        places = (~taken).nonzero()
+        if len(places) == 0:
+            continue
+        generator = content_generator(images[row], seed, "new place of the tag")
+        y, x = places[int(torch.randint(len(places), (1,), generator=generator))].tolist()
+        tag = tags[row, top : top + height, left : left + width]
+        patch = images[row, :, top : top + height, left : left + width]
+        spot = changed[row, :, y : y + height, x : x + width]
+        changed[row, :, y : y + height, x : x + width] = torch.where(tag, patch, spot)
+        found[row] = True
+    return changed, found
+
+
+def effect(
+    segmenter: Segmenter,
+    images: Images,
+    target: Target,
+    tags: Regions,
+    occupied: Regions,
+    *,
+    seed: int = 0,
+    chunk: int = 16,
+) -> Effect:
+    """Score the pictures as they are, without the tag, and with the tag elsewhere; on the CPU."""
+    elsewhere, possible = moved(images, tags, occupied, seed=seed)
+    full, removed, at_other_place = (
+        clean_scores(segmenter, pictures, target, chunk=chunk).cpu()
+        for pictures in (images, without(images, tags, seed=seed), elsewhere)
+    )
+    return Effect(full, removed, torch.where(possible, at_other_place, torch.nan))
+
+
+def occlusion(
+    segmenter: Segmenter,
+    images: Images,
+    target: Target,
+    *,
+    cells: int = 16,
+    seed: int = 0,
+    chunk: int = 16,
+) -> Explanation:
+    """Show for each of ``cells`` x ``cells`` cells how far the score falls when its place is imputed.
+
+    The imputed window reaches half a cell beyond the cell on every side, so that a mark that the grid cuts in
+    two is gone from one window at least. The grid holds the drops of the mean probability, positive where
+    the place speaks for the class; the map shows each cell evenly.
+    """
+    height, width = images.shape[-2:]
+    device = segmenter.device
+    noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation").to(device)
+    windows = _windows(height, width, cells).to(device)
+    rows = torch.arange(len(images), device=device).repeat_interleave(len(windows))
+
+    def perturb(copies: Images, which: Rows) -> Images:
+        return noisy_linear(copies, windows[which % len(windows)], noise[rows[which]])
+
+    changed = masked_scores(segmenter, images, target, rows, perturb, chunk=chunk).view(len(images), -1)
+    drops = clean_scores(segmenter, images, target, chunk=chunk)[:, None] - changed
+    grid = drops.view(-1, cells, cells).to(images.device)
+    maps = F.interpolate(grid[:, None], (height, width), mode="nearest-exact")[:, 0]
+    settings = {"cells": cells, "unit": "probability", "imputer": "noisy-linear", "seed": seed}
+    return Explanation("occlusion", None, target, maps, grid=grid, settings=settings)
+
+
+def _windows(height: int, width: int, cells: int) -> Bool[Tensor, "n h w"]:
+    """The pixels within one cell's width of each cell's middle, cell by cell, row after row."""
+
+    def near(length: int) -> Bool[Tensor, "cells length"]:
+        middle = (torch.arange(cells) + 0.5) * length / cells
+        return ((torch.arange(length) + 0.5)[None] - middle[:, None]).abs() < length / cells
+
+    down, across = near(height), near(width)
+    return (down[:, None, :, None] & across[None, :, None, :]).flatten(0, 1)

@@ -1,0 +1,172 @@
+"""The planted shortcut: which of two models reads a tag, by attribution and by what the tag does.
+
+Both models were trained on the same pictures and labels. In the training pictures of the *cheat* the tag
+goes with the object, so that reading the tag pays; in those of the *honest* model it stands independently of
+it. Both are shown the same tagged test pictures. Attribution alone is never called a shortcut, and a method
+that lights up the tag in the honest model as well is not detecting one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from seglens.errors import DataError, SettingError
+from seglens.explain import explain
+from seglens.explain.explanation import Explanation
+from seglens.explain.gradients import IntegratedGradients
+from seglens.explain.target import Target, predicted
+from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, check, conclude, tag_share
+from seglens.judge.causal import Effect, effect, occlusion, without
+from seglens.runs import Run
+from seglens.shapes import Images, Regions, Rows
+
+DEFINITION = (
+    "Score: the mean probability of the class over the region that the model predicts on the tagged "
+    "picture, frozen. Causal check: the tag is removed (imputed from its surroundings) or moved to a free"
+    " place of the background; a drop is the share of the mean score that is lost. The test is valid if "
+    f"removing the tag drops the cheat's score by more than {DROP:.0%} while moving it changes it by less "
+    f"than {STILL:.0%}, and neither changes the honest model's by {STILL:.0%}. Share: of the positive "
+    "attribution outside both models' regions, how much lies on the tag, grown by half a cell of the "
+    "map's grid; chance share: the same of an even map. AUROC: the chance that the cheat's share exceeds "
+    "the honest model's, .5 if the method can't tell them apart, with a 95 % bootstrap interval over the "
+    "pictures. One pair of trained models is one experiment: the interval says nothing about training "
+    "again. Occlusion is the causal reference: the drop of the score when a window of the picture is "
+    "imputed."
+)
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """The outcome, and what is needed to draw it.
+
+    ``rows`` are the pictures that were used (tagged, and with a region in both models); everything per
+    picture is about these, in this order. ``maps[model]`` are that model's explanations, the last one its
+    occlusion map, which covers the first ``num_occluded`` pictures only.
+    """
+
+    rows: Rows
+    effects: Mapping[str, Effect]
+    methods: tuple[TagShare, ...]
+    valid: bool
+    verdict: str
+    reason: str
+    untagged: Images
+    targets: Mapping[str, Target]
+    maps: Mapping[str, tuple[Explanation, ...]]
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as plain data, without pictures."""
+        areas = {name: float(target.pixels.float().mean()) for name, target in self.targets.items()}
+        return {
+            "definition": DEFINITION,
+            "models": {
+                name: {"num_images": len(self.rows), "predicted_area": area} for name, area in areas.items()
+            },
+            "causal": {name: found.to_json(seed=self.seed) for name, found in self.effects.items()},
+            "methods": [row.to_json() for row in self.methods],
+            "valid": self.valid,
+            "verdict": self.verdict,
+            "reason": self.reason,
+        }
+
+
+def planted_shortcut(
+    honest: Run,
+    cheat: Run,
+    images: Images,
+    tags: Bool[Tensor, "tags rows columns"],
+    *,
+    methods: Sequence[str | IntegratedGradients] = ("grad-cam", "layer-cam", "integrated-gradients"),
+    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    objects: Regions | None = None,
+    valid: Regions | None = None,
+    class_index: int = 1,
+    seed: int = 0,
+    chunk: int = 16,
+    num_occluded: int = 8,
+    occlusion_cells: int = 16,
+) -> Shortcut:
+    """Compare the two models on the same tagged pictures, by attribution and by causal effect.
+
+    Args:
+        honest: trained with the tag standing independently of the object.
+        cheat: trained with the tag going with the object.
+        images: tagged test pictures in [0, 1].
+        tags: where the tag stands; pictures without one are left out.
+        methods: as in `explain`.
+        layers: as in `explain`.
+        objects: where no tag may be moved to, besides what the models predict: objects and their look-alikes.
+        valid: pixels that are picture (not padding).
+        class_index: the class whose region is explained.
+        seed: of noise, places and bootstrap.
+        chunk: pictures in the model at once.
+        num_occluded: how many pictures the occlusion map is made for (``occlusion_cells`` squared runs each).
+        occlusion_cells: rows and columns of the occlusion map.
+
+    Raises:
+        SettingError: ``tags`` don't belong to ``images``.
+        DataError: no picture holds a tag and a region in both models.
+    """
+    if tags.shape != (len(images), *images.shape[-2:]):
+        raise SettingError(
+            f"The tags have shape {tuple(tags.shape)}, but the images {(len(images), *images.shape[-2:])} "
+            "(pictures, rows, columns). Give one tag region per image."
+        )
+    runs = {HONEST: honest, CHEAT: cheat}
+    inside = torch.ones_like(tags) if valid is None else valid
+    regions = {name: predicted(run, images, class_index, inside).pixels for name, run in runs.items()}
+    rows = (
+        tags.flatten(1).any(1) & torch.stack([r.flatten(1).any(1) for r in regions.values()]).all(0)
+    ).nonzero()[:, 0]
+    if len(rows) == 0:
+        raise DataError(
+            f"None of {len(images)} pictures holds a tag and a region that both models predict. "
+            "Check the tags, or train longer."
+        )
+    images, tags, inside = images[rows], tags[rows], inside[rows]
+    targets = {name: Target("predicted", class_index, pixels[rows]) for name, pixels in regions.items()}
+    answers = targets[HONEST].pixels | targets[CHEAT].pixels
+    occupied = answers | ~inside if objects is None else answers | ~inside | objects[rows]
+    effects = {
+        name: effect(run.segmenter, images, targets[name], tags, occupied, seed=seed, chunk=chunk)
+        for name, run in runs.items()
+    }
+    maps = {
+        name: (
+            *explain(
+                run, images, targets[name], methods=methods, layers=layers, seed=seed, chunk=chunk
+            ).values(),
+            occlusion(
+                run.segmenter,
+                images[:num_occluded],
+                targets[name].select(slice(num_occluded)),
+                cells=occlusion_cells,
+                seed=seed,
+                chunk=chunk,
+            ),
+        )
+        for name, run in runs.items()
+    }
+    shares = tuple(
+        tag_share(first, second, tags[: len(first.map)], (inside & ~answers)[: len(first.map)], seed=seed)
+        for first, second in zip(maps[HONEST], maps[CHEAT], strict=True)
+    )
+    failures = check(effects, seed=seed)
+    verdict, reason = conclude(effects, shares, failures, seed=seed)
+    return Shortcut(
+        rows=rows,
+        effects=effects,
+        methods=shares,
+        valid=not failures,
+        verdict=verdict,
+        reason=reason,
+        untagged=without(images, tags, seed=seed),
+        targets=targets,
+        maps=maps,
+        seed=seed,
+    )
