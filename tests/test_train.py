@@ -4,6 +4,7 @@ import csv
 import json
 import warnings
 from math import nan
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,8 +43,15 @@ def discs(tmp_path_factory):
     return DataSettings(path=folder)
 
 
-def tiny(**changes):
-    given = {"model": "unet", "width": 4, "image_size": SIZE, "epochs": 3, "batch_size": 4, "augment": True}
+def tiny(**changes: Any) -> seglens.TrainSettings:
+    given: dict[str, Any] = {
+        "model": "unet",
+        "width": 4,
+        "image_size": SIZE,
+        "epochs": 3,
+        "batch_size": 4,
+        "augment": True,
+    }
     return seglens.TrainSettings(**(given | {"device": "cpu", "precision": "32"} | changes))
 
 

@@ -6,44 +6,32 @@ is tried before the folder is touched. A training that was killed goes on from `
 the weights that it would have had: order, augmentation and dropout depend on seed and epoch alone.
 """
 
-import logging
 import os
 import shutil
-import signal
 import sys
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from math import cos, isnan, nan, pi
+from math import cos, pi
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from seglens import record as records
-from seglens.curves import learning_curves
-from seglens.data.layout import DataSettings, open_data
-from seglens.data.sample import Sample
+from seglens.data.layout import DataSettings
+from seglens.data.opening import open_data
 from seglens.data.transforms import Batch
 from seglens.device import choose_device, choose_precision
 from seglens.errors import OutputExistsError, TrainingError
 from seglens.feed import training_batches, validation_batches
-from seglens.history import History
+from seglens.fit import Keeper, fit
 from seglens.losses import Loss, choose_loss
 from seglens.models.segmenter import Segmenter
-from seglens.models.weights import save_weights
-from seglens.outputs import new_file, refuse_existing
+from seglens.outputs import refuse_existing
 from seglens.recipe import TrainSettings, describe_model, refuse_other_settings
 from seglens.runs import Run, load, save_run
 from seglens.scores import confusion, scores
@@ -83,20 +71,22 @@ def train(
 
     seed_everything(settings.seed, workers=True, verbose=False)
     segmenter = Segmenter.from_spec(spec, encoder_weights=settings.encoder_weights or "none")
-    sizes = {"size": settings.image_size, "batch_size": settings.batch_size}
     training = training_batches(
         dataset.split("train"),
-        **sizes,
+        size=settings.image_size,
+        batch_size=settings.batch_size,
         seed=settings.seed,
         augmented=settings.augment,
         workers=_workers(settings, device),
     )
-    validation = validation_batches(dataset.split("valid"), **sizes)
+    validation = validation_batches(
+        dataset.split("valid"), size=settings.image_size, batch_size=settings.batch_size
+    )
     learner = Learner(segmenter, loss, settings, num_steps=settings.epochs * len(training))
     keeper = Keeper(out, patience=settings.patience, keep_every=settings.keep_every)
 
-    if earlier is None and out.exists():
-        shutil.rmtree(out)
+    if earlier is None:
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
     keeper.folder.mkdir(parents=True, exist_ok=True)
     record = earlier or records.start(
         "train",
@@ -110,13 +100,14 @@ def train(
     )
     record.write(out)
 
-    _fit(learner, training, validation, keeper, device=device, precision=precision)
+    fit(learner, training, validation, keeper, epochs=settings.epochs, device=device, precision=precision)
 
     learner.load_state_dict(_read_checkpoint(keeper.folder / "best.ckpt"))
     history, best = keeper.history, keeper.history.best()
     results = {
         "best_epoch": best["epoch"],
         "epochs": len(history.rows),
+        "seconds": sum(row["seconds"] for row in history.rows),
         "valid": {name: best[f"valid_{name}"] for name in ("loss", "dice", "iou")},
         **{f"num_{name}": len(split) for name, split in dataset.splits.items()},
         "images_per_second": history.speed(),
@@ -198,133 +189,6 @@ def relative_rate(step: int, num_steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + cos(pi * min(1.0, (step - warm_up) / max(1, num_steps - warm_up))))
-
-
-class Keeper(Checkpoint):
-    """Keeps the history, and by it the best and the last checkpoint, and stops early.
-
-    All is decided by the history's rows, and these travel in the checkpoint, so that a resumed training
-    decides as an uninterrupted one. (Lightning's own callbacks remember absolute paths, and lose the best
-    epoch when a run folder is moved.)
-    """
-
-    def __init__(self, out: Path, *, patience: int | None, keep_every: int | None) -> None:
-        self.out, self.folder = out, out / "checkpoints"
-        self.patience, self.keep_every = patience, keep_every
-        self.history = History()
-        self._began = self._training = nan
-        self._seen = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what has to survive a kill."""
-        return {"rows": self.history.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what survived."""
-        self.history = History(state_dict["rows"])
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Don't go on with a training that had stopped early."""
-        trainer.should_stop = self.history.is_over(self.patience)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
-        self._began, self._training, self._seen = time.monotonic(), nan, 0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Count the pictures."""
-        self._seen += len(batch.names)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time of the training part."""
-        self._training = time.monotonic() - self._began
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the row and save. The best comes first: ``last`` must not speak of a best that isn't there."""
-        seconds = time.monotonic() - self._began
-        epoch = trainer.current_epoch + 1
-        self.history.add(
-            {name: float(value) for name, value in trainer.callback_metrics.items()}
-            | {
-                "epoch": epoch,
-                "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
-                "seconds": seconds,
-                "images_per_second": self._seen / (seconds if isnan(self._training) else self._training),
-            }
-        )
-        if self.history.best()["epoch"] == epoch:
-            self._save(trainer, "best.ckpt", weights_only=True)
-        if self.keep_every and epoch % self.keep_every == 0:
-            with new_file(self.folder / f"epoch-{epoch:03d}.safetensors", force=True) as file:
-                save_weights(pl_module.get_submodule("segmenter.module"), file)
-        self._save(trainer, "last.ckpt", weights_only=False)
-        self.history.write(self.out / "history.csv")
-        trainer.should_stop = trainer.should_stop or self.history.is_over(self.patience)
-
-    def _save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
-        with new_file(self.folder / name, force=True) as file:
-            trainer.save_checkpoint(file, weights_only=weights_only)
-
-
-def _fit(
-    learner: Learner,
-    training: DataLoader[Sample],
-    validation: DataLoader[Sample] | None,
-    keeper: Keeper,
-    *,
-    device: torch.device,
-    precision: str,
-) -> None:
-    """Let Lightning fit ``learner``, from the last checkpoint where there is one."""
-    last = keeper.folder / "last.ckpt"
-    in_terminal = sys.stdout.isatty() and sys.stderr.isatty()
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    with _quiet_lightning():
-        trainer = Trainer(
-            accelerator="gpu" if device.type == "cuda" else device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
-            max_epochs=learner.settings.epochs,
-            gradient_clip_val=1.0,
-            logger=TensorBoardLogger(keeper.out, name="logs", version=""),
-            callbacks=[keeper, *([RichProgressBar()] if in_terminal else [])],
-            enable_progress_bar=in_terminal,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=keeper.out,
-        )
-        try:
-            trainer.fit(
-                learner, training, validation, ckpt_path=last if last.exists() else None, weights_only=True
-            )
-        except SystemExit as stop:
-            # Lightning turns Ctrl-C into an exit, and leaves the process deaf to further ones.
-            signal.signal(signal.SIGINT, on_interrupt)
-            if not isinstance(stop.__context__, KeyboardInterrupt):
-                raise
-            done = f"{len(keeper.history.rows)} of {learner.settings.epochs} epochs"
-            raise KeyboardInterrupt(f"Stopped after {done}. Go on with --resume.") from None
-        finally:
-            if keeper.history.rows:
-                learning_curves(keeper.history.rows, keeper.out / "curves.png")
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep back Lightning's tips and advice; warnings of everything else come through."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PossibleUserWarning)
-        # Lightning 2.6 with torch 2.15 warns of itself.
-        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:

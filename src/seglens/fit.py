@@ -1,0 +1,178 @@
+"""How Lightning is run: checkpoints that survive a kill, no chatter, and an end that says how it ended."""
+
+import logging
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.utils.data import DataLoader
+
+from seglens.curves import learning_curves
+from seglens.data.sample import Sample
+from seglens.data.transforms import Batch
+from seglens.history import History
+from seglens.models.weights import save_weights
+from seglens.outputs import new_file
+
+
+class Keeper(Checkpoint):
+    """Keeps the history, and by it the best and the last checkpoint, and stops early.
+
+    All is decided by the history's rows, and these travel in the checkpoint, so that a resumed training
+    decides as an uninterrupted one. (Lightning's own callbacks remember absolute paths, and lose the best
+    epoch when a run folder is moved.)
+    """
+
+    def __init__(self, out: Path, *, patience: int | None, keep_every: int | None) -> None:
+        self.out, self.folder = out, out / "checkpoints"
+        self.patience, self.keep_every = patience, keep_every
+        self.history = History()
+        self._began = self._training = nan
+        self._seen = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what has to survive a kill."""
+        return {"rows": self.history.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what survived."""
+        self.history = History(state_dict["rows"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Don't go on with a training that had stopped early."""
+        trainer.should_stop = self.history.is_over(self.patience)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time."""
+        self._began, self._training, self._seen = time.monotonic(), nan, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the pictures."""
+        self._seen += len(batch.names)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time of the training part."""
+        self._training = time.monotonic() - self._began
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row and save. The best comes first: ``last`` must not speak of a best that isn't there."""
+        seconds = time.monotonic() - self._began
+        epoch = trainer.current_epoch + 1
+        self.history.add(
+            {name: float(value) for name, value in trainer.callback_metrics.items()}
+            | {
+                "epoch": epoch,
+                "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+                "seconds": seconds,
+                "images_per_second": self._seen / (seconds if isnan(self._training) else self._training),
+            }
+        )
+        if self.history.best()["epoch"] == epoch:
+            self._save(trainer, "best.ckpt", weights_only=True)
+        if self.keep_every and epoch % self.keep_every == 0:
+            with new_file(self.folder / f"epoch-{epoch:03d}.safetensors", force=True) as file:
+                save_weights(pl_module.get_submodule("segmenter.module"), file)
+        self._save(trainer, "last.ckpt", weights_only=False)
+        self.history.write(self.out / "history.csv")
+        trainer.should_stop = trainer.should_stop or self.history.is_over(self.patience)
+
+    def _save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
+        with new_file(self.folder / name, force=True) as file:
+            trainer.save_checkpoint(file, weights_only=weights_only)
+
+
+def fit(
+    learner: LightningModule,
+    training: DataLoader[Sample],
+    validation: DataLoader[Sample] | None,
+    keeper: Keeper,
+    *,
+    epochs: int,
+    device: torch.device,
+    precision: str,
+) -> None:
+    """Let Lightning fit ``learner``, from the last checkpoint where there is one.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, saying how far it got.
+        SystemExit: with 128 + 15, where the process was asked to terminate.
+    """
+    last = keeper.folder / "last.ckpt"
+    in_terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    with _quiet_lightning(), _determinism_restored():
+        trainer = Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            max_epochs=epochs,
+            # On a CPU all is deterministic as it is.
+            deterministic="warn" if device.type == "cuda" else None,
+            gradient_clip_val=1.0,
+            logger=TensorBoardLogger(keeper.out, name="logs", version=""),
+            callbacks=[keeper, *([RichProgressBar()] if in_terminal else [])],
+            enable_progress_bar=in_terminal,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=keeper.out,
+        )
+        try:
+            trainer.fit(
+                learner, training, validation, ckpt_path=last if last.exists() else None, weights_only=True
+            )
+        except SIGTERMException as stop:
+            # Lightning would end with code 0, as if all were done.
+            raise SystemExit(128 + signal.SIGTERM) from stop
+        except SystemExit as stop:
+            # Lightning turns Ctrl-C into an exit, and leaves the process deaf to further ones.
+            signal.signal(signal.SIGINT, on_interrupt)
+            if not isinstance(stop.__context__, KeyboardInterrupt):
+                raise
+            done = f"{len(keeper.history.rows)} of {epochs} epochs"
+            raise KeyboardInterrupt(f"Stopped after {done}. Go on with --resume.") from None
+        finally:
+            if keeper.history.rows:
+                learning_curves(keeper.history.rows, keeper.out / "curves.png")
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep back Lightning's tips and advice; warnings of everything else come through."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        # Lightning 2.6 with torch 2.15 warns of itself.
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@contextmanager
+def _determinism_restored() -> Iterator[None]:
+    """Leave torch's switch for deterministic algorithms as it was; Lightning sets it for good."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -1,0 +1,119 @@
+"""What is kept in memory is what was read; what is augmented depends on seed, epoch and index alone."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from seglens.data.layout import Entry, Split
+from seglens.data.sample import Sample, Task
+from seglens.errors import DataError
+from seglens.feed import Feed, read_ahead, training_batches, validation_batches
+
+
+def split_of(*samples):
+    table = {sample.name: sample for sample in samples}
+    entries = tuple(Entry(name=name, image=Path(f"{name}.png")) for name in table)
+    return Split("train", Task(), entries, lambda entry: table[entry.name])
+
+
+def noise(name, *, levels=256, shape=(20, 12), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(levels, (3, *shape), generator=generator) / (levels - 1)
+    mask = torch.randint(2, shape, generator=generator)
+    return Sample(name, image, mask, torch.rand(shape, generator=generator) < 0.9)
+
+
+def feed_of(*samples, augmented=False, seed=0, memory=1 << 20, size=20):
+    feed = Feed(split_of(*samples), size=size, seed=seed, augmented=augmented, memory=memory)
+    feed.keep()
+    return feed
+
+
+def same(one, other):
+    pairs = ((one.image, other.image), (one.mask, other.mask), (one.valid, other.valid))
+    return one.name == other.name and all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_eight_bit_pictures_are_kept_exactly():
+    given = noise("a")
+    kept = feed_of(given)[0, 0]
+    inside = kept.image[:, :, 4:16]  # 12 of 20 columns, centred
+    torch.testing.assert_close(inside, given.image, rtol=0, atol=1e-6)
+    assert torch.equal(kept.mask[:, 4:16], given.mask)
+    assert torch.equal(kept.valid[:, 4:16], given.valid)
+    assert not kept.valid[:, :4].any()
+
+
+def test_deeper_pictures_keep_their_depth():
+    # 12 bits stored in 16: all values below 1/16, where 8 bits would leave 16 shades.
+    dark = noise("dark", levels=65536)
+    dark = Sample("dark", dark.image / 16, dark.mask, dark.valid)
+    kept = feed_of(dark)[0, 0].image[:, :, 4:16]
+    assert ((kept - dark.image).abs() <= dark.image * 2**-11 + 1e-7).all()
+
+
+def test_what_does_not_fit_into_memory_is_read_again_and_is_the_same():
+    samples = [noise(f"s{index}", seed=index) for index in range(4)]
+    one_picture = 20 * 20 * 5
+    whole, part, none = (feed_of(*samples, memory=memory) for memory in (1 << 20, 2 * one_picture, 0))
+    assert [len(feed._kept) for feed in (whole, part, none)] == [4, 2, 0]
+    for index in range(4):
+        assert same(whole[0, index], part[0, index])
+        assert same(whole[0, index], none[0, index])
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone():
+    samples = [noise(f"s{index}", seed=index) for index in range(3)]
+    feed, again, other = (feed_of(*samples, augmented=True, seed=seed) for seed in (0, 0, 1))
+    backwards = [again[1, index] for index in (2, 1, 0)][::-1]
+    assert all(same(feed[1, index], backwards[index]) for index in range(3))
+    assert not same(feed[1, 0], feed[2, 0])
+    assert not same(feed[1, 0], other[1, 0])
+
+
+def test_a_picture_without_mask_is_named():
+    bare = Sample("bare", torch.zeros(3, 8, 8), None, torch.ones(8, 8, dtype=torch.bool))
+    with pytest.raises(DataError, match=r"bare\.png has no mask: training needs one"):
+        feed_of(noise("good"), bare)
+
+
+def test_no_pictures():
+    assert validation_batches(split_of(), size=20, batch_size=4) is None
+    with pytest.raises(DataError, match="no picture to train on"):
+        training_batches(split_of(), size=20, batch_size=4, seed=0, augmented=False, workers=0)
+
+
+def test_validation_batches_hold_every_picture_once_in_order():
+    samples = [noise(f"s{index}", seed=index) for index in range(5)]
+    batches = validation_batches(split_of(*samples), size=20, batch_size=2)
+    assert batches is not None
+    assert [name for batch in batches for name in batch.names] == [f"s{index}" for index in range(5)]
+
+
+def test_read_ahead_keeps_order_and_reads_only_a_little_ahead():
+    started = []
+    gate = threading.Event()
+
+    def read(item):
+        started.append(item)
+        gate.wait(5)
+        return item * 10
+
+    stream = read_ahead(read, range(100), threads=2)
+    gate.set()
+    assert [next(stream) for _ in range(3)] == [0, 10, 20]
+    assert len(started) <= 3 + 2 * 2 + 1
+
+
+def test_read_ahead_raises_where_the_reading_did():
+    def read(item):
+        if item == 2:
+            raise DataError("two is broken")
+        return item
+
+    stream = read_ahead(read, range(4))
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(DataError, match="two is broken"):
+        next(stream)
