@@ -33,7 +33,7 @@ _HOMES = {
     "judge_folder": "batch",
     "layers": "models.layers",
     "load": "runs",
-    "open_data": "data.layout",
+    "open_data": "data.opening",
     "predict_files": "batch",
     "read_images": "data.images",
     "report": "report",
@@ -86,7 +86,8 @@ if TYPE_CHECKING:
     from seglens.batch import explain_folder, judge_folder, predict_files
     from seglens.data.check import check_data
     from seglens.data.images import read_images
-    from seglens.data.layout import DataSettings, open_data
+    from seglens.data.layout import DataSettings
+    from seglens.data.opening import open_data
     from seglens.data.sample import Sample, Task
     from seglens.demo import demo
     from seglens.errors import SeglensError, UserError

@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from seglens.data.images import intensity_window
-from seglens.data.layout import Dataset
+from seglens.data.layout import Dataset, intensity_window
 from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, complete
 from seglens.models.zoo import normalisation
