@@ -6,6 +6,7 @@ import torch
 import seglens
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import METHODS, explain
+from seglens.explain.cams import CAMS, Cam
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.gradients import IntegratedGradients
 from seglens.explain.statistics import DEFINITIONS, statistics
@@ -113,6 +114,25 @@ def test_one_pass_serves_all_cams_layers_and_targets(run, images, target):
     found = explain(run, images, [target, other], methods=cams, layers=("down", "deep", "up"))
     assert len(passes) == 1
     assert len(found) == len(cams) * 3 * 2
+
+
+def test_maps_are_whole_when_memory_runs_out_on_the_way(run, images, target, monkeypatch):
+    """The first formula of the first try succeeds, the second one fails: nothing may be there twice."""
+    right = explain(run, images, target, methods=["grad-cam", "hires-cam"], layers=["deep"])
+    calls = []
+
+    def tight(activation, gradient):
+        calls.append(len(activation))
+        if len(activation) > 2:
+            raise torch.OutOfMemoryError("no more")
+        return CAMS["hires-cam"].formula(activation, gradient)
+
+    for registry in (CAMS, METHODS):
+        monkeypatch.setitem(registry, "tight", Cam(tight, relu=True))
+    found = explain(run, images, target, methods=["grad-cam", "tight"], layers=["deep"], chunk=3)
+    assert calls == [3, 1, 1, 1]
+    torch.testing.assert_close(found["grad-cam", "deep"].map, right["grad-cam", "deep"].map)
+    torch.testing.assert_close(found["tight", "deep"].map, right["hires-cam", "deep"].map)
 
 
 def test_layers_do_not_matter_to_a_method_without(run, images, target):

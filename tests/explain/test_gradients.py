@@ -207,6 +207,17 @@ def test_only_the_input_requires_grad_and_all_is_left_as_found(run, images, targ
     assert all(p.requires_grad and p.grad is None for p in run.segmenter.parameters())
 
 
+@pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode])
+def test_it_does_not_matter_who_calls(caller, run, images, target):
+    right = attribute(run, images, target, IntegratedGradients(steps=3))
+    with caller():
+        copies, frozen = images.clone(), Target("region", 1, target.pixels.clone())
+        found = attribute(run, copies, frozen, IntegratedGradients(steps=3))
+    torch.testing.assert_close(found.map, right.map)
+    asking = attribute(run, images.clone().requires_grad_(), target, IntegratedGradients("blur", steps=3))
+    assert not asking.map.requires_grad
+
+
 def test_rows_without_a_target_are_left_out(run, images, pixels):
     pixels[1] = False
     found = attribute(run, images, Target("region", 1, pixels), IntegratedGradients(steps=2, tolerance=0.5))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seglens.errors import ModelError, UnknownNameError
+from seglens.errors import ModelError, SettingError, UnknownNameError
 from seglens.explain.cams import hires_cam
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, trace
@@ -368,5 +368,7 @@ def test_chunks_are_halved_when_memory_runs_out():
     in_chunks(10, 8, work)
     assert seen == list(range(10))
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
+    with pytest.raises(SettingError, match="at least 1 picture, received 0"):
+        in_chunks(1, 0, lambda rows: None)
     with pytest.raises(torch.OutOfMemoryError):
         in_chunks(1, 8, lambda rows: (_ for _ in ()).throw(torch.OutOfMemoryError("no more")))

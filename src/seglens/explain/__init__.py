@@ -16,7 +16,7 @@ from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.gradients import NAME as INTEGRATED_GRADIENTS
 from seglens.explain.gradients import IntegratedGradients, integrated_gradients
 from seglens.explain.target import Target
-from seglens.explain.trace import in_chunks
+from seglens.explain.trace import LayerTap, in_chunks
 from seglens.explain.trace import trace as run_trace
 from seglens.models.layers import resolve
 from seglens.models.segmenter import Segmenter
@@ -111,39 +111,48 @@ def _cams(
     """All CAMs of all layers for all targets, from one trace per chunk of pictures."""
     if not (names and layers):
         return []
-    parts: dict[tuple[int, str, str], list[dict[str, Tensor]]] = {}
-    height, width = images.shape[-2:]
-    divisor = segmenter.spec.divisor
-    padded = (height + -height % divisor, width + -width % divisor)
+    chunks: list[dict[tuple[int, str, str], dict[str, Tensor]]] = []
 
     def work(rows: slice) -> None:
         chosen = [target.select(rows) for target in targets]
-        for position, traced in enumerate(run_trace(segmenter, images[rows], chosen, layers)):
-            for name in names:
-                for layer, tap in traced.taps.items():
-                    cam = CAMS[name]
-                    grid = cam.formula(tap.activation, tap.gradient)
-                    # The layer saw the padded picture: its grid is laid over that, and the padding cut off.
-                    made = {"grid": grid, "map": cam.map_of(grid, padded)[:, :height, :width]}
-                    made |= {key: about(tap.activation, tap.gradient) for key, about in cam.diagnostics}
-                    parts.setdefault((position, name, layer), []).append(made)
+        traces = run_trace(segmenter, images[rows], chosen, layers)
+        made = {
+            (position, name, layer): _cam(CAMS[name], tap, segmenter.spec.divisor, images.shape[-2:])
+            for position, traced in enumerate(traces)
+            for name in names
+            for layer, tap in traced.taps.items()
+        }
+        chunks.append(made)  # All of the chunk or, where memory ran out on the way, nothing of it.
 
     in_chunks(len(images), chunk, work)
     explanations = []
-    for (position, name, layer), pieces in parts.items():
-        made = {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}
+    for position, name, layer in chunks[0] if chunks else ():
+        parts = [made[position, name, layer] for made in chunks]
+        whole = {field: torch.cat([part[field] for part in parts]) for field in parts[0]}
         explanations.append(
             Explanation(
                 method=name,
                 layer=layer,
                 target=targets[position],
-                map=made.pop("map"),
-                grid=made.pop("grid"),
+                map=whole.pop("map"),
+                grid=whole.pop("grid"),
                 settings={"unit": "sum", "relu": CAMS[name].relu},
-                diagnostics=made,
+                diagnostics=whole,
             )
         )
     return explanations
+
+
+def _cam(cam: Cam, tap: LayerTap, divisor: int, size: Sequence[int]) -> dict[str, Tensor]:
+    """Grid, map and diagnostics of one CAM.
+
+    The layer saw the picture padded below and to the right: its grid covers that, and the padding is cut off.
+    """
+    height, width = size
+    grid = cam.formula(tap.activation, tap.gradient)
+    padded = cam.map_of(grid, (height + -height % divisor, width + -width % divisor))
+    found = {"grid": grid, "map": padded[:, :height, :width]}
+    return found | {name: about(tap.activation, tap.gradient) for name, about in cam.diagnostics}
 
 
 def _moved(item: Explanation, device: torch.device) -> Explanation:

@@ -115,7 +115,8 @@ class Explanations(Mapping[Key, Explanation]):
             key = _key(item, several)
             if key in self._items:
                 raise SettingError(
-                    f"Two explanations are called {_spell(key)}. Give their targets or methods other labels."
+                    f"Two explanations are called {_spell(key)}. Give the targets or the settings other "
+                    "labels."
                 )
             self._items[key] = item
 

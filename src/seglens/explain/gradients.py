@@ -95,13 +95,15 @@ def integrated_gradients(
     - ``steps`` used, and with a tolerance ``converged``: 1 where it was met, 0 where ``max_steps`` came first
     - ``spread`` (random baselines): standard deviation over the draws as a share of the mean magnitude
     """
+    images = images.detach()
     usable = (~target.empty()).nonzero()[:, 0].to(images.device)
     channels = torch.full_like(images, torch.nan, dtype=torch.float32)
     diagnostics: dict[str, PerImage] = {}
     if len(usable):
         with left_as_found(segmenter, images):
             frozen = target.select(usable)
-            channels[usable], found = _converged(segmenter, images[usable], frozen, settings, seed, chunk)
+            attributions, found = _converged(segmenter, images[usable], frozen, settings, seed, chunk)
+        channels[usable] = attributions
         for name, values in found.items():
             diagnostics[name] = torch.full((len(images),), torch.nan, device=images.device)
             diagnostics[name][usable] = values.float()
@@ -180,7 +182,7 @@ def _mean_gradient(
         inputs = along.to(segmenter.mean.dtype).requires_grad_()
         score = target.score(segmenter(inputs), owner[path], "mean")
         slope = differentiate(score, {"the input": inputs}, target)["the input"].float()
-        first, last = int(path[0]), int(path[-1])
+        first, last = rows.start // steps, (rows.stop - 1) // steps
         share = one_hot(path - first, last - first + 1) * weight[step, None]
         mean[first : last + 1] += torch.tensordot(share, slope, dims=([0], [0]))
 

@@ -237,13 +237,17 @@ class Scene:
     class_index: int
     frames: Sequence[Frame]
 
-    def truth(self) -> Masks:
-        """Return the masks, or say that this target needs them."""
+    def compared(self) -> tuple[Run, Images, Masks, int, Regions]:
+        """What it takes to compare prediction and truth, or say that this target needs the truth."""
         if self.masks is None:
             raise SettingError(
-                "This target needs the truth, but the images have no masks. Give --data with masks."
+                "This target needs the truth, but the images have no masks: give data with masks."
             )
-        return self.masks
+        return self.run, self.images, self.masks, self.class_index, self.valid
+
+    def truth(self) -> Target:
+        """Where the class is."""
+        return truth(self.compared()[2], self.class_index, self.valid)
 
     def predicted(self) -> Regions:
         """Where the model says the class is, valid pixels only."""
@@ -276,6 +280,7 @@ class Form:
 
     numbers: tuple[str, ...]
     make: Callable[[Scene, tuple[int, ...]], Target]
+    needs_truth: bool = False
 
 
 def make(
@@ -312,17 +317,13 @@ def make(
 
 TARGETS: dict[str, Form] = {
     "predicted": Form((), lambda s, _: predicted(s.run, s.images, s.class_index, s.valid)),
-    "truth": Form((), lambda s, _: truth(s.truth(), s.class_index, s.valid)),
-    "false-positive": Form(
-        (), lambda s, _: false_positive(s.run, s.images, s.truth(), s.class_index, s.valid)
-    ),
-    "false-negative": Form(
-        (), lambda s, _: false_negative(s.run, s.images, s.truth(), s.class_index, s.valid)
-    ),
+    "truth": Form((), lambda s, _: s.truth(), needs_truth=True),
+    "false-positive": Form((), lambda s, _: false_positive(*s.compared()), needs_truth=True),
+    "false-negative": Form((), lambda s, _: false_negative(*s.compared()), needs_truth=True),
     "class": Form((), lambda s, _: whole_class(s.valid, s.class_index)),
     "component": Form(("N",), lambda s, n: component(s.predicted(), n[0], s.class_index)),
     "truth-component": Form(
-        ("N",), lambda s, n: component(truth(s.truth(), s.class_index, s.valid).pixels, n[0], s.class_index)
+        ("N",), lambda s, n: component(s.truth().pixels, n[0], s.class_index), needs_truth=True
     ),
     "boundary": Form((), lambda s, _: boundary(s.predicted(), s.class_index, s.valid)),
     "box": Form(("X0", "Y0", "X1", "Y1"), lambda s, n: s.box(n, "box:{},{},{},{}".format(*n))),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seglens.errors import ModelError
+from seglens.errors import ModelError, SettingError
 from seglens.explain.target import Target, Unit
 from seglens.models.layers import resolve
 from seglens.models.segmenter import Segmenter
@@ -209,6 +209,8 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> None:
     """Call ``work`` on slices of at most ``size`` out of ``total``; halve the size when memory runs out."""
+    if size < 1:
+        raise SettingError(f"A chunk must hold at least 1 picture, received {size}.")
     begin = 0
     while begin < total:
         rows = slice(begin, min(begin + size, total))
@@ -217,8 +219,7 @@ def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> None:
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
-            size //= (
-                2  # The next try begins outside of this handler, where the failed one's tensors are freed.
-            )
+            size //= 2
+            # The next try begins outside of this handler, where the failed one's tensors are freed.
         else:
             begin = rows.stop
