@@ -62,8 +62,8 @@ def about_scores(part: Part) -> str:
     rows = [row for row in table.get("images", []) if isinstance(row.get("dice"), int | float)]
     scored = _count(len(rows) or table.get("num_images", 0), "picture")
     text = (
-        f"On {scored} of the {split} split the Dice score is {number(pooled)} pooled over all pixels and {number(dice.get('mean'))} on average per picture"
-        f"{_interval(dice)}."
+        f"On {scored} of the {split} split the Dice score is {number(pooled)} pooled over all pixels and "
+        f"{number(dice.get('mean'))} on average per picture{_interval(dice)}."
     )
     if rows:
         low = sum(row["dice"] < 0.5 for row in rows)

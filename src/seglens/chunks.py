@@ -1,0 +1,197 @@
+"""Pictures in chunks: read, put on the input grid, and let go again, so that memory doesn't grow with a set.
+
+What can't be read is kept aside as a `Failure`, and the rest goes on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from seglens import record as records
+from seglens.data.images import read_image
+from seglens.data.layout import Entry, Split
+from seglens.data.sample import Sample
+from seglens.data.transforms import Batch, Frame, collate, letterbox
+from seglens.errors import DataError, SettingError
+from seglens.feed import read_ahead
+from seglens.outputs import safe_name
+from seglens.progress import track
+from seglens.runs import Run
+
+FILES = "files"
+"""What the split of image files given one by one is called."""
+
+NEEDS_TRUTH = ("truth", "truth-component", "false-positive", "false-negative")
+"""Targets that a picture without a mask can't have."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be done, and why."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a batch left behind: its folder, how many pictures were done, and those that were not."""
+
+    folder: Path
+    num_done: int
+    failed: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A few pictures: as they are (``natives``), and on the input grid (``batch``, with their ``frames``)."""
+
+    natives: tuple[Sample, ...]
+    batch: Batch
+    frames: tuple[Frame, ...]
+
+
+def split_of(run: Run, pictures: Split | Sequence[Path | str]) -> Split:
+    """Return ``pictures`` as a split; image files become one without truth, called `FILES`.
+
+    Raises:
+        SettingError: there is no picture at all.
+    """
+    if isinstance(pictures, Split):
+        split = pictures
+    else:
+        taken: set[str] = set()
+        files = [Path(file) for file in pictures]
+        entries = tuple(Entry(name=unused(file.stem, taken), image=file) for file in files)
+        split = Split(name=FILES, task=run.task, entries=entries, reader=Bare(run.spec.channels))
+    if not len(split):
+        raise SettingError(
+            f"There are no pictures in {split.name!r}. Name a split that has some, or image files."
+        )
+    return split
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Reads a picture that has no truth."""
+
+    channels: int
+
+    def __call__(self, entry: Entry) -> Sample:
+        """Read the picture of ``entry``; every pixel is valid."""
+        image = read_image(entry.image, self.channels)
+        return Sample(entry.name, image, None, torch.ones(image.shape[1:], dtype=torch.bool))
+
+
+def choose(split: Split, samples: Sequence[int] | None, num_samples: int | None) -> Split:
+    """Keep the pictures with these numbers, or ``num_samples`` spread evenly over the split, or all.
+
+    Raises:
+        SettingError: both are given, or a number is not in the split.
+    """
+    if samples is not None and num_samples is not None:
+        raise SettingError("Give either the numbers of samples or how many, not both.")
+    num = len(split)
+    if samples is not None:
+        wrong = [index for index in samples if not 0 <= index < num]
+        if wrong or not samples:
+            raise SettingError(
+                f"There is no sample {wrong[0] if wrong else '(none given)'} in {split.name!r}, which has "
+                f"samples 0 to {num - 1}."
+            )
+        return split.select(list(dict.fromkeys(samples)))
+    if num_samples is None or num_samples >= num:
+        return split
+    if num_samples < 1:
+        raise SettingError(f"The number of samples must be at least 1, received {num_samples}.")
+    return split.select([i * num // num_samples for i in range(num_samples)])
+
+
+def chunks(
+    run: Run, split: Split, *, most: int, failed: list[Failure], target: str = "", what: str = "explaining"
+) -> Iterator[Chunk]:
+    """Yield the pictures of ``split`` in chunks of nearly equal size, ``most`` at most.
+
+    Even chunks, because maps of the others in a chunk serve as nulls. Pictures that can't be read, or that
+    have no mask where ``target`` needs one, go to ``failed``.
+    """
+    sizes = even_sizes(len(split), most)
+    names = [entry.name for entry in split.entries]
+    waiting: list[Sample] = []
+    due = sizes.pop(0)
+    pictures = read_ahead(lambda index: _read(split, index), range(len(split)))
+    for done, sample in enumerate(track(pictures, total=len(split), what=what), start=1):
+        if isinstance(sample, Failure):
+            failed.append(sample)
+        elif sample.mask is None and target.partition(":")[0] in NEEDS_TRUTH and _some_have_truth(split):
+            failed.append(
+                Failure(names[done - 1], f"The picture has no mask, which target {target!r} needs.")
+            )
+        else:
+            waiting.append(sample)
+        if done == due:
+            if waiting:
+                yield _chunk(waiting, run.spec.image_size)
+            waiting = []
+            due += sizes.pop(0) if sizes else 0
+
+
+def even_sizes(num: int, most: int) -> list[int]:
+    """Return the sizes of the fewest chunks of at most ``most`` that hold ``num``, as equal as can be.
+
+    Raises:
+        SettingError: ``most`` is below 1.
+    """
+    if most < 1:
+        raise SettingError(f"A chunk must hold at least 1 picture, received {most}.")
+    parts = -(-num // most)
+    return [num * (i + 1) // parts - num * i // parts for i in range(parts)]
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """Return ``name`` as one path component that is not in ``taken`` yet; file systems may ignore case."""
+    stem = "@".join(safe_name(part) for part in name.split("@"))
+    free, number = stem, 1
+    while free.lower() in taken:
+        number += 1
+        free = f"{stem}-{number}"
+    taken.add(free.lower())
+    return free
+
+
+def images_sha256(split: Split) -> str:
+    """Return one hash over the image files of ``split``, those that are missing left out."""
+    return records.sha256(entry.image for entry in split.entries if entry.image.is_file())
+
+
+def refuse_none_done(num_done: int, failed: Sequence[Failure]) -> None:
+    """Raise where not a single picture could be done.
+
+    Raises:
+        DataError: nothing was done; the first failure is quoted.
+    """
+    if not num_done:
+        first = f" The first: {failed[0].error}" if failed else ""
+        raise DataError(f"None of the {len(failed)} pictures could be done.{first}")
+
+
+def _read(split: Split, index: int) -> Sample | Failure:
+    try:
+        return split[index]
+    except DataError as error:
+        return Failure(split.entries[index].name, str(error))
+
+
+def _some_have_truth(split: Split) -> bool:
+    return any(entry.masks or entry.annotations for entry in split.entries)
+
+
+def _chunk(samples: Sequence[Sample], size: int) -> Chunk:
+    boxed = [letterbox(sample, size) for sample in samples]
+    bare = any(sample.mask is None for sample in samples)
+    placed = [sample for sample, _ in boxed]
+    if bare:  # One batch has masks for all or for none; the natives keep theirs.
+        placed = [Sample(sample.name, sample.image, None, sample.valid) for sample in placed]
+    return Chunk(tuple(samples), collate(placed), tuple(frame for _, frame in boxed))

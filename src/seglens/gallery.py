@@ -1,0 +1,76 @@
+"""A picture of a data set: some of its samples with their masks, and what augmentation makes of them."""
+
+from pathlib import Path
+
+from seglens.data.layout import DataSettings
+from seglens.data.opening import open_data
+from seglens.data.sample import Sample, Task
+from seglens.data.transforms import augment, letterbox, sample_generator
+from seglens.draw import Tile, no_map, overlay, picture, save_png, sheet
+from seglens.errors import DataError, SettingError
+from seglens.outputs import new_file
+
+
+def show_data(
+    settings: DataSettings,
+    out: Path,
+    *,
+    split: str = "train",
+    num: int = 6,
+    augmented: int = 3,
+    image_size: int = 256,
+    seed: int = 0,
+    force: bool = False,
+) -> Path:
+    """Draw ``num`` samples, spread evenly over a split, as the model will see them, and return the file.
+
+    Each row is one sample: the picture, the picture with its mask, and ``augmented`` augmented pairs of it.
+    A sample that can't be read has its place and its error.
+
+    Raises:
+        SettingError: a number is not allowed.
+        DataError: the set or the split is empty, or no sample could be read.
+        OutputExistsError: ``out`` exists and ``force`` is not given.
+    """
+    for name, value, least in (("num", num, 1), ("augmented", augmented, 0), ("image_size", image_size, 16)):
+        if value < least:
+            raise SettingError(f"{name} must be at least {least}, received {value}.")
+    dataset = open_data(settings)
+    chosen = dataset.split(split)
+    if not len(chosen):
+        raise DataError(f"The {split} split of {settings.path} is empty. Name another split.")
+    num = min(num, len(chosen))
+    rows, errors = [], []
+    for position in range(num):
+        index = position * len(chosen) // num
+        name = chosen.entries[index].name
+        try:
+            boxed, _ = letterbox(chosen[index], image_size)
+        except DataError as error:
+            errors.append(str(error))
+            rows.append([Tile(no_map(image_size, image_size, "not readable"), name, str(error))])
+            continue
+        rows.append(_row(boxed, dataset.task, augmented, seed=seed, index=index))
+    if len(errors) == num:
+        raise DataError(f"None of {num} samples could be read. The first: {errors[0]}")
+    title = f"{settings.path.name}, {split} split: {num} of {len(chosen)} samples at {image_size} pixels"
+    with new_file(Path(out), force=force) as temporary:
+        save_png(sheet(rows, title=title), temporary)
+    return Path(out)
+
+
+def _row(boxed: Sample, task: Task, augmented: int, *, seed: int, index: int) -> list[Tile]:
+    """Return the tiles of one sample: itself, with its mask, and augmented pairs."""
+    tiles = [Tile(picture(boxed.image), boxed.name), _pair(boxed, task, "with its mask")]
+    for epoch in range(augmented):
+        changed = augment(boxed, sample_generator(seed, epoch, index))
+        tiles.append(_pair(changed, task, f"augmented {epoch + 1}"))
+    return tiles
+
+
+def _pair(sample: Sample, task: Task, title: str) -> Tile:
+    if sample.mask is None:
+        return Tile(picture(sample.image), title, "no mask")
+    mask = sample.mask.masked_fill(~sample.valid, 0)
+    area = float((mask > 0).sum()) / max(1, int(sample.valid.sum()))
+    return Tile(overlay(sample.image, mask, task.palette), title, f"foreground {area:.1%}")

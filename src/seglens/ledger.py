@@ -1,0 +1,178 @@
+"""What a batch writes down: a row for each picture and map, means over pictures, tables and the record."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seglens import record as records
+from seglens.chunks import Chunk, Failure, images_sha256
+from seglens.data.layout import Split
+from seglens.data.sample import Sample
+from seglens.draw import overlay, save_png
+from seglens.explain.explanation import Explanation
+from seglens.judge.intervals import interval
+from seglens.judge.localisation import Attention, join, summarise
+from seglens.runs import Run
+from seglens.scores import confusion, scores
+from seglens.shapes import Mask
+from seglens.sheets import Subject, class_indices, draw_maps, draw_subject, fitted, save_raw, shown
+
+Row = dict[str, Any]
+Measured = tuple[Attention, dict[str, Float[Tensor, "_"]]]
+"""Of one map of a chunk: its statistics next to their nulls, and all its statistics, picture by picture."""
+
+
+def write_sample(
+    run: Run,
+    part: Chunk,
+    index: int,
+    predicted: Mask,
+    maps: Sequence[Explanation],
+    measured: Sequence[Measured],
+    folder: Path,
+    place: str,
+) -> Row:
+    """Draw picture ``index`` of a chunk into ``folder / place``; return its row of ``explanations.json``."""
+    sample = part.natives[index]
+    subject = Subject(sample, part.frames[index], predicted, folder, place)
+    (folder / place).mkdir(parents=True)
+    files = draw_subject(subject, run.spec, run.task)
+    heats, sheets = draw_maps(subject, run.spec, maps, index)
+    files["raw"] = save_raw(subject, maps, index)
+    row: Row = {"name": sample.name, "status": "ok"}
+    dice = dice_of(predicted, sample, len(run.task.classes))
+    if dice is not None:
+        row["dice"] = dice
+    row["files"] = files
+    row["maps"] = [
+        map_row(entry, found, index) | {"file": file}
+        for entry, found, file in zip(maps, measured, heats, strict=True)
+    ]
+    row["sheets"] = sheets
+    records.write_json(folder / place / "explanation.json", row)
+    return row
+
+
+def dice_of(predicted: Mask, sample: Sample, num_classes: int) -> float | None:
+    """Return the Dice score of one picture; None where no truth is known or nothing of it is valid."""
+    if sample.mask is None or not bool(sample.valid.any()):
+        return None
+    return float(scores(confusion(predicted, sample.mask, sample.valid, num_classes))["dice"])
+
+
+def map_row(entry: Explanation, found: Measured, index: int) -> Row:
+    """Return what is known of one map of one picture."""
+    attended, measured = found
+    return {
+        "target": entry.target.label,
+        "method": entry.method,
+        "layer": entry.layer,
+        "status": entry.status[index],
+        "statistics": {name: float(values[index]) for name, values in measured.items()},
+        "nulls": {
+            null: {name: float(values[index]) for name, values in row.items()}
+            for null, row in attended.nulls.items()
+        },
+        "diagnostics": {name: float(values[index]) for name, values in entry.diagnostics.items()},
+    }
+
+
+def summary_row(parts: Sequence[Measured], *, seed: int) -> Row:
+    """Return the means over all pictures of one map, with intervals and nulls."""
+    row = summarise(join([attended for attended, _ in parts]), seed=seed).to_json()
+    for name in parts[0][1]:
+        if name not in row["statistics"]:
+            values = torch.cat([measured[name].cpu() for _, measured in parts])
+            row["statistics"][name] = interval(
+                values.masked_fill(values.isinf(), torch.nan), seed=seed
+            ).to_json()
+    return row
+
+
+def failed_row(failure: Failure) -> Row:
+    """Return the row of a picture that could not be done."""
+    return {"name": failure.name, "status": "failed", "error": failure.error}
+
+
+def flat(rows: Iterable[Row]) -> list[Row]:
+    """Spread the rows of pictures out to one row for each map, for a table of numbers."""
+    found = []
+    for row in rows:
+        plain = {key: row[key] for key in ("name", "status", "error", "dice") if key in row}
+        for entry in row.get("maps", [{}]):
+            named = {key: entry[key] for key in ("target", "method", "layer") if key in entry}
+            if entry:
+                named["map"] = entry["status"]
+            nulls = {
+                f"{name} ({null})": value
+                for null, values in entry.get("nulls", {}).items()
+                for name, value in values.items()
+            }
+            found.append({**plain, **named, **entry.get("statistics", {}), **nulls})
+    return found
+
+
+def write_table(rows: Sequence[Row], file: Path) -> None:
+    """Write rows as comma-separated values; what a row doesn't have, or isn't a number, is empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if "error" in columns:
+        columns.append(columns.pop(columns.index("error")))
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+
+
+def write_prediction(run: Run, sample: Sample, mask: Mask, folder: Path, name: str) -> Row:
+    """Save mask and overlay of one picture and return its row."""
+    files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
+    save_png(class_indices(mask), folder / files["mask"])
+    image = shown(sample, run.spec).image
+    drawn = overlay(image, fitted(mask), run.task.palette)
+    save_png(drawn, folder / files["overlay"])
+    rows, columns = mask.shape
+    areas = {
+        f"{label} pixels": int((mask == index).sum()) for index, label in enumerate(run.task.classes) if index
+    }
+    return {"name": sample.name, "status": "ok", "width": columns, "height": rows, **areas, **files}
+
+
+def write_record(
+    verb: str,
+    run: Run,
+    split: Split,
+    folder: Path,
+    began: float,
+    *,
+    seed: int | None,
+    settings: Mapping[str, Any],
+    num_done: int,
+    failed: Sequence[Failure],
+) -> None:
+    """Write the ``run.json`` of a batch."""
+    described = records.start(
+        verb,
+        seed=seed,
+        device=str(run.segmenter.device),
+        settings={"run": str(run.folder) if run.folder else None, "split": split.name, **settings},
+        model=run.spec.model_dump(mode="json"),
+        task=run.task.model_dump(mode="json"),
+        model_sha256=records.read(run.folder).model_sha256 if run.folder else None,
+        data_sha256=images_sha256(split),
+    )
+    results = {"num_images": num_done, "num_failed": len(failed)}
+    records.finish(described, began, results=results).write(folder)
+
+
+def _cell(value: object) -> object:
+    """One cell: NaN and None empty, text that a spreadsheet would run defused by an apostrophe."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")):
+        return f"'{value}"
+    return "" if value is None else value
