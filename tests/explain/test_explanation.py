@@ -135,6 +135,19 @@ def test_maps_are_whole_when_memory_runs_out_on_the_way(run, images, target, mon
     torch.testing.assert_close(found["tight", "deep"].map, right["hires-cam", "deep"].map)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_gives_the_same_maps_where_the_images_are(method, run, images, target):
+    right = explain(run, images, target, methods=[method], layers=["deep"])
+    run.segmenter.to("cuda")
+    found = explain(run, images, target, methods=[method], layers=["deep"])
+    for one, other in zip(found.values(), right.values(), strict=True):
+        assert one.map.device == images.device
+        pair = torch.stack([one.map.flatten(), other.map.flatten()])
+        assert torch.corrcoef(pair)[0, 1] > 0.999  # convolutions may run in TF32 there
+
+
 def test_layers_do_not_matter_to_a_method_without(run, images, target):
     found = explain(run, images, target, methods=["integrated-gradients"], layers=("no such layer",))
     assert list(found) == ["integrated-gradients"]
