@@ -91,7 +91,7 @@ def test_classes_out_of_range_are_refused():
 def test_against_numpy(arrays):
     prediction, truth, valid = arrays
     p, t = prediction.numpy()[valid.numpy()], truth.numpy()[valid.numpy()]
-    found = per_class(confusion(*arrays, 3))
+    found = per_class(confusion(prediction, truth, valid, 3))
     for index in range(3):
         both, either = ((p == index) & (t == index)).sum(), ((p == index) | (t == index)).sum()
         if either:
@@ -106,7 +106,7 @@ def test_against_numpy(arrays):
 @settings(deadline=None, max_examples=60)
 @given(masks(num_classes=2))
 def test_dice_follows_from_iou(arrays):
-    found = values(confusion(*arrays, 2))
+    found = values(confusion(*arrays, num_classes=2))
     if arrays[2].any():
         assert found["dice"] == pytest.approx(2 * found["iou"] / (1 + found["iou"]))
 

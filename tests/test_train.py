@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from seglens.data.layout import DataSettings
 
 import seglens
+from seglens.data.layout import DataSettings
 from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError, UnknownNameError
 from seglens.feed import Shuffled
 from seglens.history import COLUMNS, History
@@ -295,6 +295,20 @@ def test_any_number_of_pictures_and_any_batch_size(tmp_path, num, batch_size):
     write_discs(tmp_path / "data/test", 1, first=80)
     train(DataSettings(path=tmp_path / "data"), tiny(epochs=1, batch_size=batch_size), tmp_path / "run")
     assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_one_picture_in_all_is_trained_on_without_validation(tmp_path):
+    write_discs(tmp_path / "data", 1)
+    train(DataSettings(path=tmp_path / "data"), tiny(epochs=2), tmp_path / "run")
+    results = json.loads((tmp_path / "run/run.json").read_text())["results"]
+    assert (results["best_epoch"], results["valid"]["dice"], results["num_train"]) == (2, None, 1)
+    assert history(tmp_path / "run")[-1]["valid_dice"] == "nan"
+
+
+def test_nothing_to_train_on(tmp_path):
+    write_discs(tmp_path / "data/test", 2)
+    with pytest.raises(DataError, match=r"has no picture to train on, only: test\."):
+        train(DataSettings(path=tmp_path / "data", layout="pairs"), tiny(), tmp_path / "run")
 
 
 def test_bf16_trains(discs, tmp_path):

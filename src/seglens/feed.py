@@ -47,10 +47,8 @@ def training_batches(
     """Return the batches to train on: shuffled, augmented in ``workers`` processes, pictures in memory.
 
     Raises:
-        DataError: there is no picture, one can't be read, or one has no mask.
+        DataError: a picture can't be read or has no mask.
     """
-    if not len(split):
-        raise DataError("There is no picture to train on. See what is there: seglens data check.")
     feed = Feed(split, size=size, seed=seed, augmented=augmented)
     feed.keep()
     return DataLoader(
@@ -65,14 +63,12 @@ def training_batches(
     )
 
 
-def validation_batches(split: Split, *, size: int, batch_size: int) -> DataLoader[Sample] | None:
-    """Return the batches to validate on, as they are and in order; None where there is no picture.
+def validation_batches(split: Split, *, size: int, batch_size: int) -> DataLoader[Sample]:
+    """Return the batches to validate on, as they are and in order.
 
     Raises:
         DataError: a picture can't be read or has no mask.
     """
-    if not len(split):
-        return None
     feed = Feed(split, size=size, seed=0, augmented=False)
     feed.keep()
     return DataLoader(

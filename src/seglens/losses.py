@@ -36,7 +36,7 @@ def ce(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, ""]:
 
 
 def dice(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, ""]:
-    """Return ``1 - (2 sum pt + s) / (sum p + sum t + s)``, the soft Dice loss: mean of the foreground classes.
+    """Return ``1 - (2 sum pt + s) / (sum p + sum t + s)``, the soft Dice loss, mean over foreground classes.
 
     The V-Net loss (Milletari, Navab, Ahmadi 2016, section 3) with ``p`` in place of ``p^2``, as is usual
     today. The sums run over the valid pixels of the whole batch, so that one picture without any

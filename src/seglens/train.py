@@ -20,13 +20,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
 from seglens import record as records
-from seglens.data.layout import DataSettings
+from seglens.data.layout import Dataset, DataSettings
 from seglens.data.opening import open_data
+from seglens.data.sample import Sample
 from seglens.data.transforms import Batch
 from seglens.device import choose_device, choose_precision
-from seglens.errors import OutputExistsError, TrainingError
+from seglens.errors import DataError, OutputExistsError, TrainingError
 from seglens.feed import training_batches, validation_batches
 from seglens.fit import Keeper, fit
 from seglens.losses import Loss, choose_loss
@@ -59,6 +61,8 @@ def train(
         _refuse_existing(out, force=force)
 
     dataset = open_data(data)
+    if "train" not in dataset.splits:
+        raise DataError(f"{data.path} has no picture to train on, only: {', '.join(dataset.splits)}.")
     if earlier is not None:
         refuse_other_settings(earlier, settings, dataset, out)
     device = choose_device(settings.device)
@@ -71,17 +75,7 @@ def train(
 
     seed_everything(settings.seed, workers=True, verbose=False)
     segmenter = Segmenter.from_spec(spec, encoder_weights=settings.encoder_weights or "none")
-    training = training_batches(
-        dataset.split("train"),
-        size=settings.image_size,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        augmented=settings.augment,
-        workers=_workers(settings, device),
-    )
-    validation = validation_batches(
-        dataset.split("valid"), size=settings.image_size, batch_size=settings.batch_size
-    )
+    training, validation = _batches(dataset, settings, device)
     learner = Learner(segmenter, loss, settings, num_steps=settings.epochs * len(training))
     keeper = Keeper(out, patience=settings.patience, keep_every=settings.keep_every)
 
@@ -193,6 +187,24 @@ def relative_rate(step: int, num_steps: int) -> float:
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     return torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+
+
+def _batches(
+    dataset: Dataset, settings: TrainSettings, device: torch.device
+) -> tuple[DataLoader[Sample], DataLoader[Sample] | None]:
+    """Return the batches to train and to validate on; a set too small to be split has none of the second."""
+    training = training_batches(
+        dataset.split("train"),
+        size=settings.image_size,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        augmented=settings.augment,
+        workers=_workers(settings, device),
+    )
+    if "valid" not in dataset.splits:
+        return training, None
+    valid = dataset.split("valid")
+    return training, validation_batches(valid, size=settings.image_size, batch_size=settings.batch_size)
 
 
 def _workers(settings: TrainSettings, device: torch.device) -> int:
