@@ -1,1 +1,1 @@
-"""Data: pictures and masks on disk, in any of the known layouts, to samples."""
+"""Data: samples, reading pictures, the layouts of sets, splits, checks, and embedded specimens."""

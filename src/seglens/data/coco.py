@@ -1,131 +1,200 @@
-"""Layout ``coco``: polygons and RLE in ``_annotations.coco.json``, one for each split or one at the root."""
+"""Layout ``coco``: polygons and RLE in ``_annotations.coco.json``, for each split or once at the root.
 
-import json
+Source of the format: https://cocodataset.org/#format-data; pycocotools turns outlines into pixels.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pycocotools import mask as rle
+from pydantic import BaseModel, Field, ValidationError
 
-from seglens.data.folders import split_folders
+from seglens.data.folders import all_valid, split_folders
 from seglens.data.images import read_image
-from seglens.data.layout import DataSettings, Entry, Found
+from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
 from seglens.errors import DataError, unknown_name
 from seglens.shapes import Region
 
-LOOKS_LIKE = "_annotations.coco.json beside the pictures, in train/, valid/, test/ or once at the root"
-FILE_NAMES = ("_annotations.coco.json", "annotations.json", "instances.json")
+FILE_NAME = "_annotations.coco.json"
+LOOKS_LIKE = f"{FILE_NAME} beside the pictures, in each of train/, valid/, test/ or once at the root"
 
 
-def recognises(path: Path) -> bool:
-    """Whether ``path`` or one of its split folders holds a COCO file."""
-    return any(_file(folder) for folder in (path, *split_folders(path, None, None, None).values()))
+class _Image(BaseModel):
+    id: int | str
+    file_name: str = Field(min_length=1)
+
+
+class _Category(BaseModel):
+    id: int
+    name: str
+
+
+class _Annotation(BaseModel):
+    id: int | str = "?"
+    image_id: int | str
+    category_id: int
+    iscrowd: int = 0
+    segmentation: list[Any] | dict[str, Any] | None = None
+
+
+class _File(BaseModel):
+    """What is used of a COCO file; the rest is left out."""
+
+    images: list[_Image]
+    categories: list[_Category]
+    annotations: list[_Annotation]
+
+
+def recognises(folder: Path) -> bool:
+    """Whether ``folder`` holds a COCO file."""
+    return (folder / FILE_NAME).is_file()
 
 
 def find(settings: DataSettings) -> Found:
-    """List the pictures, each with its annotations; the categories that are used make the classes."""
-    named = (settings.train_dir, settings.valid_dir, settings.test_dir)
-    folders = split_folders(settings.path, *named) or {"": settings.path}
-    loaded = {name: _load(folder) for name, folder in folders.items()}
-    categories = _categories(loaded, settings.classes)
-    entries = {name: _entries(folders[name], data, set(categories)) for name, data in loaded.items()}
-    if settings.merge:
-        names = list(categories.values())
-        classes = ("background", names[0] if len(set(names)) == 1 else "foreground")
-        index = dict.fromkeys(categories, 1)
-    else:
-        classes = ("background", *categories.values())
-        index = {category: position for position, category in enumerate(categories, start=1)}
-    return Found(Task(classes=classes), entries, partial(_read, index=index, channels=settings.channels))
+    """List the pictures with the outlines of the chosen categories.
+
+    Categories are told apart by name, since ids may differ between the files of the splits. Unused ones are
+    dropped; the rest is one foreground, or with ``merge`` False a class each, in the order of their ids. A
+    picture without annotation is one with nothing on it.
+
+    Raises:
+        DataError: a file is missing or is no COCO file.
+        UnknownNameError: a category that was asked for doesn't exist.
+    """
+    folders = split_folders(settings, recognises)
+    files = {split: _load(folder / FILE_NAME) for split, folder in folders.items()}
+    names = _chosen(files, settings.classes)
+    merged = settings.merge and len(names) > 1
+    classes = ("foreground",) if merged else tuple(names)
+    index_of = {name: 1 if merged else position for position, name in enumerate(names, start=1)}
+    entries, problems = {}, []
+    for split, file in files.items():
+        entries[split], found = _entries(folders[split], file, index_of)
+        problems += found
+    task = Task(classes=("background", *classes))
+    return Found(task, entries, partial(_read, channels=settings.channels), tuple(problems))
 
 
-def _file(folder: Path) -> Path | None:
-    return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
-
-
-def _load(folder: Path) -> dict[str, Any]:
-    file = _file(folder)
-    if file is None:
-        raise DataError(f"{folder} holds no COCO file; looked for {', '.join(FILE_NAMES)}.")
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        missing = [key for key in ("images", "annotations", "categories") if key not in data]
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{file} is not a COCO file: {error}. Export it again.") from error
-    if missing:
-        raise DataError(f"{file} is not a COCO file: it lacks {', '.join(missing)}. Export it again.")
-    return data
-
-
-def _categories(loaded: dict[str, dict[str, Any]], asked: tuple[str, ...] | None) -> dict[int, str]:
-    """Return the chosen categories by id; by default those with an annotation in any split."""
-    known = {int(c["id"]): str(c["name"]) for data in loaded.values() for c in data["categories"]}
-    used = {int(a["category_id"]) for data in loaded.values() for a in data["annotations"]}
-    if asked is None:
-        return {key: name for key, name in sorted(known.items()) if key in used} or known
-    chosen = {}
-    for name in asked:
-        # A name comes before an id: categories may be called "0" and "1".
-        keys = [key for key, label in known.items() if label == name and (key in used or len(used) == 0)]
-        keys = keys or [key for key, label in known.items() if label == name]
-        keys = keys or [key for key in known if str(key) == name]
-        if not keys:
-            raise unknown_name("category", name, [*known.values(), *map(str, known)])
-        chosen.update({key: known[key] for key in keys})
-    return chosen
-
-
-def _entries(folder: Path, data: dict[str, Any], chosen: set[int]) -> tuple[Entry, ...]:
-    annotations: dict[int, list[dict[str, Any]]] = {}
-    for annotation in data["annotations"]:
-        if int(annotation["category_id"]) in chosen:
-            annotations.setdefault(annotation["image_id"], []).append(annotation)
-    entries = (
-        Entry(
-            Path(image["file_name"]).with_suffix("").as_posix(),
-            folder / image["file_name"],
-            annotations=tuple(annotations.get(image["id"], ())),
+def _load(file: Path) -> _File:
+    if not file.is_file():
+        raise DataError(
+            f"There is no {file}, which every split of layout 'coco' needs. Export the set again."
         )
-        for image in data["images"]
-    )
-    return tuple(sorted(entries, key=lambda entry: entry.name))
+    try:
+        return _File.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(
+            f"{file} is no COCO file: {where}: {first['msg']}. It is damaged or of another kind; "
+            "export it again."
+        ) from error
 
 
-def _read(entry: Entry, *, index: dict[int, int], channels: int) -> Sample:
+def _chosen(files: Mapping[str, _File], asked: tuple[str, ...] | None) -> list[str]:
+    """Return the names of the categories to take; ``asked`` are names or, where no name is that, ids."""
+    known = {category.id: category.name for file in files.values() for category in file.categories}
+    in_order = list(dict.fromkeys(name for _, name in sorted(known.items())))
+    if asked is None:
+        used = {known.get(note.category_id) for file in files.values() for note in file.annotations}
+        return [name for name in in_order if name in used] or in_order or ["foreground"]
+    chosen = []
+    for name in asked:
+        if name not in in_order and not (name.isdecimal() and int(name) in known):
+            raise unknown_name("category", name, [*in_order, *(str(key) for key in known)])
+        chosen.append(name if name in in_order else known[int(name)])
+    return list(dict.fromkeys(chosen))
+
+
+def _entries(
+    folder: Path, file: _File, index_of: Mapping[str, int]
+) -> tuple[tuple[Entry, ...], list[Finding]]:
+    """Return the entries of one file; of each annotation only what reading needs is kept."""
+    name_of = {category.id: category.name for category in file.categories}
+    outlines: dict[int | str, list[dict[str, Any]]] = {image.id: [] for image in file.images}
+    problems = []
+    for note in file.annotations:
+        name = name_of.get(note.category_id)
+        if name is None or note.image_id not in outlines:
+            text = "Annotations belong to no picture, or to no category, of the file."
+            problems.append(Finding("stray-annotation", "warning", text, (f"annotation {note.id}",)))
+        elif name in index_of:
+            if not note.segmentation:
+                text = "Annotations have a box but no outline, so they can't be segmented."
+                problems.append(Finding("no-outline", "error", text, (f"annotation {note.id}",)))
+            outlines[note.image_id].append(
+                {
+                    "class_index": index_of[name],
+                    "crowd": bool(note.iscrowd),
+                    "segmentation": note.segmentation,
+                }
+            )
+    stems = Counter(_stem(image) for image in file.images)
+    entries = []
+    for image in file.images:
+        picture = folder / image.file_name
+        if not picture.is_file():
+            text = f"Pictures that {FILE_NAME} lists are missing."
+            problems.append(Finding("missing-image", "error", text, (str(picture),)))
+            continue
+        name = _stem(image) if stems[_stem(image)] == 1 else image.file_name
+        entries.append(Entry(name, picture, annotations=tuple(outlines[image.id])))
+    return tuple(sorted(entries, key=lambda entry: entry.name)), problems
+
+
+def _stem(image: _Image) -> str:
+    return Path(image.file_name).with_suffix("").as_posix()
+
+
+def _read(entry: Entry, *, channels: int) -> Sample:
+    """Draw the outlines, large ones first, so that small ones of another class stay visible on top.
+
+    Crowd regions are not valid, but where an object is outlined on them.
+    """
     image = read_image(entry.image, channels)
-    height, width = image.shape[-2:]
-    mask = torch.zeros(height, width, dtype=torch.int64)
-    valid = torch.ones(height, width, dtype=torch.bool)
-    shapes = [(_region(annotation, height, width, entry), annotation) for annotation in entry.annotations]
-    # Small objects are drawn last, so that they stay visible on large ones.
-    for region, annotation in sorted(shapes, key=lambda pair: -int(pair[0].sum())):
-        if annotation.get("iscrowd"):
+    valid = all_valid(image)
+    mask = torch.zeros(image.shape[1:], dtype=torch.int64)
+    regions = [(_region(note["segmentation"], entry, mask.shape), note) for note in entry.annotations]
+    for region, note in sorted(regions, key=lambda drawn: -int(drawn[0].sum())):
+        if note["crowd"]:
             valid &= ~region
         else:
-            mask[region] = index[int(annotation["category_id"])]
-    valid |= mask > 0
-    return Sample(entry.name, image, mask, valid)
+            mask[region] = note["class_index"]
+    return Sample(entry.name, image, mask, valid | (mask > 0))
 
 
-def _region(annotation: dict[str, Any], height: int, width: int, entry: Entry) -> Region:
-    shape = annotation.get("segmentation")
+def _region(outline: object, entry: Entry, size: tuple[int, ...]) -> Region:
+    """Return the pixels of one annotation: polygons, or RLE, compressed or not."""
+    height, width = size
     try:
-        if isinstance(shape, list):
-            coded = rle.merge(rle.frPyObjects(shape, height, width)) if shape else None
-        elif isinstance(shape, dict) and isinstance(shape["counts"], list):
-            coded = rle.frPyObjects(shape, *shape["size"])
-        else:
-            coded = shape
-        pixels = rle.decode(coded) if coded else torch.zeros(height, width).numpy()
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+        pixels = _pixels(outline, height, width)
+    except Exception as error:  # pycocotools raises plain Exception, among others
         raise DataError(
-            f"An annotation of {entry.image} can't be read: {error}. Allowed are polygons and RLE."
+            f"An annotation of {entry.image} can't be drawn: {error}. Allowed are polygons and RLE; "
+            "export the set again."
         ) from error
     if pixels.shape != (height, width):
         raise DataError(
             f"An annotation of {entry.image} is {pixels.shape[1]} x {pixels.shape[0]} pixels, the picture "
-            f"{width} x {height}. They must be of one size."
+            f"{width} x {height}. They must be of one size: export the set again."
         )
     return torch.from_numpy(pixels).bool()
+
+
+def _pixels(outline: object, height: int, width: int) -> np.ndarray:
+    if isinstance(outline, dict):
+        coded = rle.frPyObjects(outline, *outline["size"]) if isinstance(outline["counts"], list) else outline
+        return rle.decode(coded)
+    if not isinstance(outline, list):
+        raise ValueError(f"its segmentation is a {type(outline).__name__}")
+    # Fewer than three corners enclose nothing, and pycocotools would take four numbers for a box.
+    polygons = [polygon for polygon in outline if len(polygon) >= 6]
+    if not polygons:
+        return np.zeros((height, width), np.uint8)
+    return rle.decode(rle.merge(rle.frPyObjects(polygons, height, width)))

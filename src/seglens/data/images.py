@@ -1,4 +1,7 @@
-"""Reading picture files: PNG, JPEG and TIFF of 8, 12 or 16 bits, grey, colour or palette."""
+"""Reading picture and mask files: PNG, JPEG and TIFF of 8, 12 or 16 bits, grey, colour or palette.
+
+Pillow reads, but for pictures of several 16-bit channels, which it would cut down to 8 bits.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,124 +10,164 @@ import numpy as np
 import tifffile
 import torch
 from PIL import Image as pil
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+from torchvision.io import decode_image
 
 from seglens.data.transforms import letterbox_image
-from seglens.errors import DataError
+from seglens.errors import DataError, SettingError
 from seglens.shapes import Image, Images, Mask
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey value (ITU-R BT.601)."""
 
 
 def read_image(file: Path, channels: int = 3) -> Image:
-    """Return the picture in ``file`` with ``channels`` channels, its integer range divided out to [0, 1]."""
-    pixels = _pixels(file)
+    """Return the picture in ``file``, upright, the integer range of the file divided out.
+
+    8 bits are divided by 255, 16 bits by 65535 (12-bit pictures are stored in 16: stretching them is the
+    model's intensity window). With 3 channels asked for, grey is repeated; with 1, colour becomes luma;
+    alpha is dropped. Any other number must be what the file has.
+
+    Raises:
+        DataError: the file is missing or can't be read, its values leave [0, 1], or its channels don't fit.
+    """
+    pixels = read_pixels(file)
+    image = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
     if np.issubdtype(pixels.dtype, np.floating):
-        if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
+        # NaN fails both comparisons.
+        if not (image.min() >= 0 and image.max() <= 1):
             raise DataError(
-                f"{file} holds floating-point values from {pixels.min():g} to {pixels.max():g}; allowed is [0, 1]. "
-                "Save it as integers, or scaled to [0, 1]."
+                f"{file} holds floating-point values from {image.min():g} to {image.max():g}; allowed is "
+                "0 to 1. Rescale it, or save it as 8- or 16-bit integers."
             )
-        image = torch.from_numpy(pixels.astype(np.float32))
-    else:
-        image = torch.from_numpy(pixels.astype(np.float32)) / float(np.iinfo(pixels.dtype).max)
-    image = image.permute(2, 0, 1).contiguous()
-    have = image.shape[0]
-    if channels in (1, 3) and have in (2, 4):
-        image = image[:-1]
-    have = image.shape[0]
-    if have == channels:
-        return image
-    if have == 1 and channels == 3:
-        return image.expand(3, -1, -1).contiguous()
-    if have == 3 and channels == 1:
-        return (image * torch.tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
-    raise DataError(f"{file} has {have} channels, {channels} are asked for.")
+    elif pixels.dtype in (np.uint8, np.uint16):
+        image /= np.iinfo(pixels.dtype).max
+    elif pixels.dtype != bool:
+        raise DataError(
+            f"{file} holds {pixels.dtype} values; allowed are 8- and 16-bit unsigned integers, and floating "
+            "point from 0 to 1. Convert it."
+        )
+    return _with_channels(torch.from_numpy(image), channels, file)
 
 
 def read_label(file: Path) -> Mask:
-    """Return the integers of a mask file as stored; of grey saved as RGB, one of its equal channels."""
-    pixels = _pixels(file, palette_as_index=True)
-    if pixels.shape[2] in (2, 4):
-        pixels = pixels[:, :, :-1]
-    if (
-        pixels.shape[2] == 3
-        and not ((pixels[..., 0] == pixels[..., 1]) & (pixels[..., 0] == pixels[..., 2])).all()
-    ):
+    """Return the integers of a mask file as stored: grey values, palette indices, 0 and 1 of one-bit files.
+
+    A grey mask saved as RGB or RGBA counts as grey.
+
+    Raises:
+        DataError: the file is missing or can't be read, or it is a colour picture.
+    """
+    pixels = read_pixels(file, palette_as_index=True)
+    colours = pixels[..., :-1] if pixels.shape[2] in (2, 4) else pixels
+    label = colours[..., 0]
+    if not (colours == label[..., None]).all():
         raise DataError(
-            f"The mask {file} is a colour picture; allowed is one integer per pixel (grey or palette). "
+            f"The mask {file} is a colour picture; allowed is one integer per pixel, grey or palette. "
             "Save class indices, or white on black."
         )
-    if not np.issubdtype(pixels.dtype, np.integer):
-        raise DataError(f"The mask {file} holds {pixels.dtype} values; allowed are integers.")
-    return torch.from_numpy(pixels[..., 0].astype(np.int64))
+    whole = label.astype(np.int64)
+    if np.issubdtype(label.dtype, np.floating) and not np.array_equal(whole, label):
+        raise DataError(f"The mask {file} holds fractions; allowed are integers. Save class indices.")
+    return torch.from_numpy(whole)
 
 
 def read_images(files: Sequence[str | Path], *, size: int, channels: int = 3) -> Images:
-    """Return pictures of any sizes letterboxed to ``size`` x ``size``, values in [0, 1], not normalised.
+    """Return pictures of any sizes letterboxed to ``size`` x ``size``, in [0, 1], not normalised.
 
     Raises:
         DataError: a file can't be read; it is named.
+        SettingError: there are no files.
     """
+    if not files:
+        raise SettingError("read_images got an empty list of files; give at least one.")
     return torch.stack([letterbox_image(read_image(Path(file), channels), size)[0] for file in files])
 
 
-def _pixels(file: Path, *, palette_as_index: bool = False) -> np.ndarray:
-    """Return rows x columns x channels as stored, turned upright."""
-    file = Path(file)
-    if not file.is_file():
-        raise DataError(f"There is no file {file}. Check the path.")
+def read_pixels(file: Path, *, palette_as_index: bool = False) -> np.ndarray:
+    """Return rows x columns x channels as stored, turned upright by the EXIF orientation.
+
+    Raises:
+        DataError: the file is missing, damaged, cut short, or no picture.
+    """
     try:
-        if file.suffix.lower() in (".tif", ".tiff"):
-            pixels = _tiff(file)
-        else:
-            with pil.open(file) as opened:
-                upright = ImageOps.exif_transpose(opened)
-                if upright.mode == "P" and not palette_as_index:
-                    upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
-                if upright.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                    upright = upright.convert("RGB")
-                pixels = np.asarray(upright)
-                if upright.mode.startswith("I"):
-                    pixels = pixels.astype(np.uint16)
-    except (OSError, ValueError, SyntaxError, KeyError, IndexError, tifffile.TiffFileError) as error:
+        pixels = _decode(Path(file), palette_as_index)
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {file}. Check the path.") from error
+    except Exception as error:  # a damaged file makes a decoder raise almost anything
+        reason = "no decoder knows it" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"{file} can't be read as a picture: {error}. It is damaged, cut short or of another kind; "
+            f"{file} can't be read as a picture: {reason}. It is damaged, cut short or of another kind; "
             "replace it or take it out."
         ) from error
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _tiff(file: Path) -> np.ndarray:
-    """Read the first page of a TIFF; planes come first in some, last in others."""
-    with tifffile.TiffFile(file) as opened:
-        page = opened.pages.first
-        pixels = page.asarray()
-        if pixels.ndim == 3 and page.planarconfig == 2:
-            pixels = pixels.transpose(1, 2, 0)
-        if page.photometric == 0 and np.issubdtype(pixels.dtype, np.integer):  # white is zero
-            pixels = np.iinfo(pixels.dtype).max - pixels
-        if page.photometric == 3 and page.colormap is not None:
-            pixels = page.colormap.T[pixels].astype(np.uint16)
-    if pixels.ndim not in (2, 3):
-        raise ValueError(f"its array has shape {pixels.shape}")
+def _decode(file: Path, palette_as_index: bool) -> np.ndarray:
+    is_tiff = file.suffix.lower() in (".tif", ".tiff")
+    try:
+        opened = pil.open(file)
+    except UnidentifiedImageError:
+        if is_tiff:
+            return _decode_tiff(file)
+        raise
+    with opened:
+        # The raw mode of several 16-bit channels, such as "RGB;16B", is read before decoding forgets it.
+        raw = str(opened.tile[0].args) if opened.tile else ""
+        if opened.format == "PNG" and ";16" in raw and opened.mode in ("RGB", "RGBA", "LA"):
+            return _decode_deep_png(file)
+        if isinstance(opened, TiffImageFile):
+            if opened.n_frames > 1:
+                raise ValueError(f"it holds {opened.n_frames} pages, allowed is one picture in a file")
+            bits = opened.tag_v2.get(BITSPERSAMPLE, (1,))
+            if max(bits) > 8 and len(bits) > 1:
+                return _decode_tiff(file)
+        ImageOps.exif_transpose(opened, in_place=True)
+        return _as_array(opened, palette_as_index)
+
+
+def _as_array(opened: pil.Image, palette_as_index: bool) -> np.ndarray:
+    if opened.mode in ("P", "PA") and not palette_as_index:
+        return np.asarray(opened.convert("RGBA" if opened.has_transparency_data else "RGB"))
+    if opened.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa"):
+        return np.asarray(opened.convert("RGB"))
+    pixels = np.asarray(opened)
+    if opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PNG"):
+        return pixels.astype(np.uint16)  # in the byte order of this machine
     return pixels
 
 
-def window_of(files: Sequence[Path]) -> tuple[float, float]:
-    """Return the window of 12-bit pictures in 16-bit files, (0, 4095 / 65535), else (0, 1).
+def _decode_deep_png(file: Path) -> np.ndarray:
+    encoded = torch.from_numpy(np.fromfile(file, dtype=np.uint8))
+    return decode_image(encoded).permute(1, 2, 0).numpy()
 
-    Twelve bits are told by the largest value of all pictures: above 255 and below 4096.
-    """
-    highest = 0
-    for file in files:
-        pixels = _pixels(file)
-        if pixels.dtype != np.uint16:
-            return (0.0, 1.0)
-        highest = max(highest, int(pixels.max()))
-        if highest > 4095:
-            return (0.0, 1.0)
-    return (0.0, 4095 / 65535) if highest > 255 else (0.0, 1.0)
+
+def _decode_tiff(file: Path) -> np.ndarray:
+    with tifffile.TiffFile(file) as opened:
+        if len(opened.pages) > 1:
+            raise ValueError(f"it holds {len(opened.pages)} pages, allowed is one picture in a file")
+        page = opened.pages.first
+        pixels = page.asarray()
+        if pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+            pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim not in (2, 3):
+        raise ValueError(f"its array has the shape {pixels.shape}, allowed are rows x columns (x channels)")
+    return pixels
+
+
+def _with_channels(image: Image, channels: int, file: Path) -> Image:
+    have = image.shape[0]
+    if have != channels and have in (2, 4):
+        image = image[:-1]
+    if image.shape[0] == channels:
+        return image
+    if image.shape[0] == 1 and channels == 3:
+        return image.repeat(3, 1, 1)
+    if image.shape[0] == 3 and channels == 1:
+        return (image * torch.tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
+    raise DataError(
+        f"{file} has {have} channel(s), {channels} are asked for. Allowed are pictures of {channels} "
+        "channel(s); grey and colour are turned into each other where 1 or 3 are asked for."
+    )

@@ -1,20 +1,31 @@
-"""What a data set is made of, whatever its layout on disk: settings, entries, splits."""
+"""What a data set is made of, whatever its layout on disk: settings, entries, splits, findings."""
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from seglens.data.images import window_of
+from seglens.data.images import read_pixels
 from seglens.data.sample import Sample, Task
-from seglens.errors import unknown_name
+from seglens.errors import SettingError, unknown_name
 
 
 class DataSettings(BaseModel):
+    """Which data, and how to read them. Travels with the run, so ``path`` is made absolute.
+
+    ``layout`` None means: recognise it. ``train_dir``, ``valid_dir`` and ``test_dir`` name the folders of the
+    splits, below ``path`` or anywhere. ``classes`` are, for ``coco``, the categories to take, by name or id;
+    for ``pairs``, the names of the values 0, 1, ... in the masks; None means one foreground. ``merge`` is for
+    ``coco`` (one foreground, or a class per category), ``border`` for ``oxford-pet``. ``split_seed`` decides
+    the splits that the set doesn't come with.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
     path: Path
     layout: str | None = None
     train_dir: str | None = None
@@ -26,17 +37,31 @@ class DataSettings(BaseModel):
     channels: int = Field(default=3, ge=1)
     split_seed: int = 0
 
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
 
 @dataclass(frozen=True)
 class Entry:
+    """One picture that has not been read yet; ``name`` is unique within its split.
+
+    ``masks`` are the mask files; ``annotations`` are outlines where a layout has those. With ``labelled``
+    False nothing is known about the picture, which differs from knowing that nothing is on it.
+    """
+
     name: str
     image: Path
     masks: tuple[Path, ...] = ()
     annotations: tuple[dict[str, Any], ...] = ()
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
 class Split:
+    """Pictures that are used together, sorted by name, each read when it is asked for."""
+
     name: str
     task: Task
     entries: tuple[Entry, ...]
@@ -46,15 +71,30 @@ class Split:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
+        """Return a sample at its native size.
+
+        Raises:
+            DataError: a file can't be read or doesn't fit; it is named.
+        """
         return self.reader(self.entries[index])
 
     def select(self, indices: Sequence[int]) -> "Split":
-        return Split(self.name, self.task, tuple(self.entries[i] for i in indices), self.reader)
+        """Return the split with the pictures at ``indices`` only, in that order.
+
+        Raises:
+            SettingError: an index is out of range.
+        """
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise SettingError(
+                    f"The split {self.name!r} has no picture {index}; allowed are 0 to {len(self) - 1}."
+                )
+        return replace(self, entries=tuple(self.entries[index] for index in indices))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that was opened: which layout, what task, and its splits ``train``, ``valid`` and ``test``."""
+    """A set that was opened: its layout, its task, and its splits ``train``, ``valid`` and ``test``."""
 
     settings: DataSettings
     layout: str
@@ -64,20 +104,19 @@ class Dataset:
     def split(self, name: str) -> Split:
         """Return the split called ``name``; ``all`` is every picture.
 
+        Where two splits have pictures of one name, those of ``all`` are called ``split/name``.
+
         Raises:
             UnknownNameError: there is no such split.
         """
         if name == "all":
-            parts = list(self.splits.values())
-            return Split(
-                "all", self.task, tuple(entry for part in parts for entry in part.entries), parts[0].reader
-            )
+            return self._joined()
         if name not in self.splits:
             raise unknown_name("split", name, [*self.splits, "all"])
         return self.splits[name]
 
     def sha256(self) -> str:
-        """Return a hash over splits, names and file sizes: quick, so a change of pixels alone can go unseen."""
+        """Return a hash of names, annotations and file sizes: quick, blind to a change of pixels alone."""
         digest = hashlib.sha256()
         for split in self.splits.values():
             for entry in split.entries:
@@ -86,16 +125,76 @@ class Dataset:
                 digest.update(repr((split.name, entry.name, sizes, entry.annotations)).encode())
         return digest.hexdigest()
 
+    def _joined(self) -> Split:
+        parts = list(self.splits.values())
+        entries = [entry for part in parts for entry in part.entries]
+        if len({entry.name for entry in entries}) < len(entries):
+            entries = [
+                replace(entry, name=f"{part.name}/{entry.name}") for part in parts for entry in part.entries
+            ]
+        entries.sort(key=lambda entry: entry.name)
+        return Split("all", self.task, tuple(entries), parts[0].reader)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a set that its user should know; ``names`` are the pictures or files concerned.
+
+    An ``error`` keeps the set from being used, a ``warning`` makes its results doubtful, a ``note`` informs.
+    """
+
+    kind: str
+    severity: Literal["error", "warning", "note"]
+    text: str
+    names: tuple[str, ...] = ()
+
+
+def no_kind(entry: Entry) -> str:
+    """Return the same kind for every picture."""
+    return ""
+
 
 @dataclass(frozen=True)
 class Found:
-    """What a layout finds on disk: entries by the split that the set itself makes (``""`` where it makes none)."""
+    """What a layout finds on disk, before anything is read.
+
+    ``entries`` are keyed by the splits that the set itself makes, or by ``""`` where it makes none.
+    ``problems`` are what is wrong with files as a whole. Splits are made so that each has its share of every
+    ``kind`` of picture.
+    """
 
     task: Task
     entries: dict[str, tuple[Entry, ...]]
     reader: Callable[[Entry], Sample]
+    problems: tuple[Finding, ...] = ()
+    kind: Callable[[Entry], str] = no_kind
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which sets lie on disk.
+
+    ``recognises`` looks at the folder of one split, or of the whole set where it has no such folders.
+    """
+
+    looks_like: str
+    recognises: Callable[[Path], bool]
+    find: Callable[[DataSettings], Found]
 
 
 def intensity_window(split: Split) -> tuple[float, float]:
-    """Return the range of intensities that the pictures of ``split`` fill; see `images.window_of`."""
-    return window_of([entry.image for entry in split.entries])
+    """Return the range of stored intensities that the pictures of ``split`` can have, as fractions.
+
+    (0, 4095 / 65535) for 12-bit pictures in 16-bit files: all are of 16 bits, and the largest value of them
+    all is between 256 and 4095. Otherwise (0, 1). Eight-bit sets are told by their first picture.
+
+    Raises:
+        DataError: a picture can't be read.
+    """
+    highest = 0
+    for entry in split.entries:
+        pixels = read_pixels(entry.image)
+        highest = max(highest, int(pixels.max()))
+        if pixels.dtype != np.uint16 or highest > 4095:
+            return (0.0, 1.0)
+    return (0.0, 4095 / 65535) if highest > 255 else (0.0, 1.0)

@@ -1,60 +1,99 @@
-"""Opening a data set: recognise its layout, list its entries, make the splits that it lacks."""
+"""Opening a set: recognise its layout, list its pictures, make the splits that it lacks."""
 
-from types import ModuleType
+from collections.abc import Sequence
 
 from seglens.data import coco, nuclei, oxford_pet, pairs
-from seglens.data.layout import Dataset, DataSettings, Entry, Split
-from seglens.data.splits import SHARES, split
+from seglens.data.folders import split_folders
+from seglens.data.layout import Dataset, DataSettings, Entry, Finding, Found, Layout, Split
+from seglens.data.splits import SHARES, deal
 from seglens.errors import DataError, unknown_name
 
-LAYOUTS: dict[str, ModuleType] = {"coco": coco, "oxford-pet": oxford_pet, "pairs": pairs, "nuclei": nuclei}
-"""Tried in this order. A layout is a module with LOOKS_LIKE, recognises() and find()."""
+LAYOUTS = {
+    "oxford-pet": Layout(oxford_pet.LOOKS_LIKE, oxford_pet.recognises, oxford_pet.find),
+    "coco": Layout(coco.LOOKS_LIKE, coco.recognises, coco.find),
+    "pairs": Layout(pairs.LOOKS_LIKE, pairs.recognises, pairs.find),
+    "nuclei": Layout(nuclei.LOOKS_LIKE, nuclei.recognises, nuclei.find),
+}
+"""Tried in this order: the first that recognises a folder reads it."""
 
 
 def open_data(settings: DataSettings) -> Dataset:
-    """List the pictures of a set and their splits; pictures are read when they are asked for.
+    """List the pictures of a set and its splits; a picture is read when it is asked for.
+
+    A set without splits is dealt 70 : 15 : 15 to train, valid and test; a missing valid or test split gets
+    15 % of train. A set without train is left as it is: it can be evaluated.
 
     Raises:
-        DataError: the folder is missing, empty or of no known layout.
+        DataError: the folder is missing, empty or of no known layout, or pictures and masks don't pair up.
+        SettingError: a setting that the layout doesn't take.
         UnknownNameError: no such layout or category.
     """
-    if not settings.path.is_dir():
-        what = "is a file, not a folder" if settings.path.exists() else "does not exist"
-        raise DataError(f"The data folder {settings.path} {what}. Name the folder that holds the set.")
-    name = settings.layout or _recognise(settings)
-    if name not in LAYOUTS:
-        raise unknown_name("layout", name, LAYOUTS)
+    name = layout_name(settings)
     found = LAYOUTS[name].find(settings)
+    errors = [problem for problem in gather(found.problems) if problem.severity == "error"]
+    if errors:
+        listed = " ".join(_in_short(problem) for problem in errors)
+        raise DataError(f"{settings.path}: {listed} Mend the set; 'seglens data check' lists all.")
     if not any(found.entries.values()):
-        raise DataError(
-            f"{settings.path} holds no picture in layout {name!r}, which looks like: {LAYOUTS[name].LOOKS_LIKE}."
-        )
-    entries = _complete(found.entries, settings.split_seed)
-    splits = {key: Split(key, found.task, entries[key], found.reader) for key in SHARES if entries.get(key)}
+        raise DataError(f"{settings.path} holds no picture in layout {name!r}: {LAYOUTS[name].looks_like}.")
+    entries = complete_splits(found, settings.split_seed)
+    splits = {
+        split: Split(split, found.task, entries[split], found.reader)
+        for split in SHARES
+        if entries.get(split)
+    }
     return Dataset(settings, name, found.task, splits)
 
 
-def _recognise(settings: DataSettings) -> str:
+def layout_name(settings: DataSettings) -> str:
+    """Return the layout that the settings name, else the first that recognises the set.
+
+    Raises:
+        DataError: the folder is missing or empty, or nothing recognises it.
+        UnknownNameError: the settings name a layout that doesn't exist.
+    """
+    if settings.layout is not None and settings.layout not in LAYOUTS:
+        raise unknown_name("layout", settings.layout, LAYOUTS)
+    if not settings.path.is_dir():
+        what = "is a file" if settings.path.exists() else "does not exist"
+        raise DataError(f"The data folder {settings.path} {what}. Name the folder that holds the set.")
+    if settings.layout is not None:
+        return settings.layout
     for name, layout in LAYOUTS.items():
-        if layout.recognises(settings.path):
+        if any(layout.recognises(folder) for folder in split_folders(settings, layout.recognises).values()):
             return name
-    known = "; ".join(f"{name}: {layout.LOOKS_LIKE}" for name, layout in LAYOUTS.items())
-    content = "is empty" if not any(settings.path.iterdir()) else "has no known layout"
-    raise DataError(f"The data folder {settings.path} {content}. Known layouts are {known}.")
+    what = "is in no known layout" if any(settings.path.iterdir()) else "is empty"
+    known = "; ".join(f"{name}: {layout.looks_like}" for name, layout in LAYOUTS.items())
+    raise DataError(f"The data folder {settings.path} {what}. Allowed are {known}. --layout names one.")
 
 
-def _complete(entries: dict[str, tuple[Entry, ...]], seed: int) -> dict[str, tuple[Entry, ...]]:
-    """Split what has no splits; take a valid or test split that is missing out of train."""
-    if "" in entries:
-        return _deal(entries[""], SHARES, seed)
-    missing = [name for name in ("valid", "test") if not entries.get(name)]
-    if not missing or not entries.get("train"):
-        return entries
-    taken = {name: SHARES[name] for name in missing}
-    dealt = _deal(entries["train"], {"train": 1 - sum(taken.values()), **taken}, seed)
-    return {**entries, **dealt}
+def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:
+    """Return the entries of each split, those that the set lacks dealt out of all of it or out of train."""
+    own = {split: entries for split, entries in found.entries.items() if entries}
+    pool = own.pop("", ()) or own.get("train", ())
+    missing = [split for split in SHARES if split not in own and split != "train"]
+    if not pool or not missing:
+        return own
+    shares = {split: SHARES[split] for split in missing}
+    shares = {"train": 1 - sum(shares.values()), **shares}
+    dealt = deal([entry.image for entry in pool], [found.kind(entry) for entry in pool], shares, seed)
+    made = {split: tuple(pool[position] for position in positions) for split, positions in dealt.items()}
+    return {**own, **made}
 
 
-def _deal(entries: tuple[Entry, ...], shares: dict[str, float], seed: int) -> dict[str, tuple[Entry, ...]]:
-    dealt = split([entry.image for entry in entries], shares, seed)
-    return {name: tuple(entries[position] for position in positions) for name, positions in dealt.items()}
+def gather(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Join findings that say the same of different files, errors first."""
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for finding in findings:
+        names.setdefault((finding.severity, finding.kind, finding.text), []).extend(finding.names)
+    order = ("error", "warning", "note")
+    keys = sorted(names, key=lambda key: order.index(key[0]))
+    return tuple(
+        Finding(kind, severity, text, tuple(names[severity, kind, text]))  # type: ignore[arg-type]
+        for severity, kind, text in keys
+    )
+
+
+def _in_short(problem: Finding) -> str:
+    shown = ", ".join(problem.names[:3]) + (", ..." if len(problem.names) > 3 else "")
+    return f"{problem.text.rstrip('.')} ({len(problem.names)}): {shown}."

@@ -1,60 +1,88 @@
-"""Layout ``oxford-pet``: the Oxford-IIIT Pet set (Parkhi et al., CVPR 2012), trimaps 1 pet, 2 background, 3 border."""
+"""Layout ``oxford-pet``: the Oxford-IIIT Pet set, trimaps of 1 pet, 2 background, 3 border.
+
+Source: Parkhi, Vedaldi, Zisserman, Jawahar, "Cats and Dogs", CVPR 2012.
+"""
 
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from seglens.data.images import read_image, read_label
-from seglens.data.layout import DataSettings, Entry, Found
+from seglens.data.folders import all_valid, read_fitting_label, visible_files
+from seglens.data.images import read_image
+from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
-from seglens.errors import DataError
+from seglens.errors import DataError, SettingError
 
-LOOKS_LIKE = "images/, annotations/trimaps/, annotations/trainval.txt and test.txt"
+LOOKS_LIKE = "images/, annotations/trimaps/, annotations/trainval.txt and annotations/test.txt"
+LISTS = {"train": "trainval.txt", "test": "test.txt"}
 PET, BACKGROUND, BORDER = 1, 2, 3
-BORDER_CLASS = {"foreground": 1, "background": 0, "ignore": 0, "class": 2}
 
 
-def recognises(path: Path) -> bool:
-    """Whether ``path`` holds annotations/trimaps."""
-    return (path / "annotations" / "trimaps").is_dir()
+def recognises(folder: Path) -> bool:
+    """Whether ``folder`` holds annotations/trimaps."""
+    return (folder / "annotations" / "trimaps").is_dir()
 
 
 def find(settings: DataSettings) -> Found:
-    """List the pictures of trainval.txt (as train) and test.txt; the valid split is left to be made."""
-    entries = {}
-    for split, name in (("train", "trainval.txt"), ("test", "test.txt")):
-        file = settings.path / "annotations" / name
-        if not file.is_file():
-            raise DataError(
-                f"{file} is missing: it lists the pictures of a split. Add it, or use layout pairs."
-            )
-        lines = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
-        stems = sorted(parts[0] for parts in lines if parts and not parts[0].startswith("#"))
-        entries[split] = tuple(_entry(settings.path, stem) for stem in stems)
+    """List the pictures of trainval.txt as train and of test.txt as test; the valid split is left to be made.
+
+    Raises:
+        DataError: a list is missing.
+        SettingError: folders for splits, or classes, are named; this layout has its own.
+    """
+    if settings.train_dir or settings.valid_dir or settings.test_dir or settings.classes:
+        raise SettingError(
+            "The layout 'oxford-pet' has its own splits and classes: leave out --train-dir, --valid-dir, "
+            "--test-dir and --classes. Allowed is --border foreground, background, ignore or class."
+        )
+    pictures = {file.stem: file for file in visible_files(settings.path / "images")}
+    trimaps = {file.stem: file for file in visible_files(settings.path / "annotations" / "trimaps")}
+    entries, problems = {}, []
+    for split, name in LISTS.items():
+        stems = _listed(settings.path / "annotations" / name)
+        for stem in stems:
+            if stem not in pictures:
+                text = f"Pictures that {name} lists are not in images/."
+                problems.append(Finding("missing-image", "error", text, (stem,)))
+            elif stem not in trimaps:
+                text = f"Pictures that {name} lists have no trimap."
+                problems.append(Finding("image-without-mask", "error", text, (stem,)))
+        complete = [stem for stem in stems if stem in pictures and stem in trimaps]
+        entries[split] = tuple(Entry(stem, pictures[stem], (trimaps[stem],)) for stem in complete)
     border = ("border",) if settings.border == "class" else ()
+    task = Task(classes=("background", "pet", *border))
     reader = partial(_read, border=settings.border, channels=settings.channels)
-    return Found(Task(classes=("background", "pet", *border)), entries, reader)
+    return Found(task, entries, reader, tuple(problems), breed)
 
 
-def _entry(path: Path, stem: str) -> Entry:
-    trimap = path / "annotations" / "trimaps" / f"{stem}.png"
-    return Entry(stem, path / "images" / f"{stem}.jpg", (trimap,) if trimap.is_file() else ())
+def breed(entry: Entry) -> str:
+    """Return the breed, which the name of a picture says before its number."""
+    return entry.name.rpartition("_")[0]
+
+
+def _listed(file: Path) -> list[str]:
+    """Return the names in the first column of a list, sorted."""
+    if not file.is_file():
+        raise DataError(
+            f"{file} is missing: it lists the pictures of a split. Add it, or lay the set out as 'pairs'."
+        )
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return sorted({line.split()[0] for line in lines if line.strip() and not line.startswith("#")})
 
 
 def _read(entry: Entry, *, border: str, channels: int) -> Sample:
     image = read_image(entry.image, channels)
-    if not entry.masks:
-        return Sample(entry.name, image, None, torch.ones(image.shape[-2:], dtype=torch.bool))
-    trimap = read_label(entry.masks[0])
-    if trimap.shape != image.shape[-2:]:
+    trimap = read_fitting_label(entry.masks[0], image, entry.image)
+    wrong = trimap[(trimap < PET) | (trimap > BORDER)]
+    if len(wrong):
         raise DataError(
-            f"The trimap {entry.masks[0]} is {trimap.shape[1]} x {trimap.shape[0]} pixels, its picture "
-            f"{entry.image.name} {image.shape[2]} x {image.shape[1]}. They must be of one size."
+            f"The trimap {entry.masks[0]} holds the value {int(wrong[0])}; allowed are 1 (pet), 2 "
+            "(background) and 3 (border). Take the file from the original set."
         )
-    wrong = [value for value in trimap.unique().tolist() if value not in (PET, BACKGROUND, BORDER)]
-    if wrong:
-        raise DataError(f"The trimap {entry.masks[0]} holds the value {wrong[0]}; allowed are 1, 2 and 3.")
-    mask = (trimap == PET).long() + BORDER_CLASS[border] * (trimap == BORDER).long()
-    valid = trimap != BORDER if border == "ignore" else torch.ones_like(trimap, dtype=torch.bool)
+    on_border = trimap == BORDER
+    mask = (trimap == PET).long()
+    if border == "foreground":
+        mask += on_border
+    elif border == "class":
+        mask += 2 * on_border
+    valid = ~on_border if border == "ignore" else all_valid(image)
     return Sample(entry.name, image, mask, valid)

@@ -1,89 +1,125 @@
-"""Layout ``pairs``: ``images/`` and ``masks/`` matched by stem, once or in train/, valid/ and test/ folders."""
+"""Layout ``pairs``: ``images/`` and ``masks/`` matched by stem, once or in train/, valid/, test/."""
 
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from seglens.data.folders import picture_files, split_folders
-from seglens.data.images import read_image, read_label
-from seglens.data.layout import DataSettings, Entry, Found
+from seglens.data.folders import all_valid, read_fitting_label, split_folders, visible_files
+from seglens.data.images import read_image
+from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
-from seglens.errors import DataError
-from seglens.shapes import Mask, Region
+from seglens.errors import DataError, SettingError
+from seglens.shapes import Mask
 
-LOOKS_LIKE = "images/ and masks/ with files of the same stem, or train/, valid/, test/ with these two in each"
-SUFFIXES = ("_mask", "_label", "_segmentation", "-mask")
-IGNORED = 255
+LOOKS_LIKE = "images/ and masks/ with files of the same stem, once or in each of train/, valid/, test/"
+SUFFIXES = ("_mask", "-mask", "_label", "_segmentation")
+"""What the stem of a mask may have after that of its picture."""
 
 
-def recognises(path: Path) -> bool:
-    """Whether ``path`` or one of its split folders holds images/ and masks/."""
-    folders = [path, *split_folders(path, None, None, None).values()]
-    return any((folder / "images").is_dir() and (folder / "masks").is_dir() for folder in folders)
+def recognises(folder: Path) -> bool:
+    """Whether ``folder`` holds images/ and masks/."""
+    return (folder / "images").is_dir() and (folder / "masks").is_dir()
 
 
 def find(settings: DataSettings) -> Found:
-    """List pictures with their masks; pictures without one get none."""
-    named = (settings.train_dir, settings.valid_dir, settings.test_dir)
-    folders = split_folders(settings.path, *named) or {"": settings.path}
-    entries = {name: _entries(folder) for name, folder in folders.items()}
-    classes = settings.classes or ("background", "foreground")
-    reader = partial(_read, classes=settings.classes, channels=settings.channels)
-    return Found(Task(classes=tuple(classes)), entries, reader)
+    """List the pictures with their masks.
 
+    A test split without any mask is taken as not labelled: it can be predicted and explained. Everywhere else
+    a picture without mask is a problem, as is a mask without picture.
 
-def _entries(folder: Path) -> tuple[Entry, ...]:
-    masks = {_stem(file): file for file in picture_files(folder / "masks")}
-    images = {file.stem: file for file in picture_files(folder / "images")}
-    alone = sorted(set(masks) - set(images))
-    if alone:
-        raise DataError(
-            f"{len(alone)} mask(s) in {folder / 'masks'} have no picture of the same stem in images/: "
-            f"{', '.join(alone[:5])}{' ...' if len(alone) > 5 else ''}. Add the pictures or take the masks out."
+    Raises:
+        SettingError: one class only is named.
+    """
+    if settings.classes is not None and len(settings.classes) < 2:
+        raise SettingError(
+            f"The classes of a 'pairs' set name the values 0, 1, ... of its masks; got {settings.classes}. "
+            "Name the background first, or leave --classes out for masks of black and white."
         )
-    return tuple(
-        Entry(stem, image, (masks[stem],) if stem in masks else ()) for stem, image in sorted(images.items())
+    entries, problems = {}, []
+    for split, folder in split_folders(settings, recognises).items():
+        entries[split], found = _entries(folder, labels_needed=split != "test")
+        problems += found
+    task = Task(classes=settings.classes) if settings.classes else Task()
+    reader = partial(_read, classes=settings.classes, channels=settings.channels)
+    return Found(task, entries, reader, tuple(problems))
+
+
+def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], list[Finding]]:
+    """Match pictures and masks of one folder; files that share a stem are a problem too."""
+    images, problems = _by_stem(folder / "images")
+    masks, doubles = _by_stem(folder / "masks")
+    problems += doubles
+    mask_of: dict[str, Path] = {}
+    for stem, file in masks.items():
+        picture = _picture_stem(stem, images)
+        if picture not in images:
+            problems.append(Finding("mask-without-image", "error", "Masks have no picture.", (str(file),)))
+        elif picture in mask_of:
+            problems.append(Finding("two-masks", "error", "Pictures have several masks.", (str(file),)))
+        else:
+            mask_of[picture] = file
+    unlabelled = not masks and not labels_needed
+    for stem, file in images.items():
+        if stem not in mask_of and not unlabelled:
+            problems.append(Finding("image-without-mask", "error", "Pictures have no mask.", (str(file),)))
+    entries = tuple(
+        Entry(stem, file, (mask_of[stem],) if stem in mask_of else (), labelled=stem in mask_of)
+        for stem, file in sorted(images.items())
+        if stem in mask_of or unlabelled
     )
+    return entries, problems
 
 
-def _stem(mask: Path) -> str:
-    for suffix in SUFFIXES:
-        if mask.stem.endswith(suffix):
-            return mask.stem.removesuffix(suffix)
-    return mask.stem
+def _by_stem(folder: Path) -> tuple[dict[str, Path], list[Finding]]:
+    files: dict[str, Path] = {}
+    problems = []
+    for file in visible_files(folder):
+        if file.stem in files:
+            problems.append(Finding("same-stem", "error", "Files share a stem.", (str(file),)))
+        files.setdefault(file.stem, file)
+    return files, problems
+
+
+def _picture_stem(stem: str, images: dict[str, Path]) -> str:
+    """Return the stem of the picture that a mask belongs to."""
+    if stem not in images:
+        for suffix in SUFFIXES:
+            if stem.endswith(suffix):
+                return stem.removesuffix(suffix)
+    return stem
 
 
 def _read(entry: Entry, *, classes: tuple[str, ...] | None, channels: int) -> Sample:
     image = read_image(entry.image, channels)
-    if not entry.masks:
-        return Sample(entry.name, image, None, torch.ones(image.shape[-2:], dtype=torch.bool))
-    label = read_label(entry.masks[0])
-    if label.shape != image.shape[-2:]:
-        raise DataError(
-            f"The mask {entry.masks[0]} is {label.shape[1]} x {label.shape[0]} pixels, its picture "
-            f"{entry.image.name} {image.shape[2]} x {image.shape[1]}. They must be of one size."
-        )
-    mask, valid = _classes(label, classes, entry.masks[0])
-    return Sample(entry.name, image, mask, valid)
+    if not entry.labelled:
+        return Sample(entry.name, image, None, all_valid(image))
+    label = read_fitting_label(entry.masks[0], image, entry.image)
+    mask = _binary(label, entry.masks[0]) if classes is None else _indexed(label, classes, entry.masks[0])
+    return Sample(entry.name, image, mask, all_valid(image))
 
 
-def _classes(label: Mask, classes: tuple[str, ...] | None, file: Path) -> tuple[Mask, Region]:
-    """Turn stored values into class indices: black and one other value where no classes are named."""
+def _binary(label: Mask, file: Path) -> Mask:
+    """Turn 0 and 1, or 0 and 255, into 0 and 1."""
+    foreground = label > 0
+    highest = int(label.max())
+    if highest in (0, 1, 255) and torch.equal(label, highest * foreground):
+        return foreground.long()
     values = label.unique().tolist()
-    everywhere = torch.ones_like(label, dtype=torch.bool)
-    if classes is None:
-        if len(set(values) - {0}) > 1:
-            raise DataError(
-                f"The mask {file} holds the values {values[:8]}{' ...' if len(values) > 8 else ''}; allowed are 0 "
-                "and one other value. Name the classes (--classes background ...) if values are class indices."
-            )
-        return (label > 0).long(), everywhere
-    wrong = [value for value in values if value >= len(classes) and value != IGNORED]
-    if wrong:
-        raise DataError(
-            f"The mask {file} holds the value {wrong[0]}; allowed are 0 to {len(classes) - 1} for the "
-            f"{len(classes)} classes {', '.join(classes)}, and {IGNORED} for ignored pixels."
-        )
-    valid = label != IGNORED
-    return label.masked_fill(~valid, 0), valid
+    wrong = [value for value in values if value not in (0, 255)] if highest == 255 else values
+    shown = ", ".join(map(str, wrong[:6])) + (", ..." if len(wrong) > 6 else "")
+    raise DataError(
+        f"The mask {file} holds the value(s) {shown}; allowed are 0 and 255, or 0 and 1. Save it without "
+        "smoothing and as PNG, or name the classes with --classes if values are class indices."
+    )
+
+
+def _indexed(label: Mask, classes: tuple[str, ...], file: Path) -> Mask:
+    lowest, highest = int(label.min()), int(label.max())
+    if 0 <= lowest and highest < len(classes):
+        return label
+    raise DataError(
+        f"The mask {file} holds the value {highest if highest >= len(classes) else lowest}; allowed are 0 to "
+        f"{len(classes) - 1}, one for each of the classes {', '.join(classes)}. Name the missing classes, or "
+        "save class indices."
+    )
