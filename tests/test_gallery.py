@@ -75,7 +75,7 @@ def test_a_broken_picture_leaves_its_place(data: DataSettings, tmp_path: Path):
 def test_errors(data: DataSettings, tmp_path: Path):
     with pytest.raises(SettingError, match="num must be at least 1, received 0"):
         show_data(data, tmp_path / "a.png", num=0)
-    with pytest.raises(UnknownNameError, match="Unknown split 'trian'. Did you mean 'train'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown split 'trian'. Did you mean 'train'"):
         show_data(data, tmp_path / "a.png", split="trian")
     with pytest.raises(DataError, match="does not exist"):
         show_data(DataSettings(path=tmp_path / "nowhere"), tmp_path / "a.png")

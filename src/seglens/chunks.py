@@ -15,6 +15,7 @@ from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.errors import DataError, SettingError
+from seglens.explain.target import TARGETS
 from seglens.feed import read_ahead
 from seglens.outputs import safe_name
 from seglens.progress import track
@@ -22,9 +23,6 @@ from seglens.runs import Run
 
 FILES = "files"
 """What the split of image files given one by one is called."""
-
-NEEDS_TRUTH = ("truth", "truth-component", "false-positive", "false-negative")
-"""Targets that a picture without a mask can't have."""
 
 
 @dataclass(frozen=True)
@@ -118,17 +116,17 @@ def chunks(
     have no mask where ``target`` needs one, go to ``failed``.
     """
     sizes = even_sizes(len(split), most)
-    names = [entry.name for entry in split.entries]
+    form = TARGETS.get(target.partition(":")[0])
+    # Where no picture at all has a truth, the target itself says so, once.
+    needs_truth = form is not None and form.needs_truth and _some_have_truth(split)
     waiting: list[Sample] = []
     due = sizes.pop(0)
     pictures = read_ahead(lambda index: _read(split, index), range(len(split)))
     for done, sample in enumerate(track(pictures, total=len(split), what=what), start=1):
         if isinstance(sample, Failure):
             failed.append(sample)
-        elif sample.mask is None and target.partition(":")[0] in NEEDS_TRUTH and _some_have_truth(split):
-            failed.append(
-                Failure(names[done - 1], f"The picture has no mask, which target {target!r} needs.")
-            )
+        elif sample.mask is None and needs_truth:
+            failed.append(Failure(sample.name, f"The picture has no mask, which target {target!r} needs."))
         else:
             waiting.append(sample)
         if done == due:
