@@ -106,8 +106,9 @@ def test_against_numpy(arrays):
 @settings(deadline=None, max_examples=60)
 @given(masks(num_classes=2))
 def test_dice_follows_from_iou(arrays):
-    found = values(confusion(*arrays, num_classes=2))
-    if arrays[2].any():
+    prediction, truth, valid = arrays
+    found = values(confusion(prediction, truth, valid, 2))
+    if valid.any():
         assert found["dice"] == pytest.approx(2 * found["iou"] / (1 + found["iou"]))
 
 

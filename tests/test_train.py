@@ -311,6 +311,28 @@ def test_nothing_to_train_on(tmp_path):
         train(DataSettings(path=tmp_path / "data", layout="pairs"), tiny(), tmp_path / "run")
 
 
+def test_several_classes(tmp_path):
+    for split in ("train", "valid", "test"):
+        write_discs(tmp_path / "data" / split, 4)
+        for file in sorted((tmp_path / "data" / split / "masks").iterdir())[:2]:
+            Image.fromarray(np.asarray(Image.open(file)) * 2).save(file)
+    data = DataSettings(path=tmp_path / "data", classes=("background", "left", "right"))
+    run = train(data, tiny(epochs=1), tmp_path / "run")
+    assert (run.spec.head, run.spec.outputs) == ("softmax", 3)
+    found = seglens.evaluate(run, seglens.open_data(data).split("test"))
+    assert set(found.pooled["per_class"]) == {"background", "left", "right"}
+    assert (tmp_path / "run/evaluate/test/scores.json").is_file()
+
+
+def test_batches_of_one_are_refused_where_the_network_needs_two(tmp_path):
+    for split in ("train", "valid", "test"):
+        write_discs(tmp_path / "data" / split, 1)
+    data, deep = DataSettings(path=tmp_path / "data"), tiny(model="deeplabv3", encoder="resnet18", width=None)
+    with pytest.raises(SettingError, match=r"deeplabv3 .* batches of 1 picture\. Choose a batch size of 2"):
+        train(data, deep.model_copy(update={"batch_size": 1}), tmp_path / "one")
+    train(data, deep.model_copy(update={"epochs": 1}), tmp_path / "two")
+
+
 def test_bf16_trains(discs, tmp_path):
     train(discs, tiny(epochs=1, precision="bf16"), tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())

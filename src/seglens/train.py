@@ -28,7 +28,7 @@ from seglens.data.opening import open_data
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch
 from seglens.device import choose_device, choose_precision
-from seglens.errors import DataError, OutputExistsError, TrainingError
+from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError
 from seglens.feed import training_batches, validation_batches
 from seglens.fit import Keeper, fit
 from seglens.losses import Loss, choose_loss
@@ -37,7 +37,7 @@ from seglens.outputs import refuse_existing
 from seglens.recipe import TrainSettings, describe_model, refuse_other_settings
 from seglens.runs import Run, load, save_run
 from seglens.scores import confusion, scores
-from seglens.shapes import Masks
+from seglens.shapes import Logits, Masks
 from seglens.verb import make_callable
 
 __all__ = ["TrainSettings", "train"]
@@ -125,7 +125,7 @@ class Learner(LightningModule):
         """Return the loss of a batch; one that is not finite must not reach the weights."""
         # Dropout is keyed by seed and step: a resumed step draws what it would have drawn.
         torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
-        loss = self._loss(batch, self.segmenter(batch.images))
+        loss = self._loss(batch, self._logits(batch))
         if not loss.isfinite():
             raise TrainingError(
                 f"The loss is {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_index + 1}: "
@@ -170,7 +170,18 @@ class Learner(LightningModule):
         masks = _masks(batch).to(device, non_blocking=True)
         return Batch(batch.names, images, masks, batch.valid.to(device, non_blocking=True))
 
-    def _loss(self, batch: Batch, logits: Tensor) -> Tensor:
+    def _logits(self, batch: Batch) -> Logits:
+        try:
+            return self.segmenter(batch.images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise SettingError(
+                f"{self.settings.model} normalises over a batch and can't be trained on batches of "
+                f"{len(batch.names)} picture. Choose a batch size of 2 or more."
+            ) from error
+
+    def _loss(self, batch: Batch, logits: Logits) -> Tensor:
         return self.loss(logits, _masks(batch), batch.valid)
 
 
