@@ -6,7 +6,17 @@ from torch import nn
 
 from seglens import wrap
 from seglens.explain.target import Target, dilate
-from seglens.judge.causal import RIM, Effect, effect, moved, occlusion, without
+from seglens.impute import noisy_linear
+from seglens.judge.causal import (
+    RIM,
+    Effect,
+    _impute_windows,
+    _windows,
+    effect,
+    moved,
+    occlusion,
+    without,
+)
 
 SIZE = 32
 
@@ -131,3 +141,15 @@ def test_occlusion_finds_the_cells_that_matter() -> None:
     part = occlusion(run_of(where).segmenter, images[1:], target.select(slice(1, 2)), cells=8, chunk=5)
     assert part.grid is not None
     torch.testing.assert_close(part.grid, found.grid[1:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (37, 50)])
+def test_windows_are_imputed_as_in_the_whole_picture(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seglens.impute.TOLERANCE", 1e-7)
+    windows = _windows(*size, 8)
+    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).expand(64, -1, -1, -1)
+    noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).expand(64, -1, -1, -1)
+    found = _impute_windows(images, windows, noise, 8)
+    torch.testing.assert_close(found, noisy_linear(images, windows, noise), atol=1e-5, rtol=0)

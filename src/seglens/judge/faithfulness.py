@@ -71,8 +71,8 @@ def road(
 ) -> dict[str, Curves]:
     """Return the curves of every map of ``maps``, all on the same pictures, noise and breaking of ties.
 
-    Maps are signed, as they are: the lowest values are the least relevant. Rows that hold NaN get NaN curves.
-    Everything returned is on the CPU.
+    Maps are signed, as they are: the lowest values are the least relevant. Curves are NaN for pictures that
+    are not evaluable and for rows of a map that hold NaN. Everything returned is on the CPU.
     """
     device = segmenter.device
     images = images.to(device)
@@ -81,7 +81,7 @@ def road(
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     found = {}
     for name, stack in maps.items():
-        usable = stack.flatten(1).isfinite().all(1).cpu() & ~target.empty().cpu()
+        usable = stack.flatten(1).isfinite().all(1).cpu() & ((full - base) > EVALUABLE)
         curves = torch.full((2, len(images), len(FRACTIONS)), torch.nan)
         if bool(usable.any()):
             rows = usable.nonzero()[:, 0].to(device)
