@@ -5,6 +5,8 @@
     SeglensError
     ├── UserError                 a user's fault: one line, exit code 2
     │   ├── DataError             a file or folder that can't be used as it is
+    │   │   ├── SizeMismatchError   a mask that is not of the size of its picture
+    │   │   └── MaskValueError      a mask with values that mean nothing
     │   ├── UnknownNameError      no such model, layer, method, target, layout, class...
     │   ├── SettingError          a value outside of what is allowed
     │   ├── OutputExistsError     results are never overwritten silently
@@ -29,6 +31,14 @@ class UserError(SeglensError):
 
 class DataError(UserError):
     """A file or folder that can't be used as it is."""
+
+
+class SizeMismatchError(DataError):
+    """A mask, or an outline, that is not of the size of its picture."""
+
+
+class MaskValueError(DataError):
+    """A mask with values that stand for no class."""
 
 
 class UnknownNameError(UserError):

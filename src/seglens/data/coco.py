@@ -18,7 +18,7 @@ from seglens.data.folders import all_valid, split_folders
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
-from seglens.errors import DataError, unknown_name
+from seglens.errors import DataError, SizeMismatchError, unknown_name
 from seglens.shapes import Region
 
 FILE_NAME = "_annotations.coco.json"
@@ -180,7 +180,7 @@ def _region(outline: object, entry: Entry, size: tuple[int, ...]) -> Region:
             "export the set again."
         ) from error
     if pixels.shape != (height, width):
-        raise DataError(
+        raise SizeMismatchError(
             f"An annotation of {entry.image} is {pixels.shape[1]} x {pixels.shape[0]} pixels, the picture "
             f"{width} x {height}. They must be of one size: export the set again."
         )

@@ -7,7 +7,7 @@ import torch
 
 from seglens.data.images import IMAGE_SUFFIXES, read_label
 from seglens.data.layout import DataSettings
-from seglens.errors import DataError
+from seglens.errors import DataError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region
 
 NAMES = {"train": ("train", "training"), "valid": ("valid", "val", "validation"), "test": ("test", "testing")}
@@ -54,11 +54,12 @@ def read_fitting_label(file: Path, image: Image, picture: Path) -> Mask:
     """Return the integers of a mask file that has the size of its picture.
 
     Raises:
-        DataError: the file can't be read, or the sizes differ.
+        DataError: the file can't be read.
+        SizeMismatchError: the sizes differ.
     """
     label = read_label(file)
     if label.shape != image.shape[1:]:
-        raise DataError(
+        raise SizeMismatchError(
             f"The mask {file} is {label.shape[1]} x {label.shape[0]} pixels, its picture {picture.name} "
             f"{image.shape[2]} x {image.shape[1]}. They must be of one size: redo the mask."
         )

@@ -4,21 +4,21 @@ Source: Caicedo et al., "Nucleus segmentation across imaging experiments: the 20
 Nature Methods 16, 2019. The nuclei of a picture are merged into one foreground.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from PIL import Image as pil
-from torch import Tensor
 
 from seglens.data.folders import all_valid, split_folders, visible_files
-from seglens.data.images import read_image, read_label
+from seglens.data.images import read_image, read_pixels
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
 from seglens.data.splits import thumbnail
-from seglens.errors import DataError
+from seglens.errors import DataError, SizeMismatchError
+from seglens.shapes import Mask
 
 LOOKS_LIKE = "<id>/images/ with one picture and <id>/masks/ with a file per nucleus; also below stage1_train/"
 
@@ -59,22 +59,13 @@ def kind_of_picture(entry: Entry) -> str:
     return f"{size[0]}x{size[1]} {mode} {'bright' if float(np.median(small)) > 127 else 'dark'}"
 
 
-def nuclei_per_pixel(entry: Entry) -> Int[Tensor, "h w"]:
-    """Return how many masks claim each pixel; a picture with nuclei has at least one mask.
+def num_overlapping_pixels(entry: Entry) -> int:
+    """Return how many pixels several nuclei of a picture claim.
 
     Raises:
         DataError: a mask can't be read, or is not of the size of the others.
     """
-    count = (read_label(entry.masks[0]) > 0).long()
-    for file in entry.masks[1:]:
-        nucleus = read_label(file)
-        if nucleus.shape != count.shape:
-            raise DataError(
-                f"The mask {file} is {nucleus.shape[1]} x {nucleus.shape[0]} pixels, {entry.masks[0].name} "
-                f"beside it {count.shape[1]} x {count.shape[0]}. They must be of one size: redo the mask."
-            )
-        count += nucleus > 0
-    return count
+    return _merged(entry).num_overlapping if entry.masks else 0
 
 
 def _specimens(folder: Path) -> list[Path]:
@@ -88,24 +79,44 @@ def _specimens(folder: Path) -> list[Path]:
 def _read(entry: Entry, *, channels: int) -> Sample:
     image = read_image(entry.image, channels)
     if not entry.masks:
-        return Sample(entry.name, image, all_valid(image).long() * 0, all_valid(image))
-    packed, shape = _packed_foreground(entry)
-    if shape != tuple(image.shape[1:]):
-        raise DataError(
-            f"The masks in {entry.masks[0].parent} are {shape[1]} x {shape[0]} pixels, their picture "
-            f"{entry.image.name} {image.shape[2]} x {image.shape[1]}. They must be of "
-            "one size: redo the masks."
+        return Sample(entry.name, image, torch.zeros(image.shape[1:], dtype=torch.int64), all_valid(image))
+    merged = _merged(entry)
+    if merged.shape != tuple(image.shape[1:]):
+        raise SizeMismatchError(
+            f"The masks in {entry.masks[0].parent} are {merged.shape[1]} x {merged.shape[0]} pixels, their "
+            f"picture {entry.image.name} {image.shape[2]} x {image.shape[1]}. They must be of one "
+            "size: redo the masks."
         )
-    mask = np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape)
-    return Sample(entry.name, image, torch.from_numpy(mask).long(), all_valid(image))
+    return Sample(entry.name, image, merged.unpack(), all_valid(image))
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """Where any nucleus of a picture is, one bit per pixel, and how many pixels several of them claim."""
+
+    bits: np.ndarray
+    shape: tuple[int, int]
+    num_overlapping: int
+
+    def unpack(self) -> Mask:
+        flat = np.unpackbits(self.bits, count=self.shape[0] * self.shape[1])
+        return torch.from_numpy(flat.reshape(self.shape)).long()
 
 
 @lru_cache(maxsize=4096)
-def _packed_foreground(entry: Entry) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return where any nucleus is, one bit per pixel, and the size.
+def _merged(entry: Entry) -> _Merged:
+    """Merge the masks of a picture.
 
     Kept in memory (32 MB for 4096 pictures of 256 x 256), so that some fifty files for each picture are
     decoded once and not in every epoch.
     """
-    foreground = nuclei_per_pixel(entry).numpy() > 0
-    return np.packbits(foreground), (foreground.shape[0], foreground.shape[1])
+    nuclei = (read_pixels(file)[..., 0] > 0 for file in entry.masks)
+    count = next(nuclei).astype(np.uint16)
+    for file, nucleus in zip(entry.masks[1:], nuclei, strict=True):
+        if nucleus.shape != count.shape:
+            raise SizeMismatchError(
+                f"The mask {file} is {nucleus.shape[1]} x {nucleus.shape[0]} pixels, {entry.masks[0].name} "
+                f"beside it {count.shape[1]} x {count.shape[0]}. They must be of one size: redo the mask."
+            )
+        count += nucleus
+    return _Merged(np.packbits(count > 0), (count.shape[0], count.shape[1]), int((count > 1).sum()))

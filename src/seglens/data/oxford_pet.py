@@ -10,7 +10,7 @@ from seglens.data.folders import all_valid, read_fitting_label, visible_files
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, MaskValueError, SettingError
 
 LOOKS_LIKE = "images/, annotations/trimaps/, annotations/trainval.txt and annotations/test.txt"
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
@@ -74,7 +74,7 @@ def _read(entry: Entry, *, border: str, channels: int) -> Sample:
     trimap = read_fitting_label(entry.masks[0], image, entry.image)
     wrong = trimap[(trimap < PET) | (trimap > BORDER)]
     if len(wrong):
-        raise DataError(
+        raise MaskValueError(
             f"The trimap {entry.masks[0]} holds the value {int(wrong[0])}; allowed are 1 (pet), 2 "
             "(background) and 3 (border). Take the file from the original set."
         )

@@ -9,7 +9,7 @@ from seglens.data.folders import all_valid, read_fitting_label, split_folders, v
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
-from seglens.errors import DataError, SettingError
+from seglens.errors import MaskValueError, SettingError
 from seglens.shapes import Mask
 
 LOOKS_LIKE = "images/ and masks/ with files of the same stem, once or in each of train/, valid/, test/"
@@ -108,7 +108,7 @@ def _binary(label: Mask, file: Path) -> Mask:
     values = label.unique().tolist()
     wrong = [value for value in values if value not in (0, 255)] if highest == 255 else values
     shown = ", ".join(map(str, wrong[:6])) + (", ..." if len(wrong) > 6 else "")
-    raise DataError(
+    raise MaskValueError(
         f"The mask {file} holds the value(s) {shown}; allowed are 0 and 255, or 0 and 1. Save it without "
         "smoothing and as PNG, or name the classes with --classes if values are class indices."
     )
@@ -118,7 +118,7 @@ def _indexed(label: Mask, classes: tuple[str, ...], file: Path) -> Mask:
     lowest, highest = int(label.min()), int(label.max())
     if 0 <= lowest and highest < len(classes):
         return label
-    raise DataError(
+    raise MaskValueError(
         f"The mask {file} holds the value {highest if highest >= len(classes) else lowest}; allowed are 0 to "
         f"{len(classes) - 1}, one for each of the classes {', '.join(classes)}. Name the missing classes, or "
         "save class indices."

@@ -1,0 +1,215 @@
+"""What is wrong with a set: ``seglens data check``. Every file is read; a broken one is a finding, not the end."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from scipy import ndimage
+
+from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.nuclei import num_overlapping_pixels
+from seglens.data.opening import LAYOUTS, complete_splits, gather, layout_name
+from seglens.data.sample import Sample
+from seglens.data.splits import near_duplicates as group_near_duplicates
+from seglens.errors import DataError, MaskValueError, SizeMismatchError
+from seglens.progress import track
+from seglens.shapes import Mask
+
+MOST = 0.5
+"""Share of masks that are rectangles from which on a set is warned of."""
+MIN_AREA = 16
+"""Pixels below which a component says nothing about its form: a dot of 3 x 3 is a rectangle too."""
+RARE = 0.01
+"""Share of pixels below which a class is called rare."""
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """How much there is of a class: share of all valid pixels, and of the labelled pictures that show it."""
+
+    name: str
+    pixels: float
+    pictures: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `check_data` found, errors first, with the number of pictures of each split and the class balance."""
+
+    layout: str
+    splits: dict[str, int]
+    classes: tuple[ClassShare, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def num_errors(self) -> int:
+        """How many findings keep the set from being used as it is."""
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    def of(self, kind: str) -> tuple[Finding, ...]:
+        """Return the findings of one kind."""
+        return tuple(finding for finding in self.findings if finding.kind == kind)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**asdict(self), "num_errors": self.num_errors}
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one picture shows: pixels of each class, whether its regions are rectangles (None: can't be told)."""
+
+    name: str
+    problems: tuple[Finding, ...] = ()
+    counts: tuple[int, ...] = ()
+    rectangles: bool | None = None
+
+
+def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findings:
+    """Read every picture and mask of a set and list what its user should know.
+
+    Findings are of these kinds: unreadable, size-mismatch, mask-values, image-without-mask,
+    mask-without-image, missing-image, unlabelled, empty-mask, near-duplicates (across splits), rectangles,
+    overlapping-masks, class-balance, and what else a layout notices about its files.
+
+    Raises:
+        DataError: the folder is missing, empty or of no known layout.
+        SettingError: a setting that the layout doesn't take.
+        UnknownNameError: no such layout or category.
+    """
+    layout = layout_name(settings)
+    try:
+        found = LAYOUTS[layout].find(settings)
+    except DataError as error:
+        return Findings(layout, {}, (), (Finding("unreadable", "error", str(error)),))
+    splits = complete_splits(found, settings.split_seed)
+    named = [(f"{split}/{entry.name}", entry) for split, entries in splits.items() for entry in entries]
+    facts = _read_all(named, found, layout)
+    findings = [*found.problems, *(problem for fact in facts for problem in fact.problems)]
+    if not named:
+        findings.append(Finding("no-pictures", "error", f"{settings.path} holds no complete picture."))
+    findings += _about_rectangles(facts)
+    if near_duplicates and len(found.entries) > 1:
+        findings += _about_near_duplicates(splits)
+    classes = _class_shares(found.task.classes, facts)
+    findings += _about_balance(classes)
+    return Findings(
+        layout, {split: len(entries) for split, entries in splits.items()}, classes, gather(findings)
+    )
+
+
+def _read_all(named: Sequence[tuple[str, Entry]], found: Found, layout: str) -> list[_Facts]:
+    look = partial(_look_at, reader=found.reader, layout=layout, num_classes=len(found.task.classes))
+    with ThreadPoolExecutor() as pool:
+        return list(track(pool.map(lambda pair: look(*pair), named), total=len(named), what="Reading"))
+
+
+def _look_at(
+    name: str, entry: Entry, *, reader: Callable[[Entry], Sample], layout: str, num_classes: int
+) -> _Facts:
+    try:
+        sample = reader(entry)
+        overlap = num_overlapping_pixels(entry) if layout == "nuclei" else 0
+    except DataError as error:
+        return _Facts(name, (_as_finding(error, name),))
+    if sample.mask is None:
+        return _Facts(name, (Finding("unlabelled", "note", "Pictures have no mask.", (name,)),))
+    counts = torch.bincount(sample.mask[sample.valid], minlength=num_classes)
+    problems = []
+    if not entry.masks and not entry.annotations:
+        text = "Pictures have no annotation: they are taken to show nothing."
+        problems.append(Finding("unlabelled", "warning", text, (name,)))
+    elif not counts[1:].any():
+        problems.append(Finding("empty-mask", "note", "Masks have no foreground.", (name,)))
+    if overlap:
+        text = "Masks of single nuclei overlap; merged, they can't be told apart."
+        problems.append(Finding("overlapping-masks", "warning", text, (name,)))
+    return _Facts(name, tuple(problems), tuple(counts.tolist()), are_rectangles(sample.mask))
+
+
+def _as_finding(error: DataError, name: str) -> Finding:
+    if isinstance(error, SizeMismatchError):
+        return Finding("size-mismatch", "error", str(error), (name,))
+    kind = "mask-values" if isinstance(error, MaskValueError) else "unreadable"
+    return Finding(kind, "error", str(error), (name,))
+
+
+def are_rectangles(mask: Mask) -> bool | None:
+    """Whether every 8-connected region of the foreground fills its bounding box; None where none can tell.
+
+    Regions below 16 pixels, and one that is the whole picture, say nothing.
+    """
+    foreground = (mask > 0).numpy()
+    labels, _ = ndimage.label(foreground, structure=torch.ones(3, 3).numpy())
+    filled = []
+    for index, box in enumerate(ndimage.find_objects(labels), start=1):
+        region = labels[box] == index
+        if MIN_AREA <= region.size < foreground.size:
+            filled.append(bool(region.all()))
+    return all(filled) if filled else None
+
+
+def _about_rectangles(facts: Sequence[_Facts]) -> list[Finding]:
+    told = [fact for fact in facts if fact.rectangles is not None]
+    boxes = tuple(fact.name for fact in told if fact.rectangles)
+    if not boxes:
+        return []
+    if len(boxes) < MOST * len(told):
+        text = f"{len(boxes)} of {len(told)} masks are axis-aligned rectangles."
+        return [Finding("rectangles", "note", text, boxes)]
+    how_many = "Every mask is" if len(boxes) == len(told) else f"{len(boxes)} of {len(told)} masks are"
+    text = (
+        f"{how_many} made of axis-aligned rectangles: boxes, not outlines. A model learns to draw boxes, "
+        "and its scores measure that."
+    )
+    return [Finding("rectangles", "warning", text, boxes)]
+
+
+def _about_near_duplicates(splits: Mapping[str, Sequence[Entry]]) -> list[Finding]:
+    placed = [(split, entry) for split, entries in splits.items() for entry in entries]
+    across, leaked = [], 0
+    for group in group_near_duplicates([entry.image for _, entry in placed]):
+        among = [placed[position][0] for position in group]
+        if len(set(among)) > 1:
+            across.append(
+                " ~ ".join(f"{placed[position][0]}/{placed[position][1].name}" for position in group)
+            )
+            leaked += sum(split != "train" for split in among) if "train" in among else 0
+    if not across:
+        return []
+    others = sum(split != "train" for split, _ in placed)
+    text = (
+        f"{len(across)} groups of near-duplicates reach across splits; {leaked} of {others} pictures outside of "
+        "train have one in train, so scores there are too good."
+    )
+    return [Finding("near-duplicates", "warning", text, tuple(across))]
+
+
+def _class_shares(classes: Sequence[str], facts: Sequence[_Facts]) -> tuple[ClassShare, ...]:
+    counts = torch.tensor([fact.counts for fact in facts if fact.counts], dtype=torch.int64)
+    if not len(counts):
+        return ()
+    pixels = counts.sum(0) / counts.sum().clamp(min=1)
+    pictures = (counts > 0).double().mean(0)
+    shares = zip(classes, pixels.tolist(), pictures.tolist(), strict=True)
+    return tuple(ClassShare(name, *share) for name, *share in shares)
+
+
+def _about_balance(classes: Sequence[ClassShare]) -> list[Finding]:
+    if not classes:
+        return []
+    listed = "; ".join(
+        f"{share.name} {share.pixels:.1%} of pixels, in {share.pictures:.1%} of pictures" for share in classes
+    )
+    findings = [Finding("class-balance", "note", f"Class balance: {listed}.")]
+    absent = tuple(share.name for share in classes if share.pixels == 0)
+    rare = tuple(share.name for share in classes[1:] if 0 < share.pixels < RARE)
+    if absent:
+        findings.append(Finding("class-balance", "warning", "Classes never occur.", absent))
+    if rare:
+        text = f"Classes have less than {RARE:.0%} of the pixels: use a loss that bears it (Dice)."
+        findings.append(Finding("class-balance", "warning", text, rare))
+    return findings
