@@ -20,7 +20,8 @@ from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
 from seglens.explain.gradients import IntegratedGradients
 from seglens.explain.statistics import DEFINITIONS, statistics
-from seglens.explain.target import Target, make
+from seglens.explain.target import Target
+from seglens.explain.target_names import named_target
 from seglens.judge.evidence import Evidence, combine, gather, score
 from seglens.judge.localisation import attention
 from seglens.judge.nulls import randomised, surface
@@ -230,7 +231,7 @@ def _folder(run: Run, split: Split, out: Path | None, verb: str) -> Path:
 
 def _target(run: Run, part: Chunk, text: str, class_index: int) -> Target:
     batch = part.batch
-    return make(text, run, batch.images, batch.masks, batch.valid, class_index, part.frames)
+    return named_target(text, run, batch.images, batch.masks, batch.valid, class_index, part.frames)
 
 
 def _class_index(run: Run, name: str | None) -> int:

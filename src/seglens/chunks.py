@@ -15,7 +15,7 @@ from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.errors import DataError, SettingError
-from seglens.explain.target import TARGETS
+from seglens.explain.target_names import TARGETS
 from seglens.feed import read_ahead
 from seglens.outputs import safe_name
 from seglens.progress import track

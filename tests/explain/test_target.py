@@ -5,7 +5,8 @@ from torch import nn
 from seglens.data.transforms import fit_frame
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import target as targets
-from seglens.explain.target import TARGETS, Target
+from seglens.explain.target import Target
+from seglens.explain.target_names import TARGETS, named_target
 
 ROWS = torch.arange(2)
 
@@ -125,16 +126,16 @@ def area(target):
 def test_no_target_holds_an_invalid_pixel(name, scene):
     numbers = {"N": "1", "X0": "0", "Y0": "0", "X1": "16", "Y1": "16", "X": "15", "Y": "15"}
     text = ":".join(filter(None, (name, ",".join(numbers[n] for n in TARGETS[name].numbers))))
-    made = targets.make(text, *scene)
+    made = named_target(text, *scene)
     assert made.label == text
     assert made.pixels.shape == (2, 16, 16)
     assert not (made.pixels & ~scene[3]).any()
     assert made.empty().all() == (name == "point")
     if TARGETS[name].needs_truth:
         with pytest.raises(SettingError, match="needs the truth"):
-            targets.make(text, scene[0], scene[1], None, *scene[3:])
+            named_target(text, scene[0], scene[1], None, *scene[3:])
     else:
-        assert torch.equal(targets.make(text, scene[0], scene[1], None, *scene[3:]).pixels, made.pixels)
+        assert torch.equal(named_target(text, scene[0], scene[1], None, *scene[3:]).pixels, made.pixels)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_no_target_holds_an_invalid_pixel(name, scene):
     ],
 )
 def test_areas_by_hand(text, expected, scene):
-    assert area(targets.make(text, *scene)) == [expected, expected]
+    assert area(named_target(text, *scene)) == [expected, expected]
 
 
 def test_components_touch_at_corners_and_are_counted_from_the_largest():
@@ -188,7 +189,7 @@ def test_native_points_land_where_the_frame_puts_them(native, scene):
     run, images, masks, valid, _, _ = scene
     frame = fit_frame(native, 16)
     for x, y in [(0, 0), (native[1] - 1, native[0] - 1), (native[1] // 2, native[0] // 3)]:
-        made = targets.make(
+        made = named_target(
             f"point:{x},{y}", run, images[:1], masks[:1], torch.ones_like(valid[:1]), 1, [frame]
         )
         rows, columns = made.pixels[0].nonzero().float().T
@@ -200,7 +201,7 @@ def test_native_points_land_where_the_frame_puts_them(native, scene):
 def test_a_native_box_covers_its_share_of_the_grid(scene):
     run, images, masks, valid, _, _ = scene
     frame = fit_frame((40, 80), 16)  # a fifth, four rows of padding above
-    made = targets.make("box:40,0,80,20", run, images[:1], masks[:1], torch.ones_like(valid[:1]), 1, [frame])
+    made = named_target("box:40,0,80,20", run, images[:1], masks[:1], torch.ones_like(valid[:1]), 1, [frame])
     expected = torch.zeros(16, 16, dtype=torch.bool)
     expected[4:8, 8:16] = True
     assert torch.equal(made.pixels[0], expected)
@@ -208,10 +209,10 @@ def test_a_native_box_covers_its_share_of_the_grid(scene):
 
 def test_errors_on_the_command_line_name_what_would_work(scene):
     with pytest.raises(UnknownNameError, match="Did you mean 'predicted'"):
-        targets.make("predictd", *scene)
+        named_target("predictd", *scene)
     with pytest.raises(SettingError, match="Write it as 'point:X,Y'"):
-        targets.make("point:3", *scene)
+        named_target("point:3", *scene)
     with pytest.raises(SettingError, match="Write it as 'predicted'"):
-        targets.make("predicted:3", *scene)
+        named_target("predicted:3", *scene)
     with pytest.raises(SettingError, match="'point:16,0' is not in the picture, which is 16 x 16"):
-        targets.make("point:16,0", *scene)
+        named_target("point:16,0", *scene)

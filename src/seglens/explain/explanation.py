@@ -45,9 +45,8 @@ class Explanation:
         if self.map.shape != self.target.pixels.shape:
             raise SettingError(
                 f"The map of {self.name!r} has shape {tuple(self.map.shape)}, but target "
-                f"{self.target.label!r} has "
-                f"{tuple(self.target.pixels.shape)} (pictures, rows, columns). Bring the map to the "
-                "input's size."
+                f"{self.target.label!r} has {tuple(self.target.pixels.shape)} (pictures, rows, columns). "
+                "Bring the map to the input's size."
             )
         raw = self.map.detach().float()
         status = self.status or status_of(raw, self.target)

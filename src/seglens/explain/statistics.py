@@ -27,11 +27,9 @@ DEFINITIONS = {
     "enrichment_log2": "log2 of mass_inside over area: 0 is what an even map gets, 1 is twice that; "
     "-inf where nothing lies inside",
     "ratio": "mean of the map's non-negative part on the target over its mean outside; inf where "
-    "nothing lies "
-    "outside. It rises as the target shrinks and is no score: compare it with its nulls",
+    "nothing lies outside. It rises as the target shrinks and is no score: compare it with its nulls",
     "ratio_without_margin": "the same ratio without the pixels around the target that one cell of the "
-    "layer's grid "
-    f"reaches (at least {MARGIN} pixels), where upsampling alone smears attribution",
+    f"layer's grid reaches (at least {MARGIN} pixels), where upsampling alone smears attribution",
     "prediction_ratio": "share of the valid pixels that the model assigns to the target's class",
 }
 """What each number is, in one sentence; reports print it. Pictures without an ok map get NaN."""

@@ -2,11 +2,9 @@
 
 A target is a class and a **frozen** set of pixels: computed once on the clean picture, never again on a
 perturbed one. A target that moves breaks the completeness of Integrated Gradients and every deletion curve.
-`TARGETS` at the foot names them all, as the command line knows them.
+The names that the command line knows them by are in ``target_names.py``.
 """
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +15,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import label as label_components
 from torch import Tensor
 
-from seglens.data.transforms import Frame
-from seglens.errors import SettingError, unknown_name
+from seglens.errors import SettingError
 from seglens.runs import Run
 from seglens.shapes import Images, Masks, Regions, Rows, Scores
 
@@ -75,8 +72,7 @@ class Target:
         if pixels.shape[-2:] != logits.shape[-2:]:
             raise SettingError(
                 f"Target {self.label!r} was made for pictures of {tuple(pixels.shape[-2:])} pixels, but "
-                "the logits "
-                f"have {tuple(logits.shape[-2:])}. Make the target from the same images."
+                f"the logits have {tuple(logits.shape[-2:])}. Make the target from the same images."
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         values = self._probability(logits) if unit == "probability" else self._logit(logits)
@@ -175,8 +171,7 @@ def box(
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise SettingError(
             f"Box {x0},{y0},{x1},{y1} must hold a pixel and lie in the picture, which has columns 0 to "
-            f"{width} "
-            f"and rows 0 to {height}."
+            f"{width} and rows 0 to {height}."
         )
     pixels = torch.zeros(batch, height, width, dtype=torch.bool, device=images.device)
     pixels[:, y0:y1, x0:x1] = True
@@ -217,116 +212,3 @@ def _component(region: Bool[np.ndarray, "h w"], index: int) -> Bool[np.ndarray, 
     sizes = np.bincount(labels.ravel())[1:]
     largest_first = np.argsort(-sizes, kind="stable")
     return labels == largest_first[index - 1] + 1
-
-
-def _span(begin: float, end: float) -> tuple[int, int]:
-    """The grid's pixels with their centre between two edges, or the one in the middle where there is none."""
-    first, last = math.ceil(begin), math.ceil(end)
-    middle = round((begin + end) / 2)
-    return (first, last) if first < last else (middle, middle + 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """All that the command line has at hand when it makes a target; coordinates are on the native image."""
-
-    run: Run
-    images: Images
-    masks: Masks | None
-    valid: Regions
-    class_index: int
-    frames: Sequence[Frame]
-
-    def compared(self) -> tuple[Run, Images, Masks, int, Regions]:
-        """What it takes to compare prediction and truth, or say that this target needs the truth."""
-        if self.masks is None:
-            raise SettingError(
-                "This target needs the truth, but the images have no masks: give data with masks."
-            )
-        return self.run, self.images, self.masks, self.class_index, self.valid
-
-    def truth(self) -> Target:
-        """Where the class is."""
-        return truth(self.compared()[2], self.class_index, self.valid)
-
-    def predicted(self) -> Regions:
-        """Where the model says the class is, valid pixels only."""
-        return predicted(self.run, self.images, self.class_index, self.valid).pixels
-
-    def box(self, corners: Sequence[int], label: str) -> Target:
-        """A box of native pixels in every picture, at least one pixel of the grid each."""
-        regions = []
-        for index, frame in enumerate(self.frames):
-            x0, y0, x1, y1 = corners
-            height, width = frame.native
-            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-                raise SettingError(
-                    f"Target {label!r} is not in the picture, which is {width} x {height} pixels."
-                )
-            # Whole numbers are the centres of pixels: the edges of the box lie half a pixel before them.
-            (left, top), (right, bottom) = (
-                frame.to_grid(x0 - 0.5, y0 - 0.5),
-                frame.to_grid(x1 - 0.5, y1 - 0.5),
-            )
-            (first, last), (upper, lower) = _span(left, right), _span(top, bottom)
-            image, valid = self.images[index : index + 1], self.valid[index : index + 1]
-            regions.append(box(image, first, upper, last, lower, self.class_index, valid).pixels)
-        return Target(label, self.class_index, torch.cat(regions))
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a target is written on the command line: the names of its numbers, and what makes it."""
-
-    numbers: tuple[str, ...]
-    make: Callable[[Scene, tuple[int, ...]], Target]
-    needs_truth: bool = False
-
-
-def make(
-    text: str,
-    run: Run,
-    images: Images,
-    masks: Masks | None,
-    valid: Regions,
-    class_index: int,
-    frames: Sequence[Frame],
-) -> Target:
-    """Make the target that the command line calls ``text``, such as ``predicted`` or ``point:120,84``.
-
-    Numbers follow a colon and are in pixels of the native image, whose place on the grid ``frames`` tell.
-
-    Raises:
-        UnknownNameError: no such target.
-        SettingError: the numbers are wrong, or the target needs masks and there are none.
-    """
-    name, _, rest = text.partition(":")
-    if name not in TARGETS:
-        raise unknown_name("target", name, TARGETS)
-    form = TARGETS[name]
-    try:
-        numbers = tuple(int(part) for part in rest.split(",")) if rest else ()
-    except ValueError:
-        numbers = ()
-    if len(numbers) != len(form.numbers):
-        usage = ":".join(filter(None, (name, ",".join(form.numbers))))
-        raise SettingError(f"Target {text!r} can't be read. Write it as {usage!r}, with whole numbers.")
-    made = form.make(Scene(run, images, masks, valid, class_index, frames), numbers)
-    return Target(text, made.class_index, made.pixels)
-
-
-TARGETS: dict[str, Form] = {
-    "predicted": Form((), lambda s, _: predicted(s.run, s.images, s.class_index, s.valid)),
-    "truth": Form((), lambda s, _: s.truth(), needs_truth=True),
-    "false-positive": Form((), lambda s, _: false_positive(*s.compared()), needs_truth=True),
-    "false-negative": Form((), lambda s, _: false_negative(*s.compared()), needs_truth=True),
-    "class": Form((), lambda s, _: whole_class(s.valid, s.class_index)),
-    "component": Form(("N",), lambda s, n: component(s.predicted(), n[0], s.class_index)),
-    "truth-component": Form(
-        ("N",), lambda s, n: component(s.truth().pixels, n[0], s.class_index), needs_truth=True
-    ),
-    "boundary": Form((), lambda s, _: boundary(s.predicted(), s.class_index, s.valid)),
-    "box": Form(("X0", "Y0", "X1", "Y1"), lambda s, n: s.box(n, "box:{},{},{},{}".format(*n))),
-    "point": Form(("X", "Y"), lambda s, n: s.box((*n, n[0] + 1, n[1] + 1), "point:{},{}".format(*n))),
-}
-"""Every target of the command line. To add one: one function, one line."""

@@ -3,9 +3,8 @@
 Every gradient CAM is a pure function of the two (see ``cams.py``). The model is left as it was found.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from seglens.errors import ModelError, SettingError
 from seglens.explain.target import Target, Unit
-from seglens.models.layers import resolve
+from seglens.models.layers import resolve, uncompiled
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Activations, Images, Logits, Scores
 
@@ -100,9 +99,9 @@ def differentiate(
         return {}
     if not score.requires_grad:
         raise ModelError(
-            f"Nothing asked for ({', '.join(wanted)}) influences the score of target {target.label!r} "
-            "in a way that "
-            "can be differentiated: the model detaches its output, or these layers serve another output."
+            f"Nothing asked for ({', '.join(wanted)}) influences the score of target {target.label!r} in a "
+            "way that can be differentiated: the model detaches its output, or these layers serve another "
+            "output."
         )
     found = torch.autograd.grad(score.sum(), list(wanted.values()), retain_graph=keep, allow_unused=True)
     gradients = {}
@@ -110,8 +109,7 @@ def differentiate(
         if gradient is None:
             raise ModelError(
                 f"Layer {name!r} does not influence the score of target {target.label!r}: its output is "
-                "unused or "
-                "detached. Leave it out; 'seglens layers' lists layers that work."
+                "unused or detached. Leave it out; 'seglens layers' lists layers that work."
             )
         gradients[name] = gradient
     return gradients
@@ -135,15 +133,13 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
         def hook(module: nn.Module, inputs: tuple, output: object) -> Tensor:
             if name in kept:
                 raise ModelError(
-                    f"Layer {name!r} ({type(module).__name__}) ran twice in one forward pass, so it has "
-                    "no single "
-                    "activation. Name the layer before it or around it."
+                    f"Layer {name!r} ({type(module).__name__}) ran twice in one forward pass, so it has no "
+                    "single activation. Name the layer before it or around it."
                 )
             if not isinstance(output, Tensor):
                 raise ModelError(
-                    f"Layer {name!r} ({type(module).__name__}) returned a {type(output).__name__}, not "
-                    "one tensor. "
-                    "Name a layer inside of it."
+                    f"Layer {name!r} ({type(module).__name__}) returned a {type(output).__name__}, not one "
+                    "tensor. Name a layer inside of it."
                 )
             if output.ndim != 4 or len(output) != num or not output.is_floating_point():
                 raise ModelError(
@@ -180,7 +176,7 @@ def left_as_found(segmenter: nn.Module, images: Images) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(images.device.type, enabled=False),
-        _uncompiled(),
+        uncompiled(),
         torch.random.fork_rng(devices=devices),
     ):
         try:
@@ -199,12 +195,6 @@ def left_as_found(segmenter: nn.Module, images: Images) -> Iterator[None]:
                 parameter.requires_grad_(asked)
             for module, training in flags:
                 module.training = training
-
-
-def _uncompiled() -> AbstractContextManager[object]:
-    """Run compiled modules uncompiled: a hook set after the compilation would be skipped."""
-    # Whoever compiled something has imported dynamo; for all others the import would cost seconds.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> None:

@@ -18,11 +18,12 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from seglens.explain.cams import upsample
 from seglens.explain.target import Target
 from seglens.models.segmenter import evaluating
 from seglens.runs import Run
 from seglens.seeds import content_uniform
-from seglens.shapes import Grids, Images, Maps, Regions
+from seglens.shapes import Images, Maps, Regions
 
 BLOB_SIGMA = 1 / 7
 """Width of the centre blob as a share of each side: a centred object of 6 % area gets a ratio near 9."""
@@ -73,13 +74,6 @@ def mirror(pixels: Regions, grid: tuple[int, int]) -> Maps:
     This is what a layer with that grid would show if all it did were to restate the prediction.
     """
     return upsample(F.adaptive_avg_pool2d(pixels.float()[:, None], grid)[:, 0], pixels.shape[-2:])
-
-
-def upsample(grids: Grids, size: tuple[int, ...]) -> Maps:
-    """Bring grids to ``size`` as every CAM is brought there: bilinear, corners not aligned."""
-    if tuple(grids.shape[-2:]) == size:
-        return grids
-    return F.interpolate(grids[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def mirror_of_stride(stride: int) -> Callable[[Surface], Maps]:
