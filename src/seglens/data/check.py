@@ -1,4 +1,7 @@
-"""What is wrong with a set: ``seglens data check``. Every file is read; a broken one is a finding, not the end."""
+"""What is wrong with a set: ``seglens data check``.
+
+Every file is read; one that is broken is a finding and not the end.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +12,7 @@ from typing import Any
 import torch
 from scipy import ndimage
 
+from seglens.data import coco
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.nuclei import num_overlapping_pixels
 from seglens.data.opening import LAYOUTS, complete_splits, gather, layout_name
@@ -16,7 +20,7 @@ from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.progress import track
-from seglens.shapes import Mask
+from seglens.shapes import Region
 
 MOST = 0.5
 """Share of masks that are rectangles from which on a set is warned of."""
@@ -37,7 +41,7 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class Findings:
-    """What `check_data` found, errors first, with the number of pictures of each split and the class balance."""
+    """What `check_data` found, errors first, with the pictures of each split and the class balance."""
 
     layout: str
     splits: dict[str, int]
@@ -60,7 +64,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What one picture shows: pixels of each class, whether its regions are rectangles (None: can't be told)."""
+    """What one picture shows: pixels of each class; whether its objects are rectangles (None: no telling)."""
 
     name: str
     problems: tuple[Finding, ...] = ()
@@ -127,7 +131,8 @@ def _look_at(
     if overlap:
         text = "Masks of single nuclei overlap; merged, they can't be told apart."
         problems.append(Finding("overlapping-masks", "warning", text, (name,)))
-    return _Facts(name, tuple(problems), tuple(counts.tolist()), are_rectangles(sample.mask))
+    objects = coco.regions(entry, sample.image) if entry.annotations else [sample.mask > 0]
+    return _Facts(name, tuple(problems), tuple(counts.tolist()), are_rectangles(objects))
 
 
 def _as_finding(error: DataError, name: str) -> Finding:
@@ -137,18 +142,18 @@ def _as_finding(error: DataError, name: str) -> Finding:
     return Finding(kind, "error", str(error), (name,))
 
 
-def are_rectangles(mask: Mask) -> bool | None:
-    """Whether every 8-connected region of the foreground fills its bounding box; None where none can tell.
+def are_rectangles(objects: Sequence[Region]) -> bool | None:
+    """Whether every 8-connected component of every object fills its bounding box; None where none can tell.
 
-    Regions below 16 pixels, and one that is the whole picture, say nothing.
+    Components whose box is below 16 pixels, or the whole picture, say nothing.
     """
-    foreground = (mask > 0).numpy()
-    labels, _ = ndimage.label(foreground, structure=torch.ones(3, 3).numpy())
     filled = []
-    for index, box in enumerate(ndimage.find_objects(labels), start=1):
-        region = labels[box] == index
-        if MIN_AREA <= region.size < foreground.size:
-            filled.append(bool(region.all()))
+    for pixels in objects:
+        labels, _ = ndimage.label(pixels.numpy(), structure=[[1, 1, 1]] * 3)
+        for index, box in enumerate(ndimage.find_objects(labels), start=1):
+            component = labels[box] == index
+            if MIN_AREA <= component.size < labels.size:
+                filled.append(bool(component.all()))
     return all(filled) if filled else None
 
 
@@ -174,16 +179,15 @@ def _about_near_duplicates(splits: Mapping[str, Sequence[Entry]]) -> list[Findin
     for group in group_near_duplicates([entry.image for _, entry in placed]):
         among = [placed[position][0] for position in group]
         if len(set(among)) > 1:
-            across.append(
-                " ~ ".join(f"{placed[position][0]}/{placed[position][1].name}" for position in group)
-            )
+            names = [placed[position][1].name for position in group]
+            across.append(" ~ ".join(f"{split}/{name}" for split, name in zip(among, names, strict=True)))
             leaked += sum(split != "train" for split in among) if "train" in among else 0
     if not across:
         return []
     others = sum(split != "train" for split, _ in placed)
     text = (
-        f"{len(across)} groups of near-duplicates reach across splits; {leaked} of {others} pictures outside of "
-        "train have one in train, so scores there are too good."
+        f"{len(across)} group(s) of near-duplicates reach across splits; {leaked} of {others} pictures "
+        "outside of train have one in train: scores on them flatter."
     )
     return [Finding("near-duplicates", "warning", text, tuple(across))]
 

@@ -19,7 +19,7 @@ from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
 from seglens.errors import DataError, SizeMismatchError, unknown_name
-from seglens.shapes import Region
+from seglens.shapes import Image, Region
 
 FILE_NAME = "_annotations.coco.json"
 LOOKS_LIKE = f"{FILE_NAME} beside the pictures, in each of train/, valid/, test/ or once at the root"
@@ -160,8 +160,8 @@ def _read(entry: Entry, *, channels: int) -> Sample:
     image = read_image(entry.image, channels)
     valid = all_valid(image)
     mask = torch.zeros(image.shape[1:], dtype=torch.int64)
-    regions = [(_region(note["segmentation"], entry, mask.shape), note) for note in entry.annotations]
-    for region, note in sorted(regions, key=lambda drawn: -int(drawn[0].sum())):
+    drawn = zip(regions(entry, image), entry.annotations, strict=True)
+    for region, note in sorted(drawn, key=lambda pair: -int(pair[0].sum())):
         if note["crowd"]:
             valid &= ~region
         else:
@@ -169,9 +169,18 @@ def _read(entry: Entry, *, channels: int) -> Sample:
     return Sample(entry.name, image, mask, valid | (mask > 0))
 
 
-def _region(outline: object, entry: Entry, size: tuple[int, ...]) -> Region:
-    """Return the pixels of one annotation: polygons, or RLE, compressed or not."""
-    height, width = size
+def regions(entry: Entry, image: Image) -> list[Region]:
+    """Return the pixels of each annotation of a picture: polygons, or RLE, compressed or not.
+
+    Raises:
+        DataError: an outline can't be drawn.
+        SizeMismatchError: one is of another size than the picture.
+    """
+    height, width = image.shape[1:]
+    return [_region(note["segmentation"], entry, height, width) for note in entry.annotations]
+
+
+def _region(outline: object, entry: Entry, height: int, width: int) -> Region:
     try:
         pixels = _pixels(outline, height, width)
     except Exception as error:  # pycocotools raises plain Exception, among others
