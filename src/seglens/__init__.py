@@ -34,9 +34,11 @@ _HOMES = {
     "layers": "models.layers",
     "load": "runs",
     "open_data": "data.opening",
+    "open_split": "sources",
     "predict_files": "batch",
     "read_images": "data.images",
     "report": "report",
+    "show_data": "gallery",
     "statistics": "explain.statistics",
     "train": "train",
     "wrap": "runs",
@@ -73,9 +75,11 @@ __all__ = [
     "layers",
     "load",
     "open_data",
+    "open_split",
     "predict_files",
     "read_images",
     "report",
+    "show_data",
     "statistics",
     "targets",
     "train",
@@ -98,12 +102,14 @@ if TYPE_CHECKING:
     from seglens.explain.gradients import IntegratedGradients
     from seglens.explain.statistics import statistics
     from seglens.explain.target import Target
+    from seglens.gallery import show_data
     from seglens.judge import judge
     from seglens.judge.scorecard import Scorecard
     from seglens.models.layers import layers
     from seglens.models.segmenter import ModelSpec, Segmenter
     from seglens.report import report
     from seglens.runs import Run, adopt, load, wrap
+    from seglens.sources import open_split
     from seglens.train import TrainSettings, train
 
 

@@ -97,11 +97,18 @@ def read(folder: Path) -> Record:
 
 
 def write_json(file: Path, data: object) -> None:
-    """Write ``data`` as JSON to a temporary name beside ``file`` and move it there. NaN becomes null."""
+    """Write ``data`` as JSON to a temporary name beside ``file`` and move it there."""
     temporary = file.with_name(f".{file.name}.partial")
-    text = json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(file)
+    try:
+        temporary.write_text(to_json(data) + "\n", encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(data: object) -> str:
+    """Return ``data`` as JSON; NaN and infinities become null, paths text."""
+    return json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(data: object) -> object:

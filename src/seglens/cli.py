@@ -1,0 +1,346 @@
+"""The command ``seglens``: one verb, one function of the package. No logic, no heavy import outside of verbs.
+
+``import seglens`` loads nothing but itself; a name of it loads what it needs when a verb first uses it.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import seglens
+from seglens import data_verbs, summaries, terminal
+from seglens import options as o
+from seglens.terminal import need_path, need_run, say
+
+if TYPE_CHECKING:
+    import seglens.chunks
+
+HELP = """Train segmentation models, show what they look at, and measure whether to believe it.
+
+A run folder is what every later verb takes. Nothing is overwritten without --force. --debug, on any verb,
+shows the trace of an error. Lists are written --samples 0 3 7, or with commas, or by repeating the flag.
+
+Exit codes: 0 done; 1 failed, or some pictures could not be done and are listed; 2 a wrong argument, or input
+that can't be used; 130 stopped.
+"""
+
+app = typer.Typer(
+    name="seglens", help=HELP, add_completion=False, no_args_is_help=False, rich_markup_mode=None
+)
+app.add_typer(data_verbs.app, name="data")
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(command(sys.argv[1:]))
+
+
+def command(words: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are one line on standard error."""
+    debug = "--debug" in words
+    root = typer.main.get_command(app)
+    arguments = [word for word in words if word != "--debug"] or ["--help"]
+    try:
+        with terminal.clean_warnings(), root.make_context("seglens", arguments) as context:
+            root.invoke(context)
+            sys.stdout.flush()
+    except typer.Exit as ended:
+        return ended.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        return terminal.explain_error(error, debug=debug)
+    return 0
+
+
+def _show_version(asked: bool) -> bool:
+    if asked:
+        say(f"seglens {seglens.__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(cls=o.Verb)
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("demo"),
+    seed: o.Seed = 0,
+    force: o.Force = False,
+) -> None:
+    """Tell a cheating model from an honest one, on built-in pictures."""
+    say(f"The report is in {seglens.demo(out, seed=seed, force=force)}")
+
+
+@app.command(cls=o.Verb)
+def train(
+    data: o.DataFolder = None,
+    run: o.NewRun = None,
+    model: o.Model = "unet",
+    encoder: o.Encoder = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help="imagenet, none or a file.", show_default="none")
+    ] = None,
+    width: o.Width = None,
+    image_size: o.ImageSize = 256,
+    epochs: Annotated[int, typer.Option(help="Times through the train split.")] = 20,
+    batch_size: o.BatchSize = 8,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
+    loss: Annotated[
+        str | None, typer.Option(help="bce+dice, ce+dice ...; by the classes if left out.")
+    ] = None,
+    augment: Annotated[bool, typer.Option("--aug", help="Vary the pictures at random.")] = False,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better Dice.")
+    ] = None,
+    keep_every: Annotated[int | None, typer.Option(help="Keep the weights of every K-th epoch.")] = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
+    device: o.Device = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes that augment.")] = None,
+    seed: o.Seed = 0,
+    layout: o.Layout = None,
+    train_dir: o.TrainDir = None,
+    valid_dir: o.ValidDir = None,
+    test_dir: o.TestDir = None,
+    classes: o.Classes = None,
+    merge: o.Merge = True,
+    border: o.Border = "foreground",
+    channels: o.Channels = 3,
+    split_seed: o.SplitSeed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a training stopped.")] = False,
+    force: o.Force = False,
+) -> None:
+    """Train a model on DATA into a run folder."""
+    data = need_path(data, "DATA", "Which folder of pictures and masks?")
+    run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
+    settings = seglens.TrainSettings(
+        model=model,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        width=width,
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        loss=loss,
+        augment=augment,
+        patience=patience,
+        keep_every=keep_every,
+        mean=o.numbers(mean),
+        std=o.numbers(std),
+        precision=precision,
+        device=device,
+        workers=workers,
+        seed=seed,
+    )
+    pictures = o.data_settings(
+        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, channels, split_seed
+    )
+    seglens.train(pictures, settings, run, resume=resume, force=force)
+    summaries.show_training(run)
+
+
+@app.command(cls=o.Verb)
+def adopt(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .pt, .ckpt or .safetensors file.")],
+    run: o.NewRun = None,
+    model: o.Model = "unet",
+    encoder: o.Encoder = None,
+    width: o.Width = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(metavar="NAME...", help="Class names, the background first.")
+    ] = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    image_size: o.ImageSize = 256,
+    channels: o.Channels = 3,
+    force: o.Force = False,
+) -> None:
+    """Make a run folder of a checkpoint that something else trained."""
+    run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{file.stem}")
+    adopted = seglens.adopt(
+        file,
+        model=model,
+        encoder=encoder,
+        width=width,
+        classes=classes or ("background", "foreground"),
+        mean=mean,
+        std=std,
+        image_size=image_size,
+        channels=channels,
+        out=run,
+        force=force,
+    )
+    say(
+        f"{run}: {adopted.spec.architecture} for {', '.join(adopted.task.classes)}. Try: seglens layers {run}"
+    )
+
+
+@app.command(cls=o.Verb)
+def evaluate(
+    run: o.RunFolder = None,
+    data: o.Data = None,
+    layout: o.Layout = None,
+    split: o.SplitName = "test",
+    save_images: Annotated[
+        bool, typer.Option("--save-images", help="Save pictures, masks, overlays.")
+    ] = False,
+    batch_size: o.BatchSize = 8,
+    epoch: o.Epoch = None,
+    device: o.Device = "auto",
+    out: o.Out = None,
+    as_json: o.AsJson = False,
+    force: o.Force = False,
+) -> None:
+    """Score a run with Dice, IoU and others, pooled and per image."""
+    model = seglens.load(need_run(run), epoch=epoch, device=device)
+    pictures = seglens.open_split(model, split, data=data, layout=layout)
+    found = seglens.evaluate(
+        model, pictures, out=out, save_images=save_images, batch_size=batch_size, force=force
+    )
+    summaries.show_evaluation(found.to_json(), as_json=as_json)
+    terminal.list_failed([(row["name"], row["error"]) for row in found.failed], len(found.images))
+
+
+@app.command(cls=o.Verb)
+def predict(
+    run: o.RunFolder = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE...", help="Pictures of any size.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("predictions"),
+    epoch: o.Epoch = None,
+    device: o.Device = "auto",
+    force: o.Force = False,
+) -> None:
+    """Write masks and overlays of pictures of any size."""
+    model = seglens.load(need_run(run), epoch=epoch, device=device)
+    files = images or [need_path(None, "IMAGE", "Which picture?")]
+    done = seglens.predict_files(model, files, out=out, force=force)
+    _end("predicted", done)
+
+
+@app.command(cls=o.Verb)
+def layers(run: o.RunFolder = None, as_json: o.AsJson = False) -> None:
+    """List what can be explained: layers, roles, shapes, strides."""
+    model = seglens.load(need_run(run), device="cpu")
+    summaries.show_layers([asdict(layer) for layer in seglens.layers(model)], as_json=as_json)
+
+
+@app.command(cls=o.Verb)
+def explain(
+    run: o.RunFolder = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Pictures to explain.")
+    ] = None,
+    data: o.Data = None,
+    layout: o.Layout = None,
+    split: Annotated[str | None, typer.Option(help="train, valid, test or all.", show_default="test")] = None,
+    samples: o.Samples = None,
+    num_samples: o.NumSamples = None,
+    methods: o.Methods = None,
+    layers: o.Layers = None,
+    target: o.TargetText = "predicted",
+    class_name: o.ClassName = None,
+    baseline: o.Baseline = None,
+    steps: o.Steps = None,
+    epoch: o.Epoch = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    out: o.Out = None,
+    force: o.Force = False,
+) -> None:
+    """Show what a model looks at: maps, and statistics with nulls."""
+    model = seglens.load(need_run(run), epoch=epoch, device=device)
+    if images:
+        pictures: "seglens.Split | list[Path]" = images
+    else:
+        pictures = seglens.open_split(model, split or "test", data=data, layout=layout)
+        if terminal.interactive() and (split, samples, num_samples) == (None, None, None):
+            files, samples = terminal.ask_pictures(pictures.name, len(pictures))
+            pictures = files or pictures
+    done = seglens.explain_folder(
+        model,
+        pictures,
+        out=out,
+        methods=o.methods(methods, baseline, steps),
+        layers=terminal.need_layers(layers),
+        target=target,
+        class_name=class_name,
+        samples=samples or None,
+        num_samples=num_samples,
+        seed=seed,
+        force=force,
+    )
+    summaries.show_explanations(done.folder)
+    _end("explained", done)
+
+
+@app.command(cls=o.Verb)
+def judge(
+    run: o.RunFolder = None,
+    data: o.Data = None,
+    layout: o.Layout = None,
+    split: o.SplitName = "test",
+    num_samples: o.NumSamples = None,
+    methods: o.Methods = None,
+    layers: o.Layers = None,
+    target: o.TargetText = "predicted",
+    class_name: o.ClassName = None,
+    baseline: o.Baseline = None,
+    steps: o.Steps = None,
+    epoch: o.Epoch = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    out: o.Out = None,
+    force: o.Force = False,
+) -> None:
+    """Score maps next to what maps that know nothing would get."""
+    model = seglens.load(need_run(run), epoch=epoch, device=device)
+    done = seglens.judge_folder(
+        model,
+        seglens.open_split(model, split, data=data, layout=layout),
+        out=out,
+        methods=o.methods(methods, baseline, steps),
+        layers=layers or o.LAYERS,
+        target=target,
+        class_name=class_name,
+        num_images=num_samples,
+        seed=seed,
+        force=force,
+    )
+    summaries.show_scorecard(done.folder)
+    _end("judged", done)
+
+
+@app.command(cls=o.Verb)
+def report(
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="One run, or several.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: RUN/report.html]")] = None,
+    shortcut: Annotated[Path | None, typer.Option(metavar="FILE", help="A shortcut.json to include.")] = None,
+    force: o.Force = False,
+) -> None:
+    """Write one HTML file that opens without network or server."""
+    file = seglens.report(runs or [need_run(None)], out=out, shortcut=shortcut, force=force)
+    say(f"The report is in {file}")
+
+
+def _end(what: str, done: "seglens.chunks.Summary") -> None:
+    """Say where a batch went, and end with exit code 1 where some of it could not be done."""
+    say(f"{done.num_done} pictures {what}: {done.folder}")
+    failed = [(failure.name, failure.error) for failure in done.failed]
+    terminal.list_failed(failed, done.num_done + len(failed))

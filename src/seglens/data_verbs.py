@@ -1,0 +1,68 @@
+"""The verbs ``seglens data check`` and ``seglens data show``: a look at a set before training on it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import seglens
+from seglens import options as o
+from seglens import summaries
+from seglens.terminal import need_path, say
+
+app = typer.Typer(help="Look at a set before training on it.", rich_markup_mode=None)
+
+
+@app.command(cls=o.Verb)
+def check(
+    data: o.DataFolder = None,
+    layout: o.Layout = None,
+    train_dir: o.TrainDir = None,
+    valid_dir: o.ValidDir = None,
+    test_dir: o.TestDir = None,
+    classes: o.Classes = None,
+    merge: o.Merge = True,
+    border: o.Border = "foreground",
+    channels: o.Channels = 3,
+    split_seed: o.SplitSeed = 0,
+    as_json: o.AsJson = False,
+) -> None:
+    """List what is wrong with a set; exit code 1 where it can't be used as it is."""
+    data = need_path(data, "DATA", "Which folder of pictures and masks?")
+    settings = o.data_settings(
+        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, channels, split_seed
+    )
+    found = seglens.check_data(settings)
+    summaries.show_findings(found.to_json(), as_json=as_json)
+    if found.num_errors:
+        raise typer.Exit(1)
+
+
+@app.command(cls=o.Verb)
+def show(
+    data: o.DataFolder = None,
+    layout: o.Layout = None,
+    train_dir: o.TrainDir = None,
+    valid_dir: o.ValidDir = None,
+    test_dir: o.TestDir = None,
+    classes: o.Classes = None,
+    merge: o.Merge = True,
+    border: o.Border = "foreground",
+    channels: o.Channels = 3,
+    split_seed: o.SplitSeed = 0,
+    split: o.SplitName = "train",
+    num_samples: Annotated[int, typer.Option(help="How many pictures.")] = 4,
+    image_size: o.ImageSize = 256,
+    seed: o.Seed = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write.")] = Path("data.png"),
+    force: o.Force = False,
+) -> None:
+    """Draw samples as the model will see them, each with some of its augmented variants."""
+    data = need_path(data, "DATA", "Which folder of pictures and masks?")
+    settings = o.data_settings(
+        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, channels, split_seed
+    )
+    file = seglens.show_data(
+        settings, out, split=split, num=num_samples, image_size=image_size, seed=seed, force=force
+    )
+    say(f"Drawn in {file}")

@@ -1,0 +1,232 @@
+"""The options that verbs share, and the command class that lets one flag take several values."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+import seglens
+from seglens.errors import SettingError
+
+LAYERS = ("encoder_last", "decoder_last")
+"""What is explained where no layer is named."""
+
+VALUES_END = "--"
+
+SPLIT_AT_COMMAS = ("--samples", "--methods", "--layers", "--baseline", "--mean", "--std")
+"""Flags whose values hold no comma themselves; the name of a class may."""
+
+
+class Verb(TyperCommand):
+    """A verb whose list options take values in the ways that people write them.
+
+    ``--samples 0 3 7``, ``--samples 0,3,7`` and ``--samples 0 --samples 3`` mean the same. The values of a
+    list end at the next flag or at ``--``, so arguments come first: ``seglens explain RUN cell.png --layers
+    encoder_last decoder_last``.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Click's Context, wherever Typer keeps it
+        """Parse, after the lists have been spelled as one flag a value, which is what Click knows."""
+        lists = {flag: flag in SPLIT_AT_COMMAS for option in self.params for flag in _list_flags(option)}
+        return super().parse_args(ctx, spread_lists(args, lists))
+
+
+def spread_lists(args: Sequence[str], lists: Mapping[str, bool]) -> list[str]:
+    """Repeat each flag of ``lists`` before each of its values; True there means to split at commas too.
+
+    >>> spread_lists(["run", "--samples", "0", "3,7", "--force"], {"--samples": True})
+    ['run', '--samples', '0', '--samples', '3', '--samples', '7', '--force']
+    """
+    spelled: list[str] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if word == VALUES_END:
+            return [*spelled, word, *rest]
+        flag, equals, value = word.partition("=")
+        if flag not in lists:
+            spelled.append(word)
+            continue
+        values = [value] if equals else []
+        while not equals and rest and _is_value(rest[0]):
+            values.append(rest.pop(0))
+        if rest[:1] == [VALUES_END]:
+            rest.pop(0)
+        if lists[flag]:
+            values = [part for value in values for part in value.split(",") if part]
+        # A flag without values stays alone, for Click to say so.
+        spelled += [part for value in values for part in (flag, value)] or [flag]
+    return spelled
+
+
+def _is_value(word: str) -> bool:
+    """A word that is no flag: numbers may be negative."""
+    return not word.startswith("-") or word[1:2].isdigit() or word[1:2] == "."
+
+
+def _list_flags(option: object) -> tuple[str, ...]:
+    return tuple(getattr(option, "opts", ())) if getattr(option, "multiple", False) else ()
+
+
+RunFolder = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+DataFolder = Annotated[
+    Path | None, typer.Argument(metavar="DATA", help="A folder of pictures and masks.", show_default=False)
+]
+NewRun = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="The run folder to make.", show_default=False)
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DATA", help="Pictures and masks, if not those of the training.", show_default=False
+    ),
+]
+Layout = Annotated[
+    str | None, typer.Option(help="How DATA is laid out; recognised if left out.", show_default=False)
+]
+TrainDir = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder in DATA of the train split.", show_default=False)
+]
+ValidDir = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder in DATA of the valid split.", show_default=False)
+]
+TestDir = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder in DATA of the test split.", show_default=False)
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME...",
+        help="coco: categories to keep, by name or id. pairs: what the mask's values 0, 1, 2 ... are called.",
+        show_default=False,
+    ),
+]
+Merge = Annotated[
+    bool, typer.Option("--merge/--no-merge", help="coco: make one foreground of all categories.")
+]
+Border = Annotated[str, typer.Option(help="oxford-pet: border as foreground, background, ignore or class.")]
+Channels = Annotated[int, typer.Option(help="Colour channels of the pictures.")]
+SplitSeed = Annotated[int, typer.Option(help="Seed of the splits, where DATA has none.")]
+SplitName = Annotated[str, typer.Option("--split", help="train, valid, test or all.")]
+Epoch = Annotated[
+    int | None, typer.Option(help="Take the weights that --keep-every kept.", show_default=False)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BatchSize = Annotated[int, typer.Option(help="Pictures at a time.")]
+Model = Annotated[str, typer.Option(help="unet, resnet-unet, unetplusplus or deeplabv3.")]
+Encoder = Annotated[
+    str | None, typer.Option(help="An encoder of segmentation-models-pytorch or timm.", show_default=False)
+]
+Width = Annotated[int | None, typer.Option(help="unet: channels of the first level.", show_default=False)]
+Mean = Annotated[
+    list[float] | None, typer.Option(metavar="NUMBER...", help="Channel means.", show_default=False)
+]
+Std = Annotated[
+    list[float] | None, typer.Option(metavar="NUMBER...", help="Channel deviations.", show_default=False)
+]
+Samples = Annotated[
+    list[int] | None, typer.Option(metavar="NUMBER...", help="Which pictures, from 0.", show_default=False)
+]
+NumSamples = Annotated[
+    int | None, typer.Option(help="How many, spread evenly over the split.", show_default=False)
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME...",
+        help="grad-cam, grad-cam++, hires-cam, layer-cam, activation, integrated-gradients. "
+        "[default: grad-cam]",
+        show_default=False,
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME...",
+        help="Roles or module paths, see 'seglens layers'. [default: encoder_last decoder_last]",
+        show_default=False,
+    ),
+]
+TargetText = Annotated[
+    str, typer.Option("--target", help="predicted, truth, component:N, point:X,Y, false-positive ...")
+]
+ClassName = Annotated[
+    str | None,
+    typer.Option("--class", metavar="NAME", help="The class that is asked about.", show_default=False),
+]
+Baseline = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME...",
+        help="Integrated Gradients: zero, random, blur, mean. [default: zero]",
+        show_default=False,
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Integrated Gradients: steps of the path. [default: 32]", show_default=False),
+]
+ImageSize = Annotated[int, typer.Option(help="Side of the square that pictures are fitted into.")]
+
+
+def data_settings(
+    path: Path,
+    layout: str | None,
+    folders: tuple[str | None, str | None, str | None],
+    classes: Sequence[str] | None,
+    merge: bool,
+    border: str,
+    channels: int,
+    split_seed: int,
+) -> "seglens.DataSettings":
+    """Return the settings of a data set; ``folders`` are those of the train, valid and test split.
+
+    Raises:
+        SettingError: a value is not allowed.
+    """
+    from pydantic import ValidationError
+
+    fields: dict[str, Any] = {"classes": tuple(classes) if classes else None, "border": border}
+    fields |= dict(zip(("train_dir", "valid_dir", "test_dir"), folders, strict=True))
+    try:
+        return seglens.DataSettings(
+            path=path, layout=layout, merge=merge, channels=channels, split_seed=split_seed, **fields
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--" + str(first["loc"][0]).replace("_", "-")
+        raise SettingError(f"{flag} {first['input']} is not allowed: {first['msg']}.") from error
+
+
+def methods(
+    names: Sequence[str] | None, baselines: Sequence[str] | None, steps: int | None
+) -> "list[str | seglens.IntegratedGradients]":
+    """Return methods with their settings; each baseline makes one more of Integrated Gradients.
+
+    Raises:
+        SettingError: a setting is given for a method that is not asked for.
+    """
+    asked = list(names or ("grad-cam",))
+    named = "integrated-gradients" in asked
+    if not named and (baselines or steps is not None):
+        given = "--baseline" if baselines else "--steps"
+        raise SettingError(
+            f"{given} is a setting of integrated-gradients, which is not among {', '.join(asked)}. "
+            "Add it to --methods or leave the setting out."
+        )
+    if not named:
+        return [*asked]
+    settings: dict[str, Any] = {} if steps is None else {"steps": steps, "max_steps": max(steps, 256)}
+    paths = [seglens.IntegratedGradients(baseline=name, **settings) for name in baselines or ("zero",)]
+    return [method for name in asked for method in (paths if name == "integrated-gradients" else [name])]
+
+
+def numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Return the values of a list option as a tuple; None where it was left out."""
+    return tuple(given) if given else None

@@ -1,0 +1,128 @@
+"""Results as tables for the terminal: evaluations, layers, maps, scorecards. No numbers are made here."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seglens.terminal import say, table
+
+Row = Mapping[str, Any]
+
+SHOWN = 3
+"""How many pictures a finding names; JSON has all."""
+
+
+def show_findings(found: Row, *, as_json: bool) -> None:
+    """Print what a check of a set found, errors first."""
+    if as_json:
+        return print_json(found)
+    splits = ", ".join(f"{num} {name}" for name, num in found["splits"].items()) or "no pictures"
+    say(f"Layout {found['layout']}: {splits}.")
+    for finding in found["findings"]:
+        names, num = finding["names"], len(finding["names"])
+        listed = f" ({num}: {', '.join(names[:SHOWN])}{', ...' if num > SHOWN else ''})" if names else ""
+        say(f"{finding['severity']}: {finding['kind']}: {finding['text']}{listed}")
+
+
+def show_training(run: Path) -> None:
+    """Print what a training came to."""
+    results = _read(run / "run.json")["results"]
+    valid = results["valid"]
+    say(
+        f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
+        f"Dice {_number(valid['dice'])}, IoU {_number(valid['iou'])}. Try: seglens evaluate {run}"
+    )
+
+
+def show_evaluation(found: Row, *, as_json: bool) -> None:
+    """Print an evaluation: every score, pooled over pixels and averaged over pictures."""
+    if as_json:
+        return print_json(found)
+    rows = [
+        (
+            score.replace("_", " "),
+            _number(found["pooled"][score]),
+            _number(values["mean"]),
+            f"{_number(values['low'])} to {_number(values['high'])}",
+            _number(values["median"]),
+        )
+        for score, values in found["per_image"].items()
+    ]
+    scored = found["num_images"] - found["num_failed"]
+    title = f"{found['split']} split, {scored} pictures, at native resolution"
+    table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
+
+
+def show_layers(layers: Sequence[Row], *, as_json: bool) -> None:
+    """Print the layers that can be explained."""
+    if as_json:
+        return print_json(layers)
+    rows = [
+        (
+            layer["name"],
+            " ".join(layer["roles"]),
+            layer["type"],
+            " x ".join(map(str, layer["shape"])),
+            str(layer["stride"]),
+        )
+        for layer in layers
+    ]
+    table(("layer", "roles", "type", "channels x rows x columns", "stride"), rows)
+
+
+def show_explanations(folder: Path) -> None:
+    """Print the mean attention of every map next to the largest that a map without content gets."""
+    rows = []
+    for row in _read(folder / "explanations.json")["summary"]:
+        ratio = row["statistics"].get("ratio") or {}
+        nulls = {name: values.get("ratio") for name, values in row["nulls"].items()}
+        known = {name: value for name, value in nulls.items() if value is not None}
+        best = max(known, key=lambda name: known[name], default=None)
+        rows.append(
+            (
+                _name(row),
+                _number(ratio.get("mean")),
+                f"{_number(known[best])} ({best})" if best else "-",
+                f"{row['num_ok']} of {row['num_total']}",
+                row.get("label") or "",
+            )
+        )
+    table(("map", "attention ratio", "best null", "pictures", ""), rows)
+
+
+def show_scorecard(folder: Path) -> None:
+    """Print a scorecard, the reference rows last."""
+    rows = _read(folder / "scorecard.json")["rows"]
+    rows = sorted(rows, key=lambda row: row["verdict"] == "reference")
+    shown = [
+        (
+            _name(row),
+            row["score"],
+            _number(row["value"]),
+            f"{_number(row['low'])} to {_number(row['high'])}",
+            row["reference"] or "-",
+            row["verdict"],
+        )
+        for row in rows
+    ]
+    table(("map", "score", "value", "95 % interval", "best reference", "verdict"), shown)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _name(row: Row) -> str:
+    return row["method"] if row["layer"] is None else f"{row['method']}@{row['layer']}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+def print_json(data: object) -> None:
+    """Print plain data as JSON; what is not a number is null."""
+    from seglens.record import to_json  # not above: pydantic takes its time, and help shouldn't
+
+    say(to_json(data))

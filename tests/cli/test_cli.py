@@ -1,0 +1,302 @@
+"""Every verb from end to end on a small set, and what holds for all of them."""
+
+import csv
+import inspect
+import json
+import subprocess
+import sys
+import warnings
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+
+import seglens as package
+from seglens import cli
+from seglens.train import TrainSettings
+
+HEAVY = ("torch", "numpy", "matplotlib", "PIL", "lightning", "timm", "jinja2", "scipy")
+
+
+def commands(group=None, prefix=()):
+    """Every verb by its words, with its Click command."""
+    group = group or typer.main.get_command(cli.app)
+    for name, verb in group.commands.items():
+        if hasattr(verb, "commands"):
+            yield from commands(verb, (*prefix, name))
+        else:
+            yield (*prefix, name), verb
+
+
+VERBS = {" ".join(words): verb for words, verb in commands()}
+
+
+class Terminal(StringIO):
+    """A standard input at which somebody sits, with the answers that they will type."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    return lambda *lines: monkeypatch.setattr("sys.stdin", Terminal("".join(f"{line}\n" for line in lines)))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "unused"),
+    [
+        (["--help"], 0, (*HEAVY, "pydantic")),
+        (["trian"], 2, HEAVY),  # Typer reads the values of options with pydantic
+        (["train", "photos", "--epoch", "3"], 2, HEAVY),
+        (["explain", "--help"], 0, HEAVY),
+        (["train", "photos", "--epochs", "many"], 2, HEAVY),
+    ],
+)
+def test_help_and_wrong_arguments_load_nothing_heavy(words, code, unused):
+    script = (
+        "import sys; from seglens import cli; code = cli.command(sys.argv[1:]);"
+        f"print('LOADED', code, [name for name in {unused!r} if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == f"LOADED {code} []"
+    assert len(found.stderr.splitlines()) == (code == 2)
+
+
+def test_the_module_can_be_run():
+    found = subprocess.run([sys.executable, "-m", "seglens", "nothing"], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr == "seglens: No such command 'nothing'. See 'seglens --help'.\n"
+
+
+def test_version(seglens):
+    assert seglens("--version").out == f"seglens {package.__version__}\n"
+
+
+def test_no_argument_shows_help(seglens):
+    ended = seglens()
+    assert ended.code == 0
+    assert ended.out.startswith("Usage: seglens")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(seglens, verb):
+    ended = seglens(*verb.split(), "--help")
+    assert ended.code == 0
+    assert ended.out.startswith(f"Usage: seglens {verb}")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_flags_are_long_lower_case_and_dashed(verb):
+    for option in VERBS[verb].params:
+        flags = [flag for flag in (*option.opts, *option.secondary_opts) if flag.startswith("-")]
+        assert all(flag.startswith("--") and flag == flag.lower() and "_" not in flag for flag in flags)
+
+
+def test_defaults_of_train_are_those_of_the_settings():
+    fields = TrainSettings.model_fields
+    given = {name: parameter.default for name, parameter in inspect.signature(cli.train).parameters.items()}
+    assert set(fields) <= set(given)
+    assert {name: given[name] for name in fields} == {name: field.default for name, field in fields.items()}
+
+
+def test_train(seglens, small_set):
+    settings = "--width 4 --image-size 32 --epochs 1 --batch-size 2 --device cpu --precision 32 --aug"
+    ended = seglens("train", small_set, "--run", "made", *settings.split())
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("made: weights of epoch 1 of 1; on the valid split Dice 0.")
+    record = json.loads(Path("made/run.json").read_text())
+    assert record["settings"]["augment"] is True
+    assert record["settings"]["width"] == 4
+
+
+def test_adopt(seglens, small_run):
+    settings = "--width 4 --image-size 32 --mean 0.5,0.5,0.5 --std 0.5 0.5 0.5 --classes background disc"
+    ended = seglens("adopt", small_run / "model.safetensors", "--run", "adopted", *settings.split())
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == "adopted: unet for background, disc. Try: seglens layers adopted\n"
+    assert package.load("adopted", device="cpu").spec.mean == (0.5, 0.5, 0.5)
+
+
+def test_evaluate(seglens, small_run):
+    ended = seglens("evaluate", small_run, "--save-images")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("test split, 3 pictures, at native resolution\nscore ")
+    with open(small_run / "evaluate/test/scores.csv") as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert len(list((small_run / "evaluate/test/samples").glob("*/overlay.png"))) == 3
+
+
+def test_evaluate_as_json(seglens, small_run):
+    ended = seglens("evaluate", small_run, "--json", "--split", "all")
+    assert json.loads(ended.out)["num_images"] == 9
+    assert json.loads(ended.out) == json.loads((small_run / "evaluate/all/scores.json").read_text())
+
+
+def test_predict(seglens, small_run, small_set):
+    pictures = sorted((small_set / "test/images").iterdir())
+    ended = seglens("predict", small_run, *pictures[:2], "--out", "masks")
+    assert (ended.code, ended.out, ended.err) == (0, "2 pictures predicted: masks\n", "")
+    with Image.open(next((small_run.parent / "masks/masks").iterdir())) as mask:
+        assert mask.size == (40, 32)
+
+
+def test_layers(seglens, small_run):
+    ended = seglens("layers", small_run)
+    rows = ended.out.splitlines()
+    assert rows[0].split() == "layer roles type channels x rows x columns stride".split()
+    assert any("decoder_last" in row for row in rows)
+    listed = json.loads(seglens("layers", small_run, "--json").out)
+    assert len(listed) == len(rows) - 1
+    assert {"name", "roles", "type", "shape", "stride"} == set(listed[0])
+
+
+def test_explain_chosen_samples(seglens, small_run):
+    methods = "--methods grad-cam integrated-gradients --baseline zero blur --steps 4 --layers decoder_last"
+    ended = seglens("explain", small_run, "--samples", 0, 2, *methods.split())
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[-1] == f"2 pictures explained: {small_run / 'explain/test'}"
+    table = json.loads((small_run / "explain/test/explanations.json").read_text())
+    assert [row["name"] for row in table["samples"]] == ["test-0", "test-2"]
+    assert len(table["summary"]) == 3
+    assert len(table["methods"]) == 3
+
+
+def test_explain_pictures(seglens, small_run, small_set):
+    picture = small_set / "test/images/test-1.png"
+    ended = seglens("explain", small_run, picture, "--target", "point:20,16", "--out", "maps")
+    assert (ended.code, ended.err) == (0, "")
+    assert {row.split("  ")[0] for row in ended.out.splitlines()[1:3]} == {
+        "grad-cam@encoder_last",
+        "grad-cam@decoder_last",
+    }
+    assert (small_run.parent / "maps/explanations.json").is_file()
+
+
+def test_judge_and_report(seglens, small_run):
+    ended = seglens("judge", small_run, "--num-samples", 2, "--layers", "decoder_last")
+    assert (ended.code, ended.err) == (0, "")
+    assert "grad-cam@decoder_last" in ended.out
+    assert ended.out.splitlines()[-1] == f"2 pictures judged: {small_run / 'judge/test'}"
+    ended = seglens("report", small_run)
+    assert (ended.code, ended.out) == (0, f"The report is in {small_run / 'report.html'}\n")
+
+
+def test_other_data_are_read_like_the_run_s_own(seglens, small_run, tmp_path, small_set):
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(small_set / "test")
+    ended = seglens("evaluate", small_run, "--data", moved, "--split", "all", "--json")
+    assert json.loads(ended.out)["num_images"] == 3
+
+
+def test_a_broken_picture_is_listed_and_the_rest_is_done(seglens, small_run, tmp_path, small_set):
+    good = small_set / "test/images/test-0.png"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(good.read_bytes()[:300])
+    ended = seglens("predict", small_run, good, broken, "--out", "masks")
+    assert ended.code == 1
+    assert ended.out == "1 pictures predicted: masks\n"
+    first, listed = ended.err.splitlines()
+    assert first == "seglens: 1 of 2 pictures could not be done:"
+    assert listed.startswith("  broken: ")
+    assert (tmp_path / "masks/table.csv").is_file()
+
+
+def test_a_choice_that_lacks_is_asked_for(seglens, answer, small_run, tmp_path):
+    answer("run", "1", "decoder_last")
+    ended = seglens("explain")
+    assert ended.code == 0
+    assert "Which run folder? (run)" in ended.err
+    assert "all 3 pictures of the test split, one (0 to 2) or an image file?" in ended.err
+    table = json.loads((small_run / "explain/test/explanations.json").read_text())
+    assert [row["name"] for row in table["samples"]] == ["test-1"]
+    assert table["layers"] == ["decoder_last"]
+
+
+def test_defaults_of_questions(seglens, answer, small_run):
+    answer("", "", "")
+    ended = seglens("explain")
+    assert (ended.code, ended.out.splitlines()[-1:]) == (0, ["3 pictures explained: run/explain/test"]), (
+        ended.err
+    )
+
+
+def test_what_is_given_is_not_asked_for(seglens, answer, small_run):
+    answer()
+    assert seglens("explain", small_run, "--num-samples", 1, "--layers", "encoder_last").code == 0
+
+
+def test_nobody_is_asked_where_there_is_no_terminal(seglens):
+    ended = seglens("evaluate")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "seglens: RUN is missing. Which run folder? Give it on the command line.\n"
+
+
+def test_an_end_of_input_stops_a_question(seglens, answer):
+    answer()
+    ended = seglens("evaluate")
+    assert ended.code == 130
+    assert ended.err.splitlines()[-1] == "seglens: Stopped."
+
+
+@pytest.mark.filterwarnings("default:There is no cuda")
+def test_a_missing_gpu_is_one_clean_line(seglens, small_run):
+    ended = seglens("evaluate", small_run, "--device", "cuda:63", "--json")
+    assert ended.code == 0
+    assert ended.err == "seglens: warning: There is no cuda:63 on this machine: computing on the CPU.\n"
+    assert warnings.showwarning.__module__ != "seglens.terminal"
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let ``seglens report`` raise."""
+
+    def fail_with(error):
+        def fail(*args, **settings):
+            raise error
+
+        monkeypatch.setattr(package, "report", fail)
+
+    return fail_with
+
+
+def test_interrupted(seglens, failing):
+    failing(KeyboardInterrupt("Stopped after 3 of 9 epochs. Go on with --resume."))
+    ended = seglens("report", "run")
+    assert (ended.code, ended.out) == (130, "")
+    assert ended.err == "seglens: Stopped after 3 of 9 epochs. Go on with --resume.\n"
+    failing(KeyboardInterrupt())
+    assert seglens("report", "run").err == "seglens: Stopped.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (package.UserError("No.\n  Never."), 2, "No. Never."),
+        (package.SeglensError("The loss is nan."), 1, "The loss is nan."),
+        (PermissionError(13, "Permission denied", "/there"), 1, "Permission denied: /there."),
+        (ValueError("deep\ninside"), 1, "Unexpected ValueError: deep. Run with --debug to see where."),
+        (KeyError(), 1, "Unexpected KeyError: no message. Run with --debug to see where."),
+    ],
+)
+def test_errors_are_one_line(seglens, failing, error, code, line):
+    failing(error)
+    ended = seglens("report", "run")
+    assert (ended.code, ended.out, ended.err) == (code, "", f"seglens: {line}\n")
+
+
+@pytest.mark.parametrize("words", [("--debug", "report", "run"), ("report", "run", "--debug")])
+def test_debug_shows_the_trace(seglens, failing, words):
+    failing(package.UserError("No."))
+    ended = seglens(*words)
+    assert ended.code == 2
+    assert ended.err.startswith("Traceback")
+    assert ended.err.endswith("seglens: No.\n")
+
+
+def test_a_closed_pipe_is_no_error():
+    words = f"({sys.executable} -m seglens --help; echo ended $? >&2) | true"
+    found = subprocess.run(["bash", "-c", words], capture_output=True, text=True)
+    assert found.stderr == "ended 1\n"
