@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 import seglens
-from seglens.errors import SettingError
+from seglens.errors import SettingError, unknown_name
 
 LAYERS = ("encoder_last", "decoder_last")
 """What is explained where no layer is named."""
@@ -211,6 +211,7 @@ def methods(
 
     Raises:
         SettingError: a setting is given for a method that is not asked for.
+        UnknownNameError: there is no such baseline.
     """
     asked = list(names or ("grad-cam",))
     named = "integrated-gradients" in asked
@@ -222,6 +223,11 @@ def methods(
         )
     if not named:
         return [*asked]
+    from seglens.explain.gradients import BASELINES
+
+    for name in baselines or ():
+        if name not in BASELINES:
+            raise unknown_name("baseline", name, BASELINES)
     settings: dict[str, Any] = {} if steps is None else {"steps": steps, "max_steps": max(steps, 256)}
     paths = [seglens.IntegratedGradients(baseline=name, **settings) for name in baselines or ("zero",)]
     return [method for name in asked for method in (paths if name == "integrated-gradients" else [name])]

@@ -1,0 +1,157 @@
+"""The direction of imports, where each library may be used, the size of files and the public names."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import seglens
+
+SOURCE = Path(seglens.__file__).parent
+
+LEVELS = {
+    0: "shapes errors verb record outputs progress device seeds history",
+    1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
+    "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens data "
+    "models.unet models.weights models.encoders models.zoo models.segmenter models.layers models",
+    2: "intervals losses scores impute draw curves feed",
+    3: "predict runs sources recipe gallery",
+    4: "fit train evaluate",
+    5: "explain.target explain.target_names explain.trace explain.explanation explain.cams explain.gradients "
+    "explain.statistics explain.masked explain",
+    6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "
+    "judge.causal judge.agreement judge.shortcut judge",
+    7: "chunks sheets ledger batch report.contents report.glossary report.words report.figures "
+    "report.pictures report.cards report.tables report.html report demo",
+    8: "options terminal summaries data_verbs cli __main__",
+}
+"""Every module; it may import those listed before it, on lower levels and on its own."""
+
+ORDER = [name for level in LEVELS.values() for name in level.split()]
+
+ONLY_IN = {
+    "jinja2": {"report.html"},
+    "lightning": {"train", "fit"},
+    "matplotlib": {"curves", "draw", "report.figures"},
+    "pycocotools": {"data.coco"},
+    "rich": {"progress", "terminal"},
+    "safetensors": {"models.weights"},
+    "segmentation_models_pytorch": {"models.encoders", "models.zoo"},
+    "skimage": {"superpixels"},
+    "tifffile": {"data.images"},
+    "timm": {"models.encoders", "models.zoo"},
+    "typer": {"cli", "data_verbs", "options", "terminal"},
+}
+"""Libraries that are used in one place, so that they can be replaced there."""
+
+
+def name_of(file: Path) -> str:
+    """``explain/cams.py`` is ``explain.cams``, ``explain/__init__.py`` is ``explain``."""
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(file): file for file in sorted(SOURCE.rglob("*.py")) if file != SOURCE / "__init__.py"}
+
+
+def imports_of(file: Path) -> set[str]:
+    """Every dotted name that the file imports, in functions too; of ``from a import b`` both a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_imports(file: Path) -> set[str]:
+    """The modules of the package that the file imports, by their names below ``seglens``."""
+    names = {name.removeprefix("seglens.") for name in imports_of(file) if name.startswith("seglens.")}
+    modules = names & set(FILES)
+    # ``from seglens.data import coco`` means the module coco, not what else is in the package.
+    return {name for name in modules if not any(other.startswith(f"{name}.") for other in names & set(FILES))}
+
+
+def test_every_module_has_its_place():
+    assert sorted(ORDER) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_downwards(name):
+    before = set(ORDER[: ORDER.index(name)])
+    assert own_imports(FILES[name]) <= before
+
+
+def test_only_the_command_line_uses_the_public_names():
+    users = {
+        name
+        for name, file in FILES.items()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import) and "seglens" in {alias.name for alias in node.names}
+    }
+    assert users <= set(LEVELS[8].split())
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_used_in_its_place_only(library):
+    users = {
+        name
+        for name, file in FILES.items()
+        if any(found.partition(".")[0] == library for found in imports_of(file))
+    }
+    assert users <= ONLY_IN[library]
+
+
+@pytest.mark.parametrize("module", ["report", "record", "errors", "outputs", "progress", "verb", "cli"])
+def test_reports_and_records_need_no_torch(module):
+    script = f"import sys, seglens.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_explain_knows_no_data_set():
+    for name in FILES:
+        if name.startswith("explain"):
+            assert not {"data.layout", "data.opening"} & own_imports(FILES[name])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_short(name):
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= 350
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_postponed_annotations(name):
+    """They are text then, and shapes go unchecked."""
+    assert "__future__" not in imports_of(FILES[name])
+
+
+def test_public_names_are_sorted_and_resolve():
+    assert seglens.__all__ == sorted(set(seglens.__all__))
+    assert set(seglens.__all__) == {*seglens._HOMES, *seglens._MODULES, "__version__"}
+    for name in seglens.__all__:
+        assert getattr(seglens, name) is not None
+
+
+def test_every_verb_is_public_and_callable():
+    for verb in (
+        "adopt",
+        "demo",
+        "evaluate",
+        "explain",
+        "judge",
+        "layers",
+        "load",
+        "report",
+        "train",
+        "wrap",
+    ):
+        assert callable(getattr(seglens, verb))
+
+
+def test_an_unknown_public_name():
+    with pytest.raises(AttributeError, match="no attribute 'explane'"):
+        _ = seglens.explane
