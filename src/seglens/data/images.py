@@ -1,6 +1,6 @@
 """Reading picture and mask files: PNG, JPEG and TIFF of 8, 12 or 16 bits, grey, colour or palette.
 
-Pillow reads, but for pictures of several 16-bit channels, which it would cut down to 8 bits.
+Pillow reads; where it would cut 16-bit colour down to 8 bits, tifffile and a detour do.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from jaxtyping import Float
 from PIL import Image as pil
 from PIL import ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
-from torchvision.io import decode_image
+from torch import Tensor
 
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError, SettingError
@@ -34,7 +36,7 @@ def read_image(file: Path, channels: int = 3) -> Image:
         DataError: the file is missing or can't be read, its values leave [0, 1], or its channels don't fit.
     """
     pixels = read_pixels(file)
-    image = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+    image = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
     if np.issubdtype(pixels.dtype, np.floating):
         # NaN fails both comparisons.
         if not (image.min() >= 0 and image.max() <= 1):
@@ -114,10 +116,8 @@ def _decode(file: Path, palette_as_index: bool) -> np.ndarray:
             return _decode_tiff(file)
         raise
     with opened:
-        # The raw mode of several 16-bit channels, such as "RGB;16B", is read before decoding forgets it.
-        raw = str(opened.tile[0].args) if opened.tile else ""
-        if opened.format == "PNG" and ";16" in raw and opened.mode in ("RGB", "RGBA", "LA"):
-            return _decode_deep_png(file)
+        if opened.format == "PNG" and opened.tile and opened.tile[0].args in ("RGB;16B", "RGBA;16B"):
+            return _decode_deep_png(opened, file)
         if isinstance(opened, TiffImageFile):
             if opened.n_frames > 1:
                 raise ValueError(f"it holds {opened.n_frames} pages, allowed is one picture in a file")
@@ -139,9 +139,12 @@ def _as_array(opened: pil.Image, palette_as_index: bool) -> np.ndarray:
     return pixels
 
 
-def _decode_deep_png(file: Path) -> np.ndarray:
-    encoded = torch.from_numpy(np.fromfile(file, dtype=np.uint8))
-    return decode_image(encoded).permute(1, 2, 0).numpy()
+def _decode_deep_png(opened: ImageFile, file: Path) -> np.ndarray:
+    """Decode 16-bit colour in two goes, since Pillow keeps only the byte that it takes for the higher one."""
+    high = np.asarray(opened).astype(np.uint16)
+    with pil.open(file) as again:
+        again.tile = [again.tile[0]._replace(args=f"{again.mode};16L")]
+        return high * 256 + np.asarray(again)
 
 
 def _decode_tiff(file: Path) -> np.ndarray:
@@ -157,7 +160,7 @@ def _decode_tiff(file: Path) -> np.ndarray:
     return pixels
 
 
-def _with_channels(image: Image, channels: int, file: Path) -> Image:
+def _with_channels(image: Float[Tensor, "have h w"], channels: int, file: Path) -> Image:
     have = image.shape[0]
     if have != channels and have in (2, 4):
         image = image[:-1]

@@ -17,7 +17,7 @@ from seglens.errors import DataError
 SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
 SIDE = 32
 """Rows and columns of the grey thumbnails that are compared."""
-ALIKE = (0.95, 0.97, 0.98, 0.99, 0.995)
+ALIKE = (0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 """Correlations from which on two thumbnails count as near-duplicates, the first where that is plausible.
 
 Looked at on four real sets: from 0.95 on, pairs are the same picture in another brightness, mirrored, or
@@ -123,7 +123,7 @@ def _thumbnails(files: Sequence[Path]) -> np.ndarray:
 
 def _alike_pairs(thumbnails: np.ndarray, block: int = 1024) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the pairs of thumbnails that correlate enough, and how much, the best of four mirrorings."""
-    flat = thumbnails.reshape(len(thumbnails), -1)
+    flat = thumbnails.reshape(-1, SIDE * SIDE)
     mirrored = [thumbnails[:, ::down, ::across] for down in (1, -1) for across in (1, -1)]
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for start in range(0, len(flat), block):
