@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seglens.errors import DataError
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 FILE_NAME = "run.json"
 PACKAGES = ("seglens", "torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
 
