@@ -106,9 +106,8 @@ def test_a_sheet_holds_its_tiles(tmp_path):
     rows = [[draw.Tile(red, "red", "a caption", scale), draw.Tile(blue, "a title much too long for it" * 3)]]
     page = draw.sheet(rows, title="Two tiles", tile_width=100)
     assert page.width == 2 * 100 + 3 * draw.GAP
-    counted = dict((colour, number) for number, colour in page.getcolors(1 << 20))
-    assert counted[255, 0, 0] == 100 * 100
-    assert counted[0, 0, 255] == 100 * 50
+    counted = [(number, colour) for number, colour in page.getcolors(1 << 20) or [] if number > 4000]
+    assert {(100 * 100, (255, 0, 0)), (100 * 50, (0, 0, 255))} <= set(counted)
     file = tmp_path / "new" / "sheet.png"
     draw.save_png(page, file)
     with Image.open(file) as read:
