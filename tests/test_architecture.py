@@ -12,20 +12,20 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes errors verb record outputs progress device seeds history",
+    0: "shapes errors verb record outputs progress threads device seeds",
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens data "
     "models.unet models.weights models.encoders models.zoo models.segmenter models.layers models",
-    2: "intervals losses scores impute draw curves feed",
-    3: "predict runs sources recipe gallery",
-    4: "fit train evaluate",
+    2: "intervals losses scores impute draw",
+    3: "predict runs sources gallery",
+    4: "train.recipe train.history train.curves train.feed train.fit train evaluate",
     5: "explain.target explain.target_names explain.trace explain.explanation explain.cams explain.gradients "
     "explain.statistics explain.masked explain",
     6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "
     "judge.causal judge.agreement judge.shortcut judge",
-    7: "chunks sheets ledger batch report.contents report.glossary report.words report.figures "
-    "report.pictures report.cards report.tables report.html report demo",
-    8: "options terminal summaries data_verbs cli __main__",
+    7: "batch.chunks batch.sheets batch.ledger batch report.contents report.glossary report.words "
+    "report.figures report.pictures report.cards report.tables report.html report demo",
+    8: "cli.options cli.terminal cli.summaries cli.data_verbs cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
 
@@ -33,16 +33,16 @@ ORDER = [name for level in LEVELS.values() for name in level.split()]
 
 ONLY_IN = {
     "jinja2": {"report.html"},
-    "lightning": {"train", "fit"},
-    "matplotlib": {"curves", "draw", "report.figures"},
+    "lightning": {"train", "train.fit"},
+    "matplotlib": {"train.curves", "draw"},
     "pycocotools": {"data.coco"},
-    "rich": {"progress", "terminal"},
+    "rich": {"progress", "cli.terminal"},
     "safetensors": {"models.weights"},
     "segmentation_models_pytorch": {"models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.images"},
     "timm": {"models.encoders", "models.zoo"},
-    "typer": {"cli", "data_verbs", "options", "terminal"},
+    "typer": {"cli", "cli.data_verbs", "cli.options", "cli.terminal"},
 }
 """Libraries that are used in one place, so that they can be replaced there."""
 

@@ -9,7 +9,8 @@ import torch
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.errors import DataError
-from seglens.feed import Feed, read_ahead, validation_batches
+from seglens.threads import read_ahead
+from seglens.train.feed import Feed, validation_batches
 
 
 def split_of(*samples):

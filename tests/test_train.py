@@ -14,10 +14,10 @@ from PIL import Image
 import seglens
 from seglens.data.layout import DataSettings
 from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError, UnknownNameError
-from seglens.feed import Shuffled
-from seglens.history import COLUMNS, History
 from seglens.models.weights import read_state_dict
 from seglens.train import Learner, relative_rate, train
+from seglens.train.feed import Shuffled
+from seglens.train.history import COLUMNS, History
 
 SIZE = 32
 

@@ -22,14 +22,14 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import Frame, letterbox_image
 from seglens.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.errors import DataError, SettingError
-from seglens.feed import read_ahead
 from seglens.models.segmenter import ModelSpec
-from seglens.outputs import new_folder, safe_name
+from seglens.outputs import new_folder, safe_name, table_cell, unused_name
 from seglens.predict import infer
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.scores import DEFINITIONS, Confusion, confusion, per_class, scores, summary
 from seglens.shapes import Mask
+from seglens.threads import read_ahead
 from seglens.verb import make_callable
 
 __all__ = ["Evaluation", "evaluate", "native_mask"]
@@ -146,7 +146,7 @@ def _rows(
         for read, predicted in zip(batch, _predict(run, batch), strict=True):
             row, counts = _score(run, read, predicted)
             if folder is not None and predicted is not None and read.sample is not None:
-                place = _unused(safe_name(read.name), names)
+                place = unused_name(read.name, names)
                 row["files"] = _save(run, read.sample, predicted, folder, f"samples/{place}")
                 records.write_json(folder / "samples" / place / "metrics.json", row)
             yield row, counts
@@ -269,21 +269,12 @@ def _save(run: Run, sample: Sample, predicted: Mask, folder: Path, place: str) -
     return {name: f"{place}/{name}.png" for name in drawn}
 
 
-def _unused(name: str, used: set[str]) -> str:
-    """Return ``name``, numbered where another picture has it already; two names can be safe in one way."""
-    number, free = 1, name
-    while free.lower() in used:
-        number, free = number + 1, f"{name}-{number + 1}"
-    used.add(free.lower())
-    return free
-
-
 def _write_table(found: Evaluation, file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         columns = ("name", "status", *SCORES, *PIXELS, "error")
-        table = csv.DictWriter(stream, columns, extrasaction="ignore")
-        table.writeheader()
-        table.writerows(found.images)
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows([table_cell(row.get(name)) for name in columns] for row in found.images)
 
 
 make_callable(__name__)

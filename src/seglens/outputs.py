@@ -68,6 +68,32 @@ def safe_name(text: str) -> str:
     return kept.lstrip(".")[:120] or "_"
 
 
+def unused_name(name: str, taken: set[str]) -> str:
+    """Return ``name`` as one path component that is not in ``taken`` yet, and add it there.
+
+    An ``@`` is kept: it stands between a method and its layer. File systems may ignore case, so this does.
+    """
+    stem = "@".join(safe_name(part) for part in name.split("@"))
+    free, number = stem, 1
+    while free.lower() in taken:
+        number += 1
+        free = f"{stem}-{number}"
+    taken.add(free.lower())
+    return free
+
+
+def table_cell(value: object) -> object:
+    """Return a value as a cell of a CSV file: None and NaN empty, other fractions to six digits.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")):
+        return f"'{value}"
+    return "" if value is None else value
+
+
 def _swap(new: Path, path: Path) -> None:
     """Put ``new`` in the place of ``path``, keeping the old one until the new one stands."""
     if not path.exists():

@@ -9,11 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.errors import DataError
+from seglens.intervals import RESAMPLES, interval
 from seglens.shapes import Mask, PerImage, Region
 
 Confusion = Int[Tensor, "*b classes classes"]
-
-RESAMPLES = 2000
 
 DEFINITIONS = {
     "dice": "Dice: twice the overlap of prediction and truth over the sum of their areas, 2TP/(2TP+FP+FN), "
@@ -91,27 +90,12 @@ def summary(values: PerImage, *, seed: int = 0) -> dict[str, float | int]:
     std, low and high are NaN.
     """
     kept = values[~values.isnan()].double()
-    nan = float("nan")
-    if kept.numel() == 0:
-        return {"mean": nan, "std": nan, "median": nan, "low": nan, "high": nan, "num": 0}
-    low, high = bootstrap_interval(kept, seed=seed) if kept.numel() > 1 else (nan, nan)
+    found = interval(kept, seed=seed)
     return {
-        "mean": float(kept.mean()),
-        "std": float(kept.std()) if kept.numel() > 1 else nan,
-        "median": float(kept.quantile(0.5)),
-        "low": low,
-        "high": high,
-        "num": kept.numel(),
+        "mean": found.mean,
+        "std": float(kept.std()) if found.num > 1 else float("nan"),
+        "median": float(kept.quantile(0.5)) if found.num else float("nan"),
+        "low": found.low,
+        "high": found.high,
+        "num": found.num,
     }
-
-
-def bootstrap_interval(values: PerImage, *, seed: int = 0) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % quantiles of the means of `RESAMPLES` resamples of ``values``."""
-    generator = torch.Generator().manual_seed(seed)
-    num = values.numel()
-    # One resample at a time: all at once would hold RESAMPLES times the number of images.
-    means = torch.stack(
-        [values[torch.randint(num, (num,), generator=generator)].mean() for _ in range(RESAMPLES)]
-    )
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
-    return low, high

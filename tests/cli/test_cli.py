@@ -246,7 +246,7 @@ def test_a_missing_gpu_is_one_clean_line(seglens, small_run):
     ended = seglens("evaluate", small_run, "--device", "cuda:63", "--json")
     assert ended.code == 0
     assert ended.err == "seglens: warning: There is no cuda:63 on this machine: computing on the CPU.\n"
-    assert warnings.showwarning.__module__ != "seglens.terminal"
+    assert warnings.showwarning.__module__ != "seglens.cli.terminal"
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seglens.cli.options import Verb, data_settings, methods, spread_lists
 from seglens.errors import SettingError
 from seglens.explain.gradients import IntegratedGradients
-from seglens.options import Verb, data_settings, methods, spread_lists
 
 LISTS = {"--samples": True, "--classes": False}
 

@@ -14,8 +14,8 @@ from seglens import wrap
 from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
+from seglens.intervals import Interval, interval
 from seglens.judge import evidence
-from seglens.judge.intervals import Interval, interval
 from seglens.judge.nulls import NULLS
 from seglens.judge.scorecard import (
     Judgement,

@@ -11,9 +11,9 @@ from seglens import wrap
 from seglens.errors import DataError, SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
+from seglens.intervals import Interval
 from seglens.judge.agreement import TagShare, check, conclude, tag_share
 from seglens.judge.causal import Effect
-from seglens.judge.intervals import Interval
 from seglens.judge.shortcut import Shortcut, planted_shortcut
 
 SIZE = 32

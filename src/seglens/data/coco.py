@@ -99,16 +99,20 @@ def _load(file: Path) -> _File:
 
 def _chosen(files: Mapping[str, _File], asked: tuple[str, ...] | None) -> list[str]:
     """Return the names of the categories to take; ``asked`` are names or, where no name is that, ids."""
-    known = {category.id: category.name for file in files.values() for category in file.categories}
-    in_order = list(dict.fromkeys(name for _, name in sorted(known.items())))
+    name_of: dict[int, str] = {}
+    known, used = {}, set()
+    for file in files.values():
+        here = {category.id: category.name for category in sorted(file.categories, key=lambda each: each.id)}
+        name_of = {**here, **name_of}
+        known.update(dict.fromkeys(here.values()))
+        used |= {here.get(note.category_id) for note in file.annotations}
     if asked is None:
-        used = {known.get(note.category_id) for file in files.values() for note in file.annotations}
-        return [name for name in in_order if name in used] or in_order or ["foreground"]
+        return [name for name in known if name in used] or list(known) or ["foreground"]
     chosen = []
     for name in asked:
-        if name not in in_order and not (name.isdecimal() and int(name) in known):
-            raise unknown_name("category", name, [*in_order, *(str(key) for key in known)])
-        chosen.append(name if name in in_order else known[int(name)])
+        if name not in known and not (name.isdecimal() and int(name) in name_of):
+            raise unknown_name("category", name, [*known, *(str(key) for key in name_of)])
+        chosen.append(name if name in known else name_of[int(name)])
     return list(dict.fromkeys(chosen))
 
 

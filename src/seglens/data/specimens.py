@@ -35,7 +35,7 @@ TAGS = ("none", "with-object", "independent")
 
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
 """Optical density of the two stains in red, green and blue (Ruifrok and Johnston, 2001)."""
-HOLE = 0.8
+HOLE = 0.9
 """How much less the middle of a ring-shaped nucleus absorbs: what tells the two kinds apart."""
 TAG_COLOUR, TAG_RADIUS = (0.0, 0.25, 0.85), 0.07
 

@@ -8,8 +8,8 @@ import torch
 
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
+from seglens.intervals import Interval, auroc, interval
 from seglens.judge.causal import Effect
-from seglens.judge.intervals import Interval, auroc, interval
 from seglens.judge.scorecard import MIN_IMAGES
 from seglens.shapes import PerImage, Regions
 

@@ -14,7 +14,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.masked import clean_scores, masked_scores
 from seglens.explain.target import Target, dilate
 from seglens.impute import noisy_linear
-from seglens.judge.intervals import NOTHING, Interval, bounds
+from seglens.intervals import NOTHING, Interval, bounds
 from seglens.models.segmenter import Segmenter
 from seglens.seeds import content_generator, content_normal
 from seglens.shapes import Images, PerImage, Regions, Rows

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
-from seglens.judge.intervals import NOTHING, Interval, interval
+from seglens.intervals import NOTHING, Interval, interval
 from seglens.judge.nulls import Surface, centre, edges, mirror, other_images, random
 from seglens.shapes import Maps, PerImage, Regions
 

@@ -73,7 +73,8 @@ def mirror(pixels: Regions, grid: tuple[int, int]) -> Maps:
 
     This is what a layer with that grid would show if all it did were to restate the prediction.
     """
-    return upsample(F.adaptive_avg_pool2d(pixels.float()[:, None], grid)[:, 0], pixels.shape[-2:])
+    _, height, width = pixels.shape
+    return upsample(F.adaptive_avg_pool2d(pixels.float()[:, None], grid)[:, 0], (height, width))
 
 
 def mirror_of_stride(stride: int) -> Callable[[Surface], Maps]:

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import torch
 
-from seglens.judge.intervals import NOTHING, Interval, interval
+from seglens.intervals import NOTHING, Interval, interval
 from seglens.judge.localisation import AttentionRow
+from seglens.outputs import table_cell
 from seglens.shapes import PerImage
 
 Verdict = Literal["pass", "warn", "fail", "not evaluable", "reference"]
@@ -148,7 +149,7 @@ class Scorecard:
         writer.writerow([*plain, *(f"{NULL}{name}" for name in nulls)])
         for row in rows:
             values = [row[name] for name in plain] + [row["nulls"].get(name) for name in nulls]
-            writer.writerow([_cell(value) for value in values])
+            writer.writerow([table_cell(value) for value in values])
         return out.getvalue()
 
     def __str__(self) -> str:
@@ -280,12 +281,3 @@ def _too_few(num: int) -> str:
 
 def _spell(found: Interval) -> str:
     return f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]"
-
-
-def _cell(value: object) -> object:
-    """One cell of a CSV file: NaN and None empty, text that a spreadsheet would run defused."""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.6g}"
-    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")):
-        return f"'{value}"
-    return "" if value is None else value

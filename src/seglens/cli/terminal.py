@@ -14,8 +14,8 @@ from pathlib import Path
 
 import typer
 
+from seglens.cli.options import LAYERS
 from seglens.errors import DataError, SeglensError, SettingError, UserError
-from seglens.options import LAYERS
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: something went wrong or some pictures could not be done; the user's fault; Ctrl-C."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seglens.terminal import say, table
+from seglens.cli.terminal import say, table
 
 Row = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def show_evaluation(found: Row, *, as_json: bool) -> None:
             score.replace("_", " "),
             _number(found["pooled"][score]),
             _number(values["mean"]),
-            f"{_number(values['low'])} to {_number(values['high'])}",
+            _range(values),
             _number(values["median"]),
         )
         for score, values in found["per_image"].items()
@@ -100,7 +100,7 @@ def show_scorecard(folder: Path) -> None:
             _name(row),
             row["score"],
             _number(row["value"]),
-            f"{_number(row['low'])} to {_number(row['high'])}",
+            _range(row),
             row["reference"] or "-",
             row["verdict"],
         )
@@ -115,6 +115,11 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _name(row: Row) -> str:
     return row["method"] if row["layer"] is None else f"{row['method']}@{row['layer']}"
+
+
+def _range(values: Row) -> str:
+    low, high = _number(values["low"]), _number(values["high"])
+    return "-" if "-" in (low, high) else f"{low} to {high}"
 
 
 def _number(value: float | None) -> str:

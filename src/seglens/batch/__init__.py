@@ -9,9 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seglens import ledger
 from seglens import record as records
-from seglens.chunks import FILES, Chunk, Failure, Summary, choose, chunks, refuse_none_done, split_of, unused
+from seglens.batch import ledger
+from seglens.batch.chunks import (
+    FILES,
+    Chunk,
+    Failure,
+    Summary,
+    choose,
+    read_chunks,
+    refuse_none_done,
+    split_of,
+)
+from seglens.batch.ledger import Measured, Row
 from seglens.data.layout import Split
 from seglens.errors import SettingError
 from seglens.evaluate import native_mask
@@ -25,8 +35,7 @@ from seglens.explain.target_names import named_target
 from seglens.judge.evidence import Evidence, combine, gather, score
 from seglens.judge.localisation import attention
 from seglens.judge.nulls import randomised, surface
-from seglens.ledger import Measured, Row
-from seglens.outputs import new_folder, safe_name
+from seglens.outputs import new_folder, safe_name, unused_name
 from seglens.predict import Prediction
 from seglens.runs import Run
 from seglens.shapes import Mask
@@ -89,14 +98,14 @@ def explain_folder(
     measured: list[list[Measured]] = []
     taken: set[str] = set()
     with new_folder(place, force=force) as folder:
-        for part in chunks(run, split, most=chunk, failed=failed, target=target):
+        for part in read_chunks(run, split, most=chunk, failed=failed, target=target):
             aim = _target(run, part, target, class_index)
             maps = _explain(run, part, aim, methods, layers, seed=seed)
             prediction = run.predict(part.batch.images)
             found = _measure(run, part, aim, maps, prediction, seed=seed)
             measured.append(found)
             for i, mask in enumerate(_native_masks(run, part, prediction)):
-                name = f"samples/{unused(part.natives[i].name, taken)}"
+                name = f"samples/{unused_name(part.natives[i].name, taken)}"
                 rows.append(ledger.write_sample(run, part, i, mask, maps, found, folder, name))
         refuse_none_done(len(rows), failed)
         summary = [ledger.summary_row(of_map, seed=seed) for of_map in zip(*measured, strict=True)]
@@ -157,7 +166,7 @@ def judge_folder(
     failed: list[Failure] = []
     parts: list[Evidence] = []
     with new_folder(place, force=force) as folder:
-        for part in chunks(run, split, most=chunk, failed=failed, target=target, what="judging"):
+        for part in read_chunks(run, split, most=chunk, failed=failed, target=target, what="judging"):
             aim = _target(run, part, target, class_index)
             maps = _explain(run, part, aim, methods, layers, seed=seed)
             parts.append(gather(run, part.batch.images, aim, maps, seed=seed))
@@ -199,10 +208,11 @@ def predict_files(
     with new_folder(Path(out), force=force) as folder:
         for name in ("masks", "overlays"):
             (folder / name).mkdir()
-        for part in chunks(run, split, most=chunk, failed=failed, what="predicting"):
+        for part in read_chunks(run, split, most=chunk, failed=failed, what="predicting"):
             masks = _native_masks(run, part, run.predict(part.batch.images))
             for sample, mask in zip(part.natives, masks, strict=True):
-                rows.append(ledger.write_prediction(run, sample, mask, folder, unused(sample.name, taken)))
+                name = unused_name(sample.name, taken)
+                rows.append(ledger.write_prediction(run, sample, mask, folder, name))
         refuse_none_done(len(rows), failed)
         every = rows + [ledger.failed_row(failure) for failure in failed]
         ledger.write_table(every, folder / "table.csv")

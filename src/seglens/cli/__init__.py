@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
-from seglens import data_verbs, summaries, terminal
-from seglens import options as o
-from seglens.terminal import need_path, need_run, say
+from seglens.cli import data_verbs, summaries, terminal
+from seglens.cli import options as o
+from seglens.cli.terminal import need_path, need_run, say
 
 if TYPE_CHECKING:
-    import seglens.chunks
+    from seglens.batch import Summary
 
 HELP = """Train segmentation models, show what they look at, and measure whether to believe it.
 
@@ -339,7 +339,7 @@ def report(
     say(f"The report is in {file}")
 
 
-def _end(what: str, done: "seglens.chunks.Summary") -> None:
+def _end(what: str, done: "Summary") -> None:
     """Say where a batch went, and end with exit code 1 where some of it could not be done."""
     say(f"{done.num_done} pictures {what}: {done.folder}")
     failed = [(failure.name, failure.error) for failure in done.failed]

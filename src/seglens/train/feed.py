@@ -1,13 +1,9 @@
 """How samples reach the network: at its size, kept in memory, in an order that seed and epoch decide."""
 
-import os
 import random
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,27 +14,10 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import augment, collate, letterbox, sample_generator
 from seglens.errors import DataError
 from seglens.progress import track
+from seglens.threads import read_ahead
 
 MEMORY = 2 << 30
 """Bytes of pictures that a split may keep in memory."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def read_ahead(
-    read: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 0
-) -> Iterator[Result]:
-    """Yield ``read(item)`` in order while the next few are read in threads (0: one a core, at most 8)."""
-    threads = threads or min(8, os.cpu_count() or 1)
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(read, item))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def training_batches(

@@ -13,7 +13,6 @@ from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
 from torch import Tensor
 
-from seglens.chunks import unused
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
 from seglens.draw import (
@@ -32,6 +31,7 @@ from seglens.draw import (
 )
 from seglens.explain.explanation import Explanation
 from seglens.models.segmenter import ModelSpec
+from seglens.outputs import unused_name
 from seglens.shapes import Image, Map, Mask
 
 DRAWN = 1024
@@ -86,7 +86,7 @@ def draw_maps(
         tile = _tile(entry, row, subject.frame, image)
         if entry.status[row] == "ok":
             tile = replace(tile, picture=outline(tile.picture, region_of_target))
-        files.append(subject.save(tile.picture, unused(entry.name, taken)))
+        files.append(subject.save(tile.picture, unused_name(entry.name, taken)))
         tiles.append(tile)
     sheets = []
     for title, kept in comparisons(explanations):
@@ -94,7 +94,7 @@ def draw_maps(
         page = sheet(
             [first[i : i + 5] for i in range(0, len(first), 5)], title=f"{subject.sample.name}: {title}"
         )
-        sheets.append({"title": title, "file": subject.save(page, unused(title, taken))})
+        sheets.append({"title": title, "file": subject.save(page, unused_name(title, taken))})
     return files, sheets
 
 

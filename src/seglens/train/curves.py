@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from seglens.history import Row
 from seglens.outputs import new_file
+from seglens.train.history import Row
 
 PANELS = (
     ("loss", {"train": "train_loss", "valid": "valid_loss"}),

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 import seglens
-from seglens import options as o
-from seglens import summaries
-from seglens.terminal import need_path, say
+from seglens.cli import options as o
+from seglens.cli import summaries
+from seglens.cli.terminal import need_path, say
 
 app = typer.Typer(help="Look at a set before training on it.", rich_markup_mode=None)
 

@@ -29,15 +29,15 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import Batch
 from seglens.device import choose_device, choose_precision
 from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError
-from seglens.feed import training_batches, validation_batches
-from seglens.fit import Keeper, fit
 from seglens.losses import Loss, choose_loss
 from seglens.models.segmenter import Segmenter
 from seglens.outputs import refuse_existing
-from seglens.recipe import TrainSettings, describe_model, refuse_other_settings
 from seglens.runs import Run, load, save_run
 from seglens.scores import confusion, scores
 from seglens.shapes import Logits, Masks
+from seglens.train.feed import training_batches, validation_batches
+from seglens.train.fit import Keeper, fit
+from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
 from seglens.verb import make_callable
 
 __all__ = ["TrainSettings", "train"]

@@ -10,17 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens import record as records
-from seglens.chunks import Chunk, Failure, images_sha256
+from seglens.batch.chunks import Chunk, Failure, images_sha256
+from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject, fitted, save_raw, shown
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.draw import overlay, save_png
 from seglens.explain.explanation import Explanation
-from seglens.judge.intervals import interval
+from seglens.intervals import interval
 from seglens.judge.localisation import Attention, join, summarise
+from seglens.outputs import table_cell
 from seglens.runs import Run
 from seglens.scores import confusion, scores
 from seglens.shapes import Mask
-from seglens.sheets import Subject, class_indices, draw_maps, draw_subject, fitted, save_raw, shown
 
 Row = dict[str, Any]
 Measured = tuple[Attention, dict[str, Float[Tensor, "_"]]]
@@ -125,7 +126,7 @@ def write_table(rows: Sequence[Row], file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+        writer.writerows([table_cell(row.get(name)) for name in columns] for row in rows)
 
 
 def write_prediction(run: Run, sample: Sample, mask: Mask, folder: Path, name: str) -> Row:
@@ -167,12 +168,3 @@ def write_record(
     )
     results = {"num_images": num_done, "num_failed": len(failed)}
     records.finish(described, began, results=results).write(folder)
-
-
-def _cell(value: object) -> object:
-    """One cell: NaN and None empty, text that a spreadsheet would run defused by an apostrophe."""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.6g}"
-    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")):
-        return f"'{value}"
-    return "" if value is None else value

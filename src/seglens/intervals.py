@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.scores import RESAMPLES
 from seglens.shapes import PerImage
+
+RESAMPLES = 2000
 
 BLOCK = 1 << 22
 """How many resampled numbers are held at once."""

@@ -19,12 +19,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from seglens.curves import learning_curves
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch
-from seglens.history import History
 from seglens.models.weights import save_weights
 from seglens.outputs import new_file
+from seglens.train.curves import learning_curves
+from seglens.train.history import History
 
 
 class Keeper(Checkpoint):

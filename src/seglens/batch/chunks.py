@@ -16,10 +16,10 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.errors import DataError, SettingError
 from seglens.explain.target_names import TARGETS
-from seglens.feed import read_ahead
-from seglens.outputs import safe_name
+from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.runs import Run
+from seglens.threads import read_ahead
 
 FILES = "files"
 """What the split of image files given one by one is called."""
@@ -62,7 +62,7 @@ def split_of(run: Run, pictures: Split | Sequence[Path | str]) -> Split:
     else:
         taken: set[str] = set()
         files = [Path(file) for file in pictures]
-        entries = tuple(Entry(name=unused(file.stem, taken), image=file) for file in files)
+        entries = tuple(Entry(name=unused_name(file.stem, taken), image=file) for file in files)
         split = Split(name=FILES, task=run.task, entries=entries, reader=Bare(run.spec.channels))
     if not len(split):
         raise SettingError(
@@ -107,7 +107,7 @@ def choose(split: Split, samples: Sequence[int] | None, num_samples: int | None)
     return split.select([i * num // num_samples for i in range(num_samples)])
 
 
-def chunks(
+def read_chunks(
     run: Run, split: Split, *, most: int, failed: list[Failure], target: str = "", what: str = "explaining"
 ) -> Iterator[Chunk]:
     """Yield the pictures of ``split`` in chunks of nearly equal size, ``most`` at most.
@@ -146,17 +146,6 @@ def even_sizes(num: int, most: int) -> list[int]:
         raise SettingError(f"A chunk must hold at least 1 picture, received {most}.")
     parts = -(-num // most)
     return [num * (i + 1) // parts - num * i // parts for i in range(parts)]
-
-
-def unused(name: str, taken: set[str]) -> str:
-    """Return ``name`` as one path component that is not in ``taken`` yet; file systems may ignore case."""
-    stem = "@".join(safe_name(part) for part in name.split("@"))
-    free, number = stem, 1
-    while free.lower() in taken:
-        number += 1
-        free = f"{stem}-{number}"
-    taken.add(free.lower())
-    return free
 
 
 def images_sha256(split: Split) -> str:

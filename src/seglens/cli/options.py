@@ -228,8 +228,9 @@ def methods(
     for name in baselines or ():
         if name not in BASELINES:
             raise unknown_name("baseline", name, BASELINES)
-    settings: dict[str, Any] = {} if steps is None else {"steps": steps, "max_steps": max(steps, 256)}
-    paths = [seglens.IntegratedGradients(baseline=name, **settings) for name in baselines or ("zero",)]
+    path: dict[str, Any] = {} if steps is None else {"steps": steps, "max_steps": max(steps, 256)}
+    chosen: list[dict[str, Any]] = [{"baseline": name, **path} for name in baselines or ("zero",)]
+    paths = [seglens.IntegratedGradients(**settings) for settings in chosen]
     return [method for name in asked for method in (paths if name == "integrated-gradients" else [name])]
 
 
