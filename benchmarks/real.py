@@ -71,11 +71,11 @@ def run_row(name: str, data: Path, runs: Path) -> dict[str, object]:
     seconds = {
         "evaluate": seglens("evaluate", str(run), "--split", "test", "--save-images", "--force"),
         "explain": seglens(
-            "explain", str(run), "--split", "test", "--num-samples", "16",
+            "explain", str(run), "--split", "test", "--num-samples", "12",
             "--methods", *METHODS, "--layers", *LAYERS, "--force",
         ),
         "judge": seglens(
-            "judge", str(run), "--split", "test", "--num-samples", "24",
+            "judge", str(run), "--split", "test", "--num-samples", "12",
             "--methods", "grad-cam", "hires-cam", "integrated-gradients",
             "--layers", "encoder_last", "decoder_last", "--force",
         ),
