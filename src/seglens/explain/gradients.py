@@ -29,7 +29,7 @@ from seglens.shapes import ChannelMaps, Images, PerImage, Rows, Scores
 NAME = "integrated-gradients"
 
 SMALL = 0.01
-"""A difference of scores below this share of all attribution makes a relative error meaningless."""
+"""A difference of two scores below this share of their sizes makes a relative error meaningless."""
 
 Baseline = Literal["zero", "random", "blur", "mean"]
 
@@ -128,9 +128,9 @@ def _converged(
     ends = images.repeat_interleave(draws, 0)
     owner = torch.arange(len(images), device=images.device).repeat_interleave(draws)
     everyone = torch.arange(len(images), device=images.device)
-    gained = _scores(segmenter, images, target, everyone, chunk) - _scores(
-        segmenter, starts, target, owner, chunk
-    ).view(-1, draws).mean(1)
+    reached = _scores(segmenter, images, target, everyone, chunk)
+    left = _scores(segmenter, starts, target, owner, chunk).view(-1, draws).mean(1)
+    gained = reached - left
 
     found = torch.zeros_like(ends, dtype=torch.float32)
     used = torch.zeros_like(gained)
@@ -149,7 +149,7 @@ def _converged(
 
     each = found.unflatten(0, (-1, draws))
     channels = each.mean(1)
-    small = gained.abs() < SMALL * channels.flatten(1).abs().sum(1)
+    small = gained.abs() < SMALL * (reached.abs() + left.abs())
     diagnostics = {"completeness_error": error, "small_denominator": small, "steps": used}
     if settings.tolerance is not None:
         diagnostics["converged"] = error <= settings.tolerance
