@@ -49,6 +49,13 @@ def test_heat_scale_ignores_what_is_not_finite():
     assert draw.heat_scale(torch.zeros(3)).limits == (0.0, 1.0)
 
 
+def test_a_scale_may_leave_out_a_share_of_extreme_values():
+    values = torch.arange(1.0, 101.0)
+    assert draw.heat_scale(values, share=0.9).limits == (0.0, 90.0)
+    assert draw.signed_scale(-values, share=0.5).limits == (-50.0, 50.0)
+    assert draw.heat_scale(torch.tensor([0.0, 0.0, 0.0, 5.0]), share=0.5).limits == (0.0, 5.0)
+
+
 def test_a_map_without_values_is_hatched_and_never_black():
     nothing = torch.full((64, 64), float("nan"))
     for drawn in (

@@ -4,6 +4,7 @@ Drawing is the only place where a map is scaled, and the limits are always the c
 colours. Heat uses colormaps of even perceptual steps; signed maps use a diverging one, centred on 0.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -51,14 +52,18 @@ class Tile:
     scale: Scale | None = None
 
 
-def heat_scale(maps: Float[Tensor, "*any"], *, unit: str = "") -> Scale:
-    """Return the scale from 0 to the largest finite value of ``maps``, for maps that are nowhere negative."""
-    return Scale((0.0, _largest(maps)), HEAT, unit)
+def heat_scale(maps: Float[Tensor, "*any"], *, unit: str = "", share: float = 1.0) -> Scale:
+    """Return the scale from 0 to the largest finite value of ``maps``, for maps that are nowhere negative.
+
+    With a ``share`` below 1 it ends at that quantile, and what lies beyond has the colour of its end: the few
+    extreme pixels of an attribution at full resolution would leave everything else in the dark.
+    """
+    return Scale((0.0, _largest(maps, share)), HEAT, unit)
 
 
-def signed_scale(maps: Float[Tensor, "*any"], *, unit: str = "") -> Scale:
-    """Return the scale that is symmetric about 0 and reaches the largest finite size in ``maps``."""
-    reach = _largest(maps.abs())
+def signed_scale(maps: Float[Tensor, "*any"], *, unit: str = "", share: float = 1.0) -> Scale:
+    """Return the scale symmetric about 0 up to the largest size in ``maps``; ``share`` as in `heat_scale`."""
+    reach = _largest(maps.abs(), share)
     return Scale((-reach, reach), SIGNED, unit)
 
 
@@ -221,10 +226,16 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return shown
 
 
-def _largest(values: Tensor) -> float:
-    """Return the largest finite value; 1 where none is positive, so that a scale always has a width."""
-    finite = values[values.isfinite()]
-    largest = float(finite.max()) if len(finite) else 0.0
+def _largest(values: Tensor, share: float) -> float:
+    """Return the ``share`` quantile of the finite values, by rank: the largest for 1.
+
+    Where it is not positive it is the largest value, and where none is, 1: a scale always has a width.
+    """
+    finite = values[values.isfinite()].flatten()
+    if not len(finite):
+        return 1.0
+    largest = float(finite.kthvalue(max(1, math.ceil(share * len(finite)))).values)
+    largest = largest if largest > 0 else float(finite.max())
     return largest if largest > 0 else 1.0
 
 

@@ -37,6 +37,9 @@ from seglens.shapes import Image, Map, Mask
 DRAWN = 1024
 """Longest side of a drawn picture, in pixels; numbers and raw maps are of the whole picture all the same."""
 
+PIXELS_IN_SCALE = 0.99
+"""Share of the pixels that the colours tell apart in a map that has a value of its own for every pixel."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -159,7 +162,9 @@ def _tile(entry: Explanation, row: int, frame: Frame, image: Image) -> Tile:
     drawn: Map = native
     if tuple(native.shape) != (rows, columns):
         drawn = F.interpolate(native[None, None], (rows, columns), mode="bilinear", antialias=True)[0, 0]
-    scale: Scale = signed_scale(drawn) if bool((drawn < 0).any()) else heat_scale(drawn)
+    share = 1.0 if entry.layer is not None else PIXELS_IN_SCALE
+    scale_of = signed_scale if bool((drawn < 0).any()) else heat_scale
+    scale: Scale = scale_of(drawn, share=share)
     return Tile(heat_overlay(image, drawn, scale), title, scale=scale)
 
 
