@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
@@ -30,8 +31,8 @@ def make(num: int, *, seed: int = 0) -> tuple[nulls.Surface, Target]:
 
 def cam(target: Target, grid: torch.Tensor, method: str = "cam") -> Explanation:
     """A map as a layer with ``grid`` would make it."""
-    size = tuple(target.pixels.shape[-2:])
-    return Explanation(method, "layer", target, nulls.upsample(grid.clamp(min=0), size), grid=grid)
+    _, height, width = target.pixels.shape
+    return Explanation(method, "layer", target, upsample(grid.clamp(min=0), (height, width)), grid=grid)
 
 
 def pooled(target: Target, cells: int) -> torch.Tensor:
