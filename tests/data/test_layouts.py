@@ -5,6 +5,7 @@ import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def write_pets(folder: Path, trainval: str, test: str) -> Path:
 
 
 def write_coco(
-    folder: Path, annotations: Sequence[dict], names: str = "a", categories=((1, "tumor"),)
+    folder: Path, annotations: Sequence[Any], names: str = "a", categories=((1, "tumor"),)
 ) -> Path:
     images = [{"id": ord(name), "file_name": f"{name}.png", "height": SIDE, "width": SIDE} for name in names]
     for name in names:
