@@ -78,7 +78,7 @@ def read(entry: Entry) -> Sample:
 def split_of(folder: Path, *, masks: bool = True) -> Split:
     files = sorted((folder / "images").glob("*.png"))
     entries = tuple(
-        Entry(name=file.stem, image=file, masks=(folder / "masks" / file.name,) if masks else ())
+        Entry(file.stem, file, (folder / "masks" / file.name,) if masks else (), labelled=masks)
         for file in files
     )
     return Split(name="test", task=TASK, entries=entries, reader=read)

@@ -62,7 +62,7 @@ def split_of(run: Run, pictures: Split | Sequence[Path | str]) -> Split:
     else:
         taken: set[str] = set()
         files = [Path(file) for file in pictures]
-        entries = tuple(Entry(name=unused_name(file.stem, taken), image=file) for file in files)
+        entries = tuple(Entry(unused_name(file.stem, taken), file, labelled=False) for file in files)
         split = Split(name=FILES, task=run.task, entries=entries, reader=Bare(run.spec.channels))
     if not len(split):
         raise SettingError(
@@ -172,7 +172,7 @@ def _read(split: Split, index: int) -> Sample | Failure:
 
 
 def _some_have_truth(split: Split) -> bool:
-    return any(entry.masks or entry.annotations for entry in split.entries)
+    return any(entry.labelled for entry in split.entries)
 
 
 def _chunk(samples: Sequence[Sample], size: int) -> Chunk:
