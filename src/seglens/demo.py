@@ -43,6 +43,7 @@ TAGS = {HONEST: "independent", CHEAT: "with-object"}
 
 METHODS = ("grad-cam", "layer-cam", IntegratedGradients(steps=16))
 LAYERS = ("encoder_last", "bottleneck", "decoder_last")
+JUDGED_LAYERS = ("encoder_last", "decoder_last")
 
 
 class DemoSettings(BaseModel):
@@ -57,14 +58,15 @@ class DemoSettings(BaseModel):
     size: int = 96
     num_train: int = 240
     num_valid: int = 16
-    num_test: int = 64
+    num_test: int = 48
     width: int = 12
     epochs: int = 10
     batch_size: int = 6
     learning_rate: float = 2e-3
     num_explained: int = 4
-    num_judged: int = 12
-    num_occluded: int = 8
+    num_judged: int = 8
+    num_occluded: int = 12
+    occlusion_cells: int = 8
     num_examples: int = 3
 
 
@@ -100,6 +102,7 @@ def demo(out: Path, *, force: bool = False, seed: int = 0, settings: DemoSetting
         objects=tested.masks > 0,
         seed=seed,
         num_occluded=settings.num_occluded,
+        occlusion_cells=settings.occlusion_cells,
     )
     with new_folder(out / "shortcut", force=force) as folder:
         table = found.to_json()
@@ -153,7 +156,13 @@ def _make(name: str, tag: str, out: Path, seed: int, settings: DemoSettings) -> 
         run, shown, methods=METHODS, layers=LAYERS, num_samples=settings.num_explained, seed=seed, force=True
     )
     judge_folder(
-        run, shown, methods=METHODS, layers=LAYERS, num_images=settings.num_judged, seed=seed, force=True
+        run,
+        shown,
+        methods=METHODS,
+        layers=JUDGED_LAYERS,
+        num_images=settings.num_judged,
+        seed=seed,
+        force=True,
     )
     return run, evaluation
 
@@ -195,8 +204,8 @@ def _examples(
 
 
 def _heat(image: Tensor, heat: Tensor, tag: Tensor) -> Picture:
-    """Draw a map over its picture, with the tag's place outlined."""
-    drawn = _large(draw.heat_overlay(image, heat, draw.heat_scale(heat)))
+    """Draw a map over its picture, with the place of the tag outlined; the brightest 1 % share a colour."""
+    drawn = _large(draw.heat_overlay(image, heat, draw.heat_scale(heat, share=0.99)))
     box = torch.zeros_like(tag)
     rows, columns = tag.any(1).nonzero()[:, 0], tag.any(0).nonzero()[:, 0]
     box[rows[0] - 1 : rows[-1] + 2, columns[0] - 1 : columns[-1] + 2] = True
