@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench real clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ check: $(VENV)/.tested  ## format, lint and types
 
 bench: $(VENV)/.benched  ## speed and identities against the peers, ratios in one run
 	$(BIN)/python -m benchmarks.speed
+
+real: $(VENV)/.benched  ## train and explain on the four real sets (DATA=folder)
+	$(BIN)/python -m benchmarks.real --data $(DATA) --runs runs
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ from seglens.data.specimens import write_specimens
 from seglens.data.transforms import Batch, collate
 from seglens.evaluate import Evaluation, evaluate
 from seglens.explain.gradients import IntegratedGradients
-from seglens.judge.agreement import CHEAT, HONEST
+from seglens.judge.agreement import CHEAT, HONEST, TagShare
 from seglens.judge.shortcut import Shortcut, planted_shortcut
 from seglens.outputs import new_folder, refuse_existing
 from seglens.report import report
@@ -181,9 +181,13 @@ def _tagged(split: Split, folder: Path) -> tuple[Batch, Regions]:
 def _examples(
     found: Shortcut, runs: Mapping[str, Run], tested: Batch, tags: Regions, folder: Path, num: int
 ) -> list[dict[str, Any]]:
-    """Draw a few pictures as both models see them; the maps are those that tell the two apart best."""
+    """Draw a few pictures as both models see them.
+
+    The maps are of the attribution that exposes the cheat by the widest margin; occlusion is left out, since
+    it is the causal reference and covers some pictures only.
+    """
     attributions = [i for i, row in enumerate(found.methods) if row.method != "occlusion"]
-    best = max(attributions, key=lambda i: found.methods[i].auroc.mean)
+    best = max(attributions, key=lambda i: _margin(found.methods[i]))
     without_tag = runs[CHEAT].predict(found.untagged).mask
     examples = []
     for i in range(min(num, len(found.rows))):
@@ -199,8 +203,13 @@ def _examples(
         (folder / name).mkdir()
         for what, picture in drawn.items():
             draw.save_png(_large(picture), folder / name / f"{what}.png")
-        examples.append({"name": name} | {what: f"{name}/{what}.png" for what in drawn})
+        title = f"{name}, heat: {found.methods[best].name}"
+        examples.append({"name": title} | {what: f"{name}/{what}.png" for what in drawn})
     return examples
+
+
+def _margin(share: TagShare) -> tuple[bool, float]:
+    return share.exposes, share.cheat.mean - share.honest.mean
 
 
 def _heat(image: Tensor, heat: Tensor, tag: Tensor) -> Picture:
