@@ -25,7 +25,7 @@ LEVELS = {
     "judge.causal judge.agreement judge.shortcut judge",
     7: "batch.chunks batch.sheets batch.ledger batch report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",
-    8: "cli.options cli.terminal cli.summaries cli.data_verbs cli __main__",
+    8: "cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
 
@@ -42,7 +42,7 @@ ONLY_IN = {
     "skimage": {"superpixels"},
     "tifffile": {"data.images"},
     "timm": {"models.encoders", "models.zoo"},
-    "typer": {"cli", "cli.data_verbs", "cli.options", "cli.terminal"},
+    "typer": {"cli", "cli.data_verbs", "cli.making", "cli.options", "cli.terminal"},
 }
 """Libraries that are used in one place, so that they can be replaced there."""
 

@@ -1,0 +1,117 @@
+"""The verbs that make a run folder: ``seglens train`` and ``seglens adopt``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import seglens
+from seglens.cli import options as o
+from seglens.cli import summaries
+from seglens.cli.terminal import need_path, say
+
+
+def train(
+    data: o.DataFolder = None,
+    run: o.NewRun = None,
+    model: o.Model = "unet",
+    encoder: o.Encoder = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help="imagenet, none or a file.", show_default="none")
+    ] = None,
+    width: o.Width = None,
+    image_size: o.ImageSize = 256,
+    epochs: Annotated[int, typer.Option(help="Times through the train split.")] = 20,
+    batch_size: o.BatchSize = 8,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
+    loss: Annotated[
+        str | None, typer.Option(help="bce+dice, ce+dice ...; by the classes if left out.")
+    ] = None,
+    augment: Annotated[bool, typer.Option("--aug", help="Vary the pictures at random.")] = False,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better Dice.")
+    ] = None,
+    keep_every: Annotated[int | None, typer.Option(help="Keep the weights of every K-th epoch.")] = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
+    device: o.Device = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes that augment.")] = None,
+    seed: o.Seed = 0,
+    layout: o.Layout = None,
+    train_dir: o.TrainDir = None,
+    valid_dir: o.ValidDir = None,
+    test_dir: o.TestDir = None,
+    classes: o.Classes = None,
+    merge: o.Merge = True,
+    border: o.Border = "foreground",
+    channels: o.Channels = 3,
+    split_seed: o.SplitSeed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a training stopped.")] = False,
+    force: o.Force = False,
+) -> None:
+    """Train a model on DATA into a run folder."""
+    data = need_path(data, "DATA", "Which folder of pictures and masks?")
+    run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
+    settings = seglens.TrainSettings(
+        model=model,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        width=width,
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        loss=loss,
+        augment=augment,
+        patience=patience,
+        keep_every=keep_every,
+        mean=o.numbers(mean),
+        std=o.numbers(std),
+        precision=precision,
+        device=device,
+        workers=workers,
+        seed=seed,
+    )
+    pictures = o.data_settings(
+        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, channels, split_seed
+    )
+    seglens.train(pictures, settings, run, resume=resume, force=force)
+    summaries.show_training(run)
+
+
+def adopt(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .pt, .ckpt or .safetensors file.")],
+    run: o.NewRun = None,
+    model: o.Model = "unet",
+    encoder: o.Encoder = None,
+    width: o.Width = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(metavar="NAME...", help="Class names, the background first.")
+    ] = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    image_size: o.ImageSize = 256,
+    channels: o.Channels = 3,
+    force: o.Force = False,
+) -> None:
+    """Make a run folder of a checkpoint that something else trained."""
+    run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{file.stem}")
+    adopted = seglens.adopt(
+        file,
+        model=model,
+        encoder=encoder,
+        width=width,
+        classes=classes or ("background", "foreground"),
+        mean=mean,
+        std=std,
+        image_size=image_size,
+        channels=channels,
+        out=run,
+        force=force,
+    )
+    say(
+        f"{run}: {adopted.spec.architecture} for {', '.join(adopted.task.classes)}. Try: seglens layers {run}"
+    )
