@@ -25,7 +25,7 @@ PRETRAINED = ["--encoder", "tf_efficientnet_lite0", "--encoder-weights", "LITE0"
 
 ROWS = {
     "dsb2018": ("dsb2018/stage1_train", ["--model", "unet", "--width", "16", "--image-size", "256"], 5),
-    "tumor": ("tumor", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "160"], 3),
+    "tumor": ("tumor", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "160"], 2),
     "tumor-polygons": ("tumor-polygons", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "192"], 10),
     "pets": ("oxford-iiit-pet", ["--model", "resnet-unet", *PRETRAINED, "--image-size", "192"], 10),
 }
