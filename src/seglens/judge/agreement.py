@@ -98,15 +98,15 @@ def check(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
     removed, moved = drops[CHEAT]
     if not removed.mean > DROP:
         failures.append(
-            f"removing the tag takes {removed.mean:.0%} of the cheat's score, not more than {DROP:.0%}"
+            f"removing the tag takes {removed.mean:z.0%} of the cheat's score, not more than {DROP:.0%}"
         )
     if not abs(moved.mean) < STILL:
         failures.append(
-            f"moving the tag changes the cheat's score by {moved.mean:.0%}, not less than {STILL:.0%}"
+            f"moving the tag changes the cheat's score by {moved.mean:z.0%}, not less than {STILL:.0%}"
         )
     for change, found in zip(("removing", "moving"), drops[HONEST], strict=True):
         if not abs(found.mean) < STILL:
-            share = f"{found.mean:.0%}, not less than {STILL:.0%}"
+            share = f"{found.mean:z.0%}, not less than {STILL:.0%}"
             failures.append(f"{change} the tag changes the honest model's score by {share}")
     return failures
 
@@ -132,9 +132,9 @@ def conclude(
     removed, moved = _drops(effects[CHEAT], seed)
     unmoved = _drops(effects[HONEST], seed)[0]
     causal = (
-        f"Removing the tag takes {removed.mean:.0%} [{removed.low:.0%}, {removed.high:.0%}] of the cheat's "
-        f"score and {unmoved.mean:.0%} of the honest model's; moving it elsewhere takes {moved.mean:.0%} of "
-        "the cheat's"
+        f"Removing the tag takes {removed.mean:z.0%} [{removed.low:z.0%}, {removed.high:z.0%}] of the "
+        f"cheat's score and {unmoved.mean:z.0%} of the honest model's; moving it elsewhere takes "
+        f"{moved.mean:z.0%} of the cheat's"
     )
     if not exposing:
         return "No shortcut is claimed: the tag drives the second model, but no attribution shows it.", (
