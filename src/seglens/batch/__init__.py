@@ -22,9 +22,9 @@ from seglens.batch.chunks import (
     split_of,
 )
 from seglens.batch.ledger import Measured, Row
+from seglens.batch.prediction import native_masks, predict_files
 from seglens.data.layout import Split
 from seglens.errors import SettingError
-from seglens.evaluate import native_mask
 from seglens.explain import explain
 from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
@@ -38,7 +38,6 @@ from seglens.judge.nulls import randomised, surface
 from seglens.outputs import new_folder, safe_name, unused_name
 from seglens.predict import Prediction
 from seglens.runs import Run
-from seglens.shapes import Mask
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
 
@@ -104,7 +103,7 @@ def explain_folder(
             prediction = run.predict(part.batch.images)
             found = _measure(run, part, aim, maps, prediction, seed=seed)
             measured.append(found)
-            for i, mask in enumerate(_native_masks(run, part, prediction)):
+            for i, mask in enumerate(native_masks(run, part, prediction)):
                 name = f"samples/{unused_name(part.natives[i].name, taken)}"
                 rows.append(ledger.write_sample(run, part, i, mask, maps, found, folder, name))
         refuse_none_done(len(rows), failed)
@@ -190,47 +189,6 @@ def judge_folder(
     return Summary(place, card.num_images, tuple(failed))
 
 
-def predict_files(
-    run: Run, pictures: Split | Sequence[Path | str], *, out: Path, chunk: int = 8, force: bool = False
-) -> Summary:
-    """Predict pictures of any size: ``masks/`` (class indices), ``overlays/``, ``table.csv``, ``run.json``.
-
-    A mask is a grey PNG of the picture's own size whose values are class indices.
-
-    Raises:
-        SettingError, DataError, OutputExistsError: as `explain_folder`.
-    """
-    began = time.monotonic()
-    split = split_of(run, pictures)
-    failed: list[Failure] = []
-    rows: list[Row] = []
-    taken: set[str] = set()
-    with new_folder(Path(out), force=force) as folder:
-        for name in ("masks", "overlays"):
-            (folder / name).mkdir()
-        for part in read_chunks(run, split, most=chunk, failed=failed, what="predicting"):
-            masks = _native_masks(run, part, run.predict(part.batch.images))
-            for sample, mask in zip(part.natives, masks, strict=True):
-                name = unused_name(sample.name, taken)
-                rows.append(ledger.write_prediction(run, sample, mask, folder, name))
-        refuse_none_done(len(rows), failed)
-        every = rows + [ledger.failed_row(failure) for failure in failed]
-        ledger.write_table(every, folder / "table.csv")
-        settings = {"files": [str(entry.image) for entry in split.entries], "chunk": chunk}
-        ledger.write_record(
-            "predict",
-            run,
-            split,
-            folder,
-            began,
-            seed=None,
-            settings=settings,
-            num_done=len(rows),
-            failed=failed,
-        )
-    return Summary(Path(out), len(rows), tuple(failed))
-
-
 def _folder(run: Run, split: Split, out: Path | None, verb: str) -> Path:
     if out is not None:
         return Path(out)
@@ -252,13 +210,6 @@ def _explain(
     run: Run, part: Chunk, aim: Target, methods: Methods, layers: Sequence[str], *, seed: int
 ) -> list[Explanation]:
     return list(explain(run, part.batch.images, aim, methods=methods, layers=layers, seed=seed).values())
-
-
-def _native_masks(run: Run, part: Chunk, prediction: Prediction) -> list[Mask]:
-    return [
-        native_mask(probabilities, frame, run.spec)
-        for probabilities, frame in zip(prediction.probabilities, part.frames, strict=True)
-    ]
 
 
 def _measure(
