@@ -14,16 +14,16 @@ SOURCE = Path(seglens.__file__).parent
 LEVELS = {
     0: "shapes errors verb record outputs progress threads device seeds",
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
-    "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens data "
+    "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens data.get data "
     "models.unet models.weights models.encoders models.zoo models.segmenter models.layers models",
-    2: "intervals losses scores impute draw",
-    3: "predict runs sources gallery",
-    4: "train.recipe train.history train.curves train.feed train.fit train evaluate",
+    2: "intervals losses scores surfaces calibration impute draw",
+    3: "predict tiles runs sources spread gallery",
+    4: "evaluate train.recipe train.history train.curves train.feed train.fit train",
     5: "explain.target explain.target_names explain.trace explain.explanation explain.cams explain.gradients "
     "explain.statistics explain.masked explain",
     6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "
     "judge.causal judge.agreement judge.shortcut judge",
-    7: "batch.chunks batch.sheets batch.ledger batch report.contents report.glossary report.words "
+    7: "batch.chunks batch.sheets batch.ledger batch.prediction batch report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",
     8: "cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli __main__",
 }
@@ -33,8 +33,10 @@ ORDER = [name for level in LEVELS.values() for name in level.split()]
 
 ONLY_IN = {
     "jinja2": {"report.html"},
-    "lightning": {"train", "train.fit"},
+    "lightning": {"train", "train.fit", "spread"},
     "matplotlib": {"train.curves", "draw"},
+    "monai": {"surfaces"},
+    "pooch": {"data.get"},
     "pycocotools": {"data.coco"},
     "rich": {"progress", "cli.terminal"},
     "safetensors": {"models.weights"},

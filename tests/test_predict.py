@@ -2,14 +2,16 @@ import pytest
 import torch
 from torch import nn
 
+from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict import infer
 
 
 def segmenter(**fields) -> Segmenter:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 1, 1))
-    return Segmenter(module, ModelSpec(architecture="wrapped", channels=1, mean=(0.5,), std=(0.5,), **fields))
+    spec = ModelSpec(architecture="wrapped", channels=1, mean=(0.5,), std=(0.5,), **fields)
+    parts = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, spec.outputs, 1)
+    return Segmenter(nn.Sequential(*parts), spec)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 100])
@@ -45,3 +47,56 @@ def test_results_can_take_part_in_gradients():
     (found.logits * weight).sum().backward()
     assert not found.logits.requires_grad
     torch.testing.assert_close(weight.grad, found.logits.sum())
+
+
+def test_bfloat16_is_near_and_float32_is_the_default():
+    model, images = segmenter().eval(), torch.rand(3, 1, 12, 16)
+    plain = infer(model, images)
+    assert torch.equal(plain.logits, model(images).detach())
+    mixed = infer(model, images, precision="bf16")
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(mixed.logits, model(images).detach(), rtol=0, atol=0.01)
+    assert mixed.logits.dtype == torch.float32
+    assert not torch.equal(mixed.logits, plain.logits)
+    torch.testing.assert_close(mixed.logits, plain.logits, rtol=0, atol=0.02)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_an_unknown_precision():
+    with pytest.raises(SettingError, match=r"Unknown precision '16'\. Allowed: auto, 32, bf16\."):
+        infer(segmenter(), torch.rand(1, 1, 8, 8), precision="16")
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "softmax"])
+def test_flips_are_the_mean_over_the_four_mirror_images(head):
+    model = segmenter(head=head, threshold=0.45).eval()
+    images = torch.rand(3, 1, 12, 16)
+    found = infer(model, images, flips=True, chunk=2)
+    turns = [lambda x: x, torch.fliplr, torch.flipud, lambda x: torch.rot90(x, 2)]
+    expected = torch.stack(
+        [
+            torch.stack(
+                [turn(model.probabilities(model(turn(image[0])[None, None]))[0, 1]) for turn in turns]
+            )
+            for image in images
+        ]
+    ).mean(1)
+    torch.testing.assert_close(found.probabilities[:, 1], expected.detach())
+    torch.testing.assert_close(found.probabilities.sum(1), torch.ones(3, 12, 16))
+    assert torch.equal(found.mask, model.mask(found.logits))
+    if head == "sigmoid":
+        torch.testing.assert_close(found.logits[:, 0], expected.logit().detach(), rtol=1e-4, atol=1e-5)
+    else:
+        torch.testing.assert_close(found.logits[:, 1], expected.log().detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_flips_of_a_certain_model_have_finite_logits():
+    certain = Segmenter(
+        nn.Conv2d(1, 1, 1), ModelSpec(architecture="wrapped", channels=1, mean=(0.5,), std=(0.5,))
+    )
+    with torch.no_grad():
+        certain.module.weight.zero_()
+        certain.module.bias.fill_(200)
+    torch.testing.assert_close(
+        infer(certain, torch.rand(1, 1, 4, 4), flips=True).logits, torch.full((1, 1, 4, 4), 200.0)
+    )

@@ -7,7 +7,7 @@ memory doesn't grow with the split; what can't be scored is listed, and the rest
 
 import csv
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from seglens.shapes import Mask
 from seglens.threads import read_ahead
 from seglens.verb import make_callable
 
-__all__ = ["Evaluation", "evaluate", "native_mask"]
+__all__ = ["Evaluation", "evaluate", "native_mask", "native_probabilities"]
 
 SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
 PIXELS = ("false_positive_pixels", "false_negative_pixels", "truth_pixels", "predicted_pixels")
@@ -118,6 +118,30 @@ def evaluate(
         results = {"num_images": len(found.images), "num_failed": len(found.failed), "pooled": found.pooled}
         records.finish(record, began, results=results).write(folder)
     return found
+
+
+def native_probabilities(
+    run: Run,
+    images: Sequence[Float[Tensor, "_ _ _"]],
+    *,
+    precision: str = "auto",
+    flips: bool = False,
+    tiles: str = "auto",
+) -> list[Float[Tensor, "classes _ _"]]:
+    """Return the probabilities of pictures of any sizes, each at its own: what every score is taken from.
+
+    Pictures are letterboxed and go through the network together; see `seglens.predict.infer` for
+    ``precision`` and ``flips``.
+
+    Raises:
+        SettingError: a setting is not allowed.
+    """
+    if not images:
+        return []
+    boxed = [letterbox_image(image, run.spec.image_size) for image in images]
+    grids = torch.stack([grid for grid, _ in boxed])
+    found = infer(run.segmenter, grids, precision=precision, flips=flips).probabilities
+    return [frame.maps_to_native(each) for each, (_, frame) in zip(found, boxed, strict=True)]
 
 
 def native_mask(probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec) -> Mask:

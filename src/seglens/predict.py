@@ -1,11 +1,18 @@
 """The only inference path: images to logits, probabilities and masks."""
 
+import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch.nn.functional import logsigmoid
 
+from seglens.device import choose_precision
 from seglens.models.segmenter import Segmenter, evaluating
 from seglens.shapes import Images, Logits, Masks, Probabilities
+
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+"""The axes that test-time augmentation turns round: none, left-right, up-down, both."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +24,39 @@ class Prediction:
     mask: Masks
 
 
-def infer(segmenter: Segmenter, images: Images, *, chunk: int = 8) -> Prediction:
-    """Run ``segmenter`` in evaluation mode on ``images``, ``chunk`` at a time; the model is left as found."""
+def infer(
+    segmenter: Segmenter, images: Images, *, chunk: int = 8, precision: str = "32", flips: bool = False
+) -> Prediction:
+    """Run ``segmenter`` in evaluation mode on ``images``, ``chunk`` at a time; the model is left as found.
+
+    ``precision`` is as in `choose_precision`; results are in float32 at least. With ``flips`` the
+    probabilities are the mean over the image and its three mirror images, and the logits are theirs.
+
+    Raises:
+        SettingError: there is no such precision.
+    """
+    device = segmenter.device
+    mixed = choose_precision(precision, device) == "bf16"
+    forward = partial(_over_flips, segmenter) if flips else segmenter
+    # In bfloat16, convolutions want the channels of a pixel side by side.
+    placing = torch.channels_last if mixed else torch.preserve_format
     # Not inference_mode: its tensors could take no part in later computations with gradients.
     with evaluating(segmenter), torch.no_grad():
-        parts = [segmenter(part.to(segmenter.device)).to(images.device) for part in images.split(chunk)]
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            parts = [
+                forward(part.to(device, memory_format=placing)).to(images.device)
+                for part in images.split(chunk)
+            ]
         logits = torch.cat(parts)
         return Prediction(logits, segmenter.probabilities(logits), segmenter.mask(logits))
+
+
+def _over_flips(segmenter: Segmenter, images: Images) -> Logits:
+    """Return the logits of the mean probability over the mirror images, each turned back.
+
+    From log-probabilities, so that a probability that rounds to 0 or 1 has a finite logit all the same.
+    """
+    turned = torch.stack([segmenter(images.flip(axes)).flip(axes) for axes in FLIPS])
+    if segmenter.spec.head == "sigmoid":
+        return logsigmoid(turned).logsumexp(0) - logsigmoid(-turned).logsumexp(0)
+    return turned.log_softmax(dim=2).logsumexp(0) - math.log(len(FLIPS))

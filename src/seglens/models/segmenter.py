@@ -31,6 +31,8 @@ class ModelSpec(BaseModel):
 
     ``window`` is the range of intensities that is mapped to [0, 1], as fractions of the file's integer
     range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it.
+    ``scale`` is how many pixels of the input grid one pixel of the median training picture became (None
+    where that is not known): a picture that would have to shrink far more is predicted in windows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class ModelSpec(BaseModel):
     divisor: int = Field(default=1, ge=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     outputs_are: Outputs = "logits"
+    scale: float | None = Field(default=None, gt=0)
 
     @property
     def outputs(self) -> int:
