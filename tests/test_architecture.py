@@ -12,9 +12,10 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes errors verb record outputs progress threads device seeds",
+    0: "shapes errors verb record outputs progress threads processes device seeds",
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
-    "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens data.get data "
+    "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens "
+    "data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.zoo models.segmenter models.layers models",
     2: "intervals losses scores surfaces calibration impute draw",
     3: "predict tiles runs sources spread gallery",
@@ -33,14 +34,14 @@ ORDER = [name for level in LEVELS.values() for name in level.split()]
 
 ONLY_IN = {
     "jinja2": {"report.html"},
-    "lightning": {"train", "train.fit", "spread"},
-    "matplotlib": {"train.curves", "draw"},
+    "lightning": {"train", "train.fit", "train.learner", "train.tracking", "spread"},
+    "matplotlib": {"calibration", "draw", "train.curves"},
     "monai": {"surfaces"},
     "pooch": {"data.get"},
     "pycocotools": {"data.coco"},
     "rich": {"progress", "cli.terminal"},
     "safetensors": {"models.weights"},
-    "segmentation_models_pytorch": {"models.encoders", "models.zoo"},
+    "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.images"},
     "timm": {"models.encoders", "models.zoo"},

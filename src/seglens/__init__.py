@@ -29,6 +29,7 @@ _HOMES = {
     "evaluate": "evaluate",
     "explain": "explain",
     "explain_folder": "batch",
+    "get_data": "data.get",
     "judge": "judge",
     "judge_folder": "batch",
     "layers": "models.layers",
@@ -70,6 +71,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explain_folder",
+    "get_data",
     "judge",
     "judge_folder",
     "layers",
@@ -89,6 +91,7 @@ __all__ = [
 if TYPE_CHECKING:
     from seglens.batch import explain_folder, judge_folder, predict_files
     from seglens.data.check import check_data
+    from seglens.data.get import get_data
     from seglens.data.images import read_images
     from seglens.data.layout import DataSettings
     from seglens.data.opening import open_data

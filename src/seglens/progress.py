@@ -1,7 +1,8 @@
 """Progress on long work: a bar with the time left in a terminal, nothing where output is no terminal."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -18,3 +19,21 @@ def track(items: Iterable[Item], *, total: int, what: str) -> Iterator[Item]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield from bar.track(items, total=total, description=what)
+
+
+@contextmanager
+def count_bytes(what: str, *, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yield a function to be told of bytes as they come, under a bar on standard error called ``what``.
+
+    ``total`` is how many there will be (None: nobody knows), ``done`` how many there were before.
+    """
+    if not sys.stderr.isatty():
+        yield lambda num: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda num: bar.advance(task, num)

@@ -1,4 +1,4 @@
-"""The verbs ``seglens data check`` and ``seglens data show``: a look at a set before training on it."""
+"""The verbs ``seglens data get``, ``check`` and ``show``: a set, and a look at it before training on it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,9 +8,40 @@ import typer
 import seglens
 from seglens.cli import options as o
 from seglens.cli import summaries
-from seglens.cli.terminal import need_path, say
+from seglens.cli.terminal import ask, need_path, say
 
-app = typer.Typer(help="Look at a set before training on it.", rich_markup_mode=None)
+app = typer.Typer(help="Get a public set; look at a set before training on it.", rich_markup_mode=None)
+
+
+@app.command(cls=o.Verb)
+def get(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="oxford-pet or dsb2018.", show_default=False)
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="The folder to make.", show_default=False)
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="A mirror: the folder with the archives. Their hashes hold.",
+            show_default=False,
+        ),
+    ] = None,
+    stall_seconds: Annotated[float, typer.Option(help="Seconds without a byte that are too long.")] = 60.0,
+    force: o.Force = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Download a public set from its official address; called again, it goes on where it broke off."""
+    name = name or ask("NAME", "Which set, oxford-pet or dsb2018?")
+    folder = need_path(folder, "DIR", "Into which folder?", default=name)
+    from seglens.data.get import Patience
+
+    patience = Patience(stall_seconds=stall_seconds)
+    made = seglens.get_data(name, folder, source=source, force=force, patience=patience)
+    summaries.show_public_set(made, as_json=as_json)
 
 
 @app.command(cls=o.Verb)

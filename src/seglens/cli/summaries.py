@@ -25,6 +25,19 @@ def show_findings(found: Row, *, as_json: bool) -> None:
         say(f"{finding['severity']}: {finding['kind']}: {finding['text']}{listed}")
 
 
+def show_public_set(folder: Path, *, as_json: bool) -> None:
+    """Print what was downloaded, who may use it and what to cite."""
+    found = _read(folder / "run.json")["results"]
+    if as_json:
+        return print_json({"folder": str(folder), **found})
+    say(
+        f"{folder}: {found['title']} ({found['num_files']} files).",
+        f"Licence: {found['licence']}.",
+        f"To cite: {found['citation']}",
+        f"Try: seglens data check {folder}",
+    )
+
+
 def show_training(run: Path) -> None:
     """Print what a training came to."""
     results = _read(run / "run.json")["results"]
