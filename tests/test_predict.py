@@ -91,12 +91,11 @@ def test_flips_are_the_mean_over_the_four_mirror_images(head):
 
 
 def test_flips_of_a_certain_model_have_finite_logits():
-    certain = Segmenter(
-        nn.Conv2d(1, 1, 1), ModelSpec(architecture="wrapped", channels=1, mean=(0.5,), std=(0.5,))
-    )
-    with torch.no_grad():
-        certain.module.weight.zero_()
-        certain.module.bias.fill_(200)
+    convolution = nn.Conv2d(1, 1, 1)
+    nn.init.zeros_(convolution.weight)
+    nn.init.constant_(convolution.bias, 200.0)
+    spec = ModelSpec(architecture="wrapped", channels=1, mean=(0.5,), std=(0.5,))
+    certain = Segmenter(convolution, spec)
     torch.testing.assert_close(
         infer(certain, torch.rand(1, 1, 4, 4), flips=True).logits, torch.full((1, 1, 4, 4), 200.0)
     )
