@@ -153,9 +153,19 @@ def differences(run: Path, reference: Path) -> list[str]:
     return faults
 
 
-def leftovers(run: Path) -> list[str]:
-    """Return temporary files that a finished run still holds, or that lie beside it."""
-    return [str(file.relative_to(run.parent)) for file in sorted(run.parent.rglob(".*partial*"))]
+def leftovers(run: Path) -> str:
+    """Say what temporary files are left in and beside a run, and where the system keeps such."""
+    inside = [file for file in run.parent.rglob(".*partial*") if file.is_file()]
+    outside = [file for file in Path(os.environ["TMPDIR"]).rglob("*") if file.is_file()]
+    found = {"in the run": inside, "in TMPDIR": outside}
+    sizes = {where: sum(file.stat().st_size for file in files) for where, files in found.items()}
+    for file in outside:
+        file.unlink()
+    return ", ".join(
+        f"{len(files)} temporary files left {where} ({sizes[where] / 2**20:.1f} MiB)"
+        for where, files in found.items()
+        if files
+    )
 
 
 def finish(trial: Trial, data: Path, run: Path, kill_after: float | None) -> None:
@@ -184,9 +194,7 @@ def kill_trial(data: Path, work: Path, reference: Path, seconds: float, chance: 
     trial.faults += not_loadable(run)
     again = chance.uniform(0, seconds) if chance.random() < 0.5 else None
     finish(trial, data, run, again)
-    left = leftovers(run)
-    if left:
-        trial.events.append(f"{len(left)} temporary files left")
+    trial.events += filter(None, [leftovers(run)])
     trial.faults += differences(run, reference)
     return trial
 
@@ -201,6 +209,7 @@ def disk_trial(data: Path, disk: Path, reference: Path, room: int) -> Trial:
     _judge(trial, start(command(data, run), None), run)
     ballast.unlink()
     finish(trial, data, run, None)
+    trial.events += filter(None, [leftovers(run)])
     trial.faults += differences(run, reference)
     shutil.rmtree(run, ignore_errors=True)
     return trial
@@ -227,7 +236,7 @@ def _judge(trial: Trial, ended: Ended, run: Path) -> None:
         trial.faults.append(f"exit code {ended.code} instead of 1")
     if len(lines) != 1:
         trial.faults.append(f"{len(lines)} lines instead of one")
-    if not lines or str(run) not in lines[-1]:
+    if not lines or str(run.parent) not in lines[-1]:
         trial.faults.append("the file or disk is not named")
 
 
@@ -294,8 +303,8 @@ def full_disks(data: Path, work: Path, reference: Path) -> list[Trial]:
                 done.append(disk_trial(data, disk, reference, int(share * most)))
                 print(done[-1].line(f"disk with {int(share * most) / 2**20:.2f} MiB left"), flush=True)
     except OSError as error:
-        print(f"No small disk can be mounted here ({error}): a limit on the size of files instead.")
-    for share in FILL[1:]:
+        print(f"No small disk can be mounted here ({error}): only a limit on the size of files.")
+    for share in FILL[1:-1:2]:
         folder = work / f"limit-{share}"
         folder.mkdir()
         done.append(limit_trial(data, folder, reference, int(share * largest)))
@@ -313,6 +322,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="crashes-") as folder:
         work = Path(folder)
+        os.environ["TMPDIR"] = str(work / "temporary")  # of the trainings
+        (work / "temporary").mkdir()
         data = write_specimens(work / "data", num_train=64, num_valid=12, num_test=2, size=48)
         reference = work / "reference" / "run"
         ended = start(command(data, reference), None)
