@@ -37,7 +37,7 @@ def get(
     """Download a public set from its official address; called again, it goes on where it broke off."""
     name = name or ask("NAME", "Which set, oxford-pet or dsb2018?")
     folder = need_path(folder, "DIR", "Into which folder?", default=name)
-    from seglens.data.get import Patience
+    from seglens.data.download import Patience
 
     patience = Patience(stall_seconds=stall_seconds)
     made = seglens.get_data(name, folder, source=source, force=force, patience=patience)

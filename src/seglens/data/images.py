@@ -20,6 +20,9 @@ from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError, SettingError
 from seglens.shapes import Image, Images, Mask
 
+pil.MAX_IMAGE_PIXELS = 2**30
+"""Pillow warns above this many pixels, and refuses twice as many: slides are large, and no attack."""
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
@@ -35,7 +38,15 @@ def read_image(file: Path, channels: int = 3) -> Image:
     Raises:
         DataError: the file is missing or can't be read, its values leave [0, 1], or its channels don't fit.
     """
-    pixels = read_pixels(file)
+    return as_image(read_pixels(file), channels, file)
+
+
+def as_image(pixels: np.ndarray, channels: int, file: Path) -> Image:
+    """Return rows x columns x channels from ``file``, or a part of them, as `read_image` returns them.
+
+    Raises:
+        DataError: values leave [0, 1], or the channels don't fit.
+    """
     image = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
     if np.issubdtype(pixels.dtype, np.floating):
         # NaN fails both comparisons.
@@ -105,6 +116,24 @@ def read_pixels(file: Path, *, palette_as_index: bool = False) -> np.ndarray:
             "replace it or take it out."
         ) from error
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def read_size(file: Path) -> tuple[int, int]:
+    """Return (rows, columns) of the picture in ``file`` as stored, not turned upright and not decoded.
+
+    Raises:
+        DataError: the file is missing or no picture.
+    """
+    try:
+        try:
+            with pil.open(file) as opened:
+                return opened.height, opened.width
+        except UnidentifiedImageError:
+            with tifffile.TiffFile(file) as tiff:
+                page = tiff.pages.first
+                return page.imagelength, page.imagewidth
+    except Exception as error:  # as in read_pixels, which says more
+        raise DataError(f"{file} can't be read as a picture: {error}.") from error
 
 
 def _decode(file: Path, palette_as_index: bool) -> np.ndarray:

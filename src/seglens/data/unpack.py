@@ -74,7 +74,8 @@ def unpack(file: Path, folder: Path, max_bytes: int) -> int:
                 advance(member.size)
     except (_Unsafe, *DAMAGED) as error:
         file.unlink()
-        what = str(error) if isinstance(error, _Unsafe) else f"is no archive that can be read ({error})"
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(":")
+        what = reason if isinstance(error, _Unsafe) else f"is no archive that can be read ({reason})"
         raise DataError(
             f"The archive {file.name} {what}. It was removed and nothing unpacked. Name another address with "
             "--from."
