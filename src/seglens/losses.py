@@ -1,7 +1,19 @@
 """Training losses on logits. Pixels that are not valid count for nothing.
 
-Own functions rather than those of segmentation-models-pytorch 0.6: its binary cross-entropy divides by all
-pixels, ignored ones too, so that the loss would depend on how much padding a batch happens to hold.
+Every loss is a function ``(logits, masks, valid, weights) -> scalar``. ``weights`` holds one number a class,
+the background first (two numbers for a head with one channel too), or is None; those of `WEIGHTED_LOSSES`
+take a weighted mean over the pixels by it, ``sum(w_t * loss) / sum(w_t)`` with t the true class, as torch's
+``cross_entropy`` does. The others compare areas class by class, so that a small class weighs as much as a
+large one already, and refuse weights.
+
+Of segmentation-models-pytorch 0.6 the Lovász loss is used. The others are own functions, because there
+
+- the binary cross-entropy divides by all pixels, ignored ones too, so that the loss would depend on how much
+  padding a batch happens to hold;
+- the focal loss is NaN where no pixel is valid, takes no class weights for a head with one channel, and for
+  several channels takes the sigmoid of each instead of the softmax;
+- the Tversky loss (its Dice too) is 0 with no gradient for a class that a batch doesn't hold, so that false
+  positives are free there.
 
 Reduced precision stops here: every loss is computed in float32 at least, also under autocast.
 """
@@ -10,73 +22,214 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.errors import SettingError, unknown_name
+from seglens.errors import DataError, SettingError, unknown_name
 from seglens.shapes import Logits, Masks, Regions
 
-Loss = Callable[[Logits, Masks, Regions], Float[Tensor, ""]]
+ClassWeights = Float[Tensor, " classes"]
+
+Loss = Callable[[Logits, Masks, Regions, ClassWeights | None], Float[Tensor, ""]]
 
 SMOOTHING = 1.0
 """Pixels added above and below the fraction of the soft Dice, so that empty classes have a gradient."""
 
+GAMMA = 2.0
+"""The focusing exponent of the focal loss; the value that Lin et al. found best."""
 
-def bce(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, ""]:
+ALPHA, BETA = 0.3, 0.7
+"""What a false positive and a false negative count in the Tversky loss: a miss is the worse."""
+
+
+def bce(
+    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+) -> Float[Tensor, ""]:
     """Return the mean over valid pixels of ``-t log p - (1 - t) log(1 - p)``, with ``p = sigmoid(logit)``."""
-    truth = (masks == 1).to(_wide(logits).dtype)
-    pixels = F.binary_cross_entropy_with_logits(_wide(logits)[:, 0], truth, reduction="none")
-    return _mean(pixels, valid)
+    return _mean(_entropy(logits, masks, valid), masks, valid, weights)
 
 
-def ce(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, ""]:
+def ce(
+    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+) -> Float[Tensor, ""]:
     """Return the mean over valid pixels of ``-log p_t``, with ``p = softmax(logits)``, t the true class."""
-    pixels = F.cross_entropy(_wide(logits), masks.masked_fill(~valid, 0).long(), reduction="none")
-    return _mean(pixels, valid)
+    return _mean(_entropy(logits, masks, valid), masks, valid, weights)
 
 
-def dice(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, ""]:
+def focal(
+    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+) -> Float[Tensor, ""]:
+    """Return the mean over valid pixels of ``-(1 - p_t)^g log p_t``, p_t the true class's probability.
+
+    Lin et al. (2017, eq. 4; with weights as alpha_t eq. 5), g is `GAMMA`: pixels that are nearly right count
+    little. They divide by the number of objects, we take the (weighted) mean over pixels, as `ce` does.
+    """
+    entropy = _entropy(logits, masks, valid)
+    return _mean((-torch.expm1(-entropy)) ** GAMMA * entropy, masks, valid, weights)
+
+
+def dice(
+    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+) -> Float[Tensor, ""]:
     """Return ``1 - (2 sum pt + s) / (sum p + sum t + s)``, the soft Dice loss, mean over foreground classes.
 
     The V-Net loss (Milletari, Navab, Ahmadi 2016, section 3) with ``p`` in place of ``p^2``, as is usual
     today. The sums run over the valid pixels of the whole batch, so that one picture without any
     foreground doesn't swing the loss between 0 and 1; ``s`` is `SMOOTHING`.
+
+    Raises:
+        SettingError: weights are given.
     """
-    wide = _wide(logits)
-    classes = range(1, max(wide.shape[1], 2))
-    probabilities = wide.sigmoid() if wide.shape[1] == 1 else wide.softmax(dim=1)[:, 1:]
-    truth = torch.stack([masks == index for index in classes], dim=1).to(wide.dtype)
-    p, t = (array * valid[:, None] for array in (probabilities, truth))
-    overlap, total = (p * t).sum(dim=(0, 2, 3)), (p + t).sum(dim=(0, 2, 3))
-    return (1 - (2 * overlap + SMOOTHING) / (total + SMOOTHING)).mean()
+    _refuse_weights("dice", weights)
+    hits, false, missed = _soft_counts(logits, masks, valid)
+    return (1 - (2 * hits + SMOOTHING) / (2 * hits + false + missed + SMOOTHING)).mean()
 
 
-def bce_dice(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, ""]:
-    """Return the sum of `bce` and `dice`."""
-    return bce(logits, masks, valid) + dice(logits, masks, valid)
+def tversky(
+    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+) -> Float[Tensor, ""]:
+    """Return ``1 - (TP + s/2) / (TP + a FP + b FN + s/2)``, mean over foreground classes.
+
+    Salehi, Erdogmus, Gholipour (2017, eq. 3), with a = `ALPHA` = 0.3 for false positives and b = `BETA` = 0.7
+    for false negatives, their best for lesions. TP is ``sum pt``, FP ``sum p(1 - t)`` and FN ``sum (1 - p)t``
+    over the valid pixels of the whole batch; s is `SMOOTHING`, so that a = b = 0.5 would give `dice`.
+
+    Raises:
+        SettingError: weights are given.
+    """
+    _refuse_weights("tversky", weights)
+    hits, false, missed = _soft_counts(logits, masks, valid)
+    smoothed = hits + SMOOTHING / 2
+    return (1 - smoothed / (smoothed + ALPHA * false + BETA * missed)).mean()
 
 
-def ce_dice(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, ""]:
-    """Return the sum of `ce` and `dice`."""
-    return ce(logits, masks, valid) + dice(logits, masks, valid)
+def lovasz(
+    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+) -> Float[Tensor, ""]:
+    """Return the Lovász extension of the Jaccard loss 1 - IoU, over the valid pixels of the whole batch.
+
+    Berman, Triki, Blaschko (2018): of one channel the Lovász hinge (eq. 8 with the errors
+    ``max(0, 1 - logit * sign)`` of eq. 7), of several the Lovász softmax (eq. 11, errors ``|t - p|``), mean
+    over the classes that the batch holds, the background among them. segmentation-models-pytorch computes
+    it, in float32: its counts are exact up to 16 million pixels a batch, and it doesn't know other types.
+
+    Raises:
+        SettingError: weights are given.
+    """
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    _refuse_weights("lovasz", weights)
+    if not bool(valid.any()):  # For several channels theirs is an empty array then.
+        return logits.float().sum() * 0.0
+    several = logits.shape[1] > 1
+    labels = (masks if several else masks == 1).long().masked_fill(~valid, -1)
+    with torch.autocast(logits.device.type, enabled=False):
+        return LovaszLoss("multiclass" if several else "binary", ignore_index=-1)(logits.float(), labels)
+
+
+def bce_dice(
+    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+) -> Float[Tensor, ""]:
+    """Return the sum of `bce`, by the weights, and `dice`."""
+    return bce(logits, masks, valid, weights) + dice(logits, masks, valid)
+
+
+def ce_dice(
+    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+) -> Float[Tensor, ""]:
+    """Return the sum of `ce`, by the weights, and `dice`."""
+    return ce(logits, masks, valid, weights) + dice(logits, masks, valid)
+
+
+def class_weights(counts: Int[Tensor, " classes"]) -> ClassWeights:
+    """Return ``w_c = (1 / n_c) / mean(1 / n)``: the inverse of each class's number of pixels, with mean 1.
+
+    A class without pixels gets weight 0 and is left out of the mean: its inverse is infinite, and there is
+    nothing to learn it from. By these weights all classes have the same share of a weighted mean over the
+    pixels that were counted.
+
+    Raises:
+        DataError: no class has a pixel.
+    """
+    present = counts > 0
+    if not bool(present.any()):
+        raise DataError(
+            f"Class weights need pixels to count, but none of the {len(counts)} classes has one. "
+            "Check the masks of the train split with 'seglens data check'."
+        )
+    inverse = torch.where(present, 1.0 / counts.double(), 0.0)
+    return (inverse / inverse[present].mean()).float()
 
 
 def _wide(logits: Logits) -> Logits:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _mean(pixels: Float[Tensor, "b h w"], valid: Regions) -> Float[Tensor, ""]:
-    """Return the mean over valid pixels, 0 where there are none."""
-    return torch.where(valid, pixels, 0.0).sum() / valid.sum().clamp(min=1)
+def _entropy(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, "b h w"]:
+    """Return ``-log p_t`` of every pixel, by the sigmoid of one channel or the softmax of several."""
+    wide = _wide(logits)
+    if wide.shape[1] == 1:
+        truth = (masks == 1).to(wide.dtype)
+        return F.binary_cross_entropy_with_logits(wide[:, 0], truth, reduction="none")
+    return F.cross_entropy(wide, masks.masked_fill(~valid, 0).long(), reduction="none")
 
 
-BINARY_LOSSES: dict[str, Loss] = {"bce+dice": bce_dice, "bce": bce, "dice": dice}
+def _soft_counts(
+    logits: Logits, masks: Masks, valid: Regions
+) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"], Float[Tensor, " f"]]:
+    """Return ``sum pt``, ``sum p(1 - t)`` and ``sum (1 - p)t`` of each foreground class over valid pixels."""
+    wide = _wide(logits)
+    classes = range(1, max(wide.shape[1], 2))
+    probabilities = wide.sigmoid() if wide.shape[1] == 1 else wide.softmax(dim=1)[:, 1:]
+    truth = torch.stack([masks == index for index in classes], dim=1).to(wide.dtype)
+    p, t = (array * valid[:, None] for array in (probabilities, truth))
+    hits, predicted, true = (array.sum(dim=(0, 2, 3)) for array in (p * t, p, t))
+    return hits, predicted - hits, true - hits
+
+
+def _mean(
+    pixels: Float[Tensor, "b h w"], masks: Masks, valid: Regions, weights: ClassWeights | None
+) -> Float[Tensor, ""]:
+    """Return the mean over valid pixels by the weight of each one's true class; 0 where they sum to 0."""
+    if weights is None:
+        return torch.where(valid, pixels, 0.0).sum() / valid.sum().clamp(min=1)
+    shares = weights.to(pixels)[masks.masked_fill(~valid, 0).long()] * valid
+    total = shares.sum()
+    return (shares * torch.where(valid, pixels, 0.0)).sum() / torch.where(total > 0, total, 1.0)
+
+
+def _refuse_weights(name: str, weights: ClassWeights | None) -> None:
+    if weights is not None:
+        raise SettingError(
+            f"The loss {name!r} takes no class weights; those that do are: {', '.join(WEIGHTED_LOSSES)}. "
+            "Choose one of them, or leave the weights out."
+        )
+
+
+BINARY_LOSSES: dict[str, Loss] = {
+    "bce+dice": bce_dice,
+    "bce": bce,
+    "dice": dice,
+    "focal": focal,
+    "tversky": tversky,
+    "lovasz": lovasz,
+}
 """For a head with one channel; the first is the default."""
 
-CLASS_LOSSES: dict[str, Loss] = {"ce+dice": ce_dice, "ce": ce, "dice": dice}
+CLASS_LOSSES: dict[str, Loss] = {
+    "ce+dice": ce_dice,
+    "ce": ce,
+    "dice": dice,
+    "focal": focal,
+    "tversky": tversky,
+    "lovasz": lovasz,
+}
 """For a head with a channel per class; the first is the default."""
 
 LOSSES: dict[str, Loss] = BINARY_LOSSES | CLASS_LOSSES
+
+WEIGHTED_LOSSES = ("bce+dice", "bce", "ce+dice", "ce", "focal")
+"""Those that take class weights; the sums weigh their cross-entropy only."""
 
 
 def choose_loss(name: str | None, outputs: int) -> Loss:
