@@ -92,8 +92,7 @@ def test_flips_are_the_mean_over_the_four_mirror_images(head):
 
 def test_flips_of_a_certain_model_have_finite_logits():
     convolution = nn.Conv2d(1, 1, 1)
-    nn.init.zeros_(convolution.weight)
-    nn.init.constant_(convolution.bias, 200.0)
+    convolution.load_state_dict({"weight": torch.zeros(1, 1, 1, 1), "bias": torch.tensor([200.0])})
     spec = ModelSpec(architecture="wrapped", channels=1, mean=(0.5,), std=(0.5,))
     certain = Segmenter(convolution, spec)
     torch.testing.assert_close(

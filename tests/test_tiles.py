@@ -148,7 +148,7 @@ def test_a_resized_part_is_that_part_of_the_resized_whole(scaled):
     expected = F.interpolate(image[None], scaled, mode="bilinear", antialias=True)[0]
     for top, left in itertools.product((0, scaled[0] // 2), (0, scaled[1] // 3)):
         rows, columns = slice(top, scaled[0]), slice(left, max(left + 1, scaled[1] - 2))
-        asked = []
+        asked: list[int] = []
 
         def cut(rows, columns, asked=asked):
             asked.append((rows.stop - rows.start) * (columns.stop - columns.start))

@@ -10,7 +10,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from seglens.data.images import LUMA, read_image, read_images, read_label
+from seglens.data.images import LUMA, read_image, read_images, read_label, read_pixels, read_size
 from seglens.data.layout import Entry, Split, intensity_window
 from seglens.data.sample import Task
 from seglens.errors import DataError, SettingError
@@ -231,3 +231,23 @@ def test_twelve_bits_are_told_by_the_largest_value_of_all(tmp_path, highest, dty
         raise AssertionError("only the stored values are needed")
 
     assert intensity_window(Split("train", Task(), tuple(entries), unread)) == window
+
+
+def test_large_pictures_are_no_attack(tmp_path):
+    """Pillow on its own warns above 89 million pixels and refuses twice as many."""
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "slide.png")
+    assert read_size(tmp_path / "slide.png") == (10_000, 20_000)
+    with Image.open(tmp_path / "slide.png") as opened:  # a warning is an error here
+        assert opened.size == (20_000, 10_000)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_the_size_of_a_picture(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (31, 17)).save(file)
+    assert read_size(file) == (17, 31) == read_pixels(file).shape[:2]
+    deep = tmp_path / "deep.tif"  # Pillow doesn't know these
+    tifffile.imwrite(deep, np.zeros((5, 9, 7), np.uint16), photometric="minisblack", planarconfig="contig")
+    assert read_size(deep) == (5, 9)
+    with pytest.raises(DataError, match=r"none\.png can't be read as a picture: .*No such file"):
+        read_size(tmp_path / "none.png")
