@@ -33,9 +33,9 @@ DEFINITIONS = {
     "mce": "Maximum calibration error (Guo et al. 2017, eq. 5): the largest such gap of any bin, however few "
     "pixels it has.",
     "reliability": "Reliability curve: of the pixels that the model gives about the same probability, the "
-    "share where it is right. On the diagonal probabilities can be taken at their word; below it the model "
-    "claims too much, above it too little. With two classes the probability is that of the foreground, with "
-    "more that of the most probable class.",
+    "share where it is right. On the diagonal it is right exactly as often as promised, below it less often, "
+    "above it more often. With two classes the probability is that of the foreground, with more that of the "
+    "most probable class.",
     "threshold": "Chosen threshold: that with the highest Dice over all pixels of the split together; of "
     "thresholds that are equally good, the middle one.",
 }
@@ -228,39 +228,47 @@ def reliability_plot(calibration: Calibration, file: Path) -> None:
     foreground = calibration.foreground
     bins = calibration.top if foreground is None else foreground
     rows = [row for row in bins.rows() if row["pixels"]]
-    total = int(bins.pixels.sum())
+    if foreground is None:
+        promise, kept = (
+            "probability of the most probable class",
+            "share of those pixels that are of that class",
+        )
+    else:
+        promise, kept = "probability of foreground", "share of those pixels that are foreground"
 
     figure = Figure(figsize=(5.2, 6.4), layout="constrained")
     curve, share = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    curve.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="taken at its word")
+    curve.set_title(
+        f"Expected calibration error: {calibration.error():.3f} (most probable class)", fontsize=10
+    )
+    curve.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="exactly as promised")
     curve.plot(
         [row["probability"] for row in rows],
         [row["share"] for row in rows],
         marker="o",
         markersize=4,
+        clip_on=False,
+        zorder=3,
         label="this model",
     )
     curve.fill_between([0, 1], [0, 1], color="tab:red", alpha=0.06, linewidth=0)
-    curve.text(0.97, 0.05, "below the line: claims too much", ha="right", fontsize=8, color="0.3")
-    curve.text(0.03, 0.93, "above the line: claims too little", fontsize=8, color="0.3")
+    curve.text(0.97, 0.04, "below the line: true less often than promised", ha="right", fontsize=8)
+    curve.text(0.03, 0.94, "above the line: true more often than promised", fontsize=8)
     curve.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    curve.set_ylabel("share that is really foreground" if foreground else "share that is really of it")
-    curve.set_title(f"Expected calibration error: {calibration.error():.3f}", fontsize=11)
-    curve.legend(fontsize=8, loc="center left")
+    curve.set_ylabel(kept)
+    curve.legend(fontsize=8, loc=(0.62, 0.12))
     share.bar(
         [row["low"] for row in rows],
-        [100 * row["pixels"] / max(total, 1) for row in rows],
+        [100 * row["pixels"] / int(bins.pixels.sum()) for row in rows],
         width=1 / NUM_BINS,
         align="edge",
         edgecolor="white",
     )
-    share.set_yscale("log")
     share.set_ylabel("% of pixels")
-    share.set_xlabel(
-        "probability of foreground that the model gives"
-        if foreground
-        else "probability that the model gives its most probable class"
-    )
+    share.set_xlabel(f"{promise} that the model promises")
+    if rows:  # An axis without data has no logarithm.
+        share.set_yscale("log")
+        share.yaxis.set_major_formatter("{x:g}")
     for axes in (curve, share):
         axes.grid(alpha=0.3)
     with new_file(file, force=True) as temporary:
