@@ -19,6 +19,7 @@ _HOMES = {
     "Scorecard": "judge.scorecard",
     "Segmenter": "models.segmenter",
     "SeglensError": "errors",
+    "Share": "spread",
     "Target": "explain.target",
     "Task": "data.sample",
     "TrainSettings": "train",
@@ -40,6 +41,7 @@ _HOMES = {
     "read_images": "data.images",
     "report": "report",
     "show_data": "gallery",
+    "spread": "spread",
     "statistics": "explain.statistics",
     "train": "train",
     "wrap": "runs",
@@ -60,6 +62,7 @@ __all__ = [
     "Scorecard",
     "SeglensError",
     "Segmenter",
+    "Share",
     "Target",
     "Task",
     "TrainSettings",
@@ -82,6 +85,7 @@ __all__ = [
     "read_images",
     "report",
     "show_data",
+    "spread",
     "statistics",
     "targets",
     "train",
@@ -113,6 +117,7 @@ if TYPE_CHECKING:
     from seglens.report import report
     from seglens.runs import Run, adopt, load, wrap
     from seglens.sources import open_split
+    from seglens.spread import Share, spread
     from seglens.train import TrainSettings, train
 
 

@@ -12,7 +12,8 @@
     │   ├── OutputExistsError     results are never overwritten silently
     │   ├── CheckpointError       weights that are missing, unsafe or don't fit
     │   └── ModelError            a model that can't be traced or run as asked
-    └── TrainingError             training could not go on (a loss that is not finite...)
+    ├── TrainingError             training could not go on (a loss that is not finite...)
+    └── SpreadError               one of the processes of a job was lost
 
 A message says what was wrong, the value received, what is allowed, and what to do.
 """
@@ -63,6 +64,10 @@ class ModelError(UserError):
 
 class TrainingError(SeglensError):
     """Training could not go on; what had been saved is intact."""
+
+
+class SpreadError(SeglensError):
+    """One of the processes of a job over several devices was lost, or failed unexpectedly."""
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UnknownNameError:

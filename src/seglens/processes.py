@@ -1,0 +1,224 @@
+"""Processes that another one starts and listens to: an error in one comes home, and none is left over.
+
+The one that starts others has a `Crew` of them; they talk to it by `reporting`. Needs no torch.
+"""
+
+import _thread
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Lock, Semaphore, Thread
+from types import TracebackType
+from typing import Any, NoReturn
+
+from seglens import errors
+from seglens.errors import SeglensError, SettingError, SpreadError
+
+STARTED = "SEGLENS_STARTED"
+"""Environment variable of processes that a `Crew` started."""
+
+MARK = "\x1eseglens:"
+"""What begins a line that is meant for the `Crew`, among whatever a process prints."""
+
+KEPT = 400
+"""Lines of a process's output that are kept, to be shown if it fails."""
+
+LAST_WORDS = 2.0
+"""Seconds in which a process that has ended is heard out."""
+
+
+class Crew:
+    """The processes that this one started, ``command`` once for each of ``environments``: a context.
+
+    An error in one of them interrupts the block, and is raised at its end: an error of Seglens as it was,
+    another one as a `SpreadError` that names it. However the block ends, none of them lives on. They read
+    nothing, Ctrl-C doesn't reach them but through this process, and what they print is kept for the notes of
+    the error. ``size`` is the number of processes of the whole job, which messages speak of.
+    """
+
+    def __init__(self, command: Sequence[str], environments: Sequence[Mapping[str, str]], size: int) -> None:
+        self.command, self.environments, self.size = list(command), environments, size
+        self.failure: SeglensError | None = None
+        self._processes: list[subprocess.Popen[str]] = []
+        self._listeners: list[Thread] = []
+        self._ready, self._lock = Semaphore(0), Lock()
+        self._closing = self._stopped = False
+
+    def __enter__(self) -> "Crew":
+        """Start the processes."""
+        for number, environment in enumerate(self.environments):
+            process = subprocess.Popen(
+                self.command,
+                env={**environment, STARTED: "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+            listener = Thread(target=self._listen, args=(number, process), daemon=True)
+            listener.start()
+            self._processes.append(process)
+            self._listeners.append(listener)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for all to end; after an error here, stop them.
+
+        Raises:
+            SeglensError: one of them failed.
+        """
+        if error is None:
+            for listener in self._listeners:
+                listener.join()
+        self.stop()
+        if self.failure is not None and (error is None or isinstance(error, KeyboardInterrupt | SpreadError)):
+            raise self.failure from None
+
+    def meet(self) -> None:
+        """Wait until each process has said that it is ready, or one has ended."""
+        for _ in self._processes:
+            self._ready.acquire()
+
+    def stop(self) -> None:
+        """Kill those that still run; those that have ended are heard out."""
+        with self._lock:
+            self._closing = True
+        for process, listener in zip(self._processes, self._listeners, strict=True):
+            if process.poll() is not None:
+                listener.join(LAST_WORDS)
+        with self._lock:
+            self._stopped = True
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
+        """Hear a process out to its end (in a thread), and interrupt the block if that is a bad one."""
+        assert process.stdout is not None
+        printed: deque[str] = deque(maxlen=KEPT)
+        last: dict[str, Any] = {}
+        for line in process.stdout:
+            if line.startswith(MARK):
+                last = json.loads(line.removeprefix(MARK))
+                self._ready.release()
+            else:
+                printed.append(line)
+        code = process.wait()
+        with self._lock:
+            if last.get("state") != "done" and self.failure is None and not self._stopped:
+                self.failure = _failure(f"Process {number + 2} of {self.size}", code, last, printed)
+                if not self._closing:
+                    _thread.interrupt_main()
+        self._ready.release()
+
+
+@contextmanager
+def reporting() -> Iterator[Callable[[], None]]:
+    """In a process that a `Crew` started: report how the block ends, and end when the crew's process does.
+
+    The function that is yielded says that this process is ready. Elsewhere nothing of all this happens.
+    """
+    if os.environ.pop(STARTED, None) is None:
+        yield lambda: None
+        return
+    Thread(target=_end_with_the_other, daemon=True).start()
+    try:
+        yield lambda: _tell(state="ready")
+    except BaseException as error:
+        _tell(state="failed", kind=type(error).__name__, text=str(error))
+        raise
+    _tell(state="done")
+
+
+def same_command() -> list[str]:
+    """Return the command that started this program.
+
+    Raises:
+        SettingError: it can't be started again, because it is a notebook or was typed in.
+    """
+    main = sys.modules["__main__"]
+    if hasattr(sys, "ps1") or not (getattr(main, "__spec__", None) or os.path.isfile(sys.argv[0])):
+        raise SettingError(
+            "A notebook, or code that was typed in, can't be started again in further processes. Put it "
+            "into a file, use the command line, or take one device."
+        )
+    spec = getattr(main, "__spec__", None)
+    program = ["-m", spec.name] if spec is not None else [os.path.abspath(sys.argv[0])]
+    return [sys.executable, *program, *sys.argv[1:]]
+
+
+@contextmanager
+def nobody_to_ask() -> Iterator[None]:
+    """Let standard input be empty: one process would know an answer, the others wouldn't."""
+    before = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nobody:
+        sys.stdin = nobody
+        try:
+            yield
+        finally:
+            sys.stdin = before
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """Leave the environment variables as they were."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def ended_by_terminate() -> Iterator[None]:
+    """Make SIGTERM, by which torchrun and SLURM end a job, an exit that cleans up."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _failure(who: str, code: int, last: Mapping[str, Any], printed: Sequence[str]) -> SeglensError:
+    """Make the error of a process that ended with ``code``, by its ``last`` report."""
+    if last.get("state") == "failed":
+        kind = getattr(errors, last["kind"], None)
+        if isinstance(kind, type) and issubclass(kind, SeglensError):
+            error = kind(last["text"])
+        else:
+            error = SpreadError(f"{who} failed: {last['kind']}: {last['text']}")
+    elif code == -signal.SIGKILL:
+        error = SpreadError(
+            f"{who} was killed from outside (signal 9), most often because the memory was not enough. "
+            "Take fewer devices, or smaller batches."
+        )
+    else:
+        said = next((line.strip() for line in reversed(printed) if line.strip()), "it printed nothing")
+        error = SpreadError(f"{who} ended with code {code} before the work was done: {said}")
+    error.add_note(f"{who} printed:\n{''.join(printed)}")
+    return error
+
+
+def _tell(**report: str) -> None:
+    os.write(1, f"\n{MARK}{json.dumps(report)}\n".encode())
+
+
+def _end_with_the_other(stdin: int = 0) -> None:
+    """End this process when the other end of its input is closed: whoever started it is gone."""
+    while os.read(stdin, 1024):
+        pass
+    os._exit(1)

@@ -1,0 +1,299 @@
+"""One job over several devices or nodes: every process does its share, and the first one speaks for all.
+
+The processes are started here, or by torchrun, SLURM and whatever else Lightning knows; they exchange plain
+objects only, through gloo, also where they compute on GPUs: it needs no GPU memory, and it notices at once
+when a process is gone. With one process nothing of this is imported.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from seglens.device import choose_device
+from seglens.errors import SettingError, SpreadError
+from seglens.outputs import new_folder
+from seglens.processes import (
+    Crew,
+    ended_by_terminate,
+    environment_kept,
+    nobody_to_ask,
+    reporting,
+    same_command,
+)
+from seglens.verb import make_callable
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+
+__all__ = ["ALONE", "Share", "spread"]
+
+MEETING = timedelta(minutes=10)
+"""How long the processes wait for one another at the start."""
+
+PATIENCE = timedelta(days=1)
+"""How much later than the first process the last one may be done with its share."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class _Links:
+    """How a process reaches the others: their group, and those of them that it started."""
+
+    group: Any
+    crew: Crew | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of a job: it is number ``rank`` of ``size``, and computes on ``device``.
+
+    All processes of a job must call `gather`, `agree`, `wait` and `folder` in the same order.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str = "auto"
+    links: _Links | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes common files and speaks."""
+        return self.rank == 0
+
+    def of(self, num: int) -> range:
+        """Return which of ``num`` items are this process's: neighbours, of each item one process.
+
+        >>> [Share(rank, 3).of(7) for rank in range(3)]
+        [range(0, 2), range(2, 4), range(4, 7)]
+        """
+        return range(num * self.rank // self.size, num * (self.rank + 1) // self.size)
+
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items of all processes, in the order of their ranks, in every process.
+
+        Raises:
+            SpreadError: another process has ended.
+        """
+        if self.links is None:
+            return list(items)
+        parts: list[Any] = [None] * self.size
+        try:
+            torch.distributed.all_gather_object(parts, list(items), group=self.links.group)
+        except RuntimeError as error:
+            if self.links.crew is not None:
+                time.sleep(1.0)  # The crew hears why it ended, which is more than that the line is dead.
+            raise SpreadError(
+                f"Another of the {self.size} processes ended before the work was done; "
+                "its own message says why."
+            ) from error
+        return [item for part in parts for item in part]
+
+    def agree(self, what: str, value: object) -> None:
+        """Make sure that all processes have the same ``value``.
+
+        Raises:
+            SettingError: they differ, so that the parts would not make a whole.
+        """
+        others = [rank for rank, theirs in enumerate(self.gather([value])) if theirs != value]
+        if others:
+            raise SettingError(
+                f"The processes of the job don't have the same {what}: processes {self.rank + 1} and "
+                f"{others[0] + 1} of {self.size} differ. Start all with one command, on folders that all "
+                "nodes share."
+            )
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.gather([])
+
+    @contextmanager
+    def folder(self, path: Path, *, force: bool = False) -> Iterator[Path]:
+        """Yield one `new_folder` for all processes, which the first makes, and moves when all are done.
+
+        Raises:
+            OutputExistsError: ``path`` holds something and ``force`` is not given.
+        """
+        if not self.first:
+            yield self.gather([])[0]
+            self.wait()
+        else:
+            with new_folder(path, force=force) as folder:
+                try:
+                    self.gather([folder])
+                    yield folder
+                    self.wait()
+                except BaseException:
+                    # Before the folder is removed, nobody must write into it any more.
+                    if self.links is not None and self.links.crew is not None:
+                        self.links.crew.stop()
+                    raise
+        self.wait()
+
+
+ALONE = Share()
+"""The whole of a job that is not spread."""
+
+
+@contextmanager
+def spread(*, devices: int = 1, num_nodes: int = 1, device: str = "auto") -> Iterator[Share]:
+    """Yield this process's `Share` of a job over ``devices`` on each of ``num_nodes``.
+
+    ::
+
+        with seglens.spread(devices=2) as share:
+            run = seglens.load("runs/pets", device=share.device)
+            found = seglens.evaluate(run, seglens.open_split(run), share=share)
+        print(found.pooled)      # by the first process only: the others end with the block
+
+    Unless torchrun, SLURM or the like have started all processes, this starts the others of this node, by
+    the command that started the program itself; so there can be one such block in a program. With ``device``
+    ``auto`` they compute on the GPUs, one each, and on a machine without on the CPU. An error in one ends
+    all, and is raised in the first.
+
+    Raises:
+        SettingError: a number is not allowed, there are fewer GPUs, the program can't be started again (a
+            notebook), or the starter made another number of processes.
+        SpreadError: a process was lost, or they didn't find one another.
+    """
+    for name, number in (("devices", devices), ("num_nodes", num_nodes)):
+        if number < 1:
+            raise SettingError(f"'{name}' must be at least 1, received {number}.")
+    size = devices * num_nodes
+    if size == 1:
+        _refuse_torchrun()
+        yield Share(device=device)
+        return
+    kind = _kind(device, devices)
+    with nobody_to_ask(), environment_kept(), ended_by_terminate(), reporting() as ready:
+        fabric, environment = _fabric(kind, devices, num_nodes)
+        crew = None
+        if not environment.creates_processes_externally:
+            command = same_command()
+            os.environ |= _addresses(environment, size, num_nodes)
+            others = [os.environ | {"LOCAL_RANK": str(rank)} for rank in range(1, devices)]
+            os.environ["LOCAL_RANK"] = "0"
+            crew = Crew(command, others, size)
+        with crew or nullcontext():
+            if crew is not None:
+                crew.meet()
+            ready()
+            try:
+                yield _join(fabric, size, crew)
+            finally:
+                if torch.distributed.is_initialized():
+                    torch.distributed.destroy_process_group()
+            rank = fabric.global_rank
+    if rank:
+        raise SystemExit(0)
+
+
+def _kind(device: str, devices: int) -> str:
+    """Return on what kind of device to compute: ``cuda`` or ``cpu``.
+
+    Raises:
+        SettingError: there are fewer than ``devices`` of them, or one of them is named.
+    """
+    if ":" in device:
+        raise SettingError(
+            f"The devices of a job can't all be {device!r}. Name the kind: {device.split(':')[0]!r}."
+        )
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingError(f"{devices} GPUs were asked for, but there is none here. Choose the device 'cpu'.")
+    kind = choose_device(device).type
+    num = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
+    if num < devices:
+        raise SettingError(
+            f"{devices} devices were asked for, but there {'is' if num == 1 else 'are'} {num} of the kind "
+            f"{kind!r} here. Ask for at most {num}, or choose the device 'cpu'."
+        )
+    return kind
+
+
+def _fabric(kind: str, devices: int, num_nodes: int) -> "tuple[Fabric, ClusterEnvironment]":
+    """Let Lightning find out who has started which processes.
+
+    Raises:
+        SettingError: they are not those asked for.
+    """
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies.ddp import DDPStrategy
+
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # or it announces the processes that it counts
+    strategy = DDPStrategy(process_group_backend="gloo", timeout=MEETING)
+    try:
+        fabric = Fabric(accelerator=kind, devices=devices, num_nodes=num_nodes, strategy=strategy)
+        environment = strategy.cluster_environment
+        assert environment is not None
+        environment.validate_settings(devices, num_nodes)
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # how Lightning says that SLURM or torchrun were asked otherwise
+        raise SettingError(
+            f"The processes that were started are not {devices} on each of {num_nodes} nodes: {error} Give "
+            "--devices the number of processes on a node, and --num-nodes that of the nodes."
+        ) from error
+    return fabric, environment
+
+
+def _addresses(environment: "ClusterEnvironment", size: int, num_nodes: int) -> dict[str, str]:
+    """Return where the processes meet that are started here, as environment variables.
+
+    Raises:
+        SettingError: other nodes take part, and it wasn't said where to meet.
+    """
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
+    if num_nodes > 1 and missing:
+        raise SettingError(
+            f"A job on {num_nodes} nodes must be started on each of them: by torchrun, by SLURM's srun, or "
+            f"by hand with {', '.join(missing)} in the environment."
+        )
+    return {
+        "MASTER_ADDR": environment.main_address,
+        "MASTER_PORT": str(environment.main_port),
+        "NODE_RANK": str(environment.node_rank()),
+        "WORLD_SIZE": str(size),
+    }
+
+
+def _join(fabric: "Fabric", size: int, crew: Crew | None) -> Share:
+    """Meet the other processes and return this one's share.
+
+    Raises:
+        SpreadError: not all of them came.
+    """
+    try:
+        fabric.launch()
+        # The time to meet is short, the time to be done with one's share is not.
+        group = torch.distributed.new_group(timeout=PATIENCE)
+    except RuntimeError as error:
+        raise SpreadError(
+            f"Not all {size} processes of the job found one another within {MEETING.seconds // 60} minutes: "
+            f"{str(error).splitlines()[0]} On every node the same command must be started, under SLURM by "
+            "srun."
+        ) from error
+    return Share(fabric.global_rank, size, str(fabric.device), _Links(group, crew))
+
+
+def _refuse_torchrun() -> None:
+    """Raise where torchrun has started several processes, each of which would do the whole job."""
+    num = int(os.environ.get("WORLD_SIZE", 1)) if torch.distributed.is_torchelastic_launched() else 1
+    if num > 1:
+        raise SettingError(
+            f"torchrun has started {num} processes, but the job is for 1 device. Give --devices the number "
+            "of processes on a node (torchrun's --nproc-per-node), and --num-nodes that of the nodes."
+        )
+
+
+make_callable(__name__)
