@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -249,6 +250,29 @@ def test_a_killed_process_had_it_all(library, fetch, tmp_path):
     assert library.asked == []
 
 
+def test_a_kill_while_the_hash_is_checked(library, fetch, monkeypatch, tmp_path):
+    def die(*_: object, **__: object) -> None:
+        shutil.copytree(tmp_path / ".set.download", tmp_path / "then")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pooch.core.hash_matches", die)
+        with pytest.raises(KeyboardInterrupt):
+            fetch()
+    shutil.rmtree(tmp_path / ".set.download")  # a killed process had not tidied up
+    (tmp_path / "then").rename(tmp_path / ".set.download")
+    assert holds(fetch())
+    assert len(library.asked) == 1
+
+
+def test_a_disk_without_links(library, fetch, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    assert holds(fetch())
+
+
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"version": 3}', '{"version": "x", "size": "y"}'])
 def test_damaged_notes_are_no_harm(library, fetch, tmp_path, note):
     (tmp_path / ".set.download").mkdir()
@@ -343,9 +367,7 @@ def test_pauses_double(library, monkeypatch, tmp_path):
     library.plan["x.zip"] = [Answer(status=500)] * 9
     patience = Patience(attempts=4, pause_seconds=1.0)
     with pytest.raises(DataError, match="a new byte: 4"):
-        download.download(
-            f"{library.address}/x.zip", tmp_path / "x", kept=tmp_path / "y", size=None, patience=patience
-        )
+        download.download(f"{library.address}/x.zip", tmp_path / "x", size=None, patience=patience)
     assert pauses == [1, 2, 4]
 
 

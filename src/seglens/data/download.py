@@ -5,7 +5,6 @@ what should have come, the caller judges by its hash.
 """
 
 import json
-import os
 import re
 import shutil
 import time
@@ -45,16 +44,16 @@ class Patience:
     pause_seconds: float = 1.0
 
 
-def download(url: str, file: Path, *, kept: Path, size: int | None, patience: Patience) -> None:
+def download(url: str, file: Path, *, size: int | None, patience: Patience) -> None:
     """Download ``url`` to ``file``, in as many attempts as bring something new.
 
-    ``size`` is how many bytes the file should have (None: what the server says). What has come is in the file
-    ``kept`` until all is there; a later call goes on from it, unless the file has changed at the server.
+    ``size`` is how many bytes the file should have (None: what the server says). A ``file`` that is there is
+    taken for the beginning, as long as the server has the same version of it as before.
 
     Raises:
         DataError: it can't be downloaded; the server has another file of that name; the disk is too small.
     """
-    part = _Part(kept)
+    part = _Part(file)
     best, failures = part.size, 0
     while True:
         try:
@@ -71,7 +70,11 @@ def download(url: str, file: Path, *, kept: Path, size: int | None, patience: Pa
                     "mirror with --from."
                 ) from error
         time.sleep(patience.pause_seconds * 2 ** max(0, failures - 1))
-    part.move(file)
+
+
+def forget(file: Path) -> None:
+    """Remove what has come of ``file``, with the note beside it."""
+    _Part(file).drop()
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,6 @@ class _Part:
 
     def drop(self) -> None:
         self.file.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
-
-    def move(self, target: Path) -> None:
-        os.replace(self.file, target)
         self.note.unlink(missing_ok=True)
 
 

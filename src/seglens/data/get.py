@@ -6,6 +6,7 @@ whole or not at all.
 """
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import pooch
 
 from seglens import record as records
-from seglens.data.download import Patience, download, need_space
+from seglens.data.download import Patience, download, forget, need_space
 from seglens.data.unpack import unpack
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.outputs import new_folder, refuse_existing
@@ -134,21 +135,28 @@ def _fetch(archive: Archive, address: str, downloads: Path, patience: Patience) 
     url, kept = f"{address}/{archive.name}", downloads / f"{archive.name}.partial"
 
     def bring(url: str, file: str, _: object) -> None:
-        download(url, Path(file), kept=kept, size=archive.size, patience=patience)
+        download(url, kept, size=archive.size, patience=patience)
+        os.unlink(file)
+        try:
+            os.link(kept, file)  # so that what has come outlives a kill while its hash is checked
+        except OSError:  # not every disk has links
+            os.replace(kept, file)
 
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel(logging.WARNING)  # what it is doing, the bar says
     try:
-        file = pooch.retrieve(url, f"sha256:{archive.sha256}", archive.name, downloads, downloader=bring)
-    except ValueError as error:  # Pooch's own, about the hash; it has removed the file
+        found = pooch.retrieve(url, f"sha256:{archive.sha256}", archive.name, downloads, downloader=bring)
+    except ValueError as error:  # Pooch's own, about the hash
+        forget(kept)
         raise DataError(
             f"What {url} sent is not {archive.name} as published, and was removed: {error} Nothing was "
             "unpacked. Try again, or name another address with --from."
         ) from error
     finally:
         logger.setLevel(level)
-    return Path(file)
+    forget(kept)
+    return Path(found)
 
 
 def _describe(public: PublicSet, address: str, files: list[Path]) -> dict[str, Any]:
