@@ -108,10 +108,11 @@ def lovasz(
 ) -> Float[Tensor, ""]:
     """Return the Lovász extension of the Jaccard loss 1 - IoU, over the valid pixels of the whole batch.
 
-    Berman, Triki, Blaschko (2018): of one channel the Lovász hinge (eq. 8 with the errors
-    ``max(0, 1 - logit * sign)`` of eq. 7), of several the Lovász softmax (eq. 11, errors ``|t - p|``), mean
-    over the classes that the batch holds, the background among them. segmentation-models-pytorch computes
-    it, in float32: its counts are exact up to 16 million pixels a batch, and it doesn't know other types.
+    ``sum_i m_i (J(i) - J(i - 1))``, m the errors, largest first, and J(i) the Jaccard loss where exactly the
+    first i pixels are wrong (Berman, Triki, Blaschko 2018, definition 2). Of one channel their Lovász hinge,
+    ``m = max(0, 1 - logit)`` at foreground and ``max(0, 1 + logit)`` elsewhere; of several their Lovász
+    softmax, ``m = |t - p|``, mean over the classes that the batch holds, the background among them.
+    segmentation-models-pytorch computes it in float32, exact in its counts up to 16 million pixels.
 
     Raises:
         SettingError: weights are given.

@@ -27,7 +27,7 @@ Distances = Float[np.ndarray, " pixels"]
 NAMES = ("boundary_iou", "nsd", "hd95")
 
 BAND_RATIO = 0.02
-"""Width of the boundary IoU's band as a share of the picture's diagonal (Cheng et al. 2021, section 4)."""
+"""Width of the boundary IoU's band as a share of the picture's diagonal, as Cheng et al. (2021) set it."""
 
 DEFINITIONS = {
     "boundary_iou": "Boundary IoU (Cheng et al. 2021): overlap over union of two bands, those pixels of the "
@@ -79,7 +79,7 @@ def surface_scores(
 def boundary_iou(predicted: Area, true: Area, width: int) -> float:
     """Return ``|P_d & T_d| / |P_d | T_d|``, P_d the pixels of P with a pixel outside P at most d away.
 
-    Cheng et al. (2021, eq. 2) as their code has it: d is ``width`` steps from pixel to pixel, diagonal ones
+    Cheng et al. (2021) as their code has it: d is ``width`` steps from pixel to pixel, diagonal ones
     too, and outside the picture nothing belongs to the mask. NaN where both masks are empty.
     """
     bands = [
@@ -93,7 +93,7 @@ def boundary_iou(predicted: Area, true: Area, width: int) -> float:
 def nsd(there: Distances, back: Distances, tolerance: float) -> float:
     """Return the share of the ``there`` and ``back`` distances, together, that are at most ``tolerance``.
 
-    Nikolov et al. (2021, section "Performance metrics"); they weigh a boundary by its length, here, as in
+    Nikolov et al. (2021); they weigh a boundary by its length, here, as in
     MONAI, every boundary pixel counts the same. NaN where there is no distance.
     """
     both = np.concatenate([there, back])
@@ -103,8 +103,8 @@ def nsd(there: Distances, back: Distances, tolerance: float) -> float:
 def hd95(there: Distances, back: Distances) -> float:
     """Return the larger of the 95th percentiles of the two directed distances, in pixels.
 
-    Huttenlocher, Klanderman, Rucklidge (1993, eq. 4 with the quantile .95); between two distances the
-    percentile is interpolated, as in MONAI. NaN where either boundary is empty: no distance is to be had.
+    Huttenlocher, Klanderman, Rucklidge (1993, partial distances). Between two distances the percentile is
+    interpolated, as in MONAI. NaN where either boundary is empty: no distance is to be had.
     """
     if not (len(there) and len(back) and np.isfinite(there).all() and np.isfinite(back).all()):
         return math.nan
