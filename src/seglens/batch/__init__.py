@@ -38,6 +38,7 @@ from seglens.judge.nulls import randomised, surface
 from seglens.outputs import new_folder, safe_name, unused_name
 from seglens.predict import Prediction
 from seglens.runs import Run
+from seglens.spread import ALONE, Share
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
 
@@ -61,6 +62,7 @@ def explain_folder(
     seed: int = 0,
     chunk: int = CHUNK,
     force: bool = False,
+    share: Share = ALONE,
 ) -> Summary:
     """Explain the pictures of a split, or image files: maps, overlays, sheets, statistics and their nulls.
 
@@ -81,6 +83,8 @@ def explain_folder(
         seed: of everything that is drawn at random.
         chunk: pictures at a time.
         force: replace a folder that is there.
+        share: this process's part of a job that is spread over several, which together write what one alone
+            would.
 
     Raises:
         UnknownNameError: no such method, layer, target or class.
@@ -96,44 +100,50 @@ def explain_folder(
     rows: list[Row] = []
     measured: list[list[Measured]] = []
     taken: set[str] = set()
-    with new_folder(place, force=force) as folder:
-        for part in read_chunks(run, split, most=chunk, failed=failed, target=target):
+    names = [unused_name(entry.name, taken) for entry in split.entries]
+    share.agree("pictures", names)
+    with share.folder(place, force=force) as folder:
+        (folder / "samples").mkdir(exist_ok=True)
+        for part in read_chunks(run, split, most=chunk, failed=failed, target=target, share=share):
             aim = _target(run, part, target, class_index)
             maps = _explain(run, part, aim, methods, layers, seed=seed)
             prediction = run.predict(part.batch.images)
             found = _measure(run, part, aim, maps, prediction, seed=seed)
             measured.append(found)
             for i, mask in enumerate(native_masks(run, part, prediction)):
-                name = f"samples/{unused_name(part.natives[i].name, taken)}"
+                name = f"samples/{names[part.numbers[i]]}"
                 rows.append(ledger.write_sample(run, part, i, mask, maps, found, folder, name))
+        rows, failed, measured = share.gather(rows), share.gather(failed), share.gather(measured)
         refuse_none_done(len(rows), failed)
-        summary = [ledger.summary_row(of_map, seed=seed) for of_map in zip(*measured, strict=True)]
-        every = rows + [ledger.failed_row(failure) for failure in failed]
-        table = {
-            "split": None if split.name == FILES else split.name,
-            "methods": list(dict.fromkeys(row["method"] for row in summary)),
-            "layers": list(dict.fromkeys(row["layer"] for row in summary if row["layer"] is not None)),
-            "targets": [target],
-            "class": run.task.classes[class_index],
-            "definitions": DEFINITIONS,
-            "samples": every,
-            "summary": summary,
-        }
-        records.write_json(folder / "explanations.json", table)
-        ledger.write_table(ledger.flat(every), folder / "table.csv")
-        settings: dict[str, Any] = {key: table[key] for key in ("methods", "layers", "targets", "class")}
-        settings |= {"samples": samples, "num_samples": num_samples, "chunk": chunk}
-        ledger.write_record(
-            "explain",
-            run,
-            split,
-            folder,
-            began,
-            seed=seed,
-            settings=settings,
-            num_done=len(rows),
-            failed=failed,
-        )
+        if share.first:
+            summary = [ledger.summary_row(of_map, seed=seed) for of_map in zip(*measured, strict=True)]
+            every = rows + [ledger.failed_row(failure) for failure in failed]
+            table = {
+                "split": None if split.name == FILES else split.name,
+                "methods": list(dict.fromkeys(row["method"] for row in summary)),
+                "layers": list(dict.fromkeys(row["layer"] for row in summary if row["layer"] is not None)),
+                "targets": [target],
+                "class": run.task.classes[class_index],
+                "definitions": DEFINITIONS,
+                "samples": every,
+                "summary": summary,
+            }
+            records.write_json(folder / "explanations.json", table)
+            ledger.write_table(ledger.flat(every), folder / "table.csv")
+            settings: dict[str, Any] = {key: table[key] for key in ("methods", "layers", "targets", "class")}
+            settings |= {"samples": samples, "num_samples": num_samples, "chunk": chunk}
+            settings |= {"processes": share.size}
+            ledger.write_record(
+                "explain",
+                run,
+                split,
+                folder,
+                began,
+                seed=seed,
+                settings=settings,
+                num_done=len(rows),
+                failed=failed,
+            )
     return Summary(place, len(rows), tuple(failed))
 
 

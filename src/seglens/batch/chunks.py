@@ -3,8 +3,9 @@
 What can't be read is kept aside as a `Failure`, and the rest goes on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from seglens.explain.target_names import TARGETS
 from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.runs import Run
+from seglens.spread import ALONE, Share
 from seglens.threads import read_ahead
 
 FILES = "files"
@@ -44,11 +46,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A few pictures: as they are (``natives``), and on the input grid (``batch``, with their ``frames``)."""
+    """A few pictures: as they are (``natives``), and on the input grid (``batch``, with their ``frames``).
+
+    ``numbers`` are their places in the split.
+    """
 
     natives: tuple[Sample, ...]
     batch: Batch
     frames: tuple[Frame, ...]
+    numbers: tuple[int, ...]
 
 
 def split_of(run: Run, pictures: Split | Sequence[Path | str]) -> Split:
@@ -108,32 +114,42 @@ def choose(split: Split, samples: Sequence[int] | None, num_samples: int | None)
 
 
 def read_chunks(
-    run: Run, split: Split, *, most: int, failed: list[Failure], target: str = "", what: str = "explaining"
+    run: Run,
+    split: Split,
+    *,
+    most: int,
+    failed: list[Failure],
+    target: str = "",
+    what: str = "explaining",
+    share: Share = ALONE,
 ) -> Iterator[Chunk]:
     """Yield the pictures of ``split`` in chunks of nearly equal size, ``most`` at most.
 
-    Even chunks, because maps of the others in a chunk serve as nulls. Pictures that can't be read, or that
-    have no mask where ``target`` needs one, go to ``failed``.
+    Even chunks, because maps of the others in a chunk serve as nulls. Of a job that is spread these are the
+    same chunks, of which each process gets its ``share``. Pictures that can't be read, or that have no mask
+    where ``target`` needs one, go to ``failed``.
     """
     sizes = even_sizes(len(split), most)
+    ours = share.of(len(sizes))
+    sizes, first = [sizes[i] for i in ours], sum(sizes[: ours.start])
+    numbers = range(first, first + sum(sizes))
     form = TARGETS.get(target.partition(":")[0])
     # Where no picture at all has a truth, the target itself says so, once.
     needs_truth = form is not None and form.needs_truth and _some_have_truth(split)
-    waiting: list[Sample] = []
-    due = sizes.pop(0)
-    pictures = read_ahead(lambda index: _read(split, index), range(len(split)))
-    for done, sample in enumerate(track(pictures, total=len(split), what=what), start=1):
-        if isinstance(sample, Failure):
-            failed.append(sample)
-        elif sample.mask is None and needs_truth:
-            failed.append(Failure(sample.name, f"The picture has no mask, which target {target!r} needs."))
-        else:
-            waiting.append(sample)
-        if done == due:
-            if waiting:
-                yield _chunk(waiting, run.spec.image_size)
-            waiting = []
-            due += sizes.pop(0) if sizes else 0
+    pictures = zip(numbers, read_ahead(lambda index: _read(split, index), numbers), strict=True)
+    stream = iter(track(pictures, total=len(numbers), what=what) if share.first else pictures)
+    for size in sizes:
+        waiting: dict[int, Sample] = {}
+        for number, sample in islice(stream, size):
+            if isinstance(sample, Failure):
+                failed.append(sample)
+            elif sample.mask is None and needs_truth:
+                reason = f"The picture has no mask, which target {target!r} needs."
+                failed.append(Failure(sample.name, reason))
+            else:
+                waiting[number] = sample
+        if waiting:
+            yield _chunk(waiting, run.spec.image_size)
 
 
 def even_sizes(num: int, most: int) -> list[int]:
@@ -175,10 +191,11 @@ def _some_have_truth(split: Split) -> bool:
     return any(entry.labelled for entry in split.entries)
 
 
-def _chunk(samples: Sequence[Sample], size: int) -> Chunk:
+def _chunk(numbered: Mapping[int, Sample], size: int) -> Chunk:
+    samples = list(numbered.values())
     boxed = [letterbox(sample, size) for sample in samples]
     bare = any(sample.mask is None for sample in samples)
     placed = [sample for sample, _ in boxed]
     if bare:  # One batch has masks for all or for none; the natives keep theirs.
         placed = [Sample(sample.name, sample.image, None, sample.valid) for sample in placed]
-    return Chunk(tuple(samples), collate(placed), tuple(frame for _, frame in boxed))
+    return Chunk(tuple(samples), collate(placed), tuple(frame for _, frame in boxed), tuple(numbered))

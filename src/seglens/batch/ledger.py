@@ -41,7 +41,7 @@ def write_sample(
     """Draw picture ``index`` of a chunk into ``folder / place``; return its row of ``explanations.json``."""
     sample = part.natives[index]
     subject = Subject(sample, part.frames[index], predicted, folder, place)
-    (folder / place).mkdir(parents=True)
+    (folder / place).mkdir()
     files = draw_subject(subject, run.spec, run.task)
     heats, sheets = draw_maps(subject, run.spec, maps, index)
     files["raw"] = save_raw(subject, maps, index)
