@@ -18,8 +18,8 @@ LEVELS = {
     "data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.zoo models.segmenter models.layers models",
     2: "intervals losses scores surfaces calibration impute draw",
-    3: "predict tiles runs sources spread gallery",
-    4: "evaluate train.recipe train.history train.curves train.feed train.fit train",
+    3: "predict tiles runs native sources spread gallery",
+    4: "scoring evaluate train.recipe train.history train.curves train.feed train.fit train",
     5: "explain.target explain.target_names explain.trace explain.explanation explain.cams explain.gradients "
     "explain.statistics explain.masked explain",
     6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "
@@ -36,7 +36,6 @@ ONLY_IN = {
     "jinja2": {"report.html"},
     "lightning": {"train", "train.fit", "train.learner", "train.tracking", "spread"},
     "matplotlib": {"calibration", "draw", "train.curves"},
-    "monai": {"surfaces"},
     "pooch": {"data.get"},
     "pycocotools": {"data.coco"},
     "rich": {"progress", "cli.terminal"},
