@@ -19,6 +19,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _CENTRED = ("inceptionresnetv2", "inceptionv4", "xception")
 """Encoders that timm doesn't know by these names, trained on images in [-1, 1]."""
+_CARRIERS = ("httpx", "httpx2", "safetensors")
+"""Libraries whose errors say that weights broke off or are none; which the hub's client uses, it changes."""
 
 
 def resolve_encoder(name: str) -> str:
@@ -69,7 +71,9 @@ def ask_hub(encoder: str) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except OSError as error:  # what the hub's client raises is one, too
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CARRIERS:
+            raise
         raise ModelError(
             f"The ImageNet weights of the encoder {encoder!r} can't be had ({type(error).__name__}). "
             "Choose encoder weights: imagenet (needs a connection to huggingface.co, or a copy fetched "
