@@ -156,32 +156,36 @@ def explain(
     steps: o.Steps = None,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
+    devices: o.Devices = 1,
+    num_nodes: o.NumNodes = 1,
     seed: o.Seed = 0,
     out: o.Out = None,
     force: o.Force = False,
 ) -> None:
     """Show what a model looks at: maps, and statistics with nulls."""
-    model = seglens.load(need_run(run), epoch=epoch, device=device)
-    if images:
-        pictures: "seglens.Split | list[Path]" = images
-    else:
-        pictures = seglens.open_split(model, split or "test", data=data, layout=layout)
-        if terminal.interactive() and (split, samples, num_samples) == (None, None, None):
-            files, samples = terminal.ask_pictures(pictures.name, len(pictures))
-            pictures = files or pictures
-    done = seglens.explain_folder(
-        model,
-        pictures,
-        out=out,
-        methods=o.methods(methods, baseline, steps),
-        layers=terminal.need_layers(layers),
-        target=target,
-        class_name=class_name,
-        samples=samples or None,
-        num_samples=num_samples,
-        seed=seed,
-        force=force,
-    )
+    with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
+        model = seglens.load(need_run(run), epoch=epoch, device=share.device)
+        if images:
+            pictures: "seglens.Split | list[Path]" = images
+        else:
+            pictures = seglens.open_split(model, split or "test", data=data, layout=layout)
+            if terminal.interactive() and (split, samples, num_samples) == (None, None, None):
+                files, samples = terminal.ask_pictures(pictures.name, len(pictures))
+                pictures = files or pictures
+        done = seglens.explain_folder(
+            model,
+            pictures,
+            out=out,
+            methods=o.methods(methods, baseline, steps),
+            layers=terminal.need_layers(layers),
+            target=target,
+            class_name=class_name,
+            samples=samples or None,
+            num_samples=num_samples,
+            seed=seed,
+            force=force,
+            share=share,
+        )
     summaries.show_explanations(done.folder)
     _end("explained", done)
 

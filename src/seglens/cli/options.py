@@ -15,7 +15,16 @@ LAYERS = ("encoder_last", "decoder_last")
 
 VALUES_END = "--"
 
-SPLIT_AT_COMMAS = ("--samples", "--methods", "--layers", "--baseline", "--mean", "--std")
+SPLIT_AT_COMMAS = (
+    "--samples",
+    "--methods",
+    "--layers",
+    "--baseline",
+    "--mean",
+    "--std",
+    "--class-weights",
+    "--logger",
+)
 """Flags whose values hold no comma themselves; the name of a class may."""
 
 
@@ -114,6 +123,8 @@ Epoch = Annotated[
     int | None, typer.Option(help="Take the weights that --keep-every kept.", show_default=False)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Devices = Annotated[int, typer.Option(help="Devices that share the work, on each node.")]
+NumNodes = Annotated[int, typer.Option(help="Nodes that share the work.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
