@@ -22,7 +22,8 @@ from seglens.errors import SettingError
 from seglens.shapes import Mask, Region
 
 Area = Bool[np.ndarray, "h w"]
-Distances = Float[np.ndarray, " pixels"]
+There = Float[np.ndarray, " predicted"]
+Back = Float[np.ndarray, " true"]
 
 NAMES = ("boundary_iou", "nsd", "hd95")
 
@@ -67,7 +68,8 @@ def surface_scores(
     for index in range(1, num_classes):
         predicted, true = (guess == index) & known, (real == index) & known
         if predicted.any() or true.any():
-            predicted, true = _crop(predicted, true)
+            box = _box(predicted | true)
+            predicted, true = predicted[box], true[box]
             there, back = _distances(predicted, true)
             rows.append(
                 [boundary_iou(predicted, true, width), nsd(there, back, tolerance), hd95(there, back)]
@@ -90,7 +92,7 @@ def boundary_iou(predicted: Area, true: Area, width: int) -> float:
     return int((bands[0] & bands[1]).sum()) / union if union else math.nan
 
 
-def nsd(there: Distances, back: Distances, tolerance: float) -> float:
+def nsd(there: There, back: Back, tolerance: float) -> float:
     """Return the share of the ``there`` and ``back`` distances, together, that are at most ``tolerance``.
 
     Nikolov et al. (2021); they weigh a boundary by its length, here, as in
@@ -100,7 +102,7 @@ def nsd(there: Distances, back: Distances, tolerance: float) -> float:
     return float((both <= tolerance).mean()) if len(both) else math.nan
 
 
-def hd95(there: Distances, back: Distances) -> float:
+def hd95(there: There, back: Back) -> float:
     """Return the larger of the 95th percentiles of the two directed distances, in pixels.
 
     Huttenlocher, Klanderman, Rucklidge (1993, partial distances). Between two distances the percentile is
@@ -118,7 +120,7 @@ def boundary(area: Area) -> Area:
     return area & ~inside
 
 
-def _distances(predicted: Area, true: Area) -> tuple[Distances, Distances]:
+def _distances(predicted: Area, true: Area) -> tuple[There, Back]:
     """Return how far each boundary pixel of either mask is from the other's, infinite where that has none."""
     points = [np.argwhere(boundary(area)) for area in (predicted, true)]
     if not all(len(part) for part in points):
@@ -128,9 +130,7 @@ def _distances(predicted: Area, true: Area) -> tuple[Distances, Distances]:
     return trees[1].query(points[0])[0], trees[0].query(points[1])[0]
 
 
-def _crop(predicted: Area, true: Area) -> tuple[Area, Area]:
-    """Cut both to the box that holds them; what lies outside of an array is background anyhow."""
-    either = predicted | true
-    rows, columns = (np.flatnonzero(either.any(axis=axis)) for axis in (1, 0))
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return predicted[box], true[box]
+def _box(area: Area) -> tuple[slice, slice]:
+    """Return the box that holds ``area``: all around it is background, as it is outside of any array."""
+    rows, columns = (np.flatnonzero(area.any(axis=axis)) for axis in (1, 0))
+    return np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
