@@ -19,7 +19,7 @@ LEVELS = {
     "models.unet models.weights models.encoders models.zoo models.segmenter models.layers models",
     2: "intervals losses scores surfaces calibration impute draw",
     3: "predict tiles runs native sources spread gallery",
-    4: "scoring evaluate train.recipe train.history train.curves train.feed train.fit train",
+    4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches train.fit train",
     5: "explain.target explain.target_names explain.trace explain.explanation explain.cams explain.gradients "
     "explain.statistics explain.masked explain",
     6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "
@@ -34,7 +34,7 @@ ORDER = [name for level in LEVELS.values() for name in level.split()]
 
 ONLY_IN = {
     "jinja2": {"report.html"},
-    "lightning": {"train", "train.fit", "train.learner", "train.tracking", "spread"},
+    "lightning": {"train", "train.batches", "train.fit", "train.learner", "train.tracking", "spread"},
     "matplotlib": {"calibration", "draw", "train.curves"},
     "pooch": {"data.get"},
     "pycocotools": {"data.coco"},

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,18 @@ import seglens
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import letterbox_image
-from seglens.errors import DataError, OutputExistsError, SettingError
-from seglens.evaluate import evaluate, native_mask
-from seglens.scores import DEFINITIONS
+from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
+from seglens.evaluate import SCORES, SURFACES, evaluate, native_mask
+from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.native import Inference, decide, native_probabilities
+from seglens.predict import infer
+from seglens.record import to_json
+from seglens.runs import Run
+from seglens.scores import confusion, scores
+from seglens.scoring import tally
+from seglens.surfaces import surface_scores
+
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 class Bright(nn.Module):
@@ -169,7 +180,7 @@ def test_batch_size_changes_nothing():
         predicted, truth = (torch.randint(2, (32, 40), generator=generator) for _ in range(2))
         samples.append(sample(f"s{index}", predicted, truth))
     one, five = (evaluate(bright_run(), split_of(*samples), batch_size=size) for size in (1, 5))
-    assert one == five
+    assert to_json(one.to_json()) == to_json(five.to_json())  # as text, since NaN is not NaN
 
 
 def test_the_folder(tmp_path):
@@ -177,6 +188,7 @@ def test_the_folder(tmp_path):
     found = evaluate(bright_run(), split_of(*samples), out=tmp_path / "out", save_images=True)
     folder = tmp_path / "out"
     assert sorted(file.name for file in folder.iterdir()) == [
+        "reliability.png",
         "run.json",
         "samples",
         "scores.csv",
@@ -186,12 +198,13 @@ def test_the_folder(tmp_path):
     files = sorted(file.name for file in (folder / "samples/a_b-2").iterdir())
     assert files == ["gt.png", "metrics.json", "orig.png", "overlay.png", "pred.png"]
     written = json.loads((folder / "scores.json").read_text())
-    assert written == json.loads(json.dumps(found.to_json()))
-    assert written["definitions"] == DEFINITIONS
+    assert written == json.loads(to_json(found.to_json()))
+    assert written["definitions"].keys() > {*SCORES, *SURFACES, "pooled", "per_image", "ece", "threshold"}
     metrics = json.loads((folder / "samples/a_b/metrics.json").read_text())
     assert metrics == written["images"][0]
     rows = list(csv.DictReader((folder / "scores.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == ["a/b", "a_b"]
+    assert float(rows[0]["hd95"]) == pytest.approx(8)  # a square moved by 8 pixels
     assert float(rows[0]["dice"]) == pytest.approx(0.5)
     record = json.loads((folder / "run.json").read_text())
     assert (record["kind"], record["state"], record["settings"]["split"]) == ("evaluate", "finished", "test")
@@ -220,5 +233,195 @@ def test_what_cannot_be_evaluated_says_why(tmp_path):
         evaluate(bright_run(("background", "a", "b")), split)
     with pytest.raises(SettingError, match="at least 1, received 0"):
         evaluate(bright_run(), split, batch_size=0)
+    with pytest.raises(SettingError, match="Unknown precision 'half'"):
+        evaluate(bright_run(), split, precision="half")
+    with pytest.raises(UnknownNameError, match="rule for tiles 'sometimes'"):
+        evaluate(bright_run(), split, tiles="sometimes")
     with pytest.raises(SettingError, match="run without folder"):
         evaluate(bright_run(), split, save_images=True)
+
+
+def unsure(share: float, size: int = 32) -> torch.Tensor:
+    """A picture in which ``Bright`` gives every pixel the probability ``share``."""
+    brightness = 0.5 + math.log(share / (1 - share)) / 100
+    return torch.full((3, size, size), brightness)
+
+
+def all_valid(size: int = 32) -> torch.Tensor:
+    return torch.ones(size, size, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(("right", "error"), [(0.75, 0.0), (0.5, 0.25), (1.0, 0.25)])
+def test_calibration_by_hand(right, error, tmp_path):
+    truth = (torch.arange(32 * 32).reshape(32, 32) < right * 32 * 32).long()
+    split = split_of(Sample("a", unsure(0.75), truth, all_valid()))
+    found = evaluate(bright_run(), split, out=tmp_path / "out")
+    assert found.calibration["error"] == pytest.approx(error, abs=1e-5)
+    assert found.calibration["maximum_error"] == pytest.approx(error, abs=1e-5)
+    filled = [row for row in found.calibration["bins"] if row["pixels"]]
+    assert [(row["pixels"], row["share"]) for row in filled] == [(1024, pytest.approx(right))]
+    with Image.open(tmp_path / "out/reliability.png") as plot:
+        assert plot.format == "PNG"
+
+
+def test_calibration_counts_valid_pixels_of_all_pictures():
+    """Two thirds of the pixels are right to be sure by 0.75, in the picture that has twice the pixels."""
+    half = all_valid()
+    half[:, 16:] = False
+    right, wrong = torch.ones(32, 32, dtype=torch.int64), NOTHING
+    found = evaluate(
+        bright_run(),
+        split_of(Sample("a", unsure(0.75), right, all_valid()), Sample("b", unsure(0.75), wrong, half)),
+        batch_size=1,
+    )
+    assert found.calibration["error"] == pytest.approx(0.75 - 2 / 3, abs=1e-5)
+
+
+def test_outlines_are_scored_per_image_and_never_pooled():
+    valid = all_valid()
+    valid[:2] = False
+    none = sample("none", NOTHING, NOTHING)
+    found = evaluate(bright_run(), split_of(sample("half", HALF, TRUTH, valid), none))
+    rows = {row["name"]: row for row in found.images}
+    expected = surface_scores(HALF, TRUTH, valid, 2)
+    assert {name: rows["half"][name] for name in SURFACES} == expected
+    assert rows["half"]["hd95"] == 8
+    assert all(math.isnan(rows["none"][name]) for name in SURFACES)
+    assert found.per_image["hd95"]["mean"] == 8
+    assert found.per_image["hd95"]["num"] == 1
+    assert not set(SURFACES) & set(found.pooled)
+
+
+def random_samples(num, sizes=((32, 32), (40, 50), (20, 30))):
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for index in range(num):
+        shape = sizes[index % len(sizes)]
+        predicted, truth = (torch.randint(2, shape, generator=generator) for _ in range(2))
+        made.append(sample(f"s{index}", predicted, truth))
+    return made
+
+
+def test_shares_of_a_split_add_up():
+    split, run, how = split_of(*random_samples(7), DataError("broken")), bright_run(), Inference()
+    whole = tally(run, split, range(8), how)
+    parts = [tally(run, split, indices, how, batch_size=2) for indices in ([1, 4], [7], [6, 0, 2, 3, 5])]
+    joined = parts[0] + parts[1] + parts[2]
+    assert parts[1].calibration is None
+    assert torch.equal(joined.confusion, whole.confusion)
+    assert joined.calibration is not None
+    assert whole.calibration is not None
+    assert joined.calibration.error() == pytest.approx(whole.calibration.error(), rel=1e-12)
+    by_index = sorted(joined.rows, key=lambda row: row["index"])
+    assert to_json(by_index) == to_json(whole.rows)
+    assert [row["index"] for row in whole.rows] == list(range(8))
+
+
+class Slanted(nn.Module):
+    """Sees more on the right and at the bottom, so that its mirror images disagree."""
+
+    def forward(self, images):
+        rows, columns = (torch.linspace(-2, 2, side) for side in images.shape[-2:])
+        return images[:, :1] * 4 - 2 + rows[:, None] + columns
+
+
+def slanted_run(**spec) -> Run:
+    run = seglens.wrap(
+        Slanted(), classes=("background", "disc"), mean=(0.0,) * 3, std=(1.0,) * 3, image_size=32
+    )
+    segmenter = Segmenter(run.segmenter.module, run.spec.model_copy(update=spec))
+    return Run(segmenter, run.task)
+
+
+def test_mirror_images_are_averaged_at_native_size():
+    run, image = slanted_run(), torch.rand(3, 64, 48, generator=torch.Generator().manual_seed(3))
+    grid, frame = letterbox_image(image, 32)
+    turned = [infer(run.segmenter, grid[None].flip(axes)).probabilities.flip(axes) for axes in MIRRORS]
+    expected = frame.maps_to_native(torch.stack(turned).mean(0)[0])
+    found = native_probabilities(run, [image], precision="32", flips=True)[0]
+    torch.testing.assert_close(found, expected)
+    truth = torch.randint(2, (64, 48), generator=torch.Generator().manual_seed(4))
+    split = split_of(Sample("a", image, truth, torch.ones(64, 48, dtype=torch.bool)))
+    plain, averaged = (evaluate(run, split, flips=flips, precision="32") for flips in (False, True))
+    counts = confusion((expected[1] >= 0.5).long(), truth, torch.ones(64, 48, dtype=torch.bool), 2)
+    assert averaged.images[0]["dice"] == pytest.approx(float(scores(counts)["dice"]))
+    assert averaged.images[0]["dice"] != plain.images[0]["dice"]
+    assert averaged.settings == {"precision": "32", "flips": True, "tiles": "auto", "threshold": 0.5}
+
+
+def test_pictures_of_several_sizes_and_ways_go_together():
+    """Each as it would be alone, whether in one input or in windows."""
+    run = slanted_run(scale=1.0)
+    images = [torch.rand(3, *size) for size in ((32, 32), (100, 70), (20, 40), (65, 65))]
+    together = native_probabilities(run, images, precision="32")
+    assert native_probabilities(run, []) == []
+    for image, found in zip(images, together, strict=True):
+        assert found.shape[1:] == image.shape[1:]
+        assert torch.equal(native_probabilities(run, [image], precision="32")[0], found)
+        grid, frame = letterbox_image(image, 32)
+        boxed = frame.maps_to_native(infer(run.segmenter, grid[None]).probabilities[0])
+        same = torch.allclose(found, boxed, atol=1e-6)
+        assert same == (max(image.shape) <= 64)
+        torch.testing.assert_close(
+            native_probabilities(run, [image], precision="32", tiles="never")[0], boxed
+        )
+
+
+def test_large_pictures_are_scored_at_the_scale_of_the_training():
+    """Stripes of one pixel are gone once the picture is scaled down, and there in windows."""
+    stripes = torch.zeros(100, 70, dtype=torch.int64)
+    stripes[::2] = 1
+    split = split_of(sample("stripes", stripes, stripes))
+    run = bright_run()
+    known = Run(Segmenter(run.segmenter.module, run.spec.model_copy(update={"scale": 1.0})), run.task)
+    assert evaluate(known, split).pooled["dice"] == 1
+    assert evaluate(run, split, tiles="always").pooled["dice"] == 1
+    for found in (evaluate(run, split), evaluate(known, split, tiles="never")):
+        assert found.pooled["dice"] < 0.8
+    assert evaluate(run, split, tiles="always").settings["tiles"] == "always"
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "softmax"])
+def test_decisions(head):
+    classes = 2 if head == "sigmoid" else 3
+    spec = ModelSpec(architecture="unet", head=head, classes=classes, threshold=0.3)
+    probabilities = torch.rand(classes, 4, 5)
+    expected = [
+        [
+            int(probabilities[1, y, x] >= 0.3)
+            if head == "sigmoid"
+            else max(range(3), key=lambda k: float(probabilities[k, y, x]))
+            for x in range(5)
+        ]
+        for y in range(4)
+    ]
+    assert decide(probabilities, spec).tolist() == expected
+
+
+def test_bfloat16_scores_are_near_and_are_said_to_be(tmp_path):
+    split = split_of(*random_samples(3))
+    exact, rough = (evaluate(bright_run(), split, precision=name) for name in ("32", "bf16"))
+    assert rough.pooled["dice"] == pytest.approx(exact.pooled["dice"], abs=0.02)
+    assert rough.settings["precision"] == "bf16"
+    evaluate(bright_run(), split, precision="bf16", tiles="never", out=tmp_path / "out")
+    settings = json.loads((tmp_path / "out/run.json").read_text())["settings"]
+    assert settings == settings | {"precision": "bf16", "flips": False, "tiles": "never", "threshold": 0.5}
+
+
+def test_pictures_are_let_go(monkeypatch):
+    """However many there are: those that are read ahead, those in a batch, and those being scored."""
+    monkeypatch.setattr("seglens.threads.os.cpu_count", lambda: 2)
+    alive: set[int] = set()
+    most = []
+
+    def read(entry):
+        made = sample(entry.name, HALF, TRUTH)
+        alive.add(int(entry.name))
+        weakref.finalize(made, alive.discard, int(entry.name))
+        most.append(len(alive))
+        return made
+
+    entries = tuple(Entry(name=str(index), image=Path(f"{index}.png")) for index in range(80))
+    evaluate(bright_run(), Split("test", Task(), entries, read), batch_size=2)
+    assert len(most) == 80
+    assert max(most) < 20

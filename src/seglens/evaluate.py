@@ -1,43 +1,41 @@
 """Evaluation: the scores of a run over a split, at the native resolution of every picture.
 
-Pictures are letterboxed to the network's size, the probabilities are brought back to native size and only
-then made a mask, which is compared with the native truth. What is kept of a picture is one row, so that
-memory doesn't grow with the split; what can't be scored is listed, and the rest is done.
+Probabilities are brought to native size and only then made a mask, which is compared with the native truth.
+What is kept of a picture is one row, so that memory doesn't grow with the split; what can't be scored is
+listed, and the rest is done.
 """
 
 import csv
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from seglens import calibration, surfaces
 from seglens import record as records
+from seglens import scores as overlap
 from seglens.data.layout import Split
-from seglens.data.sample import Sample
-from seglens.data.transforms import Frame, letterbox_image
-from seglens.draw import mask_picture, outline, overlay, picture, save_png
+from seglens.device import choose_precision
 from seglens.errors import DataError, SettingError
-from seglens.models.segmenter import ModelSpec
-from seglens.outputs import new_folder, safe_name, table_cell, unused_name
-from seglens.predict import infer
-from seglens.progress import track
+from seglens.native import Inference, native_mask, native_probabilities
+from seglens.outputs import new_folder, safe_name, table_cell
 from seglens.runs import Run
-from seglens.scores import DEFINITIONS, Confusion, confusion, per_class, scores, summary
-from seglens.shapes import Mask
-from seglens.threads import read_ahead
+from seglens.scores import per_class, scores, summary
+from seglens.scoring import Row, Tally, tally
+from seglens.tiles import plan
 from seglens.verb import make_callable
 
 __all__ = ["Evaluation", "evaluate", "native_mask", "native_probabilities"]
 
 SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
+"""Scores that are pooled and per image."""
+SURFACES = surfaces.NAMES
+"""Scores of outlines, per image only: there is no outline of pixels that are pooled."""
 PIXELS = ("false_positive_pixels", "false_negative_pixels", "truth_pixels", "predicted_pixels")
-
-Row = dict[str, Any]
+DEFINITIONS = {**overlap.DEFINITIONS, **surfaces.DEFINITIONS, **calibration.DEFINITIONS}
+"""Everything that an evaluation measures, in plain words."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +43,19 @@ class Evaluation:
     """The scores of one split.
 
     ``pooled`` holds the scores over all pixels, and ``per_class`` below it. ``per_image`` holds mean, std,
-    median, interval and number of the images' scores. ``images`` has one row a picture, worst Dice first,
-    then those that failed.
+    median, interval and number of the images' scores. ``calibration`` holds ``error``, ``maximum_error`` and
+    the ``bins`` of the reliability curve, over all pixels. ``images`` has one row a picture, worst Dice
+    first, then those that failed; ``index`` is a picture's number in the split. ``settings`` are those that
+    the numbers depend on.
     """
 
     split: str
     classes: tuple[str, ...]
     pooled: dict[str, Any]
     per_image: dict[str, dict[str, float | int]]
+    calibration: dict[str, Any]
     images: tuple[Row, ...]
+    settings: dict[str, Any]
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -68,9 +70,11 @@ class Evaluation:
             "num_failed": len(self.failed),
             "num_empty": sum(row["status"] == "empty" for row in self.images),
             "classes": list(self.classes),
+            "settings": self.settings,
             "definitions": DEFINITIONS,
             "pooled": self.pooled,
             "per_image": self.per_image,
+            "calibration": self.calibration,
             "images": list(self.images),
         }
 
@@ -83,12 +87,16 @@ def evaluate(
     save_images: bool = False,
     force: bool = False,
     batch_size: int = 8,
+    precision: str = "auto",
+    flips: bool = False,
+    tiles: str = "auto",
 ) -> Evaluation:
-    """Score ``run`` on ``split`` and write ``scores.json`` and ``scores.csv`` to ``out``.
+    """Score ``run`` on ``split``: ``scores.json``, ``scores.csv`` and ``reliability.png`` in ``out``.
 
     ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
     ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
-    shows the prediction, with the truth as a white outline.
+    shows the prediction, with the truth as a white outline. ``precision`` and ``flips`` are those of
+    `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`.
 
     Raises:
         SettingError: the run and the split have different classes, or a setting is not allowed.
@@ -96,21 +104,29 @@ def evaluate(
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
     began = time.monotonic()
-    _check(run, split, batch_size)
+    how = Inference(precision, flips, tiles)
+    settings = _check(run, split, batch_size, how)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
+    every = range(len(split))
     if out is None:
         if save_images:
             raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
-        return _summarise(run, split, _rows(run, split, batch_size, None))
+        return _summarise(run, split, tally(run, split, every, how, batch_size=batch_size), settings)
     with new_folder(out, force=force) as folder:
-        found = _summarise(run, split, _rows(run, split, batch_size, folder if save_images else None))
-        records.write_json(folder / "scores.json", found.to_json())
-        _write_table(found, folder / "scores.csv")
+        drawn = folder if save_images else None
+        counted = tally(run, split, every, how, batch_size=batch_size, folder=drawn)
+        found = _summarise(run, split, counted, settings)
+        _write(found, counted, folder)
         record = records.start(
             "evaluate",
             device=str(run.segmenter.device),
-            settings={"split": split.name, "batch_size": batch_size, "save_images": save_images},
+            settings={
+                "split": split.name,
+                "batch_size": batch_size,
+                "save_images": save_images,
+                **settings,
+            },
             model=run.spec.model_dump(mode="json"),
             task=run.task.model_dump(mode="json"),
             model_sha256=records.read(run.folder).model_sha256 if run.folder else None,
@@ -120,149 +136,37 @@ def evaluate(
     return found
 
 
-def native_probabilities(
-    run: Run,
-    images: Sequence[Float[Tensor, "_ _ _"]],
-    *,
-    precision: str = "auto",
-    flips: bool = False,
-    tiles: str = "auto",
-) -> list[Float[Tensor, "classes _ _"]]:
-    """Return the probabilities of pictures of any sizes, each at its own: what every score is taken from.
-
-    Pictures are letterboxed and go through the network together; see `seglens.predict.infer` for
-    ``precision`` and ``flips``.
-
-    Raises:
-        SettingError: a setting is not allowed.
-    """
-    if not images:
-        return []
-    boxed = [letterbox_image(image, run.spec.image_size) for image in images]
-    grids = torch.stack([grid for grid, _ in boxed])
-    found = infer(run.segmenter, grids, precision=precision, flips=flips).probabilities
-    return [frame.maps_to_native(each) for each, (_, frame) in zip(found, boxed, strict=True)]
-
-
-def native_mask(probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec) -> Mask:
-    """Return the mask of one picture at its native size: probabilities are scaled, then decided on."""
-    native = frame.maps_to_native(probabilities)
-    if spec.head == "sigmoid":
-        return (native[1] >= spec.threshold).long()
-    return native.argmax(dim=0)
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A picture as it was read, or why it wasn't."""
-
-    name: str
-    sample: Sample | None = None
-    error: str = ""
-
-
-def _rows(
-    run: Run, split: Split, batch_size: int, folder: Path | None
-) -> Iterator[tuple[Row, Confusion | None]]:
-    """Yield for each picture its row and its confusion counts (None where it failed)."""
-    names: set[str] = set()
-    for batch in _batches(split, batch_size):
-        for read, predicted in zip(batch, _predict(run, batch), strict=True):
-            row, counts = _score(run, read, predicted)
-            if folder is not None and predicted is not None and read.sample is not None:
-                place = unused_name(read.name, names)
-                row["files"] = _save(run, read.sample, predicted, folder, f"samples/{place}")
-                records.write_json(folder / "samples" / place / "metrics.json", row)
-            yield row, counts
-
-
-def _batches(split: Split, batch_size: int) -> Iterator[list[_Read]]:
-    def read(index: int) -> _Read:
-        name = split.entries[index].name
-        try:
-            sample = split[index]
-        except DataError as error:
-            return _Read(name, error=str(error))
-        if sample.mask is None:
-            return _Read(name, error="The picture has no mask to compare with.")
-        return _Read(name, sample)
-
-    batch: list[_Read] = []
-    stream = read_ahead(read, range(len(split)))
-    for entry in track(stream, total=len(split), what=f"evaluating {split.name}"):
-        batch.append(entry)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _predict(run: Run, batch: list[_Read]) -> list[Mask | None]:
-    """Return the native mask of each picture that could be read."""
-    size = run.spec.image_size
-    boxed = [None if read.sample is None else letterbox_image(read.sample.image, size) for read in batch]
-    images = [pair[0] for pair in boxed if pair is not None]
-    if not images:
-        return [None] * len(batch)
-    probabilities = iter(infer(run.segmenter, torch.stack(images), chunk=len(images)).probabilities)
-    return [None if pair is None else native_mask(next(probabilities), pair[1], run.spec) for pair in boxed]
-
-
-def _score(run: Run, read: _Read, predicted: Mask | None) -> tuple[Row, Confusion | None]:
-    """Compare one picture's prediction with its truth."""
-    failed = {"name": read.name, "status": "failed"}
-    sample = read.sample
-    if sample is None or sample.mask is None or predicted is None:
-        return {**failed, "error": read.error}, None
-    if not sample.valid.any():
-        return {**failed, "error": "No pixel of the picture is valid."}, None
-    try:
-        counts = confusion(predicted, sample.mask, sample.valid, len(run.task.classes))
-    except DataError as error:
-        return {**failed, "error": str(error)}, None
-    wrong = counts - counts.diag().diag()
-    truth, prediction = int(counts[1:].sum()), int(counts[:, 1:].sum())
-    row = {
-        "name": read.name,
-        "status": "ok" if truth or prediction else "empty",
-        **{name: float(value) for name, value in scores(counts).items()},
-        "false_positive_pixels": int(wrong[:, 1:].sum()),
-        "false_negative_pixels": int(wrong[1:].sum()),
-        "truth_pixels": truth,
-        "predicted_pixels": prediction,
-    }
-    return row, counts
-
-
-def _summarise(run: Run, split: Split, pairs: Iterator[tuple[Row, Confusion | None]]) -> Evaluation:
+def _summarise(run: Run, split: Split, counted: Tally, settings: dict[str, Any]) -> Evaluation:
     """Pool the counts and average the rows."""
-    classes = run.task.classes
-    pooled = torch.zeros(len(classes), len(classes), dtype=torch.int64)
-    rows: list[Row] = []
-    for row, counts in pairs:
-        rows.append(row)
-        pooled += 0 if counts is None else counts
+    classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row["index"])
     scored = [row for row in rows if row["status"] != "failed"]
-    if not scored:
+    if not scored or counted.calibration is None:
         raise DataError(
             f"None of the {len(rows)} pictures of the {split.name} split could be scored. "
             f"The first, {rows[0]['name']}: {rows[0]['error']}"
         )
-    by_class = {name: values.tolist() for name, values in per_class(pooled).items()}
+    by_class = {name: values.tolist() for name, values in per_class(counted.confusion).items()}
     return Evaluation(
         split=split.name,
         classes=classes,
-        pooled={name: float(value) for name, value in scores(pooled).items()}
+        pooled={name: float(value) for name, value in scores(counted.confusion).items()}
         | {"per_class": {label: {n: v[i] for n, v in by_class.items()} for i, label in enumerate(classes)}},
         per_image={
-            name: summary(torch.tensor([row[name] for row in scored], dtype=torch.float64)) for name in SCORES
+            name: summary(torch.tensor([row[name] for row in scored], dtype=torch.float64))
+            for name in (*SCORES, *SURFACES)
+        },
+        calibration={
+            "error": counted.calibration.error(),
+            "maximum_error": counted.calibration.maximum_error(),
+            "bins": counted.calibration.rows(),
         },
         images=tuple(sorted(rows, key=lambda row: row.get("dice", float("inf")))),
+        settings=settings,
     )
 
 
-def _check(run: Run, split: Split, batch_size: int) -> None:
+def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str, Any]:
+    """Refuse what can't be done; return the settings that the numbers depend on."""
     if batch_size < 1:
         raise SettingError(f"The batch size must be at least 1, received {batch_size}.")
     if not len(split):
@@ -273,29 +177,21 @@ def _check(run: Run, split: Split, batch_size: int) -> None:
             f"The model has {len(ours)} classes ({', '.join(ours)}), the data have {len(theirs)} "
             f"({', '.join(theirs)}). Choose the classes of the data to match."
         )
-
-
-def _save(run: Run, sample: Sample, predicted: Mask, folder: Path, place: str) -> dict[str, str]:
-    """Draw one picture into ``folder / place``; return the file names below ``folder``."""
-    assert sample.mask is not None
-    (folder / place).mkdir(parents=True)
-    low, high = run.spec.window
-    image = ((sample.image - low) / (high - low)).clamp(0, 1)
-    truth, palette = sample.mask.masked_fill(~sample.valid, 0), run.task.palette
-    drawn = {
-        "orig": picture(image),
-        "gt": mask_picture(truth, palette),
-        "pred": mask_picture(predicted, palette),
-        "overlay": outline(overlay(image, predicted, palette), truth > 0),
+    plan((1, 1), run.spec, how.tiles)
+    return {
+        "precision": choose_precision(how.precision, run.segmenter.device),
+        "flips": how.flips,
+        "tiles": how.tiles,
+        "threshold": run.spec.threshold if run.spec.head == "sigmoid" else None,
     }
-    for name, drawing in drawn.items():
-        save_png(drawing, folder / place / f"{name}.png")
-    return {name: f"{place}/{name}.png" for name in drawn}
 
 
-def _write_table(found: Evaluation, file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        columns = ("name", "status", *SCORES, *PIXELS, "error")
+def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
+    records.write_json(folder / "scores.json", found.to_json())
+    assert counted.calibration is not None
+    calibration.reliability_plot(counted.calibration, folder / "reliability.png")
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as stream:
+        columns = ("index", "name", "status", *SCORES, *SURFACES, *PIXELS, "error")
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(columns)
         table.writerows([table_cell(row.get(name)) for name in columns] for row in found.images)

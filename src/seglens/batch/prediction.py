@@ -1,47 +1,80 @@
-"""Masks and overlays of whole folders, picture by picture at native size."""
+"""Masks and overlays of whole folders, picture by picture at native size, however large that is."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import torch
+
 from seglens.batch import ledger
-from seglens.batch.chunks import Chunk, Failure, Summary, read_chunks, refuse_none_done, split_of
+from seglens.batch.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
 from seglens.batch.ledger import Row
+from seglens.batch.sheets import drawn_size
+from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
-from seglens.evaluate import native_mask
+from seglens.data.sample import Sample
+from seglens.device import choose_precision
+from seglens.errors import DataError, SettingError
+from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, native_mask, place
 from seglens.outputs import new_folder, unused_name
 from seglens.predict import Prediction
+from seglens.progress import track
 from seglens.runs import Run
-from seglens.shapes import Mask
+from seglens.shapes import Image, Mask
+from seglens.threads import read_ahead
+from seglens.tiles import Cut, Windows, bands, plan, resized
+
+STRIP = 64
+"""Rows of a large picture's overlay that are scaled at a time."""
 
 
 def predict_files(
-    run: Run, pictures: Split | Sequence[Path | str], *, out: Path, chunk: int = 8, force: bool = False
+    run: Run,
+    pictures: Split | Sequence[Path | str],
+    *,
+    out: Path,
+    chunk: int = 8,
+    force: bool = False,
+    precision: str = "auto",
+    flips: bool = False,
+    tiles: str = "auto",
 ) -> Summary:
     """Predict pictures of any size: ``masks/`` (class indices), ``overlays/``, ``table.csv``, ``run.json``.
 
-    A mask is a grey PNG of the picture's own size whose values are class indices.
+    A mask is a grey PNG of the picture's own size whose values are class indices. ``precision`` and ``flips``
+    are those of `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. A
+    picture that is covered with windows is never held as floating-point numbers.
 
     Raises:
         SettingError, DataError, OutputExistsError: as `seglens.batch.explain_folder`.
     """
     began = time.monotonic()
     split = split_of(run, pictures)
+    how = Inference(precision, flips, tiles)
+    settings = {
+        "files": [str(entry.image) for entry in split.entries],
+        "chunk": _allowed(chunk),
+        "precision": choose_precision(precision, run.segmenter.device),
+        "flips": flips,
+        "tiles": tiles,
+    }
+    plan((1, 1), run.spec, tiles)
     failed: list[Failure] = []
     rows: list[Row] = []
-    taken: set[str] = set()
     with new_folder(Path(out), force=force) as folder:
         for name in ("masks", "overlays"):
             (folder / name).mkdir()
-        for part in read_chunks(run, split, most=chunk, failed=failed, what="predicting"):
-            masks = native_masks(run, part, run.predict(part.batch.images))
-            for sample, mask in zip(part.natives, masks, strict=True):
-                name = unused_name(sample.name, taken)
-                rows.append(ledger.write_prediction(run, sample, mask, folder, name))
+        written = read_ahead(partial(_write, run, folder), _predicted(run, split, how, chunk))
+        for done in track(written, total=len(split), what="predicting"):
+            if isinstance(done, Failure):
+                failed.append(done)
+            else:
+                rows.append(done)
         refuse_none_done(len(rows), failed)
         every = rows + [ledger.failed_row(failure) for failure in failed]
         ledger.write_table(every, folder / "table.csv")
-        settings = {"files": [str(entry.image) for entry in split.entries], "chunk": chunk}
         ledger.write_record(
             "predict",
             run,
@@ -62,3 +95,120 @@ def native_masks(run: Run, part: Chunk, prediction: Prediction) -> list[Mask]:
         native_mask(probabilities, frame, run.spec)
         for probabilities, frame in zip(prediction.probabilities, part.frames, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture that goes into one input."""
+
+    sample: Sample
+    placed: Placed
+
+
+@dataclass(frozen=True)
+class _Large:
+    """A picture that will be covered with windows, and is only read when it is its turn."""
+
+    name: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A prediction to be written under ``name``: probabilities to be decided on, or a mask."""
+
+    name: str
+    sample: Sample
+    prediction: tuple[Placed, Probability] | Mask
+
+
+def _allowed(chunk: int) -> int:
+    if chunk < 1:
+        raise SettingError(f"A chunk must hold at least 1 picture, received {chunk}.")
+    return chunk
+
+
+def _predicted(run: Run, split: Split, how: Inference, chunk: int) -> Iterator[_Found | Failure]:
+    """Read ahead and predict, in the order of the split; large pictures one at a time."""
+    taken: set[str] = set()
+    waiting: list[_Read] = []
+
+    def flush() -> Iterator[_Found]:
+        found = forward(run, [each.placed for each in waiting], how)
+        for each, probabilities in zip(waiting, found, strict=True):
+            name = unused_name(each.sample.name, taken)
+            yield _Found(name, each.sample, (each.placed, probabilities))
+        waiting.clear()
+
+    for read in read_ahead(partial(_read, run, split, how), range(len(split))):
+        if isinstance(read, _Read):
+            waiting.append(read)
+        if not isinstance(read, _Read) or len(waiting) == chunk:
+            yield from flush()
+        if isinstance(read, Failure):
+            yield read
+        if isinstance(read, _Large):
+            yield _in_windows(run, read, how, chunk, taken)
+    yield from flush()
+
+
+def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large | Failure:
+    entry = split.entries[index]
+    try:
+        size = read_size(entry.image)
+    except DataError:
+        size = (1, 1)  # Reading it says better what is wrong with it.
+    if plan(size, run.spec, how.tiles) is not None:
+        return _Large(entry.name, entry.image)
+    try:
+        sample = split[index]
+    except DataError as error:
+        return Failure(entry.name, str(error))
+    return _Read(sample, place(sample.image, run.spec, "never"))
+
+
+def _in_windows(run: Run, large: _Large, how: Inference, chunk: int, taken: set[str]) -> _Found | Failure:
+    """Predict a large picture from its file; what is drawn of it is small."""
+    try:
+        pixels = read_pixels(large.file)
+        rows, columns = pixels.shape[:2]
+
+        def cut(down: slice, across: slice) -> Image:
+            return as_image(pixels[down, across], run.spec.channels, large.file)
+
+        windows = plan((rows, columns), run.spec, how.tiles)
+        assert windows is not None
+        mask = _mask(run, cut, windows, how, chunk)
+        image = _small(cut, (rows, columns))
+    except DataError as error:
+        return Failure(large.name, str(error))
+    valid = torch.ones(image.shape[1:], dtype=torch.bool)
+    return _Found(unused_name(large.name, taken), Sample(large.name, image, None, valid), mask)
+
+
+def _mask(run: Run, cut: Cut, windows: Windows, how: Inference, chunk: int) -> Mask:
+    """Return the mask at native size, a byte a pixel: eight would weigh more than the picture."""
+    mask = torch.zeros(windows.native, dtype=torch.int8 if run.spec.classes <= 128 else torch.int16)
+    top = 0
+    for band in bands(run.segmenter, cut, windows, chunk=chunk, precision=how.precision, flips=how.flips):
+        rows = band.shape[1]
+        mask[top : top + rows] = decide(band, run.spec)
+        top += rows
+    return mask
+
+
+def _small(cut: Cut, native: tuple[int, int]) -> Image:
+    """Return a picture at the size at which it is drawn, a strip at a time."""
+    rows, columns = drawn_size(*native)
+    strips = (slice(top, min(rows, top + STRIP)) for top in range(0, rows, STRIP))
+    return torch.cat(
+        [resized(cut, native, (rows, columns), strip, slice(0, columns)) for strip in strips], dim=1
+    )
+
+
+def _write(run: Run, folder: Path, found: _Found | Failure) -> Row | Failure:
+    if isinstance(found, Failure):
+        return found
+    made = found.prediction
+    mask = decide(at_native_size(*made), run.spec) if isinstance(made, tuple) else made
+    return ledger.write_prediction(run, found.sample, mask, folder, found.name)

@@ -184,4 +184,4 @@ def fitted(mask: Mask) -> Int[Tensor, "rows columns"]:
     size = drawn_size(mask.shape[0], mask.shape[1])
     if size == tuple(mask.shape):
         return mask
-    return F.interpolate(mask[None, None].double(), size, mode="nearest-exact")[0, 0].long()
+    return F.interpolate(mask[None, None].to(torch.uint8), size, mode="nearest-exact")[0, 0].long()

@@ -95,17 +95,28 @@ def evaluate(
         bool, typer.Option("--save-images", help="Save pictures, masks, overlays.")
     ] = False,
     batch_size: o.BatchSize = 8,
+    precision: o.PredictPrecision = "auto",
+    tta: o.Tta = False,
+    tiles: o.Tiles = "auto",
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     out: o.Out = None,
     as_json: o.AsJson = False,
     force: o.Force = False,
 ) -> None:
-    """Score a run with Dice, IoU and others, pooled and per image."""
+    """Score a run: overlap, outlines, calibration; pooled and per image."""
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     pictures = seglens.open_split(model, split, data=data, layout=layout)
     found = seglens.evaluate(
-        model, pictures, out=out, save_images=save_images, batch_size=batch_size, force=force
+        model,
+        pictures,
+        out=out,
+        save_images=save_images,
+        force=force,
+        batch_size=batch_size,
+        precision=precision,
+        flips=tta,
+        tiles=tiles,
     )
     summaries.show_evaluation(found.to_json(), as_json=as_json)
     terminal.list_failed([(row["name"], row["error"]) for row in found.failed], len(found.images))
@@ -119,6 +130,9 @@ def predict(
         typer.Argument(metavar="IMAGE...", help="Pictures of any size.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("predictions"),
+    precision: o.PredictPrecision = "auto",
+    tta: o.Tta = False,
+    tiles: o.Tiles = "auto",
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -126,7 +140,9 @@ def predict(
     """Write masks and overlays of pictures of any size."""
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     files = images or [need_path(None, "IMAGE", "Which picture?")]
-    done = seglens.predict_files(model, files, out=out, force=force)
+    done = seglens.predict_files(
+        model, files, out=out, force=force, precision=precision, flips=tta, tiles=tiles
+    )
     _end("predicted", done)
 
 

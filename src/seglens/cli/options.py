@@ -130,6 +130,11 @@ Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.",
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BatchSize = Annotated[int, typer.Option(help="Pictures at a time.")]
+PredictPrecision = Annotated[
+    str, typer.Option("--precision", help="auto, 32, or bf16: faster where the hardware has it.")
+]
+Tta = Annotated[bool, typer.Option("--tta", help="Average over mirror images: 4 times the work.")]
+Tiles = Annotated[str, typer.Option(help="auto, always or never: windows for large pictures.")]
 Model = Annotated[str, typer.Option(help="unet, resnet-unet, unetplusplus or deeplabv3.")]
 Encoder = Annotated[
     str | None, typer.Option(help="An encoder of segmentation-models-pytorch or timm.", show_default=False)

@@ -55,7 +55,7 @@ def show_evaluation(found: Row, *, as_json: bool) -> None:
     rows = [
         (
             score.replace("_", " "),
-            _number(found["pooled"][score]),
+            _number(found["pooled"].get(score)),
             _number(values["mean"]),
             _range(values),
             _number(values["median"]),
@@ -65,6 +65,8 @@ def show_evaluation(found: Row, *, as_json: bool) -> None:
     scored = found["num_images"] - found["num_failed"]
     title = f"{found['split']} split, {scored} pictures, at native resolution"
     table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
+    error, worst = (_number(found["calibration"][name]) for name in ("error", "maximum_error"))
+    say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
 
 
 def show_layers(layers: Sequence[Row], *, as_json: bool) -> None:

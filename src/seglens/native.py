@@ -1,0 +1,111 @@
+"""Pictures of any size: their probabilities at their own size, by way of one input or of windows.
+
+What is scored, what is written down, and what a threshold is chosen on come from here, all the same way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seglens.data.transforms import Frame, letterbox_image
+from seglens.models.segmenter import ModelSpec
+from seglens.predict import infer
+from seglens.runs import Run
+from seglens.shapes import Image, Mask
+from seglens.tiles import Windows, bands, plan
+
+Probability = Float[Tensor, "classes _ _"]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How predictions are made; see `seglens.predict.infer` and `seglens.tiles.TILES`."""
+
+    precision: str = "auto"
+    flips: bool = False
+    tiles: str = "auto"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A picture on its way to the network: on the input grid in its ``frame``, or whole, with ``windows``."""
+
+    image: Image
+    frame: Frame | None
+    windows: Windows | None
+
+
+def place(image: Image, spec: ModelSpec, tiles: str = "auto") -> Placed:
+    """Scale a picture into one input, or say in which windows it will be cut.
+
+    Raises:
+        UnknownNameError: there is no such rule for tiles.
+    """
+    windows = plan((image.shape[1], image.shape[2]), spec, tiles)
+    if windows is not None:
+        return Placed(image, None, windows)
+    grid, frame = letterbox_image(image, spec.image_size)
+    return Placed(grid, frame, None)
+
+
+def forward(run: Run, pictures: Sequence[Placed], how: Inference) -> list[Probability]:
+    """Run the network: probabilities on the input grid, of all those pictures at once, or of windows.
+
+    Raises:
+        SettingError: there is no such precision.
+    """
+    grids = [placed.image for placed in pictures if placed.windows is None]
+    found = iter(())
+    if grids:
+        images = torch.stack(grids).contiguous(memory_format=torch.channels_last)
+        prediction = infer(run.segmenter, images, chunk=len(grids), precision=how.precision, flips=how.flips)
+        found = iter(prediction.probabilities)
+    return [next(found) if placed.windows is None else _in_windows(run, placed, how) for placed in pictures]
+
+
+def at_native_size(placed: Placed, probabilities: Probability) -> Probability:
+    """Return what `forward` found for a picture at the picture's own size."""
+    return probabilities if placed.frame is None else placed.frame.maps_to_native(probabilities)
+
+
+def native_probabilities(
+    run: Run,
+    images: Sequence[Float[Tensor, "_ _ _"]],
+    *,
+    precision: str = "auto",
+    flips: bool = False,
+    tiles: str = "auto",
+) -> list[Probability]:
+    """Return the probabilities of pictures of any sizes, each at its own.
+
+    Raises:
+        SettingError, UnknownNameError: a setting is not allowed.
+    """
+    pictures = [place(image, run.spec, tiles) for image in images]
+    found = forward(run, pictures, Inference(precision, flips, tiles))
+    return [at_native_size(*pair) for pair in zip(pictures, found, strict=True)]
+
+
+def native_mask(probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec) -> Mask:
+    """Return the mask of one picture at its native size: probabilities are scaled, then decided on."""
+    return decide(frame.maps_to_native(probabilities), spec)
+
+
+def decide(probabilities: Float[Tensor, "classes h w"], spec: ModelSpec) -> Mask:
+    """Return the class of every pixel: sigmoid heads by the threshold, others the most probable."""
+    if spec.head == "sigmoid":
+        return (probabilities[1] >= spec.threshold).long()
+    return probabilities.argmax(dim=0)
+
+
+def _in_windows(run: Run, placed: Placed, how: Inference) -> Probability:
+    assert placed.windows is not None
+
+    def cut(rows: slice, columns: slice) -> Image:
+        return placed.image[:, rows, columns]
+
+    parts = bands(run.segmenter, cut, placed.windows, precision=how.precision, flips=how.flips)
+    return torch.cat(list(parts), dim=1)

@@ -1,0 +1,169 @@
+"""Scoring pictures one after another: predicted in batches, compared in threads, kept as a row and counts.
+
+What is kept of a picture doesn't depend on its size, and what is kept of several is added up, so that any
+share of a split can be scored anywhere (`Tally`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seglens import record as records
+from seglens.calibration import Calibration, count
+from seglens.data.layout import Split
+from seglens.data.sample import Sample
+from seglens.draw import mask_picture, outline, overlay, picture, save_png
+from seglens.errors import DataError
+from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
+from seglens.outputs import unused_name
+from seglens.progress import track
+from seglens.runs import Run
+from seglens.scores import Confusion, confusion, scores
+from seglens.shapes import Mask
+from seglens.surfaces import surface_scores
+from seglens.threads import read_ahead
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What is known of some pictures of a split: a row each, and their counts added up.
+
+    Tallies of different pictures are added. ``calibration`` is None where no picture could be scored. Every
+    row has its picture's ``index`` in the split.
+    """
+
+    rows: tuple[Row, ...]
+    confusion: Confusion
+    calibration: Calibration | None
+
+    def __add__(self, other: "Tally") -> "Tally":
+        both = [part for part in (self.calibration, other.calibration) if part is not None]
+        added = sum(both[1:], start=both[0]) if both else None
+        return Tally(self.rows + other.rows, self.confusion + other.confusion, added)
+
+
+def tally(
+    run: Run,
+    split: Split,
+    indices: Sequence[int],
+    how: Inference,
+    *,
+    batch_size: int = 8,
+    folder: Path | None = None,
+) -> Tally:
+    """Score the pictures of ``split`` at ``indices``; with a ``folder``, draw each in ``samples`` below it.
+
+    Pictures that can't be scored have a row that says why.
+    """
+    taken: set[str] = set()
+    places = [unused_name(entry.name, taken) for entry in split.entries]
+    num = len(run.task.classes)
+    found = Tally((), torch.zeros(num, num, dtype=torch.int64), None)
+
+    def one(ready: _Ready) -> Tally:
+        return _score(run, ready, folder, f"samples/{places[ready.index]}")
+
+    scored = read_ahead(one, _predicted(run, split, indices, how, batch_size))
+    rows: list[Row] = []
+    for part in track(scored, total=len(indices), what=f"evaluating {split.name}"):
+        rows += part.rows
+        found = Tally((), found.confusion, found.calibration) + part
+    return Tally(tuple(rows), found.confusion, found.calibration)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A picture as it was read, on its way through the network; or why it wasn't read."""
+
+    index: int
+    name: str
+    error: str = ""
+    sample: Sample | None = None
+    placed: Placed | None = None
+    probabilities: Probability | None = None
+
+
+def _predicted(
+    run: Run, split: Split, indices: Sequence[int], how: Inference, batch_size: int
+) -> Iterator[_Ready]:
+    """Read ahead, and send pictures through the network in batches."""
+    batch: list[_Ready] = []
+    for position, read in enumerate(read_ahead(partial(_read, run, split, how), indices), start=1):
+        batch.append(read)
+        if len(batch) == batch_size or position == len(indices):
+            placed = [each.placed for each in batch if each.placed is not None]
+            found = iter(forward(run, placed, how))
+            for each in batch:
+                known = None if each.placed is None else next(found)
+                yield _Ready(each.index, each.name, each.error, each.sample, each.placed, known)
+            batch = []
+
+
+def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
+    name = split.entries[index].name
+    try:
+        sample = split[index]
+    except DataError as error:
+        return _Ready(index, name, str(error))
+    if sample.mask is None:
+        return _Ready(index, name, "The picture has no mask to compare with.")
+    if not sample.valid.any():
+        return _Ready(index, name, "No pixel of the picture is valid.")
+    return _Ready(index, name, sample=sample, placed=place(sample.image, run.spec, how.tiles))
+
+
+def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
+    """Compare one picture's prediction with its truth, and draw them."""
+    num = len(run.task.classes)
+    row: Row = {"index": ready.index, "name": ready.name}
+    sample, nothing = ready.sample, torch.zeros(num, num, dtype=torch.int64)
+    if sample is None or sample.mask is None or ready.placed is None or ready.probabilities is None:
+        return Tally(({**row, "status": "failed", "error": ready.error},), nothing, None)
+    probabilities = at_native_size(ready.placed, ready.probabilities)
+    predicted = decide(probabilities, run.spec)
+    try:
+        counts = confusion(predicted, sample.mask, sample.valid, num)
+    except DataError as error:
+        return Tally(({**row, "status": "failed", "error": str(error)},), nothing, None)
+    row |= _row(counts) | surface_scores(predicted, sample.mask, sample.valid, num)
+    if folder is not None:
+        row["files"] = _save(run, sample, predicted, folder, where)
+        records.write_json(folder / where / "metrics.json", row)
+    return Tally((row,), counts, count(probabilities, sample.mask, sample.valid))
+
+
+def _row(counts: Confusion) -> Row:
+    wrong = counts - counts.diag().diag()
+    truth, prediction = int(counts[1:].sum()), int(counts[:, 1:].sum())
+    return {
+        "status": "ok" if truth or prediction else "empty",
+        **{name: float(value) for name, value in scores(counts).items()},
+        "false_positive_pixels": int(wrong[:, 1:].sum()),
+        "false_negative_pixels": int(wrong[1:].sum()),
+        "truth_pixels": truth,
+        "predicted_pixels": prediction,
+    }
+
+
+def _save(run: Run, sample: Sample, predicted: Mask, folder: Path, place: str) -> dict[str, str]:
+    """Draw one picture into ``folder / place``; return the file names below ``folder``."""
+    assert sample.mask is not None
+    (folder / place).mkdir(parents=True)
+    low, high = run.spec.window
+    image = ((sample.image - low) / (high - low)).clamp(0, 1)
+    truth, palette = sample.mask.masked_fill(~sample.valid, 0), run.task.palette
+    drawn = {
+        "orig": picture(image),
+        "gt": mask_picture(truth, palette),
+        "pred": mask_picture(predicted, palette),
+        "overlay": outline(overlay(image, predicted, palette), truth > 0),
+    }
+    for name, drawing in drawn.items():
+        save_png(drawing, folder / place / f"{name}.png")
+    return {name: f"{place}/{name}.png" for name in drawn}
