@@ -77,7 +77,7 @@ class Bins:
         num = len(self.pixels)
         table = zip(
             (self.probability / self.pixels).tolist(),
-            (self.true / self.pixels).tolist(),
+            (self.true.double() / self.pixels).tolist(),
             self.pixels.tolist(),
             strict=True,
         )
@@ -139,11 +139,10 @@ def _count(probabilities: Float[Tensor, "classes h w"], truth: Mask, valid: Regi
 def _bins(probability: Float[Tensor, " n"], true: Bool[Tensor, " n"]) -> Bins:
     exact = probability.double()
     index = (exact * NUM_BINS).ceil().long().sub_(1).clamp_(0, NUM_BINS - 1)
-    return Bins(
-        torch.bincount(index, minlength=NUM_BINS),
-        torch.bincount(index, weights=exact, minlength=NUM_BINS),
-        torch.bincount(index[true], minlength=NUM_BINS),
-    )
+    # Without pixels torch gives the sum as integers.
+    total = torch.bincount(index, weights=exact, minlength=NUM_BINS).double()
+    pixels, held = (torch.bincount(each, minlength=NUM_BINS) for each in (index, index[true]))
+    return Bins(pixels, total, held)
 
 
 @dataclass(frozen=True)
