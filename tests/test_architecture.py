@@ -19,7 +19,8 @@ LEVELS = {
     "models.unet models.weights models.encoders models.zoo models.segmenter models.layers models",
     2: "intervals losses scores surfaces calibration impute draw",
     3: "predict tiles runs native sources spread gallery",
-    4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches train.fit train",
+    4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "
+    "train.schedule train.tracking train.learner train.memory train.threshold train.fit train",
     5: "explain.target explain.target_names explain.trace explain.explanation explain.cams explain.gradients "
     "explain.statistics explain.masked explain",
     6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "

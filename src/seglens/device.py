@@ -1,5 +1,6 @@
 """Where and how exactly to compute: the names that users give, turned into a device and a precision."""
 
+import os
 import re
 import warnings
 from typing import Literal
@@ -49,6 +50,24 @@ def choose_precision(name: str, device: torch.device) -> Literal["32", "bf16"]:
         case "auto":
             return "bf16" if _has_bf16(device) else "32"
     raise SettingError(f"Unknown precision {name!r}. Allowed: {', '.join(PRECISIONS)}.")
+
+
+def is_first_process(num_processes: int) -> bool:
+    """Whether this process is the first of ``num_processes`` that work on one job, which writes its files.
+
+    Lightning, torchrun and SLURM number processes in the environment before anything runs.
+    """
+    if num_processes == 1:
+        return True
+    ranks = ("RANK",) if "RANK" in os.environ else ("NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+    known = [int(os.environ[name]) for name in ranks if name in os.environ]
+    return not any(known or [int(os.environ.get("SLURM_PROCID", 0))])
+
+
+def wait_for_all() -> None:
+    """Wait until every process of this job has come here; alone, go on."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def _is_there(device: torch.device) -> bool:

@@ -24,9 +24,27 @@ def train(
     epochs: Annotated[int, typer.Option(help="Times through the train split.")] = 20,
     batch_size: o.BatchSize = 8,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
+    encoder_rate: Annotated[float, typer.Option(help="Multiplies the encoder's learning rate.")] = 1.0,
+    freeze_encoder: Annotated[int, typer.Option(metavar="EPOCHS", help="Train the encoder later.")] = 0,
+    schedule: Annotated[str, typer.Option(help="cosine, one-cycle or constant.")] = "cosine",
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
+    clip: Annotated[float, typer.Option(help="Largest norm of a gradient.")] = 1.0,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of the weights' average, 0 for none.", show_default="by the steps"),
+    ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="bce+dice, ce+dice ...; by the classes if left out.")
+        str | None,
+        typer.Option(
+            help="bce+dice, bce, ce+dice, ce, dice, focal, tversky, lovasz.", show_default="..+dice"
+        ),
+    ] = None,
+    class_weights: Annotated[
+        list[float] | None, typer.Option(metavar="NUMBER...", help="One a class, the background first.")
+    ] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="Class weights by how rare they are.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of the probability.", show_default="best on the valid split")
     ] = None,
     augment: Annotated[bool, typer.Option("--aug", help="Vary the pictures at random.")] = False,
     patience: Annotated[
@@ -37,7 +55,21 @@ def train(
     std: o.Std = None,
     precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
     device: o.Device = "auto",
+    devices: Annotated[int, typer.Option(help="Devices of a node that share every batch.")] = 1,
+    num_nodes: Annotated[int, typer.Option(help="Nodes that take part.")] = 1,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
+    halve_batch: Annotated[
+        bool, typer.Option("--halve-batch", help="Compute steps in parts where memory is short.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes that augment.")] = None,
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="NAME...",
+            help="tensorboard, csv, wandb, mlflow, none. [default: tensorboard]",
+        ),
+    ] = None,
     seed: o.Seed = 0,
     layout: o.Layout = None,
     train_dir: o.TrainDir = None,
@@ -49,9 +81,19 @@ def train(
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a training stopped.")] = False,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Take all settings of this run; only DATA and --device may differ."),
+    ] = None,
     force: o.Force = False,
 ) -> None:
     """Train a model on DATA into a run folder."""
+    if repeat is not None:
+        run = need_path(run, "--run", "Which run folder to make?", default=f"{repeat}-again")
+        from seglens.train import repeat as train_again
+
+        train_again(repeat, run, data=data, device=None if device == "auto" else device, force=force)
+        return summaries.show_training(run)
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
     settings = seglens.TrainSettings(
@@ -63,8 +105,16 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        encoder_rate=encoder_rate,
+        freeze_encoder=freeze_encoder,
+        schedule=schedule,
         weight_decay=weight_decay,
+        clip=clip,
+        ema=ema,
         loss=loss,
+        class_weights=o.numbers(class_weights),
+        balanced=balanced,
+        threshold=threshold,
         augment=augment,
         patience=patience,
         keep_every=keep_every,
@@ -72,7 +122,12 @@ def train(
         std=o.numbers(std),
         precision=precision,
         device=device,
+        devices=devices,
+        num_nodes=num_nodes,
+        compile=compile_,
+        halve_batch=halve_batch,
         workers=workers,
+        loggers=tuple(loggers) if loggers else ("tensorboard",),
         seed=seed,
     )
     pictures = o.data_settings(

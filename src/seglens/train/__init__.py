@@ -4,43 +4,44 @@
 ``running``, fits, and closes the folder with the weights of the best epoch. What could be the user's fault
 is tried before the folder is touched. A training that was killed goes on from ``last.ckpt`` and ends with
 the weights that it would have had: order, augmentation and dropout depend on seed and epoch alone.
+
+With several devices or nodes every process runs all of this on its part of every batch; the first of them
+alone writes.
 """
 
 import os
 import shutil
 import sys
 import time
-from functools import partial
-from math import cos, pi
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, seed_everything
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from jaxtyping import Float
+from lightning.pytorch import seed_everything
 from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from seglens import record as records
 from seglens.data.layout import Dataset, DataSettings
 from seglens.data.opening import open_data
-from seglens.data.sample import Sample
-from seglens.data.transforms import Batch
-from seglens.device import choose_device, choose_precision
-from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError
-from seglens.losses import Loss, choose_loss
-from seglens.models.segmenter import Segmenter
+from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
+from seglens.errors import DataError, OutputExistsError, SettingError
+from seglens.losses import choose_loss, class_weights
+from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.outputs import refuse_existing
+from seglens.record import Record
 from seglens.runs import Run, load, save_run
-from seglens.scores import confusion, scores
-from seglens.shapes import Logits, Masks
-from seglens.train.feed import training_batches, validation_batches
+from seglens.train.batches import Batches
+from seglens.train.feed import Feed
 from seglens.train.fit import Keeper, fit
+from seglens.train.learner import Learner, ema_decay, encoder_of
+from seglens.train.memory import fit_within_memory
 from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
+from seglens.train.threshold import best_threshold
+from seglens.train.tracking import open_loggers
 from seglens.verb import make_callable
 
-__all__ = ["TrainSettings", "train"]
+__all__ = ["TrainSettings", "repeat", "train"]
 
 
 def train(
@@ -48,17 +49,20 @@ def train(
 ) -> Run:
     """Train a model on ``data`` and return it as a run whose folder is ``out``.
 
-    ``resume`` goes on where a training stopped; where it had ended, that run is returned and a line says so.
+    ``resume`` goes on where a training stopped, and begins one where there is none yet; where it had ended,
+    that run is returned and a line says so.
 
     Raises:
         UserError: the data, a setting or the folder can't be used as they are.
-        TrainingError: the loss is no longer a finite number; what was saved before is intact.
+        TrainingError: the loss is no longer a finite number, memory doesn't suffice or the disk is full; what
+            was saved before is intact.
         KeyboardInterrupt: on Ctrl-C; the training can be resumed.
     """
     began, out = time.monotonic(), Path(out)
-    earlier = records.read(out) if resume else None
-    if earlier is None:
-        _refuse_existing(out, force=force)
+    first = is_first_process(settings.devices * settings.num_nodes)
+    earlier = records.read(out) if resume and (out / records.FILE_NAME).exists() else None
+    if earlier is None and first:
+        _refuse_existing(out, force=force or (resume and _never_began(out)))
 
     dataset = open_data(data)
     if "train" not in dataset.splits:
@@ -71,17 +75,20 @@ def train(
         return load(out, device=str(device))
     precision = choose_precision(settings.precision, device)
     spec = describe_model(settings, dataset)
-    loss = choose_loss(settings.loss, spec.outputs)
+    loss, loggers = choose_loss(settings.loss, spec.outputs), open_loggers(settings.loggers, out)
+    _refuse_weights_that_do_not_fit(settings, spec)
 
     seed_everything(settings.seed, workers=True, verbose=False)
-    segmenter = Segmenter.from_spec(spec, encoder_weights=settings.encoder_weights or "none")
-    training, validation = _batches(dataset, settings, device)
-    learner = Learner(segmenter, loss, settings, num_steps=settings.epochs * len(training))
-    keeper = Keeper(out, patience=settings.patience, keep_every=settings.keep_every)
+    keeper = Keeper(
+        out, patience=settings.patience, keep_every=settings.keep_every, resumed=earlier is not None
+    )
+    segmenter = _segmenter(spec, settings, earlier if keeper.checkpoint else None)
+    if settings.freeze_encoder or settings.encoder_rate != 1:
+        encoder_of(segmenter)  # raises where there is none
+    batches = _batches(dataset, settings, device)
+    weights = _class_weights(batches.training, settings, spec.classes)
+    learner = Learner(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 
-    if earlier is None:
-        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
-    keeper.folder.mkdir(parents=True, exist_ok=True)
     record = earlier or records.start(
         "train",
         seed=settings.seed,
@@ -91,14 +98,95 @@ def train(
         task=dataset.task.model_dump(mode="json"),
         data=data.model_dump(mode="json"),
         data_sha256=dataset.sha256(),
+        results={"first_weights": segmenter.origin},
     )
-    record.write(out)
+    if first:
+        if earlier is None:
+            shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+        keeper.folder.mkdir(parents=True, exist_ok=True)
+        record.write(out)
 
-    fit(learner, training, validation, keeper, epochs=settings.epochs, device=device, precision=precision)
+    def attempt(splits: int) -> None:
+        part = batches.split(splits)
+        fit(learner, part, keeper, settings, loggers, device=device, precision=precision)
 
+    splits = fit_within_memory(learner, attempt)
+    if first:
+        _close(out, record, learner, keeper, dataset, batches, began, precision=precision, splits=splits)
+    wait_for_all()
+    return load(out, device=str(device))
+
+
+def repeat(
+    folder: Path, out: Path, *, data: Path | None = None, device: str | None = None, force: bool = False
+) -> Run:
+    """Train again what ``folder`` tells of, with the same settings and data, into the run folder ``out``.
+
+    ``data`` names the place of the data set where it has moved, ``device`` another device.
+
+    Raises:
+        SettingError: ``folder`` was not made by a training, or the data are not the ones it was trained on.
+        UserError: as `train`.
+    """
+    record = records.read(folder)
+    if record.kind != "train" or record.data is None:
+        raise SettingError(f"{folder} was made by 'seglens {record.kind}': only a training can be repeated.")
+    settings = TrainSettings.model_validate(record.settings)
+    pictures = DataSettings.model_validate(record.data)
+    if data is not None:
+        pictures = pictures.model_copy(update={"path": Path(data).expanduser().absolute()})
+    refuse_other_settings(record, settings, open_data(pictures), Path(folder))
+    if device is not None:
+        settings = settings.model_copy(update={"device": device})
+    return train(pictures, settings, out, force=force)
+
+
+def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None) -> Segmenter:
+    """Build the network; one whose weights are about to be read needs no file or hub for its first ones."""
+    if resumed is None:
+        return Segmenter.from_spec(spec, encoder_weights=settings.encoder_weights or "none")
+    segmenter = Segmenter.from_spec(spec)
+    segmenter.origin = resumed.results.get("first_weights", "")
+    return segmenter
+
+
+def _batches(dataset: Dataset, settings: TrainSettings, device: torch.device) -> Batches:
+    """Read the pictures to train and to validate on; a set too small to be split has none of the second."""
+    training = Feed(
+        dataset.split("train"), size=settings.image_size, seed=settings.seed, augmented=settings.augment
+    )
+    training.keep()
+    validation = None
+    if "valid" in dataset.splits:
+        validation = Feed(dataset.split("valid"), size=settings.image_size, seed=0, augmented=False)
+        validation.keep()
+    return Batches(training, validation, settings, workers=_workers(settings, device))
+
+
+def _class_weights(feed: Feed, settings: TrainSettings, num_classes: int) -> Float[Tensor, "classes"] | None:
+    if settings.balanced:
+        return class_weights(feed.class_pixels(num_classes))
+    return None if settings.class_weights is None else torch.tensor(settings.class_weights)
+
+
+def _close(
+    out: Path,
+    record: Record,
+    learner: Learner,
+    keeper: Keeper,
+    dataset: Dataset,
+    batches: Batches,
+    began: float,
+    *,
+    precision: str,
+    splits: int,
+) -> None:
+    """Take the best epoch's weights, choose the threshold and finish the folder."""
     learner.load_state_dict(_read_checkpoint(keeper.folder / "best.ckpt"))
-    history, best = keeper.history, keeper.history.best()
-    results = {
+    settings, history = learner.settings, keeper.history
+    best, kept = history.best(), learner.kept
+    kept.spec = kept.spec.model_copy(update={"scale": batches.training.scale})
+    results: dict[str, Any] = {
         "best_epoch": best["epoch"],
         "epochs": len(history.rows),
         "seconds": sum(row["seconds"] for row in history.rows),
@@ -106,116 +194,37 @@ def train(
         **{f"num_{name}": len(split) for name, split in dataset.splits.items()},
         "images_per_second": history.speed(),
         "precision": precision,
+        "ema": ema_decay(settings.ema, learner.num_steps),
+        "batch_splits": splits,
     }
-    save_run(out, segmenter, dataset.task, records.finish(record, began, results=results))
-    return load(out, device=str(device))
-
-
-class Learner(LightningModule):
-    """A training step, a validation step, and the optimiser."""
-
-    def __init__(self, segmenter: Segmenter, loss: Loss, settings: TrainSettings, *, num_steps: int) -> None:
-        super().__init__()
-        # Convolutions are fastest with the channels of a pixel side by side.
-        self.segmenter = segmenter.to(memory_format=torch.channels_last)
-        self.loss, self.settings, self.num_steps = loss, settings, num_steps
-        self.counts = torch.zeros(segmenter.spec.classes, segmenter.spec.classes, dtype=torch.int64)
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of a batch; one that is not finite must not reach the weights."""
-        # Dropout is keyed by seed and step: a resumed step draws what it would have drawn.
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
-        loss = self._loss(batch, self._logits(batch))
-        if not loss.isfinite():
-            raise TrainingError(
-                f"The loss is {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_index + 1}: "
-                f"{', '.join(batch.names)}. What was saved before is intact. Look at these pictures, lower "
-                f"the learning rate (it is {self.settings.learning_rate:g}), or train with precision 32."
-            )
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch.names))
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin to count anew."""
-        self.counts.zero_()
-
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Count the pixels of a batch, at the network's size."""
-        logits = self.segmenter(batch.images)
-        self.log("valid_loss", self._loss(batch, logits), on_epoch=True, batch_size=len(batch.names))
-        truth, valid = _masks(batch).cpu(), batch.valid.cpu()
-        for pictures in zip(self.segmenter.mask(logits).cpu(), truth, valid, strict=True):
-            self.counts += confusion(*pictures, num_classes=len(self.counts))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log Dice and IoU, pooled over the split."""
-        pooled = scores(self.counts)
-        self.log_dict({f"valid_{name}": pooled[name].float() for name in ("dice", "iou")}, prog_bar=True)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW (Loshchilov, Hutter 2019); biases and norms don't decay."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        decaying = {
-            "params": [p for p in parameters if p.ndim > 1],
-            "weight_decay": self.settings.weight_decay,
-        }
-        others = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-        optimiser = AdamW([decaying, others], lr=self.settings.learning_rate)
-        schedule = LambdaLR(optimiser, partial(relative_rate, num_steps=self.num_steps))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch, which Lightning doesn't know how to do."""
-        images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        masks = _masks(batch).to(device, non_blocking=True)
-        return Batch(batch.names, images, masks, batch.valid.to(device, non_blocking=True))
-
-    def _logits(self, batch: Batch) -> Logits:
-        try:
-            return self.segmenter(batch.images)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise SettingError(
-                f"{self.settings.model} normalises over a batch and can't be trained on batches of "
-                f"{len(batch.names)} picture. Choose a batch size of 2 or more."
-            ) from error
-
-    def _loss(self, batch: Batch, logits: Logits) -> Tensor:
-        return self.loss(logits, _masks(batch), batch.valid)
-
-
-def relative_rate(step: int, num_steps: int) -> float:
-    """Return the share of the learning rate at a step: linear warm-up over 5 % of them, then a cosine to 0.
-
-    Goyal et al. (2017, section 2.2); Loshchilov, Hutter (2017, eq. 5) without restarts.
-    """
-    warm_up = max(1, num_steps // 20)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + cos(pi * min(1.0, (step - warm_up) / max(1, num_steps - warm_up))))
+    if learner.class_weights is not None:
+        results["class_weights"] = learner.class_weights.tolist()
+    if settings.threshold is not None:
+        kept.spec = kept.spec.model_copy(update={"threshold": settings.threshold})
+    elif kept.spec.head == "sigmoid" and "valid" in dataset.splits:
+        chosen = best_threshold(
+            Run(kept, dataset.task),
+            dataset.split("valid"),
+            batch_size=settings.batch_size,
+            precision=settings.precision,
+        )
+        kept.spec = kept.spec.model_copy(update={"threshold": chosen["threshold"]})
+        results["threshold"] = chosen
+    kept.origin = record.results.get("first_weights", "")
+    save_run(out, kept, dataset.task, records.finish(record, began, results=results))
 
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     return torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
 
 
-def _batches(
-    dataset: Dataset, settings: TrainSettings, device: torch.device
-) -> tuple[DataLoader[Sample], DataLoader[Sample] | None]:
-    """Return the batches to train and to validate on; a set too small to be split has none of the second."""
-    training = training_batches(
-        dataset.split("train"),
-        size=settings.image_size,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        augmented=settings.augment,
-        workers=_workers(settings, device),
-    )
-    if "valid" not in dataset.splits:
-        return training, None
-    valid = dataset.split("valid")
-    return training, validation_batches(valid, size=settings.image_size, batch_size=settings.batch_size)
+def _refuse_weights_that_do_not_fit(settings: TrainSettings, spec: ModelSpec) -> None:
+    given = settings.class_weights
+    if given is not None and len(given) != spec.classes:
+        raise SettingError(
+            f"{len(given)} class weights are given for {spec.classes} classes: give one for each, the "
+            "background first."
+        )
 
 
 def _workers(settings: TrainSettings, device: torch.device) -> int:
@@ -223,6 +232,11 @@ def _workers(settings: TrainSettings, device: torch.device) -> int:
     if settings.workers is not None:
         return settings.workers
     return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+
+
+def _never_began(out: Path) -> bool:
+    """Whether ``out`` holds no more than what a training killed in its first moment leaves behind."""
+    return out.is_dir() and not any(file.is_file() and ".partial" not in file.name for file in out.rglob("*"))
 
 
 def _refuse_existing(out: Path, *, force: bool) -> None:
@@ -234,11 +248,6 @@ def _refuse_existing(out: Path, *, force: bool) -> None:
                 f"{out} holds a training that has not ended. Go on with --resume, or replace it with --force."
             ) from error
         raise
-
-
-def _masks(batch: Batch) -> Masks:
-    assert batch.masks is not None  # Feed has refused pictures without one.
-    return batch.masks
 
 
 make_callable(__name__)

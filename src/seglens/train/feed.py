@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -19,21 +20,25 @@ from seglens.threads import read_ahead
 MEMORY = 2 << 30
 """Bytes of pictures that a split may keep in memory."""
 
+BLANK = -1
+"""The index of a sample without any valid pixel, which counts for nothing."""
+
 
 def training_batches(
-    split: Split, *, size: int, batch_size: int, seed: int, augmented: bool, workers: int
+    feed: "Feed", *, batch_size: int, workers: int, part: "Part | None" = None, splits: int = 1
 ) -> DataLoader[Sample]:
-    """Return the batches to train on: shuffled, augmented in ``workers`` processes, pictures in memory.
+    """Return the batches to train on: shuffled, augmented in ``workers`` processes.
 
-    Raises:
-        DataError: a picture can't be read or has no mask.
+    A step's ``batch_size`` pictures are shared by the processes (``part`` is this one's) and then come in
+    ``splits`` smaller batches.
     """
-    feed = Feed(split, size=size, seed=seed, augmented=augmented)
-    feed.keep()
+    part = part or Part()
+    # Whole numbers: settings and halving see to that.
+    size = batch_size // part.of // splits
     return DataLoader(
         feed,
-        batch_size=batch_size,
-        sampler=Shuffled(len(feed), batch_size=batch_size, seed=seed),
+        batch_size=size,
+        sampler=Shuffled(len(feed), batch_size=batch_size, seed=feed.seed, part=part, splits=splits),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -42,17 +47,23 @@ def training_batches(
     )
 
 
-def validation_batches(split: Split, *, size: int, batch_size: int) -> DataLoader[Sample]:
-    """Return the batches to validate on, as they are and in order.
+def validation_batches(feed: "Feed", *, batch_size: int, part: "Part | None" = None) -> DataLoader[Sample]:
+    """Return this process's batches to validate on, as they are and in order.
 
-    Raises:
-        DataError: a picture can't be read or has no mask.
+    Every process has equally many pictures: where the number doesn't divide, `Feed.blank` fills up.
     """
-    feed = Feed(split, size=size, seed=0, augmented=False)
-    feed.keep()
-    return DataLoader(
-        feed, batch_size=batch_size, sampler=[(0, index) for index in range(len(feed))], collate_fn=collate
-    )
+    part = part or Part()
+    keys = [(0, index) for index in range(part.index, len(feed), part.of)]
+    keys += [(0, BLANK)] * (-(-len(feed) // part.of) - len(keys))
+    return DataLoader(feed, batch_size=max(1, batch_size // part.of), sampler=keys, collate_fn=collate)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The place of this process among those that train together."""
+
+    index: int = 0
+    of: int = 1
 
 
 class Feed(Dataset[Sample]):
@@ -65,6 +76,7 @@ class Feed(Dataset[Sample]):
     def __init__(self, split: Split, *, size: int, seed: int, augmented: bool, memory: int = MEMORY):
         self.split, self.size, self.seed, self.augmented, self.memory = split, size, seed, augmented, memory
         self._kept: list[_Packed] = []
+        self.scales: list[float] = []
 
     def keep(self) -> None:
         """Read the pictures once, as many as fit into ``memory``, so that a broken one is named at once.
@@ -75,19 +87,44 @@ class Feed(Dataset[Sample]):
         room = self.memory
         pictures = read_ahead(self._read, range(len(self)))
         for packed in track(pictures, total=len(self), what=f"reading {self.split.name}"):
+            self.scales.append(packed.scale)
             room -= packed.num_bytes
             if room < 0:
                 break
             self._kept.append(packed)
+
+    @property
+    def scale(self) -> float:
+        """Pixels on the input grid per native pixel, of the median picture among those read."""
+        return sorted(self.scales)[len(self.scales) // 2]
+
+    def class_pixels(self, num_classes: int) -> Int[Tensor, "classes"]:
+        """Count the valid pixels of every class; what is not in memory is read for it."""
+        counts = torch.zeros(num_classes, dtype=torch.int64)
+        for index in range(len(self)):
+            sample = self._packed(index).unpack()
+            assert sample.mask is not None
+            counts += torch.bincount(sample.mask[sample.valid], minlength=num_classes)[:num_classes]
+        return counts
+
+    def blank(self) -> Sample:
+        """Return a sample of the right shape that counts for nothing."""
+        like = self._packed(0).unpack()
+        assert like.mask is not None
+        return Sample("", like.image * 0, like.mask * 0, like.valid & False)
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        packed = self._kept[index] if index < len(self._kept) else self._read(index)
-        sample = packed.unpack()
+        if index == BLANK:
+            return self.blank()
+        sample = self._packed(index).unpack()
         return augment(sample, sample_generator(self.seed, epoch, index)) if self.augmented else sample
+
+    def _packed(self, index: int) -> "_Packed":
+        return self._kept[index] if index < len(self._kept) else self._read(index)
 
     def _read(self, index: int) -> "_Packed":
         sample = self.split[index]
@@ -100,26 +137,66 @@ class Feed(Dataset[Sample]):
 
 
 class Shuffled(Sampler[tuple[int, int]]):
-    """The indices of an epoch, shuffled by seed and epoch, with what batch norm needs seen to.
+    """This process's part of an epoch's indices, shuffled by seed and epoch alike in all processes.
 
-    A rest of one picture sits the epoch out (another one each time), because the variance of a single value
-    is zero; where one picture is all there is, it is shown twice.
+    Of every step's pictures each process has an equal part; of the last and smaller step the parts differ by
+    one at most. Batch norm can't train on a single picture, because the variance of one value is zero: a few
+    pictures sit the epoch out (others each time) where the last step would leave a process with a batch of
+    one. Where there are too few pictures in all, they are shown more than once.
     """
 
-    def __init__(self, num: int, *, batch_size: int, seed: int):
-        self.num, self.seed, self.epoch = num, seed, 0
-        self._length = 2 if num == 1 else num - (num > batch_size > 1 and num % batch_size == 1)
+    def __init__(self, num: int, *, batch_size: int, seed: int, part: Part | None = None, splits: int = 1):
+        self.num, self.batch_size, self.seed, self.epoch = num, batch_size, seed, 0
+        self.part = part or Part()
+        self._size = batch_size // self.part.of // splits
+        self._repeats = 1
+        while not self._usable(num * self._repeats):
+            self._repeats += 1
+        self._total = self._usable(num * self._repeats)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this before each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._positions())
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of this process in an epoch; equally many in all of them."""
+        return -(-len(self) // self._size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         indices = random.Random(f"order/{self.seed}/{self.epoch}").sample(range(self.num), self.num)
-        return iter([(self.epoch, index) for index in (indices * 2)[: len(self)]])
+        indices *= self._repeats
+        return iter([(self.epoch, indices[position]) for position in self._positions()])
+
+    def _positions(self) -> list[int]:
+        """Return the places in the epoch's order that are this process's."""
+        starts = range(0, self._total, self.batch_size)
+        steps = [range(start, min(start + self.batch_size, self._total)) for start in starts]
+        first, last = self.part.index, self.part.index + 1
+        return [
+            place
+            for step in steps
+            for place in step[first * len(step) // self.part.of : last * len(step) // self.part.of]
+        ]
+
+    def _usable(self, num: int) -> int:
+        """Return how many of ``num`` pictures can be used, so that no process is left with a batch of one."""
+        whole, rest = divmod(num, self.batch_size)
+        while rest and not self._divides(rest):
+            rest -= 1
+        return whole * self.batch_size + rest
+
+    def _divides(self, rest: int) -> bool:
+        parts = {(i + 1) * rest // self.part.of - i * rest // self.part.of for i in range(self.part.of)}
+        # Equally many batches in every process, or they would wait for one another for ever.
+        batches = {-(-part // self._size) for part in parts}
+        return min(parts) > 0 and len(batches) == 1 and all(self._fits(part) for part in parts)
+
+    def _fits(self, part: int) -> bool:
+        return part % self._size != 1 or self._size == 1
 
 
 @dataclass(frozen=True)
@@ -130,6 +207,7 @@ class _Packed:
     image: Tensor
     mask: Tensor
     valid: Tensor
+    scale: float
 
     @property
     def num_bytes(self) -> int:
@@ -141,11 +219,11 @@ class _Packed:
 
 
 def _pack(sample: Sample, size: int) -> _Packed:
-    small, _ = letterbox(sample, size)
+    small, frame = letterbox(sample, size)
     assert small.mask is not None
     shades = sample.image * 255
     eight_bit = bool((shades - shades.round()).abs().max() < 1e-3)
     image = (small.image * 255).round().to(torch.uint8) if eight_bit else small.image.half()
     # A class index above 255 is rare but must not wrap around.
     mask = small.mask.to(torch.uint8 if int(small.mask.max()) < 256 else torch.int32)
-    return _Packed(small.name, image, mask, small.valid)
+    return _Packed(small.name, image, mask, small.valid, max(frame.scaled) / max(frame.native))

@@ -1,6 +1,10 @@
-"""How Lightning is run: checkpoints that survive a kill, no chatter, and an end that says how it ended."""
+"""How Lightning is run: checkpoints that survive a kill, no chatter, and an end that says how it ended.
+
+With several devices or nodes every process runs all of this; the first alone writes.
+"""
 
 import logging
+import shutil
 import signal
 import sys
 import time
@@ -15,16 +19,19 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader
 
-from seglens.data.sample import Sample
 from seglens.data.transforms import Batch
+from seglens.errors import TrainingError
 from seglens.models.weights import save_weights
 from seglens.outputs import new_file
+from seglens.train.batches import Batches
 from seglens.train.curves import learning_curves
 from seglens.train.history import History
+from seglens.train.learner import Learner
+from seglens.train.recipe import TrainSettings
 
 
 class Keeper(Checkpoint):
@@ -35,12 +42,18 @@ class Keeper(Checkpoint):
     epoch when a run folder is moved.)
     """
 
-    def __init__(self, out: Path, *, patience: int | None, keep_every: int | None) -> None:
+    def __init__(self, out: Path, *, patience: int | None, keep_every: int | None, resumed: bool) -> None:
         self.out, self.folder = out, out / "checkpoints"
-        self.patience, self.keep_every = patience, keep_every
+        self.patience, self.keep_every, self.resumed = patience, keep_every, resumed
         self.history = History()
         self._began = self._training = nan
         self._seen = 0
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where to go on, if there is something to go on with that is this training's own."""
+        last = self.folder / "last.ckpt"
+        return last if (self.resumed or self.history.rows) and last.exists() else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what has to survive a kill."""
@@ -78,30 +91,45 @@ class Keeper(Checkpoint):
                 "epoch": epoch,
                 "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
                 "seconds": seconds,
-                "images_per_second": self._seen / (seconds if isnan(self._training) else self._training),
+                "images_per_second": trainer.world_size
+                * self._seen
+                / (seconds if isnan(self._training) else self._training),
             }
         )
+        assert isinstance(pl_module, Learner)
+        _refuse_broken_weights(pl_module, epoch)
         if self.history.best()["epoch"] == epoch:
             self._save(trainer, "best.ckpt", weights_only=True)
-        if self.keep_every and epoch % self.keep_every == 0:
+        if self.keep_every and epoch % self.keep_every == 0 and trainer.is_global_zero:
             with new_file(self.folder / f"epoch-{epoch:03d}.safetensors", force=True) as file:
-                save_weights(pl_module.get_submodule("segmenter.module"), file)
+                save_weights(pl_module.kept.module, file)
         self._save(trainer, "last.ckpt", weights_only=False)
-        self.history.write(self.out / "history.csv")
+        if trainer.is_global_zero:
+            self.history.write(self.out / "history.csv")
         trainer.should_stop = trainer.should_stop or self.history.is_over(self.patience)
 
     def _save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
-        with new_file(self.folder / name, force=True) as file:
-            trainer.save_checkpoint(file, weights_only=weights_only)
+        # One name for all processes: each of them takes part, the first writes.
+        temporary = self.folder / f".{name}.partial"
+        try:
+            trainer.save_checkpoint(temporary, weights_only=weights_only)
+            if trainer.is_global_zero:
+                temporary.replace(self.folder / name)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{self.folder / name} can't be written: {_reason(error)}. {_room(self.folder)} What was "
+                "saved before is intact: make room, then go on with --resume."
+            ) from error
 
 
 def fit(
-    learner: LightningModule,
-    training: DataLoader[Sample],
-    validation: DataLoader[Sample] | None,
+    learner: Learner,
+    batches: Batches,
     keeper: Keeper,
+    settings: TrainSettings,
+    loggers: list[Logger],
     *,
-    epochs: int,
     device: torch.device,
     precision: str,
 ) -> None:
@@ -111,29 +139,36 @@ def fit(
         KeyboardInterrupt: on Ctrl-C, saying how far it got.
         SystemExit: with 128 + 15, where the process was asked to terminate.
     """
-    last = keeper.folder / "last.ckpt"
     in_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     on_interrupt = signal.getsignal(signal.SIGINT)
+    for logger in loggers:
+        logger.log_hyperparams(settings.model_dump(mode="json"))
+    several = settings.devices * settings.num_nodes > 1
+    one = [device.index or 0] if device.type == "cuda" else 1
     with _quiet_lightning(), _determinism_restored():
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
+            devices=settings.devices if several else one,
+            num_nodes=settings.num_nodes,
+            # A frozen encoder takes no part in a step.
+            strategy=DDPStrategy(find_unused_parameters=settings.freeze_encoder > 0) if several else "auto",
+            use_distributed_sampler=False,
             precision="bf16-mixed" if precision == "bf16" else "32-true",
-            max_epochs=epochs,
+            max_epochs=settings.epochs,
+            accumulate_grad_batches=batches.splits,
             # On a CPU all is deterministic as it is.
             deterministic="warn" if device.type == "cuda" else None,
-            gradient_clip_val=1.0,
-            logger=TensorBoardLogger(keeper.out, name="logs", version=""),
+            gradient_clip_val=settings.clip,
+            logger=loggers or False,
             callbacks=[keeper, *([RichProgressBar()] if in_terminal else [])],
             enable_progress_bar=in_terminal,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            limit_val_batches=None if batches.validation else 0,
             default_root_dir=keeper.out,
         )
         try:
-            trainer.fit(
-                learner, training, validation, ckpt_path=last if last.exists() else None, weights_only=True
-            )
+            trainer.fit(learner, datamodule=batches, ckpt_path=keeper.checkpoint, weights_only=True)
         except SIGTERMException as stop:
             # Lightning would end with code 0, as if all were done.
             raise SystemExit(128 + signal.SIGTERM) from stop
@@ -142,11 +177,30 @@ def fit(
             signal.signal(signal.SIGINT, on_interrupt)
             if not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
-            done = f"{len(keeper.history.rows)} of {epochs} epochs"
+            done = f"{len(keeper.history.rows)} of {settings.epochs} epochs"
             raise KeyboardInterrupt(f"Stopped after {done}. Go on with --resume.") from None
         finally:
-            if keeper.history.rows:
+            if keeper.history.rows and trainer.is_global_zero:
                 learning_curves(keeper.history.rows, keeper.out / "curves.png")
+
+
+def _refuse_broken_weights(learner: LightningModule, epoch: int) -> None:
+    """Raise before weights that are not finite are saved: a gradient can be, where the loss was not."""
+    broken = [name for name, weights in learner.named_parameters() if not weights.isfinite().all()]
+    if broken:
+        raise TrainingError(
+            f"After epoch {epoch} {len(broken)} weights are not finite (the first: {broken[0]}). What was "
+            "saved before is intact. Lower the learning rate, or train with precision 32."
+        )
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return text.rstrip(".") or type(error).__name__
+
+
+def _room(folder: Path) -> str:
+    return f"Its disk has {shutil.disk_usage(folder).free / 2**20:.0f} MiB left."
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a training is to be: its settings, and the model that they and the data describe."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -11,17 +11,25 @@ from seglens.models.segmenter import ModelSpec, complete
 from seglens.models.zoo import normalisation
 from seglens.record import Record
 
-MAY_DIFFER = ("device", "workers")
+MAY_DIFFER = ("device", "workers", "loggers", "compile", "halve_batch")
 """Settings that a resumed training may change: they decide where it runs, not what comes out."""
 
 
 class TrainSettings(BaseModel):
     """How to train. What is None is chosen by the model, its weights, the data or the machine.
 
-    ``encoder_weights`` is ``imagenet``, ``none`` or a file; ``patience`` is the number of epochs without a
-    better Dice on the valid split after which training stops; ``keep_every`` K keeps the weights of every
-    K-th epoch; ``workers`` is the number of processes that augment. A value outside of what is allowed
-    raises a SettingError of one line.
+    A value outside of what is allowed raises a SettingError of one line.
+
+    ``encoder_weights`` is ``imagenet``, ``none`` or a file. ``batch_size`` counts the pictures of a step over
+    all devices. ``encoder_rate`` multiplies the learning rate of the encoder, which is not trained at all in
+    the first ``freeze_encoder`` epochs. ``schedule`` is a key of ``SCHEDULES``; ``clip`` bounds the norm of
+    the gradient. ``ema`` is the decay of the running average of the weights, which is what is validated and
+    kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for every class, the
+    background first; with ``balanced`` they follow from the training masks. ``threshold`` is that of a
+    sigmoid head (None: chosen on the valid split). ``patience`` is the number of epochs without a better
+    Dice on the valid split after which training stops; ``keep_every`` K keeps the weights of every K-th
+    epoch. ``workers`` is the number of processes that augment, for each device. ``loggers`` are keys of
+    ``LOGGERS``. ``halve_batch`` splits the batches of a step in halves until they fit into memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,15 +42,28 @@ class TrainSettings(BaseModel):
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=8, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    encoder_rate: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    freeze_encoder: int = Field(default=0, ge=0)
+    schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
     weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
+    clip: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    ema: float | None = Field(default=None, ge=0, lt=1)
     loss: str | None = None
+    class_weights: tuple[float, ...] | None = None
+    balanced: bool = False
+    threshold: float | None = Field(default=None, gt=0, lt=1)
     augment: bool = False
     precision: str = "auto"
     device: str = "auto"
+    devices: int = Field(default=1, ge=1)
+    num_nodes: int = Field(default=1, ge=1)
+    compile: bool = False
+    halve_batch: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
     workers: int | None = Field(default=None, ge=0)
     patience: int | None = Field(default=None, ge=1)
     keep_every: int | None = Field(default=None, ge=1)
+    loggers: tuple[str, ...] = ("tensorboard",)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -55,6 +76,20 @@ class TrainSettings(BaseModel):
             return handler(values)
         except ValidationError as error:
             raise SettingError(_first_fault("training", error)) from error
+
+    @model_validator(mode="after")
+    def _agree(self) -> "TrainSettings":
+        if self.balanced and self.class_weights is not None:
+            raise ValueError("class weights are given and 'balanced' too; give one of them")
+        if self.class_weights is not None and min((*self.class_weights, 0.0)) < 0:
+            raise ValueError(f"class weights must not be negative, received {self.class_weights}")
+        world = self.devices * self.num_nodes
+        if self.batch_size % world:
+            raise ValueError(
+                f"a batch of {self.batch_size} pictures can't be shared evenly by {world} devices; "
+                f"choose a multiple of {world}"
+            )
+        return self
 
 
 def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:

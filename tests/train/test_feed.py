@@ -10,7 +10,7 @@ from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.errors import DataError
 from seglens.threads import read_ahead
-from seglens.train.feed import Feed, validation_batches
+from seglens.train.feed import Feed, Shuffled, validation_batches
 
 
 def split_of(*samples):
@@ -82,7 +82,7 @@ def test_a_picture_without_mask_is_named():
 
 def test_validation_batches_hold_every_picture_once_in_order():
     samples = [noise(f"s{index}", seed=index) for index in range(5)]
-    batches = validation_batches(split_of(*samples), size=20, batch_size=2)
+    batches = validation_batches(feed_of(*samples), batch_size=2)
     assert [name for batch in batches for name in batch.names] == [f"s{index}" for index in range(5)]
 
 
@@ -111,3 +111,18 @@ def test_read_ahead_raises_where_the_reading_did():
     assert [next(stream), next(stream)] == [0, 1]
     with pytest.raises(DataError, match="two is broken"):
         next(stream)
+
+
+def test_order_of_an_epoch():
+    order = Shuffled(9, batch_size=4, seed=3)
+    first, again = list(order), list(order)
+    order.set_epoch(1)
+    second = list(order)
+    assert first == again
+    assert [index for _, index in first] != [index for _, index in second]
+    assert {epoch for epoch, _ in second} == {1}
+    # 9 = 4 + 4 + 1: a rest of one sits the epoch out.
+    assert len(first) == len(order) == len({index for _, index in first}) == 8
+    assert len(Shuffled(10, batch_size=4, seed=3)) == 10
+    assert len(Shuffled(3, batch_size=1, seed=3)) == 3
+    assert list(Shuffled(1, batch_size=4, seed=3)) == [(0, 0), (0, 0)]

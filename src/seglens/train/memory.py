@@ -1,0 +1,94 @@
+"""Training that doesn't fit into memory: say what would, or compute each step in smaller batches."""
+
+import gc
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from seglens.errors import TrainingError
+from seglens.train.learner import Learner
+
+
+def fit_within_memory(learner: Learner, attempt: Callable[[int], None]) -> int:
+    """Call ``attempt(splits)``, the fit with every step in so many smaller batches, and return the number.
+
+    It is 1 unless the settings say ``halve_batch``: then it is doubled whenever memory doesn't suffice, which
+    keeps the gradient of a step the same but for batch norm, whose statistics are those of the smaller batch.
+
+    Raises:
+        TrainingError: memory doesn't suffice; it says which batch size would fit.
+    """
+    settings = learner.settings
+    first = (
+        {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+        if settings.halve_batch
+        else {}
+    )
+    per_device = settings.batch_size // (settings.devices * settings.num_nodes)
+    splits = 1
+    while True:
+        try:
+            attempt(splits)
+            return splits
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, which holds on to the tensors of the step that failed.
+        release()
+        now = per_device // splits
+        if not settings.halve_batch or now % 2:
+            raise TrainingError(_advice(learner, now))
+        splits *= 2
+        warnings.warn(
+            f"Batches of {now} pictures don't fit into memory: going on in batches of {now // 2}, "
+            f"{splits} to a step.",
+            UserWarning,
+            stacklevel=2,
+        )
+        learner.load_state_dict(first)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory could not be had, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def largest_fitting(learner: Learner, below: int) -> int:
+    """Return the largest half, quarter, ... of ``below`` whose step fits into memory, 0 where none does."""
+    size, channels = learner.settings.image_size, learner.segmenter.spec.channels
+    num = below // 2
+    while num:
+        try:
+            masks = torch.zeros(num, size, size, dtype=torch.int64, device=learner.device)
+            images = torch.zeros(num, channels, size, size, device=learner.device)
+            logits = learner.segmenter(images.contiguous(memory_format=torch.channels_last))
+            learner.loss(logits, masks, masks == 0, learner.class_weights).backward()
+            return num
+        except (RuntimeError, MemoryError, ValueError) as error:
+            if not is_out_of_memory(error) and not isinstance(error, ValueError):
+                raise
+        finally:
+            learner.zero_grad(set_to_none=True)
+        release()
+        num //= 2
+    return 0
+
+
+def release() -> None:
+    """Give back what is no longer in use."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _advice(learner: Learner, now: int) -> str:
+    size = learner.settings.image_size
+    told = f"A batch of {now} picture{'s' * (now > 1)} of {size} pixels doesn't fit into memory."
+    fitting = largest_fitting(learner, now)
+    if not fitting:
+        return f"{told} Smaller ones don't either: choose a smaller image size or a smaller model."
+    return (
+        f"{told} A batch of {fitting} was tried and fits: give --batch-size {fitting}, or --halve-batch to "
+        "keep the step and compute it in smaller batches. What was saved before is intact."
+    )

@@ -1,0 +1,57 @@
+"""Where a training's curves are followed live: Lightning's loggers by name."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from seglens.errors import SettingError, unknown_name
+
+
+def open_loggers(names: Sequence[str], out: Path) -> list[Logger]:
+    """Return the loggers called ``names`` (``none`` is no logger); nothing is written yet.
+
+    Raises:
+        UnknownNameError: there is no such logger.
+        SettingError: the package that it speaks to is not installed.
+    """
+    opened = []
+    for name in dict.fromkeys(names):
+        if name == "none":
+            continue
+        if name not in LOGGERS:
+            raise unknown_name("logger", name, (*LOGGERS, "none"))
+        try:
+            opened.append(LOGGERS[name](out))
+        except ModuleNotFoundError as error:
+            raise SettingError(
+                f"The logger {name!r} needs a package that is not installed: {name}. Install it "
+                f"('pip install {name}'), or choose among: tensorboard, csv, none."
+            ) from error
+    return opened
+
+
+def _tensorboard(out: Path) -> Logger:
+    return TensorBoardLogger(out, name="logs", version="")
+
+
+def _csv(out: Path) -> Logger:
+    return CSVLogger(out, name="csv", version="")
+
+
+def _wandb(out: Path) -> Logger:
+    return WandbLogger(name=out.name, save_dir=out, project="seglens", log_model=False)
+
+
+def _mlflow(out: Path) -> Logger:
+    # Its own environment variables name a server; without them it writes into the run folder.
+    return MLFlowLogger(experiment_name="seglens", run_name=out.name, save_dir=str(out / "mlruns"))
+
+
+LOGGERS: dict[str, Callable[[Path], Logger]] = {
+    "tensorboard": _tensorboard,
+    "csv": _csv,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+}
+"""The first is the default. Weights & Biases and MLflow read their own environment variables."""

@@ -1,0 +1,164 @@
+"""Training on a handful of discs, drawn on the fly, with a network of a few hundred weights."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import seglens
+from seglens.data.layout import DataSettings
+from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
+from seglens.models.weights import read_state_dict
+from seglens.train import train
+from seglens.train.history import COLUMNS
+
+SIZE = 32
+
+
+def test_a_run_folder_is_complete(discs, tmp_path, capfd, tiny, history_of):
+    run = seglens.train(discs, tiny(keep_every=2), tmp_path / "run")
+    folder = tmp_path / "run"
+    found = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    expected = {"run.json", "model.safetensors", "history.csv", "curves.png"}
+    expected |= {f"checkpoints/{name}" for name in ("best.ckpt", "last.ckpt", "epoch-002.safetensors")}
+    assert expected <= found
+    assert any(name.startswith("logs/events.out.tfevents") for name in found)
+    assert not [name for name in found if "lightning_logs" in name or ".partial" in name]
+
+    record = json.loads((folder / "run.json").read_text())
+    rows = history_of(folder)
+    assert (record["kind"], record["state"], record["seed"]) == ("train", "finished", 0)
+    assert record["model_sha256"] == seglens.record.sha256([folder / "model.safetensors"])
+    assert [record["results"][f"num_{split}"] for split in ("train", "valid", "test")] == [8, 4, 4]
+    assert tuple(rows[0]) == COLUMNS
+    best = max(rows, key=lambda row: float(row["valid_dice"]))
+    assert record["results"]["best_epoch"] == int(best["epoch"])
+    assert record["results"]["valid"]["dice"] == float(best["valid_dice"])
+    assert all(float(row["images_per_second"]) > 0 for row in rows)
+
+    assert run.folder == folder
+    images = torch.rand(1, 3, SIZE, SIZE)
+    torch.testing.assert_close(run.predict(images).logits, seglens.load(folder).predict(images).logits)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_best_epoch_is_what_is_kept(discs, tmp_path, tiny, weights_of, assert_same_weights):
+    train(discs, tiny(epochs=4, keep_every=1, learning_rate=0.05), tmp_path / "run")
+    best = json.loads((tmp_path / "run/run.json").read_text())["results"]["best_epoch"]
+    kept = read_state_dict(tmp_path / f"run/checkpoints/epoch-{best:03d}.safetensors")
+    assert_same_weights(weights_of(tmp_path / "run"), kept)
+
+
+def test_it_learns(discs, tmp_path, tiny):
+    settings = tiny(epochs=40, width=8, learning_rate=0.01, augment=False)
+    train(discs, settings, tmp_path / "run")
+    assert json.loads((tmp_path / "run/run.json").read_text())["results"]["valid"]["dice"] > 0.9
+
+
+def test_same_seed_same_weights_and_another_seed_others(
+    discs, tmp_path, tiny, weights_of, assert_same_weights
+):
+    for name, seed in (("one", 5), ("two", 5), ("three", 6)):
+        train(discs, tiny(epochs=2, seed=seed), tmp_path / name)
+    assert_same_weights(weights_of(tmp_path / "one"), weights_of(tmp_path / "two"))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(
+            weights_of(tmp_path / "one").values(), weights_of(tmp_path / "three").values(), strict=True
+        )
+    )
+
+
+def test_worker_processes_change_nothing(discs, tmp_path, tiny, weights_of, assert_same_weights):
+    for workers in (0, 2):
+        train(discs, tiny(epochs=2, workers=workers), tmp_path / str(workers))
+    assert_same_weights(weights_of(tmp_path / "0"), weights_of(tmp_path / "2"))
+
+
+def test_an_existing_folder_is_kept_unless_forced(discs, tmp_path, monkeypatch, tiny, interrupt):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/mine.txt").write_text("keep")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        train(discs, tiny(), tmp_path / "run")
+    with pytest.raises(UnknownNameError):  # a mistake costs nothing, with --force too
+        train(discs, tiny(model="unett"), tmp_path / "run", force=True)
+    assert (tmp_path / "run/mine.txt").read_text() == "keep"
+    with monkeypatch.context() as patch:
+        interrupt(patch, KeyboardInterrupt, epoch=1)
+        with pytest.raises(KeyboardInterrupt):
+            train(discs, tiny(), tmp_path / "run", force=True)
+    assert not (tmp_path / "run/mine.txt").exists()
+    with pytest.raises(OutputExistsError, match=r"holds a training that has not ended\. Go on with --resume"):
+        train(discs, tiny(), tmp_path / "run")
+
+
+def test_a_broken_picture_is_named_before_anything_is_written(tmp_path, tiny, write_discs):
+    for split in ("train", "valid", "test"):
+        write_discs(tmp_path / "data" / split, 4)
+    broken = tmp_path / "data/train/images/disc-02.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"disc-02\.png"):
+        train(DataSettings(path=tmp_path / "data"), tiny(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("num", "batch_size"), [(1, 8), (3, 8), (5, 4), (2, 1)])
+def test_any_number_of_pictures_and_any_batch_size(tmp_path, num, batch_size, tiny, write_discs):
+    write_discs(tmp_path / "data/train", num)
+    write_discs(tmp_path / "data/valid", 1, first=50)
+    write_discs(tmp_path / "data/test", 1, first=80)
+    train(DataSettings(path=tmp_path / "data"), tiny(epochs=1, batch_size=batch_size), tmp_path / "run")
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_one_picture_in_all_is_trained_on_without_validation(tmp_path, tiny, history_of, write_discs):
+    write_discs(tmp_path / "data", 1)
+    train(DataSettings(path=tmp_path / "data"), tiny(epochs=2), tmp_path / "run")
+    results = json.loads((tmp_path / "run/run.json").read_text())["results"]
+    assert (results["best_epoch"], results["valid"]["dice"], results["num_train"]) == (2, None, 1)
+    assert history_of(tmp_path / "run")[-1]["valid_dice"] == "nan"
+
+
+def test_nothing_to_train_on(tmp_path, tiny, write_discs):
+    write_discs(tmp_path / "data/test", 2)
+    with pytest.raises(DataError, match=r"has no picture to train on, only: test\."):
+        train(DataSettings(path=tmp_path / "data", layout="pairs"), tiny(), tmp_path / "run")
+
+
+def test_several_classes(tmp_path, tiny, write_discs):
+    for split in ("train", "valid", "test"):
+        write_discs(tmp_path / "data" / split, 4)
+        for file in sorted((tmp_path / "data" / split / "masks").iterdir())[:2]:
+            Image.fromarray(np.asarray(Image.open(file)) * 2).save(file)
+    data = DataSettings(path=tmp_path / "data", classes=("background", "left", "right"))
+    run = train(data, tiny(epochs=1), tmp_path / "run")
+    assert (run.spec.head, run.spec.outputs) == ("softmax", 3)
+    found = seglens.evaluate(run, seglens.open_data(data).split("test"))
+    assert set(found.pooled["per_class"]) == {"background", "left", "right"}
+    assert (tmp_path / "run/evaluate/test/scores.json").is_file()
+
+
+def test_batches_of_one_are_refused_where_the_network_needs_two(tmp_path, tiny, write_discs):
+    for split in ("train", "valid", "test"):
+        write_discs(tmp_path / "data" / split, 1)
+    data, deep = DataSettings(path=tmp_path / "data"), tiny(model="deeplabv3", encoder="resnet18", width=None)
+    with pytest.raises(SettingError, match=r"deeplabv3 .* batches of 1 picture\. Choose a batch size of 2"):
+        train(data, deep.model_copy(update={"batch_size": 1}), tmp_path / "one")
+    train(data, deep.model_copy(update={"epochs": 1}), tmp_path / "two")
+
+
+def test_bf16_trains(discs, tmp_path, tiny, weights_of):
+    train(discs, tiny(epochs=1, precision="bf16"), tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["results"]["precision"] == "bf16"
+    assert {tensor.dtype for tensor in weights_of(tmp_path / "run").values()} <= {torch.float32, torch.int64}
+
+
+def test_no_warning_reaches_the_user(discs, tmp_path, tiny):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(discs, tiny(epochs=1), tmp_path / "run")
+    assert [str(warning.message) for warning in caught] == []
