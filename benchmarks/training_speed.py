@@ -171,18 +171,26 @@ def tables(job: Job, sides: list[str], log: Path) -> Result:
     """Print, and return, where each side's time goes."""
     found: Result = {}
     for task, unit in (("train", "step"), ("evaluate", "picture")):
-        for side in sides:
-            done = perform(replace(job, side=side, task=task, epochs=1, sampled=True), log)
-            found.setdefault(task, {})[side] = {
-                name: 1000 * seconds / max(1, done["units"]) for name, seconds in done["stages"].items()
+        done = {
+            side: perform(replace(job, side=side, task=task, epochs=1, sampled=True), log) for side in sides
+        }
+        for threads, what in (("stages", "the main thread"), ("beside", "other threads at work")):
+            table = {
+                side: {name: 1000 * seconds / max(1, one["units"]) for name, seconds in one[threads].items()}
+                for side, one in done.items()
             }
-        print(f"\n{task}: milliseconds a {unit}, of the main thread")
-        stages = dict.fromkeys(name for side in sides for name in found[task][side])
-        print(f"{'':24}" + "".join(f"{side:>12}" for side in sides))
-        for name in stages:
-            print(f"{name:24}" + "".join(f"{found[task][side].get(name, 0):12.2f}" for side in sides))
-        print(f"{'all':24}" + "".join(f"{sum(found[task][side].values()):12.2f}" for side in sides))
+            found.setdefault(task, {})[what] = table
+            if any(table.values()):
+                print(f"\n{task}: milliseconds a {unit}, {what}")
+                print_table(table)
     return found
+
+
+def print_table(table: dict[str, dict[str, float]]) -> None:
+    print(f"{'':20}" + "".join(f"{side:>14}" for side in table))
+    for name in dict.fromkeys(name for column in table.values() for name in column):
+        print(f"{name:20}" + "".join(f"{column.get(name, 0):14.2f}" for column in table.values()))
+    print(f"{'all':20}" + "".join(f"{sum(column.values()):14.2f}" for column in table.values()))
 
 
 def _spread(values: list[float]) -> str:

@@ -107,11 +107,14 @@ def train(job: Job) -> dict[str, Any]:
         sampler.start()
     began = time.perf_counter()
     found = _train_ours(job) if job.side == "seglens" else _train_plainly(job)
+    seconds = time.perf_counter() - began
+    stages, beside = sampler.stop() if sampler is not None else ({}, {})
     return found | {
         "rate": watch.pictures / watch.seconds if watch.seconds else 0.0,
-        "seconds": time.perf_counter() - began,
+        "seconds": seconds,
         "units": watch.steps,
-        "stages": sampler.stop() if sampler is not None else {},
+        "stages": stages,
+        "beside": beside,
     }
 
 
@@ -140,9 +143,9 @@ def _train_ours(job: Job) -> dict[str, Any]:
         learning_rate=plain_loop.LEARNING_RATE,
         loss="dice",
         augment=job.augment,
-        compile=job.compile,
         device=job.device,
         seed=job.seed,
+        compile=job.compile,
     )
     run = seglens.train(seglens.DataSettings(path=job.data), settings, job.place, force=True)
     record = json.loads((job.place / "run.json").read_text())
@@ -157,17 +160,20 @@ def evaluate(job: Job) -> dict[str, Any]:
     sampler = Sampler(EVALUATION)
     sampler.start()
     score = _prepare_ours(job) if job.side == "seglens" else _prepare_plain(job)
+    first = now()
     score("valid")  # warms up
     sampler.on, began = True, now()
     score("train")
     seconds = now() - began
     sampler.on = False
-    stages, num = sampler.stop(), len(job.files["train"])
+    num, (stages, beside) = len(job.files["train"]), sampler.stop()
     return {
         "rate": num / seconds,
         "seconds": seconds,
+        "first_seconds": began - first,
         "units": num,
         "stages": stages,
+        "beside": beside,
         "dice": _dice(job),
     }
 
