@@ -136,6 +136,38 @@ def test_evaluate_as_json(seglens, small_run):
     assert json.loads(ended.out) == json.loads((small_run / "evaluate/all/scores.json").read_text())
 
 
+def test_evaluate_shows_outlines_and_calibration(seglens, small_run):
+    ended = seglens("evaluate", small_run, "--precision", "bf16", "--tta", "--tiles", "never")
+    assert (ended.code, ended.err) == (0, "")
+    written = json.loads((small_run / "evaluate/test/scores.json").read_text())
+    expected = {"precision": "bf16", "flips": True, "tiles": "never", "threshold": 0.5}
+    assert written["settings"] == expected
+    row = next(line for line in ended.out.splitlines() if line.startswith("hd95"))
+    mean = written["per_image"]["hd95"]["mean"]
+    assert row.split()[1:3] == ["-", f"{mean:.3f}"]  # nothing pooled
+    error, worst = (written["calibration"][name] for name in ("error", "maximum_error"))
+    said = f"Probabilities are off by {error:.3f} on average, {worst:.3f} at most (calibration error)."
+    assert ended.out.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_settings_of_predictions_are_checked(seglens, small_run, small_set, verb):
+    picture = [next((small_set / "test/images").iterdir())] if verb == "predict" else []
+    ended = seglens(verb, small_run, *picture, "--tiles", "allways", "--out", "new")
+    assert (ended.code, ended.out) == (2, "")
+    assert "Unknown rule for tiles 'allways'. Did you mean 'always'?" in ended.err
+    ended = seglens(verb, small_run, *picture, "--precision", "16", "--out", "new")
+    assert (ended.code, ended.err) == (2, "seglens: Unknown precision '16'. Allowed: auto, 32, bf16.\n")
+
+
+def test_predict_in_windows(seglens, small_run, small_set):
+    picture = next((small_set / "test/images").iterdir())
+    words = ("predict", small_run, picture, "--tiles", "always", "--tta", "--precision", "32")
+    assert seglens(*words, "--out", "masks").code == 0
+    settings = json.loads((small_run.parent / "masks/run.json").read_text())["settings"]
+    assert settings == settings | {"precision": "32", "flips": True, "tiles": "always"}
+
+
 def test_predict(seglens, small_run, small_set):
     pictures = sorted((small_set / "test/images").iterdir())
     ended = seglens("predict", small_run, *pictures[:2], "--out", "masks")

@@ -183,5 +183,5 @@ def fitted(mask: Mask) -> Int[Tensor, "rows columns"]:
     """Return a mask at the size at which its picture is drawn."""
     size = drawn_size(mask.shape[0], mask.shape[1])
     if size == tuple(mask.shape):
-        return mask
+        return mask.long()
     return F.interpolate(mask[None, None].to(torch.uint8), size, mode="nearest-exact")[0, 0].long()

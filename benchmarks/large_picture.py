@@ -1,0 +1,83 @@
+"""Predict one very large picture by the command line, and measure the memory that the process took at most.
+
+    python -m benchmarks.large_picture [--side 10000] [--suffix png] [--flips]
+
+A smooth random colour picture is written to a temporary folder, next to a run of a small, untrained U-Net
+whose training had pictures of its own input size (512 pixels), so that ``seglens predict`` covers the picture
+with windows at full resolution. One line says how long the command took and how much memory (maximum resident
+set, in MiB, everything included: Python, PyTorch, the decoded picture). Exit code 1 above ``--limit`` GiB.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from seglens import record as records
+from seglens.data.sample import Task
+from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.runs import save_run
+
+SIZE = 512
+Image.MAX_IMAGE_PIXELS = None
+CELL = 50
+"""Pixels between the random values that the picture is interpolated from."""
+
+
+def write_picture(file: Path, side: int) -> None:
+    """Write a colour picture of ``side`` x ``side`` pixels, smooth as a photograph is."""
+    cells = -(-side // CELL)
+    coarse = np.random.default_rng(0).integers(0, 256, (cells, cells, 3)).astype(np.uint8)
+    grown = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+    grown.save(file, compress_level=1) if file.suffix == ".png" else grown.save(file)
+
+
+def write_run(folder: Path, width: int) -> None:
+    """Save a U-Net with random weights."""
+    torch.manual_seed(0)
+    spec = ModelSpec(architecture="unet", width=width, image_size=SIZE, scale=1.0)
+    folder.mkdir()
+    record = records.finish(records.start("adopt"), time.monotonic())
+    save_run(folder, Segmenter.from_spec(spec).eval(), Task(), record)
+
+
+def main() -> int:
+    """Measure once and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--side", type=int, default=10_000)
+    parser.add_argument("--suffix", choices=("png", "tif"), default="png")
+    parser.add_argument("--width", type=int, default=4)
+    parser.add_argument("--limit", type=float, default=4.0)
+    parser.add_argument("--flips", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        file = folder / f"large.{asked.suffix}"
+        write_picture(file, asked.side)
+        write_run(folder / "run", asked.width)
+        words = [sys.executable, "-m", "seglens", "predict", folder / "run", file, "--out", folder / "out"]
+        began = time.monotonic()
+        subprocess.run([*map(str, words), *(["--tta"] if asked.flips else [])], check=True)
+        seconds = time.monotonic() - began
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        with Image.open(folder / "out/masks/large.png") as mask:
+            assert mask.size == (asked.side, asked.side)
+            found = np.asarray(mask)
+            share = float((found == 1).mean())
+    print(
+        f"{asked.side} x {asked.side} {asked.suffix}, U-Net of width {asked.width} at {SIZE} px: "
+        f"{seconds:.0f} s, {peak:.0f} MiB at most (limit {1024 * asked.limit:.0f}); "
+        f"{share:.1%} predicted as foreground"
+    )
+    return int(peak > 1024 * asked.limit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
