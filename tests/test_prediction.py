@@ -40,7 +40,7 @@ def run_of(outputs=1, **spec) -> Run:
 
 
 def write(file: Path, shape: tuple[int, int], dtype: type = np.uint8) -> np.ndarray:
-    pixels = RANDOM.integers(0, np.iinfo(dtype).max + 1, (*shape, 3)).astype(dtype)
+    pixels: np.ndarray = RANDOM.integers(0, np.iinfo(dtype).max + 1, (*shape, 3)).astype(dtype)
     tifffile.imwrite(file, pixels) if file.suffix == ".tif" else Image.fromarray(pixels).save(file)
     return pixels
 
