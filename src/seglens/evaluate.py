@@ -8,6 +8,8 @@ listed, and the rest is done.
 import csv
 import time
 from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from seglens.data.layout import Split
 from seglens.device import choose_precision
 from seglens.errors import DataError, SettingError
 from seglens.native import Inference, native_mask, native_probabilities
-from seglens.outputs import new_folder, safe_name, table_cell
+from seglens.outputs import safe_name, table_cell
 from seglens.runs import Run
 from seglens.scores import per_class, scores, summary
 from seglens.scoring import Row, Tally, tally
+from seglens.spread import ALONE, Share
 from seglens.tiles import plan
 from seglens.verb import make_callable
 
@@ -90,13 +93,15 @@ def evaluate(
     precision: str = "auto",
     flips: bool = False,
     tiles: str = "auto",
+    share: Share = ALONE,
 ) -> Evaluation:
     """Score ``run`` on ``split``: ``scores.json``, ``scores.csv`` and ``reliability.png`` in ``out``.
 
     ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
     ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
     shows the prediction, with the truth as a white outline. ``precision`` and ``flips`` are those of
-    `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`.
+    `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. ``share`` is
+    this process's part of a job that is spread over several, which together score as one alone would.
 
     Raises:
         SettingError: the run and the split have different classes, or a setting is not allowed.
@@ -108,32 +113,56 @@ def evaluate(
     settings = _check(run, split, batch_size, how)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
-    every = range(len(split))
+    score = partial(_tally, run, split, how, batch_size=batch_size, share=share)
     if out is None:
         if save_images:
             raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
-        return _summarise(run, split, tally(run, split, every, how, batch_size=batch_size), settings)
-    with new_folder(out, force=force) as folder:
-        drawn = folder if save_images else None
-        counted = tally(run, split, every, how, batch_size=batch_size, folder=drawn)
+        return _summarise(run, split, score(), settings)
+    with share.folder(out, force=force) as folder:
+        if save_images:
+            (folder / "samples").mkdir(exist_ok=True)
+        counted = score(folder=folder if save_images else None)
         found = _summarise(run, split, counted, settings)
-        _write(found, counted, folder)
-        record = records.start(
-            "evaluate",
-            device=str(run.segmenter.device),
-            settings={
-                "split": split.name,
-                "batch_size": batch_size,
-                "save_images": save_images,
-                **settings,
-            },
-            model=run.spec.model_dump(mode="json"),
-            task=run.task.model_dump(mode="json"),
-            model_sha256=records.read(run.folder).model_sha256 if run.folder else None,
-        )
-        results = {"num_images": len(found.images), "num_failed": len(found.failed), "pooled": found.pooled}
-        records.finish(record, began, results=results).write(folder)
+        if share.first:
+            _write(found, counted, folder)
+            record = records.start(
+                "evaluate",
+                device=str(run.segmenter.device),
+                settings={
+                    "split": split.name,
+                    "batch_size": batch_size,
+                    "save_images": save_images,
+                    "processes": share.size,
+                    **settings,
+                },
+                model=run.spec.model_dump(mode="json"),
+                task=run.task.model_dump(mode="json"),
+                model_sha256=records.read(run.folder).model_sha256 if run.folder else None,
+            )
+            results = {
+                "num_images": len(found.images),
+                "num_failed": len(found.failed),
+                "pooled": found.pooled,
+            }
+            records.finish(record, began, results=results).write(folder)
     return found
+
+
+def _tally(
+    run: Run,
+    split: Split,
+    how: Inference,
+    *,
+    batch_size: int,
+    share: Share,
+    folder: Path | None = None,
+) -> Tally:
+    """Score this process's share of the batches; return what all processes found."""
+    share.agree("pictures", [entry.name for entry in split.entries])
+    batches = share.of(-(-len(split) // batch_size))
+    indices = range(batches.start * batch_size, min(batches.stop * batch_size, len(split)))
+    own = tally(run, split, indices, how, batch_size=batch_size, folder=folder, shown=share.first)
+    return reduce(add, share.gather([own]))
 
 
 def _summarise(run: Run, split: Split, counted: Tally, settings: dict[str, Any]) -> Evaluation:

@@ -6,7 +6,8 @@ share of a split can be scored anywhere (`Tally`).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,26 @@ Row = dict[str, Any]
 class Tally:
     """What is known of some pictures of a split: a row each, and their counts added up.
 
-    Tallies of different pictures are added. ``calibration`` is None where no picture could be scored. Every
-    row has its picture's ``index`` in the split.
+    Every row has its picture's ``index`` in the split. ``calibrations`` are those of the pictures that could
+    be scored, in their order, in a stretch from the first picture on added up already: they are sums of
+    fractions, which come out the same to the last digit only where they are added in the same order.
     """
 
     rows: tuple[Row, ...]
     confusion: Confusion
-    calibration: Calibration | None
+    calibrations: tuple[Calibration, ...]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration over all pictures; None where none could be scored."""
+        return reduce(add, self.calibrations) if self.calibrations else None
 
     def __add__(self, other: "Tally") -> "Tally":
-        both = [part for part in (self.calibration, other.calibration) if part is not None]
-        added = sum(both[1:], start=both[0]) if both else None
-        return Tally(self.rows + other.rows, self.confusion + other.confusion, added)
+        return Tally(
+            self.rows + other.rows,
+            self.confusion + other.confusion,
+            self.calibrations + other.calibrations,
+        )
 
 
 def tally(
@@ -56,25 +65,31 @@ def tally(
     *,
     batch_size: int = 8,
     folder: Path | None = None,
+    shown: bool = True,
 ) -> Tally:
-    """Score the pictures of ``split`` at ``indices``; with a ``folder``, draw each in ``samples`` below it.
+    """Score the pictures of ``split`` at ``indices``; with a ``folder``, draw each in its ``samples``.
 
-    Pictures that can't be scored have a row that says why.
+    Pictures that can't be scored have a row that says why. ``shown`` is whether to draw a progress bar.
     """
     taken: set[str] = set()
     places = [unused_name(entry.name, taken) for entry in split.entries]
     num = len(run.task.classes)
-    found = Tally((), torch.zeros(num, num, dtype=torch.int64), None)
+    rows: list[Row] = []
+    counts = torch.zeros(num, num, dtype=torch.int64)
+    calibrations: list[Calibration] = []
 
     def one(ready: _Ready) -> Tally:
         return _score(run, ready, folder, f"samples/{places[ready.index]}")
 
     scored = read_ahead(one, _predicted(run, split, indices, how, batch_size))
-    rows: list[Row] = []
-    for part in track(scored, total=len(indices), what=f"evaluating {split.name}"):
+    what = f"evaluating {split.name}"
+    for part in track(scored, total=len(indices), what=what) if shown else scored:
         rows += part.rows
-        found = Tally((), found.confusion, found.calibration) + part
-    return Tally(tuple(rows), found.confusion, found.calibration)
+        counts += part.confusion
+        calibrations += part.calibrations
+        if calibrations and indices[0] == 0:
+            calibrations = [reduce(add, calibrations)]
+    return Tally(tuple(rows), counts, tuple(calibrations))
 
 
 @dataclass(frozen=True)
@@ -124,18 +139,18 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     row: Row = {"index": ready.index, "name": ready.name}
     sample, nothing = ready.sample, torch.zeros(num, num, dtype=torch.int64)
     if sample is None or sample.mask is None or ready.placed is None or ready.probabilities is None:
-        return Tally(({**row, "status": "failed", "error": ready.error},), nothing, None)
+        return Tally(({**row, "status": "failed", "error": ready.error},), nothing, ())
     probabilities = at_native_size(ready.placed, ready.probabilities)
     predicted = decide(probabilities, run.spec)
     try:
         counts = confusion(predicted, sample.mask, sample.valid, num)
     except DataError as error:
-        return Tally(({**row, "status": "failed", "error": str(error)},), nothing, None)
+        return Tally(({**row, "status": "failed", "error": str(error)},), nothing, ())
     row |= _row(counts) | surface_scores(predicted, sample.mask, sample.valid, num)
     if folder is not None:
         row["files"] = _save(run, sample, predicted, folder, where)
         records.write_json(folder / where / "metrics.json", row)
-    return Tally((row,), counts, count(probabilities, sample.mask, sample.valid))
+    return Tally((row,), counts, (count(probabilities, sample.mask, sample.valid),))
 
 
 def _row(counts: Confusion) -> Row:
@@ -154,7 +169,7 @@ def _row(counts: Confusion) -> Row:
 def _save(run: Run, sample: Sample, predicted: Mask, folder: Path, place: str) -> dict[str, str]:
     """Draw one picture into ``folder / place``; return the file names below ``folder``."""
     assert sample.mask is not None
-    (folder / place).mkdir(parents=True)
+    (folder / place).mkdir()
     low, high = run.spec.window
     image = ((sample.image - low) / (high - low)).clamp(0, 1)
     truth, palette = sample.mask.masked_fill(~sample.valid, 0), run.task.palette

@@ -100,24 +100,28 @@ def evaluate(
     tiles: o.Tiles = "auto",
     epoch: o.Epoch = None,
     device: o.Device = "auto",
+    devices: o.Devices = 1,
+    num_nodes: o.NumNodes = 1,
     out: o.Out = None,
     as_json: o.AsJson = False,
     force: o.Force = False,
 ) -> None:
     """Score a run: overlap, outlines, calibration; pooled and per image."""
-    model = seglens.load(need_run(run), epoch=epoch, device=device)
-    pictures = seglens.open_split(model, split, data=data, layout=layout)
-    found = seglens.evaluate(
-        model,
-        pictures,
-        out=out,
-        save_images=save_images,
-        force=force,
-        batch_size=batch_size,
-        precision=precision,
-        flips=tta,
-        tiles=tiles,
-    )
+    with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
+        model = seglens.load(need_run(run), epoch=epoch, device=share.device)
+        pictures = seglens.open_split(model, split, data=data, layout=layout)
+        found = seglens.evaluate(
+            model,
+            pictures,
+            out=out,
+            save_images=save_images,
+            force=force,
+            batch_size=batch_size,
+            precision=precision,
+            flips=tta,
+            tiles=tiles,
+            share=share,
+        )
     summaries.show_evaluation(found.to_json(), as_json=as_json)
     terminal.list_failed([(row["name"], row["error"]) for row in found.failed], len(found.images))
 
