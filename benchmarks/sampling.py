@@ -20,7 +20,7 @@ REST = "rest"
 TRAINING: tuple[Rule, ...] = (
     ("data: augment", "seglens/data/transforms.py", "augment"),
     ("data: collate", "seglens/data/transforms.py", "collate"),
-    ("data: read, wait", "torch/utils/data/dataloader.py", "__next__"),
+    ("data: read, wait", "torch/utils/data/dataloader.py", ""),
     ("data: to the device", "", "batch_to_device"),
     ("data: to the device", "", "transfer_batch_to_device"),
     ("loss", "segmentation_models_pytorch/losses/", ""),
@@ -87,7 +87,9 @@ class Sampler(threading.Thread):
                 if thread == self._main:
                     self.seconds[stage(frame, self.rules)] += now - last
                 elif thread != self.ident and not frame.f_code.co_filename.endswith(IDLE):
-                    self.beside[stage(frame, self.rules)] += now - last
+                    name = stage(frame, self.rules)
+                    if name != REST:  # progress bars and loggers
+                        self.beside[name] += now - last
             last = now
 
     def stop(self) -> tuple[dict[str, float], dict[str, float]]:
