@@ -127,7 +127,7 @@ CASES = {
         f"{{verb}} truncated --run new {SMALL}": "train-2",
         f"{{verb}} set {SMALL}": "--run is missing.",
         f"{{verb}} set --run out {SMALL}": "out exists already",
-        f"{{verb}} set --run empty --resume {SMALL}": "empty is not a run folder",
+        f"{{verb}} set --run no-pair --resume {SMALL}": "no-pair exists already",
         f"{{verb}} set --run new --model unett {SMALL}": "Did you mean 'unet'?",
         "{verb} set --run new --model resnet-unet --encoder resnet43": "Did you mean 'resnet34'?",
         "{verb} set --run new --model resnet-unet --encoder-weights nowhere.pth": "nowhere.pth",

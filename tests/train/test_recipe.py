@@ -32,6 +32,12 @@ from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
         ({"device": "gpu"}, "Unknown device 'gpu'"),
         ({"precision": "16"}, "Unknown precision '16'"),
         ({"loss": "ce"}, "'ce' doesn't fit a model with 1 output channel"),
+        ({"loss": "dice", "balanced": True}, "'dice' takes no class weights; those that do are: bce"),
+        ({"class_weights": (1.0, 2.0, 3.0)}, "3 class weights are given for 2 classes"),
+        ({"class_weights": (1.0, -2.0)}, r"Class weights must not be negative"),
+        ({"class_weights": (1.0, 2.0), "balanced": True}, r"class_weights and balanced are both given"),
+        ({"devices": 3}, r"A batch of 4 pictures can't be shared evenly by 3 devices: choose a multiple"),
+        ({"schedule": "linear"}, r"setting schedule is not allowed: .*'cosine', 'one-cycle' or 'constant'"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line_before_anything_is_written(

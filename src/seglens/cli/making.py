@@ -1,7 +1,7 @@
 """The verbs that make a run folder: ``seglens train`` and ``seglens adopt``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,7 +26,9 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
     encoder_rate: Annotated[float, typer.Option(help="Multiplies the encoder's learning rate.")] = 1.0,
     freeze_encoder: Annotated[int, typer.Option(metavar="EPOCHS", help="Train the encoder later.")] = 0,
-    schedule: Annotated[str, typer.Option(help="cosine, one-cycle or constant.")] = "cosine",
+    schedule: Annotated[
+        Literal["cosine", "one-cycle", "constant"], typer.Option(help="Of the learning rate.")
+    ] = "cosine",
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
     clip: Annotated[float, typer.Option(help="Largest norm of a gradient.")] = 1.0,
     ema: Annotated[

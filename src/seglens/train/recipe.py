@@ -73,23 +73,24 @@ class TrainSettings(BaseModel):
         cls, values: Any, handler: ModelWrapValidatorHandler["TrainSettings"]
     ) -> "TrainSettings":
         try:
-            return handler(values)
+            settings = handler(values)
         except ValidationError as error:
             raise SettingError(_first_fault("training", error)) from error
+        _refuse_contradictions(settings)
+        return settings
 
-    @model_validator(mode="after")
-    def _agree(self) -> "TrainSettings":
-        if self.balanced and self.class_weights is not None:
-            raise ValueError("class weights are given and 'balanced' too; give one of them")
-        if self.class_weights is not None and min((*self.class_weights, 0.0)) < 0:
-            raise ValueError(f"class weights must not be negative, received {self.class_weights}")
-        world = self.devices * self.num_nodes
-        if self.batch_size % world:
-            raise ValueError(
-                f"a batch of {self.batch_size} pictures can't be shared evenly by {world} devices; "
-                f"choose a multiple of {world}"
-            )
-        return self
+
+def _refuse_contradictions(settings: TrainSettings) -> None:
+    weights, world = settings.class_weights, settings.devices * settings.num_nodes
+    if settings.balanced and weights is not None:
+        raise SettingError("class_weights and balanced are both given: give one of them.")
+    if weights is not None and (min(weights) < 0 or not any(weights)):
+        raise SettingError(f"Class weights must not be negative, nor all of them 0; received {weights}.")
+    if settings.batch_size % world:
+        raise SettingError(
+            f"A batch of {settings.batch_size} pictures can't be shared evenly by {world} devices: choose a "
+            f"multiple of {world}."
+        )
 
 
 def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
