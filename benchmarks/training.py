@@ -31,6 +31,7 @@ PETS, DSB, TUMOR, POLYGONS = "oxford-iiit-pet", "dsb2018/stage1_train", "tumor",
 SMALL = ("--model", "unet", "--width", "16", "--learning-rate", "0.002")
 ENCODED = ("--encoder", "tf_efficientnet_lite0", "--encoder-weights", "LITE0")
 UNET = ("--model", "resnet-unet", *ENCODED)
+HUB = ("--encoder-weights", "imagenet")
 AUG = ("--aug",)
 
 
@@ -50,43 +51,28 @@ class Row:
 ROWS = {
     "dsb2018-small": Row(DSB, 256, 15, SMALL),
     "dsb2018-small-aug": Row(DSB, 256, 15, (*SMALL, *AUG)),
-    "tumor-small": Row(TUMOR, 160, 4, SMALL),
-    "tumor-small-aug": Row(TUMOR, 160, 4, (*SMALL, *AUG)),
-    "tumor-lite0": Row(TUMOR, 160, 4, UNET),
-    "tumor-lite0-aug": Row(TUMOR, 160, 4, (*UNET, *AUG)),
-    "tumor-lite0-aug-kinds": Row(TUMOR, 160, 4, (*UNET, *AUG, "--no-merge")),
-    "polygons-small": Row(POLYGONS, 192, 10, SMALL),
-    "polygons-small-aug": Row(POLYGONS, 192, 10, (*SMALL, *AUG)),
-    "polygons-lite0": Row(POLYGONS, 192, 10, UNET),
-    "polygons-lite0-aug": Row(POLYGONS, 192, 10, (*UNET, *AUG)),
+    "tumor-small": Row(TUMOR, 160, 3, SMALL),
+    "tumor-small-aug": Row(TUMOR, 160, 3, (*SMALL, *AUG)),
+    "tumor-lite0": Row(TUMOR, 160, 3, UNET),
+    "tumor-lite0-aug": Row(TUMOR, 160, 3, (*UNET, *AUG)),
+    "tumor-lite0-aug-kinds": Row(TUMOR, 160, 3, (*UNET, *AUG, "--no-merge")),
+    "polygons-small": Row(POLYGONS, 192, 8, SMALL),
+    "polygons-small-aug": Row(POLYGONS, 192, 8, (*SMALL, *AUG)),
+    "polygons-lite0": Row(POLYGONS, 192, 8, UNET),
+    "polygons-lite0-aug": Row(POLYGONS, 192, 8, (*UNET, *AUG)),
     "pets-unet": Row(PETS, 192, 10, UNET),
     "pets-unet-aug": Row(PETS, 192, 10, (*UNET, *AUG)),
     "pets-unetplusplus-aug": Row(PETS, 192, 10, ("--model", "unetplusplus", *ENCODED, *AUG)),
     "pets-deeplabv3-aug": Row(PETS, 192, 10, ("--model", "deeplabv3", *ENCODED, *AUG)),
     "pets-unet-aug-trimap": Row(PETS, 192, 10, (*UNET, *AUG, "--border", "class")),
 } | {
-    f"{name}-{encoder}{'-aug' * bool(aug)}-seed{seed}": Row(
-        data, 320, 40, (*model, "--encoder-weights", "imagenet", *aug), 16, seed, gpu=True
-    )
+    f"{name}-{network}{'-aug' * bool(aug)}-seed{seed}": Row(data, size, 40, (*model, *aug), 16, seed, gpu=True)
     for name, data in (("tumor", TUMOR), ("polygons", POLYGONS), ("pets", PETS))
-    for encoder, model in (
-        ("resnet50", ("--model", "resnet-unet", "--encoder", "resnet50")),
-        ("deeplab50", ("--model", "deeplabv3", "--encoder", "resnet50")),
+    for network, size, model in (
+        ("resnet50", 320, ("--model", "resnet-unet", "--encoder", "resnet50", *HUB)),
+        ("b5", 640, ("--model", "unetplusplus", "--encoder", "efficientnet-b5", *HUB)),
     )
-    for aug in ((), AUG)
-    for seed in (0, 1, 2)
-} | {
-    f"{name}-b5-640-aug-seed{seed}": Row(
-        data,
-        640,
-        40,
-        ("--model", "unetplusplus", "--encoder", "efficientnet-b5", "--encoder-weights", "imagenet", *AUG),
-        8,
-        seed,
-        gpu=True,
-    )
-    for name, data in (("tumor", TUMOR), ("pets", PETS))
-    for seed in (0, 1, 2)
+    for aug, seed in (((), 0), (AUG, 0), (AUG, 1), (AUG, 2))
 }  # fmt: skip
 """Rows for a GPU need a hub too, or weights fetched from it before."""
 
