@@ -47,8 +47,9 @@ class Evaluation:
 
     ``pooled`` holds the scores over all pixels, and ``per_class`` below it. ``per_image`` holds mean, std,
     median, interval and number of the images' scores. ``calibration`` holds ``error``, ``maximum_error`` and
-    the ``bins`` of the reliability curve, over all pixels. ``images`` has one row a picture, worst Dice
-    first, then those that failed; ``index`` is a picture's number in the split. ``settings`` are those that
+    the ``bins`` of the most probable class, over all pixels; with two classes ``foreground`` holds the
+    bins of the foreground, which is what the reliability curve shows. ``images`` has one row a picture,
+    worst Dice first, then those that failed; ``index`` is a picture's number in the split. ``settings`` are those that
     the numbers depend on.
     """
 
@@ -188,6 +189,7 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: dict[str, Any])
             "error": counted.calibration.error(),
             "maximum_error": counted.calibration.maximum_error(),
             "bins": counted.calibration.rows(),
+            "foreground": counted.calibration.foreground and counted.calibration.foreground.rows(),
         },
         images=tuple(sorted(rows, key=lambda row: row.get("dice", float("inf")))),
         settings=settings,

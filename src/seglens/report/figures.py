@@ -22,7 +22,7 @@ NULL_SHAPES = ("diamond", "ring", "cross", "square", "triangle", "plus")
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: a value for each epoch, None where there is none. ``colour`` is a class number."""
+    """One line of a chart: a value for each x, None where there is none. ``colour`` is a class number."""
 
     label: str
     xs: Sequence[Number]
@@ -62,8 +62,13 @@ def axis_over(values: Sequence[Number | None], *, log: bool = False, include: Se
     return Axis(low, high, log)
 
 
-def line_chart(title: str, lines: Sequence[Series], *, y_label: str, x_label: str = "epoch") -> Markup:
-    """Draw lines over epochs, with a legend below; gaps where a value is missing."""
+def line_chart(
+    title: str, lines: Sequence[Series], *, y_label: str, x_label: str = "epoch", whole: bool = True
+) -> Markup:
+    """Draw lines over epochs, or what ``x_label`` says, with a legend below; gaps where a value is missing.
+
+    ``whole`` puts whole numbers only on the axis below.
+    """
     width, height, left, bottom, top, right = 400, 230, 44, 38, 12, 14
     xs = [x for line in lines for x in line.xs]
     known = [y for line in lines for y in line.ys if y is not None]
@@ -79,19 +84,22 @@ def line_chart(title: str, lines: Sequence[Series], *, y_label: str, x_label: st
         y = place(x_axis.low, tick)[1]
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for x in whole_ticks(x_axis.low, x_axis.high) if xs else []:
+    along = whole_ticks if whole else nice_ticks
+    for x in along(x_axis.low, x_axis.high) if xs else []:
         across = place(x, ticks[0])[0]
         parts.append(f'<text x="{across:.1f}" y="{height - 20}" text-anchor="middle">{x:g}</text>')
     middle = left + plot_width / 2
     parts.append(f'<text x="{middle:.1f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>')
     for line in lines:
-        parts += _polylines(line, place)
+        parts += _polylines(line, place, x_label)
     name = f"{title}: {', '.join(line.label for line in lines)} over {x_label}"
     svg = _svg(width, height, name, parts, "chart")
     return _figure(f"{title} ({y_label})", svg + _legend(lines))
 
 
-def _polylines(line: Series, place: Callable[[Number, Number], tuple[Number, Number]]) -> list[str]:
+def _polylines(
+    line: Series, place: Callable[[Number, Number], tuple[Number, Number]], x_label: str
+) -> list[str]:
     colour = f"series-{line.colour % NUM_COLOURS}"
     style = f"line {colour}" + (" dashed" if line.dashed else "")
     parts = []
@@ -103,7 +111,7 @@ def _polylines(line: Series, place: Callable[[Number, Number], tuple[Number, Num
         points = " ".join(f"{across:.1f},{down:.1f}" for _, _, across, down in spots)
         parts.append(f'<polyline class="{style}" points="{points}"/>')
         for x, y, across, down in spots if len(pairs) <= 60 else spots[-1:]:
-            tip = f"{escape(line.label)}, epoch {x:g}: {y:.4g}"
+            tip = f"{escape(line.label)}, {escape(x_label)} {x:.4g}: {y:.4g}"
             dot = f'<circle class="dot {colour}" cx="{across:.1f}" cy="{down:.1f}" r="2.6">'
             parts.append(f"{dot}<title>{tip}</title></circle>")
     return parts

@@ -37,7 +37,7 @@ def render(runs: Sequence[RunContents], shortcut: Part | None) -> str:
         "charts": tables.charts(runs),
         "score_rows": tables.score_rows(runs),
         "score_titles": tables.SCORES,
-        "histograms": tables.histograms(runs),
+        "histograms": tables.histograms(runs) + tables.reliability(runs),
         "cards": shown,
         "num_cards": num_cards,
         "switches": cards.switches(shown),

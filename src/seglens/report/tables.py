@@ -23,8 +23,14 @@ SCORES = {
     "pixel_accuracy": "Pixel accuracy",
     "precision": "Precision",
     "recall": "Recall",
+    "boundary_iou": "Boundary IoU",
+    "nsd": "NSD",
+    "hd95": "HD95, px",
+    "ece": "ECE",
 }
 """Scores of the table, with their headings."""
+
+LOWER_IS_BETTER = ("hd95", "ece")
 
 
 def sentences(run: RunContents) -> list[str]:
@@ -54,8 +60,8 @@ def charts(runs: Sequence[RunContents]) -> list[Markup]:
 def score_rows(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
     """Return one row for each split, average and run: pooled, pooled by class, and per picture.
 
-    ``first`` marks the first row of a split and average, ``best`` the scores in which a row is the highest
-    of the runs.
+    ``first`` marks the first row of a split and average, ``best`` the scores in which a row is the best of
+    the runs.
     """
     rows = [row for run in runs for part in run.evaluations for row in _score_rows(run.name, part)]
     places = list(dict.fromkeys((row["split"], row["average"]) for row in rows))
@@ -63,13 +69,14 @@ def score_rows(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
     for group in groups:
         for i, row in enumerate(group):
             row["first"] = i == 0
-            row["best"] = {name for name in SCORES if len(group) > 1 and _is_highest(row, group, name)}
+            row["best"] = {name for name in SCORES if len(group) > 1 and _is_best(row, group, name)}
     return [row for group in groups for row in group]
 
 
 def _score_rows(run: str, part: Part) -> list[dict[str, Any]]:
     pooled, per_image = part.table.get("pooled", {}), part.table.get("per_image", {})
     averages: dict[str, dict[str, tuple[float | None, dict[str, Any]]]] = {}
+    pooled = {**pooled, "ece": (part.table.get("calibration") or {}).get("error")}
     averages["pooled"] = {name: (real(pooled.get(name)), {}) for name in SCORES}
     background = next(iter(part.table.get("classes") or ["background"]))
     by_class = {name: row for name, row in (pooled.get("per_class") or {}).items() if name != background}
@@ -84,9 +91,10 @@ def _score_rows(run: str, part: Part) -> list[dict[str, Any]]:
     ]
 
 
-def _is_highest(row: Mapping[str, Any], group: Sequence[Mapping[str, Any]], name: str) -> bool:
+def _is_best(row: Mapping[str, Any], group: Sequence[Mapping[str, Any]], name: str) -> bool:
     known = [other["scores"][name][0] for other in group if other["scores"][name][0] is not None]
-    return len(set(known)) > 1 and row["scores"][name][0] == max(known)
+    best = min if name in LOWER_IS_BETTER else max
+    return len(set(known)) > 1 and row["scores"][name][0] == best(known)
 
 
 def _spoken(row: Mapping[str, Any], statistic: str) -> dict[str, float | None]:
@@ -110,6 +118,26 @@ def histograms(runs: Sequence[RunContents]) -> list[Markup]:
             if dice:
                 title = f"Pictures by Dice: {run.name}, {part.table.get('split', part.name)}"
                 drawn.append(figures.histogram(title, dice, colour=colour))
+    return drawn
+
+
+def reliability(runs: Sequence[RunContents]) -> list[Markup]:
+    """Draw for each run and split how often the model is right where it gives a probability."""
+    drawn = []
+    for colour, run in enumerate(runs):
+        for part in run.evaluations:
+            table = part.table.get("calibration") or {}
+            known = [row for row in table.get("foreground") or table.get("bins") or [] if row.get("pixels")]
+            if known:
+                promised = [float(row["probability"]) for row in known]
+                found = [float(row["share"]) for row in known]
+                lines = [Series("right as often as promised", (0.0, 1.0), (0.0, 1.0), colour + 1, True)]
+                lines.append(Series("the model", promised, found, colour))
+                title = f"Reliability: {run.name}, {part.table.get('split', part.name)}"
+                label = "share of these pixels where it is right"
+                drawn.append(
+                    figures.line_chart(title, lines, y_label=label, x_label="probability", whole=False)
+                )
     return drawn
 
 
