@@ -49,8 +49,8 @@ class Evaluation:
     median, interval and number of the images' scores. ``calibration`` holds ``error``, ``maximum_error`` and
     the ``bins`` of the most probable class, over all pixels; with two classes ``foreground`` holds the
     bins of the foreground, which is what the reliability curve shows. ``images`` has one row a picture,
-    worst Dice first, then those that failed; ``index`` is a picture's number in the split. ``settings`` are those that
-    the numbers depend on.
+    worst Dice first, then those that failed; ``index`` is a picture's number in the split. ``settings`` are
+    those that the numbers depend on.
     """
 
     split: str

@@ -6,7 +6,7 @@ is tried before the folder is touched. A training that was killed goes on from `
 the weights that it would have had: order, augmentation and dropout depend on seed and epoch alone.
 
 With several devices or nodes every process runs all of this on its part of every batch; the first of them
-alone writes.
+alone writes, and goes on where the others end.
 """
 
 import os
@@ -114,6 +114,8 @@ def train(
     if first:
         _close(out, record, learner, keeper, dataset, batches, began, precision=precision, splits=splits)
     wait_for_all()
+    if not first:
+        raise SystemExit(0)
     return load(out, device=str(device))
 
 

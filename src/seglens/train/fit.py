@@ -206,9 +206,10 @@ def _room(folder: Path) -> str:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Keep back Lightning's tips and advice; warnings of everything else come through."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         # Lightning 2.6 with torch 2.15 warns of itself.
@@ -216,7 +217,8 @@ def _quiet_lightning() -> Iterator[None]:
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager
