@@ -4,10 +4,11 @@
 
 A tiny U-Net learns drawn specimens on the CPU, by the command a user would type. One training runs through
 and is the reference. Each trial runs the same command again, kills it (SIGKILL) at a moment drawn uniformly
-from the whole duration, start-up and end included, looks at what is left, and types the command with
-``--resume`` until it ends; the first resumed training is killed as well with chance one half. A trial is
-passed where everything left after a kill can be loaded and, at the end, ``model.safetensors`` has the same
-bytes, ``last.ckpt`` the same tensors, and ``history.csv`` the same figures (times apart) as the reference.
+from the whole duration (in processor time), start-up and end included, looks at what is left, and types the
+command with ``--resume`` until it ends; the first resumed training is killed as well with chance one half. A
+trial is passed where everything left after a kill can be loaded and, at the end, ``model.safetensors`` has
+the same bytes, ``last.ckpt`` the same tensors, and ``history.csv`` the same figures (times apart) as the
+reference.
 
 With ``--disk`` the run folder lies on a small disk of its own (a tmpfs, which needs root) that gets full, or,
 where that can't be had, under a limit on the size of files. Such a training must end with exit code 1 and one
@@ -61,7 +62,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended; ``code`` is None where it was killed."""
+    """How a command ended; ``code`` is None where it was killed. ``seconds`` are of processor time."""
 
     code: int | None
     seconds: float
@@ -74,8 +75,7 @@ def command(data: Path, run: Path, *, resume: bool = False) -> list[str]:
 
 
 def start(words: list[str], kill_after: float | None, prepare: Callable[[], None] | None = None) -> Ended:
-    """Run a command on one core; kill it after so many seconds, where it still runs then."""
-    began = time.monotonic()
+    """Run a command on one core; kill it when it has computed so long, where it still runs then."""
     process = subprocess.Popen(
         words,
         stdout=subprocess.DEVNULL,
@@ -85,13 +85,28 @@ def start(words: list[str], kill_after: float | None, prepare: Callable[[], None
         preexec_fn=prepare,
         start_new_session=True,
     )
+    assert process.stderr is not None
+    computed = 0.0
     try:
-        _, said = process.communicate(timeout=kill_after)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        _, said = process.communicate()
-    code = None if process.returncode == -signal.SIGKILL else process.returncode
-    return Ended(code, time.monotonic() - began, said.strip())
+        # Errors are a line or two: the pipe holds them until the process has ended.
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            computed = processor_seconds(process.pid)
+            if kill_after is not None and computed >= kill_after:
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.005)
+        computed = max(computed, processor_seconds(process.pid))  # of what has ended but was not waited for
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    said = process.stderr.read()
+    code = None if process.wait() == -signal.SIGKILL else process.returncode
+    return Ended(code, computed, said.strip())
+
+
+def processor_seconds(process: int) -> float:
+    """Return how long a process has computed: unlike a clock, it means the same on a busy machine (Linux)."""
+    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def state(run: Path) -> str:
@@ -320,6 +335,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--disk", action="store_true", help="full disks instead of kills")
     options = parser.parse_args()
+    # Asked to end, end what was started and take the small disk away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="crashes-") as folder:
         work = Path(folder)
         os.environ["TMPDIR"] = str(work / "temporary")  # of the trainings
