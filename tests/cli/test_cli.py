@@ -113,6 +113,18 @@ def test_train(seglens, small_set):
     assert record["settings"]["width"] == 4
 
 
+def test_train_can_be_repeated(seglens, small_set, tmp_path):
+    settings = "--width 4 --image-size 32 --epochs 1 --batch-size 2 --device cpu --precision 32"
+    assert seglens("train", small_set, "--run", tmp_path / "one", *settings.split()).code == 0
+    again = seglens("train", "--repeat", tmp_path / "one", "--run", tmp_path / "two")
+    assert again.code == 0
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert first == second
+    wrong = seglens("train", "--repeat", tmp_path / "one", "--run", tmp_path / "three", "--epochs", "5")
+    assert wrong.code == 2
+    assert "--epochs can't be given here: --repeat takes all else from RUN." in wrong.err
+
+
 def test_adopt(seglens, small_run):
     settings = "--width 4 --image-size 32 --mean 0.5,0.5,0.5 --std 0.5 0.5 0.5 --classes background disc"
     ended = seglens("adopt", small_run / "model.safetensors", "--run", "adopted", *settings.split())

@@ -12,6 +12,7 @@ from seglens.cli.terminal import need_path, say
 
 
 def train(
+    context: typer.Context,
     data: o.DataFolder = None,
     run: o.NewRun = None,
     model: o.Model = "unet",
@@ -59,7 +60,7 @@ def train(
     device: o.Device = "auto",
     devices: Annotated[int, typer.Option(help="Devices of a node that share every batch.")] = 1,
     num_nodes: Annotated[int, typer.Option(help="Nodes that take part.")] = 1,
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
     halve_batch: Annotated[
         bool, typer.Option("--halve-batch", help="Compute steps in parts where memory is short.")
     ] = False,
@@ -91,6 +92,9 @@ def train(
 ) -> None:
     """Train a model on DATA into a run folder."""
     if repeat is not None:
+        o.refuse_others(
+            context, ("repeat", "data", "run", "device", "force"), "--repeat takes all else from RUN"
+        )
         run = need_path(run, "--run", "Which run folder to make?", default=f"{repeat}-again")
         from seglens.train import repeat as train_again
 
@@ -126,10 +130,10 @@ def train(
         device=device,
         devices=devices,
         num_nodes=num_nodes,
-        compile=compile_,
+        compile=compile,
         halve_batch=halve_batch,
         workers=workers,
-        loggers=tuple(loggers) if loggers else ("tensorboard",),
+        loggers=tuple(loggers) if loggers else None,
         seed=seed,
     )
     pictures = o.data_settings(

@@ -36,6 +36,8 @@ class Verb(TyperCommand):
     encoder_last decoder_last``.
     """
 
+    context_class = typer.Context  # what a verb that asks for its context is said to get
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Click's Context, wherever Typer keeps it
         """Parse, after the lists have been spelled as one flag a value, which is what Click knows."""
         lists = {flag: flag in SPLIT_AT_COMMAS for option in self.params for flag in _list_flags(option)}
@@ -248,6 +250,18 @@ def methods(
     chosen: list[dict[str, Any]] = [{"baseline": name, **path} for name in baselines or ("zero",)]
     paths = [seglens.IntegratedGradients(**settings) for settings in chosen]
     return [method for name in asked for method in (paths if name == "integrated-gradients" else [name])]
+
+
+def refuse_others(context: typer.Context, allowed: Sequence[str], reason: str) -> None:
+    """Raise where a parameter that is not among ``allowed`` was given on the command line.
+
+    Raises:
+        SettingError: one was given.
+    """
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            raise SettingError(f"--{name.strip('_').replace('_', '-')} can't be given here: {reason}.")
 
 
 def numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:

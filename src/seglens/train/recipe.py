@@ -29,7 +29,8 @@ class TrainSettings(BaseModel):
     sigmoid head (None: chosen on the valid split). ``patience`` is the number of epochs without a better
     Dice on the valid split after which training stops; ``keep_every`` K keeps the weights of every K-th
     epoch. ``workers`` is the number of processes that augment, for each device. ``loggers`` are keys of
-    ``LOGGERS``. ``halve_batch`` splits the batches of a step in halves until they fit into memory.
+    ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a step until they
+    fit into memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +64,7 @@ class TrainSettings(BaseModel):
     workers: int | None = Field(default=None, ge=0)
     patience: int | None = Field(default=None, ge=1)
     keep_every: int | None = Field(default=None, ge=1)
-    loggers: tuple[str, ...] = ("tensorboard",)
+    loggers: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 

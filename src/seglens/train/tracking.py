@@ -8,15 +8,15 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from seglens.errors import SettingError, unknown_name
 
 
-def open_loggers(names: Sequence[str], out: Path) -> list[Logger]:
+def open_loggers(names: Sequence[str] | None, out: Path) -> list[Logger]:
     """Return the loggers called ``names`` (``none`` is no logger); nothing is written yet.
 
     Raises:
         UnknownNameError: there is no such logger.
         SettingError: the package that it speaks to is not installed.
     """
-    opened = []
-    for name in dict.fromkeys(names):
+    opened: list[Logger] = []
+    for name in dict.fromkeys(names or (next(iter(LOGGERS)),)):
         if name == "none":
             continue
         if name not in LOGGERS:
