@@ -236,6 +236,9 @@ def test_a_logger_that_is_not_installed_is_named(discs, tmp_path, tiny, monkeypa
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SettingError, match="The logger 'wandb' needs a package that is not installed"):
         train(discs, tiny(loggers=("wandb",)), tmp_path / "run")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(SettingError, match="The logger 'mlflow' needs the environment variable MLFLOW_TRACK"):
+        train(discs, tiny(loggers=("mlflow",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,5 +1,6 @@
 """Where a training's curves are followed live: Lightning's loggers by name."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -44,8 +45,13 @@ def _wandb(out: Path) -> Logger:
 
 
 def _mlflow(out: Path) -> Logger:
-    # Its own environment variables name a server; without them it writes into the run folder.
-    return MLFlowLogger(experiment_name="seglens", run_name=out.name, save_dir=str(out / "mlruns"))
+    place = os.environ.get("MLFLOW_TRACKING_URI")
+    if not place:
+        raise SettingError(
+            "The logger 'mlflow' needs the environment variable MLFLOW_TRACKING_URI: the address of a server, "
+            "or a file such as sqlite:///mlflow.db."
+        )
+    return MLFlowLogger(experiment_name="seglens", run_name=out.name, tracking_uri=place)
 
 
 LOGGERS: dict[str, Callable[[Path], Logger]] = {
