@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import Lock, Semaphore, Thread
+from threading import Lock, Semaphore, Thread, main_thread
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -51,6 +51,8 @@ class Crew:
 
     def __enter__(self) -> "Crew":
         """Start the processes."""
+        # Also where this program was started so that it ignores Ctrl-C, an error must interrupt it.
+        self._on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, environment in enumerate(self.environments):
             process = subprocess.Popen(
                 self.command,
@@ -80,6 +82,7 @@ class Crew:
             for listener in self._listeners:
                 listener.join()
         self.stop()
+        signal.signal(signal.SIGINT, self._on_interrupt)
         if self.failure is not None and (error is None or isinstance(error, KeyboardInterrupt | SpreadError)):
             raise self.failure from None
 
@@ -97,27 +100,31 @@ class Crew:
                 listener.join(LAST_WORDS)
         with self._lock:
             self._stopped = True
-        for process in self._processes:
+        for process, listener in zip(self._processes, self._listeners, strict=True):
             process.kill()
             process.wait()
+            listener.join(LAST_WORDS)
+            if process.stdin is not None:
+                process.stdin.close()
 
     def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
         """Hear a process out to its end (in a thread), and interrupt the block if that is a bad one."""
         assert process.stdout is not None
         printed: deque[str] = deque(maxlen=KEPT)
         last: dict[str, Any] = {}
-        for line in process.stdout:
-            if line.startswith(MARK):
-                last = json.loads(line.removeprefix(MARK))
-                self._ready.release()
-            else:
-                printed.append(line)
+        with process.stdout:
+            for line in process.stdout:
+                if line.startswith(MARK):
+                    last = json.loads(line.removeprefix(MARK))
+                    self._ready.release()
+                else:
+                    printed.append(line)
         code = process.wait()
         with self._lock:
             if last.get("state") != "done" and self.failure is None and not self._stopped:
                 self.failure = _failure(f"Process {number + 2} of {self.size}", code, last, printed)
                 if not self._closing:
-                    _thread.interrupt_main()
+                    _interrupt()
         self._ready.release()
 
 
@@ -211,6 +218,15 @@ def _failure(who: str, code: int, last: Mapping[str, Any], printed: Sequence[str
         error = SpreadError(f"{who} ended with code {code} before the work was done: {said}")
     error.add_note(f"{who} printed:\n{''.join(printed)}")
     return error
+
+
+def _interrupt() -> None:
+    """Raise KeyboardInterrupt in the main thread, also where it sleeps."""
+    main = main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def _tell(**report: str) -> None:
