@@ -298,11 +298,15 @@ def test_an_error_here_ends_the_crew(tmp_path: Path):
 
 
 def test_a_crew_does_not_outlive_the_process_that_started_it(tmp_path: Path):
-    with crew_of(tmp_path, "time.sleep(60)") as crew:
-        crew.meet()
-        process = crew._processes[0]
-        assert process.stdin is not None
-        process.stdin.close()  # which is what the system does when the process that started it is gone
-        assert process.wait(30) == 1
-        crew.stop()
-        crew.failure = None
+    crew = crew_of(tmp_path, "time.sleep(60)")
+
+    def vanish() -> None:
+        with crew:
+            crew.meet()
+            stdin = crew._processes[0].stdin
+            assert stdin is not None
+            stdin.close()  # which is what the system does when the process that started it is gone
+            time.sleep(60)
+
+    with pytest.raises(SpreadError, match="Process 2 of 2 ended with code 1 before the work was done: hello"):
+        vanish()
