@@ -50,7 +50,7 @@ class Row:
 
 ROWS = {
     "dsb2018-small": Row(DSB, 256, 15, SMALL),
-    "dsb2018-small-aug": Row(DSB, 256, 15, (*SMALL, *AUG)),
+    "dsb2018-small-aug": Row(DSB, 256, 15, (*SMALL, *AUG, "--vertical-flips")),
     "tumor-small": Row(TUMOR, 160, 3, SMALL),
     "tumor-small-aug": Row(TUMOR, 160, 3, (*SMALL, *AUG)),
     "tumor-lite0": Row(TUMOR, 160, 3, UNET),
@@ -66,9 +66,9 @@ ROWS = {
     "pets-deeplabv3-aug": Row(PETS, 192, 10, ("--model", "deeplabv3", *ENCODED, *AUG)),
     "pets-unet-aug-trimap": Row(PETS, 192, 10, (*UNET, *AUG, "--border", "class")),
 } | {
-    f"{name}-{network}{'-aug' * bool(aug)}-seed{seed}": Row(data, size, 40, (*model, *aug), 16, seed, gpu=True)
+    f"{name}-{net}{'-aug' * bool(aug)}-seed{seed}": Row(data, size, 40, (*model, *aug), 16, seed, gpu=True)
     for name, data in (("tumor", TUMOR), ("polygons", POLYGONS), ("pets", PETS))
-    for network, size, model in (
+    for net, size, model in (
         ("resnet50", 320, ("--model", "resnet-unet", "--encoder", "resnet50", *HUB)),
         ("b5", 640, ("--model", "unetplusplus", "--encoder", "efficientnet-b5", *HUB)),
     )

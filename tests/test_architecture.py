@@ -25,7 +25,8 @@ LEVELS = {
     "explain.statistics explain.masked explain",
     6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "
     "judge.causal judge.agreement judge.shortcut judge",
-    7: "batch.chunks batch.sheets batch.ledger batch.prediction batch report.contents report.glossary report.words "
+    7: "batch.chunks batch.sheets batch.ledger batch.prediction batch "
+    "report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",
     8: "cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli __main__",
 }

@@ -102,6 +102,9 @@ def write_json(file: Path, data: object) -> None:
     try:
         temporary.write_text(to_json(data) + "\n", encoding="utf-8")
         temporary.replace(file)
+    except OSError as error:
+        # A full disk is told without the file that didn't fit.
+        raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

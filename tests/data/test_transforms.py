@@ -128,7 +128,7 @@ def test_a_grid_of_another_size_is_refused():
 @pytest.mark.parametrize("index", range(24))
 def test_the_mask_moves_with_the_image(index):
     """Oracle: the disc's mask is its content above a threshold, before augmentation and after it."""
-    moves = Policy(brightness=(0.0, 0.0), contrast=(1.0, 1.0), gamma=(1.0, 1.0), soil=0.0)
+    moves = Policy(flip_vertical=0.5, brightness=(0.0, 0.0), contrast=(1.0, 1.0), gamma=(1.0, 1.0), soil=0.0)
     variant = augment(disc_sample(), sample_generator(0, 0, index), moves)
     assert overlap(variant.image[0] > 0.5, mask_of(variant).bool()) > 0.95
     assert (variant.image[:, ~variant.valid] == 0).all()

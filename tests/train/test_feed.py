@@ -8,6 +8,7 @@ import torch
 
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
+from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import DataError
 from seglens.threads import read_ahead
 from seglens.train.feed import Feed, Shuffled, validation_batches
@@ -26,8 +27,8 @@ def noise(name, *, levels=256, shape=(20, 12), seed=0):
     return Sample(name, image, mask, torch.rand(shape, generator=generator) < 0.9)
 
 
-def feed_of(*samples, augmented=False, seed=0, memory=1 << 20, size=20):
-    feed = Feed(split_of(*samples), size=size, seed=seed, augmented=augmented, memory=memory)
+def feed_of(*samples, policy=None, seed=0, memory=1 << 20, size=20):
+    feed = Feed(split_of(*samples), size=size, seed=seed, policy=policy, memory=memory)
     feed.keep()
     return feed
 
@@ -67,7 +68,7 @@ def test_what_does_not_fit_into_memory_is_read_again_and_is_the_same():
 
 def test_augmentation_depends_on_seed_epoch_and_index_alone():
     samples = [noise(f"s{index}", seed=index) for index in range(3)]
-    feed, again, other = (feed_of(*samples, augmented=True, seed=seed) for seed in (0, 0, 1))
+    feed, again, other = (feed_of(*samples, policy=DEFAULT_POLICY, seed=seed) for seed in (0, 0, 1))
     backwards = [again[1, index] for index in (2, 1, 0)][::-1]
     assert all(same(feed[1, index], backwards[index]) for index in range(3))
     assert not same(feed[1, 0], feed[2, 0])

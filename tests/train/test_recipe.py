@@ -36,6 +36,7 @@ from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
         ({"class_weights": (1.0, 2.0, 3.0)}, "3 class weights are given for 2 classes"),
         ({"class_weights": (1.0, -2.0)}, r"Class weights must not be negative"),
         ({"class_weights": (1.0, 2.0), "balanced": True}, r"class_weights and balanced are both given"),
+        ({"augment": False, "vertical_flips": True}, "vertical_flips is a part of augmentation"),
         ({"devices": 3}, r"A batch of 4 pictures can't be shared evenly by 3 devices: choose a multiple"),
         ({"schedule": "linear"}, r"setting schedule is not allowed: .*'cosine', 'one-cycle' or 'constant'"),
     ],

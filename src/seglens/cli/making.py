@@ -50,6 +50,9 @@ def train(
         float | None, typer.Option(help="Of the probability.", show_default="best on the valid split")
     ] = None,
     augment: Annotated[bool, typer.Option("--aug", help="Vary the pictures at random.")] = False,
+    vertical_flips: Annotated[
+        bool, typer.Option("--vertical-flips", help="With --aug: upside down too, where nothing has an up.")
+    ] = False,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better Dice.")
     ] = None,
@@ -122,6 +125,7 @@ def train(
         balanced=balanced,
         threshold=threshold,
         augment=augment,
+        vertical_flips=vertical_flips,
         patience=patience,
         keep_every=keep_every,
         mean=o.numbers(mean),

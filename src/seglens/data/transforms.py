@@ -99,6 +99,9 @@ def letterbox(sample: Sample, size: int) -> tuple[Sample, Frame]:
 class Policy:
     """How far augmentation may go. Every pair of numbers is a range to draw from.
 
+    Pictures are not turned upside down: most have an up, and on those that costs more than it teaches
+    (benchmarks/TRAINING.md). `ANY_WAY_UP` is for those without, such as cells under a microscope.
+
     ``scale`` above 1 crops and below 1 leaves a margin that is not valid; ``shift`` is a fraction of the
     size; ``rotation`` is in degrees; ``brightness`` is added, ``contrast`` multiplies the distance to the
     mean, ``gamma`` is an exponent; ``noise`` (standard deviation, in intensities) and ``blur`` (sigma, in
@@ -106,7 +109,7 @@ class Policy:
     """
 
     flip_horizontal: float = 0.5
-    flip_vertical: float = 0.5
+    flip_vertical: float = 0.0
     scale: tuple[float, float] = (0.85, 1.3)
     shift: float = 0.08
     rotation: tuple[float, float] = (-20.0, 20.0)
@@ -119,6 +122,7 @@ class Policy:
 
 
 DEFAULT_POLICY = Policy()
+ANY_WAY_UP = Policy(flip_vertical=0.5)
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:

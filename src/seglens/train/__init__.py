@@ -24,6 +24,7 @@ from torch import Tensor
 from seglens import record as records
 from seglens.data.layout import Dataset, DataSettings
 from seglens.data.opening import open_data
+from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.losses import WEIGHTED_LOSSES, choose_loss, class_weights
@@ -154,13 +155,17 @@ def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None)
 
 def _batches(dataset: Dataset, settings: TrainSettings, device: torch.device) -> Batches:
     """Read the pictures to train and to validate on; a set too small to be split has none of the second."""
+    varied = ANY_WAY_UP if settings.vertical_flips else DEFAULT_POLICY
     training = Feed(
-        dataset.split("train"), size=settings.image_size, seed=settings.seed, augmented=settings.augment
+        dataset.split("train"),
+        size=settings.image_size,
+        seed=settings.seed,
+        policy=varied if settings.augment else None,
     )
     training.keep()
     validation = None
     if "valid" in dataset.splits:
-        validation = Feed(dataset.split("valid"), size=settings.image_size, seed=0, augmented=False)
+        validation = Feed(dataset.split("valid"), size=settings.image_size)
         validation.keep()
     return Batches(training, validation, settings, workers=_workers(settings, device))
 

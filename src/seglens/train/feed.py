@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.data.transforms import augment, collate, letterbox, sample_generator
+from seglens.data.transforms import Policy, augment, collate, letterbox, sample_generator
 from seglens.errors import DataError
 from seglens.progress import track
 from seglens.threads import read_ahead
@@ -73,8 +73,10 @@ class Feed(Dataset[Sample]):
     the order, on the number of worker processes, or on whether training was interrupted in between.
     """
 
-    def __init__(self, split: Split, *, size: int, seed: int, augmented: bool, memory: int = MEMORY):
-        self.split, self.size, self.seed, self.augmented, self.memory = split, size, seed, augmented, memory
+    def __init__(
+        self, split: Split, *, size: int, seed: int = 0, policy: Policy | None = None, memory: int = MEMORY
+    ):
+        self.split, self.size, self.seed, self.policy, self.memory = split, size, seed, policy, memory
         self._kept: list[_Packed] = []
         self.scales: list[float] = []
 
@@ -121,7 +123,9 @@ class Feed(Dataset[Sample]):
         if index == BLANK:
             return self.blank()
         sample = self._packed(index).unpack()
-        return augment(sample, sample_generator(self.seed, epoch, index)) if self.augmented else sample
+        if self.policy is None:
+            return sample
+        return augment(sample, sample_generator(self.seed, epoch, index), self.policy)
 
     def _packed(self, index: int) -> "_Packed":
         return self._kept[index] if index < len(self._kept) else self._read(index)

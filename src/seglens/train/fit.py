@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
@@ -158,11 +160,11 @@ def fit(
             accumulate_grad_batches=batches.splits,
             # On a CPU all is deterministic as it is.
             deterministic="warn" if device.type == "cuda" else None,
-            gradient_clip_val=settings.clip,
             logger=loggers or False,
             callbacks=[keeper, *([RichProgressBar()] if in_terminal else [])],
             enable_progress_bar=in_terminal,
             enable_model_summary=False,
+            plugins=[InPlace()],
             num_sanity_val_steps=0,
             limit_val_batches=None if batches.validation else 0,
             default_root_dir=keeper.out,
@@ -182,6 +184,14 @@ def fit(
         finally:
             if keeper.history.rows and trainer.is_global_zero:
                 learning_curves(keeper.history.rows, keeper.out / "curves.png")
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes a checkpoint where it is told to; Lightning's way leads over the folder of temporary files."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` to ``path``."""
+        torch.save(checkpoint, path)
 
 
 def _refuse_broken_weights(learner: LightningModule, epoch: int) -> None:

@@ -26,11 +26,11 @@ class TrainSettings(BaseModel):
     the gradient. ``ema`` is the decay of the running average of the weights, which is what is validated and
     kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for every class, the
     background first; with ``balanced`` they follow from the training masks. ``threshold`` is that of a
-    sigmoid head (None: chosen on the valid split). ``patience`` is the number of epochs without a better
+    sigmoid head (None: chosen on the valid split). ``augment`` varies the pictures at random,
+    ``vertical_flips`` by turning them upside down too. ``patience`` is the number of epochs without a better
     Dice on the valid split after which training stops; ``keep_every`` K keeps the weights of every K-th
     epoch. ``workers`` is the number of processes that augment, for each device. ``loggers`` are keys of
-    ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a step until they
-    fit into memory.
+    ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a step until they fit into memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +54,7 @@ class TrainSettings(BaseModel):
     balanced: bool = False
     threshold: float | None = Field(default=None, gt=0, lt=1)
     augment: bool = False
+    vertical_flips: bool = False
     precision: str = "auto"
     device: str = "auto"
     devices: int = Field(default=1, ge=1)
@@ -87,6 +88,8 @@ def _refuse_contradictions(settings: TrainSettings) -> None:
         raise SettingError("class_weights and balanced are both given: give one of them.")
     if weights is not None and (min(weights) < 0 or not any(weights)):
         raise SettingError(f"Class weights must not be negative, nor all of them 0; received {weights}.")
+    if settings.vertical_flips and not settings.augment:
+        raise SettingError("vertical_flips is a part of augmentation: ask for augment too, or leave it out.")
     if settings.batch_size % world:
         raise SettingError(
             f"A batch of {settings.batch_size} pictures can't be shared evenly by {world} devices: choose a "

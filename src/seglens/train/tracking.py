@@ -48,8 +48,8 @@ def _mlflow(out: Path) -> Logger:
     place = os.environ.get("MLFLOW_TRACKING_URI")
     if not place:
         raise SettingError(
-            "The logger 'mlflow' needs the environment variable MLFLOW_TRACKING_URI: the address of a server, "
-            "or a file such as sqlite:///mlflow.db."
+            "The logger 'mlflow' needs the environment variable MLFLOW_TRACKING_URI: the address of a "
+            "server, or a file such as sqlite:///mlflow.db."
         )
     return MLFlowLogger(experiment_name="seglens", run_name=out.name, tracking_uri=place)
 
