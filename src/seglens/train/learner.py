@@ -103,7 +103,7 @@ class Learner(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Bound the norm of the gradient (Pascanu, Mikolov, Bengio 2013); Lightning won't for a fused AdamW."""
+        """Bound the norm of the gradient (Pascanu et al. 2013), which Lightning won't for a fused AdamW."""
         clip_grad_norm_(self.segmenter.parameters(), self.settings.clip)
 
     def on_validation_epoch_start(self) -> None:
