@@ -60,7 +60,8 @@ def start(kind: str, **fields: Any) -> Record:
     return Record(
         kind=kind,
         state="running",
-        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+        # ``python -m seglens`` is the same command.
+        command=[Path(sys.argv[0]).name.replace("__main__.py", "seglens"), *sys.argv[1:]],
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
         **fields,

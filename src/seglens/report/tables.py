@@ -127,16 +127,20 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
     for colour, run in enumerate(runs):
         for part in run.evaluations:
             table = part.table.get("calibration") or {}
-            known = [row for row in table.get("foreground") or table.get("bins") or [] if row.get("pixels")]
+            foreground = table.get("foreground")
+            known = [row for row in foreground or table.get("bins") or [] if row.get("pixels")]
             if known:
                 promised = [float(row["probability"]) for row in known]
                 found = [float(row["share"]) for row in known]
                 lines = [Series("right as often as promised", (0.0, 1.0), (0.0, 1.0), colour + 1, True)]
                 lines.append(Series("the model", promised, found, colour))
                 title = f"Reliability: {run.name}, {part.table.get('split', part.name)}"
-                label = "share of these pixels where it is right"
+                of = "foreground" if foreground else "the most probable class"
+                label = f"share of these pixels that are {of}"
                 drawn.append(
-                    figures.line_chart(title, lines, y_label=label, x_label="probability", whole=False)
+                    figures.line_chart(
+                        title, lines, y_label=label, x_label=f"probability of {of}", whole=False
+                    )
                 )
     return drawn
 
