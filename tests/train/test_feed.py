@@ -11,7 +11,7 @@ from seglens.data.sample import Sample, Task
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import DataError
 from seglens.threads import read_ahead
-from seglens.train.feed import Feed, Shuffled, validation_batches
+from seglens.train.feed import BLANK, Feed, Part, Shuffled, validation_batches
 
 
 def split_of(*samples):
@@ -127,3 +127,52 @@ def test_order_of_an_epoch():
     assert len(Shuffled(10, batch_size=4, seed=3)) == 10
     assert len(Shuffled(3, batch_size=1, seed=3)) == 3
     assert list(Shuffled(1, batch_size=4, seed=3)) == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("of", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("num", "batch_size", "splits"), [(50, 12, 1), (49, 12, 1), (61, 24, 2), (12, 12, 1), (7, 24, 1)]
+)
+def test_processes_share_every_step_and_no_picture_is_lost_or_doubled(num, batch_size, splits, of):
+    orders = [
+        Shuffled(num, batch_size=batch_size, seed=1, part=Part(i, of), splits=splits) for i in range(of)
+    ]
+    size = batch_size // of // splits
+    shown = [[index for _, index in order] for order in orders]
+    # Equally many batches in every process, and none of a single picture.
+    assert len({order.num_batches for order in orders}) == 1
+    for order, indices in zip(orders, shown, strict=True):
+        batches = [indices[start : start + size] for start in range(0, len(indices), size)]
+        assert order.num_batches == len(batches)
+        assert all(len(batch) > 1 for batch in batches) or size == 1
+    together = [index for indices in shown for index in indices]
+    alone = list(Shuffled(num, batch_size=batch_size, seed=1))
+    if num >= batch_size:
+        # Each picture once, but for fewer than a step's that sit the epoch out.
+        assert len(set(together)) == len(together) > num - batch_size
+        # A step holds the pictures that it holds in a single process.
+        share = batch_size // of
+        first = {index for indices in shown for index in indices[:share]}
+        assert first == {index for _, index in alone[:batch_size]}
+    else:
+        assert set(together) == set(range(num))
+
+
+def test_validation_is_shared_and_filled_up_with_blanks():
+    samples = [noise(f"s{index}", seed=index) for index in range(5)]
+    feed = feed_of(*samples)
+    parts = [list(validation_batches(feed, batch_size=4, part=Part(i, 3))) for i in range(3)]
+    assert [len(part) for part in parts] == [2, 2, 2]
+    names = [[name for batch in part for name in batch.names] for part in parts]
+    assert names == [["s0", "s3"], ["s1", "s4"], ["s2", ""]]
+    blank = feed[0, BLANK]
+    assert not blank.valid.any()
+    assert blank.image.shape == feed[0, 0].image.shape
+
+
+def test_pixels_of_classes_are_those_of_the_masks():
+    samples = [noise(f"s{index}", seed=index) for index in range(3)]
+    feed = feed_of(*samples, memory=2 * 20 * 20 * 5)  # the third is read again
+    expected = sum(torch.bincount(sample.mask[sample.valid], minlength=2) for sample in samples)
+    assert torch.equal(feed.class_pixels(2), expected)
+    assert feed.scale == 1.0
