@@ -18,7 +18,9 @@ import seglens
 from seglens import processes
 from seglens.errors import DataError, OutputExistsError, SettingError, SpreadError
 from seglens.processes import Crew
+from seglens.scores import confusion, scores
 from seglens.spread import ALONE, Share, spread
+from seglens.train.feed import Feed
 
 ALONE_ENVIRONMENT = {
     name: value
@@ -164,6 +166,63 @@ def test_a_script_and_an_error_in_one_of_its_processes(tmp_path: Path):
     assert "not reached" not in ended.stdout
     assert re.search(r"DataError: b\.png is broken\n", ended.stderr)
     assert files_below(tmp_path) == {"job.py", "out", "out/0", "out/1"}
+
+
+TRAINING = """
+import hashlib, json
+from pathlib import Path
+import torch
+import seglens
+from seglens.data.layout import DataSettings
+from seglens.train.fit import Keeper
+from seglens.train.learner import Learner
+
+seen, step, end = [], Learner.training_step, Keeper.on_train_epoch_end
+
+def training_step(self, batch, index):
+    seen.extend(batch.names)
+    return step(self, batch, index)
+
+def on_train_epoch_end(self, trainer, module):
+    end(self, trainer, module)
+    weights = b"".join(part.detach().numpy().tobytes() for part in module.segmenter.parameters())
+    parts = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, (hashlib.sha256(weights).hexdigest(), seen))
+    if trainer.is_global_zero:
+        Path("seen.json").write_text(json.dumps(parts))
+
+Learner.training_step, Keeper.on_train_epoch_end = training_step, on_train_epoch_end
+settings = seglens.TrainSettings(
+    width=4, image_size=32, epochs=1, batch_size=8, device="cpu", precision="32", devices=2, ema=0,
+    threshold=0.5, loggers=(),
+)
+seglens.train(DataSettings(path=Path("set")), settings, Path("run"))
+"""
+
+
+def test_training_in_two_processes(tmp_path: Path):
+    """One epoch: the same weights in both, every picture once, and scores as one process would give."""
+    for start, (split, num) in zip((0, 10, 20), (("train", 7), ("valid", 3), ("test", 1)), strict=True):
+        for index in range(num):
+            write_pair(tmp_path / "set" / split, f"{split}-{index}", start + index)
+    (tmp_path / "job.py").write_text(TRAINING)
+    ended = end_of("job.py", where=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads((tmp_path / "seen.json").read_text())
+    (first, ours), (second, theirs) = found
+    assert first == second
+    assert sorted(ours + theirs) == [f"train-{index}" for index in range(7)]
+    run = seglens.load(tmp_path / "run", device="cpu")
+    counts = torch.zeros(2, 2, dtype=torch.int64)
+    feed = Feed(seglens.open_split(run, "valid"), size=32)
+    for small in (feed[0, index] for index in range(3)):
+        assert small.mask is not None
+        counts += confusion(run.predict(small.image[None]).mask[0], small.mask, small.valid, 2)
+    pooled = scores(counts)
+    row = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    history = dict(zip(row[0].split(","), row[1].split(","), strict=True))
+    for name in ("dice", "iou"):
+        assert float(history[f"valid_{name}"]) == pytest.approx(float(pooled[name]), rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
