@@ -16,7 +16,8 @@ LEVELS = {
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens "
     "data.download data.unpack data.get data "
-    "models.unet models.weights models.encoders models.zoo models.segmenter models.layers models",
+    "models.unet models.weights models.encoders models.zoo models.segmenter models.folding "
+    "models.layers models",
     2: "intervals losses scores surfaces calibration impute draw",
     3: "predict tiles runs native sources spread gallery",
     4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "

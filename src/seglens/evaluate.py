@@ -21,7 +21,7 @@ from seglens import scores as overlap
 from seglens.data.layout import Split
 from seglens.device import choose_precision
 from seglens.errors import DataError, SettingError
-from seglens.native import Inference, native_mask, native_probabilities
+from seglens.native import Inference, native_mask, native_probabilities, prepared
 from seglens.outputs import safe_name, table_cell
 from seglens.runs import Run
 from seglens.scores import per_class, scores, summary
@@ -114,7 +114,7 @@ def evaluate(
     settings = _check(run, split, batch_size, how)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
-    score = partial(_tally, run, split, how, batch_size=batch_size, share=share)
+    score = partial(_tally, prepared(run, how), split, how, batch_size=batch_size, share=share)
     if out is None:
         if save_images:
             raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")

@@ -4,13 +4,15 @@ What is scored, what is written down, and what a threshold is chosen on come fro
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from seglens.data.transforms import Frame, letterbox_image
+from seglens.device import choose_precision
+from seglens.models.folding import folded
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import infer
 from seglens.runs import Run
@@ -36,6 +38,17 @@ class Placed:
     image: Image
     frame: Frame | None
     windows: Windows | None
+
+
+def prepared(run: Run, how: Inference) -> Run:
+    """Return ``run`` as it predicts fastest in this way; in float32 it is left exactly as it is.
+
+    Raises:
+        SettingError: there is no such precision.
+    """
+    if choose_precision(how.precision, run.segmenter.device) == "32":
+        return run
+    return replace(run, segmenter=folded(run.segmenter))
 
 
 def place(image: Image, spec: ModelSpec, tiles: str = "auto") -> Placed:

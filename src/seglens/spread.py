@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
     from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
-__all__ = ["ALONE", "Share", "spread"]
+__all__ = ["ALONE", "Share", "kind_of_devices", "spread"]
 
 MEETING = timedelta(minutes=10)
 """How long the processes wait for one another at the start."""
@@ -173,7 +173,7 @@ def spread(*, devices: int = 1, num_nodes: int = 1, device: str = "auto") -> Ite
         _refuse_torchrun()
         yield Share(device=device)
         return
-    kind = _kind(device, devices)
+    kind = kind_of_devices(device, devices)
     with nobody_to_ask(), environment_kept(), ended_by_terminate(), reporting() as ready:
         fabric, environment = _fabric(kind, devices, num_nodes)
         crew = None
@@ -197,7 +197,7 @@ def spread(*, devices: int = 1, num_nodes: int = 1, device: str = "auto") -> Ite
         raise SystemExit(0)
 
 
-def _kind(device: str, devices: int) -> str:
+def kind_of_devices(device: str, devices: int) -> str:
     """Return on what kind of device to compute: ``cuda`` or ``cpu``.
 
     Raises:

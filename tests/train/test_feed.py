@@ -173,6 +173,7 @@ def test_validation_is_shared_and_filled_up_with_blanks():
 def test_pixels_of_classes_are_those_of_the_masks():
     samples = [noise(f"s{index}", seed=index) for index in range(3)]
     feed = feed_of(*samples, memory=2 * 20 * 20 * 5)  # the third is read again
-    expected = sum(torch.bincount(sample.mask[sample.valid], minlength=2) for sample in samples)
+    counts = [torch.bincount(sample.mask[sample.valid], minlength=2) for sample in samples]
+    expected = torch.stack(counts).sum(dim=0)
     assert torch.equal(feed.class_pixels(2), expected)
     assert feed.scale == 1.0

@@ -17,7 +17,17 @@ from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.device import choose_precision
 from seglens.errors import DataError, SettingError
-from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, native_mask, place
+from seglens.native import (
+    Inference,
+    Placed,
+    Probability,
+    at_native_size,
+    decide,
+    forward,
+    native_mask,
+    place,
+    prepared,
+)
 from seglens.outputs import new_folder, unused_name
 from seglens.predict import Prediction
 from seglens.progress import track
@@ -66,7 +76,7 @@ def predict_files(
     with new_folder(Path(out), force=force) as folder:
         for name in ("masks", "overlays"):
             (folder / name).mkdir()
-        written = read_ahead(partial(_write, run, folder), _predicted(run, split, how, chunk))
+        written = read_ahead(partial(_write, run, folder), _predicted(prepared(run, how), split, how, chunk))
         for done in track(written, total=len(split), what="predicting"):
             if isinstance(done, Failure):
                 failed.append(done)

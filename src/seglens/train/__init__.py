@@ -32,6 +32,7 @@ from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.outputs import refuse_existing
 from seglens.record import Record
 from seglens.runs import Run, load, save_run
+from seglens.spread import kind_of_devices
 from seglens.train.batches import Batches
 from seglens.train.feed import Feed
 from seglens.train.fit import Keeper, fit
@@ -70,7 +71,8 @@ def train(
         raise DataError(f"{data.path} has no picture to train on, only: {', '.join(dataset.splits)}.")
     if earlier is not None:
         refuse_other_settings(earlier, settings, dataset, out)
-    device = choose_device(settings.device)
+    several = settings.devices * settings.num_nodes > 1
+    device = choose_device(kind_of_devices(settings.device, settings.devices) if several else settings.device)
     if earlier is not None and earlier.state == "finished":
         print(f"{out} is finished: there is nothing to resume.", file=sys.stderr)
         return load(out, device=str(device))

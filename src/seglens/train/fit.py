@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from seglens.train.curves import learning_curves
 from seglens.train.history import History
 from seglens.train.learner import Learner
 from seglens.train.recipe import TrainSettings
+
+PATIENCE = timedelta(days=1)
+"""How long the other processes wait for the first to choose the threshold and close the folder."""
 
 
 class Keeper(Checkpoint):
@@ -153,7 +157,9 @@ def fit(
             devices=settings.devices if several else one,
             num_nodes=settings.num_nodes,
             # A frozen encoder takes no part in a step.
-            strategy=DDPStrategy(find_unused_parameters=settings.freeze_encoder > 0) if several else "auto",
+            strategy=DDPStrategy(find_unused_parameters=settings.freeze_encoder > 0, timeout=PATIENCE)
+            if several
+            else "auto",
             use_distributed_sampler=False,
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_epochs=settings.epochs,

@@ -107,7 +107,10 @@ class Learner(LightningModule):
         clip_grad_norm_(self.segmenter.parameters(), self.settings.clip)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count anew."""
+        """Begin to count anew, in every process with the batch norms of the first, which are kept."""
+        if self.trainer.world_size > 1:
+            for buffer in self.kept.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         self.counts.zero_()
         self.valid_loss.zero_()
 

@@ -5,7 +5,7 @@ from operator import add
 
 from seglens.calibration import Thresholds, count_thresholds
 from seglens.data.layout import Split
-from seglens.evaluate import native_probabilities
+from seglens.native import Inference, native_probabilities, prepared
 from seglens.runs import Run
 from seglens.threads import read_ahead
 
@@ -16,6 +16,7 @@ def best_threshold(run: Run, split: Split, *, batch_size: int, precision: str) -
     Measured as `seglens.evaluate` does: at native size, on valid pixels. A threshold where no pixel of the
     split is foreground says nothing, and is 0.5.
     """
+    run = prepared(run, Inference(precision))
     counts: list[Thresholds] = []
     pictures = read_ahead(lambda index: split[index], range(len(split)))
     waiting = []
