@@ -106,13 +106,10 @@ def explain_folder(
         (folder / "samples").mkdir(exist_ok=True)
         for part in read_chunks(run, split, most=chunk, failed=failed, target=target, share=share):
             aim = _target(run, part, target, class_index)
-            maps = _explain(run, part, aim, methods, layers, seed=seed)
-            prediction = run.predict(part.batch.images)
-            found = _measure(run, part, aim, maps, prediction, seed=seed)
+            written, found = _write_chunk(run, part, aim, methods, layers, names, folder, seed=seed)
+            rows += written
             measured.append(found)
-            for i, mask in enumerate(native_masks(run, part, prediction)):
-                name = f"samples/{names[part.numbers[i]]}"
-                rows.append(ledger.write_sample(run, part, i, mask, maps, found, folder, name))
+            del part, aim  # before the next chunk is made
         rows, failed, measured = share.gather(rows), share.gather(failed), share.gather(measured)
         refuse_none_done(len(rows), failed)
         if share.first:
@@ -197,6 +194,28 @@ def judge_folder(
             "judge", run, split, folder, began, seed=seed, settings=settings, num_done=num, failed=failed
         )
     return Summary(place, card.num_images, tuple(failed))
+
+
+def _write_chunk(
+    run: Run,
+    part: Chunk,
+    aim: Target,
+    methods: Methods,
+    layers: Sequence[str],
+    names: Sequence[str],
+    folder: Path,
+    *,
+    seed: int,
+) -> tuple[list[Row], list[Measured]]:
+    """Explain a chunk and write its pictures; what is returned holds no picture and no map."""
+    maps = _explain(run, part, aim, methods, layers, seed=seed)
+    prediction = run.predict(part.batch.images)
+    found = _measure(run, part, aim, maps, prediction, seed=seed)
+    rows = [
+        ledger.write_sample(run, part, i, mask, maps, found, folder, f"samples/{names[part.numbers[i]]}")
+        for i, mask in enumerate(native_masks(run, part, prediction))
+    ]
+    return rows, found
 
 
 def _folder(run: Run, split: Split, out: Path | None, verb: str) -> Path:

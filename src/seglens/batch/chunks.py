@@ -15,6 +15,7 @@ from seglens.data.images import read_image
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
+from seglens.device import release_memory
 from seglens.errors import DataError, SettingError
 from seglens.explain.target_names import TARGETS
 from seglens.outputs import unused_name
@@ -150,6 +151,8 @@ def read_chunks(
                 waiting[number] = sample
         if waiting:
             yield _chunk(waiting, run.spec.image_size)
+        del waiting
+        release_memory()
 
 
 def even_sizes(num: int, most: int) -> list[int]:

@@ -1,11 +1,11 @@
 """Training that doesn't fit into memory: say what would, or compute each step in smaller batches."""
 
-import gc
 import warnings
 from collections.abc import Callable
 
 import torch
 
+from seglens.device import release_memory
 from seglens.errors import TrainingError
 from seglens.train.learner import Learner
 
@@ -35,7 +35,7 @@ def fit_within_memory(learner: Learner, attempt: Callable[[int], None]) -> int:
             if not is_out_of_memory(error):
                 raise
         # Outside of the handler, which holds on to the tensors of the step that failed.
-        release()
+        release_memory()
         now = per_device // splits
         if not settings.halve_batch or now % 2:
             raise TrainingError(_advice(learner, now))
@@ -70,16 +70,9 @@ def largest_fitting(learner: Learner, below: int) -> int:
                 raise
         finally:
             learner.zero_grad(set_to_none=True)
-        release()
+        release_memory()
         num //= 2
     return 0
-
-
-def release() -> None:
-    """Give back what is no longer in use."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _advice(learner: Learner, now: int) -> str:
