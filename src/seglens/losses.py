@@ -201,6 +201,16 @@ def _mean(
 
 def _refuse_weights(name: str, weights: ClassWeights | None) -> None:
     if weights is not None:
+        check_takes_weights(name)
+
+
+def check_takes_weights(name: str) -> None:
+    """Raise where the loss called ``name`` takes no class weights.
+
+    Raises:
+        SettingError: it doesn't; the message names those that do.
+    """
+    if name not in WEIGHTED_LOSSES:
         raise SettingError(
             f"The loss {name!r} takes no class weights; those that do are: {', '.join(WEIGHTED_LOSSES)}. "
             "Choose one of them, or leave the weights out."

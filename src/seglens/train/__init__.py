@@ -27,7 +27,7 @@ from seglens.data.opening import open_data
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.errors import DataError, OutputExistsError, SettingError
-from seglens.losses import WEIGHTED_LOSSES, choose_loss, class_weights
+from seglens.losses import check_takes_weights, choose_loss, class_weights
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.outputs import refuse_existing
 from seglens.record import Record
@@ -229,11 +229,8 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 def _refuse_weights_that_do_not_fit(settings: TrainSettings, spec: ModelSpec) -> None:
     given, name = settings.class_weights, settings.loss
-    if (given is not None or settings.balanced) and name is not None and name not in WEIGHTED_LOSSES:
-        raise SettingError(
-            f"The loss {name!r} takes no class weights; those that do are: {', '.join(WEIGHTED_LOSSES)}. "
-            "Choose one of them, or leave the weights out."
-        )
+    if name is not None and (given is not None or settings.balanced):
+        check_takes_weights(name)
     if given is not None and len(given) != spec.classes:
         raise SettingError(
             f"{len(given)} class weights are given for {spec.classes} classes: give one for each, the "
