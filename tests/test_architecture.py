@@ -22,8 +22,8 @@ LEVELS = {
     3: "predict tiles runs native sources spread gallery",
     4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "
     "train.schedule train.tracking train.learner train.memory train.threshold train.fit train",
-    5: "explain.target explain.target_names explain.trace explain.explanation explain.cams explain.gradients "
-    "explain.statistics explain.masked explain",
+    5: "explain.target explain.target_names explain.trace explain.explanation explain.cams "
+    "explain.gradients explain.integrated explain.methods explain.statistics explain.masked explain",
     6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "
     "judge.causal judge.agreement judge.shortcut judge",
     7: "batch.chunks batch.sheets batch.ledger batch.prediction batch "

@@ -12,7 +12,7 @@ _HOMES = {
     "DataSettings": "data.layout",
     "Explanation": "explain.explanation",
     "Explanations": "explain.explanation",
-    "IntegratedGradients": "explain.gradients",
+    "IntegratedGradients": "explain.integrated",
     "ModelSpec": "models.segmenter",
     "Run": "runs",
     "Sample": "data.sample",
@@ -106,7 +106,7 @@ if TYPE_CHECKING:
     from seglens.explain import explain
     from seglens.explain import target as targets
     from seglens.explain.explanation import Explanation, Explanations
-    from seglens.explain.gradients import IntegratedGradients
+    from seglens.explain.integrated import IntegratedGradients
     from seglens.explain.statistics import statistics
     from seglens.explain.target import Target
     from seglens.gallery import show_data

@@ -26,7 +26,7 @@ from seglens.data.opening import open_data
 from seglens.data.specimens import write_specimens
 from seglens.data.transforms import Batch, collate
 from seglens.evaluate import Evaluation, evaluate
-from seglens.explain.gradients import IntegratedGradients
+from seglens.explain.integrated import IntegratedGradients
 from seglens.judge.agreement import CHEAT, HONEST, TagShare
 from seglens.judge.shortcut import Shortcut, planted_shortcut
 from seglens.outputs import new_folder, refuse_existing

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from seglens.cli.options import Verb, data_settings, methods, spread_lists
 from seglens.errors import SettingError
-from seglens.explain.gradients import IntegratedGradients
+from seglens.explain.integrated import IntegratedGradients
 
 LISTS = {"--samples": True, "--classes": False}
 

@@ -8,7 +8,8 @@ from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import METHODS, explain
 from seglens.explain.cams import CAMS, Cam
 from seglens.explain.explanation import Explanation, Explanations
-from seglens.explain.gradients import IntegratedGradients
+from seglens.explain.gradients import GRADIENTS
+from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.statistics import DEFINITIONS, statistics
 from seglens.explain.target import Target
 
@@ -109,11 +110,10 @@ def test_the_module_is_the_function(run, images, target):
 def test_one_pass_serves_all_cams_layers_and_targets(run, images, target):
     passes = []
     run.segmenter.register_forward_hook(lambda *_: passes.append(1))
-    cams = [name for name in METHODS if name != "integrated-gradients"]
     other = Target("other", 0, ~target.pixels)
-    found = explain(run, images, [target, other], methods=cams, layers=("down", "deep", "up"))
+    found = explain(run, images, [target, other], methods=[*CAMS, *GRADIENTS], layers=("down", "deep", "up"))
     assert len(passes) == 1
-    assert len(found) == len(cams) * 3 * 2
+    assert len(found) == (len(CAMS) * 3 + len(GRADIENTS)) * 2
 
 
 def test_maps_are_whole_when_memory_runs_out_on_the_way(run, images, target, monkeypatch):

@@ -40,7 +40,7 @@ def dim(images: torch.Tensor, copies: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("unit", ["sum", "mean", "probability"])
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_scores_are_those_of_the_copies_one_by_one(run, images, target, unit, chunk) -> None:
-    found = masked_scores(run.segmenter, images, target, ROWS, dim, unit=unit, chunk=chunk)
+    found = masked_scores(run.segmenter, images, (target,), ROWS, dim, unit=unit, chunk=chunk)[0]
     for copy, row in enumerate(ROWS.tolist()):
         logit = run.predict(images[row : row + 1] * (1 - copy / 10)).logits[0, 0][target.pixels[row]]
         expected = {"sum": logit.sum(), "mean": logit.mean(), "probability": logit.sigmoid().mean()}[unit]
@@ -56,8 +56,10 @@ def test_memory_that_runs_out_halves_the_chunk(run, images, target) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
         return dim(copies, which)
 
-    found = masked_scores(run.segmenter, images, target, ROWS, greedy, unit="mean", chunk=8)
-    torch.testing.assert_close(found, masked_scores(run.segmenter, images, target, ROWS, dim, unit="mean"))
+    found = masked_scores(run.segmenter, images, (target,), ROWS, greedy, unit="mean", chunk=8)[0]
+    torch.testing.assert_close(
+        found, masked_scores(run.segmenter, images, (target,), ROWS, dim, unit="mean")[0]
+    )
     assert sizes[:3] == [7, 4, 2]
 
 
@@ -66,13 +68,13 @@ def test_memory_that_is_not_enough_for_one_copy_is_an_error(run, images, target)
         raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
 
     with pytest.raises(torch.OutOfMemoryError, match="pretended"):
-        masked_scores(run.segmenter, images, target, ROWS, hopeless)
+        masked_scores(run.segmenter, images, (target,), ROWS, hopeless)[0]
 
 
 def test_the_model_is_left_as_found(run, images, target) -> None:
     run.segmenter.train()
     before = {name: value.clone() for name, value in run.segmenter.state_dict().items()}
-    scores = masked_scores(run.segmenter, images, target, ROWS, dim)
+    scores = masked_scores(run.segmenter, images, (target,), ROWS, dim)[0]
     assert run.segmenter.training
     assert not scores.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in run.segmenter.state_dict().items())
@@ -81,5 +83,5 @@ def test_the_model_is_left_as_found(run, images, target) -> None:
 def test_a_picture_without_a_target_scores_nan(run, images, target) -> None:
     pixels = target.pixels.clone()
     pixels[1] = False
-    scores = clean_scores(run.segmenter, images, Target("box", 1, pixels))
+    scores = clean_scores(run.segmenter, images, (Target("box", 1, pixels),))[0]
     assert scores.isnan().tolist() == [False, True, False]

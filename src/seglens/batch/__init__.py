@@ -28,7 +28,7 @@ from seglens.errors import SettingError
 from seglens.explain import explain
 from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
-from seglens.explain.gradients import IntegratedGradients
+from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS, statistics
 from seglens.explain.target import Target
 from seglens.explain.target_names import named_target
@@ -45,7 +45,7 @@ __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_file
 CHUNK = 16
 """Pictures at a time: enough that the others of a chunk can serve as a null."""
 
-Methods = Sequence[str | IntegratedGradients]
+Methods = Sequence[Method]
 
 
 def explain_folder(

@@ -241,7 +241,7 @@ def methods(
         )
     if not named:
         return [*asked]
-    from seglens.explain.gradients import BASELINES
+    from seglens.explain.integrated import BASELINES
 
     for name in baselines or ():
         if name not in BASELINES:

@@ -4,19 +4,19 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seglens.errors import SettingError, unknown_name
-from seglens.explain.cams import CAMS, Cam
+from seglens.errors import SettingError
+from seglens.explain.cams import Cam
 from seglens.explain.explanation import Explanation, Explanations
-from seglens.explain.gradients import NAME as INTEGRATED_GRADIENTS
-from seglens.explain.gradients import IntegratedGradients, integrated_gradients
+from seglens.explain.gradients import InputGradient
+from seglens.explain.methods import METHODS, ON_INPUT, ON_LAYERS, Method, sorted_out
 from seglens.explain.target import Target
-from seglens.explain.trace import LayerTap, in_chunks
+from seglens.explain.trace import LayerTap, Trace, in_chunks
 from seglens.explain.trace import trace as run_trace
 from seglens.models.layers import resolve
 from seglens.models.segmenter import Segmenter
@@ -24,8 +24,10 @@ from seglens.runs import Run
 from seglens.shapes import Images
 from seglens.verb import make_callable
 
-METHODS: dict[str, Cam | IntegratedGradients] = {**CAMS, INTEGRATED_GRADIENTS: IntegratedGradients()}
-"""Every method by name: a CAM's formula, or the settings that the bare name stands for."""
+__all__ = ["METHODS", "Method", "explain"]
+
+Made = dict[tuple[int, str, str | None], dict[str, Tensor]]
+"""Of one chunk: tensors by the target's position, the method and the layer."""
 
 
 def explain(
@@ -33,7 +35,7 @@ def explain(
     images: Images,
     target: Target | Sequence[Target],
     *,
-    methods: Sequence[str | IntegratedGradients] = ("grad-cam",),
+    methods: Sequence[Method] = ("grad-cam",),
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     seed: int = 0,
     chunk: int = 16,
@@ -60,68 +62,50 @@ def explain(
                 f"{(len(images), *images.shape[-2:])} (pictures, rows, columns). Make it from the same "
                 "images."
             )
-    cams, paths = _sorted_out(methods)
-    resolve(run.segmenter, layers if cams else ())  # A wrong name is an error before any work is done.
+    asked = sorted_out(methods)
+    layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
+    resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     there = images.to(run.segmenter.device)
-    found = _cams(run.segmenter, there, targets, cams, tuple(dict.fromkeys(layers)), chunk)
-    for one in targets:
-        found += [
-            integrated_gradients(run.segmenter, there, one, settings, seed=seed, chunk=chunk)
-            for settings in paths
-        ]
+    found = _traced(run.segmenter, there, targets, asked.cams, asked.gradients, layers, chunk)
+    for settings in asked.on_layers:
+        work = ON_LAYERS[type(settings)]
+        found += work(run.segmenter, there, targets, layers, settings, seed=seed, chunk=chunk)
+    for settings in asked.on_input:
+        found += ON_INPUT[type(settings)](run.segmenter, there, targets, settings, seed=seed, chunk=chunk)
     return Explanations(_moved(item, images.device) for item in found)
 
 
-def _sorted_out(
-    methods: Sequence[str | IntegratedGradients],
-) -> tuple[tuple[str, ...], tuple[IntegratedGradients, ...]]:
-    """Split what was asked for into CAMs and paths, each once, settings with distinct labels."""
-    for method in methods:
-        if isinstance(method, str) and method not in METHODS:
-            raise unknown_name("method", method, METHODS)
-    cams = (method for method in methods if isinstance(method, str) and method in CAMS)
-    asked = (METHODS[method] if isinstance(method, str) else method for method in methods)
-    paths = (method for method in asked if isinstance(method, IntegratedGradients))
-    return tuple(dict.fromkeys(cams)), _labelled(tuple(dict.fromkeys(paths)))
-
-
-def _labelled(paths: tuple[IntegratedGradients, ...]) -> tuple[IntegratedGradients, ...]:
-    """Name settings by what tells them apart: ``integrated-gradients(baseline=blur, steps=64)``."""
-    unnamed = [path for path in paths if not path.label]
-    if len(unnamed) < 2:
-        return paths
-    apart = [
-        f.name for f in fields(IntegratedGradients) if len({getattr(path, f.name) for path in unnamed}) > 1
-    ]
-
-    def label(path: IntegratedGradients) -> str:
-        return f"{INTEGRATED_GRADIENTS}({', '.join(f'{name}={getattr(path, name)}' for name in apart)})"
-
-    return tuple(path if path.label else replace(path, label=label(path)) for path in paths)
-
-
-def _cams(
+def _traced(
     segmenter: Segmenter,
     images: Images,
     targets: Sequence[Target],
-    names: Sequence[str],
+    cams: dict[str, Cam],
+    gradients: dict[str, InputGradient],
     layers: Sequence[str],
     chunk: int,
 ) -> list[Explanation]:
-    """All CAMs of all layers for all targets, from one trace per chunk of pictures."""
-    if not (names and layers):
+    """All CAMs of all layers and all maps of the input's gradient for all targets: one trace per chunk."""
+    if not (cams and layers) and not gradients:
         return []
-    chunks: list[dict[tuple[int, str, str], dict[str, Tensor]]] = []
+    chunks: list[Made] = []
 
     def work(rows: slice) -> None:
         chosen = [target.select(rows) for target in targets]
-        traces = run_trace(segmenter, images[rows], chosen, layers)
-        made = {
-            (position, name, layer): _cam(CAMS[name], tap, segmenter.spec.divisor, images.shape[-2:])
-            for position, traced in enumerate(traces)
-            for name in names
-            for layer, tap in traced.taps.items()
-        }
+        made: Made = {}
+        for position, traced in enumerate(
+            run_trace(
+                segmenter,
+                images[rows],
+                chosen,
+                layers if cams else (),
+                input_gradient=bool(gradients),
+            )
+        ):
+            for name, cam in cams.items():
+                for layer, tap in traced.taps.items():
+                    made[position, name, layer] = _cam(cam, tap, segmenter.spec.divisor, images.shape[-2:])
+            for name, formula in gradients.items():
+                made[position, name, None] = _of_input(formula, images[rows], traced, chosen[position])
         chunks.append(made)  # All of the chunk or, where memory ran out on the way, nothing of it.
 
     in_chunks(len(images), chunk, work)
@@ -135,8 +119,9 @@ def _cams(
                 layer=layer,
                 target=targets[position],
                 map=whole.pop("map"),
-                grid=whole.pop("grid"),
-                settings={"unit": "sum", "relu": CAMS[name].relu},
+                grid=whole.pop("grid", None),
+                channels=whole.pop("channels", None),
+                settings={"unit": "mean"} if layer is None else {"unit": "sum", **cams[name].settings},
                 diagnostics=whole,
             )
         )
@@ -153,6 +138,14 @@ def _cam(cam: Cam, tap: LayerTap, divisor: int, size: Sequence[int]) -> dict[str
     padded = cam.map_of(grid, (height + -height % divisor, width + -width % divisor))
     found = {"grid": grid, "map": padded[:, :height, :width]}
     return found | {name: about(tap.activation, tap.gradient) for name, about in cam.diagnostics}
+
+
+def _of_input(formula: InputGradient, images: Images, traced: Trace, target: Target) -> dict[str, Tensor]:
+    """Map and channels of one formula of the input's gradient; of the mean, where the trace is of the sum."""
+    assert traced.input_gradient is not None  # it was asked for
+    count = target.pixels.to(images.device).sum((1, 2)).clamp(min=1)
+    channels = formula.formula(images, traced.input_gradient / count[:, None, None, None]).float()
+    return {"map": formula.map_of(channels)} | ({} if formula.largest else {"channels": channels})
 
 
 def _moved(item: Explanation, device: torch.device) -> Explanation:

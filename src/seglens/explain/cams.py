@@ -82,7 +82,13 @@ class Cam:
 
     formula: Callable[[Activations, Activations], Grids]
     relu: bool
+    options: tuple[tuple[str, str | float], ...] = ()
     diagnostics: tuple[tuple[str, Callable[[Activations, Activations], PerImage]], ...] = ()
+
+    @property
+    def settings(self) -> dict[str, str | float | bool]:
+        """What an explanation records about how it was made."""
+        return {"relu": self.relu, **dict(self.options)}
 
     def map_of(self, grid: Grids, size: tuple[int, int]) -> Maps:
         """The map of a grid: first the ReLU, then `upsample` (swapped, a random map changes by 30 %)."""

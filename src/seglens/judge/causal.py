@@ -123,7 +123,7 @@ def effect(
     """Score the pictures as they are, without the tag, and with the tag elsewhere; on the CPU."""
     elsewhere, possible = moved(images, tags, occupied, seed=seed)
     full, removed, at_other_place = (
-        clean_scores(segmenter, pictures, target, chunk=chunk).cpu()
+        clean_scores(segmenter, pictures, (target,), chunk=chunk)[0].cpu()
         for pictures in (images, without(images, tags, seed=seed), elsewhere)
     )
     return Effect(full, removed, torch.where(possible, at_other_place, torch.nan))
@@ -153,8 +153,8 @@ def occlusion(
     def perturb(copies: Images, which: Rows) -> Images:
         return _impute_windows(copies, windows[which % len(windows)], noise[rows[which]], cells)
 
-    changed = masked_scores(segmenter, images, target, rows, perturb, chunk=chunk).view(len(images), -1)
-    drops = clean_scores(segmenter, images, target, chunk=chunk)[:, None] - changed
+    changed = masked_scores(segmenter, images, (target,), rows, perturb, chunk=chunk)[0].view(len(images), -1)
+    drops = clean_scores(segmenter, images, (target,), chunk=chunk)[0][:, None] - changed
     grid = drops.view(-1, cells, cells).to(images.device)
     maps = F.interpolate(grid[:, None], (height, width), mode="nearest-exact")[:, 0]
     settings = {"cells": cells, "unit": "probability", "imputer": "noisy-linear", "seed": seed}

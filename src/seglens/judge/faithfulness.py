@@ -76,8 +76,8 @@ def road(
     """
     device = segmenter.device
     images = images.to(device)
-    full = clean_scores(segmenter, images, target, chunk=chunk).cpu()
-    base = clean_scores(segmenter, blurred(images), target, chunk=chunk).cpu()
+    full = clean_scores(segmenter, images, (target,), chunk=chunk)[0].cpu()
+    base = clean_scores(segmenter, blurred(images), (target,), chunk=chunk)[0].cpu()
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     found = {}
     for name, stack in maps.items():
@@ -124,7 +124,7 @@ def _removal(
         removed = (place[one] < turns[which % per_row, None])[:, cells]
         return imputer(copies, removed, noise[rows[one]])
 
-    scores = masked_scores(segmenter, images, target, copied, perturb, unit="probability", chunk=chunk)
+    scores = masked_scores(segmenter, images, (target,), copied, perturb, chunk=chunk)[0]
     return scores.view(-1, per_row).cpu()
 
 

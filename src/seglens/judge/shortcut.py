@@ -17,7 +17,7 @@ from torch import Tensor
 from seglens.errors import DataError, SettingError
 from seglens.explain import explain
 from seglens.explain.explanation import Explanation
-from seglens.explain.gradients import IntegratedGradients
+from seglens.explain.methods import Method
 from seglens.explain.target import Target, predicted
 from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, check, conclude, tag_share
 from seglens.judge.causal import Effect, effect, occlusion, without
@@ -81,7 +81,7 @@ def planted_shortcut(
     images: Images,
     tags: Bool[Tensor, "tags rows columns"],
     *,
-    methods: Sequence[str | IntegratedGradients] = ("grad-cam", "layer-cam", "integrated-gradients"),
+    methods: Sequence[Method] = ("grad-cam", "layer-cam", "integrated-gradients"),
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     objects: Regions | None = None,
     valid: Regions | None = None,

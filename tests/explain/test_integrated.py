@@ -4,7 +4,7 @@ from torch import nn
 
 from seglens.errors import ModelError, SettingError
 from seglens.explain import explain
-from seglens.explain.gradients import BASELINES, IntegratedGradients, integrated_gradients
+from seglens.explain.integrated import BASELINES, IntegratedGradients, integrated_gradients
 from seglens.explain.target import Target
 
 
@@ -14,7 +14,7 @@ def target(pixels):
 
 
 def attribute(run, images, target, settings, **options):
-    return integrated_gradients(run.segmenter, images, target, settings, **options)
+    return integrated_gradients(run.segmenter, images, (target,), settings, **options)[0]
 
 
 class Linear(nn.Module):

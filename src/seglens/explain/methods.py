@@ -1,0 +1,101 @@
+"""Every method by name, what runs it, and what its results are called.
+
+A method is its name, or its settings object where it has settings. To add one: its module, one line here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from seglens.errors import unknown_name
+from seglens.explain.cams import CAMS, Cam
+from seglens.explain.explanation import Explanation
+from seglens.explain.gradients import GRADIENTS, InputGradient
+from seglens.explain.integrated import IntegratedGradients, integrated_gradients
+
+
+@runtime_checkable
+class Settings(Protocol):
+    """A frozen dataclass of settings; ``label`` is what results are called by, ``name`` where it is empty."""
+
+    name: ClassVar[str]
+
+    @property
+    def label(self) -> str:
+        """A name of the user's, or empty."""
+
+
+Method = str | Settings
+
+
+Pass = Callable[..., list[Explanation]]
+"""Runs a method: ``(segmenter, images, targets, settings, *, seed, chunk)``, with ``layers`` after
+``targets`` where it looks at layers. Gives an explanation for each target and layer, targets outermost."""
+
+ON_INPUT: dict[type, Pass] = {IntegratedGradients: integrated_gradients}
+"""What runs the methods that have settings and no layer."""
+
+ON_LAYERS: dict[type, Pass] = {}
+"""What runs the methods that have settings and layers."""
+
+METHODS: dict[str, Cam | InputGradient | Settings] = {
+    **CAMS,
+    **GRADIENTS,
+    IntegratedGradients.name: IntegratedGradients(),
+}
+"""Every method: a formula over one trace, or the settings that the bare name stands for."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for, each once, by the pass that it needs."""
+
+    cams: dict[str, Cam]
+    gradients: dict[str, InputGradient]
+    on_input: tuple[Settings, ...]
+    on_layers: tuple[Settings, ...]
+
+    @property
+    def need_layers(self) -> bool:
+        """Whether any of them looks at layers."""
+        return bool(self.cams or self.on_layers)
+
+
+def sorted_out(methods: Sequence[Method]) -> Asked:
+    """Say which pass each of ``methods`` needs; settings get labels that tell them apart.
+
+    Raises:
+        UnknownNameError: there is no method of that name; the nearest is named.
+    """
+    for method in methods:
+        if isinstance(method, str) and method not in METHODS:
+            raise unknown_name("method", method, METHODS)
+    named = {method: METHODS[method] for method in methods if isinstance(method, str)}
+    values = [named[method] if isinstance(method, str) else method for method in methods]
+    settings = labelled([value for value in values if not isinstance(value, Cam | InputGradient)])
+    return Asked(
+        cams={name: value for name, value in named.items() if isinstance(value, Cam)},
+        gradients={name: value for name, value in named.items() if isinstance(value, InputGradient)},
+        on_input=tuple(entry for entry in settings if type(entry) in ON_INPUT),
+        on_layers=tuple(entry for entry in settings if type(entry) in ON_LAYERS),
+    )
+
+
+def labelled(settings: Sequence[Settings]) -> list[Settings]:
+    """Return each of ``settings`` once, named by what tells it from others of its type.
+
+    As in ``integrated-gradients(baseline=blur, steps=64)``; one alone keeps its empty label.
+    """
+    once = list(dict.fromkeys(settings))
+    return [_labelled(entry, [other for other in once if type(other) is type(entry)]) for entry in once]
+
+
+def _labelled(entry: Any, alike: Sequence[Any]) -> Any:
+    unnamed = [other for other in alike if not other.label]
+    if entry.label or len(unnamed) < 2:
+        return entry
+    apart = [
+        field.name for field in fields(entry) if len({getattr(other, field.name) for other in unnamed}) > 1
+    ]
+    values = ", ".join(f"{name}={getattr(entry, name)}" for name in apart)
+    return replace(entry, label=f"{entry.name}({values})")
