@@ -130,19 +130,32 @@ def count(probabilities: Float[Tensor, "classes h w"], truth: Mask, valid: Regio
 
 
 def _count(probabilities: Float[Tensor, "classes h w"], truth: Mask, valid: Region) -> Calibration:
-    kept, true = probabilities[:, valid], truth[valid]
-    confidence, best = kept.max(dim=0)
+    # Taking pixels out costs more than all the counting: not done where every pixel is valid.
+    whole = bool(valid.all())
+    kept, true = (
+        (probabilities.flatten(1), truth.flatten()) if whole else (probabilities[:, valid], truth[valid])
+    )
+    confidence, best = _largest(kept)
     two = len(kept) == 2
     return Calibration(_bins(confidence, best == true), _bins(kept[1], true == 1) if two else None)
 
 
+def _largest(kept: Float[Tensor, "classes n"]) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Return the largest of the classes and the first that has it: ``max(dim=0)``, several times as fast."""
+    largest, best = kept[0], torch.zeros_like(kept[0], dtype=torch.int64)
+    for index, values in enumerate(kept[1:], start=1):
+        best = best.masked_fill(values > largest, index)
+        largest = torch.maximum(largest, values)
+    return largest, best
+
+
 def _bins(probability: Float[Tensor, " n"], true: Bool[Tensor, " n"]) -> Bins:
     exact = probability.double()
-    index = (exact * NUM_BINS).ceil().long().sub_(1).clamp_(0, NUM_BINS - 1)
+    index = (exact * NUM_BINS).ceil_().sub_(1).clamp_(0, NUM_BINS - 1).long()
     # Without pixels torch gives the sum as integers.
     total = torch.bincount(index, weights=exact, minlength=NUM_BINS).double()
-    pixels, held = (torch.bincount(each, minlength=NUM_BINS) for each in (index, index[true]))
-    return Bins(pixels, total, held)
+    wrong, held = torch.bincount(index.add_(true, alpha=NUM_BINS), minlength=2 * NUM_BINS).view(2, NUM_BINS)
+    return Bins(wrong + held, total, held)
 
 
 @dataclass(frozen=True)

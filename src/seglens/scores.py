@@ -46,13 +46,16 @@ def confusion(prediction: Mask, truth: Mask, valid: Region, num_classes: int) ->
     Raises:
         DataError: a valid pixel has a class that doesn't exist.
     """
-    pairs = torch.stack([truth[valid], prediction[valid]]).long()
-    if pairs.numel() and not (0 <= int(pairs.min()) and int(pairs.max()) < num_classes):
+    # Invalid pixels are counted in a bin of their own: taking the others out would cost more.
+    pairs = [mask.masked_fill(~valid, 0).long() for mask in (truth, prediction)]
+    low, high = (torch.stack(list(ends)) for ends in zip(*(mask.aminmax() for mask in pairs), strict=True))
+    if valid.any() and not (0 <= int(low.min()) and int(high.max()) < num_classes):
         raise DataError(
-            f"Mask values run from {int(pairs.min())} to {int(pairs.max())}, allowed are 0 to "
+            f"Mask values run from {int(low.min())} to {int(high.max())}, allowed are 0 to "
             f"{num_classes - 1} ({num_classes} classes). Name the classes, or correct the masks."
         )
-    counts = torch.bincount(pairs[0] * num_classes + pairs[1], minlength=num_classes**2)
+    codes = (pairs[0] * num_classes + pairs[1]).masked_fill_(~valid, num_classes**2)
+    counts = torch.bincount(codes.flatten(), minlength=num_classes**2 + 1)[:-1]
     return counts.reshape(num_classes, num_classes)
 
 
