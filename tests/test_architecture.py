@@ -12,7 +12,7 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes errors verb record outputs progress threads processes device seeds",
+    0: "shapes errors verb outputs record progress threads processes device seeds",
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens "
     "data.download data.unpack data.get data "
@@ -23,8 +23,9 @@ LEVELS = {
     4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "
     "train.schedule train.tracking train.learner train.memory train.threshold train.fit train",
     5: "explain.target explain.target_names explain.trace explain.explanation explain.cams "
-    "explain.gradients explain.integrated explain.methods explain.statistics explain.masked explain",
-    6: "judge.nulls judge.localisation judge.faithfulness judge.scorecard judge.evidence "
+    "explain.gradients explain.integrated explain.methods explain.statistics explain.masked "
+    "explain.passes explain",
+    6: "judge.nulls judge.localisation judge.cells judge.faithfulness judge.scorecard judge.evidence "
     "judge.causal judge.agreement judge.shortcut judge",
     7: "batch.chunks batch.sheets batch.ledger batch.prediction batch "
     "report.contents report.glossary report.words "

@@ -1,11 +1,14 @@
 """Outputs are there whole or not at all, whatever interrupts."""
 
+import errno
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seglens.errors import OutputExistsError
-from seglens.outputs import new_file, new_folder, refuse_existing, safe_name
+from seglens.outputs import naming, new_file, new_folder, refuse_existing, safe_name
 
 
 def test_a_new_folder_appears_at_the_end(tmp_path):
@@ -115,3 +118,24 @@ def test_a_safe_name_is_one_component(text):
     assert not set(name) & set("/\\<>&\"'\0 \n")
     assert len(name.encode()) <= 255
     assert safe_name(name) == name
+
+
+@pytest.mark.parametrize("writing", [new_file, new_folder, naming])
+def test_a_full_disk_is_told_with_the_place_that_was_written_to(tmp_path, writing):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*out'") as caught,
+        writing(tmp_path / "out"),
+    ):
+        raise full
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.__cause__ is full
+    assert not any(tmp_path.iterdir())
+
+
+def test_other_errors_pass_as_they_are(tmp_path):
+    named, pipe = OSError(errno.ENOSPC, "full", "mine.txt"), BrokenPipeError(errno.EPIPE, "gone")
+    for error in (named, pipe):
+        with pytest.raises(OSError) as caught, naming(tmp_path):  # noqa: PT011, the same object is asked for
+            raise error
+        assert caught.value is error

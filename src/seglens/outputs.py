@@ -1,5 +1,6 @@
 """Output folders and files that are there whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from pathlib import Path
 from secrets import token_hex
 
 from seglens.errors import OutputExistsError
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""Full, over the quota, file too large, broken, read-only."""
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
@@ -36,8 +40,9 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     temporary = path.parent / f".{path.name}.partial-{token_hex(4)}"
     temporary.mkdir()
     try:
-        yield temporary
-        _swap(temporary, path)
+        with naming(path):
+            yield temporary
+            _swap(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -56,10 +61,22 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.stem}.partial-{token_hex(4)}{path.suffix}"
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the disk name ``path`` where it names no file: a failed write knows only its number."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OF_THE_DISK:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def safe_name(text: str) -> str:

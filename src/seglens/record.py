@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seglens.errors import DataError
+from seglens.outputs import naming
 
 SCHEMA: Literal[1] = 1
 FILE_NAME = "run.json"
@@ -101,11 +102,9 @@ def write_json(file: Path, data: object) -> None:
     """Write ``data`` as JSON to a temporary name beside ``file`` and move it there."""
     temporary = file.with_name(f".{file.name}.partial")
     try:
-        temporary.write_text(to_json(data) + "\n", encoding="utf-8")
-        temporary.replace(file)
-    except OSError as error:
-        # A full disk is told without the file that didn't fit.
-        raise OSError(error.errno, error.strerror, str(file)) from error
+        with naming(file):
+            temporary.write_text(to_json(data) + "\n", encoding="utf-8")
+            temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -29,7 +29,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from seglens.data.transforms import Batch
 from seglens.errors import TrainingError
 from seglens.models.weights import save_weights
-from seglens.outputs import new_file
+from seglens.outputs import naming, new_file
 from seglens.train.batches import Batches
 from seglens.train.curves import learning_curves
 from seglens.train.history import History
@@ -151,7 +151,7 @@ def fit(
         logger.log_hyperparams(settings.model_dump(mode="json"))
     several = settings.devices * settings.num_nodes > 1
     one = [device.index or 0] if device.type == "cuda" else 1
-    with _quiet_lightning(), _determinism_restored():
+    with _quiet_lightning(), _determinism_restored(), naming(keeper.out):
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=settings.devices if several else one,
