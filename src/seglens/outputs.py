@@ -42,7 +42,7 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     try:
         with naming(path):
             yield temporary
-            _swap(temporary, path)
+            put_in_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -111,7 +111,7 @@ def table_cell(value: object) -> object:
     return "" if value is None else value
 
 
-def _swap(new: Path, path: Path) -> None:
+def put_in_place(new: Path, path: Path) -> None:
     """Put ``new`` in the place of ``path``, keeping the old one until the new one stands."""
     if not path.exists():
         os.replace(new, path)
