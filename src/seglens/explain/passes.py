@@ -1,0 +1,138 @@
+"""The passes that an explanation is made of: one trace for all formulas, one each for settings."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from seglens.explain.cams import Cam
+from seglens.explain.explanation import Explanation
+from seglens.explain.gradients import InputGradient
+from seglens.explain.methods import ON_INPUT, ON_LAYERS, Asked, Settings
+from seglens.explain.target import Target
+from seglens.explain.trace import LayerTap, Trace, in_chunks
+from seglens.explain.trace import trace as run_trace
+from seglens.models.segmenter import Segmenter
+from seglens.shapes import Images
+
+Work = Callable[[Images, Sequence[Target], int], list[Explanation]]
+"""Explains pictures on the model's device for some targets, so many pictures in the model at once."""
+
+Made = dict[tuple[int, str, str | None], dict[str, Tensor]]
+"""Of one chunk: tensors by the target's position, the method and the layer."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Work that gives the maps of ``methods``; ``settings`` is what it was asked with, None for the trace."""
+
+    methods: tuple[str, ...]
+    work: Work
+    settings: Settings | None = None
+
+
+def passes(segmenter: Segmenter, asked: Asked, layers: Sequence[str], *, seed: int) -> list[Pass]:
+    """Return the passes that the methods asked for need, each once: the trace first."""
+    formulas = (*(asked.cams if layers else ()), *asked.gradients)
+    found = [Pass(formulas, partial(_traced, segmenter, asked, layers))] if formulas else []
+    for settings in asked.on_layers if layers else ():
+        found.append(
+            Pass((_name(settings),), partial(_on_layers, segmenter, layers, settings, seed), settings)
+        )
+    for settings in asked.on_input:
+        found.append(Pass((_name(settings),), partial(_on_input, segmenter, settings, seed), settings))
+    return found
+
+
+def _name(settings: Settings) -> str:
+    return settings.label or settings.name
+
+
+def _on_layers(
+    segmenter: Segmenter,
+    layers: Sequence[str],
+    settings: Settings,
+    seed: int,
+    images: Images,
+    targets: Sequence[Target],
+    chunk: int,
+) -> list[Explanation]:
+    work = ON_LAYERS[type(settings)]
+    return work(segmenter, images, targets, layers, settings, seed=seed, chunk=chunk)
+
+
+def _on_input(
+    segmenter: Segmenter,
+    settings: Settings,
+    seed: int,
+    images: Images,
+    targets: Sequence[Target],
+    chunk: int,
+) -> list[Explanation]:
+    return ON_INPUT[type(settings)](segmenter, images, targets, settings, seed=seed, chunk=chunk)
+
+
+def _traced(
+    segmenter: Segmenter,
+    asked: Asked,
+    layers: Sequence[str],
+    images: Images,
+    targets: Sequence[Target],
+    chunk: int,
+) -> list[Explanation]:
+    """All CAMs of all layers and all maps of the input's gradient for all targets: one trace per chunk."""
+    chunks: list[Made] = []
+
+    def work(rows: slice) -> None:
+        chosen = [target.select(rows) for target in targets]
+        made: Made = {}
+        tapped = layers if asked.cams else ()
+        traces = run_trace(segmenter, images[rows], chosen, tapped, input_gradient=bool(asked.gradients))
+        for position, traced in enumerate(traces):
+            for name, cam in asked.cams.items():
+                for layer, tap in traced.taps.items():
+                    made[position, name, layer] = _cam(cam, tap, segmenter.spec.divisor, images.shape[-2:])
+            for name, formula in asked.gradients.items():
+                made[position, name, None] = _of_input(formula, images[rows], traced, chosen[position])
+        chunks.append(made)  # All of the chunk or, where memory ran out on the way, nothing of it.
+
+    in_chunks(len(images), chunk, work)
+    explanations = []
+    for position, name, layer in chunks[0] if chunks else ():
+        parts = [made[position, name, layer] for made in chunks]
+        whole = {field: torch.cat([part[field] for part in parts]) for field in parts[0]}
+        explanations.append(
+            Explanation(
+                method=name,
+                layer=layer,
+                target=targets[position],
+                map=whole.pop("map"),
+                grid=whole.pop("grid", None),
+                channels=whole.pop("channels", None),
+                settings={"unit": "mean"} if layer is None else {"unit": "sum", **asked.cams[name].settings},
+                diagnostics=whole,
+            )
+        )
+    return explanations
+
+
+def _cam(cam: Cam, tap: LayerTap, divisor: int, size: Sequence[int]) -> dict[str, Tensor]:
+    """Grid, map and diagnostics of one CAM.
+
+    The layer saw the picture padded below and to the right: its grid covers that, and the padding is cut off.
+    """
+    height, width = size
+    grid = cam.formula(tap.activation, tap.gradient)
+    padded = cam.map_of(grid, (height + -height % divisor, width + -width % divisor))
+    found = {"grid": grid, "map": padded[:, :height, :width]}
+    return found | {name: about(tap.activation, tap.gradient) for name, about in cam.diagnostics}
+
+
+def _of_input(formula: InputGradient, images: Images, traced: Trace, target: Target) -> dict[str, Tensor]:
+    """Map and channels of one formula of the input's gradient; of the mean, where the trace is of the sum."""
+    assert traced.input_gradient is not None  # it was asked for
+    count = target.pixels.to(images.device).sum((1, 2)).clamp(min=1)
+    channels = formula.formula(images, traced.input_gradient / count[:, None, None, None]).float()
+    return {"map": formula.map_of(channels)} | ({} if formula.largest else {"channels": channels})
