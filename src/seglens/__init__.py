@@ -17,6 +17,7 @@ _HOMES = {
     "Run": "runs",
     "Sample": "data.sample",
     "Scorecard": "judge.scorecard",
+    "SegXResCam": "explain.cams",
     "Segmenter": "models.segmenter",
     "SeglensError": "errors",
     "Share": "spread",
@@ -60,6 +61,7 @@ __all__ = [
     "Run",
     "Sample",
     "Scorecard",
+    "SegXResCam",
     "SeglensError",
     "Segmenter",
     "Share",
@@ -105,6 +107,7 @@ if TYPE_CHECKING:
     from seglens.evaluate import evaluate
     from seglens.explain import explain
     from seglens.explain import target as targets
+    from seglens.explain.cams import SegXResCam
     from seglens.explain.explanation import Explanation, Explanations
     from seglens.explain.integrated import IntegratedGradients
     from seglens.explain.statistics import statistics

@@ -1,13 +1,40 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 import seglens.explain as explaining
+from seglens.errors import SettingError
 from seglens.explain import explain
-from seglens.explain.cams import CAMS, crossed_denominators, grad_cam, grad_cam_plus_plus, hires_cam, upsample
+from seglens.explain.cams import (
+    CAMS,
+    SegXResCam,
+    crossed_denominators,
+    eigen_cam,
+    grad_cam,
+    grad_cam_plus_plus,
+    hires_cam,
+    seg_xres_cam,
+    unweighted_channels,
+    upsample,
+    xgrad_cam,
+)
+from seglens.explain.methods import Method
 from seglens.explain.target import Target
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
+
+
+@pytest.fixture
+def make_unet(make_unet):
+    """Weights with which every CAM of every layer finds something that speaks for the target."""
+    return partial(make_unet, seed=3)
+
+
+@pytest.fixture
+def run(make_run, make_unet):
+    return make_run(make_unet())
 
 
 @pytest.fixture
@@ -56,6 +83,125 @@ def test_activation_is_the_mean_magnitude(run, images, target):
     torch.testing.assert_close(found.grid, module.down[1](module.down[0](images)).detach().abs().mean(1))
 
 
+def test_xgrad_cam_weighs_gradients_by_the_activation():
+    activation = torch.tensor([[[[1.0, 3.0]], [[2.0, 2.0]]]])
+    gradient = torch.tensor([[[[4.0, 8.0]], [[1.0, -3.0]]]])
+    # (4 * 1 + 8 * 3) / 4 = 7 and (1 * 2 - 3 * 2) / 4 = -1.
+    assert xgrad_cam(activation, gradient).tolist() == [[[7 * 1 - 2, 7 * 3 - 2]]]
+    assert unweighted_channels(activation, gradient).tolist() == [0.0]
+
+
+def test_xgrad_cam_falls_back_on_the_plain_mean_where_a_channel_sums_to_nothing():
+    """Sums of 0, -1 and 4; a channel of zeros is none that could count."""
+    activation = torch.tensor([[[[1.0, -1.0]], [[-2.0, 1.0]], [[3.0, 1.0]], [[0.0, 0.0]]]])
+    gradient = torch.tensor([[[[2.0, 4.0]], [[1.0, 5.0]], [[1.0, 5.0]], [[9.0, 9.0]]]])
+    expected = [3 * 1 + 3 * -2 + 2 * 3, 3 * -1 + 3 * 1 + 2 * 1]
+    assert xgrad_cam(activation, gradient).tolist() == [[expected]]
+    assert unweighted_channels(activation, gradient).tolist() == [pytest.approx(2 / 3)]
+    assert unweighted_channels(activation[:, 3:], gradient[:, 3:]).tolist() == [0.0]
+
+
+def test_xgrad_cam_keeps_the_sum_of_hires_cam_where_it_is_well_posed(run, images, target):
+    """Fu et al. 2020, the axiom of conservation: after a ReLU no channel sums to less than zero."""
+    maps = explain(run, images, target, methods=["xgrad-cam", "hires-cam"], layers=["deep"])
+    ours, theirs = maps["xgrad-cam", "deep"].grid, maps["hires-cam", "deep"].grid
+    assert ours is not None
+    assert theirs is not None
+    torch.testing.assert_close(ours.double().sum((1, 2)), theirs.double().sum((1, 2)), rtol=1e-4, atol=0)
+    assert maps["xgrad-cam", "deep"].diagnostics["unweighted_channels"].tolist() == [0, 0, 0]
+
+
+def test_eigen_cam_of_one_pattern_is_the_pattern():
+    """A = pattern x channels has rank one: its projection is the pattern times the channels' length."""
+    pattern = torch.tensor([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]])
+    channels = torch.tensor([2.0, -1.0, 2.0, 0.0])
+    activation = (channels[:, None, None] * pattern)[None]
+    torch.testing.assert_close(eigen_cam(activation, activation)[0], 3 * pattern)
+
+
+def pooled_by_loops(gradient, window, pool):
+    """Each block by itself, the last ones holding what is left."""
+    pooled = torch.empty_like(gradient)
+    for top in range(0, gradient.shape[2], window):
+        for left in range(0, gradient.shape[3], window):
+            block = gradient[:, :, top : top + window, left : left + window]
+            values = block.mean((2, 3)) if pool == "mean" else block.amax((2, 3))
+            pooled[:, :, top : top + window, left : left + window] = values[..., None, None]
+    return pooled
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 7, 8, 100])
+def test_seg_xres_cam_is_hires_cam_with_gradients_pooled_over_blocks(window, pool):
+    """5 x 7 cells: no window but 1 divides both, so there are ragged blocks."""
+    draw = torch.Generator().manual_seed(0)
+    activation, gradient = torch.randn(2, 2, 3, 5, 7, generator=draw, dtype=torch.float64)
+    expected = hires_cam(activation, pooled_by_loops(gradient, window, pool))
+    torch.testing.assert_close(seg_xres_cam(activation, gradient, window=window, pool=pool), expected)
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_seg_xres_cam_with_window_1_is_hires_cam(pool, run, images, target):
+    asked: list[Method] = ["hires-cam", SegXResCam(window=1, pool=pool)]
+    maps = explain(run, images, target, methods=asked, layers=["deep", "up"])
+    for layer in ("deep", "up"):
+        assert largest(maps["seg-xres-cam", layer].map, maps["hires-cam", layer].map) < 1e-6
+
+
+def test_seg_xres_cam_with_one_mean_over_all_is_grad_cam(run, images, target):
+    maps = explain(run, images, target, methods=["grad-cam", SegXResCam(window=64)], layers=["deep", "up"])
+    for layer in ("deep", "up"):
+        assert largest(maps["seg-xres-cam", layer].map, maps["grad-cam", layer].map) < 1e-5
+
+
+# Settings of Seg-XRes-CAM.
+
+
+def test_settings_of_seg_xres_cam_come_from_one_trace(run, images, target):
+    passes = []
+    run.segmenter.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
+    asked: list[Method] = [
+        "grad-cam",
+        "seg-xres-cam",
+        SegXResCam(window=4, pool="max"),
+        SegXResCam(window=3, label="mine"),
+    ]
+    maps = explain(run, images, target, methods=asked, layers=["deep"])
+    assert passes == [3]
+    assert set(maps) == {
+        ("grad-cam", "deep"),
+        ("seg-xres-cam(window=2, pool=mean)", "deep"),
+        ("seg-xres-cam(window=4, pool=max)", "deep"),
+        ("mine", "deep"),
+    }
+    assert maps["mine", "deep"].settings == {"unit": "sum", "relu": True, "window": 3, "pool": "mean"}
+    assert set(explain(run, images, target, methods=["seg-xres-cam"], layers=["deep"])) == {
+        ("seg-xres-cam", "deep")
+    }
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [SegXResCam(label="grad-cam")],
+        ["grad-cam", SegXResCam(label="grad-cam")],
+        [SegXResCam(window=3, label="mine"), SegXResCam(window=4, label="mine")],
+    ],
+)
+def test_two_methods_of_one_name_are_refused(asked, run, images, target):
+    with pytest.raises(SettingError, match=r"Two methods are called '(grad-cam|mine)'\. Give .* label"):
+        explain(run, images, target, methods=asked, layers=["deep"])
+
+
+def test_wrong_settings_of_seg_xres_cam():
+    with pytest.raises(SettingError, match="window is 0, but must be at least 1 cell"):
+        SegXResCam(window=0)
+    settings = SegXResCam()
+    object.__setattr__(settings, "pool", "median")  # here the test run's type checks would be first
+    with pytest.raises(SettingError, match=r"pool is 'median'\. Allowed: mean, max\."):
+        settings.__post_init__()
+
+
 # An independent second formula in float64.
 
 
@@ -82,6 +228,62 @@ def test_grad_cam_plus_plus_is_equation_19():
     torch.testing.assert_close(grad_cam_plus_plus(activation, gradient), expected)
     single = grad_cam_plus_plus(activation.float(), gradient.float())
     assert largest(single, expected.float()) < 1e-5
+
+
+def by_loops(activation, gradient, weight):
+    """``sum_k w_k A_k`` with ``w_k = weight(A_k, g_k)``, one channel after another."""
+    grids = torch.zeros_like(activation[:, 0])
+    for b in range(len(activation)):
+        for a, g in zip(activation[b], gradient[b], strict=True):
+            grids[b] += weight(a, g) * a
+    return grids
+
+
+SECOND = {
+    "grad-cam": lambda a, g: by_loops(a, g, lambda a, g: g.sum() / g.numel()),
+    "hires-cam": lambda a, g: by_loops(a, g, lambda a, g: g),
+    "layer-cam": lambda a, g: by_loops(a, g, lambda a, g: g.clamp(min=0)),
+    "xgrad-cam": lambda a, g: by_loops(a, g, lambda a, g: (g * (a / a.sum())).sum()),
+    "activation": lambda a, g: sum(a[:, k].abs() for k in range(a.shape[1])) / a.shape[1],
+}
+"""The formulas of the sources once more. Those that are not here have a test of their own."""
+
+
+@pytest.mark.parametrize("method", SECOND)
+def test_a_second_formula_agrees_in_float64(method):
+    """Activations of both signs, as SiLU layers have them; sums stay away from zero."""
+    draw = torch.Generator().manual_seed(0)
+    activation = torch.randn(2, 4, 5, 6, generator=draw, dtype=torch.float64) + 0.5
+    gradient = torch.randn(2, 4, 5, 6, generator=draw, dtype=torch.float64)
+    assert unweighted_channels(activation, gradient).tolist() == [0, 0]
+    torch.testing.assert_close(
+        CAMS[method].formula(activation, gradient), SECOND[method](activation, gradient)
+    )
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 6), (40, 5, 6)])
+def test_eigen_cam_is_the_full_svd(shape):
+    """Through the smaller Gram matrix, whichever that is: of 3 channels, or of 30 cells."""
+    draw = torch.Generator().manual_seed(0)
+    activation = torch.randn(2, *shape, generator=draw, dtype=torch.float64)
+    found = eigen_cam(activation, torch.zeros_like(activation))
+    for one, grid in zip(activation, found, strict=True):
+        cells = one.flatten(1).T
+        component = torch.linalg.svd(cells, full_matrices=True).Vh[0]
+        projection = (cells @ component).view(shape[1:])
+        energy = one.square().sum(0)
+        assert torch.corrcoef(torch.stack([grid.flatten(), energy.flatten()]))[0, 1] > 0
+        torch.testing.assert_close(grid, projection if (grid * projection).sum() > 0 else -projection)
+
+
+def test_eigen_cam_and_activation_know_no_class(make_run, make_unet, images, target):
+    run = make_run(make_unet(outputs=2), outputs=2)
+    other = Target("other", 0, target.pixels.flip(1))
+    for method in ("eigen-cam", "activation"):
+        maps = explain(run, images, [target, other], methods=[method], layers=["deep"])
+        ours, theirs = (maps[label, method, "deep"].map for label in ("region", "other"))
+        torch.testing.assert_close(ours, theirs)
+    assert maps["region", "activation", "deep"].settings["relu"] is False
 
 
 def test_grad_cam_plus_plus_keeps_gradients_far_below_the_peers_epsilon():
@@ -119,7 +321,13 @@ class SegmentationTarget:
 
 @pytest.mark.parametrize("layer", ["down", "deep", "up"])
 @pytest.mark.parametrize(
-    ("method", "peer"), [("grad-cam", "GradCAM"), ("layer-cam", "LayerCAM"), ("hires-cam", "HiResCAM")]
+    ("method", "peer"),
+    [
+        ("grad-cam", "GradCAM"),
+        ("layer-cam", "LayerCAM"),
+        ("hires-cam", "HiResCAM"),
+        ("xgrad-cam", "XGradCAM"),
+    ],
 )
 def test_pytorch_grad_cam_agrees(method, peer, layer, run, images, target):
     import pytorch_grad_cam
@@ -129,6 +337,53 @@ def test_pytorch_grad_cam_agrees(method, peer, layer, run, images, target):
         theirs = torch.from_numpy(cam(images, targets=[SegmentationTarget(one) for one in target.pixels]))
     ours = explain(run, images, target, methods=[method], layers=[layer])[method, layer].map
     assert (normalised(ours) - normalised(theirs)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("layer", ["down", "deep"])
+def test_pytorch_grad_cam_agrees_on_eigen_cam_once_the_layer_is_centred(layer, run, images):
+    """The peer takes each channel's mean away first, which the paper does not, and leaves the sign open.
+
+    Uncentred, after a ReLU, the component is positive throughout (Perron and Frobenius): mostly how strongly
+    a cell fires at all. The two are different maps, so ours is compared on what theirs decomposes.
+    """
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
+
+    module = run.segmenter.module
+    with torch.no_grad():
+        fine = module.down(images)
+        activation = fine if layer == "down" else module.deep(nn.functional.max_pool2d(fine, 4))
+    theirs = torch.from_numpy(get_2d_projection(activation.numpy()))
+    ours = eigen_cam(activation - activation.mean((2, 3), keepdim=True), activation)
+    for one, other in zip(ours, theirs, strict=True):
+        sign = (one * other).sum().sign()
+        assert largest(one[None], sign * other[None]) < 1e-4
+    assert (eigen_cam(activation, activation) >= 0).all()
+    assert largest(eigen_cam(activation, activation), ours) > 0.1
+
+
+def test_pytorch_grad_cam_swamps_small_gradients_in_grad_cam_plus_plus(run, images, target):
+    """Its denominator has an epsilon of 1e-6, far above g^2 where the score is a mean over many pixels.
+
+    Equation 19 has none: a score scaled down to g of about 1e-6 gives half the sum of relu(g), see above. The
+    peer's weights vanish with g^2 instead, which is another map; at the scale of the sum it agrees.
+    """
+    import numpy as np
+    from pytorch_grad_cam import GradCAMPlusPlus
+
+    draw = torch.Generator().manual_seed(0)
+    activation = torch.rand(1, 4, 5, 6, generator=draw)
+    gradient = torch.randn(1, 4, 5, 6, generator=draw) * torch.tensor([1.0, 0.3, 0.1, 3.0]).view(1, 4, 1, 1)
+
+    def difference(scale):
+        peer = GradCAMPlusPlus.get_cam_weights(
+            None, None, None, None, activation.numpy(), (scale * gradient).numpy()
+        )
+        theirs = (torch.from_numpy(np.asarray(peer))[..., None, None] * activation).sum(1)
+        ours = grad_cam_plus_plus(activation, scale * gradient)
+        return largest(theirs / theirs.max(), ours / ours.max())
+
+    assert difference(1.0) < 1e-3
+    assert difference(1e-4) > 0.1
 
 
 @pytest.mark.parametrize("layer", ["down", "deep", "up"])
@@ -144,7 +399,7 @@ def test_captum_agrees(layer, run, images, target):
 
 # Properties of every entry of the dict.
 
-LINEAR = ("grad-cam", "hires-cam", "layer-cam")
+LINEAR = ("grad-cam", "hires-cam", "layer-cam", "xgrad-cam", "seg-xres-cam")
 """Weights are of degree one in the gradient: a scaled score gives a scaled map."""
 
 
@@ -192,6 +447,15 @@ def test_scaling_the_score_leaves_the_normalised_map(method, run, images, target
     assert largest(after, 7 * before) < 1e-5
 
 
+@pytest.mark.parametrize("method", ["eigen-cam", "activation"])
+def test_maps_that_know_no_class_stay_when_the_score_is_scaled(method, run, images, target):
+    before = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"].map
+    with torch.no_grad():
+        run.segmenter.module.head.weight.mul_(7)
+    after = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"].map
+    torch.testing.assert_close(after, before)
+
+
 @pytest.mark.parametrize("method", CAMS)
 def test_grid_is_signed_and_the_map_follows_from_it(method, run, images, target):
     found = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"]
@@ -200,7 +464,7 @@ def test_grid_is_signed_and_the_map_follows_from_it(method, run, images, target)
     grid = found.grid.relu() if CAMS[method].relu else found.grid
     expected = nn.functional.interpolate(grid[:, None], (32, 40), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(found.map, expected)
-    assert found.settings == {"unit": "sum", "relu": CAMS[method].relu}
+    assert found.settings == {"unit": "sum", "relu": CAMS[method].relu, **dict(CAMS[method].options)}
 
 
 @pytest.mark.parametrize("method", CAMS)

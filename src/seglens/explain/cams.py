@@ -2,21 +2,30 @@
 
 Each takes ``Float[b d gh gw]`` twice and returns the signed grid ``Float[b gh gw]``, **before** any ReLU. S
 is the sum of the class's logits over the target's pixels (Seg-Grad-CAM, Vinogradova et al. 2020). `CAMS` at
-the foot names them all and says which have a ReLU.
+the foot names them all and says which have a ReLU; `SegXResCam` is the one that has settings.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seglens.errors import SettingError
 from seglens.shapes import Activations, Grids, Maps, PerImage
 
 SAFE = 1e-3
 """A denominator of Grad-CAM++ below this is no longer one: the weight would be negative or without bound."""
+
+BALANCED = 0.01
+"""A sum over the grid below this share of the sum of magnitudes is no divisor: XGrad-CAM's weight could be
+100 times the largest gradient."""
+
+Pool = Literal["mean", "max"]
 
 
 def grad_cam(activation: Activations, gradient: Activations) -> Grids:
@@ -54,6 +63,45 @@ def layer_cam(activation: Activations, gradient: Activations) -> Grids:
     return (gradient.relu() * activation).sum(1)
 
 
+def xgrad_cam(activation: Activations, gradient: Activations) -> Grids:
+    """``sum_k w_k A_k``, ``w_k = sum over the grid of g_k A_k / sum(A_k)``. Fu et al. 2020.
+
+    The weight is the mean of g_k weighted by A_k, which is none where A_k sums to about zero or less. Our
+    deviation: there (see `BALANCED`) it is the plain mean, as in Grad-CAM; `unweighted_channels` tells how
+    often that is. The grid sums to that of HiResCAM where it is nowhere.
+    """
+    total = activation.sum((2, 3), keepdim=True)
+    weighted = (gradient * activation).sum((2, 3), keepdim=True) / total
+    weights = torch.where(_sums_to_nothing(activation), gradient.mean((2, 3), keepdim=True), weighted)
+    return (weights * activation).sum(1)
+
+
+def eigen_cam(activation: Activations, gradient: Activations) -> Grids:
+    """``A v``: the layer, as cells x channels, on its first right singular vector v. Muhammad, Yeasin 2020.
+
+    Class-agnostic: the same whatever the class and the pixels that were asked for, ``gradient`` is unused.
+    Not centred, as in the paper. The sign, which an SVD leaves open, makes the grid grow with the energy
+    ``sum_k A_k^2``. The vector is one of the smaller of the Gram matrices (cells or channels), in float64.
+    """
+    return torch.stack([_first_component(one) for one in activation])
+
+
+def seg_xres_cam(activation: Activations, gradient: Activations, *, window: int, pool: Pool) -> Grids:
+    """``sum_k pooled(g_k) A_k``, pooled over blocks of ``window`` x ``window`` cells. Hasany et al. 2023.
+
+    Each cell gets its block's mean or max; blocks at the lower and right edge pool what they hold. Window 1
+    is HiResCAM; a window as large as the grid, with the mean, is Grad-CAM.
+    """
+    height, width = gradient.shape[-2:]
+    block = (min(window, height), min(window, width))
+    if pool == "max":
+        pooled = F.max_pool2d(gradient, block, ceil_mode=True)
+    else:
+        pooled = F.avg_pool2d(gradient, block, ceil_mode=True, count_include_pad=False)
+    spread = pooled.repeat_interleave(block[0], 2).repeat_interleave(block[1], 3)
+    return (spread[..., :height, :width] * activation).sum(1)
+
+
 def activation_map(activation: Activations, gradient: Activations) -> Grids:
     """``mean_k |A_k|``: how strongly the layer fires, whatever the class and whether or not it matters."""
     return activation.abs().mean(1)
@@ -64,6 +112,36 @@ def crossed_denominators(activation: Activations, gradient: Activations) -> PerI
     positive = gradient > 0
     crossed = positive & (_denominator(activation, gradient) < SAFE)
     return crossed.flatten(1).sum(1) / positive.flatten(1).sum(1).clamp(min=1)
+
+
+def unweighted_channels(activation: Activations, gradient: Activations) -> PerImage:
+    """Share of the channels that are not zero throughout where XGrad-CAM's own weight is ill-posed."""
+    alive = activation.flatten(2).abs().sum(2) > 0
+    unweighted = _sums_to_nothing(activation).flatten(1) & alive
+    return unweighted.sum(1) / alive.sum(1).clamp(min=1)
+
+
+def _sums_to_nothing(activation: Activations) -> Bool[Tensor, "b d 1 1"]:
+    """Where a channel's sum is negative or about zero, next to the sum of its magnitudes."""
+    size = activation.abs().sum((2, 3), keepdim=True)
+    return activation.sum((2, 3), keepdim=True) <= BALANCED * size
+
+
+def _first_component(activation: Float[Tensor, "d gh gw"]) -> Float[Tensor, "gh gw"]:
+    """`eigen_cam` of one picture: NaN where it holds one, because then no decomposition converges."""
+    # Apple's GPUs know no float64.
+    place = "cpu" if activation.device.type == "mps" else activation.device
+    rows = activation.flatten(1).to(place, torch.float64)
+    if not rows.isfinite().all():
+        return torch.full_like(activation[0], torch.nan)
+    if len(rows) <= rows.shape[1]:
+        grid = torch.linalg.eigh(rows @ rows.T).eigenvectors[:, -1] @ rows
+    else:
+        values, vectors = torch.linalg.eigh(rows.T @ rows)
+        grid = values[-1].clamp(min=0).sqrt() * vectors[:, -1]
+    energy = rows.square().sum(0)
+    sign = torch.where((grid @ (energy - energy.mean())) < 0, -1.0, 1.0)
+    return (sign * grid).view(activation.shape[1:]).to(activation)
 
 
 def _denominator(activation: Activations, gradient: Activations) -> Activations:
@@ -82,17 +160,47 @@ class Cam:
 
     formula: Callable[[Activations, Activations], Grids]
     relu: bool
-    options: tuple[tuple[str, str | float], ...] = ()
+    options: tuple[tuple[str, str | int | float], ...] = ()
     diagnostics: tuple[tuple[str, Callable[[Activations, Activations], PerImage]], ...] = ()
 
     @property
-    def settings(self) -> dict[str, str | float | bool]:
+    def settings(self) -> dict[str, str | int | float]:
         """What an explanation records about how it was made."""
         return {"relu": self.relu, **dict(self.options)}
 
     def map_of(self, grid: Grids, size: tuple[int, int]) -> Maps:
         """The map of a grid: first the ReLU, then `upsample` (swapped, a random map changes by 30 %)."""
         return upsample(grid.relu() if self.relu else grid, size)
+
+
+@dataclass(frozen=True)
+class SegXResCam:
+    """Settings of Seg-XRes-CAM: blocks of ``window`` x ``window`` cells, and what stands for each.
+
+    ``pool`` is ``mean`` or ``max``. The window is in cells of the layer's grid; larger than the grid it is
+    the whole grid. ``label`` is what the results are called by.
+    """
+
+    name: ClassVar[str] = "seg-xres-cam"
+
+    window: int = 2
+    pool: Pool = "mean"
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise SettingError(
+                f"window is {self.window}, but must be at least 1 cell (1 is hires-cam, a window as large as "
+                "the layer's grid averages over all of it)."
+            )
+        if self.pool not in ("mean", "max"):
+            raise SettingError(f"pool is {self.pool!r}. Allowed: mean, max.")
+
+    @property
+    def cam(self) -> Cam:
+        """The formula with these settings, to be taken from the one trace."""
+        formula = partial(seg_xres_cam, window=self.window, pool=self.pool)
+        return Cam(formula, relu=True, options=(("window", self.window), ("pool", self.pool)))
 
 
 CAMS: dict[str, Cam] = {
@@ -102,6 +210,9 @@ CAMS: dict[str, Cam] = {
     ),
     "hires-cam": Cam(hires_cam, relu=True),
     "layer-cam": Cam(layer_cam, relu=True),
+    "xgrad-cam": Cam(xgrad_cam, relu=True, diagnostics=(("unweighted_channels", unweighted_channels),)),
+    "eigen-cam": Cam(eigen_cam, relu=False, options=(("class_agnostic", True),)),
+    SegXResCam.name: SegXResCam().cam,
     "activation": Cam(activation_map, relu=False),
 }
 """Every map that one trace gives. To add one: one function, one line."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from seglens.errors import unknown_name
-from seglens.explain.cams import CAMS, Cam
+from seglens.errors import SettingError, unknown_name
+from seglens.explain.cams import CAMS, Cam, SegXResCam
 from seglens.explain.explanation import Explanation
 from seglens.explain.gradients import GRADIENTS, InputGradient
 from seglens.explain.integrated import IntegratedGradients, integrated_gradients
@@ -40,6 +40,7 @@ ON_LAYERS: dict[type, Pass] = {}
 
 METHODS: dict[str, Cam | InputGradient | Settings] = {
     **CAMS,
+    SegXResCam.name: SegXResCam(),
     **GRADIENTS,
     IntegratedGradients.name: IntegratedGradients(),
 }
@@ -66,6 +67,7 @@ def sorted_out(methods: Sequence[Method]) -> Asked:
 
     Raises:
         UnknownNameError: there is no method of that name; the nearest is named.
+        SettingError: a label is another method's name, or two settings have the same.
     """
     for method in methods:
         if isinstance(method, str) and method not in METHODS:
@@ -73,8 +75,15 @@ def sorted_out(methods: Sequence[Method]) -> Asked:
     named = {method: METHODS[method] for method in methods if isinstance(method, str)}
     values = [named[method] if isinstance(method, str) else method for method in methods]
     settings = labelled([value for value in values if not isinstance(value, Cam | InputGradient)])
+    cams = {name: value for name, value in named.items() if isinstance(value, Cam)}
+    for entry in settings:
+        if isinstance(entry, SegXResCam):
+            key = entry.label or entry.name
+            if key in cams or (entry.label and entry.label in METHODS):
+                raise SettingError(f"Two methods are called {key!r}. Give the settings another label.")
+            cams[key] = entry.cam
     return Asked(
-        cams={name: value for name, value in named.items() if isinstance(value, Cam)},
+        cams=cams,
         gradients={name: value for name, value in named.items() if isinstance(value, InputGradient)},
         on_input=tuple(entry for entry in settings if type(entry) in ON_INPUT),
         on_layers=tuple(entry for entry in settings if type(entry) in ON_LAYERS),
