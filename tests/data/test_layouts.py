@@ -233,6 +233,30 @@ class TestPairs:
         with pytest.raises(SettingError, match="Name the background first"):
             only(tmp_path, classes=("pet",))
 
+    @pytest.mark.parametrize("foreground", [1, 255])
+    def test_an_ignored_value_is_not_valid(self, tmp_path, foreground):
+        ignored = 7 if foreground == 255 else 255
+        label = BOX * foreground
+        label[:2] = ignored
+        write_pairs(tmp_path, "a", label)
+        sample = only(tmp_path, ignore=ignored)
+        assert mask_is(sample, label == foreground)
+        assert torch.equal(~sample.valid, torch.from_numpy(label == ignored))
+        with pytest.raises(MaskValueError, match="holds the value"):
+            only(tmp_path)
+        with pytest.raises(
+            SettingError, match=r"value 1 of a mask can't be ignored: it is the class 'foregr"
+        ):
+            only(tmp_path, ignore=1)
+
+    def test_an_ignored_value_is_not_valid_among_named_classes(self, tmp_path):
+        label = BOX * 2
+        label[:2] = 255
+        write_pairs(tmp_path, "a", label)
+        sample = only(tmp_path, ignore=255, classes=("background", "pet", "border"))
+        assert mask_is(sample, BOX * 2 * (label != 255))
+        assert torch.equal(sample.valid, torch.from_numpy(label != 255))
+
     def test_grey_edges_are_refused(self, tmp_path):
         smooth = BOX * 255
         smooth[4, 6] = 128
@@ -388,6 +412,8 @@ class TestOxfordPet:
             open_data(settings(tmp_path)).split("test")[0]
         with pytest.raises(SettingError, match="has its own splits and classes"):
             open_data(settings(tmp_path, classes=("a", "b")))
+        with pytest.raises(SettingError, match=r"--ignore 255 is for masks of the layout 'pairs', not 'oxf"):
+            open_data(settings(tmp_path, ignore=255))
         (tmp_path / "images" / "cat_a.jpg").unlink()
         (tmp_path / "annotations" / "trimaps" / "cat_b.png").unlink()
         message = r"trainval\.txt lists are not in images/ \(1\): cat_a\..* have no trimap \(1\): cat_b"

@@ -54,6 +54,7 @@ def check(
     classes: o.Classes = None,
     merge: o.Merge = True,
     border: o.Border = "foreground",
+    ignore: o.Ignore = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
     as_json: o.AsJson = False,
@@ -61,7 +62,7 @@ def check(
     """List what is wrong with a set; exit code 1 where it can't be used as it is."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = o.data_settings(
-        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, channels, split_seed
+        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
     )
     found = seglens.check_data(settings)
     summaries.show_findings(found.to_json(), as_json=as_json)
@@ -79,6 +80,7 @@ def show(
     classes: o.Classes = None,
     merge: o.Merge = True,
     border: o.Border = "foreground",
+    ignore: o.Ignore = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
     split: o.SplitName = "train",
@@ -91,7 +93,7 @@ def show(
     """Draw samples as the model will see them, each with some of its augmented variants."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = o.data_settings(
-        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, channels, split_seed
+        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
     )
     file = seglens.show_data(
         settings, out, split=split, num=num_samples, image_size=image_size, seed=seed, force=force

@@ -84,6 +84,7 @@ def train(
     classes: o.Classes = None,
     merge: o.Merge = True,
     border: o.Border = "foreground",
+    ignore: o.Ignore = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a training stopped.")] = False,
@@ -141,7 +142,7 @@ def train(
         seed=seed,
     )
     pictures = o.data_settings(
-        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, channels, split_seed
+        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
     )
     seglens.train(pictures, settings, run, resume=resume, force=force)
     summaries.show_training(run)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -10,8 +10,22 @@ from typer.core import TyperCommand
 import seglens
 from seglens.errors import SettingError, unknown_name
 
+if TYPE_CHECKING:
+    from seglens.explain.methods import Method
+
 LAYERS = ("encoder_last", "decoder_last")
 """What is explained where no layer is named."""
+
+EXPLAIN_NAMES = """Methods: grad-cam, grad-cam++, hires-cam, layer-cam, activation, saliency,
+input-x-gradient, integrated-gradients; all.
+
+Layers, by role: encoder_early, encoder_mid, encoder_last, bottleneck, decoder_first, decoder_last,
+seg_head; all; or a module path of 'seglens layers'.
+
+Targets: predicted, truth, false-positive (why did it invent this), false-negative (why did it miss this),
+class, component:N, truth-component:N, boundary, box:X0,Y0,X1,Y1, point:X,Y (pixels of the picture).
+"""
+"""What can be asked for, below the help of ``explain``: help loads nothing that could tell."""
 
 VALUES_END = "--"
 
@@ -118,6 +132,10 @@ Merge = Annotated[
     bool, typer.Option("--merge/--no-merge", help="coco: make one foreground of all categories.")
 ]
 Border = Annotated[str, typer.Option(help="oxford-pet: border as foreground, background, ignore or class.")]
+Ignore = Annotated[
+    int | None,
+    typer.Option(help="pairs: value in the masks that counts for nothing, such as 255.", show_default=False),
+]
 Channels = Annotated[int, typer.Option(help="Colour channels of the pictures.")]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the splits, where DATA has none.")]
 SplitName = Annotated[str, typer.Option("--split", help="train, valid, test or all.")]
@@ -158,8 +176,8 @@ Methods = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME...",
-        help="grad-cam, grad-cam++, hires-cam, layer-cam, activation, integrated-gradients. "
-        "[default: grad-cam]",
+        help="grad-cam, hires-cam, integrated-gradients ...; 'seglens explain --help' names them, and all is "
+        "every one. [default: grad-cam]",
         show_default=False,
     ),
 ]
@@ -167,13 +185,42 @@ Layers = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME...",
-        help="Roles or module paths, see 'seglens layers'. [default: encoder_last decoder_last]",
+        help="Roles or module paths, see 'seglens layers'; explain: all is every role. "
+        "[default: encoder_last decoder_last]",
         show_default=False,
     ),
 ]
 TargetText = Annotated[
     str, typer.Option("--target", help="predicted, truth, component:N, point:X,Y, false-positive ...")
 ]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="NAME...",
+        help="predicted, truth, false-negative, component:N ... [default: predicted]",
+        show_default=False,
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Another class: why --class and not this one.", show_default=False),
+]
+Where = Annotated[str, typer.Option(help="region, or context: report only what lies outside of the target.")]
+MethodSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="METHOD.SETTING=VALUE...",
+        help="Settings of methods, as integrated-gradients.steps=64.",
+        show_default=False,
+    ),
+]
+ScaleText = Annotated[
+    str, typer.Option("--scale", help="Limits of colours: image, dataset or fixed:LOW,HIGH.")
+]
+Raw = Annotated[str, typer.Option(help="Format of the raw maps: npz or safetensors.")]
+ResumeMaps = Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")]
 ClassName = Annotated[
     str | None,
     typer.Option("--class", metavar="NAME", help="The class that is asked about.", show_default=False),
@@ -200,6 +247,7 @@ def data_settings(
     classes: Sequence[str] | None,
     merge: bool,
     border: str,
+    ignore: int | None,
     channels: int,
     split_seed: int,
 ) -> "seglens.DataSettings":
@@ -211,6 +259,7 @@ def data_settings(
     from pydantic import ValidationError
 
     fields: dict[str, Any] = {"classes": tuple(classes) if classes else None, "border": border}
+    fields["ignore"] = ignore
     fields |= dict(zip(("train_dir", "valid_dir", "test_dir"), folders, strict=True))
     try:
         return seglens.DataSettings(
@@ -223,15 +272,29 @@ def data_settings(
 
 
 def methods(
-    names: Sequence[str] | None, baselines: Sequence[str] | None, steps: int | None
-) -> "list[str | seglens.IntegratedGradients]":
+    names: Sequence[str] | None,
+    baselines: Sequence[str] | None,
+    steps: int | None,
+    settings: Sequence[str] | None = None,
+) -> "list[Method]":
     """Return methods with their settings; each baseline makes one more of Integrated Gradients.
 
+    ``settings`` are of any method, each written ``METHOD.SETTING=VALUE``, see `seglens.cli.settings`.
+
     Raises:
-        SettingError: a setting is given for a method that is not asked for.
-        UnknownNameError: there is no such baseline.
+        SettingError: a setting is given for a method that is not asked for, or can't be read.
+        UnknownNameError: there is no such baseline, method or setting.
     """
     asked = list(names or ("grad-cam",))
+    if "all" in asked:
+        from seglens.explain.methods import METHODS
+
+        asked = list(METHODS)
+    changed: dict[str, Any] = {}
+    if settings:
+        from seglens.cli.settings import changed_methods
+
+        changed = changed_methods(settings, asked)
     named = "integrated-gradients" in asked
     if not named and (baselines or steps is not None):
         given = "--baseline" if baselines else "--steps"
@@ -239,17 +302,23 @@ def methods(
             f"{given} is a setting of integrated-gradients, which is not among {', '.join(asked)}. "
             "Add it to --methods or leave the setting out."
         )
-    if not named:
-        return [*asked]
-    from seglens.explain.integrated import BASELINES
+    if not (baselines or steps is not None):
+        return [changed.get(name, name) for name in asked]
+    from dataclasses import replace
+
+    from seglens.explain.baselines import BASELINES
 
     for name in baselines or ():
         if name not in BASELINES:
             raise unknown_name("baseline", name, BASELINES)
     path: dict[str, Any] = {} if steps is None else {"steps": steps, "max_steps": max(steps, 256)}
-    chosen: list[dict[str, Any]] = [{"baseline": name, **path} for name in baselines or ("zero",)]
-    paths = [seglens.IntegratedGradients(**settings) for settings in chosen]
-    return [method for name in asked for method in (paths if name == "integrated-gradients" else [name])]
+    first = changed.get("integrated-gradients", seglens.IntegratedGradients())
+    paths = [replace(first, baseline=name, **path) for name in baselines or (first.baseline,)]
+    return [
+        method
+        for name in asked
+        for method in (paths if name == "integrated-gradients" else [changed.get(name, name)])
+    ]
 
 
 def refuse_others(context: typer.Context, allowed: Sequence[str], reason: str) -> None:

@@ -20,8 +20,9 @@ class DataSettings(BaseModel):
     ``layout`` None means: recognise it. ``train_dir``, ``valid_dir`` and ``test_dir`` name the folders of the
     splits, below ``path`` or anywhere. ``classes`` are, for ``coco``, the categories to take, by name or id;
     for ``pairs``, the names of the values 0, 1, ... in the masks; None means one foreground. ``merge`` is for
-    ``coco`` (one foreground, or a class per category), ``border`` for ``oxford-pet``. ``split_seed`` decides
-    the splits that the set doesn't come with.
+    ``coco`` (one foreground, or a class per category), ``border`` for ``oxford-pet``. ``ignore`` is, for
+    ``pairs``, the value of a mask's pixels that are in no loss and no score (often 255). ``split_seed``
+    decides the splits that the set doesn't come with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class DataSettings(BaseModel):
     classes: tuple[str, ...] | None = None
     merge: bool = True
     border: Literal["foreground", "background", "ignore", "class"] = "foreground"
+    ignore: int | None = Field(default=None, ge=0)
     channels: int = Field(default=3, ge=1)
     split_seed: int = 0
 

@@ -6,7 +6,7 @@ from seglens.data import coco, nuclei, oxford_pet, pairs
 from seglens.data.folders import split_folders
 from seglens.data.layout import Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, deal
-from seglens.errors import DataError, unknown_name
+from seglens.errors import DataError, SettingError, unknown_name
 
 LAYOUTS = {
     "oxford-pet": Layout(oxford_pet.LOOKS_LIKE, oxford_pet.recognises, oxford_pet.find),
@@ -29,6 +29,10 @@ def open_data(settings: DataSettings) -> Dataset:
         UnknownNameError: no such layout or category.
     """
     name = layout_name(settings)
+    if settings.ignore is not None and name != "pairs":
+        raise SettingError(
+            f"--ignore {settings.ignore} is for masks of the layout 'pairs', not {name!r}: leave it out."
+        )
     found = LAYOUTS[name].find(settings)
     errors = [problem for problem in gather(found.problems) if problem.severity == "error"]
     if errors:

@@ -29,7 +29,7 @@ def find(settings: DataSettings) -> Found:
     a picture without mask is a problem, as is a mask without picture.
 
     Raises:
-        SettingError: one class only is named.
+        SettingError: one class only is named, or the value of a class is to be ignored.
     """
     if settings.classes is not None and len(settings.classes) < 2:
         raise SettingError(
@@ -41,7 +41,12 @@ def find(settings: DataSettings) -> Found:
         entries[split], found = _entries(folder, labels_needed=split != "test")
         problems += found
     task = Task(classes=settings.classes) if settings.classes else Task()
-    reader = partial(_read, classes=settings.classes, channels=settings.channels)
+    if settings.ignore is not None and settings.ignore < len(task.classes):
+        raise SettingError(
+            f"The value {settings.ignore} of a mask can't be ignored: it is the class "
+            f"{task.classes[settings.ignore]!r}. Ignore one that is no class, such as 255."
+        )
+    reader = partial(_read, classes=settings.classes, channels=settings.channels, ignore=settings.ignore)
     return Found(task, entries, reader, tuple(problems))
 
 
@@ -90,13 +95,15 @@ def _picture_stem(stem: str, images: dict[str, Path]) -> str:
     return stem
 
 
-def _read(entry: Entry, *, classes: tuple[str, ...] | None, channels: int) -> Sample:
+def _read(entry: Entry, *, classes: tuple[str, ...] | None, channels: int, ignore: int | None) -> Sample:
     image = read_image(entry.image, channels)
     if not entry.labelled:
         return Sample(entry.name, image, None, all_valid(image))
     label = read_fitting_label(entry.masks[0], image, entry.image)
+    valid = all_valid(image) if ignore is None else label != ignore
+    label = label.masked_fill(~valid, 0)
     mask = _binary(label, entry.masks[0]) if classes is None else _indexed(label, classes, entry.masks[0])
-    return Sample(entry.name, image, mask, all_valid(image))
+    return Sample(entry.name, image, mask, valid)
 
 
 def _binary(label: Mask, file: Path) -> Mask:
