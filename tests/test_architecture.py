@@ -12,25 +12,33 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes errors verb outputs record progress threads processes device seeds",
+    0: "shapes errors sizes verb outputs record progress threads processes device seeds",
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens "
     "data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.zoo models.segmenter models.folding "
-    "models.layers models",
-    2: "intervals losses scores surfaces calibration impute draw",
+    "models.layout models.probing models.layers models",
+    2: "intervals losses scores surfaces calibration impute superpixels draw",
     3: "predict tiles runs native sources spread gallery",
     4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "
     "train.schedule train.tracking train.learner train.memory train.threshold train.fit train",
     5: "explain.target explain.target_names explain.trace explain.explanation explain.cams "
-    "explain.gradients explain.integrated explain.methods explain.statistics explain.masked "
-    "explain.passes explain",
-    6: "judge.nulls judge.localisation judge.cells judge.faithfulness judge.scorecard judge.evidence "
+    "explain.gradients explain.baselines explain.integrated explain.sampled explain.references "
+    "explain.masked explain.channels explain.ablation explain.occlusion explain.rise "
+    "explain.methods explain.statistics "
+    "explain.passes explain.costs explain.watch explain.memory explain.plan explain "
+    "explain.verify.snapshot explain.verify.case explain.verify.identities explain.verify.numerics "
+    "explain.verify.rules explain.verify",
+    6: "judge.nulls judge.localisation judge.cells judge.faithfulness judge.case judge.rerun judge.context "
+    "judge.effects judge.randomisation judge.stability judge.definitions judge.scorecard "
+    "judge.verdicts judge.evidence judge.figures "
     "judge.causal judge.agreement judge.shortcut judge",
-    7: "batch.chunks batch.sheets batch.ledger batch.prediction batch "
+    7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
+    "batch.prediction batch.asking batch.measuring batch.explaining batch "
     "report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",
-    8: "cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli __main__",
+    8: "cli.settings cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli.verifying "
+    "cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
 
@@ -39,16 +47,16 @@ ORDER = [name for level in LEVELS.values() for name in level.split()]
 ONLY_IN = {
     "jinja2": {"report.html"},
     "lightning": {"train", "train.batches", "train.fit", "train.learner", "train.tracking", "spread"},
-    "matplotlib": {"calibration", "draw", "train.curves"},
+    "matplotlib": {"calibration", "draw", "judge.figures", "train.curves"},
     "pooch": {"data.get"},
     "pycocotools": {"data.coco"},
     "rich": {"progress", "cli.terminal"},
-    "safetensors": {"models.weights"},
+    "safetensors": {"batch.raw", "models.weights"},
     "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.images"},
     "timm": {"models.encoders", "models.zoo"},
-    "typer": {"cli", "cli.data_verbs", "cli.making", "cli.options", "cli.terminal"},
+    "typer": {"cli", "cli.data_verbs", "cli.making", "cli.options", "cli.terminal", "cli.verifying"},
 }
 """Libraries that are used in one place, so that they can be replaced there."""
 
@@ -153,6 +161,7 @@ def test_every_verb_is_public_and_callable():
         "load",
         "report",
         "train",
+        "verify",
         "wrap",
     ):
         assert callable(getattr(seglens, verb))

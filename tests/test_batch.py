@@ -10,7 +10,7 @@ from torch import nn
 
 import seglens
 from seglens import batch
-from seglens.batch import chunks, ledger, sheets
+from seglens.batch import chunks, heats, ledger
 from seglens.data.images import read_image
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
@@ -330,7 +330,7 @@ def test_predict_files_at_native_size(run: Run, folder: Path):
 
 
 def test_large_pictures_are_drawn_smaller(monkeypatch: pytest.MonkeyPatch, run: Run, folder: Path):
-    monkeypatch.setattr(sheets, "DRAWN", 28)
+    monkeypatch.setattr(heats, "DRAWN", 28)
     done = batch.explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), samples=(0,))
     row = table_of(done.folder / "explanations.json")["samples"][0]
     assert all(size_of(done.folder / row["files"][name]) == (28, 20) for name in ("orig", "gt", "overlay"))

@@ -3,9 +3,9 @@
 What can't be read is kept aside as a `Failure`, and the rest goes on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.device import release_memory
 from seglens.errors import DataError, SettingError
-from seglens.explain.target_names import TARGETS
+from seglens.explain.target_names import form_of
 from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.runs import Run
@@ -28,12 +28,17 @@ FILES = "files"
 """What the split of image files given one by one is called."""
 
 
+CHUNK = 16
+"""Pictures at a time: enough that the others of a chunk can serve as a null."""
+
+
 @dataclass(frozen=True)
 class Failure:
-    """A picture that could not be done, and why."""
+    """A picture that could not be done, and why; ``number`` is its place in the split, where known."""
 
     name: str
     error: str
+    number: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,14 @@ class Summary:
 class Chunk:
     """A few pictures: as they are (``natives``), and on the input grid (``batch``, with their ``frames``).
 
-    ``numbers`` are their places in the split.
+    ``numbers`` are their places in the split, ``index`` is that of the chunk among all chunks.
     """
 
     natives: tuple[Sample, ...]
     batch: Batch
     frames: tuple[Frame, ...]
     numbers: tuple[int, ...]
+    index: int = 0
 
 
 def split_of(run: Run, pictures: Split | Sequence[Path | str]) -> Split:
@@ -120,39 +126,44 @@ def read_chunks(
     *,
     most: int,
     failed: list[Failure],
-    target: str = "",
+    targets: Sequence[str] = (),
     what: str = "explaining",
     share: Share = ALONE,
+    skip: Collection[int] = (),
 ) -> Iterator[Chunk]:
     """Yield the pictures of ``split`` in chunks of nearly equal size, ``most`` at most.
 
     Even chunks, because maps of the others in a chunk serve as nulls. Of a job that is spread these are the
     same chunks, of which each process gets its ``share``. Pictures that can't be read, or that have no mask
-    where ``target`` needs one, go to ``failed``.
+    where one of ``targets`` needs one, go to ``failed``. Chunks to ``skip`` are not read.
     """
-    sizes = even_sizes(len(split), most)
-    ours = share.of(len(sizes))
-    sizes, first = [sizes[i] for i in ours], sum(sizes[: ours.start])
-    numbers = range(first, first + sum(sizes))
-    form = TARGETS.get(target.partition(":")[0])
+    chunks = chunks_of(len(split), most)
+    ours = [index for index in share.of(len(chunks)) if index not in skip]
+    numbers = [number for index in ours for number in chunks[index]]
     # Where no picture at all has a truth, the target itself says so, once.
-    needs_truth = form is not None and form.needs_truth and _some_have_truth(split)
-    pictures = zip(numbers, read_ahead(lambda index: _read(split, index), numbers), strict=True)
+    needy = [target for target in targets if form_of(target).needs_truth and _some_have_truth(split)]
+    pictures = zip(numbers, read_ahead(lambda number: _read(split, number), numbers), strict=True)
     stream = iter(track(pictures, total=len(numbers), what=what) if share.first else pictures)
-    for size in sizes:
+    for index in ours:
         waiting: dict[int, Sample] = {}
-        for number, sample in islice(stream, size):
+        for number, sample in islice(stream, len(chunks[index])):
             if isinstance(sample, Failure):
                 failed.append(sample)
-            elif sample.mask is None and needs_truth:
-                reason = f"The picture has no mask, which target {target!r} needs."
-                failed.append(Failure(sample.name, reason))
+            elif sample.mask is None and needy:
+                reason = f"The picture has no mask, which target {needy[0]!r} needs."
+                failed.append(Failure(sample.name, reason, number))
             else:
                 waiting[number] = sample
         if waiting:
-            yield _chunk(waiting, run.spec.image_size)
+            yield _chunk(waiting, run.spec.image_size, index)
         del waiting
         release_memory()
+
+
+def chunks_of(num: int, most: int) -> list[range]:
+    """Return the places of the pictures of each chunk, of `even_sizes`."""
+    ends = list(accumulate(even_sizes(num, most), initial=0))
+    return [range(first, last) for first, last in pairwise(ends)]
 
 
 def even_sizes(num: int, most: int) -> list[int]:
@@ -187,18 +198,18 @@ def _read(split: Split, index: int) -> Sample | Failure:
     try:
         return split[index]
     except DataError as error:
-        return Failure(split.entries[index].name, str(error))
+        return Failure(split.entries[index].name, str(error), index)
 
 
 def _some_have_truth(split: Split) -> bool:
     return any(entry.labelled for entry in split.entries)
 
 
-def _chunk(numbered: Mapping[int, Sample], size: int) -> Chunk:
+def _chunk(numbered: Mapping[int, Sample], size: int, index: int) -> Chunk:
     samples = list(numbered.values())
     boxed = [letterbox(sample, size) for sample in samples]
     bare = any(sample.mask is None for sample in samples)
     placed = [sample for sample, _ in boxed]
     if bare:  # One batch has masks for all or for none; the natives keep theirs.
         placed = [Sample(sample.name, sample.image, None, sample.valid) for sample in placed]
-    return Chunk(tuple(samples), collate(placed), tuple(frame for _, frame in boxed), tuple(numbered))
+    return Chunk(tuple(samples), collate(placed), tuple(frame for _, frame in boxed), tuple(numbered), index)

@@ -1,31 +1,40 @@
 """What a batch writes down: a row for each picture and map, means over pictures, tables and the record."""
 
 import csv
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from seglens import record as records
 from seglens.batch.chunks import Chunk, Failure, images_sha256
-from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject, fitted, save_raw, shown
+from seglens.batch.heats import Heats, Shared, add_limits, fitted
+from seglens.batch.partial import Measured, Row
+from seglens.batch.raw import Arrays, raw_arrays, raw_format
+from seglens.batch.scales import Scaling, unit_of
+from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject, shown
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
+from seglens.data.transforms import fit_frame
 from seglens.draw import overlay, save_png
 from seglens.explain.explanation import Explanation
 from seglens.intervals import interval
-from seglens.judge.localisation import Attention, join, summarise
+from seglens.judge.localisation import join, summarise
 from seglens.outputs import table_cell
 from seglens.runs import Run
 from seglens.scores import confusion, scores
 from seglens.shapes import Mask
 
-Row = dict[str, Any]
-Measured = tuple[Attention, dict[str, Float[Tensor, "_"]]]
-"""Of one map of a chunk: its statistics next to their nulls, and all its statistics, picture by picture."""
+
+@dataclass(frozen=True)
+class Drawing:
+    """How maps are drawn, and in which format their raw values are kept."""
+
+    scaling: Scaling
+    raw: str
 
 
 def write_sample(
@@ -37,26 +46,44 @@ def write_sample(
     measured: Sequence[Measured],
     folder: Path,
     place: str,
+    drawing: Drawing,
 ) -> Row:
-    """Draw picture ``index`` of a chunk into ``folder / place``; return its row of ``explanations.json``."""
+    """Write picture ``index`` of a chunk into ``folder / place``; return its row of ``explanations.json``.
+
+    Heat maps are drawn where their limits are known by now; `redraw` does it where they depend on the others.
+    """
     sample = part.natives[index]
-    subject = Subject(sample, part.frames[index], predicted, folder, place)
+    subject = Subject(sample, part.frames[index], folder, place)
+    shutil.rmtree(folder / place, ignore_errors=True)  # what a try left that was killed on the way
     (folder / place).mkdir()
-    files = draw_subject(subject, run.spec, run.task)
-    heats, sheets = draw_maps(subject, run.spec, maps, index)
-    files["raw"] = save_raw(subject, maps, index)
+    files = draw_subject(subject, predicted, run.spec, run.task)
+    kind, arrays = raw_format(drawing.raw), raw_arrays(maps, index, part.frames[index])
+    files["raw"] = f"{place}/maps{kind.suffix}"
+    kind.write(arrays, folder / files["raw"])
     row: Row = {"name": sample.name, "status": "ok"}
     dice = dice_of(predicted, sample, len(run.task.classes))
     if dice is not None:
         row["dice"] = dice
     row["files"] = files
-    row["maps"] = [
-        map_row(entry, found, index) | {"file": file}
-        for entry, found, file in zip(maps, measured, heats, strict=True)
-    ]
-    row["sheets"] = sheets
-    records.write_json(folder / place / "explanation.json", row)
+    row["maps"] = [map_row(entry, found, index) for entry, found in zip(maps, measured, strict=True)]
+    add_limits(Heats(row["maps"], arrays, part.frames[index], run.spec))
+    if drawing.scaling.kind != "dataset":
+        _draw(run, subject, row, arrays, drawing, {})
     return row
+
+
+def redraw(run: Run, sample: Sample, row: Row, folder: Path, drawing: Drawing, shared: Shared) -> None:
+    """Draw the heat maps of a picture from its raw maps, in the limits that it shares with the others."""
+    frame = fit_frame((sample.image.shape[1], sample.image.shape[2]), run.spec.image_size)
+    arrays = raw_format(drawing.raw).read(folder / row["files"]["raw"])
+    subject = Subject(sample, frame, folder, str(Path(row["files"]["raw"]).parent.as_posix()))
+    _draw(run, subject, row, arrays, drawing, shared)
+
+
+def _draw(run: Run, subject: Subject, row: Row, arrays: Arrays, drawing: Drawing, shared: Shared) -> None:
+    heats = Heats(row["maps"], arrays, subject.frame, run.spec)
+    row["sheets"] = draw_maps(subject, heats, drawing.scaling, shared)
+    records.write_json(subject.folder / subject.place / "explanation.json", row)
 
 
 def dice_of(predicted: Mask, sample: Sample, num_classes: int) -> float | None:
@@ -73,6 +100,8 @@ def map_row(entry: Explanation, found: Measured, index: int) -> Row:
         "target": entry.target.label,
         "method": entry.method,
         "layer": entry.layer,
+        "where": entry.where,
+        "unit": unit_of(entry.method, entry.settings),
         "status": entry.status[index],
         "statistics": {name: float(values[index]) for name, values in measured.items()},
         "nulls": {
@@ -83,16 +112,35 @@ def map_row(entry: Explanation, found: Measured, index: int) -> Row:
     }
 
 
-def summary_row(parts: Sequence[Measured], *, seed: int) -> Row:
-    """Return the means over all pictures of one map, with intervals and nulls."""
-    row = summarise(join([attended for attended, _ in parts]), seed=seed).to_json()
+def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> Row:
+    """Return the means over all pictures of one map, with intervals and nulls, and how many have no map."""
+    whole = join([attended for attended, _ in parts])
+    row = summarise(whole, seed=seed).to_json()
+    row["where"] = where
+    row["num_degenerate"], row["num_failed"] = (whole.status.count(kind) for kind in ("degenerate", "failed"))
     for name in parts[0][1]:
         if name not in row["statistics"]:
             values = torch.cat([measured[name].cpu() for _, measured in parts])
             row["statistics"][name] = interval(
                 values.masked_fill(values.isinf(), torch.nan), seed=seed
             ).to_json()
+    if where != "region":
+        row["label"] = ""  # What the map shows on the target doesn't count: it can't restate the prediction.
     return row
+
+
+def flat_summary(rows: Iterable[Row]) -> list[Row]:
+    """Spread the rows of the summary out to plain numbers, for a table."""
+    found = []
+    for row in rows:
+        plain = {key: row[key] for key in ("target", "method", "layer", "where")}
+        plain |= {key: value for key, value in row.items() if key.startswith("num_")}
+        for name, values in row["statistics"].items():
+            plain |= {name: values["mean"], f"{name} low": values["low"], f"{name} high": values["high"]}
+        nulls = row["nulls"].items()
+        plain |= {f"ratio ({null})": values.get("ratio") for null, values in nulls}
+        found.append(plain | {"label": row["label"]})
+    return found
 
 
 def failed_row(failure: Failure) -> Row:

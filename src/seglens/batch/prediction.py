@@ -10,8 +10,7 @@ import torch
 
 from seglens.batch import ledger
 from seglens.batch.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
-from seglens.batch.ledger import Row
-from seglens.batch.sheets import drawn_size
+from seglens.batch.heats import Row, drawn_size
 from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample

@@ -1,25 +1,24 @@
 """What `batch` draws of one explained picture: itself, truth, prediction, heat maps and comparison sheets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
-from torch import Tensor
 
+from seglens.batch.heats import Heats, Row, Shared, about_error, drawn_size, fitted, limits_of
+from seglens.batch.raw import name_of
+from seglens.batch.scales import Scaling, colours
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
 from seglens.draw import (
-    Scale,
+    INK,
     Tile,
+    hatch,
     heat_overlay,
-    heat_scale,
     mask_picture,
     no_map,
     outline,
@@ -27,27 +26,21 @@ from seglens.draw import (
     picture,
     save_png,
     sheet,
-    signed_scale,
 )
-from seglens.explain.explanation import Explanation
 from seglens.models.segmenter import ModelSpec
 from seglens.outputs import unused_name
-from seglens.shapes import Image, Map, Mask
+from seglens.shapes import Image, Mask
 
-DRAWN = 1024
-"""Longest side of a drawn picture, in pixels; numbers and raw maps are of the whole picture all the same."""
-
-PIXELS_IN_SCALE = 0.99
-"""Share of the pixels that the colours tell apart in a map that has a value of its own for every pixel."""
+ROW = 5
+"""Tiles in a row of a sheet."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One picture to draw: as it is, with what the model made of it, in ``folder / place``."""
+    """One picture to draw: as it is, in ``folder / place``."""
 
     sample: Sample
     frame: Frame
-    predicted: Mask
     folder: Path
     place: str
 
@@ -57,10 +50,10 @@ class Subject:
         return f"{self.place}/{name}.png"
 
 
-def draw_subject(subject: Subject, spec: ModelSpec, task: Task) -> dict[str, str]:
+def draw_subject(subject: Subject, predicted: Mask, spec: ModelSpec, task: Task) -> dict[str, str]:
     """Save ``orig gt pred overlay``; the overlay has the truth, where there is one, as a white outline."""
     sample, palette = shown(subject.sample, spec), task.palette
-    predicted = fitted(subject.predicted)
+    predicted = fitted(predicted)
     files = {"orig": subject.save(picture(sample.image), "orig")}
     marked = overlay(sample.image, predicted, palette)
     if sample.mask is not None:
@@ -72,74 +65,64 @@ def draw_subject(subject: Subject, spec: ModelSpec, task: Task) -> dict[str, str
     return files
 
 
-def draw_maps(
-    subject: Subject, spec: ModelSpec, explanations: Sequence[Explanation], row: int
-) -> tuple[list[str], list[dict[str, str]]]:
-    """Save a heat map for each explanation, and sheets that compare methods and layers.
+def draw_maps(subject: Subject, heats: Heats, scaling: Scaling, shared: Shared) -> list[dict[str, str]]:
+    """Save a heat map for each row, and sheets that compare methods, layers and targets.
+
+    The names of the files, and the ``scale`` of their colours, go into the rows. ``shared`` are the limits
+    of a scale over the whole set.
 
     Returns:
-        The files of the heat maps, in the order of ``explanations``, and the sheets' titles and files.
+        The sheets' titles and files.
     """
-    image = shown(subject.sample, spec).image
-    region_of_target = (
-        fitted(subject.frame.mask_to_native(explanations[0].target.pixels[row].cpu().long())) > 0
-    )
-    files, tiles, taken = [], [], {"orig", "gt", "pred", "overlay"}
-    for entry in explanations:
-        tile = _tile(entry, row, subject.frame, image)
-        if entry.status[row] == "ok":
-            tile = replace(tile, picture=outline(tile.picture, region_of_target))
-        files.append(subject.save(tile.picture, unused_name(entry.name, taken)))
-        tiles.append(tile)
+    image = shown(subject.sample, heats.spec).image
+    taken = {"orig", "gt", "pred", "overlay"}
+    tiles: list[list[Tile]] = []
+    for row in heats.rows:
+        tile = _tile(heats, row, image, scaling, shared)
+        row["file"] = subject.save(tile.picture, unused_name(heats.name(row), taken))
+        if tile.scale:
+            row["scale"] = {"limits": list(tile.scale.limits), "unit": tile.scale.unit}
+        tiles.append([tile])
+        if row.get("evidence"):
+            tile = _evidence_tile(heats, row, image, scaling, shared)
+            file = subject.save(tile.picture, unused_name(f"{heats.name(row)}@evidence", taken))
+            row["evidence"]["file"] = file
+            tiles[-1].append(tile)
     sheets = []
-    for title, kept in comparisons(explanations):
-        first = [Tile(picture(image), "image"), *(tiles[i] for i in kept)]
-        page = sheet(
-            [first[i : i + 5] for i in range(0, len(first), 5)], title=f"{subject.sample.name}: {title}"
-        )
+    for title, kept in comparisons(heats.rows):
+        every = [Tile(picture(image), "image"), *(tile for i in kept for tile in tiles[i])]
+        lines = [every[i : i + ROW] for i in range(0, len(every), ROW)]
+        page = sheet(lines, title=f"{subject.sample.name}: {title}")
         sheets.append({"title": title, "file": subject.save(page, unused_name(title, taken))})
-    return files, sheets
+    return sheets
 
 
-def comparisons(explanations: Sequence[Explanation]) -> list[tuple[str, list[int]]]:
-    """Return the sheets worth drawing: all methods at one layer, all layers of one method.
+def comparisons(rows: Sequence[Row]) -> list[tuple[str, list[int]]]:
+    """Return the sheets worth drawing: methods side by side, layers, and targets.
 
-    Maps without a layer stand on every sheet of methods. A sheet of one map would compare nothing.
+    Maps without a layer stand on every sheet of methods. One map alone has a sheet for its colour bar.
     """
-    layers = list(dict.fromkeys(entry.layer for entry in explanations if entry.layer is not None))
-    methods = list(dict.fromkeys(entry.method for entry in explanations))
-    of_layer = {
-        f"methods@{layer}": [i for i, entry in enumerate(explanations) if entry.layer in (layer, None)]
-        for layer in layers
-    }
-    of_method = {
-        f"layers@{method}": [i for i, entry in enumerate(explanations) if entry.method == method]
-        for method in methods
-    }
-    found = of_layer | of_method
-    if not layers:
-        found["methods"] = list(range(len(explanations)))
-    return [(title, kept) for title, kept in found.items() if len(kept) > 1]
-
-
-def save_raw(subject: Subject, explanations: Sequence[Explanation], row: int) -> str:
-    """Save the raw maps as ``maps.npz`` and return its name below the folder.
-
-    ``map:NAME`` is the map at the picture's own size, ``grid:NAME`` what the layer gave before it was brought
-    to size, and ``channels:NAME`` the attribution of each channel on the input grid, where there are such;
-    all float32, signed, unscaled. Rows without a target hold NaN.
-    """
-    arrays: dict[str, Any] = {}
-    for entry in explanations:
-        arrays[f"map:{entry.name}"] = subject.frame.maps_to_native(entry.map[row].cpu()).numpy()
-        for kind, values in (("grid", entry.grid), ("channels", entry.channels)):
-            if values is not None:
-                arrays[f"{kind}:{entry.name}"] = values[row].cpu().numpy()
-    file = f"{subject.place}/maps.npz"
-    np.savez_compressed(
-        subject.folder / file, **{key: values.astype(np.float32) for key, values in arrays.items()}
+    targets, layers, methods = (
+        list(dict.fromkeys(row[key] for row in rows if row[key] is not None))
+        for key in ("target", "layer", "method")
     )
-    return file
+    found: dict[str, list[int]] = {}
+    for target in targets:
+        front = f"{target}@" if len(targets) > 1 else ""
+        ours = [i for i, row in enumerate(rows) if row["target"] == target]
+        for layer in layers:
+            found[f"{front}methods@{layer}"] = [i for i in ours if rows[i]["layer"] in (layer, None)]
+        for method in methods:
+            found[f"{front}layers@{method}"] = [i for i in ours if rows[i]["method"] == method]
+        if not layers:
+            found[f"{front}methods"] = ours
+    if len(targets) > 1:
+        for row in rows:
+            title = f"targets@{name_of('', row['method'], row['layer'], False)}"
+            same = (row["method"], row["layer"])
+            found[title] = [i for i, other in enumerate(rows) if (other["method"], other["layer"]) == same]
+    sheets = [(title, kept) for title, kept in found.items() if len(kept) > 1]
+    return sheets or [("map", list(range(len(rows))))]
 
 
 def shown(sample: Sample, spec: ModelSpec) -> Sample:
@@ -153,35 +136,32 @@ def shown(sample: Sample, spec: ModelSpec) -> Sample:
     return Sample(sample.name, image, mask, fitted(sample.valid.long()) > 0)
 
 
-def _tile(entry: Explanation, row: int, frame: Frame, image: Image) -> Tile:
-    title = entry.name
-    rows, columns = image.shape[1:]
-    if entry.status[row] != "ok":
-        return Tile(no_map(rows, columns, entry.status[row].replace("_", " ")), title)
-    native = frame.maps_to_native(entry.map[row].cpu())
-    drawn: Map = native
-    if tuple(native.shape) != (rows, columns):
-        drawn = F.interpolate(native[None, None], (rows, columns), mode="bilinear", antialias=True)[0, 0]
-    share = 1.0 if entry.layer is not None else PIXELS_IN_SCALE
-    scale_of = signed_scale if bool((drawn < 0).any()) else heat_scale
-    scale: Scale = scale_of(drawn, share=share)
-    return Tile(heat_overlay(image, drawn, scale), title, scale=scale)
-
-
 def class_indices(mask: Mask) -> Picture:
     """Return a mask as a grey picture whose values are class indices."""
     return image_of(mask.to(torch.uint8).cpu().numpy())
 
 
-def drawn_size(rows: int, columns: int) -> tuple[int, int]:
-    """Return the size at which a picture is drawn."""
-    share = min(1.0, DRAWN / max(rows, columns))
-    return max(1, round(rows * share)), max(1, round(columns * share))
+def _tile(heats: Heats, row: Row, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+    name = heats.name(row)
+    if row["status"] != "ok":
+        return Tile(no_map(image.shape[1], image.shape[2], row["status"].replace("_", " ")), name)
+    scale = colours(limits_of(row, "map", scaling, shared), row["unit"])
+    drawn, hidden = heat_overlay(image, heats.values(row), scale), heats.hidden(row)
+    caption = ""
+    if hidden is not None:
+        drawn, caption = hatch(drawn, hidden, "not counted"), "hatched: target, not counted"
+    elif about_error(row) and not row["evidence"]:
+        caption = "unsigned: neither for nor against"
+    return Tile(outline(drawn, heats.region(row)), name, caption, scale)
 
 
-def fitted(mask: Mask) -> Int[Tensor, "rows columns"]:
-    """Return a mask at the size at which its picture is drawn."""
-    size = drawn_size(mask.shape[0], mask.shape[1])
-    if size == tuple(mask.shape):
-        return mask.long()
-    return F.interpolate(mask[None, None].to(torch.uint8), size, mode="nearest-exact")[0, 0].long()
+def _evidence_tile(heats: Heats, row: Row, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+    signed, hidden = heats.evidence(row), heats.hidden(row)
+    assert signed is not None  # or the row would have no evidence
+    scale = colours(limits_of(row, "evidence", scaling, shared), row["unit"])
+    drawn = heat_overlay(image, signed, scale)
+    if hidden is not None:
+        drawn = hatch(drawn, hidden, "not counted")
+    against = row["evidence"]["opposing"]
+    caption = f"red: for {1 - against:.0%}, blue: against {against:.0%}"
+    return Tile(outline(drawn, heats.region(row), INK), f"for/against: {heats.name(row)}", caption, scale)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
-from seglens.cli import data_verbs, making, summaries, terminal
+from seglens.cli import data_verbs, making, summaries, terminal, verifying
 from seglens.cli import options as o
 from seglens.cli.terminal import need_path, need_run, say
 
@@ -83,6 +83,7 @@ def demo(
 
 app.command(cls=o.Verb)(making.train)
 app.command(cls=o.Verb)(making.adopt)
+app.command(cls=o.Verb)(verifying.verify)
 
 
 @app.command(cls=o.Verb)
@@ -157,7 +158,7 @@ def layers(run: o.RunFolder = None, as_json: o.AsJson = False) -> None:
     summaries.show_layers([asdict(layer) for layer in seglens.layers(model)], as_json=as_json)
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=o.Verb, epilog=o.EXPLAIN_NAMES)
 def explain(
     run: o.RunFolder = None,
     images: Annotated[
@@ -170,16 +171,22 @@ def explain(
     num_samples: o.NumSamples = None,
     methods: o.Methods = None,
     layers: o.Layers = None,
-    target: o.TargetText = "predicted",
+    targets: o.Targets = None,
     class_name: o.ClassName = None,
+    against: o.Against = None,
+    where: o.Where = "region",
     baseline: o.Baseline = None,
     steps: o.Steps = None,
+    settings: o.MethodSettings = None,
+    scale: o.ScaleText = "image",
+    raw: o.Raw = "npz",
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     devices: o.Devices = 1,
     num_nodes: o.NumNodes = 1,
     seed: o.Seed = 0,
     out: o.Out = None,
+    resume: o.ResumeMaps = False,
     force: o.Force = False,
 ) -> None:
     """Show what a model looks at: maps, and statistics with nulls."""
@@ -196,14 +203,19 @@ def explain(
             model,
             pictures,
             out=out,
-            methods=o.methods(methods, baseline, steps),
+            methods=o.methods(methods, baseline, steps, settings),
             layers=terminal.need_layers(layers),
-            target=target,
+            target=targets or "predicted",
             class_name=class_name,
+            against=against,
+            where=where,
+            scale=scale,
+            raw=raw,
             samples=samples or None,
             num_samples=num_samples,
             seed=seed,
             force=force,
+            resume=resume,
             share=share,
         )
     summaries.show_explanations(done.folder)

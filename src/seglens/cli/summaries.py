@@ -89,21 +89,24 @@ def show_layers(layers: Sequence[Row], *, as_json: bool) -> None:
 def show_explanations(folder: Path) -> None:
     """Print the mean attention of every map next to the largest that a map without content gets."""
     rows = []
-    for row in _read(folder / "explanations.json")["summary"]:
+    found = _read(folder / "explanations.json")
+    several = len(found["targets"]) > 1
+    for row in found["summary"]:
         ratio = row["statistics"].get("ratio") or {}
         nulls = {name: values.get("ratio") for name, values in row["nulls"].items()}
         known = {name: value for name, value in nulls.items() if value is not None}
         best = max(known, key=lambda name: known[name], default=None)
         rows.append(
             (
-                _name(row),
+                f"{row['target']}: {_name(row)}" if several else _name(row),
                 _number(ratio.get("mean")),
                 f"{_number(known[best])} ({best})" if best else "-",
                 f"{row['num_ok']} of {row['num_total']}",
+                str(row["num_no_target"]),
                 row.get("label") or "",
             )
         )
-    table(("map", "attention ratio", "best null", "pictures", ""), rows)
+    table(("map", "attention ratio", "best null", "pictures", "no target", ""), rows)
 
 
 def show_scorecard(folder: Path) -> None:

@@ -9,8 +9,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from seglens.errors import SettingError, unknown_name
-from seglens.explain.target import Target
-from seglens.shapes import ChannelMaps, Grids, Maps, PerImage
+from seglens.explain.target import Target, dilate
+from seglens.shapes import ChannelMaps, Grids, Maps, PerImage, Regions
 
 Status = Literal["ok", "no_target", "degenerate", "failed"]
 """``no_target``: no pixel to explain; ``degenerate``: a constant map; ``failed``: NaN or infinite values."""
@@ -20,6 +20,15 @@ Key = str | tuple[str, str] | tuple[str, str, str]
 FLAT = 1e-6
 """A map whose range is below this share of its largest magnitude is constant up to rounding."""
 
+MARGIN = 3
+"""The least width of the band around a target that upsampling may smear attribution over, in pixels."""
+
+WHERE: dict[str, str] = {
+    "region": "attribution everywhere counts",
+    "context": "attribution on the target, and within one cell of the layer's grid around it, does not count",
+}
+"""Which pixels of a map are reported and judged. The score is that of the target either way."""
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -28,7 +37,8 @@ class Explanation:
     ``map`` is raw and signed, at the size of the input; drawing scales it, measuring never does, and measures
     of mass use its non-negative part. ``grid`` is a CAM at its layer's resolution before any ReLU.
     ``channels`` sum to ``map``. ``status`` is worked out where it is not given; rows that are not ``ok`` hold
-    NaN everywhere.
+    NaN everywhere. With ``where="context"`` only the pixels in `counted` are reported and judged: what
+    outside of the target speaks for it.
     """
 
     method: str
@@ -40,8 +50,10 @@ class Explanation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Mapping[str, PerImage] = field(default_factory=dict)
     channels: ChannelMaps | None = None
+    where: str = "region"
 
     def __post_init__(self) -> None:
+        check_where(self.where)
         if self.map.shape != self.target.pixels.shape:
             raise SettingError(
                 f"The map of {self.name!r} has shape {tuple(self.map.shape)}, but target "
@@ -76,10 +88,35 @@ class Explanation:
         """The non-negative part of the raw map: what measures of mass are about."""
         return self.map.clamp(min=0)
 
+    @property
+    def margin(self) -> int:
+        """One cell of the layer's grid in pixels, at least `MARGIN`: as far as upsampling smears."""
+        if self.grid is None:
+            return MARGIN
+        sizes = zip(self.map.shape[-2:], self.grid.shape[-2:], strict=True)
+        return max(MARGIN, *(-(-pixels // cells) for pixels, cells in sizes))
+
+    @property
+    def counted(self) -> Regions:
+        """The pixels whose attribution is reported and judged, see `WHERE`."""
+        if self.where == "region":
+            return torch.ones_like(self.map, dtype=torch.bool)
+        return ~dilate(self.target.pixels.to(self.map.device), self.margin)
+
     def _only_ok(self, values: Tensor) -> Tensor:
         """Put NaN into the rows that are not ok."""
         rows = self.ok.to(values.device).view(-1, *[1] * (values.ndim - 1))
         return torch.where(rows, values, torch.nan)
+
+
+def check_where(where: str) -> None:
+    """Raise where there is no such choice of pixels.
+
+    Raises:
+        UnknownNameError: ``where`` is not in `WHERE`.
+    """
+    if where not in WHERE:
+        raise unknown_name("choice of 'where'", where, WHERE)
 
 
 def status_of(maps: Maps, target: Target) -> tuple[Status, ...]:

@@ -10,18 +10,15 @@ import torch
 from torch import Tensor
 
 from seglens.errors import SettingError
-from seglens.explain.explanation import Explanation
+from seglens.explain.explanation import MARGIN, Explanation
 from seglens.explain.target import dilate
 from seglens.shapes import Maps, PerImage, Regions
 
-MARGIN = 3
-"""The least width of the margin band, in pixels."""
-
 DEFINITIONS = {
-    "mean": "mean of the raw, signed map over the valid pixels",
-    "std": "standard deviation of the raw, signed map over the valid pixels",
-    "min": "least value of the raw, signed map over the valid pixels",
-    "max": "largest value of the raw, signed map over the valid pixels",
+    "mean": "mean of the raw, signed map over the valid pixels that count",
+    "std": "standard deviation of the raw, signed map over the valid pixels that count",
+    "min": "least value of the raw, signed map over the valid pixels that count",
+    "max": "largest value of the raw, signed map over the valid pixels that count",
     "area": "share of the valid pixels that belong to the target",
     "mass_inside": "share of the map's non-negative part that lies on the target",
     "enrichment_log2": "log2 of mass_inside over area: 0 is what an even map gets, 1 is twice that; "
@@ -30,9 +27,14 @@ DEFINITIONS = {
     "nothing lies outside. It rises as the target shrinks and is no score: compare it with its nulls",
     "ratio_without_margin": "the same ratio without the pixels around the target that one cell of the "
     f"layer's grid reaches (at least {MARGIN} pixels), where upsampling alone smears attribution",
+    "mass_context": "share of the map's non-negative part that lies outside of the target and of that "
+    "margin: what a context map shows of the whole",
     "prediction_ratio": "share of the valid pixels that the model assigns to the target's class",
 }
 """What each number is, in one sentence; reports print it. Pictures without an ok map get NaN."""
+
+INSIDE = ("mass_inside", "enrichment_log2", "ratio", "ratio_without_margin")
+"""The numbers that compare the target with what is around it."""
 
 
 def statistics(
@@ -42,7 +44,9 @@ def statistics(
 
     Values are NaN where they can't be: in pictures whose status is not ok (but for ``area`` and
     ``prediction_ratio``), where a map is nowhere positive, where nothing is outside of the target, and for
-    ``prediction_ratio`` without ``predicted``. ``valid`` left out means that all pixels are.
+    ``prediction_ratio`` without ``predicted``. ``valid`` left out means that all pixels are. Where an
+    explanation's ``where`` is ``context``, the moments are over the pixels that count, and what compares
+    inside and outside is NaN: the inside isn't looked at.
 
     Raises:
         SettingError: ``predicted`` or ``valid`` belong to other pictures.
@@ -51,35 +55,33 @@ def statistics(
     valid = _given(valid, "valid", maps)
     inside = explanation.target.pixels.to(device) & valid
     outside = valid & ~inside
-    far = valid & ~dilate(inside, _margin(explanation))
+    far = valid & ~dilate(inside, explanation.margin)
+    counted = valid & explanation.counted
     positive = explanation.positive
     area = _sum(inside.float(), valid) / valid.flatten(1).sum(1)
     mass_inside = _sum(positive, inside) / _sum(positive, valid)
-    mean = _mean(maps, valid)
+    mean = _mean(maps, counted)
     found = {
         "mean": mean,
-        "std": _mean((maps - mean[:, None, None]).square(), valid).sqrt(),
-        "min": torch.where(valid, maps, torch.inf).flatten(1).amin(1),
-        "max": torch.where(valid, maps, -torch.inf).flatten(1).amax(1),
+        "std": _mean((maps - mean[:, None, None]).square(), counted).sqrt(),
+        "min": torch.where(counted, maps, torch.inf).flatten(1).amin(1),
+        "max": torch.where(counted, maps, -torch.inf).flatten(1).amax(1),
         "mass_inside": mass_inside,
         "enrichment_log2": (mass_inside / area).log2(),
         "ratio": _mean(positive, inside) / _mean(positive, outside),
         "ratio_without_margin": _mean(positive, inside) / _mean(positive, far),
+        "mass_context": _sum(positive, far) / _sum(positive, valid),
     }
+    if explanation.where == "context":
+        found |= {name: torch.full_like(mean, torch.nan) for name in INSIDE}
+        nothing = ~counted.flatten(1).any(1)
+        found |= {name: found[name].masked_fill(nothing, torch.nan) for name in ("min", "max")}
     found = {name: torch.where(explanation.ok, values, torch.nan) for name, values in found.items()}
     found["area"] = area
     found["prediction_ratio"] = torch.full_like(area, torch.nan)
     if predicted is not None:
         found["prediction_ratio"] = _mean(_given(predicted, "predicted", maps).float(), valid)
     return {name: found[name] for name in DEFINITIONS}
-
-
-def _margin(explanation: Explanation) -> int:
-    """One cell of the layer's grid in pixels: as far as upsampling smears."""
-    if explanation.grid is None:
-        return MARGIN
-    rows, cells = explanation.map.shape[-2], explanation.grid.shape[-2]
-    return max(MARGIN, -(-rows // cells))
 
 
 def _given(regions: Regions | None, name: str, maps: Tensor) -> Regions:

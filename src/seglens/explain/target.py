@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seglens.errors import SettingError
 from seglens.runs import Run
-from seglens.shapes import Images, Masks, Regions, Rows, Scores
+from seglens.shapes import Images, Maps, Masks, Regions, Rows, Scores
 
 Unit = Literal["sum", "mean", "probability"]
 """``sum`` over the pixels for CAMs, ``mean`` for Integrated Gradients, ``probability`` for the judges."""
@@ -31,12 +31,15 @@ class Target:
     """One class over a frozen set of pixels for each picture of a batch.
 
     ``against`` asks why this class and not that one: the score is then the difference of two logits.
+    ``weights`` say how much each pixel counts (all the same where left out): a window of a large picture
+    stands for a share of each of its pixels only, see ``windows.py``.
     """
 
     label: str
     class_index: int
     pixels: Regions
     against: int | None = None
+    weights: Maps | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.dtype != torch.bool:
@@ -57,7 +60,8 @@ class Target:
     def select(self, rows: slice | Rows) -> "Target":
         """Return the target of these pictures only."""
         kept = rows if isinstance(rows, slice) else rows.to(self.pixels.device)
-        return Target(self.label, self.class_index, self.pixels[kept], self.against)
+        weights = None if self.weights is None else self.weights[kept]
+        return Target(self.label, self.class_index, self.pixels[kept], self.against, weights)
 
     def score(self, logits: Float[Tensor, "n k h w"], rows: Rows, unit: Unit = "sum") -> Scores:
         """Return one number per row of ``logits``; row i belongs to the frozen pixels of picture ``rows[i]``.
@@ -76,9 +80,13 @@ class Target:
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         values = self._probability(logits) if unit == "probability" else self._logit(logits)
-        total = torch.where(pixels, values, 0).sum((1, 2))
         count = pixels.sum((1, 2))
-        score = total if unit == "sum" else total / count.clamp(min=1)
+        total = torch.where(pixels, values, 0)
+        weight = count.clamp(min=1)
+        if self.weights is not None:
+            shares = self.weights.to(values)[rows.to(logits.device)] * pixels
+            total, weight = total * shares, shares.sum((1, 2)).clamp(min=torch.finfo(values.dtype).tiny)
+        score = total.sum((1, 2)) if unit == "sum" else total.sum((1, 2)) / weight
         return torch.where(count > 0, score, torch.nan)
 
     def _logit(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
@@ -119,8 +127,7 @@ def false_positive(
     run: Run, images: Images, masks: Masks, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
     """Where the model says the class is and it is not: why did it invent this?"""
-    wrong = (run.predict(images).mask == class_index) & (masks != class_index)
-    return Target("false-positive", class_index, _kept(wrong, valid))
+    return invented(run.predict(images).mask, masks, class_index, valid)
 
 
 def false_negative(
@@ -131,8 +138,19 @@ def false_negative(
     Evidence for the class is half of the answer; the negative part of a map, what speaks against, is the
     other.
     """
-    missed = (run.predict(images).mask != class_index) & (masks == class_index)
-    return Target("false-negative", class_index, _kept(missed, valid))
+    return missed(run.predict(images).mask, masks, class_index, valid)
+
+
+def invented(said: Masks, masks: Masks, class_index: int = 1, valid: Regions | None = None) -> Target:
+    """The false positives of a prediction that is there already."""
+    wrong = (said == class_index) & (masks != class_index)
+    return Target("false-positive", class_index, _kept(wrong, valid))
+
+
+def missed(said: Masks, masks: Masks, class_index: int = 1, valid: Regions | None = None) -> Target:
+    """The false negatives of a prediction that is there already."""
+    lacking = (said != class_index) & (masks == class_index)
+    return Target("false-negative", class_index, _kept(lacking, valid))
 
 
 def whole_class(valid: Regions, class_index: int = 1) -> Target:

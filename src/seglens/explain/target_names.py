@@ -6,6 +6,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -16,9 +17,8 @@ from seglens.explain.target import (
     boundary,
     box,
     component,
-    false_negative,
-    false_positive,
-    predicted,
+    invented,
+    missed,
     truth,
     whole_class,
 )
@@ -37,21 +37,31 @@ class Scene:
     class_index: int
     frames: Sequence[Frame]
 
-    def compared(self) -> tuple[Run, Images, Masks, int, Regions]:
-        """What it takes to compare prediction and truth, or say that this target needs the truth."""
+    @cached_property
+    def said(self) -> Masks:
+        """What the model says; it is run once for all targets, and not at all where none asks."""
+        return self.run.predict(self.images).mask
+
+    def known(self) -> Masks:
+        """The truth, or say that this target needs it."""
         if self.masks is None:
             raise SettingError(
                 "This target needs the truth, but the images have no masks: give data with masks."
             )
-        return self.run, self.images, self.masks, self.class_index, self.valid
+        return self.masks
+
+    def compared(self) -> tuple[Masks, Masks, int, Regions]:
+        """What it takes to compare prediction and truth, or say that this target needs the truth."""
+        masks = self.known()
+        return self.said, masks, self.class_index, self.valid
 
     def truth(self) -> Target:
         """Where the class is."""
-        return truth(self.compared()[2], self.class_index, self.valid)
+        return truth(self.known(), self.class_index, self.valid)
 
     def predicted(self) -> Regions:
         """Where the model says the class is, valid pixels only."""
-        return predicted(self.run, self.images, self.class_index, self.valid).pixels
+        return (self.said == self.class_index) & self.valid.to(self.said.device)
 
     def box(self, corners: Sequence[int], label: str) -> Target:
         """A box of native pixels in every picture, at least one pixel of the grid each."""
@@ -76,11 +86,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Form:
-    """How a target is written on the command line: the names of its numbers, and what makes it."""
+    """How a target is written on the command line: the names of its numbers, and what makes it.
+
+    Of ``errors`` a sheet shows what speaks for the class and what against it, side by side.
+    """
 
     numbers: tuple[str, ...]
     make: Callable[[Scene, tuple[int, ...]], Target]
     needs_truth: bool = False
+    errors: bool = False
 
 
 def named_target(
@@ -100,10 +114,34 @@ def named_target(
         UnknownNameError: no such target.
         SettingError: the numbers are wrong, or the target needs masks and there are none.
     """
-    name, _, rest = text.partition(":")
+    return named_targets((text,), Scene(run, images, masks, valid, class_index, frames))[0]
+
+
+def named_targets(texts: Sequence[str], scene: Scene, *, against: int | None = None) -> list[Target]:
+    """Make several targets of the same pictures; what the model says is found out once for all.
+
+    ``against`` is the class that all of them are asked against, see `Target`.
+
+    Raises:
+        UnknownNameError, SettingError: as `named_target`; two classes are the same.
+    """
+    return [_named(text, scene, against) for text in dict.fromkeys(texts)]
+
+
+def form_of(text: str) -> Form:
+    """Return the form of the target that the command line calls ``text``.
+
+    Raises:
+        UnknownNameError: no such target.
+    """
+    name = text.partition(":")[0]
     if name not in TARGETS:
         raise unknown_name("target", name, TARGETS)
-    form = TARGETS[name]
+    return TARGETS[name]
+
+
+def _named(text: str, scene: Scene, against: int | None) -> Target:
+    form, (name, _, rest) = form_of(text), text.partition(":")
     try:
         numbers = tuple(int(part) for part in rest.split(",")) if rest else ()
     except ValueError:
@@ -111,8 +149,8 @@ def named_target(
     if len(numbers) != len(form.numbers):
         usage = ":".join(filter(None, (name, ",".join(form.numbers))))
         raise SettingError(f"Target {text!r} can't be read. Write it as {usage!r}, with whole numbers.")
-    made = form.make(Scene(run, images, masks, valid, class_index, frames), numbers)
-    return Target(text, made.class_index, made.pixels)
+    made = form.make(scene, numbers)
+    return Target(text, made.class_index, made.pixels, against)
 
 
 def _span(begin: float, end: float) -> tuple[int, int]:
@@ -123,10 +161,10 @@ def _span(begin: float, end: float) -> tuple[int, int]:
 
 
 TARGETS: dict[str, Form] = {
-    "predicted": Form((), lambda s, _: predicted(s.run, s.images, s.class_index, s.valid)),
+    "predicted": Form((), lambda s, _: Target("predicted", s.class_index, s.predicted())),
     "truth": Form((), lambda s, _: s.truth(), needs_truth=True),
-    "false-positive": Form((), lambda s, _: false_positive(*s.compared()), needs_truth=True),
-    "false-negative": Form((), lambda s, _: false_negative(*s.compared()), needs_truth=True),
+    "false-positive": Form((), lambda s, _: invented(*s.compared()), needs_truth=True, errors=True),
+    "false-negative": Form((), lambda s, _: missed(*s.compared()), needs_truth=True, errors=True),
     "class": Form((), lambda s, _: whole_class(s.valid, s.class_index)),
     "component": Form(("N",), lambda s, n: component(s.predicted(), n[0], s.class_index)),
     "truth-component": Form(

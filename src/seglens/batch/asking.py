@@ -1,0 +1,138 @@
+"""What is asked of every picture of a folder, checked before any work is done."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seglens.batch.chunks import Chunk
+from seglens.data.layout import Split
+from seglens.errors import ModelError, SettingError
+from seglens.explain.explanation import check_where
+from seglens.explain.methods import METHODS, Method, sorted_out
+from seglens.explain.target import Target
+from seglens.explain.target_names import Scene, form_of, named_targets
+from seglens.models.layers import layers as layers_of
+from seglens.models.layers import resolve
+from seglens.outputs import safe_name
+from seglens.predict import Prediction
+from seglens.runs import Run
+
+ALL = "all"
+"""The name that stands for every method, or for every layer that plays a role."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every picture: methods, layers and targets, and which class they are about."""
+
+    methods: tuple[Method, ...]
+    layers: tuple[str, ...]
+    targets: tuple[str, ...]
+    class_index: int
+    against: int | None
+    where: str
+    seed: int
+
+
+def place_of(run: Run, split: Split, out: Path | None, verb: str) -> Path:
+    """Return the folder that a verb writes into.
+
+    Raises:
+        SettingError: none is given, and the run has none.
+    """
+    if out is not None:
+        return Path(out)
+    if run.folder is None:
+        raise SettingError(f"The run has no folder to {verb} into: name one with 'out'.")
+    return run.folder / verb / safe_name(split.name)
+
+
+def class_index_of(run: Run, name: str | None) -> int:
+    """Return the class that is asked about: the first after the background where none is named."""
+    return 1 if name is None else run.task.class_index(name)
+
+
+def targets_of(
+    run: Run,
+    part: Chunk,
+    texts: Sequence[str],
+    class_index: int,
+    *,
+    against: int | None = None,
+    prediction: Prediction | None = None,
+) -> list[Target]:
+    """Make the targets of a chunk; a ``prediction`` that is there already is not made again."""
+    batch = part.batch
+    scene = Scene(run, batch.images, batch.masks, batch.valid, class_index, part.frames)
+    if prediction is not None:
+        scene.__dict__["said"] = prediction.mask
+    return named_targets(texts, scene, against=against)
+
+
+def question_of(
+    run: Run,
+    methods: Sequence[Method],
+    layers: Sequence[str],
+    target: str | Sequence[str],
+    class_name: str | None,
+    against: str | None,
+    where: str,
+    seed: int,
+) -> Question:
+    """Check everything that can be checked before any work is done.
+
+    Raises:
+        UnknownNameError, SettingError, ModelError: as `seglens.batch.explain_folder`.
+    """
+    texts = (target,) if isinstance(target, str) else tuple(dict.fromkeys(target))
+    if not texts:
+        raise SettingError("At least one target is needed, received none. Name one, such as 'predicted'.")
+    for text in texts:
+        form_of(text)
+    check_where(where)
+    index = class_index_of(run, class_name)
+    other = None if against is None else run.task.class_index(against)
+    if other == index:
+        raise SettingError(
+            f"Class {against!r} can't be asked against itself. Name another one of: "
+            f"{', '.join(run.task.classes)}."
+        )
+    chosen = tuple(METHODS) if ALL in methods else tuple(methods)
+    asked = sorted_out(chosen)
+    places: tuple[str, ...] = ()
+    if asked.need_layers:
+        places = _with_roles(run) if ALL in layers else tuple(dict.fromkeys(layers))
+        resolve(run.segmenter, places)
+    return Question(chosen, places, texts, index, other, where, seed)
+
+
+def _with_roles(run: Run) -> tuple[str, ...]:
+    """Return every layer that plays a role, by its first one, in the order in which they run."""
+    found = tuple(layer.roles[0] for layer in layers_of(run) if layer.roles)
+    if not found:
+        raise ModelError(
+            "No layer of this network plays a role, so 'all' can't stand for any. Name module paths; "
+            "'seglens layers' lists them."
+        )
+    return found
+
+
+def settings_of(run: Run, question: Question) -> dict[str, Any]:
+    """What a result depends on, as plain data."""
+    classes = run.task.classes
+    return {
+        "methods": [
+            method if isinstance(method, str) else {"name": method.name, **_fields(method)}
+            for method in question.methods
+        ],
+        "layers": list(question.layers),
+        "targets": list(question.targets),
+        "class": classes[question.class_index],
+        "against": None if question.against is None else classes[question.against],
+        "where": question.where,
+    }
+
+
+def _fields(settings: Any) -> dict[str, Any]:
+    return asdict(settings)

@@ -1,0 +1,230 @@
+"""Folders of explanations: any methods, layers and targets, for all pictures of a split."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from seglens import record as records
+from seglens.batch import ledger
+from seglens.batch.asking import Question, place_of, question_of, settings_of, targets_of
+from seglens.batch.chunks import (
+    CHUNK,
+    FILES,
+    Chunk,
+    Failure,
+    Summary,
+    choose,
+    chunks_of,
+    read_chunks,
+    refuse_none_done,
+    split_of,
+)
+from seglens.batch.heats import Shared, shared_by
+from seglens.batch.ledger import Drawing
+from seglens.batch.measuring import maps_of, measure
+from seglens.batch.partial import Done, Measured, Partial, Row, partial_folder
+from seglens.batch.prediction import native_masks
+from seglens.batch.raw import raw_format
+from seglens.batch.scales import scaling, shared_limits
+from seglens.data.layout import Split
+from seglens.explain.methods import Method
+from seglens.explain.statistics import DEFINITIONS
+from seglens.outputs import refuse_existing, unused_name
+from seglens.progress import track
+from seglens.runs import Run
+from seglens.spread import ALONE, Share
+
+
+def explain_folder(
+    run: Run,
+    pictures: Split | Sequence[Path | str],
+    *,
+    out: Path | None = None,
+    methods: Sequence[Method] = ("grad-cam",),
+    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    target: str | Sequence[str] = "predicted",
+    class_name: str | None = None,
+    against: str | None = None,
+    where: str = "region",
+    scale: str = "image",
+    raw: str = "npz",
+    samples: Sequence[int] | None = None,
+    num_samples: int | None = None,
+    seed: int = 0,
+    chunk: int = CHUNK,
+    force: bool = False,
+    resume: bool = False,
+    share: Share = ALONE,
+) -> Summary:
+    """Explain the pictures of a split, or image files: maps, overlays, sheets, statistics and their nulls.
+
+    Writes ``explanations.json`` (all numbers), ``table.csv`` (one row a map), ``summary.csv`` (one row for
+    each target, method and layer), ``run.json``, and for each picture ``samples/<name>/`` with ``orig gt pred
+    overlay``, a heat map for each target, method and layer, sheets that compare them, ``maps.npz`` (see
+    `seglens.batch.raw.raw_arrays`) and ``explanation.json``. Names begin with the target where there are
+    several. Until all is there it stands in ``.<name>.partial`` beside, from which ``resume`` goes on.
+
+    Args:
+        run: the model.
+        pictures: a split, or image files, whose truth is then unknown.
+        out: the folder to write; ``explain/<split>`` in the run folder by default.
+        methods: names, or settings of methods that have some; ``all`` is every one.
+        layers: roles or module paths; methods that look at the input only leave them aside. ``all`` is every
+            layer that plays a role.
+        target: one or several, as on the command line, such as ``predicted`` or ``point:120,84`` (native
+            pixels). They share forward passes.
+        class_name: the class that the targets are about; the first after the background by default.
+        against: a class to ask against: why this one and not that one. Of a model with one output the other
+            class is the only choice, and changes nothing.
+        where: ``context`` reports what lies outside of the target only, see `seglens.explain`.
+        scale: limits of colours, ``image``, ``dataset`` or ``fixed:LOW,HIGH``.
+        raw: format of the raw maps, ``npz`` or ``safetensors``.
+        samples: numbers of the pictures to explain.
+        num_samples: how many to explain, spread evenly over the split.
+        seed: of everything that is drawn at random.
+        chunk: pictures at a time.
+        force: replace a folder that is there, and what an interrupted job left.
+        resume: go on where a job with the same settings was interrupted.
+        share: this process's part of a job that is spread over several, which together write what one alone
+            would.
+
+    Raises:
+        UnknownNameError: no such method, layer, target, class, scale or format.
+        SettingError: the target needs a truth that the pictures don't have, a number is not allowed, or the
+            job to be resumed had other settings.
+        DataError: not one picture could be explained.
+        OutputExistsError: ``out`` exists and ``force`` is not given, or an interrupted job is there.
+    """
+    began = time.monotonic()
+    split = choose(split_of(run, pictures), samples, num_samples)
+    place = place_of(run, split, out, "explain")
+    if share.first:
+        refuse_existing(place, force=force)
+    ours = share.of(len(chunks_of(len(split), chunk)))
+    question = question_of(run, methods, layers, target, class_name, against, where, seed)
+    drawing = Drawing(scaling(scale), raw)
+    raw_format(raw)
+    taken: set[str] = set()
+    names = [unused_name(entry.name, taken) for entry in split.entries]
+    share.agree("pictures", names)
+    settings = settings_of(run, question) | {"scale": scale, "raw": raw, "chunk": chunk}
+    settings |= {"samples": samples, "num_samples": num_samples}
+    job = settings | {"pictures": names, "seed": seed, "model": _model_hash(run)}
+    with partial_folder(place, job, force=force, resume=resume, share=share) as partial:
+        failed = _explain_chunks(run, split, question, drawing, partial, names, chunk, share)
+        done = [partial.done[index] for index in ours if index in partial.done]
+        if drawing.scaling.kind == "dataset":
+            found = shared_by([entry for part in done for row in part.rows for entry in row["maps"]])
+            _redraw(run, split, done, drawing, partial, found, share)
+        rows = share.gather([row for part in done for row in part.rows])
+        measured = share.gather([part.measured for part in done])
+        failed = _once(share.gather([*failed, *(each for part in done for each in part.failed)]))
+        refuse_none_done(len(rows), failed)
+        if share.first:
+            summary = [
+                ledger.summary_row(of_map, where=where, seed=seed) for of_map in zip(*measured, strict=True)
+            ]
+            every = rows + [ledger.failed_row(failure) for failure in failed]
+            table = {
+                "split": None if split.name == FILES else split.name,
+                "methods": list(dict.fromkeys(row["method"] for row in summary)),
+                "layers": list(dict.fromkeys(row["layer"] for row in summary if row["layer"] is not None)),
+                "targets": list(question.targets),
+                "class": run.task.classes[question.class_index],
+                "against": against,
+                "where": where,
+                "scale": scale,
+                "no_target": {row["target"]: row["num_no_target"] for row in summary},
+                "definitions": DEFINITIONS,
+                "samples": every,
+                "summary": summary,
+            }
+            records.write_json(partial.folder / "explanations.json", table)
+            ledger.write_table(ledger.flat(every), partial.folder / "table.csv")
+            ledger.write_table(ledger.flat_summary(summary), partial.folder / "summary.csv")
+            ledger.write_record(
+                "explain",
+                run,
+                split,
+                partial.folder,
+                began,
+                seed=seed,
+                settings=settings | {"processes": share.size},
+                num_done=len(rows),
+                failed=failed,
+            )
+    return Summary(place, len(rows), tuple(failed))
+
+
+def _model_hash(run: Run) -> str | None:
+    return records.read(run.folder).model_sha256 if run.folder else None
+
+
+def _explain_chunks(
+    run: Run,
+    split: Split,
+    question: Question,
+    drawing: Drawing,
+    partial: Partial,
+    names: Sequence[str],
+    chunk: int,
+    share: Share,
+) -> list[Failure]:
+    """Explain the chunks that are not done yet; return the pictures that failed on the way."""
+    failed: list[Failure] = []
+    told = 0
+    (partial.folder / "samples").mkdir(exist_ok=True)
+    chunks = read_chunks(
+        run, split, most=chunk, failed=failed, targets=question.targets, share=share, skip=partial.done
+    )
+    for part in chunks:
+        rows, measured = _write_chunk(run, part, question, drawing, names, partial.folder)
+        partial.add(part.index, Done(part.numbers, rows, measured, tuple(failed[told:])))
+        told = len(failed)
+        del part  # before the next chunk is made
+    return failed
+
+
+def _write_chunk(
+    run: Run, part: Chunk, question: Question, drawing: Drawing, names: Sequence[str], folder: Path
+) -> tuple[list[Row], list[Measured]]:
+    """Explain a chunk and write its pictures; what is returned holds no picture and no map."""
+    prediction = run.predict(part.batch.images)
+    aims = targets_of(
+        run, part, question.targets, question.class_index, against=question.against, prediction=prediction
+    )
+    maps = maps_of(run, part, aims, question, question.methods, question.layers)
+    measured = measure(run, part, aims, question, maps, prediction)
+    rows = [
+        ledger.write_sample(
+            run, part, i, mask, maps, measured, folder, f"samples/{names[part.numbers[i]]}", drawing
+        )
+        for i, mask in enumerate(native_masks(run, part, prediction))
+    ]
+    return rows, measured
+
+
+def _redraw(
+    run: Run,
+    split: Split,
+    done: Sequence[Done],
+    drawing: Drawing,
+    partial: Partial,
+    found: Shared,
+    share: Share,
+) -> None:
+    """Draw all maps from their raw values, one picture at a time, in limits that all pictures share."""
+    gathered: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    for group, limits in share.gather(list(found.items())):
+        gathered.setdefault(group, []).append(limits)
+    shared = {group: shared_limits(each) for group, each in gathered.items()}
+    pictures = [pair for part in done for pair in zip(part.numbers, part.rows, strict=True)]
+    for number, row in track(pictures, total=len(pictures), what="drawing") if share.first else pictures:
+        ledger.redraw(run, split[number], row, partial.folder, drawing, shared)
+
+
+def _once(failed: Sequence[Failure]) -> list[Failure]:
+    """Return every picture that failed once, in the order of the split: a resumed job tries them again."""
+    return list(
+        {failure.number: failure for failure in sorted(failed, key=lambda each: each.number or 0)}.values()
+    )

@@ -1,0 +1,148 @@
+"""The maps of one picture as they will be drawn: values, where they count, and limits of colours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seglens.batch.raw import Arrays, evidence, name_of
+from seglens.batch.scales import Limits, Scaling, own_limits, shared_limits
+from seglens.data.transforms import Frame
+from seglens.explain.target_names import form_of
+from seglens.models.segmenter import ModelSpec
+from seglens.shapes import Mask, Region
+
+DRAWN = 1024
+"""Longest side of a drawn picture, in pixels; numbers and raw maps are of the whole picture all the same."""
+
+Row = dict[str, Any]
+"""Of one map of one picture, as it stands in ``explanations.json``."""
+
+Drawn = Float[Tensor, "rows columns"]
+"""A map at the size at which it is drawn."""
+
+Shared = Mapping[tuple[str, ...], Limits]
+"""Limits by kind (``map`` or ``evidence``), target, method and layer."""
+
+
+@dataclass(frozen=True)
+class Heats:
+    """The maps of one picture: a row and raw arrays for each."""
+
+    rows: Sequence[Row]
+    arrays: Arrays
+    frame: Frame
+    spec: ModelSpec
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether the names of maps begin with their target."""
+        return len({row["target"] for row in self.rows}) > 1
+
+    def name(self, row: Row) -> str:
+        """What the map of a row is called."""
+        return name_of(row["target"], row["method"], row["layer"], self.several)
+
+    def values(self, row: Row) -> Drawn:
+        """The map, NaN where it doesn't count."""
+        return self._counting(row, torch.from_numpy(self.arrays[f"map:{self.name(row)}"]))
+
+    def evidence(self, row: Row) -> Drawn | None:
+        """What speaks for and against: the layer's grid before the ReLU, or the map where it is signed."""
+        signed = evidence(self.arrays, self.name(row), self.frame, self.spec)
+        if signed is None:
+            signed = torch.from_numpy(self.arrays[f"map:{self.name(row)}"])
+            if not bool((signed < 0).any()):
+                return None
+        return self._counting(row, signed)
+
+    def region(self, row: Row) -> Region:
+        """The target's pixels."""
+        return _region(self.arrays[f"region:{row['target']}"])
+
+    def hidden(self, row: Row) -> Region | None:
+        """The pixels that don't count; None where all do."""
+        counted = self.arrays.get(f"counted:{self.name(row)}")
+        return None if counted is None else ~_region(counted)
+
+    def _counting(self, row: Row, native: Float[Tensor, "h w"]) -> Drawn:
+        size, hidden = drawn_size(native.shape[0], native.shape[1]), self.hidden(row)
+        drawn = native
+        if size != tuple(native.shape):
+            drawn = F.interpolate(native[None, None], size, mode="bilinear", antialias=True)[0, 0]
+        return drawn if hidden is None else drawn.masked_fill(hidden, torch.nan)
+
+
+def about_error(row: Row) -> bool:
+    """Say whether a row's target is about an error: evidence for and against the class is shown then."""
+    return form_of(str(row["target"])).errors
+
+
+def add_limits(heats: Heats) -> None:
+    """Write into each row the ``limits`` that the colours of its map would have by themselves.
+
+    Targets that are about errors get ``evidence`` beside: the limits of what speaks for and against the
+    class, and the share of it that is ``opposing``; None where the method doesn't tell for from against.
+    """
+    for row in heats.rows:
+        ok, detailed = row["status"] == "ok", row["layer"] is None
+        row["limits"] = own_limits(heats.values(row), detailed=detailed) if ok else None
+        if about_error(row):
+            signed = heats.evidence(row) if ok else None
+            row["evidence"] = None if signed is None else _weighed(signed, detailed)
+
+
+def shared_by(rows: Sequence[Row]) -> Shared:
+    """Return the limits that the maps of each method, layer and target share; those of evidence too."""
+    found: dict[tuple[str, ...], list[Limits]] = {}
+    for row in rows:
+        for kind in ("map", "evidence"):
+            limits = _own(row, kind)
+            if limits is not None:
+                found.setdefault(_group(row, kind), []).append(limits)
+    return {group: shared_limits(limits) for group, limits in found.items()}
+
+
+def limits_of(row: Row, kind: str, scaling: Scaling, shared: Shared) -> Limits:
+    """Return the limits of a map (``kind`` is ``map``) or of its evidence, which are symmetric about 0."""
+    limits = shared.get(_group(row, kind)) if scaling.kind == "dataset" else _own(row, kind)
+    low, high = scaling.limits or limits or (0.0, 1.0)
+    reach = max(-low, high)
+    return (-reach, reach) if kind == "evidence" else (low, high)
+
+
+def drawn_size(rows: int, columns: int) -> tuple[int, int]:
+    """Return the size at which a picture is drawn."""
+    share = min(1.0, DRAWN / max(rows, columns))
+    return max(1, round(rows * share)), max(1, round(columns * share))
+
+
+def fitted(mask: Mask) -> Int[Tensor, "rows columns"]:
+    """Return a mask at the size at which its picture is drawn."""
+    size = drawn_size(mask.shape[0], mask.shape[1])
+    if size == tuple(mask.shape):
+        return mask.long()
+    return F.interpolate(mask[None, None].to(torch.uint8), size, mode="nearest-exact")[0, 0].long()
+
+
+def _weighed(signed: Drawn, detailed: bool) -> Row:
+    opposing = signed.clamp(max=0).abs().nansum() / signed.abs().nansum()
+    return {"limits": own_limits(signed, detailed=detailed, signed=True), "opposing": float(opposing)}
+
+
+def _own(row: Row, kind: str) -> Limits | None:
+    limits = (row if kind == "map" else row.get("evidence") or {}).get("limits")
+    return None if limits is None else (limits[0], limits[1])
+
+
+def _group(row: Row, kind: str) -> tuple[str, ...]:
+    return kind, row["target"], row["method"], row["layer"] or ""
+
+
+def _region(values: Any) -> Region:
+    return fitted(torch.from_numpy(values).long()) > 0

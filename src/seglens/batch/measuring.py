@@ -1,0 +1,76 @@
+"""The maps of a chunk of pictures, and their numbers next to those of their nulls."""
+
+from collections.abc import Sequence
+
+from seglens.batch.asking import Question
+from seglens.batch.chunks import Chunk
+from seglens.batch.partial import Measured
+from seglens.explain import explain
+from seglens.explain.cams import CAMS
+from seglens.explain.explanation import Explanation
+from seglens.explain.methods import Method
+from seglens.explain.statistics import statistics
+from seglens.explain.target import Target
+from seglens.judge.localisation import attention
+from seglens.judge.nulls import Surface, randomised
+from seglens.predict import Prediction
+from seglens.runs import Run
+
+
+def maps_of(
+    run: Run,
+    part: Chunk,
+    aims: Sequence[Target],
+    question: Question,
+    methods: Sequence[Method],
+    layers: Sequence[str],
+) -> list[Explanation]:
+    """Return the maps of all targets, in the order of the targets."""
+    found = explain(
+        run,
+        part.batch.images,
+        aims,
+        methods=methods,
+        layers=layers,
+        where=question.where,
+        seed=question.seed,
+    ).values()
+    order = {aim.label: position for position, aim in enumerate(aims)}
+    return sorted(found, key=lambda entry: order[entry.target.label])
+
+
+def measure(
+    run: Run,
+    part: Chunk,
+    aims: Sequence[Target],
+    question: Question,
+    maps: Sequence[Explanation],
+    prediction: Prediction,
+) -> list[Measured]:
+    """Measure each map and its nulls, image by image."""
+    images, valid = part.batch.images, part.batch.valid
+    probability, said = prediction.probabilities[:, question.class_index], prediction.mask
+    seen = {
+        aim.label: Surface(images, aim.pixels.to(probability.device), probability, question.seed)
+        for aim in aims
+    }
+    cams = [entry for entry in maps if entry.method in CAMS and entry.layer is not None]
+    chance = {}
+    if cams:
+        methods = list(dict.fromkeys(entry.method for entry in cams))
+        layers = list(dict.fromkeys(str(entry.layer) for entry in cams))
+        unlearned = randomised(run, images, seed=question.seed)
+        found = maps_of(unlearned, part, aims, question, methods, layers)
+        chance = {(entry.target.label, entry.name): entry for entry in found}
+    return [
+        (
+            attention(
+                entry,
+                seen[entry.target.label],
+                randomised=chance.get((entry.target.label, entry.name)),
+                valid=valid,
+            ),
+            statistics(entry, predicted=said == question.class_index, valid=valid),
+        )
+        for entry in maps
+    ]
