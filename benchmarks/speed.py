@@ -4,7 +4,8 @@
 
 The model is segmentation-models-pytorch's U-Net with a ResNet-34 encoder and random weights; layers end in a
 ReLU, where pytorch-grad-cam is right. Both sides get the same picture, target and weights. Rounds alternate,
-so that a busy machine slows both, and the least time of each counts. A peer that is not installed is left
+so that a busy machine slows both, and the least time of each counts; larger batches are timed once, with
+frozen weights, which spare the peers the gradients of the weights. A peer that is not installed is left
 out. Scaled maps differ where definitions do: pytorch-grad-cam's Grad-CAM++ adds 1e-6 to a denominator that
 small gradients leave smaller still, and its Eigen-CAM centres the activations and fixes no sign.
 """
@@ -183,7 +184,7 @@ def main() -> None:
         if num == 1:
             work[f"Integrated Gradients, {STEPS} steps"] = ("captum", path_here, path_there)
         for what, (peer, ours, theirs) in work.items():
-            for frozen in (False, True):
+            for frozen in (False, True) if num == 1 else (True,):
                 run.segmenter.requires_grad_(not frozen)  # spares the peers the gradients of the weights
                 layers = f" x {len(LAYERS)} layers" if peer == "grad-cam" else ""
                 label = f"batch of {num}, {what}{layers}, {'frozen' if frozen else 'trainable'} weights"
@@ -192,7 +193,7 @@ def main() -> None:
                     peer,
                     partial(ours, run, images, target),
                     partial(theirs, run, images, target),
-                    options.rounds,
+                    options.rounds if num == 1 else 1,
                     device,
                 )
 
