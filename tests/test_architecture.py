@@ -26,6 +26,8 @@ LEVELS = {
     "explain.gradients explain.baselines explain.integrated explain.sampled explain.references "
     "explain.masked explain.channels explain.ablation explain.occlusion explain.rise "
     "explain.methods explain.statistics "
+    "explain.lattice explain.large_map explain.large_targets explain.pooled explain.stitching "
+    "explain.windows "
     "explain.passes explain.costs explain.watch explain.memory explain.plan explain "
     "explain.verify.snapshot explain.verify.case explain.verify.identities explain.verify.numerics "
     "explain.verify.rules explain.verify",

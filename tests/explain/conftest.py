@@ -7,6 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from seglens.data.sample import Task
+from seglens.explain.integrated import IntegratedGradients
+from seglens.explain.methods import METHODS, Method
+from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
+from seglens.explain.rise import Rise
+from seglens.explain.sampled import ExpectedGradients, SmoothGrad
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
 
@@ -104,3 +109,17 @@ def pixels() -> Tensor:
     regions[1, 10:14, 2:9] = True
     regions[2, 0:32, 20:40] = True
     return regions
+
+
+@pytest.fixture
+def short(images: Tensor) -> dict[str, Method]:
+    """Every method by name, with settings that let it end soon and with what it can't do without."""
+    settings = [
+        IntegratedGradients(steps=5),
+        SmoothGrad(samples=3),
+        ExpectedGradients(samples=4, references=images[:2].flip(3)),
+        Occlusion(window=16),
+        SuperpixelOcclusion(num_segments=6),
+        Rise(num_masks=10),
+    ]
+    return {name: name for name in METHODS} | {entry.name: entry for entry in settings}

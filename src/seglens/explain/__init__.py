@@ -11,6 +11,7 @@ import torch
 
 from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation, Explanations, check_where
+from seglens.explain.memory import chunk_of
 from seglens.explain.methods import METHODS, Method, sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.target import Target
@@ -31,12 +32,15 @@ def explain(
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     where: str = "region",
     seed: int = 0,
-    chunk: int = 16,
+    chunk: int | None = None,
+    memory: int | None = None,
 ) -> Explanations:
     """Explain what the model says about ``target`` (or about several) on ``images``, which lie in [0, 1].
 
-    A method is its name in `METHODS`, or its settings. ``chunk`` pictures are in the model at once; like the
-    batch and its order it changes nothing in the result. Maps come back on the device of ``images``.
+    A method is its name in `METHODS`, or its settings. At most ``chunk`` pictures are in the model at once,
+    16 by default; like the batch and its order it changes nothing in the result. ``memory`` is a budget in
+    bytes, on top of weights, pictures and maps, for what the passes need at work: chunks are sized to it
+    (see ``memory.py``), which takes a few runs of the model. Maps come back on the device of ``images``.
 
     With ``where="context"`` the score is the target's all the same, but only attribution outside of it is
     reported and judged (`Explanation.counted`).
@@ -47,7 +51,7 @@ def explain(
 
     Raises:
         UnknownNameError: no such method, layer or ``where``; the nearest one is named.
-        SettingError: the targets were made for other images.
+        SettingError: the targets were made for other images, or one picture is more than the budget.
         ModelError: a layer can't be traced.
     """
     check_where(where)
@@ -65,19 +69,23 @@ def explain(
     there = images.to(run.segmenter.device)
     found: list[Explanation] = []
     for step in passes(run.segmenter, asked, layers, seed=seed):
-        found += step.work(there, targets, chunk)
-    return Explanations(_moved(replace(item, where=where), images.device) for item in found)
+        most = chunk_of(step, run.segmenter, there, targets, num=len(there), chunk=chunk, memory=memory)
+        found += step.work(there, targets, most)
+    return Explanations(_moved(item, images.device, where) for item in found)
 
 
-def _moved(item: Explanation, device: torch.device) -> Explanation:
-    """Bring an explanation's tensors to ``device``."""
+def _moved(item: Explanation, device: torch.device, where: str) -> Explanation:
+    """Bring an explanation's tensors to ``device``, and say which pixels of it count."""
     tensors: dict[str, Any] = {
         name: value.to(device)
         for name in ("map", "grid", "channels")
         if (value := getattr(item, name)) is not None
     }
     return replace(
-        item, **tensors, diagnostics={key: value.to(device) for key, value in item.diagnostics.items()}
+        item,
+        **tensors,
+        where=where,
+        diagnostics={key: value.to(device) for key, value in item.diagnostics.items()},
     )
 
 

@@ -26,23 +26,26 @@ Made = dict[tuple[int, str, str | None], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Pass:
-    """Work that gives the maps of ``methods``; ``settings`` is what it was asked with, None for the trace."""
+    """Work that gives the maps of ``methods`` for ``layers``; the trace has no ``settings``."""
 
     methods: tuple[str, ...]
     work: Work
+    layers: tuple[str, ...] = ()
     settings: Settings | None = None
 
 
 def passes(segmenter: Segmenter, asked: Asked, layers: Sequence[str], *, seed: int) -> list[Pass]:
     """Return the passes that the methods asked for need, each once: the trace first."""
+    found = []
     formulas = (*(asked.cams if layers else ()), *asked.gradients)
-    found = [Pass(formulas, partial(_traced, segmenter, asked, layers))] if formulas else []
+    if formulas:
+        tapped = tuple(layers) if asked.cams else ()
+        found.append(Pass(formulas, partial(_traced, segmenter, asked, tapped), tapped))
     for settings in asked.on_layers if layers else ():
-        found.append(
-            Pass((_name(settings),), partial(_on_layers, segmenter, layers, settings, seed), settings)
-        )
+        work: Work = partial(_on_layers, segmenter, layers, settings, seed)
+        found.append(Pass((_name(settings),), work, tuple(layers), settings))
     for settings in asked.on_input:
-        found.append(Pass((_name(settings),), partial(_on_input, segmenter, settings, seed), settings))
+        found.append(Pass((_name(settings),), partial(_on_input, segmenter, settings, seed), (), settings))
     return found
 
 
@@ -88,8 +91,7 @@ def _traced(
     def work(rows: slice) -> None:
         chosen = [target.select(rows) for target in targets]
         made: Made = {}
-        tapped = layers if asked.cams else ()
-        traces = run_trace(segmenter, images[rows], chosen, tapped, input_gradient=bool(asked.gradients))
+        traces = run_trace(segmenter, images[rows], chosen, layers, input_gradient=bool(asked.gradients))
         for position, traced in enumerate(traces):
             for name, cam in asked.cams.items():
                 for layer, tap in traced.taps.items():

@@ -1,0 +1,154 @@
+"""Memory: how many pictures may be in the model at once, so that a pass stays within a budget of bytes.
+
+A budget is for what a pass needs while it works, on top of the model's weights, the given pictures and the
+maps that come back. How much a picture takes is measured with the pass itself, on one picture and on two.
+"""
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seglens.errors import SettingError
+from seglens.explain.costs import Cost, cost_of
+from seglens.explain.passes import Pass
+from seglens.explain.target import Target
+from seglens.explain.watch import peak_bytes, shown, watch
+from seglens.models.segmenter import Segmenter
+from seglens.shapes import Images
+from seglens.sizes import say_bytes
+
+CHUNK = 16
+"""Pictures in the model at once where nobody says otherwise: larger chunks are hardly any faster."""
+
+MOST = 64
+"""Pictures in the model at once, however much memory there is."""
+
+SCRATCH = 1.25
+"""Resident memory of a process by the bytes of tensors that are seen, on a CPU: convolutions have scratch."""
+
+ROUGH = 8 * 1024
+"""Bytes for each pixel of a picture that only few networks take: 2,048 maps of the picture's size."""
+
+LEFT = 0.8
+"""The share of a CPU's free memory that a pass may take."""
+
+
+Few = Float[Tensor, "few c h w"]
+"""Some of the pictures."""
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says how much memory is free, and how much a container may take."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of a pass: ``fixed`` and ``each`` for every picture in the model; ``after`` when that is done."""
+
+    fixed: int
+    each: int
+    after: int = 0
+
+    def of(self, chunk: int) -> int:
+        """Bytes with ``chunk`` pictures in the model at once."""
+        return max(self.fixed + self.each * chunk, self.after)
+
+    def most(self, budget: int) -> int:
+        """How many pictures may be in the model within ``budget`` bytes."""
+        return (budget - self.fixed) // self.each if budget >= self.after else 0
+
+
+_NEEDS: "weakref.WeakKeyDictionary[Segmenter, dict[tuple[object, ...], Need]]" = weakref.WeakKeyDictionary()
+"""What was measured: it depends on the picture's size, not on what it shows."""
+
+
+def chunk_of(
+    step: Pass,
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    *,
+    num: int,
+    chunk: int | None,
+    memory: int | None,
+) -> int:
+    """Return how many of ``num`` pictures like ``images`` may be in the model at once during ``step``.
+
+    With a budget (``memory``, bytes) as many as it allows, at most ``chunk`` or `MOST`. Without one ``chunk``
+    or `CHUNK`; on a CPU no more than its free memory holds, which is only looked into where many pictures
+    of that size could be too much. (A GPU says by itself when it is full, and the chunk is halved then.)
+
+    Raises:
+        SettingError: not even one picture is within the budget.
+    """
+    height, width = images.shape[-2:]
+    most = chunk if chunk is not None else CHUNK if memory is None else MOST
+    if step.settings is None:
+        most = min(most, max(num, 1))
+    if memory is not None:
+        need = measure(step, segmenter, images, targets)
+        if need.of(1) > memory:
+            raise SettingError(
+                f"{', '.join(step.methods)} on one picture of {height} x {width} pixels takes "
+                f"about {say_bytes(need.of(1))}, more than the budget of {say_bytes(memory)}. Allow that "
+                "much, or explain smaller pictures, fewer layers or fewer methods at a time."
+            )
+        return min(most, need.most(memory))
+    free = free_bytes(segmenter.device)
+    if chunk is not None or free is None or most * height * width * ROUGH <= LEFT * free:
+        return most
+    need = measure(step, segmenter, images, targets)
+    return max(1, min(most, need.most(int(LEFT * free))))
+
+
+def measure(step: Pass, segmenter: Segmenter, images: Images, targets: Sequence[Target]) -> Need:
+    """Return what ``step`` takes: it runs on one picture and on two, and stops when it has shown enough.
+
+    On a CPU the bytes of tensors are multiplied by `SCRATCH`. Measured once for each model, pass and size.
+    """
+    key = (step.methods, step.settings, step.layers, tuple(images.shape[1:]), len(targets))
+    known = _NEEDS.setdefault(segmenter, {})
+    if key not in known:
+        cost = cost_of(step, segmenter, images[:1], len(targets))
+        few, more = cost.least, 2 * cost.least
+        first, second = (_peak(step, segmenter, images, targets, cost, num) for num in (few, more))
+        each = max((second - first) // (more - few), 1)
+        known[key] = Need(max(first - few * each, 0), each, cost.after)
+    return known[key]
+
+
+def _peak(
+    step: Pass, segmenter: Segmenter, images: Images, targets: Sequence[Target], cost: Cost, num: int
+) -> int:
+    few, aims = sample(images, targets, num)
+    with peak_bytes(segmenter.device) as peak:
+        watch(lambda: step.work(few, aims, num), segmenter.device, shown(cost, num))
+    return round(peak.bytes * (1 if segmenter.device.type == "cuda" else SCRATCH))
+
+
+def sample(images: Images, targets: Sequence[Target], num: int) -> tuple[Few, list[Target]]:
+    """Return ``num`` of the pictures, over again where there are fewer, and targets that hold all."""
+    rows = torch.arange(num) % len(images)
+    everywhere = torch.ones(num, *images.shape[-2:], dtype=torch.bool)
+    aims = [Target(target.label, target.class_index, everywhere, target.against) for target in targets]
+    return images[rows.to(images.device)], aims
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return how many bytes of a CPU's memory are free to be taken, None where nobody says.
+
+    A GPU says when it is full, and a chunk is halved then: None.
+    """
+    if device.type != "cpu" or not MEMINFO.exists():
+        return None
+    told = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
+    free = int(told["MemAvailable"].split()[0]) * 1024
+    limit, used = (CGROUP / "memory.max", CGROUP / "memory.current")
+    if limit.exists() and used.exists() and (allowed := limit.read_text(encoding="ascii").strip()) != "max":
+        free = min(free, int(allowed) - int(used.read_text(encoding="ascii")))
+    return max(free, 0)

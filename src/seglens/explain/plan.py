@@ -1,0 +1,179 @@
+"""A plan: what an explanation will take, before it is made.
+
+Passes through the model follow from the settings and are exact. Seconds and bytes are measured: each pass
+begins its work on the pictures given, with the chunk that it will have, and is stopped when it has shown
+how long a call takes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from seglens.explain.costs import Cost, cost_of
+from seglens.explain.memory import Need, chunk_of, measure, sample
+from seglens.explain.methods import Method, sorted_out
+from seglens.explain.passes import Pass, passes
+from seglens.explain.target import Target
+from seglens.explain.watch import Watched, shown, watch
+from seglens.models.layers import resolve
+from seglens.runs import Run
+from seglens.shapes import Images
+from seglens.sizes import say_bytes
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """What one pass takes for all pictures; the methods that share the trace share one pass.
+
+    ``extra`` is how many more pairs of forward and backward pass may come where a method goes on until it is
+    good enough, and ``seconds_at_most`` the time with all of them. ``bytes`` are as in ``memory.py``.
+    """
+
+    methods: tuple[str, ...]
+    forwards: int
+    backwards: int
+    extra: int
+    chunk: int
+    bytes: int
+    seconds: float
+    seconds_at_most: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an explanation takes; ``rest`` are the seconds for each picture of all that is not a pass."""
+
+    num_images: int
+    size: tuple[int, int]
+    targets: int
+    passes: tuple[PassPlan, ...]
+    rest: float = 0.0
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes of one picture through the model."""
+        return sum(entry.forwards for entry in self.passes)
+
+    @property
+    def backwards(self) -> int:
+        """Backward passes of one picture and target."""
+        return sum(entry.backwards for entry in self.passes)
+
+    @property
+    def bytes(self) -> int:
+        """The most that any pass takes."""
+        return max((entry.bytes for entry in self.passes), default=0)
+
+    @property
+    def seconds(self) -> float:
+        """Of everything."""
+        return sum(entry.seconds for entry in self.passes) + self.rest * self.num_images
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan and its sums as plain data."""
+        sums = {"forwards": self.forwards, "backwards": self.backwards}
+        return asdict(self) | sums | {"bytes": self.bytes, "seconds": self.seconds}
+
+    def rows(self) -> list[dict[str, str]]:
+        """The plan as a table to be read: a row for each pass, what is not a pass, and the sum."""
+        table = [
+            {
+                "methods": " ".join(entry.methods),
+                "forwards": f"{entry.forwards}"
+                + (f" to {entry.forwards + entry.extra}" if entry.extra else ""),
+                "backwards": f"{entry.backwards}"
+                + (f" to {entry.backwards + entry.extra}" if entry.extra else ""),
+                "chunk": f"{entry.chunk}",
+                "memory": say_bytes(entry.bytes),
+                "time": say_seconds(entry.seconds)
+                + (f" to {say_seconds(entry.seconds_at_most)}" if entry.extra else ""),
+            }
+            for entry in self.passes
+        ]
+        blank = {"forwards": "", "backwards": "", "chunk": "", "memory": ""}
+        if self.rest:
+            time = say_seconds(self.rest * self.num_images)
+            table.append({"methods": "reading, measuring, writing", **blank, "time": time})
+        total = {
+            "methods": f"all, {self.num_images} pictures of {self.size[0]} x {self.size[1]}",
+            "forwards": f"{self.forwards}",
+            "backwards": f"{self.backwards}",
+            "chunk": "",
+            "memory": say_bytes(self.bytes),
+            "time": say_seconds(self.seconds),
+        }
+        return [*table, total]
+
+
+def plan(
+    run: Run,
+    images: Images,
+    target: Target | Sequence[Target],
+    *,
+    methods: Sequence[Method] = ("grad-cam",),
+    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    num_images: int | None = None,
+    per_call: int | None = None,
+    seed: int = 0,
+    chunk: int | None = None,
+    memory: int | None = None,
+) -> Plan:
+    """Say what `explain` would take with these arguments; nothing is explained.
+
+    ``images`` may be a few of the ``num_images`` that are meant (as many as given, by default), which go to
+    `explain` ``per_call`` at a time (all, by default). Pictures whose target is empty and channels that are
+    constant are counted in full, though a method may leave them out.
+
+    Raises:
+        UnknownNameError, SettingError, ModelError: as `explain`.
+    """
+    targets = (target,) if isinstance(target, Target) else tuple(target)
+    asked = sorted_out(methods)
+    layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
+    resolve(run.segmenter, layers)
+    there = images.to(run.segmenter.device)
+    num = len(images) if num_images is None else num_images
+    together = min(num, per_call or num)
+    steps = passes(run.segmenter, asked, layers, seed=seed)
+    planned = []
+    for step in steps:
+        size = chunk_of(step, run.segmenter, there, targets, num=together, chunk=chunk, memory=memory)
+        need = measure(step, run.segmenter, there, targets)
+        cost = cost_of(step, run.segmenter, there, len(targets))
+        few, aims = sample(there, targets, min(size, together))
+        seen = watch(partial(step.work, few, aims, size), run.segmenter.device, shown(cost, len(few)))
+        planned.append(_of_pass(step, cost, need, seen, len(few), num, -(-num // together)))
+    return Plan(num, (images.shape[-2], images.shape[-1]), len(targets), tuple(planned))
+
+
+def _of_pass(step: Pass, cost: Cost, need: Need, seen: Watched, shown: int, num: int, calls: int) -> PassPlan:
+    """Draw from a pass that was ``seen`` on ``shown`` pictures what it takes on ``num``, in so many calls."""
+    plain, graded = seen.pace(graded=False), seen.pace(graded=True)
+    seconds = (
+        num * (seen.before / shown + cost.plain * plain + cost.graded * graded) + calls * cost.once * plain
+    )
+    return PassPlan(
+        methods=step.methods,
+        forwards=cost.forwards(num, calls),
+        backwards=num * cost.backwards,
+        extra=num * cost.extra,
+        chunk=seen.most,
+        bytes=need.of(seen.most),
+        seconds=seconds,
+        seconds_at_most=seconds + num * cost.extra * graded,
+    )
+
+
+def say_seconds(seconds: float) -> str:
+    """Write a duration with two digits or so.
+
+    >>> say_seconds(0.0423), say_seconds(75), say_seconds(7300)
+    ('0.042 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,186 @@
+"""Watch a pass at work: calls of the model, their seconds, bytes that are alive; stop when they are known.
+
+Costs are taken from the method itself and not from a stand-in, so that whatever it does besides (masks,
+formulas, another precision) is in them.
+"""
+
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from seglens.explain.costs import Cost
+from seglens.models.segmenter import Segmenter
+
+ENOUGH = {False: 10, True: 4}
+"""Calls of the model without and with a graph after which a pass has shown what it costs.
+
+A method may begin with a few calls that are unlike the rest, to try out what makes the rest faster.
+"""
+
+LAST = 3
+"""Of the calls that were seen, the last ones tell how long the rest will take."""
+
+RARE = 0.1
+"""Calls without a graph that are fewer than this share of the others aren't waited for."""
+
+FORWARD = 1 / 3
+"""Share of a forward pass in a forward and a backward pass, roughly, for calls that weren't waited for."""
+
+
+@dataclass
+class Call:
+    """One forward pass: of how many pictures, with a graph or without; seconds until the next one began."""
+
+    pictures: int
+    graded: bool
+    seconds: float = 0.0
+
+
+@dataclass
+class Watched:
+    """The calls that were seen, and the seconds before the first one."""
+
+    calls: list[Call]
+    before: float = 0.0
+
+    def of(self, graded: bool) -> list[Call]:
+        """The calls with a graph, or those without."""
+        return [call for call in self.calls if call.graded == graded]
+
+    def pace(self, graded: bool) -> float:
+        """Seconds for each picture in the last large calls; guessed where none without a graph was seen."""
+        calls = self.of(graded)
+        if not calls:
+            return 0.0 if graded else self.pace(True) * FORWARD
+        most = max(call.pictures for call in calls)
+        large = [call.seconds / most for call in calls if call.pictures == most][-LAST:]
+        return sum(large) / len(large)
+
+    @property
+    def most(self) -> int:
+        """How many pictures were in the model at once."""
+        return max((call.pictures for call in self.calls), default=0)
+
+
+class _EnoughError(BaseException):
+    """Ends a pass that is watched; nothing that handles errors is to see it."""
+
+
+def watch(work: Callable[[], object], device: torch.device, enough: Callable[[Watched], bool]) -> Watched:
+    """Run ``work`` and note every call of a `Segmenter`, until it ends or has shown ``enough``."""
+    seen = Watched([])
+    last = now(device)
+
+    def lap() -> float:
+        nonlocal last
+        before, last = last, now(device)
+        return last - before
+
+    def close() -> None:
+        if seen.calls:
+            seen.calls[-1].seconds = lap()
+        else:
+            seen.before = lap()
+
+    def note(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, Segmenter):
+            close()
+            if enough(seen):
+                raise _EnoughError
+            seen.calls.append(Call(len(given[0]), torch.is_grad_enabled()))
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        work()
+        close()
+    except _EnoughError:
+        pass
+    finally:
+        handle.remove()
+    return seen
+
+
+def shown(cost: Cost, num: int) -> Callable[[Watched], bool]:
+    """Say when a pass over ``num`` pictures has shown every kind of call that it costs."""
+
+    def enough(seen: Watched) -> bool:
+        for graded, each in ((False, cost.plain), (True, cost.graded)):
+            calls = seen.of(graded)
+            rare = not graded and each < RARE * cost.graded
+            if not rare and len(calls) < ENOUGH[graded] and sum(call.pictures for call in calls) < each * num:
+                return False
+        return True
+
+    return enough
+
+
+def now(device: torch.device) -> float:
+    """Return the time at which the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@dataclass
+class Peak:
+    """The most bytes of tensors that were alive at once, of those made meanwhile."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def peak_bytes(device: torch.device) -> Iterator[Peak]:
+    """Measure what tensors take: on a GPU as its allocator counts it, elsewhere by `LiveBytes`."""
+    peak = Peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak.bytes = torch.cuda.max_memory_allocated(device) - before
+        return
+    with LiveBytes() as live:
+        yield peak
+    peak.bytes = live.peak
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follows every storage that an operation makes until it is freed, those that autograd keeps included.
+
+    What an operation needs inside of itself, such as the scratch of a convolution, is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = self.live = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count what is new in its results."""
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if id(storage) in self._known:
+            return
+        self._known.add(id(storage))
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, id(storage), storage.nbytes())
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size

@@ -1,0 +1,40 @@
+"""Numbers of bytes, as people write and read them."""
+
+import re
+
+from seglens.errors import SettingError
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes that ``text`` stands for: ``4GB`` is 4 * 10^9, ``4GiB`` 4 * 2^30, ``4096`` itself.
+
+    >>> parse_bytes("1.5 GB")
+    1500000000
+
+    Raises:
+        SettingError: it is no number with one of these units, or not above 0.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
+    unit = found[2].upper() if found else None
+    number = int(float(found[1]) * UNITS[unit]) if found and unit in UNITS else 0
+    if number < 1:
+        raise SettingError(
+            f"{text!r} is no amount of memory. Write a number above 0 with B, KB, MB, GB, TB, KiB, MiB, GiB "
+            "or TiB, as in 4GB or 512MiB."
+        )
+    return number
+
+
+def say_bytes(number: int) -> str:
+    """Write a number of bytes with its decimal unit and three digits.
+
+    >>> say_bytes(1_234_000)
+    '1.23 MB'
+    """
+    for unit in ("TB", "GB", "MB", "KB"):
+        if number >= UNITS[unit]:
+            return f"{number / UNITS[unit]:.3g} {unit}"
+    return f"{number:.0f} B"
