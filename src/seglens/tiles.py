@@ -96,7 +96,7 @@ def bands(
         return infer(segmenter, images, chunk=chunk, precision=precision, flips=flips).probabilities
 
     blended = _blend(predict, cut, windows, segmenter.spec.classes, chunk)
-    return blended if windows.scaled == windows.native else _to_native(blended, windows)
+    return rescaled(blended, windows.scaled, windows.native)
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,19 @@ def resized(cut: Cut, native: Size, scaled: Size, rows: slice, columns: slice) -
     The same values as of ``interpolate(..., mode="bilinear", antialias=True)`` of the whole picture, but
     only the part of it that they depend on is cut out.
     """
-    if native == scaled:
+    part = scaled_part(cut, native, scaled, rows, columns)
+    return part if native == scaled else part.clamp(0, 1)
+
+
+def scaled_part(cut: Cut, old: Size, new: Size, rows: slice, columns: slice) -> Image:
+    """Return these rows and columns of anything scaled from ``old`` to ``new``: `resized` without limits."""
+    if old == new:
         return cut(rows, columns)
-    down = _taps(native[0], scaled[0], rows.start, rows.stop)
-    across = _taps(native[1], scaled[1], columns.start, columns.stop)
+    down = _taps(old[0], new[0], rows.start, rows.stop)
+    across = _taps(old[1], new[1], columns.start, columns.stop)
     source = cut(down.needs, across.needs)
     wide = across.apply(source, -1, across.needs.start)
-    return down.apply(wide, -2, down.needs.start).clamp(0, 1)
+    return down.apply(wide, -2, down.needs.start)
 
 
 def _blend(
@@ -175,9 +181,12 @@ def _window(cut: Cut, windows: Windows, corner: Size, reach: Size) -> Float[Tens
     return functional.pad(image, (beside, right, above, below))
 
 
-def _to_native(parts: Iterable[Band], windows: Windows) -> Iterator[Band]:
-    """Scale bands of rows from the working scale to the native one, as if they were in one piece."""
-    (height, width), (rows, columns) = windows.scaled, windows.native
+def rescaled(parts: Iterable[Band], old: Size, new: Size) -> Iterator[Band]:
+    """Scale bands of rows, which together have the size ``old``, to ``new``, as if they were in one piece."""
+    if old == new:
+        yield from parts
+        return
+    (height, width), (rows, columns) = old, new
     across, ends = _taps(width, columns, 0, columns), _taps(height, rows, 0, rows).ends
     top = done = 0
     held: Tensor | None = None  # rows from ``top`` on, at native width

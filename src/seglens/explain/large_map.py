@@ -1,0 +1,108 @@
+"""The map of a large picture, held as a lattice of cells and brought to any size in bands."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from seglens.explain.explanation import Explanation, Status
+from seglens.explain.lattice import Lattice
+from seglens.explain.target import Target
+from seglens.shapes import Map
+from seglens.tiles import Size, Windows, rescaled, scaled_part
+
+BAND = 512
+"""Rows of a map that are made at a time."""
+
+FLAT = 1e-5
+"""As in ``explanation.py``, but for the rounding of blends too."""
+
+
+@dataclass(frozen=True, eq=False)
+class LargeMap:
+    """One method's answer for one large picture, held as a signed lattice and brought to size in bands.
+
+    ``grid`` is raw, before any ReLU, on the lattice of the layer (for methods without a layer: on the pixels
+    of the working scale); one of 10,000 x 10,000 cells weighs 400 MB, and nothing as large is made of it
+    unless `at` or `explanation` is asked to. ``target`` is at the working scale, `Windows.scaled`. A map
+    whose status is not ok is NaN.
+    """
+
+    method: str
+    layer: str | None
+    target: Target
+    windows: Windows
+    grid: Float[Tensor, "rows columns"]
+    cells: Lattice
+    relu: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """``method`` or ``method@layer``."""
+        return self.method if self.layer is None else f"{self.method}@{self.layer}"
+
+    @property
+    def status(self) -> Status:
+        """As `seglens.explain.explanation.status_of`, without a copy of the map."""
+        if bool(self.target.empty()):
+            return "no_target"
+        low, high = (float(end) for end in self.grid.aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return "failed"
+        low, high = (max(low, 0.0), max(high, 0.0)) if self.relu else (low, high)
+        return "ok" if high - low > FLAT * max(abs(low), abs(high)) else "degenerate"
+
+    def rows(self, start: int, stop: int) -> Map:
+        """Return rows of the map at the working scale: the ReLU where the method has one, then bilinear.
+
+        The same values as of `seglens.explain.cams.upsample` of the whole lattice.
+        """
+
+        def cut(down: slice, across: slice) -> Float[Tensor, "1 h w"]:
+            part = self.grid[None, down, across].float()
+            return part.relu() if self.relu else part
+
+        axes = (self.cells.down, self.cells.across)
+        grown = tuple(round(axis.length * axis.cell) for axis in axes)
+        width, margins = self.windows.scaled[1], [axis.margin for axis in axes]
+        ends = [min(grown[0], stop + margins[0]), min(grown[1], width + margins[1])]
+        down, across = slice(start + margins[0], ends[0]), slice(margins[1], ends[1])
+        found = scaled_part(cut, self.cells.size, (grown[0], grown[1]), down, across)
+        # The lattice can end less than a cell before the picture.
+        lacking = (0, width - found.shape[2], 0, stop - start - found.shape[1])
+        return F.pad(found, lacking, mode="replicate")[0]
+
+    def bands(self, size: Size | None = None) -> Iterator[Float[Tensor, "rows columns"]]:
+        """Yield the map at ``size``, the native one by default, from the top, a band of rows at a time."""
+        height = self.windows.scaled[0]
+        if self.status != "ok":
+            rows, columns = size or self.windows.native
+            yield from torch.full((rows, columns), torch.nan).split(BAND)
+            return
+        parts = (self.rows(top, min(height, top + BAND))[None] for top in range(0, height, BAND))
+        for band in rescaled(parts, self.windows.scaled, size or self.windows.native):
+            yield band[0]
+
+    def at(self, size: Size) -> Map:
+        """Return the whole map at ``size`` (rows, columns), such as that at which it is drawn."""
+        return torch.cat(list(self.bands(size)))
+
+    def explanation(self) -> Explanation:
+        """Return the map at the working scale as an `Explanation` of one picture, to judge or to measure."""
+        return Explanation(
+            method=self.method,
+            layer=self.layer,
+            target=self.target,
+            map=self.at(self.windows.scaled)[None],
+            grid=None if self.layer is None else self.grid[None],
+            status=(self.status,),
+            settings=self.settings,
+            diagnostics={name: torch.tensor([value]) for name, value in self.diagnostics.items()},
+        )

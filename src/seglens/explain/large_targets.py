@@ -1,0 +1,99 @@
+"""Targets of pictures that are predicted in windows: at the working scale, by the names that users type."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from seglens.data.transforms import Frame
+from seglens.explain.target import Target
+from seglens.explain.target_names import Scene, named_targets
+from seglens.native import decide
+from seglens.runs import Run
+from seglens.shapes import Mask, Masks, Region
+from seglens.tiles import Cut, Size, Windows, bands, resized
+
+
+def large_mask(run: Run, cut: Cut, windows: Windows, *, chunk: int = 8, precision: str = "32") -> Mask:
+    """Return what the model says of a large picture at the working scale, a byte a pixel."""
+    here = replace(windows, native=windows.scaled)
+    mask = torch.zeros(windows.scaled, dtype=torch.int8 if run.spec.classes <= 128 else torch.int16)
+
+    def scaled(rows: slice, columns: slice) -> Tensor:
+        return resized(cut, windows.native, windows.scaled, rows, columns)
+
+    top = 0
+    for band in bands(run.segmenter, scaled, here, chunk=chunk, precision=precision):
+        mask[top : top + band.shape[1]] = decide(band, run.spec)
+        top += band.shape[1]
+    return mask
+
+
+@dataclass(frozen=True, eq=False)
+class LargeScene(Scene):
+    """A `Scene` of one large picture at the working scale, of which the prediction is made in windows."""
+
+    predict: Callable[[], Mask]
+
+    @cached_property
+    def said(self) -> Masks:
+        """What the model says."""
+        return self.predict()[None]
+
+
+def large_scene(
+    run: Run,
+    cut: Cut,
+    windows: Windows,
+    *,
+    mask: Mask | None = None,
+    valid: Region | None = None,
+    class_index: int = 1,
+    chunk: int = 8,
+) -> LargeScene:
+    """Return what `seglens.explain.target_names.named_targets` makes targets of: coordinates are native.
+
+    ``mask`` and ``valid`` are native too, and take nearest values; without ``valid`` every pixel is.
+    """
+    kept = torch.ones(windows.scaled, dtype=torch.bool) if valid is None else _nearest(valid, windows.scaled)
+    return LargeScene(
+        run=run,
+        images=torch.empty(1, 0, *windows.scaled),  # their size is all that is asked for
+        masks=None if mask is None else _nearest(mask, windows.scaled)[None],
+        valid=kept[None],
+        class_index=class_index,
+        frames=(Frame(windows.native, max(windows.scaled), windows.scaled, top=0, left=0),),
+        predict=lambda: large_mask(run, cut, windows, chunk=chunk),
+    )
+
+
+def large_target(
+    text: str,
+    run: Run,
+    cut: Cut,
+    windows: Windows,
+    *,
+    mask: Mask | None = None,
+    valid: Region | None = None,
+    class_index: int = 1,
+    against: int | None = None,
+    chunk: int = 8,
+) -> Target:
+    """Make the target that the command line calls ``text`` for a large picture; see `large_scene`.
+
+    Raises:
+        UnknownNameError, SettingError: as `seglens.explain.target_names.named_targets`.
+    """
+    scene = large_scene(run, cut, windows, mask=mask, valid=valid, class_index=class_index, chunk=chunk)
+    return named_targets((text,), scene, against=against)[0]
+
+
+def _nearest(grid: Tensor, size: Size) -> Tensor:
+    """Resize a mask or a region; every pixel takes the value of the old pixel that holds its centre."""
+    rows, columns = (
+        ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long().clamp(max=old - 1)
+        for old, new in zip(grid.shape, size, strict=True)
+    )
+    return grid if tuple(grid.shape) == size else grid[rows[:, None], columns]

@@ -1,0 +1,180 @@
+"""CAMs over the windows of a large picture: grids of windows, laid down on one lattice over the picture.
+
+One pass forward and back over the windows that hold a pixel of the target gives what the gradients are needed
+for, one pass forward over all windows blends what the activations give. What the results are, `windows` says.
+`OVER_WINDOWS` at the foot names every method that means something over windows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seglens.explain.cams import Cam
+from seglens.explain.lattice import Lattice, OpenRows, Place, View
+from seglens.explain.pooled import POOLED, Sums
+from seglens.explain.trace import left_as_found, tapped, trace
+from seglens.models.layers import find_layout, resolve
+from seglens.models.segmenter import Segmenter
+from seglens.shapes import Activations, Grids, Images
+
+Made = tuple[str, str]
+"""A method and a layer."""
+
+TINY = 1e-30
+"""Keeps 0 / 0 at 0: a cell that no window has a share of."""
+
+Over = Literal["pooled", "added", "stitched", "blended", "differentiated", "linear"]
+
+
+@dataclass(frozen=True)
+class Stitched:
+    """What is made: grids on lattices, by method and layer, the lattice of each layer, parts of S."""
+
+    grids: dict[Made, Tensor] = field(default_factory=dict)
+    cells: dict[str, Lattice] = field(default_factory=dict)
+    scores: list[float] = field(default_factory=list)
+
+    def grid(self, name: str, layer: str) -> Tensor:
+        """Return the grid to add to."""
+        return self.grids.setdefault((name, layer), torch.zeros(self.cells[layer].size))
+
+
+def stitch(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Stitched:
+    """Stitch CAMs: a pass over the windows that matter, then, where it takes one, a pass over all of them.
+
+    Without a pixel to explain nothing is made.
+    """
+    made = Stitched()
+    formulas: dict[Made, Callable[[Activations], Grids]] = {}
+    derived = {name: cam for name, cam in cams.items() if OVER_WINDOWS[name] != "blended"}
+    if view.aimed and derived and layers:
+        sums = _derived(view, made, derived, layers)
+        for (name, layer), of_channel in sums.items():
+            rows, columns = made.cells[layer].size
+            formulas[name, layer] = _projection(POOLED[name].weights(of_channel, rows * columns))
+    for name, cam in cams.items():
+        if name not in derived:
+            formulas |= {(name, layer): _without_gradient(cam) for layer in layers}
+    if view.aimed and formulas:
+        _blended(view, made, formulas, layers)
+    return made
+
+
+def _derived(view: View, made: Stitched, cams: dict[str, Cam], layers: Sequence[str]) -> dict[Made, Sums]:
+    """Go forward and back: grids of added and stitched CAMs; return the sums of pooled ones."""
+    pooled, added, stitched = (
+        {name: cam for name, cam in cams.items() if OVER_WINDOWS[name] == kind}
+        for kind in ("pooled", "added", "stitched")
+    )
+    sums: dict[Made, Sums] = {}
+    held: dict[str, OpenRows] = {}
+
+    def work(places: list[Place], after: int | None) -> None:
+        traced = trace(view.segmenter, view.images(places), (view.targets(places),), layers)[0]
+        parts: dict[Made, Sums] = {}
+        for layer, tap in traced.taps.items():
+            here = made.cells.setdefault(layer, view.lattice(tap.gradient.shape[-2:]))
+            shares = here.shares(places).to(tap.gradient.device)
+            for name in pooled:
+                parts[name, layer] = POOLED[name].sums(tap.activation, tap.gradient, shares)
+            for name, cam in added.items():
+                parts[name, layer] = {"grid": cam.formula(tap.activation, tap.gradient).cpu()}
+            if stitched:
+                # Blended over the windows that are here at all: those where the gradient isn't zero.
+                shared = tap.activation * shares[:, None]
+                parts["", layer] = {"rows": torch.cat([shared, shares[:, None], tap.gradient], dim=1).cpu()}
+        # Memory is not asked for below: a chunk counts whole or, where it ran out above, not at all.
+        made.scores.append(traced.score.nan_to_num(0).sum(dtype=torch.float64).item())
+        for (name, layer), part in parts.items():
+            here = made.cells[layer]
+            if name in added:
+                _add(made.grid(name, layer), part["grid"], here, places)
+            elif name in pooled:
+                so_far = sums.setdefault((name, layer), {})
+                so_far |= {key: so_far.get(key, 0) + value for key, value in part.items()}
+            else:
+                rows = held.setdefault(layer, OpenRows(here.size[1]))
+                rows.extend(part["rows"], here, places)
+                done, values = rows.finish(here.down.offset(after))
+                depth = len(values) // 2
+                activation = values[None, :depth] / values[None, depth : depth + 1].clamp(min=TINY)
+                for method, cam in stitched.items():
+                    made.grid(method, layer)[done] = cam.formula(activation, values[None, depth + 1 :])[0]
+
+    view.run(view.every if any(POOLED[name].everywhere for name in pooled) else view.aimed, work)
+    return sums
+
+
+def _blended(
+    view: View, made: Stitched, formulas: dict[Made, Callable[[Activations], Grids]], layers: Sequence[str]
+) -> None:
+    """Go forward over all windows, and blend what ``formulas`` make of the activations."""
+
+    def work(places: list[Place], after: int | None) -> None:
+        grids = {}
+        for layer, activation in _activations(view.segmenter, view.images(places), layers).items():
+            here = made.cells.setdefault(layer, view.lattice(activation.shape[-2:]))
+            shares = here.shares(places)
+            for (name, of_layer), formula in formulas.items():
+                if of_layer == layer:
+                    grids[name, layer] = formula(activation).cpu() * shares
+        for (name, layer), grid in grids.items():
+            _add(made.grid(name, layer), grid, made.cells[layer], places)
+
+    view.run(view.every, work)
+
+
+def _activations(segmenter: Segmenter, images: Images, layers: Sequence[str]) -> dict[str, Activations]:
+    """Return what layers put out, as maps, without gradients."""
+    modules, size = resolve(segmenter, layers), (images.shape[-2], images.shape[-1])
+    with left_as_found(segmenter, images), torch.no_grad(), tapped(modules, len(images)) as kept:
+        segmenter(images.to(segmenter.mean))
+    layouts = {
+        name: find_layout(segmenter, name, modules[name], value.shape, size) for name, value in kept.items()
+    }
+    return {name: layout.to_map(kept[name].detach().float()) for name, layout in layouts.items()}
+
+
+def _projection(weights: Tensor) -> Callable[[Activations], Grids]:
+    """``sum_k w_k A_k``."""
+    return lambda activation: (activation * weights.to(activation)[:, None, None]).sum(1)
+
+
+def _without_gradient(cam: Cam) -> Callable[[Activations], Grids]:
+    """A formula that doesn't look at the gradient."""
+    return lambda activation: cam.formula(activation, activation)
+
+
+def _add(grid: Tensor, parts: Grids, cells: Lattice, places: Sequence[Place]) -> None:
+    """Add the grids of windows where they are."""
+    for place, part in zip(places, parts, strict=True):
+        row, column = cells.corner(place)
+        grid[row : row + part.shape[0], column : column + part.shape[1]] += part
+
+
+OVER_WINDOWS: dict[str, Over] = {
+    "grad-cam": "pooled",
+    "hires-cam": "added",
+    "layer-cam": "stitched",
+    "xgrad-cam": "pooled",
+    "eigen-cam": "pooled",
+    "activation": "blended",
+    "saliency": "differentiated",
+    "input-x-gradient": "differentiated",
+    "integrated-gradients": "linear",
+    "expected-gradients": "linear",
+    "occlusion": "linear",
+    "superpixel-occlusion": "linear",
+}
+"""The methods that mean something over windows, and how their maps are stitched.
+
+``pooled``: channel weights from sums over the lattice, see ``pooled.py``; ``added``: the windows' grids are;
+``stitched``: the formula on the added gradient and the blended activation; ``blended``: no gradient is in it;
+``differentiated``: the formula on the added gradient of the input; ``linear``: the windows' maps are added.
+The others are not here for a reason: Grad-CAM++, Score-CAM and Ablation-CAM weigh channels by numbers that
+are not sums over windows, Seg-XRes-CAM pools blocks that windows cut, SmoothGrad takes magnitudes of each
+window's mean, and RISE's value in a window holds what the windows beside it would have scored.
+"""
