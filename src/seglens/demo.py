@@ -28,6 +28,7 @@ from seglens.data.transforms import Batch, collate
 from seglens.evaluate import Evaluation, evaluate
 from seglens.explain.integrated import IntegratedGradients
 from seglens.judge.agreement import CHEAT, HONEST, TagShare
+from seglens.judge.case import CHEAP, JudgeSettings
 from seglens.judge.shortcut import Shortcut, planted_shortcut
 from seglens.outputs import new_folder, refuse_existing
 from seglens.report import report
@@ -161,6 +162,7 @@ def _make(name: str, tag: str, out: Path, seed: int, settings: DemoSettings) -> 
         methods=METHODS,
         layers=JUDGED_LAYERS,
         num_images=settings.num_judged,
+        judging=JudgeSettings(CHEAP),
         seed=seed,
         force=True,
     )

@@ -7,7 +7,8 @@ from torch import nn
 from seglens import impute, wrap
 from seglens.explain.target import Target
 from seglens.judge import nulls
-from seglens.judge.faithfulness import CELLS, FRACTIONS, Curves, cell_means, cell_of_pixel, order, road
+from seglens.judge.cells import CELLS, cell_means, cell_of_pixel, order
+from seglens.judge.faithfulness import FRACTIONS, Curves, road
 
 SIZE = 32  # cells of 2 x 2 pixels
 NUM = 12

@@ -16,20 +16,20 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.intervals import Interval, interval
 from seglens.judge import evidence
+from seglens.judge.case import CHEAP, JudgeSettings, Measured
 from seglens.judge.nulls import NULLS
-from seglens.judge.scorecard import (
-    Judgement,
-    Scorecard,
-    completeness_row,
-    faithfulness_rows,
-    verdict_of,
-)
+from seglens.judge.scorecard import Judgement, Scorecard
+from seglens.judge.verdicts import compared_rows, completeness_row, verdict_of
 
 NAN = float("nan")
 
 
 def noise(num: int, seed: int) -> torch.Tensor:
     return torch.randn(num, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def faithfulness_rows(maps, references) -> list[Judgement]:
+    return compared_rows("predicted", "faithfulness", Measured(maps, references), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_map_is_compared_with_the_best_reference_row_image_by_image() -> None:
         ("bad", None): shared + 0.1 + noise(40, 3) / 10,
     }
     references = {"random": shared + noise(40, 4), "mirror-16": mirror}
-    rows = {row.method: row for row in faithfulness_rows("predicted", maps, references, seed=0)}
+    rows = {row.method: row for row in faithfulness_rows(maps, references)}
     assert [rows[name].verdict for name in ("good", "even", "bad")] == ["pass", "warn", "fail"]
     good = rows["good"]
     assert good.reference == "mirror-16"
@@ -76,10 +76,10 @@ def test_a_map_is_compared_with_the_best_reference_row_image_by_image() -> None:
 def test_only_images_where_all_are_evaluable_are_compared() -> None:
     values, reference = noise(12, 0) + 1, noise(12, 1)
     values[0], reference[1] = NAN, NAN
-    row = faithfulness_rows("predicted", {("mine", None): values}, {"random": reference}, seed=0)[0]
+    row = faithfulness_rows({("mine", None): values}, {"random": reference})[0]
     assert (row.num_evaluable, row.num_total) == (10, 12)
     assert row.value == pytest.approx(float(values[2:].mean()))
-    nothing = faithfulness_rows("predicted", {("mine", None): values * NAN}, {"random": reference}, seed=0)[0]
+    nothing = faithfulness_rows({("mine", None): values * NAN}, {"random": reference})[0]
     assert (nothing.verdict, nothing.num_evaluable) == ("not evaluable", 0)
 
 
@@ -165,7 +165,9 @@ def card(known) -> Scorecard:
     maps = seglens.explain(
         run, images, target, methods=("grad-cam", "integrated-gradients"), layers=("encoder",)
     )
-    return seglens.judge(run, images, target, [*maps.values(), knowing, flat, broken])
+    return seglens.judge(
+        run, images, target, [*maps.values(), knowing, flat, broken], settings=JudgeSettings(CHEAP)
+    )
 
 
 def rows_of(card: Scorecard, score: str) -> dict[str, Judgement]:
@@ -216,12 +218,13 @@ def test_batches_combine_to_the_same_card(known, monkeypatch: pytest.MonkeyPatch
     for name in set(NULLS) - {"random", "mirror-4"}:
         monkeypatch.delitem(NULLS, name)  # two of them are enough here
     run, images, target, knowing = known
-    whole = evidence.score(evidence.gather(run, images, target, [knowing]))
+    settings = JudgeSettings(CHEAP)
+    whole = evidence.score(evidence.gather(run, images, target, [knowing], settings=settings))
     parts = []
     for rows in (slice(0, 4), slice(4, 10)):
         chosen = target.select(rows)
         mine = Explanation("knowing", None, chosen, knowing.map[rows])
-        parts.append(evidence.gather(run, images[rows], chosen, [mine]))
+        parts.append(evidence.gather(run, images[rows], chosen, [mine], settings=settings))
     joined = evidence.score(evidence.combine(parts))
     for one, other in zip(whole.rows, joined.rows, strict=True):
         assert (one.method, one.verdict) == (other.method, other.verdict)

@@ -4,14 +4,15 @@
 one: `evidence.gather` for each batch, `evidence.combine`, `evidence.score`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target
+from seglens.judge.case import Explainer, JudgeSettings
 from seglens.judge.evidence import gather, score
 from seglens.judge.scorecard import Scorecard
 from seglens.runs import Run
-from seglens.shapes import Images
+from seglens.shapes import Images, Regions
 from seglens.verb import make_callable
 
 
@@ -21,20 +22,38 @@ def judge(
     target: Target,
     maps: Explanations | Sequence[Explanation],
     *,
+    valid: Regions | None = None,
+    settings: JudgeSettings | None = None,
+    explainers: Mapping[str, Explainer] | None = None,
     seed: int = 0,
     chunk: int = 16,
 ) -> Scorecard:
     """Judge maps of ``target`` on ``images`` in [0, 1]; anybody's map may be among them.
 
-    Each map gets a row for faithfulness and one for attention, and one for completeness where it is of
-    Integrated Gradients; each content-free map gets a reference row. ``chunk`` perturbed pictures are in the
-    model at once.
+    Each map gets a row for each score of ``settings`` (all by default; completeness only where it is of
+    Integrated Gradients); each content-free map gets a reference row. ``chunk`` perturbed pictures are in the
+    model at once. Padding, which is what is not ``valid``, counts nowhere.
+
+    Model dependence and stability make maps again. Ours know how; for somebody else's, ``explainers`` may
+    bring a function ``(run, images, target) -> maps`` by method or ``method@layer``, or these rows are not
+    evaluable.
 
     Raises:
-        SettingError: a map is of another target, or two maps share method and layer.
+        SettingError: a map is of another target, two maps share method and layer, or an explainer has no map.
     """
     chosen = list(maps.values()) if isinstance(maps, Explanations) else list(maps)
-    return score(gather(run, images, target, chosen, seed=seed, chunk=chunk), seed=seed)
+    found = gather(
+        run,
+        images,
+        target,
+        chosen,
+        valid=valid,
+        settings=settings,
+        explainers=explainers,
+        seed=seed,
+        chunk=chunk,
+    )
+    return score(found, seed=seed)
 
 
 make_callable(__name__)

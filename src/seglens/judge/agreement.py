@@ -10,7 +10,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
 from seglens.intervals import Interval, auroc, interval
 from seglens.judge.causal import Effect
-from seglens.judge.scorecard import MIN_IMAGES
+from seglens.judge.definitions import MIN_IMAGES
 from seglens.shapes import PerImage, Regions
 
 HONEST, CHEAT = "honest", "cheat"

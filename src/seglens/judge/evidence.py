@@ -1,7 +1,8 @@
 """What a scorecard is made of: one number per image, map and score, which batches can be joined of."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -10,33 +11,38 @@ from seglens.explain import explain
 from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
-from seglens.judge.faithfulness import road
+from seglens.judge import case as cases
+from seglens.judge.case import Case, Explainer, JudgeSettings, Key, Measured, name_of
+from seglens.judge.context import context_faithfulness
+from seglens.judge.effects import causal_agreement
+from seglens.judge.faithfulness import FRACTIONS, Curves, road
 from seglens.judge.localisation import Attention, attention, join, summarise
-from seglens.judge.nulls import content_free, randomised, surface
-from seglens.judge.scorecard import (
-    NULL,
-    Judgement,
-    Scorecard,
-    attention_row,
-    completeness_row,
-    faithfulness_rows,
-)
+from seglens.judge.nulls import NULL, content_free, randomised, surface
+from seglens.judge.randomisation import model_dependence
+from seglens.judge.rerun import recipes
+from seglens.judge.scorecard import Judgement, Scorecard
+from seglens.judge.stability import stability
+from seglens.judge.verdicts import attention_row, compared_rows, completeness_row, with_faithfulness
 from seglens.runs import Run
-from seglens.shapes import Images, PerImage
-
-Key = tuple[str, str | None]
-"""Method and layer of a map."""
+from seglens.shapes import Images, PerImage, Regions
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The numbers of one batch of images, on the CPU; NaN where an image is not evaluable."""
+    """The numbers of one batch of images, on the CPU; NaN where an image is not evaluable.
+
+    ``measured`` are the scores that are compared with reference rows, by name; the dear ones hold the first
+    images only. ``curves`` are those of the removal scores, by score and map, and ``drawn`` what else there
+    is to draw.
+    """
 
     target: str
-    faithfulness: dict[Key, PerImage]
-    references: dict[str, PerImage]
+    num_images: int
+    measured: dict[str, Measured]
     attention: dict[Key, Attention]
     completeness: dict[Key, tuple[PerImage, PerImage]]
+    curves: dict[str, dict[str, Curves]]
+    drawn: dict[str, Any]
 
 
 def gather(
@@ -45,67 +51,168 @@ def gather(
     target: Target,
     maps: Sequence[Explanation],
     *,
+    valid: Regions | None = None,
+    settings: JudgeSettings | None = None,
+    explainers: Mapping[str, Explainer] | None = None,
+    done: int = 0,
     seed: int = 0,
     chunk: int = 16,
 ) -> Evidence:
     """Measure every map of ``maps``, and the content-free ones, on ``images``.
 
+    Args:
+        run: the model.
+        images: pictures in [0, 1].
+        target: what the maps explain.
+        maps: the maps.
+        valid: what is no padding; everything by default.
+        settings: which scores, and on how many images.
+        explainers: what makes somebody's own maps again, by method or ``method@layer``.
+        done: how many images of the set were gathered before: the dear scores need only the first.
+        seed: of everything random.
+        chunk: pictures in the model at once.
+
     Raises:
-        SettingError: a map is not of this target, or two maps share method and layer.
+        SettingError: a map is not of this target, two maps share method and layer, or an explainer is for a
+            map that isn't there.
     """
+    chosen = JudgeSettings() if settings is None else settings
     by_key = _by_key(maps, target)
+    _refuse_strangers(explainers or {}, by_key)
     seen = surface(run, images, target, seed=seed)
-    nulls = content_free(seen)
-    named = {_name(key): entry.map for key, entry in by_key.items()}
-    named |= {NULL + name: null for name, null in nulls.items()}
-    curves = road(run.segmenter, images, target, named, seed=seed, chunk=chunk)
-    chance = _on_randomised(run, images, target, by_key, seed=seed, chunk=chunk)
+    whole = torch.ones_like(target.pixels) if valid is None else valid
+    case = Case(
+        run=run,
+        images=images,
+        target=target,
+        maps=by_key,
+        seen=seen,
+        nulls=content_free(seen),
+        valid=whole.to(images.device),
+        settings=chosen,
+        explainers=explainers or {},
+        seed=seed,
+        chunk=chunk,
+    )
+    measured, curves = _removals(case)
+    drawn: dict[str, Any] = {}
+    left = chosen.num_occluded - done
+    if "causal_agreement" in chosen.scores and left > 0:
+        found, drawn["agreement"] = causal_agreement(case.first(left))
+        measured |= found
+    again, left = {"model_dependence", "stability"} & set(chosen.scores), chosen.num_again - done
+    if again and left > 0:
+        few = case.first(left)
+        known = recipes(few)
+        if "model_dependence" in again:
+            measured["model_dependence"], drawn["cascade"] = model_dependence(few, known)
+        if "stability" in again:
+            measured["stability"] = stability(few, known)
     return Evidence(
         target=target.label,
-        faithfulness={key: curves[_name(key)].value for key in by_key},
-        references={name: curves[NULL + name].value for name in nulls},
-        attention={key: attention(entry, seen, randomised=chance.get(key)) for key, entry in by_key.items()},
+        num_images=len(images),
+        measured=measured,
+        attention=_attention(case) if "attention" in chosen.scores else {},
         completeness={
             key: (entry.diagnostics["completeness_error"].cpu(), entry.diagnostics["small_denominator"].cpu())
             for key, entry in by_key.items()
-            if "completeness_error" in entry.diagnostics
+            if "completeness_error" in entry.diagnostics and "completeness" in chosen.scores
         },
+        curves=curves,
+        drawn=drawn,
     )
 
 
 def combine(parts: Sequence[Evidence]) -> Evidence:
     """Put the batches of one set of images together; all must hold the same maps."""
     first = parts[0]
-
-    def together(rows: Iterable[PerImage]) -> PerImage:
-        return torch.cat(list(rows))
-
+    scores = dict.fromkeys(name for part in parts for name in part.measured)
     return Evidence(
         target=first.target,
-        faithfulness={key: together(part.faithfulness[key] for part in parts) for key in first.faithfulness},
-        references={name: together(part.references[name] for part in parts) for name in first.references},
+        num_images=sum(part.num_images for part in parts),
+        measured={
+            name: cases.join([part.measured[name] for part in parts if name in part.measured])
+            for name in scores
+        },
         attention={key: join([part.attention[key] for part in parts]) for key in first.attention},
         completeness={
             key: (
-                together(part.completeness[key][0] for part in parts),
-                together(part.completeness[key][1] for part in parts),
+                torch.cat([part.completeness[key][0] for part in parts]),
+                torch.cat([part.completeness[key][1] for part in parts]),
             )
             for key in first.completeness
         },
+        curves={
+            score: {name: _whole([part.curves[score][name] for part in parts]) for name in found}
+            for score, found in first.curves.items()
+        },
+        drawn=first.drawn,
     )
 
 
 def score(evidence: Evidence, *, seed: int = 0) -> Scorecard:
     """Turn the numbers of all images into rows with intervals and verdicts."""
-    rows: list[Judgement] = faithfulness_rows(
-        evidence.target, evidence.faithfulness, evidence.references, seed=seed
-    )
+    rows: list[Judgement] = []
+    for name, found in evidence.measured.items():
+        rows += compared_rows(evidence.target, name, found, seed=seed)
     rows += [attention_row(summarise(entry, seed=seed)) for entry in evidence.attention.values()]
     rows += [
         completeness_row(evidence.target, *key, error, small, seed=seed)
         for key, (error, small) in evidence.completeness.items()
     ]
-    return Scorecard(tuple(rows), len(next(iter(evidence.references.values()))))
+    curves = {
+        name: {entry: _plain(values) for entry, values in found.items()}
+        for name, found in evidence.curves.items()
+    }
+    figures = {"fractions": list(FRACTIONS), "removal": curves, **evidence.drawn}
+    return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures)
+
+
+def _removals(case: Case) -> tuple[dict[str, Measured], dict[str, dict[str, Curves]]]:
+    """The two scores that remove cells in the order of a map."""
+    measured, curves = {}, {}
+    if "faithfulness" in case.settings.scores:
+        named = {name_of(key): entry.map for key, entry in case.maps.items()}
+        named |= {NULL + name: maps for name, maps in case.nulls.items()}
+        found = road(
+            case.run.segmenter,
+            case.images,
+            case.target,
+            named,
+            valid=case.valid,
+            seed=case.seed,
+            chunk=case.chunk,
+        )
+        curves["faithfulness"] = found
+        measured["faithfulness"] = Measured(
+            values={key: found[name_of(key)].value for key in case.maps},
+            references={name: found[NULL + name].value for name in case.nulls},
+        )
+    if "context_faithfulness" in case.settings.scores:
+        measured["context_faithfulness"], curves["context_faithfulness"] = context_faithfulness(case)
+    return measured, curves
+
+
+def _attention(case: Case) -> dict[Key, Attention]:
+    """Attention and its nulls; the model with random weights for CAMs only, other methods cost too much."""
+    cams = [(method, layer) for method, layer in case.maps if method in CAMS and layer is not None]
+    chance: dict[Key, Explanation] = {}
+    if cams:
+        methods, layers = (tuple(dict.fromkeys(part)) for part in zip(*cams, strict=True))
+        found = explain(
+            randomised(case.run, case.images, seed=case.seed),
+            case.images,
+            case.target,
+            methods=methods,
+            layers=layers,
+            seed=case.seed,
+            chunk=case.chunk,
+        )
+        chance = {(entry.method, entry.layer): entry for entry in found.values()}
+    return {
+        key: attention(entry, case.seen, randomised=chance.get(key), valid=case.valid)
+        for key, entry in case.maps.items()
+    }
 
 
 def _by_key(maps: Sequence[Explanation], target: Target) -> dict[Key, Explanation]:
@@ -128,25 +235,31 @@ def _by_key(maps: Sequence[Explanation], target: Target) -> dict[Key, Explanatio
     return found
 
 
-def _on_randomised(
-    run: Run, images: Images, target: Target, maps: Mapping[Key, Explanation], *, seed: int, chunk: int
-) -> dict[Key, Explanation]:
-    """Run the CAMs among ``maps`` again on the model with random weights; other methods cost too much."""
-    cams = [(method, layer) for method, layer in maps if method in CAMS and layer is not None]
-    if not cams:
-        return {}
-    methods, layers = (tuple(dict.fromkeys(part)) for part in zip(*cams, strict=True))
-    found = explain(
-        randomised(run, images, seed=seed),
-        images,
-        target,
-        methods=methods,
-        layers=layers,
-        seed=seed,
-        chunk=chunk,
+def _refuse_strangers(explainers: Mapping[str, Explainer], maps: Mapping[Key, Explanation]) -> None:
+    known = [name for key in maps for name in (name_of(key), key[0])]
+    for name in explainers:
+        if name not in known:
+            raise SettingError(
+                f"There is an explainer for {name!r}, but no such map. Allowed: {', '.join(known)}."
+            )
+
+
+def _whole(parts: Sequence[Curves]) -> Curves:
+    return Curves(
+        torch.cat([part.full for part in parts]),
+        torch.cat([part.base for part in parts]),
+        torch.cat([part.least_first for part in parts]),
+        torch.cat([part.most_first for part in parts]),
     )
-    return {(entry.method, entry.layer): entry for entry in found.values()}
 
 
-def _name(key: Key) -> str:
-    return "@".join(part for part in key if part is not None)
+def _plain(curves: Curves) -> dict[str, Any]:
+    """Mean curves over the images that have them."""
+    usable = curves.most_first.isfinite().all(1)
+    return {
+        "full": float(curves.full[usable].mean()),
+        "base": float(curves.base[usable].mean()),
+        "least_first": curves.least_first[usable].mean(0).tolist(),
+        "most_first": curves.most_first[usable].mean(0).tolist(),
+        "num": int(usable.sum()),
+    }

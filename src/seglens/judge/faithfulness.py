@@ -9,26 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.explain.masked import clean_scores, masked_scores
-from seglens.explain.target import Target
+from seglens.explain.target import Target, Unit
 from seglens.impute import Imputer, blurred, noisy_linear
+from seglens.judge.cells import CELLS, Order, cell_of_pixel, order
 from seglens.models.segmenter import Segmenter
-from seglens.seeds import content_normal, content_uniform
-from seglens.shapes import Grids, Images, Maps, PerImage, Rows
-
-CELLS = 16
-"""Every map is averaged over 16 x 16 cells and cells are removed whole, so that a fine map has no advantage
-over a coarse one, nor the other way round."""
+from seglens.seeds import content_normal
+from seglens.shapes import Images, Maps, PerImage, Regions, Rows
 
 FRACTIONS = tuple(step / 10 for step in range(1, 10))
 
 EVALUABLE = 0.1
 """A picture counts where blurring it takes more than this from the region's mean probability."""
-
-Order = Int[Tensor, "b cells"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +54,19 @@ class Curves:
         return torch.where(self.evaluable, gap, torch.nan)
 
 
+def unit_of(target: Target) -> Unit:
+    """Judges read probabilities; logits for a false negative, where probabilities are near zero."""
+    return "mean" if target.label == "false-negative" else "probability"
+
+
 def road(
     segmenter: Segmenter,
     images: Images,
     target: Target,
     maps: Mapping[str, Maps],
     *,
+    valid: Regions | None = None,
+    kept: Regions | None = None,
     imputer: Imputer = noisy_linear,
     seed: int = 0,
     chunk: int = 16,
@@ -72,79 +74,94 @@ def road(
     """Return the curves of every map of ``maps``, all on the same pictures, noise and breaking of ties.
 
     Maps are signed, as they are: the lowest values are the least relevant. Curves are NaN for pictures that
-    are not evaluable and for rows of a map that hold NaN. Everything returned is on the CPU.
+    are not evaluable and for rows of a map that hold NaN. Everything returned is on the CPU. Two maps that
+    remove the same cells of a picture share a forward pass.
+
+    Args:
+        segmenter: the model.
+        images: pictures in [0, 1].
+        target: what is scored.
+        maps: maps by name.
+        valid: pixels that are picture: padding is neither ranked nor removed, nor does it fill holes.
+        kept: pixels that stay whatever a map says of them, such as the target with its surroundings. The
+            curves are then scaled by the whole score (by 1 for logits) and not by what blurring takes:
+            what the rest of a picture is worth may be next to nothing, and no denominator.
+        imputer: what fills the holes.
+        seed: of noise and ties.
+        chunk: perturbed pictures in the model at once.
     """
-    device = segmenter.device
+    device, unit = segmenter.device, unit_of(target)
     images = images.to(device)
-    full = clean_scores(segmenter, images, (target,), chunk=chunk)[0].cpu()
-    base = clean_scores(segmenter, blurred(images), (target,), chunk=chunk)[0].cpu()
-    noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
-    found = {}
+    whole = torch.ones(len(images), *images.shape[-2:], dtype=torch.bool, device=device)
+    valid = whole if valid is None else valid.to(device)
+    removable = valid if kept is None else valid & ~kept.to(device)
+    full = clean_scores(segmenter, images, (target,), unit=unit, chunk=chunk)[0].cpu()
+    if kept is None:
+        base = clean_scores(segmenter, blurred(images), (target,), unit=unit, chunk=chunk)[0].cpu()
+    else:
+        base = full - 1 if unit == "mean" else torch.zeros_like(full)
+    worth = ((full - base) > EVALUABLE) & removable.flatten(1).any(1).cpu()
+    copied, gone, places = [], [], {}
     for name, stack in maps.items():
-        usable = stack.flatten(1).isfinite().all(1).cpu() & ((full - base) > EVALUABLE)
-        curves = torch.full((2, len(images), len(FRACTIONS)), torch.nan)
+        usable = stack.flatten(1).isfinite().all(1).cpu() & worth
+        rows = usable.nonzero()[:, 0].to(device)
+        places[name] = usable
+        if len(rows):
+            counted = removable[rows]
+            ranked = order(images[rows], stack.to(device)[rows], seed, counted)
+            gone.append(_removals(ranked, counted))
+            copied.append(rows.repeat_interleave(2 * len(FRACTIONS)))
+    scores = iter(
+        _score(segmenter, images, target, copied, gone, valid, removable, imputer, unit, seed, chunk)
+    )
+    found = {}
+    for name, usable in places.items():
+        curves = torch.full((len(images), 2, len(FRACTIONS)), torch.nan)
         if bool(usable.any()):
-            rows = usable.nonzero()[:, 0].to(device)
-            ranked = order(images[rows], stack.to(device)[rows], seed)
-            for end, ranking in enumerate((ranked.flip(1), ranked)):
-                scores = _removal(segmenter, images, target, rows, ranking, noise, imputer, chunk)
-                curves[end, usable] = scores
-        found[name] = Curves(full, base, curves[0], curves[1])
+            curves[usable] = next(scores).view(-1, 2, len(FRACTIONS)).to(curves.dtype)
+        found[name] = Curves(full, base, curves[:, 0], curves[:, 1])
     return found
 
 
-def order(images: Images, maps: Maps, seed: int) -> Order:
-    """Rank the cells of each map, most relevant first; ties in a random order keyed by seed and picture."""
-    values = cell_means(maps, CELLS).flatten(1)
-    shuffled = content_uniform(images, (values.shape[1],), seed, "ties").argsort(1)
-    # A stable sort of the shuffled cells leaves equal ones in their shuffled order.
-    return shuffled.gather(1, values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
+def _removals(ranked: Order, counted: Regions) -> Bool[Tensor, "n cells"]:
+    """Say for each picture, end (least first, most first) and fraction which cells are gone."""
+    cells = cell_of_pixel(counted.shape[-2], counted.shape[-1], CELLS).flatten().to(counted.device)
+    pixels = torch.zeros(ranked.shape, device=counted.device)
+    num = (pixels.index_add_(1, cells, counted.flatten(1).float()) > 0).sum(1)[:, None]
+    turn = ranked.argsort(1)  # at each cell, when its turn comes
+    last = torch.where(turn < num, num - 1 - turn, turn)
+    counts = torch.tensor(FRACTIONS, dtype=torch.float64, device=counted.device) * num
+    turns = torch.stack([last, turn], 1)[:, :, None, :]
+    return (turns < counts.round()[:, None, :, None]).flatten(0, 2)
 
 
-def _removal(
+def _score(
     segmenter: Segmenter,
     images: Images,
     target: Target,
-    rows: Rows,
-    ranking: Int[Tensor, "n cells"],
-    noise: Images,
+    copied: list[Rows],
+    gone: list[Bool[Tensor, "_ cells"]],
+    valid: Regions,
+    removable: Regions,
     imputer: Imputer,
+    unit: Unit,
+    seed: int,
     chunk: int,
-) -> Float[Tensor, "n fractions"]:
-    """Score the pictures ``rows`` with growing shares of their cells removed in the order of ``ranking``."""
-    place = ranking.argsort(1)  # at each cell, when its turn comes
+) -> list[Float[Tensor, " _"]]:
+    """Score pictures ``copied`` without the cells that are ``gone``, each distinct one once."""
+    if not copied:
+        return []
+    noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     cells = cell_of_pixel(images.shape[-2], images.shape[-1], CELLS).to(images.device)
-    counts = [round(fraction * ranking.shape[1]) for fraction in FRACTIONS]
-    per_row = len(counts)
-    turns = torch.tensor(counts, device=images.device)
-    copied = rows.repeat_interleave(per_row)
+    every = torch.cat([torch.cat(copied)[:, None], torch.cat(gone).long()], 1)
+    once, place = every.unique(dim=0, return_inverse=True)
+    rows, without = once[:, 0], once[:, 1:].bool()
 
     def perturb(copies: Images, which: Rows) -> Images:
-        one = which // per_row
-        removed = (place[one] < turns[which % per_row, None])[:, cells]
-        return imputer(copies, removed, noise[rows[one]])
+        of = rows[which]
+        removed = without[which][:, cells] & removable[of]
+        filled = imputer(copies, removed | ~valid[of], noise[of])
+        return torch.where(removed[:, None], filled, copies)
 
-    scores = masked_scores(segmenter, images, (target,), copied, perturb, chunk=chunk)[0]
-    return scores.view(-1, per_row).cpu()
-
-
-def cell_of_pixel(height: int, width: int, num: int) -> Int[Tensor, "h w"]:
-    """Return the number of the cell of each pixel, on a grid of at most ``num`` x ``num`` cells.
-
-    Sides that ``num`` doesn't divide make cells that differ by one pixel; none overlap.
-    """
-    down, across = min(num, height), min(num, width)
-    row = torch.arange(height) * down // height
-    column = torch.arange(width) * across // width
-    return row[:, None] * across + column[None, :]
-
-
-def cell_means(maps: Maps, num: int) -> Grids:
-    """Average each map over the cells of `cell_of_pixel`."""
-    height, width = maps.shape[-2:]
-    down, across = min(num, height), min(num, width)
-    cells = cell_of_pixel(height, width, num).flatten().to(maps.device)
-    size = torch.bincount(cells, minlength=down * across)
-    totals = maps.new_zeros(len(maps), down * across, dtype=torch.float64)
-    totals.index_add_(1, cells, maps.flatten(1).double())
-    return (totals / size).view(-1, down, across)
+    scores = masked_scores(segmenter, images, (target,), rows, perturb, unit=unit, chunk=chunk)[0]
+    return list(scores[place].cpu().split([len(part) for part in copied]))

@@ -6,7 +6,7 @@ model with `randomised` weights, the frozen region kept.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,9 @@ from seglens.models.segmenter import evaluating
 from seglens.runs import Run
 from seglens.seeds import content_uniform
 from seglens.shapes import Images, Maps, Regions
+
+NULL = "null:"
+"""What the method of a reference row begins with."""
 
 BLOB_SIGMA = 1 / 7
 """Width of the centre blob as a share of each side: a centred object of 6 % area gets a ratio near 9."""
@@ -118,9 +121,10 @@ def other_images(maps: Maps, usable: Bool[Tensor, " b"], shift: int) -> Maps:
 
 
 @torch.no_grad()
-def randomised(run: Run, images: Images, *, seed: int = 0) -> Run:
+def randomised(run: Run, images: Images, *, seed: int = 0, only: Collection[str] | None = None) -> Run:
     """Return a copy of ``run`` with fresh weights; ``run`` itself and the global RNG stay as they are.
 
+    ``only`` names the modules of the network that are drawn anew (all by default), the others stay trained.
     Every module draws its weights anew by its own rule of initialisation. Batch normalisation then takes
     its statistics from ``images``: with those of the trained model the activations would explode or die,
     and the map would show that rather than what the architecture does by itself. Explain it with the
@@ -130,8 +134,9 @@ def randomised(run: Run, images: Images, *, seed: int = 0) -> Run:
     devices = [segmenter.device] if segmenter.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for module in segmenter.modules():
-            _reset(module)
+        for name, module in segmenter.module.named_modules():
+            if only is None or name in only:
+                _reset(module)
     with _estimating(segmenter):
         # A lone picture may leave a single value per channel, of which there is no variance.
         segmenter((images if len(images) > 1 else torch.cat([images, images])).to(segmenter.device))

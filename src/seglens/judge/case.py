@@ -1,0 +1,172 @@
+"""What every score is measured on, and what it gives: one number per image and map."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from seglens.errors import SettingError, unknown_name
+from seglens.explain.explanation import Explanation
+from seglens.explain.target import Target
+from seglens.judge.cells import CELLS, PerCell, cell_means
+from seglens.judge.nulls import Surface
+from seglens.runs import Run
+from seglens.shapes import Images, Maps, PerImage, Regions
+
+Key = tuple[str, str | None]
+"""Method and layer of a map."""
+
+Explainer = Callable[[Run, Images, Target], Maps]
+"""Makes the map of somebody's own method again: for another model, or for changed pictures."""
+
+SCORES = (
+    "faithfulness",
+    "context_faithfulness",
+    "causal_agreement",
+    "completeness",
+    "model_dependence",
+    "stability",
+    "attention",
+)
+"""Every score of a scorecard. (The seventh, shortcut recovery, is a test of its own: `shortcut`.)"""
+
+CHEAP = ("faithfulness", "completeness", "attention")
+"""Those that need few passes of the model, and no map made again."""
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Which scores are made, and of how many images the dear ones.
+
+    ``num_again`` images serve the scores that make maps again (model dependence, stability), of methods that
+    take at most ``max_seconds`` an image, measured on the first one. ``num_occluded`` images are occluded
+    cell by cell for causal agreement, on ``cells`` x ``cells`` cells. ``num_models`` sets of random weights
+    are drawn, and ``stages`` steps lead from the trained model to a random one in the cascade.
+    """
+
+    scores: tuple[str, ...] = SCORES
+    num_again: int = 16
+    max_seconds: float = 1.0
+    num_occluded: int = 16
+    cells: int = CELLS
+    num_models: int = 3
+    stages: int = 4
+
+    def __post_init__(self) -> None:
+        for name in self.scores:
+            if name not in SCORES:
+                raise unknown_name("score", name, SCORES)
+        if not self.scores:
+            raise SettingError(f"No score was asked for. Allowed: {', '.join(SCORES)}.")
+        for name in ("num_again", "num_occluded", "cells", "num_models", "stages"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        if "stability" in self.scores and "faithfulness" not in self.scores:
+            # A constant map is the stablest of all: the score is never shown without faithfulness.
+            object.__setattr__(self, "scores", ("faithfulness", *self.scores))
+
+
+@dataclass(frozen=True)
+class Case:
+    """The maps of one batch of images and all that judging them takes. ``valid`` is what is no padding."""
+
+    run: Run
+    images: Images
+    target: Target
+    maps: Mapping[Key, Explanation]
+    seen: Surface
+    nulls: Mapping[str, Maps]
+    valid: Regions
+    settings: JudgeSettings
+    explainers: Mapping[str, Explainer]
+    seed: int
+    chunk: int
+
+    def first(self, num: int) -> "Case":
+        """Return the case of the first ``num`` images only."""
+        rows = slice(num)
+        return Case(
+            run=self.run,
+            images=self.images[rows],
+            target=self.target.select(rows),
+            maps={key: select(entry, rows) for key, entry in self.maps.items()},
+            seen=Surface(
+                self.seen.images[rows], self.seen.pixels[rows], self.seen.probability[rows], self.seen.seed
+            ),
+            nulls={name: maps[rows] for name, maps in self.nulls.items()},
+            valid=self.valid[rows],
+            settings=self.settings,
+            explainers=self.explainers,
+            seed=self.seed,
+            chunk=self.chunk,
+        )
+
+    def cells(self, maps: Maps) -> PerCell:
+        """Return ``maps`` averaged over the cells, padding left out; NaN in a cell of nothing else."""
+        return cell_means(maps.to(self.valid.device), CELLS, self.valid).flatten(1)
+
+    @property
+    def counted(self) -> Bool[Tensor, "b cells"]:
+        """Which cells hold a pixel of the picture."""
+        return self.cells(self.valid.float()).isfinite()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One score of all maps and reference rows, image by image on the CPU; NaN where not evaluable.
+
+    ``about`` belongs to the images, ``details`` to a map; ``reasons`` say why a map has no value at all.
+    """
+
+    values: dict[Key, PerImage]
+    references: dict[str, PerImage]
+    about: dict[str, PerImage] = field(default_factory=dict)
+    details: dict[Key, dict[str, PerImage]] = field(default_factory=dict)
+    reasons: dict[Key, str] = field(default_factory=dict)
+
+
+def join(parts: Sequence[Measured]) -> Measured:
+    """Put the batches of one score together; a map without a value in one of them has none at all."""
+    reasons = {key: why for part in parts for key, why in part.reasons.items()}
+
+    def together(tables: Sequence[Mapping]) -> dict:
+        shared = [name for name in tables[0] if all(name in table for table in tables)]
+        return {name: torch.cat([table[name] for table in tables]) for name in shared}
+
+    details = {
+        key: together([part.details.get(key, {}) for part in parts])
+        for key in parts[0].details
+        if key not in reasons
+    }
+    return Measured(
+        values={
+            key: values if key not in reasons else torch.full_like(values, torch.nan)
+            for key, values in together([part.values for part in parts]).items()
+        },
+        references=together([part.references for part in parts]),
+        about=together([part.about for part in parts]),
+        details=details,
+        reasons=reasons,
+    )
+
+
+def select(entry: Explanation, rows: slice) -> Explanation:
+    """Return the explanation of these pictures only."""
+    return Explanation(
+        method=entry.method,
+        layer=entry.layer,
+        target=entry.target.select(rows),
+        map=entry.map[rows],
+        grid=None if entry.grid is None else entry.grid[rows],
+        status=entry.status[rows],
+        settings=entry.settings,
+        diagnostics={name: values[rows] for name, values in entry.diagnostics.items()},
+        channels=None if entry.channels is None else entry.channels[rows],
+    )
+
+
+def name_of(key: Key) -> str:
+    """``method`` or ``method@layer``."""
+    return "@".join(part for part in key if part is not None)

@@ -1,0 +1,81 @@
+"""Every map on the same cells: their means and sums, their order, and how alike two orders are."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from seglens.seeds import content_uniform
+from seglens.shapes import Grids, Images, Maps, PerImage, Regions
+
+CELLS = 16
+"""Every map is averaged over 16 x 16 cells and cells are removed whole, so that a fine map has no advantage
+over a coarse one, nor the other way round."""
+
+MIN_CELLS = 3
+"""Two orders of fewer cells than this say nothing."""
+
+PerCell = Float[Tensor, "b cells"]
+Order = Int[Tensor, "b cells"]
+
+
+def cell_of_pixel(height: int, width: int, num: int) -> Int[Tensor, "h w"]:
+    """Return the number of the cell of each pixel, on a grid of at most ``num`` x ``num`` cells.
+
+    Sides that ``num`` doesn't divide make cells that differ by one pixel; none overlap.
+    """
+    down, across = min(num, height), min(num, width)
+    row = torch.arange(height) * down // height
+    column = torch.arange(width) * across // width
+    return row[:, None] * across + column[None, :]
+
+
+def cell_sums(maps: Maps, num: int, counted: Regions | None = None) -> Grids:
+    """Add up each map over the ``counted`` pixels (all of them if None) of each cell of `cell_of_pixel`."""
+    height, width = maps.shape[-2:]
+    down, across = min(num, height), min(num, width)
+    cells = cell_of_pixel(height, width, num).flatten().to(maps.device)
+    values = maps.double() if counted is None else torch.where(counted.to(maps.device), maps.double(), 0)
+    totals = values.new_zeros(len(maps), down * across)
+    totals.index_add_(1, cells, values.flatten(1))
+    return totals.view(-1, down, across)
+
+
+def cell_means(maps: Maps, num: int, counted: Regions | None = None) -> Grids:
+    """Average each map over the ``counted`` pixels of each cell; NaN in a cell that has none."""
+    every = torch.ones_like(maps, dtype=torch.bool) if counted is None else counted.to(maps.device)
+    return cell_sums(maps, num, every) / cell_sums(every.double(), num)
+
+
+def order(images: Images, maps: Maps, seed: int, counted: Regions | None = None) -> Order:
+    """Rank the cells of each map, most relevant first; ties in a random order keyed by seed and picture.
+
+    Cells without a ``counted`` pixel come last.
+    """
+    values = cell_means(maps, CELLS, counted).flatten(1).nan_to_num(nan=-torch.inf)
+    shuffled = content_uniform(images, (values.shape[1],), seed, "ties").argsort(1)
+    # A stable sort of the shuffled cells leaves equal ones in their shuffled order.
+    return shuffled.gather(1, values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
+
+
+def ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return the rank of each value from 1 up; equal values share the mean of their ranks."""
+    _, place, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0).double() - (counts - 1) / 2)[place]
+
+
+def spearman(values: PerCell, truth: PerCell, counted: Bool[Tensor, "b cells"]) -> PerImage:
+    """Return the rank correlation of each row over its ``counted`` cells (Spearman 1904), on the CPU.
+
+    0 where ``values`` are all equal: the mean over random orders of the ties. NaN where ``truth`` is constant
+    or a row holds NaN, and with fewer than `MIN_CELLS` cells.
+    """
+    found = []
+    for one, other, which in zip(values.cpu(), truth.cpu(), counted.cpu(), strict=True):
+        first, second = (ranks(row[which].double()) for row in (one, other))
+        first, second = first - first.mean(), second - second.mean()
+        usable = int(which.sum()) >= MIN_CELLS and bool((one[which] + other[which]).isfinite().all())
+        if not usable or float(second.norm()) == 0:
+            found.append(torch.nan)
+        else:
+            found.append(float(first @ second / (first.norm() * second.norm()).clamp_min(1e-12)))
+    return torch.tensor(found)

@@ -1,0 +1,55 @@
+"""Every score and rule of a scorecard in plain words, for reports."""
+
+MIN_IMAGES = 8
+"""Fewer evaluable images than this get no verdict: a bootstrap over them is too narrow to be trusted."""
+
+CLAIM_IMAGES = 100
+"""Fewer than this give an indication, not a claim, and the row says so."""
+
+COMPLETE = 0.05
+"""Relative error of Integrated Gradients' completeness that is still called complete."""
+
+DEFINITIONS = {
+    "faithfulness": "Faithfulness (ROAD, Rong et al. 2022): 16 x 16 cells are removed by noisy linear "
+    "imputation in the order of the map. Mean over the removed fractions .1 to .9 of (score with the least "
+    "relevant cells removed - score with the most relevant removed) / (score of the picture - score of the "
+    "blurred picture); the score is the mean class probability over the frozen region. 0 is an order that "
+    "knows nothing. An image is evaluable where blurring takes more than .1 from its score. Padding is "
+    "neither ranked nor removed.",
+    "context_faithfulness": "The same with the region and a margin of one cell left intact: only what is "
+    "outside is ranked and removed, and the gap is a share of the whole score. To be read next to the "
+    "model's context reliance, 1 - (mean score with the region laid on other pictures) / (score of the "
+    "picture): where that is below .02 there is no context to find, and an image is not evaluable. It is not "
+    "a bad mark.",
+    "causal_agreement": "Spearman's rank correlation between the attribution to each cell and how far the "
+    "score falls where that cell is imputed (signed). The ceiling is the agreement of two imputers; maps "
+    "that were made by occlusion are compared with the imputer that they were not made with.",
+    "causal_agreement_context": "The same over the cells that don't touch the region or its margin.",
+    "attention": "Attention: log2 of the share of the map's mass inside the region over the region's share "
+    "of the area. Circular, because the region is what was explained: never a pass. A map at the level of "
+    "its mirror (the region itself, pooled to the map's grid) restates the prediction.",
+    "completeness": "Completeness of Integrated Gradients: |sum of the attributions - (score of the picture "
+    "- score of the baseline)| over the size of that difference. An identity of the method, so it has a "
+    f"tolerance ({COMPLETE:.0%}) instead of a reference row; images whose difference of scores is too small "
+    "are left out.",
+    "model_dependence": "Rank correlation of a map with itself, made again with the same seed, less the mean "
+    "absolute rank correlation with the map of the model with random weights (several seeds; batch norms "
+    "take their statistics anew; the region is that of the trained model). Below a repeat of .9 not "
+    "evaluable: fresh noise would look like dependence. emprt is the share of complexity (entropy of the "
+    "map's histogram, Hedström et al. 2024) that random weights add.",
+    "stability": "1 - the largest relative change of a map (over the cells) under noise, brightness and "
+    "contrast that leave the prediction unchanged (Dice above .98). A constant map gets 1: this says "
+    "nothing without faithfulness. Compared with the stablest reference row that looks at the picture. flip "
+    "is the rank correlation with the map of the mirrored picture, where the prediction mirrors.",
+    "verdict": "pass: the lower 95 % bound of the paired difference (map - best reference row) is above 0; "
+    f"fail: the upper bound is below 0; else warn. Fewer than {MIN_IMAGES} evaluable images: not evaluable; "
+    f"fewer than {CLAIM_IMAGES}: an indication, not a claim.",
+    "interval": "Intervals are 95 % percentile bootstrap intervals over images, paired where two maps are "
+    "compared. They don't cover training the model again.",
+    "references": "Reference rows: random, centre blob, edges (Sobel), mirrors of the prediction (pooled at "
+    "1, 4, 16 and 32 pixels), distance to the region's edge, the probability map. None of them knows how the "
+    "model works.",
+    "cost": "Model dependence and stability make maps again: they are measured on 16 images, and for methods "
+    "that take less than a second an image. Causal agreement occludes every cell of up to 16 images.",
+}
+"""By score, and by rule."""

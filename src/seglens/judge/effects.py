@@ -1,0 +1,148 @@
+"""Causal agreement: are the places that a map calls important those whose removal changes the answer?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from seglens.explain.explanation import Explanation
+from seglens.explain.masked import clean_scores, masked_scores
+from seglens.impute import blurred, noisy_linear
+from seglens.judge.case import Case, Key, Measured, name_of
+from seglens.judge.cells import PerCell, cell_of_pixel, cell_sums, spearman
+from seglens.judge.context import surroundings
+from seglens.judge.faithfulness import unit_of
+from seglens.seeds import content_normal
+from seglens.shapes import Images, Rows
+
+IMPUTERS = ("noisy-linear", "blur")
+"""Two ways to take a cell away. Where they don't agree, nothing can be told about maps."""
+
+WHOLE, CONTEXT = "causal_agreement", "causal_agreement_context"
+
+SHOWN = 4
+"""Images whose cells are drawn one by one."""
+
+
+def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, Any]]:
+    """Correlate each map's attribution to the cells with what occluding each cell does (Spearman, signed).
+
+    Over all cells, and over those that don't touch the target or its margin. A map that was itself made by
+    occlusion is held against the effects of the imputer that it was *not* made with, else it would be
+    compared with itself. ``ceiling`` is the agreement of the two imputers: no map can be asked for more.
+
+    Returns:
+        The scores by name, followed by the imputer where it is the second one, and points to draw.
+    """
+    cells, occluded = case.settings.cells, effects(case)
+    maps = {name_of(key): entry.map for key, entry in case.maps.items()}
+    maps |= {name: stack for name, stack in case.nulls.items() if name not in maps}
+    totals = {
+        name: cell_sums(stack.cpu(), cells, case.valid.cpu()).flatten(1) for name, stack in maps.items()
+    }
+    valid = cell_sums(case.valid.cpu().double(), cells).flatten(1) > 0
+    apart = cell_sums(surroundings(case).cpu().double(), cells).flatten(1) == 0
+    scored_with = {key: imputer_for(entry) for key, entry in case.maps.items()}
+    found = {}
+    for score, zone in ((WHOLE, valid), (CONTEXT, valid & apart)):
+        ceiling = spearman(occluded["blur"], occluded["noisy-linear"], zone)
+        for imputer in IMPUTERS:
+            keys = [key for key, name in scored_with.items() if name == imputer]
+            if keys or imputer == IMPUTERS[0]:
+                truth = occluded[imputer]
+                found[score if imputer == IMPUTERS[0] else f"{score}:{imputer}"] = Measured(
+                    values={key: spearman(totals[name_of(key)], truth, zone) for key in keys},
+                    references={name: spearman(totals[name], truth, zone) for name in case.nulls},
+                    about={"ceiling": ceiling},
+                )
+    return found, _points(case, scored_with, totals, occluded, valid)
+
+
+def imputer_for(entry: Explanation) -> str:
+    """Return the imputer whose effects judge ``entry``: not the one that it was made with."""
+    own = entry.settings.get("imputer", entry.settings.get("fill"))
+    return next(name for name in IMPUTERS if name != own)
+
+
+def effects(case: Case) -> dict[str, PerCell]:
+    """Return by imputer how far the score falls where each cell is taken away; on the CPU.
+
+    Padding is neither taken away nor used to fill. NaN for pictures without a target.
+    """
+    device, unit, num = case.run.segmenter.device, unit_of(case.target), case.settings.cells
+    images, valid = case.images.to(device), case.valid.to(device)
+    grid = cell_of_pixel(images.shape[-2], images.shape[-1], num).to(device)
+    total = int(grid.max()) + 1
+    rows = torch.arange(len(images), device=device).repeat_interleave(total)
+    noise = content_normal(images, tuple(images.shape[1:]), case.seed, "imputation")
+    soft = blurred(images)
+    full = clean_scores(case.run.segmenter, images, (case.target,), unit=unit, chunk=case.chunk)[0]
+
+    def linearly(copies: Images, which: Rows) -> Images:
+        return _impute_cells(copies, which % total, grid, valid[rows[which]], noise[rows[which]])
+
+    def softly(copies: Images, which: Rows) -> Images:
+        removed = (grid == (which % total)[:, None, None]) & valid[rows[which]]
+        return torch.where(removed[:, None], soft[rows[which]], copies)
+
+    found = {}
+    for name, perturb in zip(IMPUTERS, (linearly, softly), strict=True):
+        scores = masked_scores(
+            case.run.segmenter, images, (case.target,), rows, perturb, unit=unit, chunk=case.chunk
+        )[0]
+        found[name] = (full[:, None] - scores.view(-1, total)).cpu()
+    return found
+
+
+def _impute_cells(
+    images: Images,
+    which: Int[Tensor, " b"],
+    grid: Int[Tensor, "h w"],
+    valid: Bool[Tensor, "b h w"],
+    noise: Images,
+) -> Images:
+    """Impute one cell in each picture, looking at no more than the cell and the pixels around it.
+
+    The pixels inside depend on those that touch the cell alone, so this is `noisy_linear` of the picture.
+    """
+    device, across = images.device, int((grid[0].diff() != 0).sum()) + 1
+    places = []
+    for line, cell in ((grid[:, 0] // across, which // across), (grid[0] % across, which % across)):
+        longest = int(torch.bincount(line).max())
+        size = min(len(line), longest + 2)
+        first = ((line[None] == cell[:, None]).int().argmax(1) - 1).clamp(0, len(line) - size)
+        places.append(first[:, None] + torch.arange(size, device=device))
+    index = (
+        torch.arange(len(images), device=device)[:, None, None],
+        places[0][:, :, None],
+        places[1][:, None, :],
+    )
+    removed = (grid[index[1:]] == which[:, None, None]) & valid[index]
+    pixels, grain = (stack.movedim(1, 3)[index].movedim(3, 1) for stack in (images, noise))
+    filled = torch.where(removed[:, None], noisy_linear(pixels, removed | ~valid[index], grain), pixels)
+    changed = images.movedim(1, 3).clone()
+    changed[index] = filled.movedim(1, 3)
+    return changed.movedim(3, 1).contiguous()
+
+
+def _points(
+    case: Case,
+    scored_with: Mapping[Key, str],
+    totals: Mapping[str, PerCell],
+    occluded: Mapping[str, PerCell],
+    counted: Bool[Tensor, "b cells"],
+) -> dict[str, Any]:
+    """Attribution and effect of every cell of a few images, each as a share of its image's largest."""
+    shown = (~case.target.empty()).cpu().nonzero()[:SHOWN, 0]
+
+    def share(values: PerCell) -> list[float]:
+        chosen = torch.where(counted, values, 0)[shown]
+        largest = chosen.abs().amax(1, keepdim=True).clamp_min(1e-12)
+        return (chosen / largest)[counted[shown]].nan_to_num().tolist()
+
+    return {
+        name_of(key): {"attribution": share(totals[name_of(key)]), "effect": share(occluded[imputer])}
+        for key, imputer in scored_with.items()
+    }

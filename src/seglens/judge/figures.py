@@ -1,0 +1,139 @@
+"""Pictures of a scorecard: removal curves with nulls, the randomisation cascade, agreement, restating."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from seglens.judge.nulls import NULL
+from seglens.judge.scorecard import Scorecard
+from seglens.outputs import new_file
+
+MOST = 12
+"""Maps in one figure; more than this are told apart by nobody."""
+
+NULLS_DRAWN = ("random", "edges", "mirror-16", "probability")
+
+
+def draw_figures(card: Scorecard, folder: Path) -> list[Path]:
+    """Write a PNG for each thing that ``card`` has numbers of to ``folder``, and return their files."""
+    files = []
+    for name, draw in FIGURES.items():
+        drawn = draw(card)
+        if drawn is not None:
+            files.append(folder / f"{name}.png")
+            with new_file(files[-1], force=True) as temporary:
+                drawn.savefig(temporary, dpi=120)
+    return files
+
+
+def removal_curves(card: Scorecard) -> Any:
+    """The score after growing shares are removed: most relevant first solid, least relevant first dashed."""
+    scores = {name: found for name, found in card.figures.get("removal", {}).items() if found}
+    return _curves(card, scores) if scores else None
+
+
+def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, Any]]) -> Any:
+    figure = _figure(5.2 * len(scores), 4.2)
+    fractions = [0, *card.figures["fractions"]]
+    for axes, (score, found) in zip(
+        figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True
+    ):
+        own = [name for name in found if not name.startswith(NULL)][:MOST]
+        nulls = [name for name in found if name.removeprefix(NULL) in NULLS_DRAWN and name not in own]
+        for place, name in enumerate([*nulls, *own]):
+            row = found[name]
+            if not row["num"]:
+                continue
+            colour = f"C{(place - len(nulls)) % 10}" if name in own else "0.6"
+            style = {"color": colour, "linewidth": 1.6 if name in own else 0.9}
+            label = name if name in own else f"{name.removeprefix(NULL)} (null)"
+            if name not in own:
+                style["alpha"] = 0.4 + 0.6 * place / len(nulls)
+            axes.plot(fractions, [row["full"], *row["most_first"]], label=label, **style)
+            axes.plot(fractions, [row["full"], *row["least_first"]], linestyle="--", **style)
+        axes.set_title(f"{score.replace('_', ' ')}: solid most relevant first", fontsize=9)
+        axes.set_xlabel("share of cells removed")
+        axes.set_ylabel("score of the frozen region")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6)
+    return figure
+
+
+def cascade(card: Scorecard) -> Any:
+    """How like the trained model's map a map stays while the network is randomised from its output on."""
+    found = card.figures.get("cascade")
+    if not found or not found["maps"]:
+        return None
+    figure = _figure(5.2, 4.0)
+    axes = figure.subplots()
+    for name, values in list(found["maps"].items())[:MOST]:
+        axes.plot(found["share_of_modules"], values, marker="o", markersize=3, label=name)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("share of the modules randomised, output first")
+    axes.set_ylabel("|rank correlation| with the trained model's map")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def agreement(card: Scorecard) -> Any:
+    """Attribution of each cell against what occluding it does, a few images."""
+    found = list((card.figures.get("agreement") or {}).items())[:MOST]
+    if not found:
+        return None
+    across = min(4, len(found))
+    down = -(-len(found) // across)
+    figure = _figure(3.0 * across, 3.0 * down)
+    panels = figure.subplots(down, across, squeeze=False).flatten()
+    for axes, (name, points) in zip(panels, found, strict=False):
+        axes.scatter(points["attribution"], points["effect"], s=4, alpha=0.4)
+        axes.axhline(0, color="0.7", linewidth=0.8)
+        axes.axvline(0, color="0.7", linewidth=0.8)
+        axes.set_title(name, fontsize=8)
+        axes.set_xlabel("attribution", fontsize=7)
+        axes.set_ylabel("fall of the score", fontsize=7)
+    for axes in panels[len(found) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def restating(card: Scorecard) -> Any:
+    """Enrichment of each map beside that of its mirror, and R4's ratio: who only restates the prediction."""
+    rows = [row for row in card.rows if row.score == "attention" and row.interval.num]
+    if not rows:
+        return None
+    figure = _figure(6.4, 1.2 + 0.34 * len(rows))
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        axes.plot(row.interval.mean, place, "o", color="C3" if row.label else "C0")
+        axes.plot(row.nulls["mirror"], place, "|", color="0.3", markersize=12)
+        axes.text(
+            1.01,
+            place,
+            f"ratio {row.details['ratio'].mean:.3g}{', ' + row.label if row.label else ''}",
+            transform=axes.get_yaxis_transform(),
+            fontsize=7,
+            va="center",
+        )
+    names = [row.method if row.layer is None else f"{row.method}@{row.layer}" for row in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("log2 enrichment of heat in the region (bar: its mirror)")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _figure(width: float, height: float) -> Any:
+    # Figure without pyplot: no window system, and no state that outlives the call.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+FIGURES: dict[str, Callable[[Scorecard], Any]] = {
+    "removal_curves": removal_curves,
+    "cascade": cascade,
+    "agreement": agreement,
+    "restating": restating,
+}
+"""Files and what draws them. To add a figure: one function, one line."""

@@ -1,0 +1,130 @@
+"""Stability: does a map stay where the picture changes so little that the answer stays?
+
+A map that never changes wins this score, so it is never shown without faithfulness.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from seglens.explain.target import Target
+from seglens.judge.case import Case, Key, Measured
+from seglens.judge.cells import CELLS, PerCell, cell_means, spearman
+from seglens.judge.nulls import content_free, surface
+from seglens.judge.rerun import Recipes
+from seglens.runs import Run
+from seglens.seeds import content_normal
+from seglens.shapes import Images, Maps, PerImage, Regions
+
+SAME = 0.98
+"""Dice of two predictions that count as the same answer."""
+
+STEP = 0.02
+"""How far a perturbation goes, in units of intensity."""
+
+
+def noisier(images: Images, seed: int) -> Images:
+    """Normal noise of half a `STEP`."""
+    return images + STEP / 2 * content_normal(images, tuple(images.shape[1:]), seed, "stability")
+
+
+def brighter(images: Images, seed: int) -> Images:
+    """A `STEP` brighter."""
+    return images + STEP
+
+
+def darker(images: Images, seed: int) -> Images:
+    """A `STEP` darker."""
+    return images - STEP
+
+
+def flatter(images: Images, seed: int) -> Images:
+    """Less contrast: every value nearer to the picture's mean, by two `STEP` of the way."""
+    return torch.lerp(images, images.mean((1, 2, 3), keepdim=True).expand_as(images), 2 * STEP)
+
+
+PERTURBATIONS: dict[str, Callable[[Images, int], Images]] = {
+    "noise": noisier,
+    "brighter": brighter,
+    "darker": darker,
+    "flatter": flatter,
+}
+"""Changes that nobody would take for another picture. To add one: one function, one line."""
+
+
+def stability(case: Case, found: Recipes) -> Measured:
+    """Measure ``1 - max over perturbations |map(x') - map(x)| / |map(x)|`` over the cells, per image.
+
+    Max-sensitivity (Yeh et al. 2019, equation 2), turned round so that more is better: 1 is a map that stays.
+    Only perturbations under which the prediction stays (Dice above `SAME`) count; an image without any is not
+    evaluable. ``flip`` (details) is the rank correlation of the map of the mirrored picture, mirrored back,
+    where the prediction mirrors as well.
+    """
+    keys = found.keys
+    own = {key: case.cells(case.maps[key].map) for key in keys}
+    nulls = {name: case.cells(maps) for name, maps in case.nulls.items()}
+    worst = {key: torch.full((len(case.images),), -torch.inf) for key in keys}
+    null_worst = {name: torch.full((len(case.images),), -torch.inf) for name in nulls}
+    answer = _answer(case.run, case.images, case.target)
+    for perturb in PERTURBATIONS.values():
+        changed = torch.where(case.valid[:, None], perturb(case.images, case.seed).clamp(0, 1), case.images)
+        same = dice(answer, _answer(case.run, changed, case.target), case.valid) > SAME
+        for key, maps in found.make(case.run, changed, case.target, chunk=case.chunk).items():
+            worst[key] = _worse(worst[key], _moved(case, own[key], maps), same)
+        for name, maps in content_free(surface(case.run, changed, case.target, seed=case.seed)).items():
+            null_worst[name] = _worse(null_worst[name], _moved(case, nulls[name], maps), same)
+    nothing = torch.full((len(case.images),), torch.nan)
+    usable = (~case.target.empty()).cpu()
+    flipped = _flipped(case, found, own)
+    return Measured(
+        values={key: _value(worst[key], usable) if key in own else nothing for key in case.maps},
+        references={name: _value(values, usable) for name, values in null_worst.items()},
+        details={key: {"flip": flipped[key]} for key in own},
+        reasons=dict(found.reasons),
+    )
+
+
+def dice(first: Regions, second: Regions, valid: Regions) -> PerImage:
+    """Return the Dice score of two regions over the valid pixels; 1 where both are empty; on the CPU."""
+    one, other = ((region & valid).flatten(1).double() for region in (first, second))
+    both = one.sum(1) + other.sum(1)
+    return torch.where(both == 0, 1, 2 * (one * other).sum(1) / both.clamp_min(1)).float().cpu()
+
+
+def _answer(run: Run, images: Images, target: Target) -> Regions:
+    return run.predict(images).mask == target.class_index
+
+
+def _moved(case: Case, before: PerCell, maps: Maps) -> PerImage:
+    """How far a map moved, as a share of its size."""
+    counted = case.counted
+    zero = torch.zeros((), dtype=before.dtype, device=before.device)
+    gone = torch.where(counted, case.cells(maps) - before, zero).norm(dim=1)
+    return (gone / torch.where(counted, before, zero).norm(dim=1)).float().cpu()
+
+
+def _worse(so_far: PerImage, moved: PerImage, same: torch.Tensor) -> PerImage:
+    """The larger of the two where the answer stayed; a map that could not be made counts as gone (1)."""
+    return torch.where(same, torch.maximum(so_far, moved.nan_to_num(nan=1.0)), so_far)
+
+
+def _value(worst: PerImage, usable: torch.Tensor) -> PerImage:
+    """Turn sensitivity round; NaN where no perturbation left the answer alone."""
+    return torch.where(usable & worst.isfinite(), 1 - worst, torch.nan)
+
+
+def _flipped(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[Key, PerImage]:
+    """Compare each map with that of the mirrored picture, mirrored back."""
+    images, valid = case.images.flip(-1), case.valid.flip(-1)
+    target = Target(
+        case.target.label, case.target.class_index, case.target.pixels.flip(-1), case.target.against
+    )
+    same = dice(
+        _answer(case.run, images, target).flip(-1), _answer(case.run, case.images, target), valid.flip(-1)
+    )
+    alike = {}
+    for key, maps in found.make(case.run, images, target, chunk=case.chunk).items():
+        cells = cell_means(maps.flip(-1).to(case.valid.device), CELLS, case.valid).flatten(1)
+        rho = spearman(cells, own[key], case.counted)
+        alike[key] = torch.where(same > SAME, rho, torch.nan)
+    return alike

@@ -1,0 +1,215 @@
+"""Rows of a scorecard out of numbers per image: by one rule, which `verdict_of` is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from seglens.intervals import Interval, interval
+from seglens.judge.case import Key, Measured
+from seglens.judge.context import RELIANCE
+from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
+from seglens.judge.localisation import AttentionRow
+from seglens.judge.nulls import NULL
+from seglens.judge.randomisation import REPEATS
+from seglens.judge.scorecard import Judgement, Verdict
+from seglens.shapes import PerImage
+
+
+def verdict_of(difference: Interval) -> tuple[Verdict, str]:
+    """Judge a paired difference to the best reference row, and say why.
+
+    ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``.
+    """
+    if difference.num < MIN_IMAGES:
+        return "not evaluable", _too_few(difference.num)
+    few = "" if difference.num >= CLAIM_IMAGES else f"; an indication, a claim needs {CLAIM_IMAGES} images"
+    if difference.low > 0:
+        return "pass", f"better than the best reference row{few}"
+    if difference.high < 0:
+        return "fail", f"worse than the best reference row{few}"
+    return "warn", f"not shown to differ from the best reference row{few}"
+
+
+def compared_rows(target: str, score: str, found: Measured, *, seed: int) -> list[Judgement]:
+    """Compare every map with the best reference row, and list the reference rows as well.
+
+    A map and the reference rows are averaged over the images where all of them are evaluable (not NaN).
+    ``score`` may name the imputer behind a colon: these rows come without reference rows of their own.
+    """
+    name, _, variant = score.partition(":")
+    rule = RULES.get(name, Rule())
+    about = {key: interval(values, seed=seed) for key, values in found.about.items()}
+    rows = []
+    for key, values in found.values.items():
+        shared = ~torch.stack([values, *found.references.values()]).isnan().any(0)
+        means = {null: float(other[shared].mean()) for null, other in found.references.items()}
+        best = max((null for null in means if null not in rule.idle), key=lambda null: means[null])
+        apart = interval((values - found.references[best])[shared], seed=seed)
+        more = {part: interval(each, seed=seed) for part, each in found.details.get(key, {}).items()}
+        verdict, reason = verdict_of(apart)
+        against = found.reasons.get(key) or rule.guard({**about, **more})
+        if against:
+            verdict, reason = "not evaluable", against
+        rows.append(
+            Judgement(
+                target=target,
+                method=key[0],
+                layer=key[1],
+                score=name,
+                interval=interval(values[shared], seed=seed),
+                verdict=verdict,
+                reason=f"{reason}; effects by {variant}" if variant else reason,
+                num_total=len(values),
+                nulls=means,
+                reference=best if apart.num else "",
+                difference=apart,
+                details={**about, **more},
+            )
+        )
+    if not variant:
+        rows += [_reference(target, name, null, values, seed) for null, values in found.references.items()]
+    return rows
+
+
+def _reference(target: str, score: str, null: str, values: PerImage, seed: int) -> Judgement:
+    return Judgement(
+        target=target,
+        method=NULL + null,
+        layer=None,
+        score=score,
+        interval=interval(values, seed=seed),
+        verdict="reference",
+        reason="a content-free map",
+        num_total=len(values),
+        nulls={},
+    )
+
+
+def attention_row(row: AttentionRow) -> Judgement:
+    """Turn a row of the attention table into a judgement: a warning at best, see `localisation`."""
+    level = "enrichment_log2"
+    found = row.statistics[level]
+    verdict: Verdict = "warn"
+    reason = "where the heat lies is not what the model uses: no pass by this score"
+    if row.label:
+        reason = f"{row.label}: the region itself, pooled to this grid, does as well or looks alike"
+    if found.num < MIN_IMAGES:
+        verdict, reason = "not evaluable", _too_few(found.num)
+    return Judgement(
+        target=row.target,
+        method=row.method,
+        layer=row.layer,
+        score="attention",
+        interval=found,
+        verdict=verdict,
+        reason=reason,
+        num_total=row.num_total,
+        nulls={name: values[level].mean for name, values in row.nulls.items()},
+        reference="mirror",
+        difference=row.difference,
+        label=row.label,
+        details={
+            "ratio": row.statistics["ratio"],
+            "ratio_of_mirror": row.nulls["mirror"]["ratio"],
+            "mass_inside": row.statistics["mass_inside"],
+            "resemblance_to_mirror": row.resemblance,
+        },
+    )
+
+
+def completeness_row(
+    target: str, method: str, layer: str | None, error: PerImage, small_denominator: PerImage, *, seed: int
+) -> Judgement:
+    """Hold the relative error of completeness against `COMPLETE`; flagged images are left out and counted."""
+    flagged = small_denominator > 0
+    found = interval(error.masked_fill(flagged, torch.nan), seed=seed)
+    out = f"{int(flagged.sum())} images left out: their score is hardly the baseline's"
+    reasons = [out] if bool(flagged.any()) else []
+    verdict: Verdict = "warn"
+    if found.num < MIN_IMAGES:
+        verdict, reasons = "not evaluable", [_too_few(found.num), *reasons]
+    elif found.high <= COMPLETE:
+        verdict = "pass"
+    elif found.low > COMPLETE:
+        verdict = "fail"
+    return Judgement(
+        target=target,
+        method=method,
+        layer=layer,
+        score="completeness",
+        interval=found,
+        verdict=verdict,
+        reason="; ".join(reasons),
+        num_total=len(error),
+        nulls={},
+        reference=f"a tolerance of {COMPLETE:g}",
+    )
+
+
+def needs_context(known: Mapping[str, Interval]) -> str:
+    """Speak against a model that doesn't use the context."""
+    reliance = known["context_reliance"]
+    if reliance.num == 0:
+        return "there are no other pictures to lay the region on"
+    if reliance.mean < RELIANCE:
+        return f"the model hardly uses the context: its reliance is {reliance.mean:z.3f}, below {RELIANCE:g}"
+    return ""
+
+
+def needs_agreement(known: Mapping[str, Interval]) -> str:
+    """Speak against effects that depend on the imputer."""
+    ceiling = known["ceiling"]
+    if ceiling.num > 1 and ceiling.low <= 0:
+        return f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
+    return ""
+
+
+def needs_repeat(known: Mapping[str, Interval]) -> str:
+    """Speak against a map that is not the same when it is made again."""
+    repeat = known.get("repeat")
+    if repeat is not None and repeat.num and repeat.mean < REPEATS:
+        return f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
+    return ""
+
+
+def says_nothing(known: Mapping[str, Interval]) -> str:
+    """Speak against nothing."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What makes a whole row not evaluable, and which reference rows win by being blind to the picture."""
+
+    guard: Callable[[Mapping[str, Interval]], str] = says_nothing
+    idle: tuple[str, ...] = ()
+
+
+RULES: dict[str, Rule] = {
+    "context_faithfulness": Rule(needs_context),
+    "causal_agreement": Rule(needs_agreement),
+    "causal_agreement_context": Rule(needs_agreement),
+    "model_dependence": Rule(needs_repeat),
+    "stability": Rule(
+        idle=("random", "centre", "mirror-1", "mirror-4", "mirror-16", "mirror-32", "distance")
+    ),
+}
+"""Scores with guards of their own."""
+
+
+def with_faithfulness(rows: list[Judgement]) -> list[Judgement]:
+    """Let each row of stability say what the map's faithfulness is."""
+    known: dict[Key, Verdict] = {
+        (row.method, row.layer): row.verdict for row in rows if row.score == "faithfulness"
+    }
+    return [
+        row.saying(f"its faithfulness: {known[row.method, row.layer]}, without which stability says nothing")
+        if row.score == "stability" and row.verdict not in ("reference", "not evaluable")
+        else row
+        for row in rows
+    ]
+
+
+def _too_few(num: int) -> str:
+    return f"{num} evaluable images, at least {MIN_IMAGES} are needed"
