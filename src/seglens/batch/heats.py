@@ -54,12 +54,14 @@ class Heats:
 
     def evidence(self, row: Row) -> Drawn | None:
         """What speaks for and against: the layer's grid before the ReLU, or the map where it is signed."""
+        if self.is_signed(row):
+            return self.values(row)
         signed = evidence(self.arrays, self.name(row), self.frame, self.spec)
-        if signed is None:
-            signed = torch.from_numpy(self.arrays[f"map:{self.name(row)}"])
-            if not bool((signed < 0).any()):
-                return None
-        return self._counting(row, signed)
+        return None if signed is None else self._counting(row, signed)
+
+    def is_signed(self, row: Row) -> bool:
+        """Whether the map itself tells for from against."""
+        return bool((self.arrays[f"map:{self.name(row)}"] < 0).any())
 
     def region(self, row: Row) -> Region:
         """The target's pixels."""

@@ -106,7 +106,7 @@ def map_row(entry: Explanation, found: Measured, index: int) -> Row:
         "statistics": {name: float(values[index]) for name, values in measured.items()},
         "nulls": {
             null: {name: float(values[index]) for name, values in row.items()}
-            for null, row in attended.nulls.items()
+            for null, row in (attended.nulls.items() if entry.where == "region" else ())
         },
         "diagnostics": {name: float(values[index]) for name, values in entry.diagnostics.items()},
     }
@@ -125,7 +125,8 @@ def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> Row:
                 values.masked_fill(values.isinf(), torch.nan), seed=seed
             ).to_json()
     if where != "region":
-        row["label"] = ""  # What the map shows on the target doesn't count: it can't restate the prediction.
+        # The nulls are of what lies on the target, which doesn't count; nor can it restate the prediction.
+        row |= {"nulls": {}, "null_intervals": {}, "label": ""}
     return row
 
 

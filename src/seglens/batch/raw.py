@@ -72,10 +72,10 @@ def evidence(arrays: Arrays, name: str, frame: Frame, spec: ModelSpec) -> Map | 
     """Return what speaks for and against the class, at the picture's own size.
 
     That is the signed grid of a layer, before any ReLU, brought to size as a map is; None where the method
-    has no grid, or where its map is signed itself.
+    has no grid.
     """
     found = arrays.get(f"grid:{name}")
-    if found is None or bool((arrays[f"map:{name}"] < 0).any()):
+    if found is None:
         return None
     padded = frame.size + -frame.size % spec.divisor
     whole = upsample(torch.from_numpy(found)[None], (padded, padded))[0]

@@ -1,7 +1,7 @@
 """What `batch` draws of one explained picture: itself, truth, prediction, heat maps and comparison sheets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -83,14 +83,21 @@ def draw_maps(subject: Subject, heats: Heats, scaling: Scaling, shared: Shared) 
         if tile.scale:
             row["scale"] = {"limits": list(tile.scale.limits), "unit": tile.scale.unit}
         tiles.append([tile])
-        if row.get("evidence"):
+        if row.get("evidence") and heats.is_signed(row):
+            row["evidence"]["file"] = row["file"]
+        elif row.get("evidence"):
             tile = _evidence_tile(heats, row, image, scaling, shared)
             file = subject.save(tile.picture, unused_name(f"{heats.name(row)}@evidence", taken))
             row["evidence"]["file"] = file
             tiles[-1].append(tile)
     sheets = []
     for title, kept in comparisons(heats.rows):
-        every = [Tile(picture(image), "image"), *(tile for i in kept for tile in tiles[i])]
+        by_target = title.startswith("targets@")
+        every = [Tile(picture(image), "image")]
+        for i in kept:
+            row = heats.rows[i]
+            name = row["target"] if by_target else name_of("", row["method"], row["layer"], False)
+            every += [replace(tiles[i][0], title=name), *tiles[i][1:]]
         lines = [every[i : i + ROW] for i in range(0, len(every), ROW)]
         page = sheet(lines, title=f"{subject.sample.name}: {title}")
         sheets.append({"title": title, "file": subject.save(page, unused_name(title, taken))})
@@ -148,10 +155,12 @@ def _tile(heats: Heats, row: Row, image: Image, scaling: Scaling, shared: Shared
     scale = colours(limits_of(row, "map", scaling, shared), row["unit"])
     drawn, hidden = heat_overlay(image, heats.values(row), scale), heats.hidden(row)
     caption = ""
-    if hidden is not None:
-        drawn, caption = hatch(drawn, hidden, "not counted"), "hatched: target, not counted"
-    elif about_error(row) and not row["evidence"]:
+    if about_error(row) and not row["evidence"]:
         caption = "unsigned: neither for nor against"
+    elif about_error(row) and heats.is_signed(row):
+        caption = _weighed(row)
+    if hidden is not None:
+        drawn, caption = hatch(drawn, hidden, "not counted"), caption or "hatched: target, not counted"
     return Tile(outline(drawn, heats.region(row)), name, caption, scale)
 
 
@@ -162,6 +171,11 @@ def _evidence_tile(heats: Heats, row: Row, image: Image, scaling: Scaling, share
     drawn = heat_overlay(image, signed, scale)
     if hidden is not None:
         drawn = hatch(drawn, hidden, "not counted")
+    return Tile(outline(drawn, heats.region(row), INK), "for and against", _weighed(row), scale)
+
+
+def _weighed(row: Row) -> str:
     against = row["evidence"]["opposing"]
-    caption = f"red: for {1 - against:.0%}, blue: against {against:.0%}"
-    return Tile(outline(drawn, heats.region(row), INK), f"for/against: {heats.name(row)}", caption, scale)
+    if against != against:
+        return "nothing for or against"
+    return f"red: for {1 - against:.0%}, blue: against {against:.0%}"

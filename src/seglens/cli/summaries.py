@@ -90,9 +90,9 @@ def show_explanations(folder: Path) -> None:
     """Print the mean attention of every map next to the largest that a map without content gets."""
     rows = []
     found = _read(folder / "explanations.json")
-    several = len(found["targets"]) > 1
+    several, outside = len(found["targets"]) > 1, found["where"] == "context"
     for row in found["summary"]:
-        ratio = row["statistics"].get("ratio") or {}
+        ratio = row["statistics"].get("mass_context" if outside else "ratio") or {}
         nulls = {name: values.get("ratio") for name, values in row["nulls"].items()}
         known = {name: value for name, value in nulls.items() if value is not None}
         best = max(known, key=lambda name: known[name], default=None)
@@ -106,7 +106,8 @@ def show_explanations(folder: Path) -> None:
                 row.get("label") or "",
             )
         )
-    table(("map", "attention ratio", "best null", "pictures", "no target", ""), rows)
+    measured = "share outside of the target" if outside else "attention ratio"
+    table(("map", measured, "best null", "pictures", "no target", ""), rows)
 
 
 def show_scorecard(folder: Path) -> None:

@@ -1,91 +1,17 @@
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torch import nn
+from tests.batch.discs import TASK, read, size_of, split_of, table_of
 
 import seglens
 from seglens import batch
-from seglens.batch import chunks, heats, ledger
-from seglens.data.images import read_image
-from seglens.data.layout import Entry, Split
-from seglens.data.sample import Sample, Task
+from seglens.batch import heats
+from seglens.data.layout import Split
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
 from seglens.explain.statistics import DEFINITIONS
 from seglens.runs import Run
-
-SIZES = ((40, 56), (64, 64), (80, 30))
-TASK = Task(classes=("background", "disc"))
-
-
-class Bright(nn.Module):
-    """Says disc where the picture is bright: a network whose answers are known beforehand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Conv2d(3, 4, 3, padding=1, stride=2)
-        self.head = nn.Conv2d(4, 1, 1)
-        values = {"body.weight": 1 / 27, "body.bias": 0.0, "head.weight": 5.0, "head.bias": -10.0}
-        for name, parameter in self.named_parameters():
-            nn.init.constant_(parameter, values[name])
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        grid = self.head(torch.relu(self.body(images)))
-        return nn.functional.interpolate(grid, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
-@pytest.fixture
-def run() -> Run:
-    torch.manual_seed(0)
-    return seglens.wrap(Bright(), classes=TASK.classes, mean=(0.0,) * 3, std=(1.0,) * 3, image_size=64)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Bright discs on dark ground, pictures of several sizes, with their masks."""
-    for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
-    for i in range(5):
-        rows, columns = SIZES[i % 3]
-        y, x = np.mgrid[:rows, :columns]
-        disc = (y - rows / 2) ** 2 + (x - columns / 2 + i) ** 2 < (8 + i) ** 2
-        image = np.where(disc, 250, 10).astype(np.uint8)
-        Image.fromarray(np.stack([image] * 3, -1)).save(tmp_path / "images" / f"{i}.png")
-        Image.fromarray(disc.astype(np.uint8)).save(tmp_path / "masks" / f"{i}.png")
-    return tmp_path
-
-
-def size_of(file: Path) -> tuple[int, int]:
-    with Image.open(file) as opened:
-        return opened.size
-
-
-def values_of(file: Path) -> np.ndarray:
-    with Image.open(file) as opened:
-        return np.asarray(opened)
-
-
-def read(entry: Entry) -> Sample:
-    image = read_image(entry.image, 3)
-    mask = torch.from_numpy(values_of(entry.masks[0]).astype(np.int64)) if entry.masks else None
-    return Sample(entry.name, image, mask, torch.ones(image.shape[1:], dtype=torch.bool))
-
-
-def split_of(folder: Path, *, masks: bool = True) -> Split:
-    files = sorted((folder / "images").glob("*.png"))
-    entries = tuple(
-        Entry(file.stem, file, (folder / "masks" / file.name,) if masks else (), labelled=masks)
-        for file in files
-    )
-    return Split(name="test", task=TASK, entries=entries, reader=read)
-
-
-def table_of(file: Path) -> dict:
-    return json.loads(file.read_text("utf-8"))
 
 
 def test_explain_folder_writes_all_that_it_promises(run: Run, folder: Path):
@@ -199,15 +125,6 @@ def test_nothing_is_left_where_nothing_could_be_done(run: Run, folder: Path):
     assert not [path for path in folder.iterdir() if "out" in path.name]
 
 
-def test_names_stay_apart_and_inside_of_the_folder(run: Run, folder: Path):
-    for place in ("a", "b"):
-        (folder / place).mkdir()
-        Image.new("RGB", (64, 64), "white").save(folder / place / "x y.png")
-    files = [folder / "a" / "x y.png", folder / "b" / "x y.png"]
-    done = batch.predict_files(run, files, out=folder / "out")
-    assert {file.name for file in (done.folder / "masks").iterdir()} == {"x_y.png", "x_y-2.png"}
-
-
 @pytest.mark.parametrize("target", ["truth", "component:1", "point:20,20", "false-negative"])
 def test_targets_of_the_command_line(run: Run, folder: Path, target: str):
     done = batch.explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), target=target)
@@ -240,26 +157,6 @@ def test_truth_needs_masks(run: Run, folder: Path):
     assert done.num_done == 5
 
 
-def test_samples_are_chosen(folder: Path):
-    split = split_of(folder)
-    assert [entry.name for entry in chunks.choose(split, (3, 0, 3), None).entries] == ["3", "0"]
-    assert [entry.name for entry in chunks.choose(split, None, 2).entries] == ["0", "2"]
-    assert len(chunks.choose(split, None, 99)) == 5
-    with pytest.raises(SettingError, match="There is no sample 7 in 'test', which has samples 0 to 4"):
-        chunks.choose(split, (7,), None)
-    with pytest.raises(SettingError, match="not both"):
-        chunks.choose(split, (1,), 1)
-    with pytest.raises(SettingError, match="at least 1, received 0"):
-        chunks.choose(split, None, 0)
-
-
-@pytest.mark.parametrize(
-    ("num", "most", "sizes"), [(5, 2, [1, 2, 2]), (17, 16, [8, 9]), (4, 4, [4]), (3, 9, [3])]
-)
-def test_chunks_are_even(num: int, most: int, sizes: list[int]):
-    assert chunks.even_sizes(num, most) == sizes
-
-
 def test_wrong_settings_leave_nothing_behind(run: Run, folder: Path):
     split, out = split_of(folder), folder / "out"
     with pytest.raises(UnknownNameError, match=r"Unknown method 'grad-kam'. Did you mean 'grad-cam'"):
@@ -288,47 +185,6 @@ def test_results_are_kept_without_force(run: Run, folder: Path):
     assert (folder / "out" / "mine.txt").read_text() == "mine"
 
 
-def test_judge_folder_gives_the_card_of_judge(run: Run, folder: Path):
-    square = Split(name="test", task=TASK, entries=split_of(folder).entries[1:2], reader=read)
-    done = batch.judge_folder(run, square, out=folder / "out", layers=("body",), seed=3)
-    table = table_of(done.folder / "scorecard.json")
-    images = square[0].image[None]
-    target = seglens.targets.predicted(run, images)
-    maps = seglens.explain(run, images, target, methods=("grad-cam",), layers=("body",), seed=3)
-    rows = seglens.judge(run, images, target, maps, seed=3).to_json()["rows"]
-    assert [row["score"] for row in table["rows"]] == [row["score"] for row in rows]
-    for row, expected in zip(table["rows"], rows, strict=True):
-        value = expected["value"]
-        assert row["value"] is None if value != value else row["value"] == pytest.approx(value, rel=1e-4)
-    assert (done.folder / "scorecard.csv").read_text().startswith("target,method,layer,score")
-    assert table_of(done.folder / "run.json")["kind"] == "judge"
-
-
-def test_judge_folder_survives_broken_pictures(run: Run, folder: Path):
-    (folder / "images" / "0.png").write_bytes(b"")
-    done = batch.judge_folder(
-        run, split_of(folder), out=folder / "out", layers=("body",), num_images=2, chunk=1
-    )
-    assert done.num_done == 1
-    assert table_of(done.folder / "scorecard.json")["failed"][0]["name"] == "0"
-
-
-def test_predict_files_at_native_size(run: Run, folder: Path):
-    files = sorted((folder / "images").glob("*.png"))
-    done = seglens.predict_files(run, files, out=folder / "out", chunk=2)
-    with (done.folder / "table.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert len(rows) == 5
-    for file, row in zip(files, rows, strict=True):
-        mask = values_of(done.folder / row["mask"])
-        truth = values_of(folder / "masks" / file.name)
-        assert mask.shape == truth.shape == (int(row["height"]), int(row["width"]))
-        assert set(np.unique(mask)) <= {0, 1}
-        assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.8
-        assert int(row["disc pixels"]) == mask.sum()
-        assert size_of(done.folder / row["overlay"]) == size_of(file)
-
-
 def test_large_pictures_are_drawn_smaller(monkeypatch: pytest.MonkeyPatch, run: Run, folder: Path):
     monkeypatch.setattr(heats, "DRAWN", 28)
     done = batch.explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), samples=(0,))
@@ -343,10 +199,3 @@ def test_report_shows_what_explain_folder_wrote(run: Run, folder: Path):
     page = seglens.report([done.folder], out=folder / "report.html").read_text("utf-8")
     assert page.count('<figure class="heat"') == 10
     assert "grad-cam @ body" in page
-
-
-def test_tables_defuse_formulas(tmp_path: Path):
-    ledger.write_table(
-        [{"name": "=1+1", "dice": float("nan")}, {"name": "b", "error": "x"}], tmp_path / "t.csv"
-    )
-    assert (tmp_path / "t.csv").read_text() == "name,dice,error\n'=1+1,,\nb,,x\n"

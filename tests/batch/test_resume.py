@@ -1,0 +1,127 @@
+"""A job that is killed goes on where it was, and comes to the same to the last byte."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.batch.discs import split_of
+
+import seglens
+from seglens.batch import ledger
+from seglens.batch.chunks import Failure
+from seglens.batch.partial import DONE, Done, _plain, _whole
+from seglens.errors import OutputExistsError, SettingError
+from seglens.judge.localisation import Attention
+from seglens.runs import Run
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import seglens
+from seglens.batch import explaining
+from tests.batch.discs import make_run, split_of
+folder, written = Path(sys.argv[2]), []
+write = explaining.ledger.write_sample
+def deadly(*values):
+    if len(written) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    written.append(values)
+    return write(*values)
+explaining.ledger.write_sample = deadly
+seglens.explain_folder(make_run(), split_of(folder), out=folder / "out", layers=("body",),
+    target=("predicted", "false-negative"), methods=("grad-cam", "saliency"), chunk=1, scale="dataset")
+"""
+ASKED = {"layers": ("body",), "target": ("predicted", "false-negative"), "chunk": 1, "scale": "dataset"}
+METHODS = ("grad-cam", "saliency")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "run.json"
+    }
+
+
+def test_a_job_killed_on_the_way_is_resumed_to_the_same_bytes(run: Run, folder: Path):
+    whole = (folder / "images" / "1.png").read_bytes()
+    (folder / "images" / "1.png").write_bytes(whole[:80])  # one that can't be read, before the kill
+    root = str(Path(__file__).parents[2])
+    ended = subprocess.run([sys.executable, "-c", KILLED, root, str(folder)], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    partial = folder / ".out.partial"
+    assert len(list((partial / DONE).glob("0*.json"))) == 3
+    assert not (folder / "out").exists()
+    (partial / "samples/0/.torn.partial-1234.png").write_bytes(b"torn")
+    split = split_of(folder)
+    with pytest.raises(OutputExistsError, match="holds 3 chunks .* Go on with --resume"):
+        seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, **ASKED)
+    with pytest.raises(SettingError, match=r"other settings: methods was .*; seed was 0, now 1"):
+        seglens.explain_folder(run, split, out=folder / "out", resume=True, seed=1, **ASKED)
+    before = (partial / "samples/0/maps.npz").stat().st_mtime_ns
+    done = seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, resume=True, **ASKED)
+    assert not partial.exists()
+    assert (folder / "out/samples/0/maps.npz").stat().st_mtime_ns == before
+    alone = seglens.explain_folder(run, split, out=folder / "alone", methods=METHODS, **ASKED)
+    assert (done.num_done, done.failed) == (alone.num_done, alone.failed) == (4, alone.failed)
+    assert contents(folder / "out") == contents(folder / "alone")
+    records = [json.loads((folder / name / "run.json").read_text()) for name in ("out", "alone")]
+    for record in records:
+        for key in ("started", "duration_seconds"):
+            del record[key]
+    assert records[0] == records[1]
+
+
+def test_an_error_on_the_way_keeps_what_was_done(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    split, write = split_of(folder), ledger.write_sample
+    calls: list[int] = []
+
+    def stopped(*values: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return write(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger, "write_sample", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        seglens.explain_folder(run, split, out=folder / "out", layers=("body",), chunk=1)
+    seglens.explain_folder(run, split, out=folder / "out", layers=("body",), chunk=1, resume=True)
+    assert len(calls) == 3 + 3  # the third one again, and two more
+    assert not (folder / ".out.partial").exists()
+
+
+def test_force_starts_again(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    split = split_of(folder)
+    partial = folder / ".out.partial" / DONE
+    partial.mkdir(parents=True)
+    (partial / "000000.json").write_text("{}")
+    done = seglens.explain_folder(run, split, out=folder / "out", layers=("body",), force=True)
+    assert done.num_done == 5
+    assert not partial.parent.exists()
+
+
+def test_what_is_kept_of_a_chunk_comes_back_the_same():
+    numbers = torch.tensor([0.1, float("nan"), float("inf")])
+    attention = Attention(
+        target="t", method="m", layer=None, status=("ok", "no_target", "ok"), statistics={"ratio": numbers},
+        nulls={"mirror": {"ratio": numbers.double()}}, resemblance=numbers.double(),
+    )  # fmt: skip
+    row = {"a": [1, 2.5, None], "b": {"tensor": "x"}, "c": float("inf")}
+    done = Done((3, 4), [row], [(attention, {"mean": numbers})], (Failure("x", "why", 7),))
+    back = _whole(json.loads(json.dumps(_plain(done))))
+    assert (back.numbers, back.rows, back.failed[0].number) == ((3, 4), [row], 7)
+    again, measured = back.measured[0]
+    assert (again.status, again.layer) == (attention.status, None)
+    for one, other in (
+        (again.statistics["ratio"], numbers),
+        (again.nulls["mirror"]["ratio"], numbers.double()),
+        (measured["mean"], numbers),
+    ):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
