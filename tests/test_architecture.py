@@ -33,13 +33,13 @@ LEVELS = {
     "explain.verify.rules explain.verify",
     6: "judge.nulls judge.localisation judge.cells judge.faithfulness judge.case judge.rerun judge.context "
     "judge.effects judge.randomisation judge.stability judge.definitions judge.scorecard "
-    "judge.verdicts judge.evidence judge.figures "
+    "judge.verdicts judge.evidence judge.figures judge.regions judge.audit "
     "judge.causal judge.agreement judge.shortcut judge",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
-    "batch.prediction batch.asking batch.measuring batch.explaining batch "
+    "batch.prediction batch.asking batch.measuring batch.explaining batch.auditing batch "
     "report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",
-    8: "cli.settings cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli.verifying "
+    8: "cli.settings cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli.verifying cli.judging "
     "cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
@@ -58,7 +58,15 @@ ONLY_IN = {
     "skimage": {"superpixels"},
     "tifffile": {"data.images"},
     "timm": {"models.encoders", "models.zoo"},
-    "typer": {"cli", "cli.data_verbs", "cli.making", "cli.options", "cli.terminal", "cli.verifying"},
+    "typer": {
+        "cli",
+        "cli.data_verbs",
+        "cli.judging",
+        "cli.making",
+        "cli.options",
+        "cli.terminal",
+        "cli.verifying",
+    },
 }
 """Libraries that are used in one place, so that they can be replaced there."""
 

@@ -13,6 +13,7 @@ _HOMES = {
     "Explanation": "explain.explanation",
     "Explanations": "explain.explanation",
     "IntegratedGradients": "explain.integrated",
+    "JudgeSettings": "judge.case",
     "ModelSpec": "models.segmenter",
     "Run": "runs",
     "Sample": "data.sample",
@@ -57,6 +58,7 @@ __all__ = [
     "Explanation",
     "Explanations",
     "IntegratedGradients",
+    "JudgeSettings",
     "ModelSpec",
     "Run",
     "Sample",
@@ -114,6 +116,7 @@ if TYPE_CHECKING:
     from seglens.explain.target import Target
     from seglens.gallery import show_data
     from seglens.judge import judge
+    from seglens.judge.case import JudgeSettings
     from seglens.judge.scorecard import Scorecard
     from seglens.models.layers import layers
     from seglens.models.segmenter import ModelSpec, Segmenter

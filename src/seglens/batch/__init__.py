@@ -12,12 +12,14 @@ from pathlib import Path
 from seglens import record as records
 from seglens.batch import ledger
 from seglens.batch.asking import class_index_of, place_of, targets_of
+from seglens.batch.auditing import check_regions, groups_of, regions_of, write_audit
 from seglens.batch.chunks import CHUNK, Failure, Summary, choose, read_chunks, refuse_none_done, split_of
 from seglens.batch.explaining import explain_folder
 from seglens.batch.prediction import predict_files
 from seglens.data.layout import Split
 from seglens.explain import explain
 from seglens.explain.methods import Method
+from seglens.judge.audit import Audited, audit
 from seglens.judge.case import JudgeSettings
 from seglens.judge.evidence import Evidence, combine, gather, score
 from seglens.judge.figures import draw_figures
@@ -42,12 +44,17 @@ def judge_folder(
     seed: int = 0,
     chunk: int = CHUNK,
     judging: JudgeSettings | None = None,
+    audit_regions: Sequence[str] = (),
+    groups: str | None = None,
     force: bool = False,
 ) -> Summary:
     """Judge the maps of a split, or of image files: ``scorecard.json``, ``scorecard.csv`` and ``run.json``.
 
     ``num_images`` are spread evenly over the split; all by default. ``judging`` says which scores are made
-    (all by default); figures are written beside the tables. The rest is as in `explain_folder`.
+    (all by default); figures are written beside the tables. With ``audit_regions``, names of
+    `judge.regions.REGIONS` or ``mask:FILE``, ``audit.json`` and ``audit.csv`` say whether maps light up
+    there and whether it matters; ``groups`` are ``folder`` or ``FILE.csv:COLUMN``. The rest is as in
+    `explain_folder`.
 
     Raises:
         UnknownNameError, SettingError, DataError, OutputExistsError: as `explain_folder`.
@@ -56,6 +63,10 @@ def judge_folder(
     split = choose(split_of(run, pictures), None, num_images)
     class_index = class_index_of(run, class_name)
     place = place_of(run, split, out, "judge")
+    check_regions(audit_regions)
+    members = groups_of(split, groups)
+    audits: list[list[Audited]] = []
+    names: list[str] = []
     failed: list[Failure] = []
     parts: list[Evidence] = []
     with new_folder(place, force=force) as folder:
@@ -75,12 +86,18 @@ def judge_folder(
                     seed=seed,
                 )
             )
+            if audit_regions:
+                regions, valid = regions_of(part, audit_regions), part.batch.valid
+                audits.append(audit(run, part.batch.images, aim, maps, regions, valid=valid, seed=seed))
+                names += part.batch.names
         refuse_none_done(len(parts), failed)
         card = score(combine(parts), seed=seed)
         table = {**card.to_json(), "failed": [ledger.failed_row(failure) for failure in failed]}
         records.write_json(folder / "scorecard.json", table)
         (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8")
         draw_figures(card, folder)
+        if audit_regions:
+            write_audit(audits, names, members, folder, seed=seed)
         settings = {
             "methods": [str(method) for method in methods],
             "layers": layers,
@@ -89,6 +106,8 @@ def judge_folder(
             "num_images": num_images,
             "chunk": chunk,
             "judging": asdict(judging or JudgeSettings()),
+            "audit_regions": list(audit_regions),
+            "groups": groups,
         }
         num = card.num_images
         ledger.write_record(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
-from seglens.cli import data_verbs, making, summaries, terminal, verifying
+from seglens.cli import data_verbs, judging, making, summaries, terminal, verifying
 from seglens.cli import options as o
 from seglens.cli.terminal import need_path, need_run, say
 
@@ -222,41 +222,7 @@ def explain(
     _end("explained", done)
 
 
-@app.command(cls=o.Verb)
-def judge(
-    run: o.RunFolder = None,
-    data: o.Data = None,
-    layout: o.Layout = None,
-    split: o.SplitName = "test",
-    num_samples: o.NumSamples = None,
-    methods: o.Methods = None,
-    layers: o.Layers = None,
-    target: o.TargetText = "predicted",
-    class_name: o.ClassName = None,
-    baseline: o.Baseline = None,
-    steps: o.Steps = None,
-    epoch: o.Epoch = None,
-    device: o.Device = "auto",
-    seed: o.Seed = 0,
-    out: o.Out = None,
-    force: o.Force = False,
-) -> None:
-    """Score maps next to what maps that know nothing would get."""
-    model = seglens.load(need_run(run), epoch=epoch, device=device)
-    done = seglens.judge_folder(
-        model,
-        seglens.open_split(model, split, data=data, layout=layout),
-        out=out,
-        methods=o.methods(methods, baseline, steps),
-        layers=layers or o.LAYERS,
-        target=target,
-        class_name=class_name,
-        num_images=num_samples,
-        seed=seed,
-        force=force,
-    )
-    summaries.show_scorecard(done.folder)
-    _end("judged", done)
+app.command(cls=o.Verb)(judging.judge)
 
 
 @app.command(cls=o.Verb)

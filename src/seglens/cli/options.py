@@ -38,6 +38,8 @@ SPLIT_AT_COMMAS = (
     "--std",
     "--class-weights",
     "--logger",
+    "--scores",
+    "--audit",
 )
 """Flags whose values hold no comma themselves; the name of a class may."""
 

@@ -128,6 +128,25 @@ def show_scorecard(folder: Path) -> None:
     table(("map", "score", "value", "95 % interval", "best reference", "verdict"), shown)
 
 
+def show_audit(folder: Path) -> None:
+    """Print what was found in the regions of an audit."""
+    rows = [
+        (
+            found["region"],
+            entry["map"],
+            f"{found['num_present']} of {found['num_total']}",
+            _number(found["drop"]),
+            _number(found["control"]),
+            _number(entry["enrichment"]),
+            entry["verdict"],
+        )
+        for found in _read(folder / "audit.json")["regions"]
+        for entry in found["maps"]
+    ]
+    columns = ("region", "map", "pictures", "score lost", "elsewhere", "log2 enrichment", "verdict")
+    table(columns, rows, title="Audit: regions that should not matter")
+
+
 def _read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -1,0 +1,115 @@
+"""The audit of a folder: where its regions come from, which group a picture is in, and what is written."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from seglens import record as records
+from seglens.batch import ledger
+from seglens.batch.chunks import Chunk
+from seglens.data.images import read_label
+from seglens.data.layout import Split
+from seglens.errors import DataError, SettingError, unknown_name
+from seglens.judge.audit import Audited, conclude_audit, join_audits
+from seglens.judge.regions import REGIONS, fitted
+from seglens.shapes import Regions
+
+MASK = "mask:"
+"""What a region from a file begins with: ``mask:FILE`` for all pictures, ``mask:FOLDER`` one for each."""
+
+FOLDERS = "folder"
+"""Groups by the folder that a picture lies in; otherwise ``FILE.csv:COLUMN``."""
+
+
+def check_regions(names: Sequence[str]) -> None:
+    """Raise where a region is unknown.
+
+    Raises:
+        UnknownNameError: there is no such region.
+        DataError: a mask is not there.
+    """
+    for name in names:
+        if name.startswith(MASK):
+            if not Path(name.removeprefix(MASK)).exists():
+                raise DataError(f"There is no {name.removeprefix(MASK)} to audit. Name a mask, or a folder.")
+        elif name not in REGIONS:
+            raise unknown_name("region", name, [*REGIONS, f"{MASK}FILE"])
+
+
+def regions_of(part: Chunk, names: Sequence[str]) -> dict[str, Regions]:
+    """Return the regions of a chunk's pictures on the input grid.
+
+    Raises:
+        DataError: a mask can't be read.
+    """
+    batch = part.batch
+    return {
+        name: _from_file(part, Path(name.removeprefix(MASK)))
+        if name.startswith(MASK)
+        else REGIONS[name](batch.images, batch.valid)
+        for name in names
+    }
+
+
+def _from_file(part: Chunk, place: Path) -> Regions:
+    """One mask for all pictures, fitted to each, or ``NAME.png`` in a folder; none there is no region."""
+    found = torch.zeros_like(part.batch.valid)
+    for row, (sample, frame) in enumerate(zip(part.natives, part.frames, strict=True)):
+        file = place / f"{sample.name}.png" if place.is_dir() else place
+        if file.exists():
+            mask = fitted((read_label(file) > 0)[None], frame.scaled)[0]
+            rows, columns = frame.scaled
+            found[row, frame.top : frame.top + rows, frame.left : frame.left + columns] = mask
+    return found & part.batch.valid
+
+
+def groups_of(split: Split, text: str | None) -> dict[str, str] | None:
+    """Return the group of each picture by its name; None without ``text``.
+
+    A table has the pictures' names, or their files' names, in its first column.
+
+    Raises:
+        SettingError: ``text`` is neither ``folder`` nor ``FILE.csv:COLUMN``, or there is no such column.
+        DataError: the table can't be read, or lacks a picture.
+    """
+    if text is None:
+        return None
+    if text == FOLDERS:
+        return {entry.name: entry.image.parent.name for entry in split.entries}
+    file, _, column = text.rpartition(":")
+    if not file:
+        raise SettingError(f"Groups {text!r} are unknown. Allowed: {FOLDERS}, or FILE.csv:COLUMN.")
+    try:
+        with Path(file).open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} can't be read as a table: {error}.") from error
+    if column not in columns:
+        raise SettingError(f"{file} has no column {column!r}. It has: {', '.join(columns) or '(none)'}.")
+    known = {row[columns[0]]: row[column] for row in rows}
+    found = {}
+    for entry in split.entries:
+        group = next(
+            (known[key] for key in (entry.name, entry.image.name, entry.image.stem) if key in known), None
+        )
+        if group is None:
+            raise DataError(f"{file} has no row for {entry.name!r} in its column {columns[0]!r}.")
+        found[entry.name] = group
+    return found
+
+
+def write_audit(
+    parts: Sequence[Sequence[Audited]],
+    names: Sequence[str],
+    groups: Mapping[str, str] | None,
+    folder: Path,
+    *,
+    seed: int,
+) -> None:
+    """Write ``audit.json`` (all of it) and ``audit.csv`` (the pictures, those that lose most first)."""
+    table = conclude_audit(join_audits(parts), names, groups, seed=seed)
+    records.write_json(folder / "audit.json", table)
+    ledger.write_table(table["images"], folder / "audit.csv")

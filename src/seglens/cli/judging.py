@@ -1,0 +1,82 @@
+"""The verb ``seglens judge``: the scorecard of a run's maps, and the audit of regions."""
+
+from typing import Annotated
+
+import typer
+
+import seglens
+from seglens.cli import options as o
+from seglens.cli import summaries, terminal
+from seglens.cli.terminal import need_run, say
+from seglens.errors import SettingError
+
+Scores = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME...",
+        help="faithfulness, context_faithfulness, causal_agreement, completeness, model_dependence, "
+        "stability, attention. [default: all]",
+        show_default=False,
+    ),
+]
+Audit = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="REGION...",
+        help="Regions that should not matter: border, corners, marks, clipped, mask:FILE.",
+        show_default=False,
+    ),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(help="Divide the audit: folder, or FILE.csv:COLUMN.", show_default=False),
+]
+
+
+def judge(
+    run: o.RunFolder = None,
+    data: o.Data = None,
+    layout: o.Layout = None,
+    split: o.SplitName = "test",
+    num_samples: o.NumSamples = None,
+    methods: o.Methods = None,
+    layers: o.Layers = None,
+    target: o.TargetText = "predicted",
+    class_name: o.ClassName = None,
+    baseline: o.Baseline = None,
+    steps: o.Steps = None,
+    scores: Scores = None,
+    audit: Audit = None,
+    groups: Groups = None,
+    epoch: o.Epoch = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    out: o.Out = None,
+    force: o.Force = False,
+) -> None:
+    """Score maps next to what maps that know nothing would get."""
+    if groups and not audit:
+        raise SettingError("--groups divides an audit, and there is none. Name its regions with --audit.")
+    judging = seglens.JudgeSettings(tuple(scores)) if scores else seglens.JudgeSettings()
+    model = seglens.load(need_run(run), epoch=epoch, device=device)
+    done = seglens.judge_folder(
+        model,
+        seglens.open_split(model, split, data=data, layout=layout),
+        out=out,
+        methods=o.methods(methods, baseline, steps),
+        layers=layers or o.LAYERS,
+        target=target,
+        class_name=class_name,
+        num_images=num_samples,
+        judging=judging,
+        audit_regions=audit or (),
+        groups=groups,
+        seed=seed,
+        force=force,
+    )
+    summaries.show_scorecard(done.folder)
+    if audit:
+        summaries.show_audit(done.folder)
+    say(f"{done.num_done} pictures judged: {done.folder}")
+    failed = [(failure.name, failure.error) for failure in done.failed]
+    terminal.list_failed(failed, done.num_done + len(failed))
