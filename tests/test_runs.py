@@ -13,7 +13,6 @@ from seglens.data.sample import Task
 from seglens.errors import CheckpointError, DataError, ModelError, OutputExistsError, SettingError
 from seglens.models.segmenter import ModelSpec, Segmenter, look_like_probabilities
 from seglens.models.weights import save_weights
-from seglens.models.zoo import MODELS
 from seglens.runs import Run, adopt, load, save_run, wrap
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -41,7 +40,7 @@ def make(name: str = "unet", classes: tuple[str, ...] = TWO, channels: int = 3) 
 
 
 @pytest.mark.parametrize("classes", [TWO, THREE])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SMALL)
 def test_saved_run_comes_back_the_same(tmp_path, name, classes):
     segmenter, task = make(name, classes), Task(classes=classes, palette=("#000000",) * len(classes))
     tmp_path.joinpath("run").mkdir()
@@ -66,7 +65,7 @@ def test_saved_run_comes_back_the_same(tmp_path, name, classes):
         (".safetensors", "", ""),
     ],
 )
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SMALL)
 def test_adopted_run_computes_what_the_foreign_network_did(tmp_path, name, suffix, prefix, nest):
     source = make(name)
     file = tmp_path / f"best_model{suffix}"

@@ -30,6 +30,8 @@ from seglens.record import Record
 from seglens.shapes import Images
 
 WEIGHTS = "model.safetensors"
+_ON_THE_SIDE = ("aux_classifier.", "classification_head.")
+"""Outputs that torchvision and segmentation-models-pytorch train beside the masks, and that no mask needs."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ def adopt(
 ) -> Run:
     """Make a run folder ``out`` of a checkpoint that something else trained.
 
-    The networks of the zoo end in logits, whatever activation followed them where they were trained.
+    The networks of the zoo end in logits, whatever activation followed them where they were trained; outputs
+    beside the masks (an auxiliary classifier) are left behind.
 
     ``head`` left out is told by the number of classes and the outputs in the file; ``mean`` and ``std`` left
     out are ImageNet's.
@@ -154,7 +157,8 @@ def adopt(
     """
     began, file, out = time.monotonic(), Path(file), Path(out)
     refuse_existing(out, force=force)
-    task, state = _task(classes), read_state_dict(file)
+    task, given = _task(classes), read_state_dict(file)
+    state = {name: tensor for name, tensor in given.items() if not name.startswith(_ON_THE_SIDE)}
     default_mean, default_std = normalisation(None, None, channels)
     spec = _spec(
         architecture=model,

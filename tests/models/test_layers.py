@@ -3,12 +3,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from seglens.errors import ModelError, UnknownNameError
-from seglens.models.layers import ROLES, layers, resolve
+from seglens.models.layers import ROLES, find_layout, layers, resolve
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.zoo import MODELS
 
@@ -48,6 +49,47 @@ BY_HAND = {
         "bottleneck": "encoder.layer4", "decoder_first": "decoder.aspp", "decoder_last": "decoder.relu",
         "seg_head": "segmentation_head",
     },
+    ("deeplabv3plus", "resnet18"): {
+        "encoder_early": "encoder.layer1", "encoder_mid": "encoder.layer2", "encoder_last": "encoder.layer4",
+        "bottleneck": "encoder.layer4", "decoder_first": "decoder.aspp", "decoder_last": "decoder.block2",
+        "seg_head": "segmentation_head",
+    },
+    ("manet", "resnet18"): {
+        "encoder_early": "encoder.layer1", "encoder_mid": "encoder.layer2", "encoder_last": "encoder.layer4",
+        "bottleneck": "decoder.center", "decoder_first": "decoder.blocks.0",
+        "decoder_last": "decoder.blocks.4", "seg_head": "segmentation_head",
+    },
+    ("linknet", "resnet18"): {
+        "encoder_early": "encoder.layer1", "encoder_mid": "encoder.layer2", "encoder_last": "encoder.layer4",
+        "bottleneck": "encoder.layer4", "decoder_first": "decoder.blocks.0",
+        "decoder_last": "decoder.blocks.4", "seg_head": "segmentation_head",
+    },
+    ("fpn", "resnet18"): {
+        "encoder_early": "encoder.layer1", "encoder_mid": "encoder.layer2", "encoder_last": "encoder.layer4",
+        "bottleneck": "encoder.layer4", "decoder_first": "decoder.p5", "decoder_last": "decoder.merge",
+        "seg_head": "segmentation_head",
+    },
+    ("pspnet", "resnet18"): {  # the encoder ends after three of five stages
+        "encoder_early": "encoder.relu", "encoder_mid": "encoder.layer1", "encoder_last": "encoder.layer2",
+        "bottleneck": "encoder.layer2", "decoder_first": "decoder.psp", "decoder_last": "decoder.conv",
+        "seg_head": "segmentation_head",
+    },
+    ("upernet", "resnet18"): {
+        "encoder_early": "encoder.layer1", "encoder_mid": "encoder.layer2", "encoder_last": "encoder.layer4",
+        "bottleneck": "encoder.layer4", "decoder_first": "decoder.psp",
+        "decoder_last": "decoder.fusion_block", "seg_head": "segmentation_head",
+    },
+    ("segformer", "mit_b0"): {
+        "encoder_early": "encoder.norm1", "encoder_mid": "encoder.norm3", "encoder_last": "encoder.norm4",
+        "bottleneck": "encoder.norm4", "decoder_first": "decoder.fuse_stage",
+        "decoder_last": "decoder.fuse_stage", "seg_head": "segmentation_head",
+    },
+    ("dpt", "vit_tiny_patch16_224"): {  # four of twelve blocks, all of the same resolution
+        "encoder_early": "encoder.model.blocks.2", "encoder_mid": "encoder.model.blocks.8",
+        "encoder_last": "encoder.model.blocks.11", "bottleneck": "encoder.model.blocks.11",
+        "decoder_first": "decoder.projection_blocks.0", "decoder_last": "decoder.fusion_blocks.3",
+        "seg_head": "segmentation_head",
+    },
 }  # fmt: skip
 
 
@@ -67,7 +109,8 @@ def roles_of(segmenter: Segmenter) -> dict[str, str]:
 
 
 def test_all_models_are_in_the_table():
-    assert {name for name, _ in BY_HAND} == set(MODELS)
+    others = {name for name in MODELS if name.startswith("torchvision-")} | {"pan"}  # see test_any_model.py
+    assert {name for name, _ in BY_HAND} | others == set(MODELS)
 
 
 @pytest.mark.parametrize(("name", "encoder"), BY_HAND)
@@ -80,8 +123,9 @@ def test_roles(name, encoder):
         assert found[role] is segmenter.module.get_submodule(path)
 
 
-@pytest.mark.parametrize(("name", "encoder"), BY_HAND)
-def test_shapes_are_what_the_layers_return(name, encoder):
+@pytest.mark.parametrize("name", ["unet", "resnet-unet", "deeplabv3"])
+def test_shapes_are_what_the_layers_return(name):
+    encoder = {"unet": None}.get(name, "resnet18")
     segmenter = make(name, encoder)
     infos = {info.name: info for info in layers(SimpleNamespace(segmenter=segmenter))}
     seen = {}
@@ -129,14 +173,88 @@ def test_torchvision(name, last, decoder):
     assert roles["seg_head"] == "classifier"
 
 
-def test_channels_last_stages_are_no_grids():
-    """Swin's stages return [b, h, w, d]: better no role than a map over the wrong axes."""
-    segmenter = make("resnet-unet", "swin_tiny_patch4_window7_224", size=224)
-    assert set(roles_of(segmenter)) == {"decoder_first", "decoder_last", "seg_head"}
-    with pytest.raises(
-        ModelError, match=r"doesn't show which of its layers is 'encoder_last'; it shows decoder"
-    ):
-        resolve(segmenter, ["encoder_last"])
+def test_channels_last_stages_are_grids():
+    """Swin's stages return [b, h, w, d], which the encoder rearranges before it hands them on."""
+    module = smp.FPN(
+        "tu-swin_tiny_patch4_window7_224",
+        encoder_weights=None,
+        classes=3,
+        decoder_pyramid_channels=8,
+        img_size=64,
+    )
+    segmenter = foreign(module)
+    roles = roles_of(segmenter)
+    assert set(roles) == set(ROLES)
+    assert roles["encoder_early"] == "encoder.model.layers_0"
+    assert roles["encoder_last"] == "encoder.model.layers_3"
+    shapes = {info.name: (info.shape, info.stride) for info in layers(SimpleNamespace(segmenter=segmenter))}
+    assert shapes["encoder.model.layers_0"] == ((96, 16, 16), 4)
+    assert shapes["encoder.model.layers_0.blocks.1.mlp.fc1"] == ((384, 16, 16), 4)
+    assert shapes["encoder.model.layers_3"] == ((768, 2, 2), 32)
+    # Windows are no pictures: at 64 pixels the first stage has 9 of them.
+    assert "encoder.model.layers_0.blocks.1.attn" not in shapes
+
+
+def test_tokens_are_grids():
+    """A vision transformer's blocks return [b, 1 + h * w, d]."""
+    segmenter = make("dpt", "vit_tiny_patch16_224")
+    infos = {info.name: info for info in layers(SimpleNamespace(segmenter=segmenter))}
+    block = infos["encoder.model.blocks.11"]
+    assert (block.shape, block.stride, block.roles) == ((192, 4, 4), 16, ("encoder_last", "bottleneck"))
+
+
+class Mixed(nn.Module):
+    """Has as many channels as rows and columns: one part returns them last, the other one first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 4, stride=4)
+        self.norm = nn.LayerNorm(16)
+        self.mix = nn.Conv2d(16, 16, 1)
+        self.head = nn.Conv2d(16, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.norm(self.stem(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.head(self.mix(features))
+
+
+class MixedAtOneSize(Mixed):
+    """The same, for pictures of one size only."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[-1] == 64
+        return super().forward(images)
+
+
+def test_another_size_tells_which_axis_holds_the_channels():
+    segmenter = foreign(Mixed())
+    infos = {info.name: info.shape for info in layers(SimpleNamespace(segmenter=segmenter))}
+    assert infos == {name: (16, 16, 16) for name in ("stem", "norm", "mix")} | {"head": (3, 16, 16)}
+    size = (64, 64)
+    kinds = {
+        name: find_layout(segmenter, name, module, (1, 16, 16, 16), size).kind
+        for name, module in segmenter.module.named_children()
+    }
+    assert kinds.pop("norm") == "channels last"
+    assert set(kinds.values()) == {"channels first"}
+
+
+def test_what_stays_open_is_refused():
+    segmenter = foreign(MixedAtOneSize())
+    assert [info.name for info in layers(SimpleNamespace(segmenter=segmenter))] == ["head"]
+    with pytest.raises(ModelError, match=r"'norm' \(LayerNorm\) .* several ways \(channels first, .* last"):
+        find_layout(segmenter, "norm", segmenter.module.norm, (1, 16, 16, 16), (64, 64))
+    with pytest.raises(ModelError, match=r"shape \(1, 100, 8\) for a picture of 64 x 64, which is no grid"):
+        find_layout(segmenter, "norm", segmenter.module.norm, (1, 100, 8), (64, 64))
+
+
+def test_the_part_beside_the_decoder_is_the_encoder():
+    parts = {name: nn.Conv2d(4, 4, 3, stride=2, padding=1) for name in "abc"}
+    body = nn.Sequential(OrderedDict([("stem", nn.Conv2d(3, 4, 1)), *parts.items()]))
+    head = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))
+    roles = roles_of(foreign(nn.Sequential(OrderedDict(body=body, decode_head=head))))
+    assert roles["encoder_last"] == "body.c"
+    assert roles["decoder_last"] == "decode_head.1"
 
 
 class Odd(nn.Module):

@@ -3,7 +3,7 @@
 Every gradient CAM is a pure function of the two (see ``cams.py``). The model is left as it was found.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -12,14 +12,20 @@ from torch import Tensor, nn
 
 from seglens.errors import ModelError, SettingError
 from seglens.explain.target import Target, Unit
-from seglens.models.layers import resolve, uncompiled
+from seglens.models.layers import find_layout, resolve
+from seglens.models.probing import uncompiled
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Activations, Images, Logits, Scores
+
+_SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
 class LayerTap:
-    """What one layer put out (``activation``) and how the score depends on it (``gradient``), in float32."""
+    """What one layer put out (``activation``) and how the score depends on it (``gradient``), in float32.
+
+    Both are arranged as maps, whatever the layer's own layout is; prefix tokens are not part of them.
+    """
 
     name: str
     activation: Activations
@@ -58,8 +64,8 @@ def trace(
 
     Raises:
         UnknownNameError: no such layer.
-        ModelError: a layer ran twice or not at all, gave something else than one picture-shaped tensor, or
-            does not influence the score.
+        ModelError: a layer ran twice or not at all, gave something else than one tensor that is a grid over
+            the picture (see ``models/layout.py``), or does not influence the score.
     """
     modules = resolve(segmenter, layers)
     with left_as_found(segmenter, images):
@@ -72,6 +78,11 @@ def trace(
                     f"Layer {name!r} did not run in the forward pass. Name one that does; 'seglens "
                     "layers' lists them."
                 )
+        size = (images.shape[-2], images.shape[-1])
+        layouts = {
+            name: find_layout(segmenter, name, modules[name], activation.shape, size)
+            for name, activation in activations.items()
+        }
         wanted = dict(activations) | ({"the input": inputs} if input_gradient else {})
         traces = []
         for position, target in enumerate(targets):
@@ -79,8 +90,10 @@ def trace(
             keep = position + 1 < len(targets)
             gradients = differentiate(score, wanted, target, keep=keep)
             taps = {
-                name: LayerTap(name, _plain(activation), _plain(gradients[name]))
-                for name, activation in activations.items()
+                name: LayerTap(
+                    name, layout.to_map(_plain(activations[name])), layout.to_map(_plain(gradients[name]))
+                )
+                for name, layout in layouts.items()
             }
             of_input = gradients["the input"] if input_gradient else None
             traces.append(Trace(taps, score.detach(), logits.detach(), of_input))
@@ -122,8 +135,9 @@ def _plain(value: Tensor) -> Tensor:
 
 @contextmanager
 def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor]]:
-    """Yield a dict that the forward pass on ``num`` images fills with the output of each module.
+    """Yield a dict that the forward pass on ``num`` images fills with the output of each module, as it flows.
 
+    How to arrange an output as a map, `find_layout` tells; gradients are taken of what flows.
     Both what is kept and what flows on are clones: an operation in place after the layer (or before it, on a
     tensor that it merely handed on) would rewrite a stored alias and falsify the map without a word.
     """
@@ -138,14 +152,14 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
                 )
             if not isinstance(output, Tensor):
                 raise ModelError(
-                    f"Layer {name!r} ({type(module).__name__}) returned a {type(output).__name__}, not one "
-                    "tensor. Name a layer inside of it."
+                    f"Layer {name!r} ({type(module).__name__}) returned {_count(output)}, not one tensor. "
+                    f"{_parts(name, module)}; 'seglens layers' lists what each of them returns."
                 )
-            if output.ndim != 4 or len(output) != num or not output.is_floating_point():
+            if output.ndim not in (3, 4) or len(output) != num or not output.is_floating_point():
                 raise ModelError(
                     f"Layer {name!r} ({type(module).__name__}) returned {output.dtype} of shape "
-                    f"{tuple(output.shape)}; a map needs floats of shape ({num} pictures, channels, "
-                    "rows, columns)."
+                    f"{tuple(output.shape)}; a map needs floats of shape ({num} pictures, channels, rows, "
+                    f"columns), ({num}, rows, columns, channels) or ({num}, tokens, channels)."
                 )
             kept[name] = output.clone()
             if not kept[name].requires_grad:
@@ -158,6 +172,26 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(hook_of(name)).remove)
         yield kept
+
+
+def _count(output: object) -> str:
+    """Say what a layer returned, where that is not one tensor."""
+    if isinstance(output, Sized):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"
+
+
+def _parts(name: str, module: nn.Module) -> str:
+    """Say what to name instead of a layer that returns several things."""
+    inside = []
+    for child, part in module.named_children():
+        # A list of modules is never called itself.
+        listed = part.named_children() if isinstance(part, nn.ModuleList) else ()
+        inside += [f"{name}.{child}.{entry}" for entry, _ in listed] or [f"{name}.{child}"]
+    if not inside:
+        return "It has no parts: name the layer before it"
+    shown = ", ".join(inside[-_SHOWN:])
+    return f"Name the part that makes the map you mean ({'..., ' if len(inside) > _SHOWN else ''}{shown})"
 
 
 @contextmanager

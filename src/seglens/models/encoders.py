@@ -27,9 +27,11 @@ def resolve_encoder(name: str) -> str:
     """Return ``name`` as segmentation-models-pytorch wants it: timm's encoders begin with ``tu-``."""
     import timm
 
-    plain = name.removeprefix("tu-")
+    plain = name.removeprefix("tu-").removeprefix("timm-")
     if name in _own_encoders():
         return name
+    if name.startswith("timm-mobilenetv3"):  # what segmentation-models-pytorch means by it
+        plain = f"tf_{plain}"
     if timm.is_model(plain):
         return f"tu-{plain}"
     raise unknown_name("encoder", name, (*_own_encoders(), *timm.list_models()))

@@ -15,22 +15,22 @@ role                layer
 ==================  ==================================================================================
 
 Where a stage ends is told by running the network: it is the last module that returned the very tensor that
-the encoder handed on. This holds for whatever encoder, whatever its modules are called. Foreign networks have
-roles where a part is called encoder or backbone, decoder or classifier, and so on; module paths always work.
+the encoder handed on, or the same numbers arranged otherwise (Swin, ViT). This holds for whatever encoder,
+whatever its modules are called. Foreign networks have roles where a part is called encoder or backbone,
+decoder or classifier, and so on, or is all that stands beside the decoder; module paths always work. What
+counts as a grid: see ``layout.py``.
 """
 
-import sys
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seglens.errors import ModelError, unknown_name
+from seglens.models.layout import MOST_PREFIX, Layout, Rule, readings
+from seglens.models.probing import Call, Observed, mixes_last_axis, observe, probe_size
 from seglens.models.segmenter import Segmenter
 
 ROLES = (
@@ -73,48 +73,47 @@ class LayerInfo:
 
 
 @dataclass(frozen=True)
-class _Call:
-    """What a module did in a forward pass.
+class _Seen:
+    """What a run of the network showed: calls in the order in which they ended, roles, and layouts' rules.
 
-    ``shape [b, d, gh, gw]`` is empty where it returned anything but one tensor of four axes. The output is
-    held weakly, so that its memory is freed as always.
+    It doesn't change with the network's weights.
     """
 
-    calls: int
-    shape: tuple[int, ...]
-    output: "weakref.ReferenceType[Tensor] | None"
-    passes_on: bool
+    calls: dict[str, Call]
+    roles: dict[str, str]
 
     @property
-    def can_be_tapped(self) -> bool:
-        """Whether it ran once, did something, and returned a grid (a square one, as the image was square)."""
-        if self.calls != 1 or self.passes_on or not self.shape:
-            return False
-        _, channels, rows, columns = self.shape
-        return channels > 0 and rows == columns > 1
+    def rules(self) -> dict[str, Rule]:
+        """How the output of each layer is read, where there is one way."""
+        return {path: call.layouts[0].rule for path, call in self.calls.items() if len(call.layouts) == 1}
 
 
-_ROLES_OF: "weakref.WeakKeyDictionary[Segmenter, dict[str, str]]" = weakref.WeakKeyDictionary()
-"""Roles found so far: how a network is wired doesn't change with its weights."""
+_SEEN: "weakref.WeakKeyDictionary[Segmenter, tuple[dict[str, str], dict[str, Rule]]]" = (
+    weakref.WeakKeyDictionary()
+)
+"""Roles and rules found so far."""
 
 
 def layers(run: HasSegmenter) -> list[LayerInfo]:
     """Return every layer that can be explained, in the order in which they run.
 
-    Those that return ``[b, d, gh, gw]`` once per forward pass; the network runs once on a noise image.
+    Those that return a grid (see ``layout.py``) once per forward pass; the network runs on a noise image, and
+    on another one of another size where one leaves open which axes are the grid.
 
     Raises:
         ModelError: the network can't be run.
     """
     segmenter = run.segmenter
-    calls, roles = _observe(segmenter)
-    size, infos = _probe_size(segmenter), []
-    for path, call in calls.items():
+    seen = _observe(segmenter)
+    _SEEN[segmenter] = seen.roles, seen.rules
+    size, infos = probe_size(segmenter), []
+    for path, call in seen.calls.items():
         if call.can_be_tapped:
-            _, channels, rows, columns = call.shape
-            played = tuple(role for role in ROLES if roles.get(role) == path)
+            layout = call.layouts[0]
+            played = tuple(role for role in ROLES if seen.roles.get(role) == path)
             kind = type(segmenter.module.get_submodule(path)).__name__
-            infos.append(LayerInfo(path, played, kind, (channels, rows, columns), round(size / rows)))
+            shape = (call.channels, layout.rows, layout.columns)
+            infos.append(LayerInfo(path, played, kind, shape, round(size / layout.rows)))
     return infos
 
 
@@ -141,9 +140,7 @@ def find_role(segmenter: Segmenter, role: str) -> str:
     Raises:
         ModelError: this network doesn't show it.
     """
-    if segmenter not in _ROLES_OF:
-        _ROLES_OF[segmenter] = _observe(segmenter)[1]
-    roles = _ROLES_OF[segmenter]
+    roles, _ = _remembered(segmenter)
     if role not in roles:
         raise ModelError(
             f"This network doesn't show which of its layers is {role!r}; it shows "
@@ -152,75 +149,77 @@ def find_role(segmenter: Segmenter, role: str) -> str:
     return roles[role]
 
 
-def uncompiled() -> AbstractContextManager[object]:
-    """Run compiled modules uncompiled: a hook set after the compilation would be skipped."""
-    # Whoever compiled something has imported dynamo; for all others the import would cost seconds.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+def find_layout(
+    segmenter: Segmenter, name: str, module: nn.Module, shape: Sequence[int], size: Sequence[int]
+) -> Layout:
+    """Return how the layer ``name``'s output of ``shape`` is read, for images of ``size`` (rows, columns).
+
+    Raises:
+        ModelError: it is no grid, or several readings fit and the network takes no other size to tell.
+    """
+    rows, columns = (length + -length % segmenter.spec.divisor for length in size)
+    found = readings(shape, (rows, columns))
+    if len(found) > 1:
+        path = next(path for path, each in segmenter.module.named_modules() if each is module)
+        rule: Rule | None = ("channels first", 0)
+        if mixes_last_axis(segmenter.module):
+            rule = _remembered(segmenter)[1].get(path)
+        found = [layout for layout in found if layout.rule == rule] or found
+    if len(found) == 1:
+        return found[0]
+    several = "; ".join(f"{one.kind}, grid {one.rows} x {one.columns}, {one.prefix} prefix" for one in found)
+    raise ModelError(
+        f"Layer {name!r} ({type(module).__name__}) returned shape {tuple(shape)} for a picture of {rows} x "
+        f"{columns}, which {f'can be read in several ways ({several})' if found else 'is no grid over it'}. "
+        f"Allowed: (b, channels, rows, columns), (b, rows, columns, channels), or (b, tokens, channels) with "
+        f"at most {MOST_PREFIX} tokens before rows x columns of them. Name another layer; 'seglens layers' "
+        "lists them."
+    )
 
 
-def _observe(segmenter: Segmenter) -> tuple[dict[str, _Call], dict[str, str]]:
-    """Run the network once; return what its modules did, in the order in which they ended, and the roles."""
-    network, calls, stages = segmenter.module, dict[str, _Call](), list[str]()
-    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
-        raise ModelError("A TorchScript module shows no layers. Wrap the nn.Module that it was made from.")
-    encoder = _first_path(network, _ENCODERS)
+def _remembered(segmenter: Segmenter) -> tuple[dict[str, str], dict[str, Rule]]:
+    """Roles and rules of the network, from its first observation."""
+    if segmenter not in _SEEN:
+        seen = _observe(segmenter)
+        _SEEN[segmenter] = seen.roles, seen.rules
+    return _SEEN[segmenter]
 
-    def note(path: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        before = calls[path].calls if path in calls else 0
-        calls[path] = _describe(before + 1, module, given, output)
-        if path == encoder:
-            # Now, while the encoder's feature maps are alive.
-            stages.extend(_stages(calls, path, _tensors(output)))
 
-    handles = [
-        module.register_forward_hook(partial(note, path)) for path, module in network.named_modules() if path
+def _observe(segmenter: Segmenter) -> _Seen:
+    """Run the network; return what its modules did, and their roles."""
+    encoder = _encoder(segmenter.module)
+    seen = observe(segmenter, encoder)
+    stages = _stages(seen, encoder) if encoder is not None else []
+    return _Seen(seen.calls, _roles(segmenter.module, seen.calls, stages, segmenter.spec.outputs))
+
+
+def _encoder(network: nn.Module) -> str | None:
+    """Return the path of the part that is called encoder, else of the only part beside the decoder."""
+    path, decoder = _first_path(network, _ENCODERS), _first_path(network, _DECODERS)
+    if path is not None or decoder is None:
+        return path
+    around, _, name = decoder.rpartition(".")
+    beside = [
+        part for part, _ in network.get_submodule(around).named_children() if part not in (name, *_HEADS)
     ]
-    try:
-        with uncompiled():
-            segmenter.try_out(_probe_size(segmenter))
-    finally:
-        for handle in handles:
-            handle.remove()
-    if encoder is not None and encoder not in calls:  # a list of modules, that is never called itself
-        stages.extend(_stages(calls, encoder, []))
-    return calls, _roles(network, calls, stages, segmenter.spec.outputs)
+    return f"{around}.{beside[0]}".removeprefix(".") if len(beside) == 1 else None
 
 
-def _probe_size(segmenter: Segmenter) -> int:
-    """Return the image size to look at layers with: deep grids of less than 64 pixels are single cells."""
-    size = max(segmenter.spec.image_size, 64)
-    return size + -size % segmenter.spec.divisor
-
-
-def _describe(calls: int, module: nn.Module, given: tuple[Any, ...], output: Any) -> _Call:
-    if not isinstance(output, Tensor) or output.ndim != 4:
-        return _Call(calls, (), None, False)
-    # An identity, or dropout in evaluation; an activation in place returns what it was given, but changed.
-    same = any(output is entry for entry in given) and not getattr(module, "inplace", False)
-    return _Call(calls, tuple(output.shape), weakref.ref(output), same)
-
-
-def _stages(calls: Mapping[str, _Call], encoder: str, features: Sequence[Tensor]) -> list[str]:
-    """Return the layer that ends each stage of the encoder, which handed on ``features``; none if unsure."""
-    inside = [path for path in calls if path.startswith(f"{encoder}.") and calls[path].can_be_tapped]
-    ends = [[path for path in inside if _returned(calls[path], feature)] for feature in features]
-    found = [paths[-1] for paths in ends if paths]
+def _stages(seen: Observed, encoder: str) -> list[str]:
+    """Return the layer that ends each stage of the encoder; none if unsure."""
+    calls = seen.calls
+    found = [path for path in seen.ends if calls[path].can_be_tapped]
     if len(found) > 2:
         return found
     # Features were rearranged afterwards, or only some are handed on: the last layer of every resolution,
     # among the encoder's direct parts. They must lead to the resolution of the last feature map.
-    by_grid = {calls[path].shape[-2:]: path for path in _children(calls, encoder) if path in inside}
-    deepest = features[-1].shape[-2:] if features else None
-    return list(by_grid.values()) if deepest is None or list(by_grid)[-1:] == [tuple(deepest)] else []
-
-
-def _returned(call: _Call, tensor: Tensor) -> bool:
-    """Whether the call returned this very tensor, and not only one that is equal."""
-    return call.output is not None and call.output() is tensor
+    inside = [path for path in _children(calls, encoder) if calls[path].can_be_tapped]
+    by_grid = {(calls[path].layouts[0].rows, calls[path].layouts[0].columns): path for path in inside}
+    return list(by_grid.values()) if not seen.deepest or list(by_grid)[-1:] == [seen.deepest] else []
 
 
 def _roles(
-    network: nn.Module, calls: Mapping[str, _Call], stages: Sequence[str], outputs: int
+    network: nn.Module, calls: Mapping[str, Call], stages: Sequence[str], outputs: int
 ) -> dict[str, str]:
     """Return the path of the layer that plays each role, as far as it can be told."""
     roles, last = {}, len(stages) - 1
@@ -232,15 +231,26 @@ def _roles(
         roles["bottleneck"] = middle[0] if middle else stages[last]
     decoder, head = _first_path(network, _DECODERS), _first_path(network, _HEADS)
     if decoder is not None:
-        blocks = _children(calls, f"{decoder}.blocks") or _children(calls, decoder)
-        blocks = [path for path in blocks if calls[path].can_be_tapped]
+        blocks = _blocks(calls, decoder)
         if head == decoder:  # its last layer makes the logits already
-            blocks = [path for path in blocks if calls[path].shape[1] != outputs]
+            blocks = [path for path in blocks if calls[path].channels != outputs]
         if blocks:
             roles["decoder_first"], roles["decoder_last"] = blocks[0], blocks[-1]
     if head is not None and head in calls and calls[head].can_be_tapped:
         roles["seg_head"] = head
     return roles
+
+
+def _blocks(calls: Mapping[str, Call], decoder: str) -> list[str]:
+    """The decoder's blocks: its list of them, else its direct parts, else (DPT) what any list in it holds."""
+    depth = decoder.count(".") + 2
+    listed = [path for path in calls if path.startswith(f"{decoder}.") and path.count(".") == depth]
+    in_lists = [path for path in listed if path.rpartition(".")[0] not in calls]
+    for paths in (_children(calls, f"{decoder}.blocks"), _children(calls, decoder), in_lists):
+        blocks = [path for path in paths if calls[path].can_be_tapped]
+        if blocks:
+            return blocks
+    return []
 
 
 def _first_path(network: nn.Module, names: Sequence[str]) -> str | None:
@@ -250,12 +260,5 @@ def _first_path(network: nn.Module, names: Sequence[str]) -> str | None:
     return min(found, key=lambda path: path.count("."), default=None)
 
 
-def _children(calls: Mapping[str, _Call], parent: str) -> list[str]:
+def _children(calls: Mapping[str, Call], parent: str) -> list[str]:
     return [path for path in calls if path.rpartition(".")[0] == parent]
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """Return the tensors that a module handed on, one by one or in a list, a tuple or a dict."""
-    values = output.values() if isinstance(output, Mapping) else output
-    values = values if isinstance(output, Mapping | tuple | list) else [output]
-    return [value for value in values if isinstance(value, Tensor) and value.ndim == 4]

@@ -161,9 +161,12 @@ class Segmenter(nn.Module):
         """
         raw = unwrap(output)
         if raw.shape[1] != self.spec.outputs:
+            last = raw.shape[-1] == self.spec.outputs
             raise ModelError(
                 f"The network returns {raw.shape[1]} output channels; a {self.spec.head} head of "
-                f"{self.spec.classes} classes has {self.spec.outputs}. Check classes and head."
+                f"{self.spec.classes} classes has {self.spec.outputs}. "
+                + ("They seem to come last: return output.permute(0, 3, 1, 2)." if last else "")
+                + ("" if last else "Check classes and head.")
             )
         # Half precision is too coarse to sum over pixels.
         raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw

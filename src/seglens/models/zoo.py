@@ -6,6 +6,7 @@ To add a network, write one function and give it one line in ``MODELS`` at the f
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -89,6 +90,8 @@ def build(
                 f"The model {name} has no encoder to choose: received encoder {encoder!r} with weights "
                 f"{encoder_weights!r}. Leave them out, or name another model: {', '.join(_with_encoder())}."
             )
+        if width is not None and chosen.width is None:
+            raise SettingError(f"The model {name} has no width: received {width}. Leave it out.")
         return chosen.make(Parts("", False, channels, outputs, width or chosen.width or 0)), "random"
     if width is not None:
         raise SettingError(f"The model {name} has no width: received {width}. Choose an encoder instead.")
@@ -126,31 +129,38 @@ def _unet(parts: Parts) -> nn.Module:
     return UNet(channels=parts.channels, outputs=parts.outputs, width=parts.width)
 
 
-def _encoder_unet(parts: Parts) -> nn.Module:
-    """U-Net with a classifier's encoder (Iakubovskii, segmentation-models-pytorch)."""
-    from segmentation_models_pytorch import Unet
+def _smp(name: str, **fixed: Any) -> Callable[[Parts], nn.Module]:
+    """Return what makes the network ``name`` of segmentation-models-pytorch (Iakubovskii)."""
 
-    return Unet(
-        parts.encoder, encoder_weights=_weights(parts), in_channels=parts.channels, classes=parts.outputs
-    )
+    def make(parts: Parts) -> nn.Module:
+        import segmentation_models_pytorch
+
+        network = getattr(segmentation_models_pytorch, name)
+        return network(
+            parts.encoder,
+            encoder_weights=_weights(parts),
+            in_channels=parts.channels,
+            classes=parts.outputs,
+            **fixed,
+        )
+
+    return make
 
 
-def _unetplusplus(parts: Parts) -> nn.Module:
-    """U-Net++ (Zhou et al., 2018): skips pass through blocks of their own."""
-    from segmentation_models_pytorch import UnetPlusPlus
+def _torchvision(name: str) -> Callable[[Parts], nn.Module]:
+    """Return what makes the network ``name`` of torchvision, without its auxiliary output."""
 
-    return UnetPlusPlus(
-        parts.encoder, encoder_weights=_weights(parts), in_channels=parts.channels, classes=parts.outputs
-    )
+    def make(parts: Parts) -> nn.Module:
+        from torchvision.models import segmentation
 
+        if parts.channels != 3:
+            raise ModelError(
+                f"torchvision's {name} takes 3 channels, received {parts.channels}. Choose another model."
+            )
+        network = getattr(segmentation, name)
+        return network(weights=None, weights_backbone=None, num_classes=parts.outputs)
 
-def _deeplabv3(parts: Parts) -> nn.Module:
-    """DeepLabV3 (Chen et al., 2017): an encoder of stride 8, and context at several scales; no skips."""
-    from segmentation_models_pytorch import DeepLabV3
-
-    return DeepLabV3(
-        parts.encoder, encoder_weights=_weights(parts), in_channels=parts.channels, classes=parts.outputs
-    )
+    return make
 
 
 def _weights(parts: Parts) -> str | bool | None:
@@ -172,8 +182,35 @@ def _with_encoder() -> list[str]:
 
 
 MODELS: dict[str, Architecture] = {
+    # Ronneberger et al. 2015, as a lesson
     "unet": Architecture(_unet, divisor=16, width=64),
-    "resnet-unet": Architecture(_encoder_unet, divisor=32, encoder="resnet34"),
-    "unetplusplus": Architecture(_unetplusplus, divisor=32, encoder="efficientnet-b5"),
-    "deeplabv3": Architecture(_deeplabv3, divisor=8, encoder="resnet50"),
+    # a U-Net with a classifier's encoder
+    "resnet-unet": Architecture(_smp("Unet"), divisor=32, encoder="resnet34"),
+    # Zhou et al. 2018: skips pass through blocks of their own
+    "unetplusplus": Architecture(_smp("UnetPlusPlus"), divisor=32, encoder="efficientnet-b5"),
+    # Chen et al. 2017: an encoder of stride 8, and context at several scales; no skips
+    "deeplabv3": Architecture(_smp("DeepLabV3"), divisor=8, encoder="resnet50"),
+    # Chen et al. 2018: the same with one skip
+    "deeplabv3plus": Architecture(_smp("DeepLabV3Plus"), divisor=16, encoder="resnet50"),
+    # Fan et al. 2020: attention where maps are fused
+    "manet": Architecture(_smp("MAnet"), divisor=32, encoder="resnet34"),
+    # Chaurasia and Culurciello 2017: skips are added
+    "linknet": Architecture(_smp("Linknet"), divisor=32, encoder="resnet34"),
+    # Kirillov et al. 2017: a feature pyramid
+    "fpn": Architecture(_smp("FPN"), divisor=32, encoder="resnet34"),
+    # Zhao et al. 2017: context from pooling at four scales, on an encoder of stride 8
+    "pspnet": Architecture(_smp("PSPNet"), divisor=8, encoder="resnet34"),
+    # Li et al. 2018: pyramid attention
+    "pan": Architecture(_smp("PAN"), divisor=16, encoder="resnet34"),
+    # Xiao et al. 2018: pooling at four scales, then a feature pyramid
+    "upernet": Architecture(_smp("UPerNet"), divisor=32, encoder="resnet34"),
+    # Xie et al. 2021: a transformer of four resolutions, and a decoder of linear layers
+    "segformer": Architecture(_smp("Segformer"), divisor=32, encoder="mit_b0"),
+    # Ranftl et al. 2021: a vision transformer whose tokens become maps again
+    "dpt": Architecture(_smp("DPT", dynamic_img_size=True), divisor=16, encoder="tu-vit_base_patch16_224"),
+    # torchvision's own, without another encoder to choose
+    "torchvision-deeplabv3": Architecture(_torchvision("deeplabv3_resnet50"), divisor=1),
+    "torchvision-deeplabv3-mobilenet": Architecture(_torchvision("deeplabv3_mobilenet_v3_large"), divisor=1),
+    "torchvision-fcn": Architecture(_torchvision("fcn_resnet50"), divisor=1),
+    "torchvision-lraspp": Architecture(_torchvision("lraspp_mobilenet_v3_large"), divisor=1),
 }

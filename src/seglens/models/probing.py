@@ -1,0 +1,169 @@
+"""What the modules of a network do in a forward pass, seen by running it on a noise image."""
+
+import sys
+import weakref
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from seglens.errors import ModelError
+from seglens.models.layout import Layout, Rule, readings
+from seglens.models.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a module did in a forward pass.
+
+    ``layouts`` are the ways to read its output as a grid; none where it returned anything but one tensor. The
+    output is held weakly, so that its memory is freed as always; ``marks`` are its first and last cells.
+    """
+
+    calls: int
+    channels: int
+    layouts: tuple[Layout, ...]
+    output: "weakref.ReferenceType[Tensor] | None"
+    marks: tuple[Tensor, ...]
+    passes_on: bool
+
+    @property
+    def can_be_tapped(self) -> bool:
+        """Whether it ran once, did something, and returned a grid (a square one, as the image was square)."""
+        if self.calls != 1 or self.passes_on or len(self.layouts) != 1:
+            return False
+        return self.channels > 0 and self.layouts[0].rows == self.layouts[0].columns > 1
+
+    def returned(self, feature: Tensor) -> bool:
+        """Whether it returned this very tensor, or one that holds the same numbers in another layout."""
+        if self.output is not None and self.output() is feature:
+            return True
+        grid = feature.shape[-2:]
+        return any(
+            (layout.rows, layout.columns) == tuple(grid)
+            and torch.equal(mark, _mark(feature))
+            and bool(mark.any())
+            for layout, mark in zip(self.layouts, self.marks, strict=True)
+        )
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Run compiled modules uncompiled: a hook set after the compilation would be skipped."""
+    # Whoever compiled something has imported dynamo; for all others the import would cost seconds.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a run showed: calls by path, in the order in which they ended, and how the encoder's stages end.
+
+    ``ends`` are the layers that made what the encoder handed on, ``deepest`` is the grid of the last of it.
+    """
+
+    calls: dict[str, Call]
+    ends: tuple[str, ...]
+    deepest: tuple[int, ...]
+
+
+def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
+    """Run the network on a noise image, and on one of another size where one leaves layouts open.
+
+    Raises:
+        ModelError: it can't be run, or shows no modules.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in segmenter.module.modules()):
+        raise ModelError("A TorchScript module shows no layers. Wrap the nn.Module that it was made from.")
+    seen, size = _watch(segmenter, probe_size(segmenter), encoder), probe_size(segmenter)
+    if any(len(call.layouts) > 1 for call in seen.calls.values()):
+        return replace(seen, calls=_settled(segmenter, seen.calls, size))
+    return seen
+
+
+def _watch(segmenter: Segmenter, size: int, encoder: str | None = None) -> Observed:
+    """Run the network on a square of ``size`` pixels."""
+    calls, ends, deepest = dict[str, Call](), list[str](), list[int]()
+
+    def note(path: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        before = calls[path].calls if path in calls else 0
+        calls[path] = _describe(before + 1, module, given, output, size)
+        if path == encoder:
+            # Now, while the encoder's feature maps are alive.
+            features = _tensors(output)
+            inside = [path for path in calls if path.startswith(f"{encoder}.") and not calls[path].passes_on]
+            makers = [[path for path in inside if calls[path].returned(feature)] for feature in features]
+            ends.extend(paths[-1] for paths in makers if paths)
+            deepest.extend(features[-1].shape[-2:] if features else ())
+
+    handles = [
+        module.register_forward_hook(partial(note, path))
+        for path, module in segmenter.module.named_modules()
+        if path
+    ]
+    try:
+        with uncompiled():
+            segmenter.try_out(size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Observed(calls, tuple(ends), tuple(deepest))
+
+
+def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[str, Call]:
+    """Keep of each call's layouts those that also fit at another size of the image; all if there is none."""
+    rules: dict[str, set[Rule]] = {}
+    if mixes_last_axis(segmenter.module):
+        other = size // 2 if size >= 128 else size * 2
+        try:
+            again = _watch(segmenter, other + -other % segmenter.spec.divisor).calls
+        except ModelError:  # it takes images of one size only: what is open stays open
+            return calls
+        rules = {path: {layout.rule for layout in call.layouts} for path, call in again.items()}
+    settled = {}
+    for path, call in calls.items():
+        allowed = rules.get(path, {("channels first", 0)})
+        kept = [number for number, layout in enumerate(call.layouts) if layout.rule in allowed]
+        open_still = len(call.layouts) > 1
+        layouts = tuple(call.layouts[number] for number in kept) if open_still else call.layouts
+        channels = call.marks[kept[0]].shape[1] if open_still and kept else call.channels
+        settled[path] = replace(call, layouts=layouts, channels=channels)
+    return settled
+
+
+def mixes_last_axis(network: nn.Module) -> bool:
+    """Whether some part of the network works along the last axis; without one, channels come first."""
+    return any(isinstance(module, nn.Linear | nn.LayerNorm) for module in network.modules())
+
+
+def probe_size(segmenter: Segmenter) -> int:
+    """Return the image size to look at layers with: deep grids of less than 64 pixels are single cells."""
+    size = max(segmenter.spec.image_size, 64)
+    return size + -size % segmenter.spec.divisor
+
+
+def _describe(calls: int, module: nn.Module, given: tuple[Any, ...], output: Any, size: int) -> Call:
+    if not isinstance(output, Tensor) or output.ndim not in (3, 4) or not output.numel():
+        return Call(calls, 0, (), None, (), False)
+    # An identity, or dropout in evaluation; an activation in place returns what it was given, but changed.
+    changed = getattr(module, "inplace", False) and not isinstance(module, _DropoutNd)
+    same = any(output is entry for entry in given) and not changed
+    layouts = tuple(readings(output.shape, (size, size))) if len(output) == 1 else ()
+    marks = tuple(_mark(layout.to_map(output)) for layout in layouts)
+    return Call(calls, marks[0].shape[1] if marks else 0, layouts, weakref.ref(output), marks, same)
+
+
+def _mark(grid: Tensor) -> Tensor:
+    """The channels of a map's first and last cell: enough to know it again in another layout."""
+    return torch.stack([grid[0, :, 0, 0], grid[0, :, -1, -1]]).detach()
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """Return the maps that a module handed on, one by one or in lists, tuples or dicts of them."""
+    if isinstance(output, Mapping | tuple | list):
+        values = output.values() if isinstance(output, Mapping) else output
+        return [found for value in values for found in _tensors(value)]
+    return [output] if isinstance(output, Tensor) and output.ndim == 4 else []
