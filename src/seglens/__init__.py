@@ -26,6 +26,7 @@ _HOMES = {
     "Task": "data.sample",
     "TrainSettings": "train",
     "UserError": "errors",
+    "Verification": "explain.verify",
     "adopt": "runs",
     "check_data": "data.check",
     "demo": "demo",
@@ -46,6 +47,7 @@ _HOMES = {
     "spread": "spread",
     "statistics": "explain.statistics",
     "train": "train",
+    "verify": "explain.verify",
     "wrap": "runs",
 }
 """Where each public name lives; a verb's module is itself callable (see ``verb.py``)."""
@@ -71,6 +73,7 @@ __all__ = [
     "Task",
     "TrainSettings",
     "UserError",
+    "Verification",
     "__version__",
     "adopt",
     "check_data",
@@ -93,6 +96,7 @@ __all__ = [
     "statistics",
     "targets",
     "train",
+    "verify",
     "wrap",
 ]
 
@@ -114,6 +118,7 @@ if TYPE_CHECKING:
     from seglens.explain.integrated import IntegratedGradients
     from seglens.explain.statistics import statistics
     from seglens.explain.target import Target
+    from seglens.explain.verify import Verification, verify
     from seglens.gallery import show_data
     from seglens.judge import judge
     from seglens.judge.case import JudgeSettings

@@ -1,0 +1,103 @@
+"""The verb ``seglens verify``: do the identities that maps rest on hold on this model?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import seglens
+from seglens.cli import options as o
+from seglens.cli import summaries
+from seglens.cli.terminal import need_run, say, table, warn
+from seglens.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from seglens.shapes import Images
+
+SPLITS = ("test", "valid")
+"""Where pictures are taken from, the first of these that has some."""
+
+
+def verify(
+    run: o.RunFolder = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Pictures to check maps of.")
+    ] = None,
+    data: o.Data = None,
+    layout: o.Layout = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, valid, test or all.", show_default="test, or valid")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="How many, spread evenly over the split.")] = 2,
+    layers: o.Layers = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Compile a copy of the model too: a minute or more.")
+    ] = False,
+    epoch: o.Epoch = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    as_json: o.AsJson = False,
+) -> None:
+    """Check the identities that maps rest on, on this model; exit code 1 where one fails."""
+    model = seglens.load(need_run(run), epoch=epoch, device=device)
+    if images:
+        size, channels = model.spec.image_size, model.spec.channels
+        pictures: "Images | None" = seglens.read_images(images, size=size, channels=channels)
+    else:
+        pictures = _from_split(model, split, data, layout, num_samples)
+    done = seglens.verify(model, pictures, layers=tuple(layers or o.LAYERS), seed=seed, compiled=compiled)
+    if as_json:
+        summaries.print_json(done.to_json())
+    else:
+        _show(done)
+    if not done.passed:
+        raise typer.Exit(1)
+
+
+def _from_split(
+    model: "seglens.Run", name: str | None, data: Path | None, layout: str | None, num: int
+) -> "Images | None":
+    """Read ``num`` pictures; None, and a warning, where the run knows none and none were asked for."""
+    import torch
+
+    from seglens.batch.chunks import choose
+    from seglens.data.transforms import letterbox
+
+    try:
+        splits = [seglens.open_split(model, one, data=data, layout=layout) for one in _names(name)]
+    except (DataError, SettingError) as error:
+        if data is not None or name is not None:
+            raise
+        warn(f"{error} Noise is taken instead.")
+        return None
+    split = next((one for one in splits if len(one)), None)
+    if split is None:
+        raise DataError(f"There are no pictures in {' or '.join(_names(name))}. Name another split.")
+    chosen = choose(split, None, num)
+    size = model.spec.image_size
+    return torch.stack([letterbox(chosen[index], size)[0].image for index in range(len(chosen))])
+
+
+def _names(name: str | None) -> tuple[str, ...]:
+    return SPLITS if name is None else (name,)
+
+
+def _show(done: "seglens.Verification") -> None:
+    rows = [
+        (
+            check.name,
+            check.outcome,
+            "-" if check.value is None else f"{check.value:.1e}",
+            f"{check.limit:.0e}",
+            check.note,
+            check.about,
+        )
+        for check in done.checks
+    ]
+    table(("check", "result", "value", "at most", "", "what it says"), rows)
+    num = {kind: sum(check.outcome == kind for check in done.checks) for kind in ("pass", "fail")}
+    rest = len(done.checks) - sum(num.values())
+    say(
+        f"{num['pass']} passed, {num['fail']} failed, {rest} not applicable; on {done.num_images} pictures, "
+        f"layers {', '.join(done.layers)}. {done.note}".rstrip()
+    )

@@ -1,0 +1,124 @@
+"""Verification: do the identities that maps rest on hold on the user's own model and pictures?
+
+`verify` runs every check of ``rules.py``. A check that fails is a bug in Seglens or something in the model
+that maps can't be trusted with (chance that is never switched off, a state that changes from run to run, a
+gradient that is not that of the output), and the number says how bad it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from seglens.errors import SettingError
+from seglens.explain.target import Target, predicted
+from seglens.explain.verify.case import Case
+from seglens.explain.verify.rules import RULES
+from seglens.explain.verify.snapshot import Snapshot
+from seglens.models.layers import resolve
+from seglens.runs import Run
+from seglens.seeds import content_uniform
+from seglens.shapes import Images
+from seglens.verb import make_callable
+
+Outcome = Literal["pass", "fail", "not applicable"]
+
+NOISE = 2
+"""Pictures of noise where there are no others."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: ``value`` passes where it is at most ``limit``; None is not applicable, ``note`` says why."""
+
+    name: str
+    about: str
+    value: float | None
+    limit: float
+    note: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """A value that is NaN fails."""
+        if self.value is None:
+            return "not applicable"
+        return "pass" if self.value <= self.limit else "fail"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Every check of one model; ``note`` says what else there is to know about the pictures."""
+
+    checks: tuple[Check, ...]
+    num_images: int
+    layers: tuple[str, ...]
+    seed: int
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return not any(check.outcome == "fail" for check in self.checks)
+
+    def __getitem__(self, name: str) -> Check:
+        """Return the check called ``name``."""
+        return {check.name: check for check in self.checks}[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        checks = [asdict(check) | {"outcome": check.outcome} for check in self.checks]
+        return asdict(self) | {"layers": list(self.layers), "checks": checks, "passed": self.passed}
+
+
+def verify(
+    run: Run,
+    images: Images | None = None,
+    target: Target | None = None,
+    *,
+    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    seed: int = 0,
+    compiled: bool = False,
+) -> Verification:
+    """Check on ``run`` and ``images`` in [0, 1] what has to hold of every map; nothing is written.
+
+    A few pictures are enough. Without any, noise is taken, on which a trained model may find nothing to
+    explain. The target left out is what the model predicts as class 1, or the whole picture where that is
+    nothing. ``compiled`` also compiles a copy of the model, which takes a minute or more.
+
+    Raises:
+        UnknownNameError: no such layer.
+        SettingError: there is no picture or no layer, or the target is empty in one of the pictures.
+        ModelError: a layer can't be traced.
+    """
+    layers, note = tuple(dict.fromkeys(layers)), ""
+    if images is None:
+        blank = torch.zeros(NOISE, run.spec.channels, run.spec.image_size, run.spec.image_size)
+        blank += torch.arange(NOISE).view(-1, 1, 1, 1)  # noise is keyed by what a picture holds
+        images = content_uniform(blank, blank.shape[1:], seed, "verify")
+        note = f"There are no pictures, so {NOISE} of noise are taken."
+    if not len(images) or not layers:
+        raise SettingError(
+            f"There are {len(images)} pictures and {len(layers)} layers to verify; at least one of each is "
+            "needed."
+        )
+    before = Snapshot.of(run.segmenter)
+    resolve(run.segmenter, layers)
+    images = images.to(run.segmenter.device)
+    if target is None:
+        found = predicted(run, images)
+        target = replace(found, pixels=found.pixels | found.empty()[:, None, None])
+    if target.empty().any():
+        raise SettingError(
+            f"Target {target.label!r} is empty in {int(target.empty().sum())} of {len(images)} pictures; "
+            "leave those out."
+        )
+    case = Case(run, images, target, layers, seed, compiled, before)
+    checks = []
+    for name, rule in RULES.items():
+        value, about = rule.measure(case)
+        checks.append(Check(name, rule.about, value, rule.limit, about))
+    return Verification(tuple(checks), len(images), layers, seed, note)
+
+
+make_callable(__name__)

@@ -1,0 +1,93 @@
+"""Every check: what it says, the largest value that passes, and how it is measured.
+
+The limits follow from the arithmetic or from what a map is used for, and are the same for every model.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from seglens.explain.verify.case import INCOMPLETE, ROUNDING, Case, Measured
+from seglens.explain.verify.identities import (
+    channel_sums,
+    head_completeness,
+    path_completeness,
+    window_of_all,
+    window_of_one,
+)
+from seglens.explain.verify.numerics import (
+    batch_of_many,
+    compilation,
+    half_scores,
+    model_changes,
+    repeatability,
+    under_autocast,
+)
+
+COMPILED = 1e-4
+"""A compiler fuses operations and sums in another order, in every layer: ten times `ROUNDING`."""
+
+HALF_SCORES = 1e-3
+"""1 - rank correlation: of 64 scores, some twenty pairs of neighbours may change places and no more."""
+
+
+class Rule(NamedTuple):
+    """A check: what it says in a sentence, the largest value that passes, and how it is measured."""
+
+    about: str
+    limit: float
+    measure: Callable[[Case], Measured]
+
+
+RULES: dict[str, Rule] = {
+    "hires-cam-is-window-1": Rule(
+        "HiResCAM is Seg-XRes-CAM with blocks of one cell: difference over the map's maximum",
+        ROUNDING,
+        window_of_one,
+    ),
+    "grad-cam-is-window-all": Rule(
+        "Grad-CAM is Seg-XRes-CAM averaged over the whole map: difference over the map's maximum",
+        ROUNDING,
+        window_of_all,
+    ),
+    "ig-completeness": Rule(
+        "Integrated Gradients sum to the change of the score: error over the change",
+        INCOMPLETE,
+        path_completeness,
+    ),
+    "ig-channels": Rule(
+        "The input's channels sum to the map of Integrated Gradients: difference over its maximum",
+        ROUNDING,
+        channel_sums,
+    ),
+    "hires-completeness": Rule(
+        "Before a linear head HiResCAM sums to the score less the bias: error over the sum of magnitudes",
+        ROUNDING,
+        head_completeness,
+    ),
+    "batch-is-single": Rule(
+        "A picture's map is the same alone and in a batch: difference over the map's maximum",
+        ROUNDING,
+        batch_of_many,
+    ),
+    "repeatable": Rule(
+        "The same seed gives the same map: difference over the map's maximum", ROUNDING, repeatability
+    ),
+    "compiled-is-eager": Rule(
+        "Compiled, the model gives the same logits and maps: difference over the maximum",
+        COMPILED,
+        compilation,
+    ),
+    "bf16-scores": Rule(
+        "In bfloat16 masked pictures are ranked alike: 1 - rank correlation", HALF_SCORES, half_scores
+    ),
+    "autocast-is-float32": Rule(
+        "Maps are computed in float32 under autocast too: difference over the map's maximum",
+        ROUNDING,
+        under_autocast,
+    ),
+    "model-as-found": Rule(
+        "Weights, training flags, gradients and hooks are as they were: number of changes", 0.0, model_changes
+    ),
+}
+"""Every check in the order in which they run; the last one looks at what the others left. To add one: one
+function, one line."""

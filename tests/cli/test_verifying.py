@@ -1,0 +1,80 @@
+"""The verb ``verify``, on a run folder with an untrained network."""
+
+import json
+import shutil
+
+import pytest
+
+from seglens.explain.verify.case import Measured
+from seglens.explain.verify.rules import RULES
+
+QUICK = ("hires-cam-is-window-1", "hires-completeness", "compiled-is-eager", "model-as-found")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave out the checks that take long; all of them run in the first test."""
+    for name in set(RULES) - set(QUICK):
+        monkeypatch.delitem(RULES, name)
+
+
+def test_verify_shows_every_check(seglens, one_run, small_set):
+    picture = small_set / "test" / "images" / "test-0.png"
+    ended = seglens("verify", one_run, picture, "--device", "cpu")
+    lines = ended.out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == list(RULES)
+    assert lines[0].split() == ["check", "result", "value", "at", "most", "what", "it", "says"]
+    assert (
+        lines[-1]
+        == "10 passed, 0 failed, 1 not applicable; on 1 pictures, layers encoder_last, decoder_last."
+    )
+    assert (ended.code, ended.err) == (0, "")
+
+
+@pytest.mark.usefixtures("quick")
+def test_verify_takes_the_runs_own_pictures(seglens, one_run):
+    ended = seglens("verify", one_run, "--json", "--layers", "decoder_last", "--num-samples", 3, "--seed", 5)
+    found = json.loads(ended.out)
+    assert (ended.code, found["num_images"], found["layers"], found["seed"]) == (0, 3, ["decoder_last"], 5)
+    assert [check["name"] for check in found["checks"]] == list(QUICK)
+    assert [check["outcome"] for check in found["checks"]] == ["pass", "pass", "not applicable", "pass"]
+    assert found["note"] == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_verify_takes_noise_where_a_run_knows_no_pictures(seglens, one_run, tmp_path):
+    alone = shutil.copytree(one_run, tmp_path / "alone")
+    record = json.loads((alone / "run.json").read_text())
+    (alone / "run.json").write_text(json.dumps(record | {"data": None}))
+    ended = seglens("verify", alone, "--layers", "decoder_last")
+    assert ended.code == 0
+    assert ended.err.endswith("knows no data. Name some with --data. Noise is taken instead.\n")
+    assert ended.out.endswith("There are no pictures, so 2 of noise are taken.\n")
+    asked = seglens("verify", alone, "--split", "valid")
+    assert (asked.code, len(asked.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_verify_ends_with_1_where_a_check_fails(seglens, one_run, monkeypatch):
+    wrong = RULES["hires-completeness"]._replace(measure=lambda case: Measured(0.5, "at decoder_last"))
+    monkeypatch.setitem(RULES, "hires-completeness", wrong)
+    ended = seglens("verify", one_run, "--num-samples", 1)
+    assert ended.code == 1
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("hires-completeness")]
+    assert line.split()[1:5] == ["fail", "5.0e-01", "1e-05", "at"]
+    assert "2 passed, 1 failed, 1 not applicable" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--layers", "encoder_lst"), "encoder_last"),
+        (("--num-samples", "0"), "at least 1"),
+        (("--split", "tset"), "test"),
+        (("missing.png",), "There is no file missing.png"),
+    ],
+)
+def test_wrong_arguments_are_told(words, message, seglens, one_run):
+    ended = seglens("verify", one_run, *words)
+    assert ended.code == 2
+    assert message in ended.err

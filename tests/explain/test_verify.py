@@ -1,0 +1,265 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import seglens
+from seglens.errors import SettingError, UnknownNameError
+from seglens.explain.explanation import Explanation, Explanations
+from seglens.explain.target import Target
+from seglens.explain.verify import verify
+from seglens.explain.verify.case import Measured, worst, worst_of
+from seglens.explain.verify.numerics import _out_of_order
+from seglens.explain.verify.rules import RULES
+from seglens.explain.verify.snapshot import Snapshot, changes
+
+SMALL = (slice(0, 2), slice(None), slice(0, 16), slice(0, 16))
+"""Two pictures of 16 x 16 pixels are enough."""
+
+
+@pytest.fixture
+def images(images):
+    return images[SMALL]
+
+
+@pytest.fixture
+def target(images):
+    pixels = torch.zeros(2, 16, 16, dtype=torch.bool)
+    pixels[0, 2:9, 3:14] = True
+    pixels[1, 4:, 4:] = True
+    return Target("region", 1, pixels)
+
+
+@pytest.fixture
+def make_unet(make_unet):
+    return lambda: make_unet(seed=3)
+
+
+def failed(found):
+    return [check.name for check in found.checks if check.outcome == "fail"]
+
+
+def test_a_sound_model_passes(make_run, make_unet, images, target):
+    found = verify(make_run(make_unet()), images, target, layers=["deep", "up"])
+    assert [check.name for check in found.checks] == list(RULES)
+    assert failed(found) == []
+    assert found.passed
+    applicable = [check.name for check in found.checks if check.value is not None]
+    assert applicable == [name for name in RULES if name != "compiled-is-eager"]
+    assert found["compiled-is-eager"].note == "not asked for: compiling takes a minute or more"
+    # "up" is followed by a convolution of 1 x 1; "deep" by more than that.
+    assert found["hires-completeness"].note == "at up, seg_head"
+    assert found["model-as-found"].value == 0
+
+
+def test_results_are_plain_data(make_run, make_unet, images, target):
+    found = verify(make_run(make_unet()), images, target, layers=["up"], seed=3)
+    data = found.to_json()
+    assert (data["passed"], data["num_images"], data["layers"], data["seed"]) == (True, 2, ["up"], 3)
+    assert data["checks"][0] == {
+        "name": "hires-cam-is-window-1",
+        "about": RULES["hires-cam-is-window-1"].about,
+        "value": 0.0,
+        "limit": 1e-5,
+        "note": "at up",
+        "outcome": "pass",
+    }
+
+
+def test_pictures_and_target_left_out(make_run, make_unet):
+    """Noise; and where the model predicts nothing, the whole picture."""
+    run = make_run(make_unet())
+    spec = run.spec.model_copy(update={"image_size": 16, "threshold": 0.999999})
+    run.segmenter.spec = spec
+    found = seglens.verify(run, layers=["up"])
+    assert found.note == "There are no pictures, so 2 of noise are taken."
+    assert (found.num_images, failed(found)) == (2, [])
+
+
+# Models in which something is wrong: the right line fails.
+
+
+class Broken(nn.Module):
+    """A small U-Net with something between its last block and its head."""
+
+    def __init__(self, unet, between):
+        super().__init__()
+        self.unet = unet
+        self.between = between
+        self.head = unet.head
+        unet.head = between
+
+    def forward(self, images):
+        return self.head(self.unet(images))
+
+
+class Counting(nn.Module):
+    """Changes from run to run."""
+
+    runs: torch.Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(()))
+
+    def forward(self, values):
+        self.runs += 1
+        return values * (1 + 0.1 * self.runs)
+
+
+class Dropping(nn.Module):
+    """Dropout that evaluation does not switch off."""
+
+    def forward(self, values):
+        return nn.functional.dropout(values, 0.3, training=True)
+
+
+class Comparing(nn.Module):
+    """Looks at the whole batch."""
+
+    def forward(self, values):
+        return values * (1 + values.mean((0, 2, 3), keepdim=True))
+
+
+class Lying(nn.Module):
+    """A gradient of another function than the one that is computed: a straight-through estimator."""
+
+    def forward(self, values):
+        return 3 * values.detach() + values - values.detach()
+
+
+@pytest.mark.parametrize(
+    ("between", "lines"),
+    [
+        (Counting, ["repeatable", "model-as-found"]),
+        (Dropping, ["repeatable"]),
+        (Comparing, ["batch-is-single"]),
+        (Lying, ["ig-completeness", "hires-completeness"]),
+    ],
+)
+def test_a_model_with_something_wrong_fails_the_right_line(
+    between, lines, make_run, make_unet, images, target
+):
+    found = verify(make_run(Broken(make_unet(), between())), images, target, layers=["unet.up", "head"])
+    assert set(lines) <= set(failed(found))
+    assert not found.passed
+    others = {"repeatable", "batch-is-single", "model-as-found", "hires-cam-is-window-1"} - set(lines)
+    assert not others & set(failed(found))
+    if "repeatable" in lines:
+        assert found["batch-is-single"].note == "one picture's map differs from run to run already"
+
+
+def test_what_is_left_behind_is_told(make_run, make_unet, images, target, monkeypatch):
+    def careless(case):
+        case.run.segmenter.module.head.register_forward_hook(lambda *given: None)
+        case.run.segmenter.module.up.train()
+        return Measured(0.0)
+
+    monkeypatch.setitem(RULES, "repeatable", RULES["repeatable"]._replace(measure=careless))
+    found = verify(make_run(make_unet()), images, target, layers=["up"])
+    assert failed(found) == ["model-as-found"]
+    assert found["model-as-found"].value == 5
+    assert found["model-as-found"].note.startswith("hooks of module.head, training flag of module.up, ")
+
+
+def test_everything_that_changes_in_a_model_is_named():
+    first, second = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)
+    model = nn.Sequential(first, second)
+    first.weight.data.fill_(torch.nan)
+    before = Snapshot.of(model)
+    assert changes(before, Snapshot.of(model)) == []  # a NaN is itself
+    assert first.bias is not None
+    first.bias.data += 1e-7
+    second(torch.ones(2, 1, 3, 3))
+    second.weight.grad = torch.ones(1)
+    first.weight.requires_grad_(False)
+    second.eval()
+    model.register_forward_hook(lambda *given: None)
+    assert changes(before, Snapshot.of(model)) == [
+        "buffer 1.num_batches_tracked",
+        "buffer 1.running_mean",
+        "buffer 1.running_var",
+        "gradient of 1.weight",
+        "weights 0.bias",
+        "frozen 0.weight",
+        "hooks of the model",
+        "training flag of 1",
+    ]
+
+
+# Compilation, without a compiler.
+
+
+def test_compiled_is_eager(make_run, make_unet, images, target, monkeypatch):
+    """The copy is compiled, not the model; what the compiler gets wrong is found."""
+    wrong: list[bool] = []
+
+    def compiled(self, *args, **kwargs):
+        assert self is not run.segmenter.module
+        if wrong:
+            self.head.bias.data += 0.1
+
+    monkeypatch.setattr(nn.Module, "compile", compiled)
+    run = make_run(make_unet())
+    right = verify(run, images, target, layers=["up"], compiled=True)["compiled-is-eager"]
+    assert (right.outcome, right.value) == ("pass", 0.0)
+    wrong.append(True)
+    assert verify(run, images, target, layers=["up"], compiled=True)["compiled-is-eager"].outcome == "fail"
+
+
+def test_a_model_that_does_not_compile(make_run, make_unet, images, target, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise RuntimeError("no C++ compiler found\nand much more")
+
+    monkeypatch.setattr(nn.Module, "compile", refuse)
+    found = verify(make_run(make_unet()), images, target, layers=["up"], compiled=True)["compiled-is-eager"]
+    assert found.outcome == "not applicable"
+    assert found.note == "it can't be compiled: RuntimeError: no C++ compiler found"
+
+
+# How far apart two maps are.
+
+
+def test_the_worst_difference_of_maps():
+    pixels = torch.ones(2, 1, 2, dtype=torch.bool)
+    target = Target("t", 1, pixels)
+
+    def made(values):
+        return Explanation("mine", None, target, torch.tensor(values))
+
+    one = made([[[0.0, 4.0]], [[0.0, 1.0]]])
+    other = made([[[1.0, 4.0]], [[0.5, -1.0]]])
+    assert worst_of([("mine", one, other)]) == (2.0, "in mine")
+    assert worst(Explanations([one]), Explanations([one])) == (0.0, "in mine")
+    flat = made([[[0.0, 4.0]], [[1.0, 1.0]]])
+    assert worst_of([("mine", one, flat)]).value == math.inf
+    none = replace(one, map=torch.zeros(2, 1, 2), status=())
+    assert worst_of([("mine", none, none)]).value is None
+
+
+def test_rank_correlation():
+    values = torch.tensor([3.0, 1.0, 2.0, 5.0])
+    assert _out_of_order(values, values.exp()) == pytest.approx(0)
+    assert _out_of_order(values, -values) == pytest.approx(2)
+    # d = (0, 1, 1, 0): 6 * 2 / (4 * 15) = 0.2.
+    assert _out_of_order(values, torch.tensor([3.0, 2.0, 1.0, 5.0])) == pytest.approx(0.2)
+    assert _out_of_order(values, torch.ones(4)) == 1
+    assert _out_of_order(torch.ones(4), torch.ones(4)) == 0
+
+
+# What can't be verified.
+
+
+def test_wrong_arguments(make_run, make_unet, images, target):
+    run = make_run(make_unet())
+    with pytest.raises(UnknownNameError, match="dep"):
+        verify(run, images, target, layers=["dep"])
+    with pytest.raises(SettingError, match="0 pictures and 1 layers to verify"):
+        verify(run, images[:0], layers=["up"])
+    with pytest.raises(SettingError, match="2 pictures and 0 layers to verify"):
+        verify(run, images, layers=[])
+    empty = Target("nothing", 1, torch.zeros_like(target.pixels))
+    with pytest.raises(SettingError, match="'nothing' is empty in 2 of 2 pictures; leave those out"):
+        verify(run, images, empty, layers=["up"])
