@@ -1,13 +1,36 @@
-"""Gradients of the score with respect to the input: pure functions of the pictures and ``dS/dx``.
+"""Gradients of the score with respect to the input: formulas over one trace, and averages over many points.
 
 S is the mean of the class's logits over the target's pixels, so that targets of different size give maps in
-one unit: logits per unit of intensity. Pictures are raw, in [0, 1]. `GRADIENTS` at the foot names them all.
+one unit: logits per unit of intensity. Pictures are raw, in [0, 1]. `GRADIENTS` at the foot names the
+formulas; methods that average gradients over many points near or far from a picture share `averages`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from seglens.shapes import ChannelMaps, Images, Maps
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from seglens.explain.target import Target
+from seglens.explain.trace import differentiate, in_chunks
+from seglens.models.segmenter import Segmenter
+from seglens.shapes import ChannelMaps, Images, Maps, Rows
+
+Points = Float[Tensor, "n c h w"]
+
+Point = Callable[[Rows, Rows], Points]
+"""Gives points: of each path (its number) the step (its number)."""
+
+Values = Callable[[Rows, Rows, Points], tuple[Points, ...]]
+"""Of path, step and dS/dx there: what is averaged, one tensor or several."""
+
+Averages = Float[Tensor, "targets paths c h w"]
+
+PIXELS = 8 * 192**2
+"""Pixels of a pass on a CPU: with more, memory is fetched anew for each layer (20 % slower from 16 pictures
+of 192 px)."""
 
 
 def saliency(images: Images, gradient: Images) -> ChannelMaps:
@@ -30,6 +53,86 @@ class InputGradient:
     def map_of(self, channels: ChannelMaps) -> Maps:
         """One value a pixel."""
         return channels.amax(1) if self.largest else channels.sum(1)
+
+
+def averages(
+    segmenter: Segmenter,
+    targets: Sequence[Target],
+    owner: Int[Tensor, " paths"],
+    weights: Float[Tensor, "paths steps"],
+    point: Point,
+    values: Values,
+    *,
+    chunk: int,
+) -> tuple[Averages, ...]:
+    """Sum ``weights * values`` over the steps of each path, for each target; path i is of ``owner[i]``.
+
+    Points of several paths share a batch, at most ``chunk`` of them, so that the last one of a path is not a
+    small one; several targets share the forward pass. Summed in float32, and on a GPU in a fixed order. Call
+    it where the model is `left_as_found`.
+    """
+    paths, steps = weights.shape
+    sums: list[Averages] = []
+
+    def work(part: slice) -> None:
+        index = torch.arange(part.start, part.stop, device=weights.device)
+        path, step = index // steps, index % steps
+        at = point(path, step)
+        found = [values(path, step, slope) for slope in input_gradients(segmenter, at, targets, owner[path])]
+        if not sums:
+            shape = (len(targets), paths, *at.shape[1:])
+            sums.extend(torch.zeros(shape, device=at.device) for _ in found[0])
+        # Memory is not asked for below: a pass counts whole or, where it ran out above, not at all.
+        first, last = part.start // steps, (part.stop - 1) // steps
+        share = one_hot(path - first, last - first + 1) * weights[path, step, None]
+        for position, kinds in enumerate(found):
+            for total, kind in zip(sums, kinds, strict=True):
+                total[position, first : last + 1] += torch.tensordot(share, kind, dims=([0], [0]))
+
+    in_chunks(paths * steps, _at_once(targets[0], weights.device, chunk), work)
+    return tuple(sums)
+
+
+def input_gradients(
+    segmenter: Segmenter, points: Points, targets: Sequence[Target], rows: Rows
+) -> list[Points]:
+    """Return dS/dx of each target at ``points``, in float32; point i keeps the pixels of picture ``rows[i]``.
+
+    One forward pass, and a backward pass for each target that ends at the input: no gradients of weights.
+
+    Raises:
+        ModelError: the input does not influence the score.
+    """
+    inputs = points.detach().to(segmenter.mean.dtype).requires_grad_()
+    logits = segmenter(inputs)
+    gradients = []
+    for left, target in reversed(list(enumerate(reversed(targets)))):
+        score = target.score(logits, rows, "mean")
+        slopes = differentiate(score, {"the input": inputs}, target, keep=left > 0)
+        gradients.append(slopes["the input"].float())
+    return gradients
+
+
+@torch.no_grad()
+def scores_of(
+    segmenter: Segmenter, points: Points, targets: Sequence[Target], rows: Rows, *, chunk: int
+) -> Float[Tensor, "targets n"]:
+    """Return each target's mean logit at ``points``; point i keeps the pixels of picture ``rows[i]``."""
+    scores = torch.zeros(len(targets), len(points), device=points.device)
+
+    def work(part: slice) -> None:
+        logits = segmenter(points[part].to(segmenter.mean.dtype))
+        for position, target in enumerate(targets):
+            scores[position, part] = target.score(logits, rows[part], "mean").float()
+
+    in_chunks(len(points), _at_once(targets[0], points.device, chunk), work)
+    return scores
+
+
+def _at_once(target: Target, device: torch.device, chunk: int) -> int:
+    """How many pictures go through the model at once: ``chunk``, on a CPU no more than `PIXELS` have."""
+    height, width = target.pixels.shape[-2:]
+    return min(chunk, max(1, PIXELS // (height * width))) if device.type == "cpu" else chunk
 
 
 GRADIENTS: dict[str, InputGradient] = {

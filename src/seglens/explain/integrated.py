@@ -1,12 +1,14 @@
 """Integrated Gradients (Sundararajan, Taly and Yan 2017): attribution to the pixels of the input.
 
 The score is the mean logit over the target's pixels. Baselines are pictures in raw pixel space, before
-normalisation, so that ``zero`` is black. Quadrature is Gauss-Legendre: exact for polynomials, and no worse
-than others on the kinks of ReLU networks (50 steps on a U-Net: 2.3 % error of completeness, midpoint 2.9 %;
-the weights of a trapezoid that sum to (n-1)/n are wrong even on a linear function).
+normalisation, so that ``zero`` is black.
+
+Along the path the gradient of a network of ReLUs is a step function, whose error by any rule is about its
+variation in each gap times the gap's width: no order of a rule helps, but where its points lie does. Most of
+the variation is near the baseline, where the picture's contrast doubles within a short way: on a U-Net with
+an EfficientNet encoder, trained on pets, 40 to 60 % are in the first sixteenth. Hence `log_midpoint`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
@@ -15,23 +17,31 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import one_hot
-from torchvision.transforms.functional import gaussian_blur
 
 from seglens.errors import SettingError
+from seglens.explain.baselines import BASELINES
 from seglens.explain.explanation import Explanation
+from seglens.explain.gradients import Points, averages, scores_of
 from seglens.explain.target import Target
-from seglens.explain.trace import differentiate, in_chunks, left_as_found
+from seglens.explain.trace import left_as_found
+from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter
-from seglens.seeds import content_uniform
-from seglens.shapes import ChannelMaps, Images, PerImage, Rows, Scores
+from seglens.shapes import ChannelMaps, Images, PerImage, Rows
 
 SMALL = 0.01
 """A difference of two scores below this share of their sizes makes a relative error meaningless."""
 
+KNEE = 0.05
+"""Share of the path from which on points lie evenly in the logarithm; below it they lie evenly."""
+
 Baseline = Literal["zero", "random", "blur", "mean"]
 
-Baselines = Float[Tensor, "b draws c h w"]
+Steps = Float[Tensor, " steps"]
+
+Quadrature = Literal["log-midpoint", "gauss-legendre"]
+
+Found = tuple[Float[Tensor, "usable c h w"], dict[str, Float[Tensor, " usable"]]]
+"""Attributions and diagnostics of the pictures that have a target."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,10 @@ class IntegratedGradients:
     ``baseline`` is ``zero`` (black), ``random`` (uniform noise, the mean over ``draws`` of them, keyed by
     seed and picture), ``blur`` (the picture blurred with a standard deviation of ``blur`` of its shorter
     side) or ``mean`` (each picture's own mean colour). ``steps`` are doubled for the pictures whose error of
-    completeness is above ``tolerance``, up to ``max_steps``; without a tolerance they stay. ``label`` is what
-    the results are called by; empty, it is made so that different settings get different labels.
+    completeness is above ``tolerance``, up to ``max_steps``; without a tolerance they stay. ``quadrature`` is
+    where the steps lie; ``gauss-legendre`` is what other libraries use, and better on networks without kinks.
+    ``label`` is what the results are called by; empty, it is made so that different settings get different
+    labels.
     """
 
     name: ClassVar[str] = "integrated-gradients"
@@ -53,11 +65,16 @@ class IntegratedGradients:
     max_steps: int = 256
     draws: int = 3
     blur: float = 0.05
+    quadrature: Quadrature = "log-midpoint"
     label: str = ""
 
     def __post_init__(self) -> None:
         if self.baseline not in BASELINES:
             raise SettingError(f"Baseline {self.baseline!r} is unknown. Allowed: {', '.join(BASELINES)}.")
+        if self.quadrature not in QUADRATURES:
+            raise SettingError(
+                f"Quadrature {self.quadrature!r} is unknown. Allowed: {', '.join(QUADRATURES)}."
+            )
         if self.steps < 1 or self.max_steps < self.steps:
             raise SettingError(
                 f"steps is {self.steps} and max_steps {self.max_steps}: at least 1, and steps at most "
@@ -95,160 +112,155 @@ def integrated_gradients(
     - ``steps`` used, and with a tolerance ``converged``: 1 where it was met, 0 where ``max_steps`` came first
     - ``spread`` (random baselines): standard deviation over the draws as a share of the mean magnitude
     """
-    return [_of_target(segmenter, images.detach(), target, settings, seed, chunk) for target in targets]
+    images = images.detach()
+    usable = torch.stack([~target.empty() for target in targets]).any(0).nonzero()[:, 0].to(images.device)
+    found: list[Found] = []
+    if len(usable):
+        chosen = [target.select(usable) for target in targets]
+        with left_as_found(segmenter, images):
+            found = _converged(quick(segmenter), images[usable], chosen, settings, seed, chunk)
+    return [
+        _explanation(target, settings, seed, *_spread_out(found[i] if found else None, usable, images))
+        for i, target in enumerate(targets)
+    ]
 
 
-def _of_target(
-    segmenter: Segmenter, images: Images, target: Target, settings: IntegratedGradients, seed: int, chunk: int
-) -> Explanation:
-    usable = (~target.empty()).nonzero()[:, 0].to(images.device)
+def _spread_out(
+    found: Found | None, usable: Int[Tensor, " usable"], images: Images
+) -> tuple[ChannelMaps, dict[str, PerImage]]:
+    """Put what was found of the usable pictures in its place among all; NaN stands elsewhere."""
     channels = torch.full_like(images, torch.nan, dtype=torch.float32)
     diagnostics: dict[str, PerImage] = {}
-    if len(usable):
-        with left_as_found(segmenter, images):
-            frozen = target.select(usable)
-            attributions, found = _converged(segmenter, images[usable], frozen, settings, seed, chunk)
-        channels[usable] = attributions
-        for name, values in found.items():
+    if found is not None:
+        channels[usable] = found[0]
+        for name, values in found[1].items():
             diagnostics[name] = torch.full((len(images),), torch.nan, device=images.device)
             diagnostics[name][usable] = values.float()
+    return channels, diagnostics
+
+
+def _explanation(
+    target: Target,
+    settings: IntegratedGradients,
+    seed: int,
+    channels: ChannelMaps,
+    diagnostics: dict[str, PerImage],
+) -> Explanation:
     return Explanation(
         method=settings.label or settings.name,
         layer=None,
         target=target,
         map=channels.sum(1),
         channels=channels,
-        settings=asdict(settings) | {"unit": "mean", "quadrature": "gauss-legendre", "seed": seed},
+        settings=asdict(settings) | {"unit": "mean", "seed": seed},
         diagnostics=diagnostics,
     )
 
 
 def _converged(
-    segmenter: Segmenter, images: Images, target: Target, settings: IntegratedGradients, seed: int, chunk: int
-) -> tuple[ChannelMaps, dict[str, PerImage]]:
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    settings: IntegratedGradients,
+    seed: int,
+    chunk: int,
+) -> list[Found]:
     """Integrate, with more steps where a picture is not good enough; return attributions and diagnostics."""
-    baselines = BASELINES[settings.baseline](images, settings, seed)
+    baselines = BASELINES[settings.baseline](images, seed, settings.draws, settings.blur)
     draws = baselines.shape[1]
     starts = baselines.flatten(0, 1)
     ends = images.repeat_interleave(draws, 0)
-    owner = torch.arange(len(images), device=images.device).repeat_interleave(draws)
     everyone = torch.arange(len(images), device=images.device)
-    reached = _scores(segmenter, images, target, everyone, chunk)
-    left = _scores(segmenter, starts, target, owner, chunk).view(-1, draws).mean(1)
-    gained = reached - left
+    owner = everyone.repeat_interleave(draws)
+    reached = scores_of(segmenter, images, targets, everyone, chunk=chunk)
+    left = scores_of(segmenter, starts, targets, owner, chunk=chunk).unflatten(1, (-1, draws)).mean(2)
 
-    found = torch.zeros_like(ends, dtype=torch.float32)
-    used = torch.zeros_like(gained)
-    steps, unfinished = settings.steps, everyone
-    while len(unfinished):
-        paths = torch.isin(owner, unfinished).nonzero()[:, 0]
-        slopes = _mean_gradient(segmenter, starts[paths], ends[paths], target, owner[paths], steps, chunk)
-        found[paths] = (ends[paths] - starts[paths]) * slopes
+    found = torch.zeros(len(targets), *ends.shape, device=ends.device)
+    used = torch.zeros_like(reached)
+    rule = QUADRATURES[settings.quadrature]
+    steps, unfinished = settings.steps, torch.ones_like(reached, dtype=torch.bool)
+    while unfinished.any():
+        paths = unfinished.any(0)[owner].nonzero()[:, 0]
+        fresh = _along(segmenter, targets, starts[paths], ends[paths], owner[paths], *rule(steps), chunk)
+        wanted = unfinished[:, owner[paths]].view(len(targets), -1, 1, 1, 1)
+        found[:, paths] = torch.where(wanted, fresh, found[:, paths])
         used[unfinished] = steps
-        total = found.view(len(images), draws, -1).mean(1).sum(1)
-        error = (total - gained).abs() / gained.abs()
+        total = found.unflatten(1, (-1, draws)).mean(2).flatten(2).sum(2)
+        about = completeness(total, reached, left)
         steps *= 2
         if settings.tolerance is None or steps > settings.max_steps:
             break
-        unfinished = everyone[error > settings.tolerance]
+        unfinished &= about["completeness_error"] > settings.tolerance
 
-    each = found.unflatten(0, (-1, draws))
-    channels = each.mean(1)
-    small = gained.abs() < SMALL * (reached.abs() + left.abs())
-    diagnostics = {"completeness_error": error, "small_denominator": small, "steps": used}
+    about["steps"] = used
     if settings.tolerance is not None:
-        diagnostics["converged"] = error <= settings.tolerance
+        about["converged"] = about["completeness_error"] <= settings.tolerance
+    each = found.unflatten(1, (-1, draws))
     if draws > 1:
-        maps = each.sum(2).flatten(2)
-        diagnostics["spread"] = maps.std(1).mean(1) / maps.mean(1).abs().mean(1)
-    return channels, diagnostics
+        maps = each.sum(3).flatten(3)
+        about["spread"] = maps.std(2).mean(2) / maps.mean(2).abs().mean(2)
+    return [
+        (each[i].mean(1), {name: values[i] for name, values in about.items()}) for i in range(len(targets))
+    ]
 
 
-def _mean_gradient(
+def completeness(
+    total: Float[Tensor, "*b"], reached: Float[Tensor, "*b"], left: Float[Tensor, "*b"]
+) -> dict[str, Tensor]:
+    """How far the sum of a map is from the difference of the scores, and whether that tells anything."""
+    gained = reached - left
+    return {
+        "completeness_error": (total - gained).abs() / gained.abs(),
+        "small_denominator": gained.abs() < SMALL * (reached.abs() + left.abs()),
+    }
+
+
+def _along(
     segmenter: Segmenter,
+    targets: Sequence[Target],
     starts: Float[Tensor, "p c h w"],
     ends: Float[Tensor, "p c h w"],
-    target: Target,
     owner: Int[Tensor, " p"],
-    steps: int,
+    positions: Steps,
+    weights: Steps,
     chunk: int,
-) -> Float[Tensor, "p c h w"]:
-    """Average dS/dx along straight paths; path i belongs to picture ``owner[i]``. Summed in float32.
+) -> Float[Tensor, "targets p c h w"]:
+    """Integrate along straight paths; path i belongs to picture ``owner[i]``."""
+    positions, weights = positions.to(ends.device), weights.to(ends.device)
 
-    Points of several paths share a batch, so that the last one of a path is not a small one.
+    def point(path: Rows, step: Rows) -> Points:
+        return torch.lerp(starts[path], ends[path], positions[step].to(ends.dtype).view(-1, 1, 1, 1))
+
+    def values(path: Rows, step: Rows, slope: Points) -> tuple[Points, ...]:
+        return (slope,)
+
+    (slopes,) = averages(segmenter, targets, owner, weights.expand(len(ends), -1), point, values, chunk=chunk)
+    return (ends - starts) * slopes
+
+
+def log_midpoint(steps: int) -> tuple[Steps, Steps]:
+    """The middle of each of ``steps`` parts of the path that are even in ``log(t + KNEE)``, and their widths.
+
+    From a baseline without contrast a point's contrast grows as t, and a ReLU network's kinks are about as
+    many at each doubling of it. The knee bounds the first parts, since the network's own biases set a scale.
     """
-    position, weight = _gauss_legendre(steps, ends.device)
-    mean = torch.zeros_like(ends, dtype=torch.float32)
-
-    def work(rows: slice) -> None:
-        index = torch.arange(rows.start, rows.stop, device=ends.device)
-        path, step = index // steps, index % steps
-        along = torch.lerp(starts[path], ends[path], position[step].to(ends.dtype).view(-1, 1, 1, 1))
-        inputs = along.to(segmenter.mean.dtype).requires_grad_()
-        score = target.score(segmenter(inputs), owner[path], "mean")
-        slope = differentiate(score, {"the input": inputs}, target)["the input"].float()
-        first, last = rows.start // steps, (rows.stop - 1) // steps
-        share = one_hot(path - first, last - first + 1) * weight[step, None]
-        mean[first : last + 1] += torch.tensordot(share, slope, dims=([0], [0]))
-
-    in_chunks(len(ends) * steps, chunk, work)
-    return mean
+    even = np.linspace(0, 1, steps + 1)
+    edges = KNEE * ((1 + 1 / KNEE) ** even - 1)
+    return _as_steps((edges[1:] + edges[:-1]) / 2, np.diff(edges))
 
 
-@torch.no_grad()
-def _scores(
-    segmenter: Segmenter,
-    pictures: Float[Tensor, "n c h w"],
-    target: Target,
-    owner: Rows,
-    chunk: int,
-) -> Scores:
-    """The target's mean logit on each picture."""
-    scores = torch.zeros(len(pictures), device=pictures.device)
-
-    def work(rows: slice) -> None:
-        logits = segmenter(pictures[rows].to(segmenter.mean.dtype))
-        scores[rows] = target.score(logits, owner[rows], "mean").float()
-
-    in_chunks(len(pictures), chunk, work)
-    return scores
-
-
-def _gauss_legendre(steps: int, device: torch.device) -> tuple[Scores, Scores]:
-    """Points in (0, 1) and weights that sum to 1."""
+def gauss_legendre(steps: int) -> tuple[Steps, Steps]:
+    """Exact for polynomials of degree ``2 steps - 1``."""
     points, weights = np.polynomial.legendre.leggauss(steps)
-    both = torch.from_numpy(np.stack([(points + 1) / 2, weights / 2])).to(device, torch.float32)
-    return both[0], both[1]
+    return _as_steps((points + 1) / 2, weights / 2)
 
 
-def zero(images: Images, settings: IntegratedGradients, seed: int) -> Baselines:
-    """Black."""
-    return torch.zeros_like(images)[:, None]
+def _as_steps(points: np.ndarray, weights: np.ndarray) -> tuple[Steps, Steps]:
+    return torch.from_numpy(points).float(), torch.from_numpy(weights).float()
 
 
-def random(images: Images, settings: IntegratedGradients, seed: int) -> Baselines:
-    """Uniform noise in [0, 1], several draws, keyed by seed and picture."""
-    shape = (settings.draws, *images.shape[1:])
-    return content_uniform(images, shape, seed, "baseline").to(images.dtype)
-
-
-def blur(images: Images, settings: IntegratedGradients, seed: int) -> Baselines:
-    """The picture without its detail: a Gaussian of ``settings.blur`` of the shorter side."""
-    shorter = min(images.shape[-2:])
-    sigma = settings.blur * shorter
-    radius = min(math.ceil(3 * sigma), shorter - 1)
-    return gaussian_blur(images, [2 * radius + 1] * 2, [sigma] * 2)[:, None]
-
-
-def mean(images: Images, settings: IntegratedGradients, seed: int) -> Baselines:
-    """Each picture's own mean colour."""
-    return images.mean((2, 3), keepdim=True).expand_as(images)[:, None]
-
-
-BASELINES: dict[str, Callable[[Images, IntegratedGradients, int], Baselines]] = {
-    "zero": zero,
-    "random": random,
-    "blur": blur,
-    "mean": mean,
+QUADRATURES: dict[str, Callable[[int], tuple[Steps, Steps]]] = {
+    "log-midpoint": log_midpoint,
+    "gauss-legendre": gauss_legendre,
 }
-"""Pictures that stand for "nothing", in raw pixel space. To add one: one function, one line."""
+"""Points in (0, 1) and weights that sum to 1, by the number of steps. To add one: one function, one line."""

@@ -1,0 +1,47 @@
+"""Baselines: pictures that stand for "nothing", where a path to the picture begins.
+
+They live in raw pixel space, before normalisation, so that ``zero`` is black. Each function takes pictures in
+[0, 1], a seed, how many to draw and the width of the blur, and gives one or more baselines for each picture.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seglens.impute import blurred
+from seglens.seeds import content_uniform
+from seglens.shapes import Images
+
+Baselines = Float[Tensor, "b draws c h w"]
+
+
+def zero(images: Images, seed: int, draws: int, blur: float) -> Baselines:
+    """Black."""
+    return torch.zeros_like(images)[:, None]
+
+
+def random(images: Images, seed: int, draws: int, blur: float) -> Baselines:
+    """Uniform noise in [0, 1], ``draws`` of them, keyed by seed and picture. Sturmfels et al. 2020."""
+    shape = (draws, *images.shape[1:])
+    return content_uniform(images, shape, seed, "baseline").to(images.dtype)
+
+
+def blurry(images: Images, seed: int, draws: int, blur: float) -> Baselines:
+    """The picture without its detail: a Gaussian of ``blur`` of the shorter side. Sturmfels et al. 2020."""
+    return blurred(images, blur * min(images.shape[-2:]))[:, None]
+
+
+def mean(images: Images, seed: int, draws: int, blur: float) -> Baselines:
+    """Each picture's own mean colour."""
+    return images.mean((2, 3), keepdim=True).expand_as(images)[:, None]
+
+
+BASELINES: dict[str, Callable[[Images, int, int, float], Baselines]] = {
+    "zero": zero,
+    "random": random,
+    "blur": blurry,
+    "mean": mean,
+}
+"""Every baseline. To add one: one function, one line."""
