@@ -26,9 +26,9 @@ LEVELS = {
     "explain.gradients explain.baselines explain.integrated explain.sampled explain.references "
     "explain.masked explain.channels explain.ablation explain.occlusion explain.rise "
     "explain.methods explain.statistics "
+    "explain.passes explain.costs explain.watch explain.memory explain.plan explain "
     "explain.lattice explain.large_map explain.large_targets explain.pooled explain.stitching "
     "explain.windows "
-    "explain.passes explain.costs explain.watch explain.memory explain.plan explain "
     "explain.verify.snapshot explain.verify.case explain.verify.identities explain.verify.numerics "
     "explain.verify.rules explain.verify",
     6: "judge.nulls judge.localisation judge.cells judge.faithfulness judge.case judge.rerun judge.context "

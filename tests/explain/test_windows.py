@@ -13,7 +13,9 @@ from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.large_map import LargeMap
 from seglens.explain.large_targets import large_target
 from seglens.explain.lattice import OpenRows, lattice
-from seglens.explain.methods import METHODS
+from seglens.explain.memory import measure
+from seglens.explain.methods import METHODS, sorted_out
+from seglens.explain.passes import passes
 from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
 from seglens.explain.windows import explain_large
@@ -153,6 +155,30 @@ def test_nothing_varies_where_nothing_varies(make_run):
         assert made.status == "degenerate"
         values = made.grid
         assert (values.max() - values.min()) < 1e-5 * values.abs().max()
+
+
+def test_a_budget_sizes_the_chunks(run, make_run, monkeypatch):
+    run, size = make_run(run.segmenter.module, divisor=4), (40, 40)
+    image, target, seen = picture(*size), region_of(size, slice(5, 28), slice(17, 23)), []
+    asked = {"methods": ("hires-cam",), "layers": ("down",)}
+    run.segmenter.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
+    whole = stitched(run, image, windows_of(size), target, chunk=8, **asked)["hires-cam", "down"]
+    assert max(seen) == 8
+    need = measure_of(run, asked)
+    seen.clear()
+    made = stitched(run, image, windows_of(size), target, chunk=8, memory=need.of(3), **asked)
+    assert seen[-1] <= 3
+    assert 3 in seen
+    assert_same(made["hires-cam", "down"].grid, whole.grid)
+    with pytest.raises(SettingError, match="more than the budget"):
+        stitched(run, image, windows_of(size), target, memory=1, **asked)
+
+
+def measure_of(run, asked):
+    """What one window takes, as `explain` finds it out."""
+    (step,) = passes(run.segmenter, sorted_out(asked["methods"]), asked["layers"], seed=0)
+    aim = region_of((16, 16), slice(None), slice(None))
+    return measure(step, run.segmenter, picture(16, 16)[None], (aim,))
 
 
 @pytest.mark.parametrize("chunk", [1, 100])

@@ -94,7 +94,7 @@ class LargeMap:
         """Return the whole map at ``size`` (rows, columns), such as that at which it is drawn."""
         return torch.cat(list(self.bands(size)))
 
-    def explanation(self) -> Explanation:
+    def explanation(self, where: str = "region") -> Explanation:
         """Return the map at the working scale as an `Explanation` of one picture, to judge or to measure."""
         return Explanation(
             method=self.method,
@@ -104,5 +104,6 @@ class LargeMap:
             grid=None if self.layer is None else self.grid[None],
             status=(self.status,),
             settings=self.settings,
+            where=where,
             diagnostics={name: torch.tensor([value]) for name, value in self.diagnostics.items()},
         )

@@ -33,7 +33,7 @@ size of the picture is held but the target and one lattice for each map::
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -44,7 +44,9 @@ from seglens.explain.cams import Cam
 from seglens.explain.gradients import InputGradient
 from seglens.explain.large_map import LargeMap
 from seglens.explain.lattice import Lattice, OpenRows, Place, View
+from seglens.explain.memory import chunk_of
 from seglens.explain.methods import ON_INPUT, Method, Settings, sorted_out
+from seglens.explain.passes import Pass, passes
 from seglens.explain.stitching import OVER_WINDOWS, stitch
 from seglens.explain.target import Target
 from seglens.explain.trace import trace
@@ -65,21 +67,25 @@ def explain_large(
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     seed: int = 0,
     chunk: int = 8,
+    memory: int | None = None,
 ) -> dict[Key, LargeMap]:
     """Explain what the model says about ``target`` in a picture that is predicted in windows.
 
     ``cut`` and ``windows`` are those of the prediction (`seglens.tiles.plan`); ``target`` is of one picture
-    at the working scale, see `large_target`. ``chunk`` windows are in the model at once, which changes
-    nothing in the result. What the stitched map is, method by method, the module's docstring says.
-    ``settings`` are those of the method with the ``windows``; the diagnostic ``windows`` is how many hold a
-    pixel of the target, others are means over those, weighted by their share of the target.
+    at the working scale, see `large_target`. At most ``chunk`` windows are in the model at once, fewer where
+    ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in the result,
+    see `seglens.explain.explain`. What the stitched map is, method by method, the module's
+    docstring says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how
+    many hold a pixel of the target, ``score`` is S in the method's unit; others are means over those windows,
+    weighted by their share of the target.
 
     Returns:
         The maps by ``(method, layer)``, or by ``method`` where there is no layer.
 
     Raises:
         UnknownNameError: no such method or layer.
-        SettingError: a method means nothing over windows, or the target is not at the working scale.
+        SettingError: a method means nothing over windows, the target is not at the working scale, or one
+            window is more than the budget.
         ModelError: a layer can't be traced.
     """
     if target.pixels.shape != (1, *windows.scaled):
@@ -98,9 +104,20 @@ def explain_large(
     layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     view = View(run.segmenter, cut, windows, target, chunk)
+    if memory is not None and view.aimed:
+        view = replace(view, chunk=_within(view, passes(run.segmenter, asked, layers, seed=seed), memory))
     found = [*_of_layers(view, asked.cams, layers), *_of_input(view, asked.gradients)]
     found += [_linear(view, entry, seed) for entry in asked.on_input]
     return {item.method if item.layer is None else (item.method, item.layer): item for item in found}
+
+
+def _within(view: View, steps: Sequence[Pass], memory: int) -> int:
+    """How many windows may be in the model in every pass."""
+    one, aim = view.images(view.aimed[:1]), view.targets(view.aimed[:1])
+    return min(
+        chunk_of(step, view.segmenter, one, (aim,), num=view.chunk, chunk=view.chunk, memory=memory)
+        for step in steps
+    )
 
 
 def _of_layers(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Iterator[LargeMap]:
