@@ -1,6 +1,7 @@
 """Small networks for the tests of explanation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from seglens.explain.methods import METHODS, Method
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.explain.rise import Rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad
+from seglens.explain.trace import Trace
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
 
@@ -40,6 +42,34 @@ class SmallUNet(nn.Module):
 
 
 Runs = Callable[[nn.Module], Run]
+
+
+def state_of(module: nn.Module) -> tuple[list[tuple[object, ...]], list[Tensor]]:
+    """All that a pass could leave behind: flags, hooks and wrappers; weights, buffers and the generator."""
+    flags: list[tuple[object, ...]] = [
+        (part.training, len(part._forward_hooks), "forward" in vars(part)) for part in module.modules()
+    ]
+    flags += [(entry.requires_grad, entry.grad is None) for entry in module.parameters()]
+    return flags, [*(tensor.clone() for tensor in module.state_dict().values()), torch.get_rng_state()]
+
+
+@contextmanager
+def stays_as_it_was(module: nn.Module) -> Iterator[None]:
+    """Fail where the block changes anything in ``module``, or draws random numbers."""
+    flags, tensors = state_of(module)
+    yield
+    flags_after, tensors_after = state_of(module)
+    assert flags_after == flags
+    assert all(torch.equal(one, other) for one, other in zip(tensors_after, tensors, strict=True))
+
+
+def taps_equal(found: Trace, expected: Trace, *, prefix: str = "", atol: float = 1e-5) -> None:
+    """Fail where activations or gradients differ by ``atol`` of their maximum; ``found`` has ``prefix`` in names."""
+    assert found.taps.keys() == {prefix + name for name in expected.taps}
+    for name, tap in expected.taps.items():
+        twin = found.taps[prefix + name]
+        for mine, yours in ((twin.activation, tap.activation), (twin.gradient, tap.gradient)):
+            torch.testing.assert_close(mine, yours, rtol=0, atol=atol * yours.abs().max().item())
 
 
 def run_of(module: nn.Module, *, outputs: int = 1, divisor: int = 1) -> Run:
@@ -75,6 +105,18 @@ def seeded_unet(outputs: int = 1, *, inplace: bool = False, seed: int = 0) -> Sm
 def _seed() -> None:
     """Weights and noise that tests draw are the same every time."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchanged() -> Callable[[nn.Module], AbstractContextManager[None]]:
+    """A block that must leave a module as it was."""
+    return stays_as_it_was
+
+
+@pytest.fixture
+def assert_taps_equal() -> Callable[..., None]:
+    """Compare two traces, layer by layer."""
+    return taps_equal
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 LAYERS = ("encoder_last", "decoder_last")
 """What is explained where no layer is named."""
 
-EXPLAIN_NAMES = """Methods: grad-cam, grad-cam++, hires-cam, layer-cam, activation, saliency,
-input-x-gradient, integrated-gradients; all.
+EXPLAIN_NAMES = """Methods: grad-cam, grad-cam++, hires-cam, layer-cam, xgrad-cam, eigen-cam, seg-xres-cam,
+activation; saliency, input-x-gradient, smoothgrad, integrated-gradients, expected-gradients; score-cam,
+ablation-cam, occlusion, superpixel-occlusion, rise; all.
 
 Layers, by role: encoder_early, encoder_mid, encoder_last, bottleneck, decoder_first, decoder_last,
 seg_head; all; or a module path of 'seglens layers'.
@@ -157,7 +158,14 @@ PredictPrecision = Annotated[
 ]
 Tta = Annotated[bool, typer.Option("--tta", help="Average over mirror images: 4 times the work.")]
 Tiles = Annotated[str, typer.Option(help="auto, always or never: windows for large pictures.")]
-Model = Annotated[str, typer.Option(help="unet, resnet-unet, unetplusplus or deeplabv3.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="unet, resnet-unet, unetplusplus, deeplabv3, deeplabv3plus, manet, linknet, fpn, pspnet, pan, "
+        "upernet, segformer, dpt, torchvision-deeplabv3, torchvision-deeplabv3-mobilenet, torchvision-fcn or "
+        "torchvision-lraspp."
+    ),
+]
 Encoder = Annotated[
     str | None, typer.Option(help="An encoder of segmentation-models-pytorch or timm.", show_default=False)
 ]
