@@ -44,7 +44,7 @@ def test_input_x_gradient_of_a_linear_model_is_its_score_in_parts(linear, images
     count = target.pixels.sum((1, 2)).view(-1, 1, 1, 1)
     weight = torch.tensor([2.0, -3.0, 0.5]).view(1, 3, 1, 1)
     torch.testing.assert_close(found.channels, weight * images * target.pixels[:, None] / count)
-    torch.testing.assert_close(found.map, found.channels.sum(1))
+    torch.testing.assert_close(found.map, (weight * images * target.pixels[:, None] / count).sum(1))
     bias = linear.segmenter.module.bias.detach()
     torch.testing.assert_close(found.map.sum((1, 2)) + bias, score_of(linear, target)(images).detach())
 

@@ -1,10 +1,13 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from seglens.errors import ModelError, SettingError
 from seglens.explain import explain
-from seglens.explain.integrated import BASELINES, IntegratedGradients, integrated_gradients
+from seglens.explain.baselines import BASELINES
+from seglens.explain.integrated import QUADRATURES, IntegratedGradients, integrated_gradients
 from seglens.explain.target import Target
 
 
@@ -15,6 +18,11 @@ def target(pixels):
 
 def attribute(run, images, target, settings, **options):
     return integrated_gradients(run.segmenter, images, (target,), settings, **options)[0]
+
+
+def starts_of(baseline, images):
+    """The baselines that the settings' defaults give."""
+    return BASELINES[baseline](images, 0, 3, 0.05)
 
 
 class Linear(nn.Module):
@@ -36,7 +44,7 @@ class Linear(nn.Module):
 def test_a_linear_model_gives_w_times_the_difference(baseline, steps, make_run, images, target):
     run, settings = make_run(Linear()), IntegratedGradients(baseline, steps=steps)
     found = attribute(run, images, target, settings)
-    start = BASELINES[baseline](images, settings, 0).mean(1)
+    start = starts_of(baseline, images).mean(1)
     weight = run.segmenter.module.conv.weight.detach() * target.pixels[:, None]
     expected = weight * (images - start) / target.pixels.sum((1, 2)).view(-1, 1, 1, 1)
     torch.testing.assert_close(found.channels, expected, rtol=0, atol=1e-7)
@@ -75,7 +83,7 @@ def test_the_baseline_lives_in_raw_pixel_space(make_run, images, target):
 def test_captum_with_gauss_legendre_agrees(baseline, run, images, target):
     from captum.attr import IntegratedGradients as Captum
 
-    settings = IntegratedGradients(baseline, steps=12)
+    settings = IntegratedGradients(baseline, steps=12, quadrature="gauss-legendre")
     found = attribute(run, images, target, settings)
 
     def score(rows):
@@ -83,7 +91,7 @@ def test_captum_with_gauss_legendre_agrees(baseline, run, images, target):
         return target.score(run.segmenter(rows), torch.arange(3).repeat(copies), "mean")
 
     theirs = Captum(score).attribute(
-        images, BASELINES[baseline](images, settings, 0)[:, 0], n_steps=12, method="gausslegendre"
+        images, starts_of(baseline, images)[:, 0], n_steps=12, method="gausslegendre"
     )
     torch.testing.assert_close(found.channels, theirs.float(), rtol=0, atol=1e-5 * theirs.abs().max().item())
 
@@ -95,7 +103,7 @@ def test_captum_with_gauss_legendre_agrees(baseline, run, images, target):
 def test_the_map_sums_to_the_difference_of_the_scores(baseline, run, images, target):
     settings = IntegratedGradients(baseline, steps=128)
     found = attribute(run, images, target, settings)
-    starts = BASELINES[baseline](images, settings, 0)
+    starts = starts_of(baseline, images)
     rows = torch.arange(3)
     with torch.no_grad():
         before = [target.score(run.segmenter(starts[:, i]), rows, "mean") for i in range(starts.shape[1])]
@@ -103,7 +111,7 @@ def test_the_map_sums_to_the_difference_of_the_scores(baseline, run, images, tar
     missing = (found.map.sum((1, 2)) - gained).abs()
     assert (missing < 0.005 * found.map.abs().sum((1, 2))).all()
     reported = found.diagnostics["completeness_error"]
-    torch.testing.assert_close(reported, missing / gained.abs(), rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(reported, missing / gained.abs(), rtol=5e-2, atol=1e-4)  # folding rounds
     torch.testing.assert_close(found.channels.sum(1), found.map)
 
 
@@ -140,6 +148,45 @@ def test_a_small_difference_of_scores_is_flagged(make_run, target):
     )
 
 
+# Where the points lie.
+
+
+@pytest.mark.parametrize("name", QUADRATURES)
+@pytest.mark.parametrize("steps", [1, 2, 17])
+def test_quadratures_are_exact_on_straight_lines(name, steps):
+    points, weights = QUADRATURES[name](steps)
+    assert weights.sum().item() == pytest.approx(1)
+    assert (weights * points).sum().item() == pytest.approx(0.5)
+    assert (points.diff() > 0).all()
+    assert 0 < points[0] <= points[-1] < 1
+
+
+def test_points_suit_scores_that_saturate_at_contrasts_even_in_the_logarithm():
+    """Ramps ``min(t, b) / b`` have slopes of 1 / b up to b, whose integral is 1 whatever b is."""
+    ends = torch.exp(torch.rand(200, 40, generator=torch.Generator().manual_seed(0)) * -math.log(50))
+    errors = {}
+    for name, rule in QUADRATURES.items():
+        points, weights = rule(24)
+        found = ((points < ends[..., None]) / ends[..., None] * weights).sum(2).mean(1)
+        errors[name] = (found - 1).square().mean().sqrt().item()
+    assert errors["log-midpoint"] < 0.6 * errors["gauss-legendre"]
+
+
+def test_several_targets_share_the_path_s_forward_passes(run, images, target):
+    """Also where one target is finished sooner than the other, and where a picture has one of them only."""
+    less = target.pixels.clone()
+    less[0] = False
+    targets = (target, Target("less", 0, less))
+    settings = IntegratedGradients(steps=2, tolerance=0.02, max_steps=32)
+    together = integrated_gradients(run.segmenter, images, targets, settings)
+    for one, aim in zip(together, targets, strict=True):
+        alone = attribute(run, images, aim, settings)
+        assert one.status == alone.status
+        limit = 1e-5 * alone.map[alone.ok].abs().max().item()
+        torch.testing.assert_close(one.map, alone.map, rtol=0, atol=limit, equal_nan=True)
+        torch.testing.assert_close(one.diagnostics["steps"], alone.diagnostics["steps"], equal_nan=True)
+
+
 # What may not change the result.
 
 
@@ -162,21 +209,22 @@ def test_random_baselines_follow_the_seed_and_report_their_spread(run, images, t
     one, again, other = (attribute(run, images, target, settings, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one.map, again.map)
     assert not torch.allclose(one.map, other.map)
-    singles = BASELINES["random"](images, settings, 0)
+    singles = BASELINES["random"](images, 0, 4, 0.05)
     assert singles.shape == (3, 4, 3, 32, 40)
     assert (one.diagnostics["spread"] > 0).all()
     assert "spread" not in attribute(run, images, target, IntegratedGradients(steps=2)).diagnostics
 
 
 def test_the_chunk_is_halved_when_memory_runs_out(make_run, make_unet, images, target):
+    sizes = []
+
     class Tight(nn.Module):
         def __init__(self, module):
             super().__init__()
             self.module = module
-            self.sizes = []
 
         def forward(self, images):
-            self.sizes.append(len(images))
+            sizes.append(len(images))
             if len(images) > 5:
                 raise torch.OutOfMemoryError("no more")
             return self.module(images)
@@ -185,8 +233,8 @@ def test_the_chunk_is_halved_when_memory_runs_out(make_run, make_unet, images, t
     found = attribute(make_run(tight), images, target, IntegratedGradients(steps=8), chunk=16)
     right = attribute(make_run(make_unet()), images, target, IntegratedGradients(steps=8))
     torch.testing.assert_close(found.map, right.map, rtol=0, atol=1e-5 * right.map.abs().max().item())
-    assert max(tight.sizes) == 16
-    assert 4 in tight.sizes
+    assert max(sizes) == 16
+    assert 4 in sizes
 
 
 def test_only_the_input_requires_grad_and_all_is_left_as_found(run, images, target):

@@ -9,7 +9,7 @@ from torch import nn
 
 import seglens
 from seglens.errors import SettingError
-from seglens.explain import explain
+from seglens.explain import Method, explain
 from seglens.explain.references import chosen_references, needs_references, with_references
 from seglens.explain.sampled import (
     ExpectedGradients,
@@ -222,9 +222,13 @@ def test_the_command_line_s_references(references):
 def method(request, references):
     """Runs one of the methods with few samples."""
     if request.param == "expected-gradients":
-        return lambda *given, **options: expect(*given, references, samples=7, **options)
+        return lambda run, images, target, **options: expect(
+            run, images, target, references, samples=7, **options
+        )
     squared = request.param == "smoothgrad squared"
-    return lambda *given, **options: smooth(*given, samples=7, squared=squared, **options)
+    return lambda run, images, target, **options: smooth(
+        run, images, target, samples=7, squared=squared, **options
+    )
 
 
 def test_order_batch_and_chunk_change_nothing(method, run, images, target):
@@ -252,11 +256,11 @@ def test_a_picture_without_a_target_is_left_out(method, run, images, pixels):
 
 def test_several_targets_are_as_each_alone(run, images, target, references):
     other = Target("other", 0, ~target.pixels)
-    asked = [SmoothGrad(samples=3), ExpectedGradients(references, samples=3)]
+    asked: list[Method] = [SmoothGrad(samples=3), ExpectedGradients(references, samples=3)]
     together = explain(run, images, [target, other], methods=asked)
     for aim in (target, other):
-        for name, right in explain(run, images, aim, methods=asked).items():
-            torch.testing.assert_close(together[aim.label, name].map, right.map)
+        for right in explain(run, images, aim, methods=asked).values():
+            torch.testing.assert_close(together[aim.label, right.name].map, right.map)
 
 
 def test_the_model_is_left_as_found(method, run, images, target):

@@ -1,10 +1,13 @@
 """Folded networks answer as those that they were made of, in every architecture."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
-from seglens.models.folding import folded
+from seglens.models.folding import folded, quick
 from seglens.models.segmenter import ModelSpec, Segmenter
 
 NETWORKS = [
@@ -72,3 +75,120 @@ def test_a_network_that_would_answer_otherwise_is_left_alone():
     torch.manual_seed(0)
     segmenter = Segmenter(Crossed().eval(), ModelSpec(architecture="unet", image_size=16))
     assert folded(segmenter) is segmenter
+
+
+# Networks of somebody else's.
+
+
+class Foreign(nn.Module):
+    """A convolution and a batch norm that is no identity, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 1, 1)
+        assert self.norm.running_mean is not None
+        nn.init.uniform_(self.norm.running_mean, 0.5, 1.0)
+        nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+
+    def forward(self, images):
+        return self.last(torch.relu(self.norm(self.first(images))))
+
+
+def wrapped(module):
+    torch.manual_seed(0)
+    return Segmenter(module.eval(), ModelSpec(architecture="wrapped", image_size=16))
+
+
+def kernels(segmenter):
+    return [module.weight for module in segmenter.modules() if isinstance(module, nn.Conv2d)]
+
+
+def norms(segmenter):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in segmenter.modules())
+
+
+def test_a_foreign_network_is_folded_where_the_trial_shows_that_it_may_be():
+    segmenter = wrapped(Foreign()).double()
+    copy = folded(segmenter)
+    images = torch.rand(2, 3, 24, 16, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(copy(images), segmenter(images), rtol=1e-12, atol=1e-12)
+    assert (norms(copy), norms(segmenter)) == (0, 1)
+
+
+class Locked(Foreign):
+    """Nobody can copy it."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Choosy(Foreign):
+    """It takes pictures of 24 pixels, and not of the size that its spec says."""
+
+    def forward(self, images):
+        if images.shape[-1] != 24:
+            raise ValueError("24 pixels, please")
+        return super().forward(images)
+
+
+def of_the_batch():
+    """Its batch norm goes by the batch even in evaluation."""
+    module = Foreign()
+    module.norm = nn.BatchNorm2d(4, track_running_stats=False)
+    return module
+
+
+def normalised():
+    """Its convolution works out its weights anew each time."""
+    module = Foreign()
+    weight_norm(module.first)
+    return module
+
+
+@pytest.mark.parametrize(
+    "make", [Crossed, Locked, Choosy, of_the_batch, normalised, lambda: nn.Conv2d(3, 1, 1)]
+)
+def test_networks_that_can_not_be_folded_are_used_as_they_are(make):
+    segmenter = wrapped(make())
+    assert folded(segmenter) is segmenter
+    assert quick(segmenter) is segmenter
+
+
+def test_a_compiled_network_is_not_copied():
+    segmenter = wrapped(torch.compile(Foreign(), backend="eager"))
+    assert folded(segmenter) is segmenter
+
+
+# Copies for many passes.
+
+
+@pytest.mark.parametrize(("architecture", "encoder"), [NETWORKS[0], NETWORKS[2]])
+def test_a_quick_copy_has_the_same_gradients(architecture, encoder):
+    segmenter = learned(architecture, encoder, 8 if encoder is None else None).double().eval()
+    copy = quick(segmenter)
+    images = torch.rand(2, 3, 64, 64, dtype=torch.float64, requires_grad=True)
+    right, found = (torch.autograd.grad(one(images).mean(), images)[0] for one in (segmenter, copy))
+    torch.testing.assert_close(found, right, rtol=0, atol=1e-9 * right.abs().max().item())
+    assert norms(copy) == 0
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels(copy))
+
+
+def test_a_quick_copy_of_a_foreign_network_keeps_the_order_of_memory():
+    """It may rely on it: to flatten channels-last pictures by a view is an error."""
+    copy = quick(wrapped(Foreign()))
+    assert norms(copy) == 0
+    assert kernels(copy)[0].is_contiguous()
+
+
+def test_a_quick_copy_is_made_when_there_is_nothing_to_fold():
+    torch.manual_seed(0)
+    segmenter = Segmenter(nn.Conv2d(3, 1, 3, padding=1), ModelSpec(architecture="unet", image_size=16))
+    copy = quick(segmenter)
+    assert copy is not segmenter
+    assert kernels(segmenter)[0].is_contiguous()
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(copy(images), segmenter(images))

@@ -52,7 +52,7 @@ class IntegratedGradients:
     seed and picture), ``blur`` (the picture blurred with a standard deviation of ``blur`` of its shorter
     side) or ``mean`` (each picture's own mean colour). ``steps`` are doubled for the pictures whose error of
     completeness is above ``tolerance``, up to ``max_steps``; without a tolerance they stay. ``quadrature`` is
-    where the steps lie; ``gauss-legendre`` is what other libraries use, and better on networks without kinks.
+    where the steps lie; ``gauss-legendre`` is what other libraries use, and exact for polynomials.
     ``label`` is what the results are called by; empty, it is made so that different settings get different
     labels.
     """
