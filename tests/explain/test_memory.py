@@ -103,8 +103,10 @@ def assert_same(found: Explanation, expected: Explanation) -> None:
 def test_no_chunk_and_no_budget_changes_a_result(run, images, target, short) -> None:
     methods = list(short.values())
     whole = explain(run, images, target, methods=methods, layers=("deep", "up"), chunk=1000)
-    for limits in ({"chunk": 1}, {"chunk": 2}, {"chunk": 7}, {"memory": 60_000_000}):
-        found = explain(run, images, target, methods=methods, layers=("deep", "up"), **limits)
+    for chunk, budget in ((1, None), (2, None), (7, None), (None, 60_000_000)):
+        found = explain(
+            run, images, target, methods=methods, layers=("deep", "up"), chunk=chunk, memory=budget
+        )
         assert list(found) == list(whole)
         for key, expected in whole.items():
             assert_same(found[key], expected)

@@ -66,6 +66,11 @@ class Watched:
         return sum(large) / len(large)
 
     @property
+    def seconds(self) -> float:
+        """Of everything that was seen."""
+        return self.before + sum(call.seconds for call in self.calls)
+
+    @property
     def most(self) -> int:
         """How many pictures were in the model at once."""
         return max((call.pictures for call in self.calls), default=0)
