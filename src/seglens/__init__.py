@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AblationCam": "explain.ablation",
     "DataSettings": "data.layout",
+    "ExpectedGradients": "explain.sampled",
     "Explanation": "explain.explanation",
     "Explanations": "explain.explanation",
     "IntegratedGradients": "explain.integrated",
     "JudgeSettings": "judge.case",
     "ModelSpec": "models.segmenter",
+    "Occlusion": "explain.occlusion",
+    "Rise": "explain.rise",
     "Run": "runs",
     "Sample": "data.sample",
+    "ScoreCam": "explain.channels",
     "Scorecard": "judge.scorecard",
     "SegXResCam": "explain.cams",
-    "Segmenter": "models.segmenter",
     "SeglensError": "errors",
+    "Segmenter": "models.segmenter",
     "Share": "spread",
+    "SmoothGrad": "explain.sampled",
+    "SuperpixelOcclusion": "explain.occlusion",
     "Target": "explain.target",
     "Task": "data.sample",
     "TrainSettings": "train",
@@ -56,19 +63,26 @@ _MODULES = {"targets": "explain.target"}
 """Public modules under a name of their own."""
 
 __all__ = [
+    "AblationCam",
     "DataSettings",
+    "ExpectedGradients",
     "Explanation",
     "Explanations",
     "IntegratedGradients",
     "JudgeSettings",
     "ModelSpec",
+    "Occlusion",
+    "Rise",
     "Run",
     "Sample",
+    "ScoreCam",
     "Scorecard",
     "SegXResCam",
     "SeglensError",
     "Segmenter",
     "Share",
+    "SmoothGrad",
+    "SuperpixelOcclusion",
     "Target",
     "Task",
     "TrainSettings",
@@ -113,9 +127,14 @@ if TYPE_CHECKING:
     from seglens.evaluate import evaluate
     from seglens.explain import explain
     from seglens.explain import target as targets
+    from seglens.explain.ablation import AblationCam
     from seglens.explain.cams import SegXResCam
+    from seglens.explain.channels import ScoreCam
     from seglens.explain.explanation import Explanation, Explanations
     from seglens.explain.integrated import IntegratedGradients
+    from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
+    from seglens.explain.rise import Rise
+    from seglens.explain.sampled import ExpectedGradients, SmoothGrad
     from seglens.explain.statistics import statistics
     from seglens.explain.target import Target
     from seglens.explain.verify import Verification, verify

@@ -62,6 +62,12 @@ def mean(images: Images, removed: Regions, noise: Images) -> Images:
     return torch.where(removed[:, None], images.mean((2, 3), keepdim=True), images)
 
 
+def zero(images: Images, removed: Regions, noise: Images) -> Images:
+    """Make removed pixels black; the noise is not used."""
+    del noise
+    return torch.where(removed[:, None], 0, images)
+
+
 def blurred(images: Images, sigma: float | None = None) -> Images:
     """Return the pictures under a Gaussian of ``sigma`` pixels, or `BLUR_SIGMA` of the shorter side."""
     height, width = images.shape[-2:]
@@ -161,5 +167,8 @@ def neighbours(field: Field) -> Field:
     return F.conv2d(planes, kernel, padding=1, groups=planes.shape[1])[0].unflatten(0, field.shape[:2])
 
 
-IMPUTERS: dict[str, Imputer] = {"noisy-linear": noisy_linear, "blur": blur, "mean": mean}
+IMPUTERS: dict[str, Imputer] = {"noisy-linear": noisy_linear, "blur": blur, "mean": mean, "zero": zero}
 """To add an imputer: one function, one line."""
+
+BY_SURROUNDINGS = frozenset({"noisy-linear"})
+"""Imputers that look at what is left around a hole. Others fill a pixel alike whatever else is removed."""

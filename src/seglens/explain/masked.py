@@ -3,16 +3,26 @@
 One engine serves every method and every judge that changes the input and looks what becomes of the score.
 """
 
+import sys
+import time
+import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from scipy.stats import rankdata
+from torch import Tensor, nn
 
+from seglens.device import choose_precision
+from seglens.errors import SettingError
 from seglens.explain.target import Target, Unit
 from seglens.explain.trace import in_chunks
-from seglens.models.segmenter import Segmenter, evaluating
-from seglens.shapes import Images, Rows
+from seglens.models.folding import quick
+from seglens.models.segmenter import WRAPPED, Segmenter, evaluating
+from seglens.shapes import Images, Logits, Maps, Rows
 
 Perturb = Callable[[Images, Rows], Images]
 """Gets clean copies of pictures and which copies of all they are; gives the changed ones."""
@@ -20,9 +30,137 @@ Perturb = Callable[[Images, Rows], Images]
 TargetScores = Float[Tensor, "targets n"]
 """One score for each target and copy."""
 
+Agreement = Float[Tensor, "targets b"]
+"""One number for each target and picture."""
 
-def masked_scores(
+Compile = Literal["never", "auto", "always"]
+COMPILE = ("never", "auto", "always")
+
+PAYS = 4000 * 256 * 256
+"""Pixels to be sent through the model from which on `auto` compiles it: that takes about half a minute."""
+
+SAMPLE = 16
+"""Copies of each picture that are scored in float32 as well where the model runs in bfloat16."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model made ready for many forward passes without gradients.
+
+    ``size`` is the chunk that it was compiled for, which took ``seconds``; 0 where it was not compiled.
+    """
+
+    segmenter: Segmenter
+    precision: Literal["32", "bf16"] = "32"
+    channels_last: bool = False
+    size: int = 0
+    seconds: float = 0.0
+
+    def forward(self, images: Images) -> Logits:
+        """Return the logits of raw images, in float32 at least."""
+        num, size = len(images), self.size
+        if (
+            size
+        ):  # Other shapes would be compiled anew: sizes are the chunk's, or its halves when memory ends.
+            while size // 2 >= num:
+                size //= 2
+            images = torch.cat([images, images[-1:].expand(size - num, -1, -1, -1)])
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        mixed = self.precision == "bf16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
+            return self.segmenter(images)[:num]
+
+
+def prepare(
     segmenter: Segmenter,
+    images: Images,
+    *,
+    forwards: int,
+    chunk: int,
+    precision: str = "32",
+    compile: Compile = "never",
+    fold: bool = True,
+) -> Prepared:
+    """Make a faster copy of the model: batch norms folded (see `quick`), channels last, perhaps compiled.
+
+    ``precision`` is as in `choose_precision`; in bfloat16 logits leave the model as float32 all the same.
+    ``compile`` set to ``auto`` tries it where ``forwards`` pictures like ``images`` can make up for the time
+    that it takes, and keeps what is quicker (on CPUs without AMX that is often the uncompiled network). Where
+    compiling fails (on a CPU it needs a C++ compiler) a warning says so and the model runs uncompiled.
+    Without ``fold`` every layer is still there and returns what it returned.
+
+    Raises:
+        SettingError: there is no such precision, or ``compile`` is none of `COMPILE`.
+    """
+    chosen = choose_precision(precision, segmenter.device)
+    check_compile(compile)
+    own = quick(segmenter) if fold else segmenter
+    if segmenter.spec.architecture == WRAPPED:  # as it is: it may rely on the order of memory
+        model = Prepared(own, chosen, channels_last=chosen == "bf16")
+    else:
+        own = deepcopy(segmenter).eval() if own is segmenter else own
+        model = Prepared(own.to(memory_format=torch.channels_last), chosen, channels_last=True)
+    pays = forwards * images.shape[-2] * images.shape[-1] >= PAYS
+    if compile == "never" or (compile == "auto" and not pays):
+        return model
+    trial = images[:1].to(segmenter.device).expand(min(chunk, max(forwards, 1)), -1, -1, -1)
+    compiled = _compiled(model, trial)
+    return compiled if compile == "always" or _seconds(compiled, trial) < _seconds(model, trial) else model
+
+
+def check_compile(value: str) -> None:
+    """Raise where ``value`` is none of `COMPILE`.
+
+    Raises:
+        SettingError: it is not.
+    """
+    if value not in COMPILE:
+        raise SettingError(f"compile is {value!r}. Allowed: {', '.join(COMPILE)}.")
+
+
+def check_precision(value: str) -> None:
+    """Raise where ``value`` is no precision.
+
+    Raises:
+        SettingError: it is not.
+    """
+    choose_precision(value, torch.device("cpu"))
+
+
+def _compiled(model: Prepared, trial: Images) -> Prepared:
+    """Compile for chunks like ``trial``; the same model again where that fails."""
+    began = time.perf_counter()
+    network = torch.compile(model.segmenter.module, dynamic=False, options={"freezing": True})
+    assert isinstance(network, nn.Module)  # a module's compiled form is one
+    ready = replace(model, segmenter=Segmenter(network, model.segmenter.spec).eval(), size=len(trial))
+    try:
+        _seconds(ready, trial)
+    except RuntimeError as error:  # of many kinds, with the compiler's output behind the first line
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(
+            f"The network runs uncompiled, because compiling failed: {reason}. Install a C++ compiler, or "
+            "ask for compile='never'.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return model
+    seconds = time.perf_counter() - began
+    if sys.stderr.isatty():
+        print(f"Compiled the network in {seconds:.0f} s.", file=sys.stderr)
+    return replace(ready, seconds=seconds)
+
+
+def _seconds(model: Prepared, trial: Images) -> float:
+    """How long one forward pass takes."""
+    began = time.perf_counter()
+    with torch.no_grad():
+        model.forward(trial).sum().item()  # which waits for a GPU
+    return time.perf_counter() - began
+
+
+def score_copies(
+    model: Prepared,
     images: Images,
     targets: Sequence[Target],
     rows: Rows,
@@ -37,20 +175,42 @@ def masked_scores(
     fewer where memory runs out, which changes nothing in the result as long as ``perturb`` treats every copy
     by itself. Scores are on the model's device, and nothing here waits for it.
     """
-    device = segmenter.device
+    device = model.segmenter.device
     images, rows = images.to(device), rows.to(device)
+    targets = [replace(target, pixels=target.pixels.to(device)) for target in targets]
     copies = torch.arange(len(rows), device=device)
     scores = torch.empty(len(targets), len(rows), device=device)
 
     def work(part: slice) -> None:
         changed = perturb(images[rows[part]], copies[part])
-        logits = segmenter(changed)
+        logits = model.forward(changed)
         for position, target in enumerate(targets):
             scores[position, part] = target.score(logits, rows[part], unit)
 
-    with evaluating(segmenter), torch.no_grad():
+    with evaluating(model.segmenter), torch.no_grad():
         in_chunks(len(rows), chunk, work)
     return scores
+
+
+def masked_scores(
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    rows: Rows,
+    perturb: Perturb,
+    *,
+    unit: Unit = "probability",
+    chunk: int = 16,
+    precision: str = "32",
+    compile: Compile = "never",
+) -> TargetScores:
+    """`score_copies` by a model that is prepared for this call, or in float32 uncompiled by the one given."""
+    model = Prepared(segmenter)
+    if (precision, compile) != ("32", "never"):
+        model = prepare(
+            segmenter, images, forwards=len(rows), chunk=chunk, precision=precision, compile=compile
+        )
+    return score_copies(model, images, targets, rows, perturb, unit=unit, chunk=chunk)
 
 
 def clean_scores(
@@ -64,3 +224,64 @@ def clean_scores(
     """Score the pictures as they are."""
     rows = torch.arange(len(images))
     return masked_scores(segmenter, images, targets, rows, lambda same, _: same, unit=unit, chunk=chunk)
+
+
+def rank_agreement(
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    rows: Rows,
+    perturb: Perturb,
+    scores: TargetScores,
+    *,
+    unit: Unit,
+    chunk: int = 16,
+) -> Agreement:
+    """Spearman's rank correlation of ``scores`` with those of the given model in float32, per picture.
+
+    Over `SAMPLE` copies of each picture, evenly spaced; NaN where there are fewer than 3, or all are equal.
+    """
+    picked = [_spaced((rows == row).nonzero()[:, 0]) for row in range(len(images))]
+    sample = torch.cat(picked)
+    exact = masked_scores(
+        segmenter,
+        images,
+        targets,
+        rows[sample],
+        lambda copies, which: perturb(copies, sample[which]),
+        unit=unit,
+        chunk=chunk,
+    )
+    sizes = [len(part) for part in picked]
+    pairs = zip(scores[:, sample].split(sizes, 1), exact.split(sizes, 1), strict=True)
+    return torch.stack([_spearman(one, other) for one, other in pairs], 1)
+
+
+def _spaced(copies: Rows) -> Int[Tensor, " sample"]:
+    """At most `SAMPLE` of them, evenly spaced."""
+    at = torch.linspace(0, len(copies) - 1, min(SAMPLE, len(copies)), dtype=torch.float64)
+    return copies[at.round().long().to(copies.device)]
+
+
+def _spearman(one: TargetScores, other: TargetScores) -> Float[Tensor, " targets"]:
+    """Pearson's correlation of the ranks, ties by their mean rank."""
+    ranks = [torch.from_numpy(rankdata(values.cpu().double(), axis=1)) for values in (one, other)]
+    if one.shape[1] < 3:
+        return torch.full((len(one),), torch.nan, device=one.device)
+    return correlation(*ranks).to(one.device, torch.float32)
+
+
+def correlation(one: Float[Tensor, "r m"], other: Float[Tensor, "r m"]) -> Float[Tensor, " r"]:
+    """Pearson's correlation of each row with its counterpart; NaN where one is constant."""
+    one, other = (values.double() - values.double().mean(1, keepdim=True) for values in (one, other))
+    return (one * other).sum(1) / (one.square().sum(1) * other.square().sum(1)).sqrt()
+
+
+def faded(segmenter: Segmenter, images: Images, masks: Maps) -> Images:
+    """Show each picture through its mask, 1 as it is and 0 as the data set's mean: ``x0 + m (x - x0)``.
+
+    After normalisation that is ``m x``, what the papers of Score-CAM and RISE do, since ``x0`` becomes 0.
+    """
+    low, high = segmenter.spec.window
+    mean = low + segmenter.mean * (high - low)
+    return mean + masks[:, None] * (images - mean)

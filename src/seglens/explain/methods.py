@@ -8,10 +8,15 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from seglens.errors import SettingError, unknown_name
+from seglens.explain.ablation import AblationCam, ablation_cam
 from seglens.explain.cams import CAMS, Cam, SegXResCam
+from seglens.explain.channels import ScoreCam, score_cam
 from seglens.explain.explanation import Explanation
 from seglens.explain.gradients import GRADIENTS, InputGradient
 from seglens.explain.integrated import IntegratedGradients, integrated_gradients
+from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, occlusion, superpixel_occlusion
+from seglens.explain.rise import Rise, rise
+from seglens.explain.sampled import ExpectedGradients, SmoothGrad, expected_gradients, smoothgrad
 
 
 @runtime_checkable
@@ -32,17 +37,31 @@ Pass = Callable[..., list[Explanation]]
 """Runs a method: ``(segmenter, images, targets, settings, *, seed, chunk)``, with ``layers`` after
 ``targets`` where it looks at layers. Gives an explanation for each target and layer, targets outermost."""
 
-ON_INPUT: dict[type, Pass] = {IntegratedGradients: integrated_gradients}
+ON_INPUT: dict[type, Pass] = {
+    SmoothGrad: smoothgrad,
+    IntegratedGradients: integrated_gradients,
+    ExpectedGradients: expected_gradients,
+    Occlusion: occlusion,
+    SuperpixelOcclusion: superpixel_occlusion,
+    Rise: rise,
+}
 """What runs the methods that have settings and no layer."""
 
-ON_LAYERS: dict[type, Pass] = {}
+ON_LAYERS: dict[type, Pass] = {ScoreCam: score_cam, AblationCam: ablation_cam}
 """What runs the methods that have settings and layers."""
 
 METHODS: dict[str, Cam | InputGradient | Settings] = {
     **CAMS,
     SegXResCam.name: SegXResCam(),
     **GRADIENTS,
+    SmoothGrad.name: SmoothGrad(),
     IntegratedGradients.name: IntegratedGradients(),
+    ExpectedGradients.name: ExpectedGradients(),
+    ScoreCam.name: ScoreCam(),
+    AblationCam.name: AblationCam(),
+    Occlusion.name: Occlusion(),
+    SuperpixelOcclusion.name: SuperpixelOcclusion(),
+    Rise.name: Rise(),
 }
 """Every method: a formula over one trace, or the settings that the bare name stands for."""
 
@@ -104,7 +123,9 @@ def _labelled(entry: Any, alike: Sequence[Any]) -> Any:
     if entry.label or len(unnamed) < 2:
         return entry
     apart = [
-        field.name for field in fields(entry) if len({getattr(other, field.name) for other in unnamed}) > 1
+        field.name
+        for field in fields(entry)
+        if field.compare and len({getattr(other, field.name) for other in unnamed}) > 1
     ]
     values = ", ".join(f"{name}={getattr(entry, name)}" for name in apart)
     return replace(entry, label=f"{entry.name}({values})")

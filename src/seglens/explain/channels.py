@@ -1,0 +1,254 @@
+"""Score-CAM: a layer's channels weighted by what becomes of the score when the picture shows through them.
+
+No gradients: as many forward passes as there are channels, shared by all targets.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from seglens.errors import ModelError, SettingError
+from seglens.explain.cams import upsample
+from seglens.explain.explanation import FLAT, Explanation
+from seglens.explain.masked import (
+    Compile,
+    Prepared,
+    TargetScores,
+    check_compile,
+    check_precision,
+    faded,
+    prepare,
+    rank_agreement,
+    score_copies,
+)
+from seglens.explain.target import Target
+from seglens.explain.trace import in_chunks, left_as_found, tapped
+from seglens.models.layers import find_layout, resolve
+from seglens.models.layout import Layout
+from seglens.models.segmenter import Segmenter, pad_to_divisor
+from seglens.shapes import Activations, Images, Rows
+
+ChannelScores = Float[Tensor, "targets b d"]
+Live = Bool[Tensor, "b d"]
+Taps = dict[str, tuple[Activations, Layout]]
+Made = dict[tuple[int, str], dict[str, Tensor]]
+"""Of one chunk: tensors by the target's position and the layer."""
+
+
+def increase(scores: ChannelScores, base: TargetScores, live: Live) -> ChannelScores:
+    """``relu(S_k - S_base)``: by how much channel k brings the score up. Wang et al. 2020, definition 3.
+
+    S_base is the score where nothing shows, of the data set's mean.
+    """
+    return torch.where(live, (scores - base[..., None]).relu(), 0)
+
+
+def softmax(scores: ChannelScores, base: TargetScores, live: Live) -> ChannelScores:
+    """``exp(S_k) / sum_j exp(S_j)``. Wang et al. 2020, algorithm 1; S_base makes no difference.
+
+    On a sum of logits it often leaves one channel only: see the entropy.
+    """
+    return torch.where(live, torch.where(live, scores, -torch.inf).softmax(2), 0)
+
+
+WEIGHTINGS: dict[str, Callable[[ChannelScores, TargetScores, Live], ChannelScores]] = {
+    "increase": increase,
+    "softmax": softmax,
+}
+"""How scores become weights. To add one: one function, one line."""
+
+
+@dataclass(frozen=True)
+class ScoreCam:
+    """Settings of Score-CAM.
+
+    ``weighting`` is ``increase`` (relu of the score less that of an empty picture) or ``softmax`` over the
+    channels. ``precision`` is ``32``, ``bf16`` or ``auto`` (bf16 where the hardware has it); ``compile`` is
+    ``never``, ``auto`` (where it pays) or ``always``. ``label`` is what the results are called by.
+    """
+
+    name: ClassVar[str] = "score-cam"
+
+    weighting: Literal["increase", "softmax"] = "increase"
+    precision: Literal["32", "bf16", "auto"] = "32"
+    compile: Compile = "never"
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.weighting not in WEIGHTINGS:
+            raise SettingError(f"Weighting {self.weighting!r} is unknown. Allowed: {', '.join(WEIGHTINGS)}.")
+        check_precision(self.precision)
+        check_compile(self.compile)
+
+
+def score_cam(
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    layers: Sequence[str],
+    settings: ScoreCam,
+    *,
+    seed: int = 0,
+    chunk: int = 16,
+) -> list[Explanation]:
+    """Weigh each channel by the score of the picture shown through it: ``sum_k w_k A_k``. Wang et al. 2020.
+
+    ``S_k`` is the score of ``x * mask_k`` after normalisation (0 is the data set's mean), ``mask_k`` being
+    channel k upsampled and scaled to [0, 1]; the mask covers the padding that the network sees, too. Channels
+    that are constant mask nothing and get no weight. Nothing is random: ``seed`` makes no difference.
+
+    Diagnostics, one number per picture: ``weight_entropy`` (1: all channels alike, 0: one channel alone),
+    ``constant_channels``; in bfloat16 ``rank_agreement`` of channel scores with float32; ``compile_seconds``.
+    """
+    del seed
+    divisor = segmenter.spec.divisor
+    padded = pad_to_divisor(images, divisor)
+    targets_there = [_padded(target, padded.shape[-2:]) for target in targets]
+    forwards = 0
+    if settings.compile != "never":
+        channels = sum(activation.shape[1] for activation, _ in taps(segmenter, padded[:1], layers).values())
+        forwards = channels * len(images)
+    model = prepare(
+        segmenter,
+        padded,
+        forwards=forwards,
+        chunk=chunk,
+        precision=settings.precision,
+        compile=settings.compile,
+    )
+    chunks: list[Made] = []
+
+    def work(rows: slice) -> None:
+        frozen = [target.select(rows) for target in targets_there]
+        made: Made = {}
+        for layer, (activation, _) in taps(segmenter, padded[rows], layers).items():
+            found = _score_cam(segmenter, model, padded[rows], frozen, activation, settings, chunk)
+            made |= {(position, layer): values for position, values in enumerate(found)}
+        chunks.append(made)
+
+    in_chunks(len(images), chunk, work)
+    how = asdict(settings) | {"masking": "normalised", "precision": model.precision}
+    return put_together(chunks, images, targets, layers, settings.label or settings.name, how, divisor)
+
+
+def _score_cam(
+    segmenter: Segmenter,
+    model: Prepared,
+    images: Images,
+    targets: Sequence[Target],
+    activation: Activations,
+    settings: ScoreCam,
+    chunk: int,
+) -> list[dict[str, Tensor]]:
+    """Grids and diagnostics of one layer for each target."""
+    wanted = ~torch.stack([target.empty() for target in targets]).all(0).to(images.device)
+    constant = _flat(activation)
+    live = ~constant & wanted[:, None]
+    rows, channels = live.nonzero(as_tuple=True)
+
+    def perturb(copies: Images, which: Rows) -> Images:
+        grids = activation[rows[which], channels[which]]
+        masks = upsample(grids, (images.shape[-2], images.shape[-1]))
+        low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
+        return faded(segmenter, copies, (masks - low) / (high - low))
+
+    def nothing(copies: Images, which: Rows) -> Images:
+        return faded(segmenter, copies, torch.zeros_like(copies[:, 0]))
+
+    found = score_copies(model, images, targets, rows, perturb, unit="sum", chunk=chunk)
+    everyone = torch.arange(len(images), device=images.device)
+    base = score_copies(model, images, targets, everyone, nothing, unit="sum", chunk=chunk)
+    scores = found.new_full((len(targets), *live.shape), torch.nan)
+    scores[:, rows, channels] = found
+    weights = WEIGHTINGS[settings.weighting](scores, base, live)
+    grids = torch.einsum("tbd,bdhw->tbhw", weights, activation)
+    about = {"weight_entropy": entropy(weights, live)}
+    about["constant_channels"] = constant.sum(1).to(grids).expand(len(targets), -1)
+    if model.precision == "bf16":
+        about["rank_agreement"] = rank_agreement(
+            segmenter, images, targets, rows, perturb, found, unit="sum", chunk=chunk
+        )
+    if model.size:
+        about["compile_seconds"] = torch.full_like(base, model.seconds)
+    return [
+        {"grid": grids[t], **{name: values[t] for name, values in about.items()}} for t in range(len(grids))
+    ]
+
+
+def taps(segmenter: Segmenter, images: Images, layers: Sequence[str]) -> Taps:
+    """Return what each layer puts out for ``images``, arranged as maps in float32, with its layout.
+
+    Raises:
+        ModelError: a layer did not run, or its output is no grid over the picture.
+    """
+    modules = resolve(segmenter, layers)
+    with left_as_found(segmenter, images), torch.no_grad(), tapped(modules, len(images)) as outputs:
+        segmenter(images)
+    found = {}
+    for name, module in modules.items():
+        if name not in outputs:
+            raise ModelError(
+                f"Layer {name!r} did not run in the forward pass. Name one that does; 'seglens layers' "
+                "lists them."
+            )
+        layout = find_layout(segmenter, name, module, outputs[name].shape, images.shape[-2:])
+        found[name] = layout.to_map(outputs[name].detach().float()), layout
+    return found
+
+
+def entropy(weights: ChannelScores, live: Live) -> Float[Tensor, "targets b"]:
+    """``-sum p ln p / ln K`` of the weights as shares p, over the K channels that took part; 0 for one."""
+    shares = weights / weights.sum(2, keepdim=True)
+    count = live.sum(1).clamp(min=2).to(weights)
+    return torch.special.entr(shares).sum(2) / count.log()
+
+
+def _flat(activation: Activations) -> Live:
+    """Channels that are constant, up to rounding."""
+    flat = activation.flatten(2)
+    return flat.amax(2) - flat.amin(2) <= FLAT * flat.abs().amax(2)
+
+
+def _padded(target: Target, size: Sequence[int]) -> Target:
+    """The same pixels of pictures that are padded below and to the right."""
+    below, right = (there - here for there, here in zip(size, target.pixels.shape[-2:], strict=True))
+    margin = (0, right, 0, below)
+    weights = None if target.weights is None else F.pad(target.weights, margin)
+    return replace(target, pixels=F.pad(target.pixels, margin), weights=weights)
+
+
+def put_together(
+    chunks: Sequence[Made],
+    images: Images,
+    targets: Sequence[Target],
+    layers: Sequence[str],
+    method: str,
+    settings: dict[str, Any],
+    divisor: int,
+) -> list[Explanation]:
+    """Put chunks together: ReLU, `upsample` to what the layer saw, and the padding cut off."""
+    height, width = images.shape[-2:]
+    found = []
+    for position, target in enumerate(targets):
+        for layer in layers:
+            parts = [made[position, layer] for made in chunks]
+            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            grid = whole.pop("grid")
+            padded = upsample(grid.relu(), (height + -height % divisor, width + -width % divisor))
+            found.append(
+                Explanation(
+                    method=method,
+                    layer=layer,
+                    target=target,
+                    map=padded[:, :height, :width],
+                    grid=grid,
+                    settings=settings | {"unit": "sum", "relu": True},
+                    diagnostics=whole,
+                )
+            )
+    return found

@@ -1,0 +1,236 @@
+"""What the score loses when a part of the picture is hidden: sliding windows, and superpixels.
+
+The score is the mean logit over the target's pixels. No gradients, any network: as many forward passes as
+there are parts, shared by all targets.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from seglens.errors import SettingError, unknown_name
+from seglens.explain.explanation import Explanation
+from seglens.explain.masked import (
+    Perturb,
+    Prepared,
+    TargetScores,
+    check_precision,
+    prepare,
+    rank_agreement,
+    score_copies,
+)
+from seglens.explain.target import Target
+from seglens.impute import BY_SURROUNDINGS, IMPUTERS
+from seglens.models.segmenter import Segmenter
+from seglens.seeds import content_normal
+from seglens.shapes import Images, Regions, Rows
+from seglens.superpixels import superpixels
+
+Fill = Literal["blur", "mean", "zero", "noisy-linear"]
+Precision = Literal["32", "bf16", "auto"]
+
+TargetMaps = Float[Tensor, "targets b h w"]
+
+Removed = Callable[[Rows], Regions]
+"""Says which pixels are hidden in some of all copies."""
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """Settings of occlusion by a square that slides over the picture.
+
+    ``window`` and ``stride`` are in pixels; None is an eighth of the shorter side for the window, and half a
+    window for the stride. ``fill`` is what is put in its place: ``blur`` (the picture without its detail),
+    ``mean`` (the picture's mean colour), ``zero`` (black) or ``noisy-linear`` (see ``impute.py``).
+    ``precision`` is ``32``, ``bf16`` or ``auto``. ``label`` is what the results are called by.
+    """
+
+    name: ClassVar[str] = "occlusion"
+
+    window: int | None = None
+    stride: int | None = None
+    fill: Fill = "blur"
+    precision: Precision = "32"
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _check_fill(self.fill)
+        check_precision(self.precision)
+        for name, value in (("window", self.window), ("stride", self.stride)):
+            if value is not None and value < 1:
+                raise SettingError(f"{name} is {value}, but must be at least 1 pixel, or None.")
+        if self.window is not None and self.stride is not None and self.stride > self.window:
+            raise SettingError(
+                f"stride is {self.stride} and window {self.window}: pixels between windows would never be "
+                "hidden. Take a stride of at most the window."
+            )
+
+
+@dataclass(frozen=True)
+class SuperpixelOcclusion:
+    """Settings of occlusion by superpixels: see `superpixels`, and `Occlusion` for the others."""
+
+    name: ClassVar[str] = "superpixel-occlusion"
+
+    num_segments: int = 64
+    compactness: float = 10.0
+    fill: Fill = "blur"
+    precision: Precision = "32"
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        _check_fill(self.fill)
+        check_precision(self.precision)
+        if self.num_segments < 2:
+            raise SettingError(f"num_segments is {self.num_segments}, but must be at least 2.")
+        if self.compactness <= 0:
+            raise SettingError(f"compactness is {self.compactness}, but must be above 0; 10 is usual.")
+
+
+def occlusion(
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    settings: Occlusion,
+    *,
+    seed: int = 0,
+    chunk: int = 16,
+) -> list[Explanation]:
+    """Slide a window: ``map(p) = mean over windows W with p in W of S(x) - S(x without W)``. Zeiler 2014.
+
+    Zeiler and Fergus 2014, section 4.2, on the logit and signed: positive where hiding a place costs the
+    score. The first window begins at the first pixel, the last ones are cut off at the border.
+    """
+    height, width = images.shape[-2:]
+    window = settings.window or max(1, min(height, width) // 8)
+    stride = settings.stride or max(1, window // 2)
+    down, across = (_cover(length, window, stride).to(images.device) for length in (height, width))
+    num = len(down) * len(across)
+
+    def removed(which: Rows) -> Regions:
+        return down[which % num // len(across)][:, :, None] & across[which % len(across)][:, None, :]
+
+    rows = torch.arange(len(images), device=images.device).repeat_interleave(num)
+    drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, chunk)
+    grid = drops.unflatten(1, (len(images), len(down), len(across)))
+    total = torch.einsum("tbyx,yh,xw->tbhw", grid, down.to(grid), across.to(grid))
+    maps = total / (down.sum(0)[:, None] * across.sum(0)[None, :])
+    how = asdict(settings) | {"window": window, "stride": stride, "unit": "mean", "seed": seed}
+    return explanations(maps, targets, settings.label or settings.name, how, found)
+
+
+def superpixel_occlusion(
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    settings: SuperpixelOcclusion,
+    *,
+    seed: int = 0,
+    chunk: int = 16,
+) -> list[Explanation]:
+    """Hide one superpixel after the other: ``map(p) = S(x) - S(x without the superpixel of p)``.
+
+    Occlusion (Zeiler and Fergus 2014) with windows that follow the picture's edges, as in Ribeiro et al. 2016
+    (LIME), but each alone and without a fitted model. Diagnostics: ``segments``, how many there are.
+    """
+    segments = superpixels(images, num_segments=settings.num_segments, compactness=settings.compactness)
+    counts = segments.flatten(1).amax(1) + 1
+    rows = torch.arange(len(images), device=images.device).repeat_interleave(counts)
+    first = counts.cumsum(0) - counts
+
+    def removed(which: Rows) -> Regions:
+        return segments[rows[which]] == (which - first[rows[which]])[:, None, None]
+
+    drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, chunk)
+    maps = drops[:, segments + first[:, None, None]]
+    found["segments"] = counts.to(maps).expand(len(targets), -1)
+    how = asdict(settings) | {"unit": "mean", "seed": seed}
+    return explanations(maps, targets, settings.label or settings.name, how, found)
+
+
+def _drops(
+    segmenter: Segmenter,
+    images: Images,
+    targets: Sequence[Target],
+    rows: Rows,
+    removed: Removed,
+    settings: Occlusion | SuperpixelOcclusion,
+    seed: int,
+    chunk: int,
+) -> tuple[TargetScores, dict[str, Tensor]]:
+    """``S(x) - S(x without a part)`` for each part, and diagnostics."""
+    imputer = IMPUTERS[settings.fill]
+    if settings.fill in BY_SURROUNDINGS:
+        noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
+
+        def perturb(copies: Images, which: Rows) -> Images:
+            return imputer(copies, removed(which), noise[rows[which]])
+
+    else:
+        fills = imputer(images, torch.ones_like(images[:, 0], dtype=torch.bool), images)
+
+        def perturb(copies: Images, which: Rows) -> Images:
+            return torch.where(removed(which)[:, None], fills[rows[which]], copies)
+
+    model = prepare(segmenter, images, forwards=len(rows), chunk=chunk, precision=settings.precision)
+    changed = score_copies(model, images, targets, rows, perturb, unit="mean", chunk=chunk)
+    everyone = torch.arange(len(images), device=images.device)
+    full = score_copies(model, images, targets, everyone, lambda same, _: same, unit="mean", chunk=chunk)
+    found = agreement(segmenter, model, images, targets, rows, perturb, changed, chunk)
+    return full[:, rows] - changed, found
+
+
+def agreement(
+    segmenter: Segmenter,
+    model: Prepared,
+    images: Images,
+    targets: Sequence[Target],
+    rows: Rows,
+    perturb: Perturb,
+    scores: TargetScores,
+    chunk: int,
+) -> dict[str, Tensor]:
+    """In bfloat16, how well scores are ranked as in float32."""
+    if model.precision == "32":
+        return {}
+    found = rank_agreement(segmenter, images, targets, rows, perturb, scores, unit="mean", chunk=chunk)
+    return {"rank_agreement": found}
+
+
+def _cover(length: int, window: int, stride: int) -> Bool[Tensor, "windows length"]:
+    """Which pixels of a side each window covers; as many windows as it takes to reach the end."""
+    num = max(0, math.ceil((length - window) / stride)) + 1
+    begin = torch.arange(num)[:, None] * stride
+    pixel = torch.arange(length)[None]
+    return (pixel >= begin) & (pixel < begin + window)
+
+
+def _check_fill(fill: str) -> None:
+    if fill not in IMPUTERS:
+        raise unknown_name("fill", fill, IMPUTERS)
+
+
+def explanations(
+    maps: TargetMaps,
+    targets: Sequence[Target],
+    method: str,
+    settings: dict[str, Any],
+    diagnostics: dict[str, Tensor],
+) -> list[Explanation]:
+    """One explanation for each target."""
+    return [
+        Explanation(
+            method=method,
+            layer=None,
+            target=target,
+            map=maps[position],
+            settings=settings,
+            diagnostics={name: values[position] for name, values in diagnostics.items()},
+        )
+        for position, target in enumerate(targets)
+    ]
