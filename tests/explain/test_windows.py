@@ -129,7 +129,10 @@ def test_away_from_the_edges_of_windows_a_map_is_that_of_the_whole_picture(overl
     far = torch.zeros(80, 80, dtype=torch.bool)
     far[torch.tensor(FAR)[:, None], torch.tensor(FAR)] = True
     target = Target("far", 1, far[None])
-    asked = {"methods": ("grad-cam", "hires-cam", "layer-cam", *ON_INPUT), "layers": ("fine", "deep")}
+    asked = {
+        "methods": ("grad-cam", "hires-cam", "layer-cam", *ON_INPUT),
+        "layers": ("fine", "deep"),
+    }
     windows = windows_of((80, 80), 32, overlap)
     found = stitched(run, image, windows, target, **asked)
     expected = explain(run, image[None], target, **asked)
@@ -428,15 +431,14 @@ def test_broken_logits_fail(make_run):
 def test_what_is_not_allowed(make_run):
     run, image, windows = make_run(Points().eval()), picture(40, 40), windows_of((40, 40))
     target = region_of((40, 40), slice(0, 9), slice(0, 9))
-    with pytest.raises(SettingError, match=r"'grad-cam\+\+' has no meaning over the windows.*tiles='never'"):
-        stitched(run, image, windows, target, methods=("grad-cam++",))
+    with pytest.raises(SettingError, match=r"'seg-xres-cam' has no meaning over the windows.*tiles='never'"):
+        stitched(run, image, windows, target, methods=("seg-xres-cam",))
     with pytest.raises(SettingError, match=r"shape \(1, 9, 9\).*\(1, 40, 40\)"):
         stitched(run, image, windows, region_of((9, 9), slice(0, 3), slice(0, 3)))
     with pytest.raises(UnknownNameError, match="layer 'frist'"):
         stitched(run, image, windows, target, layers=("frist",))
     assert set(OVER_WINDOWS) >= {"grad-cam", "integrated-gradients"}
     assert {name for name in METHODS if name not in OVER_WINDOWS} <= {
-        "grad-cam++",
         "seg-xres-cam",
         "smoothgrad",
         "score-cam",

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.explain.cams import BALANCED
+from seglens.explain.cams import BALANCED, SAFE
 from seglens.shapes import Activations, Grids
 
 Sums = dict[str, Tensor]
@@ -57,6 +57,17 @@ def eigen_cam(activation: Activations, gradient: Activations, shares: Grids) -> 
         "EA": (weight * energy) @ rows,
         "E": (weight @ energy)[None],
     }
+
+
+def grad_cam_plus_plus(total: Float[Tensor, " d"], gradient: Activations) -> Sums:
+    """``sum alpha_k relu(g_k)``: of gradients that are those of the picture already, and all of ``sum A_k``.
+
+    ``alpha = 1 / (2 + g sum(A))``, 0 where that is within `SAFE` of a division by zero.
+    """
+    slope = gradient.double()
+    denominator = 2 + slope * total[:, None, None]
+    alpha = torch.where(denominator.abs() < SAFE, 0, 1 / denominator)
+    return {"w": (alpha * slope.relu()).sum((0, 2, 3))}
 
 
 def _weights_of_xgrad(sums: Sums, cells: int) -> Float[Tensor, " d"]:

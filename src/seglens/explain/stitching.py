@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seglens.explain.cams import Cam
 from seglens.explain.lattice import Lattice, OpenRows, Place, View
-from seglens.explain.pooled import POOLED, Sums
+from seglens.explain.pooled import POOLED, Sums, grad_cam_plus_plus
 from seglens.explain.trace import left_as_found, tapped, trace
 from seglens.models.layers import find_layout, resolve
 from seglens.models.segmenter import Segmenter
@@ -26,7 +26,7 @@ Made = tuple[str, str]
 TINY = 1e-30
 """Keeps 0 / 0 at 0: a cell that no window has a share of."""
 
-Over = Literal["pooled", "added", "stitched", "blended", "differentiated", "linear"]
+Over = Literal["pooled", "weighed", "added", "stitched", "blended", "differentiated", "linear"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,14 @@ def stitch(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Stitched:
     formulas: dict[Made, Callable[[Activations], Grids]] = {}
     derived = {name: cam for name, cam in cams.items() if OVER_WINDOWS[name] != "blended"}
     if view.aimed and derived and layers:
-        sums = _derived(view, made, derived, layers)
+        totals = _totals(view, made, layers) if "weighed" in map(OVER_WINDOWS.get, derived) else {}
+        sums = _derived(view, made, derived, layers, totals)
         for (name, layer), of_channel in sums.items():
             rows, columns = made.cells[layer].size
-            formulas[name, layer] = _projection(POOLED[name].weights(of_channel, rows * columns))
+            weights = (
+                of_channel["w"] if name not in POOLED else POOLED[name].weights(of_channel, rows * columns)
+            )
+            formulas[name, layer] = _projection(weights)
     for name, cam in cams.items():
         if name not in derived:
             formulas |= {(name, layer): _without_gradient(cam) for layer in layers}
@@ -63,11 +67,28 @@ def stitch(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Stitched:
     return made
 
 
-def _derived(view: View, made: Stitched, cams: dict[str, Cam], layers: Sequence[str]) -> dict[Made, Sums]:
-    """Go forward and back: grids of added and stitched CAMs; return the sums of pooled ones."""
-    pooled, added, stitched = (
+def _totals(view: View, made: Stitched, layers: Sequence[str]) -> dict[str, Tensor]:
+    """Go forward over all windows: ``sum A_k`` over the lattice of each layer."""
+    totals: dict[str, Tensor] = {}
+
+    def work(places: list[Place], after: int | None) -> None:
+        found = _activations(view.segmenter, view.images(places), layers)
+        for layer, activation in found.items():
+            here = made.cells.setdefault(layer, view.lattice(activation.shape[-2:]))
+            shared = activation.cpu().double() * here.shares(places)[:, None]
+            totals[layer] = totals.get(layer, 0) + shared.sum((0, 2, 3))
+
+    view.run(view.every, work)
+    return totals
+
+
+def _derived(
+    view: View, made: Stitched, cams: dict[str, Cam], layers: Sequence[str], totals: dict[str, Tensor]
+) -> dict[Made, Sums]:
+    """Go forward and back: grids of added and stitched CAMs; return the sums of pooled and weighed ones."""
+    pooled, added, stitched, weighed = (
         {name: cam for name, cam in cams.items() if OVER_WINDOWS[name] == kind}
-        for kind in ("pooled", "added", "stitched")
+        for kind in ("pooled", "added", "stitched", "weighed")
     )
     sums: dict[Made, Sums] = {}
     held: dict[str, OpenRows] = {}
@@ -78,11 +99,14 @@ def _derived(view: View, made: Stitched, cams: dict[str, Cam], layers: Sequence[
         for layer, tap in traced.taps.items():
             here = made.cells.setdefault(layer, view.lattice(tap.gradient.shape[-2:]))
             shares = here.shares(places).to(tap.gradient.device)
+            # Apple's GPUs know no float64.
+            place = torch.device("cpu") if shares.device.type == "mps" else shares.device
+            seen = tap.activation.to(place), tap.gradient.to(place), shares.to(place)
             for name in pooled:
-                parts[name, layer] = POOLED[name].sums(tap.activation, tap.gradient, shares)
+                parts[name, layer] = POOLED[name].sums(*seen)
             for name, cam in added.items():
                 parts[name, layer] = {"grid": cam.formula(tap.activation, tap.gradient).cpu()}
-            if stitched:
+            if stitched or weighed:
                 # Blended over the windows that are here at all: those where the gradient isn't zero.
                 shared = tap.activation * shares[:, None]
                 parts["", layer] = {"rows": torch.cat([shared, shares[:, None], tap.gradient], dim=1).cpu()}
@@ -93,16 +117,18 @@ def _derived(view: View, made: Stitched, cams: dict[str, Cam], layers: Sequence[
             if name in added:
                 _add(made.grid(name, layer), part["grid"], here, places)
             elif name in pooled:
-                so_far = sums.setdefault((name, layer), {})
-                so_far |= {key: so_far.get(key, 0) + value for key, value in part.items()}
+                _sum_up(sums, (name, layer), part)
             else:
                 rows = held.setdefault(layer, OpenRows(here.size[1]))
                 rows.extend(part["rows"], here, places)
                 done, values = rows.finish(here.down.offset(after))
                 depth = len(values) // 2
                 activation = values[None, :depth] / values[None, depth : depth + 1].clamp(min=TINY)
+                gradient = values[None, depth + 1 :]
                 for method, cam in stitched.items():
-                    made.grid(method, layer)[done] = cam.formula(activation, values[None, depth + 1 :])[0]
+                    made.grid(method, layer)[done] = cam.formula(activation, gradient)[0]
+                for method in weighed:
+                    _sum_up(sums, (method, layer), grad_cam_plus_plus(totals[layer], gradient))
 
     view.run(view.every if any(POOLED[name].everywhere for name in pooled) else view.aimed, work)
     return sums
@@ -148,6 +174,12 @@ def _without_gradient(cam: Cam) -> Callable[[Activations], Grids]:
     return lambda activation: cam.formula(activation, activation)
 
 
+def _sum_up(sums: dict[Made, Sums], made: Made, part: Sums) -> None:
+    """Add to what there is of a method and layer."""
+    so_far = sums.setdefault(made, {})
+    so_far |= {key: so_far.get(key, 0) + value for key, value in part.items()}
+
+
 def _add(grid: Tensor, parts: Grids, cells: Lattice, places: Sequence[Place]) -> None:
     """Add the grids of windows where they are."""
     for place, part in zip(places, parts, strict=True):
@@ -157,6 +189,7 @@ def _add(grid: Tensor, parts: Grids, cells: Lattice, places: Sequence[Place]) ->
 
 OVER_WINDOWS: dict[str, Over] = {
     "grad-cam": "pooled",
+    "grad-cam++": "weighed",
     "hires-cam": "added",
     "layer-cam": "stitched",
     "xgrad-cam": "pooled",
@@ -171,10 +204,11 @@ OVER_WINDOWS: dict[str, Over] = {
 }
 """The methods that mean something over windows, and how their maps are stitched.
 
-``pooled``: channel weights from sums over the lattice, see ``pooled.py``; ``added``: the windows' grids are;
+``pooled``: channel weights from sums over the lattice, see ``pooled.py``; ``weighed``: the same, from the
+added gradient and a pass that sums the activations first; ``added``: the windows' grids are;
 ``stitched``: the formula on the added gradient and the blended activation; ``blended``: no gradient is in it;
 ``differentiated``: the formula on the added gradient of the input; ``linear``: the windows' maps are added.
-The others are not here for a reason: Grad-CAM++, Score-CAM and Ablation-CAM weigh channels by numbers that
-are not sums over windows, Seg-XRes-CAM pools blocks that windows cut, SmoothGrad takes magnitudes of each
-window's mean, and RISE's value in a window holds what the windows beside it would have scored.
+The others are not here for a reason: Score-CAM and Ablation-CAM weigh channels by numbers that are not sums
+over windows, Seg-XRes-CAM pools blocks that windows cut, SmoothGrad takes magnitudes of each window's mean,
+and RISE's value in a window holds what the windows beside it would have scored.
 """

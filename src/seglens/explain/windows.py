@@ -13,11 +13,11 @@ exactly, and a window without a pixel of M adds nothing and is not differentiate
   Gradients are complete: the stitched map sums to S(x) - S(x0), where x0 has each window's own baseline.
   Units are those of the whole picture: what is per pixel of M is divided by the size of all of M.
 - CAMs are made on one lattice of cells over the picture (``lattice.py``), where the gradients of the windows
-  are added, g = sum of g_w, and their activations are blended, A = sum of a_w A_w. Sums over the grid
-  (Grad-CAM's and XGrad-CAM's weights, Eigen-CAM's vector) are sums over the whole lattice: one set of channel
-  weights for all windows, found in a first pass and applied in a second. With weights of its own, a window
-  would light up by how much of M it happens to hold, and have an edge. HiResCAM is g_w A_w, added: its
-  lattice sums to the score less the bias as ever. ReLU and upsampling follow once, on the finished lattice.
+  are added, g = sum of g_w, and their activations are blended, A = sum of a_w A_w. Sums over the grid (the
+  weights of Grad-CAM, Grad-CAM++ and XGrad-CAM, Eigen-CAM's vector) are sums over the whole lattice: one set
+  of channel weights for all windows, found in a first pass and applied in a second. With weights of its own,
+  a window would light up by how much of M it happens to hold, and have an edge. HiResCAM is g_w A_w, added:
+  its lattice sums to the score less the bias as ever. ReLU and upsampling follow once, on the whole lattice.
 - Methods whose value in a window means nothing for the whole are refused; `OVER_WINDOWS` in ``stitching.py``
   names the others.
 
