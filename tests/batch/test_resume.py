@@ -60,7 +60,7 @@ def test_a_job_killed_on_the_way_is_resumed_to_the_same_bytes(run: Run, folder: 
     assert not (folder / "out").exists()
     (partial / "samples/0/.torn.partial-1234.png").write_bytes(b"torn")
     split = split_of(folder)
-    with pytest.raises(OutputExistsError, match="holds 3 chunks .* Go on with --resume"):
+    with pytest.raises(OutputExistsError, match=r"holds 3 chunks .* Go on with --resume"):
         seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, **ASKED)
     with pytest.raises(SettingError, match=r"other settings: methods was .*; seed was 0, now 1"):
         seglens.explain_folder(run, split, out=folder / "out", resume=True, seed=1, **ASKED)

@@ -220,6 +220,20 @@ def test_explain_pictures(seglens, small_run, small_set):
     assert (small_run.parent / "maps/explanations.json").is_file()
 
 
+def test_explain_several_targets(seglens, small_run):
+    words = "--target predicted false-negative --layers decoder_last --num-samples 2 --raw safetensors"
+    ended = seglens("explain", small_run, *words.split(), "--out", "maps")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[0].split("  ")[-2:] == ["pictures", "no target"]
+    assert [row.split("  ")[0] for row in ended.out.splitlines()[1:3]] == [
+        "predicted: grad-cam@decoder_last",
+        "false-negative: grad-cam@decoder_last",
+    ]
+    ended = seglens("explain", small_run, *words.split(), "--out", "out", "--where", "context")
+    assert (ended.code, ended.err) == (0, "")
+    assert "share outside of the target" in ended.out.splitlines()[0]
+
+
 def test_judge_and_report(seglens, small_run):
     ended = seglens("judge", small_run, "--num-samples", 2, "--layers", "decoder_last")
     assert (ended.code, ended.err) == (0, "")

@@ -5,9 +5,13 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seglens.cli.options import Verb, data_settings, methods, spread_lists
-from seglens.errors import SettingError
+from seglens.cli.options import EXPLAIN_NAMES, Verb, data_settings, methods, spread_lists
+from seglens.cli.settings import read, settings_of
+from seglens.errors import SettingError, UnknownNameError
+from seglens.explain import METHODS
 from seglens.explain.integrated import IntegratedGradients
+from seglens.explain.target_names import TARGETS
+from seglens.models.layers import ROLES
 
 LISTS = {"--samples": True, "--classes": False}
 
@@ -64,6 +68,81 @@ def test_methods():
     assert len(methods(["integrated-gradients"], ["zero", "blur", "mean"], None)) == 3
     with pytest.raises(SettingError, match="--steps is a setting of integrated-gradients"):
         methods(["grad-cam"], None, 8)
+
+
+def test_settings_of_methods():
+    changed = methods(
+        ["grad-cam", "integrated-gradients"],
+        None,
+        None,
+        ["integrated-gradients.steps=8", "integrated-gradients.tolerance=none"],
+    )
+    assert changed == ["grad-cam", IntegratedGradients(steps=8, tolerance=None)]
+    both = methods(["integrated-gradients"], ["zero", "blur"], None, ["integrated-gradients.steps=8"])
+    assert both == [IntegratedGradients(baseline=name, steps=8) for name in ("zero", "blur")]
+    assert methods(["all"], None, None) == list(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("integrated-gradients.step=8", "Did you mean 'steps'"),
+        ("integrated-gradient.steps=8", "Did you mean 'integrated-gradients'"),
+        ("integrated-gradients.steps=many", "must be a whole number"),
+        ("integrated-gradients.baseline=zeros", "Did you mean 'zero'"),
+        ("integrated-gradients.steps", "Write METHOD.SETTING=VALUE"),
+        ("grad-cam.steps=8", "grad-cam has no settings. Methods that have some: .*integrated-gradients"),
+        ("integrated-gradients.steps=0", "steps"),
+    ],
+)
+def test_wrong_settings_of_methods_are_named(text, error):
+    with pytest.raises((SettingError, UnknownNameError), match=error):
+        methods(["grad-cam", "integrated-gradients"], None, None, [text])
+
+
+def test_settings_are_of_methods_that_are_asked_for_and_given_once():
+    with pytest.raises(SettingError, match=r"not among grad-cam\. Add it to --methods"):
+        methods(["grad-cam"], None, None, ["integrated-gradients.steps=8"])
+    with pytest.raises(SettingError, match="given twice"):
+        methods(["integrated-gradients"], None, None, ["integrated-gradients.steps=8"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("3", int, 3),
+        ("3", float | None, 3.0),
+        ("None", int | None, None),
+        ("yes", bool, True),
+        ("1,2,3", tuple[int, ...], (1, 2, 3)),
+        ("1,x", tuple[int, str], (1, "x")),
+        ("mean", int | str, "mean"),
+        ("4", int | str, 4),
+    ],
+)
+def test_values_are_read_by_their_type(text, kind, value):
+    found = read(text, kind, "it")
+    assert (found, type(found)) == (value, type(value))
+    with pytest.raises(SettingError, match="can't be typed"):
+        read("x", dict, "it")
+    with pytest.raises(SettingError, match="must be 2 values"):
+        read("1", tuple[int, str], "it")
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if settings_of(name)])
+def test_every_setting_can_be_typed(name):
+    """Its default, written down and read again, is itself."""
+    for setting, kind in settings_of(name).items():
+        value = getattr(METHODS[name], setting)
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        assert read(text, kind, setting) == value
+
+
+def test_the_help_of_explain_names_all_there_is():
+    words = set(EXPLAIN_NAMES.replace(",", " ").replace(";", " ").replace(":", " ").replace(".", " ").split())
+    assert set(METHODS) <= words
+    assert set(ROLES) <= words
+    assert set(TARGETS) <= words
 
 
 def test_data_settings(tmp_path):

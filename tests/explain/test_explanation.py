@@ -138,10 +138,10 @@ def test_maps_are_whole_when_memory_runs_out_on_the_way(run, images, target, mon
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("method", METHODS)
-def test_a_gpu_gives_the_same_maps_where_the_images_are(method, run, images, target):
-    right = explain(run, images, target, methods=[method], layers=["deep"])
+def test_a_gpu_gives_the_same_maps_where_the_images_are(method, run, images, target, short):
+    right = explain(run, images, target, methods=[short[method]], layers=["deep"])
     run.segmenter.to("cuda")
-    found = explain(run, images, target, methods=[method], layers=["deep"])
+    found = explain(run, images, target, methods=[short[method]], layers=["deep"])
     for one, other in zip(found.values(), right.values(), strict=True):
         assert one.map.device == images.device
         pair = torch.stack([one.map.flatten(), other.map.flatten()])
@@ -162,8 +162,8 @@ def test_wrong_names_get_the_nearest(run, images, target):
         explain(run, images[:2], target)
 
 
-def test_settings_can_be_written_down(run, images, target):
-    for found in explain(run, images, target, methods=list(METHODS), layers=["up"]).values():
+def test_settings_can_be_written_down(run, images, target, short):
+    for found in explain(run, images, target, methods=list(short.values()), layers=["up"]).values():
         assert json.loads(json.dumps(found.settings)) == found.settings
 
 
@@ -252,3 +252,47 @@ def test_scaling_a_map_leaves_all_that_is_relative(target):
     one, other = statistics(mine(target, maps)), statistics(mine(target, 1e-6 * maps))
     for name in ("area", "mass_inside", "enrichment_log2", "ratio", "ratio_without_margin"):
         torch.testing.assert_close(one[name], other[name])
+
+
+# What counts.
+
+
+def test_context_counts_what_is_farther_than_a_cell(target):
+    one = mine(target, torch.rand(3, 32, 40))
+    assert one.counted.all()
+    fine = mine(target, one.map, where="context")
+    coarse = mine(target, one.map, where="context", grid=torch.rand(3, 4, 8))
+    assert (fine.margin, coarse.margin) == (3, 8)
+    for explanation in (fine, coarse):
+        rows, columns = target.pixels[1].nonzero().T
+        y, x = torch.meshgrid(torch.arange(32), torch.arange(40), indexing="ij")
+        away = torch.maximum((y[..., None] - rows).abs(), (x[..., None] - columns).abs()).amin(-1)
+        assert torch.equal(explanation.counted[1], away > explanation.margin)
+    with pytest.raises(UnknownNameError, match="Did you mean 'context'"):
+        mine(target, one.map, where="contxt")
+
+
+def test_statistics_of_context_are_those_of_the_pixels_that_count():
+    whole = halves(3.0, 1.0)
+    maps = whole.map + torch.linspace(0, 1, 32)
+    found = statistics(mine(whole.target, maps, where="context"))
+    kept = maps[:, :, 19:].double()
+    for name, value in {"mean": kept.mean(), "max": kept.max(), "min": kept.min()}.items():
+        assert found[name].item() == pytest.approx(float(value)), name
+    assert found["std"].item() == pytest.approx(float(kept.std(correction=0)), rel=1e-5)
+    assert found["mass_context"].item() == pytest.approx(float(kept.sum() / maps.sum()), rel=1e-5)
+    assert found["area"].item() == 0.5
+    assert all(found[name].isnan().all() for name in ("mass_inside", "enrichment_log2", "ratio"))
+    everywhere = Target("all", 1, torch.ones_like(whole.target.pixels))
+    nothing = statistics(mine(everywhere, maps, where="context"))
+    assert all(nothing[name].isnan().all() for name in ("mean", "std", "min", "max"))
+    assert nothing["mass_context"].item() == 0
+
+
+def test_explain_says_where(run, images, target):
+    found = explain(run, images, target, layers=["deep"], where="context")["grad-cam", "deep"]
+    whole = explain(run, images, target, layers=["deep"])["grad-cam", "deep"]
+    assert (found.where, whole.where) == ("context", "region")
+    torch.testing.assert_close(found.map, whole.map)
+    with pytest.raises(UnknownNameError, match="choice of 'where'"):
+        explain(run, images, target, where="outside")

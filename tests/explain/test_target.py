@@ -6,7 +6,7 @@ from seglens.data.transforms import fit_frame
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import target as targets
 from seglens.explain.target import Target
-from seglens.explain.target_names import TARGETS, named_target
+from seglens.explain.target_names import TARGETS, Scene, named_target, named_targets
 
 ROWS = torch.arange(2)
 
@@ -216,3 +216,30 @@ def test_errors_on_the_command_line_name_what_would_work(scene):
         named_target("predicted:3", *scene)
     with pytest.raises(SettingError, match="'point:16,0' is not in the picture, which is 16 x 16"):
         named_target("point:16,0", *scene)
+
+
+def test_several_targets_ask_the_model_once(scene):
+    run, images, masks, valid, _, frames = scene
+    passes = []
+    run.segmenter.register_forward_hook(lambda *_: passes.append(1))
+    texts = ("predicted", "false-positive", "false-negative", "component:1", "boundary", "predicted")
+    made = named_targets(texts, Scene(run, images, masks, valid, 1, frames), against=0)
+    assert len(passes) == 1
+    assert [target.label for target in made] == list(dict.fromkeys(texts))
+    assert {target.against for target in made} == {0}
+    for target in made:
+        assert torch.equal(target.pixels, named_target(target.label, *scene).pixels)
+    named_targets(("truth", "class", "point:1,1"), Scene(run, images, masks, valid, 1, frames))
+    assert len(passes) == 1 + len(made)
+
+
+def test_the_functions_choose_what_the_names_choose(scene):
+    run, images, masks, valid, class_index, _ = scene
+    for make, name in (
+        (targets.false_positive, "false-positive"),
+        (targets.false_negative, "false-negative"),
+    ):
+        made = make(run, images, masks, class_index, valid)
+        assert torch.equal(made.pixels, named_target(name, *scene).pixels)
+    made = targets.predicted(run, images, class_index, valid)
+    assert torch.equal(made.pixels, named_target("predicted", *scene).pixels)
