@@ -15,6 +15,7 @@ from seglens.explain.large_targets import large_target
 from seglens.explain.lattice import OpenRows, lattice
 from seglens.explain.memory import measure
 from seglens.explain.methods import METHODS, sorted_out
+from seglens.explain.occlusion import Occlusion
 from seglens.explain.passes import passes
 from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
@@ -252,6 +253,18 @@ def test_integrated_gradients_are_complete_over_windows(make_run):
     assert made.grid.double().sum().item() == pytest.approx(gained / target.pixels.sum().item(), rel=1e-5)
     assert made.settings["unit"] == "mean"
     assert made.settings["windows"] == {"size": 16, "overlap": 0.5, "number": 5 * 7}
+
+
+def test_occlusion_adds_up_over_windows(make_run):
+    """Squares that lie alike in every window, and single pixels: what hiding one costs is the whole's."""
+    run, image, windows = make_run(Points().eval()), picture(32, 40), windows_of((32, 40))
+    target, method = (
+        region_of((32, 40), slice(3, 20), slice(9, 31)),
+        Occlusion(window=4, stride=4, fill="zero"),
+    )
+    found = stitched(run, image, windows, target, methods=(method,))["occlusion"]
+    expected = explain(run, image[None], target, methods=(method,))["occlusion"]
+    assert_same(found.explanation().map, expected.map)
 
 
 def test_hires_cam_sums_to_the_score_less_the_bias(make_run):

@@ -22,13 +22,16 @@ exactly, and a window without a pixel of M adds nothing and is not differentiate
   names the others.
 
 A network that looks at single pixels gives the map of the picture in one piece, and so does one that looks a
-few pixels around, as long as M and the pixel are farther than that from the edges of windows. Nothing of the
-size of the picture is held but the target and one lattice for each map::
+few pixels around, as long as M and the pixel are farther than that from the edges of windows. A network that
+looks as far as its window reaches has derivatives right up to the edge: an edge in a map of the input is one
+that the prediction has, and fading it out would break the sum. Of the size of the picture nothing is held but
+the target and one lattice for each map (`layer-cam` and `grad-cam++` hold all channels of a row of windows)::
 
     windows = plan(pixels.shape[:2], run.spec, "auto")        # None: it fits into one input, use `explain`
     target = large_target("predicted", run, cut, windows)     # ``cut(rows, columns)`` gives parts in [0, 1]
     maps = explain_large(run, cut, windows, target, methods=("grad-cam",), layers=("encoder_last",))
     maps["grad-cam", "encoder_last"].at((1024, 768))          # to draw; ``bands()`` for the native size
+    maps["grad-cam", "encoder_last"].explanation()            # an `Explanation` at the working scale
 """
 
 import math
@@ -172,7 +175,7 @@ def _linear(view: View, settings: Settings, seed: int) -> LargeMap:
             view.segmenter, images, (target,), settings, seed=seed, chunk=view.chunk
         )[0]
         assert target.weights is not None
-        shares = (target.weights * target.pixels).sum((1, 2)) / count
+        shares = (target.weights * target.pixels).sum((1, 2), dtype=torch.float64) / count
         recorded.update(made.settings)
         for name, values in made.diagnostics.items():
             diagnostics[name] = diagnostics.get(name, 0.0) + float((values.cpu() * shares).nansum())
