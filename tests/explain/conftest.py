@@ -64,7 +64,7 @@ def stays_as_it_was(module: nn.Module) -> Iterator[None]:
 
 
 def taps_equal(found: Trace, expected: Trace, *, prefix: str = "", atol: float = 1e-5) -> None:
-    """Fail where activations or gradients differ by ``atol`` of their maximum; ``found`` has ``prefix`` in names."""
+    """Fail where activations or gradients differ; ``found`` has ``prefix`` in its names."""
     assert found.taps.keys() == {prefix + name for name in expected.taps}
     for name, tap in expected.taps.items():
         twin = found.taps[prefix + name]
