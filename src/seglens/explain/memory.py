@@ -17,7 +17,7 @@ from seglens.errors import SettingError
 from seglens.explain.costs import Cost, cost_of
 from seglens.explain.passes import Pass
 from seglens.explain.target import Target
-from seglens.explain.watch import peak_bytes, shown, watch
+from seglens.explain.watch import LAST, metering, shown, watch
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Images
 from seglens.sizes import say_bytes
@@ -29,10 +29,16 @@ MOST = 64
 """Pictures in the model at once, however much memory there is."""
 
 SCRATCH = 1.25
-"""Resident memory of a process by the bytes of tensors that are seen, on a CPU: convolutions have scratch."""
+"""Resident memory of a process on a CPU, by the bytes of tensors that are seen: convolutions have scratch.
 
-ROUGH = 8 * 1024
-"""Bytes for each pixel of a picture that only few networks take: 2,048 maps of the picture's size."""
+Peaks of child processes were 1.0 to 1.16 times the tensors (``benchmarks/growth.py``).
+"""
+
+ROUGH = 16 * 1024
+"""Bytes for each pixel of a picture that hardly a network takes: 4,096 maps of the picture's size.
+
+Traced to the input, a U-Net takes 2 KB with a ResNet34, a U-Net++ with an EfficientNet-B5 12 KB.
+"""
 
 LEFT = 0.8
 """The share of a CPU's free memory that a pass may take."""
@@ -48,22 +54,37 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of a pass: ``fixed`` and ``each`` for every picture in the model; ``after`` when that is done."""
+    """Bytes that a part of a pass takes: ``fixed``, and ``each`` for every picture in the model."""
 
     fixed: int
     each: int
-    after: int = 0
+
+    @classmethod
+    def through(cls, few: int, bytes_of_few: int, bytes_of_twice: int) -> "Need":
+        """Draw the line through what ``few`` pictures take, and twice as many."""
+        each = max((bytes_of_twice - bytes_of_few) // few, 1)
+        return cls(max(bytes_of_few - few * each, 0), each)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the parts of a pass take: the one that takes most is what counts.
+
+    The calls of the model are one; a copy of its weights may be made before, and masks summed up after.
+    """
+
+    parts: tuple[Need, ...]
 
     def of(self, chunk: int) -> int:
         """Bytes with ``chunk`` pictures in the model at once."""
-        return max(self.fixed + self.each * chunk, self.after)
+        return max(part.fixed + part.each * chunk for part in self.parts)
 
     def most(self, budget: int) -> int:
         """How many pictures may be in the model within ``budget`` bytes."""
-        return (budget - self.fixed) // self.each if budget >= self.after else 0
+        return min((budget - part.fixed) // part.each for part in self.parts)
 
 
-_NEEDS: "weakref.WeakKeyDictionary[Segmenter, dict[tuple[object, ...], Need]]" = weakref.WeakKeyDictionary()
+_NEEDS: "weakref.WeakKeyDictionary[Segmenter, dict[tuple[object, ...], Needs]]" = weakref.WeakKeyDictionary()
 """What was measured: it depends on the picture's size, not on what it shows."""
 
 
@@ -106,7 +127,7 @@ def chunk_of(
     return max(1, min(most, need.most(int(LEFT * free))))
 
 
-def measure(step: Pass, segmenter: Segmenter, images: Images, targets: Sequence[Target]) -> Need:
+def measure(step: Pass, segmenter: Segmenter, images: Images, targets: Sequence[Target]) -> Needs:
     """Return what ``step`` takes: it runs on one picture and on two, and stops when it has shown enough.
 
     On a CPU the bytes of tensors are multiplied by `SCRATCH`. Measured once for each model, pass and size.
@@ -115,20 +136,23 @@ def measure(step: Pass, segmenter: Segmenter, images: Images, targets: Sequence[
     known = _NEEDS.setdefault(segmenter, {})
     if key not in known:
         cost = cost_of(step, segmenter, images[:1], len(targets))
-        few, more = cost.least, 2 * cost.least
-        first, second = (_peak(step, segmenter, images, targets, cost, num) for num in (few, more))
-        each = max((second - first) // (more - few), 1)
-        known[key] = Need(max(first - few * each, 0), each, cost.after)
+        few = cost.least
+        once, twice = (_watched(step, segmenter, images, targets, cost, num) for num in (few, 2 * few))
+        parts = [Need.through(few, *pair) for pair in zip(once, twice, strict=True)]
+        known[key] = Needs((*parts, Need(cost.after, 1)))
     return known[key]
 
 
-def _peak(
+def _watched(
     step: Pass, segmenter: Segmenter, images: Images, targets: Sequence[Target], cost: Cost, num: int
-) -> int:
+) -> tuple[int, int]:
+    """Return the most bytes in the last calls of the model, which the rest are like, and ever."""
     few, aims = sample(images, targets, num)
-    with peak_bytes(segmenter.device) as peak:
-        watch(lambda: step.work(few, aims, num), segmenter.device, shown(cost, num))
-    return round(peak.bytes * (1 if segmenter.device.type == "cuda" else SCRATCH))
+    with metering(segmenter.device) as meter:
+        seen = watch(lambda: step.work(few, aims, num), segmenter.device, shown(cost, num), meter)
+    factor = 1 if segmenter.device.type == "cuda" else SCRATCH
+    peaks = [seen.bytes_before, *(call.bytes for call in seen.calls)]
+    return round(factor * max(peaks[-LAST:])), round(factor * max(peaks))
 
 
 def sample(images: Images, targets: Sequence[Target], num: int) -> tuple[Few, list[Target]]:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from seglens.explain.costs import Cost, cost_of
-from seglens.explain.memory import Need, chunk_of, measure, sample
+from seglens.explain.memory import Needs, chunk_of, measure, sample
 from seglens.explain.methods import Method, sorted_out
 from seglens.explain.passes import Pass, passes
 from seglens.explain.target import Target
@@ -153,7 +153,9 @@ def plan(
     return Plan(num, (images.shape[-2], images.shape[-1]), len(targets), tuple(planned))
 
 
-def _of_pass(step: Pass, cost: Cost, need: Need, seen: Watched, shown: int, num: int, calls: int) -> PassPlan:
+def _of_pass(
+    step: Pass, cost: Cost, need: Needs, seen: Watched, shown: int, num: int, calls: int
+) -> PassPlan:
     """Draw from a pass that was ``seen`` on ``shown`` pictures what it takes on ``num``, in so many calls."""
     plain, graded = seen.pace(graded=False), seen.pace(graded=True)
     seconds = (

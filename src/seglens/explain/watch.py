@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,19 +38,24 @@ FORWARD = 1 / 3
 
 @dataclass
 class Call:
-    """One forward pass: of how many pictures, with a graph or without; seconds until the next one began."""
+    """One forward pass: of how many pictures, with a graph or without.
+
+    Seconds until the next one began, and the most bytes that were alive meanwhile where that is asked for.
+    """
 
     pictures: int
     graded: bool
     seconds: float = 0.0
+    bytes: int = 0
 
 
 @dataclass
 class Watched:
-    """The calls that were seen, and the seconds before the first one."""
+    """The calls that were seen, with seconds and bytes before the first one."""
 
     calls: list[Call]
     before: float = 0.0
+    bytes_before: int = 0
 
     def of(self, graded: bool) -> list[Call]:
         """The calls with a graph, or those without."""
@@ -80,21 +85,27 @@ class _EnoughError(BaseException):
     """Ends a pass that is watched; nothing that handles errors is to see it."""
 
 
-def watch(work: Callable[[], object], device: torch.device, enough: Callable[[Watched], bool]) -> Watched:
-    """Run ``work`` and note every call of a `Segmenter`, until it ends or has shown ``enough``."""
+def watch(
+    work: Callable[[], object],
+    device: torch.device,
+    enough: Callable[[Watched], bool],
+    meter: "Meter | None" = None,
+) -> Watched:
+    """Run ``work`` and note every call of a `Segmenter`, until it ends or has shown ``enough``.
+
+    With a ``meter`` bytes are noted, too; seconds are longer then.
+    """
     seen = Watched([])
     last = now(device)
 
-    def lap() -> float:
+    def close() -> None:
         nonlocal last
         before, last = last, now(device)
-        return last - before
-
-    def close() -> None:
+        peak = meter.lap() if meter else 0
         if seen.calls:
-            seen.calls[-1].seconds = lap()
+            seen.calls[-1].seconds, seen.calls[-1].bytes = last - before, peak
         else:
-            seen.before = lap()
+            seen.before, seen.bytes_before = last - before, peak
 
     def note(module: nn.Module, given: tuple[Any, ...]) -> None:
         if isinstance(module, Segmenter):
@@ -135,26 +146,36 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-@dataclass
-class Peak:
-    """The most bytes of tensors that were alive at once, of those made meanwhile."""
+class Meter(Protocol):
+    """Counts the bytes of tensors that are made while it is on."""
 
-    bytes: int = 0
+    def lap(self) -> int:
+        """Return the most that were alive at once since the last time; begin anew with those now alive."""
 
 
 @contextmanager
-def peak_bytes(device: torch.device) -> Iterator[Peak]:
-    """Measure what tensors take: on a GPU as its allocator counts it, elsewhere by `LiveBytes`."""
-    peak = Peak()
+def metering(device: torch.device) -> Iterator[Meter]:
+    """Count what tensors take: on a GPU as its allocator does, elsewhere by `LiveBytes`."""
     if device.type == "cuda":
+        yield AllocatedBytes(device)
+    else:
+        with LiveBytes() as live:
+            yield live
+
+
+class AllocatedBytes:
+    """What the allocator of a GPU has given out, above what it had before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield peak
-        peak.bytes = torch.cuda.max_memory_allocated(device) - before
-        return
-    with LiveBytes() as live:
-        yield peak
-    peak.bytes = live.peak
+
+    def lap(self) -> int:
+        """See `Meter`."""
+        peak = torch.cuda.max_memory_allocated(self._device) - self._before
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return peak
 
 
 class LiveBytes(TorchDispatchMode):
@@ -167,6 +188,11 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.peak = self.live = 0
         self._known: set[int] = set()
+
+    def lap(self) -> int:
+        """See `Meter`."""
+        peak, self.peak = self.peak, self.live
+        return peak
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
