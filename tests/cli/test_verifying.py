@@ -14,8 +14,7 @@ QUICK = ("hires-cam-is-window-1", "hires-completeness", "compiled-is-eager", "mo
 @pytest.fixture
 def quick(monkeypatch):
     """Leave out the checks that take long; all of them run in the first test."""
-    for name in set(RULES) - set(QUICK):
-        monkeypatch.delitem(RULES, name)
+    monkeypatch.setattr("seglens.explain.verify.RULES", {name: RULES[name] for name in QUICK})
 
 
 def test_verify_shows_every_check(seglens, one_run, small_set):
@@ -34,6 +33,7 @@ def test_verify_shows_every_check(seglens, one_run, small_set):
 @pytest.mark.usefixtures("quick")
 def test_verify_takes_the_runs_own_pictures(seglens, one_run):
     ended = seglens("verify", one_run, "--json", "--layers", "decoder_last", "--num-samples", 3, "--seed", 5)
+    assert ended.err == ""
     found = json.loads(ended.out)
     assert (ended.code, found["num_images"], found["layers"], found["seed"]) == (0, 3, ["decoder_last"], 5)
     assert [check["name"] for check in found["checks"]] == list(QUICK)
@@ -54,15 +54,14 @@ def test_verify_takes_noise_where_a_run_knows_no_pictures(seglens, one_run, tmp_
     assert (asked.code, len(asked.err.splitlines())) == (2, 1)
 
 
-@pytest.mark.usefixtures("quick")
 def test_verify_ends_with_1_where_a_check_fails(seglens, one_run, monkeypatch):
     wrong = RULES["hires-completeness"]._replace(measure=lambda case: Measured(0.5, "at decoder_last"))
-    monkeypatch.setitem(RULES, "hires-completeness", wrong)
+    monkeypatch.setattr("seglens.explain.verify.RULES", {"hires-completeness": wrong})
     ended = seglens("verify", one_run, "--num-samples", 1)
     assert ended.code == 1
     (line,) = [line for line in ended.out.splitlines() if line.startswith("hires-completeness")]
     assert line.split()[1:5] == ["fail", "5.0e-01", "1e-05", "at"]
-    assert "2 passed, 1 failed, 1 not applicable" in ended.out
+    assert "0 passed, 1 failed, 0 not applicable" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 `verify` runs every check of ``rules.py``. A check that fails is a bug in Seglens or something in the model
 that maps can't be trusted with (chance that is never switched off, a state that changes from run to run, a
-gradient that is not that of the output), and the number says how bad it is.
+gradient that is not that of the output), and the number says how bad it is. ``bf16-scores`` and
+``compiled-is-eager`` are about options: a failure says to leave these alone with this model.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from seglens.models.segmenter import evaluating
 from seglens.predict import infer
 from seglens.shapes import Activations, Grids
 
-MASKS = 64
+MASKS = 32
 """Channels of the first layer that mask the picture, for the scores that are ranked."""
 
 
