@@ -1,5 +1,7 @@
 """Pictures larger than the training's: nobody can see where the windows were."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,7 +92,7 @@ def assert_same(found, expected, where=..., tolerance=1e-5):
 def test_a_network_of_single_pixels_sees_no_windows(size, window, overlap, make_run):
     run, image = make_run(Points().eval()), picture(*size)
     target = region_of(size, slice(2, 30), slice(10, 35))
-    asked = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("first", "second")}
+    asked: dict[str, Any] = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("first", "second")}
     found = stitched(run, image, windows_of(size, window, overlap), target, chunk=3, **asked)
     expected = explain(run, image[None], target, **asked)
     assert set(found) == set(expected)
@@ -106,7 +108,7 @@ def test_a_network_of_single_pixels_sees_no_windows(size, window, overlap, make_
 def test_one_window_is_a_plain_explanation(size, window, divisor, run, make_run):
     run, image = make_run(run.segmenter.module, divisor=divisor), picture(*size)
     target = region_of(size, slice(3, 20), slice(5, 28))
-    asked = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("down", "deep", "up")}
+    asked: dict[str, Any] = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("down", "deep", "up")}
     found = stitched(run, image, windows_of(size, window), target, **asked)
     expected = explain(run, image[None], target, **asked)
     for key, made in found.items():
@@ -130,7 +132,7 @@ def test_away_from_the_edges_of_windows_a_map_is_that_of_the_whole_picture(overl
     far = torch.zeros(80, 80, dtype=torch.bool)
     far[torch.tensor(FAR)[:, None], torch.tensor(FAR)] = True
     target = Target("far", 1, far[None])
-    asked = {
+    asked: dict[str, Any] = {
         "methods": ("grad-cam", "hires-cam", "layer-cam", *ON_INPUT),
         "layers": ("fine", "deep"),
     }
@@ -164,7 +166,7 @@ def test_nothing_varies_where_nothing_varies(make_run):
 def test_a_budget_sizes_the_chunks(run, make_run, monkeypatch):
     run, size = make_run(run.segmenter.module, divisor=4), (40, 40)
     image, target, seen = picture(*size), region_of(size, slice(5, 28), slice(17, 23)), []
-    asked = {"methods": ("hires-cam",), "layers": ("down",)}
+    asked: dict[str, Any] = {"methods": ("hires-cam",), "layers": ("down",)}
     run.segmenter.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
     whole = stitched(run, image, windows_of(size), target, chunk=8, **asked)["hires-cam", "down"]
     assert max(seen) == 8
@@ -189,7 +191,7 @@ def measure_of(run, asked):
 def test_chunks_change_nothing(chunk, run, make_run):
     run, image, windows = make_run(run.segmenter.module, divisor=4), picture(30, 37), windows_of((30, 37))
     target = region_of((30, 37), slice(5, 28), slice(17, 23))
-    asked = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("down", "deep")}
+    asked: dict[str, Any] = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("down", "deep")}
     found = stitched(run, image, windows, target, chunk=chunk, **asked)
     expected = stitched(run, image, windows, target, chunk=3, **asked)
     for key, made in found.items():
@@ -321,6 +323,7 @@ def test_rows_are_let_go_when_no_window_can_reach_them():
             part = torch.rand(2, 6, 5, generator=torch.Generator().manual_seed(top + left))
             whole[:, top : top + 6, left : left + 5] += part
             rows.add(part, top, left)
+        assert rows.held is not None
         assert rows.held.shape[1] <= 16
         where, values = rows.finish({0: 4, 4: 8, 8: 20, 20: 30}[top])
         torch.testing.assert_close(values, whole[:, where])
@@ -336,7 +339,7 @@ def test_maps_come_to_any_size_as_in_one_piece(scale, make_run, monkeypatch):
     image, run = picture(*size), make_run(Points().eval())
     grid = F.interpolate(image[None], windows.scaled, mode="bilinear", antialias=True).clamp(0, 1)
     target = region_of(windows.scaled, slice(3, 30), slice(5, 20))
-    asked = {"methods": ("grad-cam", "saliency"), "layers": ("first",)}
+    asked: dict[str, Any] = {"methods": ("grad-cam", "saliency"), "layers": ("first",)}
     found, expected = stitched(run, image, windows, target, **asked), explain(run, grid, target, **asked)
     for key, made in found.items():
         assert_same(made.at(windows.scaled)[None], expected[key].map, tolerance=3e-5)
