@@ -12,83 +12,75 @@ import seglens
 from seglens.data.layout import DataSettings, Split
 from seglens.data.opening import open_data
 from seglens.data.specimens import write_specimens
-from seglens.record import write_json
 from seglens.runs import Run
 from seglens.train import TrainSettings, train
 
-SIZE, OUT = 96, Path(__file__).with_suffix("")
+SIZE, HALF, WIDTH = 96, 12, 880
+"""Pixels: sides of a specimen, half of the box that is asked about, width of the pictures drawn."""
+OUT = Path(__file__).with_suffix("")
 LAYER = "bottleneck"
-WIDTH = 880
+
+SETTINGS = TrainSettings(
+    model="unet", width=8, image_size=SIZE, epochs=8, batch_size=8, learning_rate=3e-3, workers=0
+)
+"""Too little training, so that there are errors to explain."""
+
+SHEETS = {
+    "targets": f"targets@hires-cam@{LAYER}",
+    "false-positive": f"false-positive@methods@{LAYER}",
+    "false-negative": f"false-negative@methods@{LAYER}",
+    "context": f"methods@{LAYER}",
+}
+"""The pictures of the page, and the sheets that they are made of."""
 
 
 def main() -> None:
+    """Train, explain one picture of the test split, and keep the sheets."""
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         data = write_specimens(place / "data", num_train=64, num_valid=8, num_test=24, size=SIZE, seed=3)
-        settings = TrainSettings(
-            model="unet",
-            width=8,
-            image_size=SIZE,
-            epochs=8,
-            batch_size=8,
-            learning_rate=3e-3,
-            seed=0,
-            workers=0,
-        )
-        run = train(DataSettings(path=data), settings, place / "run", force=True)
+        run = train(DataSettings(path=data), SETTINGS, place / "run", force=True)
         split = open_data(DataSettings(path=data)).split("test")
         number, x, y = most_wrong(run, split)
-        targets = (
-            "predicted", "truth", "component:1", "boundary", f"box:{x - 12},{y - 12},{x + 12},{y + 12}",
-            f"point:{x},{y}", "class", "false-positive", "false-negative",
-        )  # fmt: skip
-        for name, where, chosen in (
-            ("targets", "region", targets[:7]),
-            ("errors", "region", targets[7:]),
-            ("context", "context", targets[:1]),
+        x0, y0, x1, y1 = x - HALF, y - HALF, x + HALF, y + HALF
+        box = f"box:{max(0, x0)},{max(0, y0)},{min(SIZE, x1)},{min(SIZE, y1)}"
+        several = ("predicted", "truth", "component:1", "boundary", box, f"point:{x},{y}", "class")
+        for targets, where in (
+            (several, "region"),
+            (("false-positive", "false-negative"), "region"),
+            (("predicted",), "context"),
         ):
             done = seglens.explain_folder(
-                run, split, out=place / name, samples=(number,), target=chosen, where=where,
-                methods=("hires-cam", "integrated-gradients"), layers=(LAYER,),
+                run, split, out=place / "maps", samples=(number,), target=targets, where=where,
+                methods=("hires-cam", "integrated-gradients"), layers=(LAYER,), force=True,
             )  # fmt: skip
-            (folder,) = (done.folder / "samples").iterdir()
-            for file in sorted(folder.glob("*.png")):
-                print(name, file.name)
-            save(folder, name)
-        write_json(place / "settings.json", {"targets": targets})
+            save(done.folder, [name for name in SHEETS if (name == "context") == (where == "context")])
 
 
 def most_wrong(run: Run, split: Split) -> tuple[int, int, int]:
-    """Return the picture with most pixels invented and missed, the fewer of the two, and a point in a cell."""
+    """Return the picture of which most is both invented and missed, and a point that was found rightly."""
     found = []
-    for number, sample in enumerate(split[i] for i in range(len(split))):
+    for number in range(len(split)):
+        sample = split[number]
+        assert sample.mask is not None
         said, true = run.predict(sample.image[None]).mask[0] == 1, sample.mask == 1
-        invented, missed = int((said & ~true).sum()), int((~said & true).sum())
-        y, x = (
-            (said & true).nonzero().double().mean(0).round().int().tolist()
-            if (said & true).any()
-            else (48, 48)
-        )
-        found.append((min(invented, missed), number, x, y))
-    print(sorted(found)[-5:])
+        right = (said & true).nonzero()
+        if len(right):
+            y, x = right[len(right) // 2].tolist()
+            errors = min(int((said & ~true).sum()), int((~said & true).sum()))
+            found.append((errors, number, x, y))
     return max(found)[1:]
 
 
-def save(folder: Path, name: str) -> None:
-    """Keep the sheets that the page shows, in few colours, so that they are small."""
-    sheets = {
-        "targets": [f"targets@hires-cam@{LAYER}"],
-        "errors": [f"false-positive@methods@{LAYER}", f"false-negative@methods@{LAYER}"],
-        "context": [f"methods@{LAYER}"],
-    }
+def save(folder: Path, names: list[str]) -> None:
+    """Keep those of the sheets that are there, in few colours, so that they are small."""
     OUT.mkdir(exist_ok=True)
-    for sheet in sheets[name]:
-        with Image.open(folder / f"{sheet}.png") as opened:
-            small = opened.resize(
-                (WIDTH, round(opened.height * WIDTH / opened.width)), Image.Resampling.LANCZOS
-            )
-            kept = name if name != "errors" else sheet.split("@")[0]
-            small.quantize(96).save(OUT / f"{kept}.png", optimize=True)
+    for name in names:
+        for file in folder.glob(f"samples/*/{SHEETS[name]}.png"):
+            with Image.open(file) as opened:
+                rows = round(opened.height * WIDTH / opened.width)
+                small = opened.resize((WIDTH, rows), Image.Resampling.LANCZOS)
+                small.quantize(96).save(OUT / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

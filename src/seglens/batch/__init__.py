@@ -11,7 +11,7 @@ from pathlib import Path
 
 from seglens import record as records
 from seglens.batch import ledger
-from seglens.batch.asking import class_index_of, place_of, targets_of
+from seglens.batch.asking import class_index_of, place_of, targets_of, with_references_of
 from seglens.batch.auditing import check_regions, groups_of, regions_of, write_audit
 from seglens.batch.chunks import CHUNK, Failure, Summary, choose, read_chunks, refuse_none_done, split_of
 from seglens.batch.explaining import explain_folder
@@ -63,6 +63,7 @@ def judge_folder(
     split = choose(split_of(run, pictures), None, num_images)
     class_index = class_index_of(run, class_name)
     place = place_of(run, split, out, "judge")
+    methods = with_references_of(run, split, methods, seed)
     check_regions(audit_regions)
     members = groups_of(split, groups)
     audits: list[list[Audited]] = []

@@ -1,15 +1,19 @@
 """What is asked of every picture of a folder, checked before any work is done."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from seglens.batch.chunks import Chunk
+import torch
+
+from seglens.batch.chunks import Chunk, Failure, read_one
 from seglens.data.layout import Split
-from seglens.errors import ModelError, SettingError
+from seglens.data.transforms import letterbox
+from seglens.errors import DataError, ModelError, SettingError, UserError
 from seglens.explain.explanation import check_where
 from seglens.explain.methods import METHODS, Method, sorted_out
+from seglens.explain.references import chosen_references, needs_references, with_references
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, form_of, named_targets
 from seglens.models.layers import layers as layers_of
@@ -17,6 +21,7 @@ from seglens.models.layers import resolve
 from seglens.outputs import safe_name
 from seglens.predict import Prediction
 from seglens.runs import Run
+from seglens.sources import open_split
 
 ALL = "all"
 """The name that stands for every method, or for every layer that plays a role."""
@@ -24,7 +29,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every picture: methods, layers and targets, and which class they are about."""
+    """What is asked of every picture, and the bytes that may be taken to answer (see `seglens.explain`)."""
 
     methods: tuple[Method, ...]
     layers: tuple[str, ...]
@@ -33,6 +38,7 @@ class Question:
     against: int | None
     where: str
     seed: int
+    memory: int | None = None
 
 
 def place_of(run: Run, split: Split, out: Path | None, verb: str) -> Path:
@@ -72,6 +78,7 @@ def targets_of(
 
 def question_of(
     run: Run,
+    split: Split,
     methods: Sequence[Method],
     layers: Sequence[str],
     target: str | Sequence[str],
@@ -100,11 +107,38 @@ def question_of(
         )
     chosen = tuple(METHODS) if ALL in methods else tuple(methods)
     asked = sorted_out(chosen)
+    chosen = with_references_of(run, split, chosen, seed)
     places: tuple[str, ...] = ()
     if asked.need_layers:
         places = _with_roles(run) if ALL in layers else tuple(dict.fromkeys(layers))
         resolve(run.segmenter, places)
     return Question(chosen, places, texts, index, other, where, seed)
+
+
+def with_references_of(run: Run, split: Split, methods: Sequence[Method], seed: int) -> tuple[Method, ...]:
+    """Give methods that start from other pictures some of the run's training, or of ``split``.
+
+    Those of ``split`` are taken where the training's are not known or not there any more; which pictures they
+    were is part of the methods' settings. Pictures that can't be read are left out.
+
+    Raises:
+        DataError: none can be read.
+    """
+    if not needs_references(methods):
+        return tuple(methods)
+    try:
+        source = open_split(run, "train")
+    except UserError:
+        source = split
+    numbers = chosen_references(len(source), seed)
+    read = [read_one(source, number) for number in numbers]
+    images = [letterbox(one, run.spec.image_size)[0].image for one in read if not isinstance(one, Failure)]
+    if not images:
+        raise DataError(
+            f"None of {len(numbers)} pictures of {source.name!r} could be read, from which "
+            "expected-gradients would start. Leave it out of the methods, or mend the pictures."
+        )
+    return tuple(with_references(methods, torch.stack(images)))
 
 
 def _with_roles(run: Run) -> tuple[str, ...]:
@@ -135,4 +169,5 @@ def settings_of(run: Run, question: Question) -> dict[str, Any]:
 
 
 def _fields(settings: Any) -> dict[str, Any]:
-    return asdict(settings)
+    """The settings that tell one from another; pictures are no plain data, their hash is."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings) if field.compare}

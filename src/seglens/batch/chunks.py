@@ -142,7 +142,7 @@ def read_chunks(
     numbers = [number for index in ours for number in chunks[index]]
     # Where no picture at all has a truth, the target itself says so, once.
     needy = [target for target in targets if form_of(target).needs_truth and _some_have_truth(split)]
-    pictures = zip(numbers, read_ahead(lambda number: _read(split, number), numbers), strict=True)
+    pictures = zip(numbers, read_ahead(lambda number: read_one(split, number), numbers), strict=True)
     stream = iter(track(pictures, total=len(numbers), what=what) if share.first else pictures)
     for index in ours:
         waiting: dict[int, Sample] = {}
@@ -194,7 +194,8 @@ def refuse_none_done(num_done: int, failed: Sequence[Failure]) -> None:
         raise DataError(f"None of the {len(failed)} pictures could be done.{first}")
 
 
-def _read(split: Split, index: int) -> Sample | Failure:
+def read_one(split: Split, index: int) -> Sample | Failure:
+    """Read picture ``index``, or say why it can't be."""
     try:
         return split[index]
     except DataError as error:

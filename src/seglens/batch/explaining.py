@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from seglens import record as records
@@ -52,6 +53,7 @@ def explain_folder(
     num_samples: int | None = None,
     seed: int = 0,
     chunk: int = CHUNK,
+    memory: int | None = None,
     force: bool = False,
     resume: bool = False,
     share: Share = ALONE,
@@ -83,6 +85,7 @@ def explain_folder(
         num_samples: how many to explain, spread evenly over the split.
         seed: of everything that is drawn at random.
         chunk: pictures at a time.
+        memory: bytes that the passes of the model may take, see `seglens.explain`.
         force: replace a folder that is there, and what an interrupted job left.
         resume: go on where a job with the same settings was interrupted.
         share: this process's part of a job that is spread over several, which together write what one alone
@@ -101,7 +104,8 @@ def explain_folder(
     if share.first:
         refuse_existing(place, force=force)
     ours = share.of(len(chunks_of(len(split), chunk)))
-    question = question_of(run, methods, layers, target, class_name, against, where, seed)
+    asked = question_of(run, split, methods, layers, target, class_name, against, where, seed)
+    question = replace(asked, memory=memory)
     drawing = Drawing(scaling(scale), raw)
     raw_format(raw)
     taken: set[str] = set()

@@ -34,6 +34,7 @@ def maps_of(
         layers=layers,
         where=question.where,
         seed=question.seed,
+        memory=question.memory,
     ).values()
     order = {aim.label: position for position, aim in enumerate(aims)}
     return sorted(found, key=lambda entry: order[entry.target.label])

@@ -41,12 +41,15 @@ def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Any
 
 
 def settings_of(method: str) -> dict[str, Any]:
-    """Return the types of a method's settings by name; none where it is a formula."""
+    """Return the types of a method's settings by name; none where it is a formula.
+
+    What doesn't take part in comparisons is no plain value, such as pictures, and can't be typed.
+    """
     value = METHODS[method]
     if not is_dataclass(value) or not hasattr(value, "label"):
         return {}
     hints = get_type_hints(type(value))
-    return {field.name: hints[field.name] for field in fields(value) if field.init}
+    return {field.name: hints[field.name] for field in fields(value) if field.init and field.compare}
 
 
 def read(text: str, kind: Any, what: str) -> Any:
