@@ -158,7 +158,7 @@ def find_layout(
         ModelError: it is no grid, or several readings fit and the network takes no other size to tell.
     """
     rows, columns = (length + -length % segmenter.spec.divisor for length in size)
-    found = readings(shape, (rows, columns))
+    found = list(readings(tuple(shape), (rows, columns)))
     if len(found) > 1:
         path = next(path for path, each in segmenter.module.named_modules() if each is module)
         rule: Rule | None = ("channels first", 0)

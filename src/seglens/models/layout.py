@@ -16,6 +16,7 @@ is right.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -50,6 +51,10 @@ class Layout:
         """What doesn't depend on the picture's size."""
         return self.kind, self.prefix
 
+    def channels(self, shape: Sequence[int]) -> int:
+        """How many channels an output of ``shape`` has."""
+        return shape[1] if self.kind == "channels first" else shape[-1]
+
     def to_map(self, value: Flowing) -> Activations:
         """Return the grid's part of ``value``, a layer's output or a gradient with respect to it."""
         if self.kind == "tokens":
@@ -66,7 +71,8 @@ class Layout:
         return torch.cat([into[:, : self.prefix], last.flatten(1, 2)], dim=1)
 
 
-def readings(shape: Sequence[int], size: Sequence[int]) -> list[Layout]:
+@lru_cache(maxsize=4096)
+def readings(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[Layout, ...]:
     """Return every way to read an output of ``shape`` as a grid over a picture of ``size`` (rows, columns).
 
     None means that it is no grid. For tokens, strides that leave something over (powers of two) count where
@@ -74,26 +80,23 @@ def readings(shape: Sequence[int], size: Sequence[int]) -> list[Layout]:
     """
     if len(shape) == 4:
         _, one, two, three = shape
-        found: list[Layout] = []
-        if _fits((two, three), size):
-            found.append(Layout("channels first", two, three))
-        if _fits((one, two), size):
-            found.append(Layout("channels last", one, two))
+        first, last = Layout("channels first", two, three), Layout("channels last", one, two)
+        found = (*[first] * _fits((two, three), size), *[last] * _fits((one, two), size))
         slack = abs(two * size[1] - three * size[0]) <= _SLACK * max(size)
-        return found or ([Layout("channels first", two, three)] if slack else [])
+        return found or ((first,) if slack else ())
     if len(shape) == 3:
         return _tokens(shape[1], _whole(size)) or _tokens(shape[1], _begun(size))
-    return []
+    return ()
 
 
-def _tokens(num: int, grids: set[tuple[int, int]]) -> list[Layout]:
+def _tokens(num: int, grids: set[tuple[int, int]]) -> tuple[Layout, ...]:
     """The grids of more than one cell that ``num`` tokens can hold, the largest first."""
     fitting = [(rows, columns) for rows, columns in grids if 0 <= num - rows * columns <= MOST_PREFIX]
-    return [
+    return tuple(
         Layout("tokens", rows, columns, num - rows * columns)
         for rows, columns in sorted(fitting, reverse=True)
         if rows * columns > 1
-    ]
+    )
 
 
 def _fits(grid: tuple[int, int], size: Sequence[int]) -> bool:

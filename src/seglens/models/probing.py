@@ -1,5 +1,6 @@
 """What the modules of a network do in a forward pass, seen by running it on a noise image."""
 
+import math
 import sys
 import weakref
 from collections.abc import Mapping
@@ -21,12 +22,13 @@ from seglens.models.segmenter import Segmenter
 class Call:
     """What a module did in a forward pass.
 
-    ``layouts`` are the ways to read its output as a grid; none where it returned anything but one tensor. The
-    output is held weakly, so that its memory is freed as always; ``marks`` are its first and last cells.
+    ``shape`` is that of its output, ``layouts`` are the ways to read it as a grid; none where it returned
+    anything but one tensor. The output is held weakly, so that its memory is freed as always; ``marks`` are
+    its first and last cells in each layout, of the encoder's parts only.
     """
 
     calls: int
-    channels: int
+    shape: tuple[int, ...]
     layouts: tuple[Layout, ...]
     output: "weakref.ReferenceType[Tensor] | None"
     marks: tuple[Tensor, ...]
@@ -37,19 +39,20 @@ class Call:
         """Whether it ran once, did something, and returned a grid (a square one, as the image was square)."""
         if self.calls != 1 or self.passes_on or len(self.layouts) != 1:
             return False
-        return self.channels > 0 and self.layouts[0].rows == self.layouts[0].columns > 1
+        return self.layouts[0].rows == self.layouts[0].columns > 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output, where there is one way to read it."""
+        return self.layouts[0].channels(self.shape)
 
     def returned(self, feature: Tensor) -> bool:
         """Whether it returned this very tensor, or one that holds the same numbers in another layout."""
         if self.output is not None and self.output() is feature:
             return True
-        grid = feature.shape[-2:]
-        return any(
-            (layout.rows, layout.columns) == tuple(grid)
-            and torch.equal(mark, _mark(feature))
-            and bool(mark.any())
-            for layout, mark in zip(self.layouts, self.marks, strict=True)
-        )
+        if self.passes_on or not feature.numel() or math.prod(self.shape) < feature.numel():
+            return False
+        return any(torch.equal(mark, _mark(feature)) and bool(mark.any()) for mark in self.marks)
 
 
 def uncompiled() -> AbstractContextManager[object]:
@@ -90,7 +93,8 @@ def _watch(segmenter: Segmenter, size: int, encoder: str | None = None) -> Obser
 
     def note(path: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         before = calls[path].calls if path in calls else 0
-        calls[path] = _describe(before + 1, module, given, output, size)
+        part = encoder is not None and path.startswith(f"{encoder}.")
+        calls[path] = _describe(before + 1, module, given, output, size, marked=part)
         if path == encoder:
             # Now, while the encoder's feature maps are alive.
             features = _tensors(output)
@@ -126,11 +130,8 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
     settled = {}
     for path, call in calls.items():
         allowed = rules.get(path, {("channels first", 0)})
-        kept = [number for number, layout in enumerate(call.layouts) if layout.rule in allowed]
-        open_still = len(call.layouts) > 1
-        layouts = tuple(call.layouts[number] for number in kept) if open_still else call.layouts
-        channels = call.marks[kept[0]].shape[1] if open_still and kept else call.channels
-        settled[path] = replace(call, layouts=layouts, channels=channels)
+        kept = tuple(layout for layout in call.layouts if layout.rule in allowed)
+        settled[path] = replace(call, layouts=kept, marks=()) if len(call.layouts) > 1 else call
     return settled
 
 
@@ -145,15 +146,18 @@ def probe_size(segmenter: Segmenter) -> int:
     return size + -size % segmenter.spec.divisor
 
 
-def _describe(calls: int, module: nn.Module, given: tuple[Any, ...], output: Any, size: int) -> Call:
+def _describe(
+    calls: int, module: nn.Module, given: tuple[Any, ...], output: Any, size: int, *, marked: bool
+) -> Call:
     if not isinstance(output, Tensor) or output.ndim not in (3, 4) or not output.numel():
-        return Call(calls, 0, (), None, (), False)
+        return Call(calls, (), (), None, (), False)
     # An identity, or dropout in evaluation; an activation in place returns what it was given, but changed.
     changed = getattr(module, "inplace", False) and not isinstance(module, _DropoutNd)
     same = any(output is entry for entry in given) and not changed
-    layouts = tuple(readings(output.shape, (size, size))) if len(output) == 1 else ()
-    marks = tuple(_mark(layout.to_map(output)) for layout in layouts)
-    return Call(calls, marks[0].shape[1] if marks else 0, layouts, weakref.ref(output), marks, same)
+    shape = tuple(output.shape)
+    layouts = readings(shape, (size, size)) if len(output) == 1 else ()
+    marks = tuple(_mark(layout.to_map(output)) for layout in layouts) if marked else ()
+    return Call(calls, shape, layouts, weakref.ref(output), marks, same)
 
 
 def _mark(grid: Tensor) -> Tensor:
