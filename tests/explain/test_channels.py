@@ -11,7 +11,7 @@ from torch import nn
 
 from seglens.data.sample import Task
 from seglens.errors import ModelError, SettingError
-from seglens.explain import explain
+from seglens.explain import Method, explain
 from seglens.explain.ablation import AblationCam, ablation_cam
 from seglens.explain.channels import ScoreCam, entropy, score_cam
 from seglens.explain.target import Target
@@ -64,28 +64,28 @@ def by_masking(run, images, target, layer, weighting):
         handle = module.register_forward_hook(lambda module, given, output: kept.append(output.clone()))
         segmenter.module(inputs)
         handle.remove()
-        grids, height, width = [], *images.shape[-2:]
+        grids: list[torch.Tensor] = []
+        height, width = images.shape[-2:]
         for row in range(len(images)):
 
             def score(picture, row=row):
                 logits = segmenter.module(picture[None])[0, 0, :height, :width]
                 return logits[target.pixels[row]].sum()
 
-            total, weights, channels = 0, [], []
+            scores, channels = [], []
             for channel in kept[0][row]:
                 if channel.max() == channel.min():
                     continue
                 mask = F.interpolate(channel[None, None], inputs.shape[-2:], mode="bilinear")[0]
                 mask = (mask - mask.min()) / (mask.max() - mask.min())
-                weights.append(score(inputs[row] * mask))
+                scores.append(score(inputs[row] * mask))
                 channels.append(channel)
-            weights = torch.stack(weights)
+            weights = torch.stack(scores)
             if weighting == "softmax":
                 weights = weights.softmax(0)
             else:
                 weights = (weights - score(torch.zeros_like(inputs[row]))).clamp(min=0)
-            total = sum(weight * channel for weight, channel in zip(weights, channels, strict=True))
-            grids.append(total)
+            grids.append(torch.einsum("k,khw->hw", weights, torch.stack(channels)))
     segmenter.float()
     return torch.stack(grids).float()
 
@@ -111,7 +111,7 @@ def test_score_cam_is_the_loop_over_masked_inputs(weighting, divisor, make_unet,
 
 
 def test_ablation_cam_is_the_loop_over_silent_channels(run, images, target) -> None:
-    module, row_scores = strong(run).segmenter.double().module, []
+    module = strong(run).segmenter.double().module
     grids = []
     with torch.no_grad():
         fine = module.down(images.double())
@@ -124,13 +124,12 @@ def test_ablation_cam_is_the_loop_over_silent_channels(run, images, target) -> N
                     target.pixels[row]
                 ].sum()
 
-            full, grid = score(coarse[row]), 0
+            full, grid = score(coarse[row]), torch.zeros_like(coarse[row, 0])
             for channel in range(16):
                 silent = coarse[row].clone()
                 silent[channel] = 0
                 grid += (full - score(silent)) / full.abs() * coarse[row, channel]
             grids.append(grid)
-            row_scores.append(full)
     run.segmenter.float()
     found = cam(run, images, target, AblationCam(), chunk=5)
     close(found.grid, torch.stack(grids).float())
@@ -226,8 +225,9 @@ def test_half_precision_says_how_well_it_ranks_channels(settings, run, images, t
 # What may not change the result.
 
 
-@pytest.mark.parametrize("settings", CAMS)
-@pytest.mark.parametrize("layer", ["deep", "down.0"])
+@pytest.mark.parametrize(
+    ("settings", "layer"), [(CAMS[0], "deep"), (CAMS[1], "down.0"), (CAMS[2], "deep"), (CAMS[2], "down.0")]
+)
 def test_batch_chunk_and_company_change_nothing(settings, layer, run, images, target) -> None:
     strong(run)
     if settings == ScoreCam("softmax"):  # it makes rounding of large scores larger
@@ -243,11 +243,12 @@ def test_batch_chunk_and_company_change_nothing(settings, layer, run, images, ta
         ("rest", "up"),
     ]
     for asked, together in ((target, found[0]), (other, found[2])):
-        close(cam(run, images, asked, settings, layer, chunk=1).grid, together.grid)
-        for row in range(3):
-            part = slice(row, row + 1)
-            alone = cam(run, images[part], asked.select(part), settings, layer, chunk=7)
-            close(alone.grid, together.grid[part])
+        close(cam(run, images, asked, settings, layer, chunk=5).grid, together.grid)
+    for row in range(3):
+        part = slice(row, row + 1)
+        alone = cam(run, images[part], target.select(part), settings, layer, chunk=1 if row else 7)
+        assert found[0].grid is not None
+        close(alone.grid, found[0].grid[part])
 
 
 @pytest.mark.parametrize("settings", CAMS)
@@ -298,19 +299,24 @@ class Aside(nn.Module):
     def __init__(self, inner):
         super().__init__()
         self.early, self.late = _Keeping(), _Reading()
-        self.inner, self.late.friend = inner, [self.early]
+        self.inner = inner
+        self.late.friend = (self.early,)
 
     def forward(self, images):
         return self.late(self.inner(self.early(images)))
 
 
 class _Keeping(nn.Module):
+    kept: torch.Tensor
+
     def forward(self, images):
         self.kept = images.mean((1, 2, 3))
         return images
 
 
 class _Reading(nn.Module):
+    friend: tuple[_Keeping]
+
     def forward(self, logits):
         return logits * (1 + self.friend[0].kept)[:, None, None, None]
 
@@ -373,7 +379,7 @@ def test_a_layer_that_does_not_run(run, images, target) -> None:
 
 
 def test_they_are_found_by_name_and_by_settings(run, images, target) -> None:
-    methods = ["score-cam", "ablation-cam", ScoreCam("softmax", label="soft")]
+    methods: list[Method] = ["score-cam", "ablation-cam", ScoreCam("softmax", label="soft")]
     found = explain(run, images, target, methods=methods, layers=["deep", "up"])
     assert set(found) == {
         (name, layer) for name in ("score-cam", "ablation-cam", "soft") for layer in ("deep", "up")

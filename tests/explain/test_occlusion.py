@@ -3,6 +3,7 @@
 import inspect
 from dataclasses import asdict
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from seglens.errors import SettingError, UnknownNameError
-from seglens.explain import explain
+from seglens.explain import Method, explain
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, occlusion, superpixel_occlusion
 from seglens.explain.rise import Rise, rise
 from seglens.explain.rise import _draws as draws
@@ -20,7 +21,7 @@ from seglens.seeds import content_normal
 from seglens.superpixels import superpixels
 
 FILLS = ("blur", "mean", "zero", "noisy-linear")
-WORK = {Occlusion: occlusion, SuperpixelOcclusion: superpixel_occlusion, Rise: rise}
+WORK: dict[type, Any] = {Occlusion: occlusion, SuperpixelOcclusion: superpixel_occlusion, Rise: rise}
 QUICK = [
     Occlusion(window=9, stride=6),
     Occlusion(window=16, stride=16, fill="noisy-linear"),
@@ -157,11 +158,11 @@ def test_rise_is_the_sum_over_its_masks(run, images, target) -> None:
     found = attribute(run, images, target, settings, seed=5, chunk=7)
     grids, shifts = draws(images, settings, 5)
     for row in range(3):
-        masks = []
+        shifted = []
         for grid, (y, x) in zip(grids[row], shifts[row].tolist(), strict=True):
             large = F.interpolate(grid[None, None], (4 * 11, 4 * 14), mode="bilinear")[0, 0]
-            masks.append(large[y : y + 32, x : x + 40])
-        masks = torch.stack(masks)
+            shifted.append(large[y : y + 32, x : x + 40])
+        masks = torch.stack(shifted)
         scores = mean_logit(run, 0.3 + masks[:, None] * (images[row] - 0.3), target, row)
         total = sum((score - scores.mean()) * mask for score, mask in zip(scores, masks, strict=True))
         torch.testing.assert_close(found.map[row], total / masks.sum(0), rtol=0, atol=1e-7)
@@ -204,14 +205,14 @@ def test_batch_chunk_order_and_company_change_nothing(settings, run, images, tar
     work = WORK[type(settings)]
     found = work(run.segmenter, images, (target, other), settings, seed=3, chunk=100)
     assert [item.target.label for item in found] == ["region", "rest"]
-    limit = {"rtol": 0, "atol": 2e-7}  # of logits around 0.1, whose differences these are
+    atol = 2e-7  # of logits around 0.1, whose differences these are
     turned = Target("rest", 0, other.pixels.flip(0))
     backwards = attribute(run, images.flip(0), turned, settings, seed=3, chunk=7)
-    torch.testing.assert_close(backwards.map.flip(0), found[1].map, **limit)
+    torch.testing.assert_close(backwards.map.flip(0), found[1].map, rtol=0, atol=atol)
     for row in range(3):
         part = slice(row, row + 1)
         alone = attribute(run, images[part], target.select(part), settings, seed=3, chunk=1)
-        torch.testing.assert_close(alone.map, found[0].map[part], **limit)
+        torch.testing.assert_close(alone.map, found[0].map[part], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("settings", QUICK)
@@ -258,6 +259,6 @@ def test_settings_that_make_no_sense(kind, settings, error, message) -> None:
 
 
 def test_they_are_found_by_name_and_by_settings(run, images, target) -> None:
-    methods = ["occlusion", "superpixel-occlusion", Rise(num_masks=10), Rise(num_masks=20)]
+    methods: list[Method] = ["occlusion", "superpixel-occlusion", Rise(num_masks=10), Rise(num_masks=20)]
     found = explain(run, images, target, methods=methods)
     assert set(found) == {"occlusion", "superpixel-occlusion", "rise(num_masks=10)", "rise(num_masks=20)"}
