@@ -36,7 +36,8 @@ LEVELS = {
     "judge.verdicts judge.evidence judge.figures judge.regions judge.audit "
     "judge.causal judge.agreement judge.shortcut judge",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
-    "batch.prediction batch.asking batch.measuring batch.explaining batch.auditing batch "
+    "batch.prediction batch.asking batch.measuring batch.explaining batch.planning "
+    "batch.auditing batch "
     "report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",
     8: "cli.settings cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli.verifying cli.judging "
