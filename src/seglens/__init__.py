@@ -47,6 +47,8 @@ _HOMES = {
     "load": "runs",
     "open_data": "data.opening",
     "open_split": "sources",
+    "plan": "explain.plan",
+    "plan_folder": "batch.planning",
     "predict_files": "batch",
     "read_images": "data.images",
     "report": "report",
@@ -102,6 +104,8 @@ __all__ = [
     "load",
     "open_data",
     "open_split",
+    "plan",
+    "plan_folder",
     "predict_files",
     "read_images",
     "report",
@@ -116,6 +120,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from seglens.batch import explain_folder, judge_folder, predict_files
+    from seglens.batch.planning import plan_folder
     from seglens.data.check import check_data
     from seglens.data.get import get_data
     from seglens.data.images import read_images
@@ -133,6 +138,7 @@ if TYPE_CHECKING:
     from seglens.explain.explanation import Explanation, Explanations
     from seglens.explain.integrated import IntegratedGradients
     from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
+    from seglens.explain.plan import plan
     from seglens.explain.rise import Rise
     from seglens.explain.sampled import ExpectedGradients, SmoothGrad
     from seglens.explain.statistics import statistics

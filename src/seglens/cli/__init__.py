@@ -15,6 +15,7 @@ import seglens
 from seglens.cli import data_verbs, judging, making, summaries, terminal, verifying
 from seglens.cli import options as o
 from seglens.cli.terminal import need_path, need_run, say
+from seglens.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from seglens.batch import Summary
@@ -185,6 +186,18 @@ def explain(
     devices: o.Devices = 1,
     num_nodes: o.NumNodes = 1,
     seed: o.Seed = 0,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BYTES",
+            parser=parse_bytes,
+            help="What the model may take at work on top of its weights, such as 4GB or 512MiB.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take, from a few pictures; write nothing.")
+    ] = False,
     out: o.Out = None,
     resume: o.ResumeMaps = False,
     force: o.Force = False,
@@ -199,6 +212,26 @@ def explain(
             if terminal.interactive() and (split, samples, num_samples) == (None, None, None):
                 files, samples = terminal.ask_pictures(pictures.name, len(pictures))
                 pictures = files or pictures
+        if dry_run:
+            if share.first:
+                planned = seglens.plan_folder(
+                    model,
+                    pictures,
+                    methods=o.methods(methods, baseline, steps, settings),
+                    layers=terminal.need_layers(layers),
+                    target=targets or "predicted",
+                    class_name=class_name,
+                    against=against,
+                    where=where,
+                    scale=scale,
+                    raw=raw,
+                    samples=samples or None,
+                    num_samples=num_samples,
+                    seed=seed,
+                    memory=memory,
+                )
+                summaries.show_plan(planned.rows())
+            return
         done = seglens.explain_folder(
             model,
             pictures,
@@ -214,6 +247,7 @@ def explain(
             samples=samples or None,
             num_samples=num_samples,
             seed=seed,
+            memory=memory,
             force=force,
             resume=resume,
             share=share,

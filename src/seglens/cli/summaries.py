@@ -69,6 +69,11 @@ def show_evaluation(found: Row, *, as_json: bool) -> None:
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
 
 
+def show_plan(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print what an explanation would take: a row for each pass, the rest, and the sum."""
+    table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+
+
 def show_layers(layers: Sequence[Row], *, as_json: bool) -> None:
     """Print the layers that can be explained."""
     if as_json:
