@@ -65,6 +65,14 @@ def test_a_sound_model_passes(make_run, make_unet, images, target):
     assert found["model-as-found"].value == 0
 
 
+def test_pixels_of_different_weight(make_run, make_unet, images, target, only):
+    """The mirror images that fill the batch have the weights mirrored."""
+    only("batch-is-single", "hires-completeness")
+    weighted = replace(target, weights=torch.rand(2, 16, 16))
+    found = verify(make_run(make_unet()), images, weighted, layers=["deep", "up"])
+    assert [check.outcome for check in found.checks] == ["pass", "pass"]
+
+
 def test_results_are_plain_data(make_run, make_unet, images, target, only):
     only("hires-cam-is-window-1", "ig-channels")
     found = verify(make_run(make_unet()), images, target, layers=["up"], seed=3)

@@ -28,8 +28,12 @@ def batch_of_many(case: Case) -> Measured:
     if case.drift.value is not None and case.drift.value > ROUNDING:
         return Measured(None, "one picture's map differs from run to run already")
     images = torch.cat([case.images, case.images.flip(3)])
-    pixels = torch.cat([case.target.pixels, case.target.pixels.flip(2)])
-    target = replace(case.target, pixels=pixels)
+    pixels, weights = case.target.pixels, case.target.weights
+    target = replace(
+        case.target,
+        pixels=torch.cat([pixels, pixels.flip(2)]),
+        weights=None if weights is None else torch.cat([weights, weights.flip(2)]),
+    )
     batch = explain(case.run, images, target, methods=STEADY, layers=case.layers, chunk=len(images))
     pairs = []
     for row in range(len(case.images)):
