@@ -172,6 +172,26 @@ def test_points_suit_scores_that_saturate_at_contrasts_even_in_the_logarithm():
     assert errors["log-midpoint"] < 0.6 * errors["gauss-legendre"]
 
 
+@pytest.mark.parametrize(("baseline", "wide"), [("zero", "last"), ("random", "first")])
+def test_points_lie_close_where_the_contrast_is_least(baseline, wide, make_run, images, target):
+    """Of two parts, that of the smaller contrast is the narrower: it is KNEE * (21^.5 - 1) wide."""
+    points = []
+
+    class Watched(Linear):
+        def forward(self, images):
+            if images.requires_grad:
+                points.append(images.detach()[:, 0, 0, 0])
+            return super().forward(images)
+
+    settings = IntegratedGradients(baseline, steps=2, draws=1)
+    attribute(make_run(Watched()), images[:1], target.select(slice(0, 1)), settings)
+    start, end = (BASELINES[baseline](images, 0, 1, 0.05)[0, 0], images[0])
+    found = (torch.cat(points) - start[0, 0, 0]) / (end - start)[0, 0, 0]
+    border = 0.05 * (21**0.5 - 1)
+    expected = [border / 2, (1 + border) / 2] if wide == "last" else [(1 - border) / 2, 1 - border / 2]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+
 def test_several_targets_share_the_path_s_forward_passes(run, images, target):
     """Also where one target is finished sooner than the other, and where a picture has one of them only."""
     less = target.pixels.clone()

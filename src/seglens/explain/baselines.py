@@ -45,3 +45,6 @@ BASELINES: dict[str, Callable[[Images, int, int, float], Baselines]] = {
     "mean": mean,
 }
 """Every baseline. To add one: one function, one line."""
+
+NOISY = frozenset({"random"})
+"""Baselines of more contrast than pictures have. From others on contrast grows along the path."""
