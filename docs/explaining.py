@@ -12,6 +12,7 @@ import seglens
 from seglens.data.layout import DataSettings, Split
 from seglens.data.opening import open_data
 from seglens.data.specimens import write_specimens
+from seglens.explain.methods import Method
 from seglens.runs import Run
 from seglens.train import TrainSettings, train
 
@@ -39,20 +40,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         data = write_specimens(place / "data", num_train=64, num_valid=8, num_test=24, size=SIZE, seed=3)
+        print("training", flush=True)
         run = train(DataSettings(path=data), SETTINGS, place / "run", force=True)
         split = open_data(DataSettings(path=data)).split("test")
         number, x, y = most_wrong(run, split)
+        print(f"explaining test picture {number}", flush=True)
         x0, y0, x1, y1 = x - HALF, y - HALF, x + HALF, y + HALF
         box = f"box:{max(0, x0)},{max(0, y0)},{min(SIZE, x1)},{min(SIZE, y1)}"
         several = ("predicted", "truth", "component:1", "boundary", box, f"point:{x},{y}", "class")
-        for targets, where in (
-            (several, "region"),
-            (("false-positive", "false-negative"), "region"),
-            (("predicted",), "context"),
+        both: tuple[Method, ...] = ("hires-cam", seglens.IntegratedGradients(steps=16, tolerance=None))
+        for targets, methods, where in (
+            (several, both[:1], "region"),
+            (("false-positive", "false-negative"), both, "region"),
+            (("predicted",), both, "context"),
         ):
             done = seglens.explain_folder(
                 run, split, out=place / "maps", samples=(number,), target=targets, where=where,
-                methods=("hires-cam", "integrated-gradients"), layers=(LAYER,), force=True,
+                methods=methods, layers=(LAYER,), force=True,
             )  # fmt: skip
             save(done.folder, [name for name in SHEETS if (name == "context") == (where == "context")])
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,12 @@ explaining.ledger.write_sample = deadly
 seglens.explain_folder(make_run(), split_of(folder), out=folder / "out", layers=("body",),
     target=("predicted", "false-negative"), methods=("grad-cam", "saliency"), chunk=1, scale="dataset")
 """
-ASKED = {"layers": ("body",), "target": ("predicted", "false-negative"), "chunk": 1, "scale": "dataset"}
+ASKED: dict[str, Any] = {
+    "layers": ("body",),
+    "target": ("predicted", "false-negative"),
+    "chunk": 1,
+    "scale": "dataset",
+}
 METHODS = ("grad-cam", "saliency")
 
 

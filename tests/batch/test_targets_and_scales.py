@@ -65,7 +65,7 @@ def test_names_sheets_and_counts_of_several_targets(several: Path):
     assert table["targets"] == list(ERRORS)
     row = table["samples"][1]
     assert [(entry["target"], entry["method"]) for entry in row["maps"]][:4] == [
-        ("predicted", "grad-cam"), ("predicted", "saliency"), ("predicted", "input-x-gradient"),
+        ("predicted", "grad-cam"), ("predicted", "input-x-gradient"), ("predicted", "saliency"),
         ("false-positive", "grad-cam"),
     ]  # fmt: skip
     files = [entry["file"] for entry in row["maps"]]
