@@ -1,0 +1,165 @@
+"""Planted truth on specimens: a model that is known to answer from the tag alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import seglens
+from seglens import wrap
+from seglens.data.specimens import specimens
+from seglens.explain.explanation import Explanation
+from seglens.explain.target import Target, dilate
+from seglens.judge import evidence, faithfulness, figures, nulls
+from seglens.judge.case import JudgeSettings
+from seglens.judge.scorecard import Scorecard
+
+SIZE, NUM = 48, 18
+
+
+class ReadsTags(nn.Module):
+    """Says yes everywhere to the extent that the picture holds the blue of the tag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        blueness = nn.Conv2d(3, 1, 1)
+        blueness.weight = nn.Parameter(torch.tensor([-1.0, -0.5, 1.0])[None, :, None, None])
+        blueness.bias = nn.Parameter(torch.tensor([-0.35]))
+        self.encoder = nn.Sequential(blueness, nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        amount = self.encoder(images).mean((2, 3), keepdim=True)
+        return (2000 * amount - 4).expand(-1, 1, *images.shape[-2:])
+
+
+@pytest.fixture(scope="module")
+def planted():
+    every = [one for one in specimens(4 * NUM, size=SIZE, tag="independent") if bool(one.sample.mask.any())]
+    drawn = every[:NUM]  # a tag in every other one: what is elsewhere must differ, or it can't matter
+    images = torch.stack([one.sample.image for one in drawn])
+    masks = torch.stack([one.sample.mask for one in drawn])
+    tags = torch.stack([one.tag for one in drawn])
+    run = wrap(ReadsTags(), classes=("background", "cell"), mean=(0.0,) * 3, std=(1.0,) * 3, image_size=SIZE)
+    return run, images, Target("truth", 1, masks > 0), tags
+
+
+def smooth(surface: nulls.Surface) -> torch.Tensor:
+    """A mirror of another width than those among the reference rows."""
+    return nulls.mirror(surface.pixels, (6, 6))
+
+
+CONTENT_FREE = {
+    "centre": nulls.centre,
+    "edges": nulls.edges,
+    "probability": nulls.probability,
+    "smooth": smooth,
+}
+
+
+@pytest.fixture(scope="module")
+def card(planted) -> Scorecard:
+    run, images, target, tags = planted
+    surface = nulls.surface(run, images, target)
+    patch = pytest.MonkeyPatch()
+    for name in ("mirror-1", "mirror-4", "mirror-32", "distance"):
+        patch.delitem(nulls.NULLS, name)  # a few of them, and a few steps, are enough here
+    for module in (faithfulness, evidence):
+        patch.setattr(module, "FRACTIONS", (0.1, 0.2, 0.5))
+    own = {
+        name: (lambda run, images, target, null=null: null(nulls.surface(run, images, target)))
+        for name, null in CONTENT_FREE.items()
+    }
+    maps = [Explanation(f"my {name}", None, target, null(surface)) for name, null in CONTENT_FREE.items()]
+    maps.append(Explanation("oracle", None, target, tags.float()))
+    maps += seglens.explain(
+        run, images, target, methods=("grad-cam", "saliency"), layers=("encoder",)
+    ).values()
+    settings = JudgeSettings(num_occluded=16, num_again=8, cells=8, num_models=1, stages=1, max_seconds=1e9)
+    found = seglens.judge(
+        run,
+        images,
+        target,
+        maps,
+        settings=settings,
+        explainers={f"my {name}": explainer for name, explainer in own.items()},
+        chunk=128,
+    )
+    patch.undo()
+    return found
+
+
+def values_of(card: Scorecard, score: str) -> dict[str, float]:
+    return {row.method: row.value for row in card.rows if row.score == score}
+
+
+@pytest.mark.parametrize("score", ["faithfulness", "context_faithfulness", "causal_agreement"])
+def test_the_oracle_is_above_every_method_and_passes(card: Scorecard, score: str) -> None:
+    values = values_of(card, score)
+    oracle = values.pop("oracle")
+    others = {name: value for name, value in values.items() if name not in ("grad-cam", "saliency")}
+    assert oracle > max(others.values())
+    assert oracle >= max(values.values()) - 0.02  # maps that show the tag and nothing else are oracles too
+    row = next(row for row in card.rows if (row.method, row.score) == ("oracle", score))
+    # The tag has edges: around nine pictures the context's interval reaches down to the edge filter's.
+    assert row.verdict in (("pass", "warn") if score == "context_faithfulness" else ("pass",))
+    assert row.num_evaluable >= 5
+
+
+def test_content_free_maps_pass_nothing_but_stability(card: Scorecard) -> None:
+    mine = [row for row in card.rows if row.method.startswith("my ")]
+    assert {row.method for row in mine} == {f"my {name}" for name in CONTENT_FREE}
+    passed = {row.score for row in mine if row.verdict == "pass"}
+    assert passed <= {"stability"}
+    stable = next(row for row in mine if (row.method, row.score) == ("my centre", "stability"))
+    assert stable.value == 1
+    assert "its faithfulness: " in stable.reason
+
+
+def test_content_free_maps_are_at_null_level(card: Scorecard) -> None:
+    values = values_of(card, "faithfulness")
+    assert abs(values["null:random"]) < 0.15
+    for name in ("centre", "edges"):  # the probability is the same everywhere here, and no map
+        assert values[f"my {name}"] == pytest.approx(values[f"null:{name}"], abs=1e-4)
+
+
+def test_somebody_s_map_without_an_explainer_is_not_evaluable(card: Scorecard) -> None:
+    for score in ("model_dependence", "stability"):
+        row = next(row for row in card.rows if (row.method, row.score) == ("oracle", score))
+        assert row.verdict == "not evaluable"
+        assert "came without an explainer" in row.reason
+        assert row.num_total == 8
+
+
+def test_every_row_names_value_interval_and_reference(card: Scorecard) -> None:
+    for row in card.rows:
+        assert f"on {row.num_evaluable} of {row.num_total} images" in row.text
+        if row.verdict in ("pass", "fail", "warn"):
+            assert row.reference
+            assert f"against {row.reference}" in row.text
+            assert row.interval.low <= row.value <= row.interval.high
+
+
+def test_the_card_s_figures_have_their_numbers(
+    card: Scorecard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(draw(card) is not None for draw in figures.FIGURES.values())
+    assert all(draw(Scorecard((), 0)) is None for draw in figures.FIGURES.values())
+    monkeypatch.setattr(figures, "FIGURES", {"cascade": figures.cascade})
+    (file,) = figures.draw_figures(card, tmp_path)
+    assert file.name == "cascade.png"
+    assert file.read_bytes()[1:4] == b"PNG"
+    curves = card.figures["removal"]["faithfulness"]["oracle"]
+    assert curves["most_first"][0] < curves["least_first"][0]
+
+
+def test_the_restating_layer_is_labelled_and_the_ratio_stands_beside(planted) -> None:
+    run, images, target, _ = planted
+    own = Explanation("restating", None, target, nulls.mirror(target.pixels, (12, 12)))
+    tags = Explanation("elsewhere", None, target, dilate(planted[3], 2).float())
+    card = seglens.judge(run, images, target, [own, tags], settings=JudgeSettings(("attention",)))
+    rows = {row.method: row for row in card.rows}
+    assert rows["restating"].label == "restates the prediction"
+    assert rows["elsewhere"].label == ""
+    assert rows["restating"].details["ratio"].mean > 1 > rows["elsewhere"].details["ratio"].mean
+    assert "restates the prediction" in rows["restating"].text
