@@ -423,3 +423,24 @@ def test_settings_are_checked_and_stability_never_stands_alone() -> None:
         JudgeSettings(num_again=0)
     with pytest.raises(SettingError, match="No score was asked for"):
         JudgeSettings(())
+
+
+def test_in_bfloat16_the_table_says_how_well_scores_are_ranked() -> None:
+    case = small_case(("saliency",))
+    lifted = replace(case, target=Target("false-negative", 1, case.target.pixels))
+    maps = {"map": case.maps["saliency", None].map}
+    exact = road(case.run.segmenter, case.images, lifted.target, maps, kept=~far().expand(NUM, -1, -1))["map"]
+    found = road(
+        case.run.segmenter,
+        case.images,
+        lifted.target,
+        maps,
+        kept=~far().expand(NUM, -1, -1),
+        precision="bf16",
+    )["map"]
+    assert exact.rank_agreement is None
+    assert found.rank_agreement is not None
+    assert (found.rank_agreement > 0.9).all()
+    torch.testing.assert_close(found.most_first, exact.most_first, atol=0.02, rtol=0)
+    with pytest.raises(SettingError, match="16"):
+        JudgeSettings(precision="16")

@@ -1,5 +1,6 @@
 """The verb ``seglens judge``: the scorecard of a run's maps, and the audit of regions."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -48,6 +49,7 @@ def judge(
     scores: Scores = None,
     audit: Audit = None,
     groups: Groups = None,
+    precision: o.PredictPrecision = "32",
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
@@ -57,7 +59,9 @@ def judge(
     """Score maps next to what maps that know nothing would get."""
     if groups and not audit:
         raise SettingError("--groups divides an audit, and there is none. Name its regions with --audit.")
-    judging = seglens.JudgeSettings(tuple(scores)) if scores else seglens.JudgeSettings()
+    judging = seglens.JudgeSettings(precision=precision)
+    if scores:
+        judging = replace(judging, scores=tuple(scores))
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     done = seglens.judge_folder(
         model,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.explanation import Explanation
+from seglens.explain.masked import check_precision
 from seglens.explain.target import Target
 from seglens.judge.cells import CELLS, PerCell, cell_means
 from seglens.judge.nulls import Surface
@@ -43,7 +44,9 @@ class JudgeSettings:
     ``num_again`` images serve the scores that make maps again (model dependence, stability), of methods that
     take at most ``max_seconds`` an image, measured on the first one. ``num_occluded`` images are occluded
     cell by cell for causal agreement, on ``cells`` x ``cells`` cells. ``num_models`` sets of random weights
-    are drawn, and ``stages`` steps lead from the trained model to a random one in the cascade.
+    are drawn, and ``stages`` steps lead from the trained model to a random one in the cascade. ``precision``
+    is that of the forward passes on perturbed pictures: ``32``, ``bf16`` or ``auto``; in bfloat16 the table
+    says how well scores are ranked as in float32.
     """
 
     scores: tuple[str, ...] = SCORES
@@ -53,11 +56,13 @@ class JudgeSettings:
     cells: int = CELLS
     num_models: int = 3
     stages: int = 4
+    precision: str = "32"
 
     def __post_init__(self) -> None:
         for name in self.scores:
             if name not in SCORES:
                 raise unknown_name("score", name, SCORES)
+        check_precision(self.precision)
         if not self.scores:
             raise SettingError(f"No score was asked for. Allowed: {', '.join(SCORES)}.")
         for name in ("num_again", "num_occluded", "cells", "num_models", "stages"):

@@ -7,7 +7,7 @@ from seglens.explain.target import dilate
 from seglens.impute import linear
 from seglens.judge.case import Case, Measured, name_of
 from seglens.judge.cells import CELLS
-from seglens.judge.faithfulness import EVALUABLE, Curves, road, unit_of
+from seglens.judge.faithfulness import EVALUABLE, Curves, agreement_of, road, unit_of
 from seglens.judge.localisation import SHIFTS
 from seglens.judge.nulls import NULL
 from seglens.shapes import PerImage, Regions
@@ -68,6 +68,7 @@ def context_faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
         named,
         valid=case.valid,
         kept=surroundings(case),
+        precision=case.settings.precision,
         seed=case.seed,
         chunk=case.chunk,
     )
@@ -78,6 +79,6 @@ def context_faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
     measured = Measured(
         values={key: values[name_of(key)] for key in case.maps},
         references={name: values[NULL + name] for name in case.nulls},
-        about={"context_reliance": reliance},
+        about={"context_reliance": reliance} | agreement_of(curves),
     )
     return measured, curves

@@ -8,12 +8,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from seglens.explain.explanation import Explanation
-from seglens.explain.masked import clean_scores, masked_scores
+from seglens.explain.masked import clean_scores
 from seglens.impute import blurred, noisy_linear
 from seglens.judge.case import Case, Key, Measured, name_of
 from seglens.judge.cells import PerCell, cell_of_pixel, cell_sums, spearman
 from seglens.judge.context import surroundings
-from seglens.judge.faithfulness import unit_of
+from seglens.judge.faithfulness import quick_scores, unit_of
 from seglens.seeds import content_normal
 from seglens.shapes import Images, Rows
 
@@ -89,9 +89,16 @@ def effects(case: Case) -> dict[str, PerCell]:
 
     found = {}
     for name, perturb in zip(IMPUTERS, (linearly, softly), strict=True):
-        scores = masked_scores(
-            case.run.segmenter, images, (case.target,), rows, perturb, unit=unit, chunk=case.chunk
-        )[0]
+        scores, _ = quick_scores(
+            case.run.segmenter,
+            images,
+            case.target,
+            rows,
+            perturb,
+            unit,
+            case.settings.precision,
+            case.chunk,
+        )
         found[name] = (full[:, None] - scores.view(-1, total)).cpu()
     return found
 

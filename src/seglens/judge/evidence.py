@@ -15,7 +15,7 @@ from seglens.judge import case as cases
 from seglens.judge.case import Case, Explainer, JudgeSettings, Key, Measured, name_of
 from seglens.judge.context import context_faithfulness
 from seglens.judge.effects import causal_agreement
-from seglens.judge.faithfulness import FRACTIONS, Curves, road
+from seglens.judge.faithfulness import FRACTIONS, Curves, agreement_of, road
 from seglens.judge.localisation import Attention, attention, join, summarise
 from seglens.judge.nulls import NULL, content_free, randomised, surface
 from seglens.judge.randomisation import model_dependence
@@ -180,6 +180,7 @@ def _removals(case: Case) -> tuple[dict[str, Measured], dict[str, dict[str, Curv
             case.target,
             named,
             valid=case.valid,
+            precision=case.settings.precision,
             seed=case.seed,
             chunk=case.chunk,
         )
@@ -187,6 +188,7 @@ def _removals(case: Case) -> tuple[dict[str, Measured], dict[str, dict[str, Curv
         measured["faithfulness"] = Measured(
             values={key: found[name_of(key)].value for key in case.maps},
             references={name: found[NULL + name].value for name in case.nulls},
+            about=agreement_of(found),
         )
     if "context_faithfulness" in case.settings.scores:
         measured["context_faithfulness"], curves["context_faithfulness"] = context_faithfulness(case)

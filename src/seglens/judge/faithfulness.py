@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seglens.explain.masked import clean_scores, masked_scores
+from seglens.device import choose_precision
+from seglens.explain.masked import Perturb, clean_scores, masked_scores, rank_agreement
 from seglens.explain.target import Target, Unit
 from seglens.impute import Imputer, blurred, noisy_linear
 from seglens.judge.cells import CELLS, Order, cell_of_pixel, order
 from seglens.models.segmenter import Segmenter
 from seglens.seeds import content_normal
-from seglens.shapes import Images, Maps, PerImage, Regions, Rows
+from seglens.shapes import Images, Maps, PerImage, Regions, Rows, Scores
 
 FRACTIONS = tuple(step / 10 for step in range(1, 10))
 
@@ -31,13 +32,15 @@ class Curves:
     """What became of the score when cells were removed, picture by picture.
 
     ``least_first`` and ``most_first`` are the scores after each of ``FRACTIONS`` was removed, ``full`` is the
-    score of the picture and ``base`` that of the blurred picture.
+    score of the picture and ``base`` that of the blurred picture. ``rank_agreement`` is how well scores in
+    bfloat16 are ranked as those in float32, where they are (Spearman, over a sample of all maps' copies).
     """
 
     full: PerImage
     base: PerImage
     least_first: Float[Tensor, "b fractions"]
     most_first: Float[Tensor, "b fractions"]
+    rank_agreement: PerImage | None = None
 
     @property
     def evaluable(self) -> Bool[Tensor, " b"]:
@@ -68,6 +71,7 @@ def road(
     valid: Regions | None = None,
     kept: Regions | None = None,
     imputer: Imputer = noisy_linear,
+    precision: str = "32",
     seed: int = 0,
     chunk: int = 16,
 ) -> dict[str, Curves]:
@@ -87,6 +91,7 @@ def road(
             curves are then scaled by the whole score (by 1 for logits) and not by what blurring takes:
             what the rest of a picture is worth may be next to nothing, and no denominator.
         imputer: what fills the holes.
+        precision: of the removal's forward passes, as in `choose_precision`.
         seed: of noise and ties.
         chunk: perturbed pictures in the model at once.
     """
@@ -111,15 +116,16 @@ def road(
             ranked = order(images[rows], stack.to(device)[rows], seed, counted)
             gone.append(_removals(ranked, counted))
             copied.append(rows.repeat_interleave(2 * len(FRACTIONS)))
-    scores = iter(
-        _score(segmenter, images, target, copied, gone, valid, removable, imputer, unit, seed, chunk)
+    found_scores, agreement = _score(
+        segmenter, images, target, copied, gone, valid, removable, imputer, unit, precision, seed, chunk
     )
+    scores = iter(found_scores)
     found = {}
     for name, usable in places.items():
         curves = torch.full((len(images), 2, len(FRACTIONS)), torch.nan)
         if bool(usable.any()):
             curves[usable] = next(scores).view(-1, 2, len(FRACTIONS)).to(curves.dtype)
-        found[name] = Curves(full, base, curves[:, 0], curves[:, 1])
+        found[name] = Curves(full, base, curves[:, 0], curves[:, 1], agreement)
     return found
 
 
@@ -145,12 +151,13 @@ def _score(
     removable: Regions,
     imputer: Imputer,
     unit: Unit,
+    precision: str,
     seed: int,
     chunk: int,
-) -> list[Float[Tensor, " _"]]:
+) -> tuple[list[Float[Tensor, " _"]], PerImage | None]:
     """Score pictures ``copied`` without the cells that are ``gone``, each distinct one once."""
     if not copied:
-        return []
+        return [], None
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     cells = cell_of_pixel(images.shape[-2], images.shape[-1], CELLS).to(images.device)
     every = torch.cat([torch.cat(copied)[:, None], torch.cat(gone).long()], 1)
@@ -163,5 +170,31 @@ def _score(
         filled = imputer(copies, removed | ~valid[of], noise[of])
         return torch.where(removed[:, None], filled, copies)
 
-    scores = masked_scores(segmenter, images, (target,), rows, perturb, unit=unit, chunk=chunk)[0]
-    return list(scores[place].cpu().split([len(part) for part in copied]))
+    scores, agreement = quick_scores(segmenter, images, target, rows, perturb, unit, precision, chunk)
+    return list(scores[place].cpu().split([len(part) for part in copied])), agreement
+
+
+def quick_scores(
+    segmenter: Segmenter,
+    images: Images,
+    target: Target,
+    rows: Rows,
+    perturb: Perturb,
+    unit: Unit,
+    precision: str,
+    chunk: int,
+) -> tuple[Scores, PerImage | None]:
+    """Score changed copies, in bfloat16 if ``precision`` says so; then also how well they are ranked."""
+    scores = masked_scores(
+        segmenter, images, (target,), rows, perturb, unit=unit, chunk=chunk, precision=precision
+    )
+    if choose_precision(precision, segmenter.device) == "32":
+        return scores[0], None
+    alike = rank_agreement(segmenter, images, (target,), rows, perturb, scores, unit=unit, chunk=chunk)
+    return scores[0], alike[0].float().cpu()
+
+
+def agreement_of(curves: Mapping[str, Curves]) -> dict[str, PerImage]:
+    """Return how well scores in bfloat16 are ranked, which is the same for all maps; nothing in float32."""
+    alike = next(iter(curves.values())).rank_agreement
+    return {} if alike is None else {"rank_agreement": alike}
