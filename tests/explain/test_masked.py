@@ -165,6 +165,14 @@ def test_a_compiled_network_sees_one_size_of_chunk_only(own, images, target, com
     assert prepare(own, images, forwards=7, chunk=4, compile="always").seconds > 0
 
 
+def test_a_foreign_network_is_left_alone_when_it_is_compiled(run, images, target, compiler) -> None:
+    run.segmenter.train()
+    masked_scores(run.segmenter, images, (target,), ROWS, dim, chunk=4, precision="bf16", compile="always")
+    assert all(module.training for module in run.segmenter.modules())
+    assert all(parameter.is_contiguous() for parameter in run.segmenter.parameters())
+    assert compiler == [4, 4, 4]
+
+
 def test_a_compiled_network_halves_its_chunk_too(own, images, target, monkeypatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(torch, "compile", lambda network, **options: Compiled(network, sizes, 100))

@@ -62,10 +62,9 @@ def ablation_cam(
     """Weigh each channel by what the score loses without it: ``sum_k (S - S_k) / |S| A_k``.
 
     Desai and Ramaswamy 2020, eq. 3. ``S_k`` is the score with channel k of the layer set to zero. The
-    equation divides by S; with its
-    magnitude a channel that speaks for the class has a positive weight where the score is negative, too.
-    What comes before the layer runs once where the network allows (see `ablating`). Channels that are zero
-    have the weight 0. Nothing is random: ``seed`` makes no difference.
+    equation divides by S; with its magnitude a channel that speaks for the class has a positive weight where
+    the score is negative, too. What comes before the layer runs once where the network allows (see
+    `ablating`). Channels that are zero have the weight 0. Nothing is random: ``seed`` makes no difference.
 
     Diagnostics, one number per picture: ``zero_channels``; in bfloat16 ``rank_agreement`` of channel scores
     with float32.

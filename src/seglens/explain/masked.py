@@ -59,9 +59,7 @@ class Prepared:
     def forward(self, images: Images) -> Logits:
         """Return the logits of raw images, in float32 at least."""
         num, size = len(images), self.size
-        if (
-            size
-        ):  # Other shapes would be compiled anew: sizes are the chunk's, or its halves when memory ends.
+        if size >= num:  # Other shapes would be compiled anew: it is the chunk, or halves when memory ends.
             while size // 2 >= num:
                 size //= 2
             images = torch.cat([images, images[-1:].expand(size - num, -1, -1, -1)])
@@ -133,7 +131,7 @@ def _compiled(model: Prepared, trial: Images) -> Prepared:
     began = time.perf_counter()
     network = torch.compile(model.segmenter.module, dynamic=False, options={"freezing": True})
     assert isinstance(network, nn.Module)  # a module's compiled form is one
-    ready = replace(model, segmenter=Segmenter(network, model.segmenter.spec).eval(), size=len(trial))
+    ready = replace(model, segmenter=Segmenter(network, model.segmenter.spec), size=len(trial))
     try:
         _seconds(ready, trial)
     except RuntimeError as error:  # of many kinds, with the compiler's output behind the first line
@@ -154,7 +152,7 @@ def _compiled(model: Prepared, trial: Images) -> Prepared:
 def _seconds(model: Prepared, trial: Images) -> float:
     """How long one forward pass takes."""
     began = time.perf_counter()
-    with torch.no_grad():
+    with evaluating(model.segmenter), torch.no_grad():
         model.forward(trial).sum().item()  # which waits for a GPU
     return time.perf_counter() - began
 
