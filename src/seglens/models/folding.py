@@ -43,9 +43,10 @@ def folded(segmenter: Segmenter) -> Segmenter:
 def quick(segmenter: Segmenter) -> Segmenter:
     """Return ``segmenter`` for many forward and backward passes in its own precision: a copy where that pays.
 
-    It is `folded`, which changes logits and gradients by rounding only, and networks of our own run on a CPU
-    with the channels last in memory; foreign ones may rely on the order of memory. It is made once a call:
-    the weights may have changed since the last one.
+    It is `folded`, which changes logits by rounding only, and gradients where rounding carries a unit over a
+    kink: a map of 8 steps from a trained U-Net moved by .7 % of its maximum at most (r = .999998). Networks
+    of our own run on a CPU with the channels last in memory; foreign ones may rely on the order of memory. It
+    is made once a call: the weights may have changed since the last one.
     """
     copy = folded(segmenter)
     if segmenter.spec.architecture == WRAPPED or segmenter.device.type != "cpu":
