@@ -147,7 +147,7 @@ def test_the_help_of_explain_names_all_there_is():
 
 def test_data_settings(tmp_path):
     folders = ("a", None, "b")
-    made = data_settings(tmp_path, None, folders, ["x"], False, "ignore", 1, 3)
+    made = data_settings(tmp_path, None, folders, ["x"], False, "ignore", None, 1, 3)
     assert (made.train_dir, made.valid_dir, made.test_dir) == folders
     assert (made.classes, made.merge, made.border, made.channels, made.split_seed) == (
         ("x",),
@@ -157,4 +157,4 @@ def test_data_settings(tmp_path):
         3,
     )
     with pytest.raises(SettingError, match=r"--border none is not allowed: .*'foreground'"):
-        data_settings(tmp_path, None, folders, None, True, "none", 3, 0)
+        data_settings(tmp_path, None, folders, None, True, "none", None, 3, 0)
