@@ -232,7 +232,7 @@ def _roles(
     decoder, head = _first_path(network, _DECODERS), _first_path(network, _HEADS)
     if decoder is not None:
         blocks = _blocks(calls, decoder)
-        if head == decoder:  # its last layer makes the logits already
+        if head is not None and f"{decoder}.".startswith(f"{head}."):  # its last layer makes the logits
             blocks = [path for path in blocks if calls[path].channels != outputs]
         if blocks:
             roles["decoder_first"], roles["decoder_last"] = blocks[0], blocks[-1]
