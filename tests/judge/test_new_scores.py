@@ -425,19 +425,13 @@ def test_settings_are_checked_and_stability_never_stands_alone() -> None:
         JudgeSettings(())
 
 
-def test_in_bfloat16_the_table_says_how_well_scores_are_ranked() -> None:
-    case = small_case(("saliency",))
-    lifted = replace(case, target=Target("false-negative", 1, case.target.pixels))
-    maps = {"map": case.maps["saliency", None].map}
-    exact = road(case.run.segmenter, case.images, lifted.target, maps, kept=~far().expand(NUM, -1, -1))["map"]
-    found = road(
-        case.run.segmenter,
-        case.images,
-        lifted.target,
-        maps,
-        kept=~far().expand(NUM, -1, -1),
-        precision="bf16",
-    )["map"]
+def test_in_bfloat16_the_table_says_how_well_scores_are_ranked(cells: torch.Tensor) -> None:
+    case = case_of(far(), cells, {"oracle": wide(cells)})
+    maps, kept = {"oracle": wide(cells)}, ~far().expand(NUM, -1, -1)
+    exact, found = (
+        road(case.run.segmenter, case.images, case.target, maps, kept=kept, precision=precision)["oracle"]
+        for precision in ("32", "bf16")
+    )
     assert exact.rank_agreement is None
     assert found.rank_agreement is not None
     assert (found.rank_agreement > 0.9).all()

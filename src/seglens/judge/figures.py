@@ -28,7 +28,11 @@ def draw_figures(card: Scorecard, folder: Path) -> list[Path]:
 
 def removal_curves(card: Scorecard) -> Any:
     """The score after growing shares are removed: most relevant first solid, least relevant first dashed."""
-    scores = {name: found for name, found in card.figures.get("removal", {}).items() if found}
+    scores = {
+        name: found
+        for name, found in card.figures.get("removal", {}).items()
+        if any(row["num"] for row in found.values())
+    }
     return _curves(card, scores) if scores else None
 
 

@@ -1,0 +1,29 @@
+"""``seglens judge``: chosen scores, and an audit by groups."""
+
+import json
+
+
+def test_scores_are_chosen_and_an_audit_is_written(seglens, small_run):
+    ended = seglens(
+        *("judge", small_run, "--num-samples", 2, "--layers", "decoder_last"),
+        *("--scores", "attention,faithfulness", "--audit", "border,corners", "--groups", "folder"),
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert "Audit: regions that should not matter" in ended.out
+    folder = small_run / "judge/test"
+    card = json.loads((folder / "scorecard.json").read_text())
+    assert {row["score"] for row in card["rows"]} == {"faithfulness", "attention"}
+    audit = json.loads((folder / "audit.json").read_text())
+    assert [row["region"] for row in audit["regions"]] == ["border", "corners"]
+    assert {row["group"] for row in audit["groups"]} == {"images"}
+    assert {row["maps"][0]["verdict"] for row in audit["regions"]} == {"not evaluable"}  # two pictures
+    assert len((folder / "audit.csv").read_text().splitlines()) == 1 + 2 * 2
+
+
+def test_what_is_wrong_is_said_before_anything_is_read(seglens, small_run):
+    ended = seglens("judge", small_run, "--groups", "folder")
+    assert (ended.code, ended.out) == (2, "")
+    assert "Name its regions with --audit" in ended.err
+    ended = seglens("judge", small_run, "--scores", "faith")
+    assert (ended.code, ended.out) == (2, "")
+    assert "Unknown score 'faith'. Did you mean 'faithfulness'?" in ended.err
