@@ -224,7 +224,7 @@ def test_explain_several_targets(seglens, small_run):
     words = "--target predicted false-negative --layers decoder_last --num-samples 2 --raw safetensors"
     ended = seglens("explain", small_run, *words.split(), "--out", "maps")
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.splitlines()[0].split("  ")[-2:] == ["pictures", "no target"]
+    assert ended.out.splitlines()[0].split()[-3:] == ["pictures", "no", "target"]
     assert [row.split("  ")[0] for row in ended.out.splitlines()[1:3]] == [
         "predicted: grad-cam@decoder_last",
         "false-negative: grad-cam@decoder_last",
