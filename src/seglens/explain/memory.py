@@ -111,6 +111,8 @@ def chunk_of(
     most = chunk if chunk is not None else CHUNK if memory is None else MOST
     if step.settings is None:
         most = min(most, max(num, 1))
+    if not len(images):
+        return most
     if memory is not None:
         need = measure(step, segmenter, images, targets)
         if need.of(1) > memory:
