@@ -64,6 +64,15 @@ def test_verify_ends_with_1_where_a_check_fails(seglens, one_run, monkeypatch):
     assert "0 passed, 1 failed, 0 not applicable" in ended.out
 
 
+def test_an_option_that_does_not_suit_the_model_is_no_failure_of_its_maps(seglens, one_run, monkeypatch):
+    wrong = RULES["bf16-scores"]._replace(measure=lambda case: Measured(0.5, "far off"))
+    monkeypatch.setattr("seglens.explain.verify.RULES", {"bf16-scores": wrong})
+    ended = seglens("verify", one_run, "--num-samples", 1)
+    assert ended.code == 0
+    assert "0 passed, 1 failed, 0 not applicable" in ended.out
+    assert "bf16-scores: leave precision=bf16 off with this model, as it is by default." in ended.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

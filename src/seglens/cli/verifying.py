@@ -97,6 +97,9 @@ def _show(done: "seglens.Verification") -> None:
     table(("check", "result", "value", "at most", "", "what it says"), rows)
     num = {kind: sum(check.outcome == kind for check in done.checks) for kind in ("pass", "fail")}
     rest = len(done.checks) - sum(num.values())
+    for check in done.checks:
+        if check.option and check.outcome == "fail":
+            say(f"{check.name}: leave {check.option} off with this model, as it is by default.")
     say(
         f"{num['pass']} passed, {num['fail']} failed, {rest} not applicable; on {done.num_images} pictures, "
         f"layers {', '.join(done.layers)}. {done.note}".rstrip()

@@ -32,11 +32,15 @@ fails is no worse for it, but its scores need float32: leave ``precision`` at 32
 
 
 class Rule(NamedTuple):
-    """A check: what it says in a sentence, the largest value that passes, and how it is measured."""
+    """A check: what it says in a sentence, the largest value that passes, and how it is measured.
+
+    One about an ``option`` that is off by default says, where it fails, to leave that off with this model.
+    """
 
     about: str
     limit: float
     measure: Callable[[Case], Measured]
+    option: str = ""
 
 
 RULES: dict[str, Rule] = {
@@ -77,11 +81,13 @@ RULES: dict[str, Rule] = {
         "Compiled, the model gives the same logits and maps: difference over the maximum",
         COMPILED,
         compilation,
+        option="compile",
     ),
     "bf16-scores": Rule(
         "In bfloat16 (an option, for speed) masked pictures are ranked alike: 1 - rank correlation",
         HALF_SCORES,
         half_scores,
+        option="precision=bf16",
     ),
     "autocast-is-float32": Rule(
         "Maps are computed in float32 under autocast too: difference over the map's maximum",
