@@ -1,7 +1,7 @@
 """What every score is measured on, and what it gives: one number per image and map."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool
@@ -159,14 +159,12 @@ def join(parts: Sequence[Measured]) -> Measured:
 
 def select(entry: Explanation, rows: slice) -> Explanation:
     """Return the explanation of these pictures only."""
-    return Explanation(
-        method=entry.method,
-        layer=entry.layer,
+    return replace(
+        entry,
         target=entry.target.select(rows),
         map=entry.map[rows],
         grid=None if entry.grid is None else entry.grid[rows],
         status=entry.status[rows],
-        settings=entry.settings,
         diagnostics={name: values[rows] for name, values in entry.diagnostics.items()},
         channels=None if entry.channels is None else entry.channels[rows],
     )
