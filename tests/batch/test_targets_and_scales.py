@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
-from tests.batch.discs import split_of, table_of
+from tests.batch.discs import Bright, split_of, table_of
 
 import seglens
 from seglens.batch.scales import Scaling, scaling, shared_limits
@@ -28,6 +28,16 @@ def several(run: Run, folder: Path) -> Path:
     mask = np.zeros((64, 64), np.uint8)
     mask[:8, :8] = mask[-8:, -8:] = 1
     Image.fromarray(mask).save(folder / "masks" / "1.png")
+    # Two channels see what is dark: one speaks for the class a little, the other against it.
+    module = run.segmenter.module
+    assert isinstance(module, Bright)
+    assert module.body.bias is not None
+    assert module.head.bias is not None
+    with torch.no_grad():
+        module.body.weight[2:] *= -1
+        module.body.bias.copy_(torch.tensor([0, 0, 0.1, 0.5]))
+        module.head.weight.copy_(torch.tensor([5.0, 5, 40, -8]).view(1, 4, 1, 1))
+        module.head.bias.fill_(-6)
     return seglens.explain_folder(
         run, split_of(folder), out=folder / "out", layers=("body",), target=ERRORS,
         methods=("grad-cam", "input-x-gradient", "saliency"), scale="dataset", raw="safetensors",
@@ -95,8 +105,10 @@ def test_evidence_is_the_signed_grid_brought_to_size(several: Path):
     cam = by_name["false-negative", "grad-cam"]
     grid = torch.from_numpy(raw["grid:false-negative@grad-cam@body"])
     whole = upsample(grid[None], (64, 64))[0]
-    assert cam["evidence"]["opposing"] == pytest.approx(float(whole.clamp(max=0).sum() / -whole.abs().sum()))
-    assert cam["evidence"]["limits"] == pytest.approx([-whole.abs().max(), whole.abs().max()])
+    against, reach = float(-whole[whole < 0].sum() / whole.abs().sum()), float(whole.abs().max())
+    assert 0.1 < against < 0.9
+    assert cam["evidence"]["opposing"] == pytest.approx(against)
+    assert cam["evidence"]["limits"] == pytest.approx([-reach, reach])
     assert cam["evidence"]["file"].endswith("false-negative@grad-cam@body@evidence.png")
     signed = by_name["false-negative", "input-x-gradient"]
     assert signed["evidence"]["file"] == signed["file"]
