@@ -31,7 +31,7 @@ class Cost:
     """Passes of one picture through the model, for all layers and targets.
 
     ``plain`` are forward passes without a graph, ``graded`` those that backward passes follow, ``backwards``
-    of them in all; ``once`` are plain ones that a call of `explain` takes, however many its pictures are.
+    of them in all; ``once`` are plain ones that a call of `explain` takes, however many its pictures.
     Where a method goes on until it is good enough, ``extra`` is how many more graded ones it may take.
     ``after`` is what it takes besides in bytes, when the model is done; ``least`` are the pictures that are
     in the model at once in any case.
@@ -106,11 +106,11 @@ def score_cam(settings: ScoreCam, scene: Scene) -> Cost:
 def ablation_cam(settings: AblationCam, scene: Scene) -> Cost:
     """A look at the layers; for each its channels, the whole picture, and 4 to find out what can be replayed.
 
-    Twice those 4 where a chunk holds a single picture.
+    Those take one copy more for each chunk of pictures, three more where it holds a single one.
     """
     channels = scene.channels.values()
     plain = 1 + sum(channels) + 5 * len(channels)
-    return Cost(plain=plain + _again(settings.precision, scene, channels), least=2)
+    return Cost(plain=plain + _again(settings.precision, scene, channels), once=len(channels), least=2)
 
 
 def occlusion(settings: Occlusion, scene: Scene) -> Cost:
