@@ -25,6 +25,7 @@ from torch import Tensor
 import seglens
 from seglens.data.transforms import collate, letterbox
 from seglens.explain import explain
+from seglens.explain.integrated import Quadrature
 from seglens.runs import Run
 
 BLOCK = 4
@@ -55,7 +56,7 @@ class Side:
         return self.seconds / len(self.maps), float(np.median(self.errors)), float(np.median(self.unlike))
 
 
-def ours(run: Run, steps: int, quadrature: str = "log-midpoint") -> Work:
+def ours(run: Run, steps: int, quadrature: Quadrature = "log-midpoint") -> Work:
     """A few pictures in one call."""
 
     def work(images: Tensor, target: seglens.Target) -> Tensor:
