@@ -74,6 +74,11 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory could not be had, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def release_memory() -> None:
     """Give memory that is no longer in use back to the system, and to others on a GPU.
 

@@ -198,14 +198,21 @@ def test_chunks_cover_everything_once():
     assert seen == list(range(10))
 
 
-def test_chunks_are_halved_when_memory_runs_out():
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no more"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate ..."),
+    ],
+)
+def test_chunks_are_halved_when_memory_runs_out(error):
     seen: list[int] = []
     sizes: list[int] = []
 
     def work(rows):
         sizes.append(rows.stop - rows.start)
         if sizes[-1] > 3:
-            raise torch.OutOfMemoryError("no more")
+            raise error
         seen.extend(range(rows.start, rows.stop))
 
     in_chunks(10, 8, work)
@@ -213,5 +220,7 @@ def test_chunks_are_halved_when_memory_runs_out():
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
     with pytest.raises(SettingError, match="at least 1 picture, received 0"):
         in_chunks(1, 0, lambda rows: None)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        in_chunks(4, 2, lambda rows: (_ for _ in ()).throw(RuntimeError("shapes differ")))
     with pytest.raises(torch.OutOfMemoryError):
         in_chunks(1, 8, lambda rows: (_ for _ in ()).throw(torch.OutOfMemoryError("no more")))

@@ -6,7 +6,7 @@ import torch
 from seglens.errors import TrainingError
 from seglens.models.segmenter import Segmenter
 from seglens.train import train
-from seglens.train.memory import is_out_of_memory
+from seglens.device import is_out_of_memory
 
 
 def refuse_above(monkeypatch, most, *, from_call=0):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from seglens.device import is_out_of_memory
 from seglens.errors import ModelError, SettingError
 from seglens.explain.target import Target, Unit
 from seglens.models.layers import find_layout, resolve
@@ -240,8 +241,8 @@ def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> None:
         rows = slice(begin, min(begin + size, total))
         try:
             work(rows)
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
                 raise
             size //= 2
             # The next try begins outside of this handler, where the failed one's tensors are freed.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from seglens.device import release_memory
+from seglens.device import is_out_of_memory, release_memory
 from seglens.errors import TrainingError
 from seglens.train.learner import Learner
 
@@ -47,11 +47,6 @@ def fit_within_memory(learner: Learner, attempt: Callable[[int], None]) -> int:
             stacklevel=2,
         )
         learner.load_state_dict(first)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory could not be had, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def largest_fitting(learner: Learner, below: int) -> int:
