@@ -35,6 +35,9 @@ SHEETS = {
 """The pictures of the page, and the sheets that they are made of."""
 
 
+ERRORS = ["false-positive", "false-negative"]
+
+
 def main() -> None:
     """Train, explain one picture of the test split, and keep the sheets."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -49,16 +52,16 @@ def main() -> None:
         box = f"box:{max(0, x0)},{max(0, y0)},{min(SIZE, x1)},{min(SIZE, y1)}"
         several = ("predicted", "truth", "component:1", "boundary", box, f"point:{x},{y}", "class")
         both: tuple[Method, ...] = ("hires-cam", seglens.IntegratedGradients(steps=16, tolerance=None))
-        for targets, methods, where in (
-            (several, both[:1], "region"),
-            (("false-positive", "false-negative"), both, "region"),
-            (("predicted",), both, "context"),
+        for targets, methods, where, names in (
+            (several, both[:1], "region", ["targets"]),
+            (ERRORS, both, "region", ERRORS),
+            (("predicted",), both, "context", ["context"]),
         ):
             done = seglens.explain_folder(
                 run, split, out=place / "maps", samples=(number,), target=targets, where=where,
                 methods=methods, layers=(LAYER,), force=True,
             )  # fmt: skip
-            save(done.folder, [name for name in SHEETS if (name == "context") == (where == "context")])
+            save(done.folder, names)
 
 
 def most_wrong(run: Run, split: Split) -> tuple[int, int, int]:
@@ -84,7 +87,7 @@ def save(folder: Path, names: list[str]) -> None:
             with Image.open(file) as opened:
                 rows = round(opened.height * WIDTH / opened.width)
                 small = opened.resize((WIDTH, rows), Image.Resampling.LANCZOS)
-                small.quantize(96).save(OUT / f"{name}.png", optimize=True)
+                small.quantize(256).save(OUT / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
