@@ -29,8 +29,9 @@ $(VENV)/.benched: $(VENV)/.installed
 demo: $(VENV)/.installed  ## train an honest and a cheating model, explain, judge, report (DEMO=folder)
 	$(BIN)/seglens demo --out $(DEMO) --force
 
+# Two processes of one thread each: tests are many small computations, which threads don't share well.
 test: $(VENV)/.tested  ## run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.tested  ## format, lint and types
 	$(BIN)/ruff format --check src tests benchmarks

@@ -56,6 +56,8 @@ ROWS = {
     "tumor-lite0": Row(TUMOR, 160, 2, UNET),
     "tumor-lite0-aug": Row(TUMOR, 160, 2, (*UNET, *AUG)),
     "tumor-lite0-aug-kinds": Row(TUMOR, 160, 2, (*UNET, *AUG, "--no-merge")),
+    "tumor-lite0-long": Row(TUMOR, 160, 6, UNET),
+    "tumor-lite0-long-aug": Row(TUMOR, 160, 6, (*UNET, *AUG)),
     "polygons-small": Row(POLYGONS, 192, 8, SMALL),
     "polygons-small-aug": Row(POLYGONS, 192, 8, (*SMALL, *AUG)),
     "polygons-lite0": Row(POLYGONS, 192, 8, UNET),

@@ -40,8 +40,8 @@ LEVELS = {
     "batch.auditing batch "
     "report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",
-    8: "cli.settings cli.options cli.terminal cli.summaries cli.data_verbs cli.making cli.verifying cli.judging "
-    "cli __main__",
+    8: "cli.settings cli.options cli.terminal cli.summaries cli.data_verbs cli.making "
+    "cli.verifying cli.judging cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
 

@@ -451,7 +451,9 @@ def test_unsafe_archives(fetch, tmp_path, kind):
     assert not Path("/tmp/seglens-evil.txt").exists()
 
 
-@pytest.mark.parametrize("contents", [zip_of(("a", bytes(5000))), tar_of(("a", bytes(5000)))])
+@pytest.mark.parametrize(
+    "contents", [zip_of(("a", bytes(5000))), tar_of(("a", bytes(5000)))], ids=["zip", "tar"]
+)
 def test_bombs(fetch, tmp_path, contents):
     with pytest.raises(DataError, match=r"unpacks to more than is allowed \(4,999 bytes"):
         fetch(contents, size=None, max_unpacked=4999)

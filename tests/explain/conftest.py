@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seglens.data.sample import Task
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.methods import METHODS, Method
+from seglens.explain.methods import METHODS, Method, Settings
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.explain.rise import Rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad
@@ -156,7 +156,7 @@ def pixels() -> Tensor:
 @pytest.fixture
 def short(images: Tensor) -> dict[str, Method]:
     """Every method by name, with settings that let it end soon and with what it can't do without."""
-    settings = [
+    settings: list[Settings] = [
         IntegratedGradients(steps=5),
         SmoothGrad(samples=3),
         ExpectedGradients(samples=4, references=images[:2].flip(3)),
@@ -164,4 +164,4 @@ def short(images: Tensor) -> dict[str, Method]:
         SuperpixelOcclusion(num_segments=6),
         Rise(num_masks=10),
     ]
-    return {name: name for name in METHODS} | {entry.name: entry for entry in settings}
+    return {**{name: name for name in METHODS}, **{entry.name: entry for entry in settings}}

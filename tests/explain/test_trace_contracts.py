@@ -143,8 +143,8 @@ def test_a_distributed_wrapper_is_passed_by(
     make_run, make_unet, images, target, assert_taps_equal, unchanged, tmp_path
 ):
     (right,) = trace(make_run(make_unet()).segmenter, images, [target], LAYERS)
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    place = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=place, rank=0, world_size=1)
     try:
         run = make_run(nn.parallel.DistributedDataParallel(make_unet()))
         with unchanged(run.segmenter):

@@ -84,6 +84,7 @@ def test_results_are_plain_data(make_run, make_unet, images, target, only):
         "value": 0.0,
         "limit": 1e-5,
         "note": "at up",
+        "option": "",
         "outcome": "pass",
     }
 

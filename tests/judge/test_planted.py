@@ -35,10 +35,14 @@ class ReadsTags(nn.Module):
 
 @pytest.fixture(scope="module")
 def planted():
-    every = [one for one in specimens(4 * NUM, size=SIZE, tag="independent") if bool(one.sample.mask.any())]
+    every = [
+        one
+        for one in specimens(4 * NUM, size=SIZE, tag="independent")
+        if one.sample.mask is not None and bool(one.sample.mask.any())
+    ]
     drawn = every[:NUM]  # a tag in every other one: what is elsewhere must differ, or it can't matter
     images = torch.stack([one.sample.image for one in drawn])
-    masks = torch.stack([one.sample.mask for one in drawn])
+    masks = torch.stack([one.sample.mask for one in drawn if one.sample.mask is not None])
     tags = torch.stack([one.tag for one in drawn])
     run = wrap(ReadsTags(), classes=("background", "cell"), mean=(0.0,) * 3, std=(1.0,) * 3, image_size=SIZE)
     return run, images, Target("truth", 1, masks > 0), tags

@@ -69,7 +69,7 @@ LARGE = {"torchvision deeplabv3", "torchvision fcn", "FPN swin"}
 METHODS = ("grad-cam", "layer-cam")
 LAST = ("encoder_last", "decoder_last")
 WITHOUT_ROLES = ("one", "two")
-FEW = {"decoder_channels": (32, 16, 16, 8, 8)}
+FEW: dict[str, Any] = {"decoder_channels": (32, 16, 16, 8, 8)}
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int, tuple[str, str], str]] = {
     "Unet": (of_smp("Unet", **FEW), 64, LAST, "seg_head"),

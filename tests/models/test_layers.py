@@ -243,9 +243,9 @@ def test_what_stays_open_is_refused():
     segmenter = foreign(MixedAtOneSize())
     assert [info.name for info in layers(SimpleNamespace(segmenter=segmenter))] == ["head"]
     with pytest.raises(ModelError, match=r"'norm' \(LayerNorm\) .* several ways \(channels first, .* last"):
-        find_layout(segmenter, "norm", segmenter.module.norm, (1, 16, 16, 16), (64, 64))
+        find_layout(segmenter, "norm", segmenter.module.get_submodule("norm"), (1, 16, 16, 16), (64, 64))
     with pytest.raises(ModelError, match=r"shape \(1, 100, 8\) for a picture of 64 x 64, which is no grid"):
-        find_layout(segmenter, "norm", segmenter.module.norm, (1, 100, 8), (64, 64))
+        find_layout(segmenter, "norm", segmenter.module.get_submodule("norm"), (1, 100, 8), (64, 64))
 
 
 def test_the_part_beside_the_decoder_is_the_encoder():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from seglens.device import is_out_of_memory
 from seglens.errors import TrainingError
 from seglens.models.segmenter import Segmenter
 from seglens.train import train
-from seglens.device import is_out_of_memory
 
 
 def refuse_above(monkeypatch, most, *, from_call=0):
