@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 DATA ?= ../shared/data
+RUN ?= runs/pets-unet
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench real clean
@@ -40,6 +41,10 @@ check: $(VENV)/.tested  ## format, lint and types
 
 bench: $(VENV)/.benched  ## speed and identities against the peers, ratios in one run
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.score_cam
+	$(BIN)/python -m benchmarks.sheet
+	$(BIN)/python -m benchmarks.growth --dry-run-check --quick
+	if [ -d $(RUN) ] && [ -d $(DATA) ]; then $(BIN)/python -m benchmarks.integrated_gradients --run $(RUN) --data $(DATA)/oxford-iiit-pet --split test; else echo "Integrated Gradients: not run, it needs a trained run (RUN=$(RUN)) and its data (DATA=$(DATA))"; fi
 
 real: $(VENV)/.benched  ## train and explain on the four real sets (DATA=folder)
 	$(BIN)/python -m benchmarks.real --data $(DATA) --runs runs

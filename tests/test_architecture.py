@@ -36,7 +36,7 @@ LEVELS = {
     "judge.verdicts judge.evidence judge.figures judge.regions judge.audit "
     "judge.causal judge.agreement judge.shortcut judge",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
-    "batch.prediction batch.asking batch.measuring batch.explaining batch.planning "
+    "batch.prediction batch.asking batch.large batch.measuring batch.explaining batch.planning "
     "batch.auditing batch "
     "report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",

@@ -119,8 +119,8 @@ def outline(drawn: Picture, region: Region, colour: str = "#ffffff") -> Picture:
     return lined
 
 
-def hatch(drawn: Picture, region: Region, text: str = "") -> Picture:
-    """Return ``drawn`` with ``region`` hatched, and ``text`` on it: what is there does not count."""
+def hatch(drawn: Picture, region: Region) -> Picture:
+    """Return ``drawn`` with ``region`` hatched: what is there does not count."""
     size = (drawn.height, drawn.width)
     at_size = F.interpolate(region[None, None].float().cpu(), size=size, mode="nearest-exact")[0, 0] > 0.5
     if not at_size.any():
@@ -133,13 +133,6 @@ def hatch(drawn: Picture, region: Region, text: str = "") -> Picture:
         pen.line([(start, drawn.height), (start + drawn.height, 0)], fill=FAINT)
     hatched = drawn.copy()
     hatched.paste(grey, mask=shade)
-    rows, columns = at_size.any(1).nonzero()[:, 0], at_size.any(0).nonzero()[:, 0]
-    middle = (float(columns[0] + columns[-1]) / 2, float(rows[0] + rows[-1]) / 2)
-    pen, font = ImageDraw.Draw(hatched), _font(max(8, min(14, drawn.width // 16)))
-    box = pen.textbbox(middle, text, font=font, anchor="mm")
-    if text and box[2] - box[0] + 4 <= float(columns[-1] - columns[0]):
-        pen.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), fill="#f3f4f6")
-        pen.text(middle, text, font=font, fill=INK, anchor="mm")
     return hatched
 
 

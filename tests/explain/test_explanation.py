@@ -51,6 +51,16 @@ def test_what_is_not_ok_is_nan_everywhere(target):
     assert found.diagnostics["n"].isnan().tolist() == [False, True, False]
 
 
+def test_evidence_that_is_all_against_outlives_the_relu(target):
+    grid = -torch.rand(3, 4, 5)
+    grid[2] = grid[2].abs()
+    found = mine(target, torch.zeros(3, 32, 40), grid=grid)
+    assert found.status == ("degenerate",) * 3
+    assert found.map.isnan().all()
+    assert torch.equal(found.grid[:2], grid[:2])
+    assert found.grid[2].isnan().all()
+
+
 def test_a_given_status_must_fit(target):
     maps = torch.rand(3, 32, 40)
     assert mine(target, maps, status=("ok", "failed", "ok")).map[1].isnan().all()

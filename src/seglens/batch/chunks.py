@@ -23,6 +23,7 @@ from seglens.progress import track
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
 from seglens.threads import read_ahead
+from seglens.tiles import Windows
 
 FILES = "files"
 """What the split of image files given one by one is called."""
@@ -54,7 +55,8 @@ class Summary:
 class Chunk:
     """A few pictures: as they are (``natives``), and on the input grid (``batch``, with their ``frames``).
 
-    ``numbers`` are their places in the split, ``index`` is that of the chunk among all chunks.
+    ``numbers`` are their places in the split, ``index`` is that of the chunk among all chunks. One picture
+    that is predicted in ``windows`` is a chunk of its own, of the same index (see ``large.py``).
     """
 
     natives: tuple[Sample, ...]
@@ -62,6 +64,7 @@ class Chunk:
     frames: tuple[Frame, ...]
     numbers: tuple[int, ...]
     index: int = 0
+    windows: Windows | None = None
 
 
 def split_of(run: Run, pictures: Split | Sequence[Path | str]) -> Split:

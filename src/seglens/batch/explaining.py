@@ -21,6 +21,7 @@ from seglens.batch.chunks import (
     split_of,
 )
 from seglens.batch.heats import Shared, shared_by
+from seglens.batch.large import frame_of, pieces_of, predict_large
 from seglens.batch.ledger import Drawing
 from seglens.batch.measuring import maps_of, measure
 from seglens.batch.partial import Done, Measured, Partial, Row, partial_folder
@@ -28,12 +29,14 @@ from seglens.batch.prediction import native_masks
 from seglens.batch.raw import raw_format
 from seglens.batch.scales import scaling, shared_limits
 from seglens.data.layout import Split
+from seglens.errors import SettingError
 from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS
 from seglens.outputs import refuse_existing, unused_name
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
+from seglens.tiles import plan
 
 
 def explain_folder(
@@ -49,6 +52,7 @@ def explain_folder(
     where: str = "region",
     scale: str = "image",
     raw: str = "npz",
+    tiles: str = "auto",
     samples: Sequence[int] | None = None,
     num_samples: int | None = None,
     seed: int = 0,
@@ -81,6 +85,8 @@ def explain_folder(
         where: ``context`` reports what lies outside of the target only, see `seglens.explain`.
         scale: limits of colours, ``image``, ``dataset`` or ``fixed:LOW,HIGH``.
         raw: format of the raw maps, ``npz`` or ``safetensors``.
+        tiles: which pictures are explained in windows, as they are predicted: see `seglens.tiles.TILES` and
+            `seglens.explain.windows`. Methods that mean nothing there fail on such pictures.
         samples: numbers of the pictures to explain.
         num_samples: how many to explain, spread evenly over the split.
         seed: of everything that is drawn at random.
@@ -111,15 +117,16 @@ def explain_folder(
     taken: set[str] = set()
     names = [unused_name(entry.name, taken) for entry in split.entries]
     share.agree("pictures", names)
-    settings = settings_of(run, question) | {"scale": scale, "raw": raw, "chunk": chunk}
+    plan((1, 1), run.spec, tiles)  # A wrong name is an error before any work is done.
+    settings = settings_of(run, question) | {"scale": scale, "raw": raw, "chunk": chunk, "tiles": tiles}
     settings |= {"samples": samples, "num_samples": num_samples}
     job = settings | {"pictures": names, "seed": seed, "model": _model_hash(run)}
     with partial_folder(place, job, force=force, resume=resume, share=share) as partial:
-        failed = _explain_chunks(run, split, question, drawing, partial, names, chunk, share)
+        failed = _explain_chunks(run, split, question, drawing, partial, names, chunk, tiles, share)
         done = [partial.done[index] for index in ours if index in partial.done]
         if drawing.scaling.kind == "dataset":
             found = shared_by([entry for part in done for row in part.rows for entry in row["maps"]])
-            _redraw(run, split, done, drawing, partial, found, share)
+            _redraw(run, split, done, drawing, partial, found, tiles, share)
         rows = share.gather([row for part in done for row in part.rows])
         measured = share.gather([part.measured for part in done])
         failed = _once(share.gather([*failed, *(each for part in done for each in part.failed)]))
@@ -172,6 +179,7 @@ def _explain_chunks(
     partial: Partial,
     names: Sequence[str],
     chunk: int,
+    tiles: str,
     share: Share,
 ) -> list[Failure]:
     """Explain the chunks that are not done yet; return the pictures that failed on the way."""
@@ -182,10 +190,23 @@ def _explain_chunks(
         run, split, most=chunk, failed=failed, targets=question.targets, share=share, skip=partial.done
     )
     for part in chunks:
-        rows, measured = _write_chunk(run, part, question, drawing, names, partial.folder)
-        partial.add(part.index, Done(part.numbers, rows, measured, tuple(failed[told:])))
-        told = len(failed)
-        del part  # before the next chunk is made
+        rows: list[Row] = []
+        measured: list[list[Measured]] = []
+        numbers: list[int] = []
+        for piece in pieces_of(run, part, tiles):
+            try:
+                written, found = _write_chunk(run, piece, question, drawing, names, partial.folder)
+            except SettingError as error:
+                if piece.windows is None:
+                    raise
+                failed.append(Failure(piece.natives[0].name, str(error), piece.numbers[0]))
+                continue
+            rows, measured, numbers = rows + written, [*measured, found], [*numbers, *piece.numbers]
+        if rows:
+            done = Done(tuple(numbers), rows, ledger.joined(measured), tuple(failed[told:]))
+            partial.add(part.index, done)
+            told = len(failed)
+        del part, piece  # before the next chunk is made
     return failed
 
 
@@ -193,7 +214,8 @@ def _write_chunk(
     run: Run, part: Chunk, question: Question, drawing: Drawing, names: Sequence[str], folder: Path
 ) -> tuple[list[Row], list[Measured]]:
     """Explain a chunk and write its pictures; what is returned holds no picture and no map."""
-    prediction = run.predict(part.batch.images)
+    large = part.windows is not None
+    prediction = predict_large(run, part) if large else run.predict(part.batch.images)
     aims = targets_of(
         run, part, question.targets, question.class_index, against=question.against, prediction=prediction
     )
@@ -215,6 +237,7 @@ def _redraw(
     drawing: Drawing,
     partial: Partial,
     found: Shared,
+    tiles: str,
     share: Share,
 ) -> None:
     """Draw all maps from their raw values, one picture at a time, in limits that all pictures share."""
@@ -224,7 +247,9 @@ def _redraw(
     shared = {group: shared_limits(each) for group, each in gathered.items()}
     pictures = [pair for part in done for pair in zip(part.numbers, part.rows, strict=True)]
     for number, row in track(pictures, total=len(pictures), what="drawing") if share.first else pictures:
-        ledger.redraw(run, split[number], row, partial.folder, drawing, shared)
+        sample = split[number]
+        frame = frame_of(sample, run.spec, tiles)
+        ledger.redraw(run, sample, frame, row, partial.folder, drawing, shared)
 
 
 def _once(failed: Sequence[Failure]) -> list[Failure]:

@@ -89,14 +89,17 @@ def add_limits(heats: Heats) -> None:
     """Write into each row the ``limits`` that the colours of its map would have by themselves.
 
     Targets that are about errors get ``evidence`` beside: the limits of what speaks for and against the
-    class, and the share of it that is ``opposing``; None where the method doesn't tell for from against.
+    class, and the share of it that is ``opposing``; None where the method doesn't tell for from against. All
+    of it can be: then the map is degenerate, and the evidence is there.
     """
     for row in heats.rows:
         ok, detailed = row["status"] == "ok", row["layer"] is None
         row["limits"] = own_limits(heats.values(row), detailed=detailed) if ok else None
         if about_error(row):
-            signed = heats.evidence(row) if ok else None
-            row["evidence"] = None if signed is None else _weighed(signed, detailed)
+            # Where all evidence is against, nothing is left after the ReLU: the map is degenerate.
+            signed = heats.evidence(row) if ok or row["status"] == "degenerate" else None
+            known = signed is not None and bool(signed.isfinite().any())
+            row["evidence"] = _weighed(signed, detailed) if signed is not None and known else None
 
 
 def shared_by(rows: Sequence[Row]) -> Shared:

@@ -18,7 +18,7 @@ from seglens.batch.scales import Scaling, unit_of
 from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject, shown
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.data.transforms import fit_frame
+from seglens.data.transforms import Frame
 from seglens.draw import overlay, save_png
 from seglens.explain.explanation import Explanation
 from seglens.intervals import interval
@@ -72,9 +72,10 @@ def write_sample(
     return row
 
 
-def redraw(run: Run, sample: Sample, row: Row, folder: Path, drawing: Drawing, shared: Shared) -> None:
+def redraw(
+    run: Run, sample: Sample, frame: Frame, row: Row, folder: Path, drawing: Drawing, shared: Shared
+) -> None:
     """Draw the heat maps of a picture from its raw maps, in the limits that it shares with the others."""
-    frame = fit_frame((sample.image.shape[1], sample.image.shape[2]), run.spec.image_size)
     arrays = raw_format(drawing.raw).read(folder / row["files"]["raw"])
     subject = Subject(sample, frame, folder, str(Path(row["files"]["raw"]).parent.as_posix()))
     _draw(run, subject, row, arrays, drawing, shared)
@@ -142,6 +143,17 @@ def flat_summary(rows: Iterable[Row]) -> list[Row]:
         plain |= {f"ratio ({null})": values.get("ratio") for null, values in nulls}
         found.append(plain | {"label": row["label"]})
     return found
+
+
+def joined(parts: Sequence[Sequence[Measured]]) -> list[Measured]:
+    """Put together what was measured of some pictures, and of others, with the same maps."""
+    return [
+        (
+            join([attended for attended, _ in of_map]),
+            {name: torch.cat([found[name].cpu() for _, found in of_map]) for name in of_map[0][1]},
+        )
+        for of_map in zip(*parts, strict=True)
+    ]
 
 
 def failed_row(failure: Failure) -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from seglens.batch.asking import Question
 from seglens.batch.chunks import Chunk
+from seglens.batch.large import maps_of_large, windows_of
 from seglens.batch.partial import Measured
 from seglens.explain import explain
 from seglens.explain.cams import CAMS
@@ -26,6 +27,8 @@ def maps_of(
     layers: Sequence[str],
 ) -> list[Explanation]:
     """Return the maps of all targets, in the order of the targets."""
+    if part.windows is not None:
+        return maps_of_large(run, part, aims, question, methods, layers)
     found = explain(
         run,
         part.batch.images,
@@ -60,7 +63,8 @@ def measure(
     if cams:
         methods = list(dict.fromkeys(entry.method for entry in cams))
         layers = list(dict.fromkeys(str(entry.layer) for entry in cams))
-        unlearned = randomised(run, images, seed=question.seed)
+        seen_by_norms = images if part.windows is None else windows_of(run, part)
+        unlearned = randomised(run, seen_by_norms, seed=question.seed)
         found = maps_of(unlearned, part, aims, question, methods, layers)
         chance = {(entry.target.label, entry.name): entry for entry in found}
     return [

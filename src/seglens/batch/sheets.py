@@ -151,7 +151,8 @@ def class_indices(mask: Mask) -> Picture:
 def _tile(heats: Heats, row: Row, image: Image, scaling: Scaling, shared: Shared) -> Tile:
     name = heats.name(row)
     if row["status"] != "ok":
-        return Tile(no_map(image.shape[1], image.shape[2], row["status"].replace("_", " ")), name)
+        caption = "all evidence is against" if row.get("evidence") else ""
+        return Tile(no_map(image.shape[1], image.shape[2], row["status"].replace("_", " ")), name, caption)
     scale = colours(limits_of(row, "map", scaling, shared), row["unit"])
     drawn, hidden = heat_overlay(image, heats.values(row), scale), heats.hidden(row)
     caption = ""
@@ -160,7 +161,7 @@ def _tile(heats: Heats, row: Row, image: Image, scaling: Scaling, shared: Shared
     elif about_error(row) and heats.is_signed(row):
         caption = _weighed(row)
     if hidden is not None:
-        drawn, caption = hatch(drawn, hidden, "not counted"), caption or "hatched: target, not counted"
+        drawn, caption = hatch(drawn, hidden), caption or "hatched: target, not counted"
     return Tile(outline(drawn, heats.region(row)), name, caption, scale)
 
 
@@ -170,7 +171,7 @@ def _evidence_tile(heats: Heats, row: Row, image: Image, scaling: Scaling, share
     scale = colours(limits_of(row, "evidence", scaling, shared), row["unit"])
     drawn = heat_overlay(image, signed, scale)
     if hidden is not None:
-        drawn = hatch(drawn, hidden, "not counted")
+        drawn = hatch(drawn, hidden)
     return Tile(outline(drawn, heats.region(row), INK), "for and against", _weighed(row), scale)
 
 

@@ -54,7 +54,7 @@ class Frame:
 
     def mask_to_native(self, mask: Int[Tensor, "s s"]) -> Mask:
         """Return a mask on the grid at the picture's own size; every pixel takes the nearest class."""
-        return _nearest(self._inner(mask), self.native)
+        return nearest(self._inner(mask), self.native)
 
     def _inner(self, grid: Tensor) -> Tensor:
         if tuple(grid.shape[-2:]) != (self.size, self.size):
@@ -90,8 +90,8 @@ def letterbox_image(image: Image, size: int) -> tuple[Float[Tensor, "c s s"], Fr
 def letterbox(sample: Sample, size: int) -> tuple[Sample, Frame]:
     """Scale a sample into ``size`` x ``size`` pixels; the mask takes nearest values, padding is not valid."""
     image, frame = letterbox_image(sample.image, size)
-    mask = None if sample.mask is None else _pad(_nearest(sample.mask, frame.scaled), frame)
-    valid = _pad(_nearest(sample.valid, frame.scaled), frame)
+    mask = None if sample.mask is None else _pad(nearest(sample.mask, frame.scaled), frame)
+    valid = _pad(nearest(sample.valid, frame.scaled), frame)
     return Sample(sample.name, image, mask, valid), frame
 
 
@@ -218,7 +218,7 @@ def _layers(mask: Mask | None) -> list[Tensor]:
     return [] if mask is None else [mask.to(torch.int64)]
 
 
-def _nearest(grid: Tensor, size: tuple[int, int]) -> Tensor:
+def nearest(grid: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize ``grid`` (rows, columns) to ``size``, every pixel taking the value nearest to it."""
     if tuple(grid.shape) == size:
         return grid

@@ -37,8 +37,9 @@ class Explanation:
     ``map`` is raw and signed, at the size of the input; drawing scales it, measuring never does, and measures
     of mass use its non-negative part. ``grid`` is a CAM at its layer's resolution before any ReLU.
     ``channels`` sum to ``map``. ``status`` is worked out where it is not given; rows that are not ``ok`` hold
-    NaN everywhere. With ``where="context"`` only the pixels in `counted` are reported and judged: what
-    outside of the target speaks for it.
+    NaN everywhere, but for a ``grid`` that speaks against the target only: the ReLU has left nothing of it,
+    its map is degenerate, and it is the answer. With ``where="context"`` only the pixels in `counted` are
+    reported and judged: what outside of the target speaks for it.
     """
 
     method: str
@@ -67,9 +68,13 @@ class Explanation:
         object.__setattr__(self, "status", tuple(status))
         object.__setattr__(self, "map", self._only_ok(raw))
         object.__setattr__(self, "diagnostics", {k: self._only_ok(v) for k, v in self.diagnostics.items()})
-        for name in ("grid", "channels"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, self._only_ok(value.detach().float()))
+        if self.channels is not None:
+            object.__setattr__(self, "channels", self._only_ok(self.channels.detach().float()))
+        if self.grid is not None:
+            grid = self.grid.detach().float()
+            against = torch.tensor([each == "degenerate" for each in status], device=grid.device)
+            against &= grid.flatten(1).isfinite().all(1) & (grid.flatten(1) < 0).any(1)
+            object.__setattr__(self, "grid", torch.where(against[:, None, None], grid, self._only_ok(grid)))
         if not self.map[self.ok].isfinite().all():
             raise SettingError(f"{self.name!r} holds NaN or infinite values in a picture whose status is ok.")
 

@@ -7,13 +7,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from seglens.data.transforms import Frame
+from seglens.data.transforms import Frame, nearest
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, named_targets
 from seglens.native import decide
 from seglens.runs import Run
 from seglens.shapes import Mask, Masks, Region
-from seglens.tiles import Cut, Size, Windows, bands, resized
+from seglens.tiles import Cut, Windows, bands, resized
 
 
 def large_mask(run: Run, cut: Cut, windows: Windows, *, chunk: int = 8, precision: str = "32") -> Mask:
@@ -57,11 +57,11 @@ def large_scene(
 
     ``mask`` and ``valid`` are native too, and take nearest values; without ``valid`` every pixel is.
     """
-    kept = torch.ones(windows.scaled, dtype=torch.bool) if valid is None else _nearest(valid, windows.scaled)
+    kept = torch.ones(windows.scaled, dtype=torch.bool) if valid is None else nearest(valid, windows.scaled)
     return LargeScene(
         run=run,
         images=torch.empty(1, 0, *windows.scaled),  # their size is all that is asked for
-        masks=None if mask is None else _nearest(mask, windows.scaled)[None],
+        masks=None if mask is None else nearest(mask, windows.scaled)[None],
         valid=kept[None],
         class_index=class_index,
         frames=(Frame(windows.native, max(windows.scaled), windows.scaled, top=0, left=0),),
@@ -88,12 +88,3 @@ def large_target(
     """
     scene = large_scene(run, cut, windows, mask=mask, valid=valid, class_index=class_index, chunk=chunk)
     return named_targets((text,), scene, against=against)[0]
-
-
-def _nearest(grid: Tensor, size: Size) -> Tensor:
-    """Resize a mask or a region; every pixel takes the value of the old pixel that holds its centre."""
-    rows, columns = (
-        ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long().clamp(max=old - 1)
-        for old, new in zip(grid.shape, size, strict=True)
-    )
-    return grid if tuple(grid.shape) == size else grid[rows[:, None], columns]
