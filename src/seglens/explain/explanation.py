@@ -72,8 +72,9 @@ class Explanation:
             object.__setattr__(self, "channels", self._only_ok(self.channels.detach().float()))
         if self.grid is not None:
             grid = self.grid.detach().float()
-            against = torch.tensor([each == "degenerate" for each in status], device=grid.device)
-            against &= grid.flatten(1).isfinite().all(1) & (grid.flatten(1) < 0).any(1)
+            varied = torch.tensor([each == "ok" for each in status_of(grid, self.target)])
+            against = torch.tensor([each == "degenerate" for each in status]) & varied
+            against = against.to(grid.device) & (grid.flatten(1) < 0).any(1)
             object.__setattr__(self, "grid", torch.where(against[:, None, None], grid, self._only_ok(grid)))
         if not self.map[self.ok].isfinite().all():
             raise SettingError(f"{self.name!r} holds NaN or infinite values in a picture whose status is ok.")
