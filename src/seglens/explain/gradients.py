@@ -29,8 +29,8 @@ Values = Callable[[Rows, Rows, Points], tuple[Points, ...]]
 Averages = Float[Tensor, "targets paths c h w"]
 
 PIXELS = 8 * 192**2
-"""Pixels of a pass on a CPU: with more, memory is fetched anew for each layer (20 % slower from 16 pictures
-of 192 px)."""
+"""Pixels of a pass on a CPU: with more, memory is fetched anew for each layer (20 to 30 % slower from 16
+pictures of 192 or 256 px)."""
 
 
 def saliency(images: Images, gradient: Images) -> ChannelMaps:
@@ -89,7 +89,7 @@ def averages(
             for total, kind in zip(sums, kinds, strict=True):
                 total[position, first : last + 1] += torch.tensordot(share, kind, dims=([0], [0]))
 
-    in_chunks(paths * steps, _at_once(targets[0], weights.device, chunk), work)
+    in_chunks(paths * steps, at_once(targets[0], weights.device, chunk), work)
     return tuple(sums)
 
 
@@ -125,11 +125,11 @@ def scores_of(
         for position, target in enumerate(targets):
             scores[position, part] = target.score(logits, rows[part], "mean").float()
 
-    in_chunks(len(points), _at_once(targets[0], points.device, chunk), work)
+    in_chunks(len(points), at_once(targets[0], points.device, chunk), work)
     return scores
 
 
-def _at_once(target: Target, device: torch.device, chunk: int) -> int:
+def at_once(target: Target, device: torch.device, chunk: int) -> int:
     """How many pictures go through the model at once: ``chunk``, on a CPU no more than `PIXELS` have."""
     height, width = target.pixels.shape[-2:]
     return min(chunk, max(1, PIXELS // (height * width))) if device.type == "cpu" else chunk

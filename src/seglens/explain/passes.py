@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seglens.explain.cams import Cam
 from seglens.explain.explanation import Explanation
-from seglens.explain.gradients import InputGradient
+from seglens.explain.gradients import InputGradient, at_once
 from seglens.explain.methods import ON_INPUT, ON_LAYERS, Asked, Settings
 from seglens.explain.target import Target
 from seglens.explain.trace import LayerTap, Trace, in_chunks
@@ -100,7 +100,7 @@ def _traced(
                 made[position, name, None] = _of_input(formula, images[rows], traced, chosen[position])
         chunks.append(made)  # All of the chunk or, where memory ran out on the way, nothing of it.
 
-    in_chunks(len(images), chunk, work)
+    in_chunks(len(images), at_once(targets[0], images.device, chunk), work)
     explanations = []
     for position, name, layer in chunks[0] if chunks else ():
         parts = [made[position, name, layer] for made in chunks]
