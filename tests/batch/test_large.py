@@ -15,7 +15,7 @@ from seglens.errors import UnknownNameError
 from seglens.explain.large_targets import large_mask, large_target
 from seglens.explain.windows import explain_large
 from seglens.runs import Run
-from seglens.tiles import Windows, plan
+from seglens.tiles import Windows, bands, plan
 
 SIZE = (150, 210)
 METHODS = ("grad-cam", "hires-cam", "saliency")
@@ -133,3 +133,16 @@ def test_limits_of_the_whole_set_hold_for_large_pictures_too(run: Run, folder: P
         if entry["status"] == "ok"
     }
     assert len(scales) <= 1
+
+
+def test_windows_are_cut_out_of_the_scaled_picture_as_out_of_the_native_one(run: Run, folder: Path):
+    run.segmenter.spec = run.spec.model_copy(update={"scale": 0.8})
+    sample, windows = split_of(folder)[5], windows_of(run)
+    part = large_chunk(sample, windows, 5, 0)
+
+    def cut(rows: slice, columns: slice) -> torch.Tensor:
+        return sample.image[:, rows, columns]
+
+    right = torch.cat(list(bands(run.segmenter, cut, replace(windows, native=SIZE))), dim=1)
+    found = part.frames[0].maps_to_native(predict_large(run, part).probabilities)[0]
+    torch.testing.assert_close(found, right, atol=1e-5, rtol=0)

@@ -56,7 +56,7 @@ def large_chunk(sample: Sample, windows: Windows, number: int, index: int) -> Ch
     """Put one picture, scaled as ``windows`` says, into the upper left of a square; the rest is not valid."""
     frame = _frame(windows)
     whole = (slice(0, windows.scaled[0]), slice(0, windows.scaled[1]))
-    image = resized(_cut(sample), windows.native, windows.scaled, *whole)
+    image = resized(_cut_of(sample.image), windows.native, windows.scaled, *whole)
     mask = None if sample.mask is None else _squared(nearest(sample.mask, windows.scaled), frame.size)[None]
     valid = _squared(nearest(sample.valid, windows.scaled), frame.size)[None]
     batch = Batch((sample.name,), _squared(image, frame.size)[None], mask, valid)
@@ -65,10 +65,7 @@ def large_chunk(sample: Sample, windows: Windows, number: int, index: int) -> Ch
 
 def predict_large(run: Run, part: Chunk) -> Prediction:
     """Return what the model says of the picture in windows, put into its square; padding is background."""
-    windows = _windows(part)
-    here = replace(windows, native=windows.scaled)
-    rows = list(bands(run.segmenter, _scaled(part, windows), here))
-    found = torch.cat(rows, dim=1)
+    found = torch.cat(list(bands(run.segmenter, *_scaled(part))), dim=1)
     mask = _squared(decide(found, run.spec), part.frames[0].size)[None]
     probabilities = _squared(found, part.frames[0].size)[None]
     tiny = torch.finfo(probabilities.dtype).tiny
@@ -90,13 +87,14 @@ def maps_of_large(
     Raises:
         SettingError: a method means nothing over windows.
     """
-    windows, (rows, columns) = _windows(part), _windows(part).scaled
+    cut, windows = _scaled(part)
+    rows, columns = windows.scaled
     found = []
     for aim in aims:
         inner = replace(aim, pixels=aim.pixels[:, :rows, :columns].cpu())
         maps = explain_large(
             run,
-            _cut(part.natives[0]),
+            cut,
             windows,
             inner,
             methods=methods,
@@ -110,9 +108,9 @@ def maps_of_large(
 
 def windows_of(run: Run, part: Chunk) -> Images:
     """Return some windows of the picture, spread over it."""
-    windows = _windows(part)
+    cut, windows = _scaled(part)
     nowhere = Target("nowhere", 1, torch.zeros(1, *windows.scaled, dtype=torch.bool))
-    view = View(run.segmenter, _cut(part.natives[0]), windows, nowhere, NORMALISING)
+    view = View(run.segmenter, cut, windows, nowhere, NORMALISING)
     step = max(1, len(view.every) // NORMALISING)
     return view.images(view.every[::step][:NORMALISING])
 
@@ -164,25 +162,16 @@ def _frame(windows: Windows) -> Frame:
     return Frame(windows.native, max(windows.scaled), windows.scaled, top=0, left=0)
 
 
-def _windows(part: Chunk) -> Windows:
+def _scaled(part: Chunk) -> tuple[Cut, Windows]:
+    """Return what cuts parts out of the picture as it was scaled for the chunk, and its windows there."""
     assert part.windows is not None  # it is such a chunk
-    return part.windows
+    rows, columns = part.windows.scaled
+    image = part.batch.images[0, :, :rows, :columns]
+    return _cut_of(image), replace(part.windows, native=part.windows.scaled)
 
 
-def _cut(sample: Sample) -> Cut:
-    def cut(rows: slice, columns: slice) -> Image:
-        return sample.image[:, rows, columns]
-
-    return cut
-
-
-def _scaled(part: Chunk, windows: Windows) -> Cut:
-    image = part.batch.images[0, :, : windows.scaled[0], : windows.scaled[1]]
-
-    def cut(rows: slice, columns: slice) -> Image:
-        return image[:, rows, columns]
-
-    return cut
+def _cut_of(image: Image) -> Cut:
+    return lambda rows, columns: image[:, rows, columns]
 
 
 def _squared(values: Tensor, size: int) -> Tensor:
