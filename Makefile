@@ -7,7 +7,7 @@ DATA ?= ../shared/data
 RUN ?= runs/pets-unet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench real clean
+.PHONY: help demo test check docs bench real clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,check,docs]'
 	touch $@
 
 $(VENV)/.benched: $(VENV)/.installed
@@ -38,6 +38,11 @@ check: $(VENV)/.tested  ## format, lint and types
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed  ## build the documentation into site/, which opens from disk
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "The documentation is in site/index.html"
 
 bench: $(VENV)/.benched  ## speed and identities against the peers, ratios in one run
 	$(BIN)/python -m benchmarks.speed

@@ -73,8 +73,9 @@ class Share:
     def of(self, num: int) -> range:
         """Return which of ``num`` items are this process's: neighbours, of each item one process.
 
-        >>> [Share(rank, 3).of(7) for rank in range(3)]
-        [range(0, 2), range(2, 4), range(4, 7)]
+        Examples:
+            >>> [Share(rank, 3).of(7) for rank in range(3)]
+            [range(0, 2), range(2, 4), range(4, 7)]
         """
         return range(num * self.rank // self.size, num * (self.rank + 1) // self.size)
 
