@@ -34,7 +34,8 @@ LEVELS = {
     6: "judge.nulls judge.localisation judge.cells judge.faithfulness judge.case judge.rerun judge.context "
     "judge.effects judge.randomisation judge.stability judge.definitions judge.scorecard "
     "judge.verdicts judge.evidence judge.figures judge.regions judge.audit "
-    "judge.causal judge.agreement judge.shortcut judge",
+    "judge.causal judge.agreement judge.shortcut judge "
+    "weak.labels weak.settings weak.pseudo weak",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
     "batch.prediction batch.asking batch.large batch.measuring batch.explaining batch.planning "
     "batch.auditing batch "

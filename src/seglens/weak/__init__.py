@@ -1,0 +1,1 @@
+"""Weakly supervised segmentation: from image-level labels to masks, without reading one."""

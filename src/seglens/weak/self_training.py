@@ -1,0 +1,172 @@
+"""Self-training: a student's answers, averaged over variants of each picture, become the next one's masks.
+
+The teacher of a round is the student of the round before, with the running average of its weights (which is
+what training keeps): a mean teacher (Tarvainen and Valpola 2017) that is renewed once a round. Pixels that it
+is not sure of are ignored, not called background. Rounds end where successive students agree.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from seglens.data.images import read_label
+from seglens.data.layout import Split
+from seglens.data.transforms import letterbox_image
+from seglens.draw import save_png
+from seglens.errors import SettingError
+from seglens.native import Inference, prepared
+from seglens.outputs import new_folder
+from seglens.predict import infer
+from seglens.progress import track
+from seglens.runs import Run
+from seglens.scores import confusion, scores
+from seglens.shapes import Image, Map, Maps, Mask
+from seglens.threads import read_ahead
+from seglens.weak.students import IGNORED, Pictures
+
+LEVELS = 255
+"""Answers are kept in 8 bits: a probability p is written as round(255 p)."""
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """How a student's answers become masks.
+
+    A picture is seen at each of ``scales`` (times the side that the student was trained at), and mirrored left
+    to right with ``flip``; the probabilities are averaged. ``refine`` is what is done to the average: ``none``,
+    ``superpixels`` (each patch takes its mean, the patches being those of the pseudo-masks) or ``affinity``
+    (pixels ask neighbours that look alike). With t the student's own threshold, pixels from
+    t + ``margin`` (1 - t) on are object, those below t - ``margin`` t are not, all between are ignored.
+    """
+
+    scales: tuple[float, ...] = (1.0, 1.25)
+    flip: bool = True
+    refine: Literal["none", "superpixels", "affinity"] = "none"
+    margin: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) <= 0:
+            raise SettingError(f"A teacher's scales are {self.scales}; give one or more, all above 0.")
+        if not 0 <= self.margin < 1:
+            raise SettingError(f"A teacher's margin is {self.margin}; allowed is 0 to below 1.")
+
+
+def answers(run: Run, images: Sequence[Image], settings: TeacherSettings, *, precision: str = "auto") -> list[Map]:
+    """Return the averaged probability of the object for pictures of any sizes, each at its own."""
+    run = prepared(run, Inference(precision))
+    spec = run.spec
+    total: list[Map] = [torch.zeros(image.shape[1:]) for image in images]
+    for scale in settings.scales:
+        size = max(1, round(spec.image_size * scale / spec.divisor)) * spec.divisor
+        placed = [letterbox_image(image, size) for image in images]
+        grids = torch.stack([grid for grid, _ in placed])
+        found = infer(run.segmenter, grids, precision=precision).probabilities[:, 1]
+        if settings.flip:
+            mirrored = infer(run.segmenter, grids.flip(-1), precision=precision).probabilities[:, 1].flip(-1)
+            found = (found + mirrored) / 2
+        for row, (_, frame) in enumerate(placed):
+            total[row] = total[row] + frame.maps_to_native(found[row]).float().cpu() / len(settings.scales)
+    return total
+
+
+def write_answers(
+    run: Run,
+    pictures: Pictures,
+    folder: Path,
+    settings: TeacherSettings,
+    *,
+    refine: Callable[[int, Image, Map], Map],
+    batch_size: int = 8,
+    precision: str = "auto",
+) -> None:
+    """Write what ``run`` answers to every picture that shows the object, as 8-bit PNGs in ``folder``.
+
+    ``refine`` takes a picture's number, the picture and the answer, and returns the answer to keep.
+    """
+    split = pictures.labelled.split
+    with new_folder(folder, force=True) as new:
+        shown = track(pictures.labelled.positive, total=len(pictures.labelled.positive), what="teacher's answers")
+        for numbers, images in _batches(split, shown, batch_size):
+            found = answers(run, images, settings, precision=precision)
+            for index, image, answer in zip(numbers, images, found, strict=True):
+                kept = refine(index, image, answer).clamp(0, 1)
+                save_png(_eight_bit(kept), new / f"{pictures.files[index]}.png")
+
+
+def read_answer(folder: Path, pictures: Pictures, index: int) -> Map:
+    """Return the answer to picture ``index`` as `write_answers` kept it; zeros where it shows no object."""
+    if not pictures.labelled.present[index]:
+        return torch.zeros(pictures.labelled.split[index].image.shape[1:])
+    return read_label(folder / f"{pictures.files[index]}.png").float() / LEVELS
+
+
+def decided(answer: Map, threshold: float, margin: float) -> Mask:
+    """Return the mask of an answer: 1 object, 0 none, `IGNORED` in between; see `TeacherSettings`."""
+    mask = torch.full(answer.shape, IGNORED)
+    mask[answer >= threshold + margin * (1 - threshold)] = 1
+    mask[answer < threshold - margin * threshold] = 0
+    return mask
+
+
+def next_labels(answer: Map, before: Mask, threshold: float, margin: float) -> Mask:
+    """Return the masks of the next round: those that are `decided`, or those of ``before`` where no object is left.
+
+    A picture that shows the object has one somewhere: a teacher that lost it says nothing about where.
+    """
+    mask = decided(answer, threshold, margin)
+    return mask if bool((mask == 1).any()) else before
+
+
+def agreement(pairs: Iterator[tuple[Mask, Mask]]) -> dict[str, float]:
+    """Return how well two sets of masks agree: ``miou`` and ``iou`` pooled over pixels that both decide on."""
+    counts: Int[Tensor, "2 2"] = torch.zeros(2, 2, dtype=torch.int64)
+    total = 0
+    for before, now in pairs:
+        both = (before != IGNORED) & (now != IGNORED)
+        counts += confusion(now.masked_fill(~both, 0), before.masked_fill(~both, 0), both, 2)
+        total += both.numel()
+    found = scores(counts)
+    return {name: float(found[name]) for name in ("miou", "iou")} | {"share": float(counts.sum()) / max(1, total)}
+
+
+def refined_by(
+    settings: TeacherSettings,
+    patches: Callable[[int], Int[Tensor, "h w"]],
+    vote: Callable[[Maps, Int[Tensor, "b h w"]], Maps],
+    spread: Callable[[Tensor, Maps], Maps],
+) -> Callable[[int, Image, Map], Map]:
+    """Return what refines an answer: nothing, votes of its superpixels (computed once), or likeness of neighbours."""
+
+    def refine(index: int, image: Image, answer: Map) -> Map:
+        if settings.refine == "superpixels":
+            return vote(answer[None], patches(index)[None])[0]
+        if settings.refine == "affinity":
+            return spread(image[None], answer[None])[0]
+        return answer
+
+    return refine
+
+
+def _batches(
+    split: Split, indices: Iterator[int], size: int
+) -> Iterator[tuple[list[int], list[Image]]]:
+    """Read pictures in their order and hand them out in batches, with their numbers."""
+    numbers: list[int] = []
+    images: list[Image] = []
+    for index, image in read_ahead(lambda number: (number, split[number].image), indices):
+        numbers.append(index)
+        images.append(image)
+        if len(numbers) == size:
+            yield numbers, images
+            numbers, images = [], []
+    if numbers:
+        yield numbers, images
+
+
+def _eight_bit(answer: Map) -> "Picture":
+    return pil.fromarray((answer * LEVELS).round().to(torch.uint8).numpy())

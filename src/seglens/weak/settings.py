@@ -1,0 +1,139 @@
+"""What each stage from image-level labels to pseudo-masks may be told: plain values, plain JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from seglens.errors import SettingError
+
+
+class _Strict:
+    """Names that are no setting are refused where settings come from JSON."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class QuestionSettings(_Strict):
+    """Who is asked, and what.
+
+    ``encoder`` is a classifier of timm with ``weights`` (``imagenet`` or a file), asked whether a picture
+    shows one of ``positive``: numbers of ImageNet classes, ranges of them such as ``151-268``, or names of
+    `seglens.weak.question.GROUPS`. With ``classifier``, the folder that
+    `seglens.weak.classifier.train_classifier` wrote, that one is asked, and the other three settings say
+    nothing.
+    """
+
+    encoder: str = "tf_efficientnet_lite0"
+    weights: str = "imagenet"
+    positive: tuple[str, ...] = ("pets",)
+    classifier: str | None = None
+
+
+@dataclass(frozen=True)
+class HeatSettings(_Strict):
+    """Which class activation maps are fused: ``maps`` are ``method@layer``, methods those of `CAMS`.
+
+    ``scales`` are lengths of the longer side in pixels. The fused map is kept on the picture's own grid,
+    scaled down so that the longer side is at most ``side``; later stages work on that grid.
+    """
+
+    maps: tuple[str, ...] = ("hires-cam@blocks.6", "layer-cam@blocks.6")
+    scales: tuple[int, ...] = (224, 320, 448, 640)
+    flips: bool = True
+    side: int = 384
+
+
+@dataclass(frozen=True)
+class ThresholdSettings(_Strict):
+    """``rule`` is one of `seglens.weak.threshold.RULES`; ``value`` is what the rule ``fixed`` returns."""
+
+    rule: str = "otsu"
+    value: float = 0.4
+
+
+@dataclass(frozen=True)
+class SpreadSettings(_Strict):
+    """The head that learns the set's object from confident pixels of its heat, on the classifier's features.
+
+    ``layers`` are read at each of ``scales`` (longer side in pixels) and brought to one grid, ``stride``
+    pixels of the largest scale apart. Pixels whose heat is above ``high`` or below ``low`` teach in the first
+    of ``rounds``; later, those that the head itself is sure of by ``sure``.
+    """
+
+    layers: tuple[str, ...] = ("blocks.1", "blocks.2", "blocks.4", "blocks.5", "blocks.6")
+    scales: tuple[int, ...] = (320, 448)
+    stride: int = 16
+    high: float = 0.4
+    low: float = 0.08
+    sure: float = 0.7
+    rounds: int = 5
+    penalty: float = 0.01
+
+
+@dataclass(frozen=True)
+class RefineSettings(_Strict):
+    """``method`` is one of `seglens.weak.refine.REFINEMENTS`; ``steps`` is how often neighbours are asked."""
+
+    method: str = "mean-field"
+    steps: int = 5
+
+
+@dataclass(frozen=True)
+class PatchSettings(_Strict):
+    """Superpixels: how many a picture has, what nearness weighs, how far the picture is blurred before.
+
+    The published reference has 200, 0.01 and 5.
+    """
+
+    num_segments: int = 400
+    compactness: float = 10.0
+    sigma: float = 1.0
+
+
+@dataclass(frozen=True)
+class MaskSettings(_Strict):
+    """Pixels whose probability is between ``low`` and ``high`` are ignored (255); below is none.
+
+    ``opening`` and ``closing`` are radii in pixels of the masks; 0 leaves the step out.
+    """
+
+    low: float = 0.4
+    high: float = 0.6
+    opening: int = 0
+    closing: int = 0
+
+
+@dataclass(frozen=True)
+class PseudoSettings(_Strict):
+    """All stages; ``spread``, ``refine`` and ``patches`` may be None, which leaves the stage out."""
+
+    question: QuestionSettings = field(default_factory=QuestionSettings)
+    heat: HeatSettings = field(default_factory=HeatSettings)
+    threshold: ThresholdSettings = field(default_factory=ThresholdSettings)
+    spread: SpreadSettings | None = field(default_factory=SpreadSettings)
+    refine: RefineSettings | None = field(default_factory=RefineSettings)
+    patches: PatchSettings | None = field(default_factory=PatchSettings)
+    masks: MaskSettings = field(default_factory=MaskSettings)
+
+
+def to_plain(settings: PseudoSettings) -> dict[str, Any]:
+    """Return the settings as they stand in ``run.json``."""
+    return asdict(settings)
+
+
+def from_plain(values: dict[str, Any]) -> PseudoSettings:
+    """Return the settings that `to_plain` wrote, or that a user wrote as JSON; what is missing is the default.
+
+    Raises:
+        SettingError: a name that there is none of, or a value of another kind.
+    """
+    try:
+        return TypeAdapter(PseudoSettings).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SettingError(
+            f"The setting {where} of pseudo-masks is {first['input']!r}: {first['msg']}."
+        ) from error
