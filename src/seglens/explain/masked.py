@@ -22,10 +22,14 @@ from seglens.explain.target import Target, Unit
 from seglens.explain.trace import in_chunks
 from seglens.models.folding import quick
 from seglens.models.segmenter import WRAPPED, Segmenter, evaluating
+from seglens.progress import shown
 from seglens.shapes import Images, Logits, Maps, Rows
 
 Perturb = Callable[[Images, Rows], Images]
 """Gets clean copies of pictures and which copies of all they are; gives the changed ones."""
+
+Read = Callable[[Logits, Rows], Float[Tensor, "numbers n"]]
+"""Gets the logits of changed copies and which pictures they are of; gives some numbers for each copy."""
 
 TargetScores = Float[Tensor, "targets n"]
 """One score for each target and copy."""
@@ -144,7 +148,7 @@ def _compiled(model: Prepared, trial: Images) -> Prepared:
         )
         return model
     seconds = time.perf_counter() - began
-    if sys.stderr.isatty():
+    if shown():
         print(f"Compiled the network in {seconds:.0f} s.", file=sys.stderr)
     return replace(ready, seconds=seconds)
 
@@ -173,21 +177,37 @@ def score_copies(
     fewer where memory runs out, which changes nothing in the result as long as ``perturb`` treats every copy
     by itself. Scores are on the model's device, and nothing here waits for it.
     """
+    targets = [replace(target, pixels=target.pixels.to(model.segmenter.device)) for target in targets]
+
+    def read(logits: Logits, which: Rows) -> TargetScores:
+        return torch.stack([target.score(logits, which, unit) for target in targets])
+
+    return read_copies(model, images, rows, perturb, read, len(targets), chunk=chunk)
+
+
+def read_copies(
+    model: Prepared,
+    images: Images,
+    rows: Rows,
+    perturb: Perturb,
+    read: Read,
+    num: int,
+    *,
+    chunk: int = 16,
+) -> Float[Tensor, "numbers n"]:
+    """Return the ``num`` numbers that ``read`` gives of each changed copy, as `score_copies` does scores."""
     device = model.segmenter.device
     images, rows = images.to(device), rows.to(device)
-    targets = [replace(target, pixels=target.pixels.to(device)) for target in targets]
     copies = torch.arange(len(rows), device=device)
-    scores = torch.empty(len(targets), len(rows), device=device)
+    found = torch.empty(num, len(rows), device=device)
 
     def work(part: slice) -> None:
-        changed = perturb(images[rows[part]], copies[part])
-        logits = model.forward(changed)
-        for position, target in enumerate(targets):
-            scores[position, part] = target.score(logits, rows[part], unit)
+        logits = model.forward(perturb(images[rows[part]], copies[part]))
+        found[:, part] = read(logits, rows[part])
 
     with evaluating(model.segmenter), torch.no_grad():
         in_chunks(len(rows), chunk, work)
-    return scores
+    return found
 
 
 def masked_scores(

@@ -79,7 +79,7 @@ class Target:
                 f"the logits have {tuple(logits.shape[-2:])}. Make the target from the same images."
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        values = self._probability(logits) if unit == "probability" else self._logit(logits)
+        values = self.probability(logits) if unit == "probability" else self._logit(logits)
         count = pixels.sum((1, 2))
         total = torch.where(pixels, values, 0)
         weight = count.clamp(min=1)
@@ -105,7 +105,7 @@ class Target:
             return logits[:, self.class_index]
         return logits[:, self.class_index] - logits[:, self.against]
 
-    def _probability(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
+    def probability(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
         """The class's probability: among all classes, or in the choice between two of them."""
         value = self._logit(logits)
         if logits.shape[1] == 1 or self.against is not None:
