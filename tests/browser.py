@@ -19,9 +19,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 class Watched:
     """A page of the browser with all that it said and asked for while a test used it.
 
-    ``page`` is Playwright's (`goto`, `click`, `locator`, `evaluate` ...). ``console`` holds messages, errors of
-    scripts included; ``requests`` the addresses that were asked for, those of the page itself and of ``data:``
-    and ``blob:`` left out.
+    ``page`` is Playwright's (`goto`, `click`, `locator`, `evaluate` ...). ``console`` holds messages, errors
+    of scripts included; ``requests`` the addresses that were asked for, those of the page itself and of
+    ``data:`` and ``blob:`` left out.
     """
 
     page: Any

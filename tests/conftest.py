@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.browser import chromium, chromium_browser, chromium_like  # noqa: F401
 
 from seglens import record as records
 from seglens.data.layout import DataSettings
 from seglens.data.sample import Task
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import save_run
-from tests.browser import chromium, chromium_browser, chromium_like  # noqa: F401
 
 
 def write_pair(folder: Path, name: str, seed: int, size: tuple[int, int] = (40, 32)) -> None:

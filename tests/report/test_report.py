@@ -69,7 +69,7 @@ def test_report_has_every_section_and_is_well_formed(run: Path):
     sections = {attributes.get("id") for attributes in page.all("section")}
     assert sections == {*SECTIONS, "shortcut"}
     anchors = {attributes["href"] for attributes in page.all("a")}
-    assert anchors <= {f"#{section}" for section in sections}
+    assert anchors <= {"#content", *(f"#{section}" for section in sections)}
 
 
 def test_numbers_on_the_page_are_those_of_the_tables(run: Path):
@@ -213,4 +213,4 @@ def test_same_input_same_page(run: Path):
 
 def test_templates_travel_with_the_package():
     templates = importlib.resources.files("seglens.report") / "templates"
-    assert {"report.html.jinja", "style.css", "gallery.js"} <= {entry.name for entry in templates.iterdir()}
+    assert {"page.html.jinja", "report.html.jinja", "style.css", "page.js"} <= {entry.name for entry in templates.iterdir()}

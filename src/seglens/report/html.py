@@ -7,12 +7,12 @@ security policy names their hashes, so a browser runs nothing else even if somet
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from seglens.record import versions
@@ -20,12 +20,46 @@ from seglens.report import cards, figures, pictures, tables, words
 from seglens.report.contents import Part, RunContents
 from seglens.report.glossary import RESTATES, glossary
 
+OWN = "seglens.report"
+
 VERDICTS = {"pass": "✓", "warn": "!", "fail": "✕", "not evaluable": "—"}
+
+
+def page(
+    template: str,
+    view: Mapping[str, Any],
+    *,
+    scripts: Sequence[str] = (),
+    package: str = OWN,
+) -> str:
+    """Render ``template``, which extends ``page.html.jinja``, into one HTML file that loads nothing.
+
+    The page gets the style and the script that all pages share, and a content security policy that allows
+    nothing else. ``view`` is what the template names; it may be any data, and is escaped. Of ``style``,
+    ``script``, ``policy``, ``seglens_version`` and ``verdicts`` the page takes its own. The filters
+    ``number``, ``significant`` and ``duration``, and the macros of ``macros.html.jinja`` (which need
+    ``glossary`` and ``colours`` in the view) are there for every template.
+
+    Args:
+        template: a file in the folder ``templates`` of ``package``, or of the report.
+        view: names of the template, and what they stand for.
+        scripts: more script files of those folders, run in this order after ``page.js``.
+        package: whose ``templates`` are looked in first.
+    """
+    style = _source(package, "style.css")
+    script = "\n".join(_source(package, name) for name in ("page.js", *scripts))
+    shared = {
+        "style": Markup(style),
+        "script": Markup(script),
+        "policy": policy(style, script),
+        "seglens_version": versions()["seglens"],
+        "verdicts": VERDICTS,
+    }
+    return _environment(package).get_template(template).render({**view, **shared})
 
 
 def render(runs: Sequence[RunContents], shortcut: Part | None) -> str:
     """Return the report as one HTML page."""
-    style, script = _template("style.css"), _template("gallery.js")
     shown, num_cards = cards.gallery(runs)
     examples = shortcut_examples(shortcut) if shortcut else []
     wanted = [file for card in shown for file in card.files]
@@ -52,14 +86,9 @@ def render(runs: Sequence[RunContents], shortcut: Part | None) -> str:
         "examples": examples,
         "glossary": glossary(runs),
         "data": as_script_data(numbers(runs, shortcut)),
-        "style": Markup(style),
-        "script": Markup(script),
-        "policy": policy(style, script),
-        "seglens_version": versions()["seglens"],
-        "verdicts": VERDICTS,
         "restates": RESTATES,
     }
-    return _environment().get_template("report.html.jinja").render(view)
+    return page("report.html.jinja", view, scripts=("gallery.js",))
 
 
 def shortcut_examples(shortcut: Part) -> list[dict[str, Any]]:
@@ -119,9 +148,9 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _environment() -> Environment:
+def _environment(package: str) -> Environment:
     environment = Environment(
-        loader=PackageLoader("seglens.report", "templates"),
+        loader=ChoiceLoader([PackageLoader(name, "templates") for name in dict.fromkeys((package, OWN))]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -137,8 +166,11 @@ def _environment() -> Environment:
     return environment
 
 
-def _template(name: str) -> str:
-    return files("seglens.report").joinpath("templates", name).read_text(encoding="utf-8")
+def _source(package: str, name: str) -> str:
+    """Return a file of the templates of ``package``, or else of the report."""
+    own = files(package).joinpath("templates", name)
+    found = own if own.is_file() else files(OWN).joinpath("templates", name)
+    return found.read_text(encoding="utf-8")
 
 
 def write(page: str, file: Path) -> None:

@@ -83,22 +83,4 @@
     if (event.key === "ArrowRight") show(at + 1);
     if (event.key === "ArrowLeft") show(at - 1);
   });
-
-  const save = document.getElementById("save");
-  save.hidden = false;
-  save.addEventListener("click", () => {
-    const blob = new Blob([document.getElementById("numbers").textContent], { type: "application/json" });
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = "seglens-report.json";
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
-
-  let opened = [];
-  window.addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("#provenance details:not([open])")];
-    for (const details of opened) details.open = true;
-  });
-  window.addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
 })();
