@@ -129,6 +129,12 @@ def cover(length: int, size: int, overlap: float) -> Cover:
     return Cover(starts, torch.stack([bell / total[start : start + size] for start in starts]).float())
 
 
+def number_of(windows: Windows) -> int:
+    """Return how many windows cover the picture."""
+    down, across = (len(cover(length, windows.size, windows.overlap).starts) for length in windows.scaled)
+    return down * across
+
+
 def resized(cut: Cut, native: Size, scaled: Size, rows: slice, columns: slice) -> Image:
     """Return these rows and columns of the picture scaled from ``native`` to ``scaled``.
 

@@ -146,3 +146,50 @@ def test_windows_are_cut_out_of_the_scaled_picture_as_out_of_the_native_one(run:
     right = torch.cat(list(bands(run.segmenter, cut, replace(windows, native=SIZE))), dim=1)
     found = part.frames[0].maps_to_native(predict_large(run, part).probabilities)[0]
     torch.testing.assert_close(found, right, atol=1e-5, rtol=0)
+
+
+def test_a_plan_counts_the_windows_of_large_pictures(run: Run, folder: Path):
+    """The plan of the only large picture is that picture: its forward passes are those of the folder."""
+    split = split_of(folder)
+    planned = seglens.plan_folder(run, split, methods=METHODS, layers=("body",))
+    assert planned.num_images == 5
+    assert planned.large is not None
+    cut = size_of_windows(run)
+    assert (planned.large.num_images, planned.large.windows) == (1, cut)
+    seen: list[int] = []
+    handle = run.segmenter.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    large = split.select([[entry.name for entry in split.entries].index("large")])
+    seglens.explain_folder(run, large, out=folder / "out", methods=METHODS, layers=("body",))
+    handle.remove()
+    assert planned.large.forwards == sum(seen)
+    assert planned.seconds > planned.large.seconds > 0
+    assert planned.bytes >= planned.large.bytes > 0
+    assert [row["methods"] for row in planned.rows()][-2:] == [
+        f"1 pictures in {cut} windows, all told",
+        f"all, 5 pictures of {run.spec.image_size} x {run.spec.image_size} and 1 in windows",
+    ]
+
+
+def size_of_windows(run: Run) -> int:
+    """Counted without the code: windows of s pixels at steps of s / 2, the last one shifted inwards."""
+    size = run.spec.image_size
+    down, across = (1 + -(-(length - size) // (size // 2)) for length in SIZE)
+    return down * across
+
+
+def test_a_plan_says_what_will_be_refused(run: Run, folder: Path):
+    split = split_of(folder)
+    planned = seglens.plan_folder(run, split, methods=("seg-xres-cam",), layers=("body",), num_samples=None)
+    assert planned.large is not None
+    assert "'seg-xres-cam' has no meaning over the windows" in planned.large.refused
+    assert "1 pictures in" in planned.rows()[-2]["methods"]
+    assert planned.large.seconds == 0
+
+
+def test_a_plan_of_large_pictures_only(run: Run, folder: Path):
+    planned = seglens.plan_folder(run, [folder / "images" / "large.png"], layers=("body",))
+    assert (planned.num_images, planned.passes, planned.rest) == (0, (), 0)
+    assert (
+        seglens.plan_folder(run, [folder / "images" / "large.png"], layers=("body",), tiles="never").large
+        is None
+    )

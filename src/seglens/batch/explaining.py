@@ -195,7 +195,7 @@ def _explain_chunks(
         numbers: list[int] = []
         for piece in pieces_of(run, part, tiles):
             try:
-                written, found = _write_chunk(run, piece, question, drawing, names, partial.folder)
+                written, found = write_chunk(run, piece, question, drawing, names, partial.folder)
             except SettingError as error:
                 if piece.windows is None:
                     raise
@@ -210,7 +210,7 @@ def _explain_chunks(
     return failed
 
 
-def _write_chunk(
+def write_chunk(
     run: Run, part: Chunk, question: Question, drawing: Drawing, names: Sequence[str], folder: Path
 ) -> tuple[list[Row], list[Measured]]:
     """Explain a chunk and write its pictures; what is returned holds no picture and no map."""

@@ -6,22 +6,35 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from seglens.batch import ledger
 from seglens.batch.asking import Question, question_of, targets_of
 from seglens.batch.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
+from seglens.batch.explaining import write_chunk
+from seglens.batch.large import pieces_of
 from seglens.batch.ledger import Drawing
 from seglens.batch.measuring import measure
 from seglens.batch.prediction import native_masks
 from seglens.batch.raw import raw_format
 from seglens.batch.scales import scaling
+from seglens.data.images import read_size
 from seglens.data.layout import Split
+from seglens.errors import DataError, SettingError
 from seglens.explain import explain
 from seglens.explain.explanation import Explanation
+from seglens.explain.memory import chunk_of
+from seglens.explain.memory import measure as needs_of
 from seglens.explain.methods import Method, sorted_out
-from seglens.explain.plan import Plan, plan
+from seglens.explain.passes import passes
+from seglens.explain.plan import Plan, WindowsPlan, plan
 from seglens.explain.target import Target
+from seglens.explain.windows import CHUNK as WINDOWS
+from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
 from seglens.runs import Run
+from seglens.tiles import number_of
+from seglens.tiles import plan as cover
 
 FEW = 4
 """Pictures that are read, measured and drawn to see how long that takes, after one to warm up."""
@@ -39,6 +52,7 @@ def plan_folder(
     where: str = "region",
     scale: str = "image",
     raw: str = "npz",
+    tiles: str = "auto",
     samples: Sequence[int] | None = None,
     num_samples: int | None = None,
     seed: int = 0,
@@ -50,7 +64,8 @@ def plan_folder(
     Passes through the model are counted, seconds and bytes measured on the first pictures (see
     ``explain/plan.py``). All else (reading, predicting, measuring next to a model with random weights,
     drawing, writing) is timed on a few pictures, in a temporary folder; the maps that are drawn there are
-    cheap ones. Nothing stays.
+    cheap ones. Nothing stays. Of the pictures that are explained in windows the smallest is explained whole,
+    and stands for the others by the number of their windows.
 
     Raises:
         UnknownNameError, SettingError, ModelError, DataError: as `explain_folder`.
@@ -60,21 +75,79 @@ def plan_folder(
     question = replace(asked, memory=memory)
     raw_format(raw)
     drawing = Drawing(scaling(scale), raw)
-    part = _first(run, split, question, min(chunk, len(split)))
-    aims, _ = _aims(run, part, question)
-    found = plan(
-        run,
-        part.batch.images,
-        aims,
-        methods=question.methods,
-        layers=question.layers,
-        num_images=len(split),
-        per_call=chunk,
-        seed=seed,
-        memory=memory,
-    )
-    _rest(run, split, question, drawing, 1)
-    return replace(found, rest=_rest(run, split, question, drawing, min(FEW, len(split))))
+    in_windows = _windows_of(run.spec, split, tiles)
+    pieces = split.select([number for number in range(len(split)) if number not in in_windows])
+    found = Plan(0, (run.spec.image_size, run.spec.image_size), len(question.targets), ())
+    if len(pieces):
+        part = _first(run, pieces, question, min(chunk, len(pieces)))
+        aims, _ = _aims(run, part, question)
+        found = plan(
+            run,
+            part.batch.images,
+            aims,
+            methods=question.methods,
+            layers=question.layers,
+            num_images=len(pieces),
+            per_call=chunk,
+            seed=seed,
+            memory=memory,
+        )
+        _rest(run, pieces, question, drawing, 1)
+        found = replace(found, rest=_rest(run, pieces, question, drawing, min(FEW, len(pieces))))
+    if in_windows:
+        found = replace(found, large=_large(run, split, question, drawing, in_windows, tiles))
+    return found
+
+
+def _windows_of(spec: ModelSpec, split: Split, tiles: str) -> dict[int, int]:
+    """Return how many windows each picture takes that doesn't go into one input, by its number."""
+    found = {}
+    for number, entry in enumerate(split.entries):
+        try:
+            windows = cover(read_size(entry.image), spec, tiles)
+        except DataError:  # it can't be read, and is listed then
+            continue
+        if windows is not None:
+            found[number] = number_of(windows)
+    return found
+
+
+def _large(
+    run: Run, split: Split, question: Question, drawing: Drawing, in_windows: dict[int, int], tiles: str
+) -> WindowsPlan:
+    """Explain the smallest of the pictures in windows, and draw from it what all of them take."""
+    number = min(in_windows, key=in_windows.__getitem__)
+    num, total = len(in_windows), sum(in_windows.values())
+    seen: list[int] = []
+    handle = run.segmenter.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    began = time.perf_counter()
+    try:
+        (piece,) = pieces_of(run, _first(run, split.select([number]), question, 1), tiles)
+        names = [entry.name for entry in split.entries]
+        with tempfile.TemporaryDirectory(prefix="seglens-plan-") as folder:
+            (Path(folder) / "samples").mkdir()
+            write_chunk(run, piece, question, drawing, names, Path(folder))
+    except SettingError as refusal:
+        return WindowsPlan(num, total, refused=str(refusal))
+    finally:
+        handle.remove()
+    share = total / in_windows[number]
+    seconds = (time.perf_counter() - began) * share
+    return WindowsPlan(num, total, round(sum(seen) * share), _bytes_of_windows(run, question), seconds)
+
+
+def _bytes_of_windows(run: Run, question: Question) -> int:
+    """Bytes that the windows take that are in the model at once; of the picture and its maps nothing."""
+    size = run.spec.image_size
+    blank = torch.zeros(1, run.spec.channels, size, size, device=run.segmenter.device)
+    aims = (Target("windows", question.class_index, torch.ones(1, size, size, dtype=torch.bool)),)
+    asked = sorted_out(question.methods)
+    layers = tuple(dict.fromkeys(question.layers)) if asked.need_layers else ()
+    found = []
+    for step in passes(run.segmenter, asked, layers, seed=question.seed):
+        num = chunk_of(step, run.segmenter, blank, aims, num=WINDOWS, chunk=WINDOWS, memory=question.memory)
+        found.append(needs_of(step, run.segmenter, blank, aims).of(num))
+    return max(found)
 
 
 def _first(run: Run, split: Split, question: Question, num: int) -> Chunk:

@@ -44,19 +44,39 @@ class PassPlan:
 
 
 @dataclass(frozen=True)
+class WindowsPlan:
+    """What pictures take that are explained in windows, all told, as measured on the smallest of them.
+
+    ``forwards`` are passes of one window, those of the prediction among them. Where the methods mean nothing
+    over windows, ``refused`` says so, and the pictures will be listed as failed.
+    """
+
+    num_images: int
+    windows: int
+    forwards: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    refused: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What an explanation takes; ``rest`` are the seconds for each picture of all that is not a pass."""
+    """What an explanation takes; ``rest`` are the seconds for each picture of all that is not a pass.
+
+    ``num_images`` go into one input each; those that are explained in windows come on top, in ``large``.
+    """
 
     num_images: int
     size: tuple[int, int]
     targets: int
     passes: tuple[PassPlan, ...]
     rest: float = 0.0
+    large: WindowsPlan | None = None
 
     @property
     def forwards(self) -> int:
-        """Forward passes of one picture through the model."""
-        return sum(entry.forwards for entry in self.passes)
+        """Forward passes of one picture, or one window, through the model."""
+        return sum(entry.forwards for entry in self.passes) + (self.large.forwards if self.large else 0)
 
     @property
     def backwards(self) -> int:
@@ -66,12 +86,13 @@ class Plan:
     @property
     def bytes(self) -> int:
         """The most that any pass takes."""
-        return max((entry.bytes for entry in self.passes), default=0)
+        return max([entry.bytes for entry in self.passes] + [self.large.bytes if self.large else 0])
 
     @property
     def seconds(self) -> float:
         """Of everything."""
-        return sum(entry.seconds for entry in self.passes) + self.rest * self.num_images
+        in_windows = self.large.seconds if self.large else 0.0
+        return sum(entry.seconds for entry in self.passes) + self.rest * self.num_images + in_windows
 
     def to_json(self) -> dict[str, Any]:
         """The plan and its sums as plain data."""
@@ -98,8 +119,12 @@ class Plan:
         if self.rest:
             time = say_seconds(self.rest * self.num_images)
             table.append({"methods": "reading, measuring, writing", **blank, "time": time})
+        what = f"all, {self.num_images} pictures of {self.size[0]} x {self.size[1]}"
+        if self.large is not None:
+            table.append(_row_of_windows(self.large))
+            what += f" and {self.large.num_images} in windows"
         total = {
-            "methods": f"all, {self.num_images} pictures of {self.size[0]} x {self.size[1]}",
+            "methods": what,
             "forwards": f"{self.forwards}",
             "backwards": f"{self.backwards}",
             "chunk": "",
@@ -107,6 +132,22 @@ class Plan:
             "time": say_seconds(self.seconds),
         }
         return [*table, total]
+
+
+def _row_of_windows(large: WindowsPlan) -> dict[str, str]:
+    """The pictures in windows as a row of the table."""
+    what = f"{large.num_images} pictures in {large.windows} windows"
+    if large.refused:
+        blank = dict.fromkeys(("forwards", "backwards", "chunk", "memory", "time"), "")
+        return {"methods": f"{what}: will fail. {large.refused}", **blank}
+    return {
+        "methods": f"{what}, all told",
+        "forwards": f"{large.forwards}",
+        "backwards": "",
+        "chunk": "",
+        "memory": say_bytes(large.bytes),
+        "time": say_seconds(large.seconds),
+    }
 
 
 def plan(

@@ -59,6 +59,9 @@ from seglens.tiles import Cut, Windows, resized
 
 Key = str | tuple[str, str]
 
+CHUNK = 8
+"""Windows in the model at once."""
+
 
 def explain_large(
     run: Run,
@@ -69,7 +72,7 @@ def explain_large(
     methods: Sequence[Method] = ("grad-cam",),
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     seed: int = 0,
-    chunk: int = 8,
+    chunk: int = CHUNK,
     memory: int | None = None,
 ) -> dict[Key, LargeMap]:
     """Explain what the model says about ``target`` in a picture that is predicted in windows.
