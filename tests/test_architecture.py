@@ -14,7 +14,7 @@ SOURCE = Path(seglens.__file__).parent
 LEVELS = {
     0: "shapes errors sizes verb outputs record progress threads processes device seeds",
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
-    "data.oxford_pet data.pairs data.nuclei data.opening data.check data.specimens "
+    "data.oxford_pet data.pairs data.nuclei data.opening data.check data.planting data.specimens "
     "data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.zoo models.segmenter models.folding "
     "models.layout models.probing models.layers models",
@@ -34,7 +34,7 @@ LEVELS = {
     6: "judge.nulls judge.localisation judge.cells judge.faithfulness judge.case judge.rerun judge.context "
     "judge.effects judge.randomisation judge.stability judge.definitions judge.scorecard "
     "judge.verdicts judge.evidence judge.figures judge.regions judge.audit "
-    "judge.causal judge.agreement judge.shortcut judge "
+    "judge.causal judge.agreement judge.detection judge.shortcut judge "
     "weak.labels weak.settings weak.pseudo weak",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
     "batch.prediction batch.asking batch.large batch.measuring batch.explaining batch.planning "

@@ -11,6 +11,7 @@ from seglens.data import specimens as drawing
 from seglens.data.images import read_image, read_label
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
+from seglens.data.planting import PLACEMENTS
 from seglens.data.specimens import specimens, write_specimens
 from seglens.errors import OutputExistsError, SettingError, UnknownNameError
 
@@ -28,7 +29,7 @@ def has_objects(specimen):
 
 
 def test_sets_differ_in_their_tags_and_in_nothing_else():
-    none, with_object, independent = (specimens(8, size=64, tag=tag) for tag in drawing.TAGS)
+    none, with_object, independent = (specimens(8, size=64, tag=tag) for tag in PLACEMENTS)
     for plain, one, other in zip(none, with_object, independent, strict=True):
         assert torch.equal(truth(plain), truth(one))
         assert torch.equal(truth(plain), truth(other))

@@ -2,64 +2,54 @@
 
 A picture shows either cells of interest, whose nucleus is a ring, or look-alikes, whose nucleus is as large
 and as dark but solid; look-alikes are background in the mask. Stain, light, focus and noise vary. A tag, as
-annotation software prints it, may stand in the background. Where it stands is decided by ``tag``:
-
-==================  ====================================================================================
-``none``            no tag
-``with-object``     in exactly the pictures that show cells of interest: reading the tag pays
-``independent``     in half of the pictures of either kind: the tag says nothing
-==================  ====================================================================================
-
-With the same seed these differ in the placing of tags and in nothing else: cells, light and noise are the
-same to the last bit.
+annotation software prints it, may stand in the background; ``tag`` says where, as in `planting`. With the
+same seed such sets differ in the placing of tags and in nothing else: cells, light and noise are the same to
+the last bit.
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image as pil
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
-from seglens.data.sample import Sample
+from seglens.data.planting import (
+    GAP,
+    PLACEMENTS,
+    Scene,
+    Specimen,
+    TagLook,
+    eight_bit,
+    planted,
+    stands,
+    write_splits,
+)
 from seglens.data.transforms import sample_generator
 from seglens.errors import SettingError, unknown_name
-from seglens.outputs import new_folder
+from seglens.outputs import refuse_existing
 from seglens.shapes import Image, Map, Region
-
-TAGS = ("none", "with-object", "independent")
 
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
 """Optical density of the two stains in red, green and blue (Ruifrok and Johnston, 2001)."""
 HOLE = 0.9
 """How much less the middle of a ring-shaped nucleus absorbs: what tells the two kinds apart."""
-TAG_COLOUR, TAG_RADIUS = (0.0, 0.25, 0.85), 0.07
 
 Numbers = Float[Tensor, " cells"]
 Points = Float[Tensor, "cells 2"]
 CellMaps = Float[Tensor, "cells h w"]
 
 
-@dataclass(frozen=True)
-class Specimen:
-    """One picture with its truth.
-
-    ``cells`` are the pixels of all cells, of interest or look-alikes; ``tag`` those of the tag, none where
-    there is no tag; ``untagged`` is the picture without it.
-    """
-
-    sample: Sample
-    cells: Region
-    tag: Region
-    untagged: Image
-
-
 def specimens(
-    num: int, *, size: int = 128, seed: int = 0, tag: str = "none", first: int = 0
+    num: int,
+    *,
+    size: int = 128,
+    seed: int = 0,
+    tag: str = "none",
+    first: int = 0,
+    look: TagLook | None = None,
 ) -> list[Specimen]:
     """Draw ``num`` specimens of ``size`` x ``size`` pixels, every other one with cells of interest.
 
@@ -69,11 +59,11 @@ def specimens(
         UnknownNameError: ``tag`` is none of the three.
         SettingError: ``size`` is too small to show a nucleus.
     """
-    if tag not in TAGS:
-        raise unknown_name("tag", tag, TAGS)
+    if tag not in PLACEMENTS:
+        raise unknown_name("tag", tag, PLACEMENTS)
     if size < 48:
         raise SettingError(f"Specimens need at least 48 pixels a side to show a nucleus, got {size}.")
-    return [_specimen(index, size, seed, tag) for index in range(first, first + num)]
+    return [_specimen(index, size, seed, tag, look or TagLook()) for index in range(first, first + num)]
 
 
 def write_specimens(
@@ -85,47 +75,32 @@ def write_specimens(
     size: int = 128,
     seed: int = 0,
     tag: str = "none",
+    look: TagLook | None = None,
     force: bool = False,
 ) -> Path:
-    """Write specimens as a data set in the layout ``pairs``, with train, valid and test, and return where.
-
-    Beside ``images/`` and ``masks/`` each split has ``tags/``: masks of the tags, 255 where one is.
+    """Write specimens as a data set, with train, valid and test, as `write_splits` does; return where.
 
     Raises:
         OutputExistsError: ``folder`` holds something and ``force`` is not given.
     """
-    first = 0
-    with new_folder(folder, force=force) as new:
-        for split, num in (("train", num_train), ("valid", num_valid), ("test", num_test)):
-            for kind in ("images", "masks", "tags"):
-                (new / split / kind).mkdir(parents=True)
-            for specimen in specimens(num, size=size, seed=seed, tag=tag, first=first):
-                _write(specimen, new / split)
-            first += num
-    return folder
+    refuse_existing(folder, force=force)
+    first, splits = 0, {}
+    for split, num in (("train", num_train), ("valid", num_valid), ("test", num_test)):
+        splits[split] = specimens(num, size=size, seed=seed, tag=tag, first=first, look=look)
+        first += num
+    return write_splits(folder, splits, force=force)
 
 
-def _write(specimen: Specimen, folder: Path) -> None:
-    file = f"{specimen.sample.name}.png"
-    pixels = (specimen.sample.image * 255).round().to(torch.uint8).permute(1, 2, 0)
-    pil.fromarray(pixels.numpy()).save(folder / "images" / file)
-    assert specimen.sample.mask is not None
-    for kind, region in (("masks", specimen.sample.mask.bool()), ("tags", specimen.tag)):
-        pil.fromarray(region.numpy()).convert("L").save(folder / kind / file)
-
-
-def _specimen(index: int, size: int, seed: int, tag: str) -> Specimen:
-    """Draw one. Of four in a row each pair of (objects or not, independent tag or not) is shown once."""
+def _specimen(index: int, size: int, seed: int, tag: str, look: TagLook) -> Specimen:
+    """Draw one. The tag's place is drawn last, so that its size moves nothing else."""
     has_objects = index % 2 == 0
-    has_tag = {"none": False, "with-object": has_objects, "independent": index // 2 % 2 == 0}[tag]
     generator = sample_generator(seed, 0, index)
     radii, centres = _place_cells(size, generator)
     cells, absorbed = _stain(radii, centres, size, has_objects, generator)
     untagged = _photograph(absorbed, generator)
-    spot = _cross(_free_spot(radii, centres, size, generator), size) & has_tag
-    image = _eight_bit(torch.where(spot, torch.tensor(TAG_COLOUR)[:, None, None], untagged))
-    mask, valid = (cells & has_objects).long(), torch.ones(size, size, dtype=torch.bool)
-    return Specimen(Sample(f"{index:04d}", image, mask, valid), cells, spot, untagged)
+    spot = _free_spot(radii, centres, size, look, generator)
+    scene = Scene(f"{index:04d}", untagged, cells, has_objects, spot)
+    return planted(scene, stands(tag, index), look)
 
 
 def _place_cells(size: int, generator: torch.Generator) -> tuple[Numbers, Points]:
@@ -140,9 +115,11 @@ def _place_cells(size: int, generator: torch.Generator) -> tuple[Numbers, Points
     return radii, centres
 
 
-def _free_spot(radii: Numbers, centres: Points, size: int, generator: torch.Generator) -> Float[Tensor, " 2"]:
+def _free_spot(
+    radii: Numbers, centres: Points, size: int, look: TagLook, generator: torch.Generator
+) -> Float[Tensor, " 2"]:
     """Draw the place of a tag, away from the cells."""
-    reach = (TAG_RADIUS + 0.04) * size
+    reach = (look.radius + GAP) * size
     return _free_point(centres, radii * 1.2 + reach, reach, size, generator)[0]
 
 
@@ -206,22 +183,7 @@ def _photograph(absorbed: Image, generator: torch.Generator) -> Image:
     sharp = v2.gaussian_blur(seen, kernel_size=[7, 7], sigma=[sigma, sigma])
     noise = float(_uniform(0.02, 0.045, 1, generator))
     counted = sharp + noise * sharp.clamp(min=0).sqrt() * torch.randn(sharp.shape, generator=generator)
-    return _eight_bit(counted)
-
-
-def _cross(centre: Float[Tensor, " 2"], size: int) -> Region:
-    """Return a plus sign in a ring."""
-    pixels = torch.arange(size) + 0.5
-    down, right = (pixels - centre[0])[:, None], (pixels - centre[1])[None]
-    radius, half_line = TAG_RADIUS * size, TAG_RADIUS * size / 6
-    arm = torch.minimum(down.abs(), right.abs()) < half_line
-    far = torch.hypot(down, right)
-    return (arm & (far < radius)) | ((far - radius).abs() < half_line)
-
-
-def _eight_bit(image: Image) -> Image:
-    """Round as a file will, so that a specimen in memory is the one on disk."""
-    return (image.clamp(0, 1) * 255).round() / 255
+    return eight_bit(counted)
 
 
 def _outline(

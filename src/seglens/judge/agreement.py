@@ -1,5 +1,6 @@
 """Whether two kinds of evidence for a shortcut agree: attribution on the tag, and what the tag does."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,15 +62,11 @@ class TagShare:
 def tag_share(
     honest: Explanation, cheat: Explanation, tags: Regions, outside: Regions, *, seed: int = 0
 ) -> TagShare:
-    """Compare the shares of attribution on the tag, over the pixels ``outside`` of both models' regions.
-
-    The tag is grown by half a cell of the map's grid (a pixel at least): a layer can't point any finer.
-    """
-    rows = cheat.map.shape[-2] if cheat.grid is None else cheat.grid.shape[-2]
-    zone = dilate(tags, max(1, -(-cheat.map.shape[-2] // (2 * rows)))) & outside
-    shares = {name: _share(entry, zone, outside) for name, entry in ((HONEST, honest), (CHEAT, cheat))}
+    """Compare the shares of attribution on the tag, over the pixels ``outside`` of both models' regions."""
+    zone = tag_zone(cheat, tags)
+    shares = {name: share(entry, zone, outside) for name, entry in ((HONEST, honest), (CHEAT, cheat))}
     both = shares[HONEST].isfinite() & shares[CHEAT].isfinite()
-    even = zone.flatten(1).sum(1) / outside.flatten(1).sum(1).clamp(min=1)
+    even = even_share(zone, outside)
     return TagShare(
         method=cheat.method,
         layer=cheat.layer,
@@ -80,12 +77,46 @@ def tag_share(
     )
 
 
-def _share(entry: Explanation, zone: Regions, outside: Regions) -> PerImage:
-    """The share of the positive attribution ``outside`` that lies in ``zone``; 0 where there is none."""
+def tag_zone(entry: Explanation, tags: Regions) -> Regions:
+    """The tag, grown by half a cell of what the map was made on (a pixel at least): it can't point any finer.
+
+    That is a cell of the layer's grid or of RISE's masks, the window of an occlusion, or the side that a
+    superpixel would have as a square.
+    """
+    return dilate(tags, max(1, math.ceil(_cell(entry) / 2)))
+
+
+def _cell(entry: Explanation) -> float:
+    """The side of a cell of the map, in pixels."""
+    height, width = entry.map.shape[-2:]
+    if entry.grid is not None:
+        return height / entry.grid.shape[-2]
+    settings = entry.settings
+    if "window" in settings:
+        return float(settings["window"])
+    if "cells" in settings:
+        return height / float(settings["cells"])
+    if "num_segments" in settings:
+        return math.sqrt(height * width / float(settings["num_segments"]))
+    return 1.0
+
+
+def even_share(zone: Regions, outside: Regions) -> PerImage:
+    """The share that an even map would have in ``zone``."""
+    return (zone & outside).flatten(1).sum(1) / outside.flatten(1).sum(1).clamp(min=1)
+
+
+def share(entry: Explanation, zone: Regions, outside: Regions) -> PerImage:
+    """The share of the positive attribution ``outside`` that lies in ``zone``; 0 where there is none.
+
+    A map with nothing outside of the region has put nothing on the tag, and a constant one (``degenerate``,
+    often one of which the ReLU has left nothing) points nowhere: both are 0. One without an answer is NaN.
+    """
     mass = (entry.positive * outside).flatten(1).sum(1)
-    on_tag = (entry.positive * zone).flatten(1).sum(1)
-    # A map with nothing outside of the region has put nothing on the tag; one without an answer stays NaN.
-    return torch.where(mass == 0, mass, on_tag / mass)
+    on_tag = (entry.positive * (zone & outside)).flatten(1).sum(1)
+    shares = torch.where(mass == 0, mass, on_tag / mass)
+    flat = torch.tensor([status == "degenerate" for status in entry.status], device=shares.device)
+    return torch.where(flat, 0.0, shares)
 
 
 def check(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
