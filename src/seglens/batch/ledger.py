@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from seglens import record as records
@@ -58,6 +59,8 @@ def write_sample(
     (folder / place).mkdir()
     files = draw_subject(subject, predicted, run.spec, run.task)
     kind, arrays = raw_format(drawing.raw), raw_arrays(maps, index, part.frames[index])
+    if not bool(sample.valid.all()):
+        arrays["valid"] = sample.valid.numpy().astype(np.uint8)
     files["raw"] = f"{place}/maps{kind.suffix}"
     kind.write(arrays, folder / files["raw"])
     row: Row = {"name": sample.name, "status": "ok"}
@@ -65,6 +68,7 @@ def write_sample(
     if dice is not None:
         row["dice"] = dice
     row["files"] = files
+    row["frame"] = frame_row(part.frames[index], run.spec.divisor)
     row["maps"] = [map_row(entry, found, index) for entry, found in zip(maps, measured, strict=True)]
     add_limits(Heats(row["maps"], arrays, part.frames[index], run.spec))
     if drawing.scaling.kind != "dataset":
@@ -92,6 +96,17 @@ def dice_of(predicted: Mask, sample: Sample, num_classes: int) -> float | None:
     if sample.mask is None or not bool(sample.valid.any()):
         return None
     return float(scores(confusion(predicted, sample.mask, sample.valid, num_classes))["dice"])
+
+
+def frame_row(frame: Frame, divisor: int) -> Row:
+    """Return how the picture lies in the grid of a layer: ``native`` (rows, columns), and which part it takes.
+
+    ``part`` is left, top, width and height of the picture as shares of the grid, whatever its resolution; the
+    rest is padding.
+    """
+    padded = frame.size + -frame.size % divisor
+    (rows, columns), box = frame.scaled, (frame.left, frame.top)
+    return {"native": list(frame.native), "part": [side / padded for side in (*box, columns, rows)]}
 
 
 def map_row(entry: Explanation, found: Measured, index: int) -> Row:
