@@ -41,8 +41,8 @@ LEVELS = {
     "batch.auditing batch "
     "report.contents report.glossary report.words "
     "report.figures report.pictures report.cards report.tables report.html report demo",
-    8: "cli.settings cli.options cli.terminal cli.summaries cli.data_verbs cli.making "
-    "cli.verifying cli.judging cli __main__",
+    8: "cli.settings cli.names cli.examples cli.typos cli.terminal cli.command cli.options cli.summaries "
+    "cli.data_verbs cli.making cli.verifying cli.judging cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
 
@@ -62,6 +62,7 @@ ONLY_IN = {
     "timm": {"models.encoders", "models.zoo"},
     "typer": {
         "cli",
+        "cli.command",
         "cli.data_verbs",
         "cli.judging",
         "cli.making",

@@ -3,14 +3,32 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
+_SILENT = ContextVar("silent", default=False)
+
+
+def shown() -> bool:
+    """Whether somebody sees progress: in a terminal, where it was not asked to be quiet."""
+    return sys.stderr.isatty() and not _SILENT.get()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Show no progress within."""
+    before = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(before)
+
 
 def track(items: Iterable[Item], *, total: int, what: str) -> Iterator[Item]:
     """Yield ``items`` under a progress bar on standard error called ``what``."""
-    if not sys.stderr.isatty():
+    if not shown():
         yield from items
         return
     from rich.console import Console
@@ -27,7 +45,7 @@ def count_bytes(what: str, *, total: int | None, done: int = 0) -> Iterator[Call
 
     ``total`` is how many there will be (None: nobody knows), ``done`` how many there were before.
     """
-    if not sys.stderr.isatty():
+    if not shown():
         yield lambda num: None
         return
     from rich.console import Console

@@ -5,7 +5,8 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seglens.cli.options import EXPLAIN_NAMES, Verb, data_settings, methods, spread_lists
+from seglens.cli.command import Verb, spread_lists
+from seglens.cli.options import EXPLAIN_NAMES, data_settings, methods
 from seglens.cli.settings import read, settings_of
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import METHODS

@@ -3,40 +3,40 @@
 ``import seglens`` loads nothing but itself; a name of it loads what it needs when a verb first uses it.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import seglens
 from seglens.cli import data_verbs, judging, making, summaries, terminal, verifying
 from seglens.cli import options as o
+from seglens.cli.command import Verbs
 from seglens.cli.terminal import need_path, need_run, say
 from seglens.sizes import parse_bytes
-
-if TYPE_CHECKING:
-    from seglens.batch import Summary
 
 HELP = """Train segmentation models, show what they look at, and measure whether to believe it.
 
 A run folder is what every later verb takes. Nothing is overwritten without --force. --debug, on any verb,
-shows the trace of an error. Lists are written --samples 0 3 7, or with commas, or by repeating the flag.
+shows the trace of an error; --json prints the result for a program, --quiet nothing but warnings and errors.
+Lists are written --samples 0 3 7, or with commas, or by repeating the flag.
 
 Exit codes: 0 done; 1 failed, or some pictures could not be done and are listed; 2 a wrong argument, or input
 that can't be used; 130 stopped.
 """
 
-app = typer.Typer(
-    name="seglens", help=HELP, add_completion=False, no_args_is_help=False, rich_markup_mode=None
-)
+app = typer.Typer(cls=Verbs, name="seglens", help=HELP, no_args_is_help=False, rich_markup_mode=None)
 app.add_typer(data_verbs.app, name="data")
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process, or answer a shell that completes one."""
+    if "_SEGLENS_COMPLETE" in os.environ:
+        app(prog_name="seglens")
     sys.exit(command(sys.argv[1:]))
 
 
@@ -79,7 +79,7 @@ def demo(
     force: o.Force = False,
 ) -> None:
     """Tell a cheating model from an honest one, on built-in pictures."""
-    say(f"The report is in {seglens.demo(out, seed=seed, force=force)}")
+    summaries.tell_file("report", seglens.demo(out, seed=seed, force=force))
 
 
 app.command(cls=o.Verb)(making.train)
@@ -105,10 +105,9 @@ def evaluate(
     devices: o.Devices = 1,
     num_nodes: o.NumNodes = 1,
     out: o.Out = None,
-    as_json: o.AsJson = False,
     force: o.Force = False,
 ) -> None:
-    """Score a run: overlap, outlines, calibration; pooled and per image."""
+    """Score a run: overlap, outlines, calibration. All of it pooled over pixels and per image."""
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)
         pictures = seglens.open_split(model, split, data=data, layout=layout)
@@ -124,7 +123,7 @@ def evaluate(
             tiles=tiles,
             share=share,
         )
-    summaries.show_evaluation(found.to_json(), as_json=as_json)
+    summaries.tell_evaluation(found.to_json())
     terminal.list_failed([(row["name"], row["error"]) for row in found.failed], len(found.images))
 
 
@@ -149,14 +148,14 @@ def predict(
     done = seglens.predict_files(
         model, files, out=out, force=force, precision=precision, flips=tta, tiles=tiles
     )
-    _end("predicted", done)
+    summaries.tell_batch("predicted", done, {})
 
 
 @app.command(cls=o.Verb)
-def layers(run: o.RunFolder = None, as_json: o.AsJson = False) -> None:
+def layers(run: o.RunFolder = None) -> None:
     """List what can be explained: layers, roles, shapes, strides."""
     model = seglens.load(need_run(run), device="cpu")
-    summaries.show_layers([asdict(layer) for layer in seglens.layers(model)], as_json=as_json)
+    summaries.tell_layers([asdict(layer) for layer in seglens.layers(model)])
 
 
 @app.command(cls=o.Verb, epilog=o.EXPLAIN_NAMES)
@@ -167,7 +166,7 @@ def explain(
     ] = None,
     data: o.Data = None,
     layout: o.Layout = None,
-    split: Annotated[str | None, typer.Option(help="train, valid, test or all.", show_default="test")] = None,
+    split: o.SplitOrTest = None,
     samples: o.Samples = None,
     num_samples: o.NumSamples = None,
     methods: o.Methods = None,
@@ -226,12 +225,13 @@ def explain(
                     where=where,
                     scale=scale,
                     raw=raw,
+                    tiles=tiles,
                     samples=samples or None,
                     num_samples=num_samples,
                     seed=seed,
                     memory=memory,
                 )
-                summaries.show_plan(planned.rows())
+                summaries.tell_plan(planned.rows())
             return
         done = seglens.explain_folder(
             model,
@@ -254,8 +254,8 @@ def explain(
             resume=resume,
             share=share,
         )
-    summaries.show_explanations(done.folder)
-    _end("explained", done)
+    more = {"summary": summaries.read(done.folder / "explanations.json")["summary"]}
+    summaries.tell_batch("explained", done, more, summaries.show_explanations)
 
 
 app.command(cls=o.Verb)(judging.judge)
@@ -270,11 +270,4 @@ def report(
 ) -> None:
     """Write one HTML file that opens without network or server."""
     file = seglens.report(runs or [need_run(None)], out=out, shortcut=shortcut, force=force)
-    say(f"The report is in {file}")
-
-
-def _end(what: str, done: "Summary") -> None:
-    """Say where a batch went, and end with exit code 1 where some of it could not be done."""
-    say(f"{done.num_done} pictures {what}: {done.folder}")
-    failed = [(failure.name, failure.error) for failure in done.failed]
-    terminal.list_failed(failed, done.num_done + len(failed))
+    summaries.tell_file("report", file)

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 import seglens
+from seglens.cli import names, summaries
 from seglens.cli import options as o
-from seglens.cli import summaries
-from seglens.cli.terminal import ask, need_path, say
+from seglens.cli.terminal import ask, need_path
 
 app = typer.Typer(help="Get a public set; look at a set before training on it.", rich_markup_mode=None)
 
@@ -16,7 +16,13 @@ app = typer.Typer(help="Get a public set; look at a set before training on it.",
 @app.command(cls=o.Verb)
 def get(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="oxford-pet or dsb2018.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="oxford-pet or dsb2018.",
+            show_default=False,
+            autocompletion=names.among(names.PUBLIC_SETS),
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="The folder to make.", show_default=False)
@@ -32,7 +38,6 @@ def get(
     ] = None,
     stall_seconds: Annotated[float, typer.Option(help="Seconds without a byte that are too long.")] = 60.0,
     force: o.Force = False,
-    as_json: o.AsJson = False,
 ) -> None:
     """Download a public set from its official address; called again, it goes on where it broke off."""
     name = name or ask("NAME", "Which set, oxford-pet or dsb2018?")
@@ -41,7 +46,7 @@ def get(
 
     patience = Patience(stall_seconds=stall_seconds)
     made = seglens.get_data(name, folder, source=source, force=force, patience=patience)
-    summaries.show_public_set(made, as_json=as_json)
+    summaries.tell_public_set(made)
 
 
 @app.command(cls=o.Verb)
@@ -57,7 +62,6 @@ def check(
     ignore: o.Ignore = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
-    as_json: o.AsJson = False,
 ) -> None:
     """List what is wrong with a set; exit code 1 where it can't be used as it is."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
@@ -65,7 +69,7 @@ def check(
         data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
     )
     found = seglens.check_data(settings)
-    summaries.show_findings(found.to_json(), as_json=as_json)
+    summaries.tell_findings(found.to_json())
     if found.num_errors:
         raise typer.Exit(1)
 
@@ -98,4 +102,4 @@ def show(
     file = seglens.show_data(
         settings, out, split=split, num=num_samples, image_size=image_size, seed=seed, force=force
     )
-    say(f"Drawn in {file}")
+    summaries.tell_file("picture", file)

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 import seglens
+from seglens.cli import names, summaries
 from seglens.cli import options as o
-from seglens.cli import summaries, terminal
-from seglens.cli.terminal import need_run, say
+from seglens.cli.terminal import need_run
 from seglens.errors import SettingError
 
 Scores = Annotated[
@@ -18,6 +18,7 @@ Scores = Annotated[
         help="faithfulness, context_faithfulness, causal_agreement, completeness, model_dependence, "
         "stability, attention. [default: all]",
         show_default=False,
+        autocompletion=names.among(names.SCORES),
     ),
 ]
 Audit = Annotated[
@@ -26,6 +27,7 @@ Audit = Annotated[
         metavar="REGION...",
         help="Regions that should not matter: border, corners, marks, clipped, mask:FILE.",
         show_default=False,
+        autocompletion=names.among((*names.REGIONS, "mask:")),
     ),
 ]
 Groups = Annotated[
@@ -78,9 +80,7 @@ def judge(
         seed=seed,
         force=force,
     )
-    summaries.show_scorecard(done.folder)
-    if audit:
-        summaries.show_audit(done.folder)
-    say(f"{done.num_done} pictures judged: {done.folder}")
-    failed = [(failure.name, failure.error) for failure in done.failed]
-    terminal.list_failed(failed, done.num_done + len(failed))
+    more = {"rows": summaries.read(done.folder / "scorecard.json")["rows"]}
+    more |= {"audit": summaries.read(done.folder / "audit.json")} if audit else {}
+    tables = (summaries.show_scorecard, *((summaries.show_audit,) if audit else ()))
+    summaries.tell_batch("judged", done, more, *tables)

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 import seglens
+from seglens.cli import names, summaries
 from seglens.cli import options as o
-from seglens.cli import summaries
-from seglens.cli.terminal import need_path, say
+from seglens.cli.terminal import need_path, say, tell
 
 
 def train(
@@ -18,7 +18,12 @@ def train(
     model: o.Model = "unet",
     encoder: o.Encoder = None,
     encoder_weights: Annotated[
-        str | None, typer.Option(help="imagenet, none or a file.", show_default="none")
+        str | None,
+        typer.Option(
+            help="imagenet, none or a file.",
+            show_default="none",
+            autocompletion=names.among(("imagenet", "none")),
+        ),
     ] = None,
     width: o.Width = None,
     image_size: o.ImageSize = 256,
@@ -39,7 +44,9 @@ def train(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="bce+dice, bce, ce+dice, ce, dice, focal, tversky, lovasz.", show_default="..+dice"
+            help=f"{', '.join(names.LOSSES)}.",
+            show_default="..+dice",
+            autocompletion=names.among(names.LOSSES),
         ),
     ] = None,
     class_weights: Annotated[
@@ -59,7 +66,7 @@ def train(
     keep_every: Annotated[int | None, typer.Option(help="Keep the weights of every K-th epoch.")] = None,
     mean: o.Mean = None,
     std: o.Std = None,
-    precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
+    precision: o.PredictPrecision = "auto",
     device: o.Device = "auto",
     devices: Annotated[int, typer.Option(help="Devices of a node that share every batch.")] = 1,
     num_nodes: Annotated[int, typer.Option(help="Nodes that take part.")] = 1,
@@ -74,6 +81,7 @@ def train(
             "--logger",
             metavar="NAME...",
             help="tensorboard, csv, wandb, mlflow, none. [default: tensorboard]",
+            autocompletion=names.among(names.LOGGERS),
         ),
     ] = None,
     seed: o.Seed = 0,
@@ -90,7 +98,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a training stopped.")] = False,
     repeat: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Take all settings of this run; only DATA and --device may differ."),
+        typer.Option(
+            metavar="RUN",
+            help="Take all settings of this run; only DATA and --device may differ.",
+            autocompletion=names.runs,
+        ),
     ] = None,
     force: o.Force = False,
 ) -> None:
@@ -103,7 +115,7 @@ def train(
         from seglens.train import repeat as train_again
 
         train_again(repeat, run, data=data, device=None if device == "auto" else device, force=force)
-        return summaries.show_training(run)
+        return summaries.tell_training(run)
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
     settings = seglens.TrainSettings(
@@ -145,7 +157,7 @@ def train(
         data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
     )
     seglens.train(pictures, settings, run, resume=resume, force=force)
-    summaries.show_training(run)
+    summaries.tell_training(run)
 
 
 def adopt(
@@ -178,6 +190,8 @@ def adopt(
         out=run,
         force=force,
     )
-    say(
+    found = {"run": str(run), "model": adopted.spec.model_dump(), "classes": list(adopted.task.classes)}
+    text = (
         f"{run}: {adopted.spec.architecture} for {', '.join(adopted.task.classes)}. Try: seglens layers {run}"
     )
+    tell(found, lambda: say(text))

@@ -1,104 +1,36 @@
-"""The options that verbs share, and the command class that lets one flag take several values."""
+"""The options that verbs share. `Verb` is the class of every verb, see `seglens.cli.command`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 import seglens
+from seglens.cli import names
+from seglens.cli.command import Verb
+from seglens.cli.names import LAYERS, among
 from seglens.errors import SettingError, unknown_name
 
 if TYPE_CHECKING:
     from seglens.explain.methods import Method
 
-LAYERS = ("encoder_last", "decoder_last")
-"""What is explained where no layer is named."""
+__all__ = ["LAYERS", "Verb"]
 
-EXPLAIN_NAMES = """Methods: grad-cam, grad-cam++, hires-cam, layer-cam, xgrad-cam, eigen-cam, seg-xres-cam,
-activation; saliency, input-x-gradient, smoothgrad, integrated-gradients, expected-gradients; score-cam,
-ablation-cam, occlusion, superpixel-occlusion, rise; all.
+EXPLAIN_NAMES = f"""Methods: {", ".join(names.CAMS)}; {", ".join(names.GRADIENTS)};
+{", ".join(names.PERTURBATIONS)}; all.
 
-Layers, by role: encoder_early, encoder_mid, encoder_last, bottleneck, decoder_first, decoder_last,
-seg_head; all; or a module path of 'seglens layers'.
+Layers, by role: {", ".join(names.ROLES)}; all; or a module path of 'seglens layers'.
 
 Targets: predicted, truth, false-positive (why did it invent this), false-negative (why did it miss this),
 class, component:N, truth-component:N, boundary, box:X0,Y0,X1,Y1, point:X,Y (pixels of the picture).
 """
-"""What can be asked for, below the help of ``explain``: help loads nothing that could tell."""
+"""What can be asked for, below the help of ``explain``."""
 
-VALUES_END = "--"
-
-SPLIT_AT_COMMAS = (
-    "--samples",
-    "--methods",
-    "--layers",
-    "--baseline",
-    "--mean",
-    "--std",
-    "--class-weights",
-    "--logger",
-    "--scores",
-    "--audit",
-)
-"""Flags whose values hold no comma themselves; the name of a class may."""
-
-
-class Verb(TyperCommand):
-    """A verb whose list options take values in the ways that people write them.
-
-    ``--samples 0 3 7``, ``--samples 0,3,7`` and ``--samples 0 --samples 3`` mean the same. The values of a
-    list end at the next flag or at ``--``, so arguments come first: ``seglens explain RUN cell.png --layers
-    encoder_last decoder_last``.
-    """
-
-    context_class = typer.Context  # what a verb that asks for its context is said to get
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Click's Context, wherever Typer keeps it
-        """Parse, after the lists have been spelled as one flag a value, which is what Click knows."""
-        lists = {flag: flag in SPLIT_AT_COMMAS for option in self.params for flag in _list_flags(option)}
-        return super().parse_args(ctx, spread_lists(args, lists))
-
-
-def spread_lists(args: Sequence[str], lists: Mapping[str, bool]) -> list[str]:
-    """Repeat each flag of ``lists`` before each of its values; True there means to split at commas too.
-
-    >>> spread_lists(["run", "--samples", "0", "3,7", "--force"], {"--samples": True})
-    ['run', '--samples', '0', '--samples', '3', '--samples', '7', '--force']
-    """
-    spelled: list[str] = []
-    rest = list(args)
-    while rest:
-        word = rest.pop(0)
-        if word == VALUES_END:
-            return [*spelled, word, *rest]
-        flag, equals, value = word.partition("=")
-        if flag not in lists:
-            spelled.append(word)
-            continue
-        values = [value] if equals else []
-        while not equals and rest and _is_value(rest[0]):
-            values.append(rest.pop(0))
-        if rest[:1] == [VALUES_END]:
-            rest.pop(0)
-        if lists[flag]:
-            values = [part for value in values for part in value.split(",") if part]
-        # A flag without values stays alone, for Click to say so.
-        spelled += [part for value in values for part in (flag, value)] or [flag]
-    return spelled
-
-
-def _is_value(word: str) -> bool:
-    """A word that is no flag: numbers may be negative."""
-    return not word.startswith("-") or word[1:2].isdigit() or word[1:2] == "."
-
-
-def _list_flags(option: object) -> tuple[str, ...]:
-    return tuple(getattr(option, "opts", ())) if getattr(option, "multiple", False) else ()
-
-
-RunFolder = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+RunFolder = Annotated[
+    Path | None,
+    typer.Argument(metavar="RUN", help="A run folder.", show_default=False, autocompletion=names.runs),
+]
 DataFolder = Annotated[
     Path | None, typer.Argument(metavar="DATA", help="A folder of pictures and masks.", show_default=False)
 ]
@@ -112,7 +44,12 @@ Data = Annotated[
     ),
 ]
 Layout = Annotated[
-    str | None, typer.Option(help="How DATA is laid out; recognised if left out.", show_default=False)
+    str | None,
+    typer.Option(
+        help="How DATA is laid out; recognised if left out.",
+        show_default=False,
+        autocompletion=among(names.LAYOUTS),
+    ),
 ]
 TrainDir = Annotated[
     str | None, typer.Option(metavar="DIR", help="Folder in DATA of the train split.", show_default=False)
@@ -134,40 +71,71 @@ Classes = Annotated[
 Merge = Annotated[
     bool, typer.Option("--merge/--no-merge", help="coco: make one foreground of all categories.")
 ]
-Border = Annotated[str, typer.Option(help="oxford-pet: border as foreground, background, ignore or class.")]
+Border = Annotated[
+    str,
+    typer.Option(
+        help="oxford-pet: border as foreground, background, ignore or class.",
+        autocompletion=among(names.BORDERS),
+    ),
+]
 Ignore = Annotated[
     int | None,
     typer.Option(help="pairs: value in the masks that counts for nothing, such as 255.", show_default=False),
 ]
 Channels = Annotated[int, typer.Option(help="Colour channels of the pictures.")]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the splits, where DATA has none.")]
-SplitName = Annotated[str, typer.Option("--split", help="train, valid, test or all.")]
+SplitName = Annotated[
+    str, typer.Option("--split", help="train, valid, test or all.", autocompletion=among(names.SPLITS))
+]
+SplitOrTest = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="train, valid, test or all.", show_default="test", autocompletion=among(names.SPLITS)
+    ),
+]
 Epoch = Annotated[
     int | None, typer.Option(help="Take the weights that --keep-every kept.", show_default=False)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=among(names.DEVICES))
+]
 Devices = Annotated[int, typer.Option(help="Devices that share the work, on each node.")]
 NumNodes = Annotated[int, typer.Option(help="Nodes that share the work.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON document, and nothing else.")
+]
 BatchSize = Annotated[int, typer.Option(help="Pictures at a time.")]
 PredictPrecision = Annotated[
-    str, typer.Option("--precision", help="auto, 32, or bf16: faster where the hardware has it.")
+    str,
+    typer.Option(
+        "--precision",
+        help="auto, 32, or bf16: faster where the hardware has it.",
+        autocompletion=among(names.PRECISIONS),
+    ),
 ]
 Tta = Annotated[bool, typer.Option("--tta", help="Average over mirror images: 4 times the work.")]
-Tiles = Annotated[str, typer.Option(help="auto, always or never: windows for large pictures.")]
+Tiles = Annotated[
+    str,
+    typer.Option(
+        help="auto, always or never: windows for large pictures.", autocompletion=among(names.TILES)
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
-        help="unet, resnet-unet, unetplusplus, deeplabv3, deeplabv3plus, manet, linknet, fpn, pspnet, pan, "
-        "upernet, segformer, dpt, torchvision-deeplabv3, torchvision-deeplabv3-mobilenet, torchvision-fcn or "
-        "torchvision-lraspp."
+        help=f"{', '.join(names.MODELS[:-1])} or {names.MODELS[-1]}.", autocompletion=among(names.MODELS)
     ),
 ]
 Encoder = Annotated[
-    str | None, typer.Option(help="An encoder of segmentation-models-pytorch or timm.", show_default=False)
+    str | None,
+    typer.Option(
+        help="An encoder of segmentation-models-pytorch or timm.",
+        show_default=False,
+        autocompletion=among(names.ENCODERS),
+    ),
 ]
 Width = Annotated[int | None, typer.Option(help="unet: channels of the first level.", show_default=False)]
 Mean = Annotated[
@@ -189,6 +157,7 @@ Methods = Annotated[
         help="grad-cam, hires-cam, integrated-gradients ...; 'seglens explain --help' names them, and all is "
         "every one. [default: grad-cam]",
         show_default=False,
+        autocompletion=among((*names.METHODS, "all")),
     ),
 ]
 Layers = Annotated[
@@ -198,10 +167,16 @@ Layers = Annotated[
         help="Roles or module paths, see 'seglens layers'; explain: all is every role. "
         "[default: encoder_last decoder_last]",
         show_default=False,
+        autocompletion=among((*names.ROLES, "all")),
     ),
 ]
 TargetText = Annotated[
-    str, typer.Option("--target", help="predicted, truth, component:N, point:X,Y, false-positive ...")
+    str,
+    typer.Option(
+        "--target",
+        help="predicted, truth, component:N, point:X,Y, false-positive ...",
+        autocompletion=among(names.TARGETS),
+    ),
 ]
 Targets = Annotated[
     list[str] | None,
@@ -210,13 +185,20 @@ Targets = Annotated[
         metavar="NAME...",
         help="predicted, truth, false-negative, component:N ... [default: predicted]",
         show_default=False,
+        autocompletion=among(names.TARGETS),
     ),
 ]
 Against = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Another class: why --class and not this one.", show_default=False),
 ]
-Where = Annotated[str, typer.Option(help="region, or context: report only what lies outside of the target.")]
+Where = Annotated[
+    str,
+    typer.Option(
+        help="region, or context: report only what lies outside of the target.",
+        autocompletion=among(("region", "context")),
+    ),
+]
 MethodSettings = Annotated[
     list[str] | None,
     typer.Option(
@@ -227,9 +209,16 @@ MethodSettings = Annotated[
     ),
 ]
 ScaleText = Annotated[
-    str, typer.Option("--scale", help="Limits of colours: image, dataset or fixed:LOW,HIGH.")
+    str,
+    typer.Option(
+        "--scale",
+        help="Limits of colours: image, dataset or fixed:LOW,HIGH.",
+        autocompletion=among(("image", "dataset", "fixed:")),
+    ),
 ]
-Raw = Annotated[str, typer.Option(help="Format of the raw maps: npz or safetensors.")]
+Raw = Annotated[
+    str, typer.Option(help="Format of the raw maps: npz or safetensors.", autocompletion=among(names.RAW))
+]
 ResumeMaps = Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")]
 ClassName = Annotated[
     str | None,
@@ -241,6 +230,7 @@ Baseline = Annotated[
         metavar="NAME...",
         help="Integrated Gradients: zero, random, blur, mean. [default: zero]",
         show_default=False,
+        autocompletion=among(names.BASELINES),
     ),
 ]
 Steps = Annotated[

@@ -1,11 +1,15 @@
-"""Results as tables for the terminal: evaluations, layers, maps, scorecards. No numbers are made here."""
+"""Results as they are told: tables for the terminal, plain data for ``--json``. No numbers are made here."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seglens.cli.terminal import say, table
+from seglens.cli.terminal import list_failed, say, table, tell
+
+if TYPE_CHECKING:
+    from seglens.batch import Summary
 
 Row = Mapping[str, Any]
 
@@ -13,10 +17,35 @@ SHOWN = 3
 """How many pictures a finding names; JSON has all."""
 
 
-def show_findings(found: Row, *, as_json: bool) -> None:
-    """Print what a check of a set found, errors first."""
-    if as_json:
-        return print_json(found)
+def tell_file(kind: str, file: Path) -> None:
+    """Tell where a single file was written; ``kind`` is what JSON calls it."""
+    tell({kind: str(file)}, lambda: say(f"The {kind} is in {file}"))
+
+
+def tell_batch(what: str, done: "Summary", more: Row, *tables: Callable[[Path], None]) -> None:
+    """Tell what a batch came to: ``tables`` of its folder, where it is, and what could not be done.
+
+    Ends with exit code 1 where some of it could not be done. ``more`` goes into the JSON document.
+    """
+    failed = [(failure.name, failure.error) for failure in done.failed]
+
+    def show() -> None:
+        for each in tables:
+            each(done.folder)
+        say(f"{done.num_done} pictures {what}: {done.folder}")
+
+    plain = {"folder": str(done.folder), "num_done": done.num_done}
+    plain["failed"] = [{"name": name, "error": error} for name, error in failed]
+    tell({**plain, **more}, show)
+    list_failed(failed, done.num_done + len(failed))
+
+
+def tell_findings(found: Row) -> None:
+    """Tell what a check of a set found, errors first."""
+    tell(found, partial(_show_findings, found))
+
+
+def _show_findings(found: Row) -> None:
     splits = ", ".join(f"{num} {name}" for name, num in found["splits"].items()) or "no pictures"
     say(f"Layout {found['layout']}: {splits}.")
     for finding in found["findings"]:
@@ -25,59 +54,59 @@ def show_findings(found: Row, *, as_json: bool) -> None:
         say(f"{finding['severity']}: {finding['kind']}: {finding['text']}{listed}")
 
 
-def show_public_set(folder: Path, *, as_json: bool) -> None:
-    """Print what was downloaded, who may use it and what to cite."""
-    found = _read(folder / "run.json")["results"]
-    if as_json:
-        return print_json({"folder": str(folder), **found})
-    say(
+def tell_public_set(folder: Path) -> None:
+    """Tell what was downloaded, who may use it and what to cite."""
+    found = read(folder / "run.json")["results"]
+    lines = (
         f"{folder}: {found['title']} ({found['num_files']} files).",
         f"Licence: {found['licence']}.",
         f"To cite: {found['citation']}",
         f"Try: seglens data check {folder}",
     )
+    tell({"folder": str(folder), **found}, lambda: say(*lines))
 
 
-def show_training(run: Path) -> None:
-    """Print what a training came to."""
-    results = _read(run / "run.json")["results"]
+def tell_training(run: Path) -> None:
+    """Tell what a training came to."""
+    results = read(run / "run.json")["results"]
     valid = results["valid"]
-    say(
+    text = (
         f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
-        f"Dice {_number(valid['dice'])}, IoU {_number(valid['iou'])}. Try: seglens evaluate {run}"
+        f"Dice {number(valid['dice'])}, IoU {number(valid['iou'])}. Try: seglens evaluate {run}"
     )
+    tell({"run": str(run), **results}, lambda: say(text))
 
 
-def show_evaluation(found: Row, *, as_json: bool) -> None:
-    """Print an evaluation: every score, pooled over pixels and averaged over pictures."""
-    if as_json:
-        return print_json(found)
+def tell_evaluation(found: Row) -> None:
+    """Tell an evaluation: every score, pooled over pixels and averaged over pictures."""
+    tell(found, partial(_show_evaluation, found))
+
+
+def _show_evaluation(found: Row) -> None:
     rows = [
         (
             score.replace("_", " "),
-            _number(found["pooled"].get(score)),
-            _number(values["mean"]),
+            number(found["pooled"].get(score)),
+            number(values["mean"]),
             _range(values),
-            _number(values["median"]),
+            number(values["median"]),
         )
         for score, values in found["per_image"].items()
     ]
     scored = found["num_images"] - found["num_failed"]
     title = f"{found['split']} split, {scored} pictures, at native resolution"
     table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
-    error, worst = (_number(found["calibration"][name]) for name in ("error", "maximum_error"))
+    error, worst = (number(found["calibration"][name]) for name in ("error", "maximum_error"))
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
 
 
-def show_plan(rows: Sequence[Mapping[str, str]]) -> None:
-    """Print what an explanation would take: a row for each pass, the rest, and the sum."""
-    table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+def tell_plan(rows: Sequence[Mapping[str, str]]) -> None:
+    """Tell what an explanation would take: a row for each pass, the rest, and the sum."""
+    tell(rows, lambda: table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
 
 
-def show_layers(layers: Sequence[Row], *, as_json: bool) -> None:
-    """Print the layers that can be explained."""
-    if as_json:
-        return print_json(layers)
+def tell_layers(layers: Sequence[Row]) -> None:
+    """Tell which layers can be explained."""
     rows = [
         (
             layer["name"],
@@ -88,13 +117,14 @@ def show_layers(layers: Sequence[Row], *, as_json: bool) -> None:
         )
         for layer in layers
     ]
-    table(("layer", "roles", "type", "channels x rows x columns", "stride"), rows)
+    columns = ("layer", "roles", "type", "channels x rows x columns", "stride")
+    tell(layers, lambda: table(columns, rows))
 
 
 def show_explanations(folder: Path) -> None:
     """Print the mean attention of every map next to the largest that a map without content gets."""
     rows = []
-    found = _read(folder / "explanations.json")
+    found = read(folder / "explanations.json")
     several, outside = len(found["targets"]) > 1, found["where"] == "context"
     for row in found["summary"]:
         ratio = row["statistics"].get("mass_context" if outside else "ratio") or {}
@@ -104,8 +134,8 @@ def show_explanations(folder: Path) -> None:
         rows.append(
             (
                 f"{row['target']}: {_name(row)}" if several else _name(row),
-                _number(ratio.get("mean")),
-                f"{_number(known[best])} ({best})" if best else "-",
+                number(ratio.get("mean")),
+                f"{number(known[best])} ({best})" if best else "-",
                 f"{row['num_ok']} of {row['num_total']}",
                 str(row["num_no_target"]),
                 row.get("label") or "",
@@ -117,13 +147,13 @@ def show_explanations(folder: Path) -> None:
 
 def show_scorecard(folder: Path) -> None:
     """Print a scorecard, the reference rows last."""
-    rows = _read(folder / "scorecard.json")["rows"]
+    rows = read(folder / "scorecard.json")["rows"]
     rows = sorted(rows, key=lambda row: row["verdict"] == "reference")
     shown = [
         (
             _name(row),
             row["score"],
-            _number(row["value"]),
+            number(row["value"]),
             _range(row),
             row["reference"] or "-",
             row["verdict"],
@@ -140,19 +170,20 @@ def show_audit(folder: Path) -> None:
             found["region"],
             entry["map"],
             f"{found['num_present']} of {found['num_total']}",
-            _number(found["drop"]),
-            _number(found["control"]),
-            _number(entry["enrichment"]),
+            number(found["drop"]),
+            number(found["control"]),
+            number(entry["enrichment"]),
             entry["verdict"],
         )
-        for found in _read(folder / "audit.json")["regions"]
+        for found in read(folder / "audit.json")["regions"]
         for entry in found["maps"]
     ]
     columns = ("region", "map", "pictures", "score lost", "elsewhere", "log2 enrichment", "verdict")
     table(columns, rows, title="Audit: regions that should not matter")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read(file: Path) -> dict[str, Any]:
+    """Read a table that a verb has just written."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -161,16 +192,10 @@ def _name(row: Row) -> str:
 
 
 def _range(values: Row) -> str:
-    low, high = _number(values["low"]), _number(values["high"])
+    low, high = number(values["low"]), number(values["high"])
     return "-" if "-" in (low, high) else f"{low} to {high}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a number to three digits, a dash where there is none."""
     return "-" if value is None or value != value else f"{value:.3f}"
-
-
-def print_json(data: object) -> None:
-    """Print plain data as JSON; what is not a number is null."""
-    from seglens.record import to_json  # not above: pydantic takes its time, and help shouldn't
-
-    say(to_json(data))

@@ -8,17 +8,62 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
+from typing import TextIO
 
 import typer
 
-from seglens.cli.options import LAYERS
+from seglens import progress
+from seglens.cli.names import LAYERS
+from seglens.cli.typos import misspelt_flag
 from seglens.errors import DataError, SeglensError, SettingError, UserError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: something went wrong or some pictures could not be done; the user's fault; Ctrl-C."""
+
+
+_DOCUMENT: ContextVar[TextIO | None] = ContextVar("document", default=None)
+"""Where a JSON document goes; None where people read results."""
+
+
+@contextmanager
+def telling(*, as_json: bool, quiet: bool) -> Iterator[None]:
+    """Within, give results as was asked for.
+
+    With ``as_json`` standard output belongs to the document of `tell`: what else is printed, by whatever
+    library, goes to standard error. With ``quiet`` nothing is printed there, and no progress is shown.
+    """
+    if not (as_json or quiet):
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        told = _DOCUMENT.set(sys.stdout if as_json else None)
+        try:
+            with redirect_stdout(nowhere if quiet else sys.stderr):
+                if not quiet:
+                    yield
+                    return
+                with progress.silence():
+                    yield
+        finally:
+            _DOCUMENT.reset(told)
+
+
+def tell(found: object, show: Callable[[], None]) -> None:
+    """Give the result of a verb: ``found``, plain data, as one JSON document, or what ``show`` prints.
+
+    A verb calls it once, as soon as it has its result; what is not a number becomes null.
+    """
+    document = _DOCUMENT.get()
+    if document is None:
+        show()
+        return
+    from seglens.record import to_json  # not above: pydantic takes its time, and help shouldn't
+
+    print(to_json(found), file=document, flush=True)
 
 
 def say(*lines: str) -> None:
@@ -27,8 +72,14 @@ def say(*lines: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print one line to standard error."""
-    print(f"seglens: {_one_line(text)}", file=sys.stderr)
+    """Print one line to standard error; its beginning is coloured where colours are wanted."""
+    name = "\033[1;31mseglens:\033[0m" if _coloured() else "seglens:"
+    print(f"{name} {_one_line(text)}", file=sys.stderr)
+
+
+def _coloured() -> bool:
+    """Whether standard error is a terminal with colours, and ``NO_COLOR`` is not set (no-color.org)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
@@ -50,6 +101,16 @@ def clean_warnings() -> Iterator[None]:
         yield
 
 
+STYLES = {
+    "pass": "green",
+    "warn": "yellow",
+    "fail": "bold red",
+    "better": "green",
+    "worse": "bold red",
+}
+"""Cells of tables that have a colour, where colours are shown."""
+
+
 def explain_error(error: BaseException, *, debug: bool) -> int:
     """Say on one line what went wrong (with ``debug``, the trace before it), and return the exit code."""
     if debug and not isinstance(error, typer.Exit):
@@ -67,7 +128,7 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
         case typer.TyperException():
             context = getattr(error, "ctx", None)
             verb = context.command_path if context is not None else "seglens"
-            message = error.format_message()
+            message = misspelt_flag(error) or error.format_message()
             warn(f"{message if message.endswith(('.', '?')) else message + '.'} See '{verb} --help'.")
             return error.exit_code
         case BrokenPipeError():  # what reads our output has seen enough
@@ -105,7 +166,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
 
         drawn = Table(*columns, title=title or None, title_justify="left")
         for row in rows:
-            drawn.add_row(*(Text(cell) for cell in row))
+            drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
         Console().print(drawn)
         return
     if title:

@@ -7,8 +7,7 @@ import typer
 
 import seglens
 from seglens.cli import options as o
-from seglens.cli import summaries
-from seglens.cli.terminal import need_run, say, table, warn
+from seglens.cli.terminal import need_run, say, table, tell, warn
 from seglens.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -25,9 +24,7 @@ def verify(
     ] = None,
     data: o.Data = None,
     layout: o.Layout = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, valid, test or all.", show_default="test, or valid")
-    ] = None,
+    split: o.SplitOrTest = None,
     num_samples: Annotated[int, typer.Option(help="How many, spread evenly over the split.")] = 2,
     layers: o.Layers = None,
     compiled: Annotated[
@@ -36,9 +33,8 @@ def verify(
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
-    as_json: o.AsJson = False,
 ) -> None:
-    """Check the identities that maps rest on, on this model; exit code 1 where one fails."""
+    """Check the identities that maps rest on, on this model. Exit code 1 where one fails."""
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     if images:
         size, channels = model.spec.image_size, model.spec.channels
@@ -46,10 +42,7 @@ def verify(
     else:
         pictures = _from_split(model, split, data, layout, num_samples)
     done = seglens.verify(model, pictures, layers=tuple(layers or o.LAYERS), seed=seed, compiled=compiled)
-    if as_json:
-        summaries.print_json(done.to_json())
-    else:
-        _show(done)
+    tell(done.to_json(), lambda: _show(done))
     if not done.passed:
         raise typer.Exit(1)
 

@@ -1,0 +1,176 @@
+"""The command class of every verb: lists of values, flags that all verbs have, examples and completion."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from seglens.cli import terminal
+from seglens.cli.examples import EXAMPLES
+
+VALUES_END = "--"
+
+SPLIT_AT_COMMAS = (
+    "--samples",
+    "--methods",
+    "--layers",
+    "--baseline",
+    "--mean",
+    "--std",
+    "--class-weights",
+    "--logger",
+    "--scores",
+    "--audit",
+)
+"""Flags whose values hold no comma themselves; the name of a class may."""
+
+_OPEN_LIST = "seglens.open_list"
+"""Where a context keeps the list flag whose values are being typed, for completion."""
+
+
+class Verb(TyperCommand):
+    """A verb with ``--json`` and ``--quiet``, and lists that take values in the ways that people write them.
+
+    ``--samples 0 3 7``, ``--samples 0,3,7`` and ``--samples 0 --samples 3`` mean the same. The values of a
+    list end at the next flag or at ``--``, so arguments come first: ``seglens explain RUN cell.png --layers
+    encoder_last decoder_last``.
+
+    The function of a verb knows nothing of ``--json`` and ``--quiet``: it hands its result to
+    `seglens.cli.terminal.tell`, as plain data and as a function that prints it.
+    """
+
+    context_class = typer.Context  # what a verb that asks for its context is said to get
+
+    def get_params(self, ctx: Any) -> list[Any]:  # Click's Context and Parameter, wherever Typer keeps them
+        """Return the verb's own parameters, then those that all verbs have, then ``--help``."""
+        own = {parameter.name for parameter in self.params}
+        *found, last = super().get_params(ctx)
+        found += [*(option for option in _EVERYWHERE if option.name not in own), last]
+        if ctx.resilient_parsing and _OPEN_LIST in ctx.meta:  # what is typed now is no argument
+            return [option for option in found if option.param_type_name == "option"]
+        return found
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, after the lists have been spelled as one flag a value, which is what Click knows."""
+        lists = {flag: flag in SPLIT_AT_COMMAS for option in self.params for flag in _list_flags(option)}
+        rest = super().parse_args(ctx, spread_lists(args, lists))
+        flag = open_list(args, lists)
+        if flag is not None:
+            ctx.meta[_OPEN_LIST] = flag
+        return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb, telling its result as was asked for."""
+        own = {parameter.name for parameter in self.params}
+        asked = {
+            option.name: ctx.params[option.name] if option.name in own else ctx.params.pop(option.name)
+            for option in _EVERYWHERE
+        }
+        with terminal.telling(as_json=asked["as_json"], quiet=asked["quiet"]):
+            return super().invoke(ctx)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Offer flags, or values of the list that is being typed."""
+        for option in self.params:
+            if not incomplete.startswith("-") and ctx.meta.get(_OPEN_LIST) in getattr(option, "opts", ()):
+                return list(option.shell_complete(ctx, incomplete))
+        return super().shell_complete(ctx, incomplete)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write what stands below the options, and the examples of the verb."""
+        super().format_epilog(ctx, formatter)
+        lines = EXAMPLES.get(ctx.command_path.partition(" ")[2], ())
+        if lines:
+            with formatter.section("Examples"):
+                for line, what in lines:
+                    formatter.write("".join(f"  {part}\n" for part in (f"# {what}", *_folded(line))))
+
+
+class Verbs(TyperGroup):
+    """The verbs in the order in which they are used, which is that of the examples."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the verbs; those without an example come last."""
+        order = list(dict.fromkeys(words.partition(" ")[0] for words in EXAMPLES))
+        return sorted(super().list_commands(ctx), key=lambda name: _place(order, name))
+
+
+def spread_lists(args: Sequence[str], lists: Mapping[str, bool]) -> list[str]:
+    """Repeat each flag of ``lists`` before each of its values; True there means to split at commas too.
+
+    >>> spread_lists(["run", "--samples", "0", "3,7", "--force"], {"--samples": True})
+    ['run', '--samples', '0', '--samples', '3', '--samples', '7', '--force']
+    """
+    spelled: list[str] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if word == VALUES_END:
+            return [*spelled, word, *rest]
+        flag, equals, value = word.partition("=")
+        if flag not in lists:
+            spelled.append(word)
+            continue
+        values = [value] if equals else []
+        while not equals and rest and _is_value(rest[0]):
+            values.append(rest.pop(0))
+        if rest[:1] == [VALUES_END]:
+            rest.pop(0)
+        if lists[flag]:
+            values = [part for value in values for part in value.split(",") if part]
+        # A flag without values stays alone, for Click to say so.
+        spelled += [part for value in values for part in (flag, value)] or [flag]
+    return spelled
+
+
+def open_list(args: Sequence[str], lists: Mapping[str, bool]) -> str | None:
+    """Return the flag of ``lists`` whose values the next word would be among; None where it would not be.
+
+    >>> open_list(["run", "--samples", "0", "3"], {"--samples": True})
+    '--samples'
+    """
+    found = None
+    for word in args:
+        if word == VALUES_END:
+            return None
+        if not _is_value(word):
+            found = word if word in lists else None
+    return found
+
+
+def _folded(line: str) -> list[str]:
+    """Break a command line so that it can be copied."""
+    parts = wrap(line, 72, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return [f"{part} \\" for part in parts[:-1]] + parts[-1:]
+
+
+def _place(order: Sequence[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def _is_value(word: str) -> bool:
+    """A word that is no flag: numbers may be negative."""
+    return not word.startswith("-") or word[1:2].isdigit() or word[1:2] == "."
+
+
+def _list_flags(option: object) -> tuple[str, ...]:
+    return tuple(getattr(option, "opts", ())) if getattr(option, "multiple", False) else ()
+
+
+_flags = typer.Typer(add_completion=False)
+
+
+@_flags.command()
+def _flags_of_every_verb(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON document, and nothing else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors.")] = False,
+) -> None:
+    pass
+
+
+_EVERYWHERE = typer.main.get_command(_flags).params
+"""The options that every verb has, made by Typer as it makes all others."""

@@ -1,0 +1,160 @@
+"""The names that can be typed, for help and completion: both must answer before anything heavy is loaded.
+
+The registries say what is allowed; a test holds these lists to them.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+MODELS = (
+    "unet",
+    "resnet-unet",
+    "unetplusplus",
+    "deeplabv3",
+    "deeplabv3plus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "pan",
+    "upernet",
+    "segformer",
+    "dpt",
+    "torchvision-deeplabv3",
+    "torchvision-deeplabv3-mobilenet",
+    "torchvision-fcn",
+    "torchvision-lraspp",
+)
+ENCODERS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnext50_32x4d",
+    "efficientnet-b0",
+    "efficientnet-b3",
+    "efficientnet-b5",
+    "mobilenet_v2",
+    "timm-efficientnet-b0",
+    "tf_efficientnet_lite0",
+    "densenet121",
+    "vgg16_bn",
+    "mit_b0",
+)
+"""Some of the hundreds that segmentation-models-pytorch and timm have."""
+CAMS = (
+    "grad-cam",
+    "grad-cam++",
+    "hires-cam",
+    "layer-cam",
+    "xgrad-cam",
+    "eigen-cam",
+    "seg-xres-cam",
+    "activation",
+)
+GRADIENTS = ("saliency", "input-x-gradient", "smoothgrad", "integrated-gradients", "expected-gradients")
+PERTURBATIONS = ("score-cam", "ablation-cam", "occlusion", "superpixel-occlusion", "rise")
+METHODS = (*CAMS, *GRADIENTS, *PERTURBATIONS)
+ROLES = (
+    "encoder_early",
+    "encoder_mid",
+    "encoder_last",
+    "bottleneck",
+    "decoder_first",
+    "decoder_last",
+    "seg_head",
+)
+LAYERS = ("encoder_last", "decoder_last")
+"""What is explained where no layer is named."""
+TARGETS = (
+    "predicted",
+    "truth",
+    "false-positive",
+    "false-negative",
+    "class",
+    "component",
+    "truth-component",
+    "boundary",
+    "box",
+    "point",
+)
+BASELINES = ("zero", "random", "blur", "mean")
+SCORES = (
+    "faithfulness",
+    "context_faithfulness",
+    "causal_agreement",
+    "completeness",
+    "model_dependence",
+    "stability",
+    "attention",
+)
+REGIONS = ("border", "corners", "marks", "clipped")
+LOSSES = ("bce+dice", "bce", "ce+dice", "ce", "dice", "focal", "tversky", "lovasz")
+LOGGERS = ("tensorboard", "csv", "wandb", "mlflow", "none")
+LAYOUTS = ("oxford-pet", "coco", "pairs", "nuclei")
+BORDERS = ("foreground", "background", "ignore", "class")
+PUBLIC_SETS = ("oxford-pet", "dsb2018")
+SPLITS = ("train", "valid", "test", "all")
+TILES = ("auto", "always", "never")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "32", "bf16")
+RAW = ("npz", "safetensors")
+
+ELSEWHERE = {
+    "--lr": "--learning-rate",
+    "--bs": "--batch-size",
+    "--batch": "--batch-size",
+    "--num-epochs": "--epochs",
+    "--n-epochs": "--epochs",
+    "--max-epochs": "--epochs",
+    "--gpu": "--device",
+    "--gpu-id": "--device",
+    "--gpus": "--devices",
+    "--backbone": "--encoder",
+    "--arch": "--model",
+    "--architecture": "--model",
+    "--img-size": "--image-size",
+    "--input-size": "--image-size",
+    "--size": "--image-size",
+    "--augment": "--aug",
+    "--augmentation": "--aug",
+    "--pretrained": "--encoder-weights",
+    "--weights": "--encoder-weights",
+    "--target-layer": "--layers",
+    "--target-layers": "--layers",
+    "--cam": "--methods",
+    "--cam-method": "--methods",
+    "--output": "--out",
+    "--output-dir": "--out",
+    "--save-dir": "--out",
+    "--results-dir": "--out",
+    "--overwrite": "--force",
+    "--dataset": "--data",
+    "--data-dir": "--data",
+    "--indices": "--samples",
+    "--sample-ids": "--samples",
+    "--n-steps": "--steps",
+    "--num-steps": "--steps",
+    "--num-workers": "--workers",
+    "--verbose": "--debug",
+    "--silent": "--quiet",
+}
+"""What flags are called in other tools, and here; a hint where one is typed that a verb doesn't have."""
+
+
+def among(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return a completion that offers ``names``."""
+
+    def complete(incomplete: str) -> list[str]:
+        done, comma, last = incomplete.rpartition(",")
+        return [f"{done}{comma}{name}" for name in names if name.startswith(last)]
+
+    return complete
+
+
+def runs(incomplete: str) -> list[str]:
+    """Return the run folders up to two levels below the folder that is being typed, as they are typed."""
+    start = incomplete.rpartition("/")[0]
+    folder = Path(start or ("/" if incomplete.startswith("/") else "."))
+    files = [file for pattern in ("*/run.json", "*/*/run.json") for file in folder.glob(pattern)]
+    return sorted(str(file.parent) for file in files if str(file.parent).startswith(incomplete))
