@@ -1,6 +1,6 @@
 """What the documentation makes of the project while it is built: nothing here can go stale.
 
-MkDocs calls the functions whose names begin with ``on_`` (see ``hooks`` in ``mkdocs.yml``). They add the pages
+MkDocs calls the functions whose names begin with ``on_`` (``hooks`` in ``mkdocs.yml``). They add the pages
 that lie elsewhere (`OUTSIDE`), fill in the command line's own help and the public names, and turn fenced
 blocks called ``math`` into MathML, which browsers draw without a script.
 """
@@ -22,6 +22,9 @@ from mkdocs.structure.pages import Page
 
 import seglens
 from seglens import cli
+from seglens.cli.examples import EXAMPLES
+from seglens.judge.definitions import DEFINITIONS
+from seglens.report.glossary import WORDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +73,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown += "\n".join(commands())
     if place == "api.md":
         markdown += "\n".join(names())
+    if place == "glossary.md":
+        markdown += "\n".join(terms())
     places = {site: source for source, site in OUTSIDE.items()}
     return mend_links(markdown, places.get(place, f"docs/{place}"))
 
@@ -124,13 +129,32 @@ def commands() -> Iterator[str]:
         yield from ("```text", f"{name} {usage}", "```", "")
         yield from ('<div class="flags" markdown="0"><table>', "<thead><tr><th>Flag</th><th>What it is</th>")
         yield "</tr></thead><tbody>"
-        for parameter in command.params:
+        for parameter in command.get_params(context):
             row = parameter.get_help_record(context)
             if row is not None:
                 yield f"<tr><td><code>{escape(row[0])}</code></td><td>{escape(row[1])}</td></tr>"
         yield from ("</tbody></table></div>", "")
         if command.epilog:
-            yield from ("```text", cleandoc(command.epilog.replace("\b\n", "")), "```", "")
+            yield from (" ".join(line.split()) + "\n" for line in cleandoc(command.epilog).split("\n\n"))
+        yield from ("```bash", *examples(name.removeprefix("seglens ")), "```", "")
+
+
+def examples(verb: str) -> Iterator[str]:
+    """Yield the examples of a verb's help, each under what it is for."""
+    for line, purpose in EXAMPLES.get(verb, ()):
+        yield from (f"# {purpose}", line)
+
+
+def terms() -> Iterator[str]:
+    """Yield the words of the report and the definitions of the scorecard, as they stand there."""
+    for title, words in (("In the report", WORDS), ("In the scorecard", DEFINITIONS)):
+        yield from ("", f"## {title}", "")
+        for word, meaning in words.items():
+            yield from (
+                f"{word.replace('_', ' ')[0].upper()}{word.replace('_', ' ')[1:]}",
+                f":   {meaning}",
+                "",
+            )
 
 
 def names() -> Iterator[str]:

@@ -1,0 +1,86 @@
+"""Commands and snippets made quick: the same verbs and flags, fewer epochs, pixels, samples and steps."""
+
+import re
+from collections.abc import Sequence
+
+SIZE = 64
+
+ALWAYS: dict[str, dict[str, str]] = {
+    "train": {
+        "--epochs": "1",
+        "--image-size": str(SIZE),
+        "--batch-size": "4",
+        "--workers": "0",
+        "--logger": "none",
+    },
+    "adopt": {"--image-size": str(SIZE)},
+}
+"""What is set, whether or not the command says something else."""
+
+WHERE_GIVEN: dict[str, dict[str, str]] = {
+    "train": {"--encoder": "resnet18", "--encoder-weights": "none", "--keep-every": "1"},
+    "adopt": {"--encoder": "resnet18"},
+    "evaluate": {"--epoch": "1"},
+    "explain": {"--num-samples": "2", "--steps": "4"},
+    "judge": {"--num-samples": "3", "--steps": "4"},
+    "verify": {"--num-samples": "1"},
+    "data": {"--image-size": str(SIZE)},
+}
+"""What is set where the command sets it."""
+
+SETTINGS = {
+    "rise": "rise.num_masks=8",
+    "smoothgrad": "smoothgrad.samples=2",
+    "expected-gradients": "expected-gradients.samples=4",
+    "integrated-gradients": "integrated-gradients.steps=4",
+    "occlusion": "occlusion.window=32",
+    "superpixel-occlusion": "superpixel-occlusion.num_segments=4",
+}
+"""Settings of the methods that take many passes."""
+
+PYTHON = [
+    (r"\b(image_size|size)=\d+", rf"\1={SIZE}"),
+    (r"\b(steps|samples|num_masks)=\d+", r"\1=4"),
+    (r"\bepochs=\d+", "epochs=1, workers=0, batch_size=4, loggers=('none',)"),
+    (r"\bencoder=\"[\w-]+\"", 'encoder="resnet18"'),
+    (r"\bencoder_weights=\"imagenet\"", "encoder_weights=None"),
+]
+"""Patterns in Python, and what they become."""
+
+
+def quick_words(words: Sequence[str]) -> list[str]:
+    """Return the words after ``seglens``, made quick."""
+    made = list(words)
+    verb = made[0]
+    if verb == "train" and "--repeat" in made:
+        return made
+    for flag, value in WHERE_GIVEN.get(verb, {}).items():
+        if flag in made:
+            made[made.index(flag) + 1] = value
+    for flag, value in ALWAYS.get(verb, {}).items():
+        if flag in made:
+            made[made.index(flag) + 1] = value
+        else:
+            made += [flag, value]
+    if verb == "train" and "--width" not in made and model_of(made) == "unet":
+        made += ["--width", "8"]
+    if verb == "explain":
+        named = {word for word in made if word in SETTINGS}
+        given = {word.partition(".")[0] for word in made if "=" in word}
+        asked = set(SETTINGS) if "all" in made else named
+        steps = {"integrated-gradients"} if "--steps" in made else set()
+        extra = [SETTINGS[name] for name in SETTINGS if name in asked - given - steps]
+        made += ["--set", *extra] if extra else []
+    return made
+
+
+def model_of(words: Sequence[str]) -> str:
+    """Return the model that a command trains."""
+    return words[words.index("--model") + 1] if "--model" in words else "unet"
+
+
+def quick_python(text: str) -> str:
+    """Return a snippet made quick."""
+    for pattern, replacement in PYTHON:
+        text = re.sub(pattern, replacement, text)
+    return text
