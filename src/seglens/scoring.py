@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from hashlib import sha256
 from itertools import islice
 from operator import add
 from pathlib import Path
@@ -27,11 +28,14 @@ from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.scores import Confusion, confusion, scores
-from seglens.shapes import Mask
+from seglens.shapes import Mask, Region
 from seglens.surfaces import surface_scores
 from seglens.threads import read_ahead
 
 Row = dict[str, Any]
+
+HASH = 16
+"""Hex digits of the hashes that tell whether two evaluations saw the same picture and the same truth."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class _Ready:
     index: int
     name: str
     error: str = ""
+    image_hash: str = ""
     sample: Sample | None = None
     placed: Placed | None = None
     probabilities: Probability | None = None
@@ -139,7 +144,7 @@ def _predicted(run: Run, batch: Sequence[_Ready], how: Inference) -> list[_Ready
 
 
 def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
-    name = split.entries[index].name
+    name, file = split.entries[index].name, split.entries[index].image
     try:
         sample = split[index]
     except DataError as error:
@@ -148,7 +153,9 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
         return _Ready(index, name, "The picture has no mask to compare with.")
     if not sample.valid.any():
         return _Ready(index, name, "No pixel of the picture is valid.")
-    return _Ready(index, name, sample=sample, placed=place(sample.image, run.spec, how.tiles))
+    digest = records.sha256([file])[:HASH] if file.is_file() else ""
+    placed = place(sample.image, run.spec, how.tiles)
+    return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
 
 
 def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
@@ -164,11 +171,18 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
         counts = confusion(predicted, sample.mask, sample.valid, num)
     except DataError as error:
         return Tally(({**row, "status": "failed", "error": str(error)},), nothing, ())
+    row |= {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample.mask, sample.valid)}
     row |= _row(counts) | surface_scores(predicted, sample.mask, sample.valid, num)
     if folder is not None:
         row["files"] = _save(run, sample, predicted, folder, where)
         records.write_json(folder / where / "metrics.json", row)
     return Tally((row,), counts, (count(probabilities, sample.mask, sample.valid),))
+
+
+def _hash_of(truth: Mask, valid: Region) -> str:
+    """Return a hash of a truth as it counts: its classes, and which of its pixels are valid."""
+    classes = truth.masked_fill(~valid, -1).to(torch.int16).contiguous()
+    return sha256(classes.numpy().tobytes()).hexdigest()[:HASH]
 
 
 def _row(counts: Confusion) -> Row:
