@@ -5,28 +5,29 @@ what training keeps): a mean teacher (Tarvainen and Valpola 2017) that is renewe
 is not sure of are ignored, not called background. Rounds end where successive students agree.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from PIL import Image as pil
 from torch import Tensor
 
 from seglens.data.images import read_label
 from seglens.data.layout import Split
 from seglens.data.transforms import letterbox_image
-from seglens.draw import save_png
-from seglens.errors import SettingError
+from seglens.errors import SettingError, unknown_name
 from seglens.native import Inference, prepared
 from seglens.outputs import new_folder
 from seglens.predict import infer
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.scores import confusion, scores
-from seglens.shapes import Image, Map, Maps, Mask
+from seglens.shapes import Image, Map, Mask
 from seglens.threads import read_ahead
+from seglens.weak.refine import REFINEMENTS, refine, vote
+from seglens.weak.settings import RefineSettings
 from seglens.weak.students import IGNORED, Pictures
 
 LEVELS = 255
@@ -37,16 +38,17 @@ LEVELS = 255
 class TeacherSettings:
     """How a student's answers become masks.
 
-    A picture is seen at each of ``scales`` (times the side that the student was trained at), and mirrored left
-    to right with ``flip``; the probabilities are averaged. ``refine`` is what is done to the average: ``none``,
-    ``superpixels`` (each patch takes its mean, the patches being those of the pseudo-masks) or ``affinity``
-    (pixels ask neighbours that look alike). With t the student's own threshold, pixels from
-    t + ``margin`` (1 - t) on are object, those below t - ``margin`` t are not, all between are ignored.
+    A picture is seen at each of ``scales`` (times the side that the student was trained at), and mirrored
+    left to right with ``flip``; the probabilities are averaged. ``refine`` is what is done to the average:
+    ``none``, ``superpixels`` (each patch takes its mean, the patches being those of the pseudo-masks) or one
+    of `seglens.weak.refine.REFINEMENTS` (pixels ask others that look alike). With t the student's own
+    threshold, pixels from t + ``margin`` (1 - t) on are object, those below t - ``margin`` t are not, all
+    between are ignored.
     """
 
     scales: tuple[float, ...] = (1.0, 1.25)
     flip: bool = True
-    refine: Literal["none", "superpixels", "affinity"] = "none"
+    refine: str = "none"
     margin: float = 0.4
 
     def __post_init__(self) -> None:
@@ -54,13 +56,21 @@ class TeacherSettings:
             raise SettingError(f"A teacher's scales are {self.scales}; give one or more, all above 0.")
         if not 0 <= self.margin < 1:
             raise SettingError(f"A teacher's margin is {self.margin}; allowed is 0 to below 1.")
+        if self.refine not in (allowed := ("none", "superpixels", *REFINEMENTS)):
+            raise unknown_name("refinement of a teacher's answers", self.refine, allowed)
 
 
-def answers(run: Run, images: Sequence[Image], settings: TeacherSettings, *, precision: str = "auto") -> list[Map]:
+def answers(
+    run: Run,
+    images: Sequence[Float[Tensor, "_ _ _"]],
+    settings: TeacherSettings,
+    *,
+    precision: str = "auto",
+) -> list[Float[Tensor, "_ _"]]:
     """Return the averaged probability of the object for pictures of any sizes, each at its own."""
     run = prepared(run, Inference(precision))
     spec = run.spec
-    total: list[Map] = [torch.zeros(image.shape[1:]) for image in images]
+    total = [torch.zeros(image.shape[1:]) for image in images]
     for scale in settings.scales:
         size = max(1, round(spec.image_size * scale / spec.divisor)) * spec.divisor
         placed = [letterbox_image(image, size) for image in images]
@@ -90,12 +100,15 @@ def write_answers(
     """
     split = pictures.labelled.split
     with new_folder(folder, force=True) as new:
-        shown = track(pictures.labelled.positive, total=len(pictures.labelled.positive), what="teacher's answers")
+        shown = track(
+            pictures.labelled.positive, total=len(pictures.labelled.positive), what="teacher's answers"
+        )
         for numbers, images in _batches(split, shown, batch_size):
             found = answers(run, images, settings, precision=precision)
             for index, image, answer in zip(numbers, images, found, strict=True):
                 kept = refine(index, image, answer).clamp(0, 1)
-                save_png(_eight_bit(kept), new / f"{pictures.files[index]}.png")
+                eight_bit = (kept * LEVELS).round().to(torch.uint8)
+                pil.fromarray(eight_bit.numpy()).save(new / f"{pictures.files[index]}.png")
 
 
 def read_answer(folder: Path, pictures: Pictures, index: int) -> Map:
@@ -114,7 +127,7 @@ def decided(answer: Map, threshold: float, margin: float) -> Mask:
 
 
 def next_labels(answer: Map, before: Mask, threshold: float, margin: float) -> Mask:
-    """Return the masks of the next round: those that are `decided`, or those of ``before`` where no object is left.
+    """Return the masks of the next round: `decided`, or those of ``before`` where no object is left.
 
     A picture that shows the object has one somewhere: a teacher that lost it says nothing about where.
     """
@@ -123,7 +136,7 @@ def next_labels(answer: Map, before: Mask, threshold: float, margin: float) -> M
 
 
 def agreement(pairs: Iterator[tuple[Mask, Mask]]) -> dict[str, float]:
-    """Return how well two sets of masks agree: ``miou`` and ``iou`` pooled over pixels that both decide on."""
+    """Return how well two sets of masks agree: ``miou`` and ``iou``, pooled, where both decide."""
     counts: Int[Tensor, "2 2"] = torch.zeros(2, 2, dtype=torch.int64)
     total = 0
     for before, now in pairs:
@@ -131,33 +144,34 @@ def agreement(pairs: Iterator[tuple[Mask, Mask]]) -> dict[str, float]:
         counts += confusion(now.masked_fill(~both, 0), before.masked_fill(~both, 0), both, 2)
         total += both.numel()
     found = scores(counts)
-    return {name: float(found[name]) for name in ("miou", "iou")} | {"share": float(counts.sum()) / max(1, total)}
+    return {name: float(found[name]) for name in ("miou", "iou")} | {
+        "share": float(counts.sum()) / max(1, total)
+    }
 
 
-def refined_by(
-    settings: TeacherSettings,
-    patches: Callable[[int], Int[Tensor, "h w"]],
-    vote: Callable[[Maps, Int[Tensor, "b h w"]], Maps],
-    spread: Callable[[Tensor, Maps], Maps],
+def masks_of(values: Map) -> Mask:
+    """Return the mask 0, 1, `IGNORED` of pseudo-masks that are kept as 0, 1 and 0.5."""
+    return decided(values, 0.5, 0.5)
+
+
+def refinement(
+    settings: TeacherSettings, patches: Callable[[int], Int[Tensor, "h w"]]
 ) -> Callable[[int, Image, Map], Map]:
-    """Return what refines an answer: nothing, votes of its superpixels (computed once), or likeness of neighbours."""
-
-    def refine(index: int, image: Image, answer: Map) -> Map:
-        if settings.refine == "superpixels":
-            return vote(answer[None], patches(index)[None])[0]
-        if settings.refine == "affinity":
-            return spread(image[None], answer[None])[0]
-        return answer
-
-    return refine
+    """Return what refines an answer; ``patches`` gives a picture's superpixels, computed once for all."""
+    if settings.refine == "superpixels":
+        return lambda index, image, answer: vote(answer, patches(index))
+    if settings.refine == "none":
+        return lambda index, image, answer: answer
+    by = RefineSettings(method=settings.refine)
+    return lambda index, image, answer: refine(image, answer, by)
 
 
 def _batches(
-    split: Split, indices: Iterator[int], size: int
-) -> Iterator[tuple[list[int], list[Image]]]:
+    split: Split, indices: Iterable[int], size: int
+) -> Iterator[tuple[list[int], list[Float[Tensor, "_ _ _"]]]]:
     """Read pictures in their order and hand them out in batches, with their numbers."""
     numbers: list[int] = []
-    images: list[Image] = []
+    images: list[Tensor] = []
     for index, image in read_ahead(lambda number: (number, split[number].image), indices):
         numbers.append(index)
         images.append(image)
@@ -166,7 +180,3 @@ def _batches(
             numbers, images = [], []
     if numbers:
         yield numbers, images
-
-
-def _eight_bit(answer: Map) -> "Picture":
-    return pil.fromarray((answer * LEVELS).round().to(torch.uint8).numpy())

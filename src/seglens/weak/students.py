@@ -52,8 +52,8 @@ class Pictures:
             )
         if all(self.held_out) or not any(self.held_out):
             raise SettingError(
-                f"{sum(self.held_out)} of {len(self.held_out)} pictures are held out. A student needs pictures "
-                "to learn from and others to choose its epoch on."
+                f"{sum(self.held_out)} of {len(self.held_out)} pictures are held out. A student needs "
+                "pictures to learn from and others to choose its epoch on."
             )
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ def write_set(folder: Path, pictures: Pictures, label: Callable[[int], Mask], *,
             shown = mask if pictures.labelled.present[index] else mask * 0
             pil.fromarray(shown.numpy().astype(np.uint8)).save(split / "masks" / f"{stem}.png")
             link(entry.image, split / "images" / f"{stem}{entry.image.suffix}")
-        # Without a test split, opening the set would take one out of train. A set that has none shows the valid one.
+        # Without a test split, opening the set would take one out of train: the valid one stands in.
         held_out = [pictures.labelled.split.entries[i] for i, held in enumerate(pictures.held_out) if held]
         for number, entry in enumerate(pictures.test or held_out):
             link(entry.image, new / "test" / "images" / f"{number:05d}{entry.image.suffix}")

@@ -1,0 +1,146 @@
+"""What a weakly supervised run works on: pictures stripped of their masks, and the masks in hiding."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seglens.data.layout import Dataset, DataSettings, Entry, Split
+from seglens.data.opening import open_data
+from seglens.data.splits import deal
+from seglens.errors import DataError, SettingError
+from seglens.weak import labels as image_labels
+from seglens.weak.labels import Hidden, Labelled
+from seglens.weak.students import Pictures, unique_stems
+from seglens.weak.table import Truth
+
+VALID_SHARE = 0.15
+"""Of the pictures in folders that are held out."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Pictures with image-level labels, and their masks, if there are any, which note every use.
+
+    ``learning`` are the masks of the pictures that students learn from, in the order of ``pictures``;
+    ``test`` those of the test split. ``*_no_border`` are the same with the border left out, where it is
+    marked. None where a set has no masks. ``labelling_uses`` are the uses of masks that labels took.
+    """
+
+    settings: DataSettings
+    pictures: Pictures
+    sha256: str
+    learning: Hidden | None = None
+    learning_no_border: Hidden | None = None
+    test: Hidden | None = None
+    test_no_border: Hidden | None = None
+    labelling_uses: tuple[dict[str, str | int], ...] = ()
+
+    @property
+    def uses(self) -> list[dict[str, str | int]]:
+        """Every use of masks so far, in order."""
+        return [use for hidden in (self.learning, self.test) if hidden is not None for use in hidden.uses]
+
+    def truth(self, which: str, purpose: str) -> Truth | None:
+        """Open the masks of ``learning`` or ``test``, noting ``purpose``; None where there are none."""
+        hidden, inner = {
+            "learning": (self.learning, self.learning_no_border),
+            "test": (self.test, self.test_no_border),
+        }[which]
+        if hidden is None:
+            return None
+        return Truth(hidden.opened(purpose), None if inner is None else inner.opened(purpose))
+
+
+def gather(data: DataSettings, labels: str) -> Material:
+    """Open a set for weak supervision; ``labels`` is as in `WeakSettings`.
+
+    Raises:
+        DataError: there are no pictures, or no labels for them.
+        SettingError: the set has several classes of objects.
+    """
+    if labels == "folders":
+        return _of_folders(data)
+    dataset = open_data(data)
+    if "train" not in dataset.splits:
+        raise DataError(f"{data.path} has no picture to learn from, only: {', '.join(dataset.splits)}.")
+    if len(dataset.task.classes) != 2:
+        raise SettingError(
+            f"Weak supervision tells one object from its background; {data.path} has the classes "
+            f"{', '.join(dataset.task.classes)}. Merge the categories, or choose one with --classes."
+        )
+    learning = _learning(dataset)
+    hidden = Hidden(learning)
+    if labels == "all":
+        labelled = image_labels.all_positive(learning, data.channels)
+    elif labels == "masks":
+        labelled = image_labels.by_masks(hidden, data.channels)
+    else:
+        labelled = image_labels.by_file(learning, Path(labels), data.channels)
+    chosen = {entry.name for entry in labelled.split.entries}
+    kept = [index for index, entry in enumerate(learning.entries) if entry.name in chosen]
+    held = {entry.image for entry in dataset.splits.get("valid", learning.select([])).entries}
+    test = dataset.splits.get("test", learning.select([]))
+    pictures = Pictures(
+        labelled,
+        tuple(entry.image in held for entry in labelled.split.entries),
+        unique_stems([entry.name for entry in labelled.split.entries]),
+        tuple(image_labels.without_masks(test, data.channels).entries),
+        dataset.task.classes,
+        data.channels,
+    )
+    inner = _without_border(dataset)
+    return Material(
+        dataset.settings,
+        pictures,
+        dataset.sha256(),
+        hidden.select(kept),
+        None if inner is None else Hidden(_learning(inner)).select(kept),
+        _hidden(test),
+        None if inner is None else _hidden(inner.splits.get("test", test)),
+        tuple(hidden.uses),
+    )
+
+
+def _hidden(split: Split) -> Hidden | None:
+    labelled = [index for index, entry in enumerate(split.entries) if entry.labelled]
+    return Hidden(split.select(labelled)) if labelled else None
+
+
+def _learning(dataset: Dataset) -> Split:
+    """Join train and valid; where both have pictures of one name, these are called ``split/name``."""
+    parts = {name: split for name, split in dataset.splits.items() if name in ("train", "valid")}
+    joined = Dataset(dataset.settings, dataset.layout, dataset.task, parts).split("all")
+    return Split("train and valid", joined.task, joined.entries, joined.reader)
+
+
+def _without_border(dataset: Dataset) -> Dataset | None:
+    """Return the same set with the border's pixels not valid, where its masks mark a border."""
+    if dataset.layout != "oxford-pet" or dataset.settings.border != "foreground":
+        return None
+    return open_data(dataset.settings.model_copy(update={"border": "ignore"}))
+
+
+def _of_folders(data: DataSettings) -> Material:
+    """Pictures in folders named by what they show; a part is held out, near-duplicates together."""
+    labelled = image_labels.by_folders(data.path, data.channels)
+    entries = labelled.split.entries
+    dealt = deal(
+        [entry.image for entry in entries],
+        [str(there) for there in labelled.present],
+        {"train": 1 - VALID_SHARE, "valid": VALID_SHARE},
+        data.split_seed,
+    )
+    held = set(dealt["valid"])
+    pictures = Pictures(
+        labelled,
+        tuple(index in held for index in range(len(entries))),
+        unique_stems([entry.name for entry in entries]),
+        (),
+        ("background", "object"),
+        data.channels,
+    )
+    return Material(data, pictures, _sha256(labelled, entries))
+
+
+def _sha256(labelled: Labelled, entries: tuple[Entry, ...]) -> str:
+    settings = DataSettings(path=entries[0].image.parent)
+    return Dataset(settings, "folders", labelled.split.task, {"train": labelled.split}).sha256()

@@ -1,0 +1,107 @@
+"""What a weakly supervised run is to be: who labels, who is asked, which student learns, how often."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+
+from seglens.data.layout import DataSettings
+from seglens.errors import SettingError
+from seglens.record import Record
+from seglens.train.recipe import MAY_DIFFER as TRAINING_MAY_DIFFER
+from seglens.train.recipe import TrainSettings
+from seglens.weak.classifier import ClassifierSettings
+from seglens.weak.self_training import TeacherSettings
+from seglens.weak.settings import PseudoSettings
+
+MAY_DIFFER = ("samples", "evaluate", "oracle", "supervised")
+"""Settings that a resumed run may change: they add to what comes out and change nothing of it."""
+
+STUDENT = TrainSettings(model="deeplabv3", epochs=10, augment=True)
+"""The student where none is named; without an encoder's weights it learns little from few pictures."""
+
+
+class WeakSettings(BaseModel):
+    """How to get from image-level labels to a segmentation model.
+
+    ``labels`` says where image-level labels come from: ``all`` (every picture shows the object), ``folders``
+    (pictures in ``object/`` and ``none/``), ``masks`` (whether a mask is empty: a use of masks, and noted as
+    one) or a CSV file with the columns ``image,label``. ``question`` is put to an ImageNet classifier
+    (``imagenet``: the classes that ``pseudo.question`` names), or to one that is trained on the labels
+    (``labels``), as ``classifier`` says. ``pseudo`` are the stages up to the pseudo-masks, ``pseudo_folder``
+    where another run has made them already. ``student`` is how every student is trained, ``rounds`` how many
+    follow the first at most, ``teacher`` how the answers of one become the masks of the next. Rounds end
+    when the mIoU between the answers of two successive students reaches ``stop_at``. ``samples`` are the
+    pictures to draw, by number (None: a few, evenly spread); ``evaluate`` is whether masks are read at the
+    end, ``oracle`` whether the threshold is looked for on masks too, ``supervised`` whether the same student
+    is trained on the masks as well: both are rows of the table that are marked.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: str = "all"
+    question: Literal["imagenet", "labels"] = "imagenet"
+    classifier: ClassifierSettings = Field(default_factory=ClassifierSettings)
+    pseudo: PseudoSettings = Field(default_factory=PseudoSettings)
+    pseudo_folder: Path | None = None
+    student: TrainSettings = STUDENT
+    rounds: int = Field(default=2, ge=0)
+    stop_at: float = Field(default=0.95, gt=0, le=1)
+    teacher: TeacherSettings = Field(default_factory=TeacherSettings)
+    samples: tuple[int, ...] | None = None
+    evaluate: bool = True
+    oracle: bool = False
+    supervised: bool = False
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, values: Any, handler: ModelWrapValidatorHandler["WeakSettings"]) -> "WeakSettings":
+        try:
+            settings = handler(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise SettingError(
+                f"The setting {where} of weak supervision is not allowed: {first['msg']}, received "
+                f"{first['input']!r}."
+            ) from error
+        if settings.question == "labels" and settings.labels == "all":
+            raise SettingError(
+                "A classifier can't be trained on labels='all': it needs pictures without the object too. "
+                "Name folders, masks or a CSV file, or ask an ImageNet classifier."
+            )
+        return settings
+
+
+def refuse_other(
+    record: Record, settings: WeakSettings, data: DataSettings, sha256: str, folder: Path
+) -> None:
+    """Raise where the run that ``record`` tells of can't be resumed as asked.
+
+    Raises:
+        SettingError: it was another one; the message names the first setting that differs.
+    """
+    if record.kind != "weak":
+        raise SettingError(f"{folder} was made by 'seglens {record.kind}': only a weak run can be resumed.")
+    for kind, before, now in (
+        ("the setting", record.settings, settings.model_dump(mode="json")),
+        ("the data setting", record.results.get("pictures", {}), data.model_dump(mode="json")),
+    ):
+        for name in now:
+            if name not in (*MAY_DIFFER, "path") and _lasting(before.get(name)) != _lasting(now[name]):
+                raise SettingError(
+                    f"{folder} was begun with {kind} {name} = {before.get(name)!r}, received {now[name]!r}. "
+                    "Resume with the same settings, or name another folder."
+                )
+    if record.data_sha256 != sha256:
+        raise SettingError(
+            f"The files in {data.path} are not those that {folder} was begun with. Restore them, or name "
+            "another folder."
+        )
+
+
+def _lasting(value: Any) -> Any:
+    """Return a setting without what a resumed training may change."""
+    if not isinstance(value, dict):
+        return value
+    return {name: part for name, part in value.items() if name not in TRAINING_MAY_DIFFER}

@@ -1,0 +1,194 @@
+"""The comparison: one row for each stage and student, all scores from the confusion counts of each picture.
+
+Every reading of a mask goes through `Hidden.opened`, which notes what for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seglens.data.layout import Split
+from seglens.data.sample import Sample
+from seglens.errors import DataError
+from seglens.native import Inference, decide, native_probabilities, prepared
+from seglens.progress import track
+from seglens.runs import Run
+from seglens.scores import confusion, scores, summary
+from seglens.shapes import Image, Map, Mask, Region
+from seglens.threads import read_ahead
+
+BATCH = 8
+"""Pictures of a batch in the figure that is averaged over batches."""
+
+Counts = Int[Tensor, "n 2 2"]
+Answer = Callable[[int, Image], tuple[Mask, Region]]
+"""From a picture's number and the picture to its mask, and where that mask is decided."""
+
+DEFINITIONS = {
+    "miou": "mIoU: mean of the IoU of background and object, the pixels of all pictures counted together.",
+    "fg_iou": "Object IoU: overlap over union of the object, the pixels of all pictures counted together.",
+    "fg_iou_per_image": "Object IoU of each picture, averaged, with its 95 % bootstrap interval.",
+    "miou_no_border": "mIoU with the pixels on the object's border (where the set marks them) left out.",
+    "fg_iou_no_border": "Object IoU with the pixels on the object's border left out.",
+    "miou_per_batch": f"mIoU of each {BATCH} pictures in the split's order, averaged: for comparison with "
+    "published figures that are taken so, and for nothing else.",
+    "decided": "Share of the pixels that the row decides on; the others are in none of its scores.",
+}
+"""Every column in plain words."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Pictures with masks, the border counted as object; ``no_border`` leaves it out, where it is marked."""
+
+    split: Split
+    no_border: Split | None = None
+
+    def __iter__(self) -> Iterator[tuple[Sample, Region | None]]:
+        """Yield each sample, and its pixels that are not on the border."""
+        return read_ahead(self._read, range(len(self.split)))
+
+    def _read(self, index: int) -> tuple[Sample, Region | None]:
+        sample = self.split[index]
+        if sample.mask is None:
+            raise DataError(f"{sample.name} of the {self.split.name} split has no mask to compare with.")
+        return sample, None if self.no_border is None else self.no_border[index].valid
+
+
+@dataclass(frozen=True)
+class Found:
+    """A confusion matrix (true row, predicted column) for each picture, with and without its border."""
+
+    counts: Counts
+    no_border: Counts | None
+    decided: float
+
+
+def count(truth: Truth, answer: Answer, *, what: str) -> Found:
+    """Compare what ``answer`` says of each picture with its mask; ``what`` names the progress bar.
+
+    Raises:
+        DataError: a picture has no mask, or can't be read.
+    """
+    with_border, without, share = [], [], []
+    for index, (sample, inner) in enumerate(track(truth, total=len(truth.split), what=what)):
+        assert sample.mask is not None
+        mask, sure = answer(index, sample.image)
+        share.append(float((sure & sample.valid).sum()) / max(1, int(sample.valid.sum())))
+        there = sample.mask.clamp(max=1)
+        with_border.append(confusion(mask, there, sample.valid & sure, 2))
+        if inner is not None:
+            without.append(confusion(mask, there, inner & sure, 2))
+    decided = sum(share) / max(1, len(share))
+    return Found(torch.stack(with_border), torch.stack(without) if without else None, decided)
+
+
+def count_student(truth: Truth, run: Run, *, what: str, precision: str = "auto") -> Found:
+    """Compare the masks of ``run`` with the truth, one picture at a time, at native size."""
+    ready = prepared(run, Inference(precision))
+
+    def answer(index: int, image: Image) -> tuple[Mask, Region]:
+        probability = native_probabilities(ready, [image], precision=precision)[0]
+        return decide(probability, run.spec), torch.ones(image.shape[1:], dtype=torch.bool)
+
+    return count(truth, answer, what=what)
+
+
+def above(load: Callable[[int], Map], threshold: float) -> Answer:
+    """Return the answer of a map that ``load`` gives for each picture: object from ``threshold`` on."""
+
+    def answer(index: int, image: Image) -> tuple[Mask, Region]:
+        values = load(index)
+        return (values >= threshold).long(), torch.ones_like(values, dtype=torch.bool)
+
+    return answer
+
+
+def figures(found: Found) -> dict[str, Any]:
+    """Return the scores of a row, see `DEFINITIONS`; those without border are None where it is not marked."""
+    pooled, each = scores(found.counts.sum(0)), scores(found.counts)
+    batches = torch.stack([part.sum(0) for part in found.counts.split(BATCH)])
+    inner = None if found.no_border is None else scores(found.no_border.sum(0))
+    return {
+        "pictures": len(found.counts),
+        "miou": float(pooled["miou"]),
+        "fg_iou": float(pooled["iou"]),
+        "fg_iou_per_image": summary(each["iou"]),
+        "miou_no_border": None if inner is None else float(inner["miou"]),
+        "fg_iou_no_border": None if inner is None else float(inner["iou"]),
+        "miou_per_batch": float(scores(batches)["miou"].nanmean()),
+        "decided": found.decided,
+    }
+
+
+def threshold_curve(
+    truth: Truth, load: Callable[[int], Map], *, what: str, steps: int = 40
+) -> dict[str, list[float]]:
+    """Return mIoU and object IoU, pooled, of a map cut at ``steps`` - 1 thresholds evenly within 0 and 1.
+
+    One histogram of the map over object and background is enough for all of them.
+    """
+    edges = torch.linspace(0, 1, steps + 1)
+    bins = torch.zeros(2, steps, dtype=torch.float64)
+    for index, (sample, _) in enumerate(track(truth, total=len(truth.split), what=what)):
+        assert sample.mask is not None
+        # A threshold cuts values from itself on: bins are closed on the left.
+        place = torch.bucketize(load(index), edges[1:-1], right=True)
+        for there in (0, 1):
+            chosen = place[sample.valid & (sample.mask.clamp(max=1) == there)]
+            bins[there] += torch.bincount(chosen, minlength=steps)
+    upward: Float[Tensor, "2 steps"] = bins.flip(1).cumsum(1).flip(1)
+    false_positive, true_positive = upward[:, 1:]
+    counts = (
+        torch.stack(
+            [
+                torch.stack([bins[0].sum() - false_positive, false_positive], -1),
+                torch.stack([bins[1].sum() - true_positive, true_positive], -1),
+            ],
+            -2,
+        )
+        .round()
+        .long()
+    )
+    found = scores(counts)
+    return {
+        "threshold": edges[1:-1].tolist(),
+        "miou": found["miou"].tolist(),
+        "fg_iou": found["iou"].tolist(),
+    }
+
+
+COLUMNS = {
+    "miou": "mIoU",
+    "fg_iou": "object IoU",
+    "fg_iou_per_image": "per picture (95 %)",
+    "miou_no_border": "mIoU, no border",
+    "fg_iou_no_border": "object IoU, no border",
+    "miou_per_batch": "mIoU per batch",
+}
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table; a row that used masks before it was scored is marked with *."""
+    lines = ["| row | pictures | " + " | ".join(COLUMNS.values()) + " | decided | seconds |"]
+    lines.append("|---" * (len(COLUMNS) + 4) + "|")
+    for row in rows:
+        name = f"{row['name']}{' *' if row.get('uses_masks') else ''}"
+        cells = [name, f"{row['pictures']} {row['split']}", *(_cell(row[key]) for key in COLUMNS)]
+        cells += [f"{row['decided']:.0%}", f"{row['seconds']:.0f}" if row.get("seconds") is not None else "-"]
+        lines.append(f"| {' | '.join(cells)} |")
+    if any(row.get("uses_masks") for row in rows):
+        lines += ["", "\\* Masks were used to get here: no result of weak supervision."]
+    return "\n".join(lines)
+
+
+def _cell(value: float | dict[str, float] | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    return f"{value:.3f}"
