@@ -29,14 +29,14 @@ def channels_first(pixels: np.ndarray) -> torch.Tensor:
 
 
 def write_deep_png(file: Path, pixels: np.ndarray) -> None:
-    """Write 16-bit RGB by the PNG specification: Pillow can't."""
+    """Write 16 bits of RGB, or of grey and alpha, by the PNG specification: Pillow can't."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    height, width, _ = pixels.shape
+    height, width, channels = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2}[channels], 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
@@ -66,6 +66,9 @@ def write(file: Path, kind: str) -> np.ndarray:
         case "rgb16.png":
             write_deep_png(file, DEEP)
             return DEEP
+        case "grey-alpha16.png":
+            write_deep_png(file, DEEP[..., :2])
+            return DEEP[..., 0]
         case "rgb16.tif":
             tifffile.imwrite(file, DEEP, photometric="rgb")
             return DEEP
@@ -87,7 +90,15 @@ def write(file: Path, kind: str) -> np.ndarray:
 
 KINDS = (
     *("rgb.png", "rgb.tif", "rgb.bmp", "rgba.png", "lzw.tif", "grey.png", "grey.tif", "grey-alpha.png"),
-    *("grey16.png", "grey16.tif", "big-endian.tif", "rgb16.png", "rgb16.tif", "planes16.tif"),
+    *(
+        "grey16.png",
+        "grey16.tif",
+        "big-endian.tif",
+        "grey-alpha16.png",
+        "rgb16.png",
+        "rgb16.tif",
+        "planes16.tif",
+    ),
     *("palette.png", "one-bit.png"),
 )
 

@@ -147,6 +147,8 @@ def _decode(file: Path, palette_as_index: bool) -> np.ndarray:
     with opened:
         if opened.format == "PNG" and opened.tile and opened.tile[0].args in ("RGB;16B", "RGBA;16B"):
             return _decode_deep_png(opened, file)
+        if opened.format == "PNG" and opened.tile and opened.tile[0].args == "LA;16B":
+            return _decode_deep_grey_png(opened)
         if isinstance(opened, TiffImageFile):
             if opened.n_frames > 1:
                 raise ValueError(f"it holds {opened.n_frames} pages, allowed is one picture in a file")
@@ -174,6 +176,12 @@ def _decode_deep_png(opened: ImageFile, file: Path) -> np.ndarray:
     with pil.open(file) as again:
         again.tile = [again.tile[0]._replace(args=f"{again.mode};16L")]
         return high * 256 + np.asarray(again)
+
+
+def _decode_deep_grey_png(opened: ImageFile) -> np.ndarray:
+    """Decode 16-bit grey with alpha, two bytes each: Pillow opens it as four channels of one byte."""
+    opened.tile = [opened.tile[0]._replace(args=opened.mode)]
+    return np.asarray(opened).copy().view(">u2").astype(np.uint16)
 
 
 def _decode_tiff(file: Path) -> np.ndarray:

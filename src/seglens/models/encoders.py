@@ -152,8 +152,9 @@ def _reachable(endpoint: str) -> bool:
     if getproxies() or os.environ.get("HF_HUB_OFFLINE"):
         return True
     address = urlsplit(endpoint)
+    port = address.port or (80 if address.scheme == "http" else 443)
     try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
+        socket.create_connection((address.hostname or "", port), timeout=5).close()
     except OSError:
         return False
     return True
