@@ -145,9 +145,9 @@ def seconds(found: dict[str, Line]) -> str:
         cut = patches["seconds"]
         text += [
             "",
-            f"Superpixels are cut once: {cut:.0f} s for all rounds. Cut anew for the pseudo-masks and in each "
-            f"of {rounds} rounds they would take {cut * (rounds + 1):.0f} s, and in the reference's ten rounds "
-            f"{cut * 11:.0f} s.",
+            f"Superpixels are cut once: {cut:.0f} s for all rounds. Cut anew for the pseudo-masks and in "
+            f"each of {rounds} rounds they would take {cut * (rounds + 1):.0f} s, and in the reference's ten "
+            f"rounds {cut * 11:.0f} s.",
         ]
     agreed = ", ".join(f"{value:.3f}" for value in line["agreement"])
     text += [
