@@ -5,8 +5,8 @@ from dataclasses import replace
 from hashlib import sha256
 
 import pytest
+from tests.data.archives import NUCLEI, left
 from tests.data.library import open_library
-from tests.data.test_get import NUCLEI, left
 
 from seglens.data import get
 
