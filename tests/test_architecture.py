@@ -31,12 +31,12 @@ LEVELS = {
     "explain.windows "
     "explain.verify.snapshot explain.verify.case explain.verify.identities explain.verify.numerics "
     "explain.verify.rules explain.verify",
-    6: "judge.nulls judge.localisation judge.cells judge.faithfulness judge.case judge.rerun judge.context "
-    "judge.effects judge.randomisation judge.stability judge.definitions judge.scorecard "
-    "judge.verdicts judge.evidence judge.figures judge.regions judge.audit "
+    6: "judge.nulls judge.localisation judge.cells judge.reading judge.faithfulness judge.case judge.rerun "
+    "judge.context judge.effects judge.randomisation judge.stability judge.definitions judge.judgement "
+    "judge.restating judge.scorecard judge.verdicts judge.evidence judge.figures judge.regions judge.audit "
     "judge.causal judge.agreement judge.detection judge.shortcut judge "
-    "weak.labels weak.settings weak.question weak.heat weak.threshold weak.patches weak.refine "
-    "weak.classifier weak.pseudo "
+    "weak.labels weak.settings weak.question weak.classifier weak.heat weak.threshold weak.patches "
+    "weak.refine weak.banded weak.spreading weak.shelf weak.pseudo "
     "weak.table weak.students weak.self_training weak.material weak.recipe weak.stages weak.pictures "
     "weak.rows weak.rounds weak",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
@@ -67,7 +67,7 @@ ONLY_IN = {
     "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.images"},
-    "timm": {"models.encoders", "models.zoo"},
+    "timm": {"models.encoders", "models.zoo", "weak.question"},
     "typer": {
         "cli",
         "cli.command",

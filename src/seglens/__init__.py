@@ -34,7 +34,9 @@ _HOMES = {
     "TrainSettings": "train",
     "UserError": "errors",
     "Verification": "explain.verify",
+    "WeakSettings": "weak.recipe",
     "adopt": "runs",
+    "app": "app",
     "check_data": "data.check",
     "demo": "demo",
     "evaluate": "evaluate",
@@ -57,6 +59,7 @@ _HOMES = {
     "statistics": "explain.statistics",
     "train": "train",
     "verify": "explain.verify",
+    "weak": "weak",
     "wrap": "runs",
 }
 """Where each public name lives; a verb's module is itself callable (see ``verb.py``)."""
@@ -90,8 +93,10 @@ __all__ = [
     "TrainSettings",
     "UserError",
     "Verification",
+    "WeakSettings",
     "__version__",
     "adopt",
+    "app",
     "check_data",
     "demo",
     "evaluate",
@@ -115,10 +120,12 @@ __all__ = [
     "targets",
     "train",
     "verify",
+    "weak",
     "wrap",
 ]
 
 if TYPE_CHECKING:
+    from seglens.app import app
     from seglens.batch import explain_folder, judge_folder, predict_files
     from seglens.batch.planning import plan_folder
     from seglens.data.check import check_data
@@ -155,6 +162,8 @@ if TYPE_CHECKING:
     from seglens.sources import open_split
     from seglens.spread import Share, spread
     from seglens.train import TrainSettings, train
+    from seglens.weak import weak
+    from seglens.weak.recipe import WeakSettings
 
 
 def __getattr__(name: str) -> Any:

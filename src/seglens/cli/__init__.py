@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import seglens
-from seglens.cli import data_verbs, judging, making, summaries, terminal, verifying
+from seglens.cli import data_verbs, judging, making, showing, summaries, terminal, verifying
 from seglens.cli import options as o
 from seglens.cli.command import Verbs
 from seglens.cli.terminal import need_path, need_run, say
@@ -259,6 +259,9 @@ def explain(
 
 
 app.command(cls=o.Verb)(judging.judge)
+
+
+app.command(cls=o.Verb)(showing.app)
 
 
 @app.command(cls=o.Verb)

@@ -46,6 +46,7 @@ EXAMPLES = {
         ("seglens judge runs/first --num-samples 50", "do the maps say what the model uses?"),
         ("seglens judge runs/first --audit border corners", "do regions matter that should not?"),
     ),
+    "app": (("seglens app runs/first --open", "click on a picture and see why"),),
     "report": (
         ("seglens report runs/first", "one HTML file with all that is there"),
         ("seglens report runs/first runs/second --out both.html", "two runs on one page"),

@@ -1,0 +1,155 @@
+"""The interactive page: `seglens app RUN`. Widgets and their wires; what they do is in `seglens.inspection`.
+
+The page is served to this machine only, and asks nothing of any other: Gradio's analytics are off, fonts are
+the system's, and a policy in every answer forbids the browser to load anything from elsewhere.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seglens.app.policy import Policy
+from seglens.data.layout import Split
+from seglens.errors import SettingError
+from seglens.runs import Run
+from seglens.verb import make_callable
+
+if TYPE_CHECKING:
+    import gradio
+
+__all__ = ["Served", "app"]
+
+HOST = "127.0.0.1"
+"""The page is for whoever sits at this machine."""
+
+LARGEST_UPLOAD = 2**28
+"""Bytes of the largest file that is taken."""
+
+
+@dataclass
+class Served:
+    """A page that is served at ``address`` until it is closed."""
+
+    address: str
+    blocks: "gradio.Blocks"
+    scratch: ExitStack
+
+    def close(self) -> None:
+        """Stop serving, and remove what was uploaded and written."""
+        self.blocks.close(verbose=False)
+        self.scratch.close()
+
+    def wait(self) -> None:
+        """Serve until Ctrl-C, which is how a page ends."""
+        try:
+            while self.blocks.is_running:
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            return
+        finally:
+            self.close()
+
+
+def app(
+    run: Run, pictures: Split | None = None, *, host: str = HOST, port: int | None = None, show: bool = False
+) -> Served:
+    """Serve the interactive page of a run, and return at once; `Served.wait` serves on until Ctrl-C.
+
+    Args:
+        run: the model.
+        pictures: samples to choose from; without, pictures can only be dropped.
+        host: the address to listen on. Others than this machine's own let others in.
+        port: where to listen; the first free one from 7860 on by default.
+        show: open the page in the browser.
+
+    Raises:
+        SettingError: Gradio is not installed, or the port is taken.
+    """
+    _check_gradio()
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from seglens.app.page import lay_out
+
+    # Gradio asks its own server whether it is there; that is no news.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    scratch = ExitStack()
+    folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="seglens-app-")))
+    scratch.enter_context(_keeping_files_in(folder))
+    try:
+        blocks = lay_out(run, pictures, folder)
+        _, address, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            inbrowser=show,
+            inline=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=[],
+            max_file_size=LARGEST_UPLOAD,
+            theme=gr.themes.Default(
+                font=[gr.themes.Font(name) for name in ("system-ui", "sans-serif")],
+                font_mono=[gr.themes.Font(name) for name in ("ui-monospace", "monospace")],
+            ),
+            css=(Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
+            app_kwargs={"middleware": [Middleware(Policy)], "docs_url": None, "redoc_url": None},
+        )
+    except OSError as error:
+        scratch.close()
+        where = f"port {port}" if port else "a port from 7860 on"
+        raise SettingError(
+            f"The page can't be served at {host}, {where}: {error} Name a free port with --port."
+        ) from error
+    except BaseException:
+        scratch.close()
+        raise
+    return Served(str(address), blocks, scratch)
+
+
+@contextmanager
+def _keeping_files_in(folder: Path) -> Iterator[None]:
+    """Let Gradio keep what is uploaded in ``folder``, which is removed with the page; it reads a variable."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["GRADIO_TEMP_DIR"]
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def _check_gradio() -> None:
+    """Raise where Gradio is missing or too old, and say how to install it.
+
+    Raises:
+        SettingError: it is.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise SettingError(
+            "The interactive page needs Gradio, which is not installed. Install it with: "
+            "pip install 'seglens[app]'."
+        ) from error
+    if int(gradio.__version__.partition(".")[0]) < 6:
+        raise SettingError(
+            f"The interactive page needs Gradio 6 or newer, found {gradio.__version__}. Install it with: "
+            "pip install --upgrade 'seglens[app]'."
+        )
+
+
+make_callable(__name__)

@@ -1,0 +1,256 @@
+"""The widgets of the page, and which of them calls what."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from seglens.app.wires import NONE, Wires
+from seglens.data.images import IMAGE_SUFFIXES
+from seglens.data.layout import Split
+from seglens.explain.baselines import BASELINES
+from seglens.explain.explanation import WHERE
+from seglens.impute import IMPUTERS
+from seglens.inspection import asking, pointing
+from seglens.runs import Run
+
+INTRODUCTION = """# Seglens: {name}
+
+Open a picture, then **click on it**: the map shows what speaks for the piece, or the pixel, under the click.
+Brush something out to see whether the model needs it. Nothing leaves this machine."""
+
+BRUSHING = """## Brush something out
+
+Draw over what the model may be using, then remove it. The target stays that of the last question."""
+
+FIRST_LAYERS = ("decoder_last", "encoder_last")
+"""The layer that is chosen at first, the first of these that the network has."""
+
+
+@dataclass(frozen=True)
+class Widgets:
+    """Everything on the page that is read or written."""
+
+    seen: Any
+    message: Any
+    sample: Any
+    upload: Any
+    about: Any
+    target: Any
+    method: Any
+    layer: Any
+    class_name: Any
+    against: Any
+    where: Any
+    baseline: Any
+    again: Any
+    picture: Any
+    map: Any
+    evidence: Any
+    told: Any
+    sheet: Any
+    raw: Any
+    brush: Any
+    imputer: Any
+    removed: Any
+    changed: Any
+
+    @property
+    def question(self) -> list[Any]:
+        """What a question is read from, in the order of `Wires.ask`."""
+        return [
+            self.seen,
+            self.target,
+            self.method,
+            self.layer,
+            self.class_name,
+            self.against,
+            self.where,
+            self.baseline,
+        ]
+
+    @property
+    def answer(self) -> list[Any]:
+        """What a question may change."""
+        return [
+            self.seen,
+            self.message,
+            self.target,
+            self.class_name,
+            self.map,
+            self.evidence,
+            self.told,
+            self.sheet,
+            self.raw,
+        ]
+
+    @property
+    def view(self) -> list[Any]:
+        """What another picture changes."""
+        return [*self.answer, self.picture, self.about, self.brush, self.removed, self.changed]
+
+
+def lay_out(run: Run, pictures: Split | None, scratch: Path) -> gr.Blocks:
+    """Return the page; ``scratch`` is where files for download are written."""
+    name = run.folder.name if run.folder is not None else "a wrapped model"
+    with gr.Blocks(
+        title=f"Seglens: {name}", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True
+    ) as blocks:
+        widgets = _widgets(run, pictures, name)
+        _wire(widgets, Wires(run, pictures, scratch, widgets))
+    return blocks
+
+
+def _widgets(run: Run, pictures: Split | None, name: str) -> Widgets:
+    found: dict[str, Any] = {"seen": gr.State(None)}
+    gr.Markdown(INTRODUCTION.format(name=name))
+    found["message"] = gr.HTML("", elem_id="message")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            found |= _source(pictures) | _question(run, pictures is not None)
+        with gr.Column(scale=3, min_width=300):
+            found["picture"] = _image("picture", "Prediction (click on it)")
+            found["about"] = gr.HTML(elem_id="about", elem_classes="seglens-said")
+        with gr.Column(scale=3, min_width=300):
+            found |= _answer()
+    gr.Markdown(BRUSHING)
+    with gr.Row():
+        with gr.Column(min_width=300):
+            found |= _brush()
+        with gr.Column(min_width=300):
+            found["removed"] = _image("removed", "Prediction without it")
+            found["changed"] = gr.HTML(elem_id="changed", elem_classes="seglens-said")
+    return Widgets(**found)
+
+
+def _source(pictures: Split | None) -> dict[str, Any]:
+    names = [] if pictures is None else [entry.name for entry in pictures.entries]
+    label = "Sample" if pictures is None else f"Sample of {pictures.name!r}"
+    return {
+        "sample": gr.Dropdown(
+            [(text, index) for index, text in enumerate(names)],
+            value=None,
+            label=label,
+            visible=bool(names),
+            elem_id="sample",
+        ),
+        "upload": gr.File(
+            label="Or drop a picture: PNG, JPEG, TIFF" if names else "Drop a picture: PNG, JPEG, TIFF",
+            file_types=list(IMAGE_SUFFIXES),
+            height=140,
+            elem_id="upload",
+        ),
+    }
+
+
+def _question(run: Run, known_data: bool) -> dict[str, Any]:
+    layers, classes = asking.layer_names(run), list(run.task.classes)
+    first = next((role for role in FIRST_LAYERS if role in layers), layers[-1])
+    found: dict[str, Any] = {
+        "target": gr.Dropdown(
+            pointing.choices(None),
+            value="component",
+            label="Ask about",
+            info="Click for component, truth-component, point, box (two clicks); or write point:120,84",
+            allow_custom_value=True,
+            elem_id="target",
+        )
+    }
+    with gr.Row():
+        found["method"] = gr.Dropdown(
+            asking.method_names(known_data), value="grad-cam", label="Method", min_width=130, elem_id="method"
+        )
+        found["layer"] = gr.Dropdown(layers, value=first, label="Layer", min_width=130, elem_id="layer")
+    found["baseline"] = gr.Radio(
+        list(BASELINES), value="zero", label="Baseline", visible=False, elem_id="baseline"
+    )
+    found["where"] = gr.Radio(
+        list(WHERE),
+        value="region",
+        label="What counts",
+        info="context: what lies outside of the target",
+        elem_id="where",
+    )
+    several = len(classes) > 2
+    with gr.Row(visible=several):
+        found["class_name"] = gr.Dropdown(
+            classes, value=classes[1], label="Class", min_width=130, elem_id="class"
+        )
+        found["against"] = gr.Dropdown(
+            [NONE, *classes], value=NONE, label="Against", min_width=130, elem_id="against"
+        )
+    return {**found, "again": gr.Button("Explain", variant="primary", elem_id="again")}
+
+
+def _answer() -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "map": _image("map", "Why"),
+        "told": gr.HTML(elem_id="told", elem_classes="seglens-said"),
+        "evidence": _image("evidence", "For (red) and against (blue)", visible=False),
+    }
+    with gr.Row():
+        found["sheet"] = gr.DownloadButton("Sheet (PNG)", interactive=False, min_width=130, elem_id="sheet")
+        found["raw"] = gr.DownloadButton("Raw map (npz)", interactive=False, min_width=130, elem_id="raw")
+    return found
+
+
+def _brush() -> dict[str, Any]:
+    return {
+        "brush": gr.HTML(
+            html_template=_beside("brush.html"),
+            css_template=_beside("brush.css"),
+            js_on_load=_beside("brush.js"),
+            elem_id="brush",
+        ),
+        "imputer": gr.Radio(
+            list(IMPUTERS),
+            value="noisy-linear",
+            label="Fill with",
+            info="noisy-linear: from the pixels around, as the judges do",
+            elem_id="imputer",
+        ),
+    }
+
+
+def _image(name: str, label: str, visible: bool = True) -> Any:
+    return gr.Image(
+        label=label,
+        interactive=False,
+        format="png",
+        type="pil",
+        buttons=["fullscreen"],
+        visible=visible,
+        elem_id=name,
+    )
+
+
+def _wire(w: Widgets, wires: Wires) -> None:
+    """Connect the widgets; the model answers one question at a time."""
+    model: dict[str, Any] = {
+        "concurrency_id": "model",
+        "concurrency_limit": 1,
+        "api_visibility": "private",
+        "show_progress_on": [w.map],
+    }
+    opening = {**model, "show_progress_on": [w.picture]}
+    w.sample.input(wires.choose, [w.sample], w.view, **opening)
+    w.upload.upload(wires.drop, [w.upload], w.view, **opening)
+    w.picture.select(wires.click, w.question, w.answer, **model)
+    w.again.click(wires.again, w.question, w.answer, **model)
+    for widget in (w.target, w.layer, w.class_name, w.against, w.where, w.baseline):
+        widget.input(wires.ask, w.question, w.answer, **model)
+    w.method.input(wires.fit, [w.method], [w.layer, w.baseline], api_visibility="private").then(
+        wires.ask, w.question, w.answer, **model
+    )
+    w.brush.submit(
+        wires.remove,
+        [w.seen, w.imputer, w.class_name],
+        [w.message, w.removed, w.changed],
+        **{**model, "show_progress_on": [w.removed]},
+    )
+
+
+def _beside(name: str) -> str:
+    """The text of a file of this folder."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

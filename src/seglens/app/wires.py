@@ -1,0 +1,204 @@
+"""What the widgets call: each reads some, asks `seglens.inspection`, and returns what others show now."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from seglens.data.layout import Split
+from seglens.errors import SeglensError
+from seglens.explain.integrated import IntegratedGradients
+from seglens.inspection import asking, drawing, pointing, removing, words
+from seglens.inspection.opened import Opened, open_file, open_sample
+from seglens.runs import Run
+
+if TYPE_CHECKING:
+    from seglens.app.page import Widgets
+
+NONE = "(none)"
+"""The class against which nothing is asked."""
+
+Shown = dict[Any, Any]
+"""New values by widget; the others stay as they are."""
+
+CLICK = "Click on the picture, or choose what to ask about."
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a person has before them: the picture, the clicks on it since, and the last answer."""
+
+    opened: Opened
+    clicks: tuple[pointing.Place, ...] = ()
+    answer: asking.Answer | None = None
+
+
+def telling(wire: Callable[..., Shown]) -> Callable[..., Shown]:
+    """Let errors that a person can mend be told on the page, above everything."""
+
+    @wraps(wire)
+    def told(self: "Wires", *values: Any) -> Shown:
+        try:
+            return {self.w.message: "", **wire(self, *values)}
+        except SeglensError as error:
+            return {self.w.message: f'<div class="seglens-error" role="alert">{escape(str(error))}</div>'}
+
+    return told
+
+
+@dataclass(frozen=True)
+class Wires:
+    """The calls of one page."""
+
+    run: Run
+    pictures: Split | None
+    scratch: Path
+    w: "Widgets"
+
+    @telling
+    def choose(self, index: int | None) -> Shown:
+        """Open a sample."""
+        if index is None or self.pictures is None:
+            return {}
+        return self._opened(open_sample(self.run, self.pictures, index))
+
+    @telling
+    def drop(self, file: str | None) -> Shown:
+        """Open a file."""
+        return {} if file is None else self._opened(open_file(self.run, Path(file)))
+
+    def click(
+        self,
+        seen: Seen | None,
+        target: str,
+        method: str,
+        layer: str,
+        class_name: str,
+        against: str,
+        where: str,
+        baseline: str,
+        event: gr.SelectData,
+    ) -> Shown:
+        """Ask about what is under the click."""
+        return self._clicked(
+            seen, target, method, layer, class_name, against, where, baseline, tuple(event.index)
+        )
+
+    @telling
+    def ask(self, seen: Seen | None, target: str, *rest: str) -> Shown:
+        """Ask again, with other settings; without a picture there is nothing to ask yet."""
+        return {} if seen is None else self._asked(seen, target, *rest)
+
+    @telling
+    def again(self, seen: Seen | None, target: str, *rest: str) -> Shown:
+        """Ask, or say what is missing."""
+        if seen is None:
+            return {self.w.message: _hint("Open a picture first: choose a sample, or drop a file.")}
+        return self._asked(seen, target, *rest)
+
+    def fit(self, method: str) -> Shown:
+        """Show the settings that a method has."""
+        return {
+            self.w.layer: gr.update(interactive=asking.needs_layer(method)),
+            self.w.baseline: gr.update(visible=method == IntegratedGradients.name),
+        }
+
+    def remove(self, seen: Seen | None, imputer: str, class_name: str, event: gr.EventData) -> Shown:
+        """Take out what was brushed over, and predict again."""
+        return self._removed(seen, imputer, class_name, event.strokes)
+
+    @telling
+    def _removed(
+        self, seen: Seen | None, imputer: str, class_name: str, strokes: Sequence[Mapping[str, Any]]
+    ) -> Shown:
+        if seen is None:
+            return {self.w.message: _hint("Open a picture first: choose a sample, or drop a file.")}
+        region = drawing.brushed(seen.opened, strokes)
+        target = removing.target_of(self.run, seen.opened, class_name, seen.answer)
+        removal = removing.remove(self.run, seen.opened, region, target, imputer=imputer)
+        return {
+            self.w.removed: drawing.removed_over(self.run, seen.opened, removal),
+            self.w.changed: words.about_removal(removal),
+        }
+
+    @telling
+    def _clicked(
+        self,
+        seen: Seen | None,
+        target: str,
+        method: str,
+        layer: str,
+        class_name: str,
+        against: str,
+        where: str,
+        baseline: str,
+        at: tuple[float, float],
+    ) -> Shown:
+        if seen is None:
+            return {}
+        kind = target if target in pointing.CLICKS else "component"
+        place = drawing.native_place(seen.opened, *at)
+        class_name = pointing.class_at(kind, seen.opened, place, self.run.task) or class_name
+        seen = replace(seen, clicks=(*seen.clicks, place)[-2:])
+        shown = {self.w.seen: seen, self.w.target: kind, self.w.class_name: class_name}
+        return shown | self._asked(seen, kind, method, layer, class_name, against, where, baseline)
+
+    def _opened(self, opened: Opened) -> Shown:
+        """Show another picture, and take the answers about the last one away."""
+        return {
+            self.w.seen: Seen(opened),
+            self.w.picture: drawing.predicted_over(self.run, opened),
+            self.w.about: words.about_picture(self.run, opened),
+            self.w.target: gr.update(choices=pointing.choices(opened), value="component"),
+            self.w.brush: drawing.as_address(drawing.bare(self.run, opened)),
+            self.w.map: None,
+            self.w.evidence: gr.update(value=None, visible=False),
+            self.w.told: _hint(CLICK),
+            self.w.sheet: gr.update(value=None, interactive=False),
+            self.w.raw: gr.update(value=None, interactive=False),
+            self.w.removed: None,
+            self.w.changed: "",
+        }
+
+    def _asked(
+        self,
+        seen: Seen,
+        target: str,
+        method: str,
+        layer: str,
+        class_name: str,
+        against: str,
+        where: str,
+        baseline: str,
+    ) -> Shown:
+        opened = seen.opened
+        text = pointing.text_of(target, opened, self.run.task.class_index(class_name), seen.clicks)
+        if text is None:
+            more = "Click on the opposite corner of the box." if seen.clicks else CLICK
+            return {self.w.message: _hint(more)}
+        other = None if against == NONE else against
+        why = asking.Why(text, method, layer, baseline, class_name, other, where)
+        answer = asking.ask(self.run, opened, why)
+        drawn = drawing.answered(self.run, opened, answer)
+        both = drawing.scale_of(answer, evidence=True)
+        evidence = None if both is None else drawing.answered(self.run, opened, answer, evidence=True)
+        place = Path(tempfile.mkdtemp(dir=self.scratch))
+        sheet, raw = drawing.save(self.run, opened, answer, drawn, evidence, place)
+        return {
+            # A box is asked about once; the next click begins another.
+            self.w.seen: Seen(opened, () if target == "box" else seen.clicks, answer),
+            self.w.map: gr.update(value=drawn, label=f"Why: {text} by {answer.explanation.name}"),
+            self.w.evidence: gr.update(value=evidence, visible=evidence is not None),
+            self.w.told: words.about_answer(answer),
+            self.w.sheet: gr.update(value=str(sheet), interactive=True),
+            self.w.raw: gr.update(value=str(raw), interactive=True),
+        }
+
+
+def _hint(text: str) -> str:
+    return f'<p role="status">{escape(text)}</p>'

@@ -1,0 +1,177 @@
+"""What is drawn of a picture that is looked at: its prediction, the map of an answer, what a removal did."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image as pil
+from PIL import ImageDraw
+from PIL.Image import Image as Picture
+
+from seglens.batch.heats import drawn_size, fitted, limits_of
+from seglens.batch.raw import FORMATS
+from seglens.batch.scales import Scaling, colours
+from seglens.batch.sheets import shown
+from seglens.draw import (
+    INK,
+    Scale,
+    Tile,
+    enlarge,
+    hatch,
+    heat,
+    heat_overlay,
+    no_map,
+    outline,
+    overlay,
+    picture,
+    save_png,
+    sheet,
+)
+from seglens.inspection.asking import Answer
+from seglens.inspection.opened import Opened
+from seglens.inspection.pointing import Place
+from seglens.inspection.removing import Removal
+from seglens.runs import Run
+from seglens.shapes import Region
+
+LEAST_SIDE = 512
+"""Pictures are drawn at least this large, in whole multiples, so that a click can hit a pixel."""
+
+OWN = Scaling("image")
+"""Every map has colours of its own limits."""
+
+
+def bare(run: Run, opened: Opened) -> Picture:
+    """Draw the picture alone, as large as it is shown."""
+    return _large(picture(shown(opened.sample, run.spec).image))
+
+
+def predicted_over(run: Run, opened: Opened) -> Picture:
+    """Draw the prediction over the picture, and the truth, where it is known, as a white outline."""
+    sample = shown(opened.sample, run.spec)
+    drawn = _large(overlay(sample.image, fitted(opened.mask), run.task.palette))
+    if sample.mask is None:
+        return drawn
+    return outline(drawn, sample.mask.masked_fill(~sample.valid, 0) > 0)
+
+
+def removed_over(run: Run, opened: Opened, removal: Removal) -> Picture:
+    """Draw the picture as the model saw it after the removal, with its prediction, the region outlined."""
+    frame = opened.frame
+    image = frame.maps_to_native(removal.image).clamp(0, 1)
+    sample = shown(opened.sample, run.spec)
+    seen = shown(type(sample)(sample.name, image, None, opened.sample.valid), run.spec)
+    drawn = _large(overlay(seen.image, fitted(removal.mask), run.task.palette))
+    where = frame.mask_to_native(removal.region.long()) > 0
+    return outline(drawn, fitted(where.long()) > 0)
+
+
+def answered(run: Run, opened: Opened, answer: Answer, *, evidence: bool = False) -> Picture:
+    """Draw the map over the picture, the target outlined; a tile that says why where there is no map.
+
+    With ``evidence`` it is what speaks for and against, where the method tells.
+    """
+    image, heats, row = shown(opened.sample, run.spec).image, answer.heats, answer.row
+    scale = scale_of(answer, evidence=evidence)
+    if scale is None:
+        drawn = _large(no_map(image.shape[1], image.shape[2], " "))
+        tile = no_map(drawn.height, drawn.width, str(row["status"]).replace("_", " "))
+        return tile if answer.status == "no_target" else outline(tile, heats.region(row), INK)
+    values = heats.evidence(row) if evidence else heats.values(row)
+    assert values is not None  # or there would be no scale
+    drawn, hidden = _large(heat_overlay(image, values, scale)), heats.hidden(row)
+    if hidden is not None:
+        drawn = hatch(drawn, hidden)
+    return outline(drawn, heats.region(row), INK if scale.limits[0] < 0 else "#ffffff")
+
+
+def scale_of(answer: Answer, *, evidence: bool = False) -> Scale | None:
+    """Return what the colours of an answer mean; None where there is no map, or no such evidence."""
+    row = answer.row
+    if evidence:
+        return colours(limits_of(row, "evidence", OWN, {}), row["unit"]) if row.get("evidence") else None
+    return colours(limits_of(row, "map", OWN, {}), row["unit"]) if row["status"] == "ok" else None
+
+
+def bar(scale: Scale) -> str:
+    """Return a colour bar as the address of a picture that lies in the page itself."""
+    low, high = scale.limits
+    return as_address(heat(torch.linspace(low, high, 256).expand(1, 256), scale))
+
+
+def save(
+    run: Run, opened: Opened, answer: Answer, drawn: Picture, evidence: Picture | None, folder: Path
+) -> tuple[Path, Path]:
+    """Write ``sheet.png`` and the raw map ``maps.npz`` into ``folder``; return the files.
+
+    ``drawn`` and ``evidence`` are what `answered` made. What the arrays are is in
+    `seglens.batch.raw.raw_arrays`.
+    """
+    row = answer.row
+    name = row["method"] if row["layer"] is None else f"{row['method']}@{row['layer']}"
+    tiles = [
+        Tile(bare(run, opened), "image"),
+        Tile(predicted_over(run, opened), "prediction", "white: truth" if opened.has_truth else ""),
+        Tile(drawn, name, row["status"].replace("_", " "), scale_of(answer)),
+    ]
+    if evidence is not None:
+        both = scale_of(answer, evidence=True)
+        tiles.append(Tile(evidence, "for and against", "red: for, blue: against", both))
+    title = f"{opened.sample.name}: {row['target']} of {answer.why.class_name or run.task.classes[1]}"
+    file, raw = folder / "sheet.png", folder / "maps.npz"
+    save_png(sheet([tiles], title=title, tile_width=320), file)
+    FORMATS["npz"].write(answer.arrays, raw)
+    return file, raw
+
+
+def native_place(opened: Opened, x: float, y: float) -> Place:
+    """Return the native pixel under the point ``(x, y)`` of a picture as it is drawn here."""
+    rows, columns = opened.frame.native
+    size = drawn_to(opened)
+    across, down = int(x * columns // size[0]), int(y * rows // size[1])
+    return min(max(across, 0), columns - 1), min(max(down, 0), rows - 1)
+
+
+def brushed(opened: Opened, strokes: Sequence[Mapping[str, Any]]) -> Region:
+    """Return the native pixels that strokes of a round brush touch on a picture as it is drawn here.
+
+    A stroke has a ``radius`` and ``points`` (x, y), both in pixels of the drawn picture. A native pixel
+    counts where the brush covers the centre of any pixel that is drawn of it.
+    """
+    size = drawn_to(opened)
+    page = pil.new("L", size)
+    pen = ImageDraw.Draw(page)
+    for stroke in strokes:
+        radius, points = float(stroke["radius"]), [(float(x), float(y)) for x, y in stroke["points"]]
+        pen.line(points, fill=255, width=max(1, round(2 * radius)))
+        for x, y in points:
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    painted = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8).view(1, 1, size[1], size[0])
+    return F.adaptive_max_pool2d(painted.float(), opened.frame.native)[0, 0] > 0
+
+
+def as_address(drawn: Picture) -> str:
+    """Return a picture as an address that holds the picture itself."""
+    written = io.BytesIO()
+    drawn.save(written, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode("ascii")
+
+
+def drawn_to(opened: Opened) -> tuple[int, int]:
+    """Return the size (width, height) at which a picture is drawn."""
+    height, width = drawn_size(*opened.frame.native)
+    factor = _factor(width, height)
+    return width * factor, height * factor
+
+
+def _factor(width: int, height: int) -> int:
+    return max(1, -(-LEAST_SIDE // max(width, height)))
+
+
+def _large(drawn: Picture) -> Picture:
+    factor = _factor(*drawn.size)
+    return drawn if factor == 1 else enlarge(drawn, factor)

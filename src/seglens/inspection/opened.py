@@ -1,0 +1,148 @@
+"""One picture that is looked at: as it is, on the input grid, and what the model says about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from seglens.batch.chunks import Chunk, split_of
+from seglens.batch.large import large_chunk, predict_large
+from seglens.batch.prediction import native_masks
+from seglens.data.images import read_size
+from seglens.data.layout import Split
+from seglens.data.sample import Sample
+from seglens.data.transforms import Frame, collate, letterbox, nearest
+from seglens.errors import DataError
+from seglens.models.segmenter import ModelSpec
+from seglens.predict import Prediction
+from seglens.runs import Run
+from seglens.scores import confusion, scores
+from seglens.shapes import Mask, Region
+from seglens.tiles import plan
+
+MOST_PIXELS = 2**24
+"""The largest picture that is opened, 4096 x 4096: a person waits for the answer."""
+
+MOST_WINDOWS = 64
+"""The most windows that one picture may take, for the same reason."""
+
+SCORES = ("dice", "iou", "precision", "recall", "pixel_accuracy")
+"""Which scores are shown where the truth is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A picture with its prediction; ``part`` holds it alone, ``split`` is where it came from.
+
+    ``mask`` is the prediction at the picture's own size; ``scores`` are empty where no truth is known.
+    """
+
+    part: Chunk
+    split: Split
+    prediction: Prediction
+    mask: Mask
+    scores: Mapping[str, float]
+
+    @property
+    def sample(self) -> Sample:
+        """The picture as it is."""
+        return self.part.natives[0]
+
+    @property
+    def frame(self) -> Frame:
+        """How the picture sits on the grid."""
+        return self.part.frames[0]
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the truth is known."""
+        return self.sample.mask is not None
+
+
+def open_file(run: Run, file: Path) -> Opened:
+    """Read a picture file and predict it; its truth is unknown.
+
+    Raises:
+        DataError: the file is no picture, or a larger one than `MOST_PIXELS` or `MOST_WINDOWS` allow.
+    """
+    return open_sample(run, split_of(run, [file]), 0)
+
+
+def open_sample(run: Run, split: Split, index: int) -> Opened:
+    """Read picture ``index`` of a split and predict it.
+
+    Raises:
+        DataError: it can't be read, or is too large, as in `open_file`.
+    """
+    entry = split.entries[index]
+    refuse_large(read_size(entry.image), run.spec, entry.image)
+    sample = split[index]
+    part = chunk_of_one(sample, run.spec)
+    prediction = predicted(run, part)
+    mask = native_masks(run, part, prediction)[0]
+    return Opened(part, split, prediction, mask, scores_of(sample, mask, run.spec.classes))
+
+
+def refuse_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> None:
+    """Raise where a picture of ``size`` (rows, columns) is more than a person would wait for.
+
+    Raises:
+        DataError: it has too many pixels, or takes too many windows.
+    """
+    rows, columns = size
+    what, least = f"{file.name} is {columns} x {rows} pixels", f"seglens explain RUN {file.name}"
+    if rows * columns > MOST_PIXELS:
+        raise DataError(
+            f"{what}, too large to be looked at here: allowed are {MOST_PIXELS / 2**20:.0f} million (2^20). "
+            f"Cut a part out of it, or explain it whole with '{least}'."
+        )
+    windows = plan(size, spec)
+    if windows is None:
+        return
+    step = windows.size * (1 - windows.overlap)
+    num = 1
+    for side in windows.scaled:
+        num *= max(1, -(-max(0, side - windows.size) // int(step)) + 1)
+    if num > MOST_WINDOWS:
+        raise DataError(
+            f"{what}, which takes about {num} windows of the network, too many to be looked at here: allowed "
+            f"are {MOST_WINDOWS}. Cut a part out of it, or explain it whole with '{least}'."
+        )
+
+
+def chunk_of_one(sample: Sample, spec: ModelSpec) -> Chunk:
+    """Put one picture on the input grid, or say in which windows it is predicted."""
+    windows = plan((sample.image.shape[1], sample.image.shape[2]), spec)
+    if windows is not None:
+        return large_chunk(sample, windows, 0, 0)
+    placed, frame = letterbox(sample, spec.image_size)
+    return Chunk((sample,), collate([placed]), (frame,), (0,))
+
+
+def predicted(run: Run, part: Chunk) -> Prediction:
+    """Return what the model says, in one input or in windows."""
+    return predict_large(run, part) if part.windows is not None else run.predict(part.batch.images)
+
+
+def scores_of(sample: Sample, mask: Mask, num_classes: int) -> dict[str, float]:
+    """Return the `SCORES` of a prediction at the picture's own size; nothing where no truth is known."""
+    if sample.mask is None or not bool(sample.valid.any()):
+        return {}
+    found = scores(confusion(mask, sample.mask, sample.valid, num_classes))
+    return {name: float(found[name]) for name in SCORES}
+
+
+def on_grid(region: Region, frame: Frame) -> Region:
+    """Bring a region of the picture's own size to the grid; at least one pixel of it where it has any.
+
+    A pixel of the grid belongs to it where at least half of what it covers does.
+    """
+    rows, columns = frame.scaled
+    shared = F.adaptive_avg_pool2d(region[None, None].float(), frame.scaled)[0, 0]
+    placed = shared >= min(0.5, float(shared.max())) if bool(region.any()) else shared > 1
+    if rows > region.shape[0] or columns > region.shape[1]:  # enlarged: every pixel is nearest to one
+        placed = nearest(region, frame.scaled)
+    below, beside = frame.size - rows - frame.top, frame.size - columns - frame.left
+    return F.pad(placed, (frame.left, beside, frame.top, below)).to(torch.bool)
