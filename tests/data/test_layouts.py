@@ -1,130 +1,29 @@
 """Oracle: sets of a few pixels, written by hand in each layout, whose masks are known exactly."""
 
-import json
 import os
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from pycocotools import mask as rle
+from tests.data.layouts import (
+    BOX,
+    SIDE,
+    WRITERS,
+    mask_is,
+    only,
+    save,
+    scene,
+    settings,
+    sizes,
+    write_nuclei,
+    write_pairs,
+    write_pets,
+)
 
-from seglens.data.layout import DataSettings
 from seglens.data.opening import LAYOUTS, open_data
 from seglens.errors import DataError, MaskValueError, SettingError, SizeMismatchError, UnknownNameError
-
-SIDE = 20
-BOX = np.zeros((SIDE, SIDE), np.uint8)
-BOX[4:10, 6:16] = 1
-
-
-def save(file: Path, pixels: np.ndarray) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(file)
-    return file
-
-
-def scene(seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3)).astype(np.uint8)
-    return np.asarray(Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-
-
-def write_pairs(folder: Path, names: str, mask: np.ndarray = BOX * 255) -> Path:
-    for name in names:
-        save(folder / "images" / f"{name}.png", scene(ord(name)))
-        save(folder / "masks" / f"{name}.png", mask)
-    return folder
-
-
-def write_nuclei(folder: Path, names: str) -> Path:
-    for name in names:
-        save(folder / name / "images" / f"{name}.png", scene(ord(name)))
-        for index, columns in enumerate((slice(6, 11), slice(11, 16))):
-            nucleus = np.zeros_like(BOX)
-            nucleus[4:10, columns] = 255
-            save(folder / name / "masks" / f"{index}.png", nucleus)
-    return folder
-
-
-def write_pets(folder: Path, trainval: str, test: str) -> Path:
-    trimap = np.full((SIDE, SIDE), 2, np.uint8)
-    trimap[4:10, 6:16] = 3
-    trimap[5:9, 7:15] = 1
-    for name in trainval + test:
-        save(folder / "images" / f"cat_{name}.jpg", scene(ord(name)))
-        save(folder / "annotations" / "trimaps" / f"cat_{name}.png", trimap)
-    (folder / "annotations" / "trimaps" / f"._cat_{name}.png").write_bytes(b"left by macOS")
-    for file, names in (("trainval.txt", trainval), ("test.txt", test)):
-        lines = ["#Image CLASS ID", *(f"cat_{name} 1 1 1" for name in names)]
-        (folder / "annotations" / file).write_text("\n".join(lines))
-    return folder
-
-
-def write_coco(
-    folder: Path, annotations: Sequence[Any], names: str = "a", categories=((1, "tumor"),)
-) -> Path:
-    images = [{"id": ord(name), "file_name": f"{name}.png", "height": SIDE, "width": SIDE} for name in names]
-    for name in names:
-        save(folder / f"{name}.png", scene(ord(name)))
-    content = {
-        "images": images,
-        "categories": [{"id": key, "name": name} for key, name in categories],
-        "annotations": [
-            {"id": index, "image_id": ord("a"), "category_id": 1, "iscrowd": 0, **annotation}
-            for index, annotation in enumerate(annotations)
-        ],
-    }
-    (folder / "_annotations.coco.json").write_text(json.dumps(content))
-    return folder
-
-
-def polygon(left: int, top: int, right: int, bottom: int) -> list[list[float]]:
-    return [[left, top, right, top, right, bottom, left, bottom]]
-
-
-def uncompressed(mask: np.ndarray) -> dict:
-    """Run lengths in columns, beginning with zeros, by definition."""
-    flat = mask.flatten(order="F")
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff([0, *edges, flat.size]).tolist()
-    return {"size": [SIDE, SIDE], "counts": counts if flat[0] == 0 else [0, *counts]}
-
-
-def compressed(mask: np.ndarray) -> dict:
-    coded = rle.encode(np.asfortranarray(mask))
-    return {"size": coded["size"], "counts": coded["counts"].decode()}
-
-
-def settings(path: Path, **others) -> DataSettings:
-    return DataSettings(path=path, **others)
-
-
-def sizes(dataset) -> dict[str, int]:
-    return {name: len(split) for name, split in dataset.splits.items()}
-
-
-def only(path: Path, **others):
-    """Return the one sample of a set."""
-    split = open_data(settings(path, **others)).split("all")
-    assert len(split) == 1
-    return split[0]
-
-
-def mask_is(sample, expected: np.ndarray) -> bool:
-    return torch.equal(sample.mask, torch.from_numpy(expected.astype(np.int64)))
-
-
-WRITERS = {
-    "pairs": lambda folder, names: write_pairs(folder, names),
-    "coco": lambda folder, names: write_coco(
-        folder, [{"segmentation": polygon(6, 4, 16, 10), "image_id": ord(name)} for name in names], names
-    ),
-    "nuclei": lambda folder, names: write_nuclei(folder, names),
-}
 
 
 def test_every_layout_is_tested():
@@ -300,94 +199,6 @@ class TestPairs:
         split = open_data(settings(tmp_path)).split("test")
         assert split[0].mask is None
         assert not split.entries[0].labelled
-
-
-class TestCoco:
-    @pytest.mark.parametrize("outline", [polygon(6, 4, 16, 10), uncompressed(BOX), compressed(BOX)])
-    def test_all_kinds_of_outline_give_the_same_pixels(self, tmp_path, outline):
-        assert mask_is(only(write_coco(tmp_path, [{"segmentation": outline}])), BOX)
-
-    def test_several_outlines_are_joined_and_none_is_an_empty_mask(self, tmp_path):
-        halves = [{"segmentation": polygon(6, 4, 11, 10)}, {"segmentation": polygon(11, 4, 16, 10)}]
-        assert mask_is(only(write_coco(tmp_path / "two", halves)), BOX)
-        parts = [{"segmentation": polygon(6, 4, 11, 10) + polygon(11, 4, 16, 10)}]
-        assert mask_is(only(write_coco(tmp_path / "parts", parts)), BOX)
-        sample = only(write_coco(tmp_path / "none", []))
-        assert mask_is(sample, BOX * 0)
-        assert sample.valid.all()
-
-    def test_a_crowd_is_ignored_but_where_an_object_is_outlined(self, tmp_path):
-        crowd = np.zeros_like(BOX)
-        crowd[4:18, 6:11] = 1
-        annotations = [{"segmentation": uncompressed(crowd), "iscrowd": 1}, {"segmentation": compressed(BOX)}]
-        sample = only(write_coco(tmp_path, annotations))
-        assert mask_is(sample, BOX)
-        assert torch.equal(~sample.valid, torch.from_numpy((crowd == 1) & (BOX == 0)))
-
-    def test_categories_are_merged_chosen_or_kept_apart(self, tmp_path):
-        categories = ((0, "Tumor"), (1, "0"), (2, "1"), (3, "unused"))
-        annotations = [
-            {"segmentation": polygon(6, 4, 8, 6), "category_id": 2},
-            {"segmentation": polygon(6, 4, 16, 10), "category_id": 1},
-        ]
-        write_coco(tmp_path, annotations, categories=categories)
-        small = np.zeros_like(BOX)
-        small[4:6, 6:8] = 1
-        assert open_data(settings(tmp_path)).task.classes == ("background", "foreground")
-        assert mask_is(only(tmp_path), BOX)
-        # "1" is the name of category 2; a name goes before an id, and "2" is no name.
-        for chosen in ("1", "2"):
-            assert open_data(settings(tmp_path, classes=(chosen,))).task.classes == ("background", "1")
-            assert mask_is(only(tmp_path, classes=(chosen,)), small)
-        assert open_data(settings(tmp_path, merge=False)).task.classes == ("background", "0", "1")
-        assert mask_is(only(tmp_path, merge=False), BOX + small)  # the small one lies on top
-        assert mask_is(only(tmp_path, merge=False, classes=("1", "0")), 2 * BOX.astype(int) - small)
-        with pytest.raises(UnknownNameError, match=r"Unknown category 'tumour'\. Did you mean 'Tumor'"):
-            open_data(settings(tmp_path, classes=("tumour",)))
-
-    def test_categories_go_by_name_where_splits_number_them_differently(self, tmp_path):
-        note = {"segmentation": compressed(BOX)}
-        write_coco(tmp_path / "train", [{**note, "category_id": 1}], categories=((1, "x"), (2, "y")))
-        write_coco(tmp_path / "test", [{**note, "category_id": 1}], categories=((1, "y"), (2, "x")))
-        dataset = open_data(settings(tmp_path, merge=False))
-        drawn = {"train": dataset.task.class_index("x"), "test": dataset.task.class_index("y")}
-        for name, index in drawn.items():
-            assert mask_is(dataset.split(name)[0], BOX * index)
-
-    def test_what_cannot_be_used_is_named(self, tmp_path):
-        file = write_coco(tmp_path, [{"segmentation": compressed(BOX)}], "ab") / "_annotations.coco.json"
-        (tmp_path / "b.png").unlink()
-        with pytest.raises(DataError, match=r"lists are missing \(1\): .*b\.png"):
-            open_data(settings(tmp_path))
-        for content, message in (
-            (file.read_text()[:100], "is no COCO file: the file: Invalid JSON"),
-            ('{"images": []}', "is no COCO file: categories: Field required"),
-        ):
-            file.write_text(content)
-            with pytest.raises(DataError, match=message):
-                open_data(settings(tmp_path))
-
-    @pytest.mark.parametrize(
-        ("annotation", "error", "message"),
-        [
-            ({"segmentation": []}, DataError, "have a box but no outline"),
-            ({"bbox": [1, 2, 3, 4]}, DataError, "have a box but no outline"),
-            (
-                {"segmentation": {"size": [SIDE, 5], "counts": [5 * SIDE]}},
-                SizeMismatchError,
-                "is 5 x 20 pixels",
-            ),
-            ({"segmentation": {"size": [SIDE, SIDE]}}, DataError, r"of .*a\.png can't be drawn"),
-        ],
-    )
-    def test_outlines_that_cannot_be_drawn_are_errors(self, tmp_path, annotation, error, message):
-        write_coco(tmp_path, [annotation])
-        with pytest.raises(error, match=message):
-            only(tmp_path)
-
-    def test_an_outline_of_two_points_encloses_nothing(self, tmp_path):
-        """pycocotools would take the four numbers for a box."""
-        assert mask_is(only(write_coco(tmp_path, [{"segmentation": [[2, 2, 9, 9]]}])), BOX * 0)
 
 
 class TestOxfordPet:
