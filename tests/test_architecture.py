@@ -46,10 +46,12 @@ LEVELS = {
     "inspection.words inspection "
     "report.contents report.glossary report.words report.figures report.pictures report.rasters "
     "report.cards report.album report.findings report.missing report.mistakes report.tables "
-    "report.html report demo",
+    "report.html report demo "
+    "compare.matching compare.differences compare.settings compare.verdicts compare.attention "
+    "compare.drawing compare.tables compare.page compare",
     8: "app.policy app.wires app.page app "
     "cli.settings cli.names cli.examples cli.typos cli.terminal cli.command cli.options cli.summaries "
-    "cli.data_verbs cli.making cli.verifying cli.judging cli.showing cli __main__",
+    "cli.data_verbs cli.making cli.verifying cli.judging cli.showing cli.comparing cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
 
@@ -71,6 +73,7 @@ ONLY_IN = {
     "typer": {
         "cli",
         "cli.command",
+        "cli.comparing",
         "cli.data_verbs",
         "cli.judging",
         "cli.making",
@@ -175,6 +178,7 @@ def test_public_names_are_sorted_and_resolve():
 def test_every_verb_is_public_and_callable():
     for verb in (
         "adopt",
+        "compare",
         "app",
         "demo",
         "evaluate",

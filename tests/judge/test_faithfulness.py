@@ -7,8 +7,9 @@ from torch import nn
 from seglens import impute, wrap
 from seglens.explain.target import Target
 from seglens.judge import nulls
-from seglens.judge.cells import CELLS, cell_means, cell_of_pixel, order
+from seglens.judge.cells import CELLS, cell_means, cell_of_pixel, grid_cells, order, superpixel_cells
 from seglens.judge.faithfulness import FRACTIONS, Curves, road
+from seglens.judge.reading import soft_dice
 
 SIZE = 32  # cells of 2 x 2 pixels
 NUM = 12
@@ -153,9 +154,10 @@ def test_noisy_linear_removes_what_a_cell_says(cells: torch.Tensor) -> None:
 def test_ties_fall_in_a_seeded_random_order(cells: torch.Tensor) -> None:
     images = checkered(cells)
     maps = wide((cells > 0.5).float())
-    first = order(images, maps, 0)
-    assert torch.equal(first, order(images, maps, 0))
-    assert not torch.equal(first, order(images, maps, 1))
+    grid = grid_cells(images, maps > 0, CELLS)
+    first = order(images, maps, grid, 0)
+    assert torch.equal(first, order(images, maps, grid, 0))
+    assert not torch.equal(first, order(images, maps, grid, 1))
     assert not torch.equal(first[0].sort().values, first[0])
     values = (cells > 0.5).flatten(1).float().gather(1, first)
     assert (values.diff(dim=1) <= 0).all()
@@ -168,11 +170,11 @@ def test_cells_partition_any_size_and_means_are_theirs() -> None:
     assert counts.min() >= 2 * 3
     assert counts.max() <= 3 * 4
     maps = torch.rand(2, 37, 50)
-    means = cell_means(maps, 16).flatten(1)
+    means = cell_means(maps, cells.expand(2, -1, -1))
     for cell in (0, 100, 255):
         expected = maps[:, cells == cell].double().mean(1)
         torch.testing.assert_close(means[:, cell], expected)
-    assert cell_means(torch.rand(1, 5, 40), 16).shape == (1, 5, 16)  # a side shorter than the grid
+    assert int(cell_of_pixel(5, 40, 16).max()) + 1 == 5 * 16  # a side shorter than the grid
 
 
 def test_value_is_the_mean_gap_over_what_there_is_to_lose() -> None:
@@ -190,3 +192,75 @@ def test_content_free_maps_take_part(cells: torch.Tensor) -> None:
     found = road(run.segmenter, images, target, maps, imputer=impute.mean)
     assert set(found) == set(nulls.NULLS)
     assert all(curves.value.isfinite().all() for curves in found.values())
+
+
+class Probability(nn.Module):
+    """The probability of each pixel is its own intensity."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.logit(images.mean(1, keepdim=True), eps=1e-6)
+
+
+def test_the_secondary_score_is_the_soft_dice_of_the_whole_answer() -> None:
+    """What is removed becomes black: of equal pixels a share f is left, and the Dice is 2 f / (1 + f)."""
+    run = run_of(Probability())
+    images = torch.full((2, 3, SIZE, SIZE), 0.6)
+    one, other = torch.tensor([[[0.5, 1.0]]]), torch.tensor([[[0.25, 0.0]]])
+    every = torch.ones(1, 1, 2, dtype=torch.bool)
+    assert float(soft_dice(one, other, every)) == pytest.approx(2 * 0.125 / (1.25 + 0.0625))
+    assert float(soft_dice(one, one, every)) == 1
+    maps = {"any": torch.rand(2, SIZE, SIZE, generator=torch.Generator().manual_seed(0))}
+    # Blurring a flat picture takes nothing, and pictures with nothing to lose are not done: a dark rim does.
+    images[:, :, :2] = images[:, :, -2:] = 0.0
+    target = Target("middle", 1, torch.zeros(2, SIZE, SIZE, dtype=torch.bool))
+    target.pixels[:, 2:-2] = True
+    kept = ~target.pixels
+    found = road(run.segmenter, images, target, maps, kept=kept, imputer=impute.zero)["any"]
+    assert found.dice is not None
+    assert found.evaluable.tolist() == [False, False]
+    sharp = images * (torch.arange(SIZE) % 2 == 0)  # stripes: blurring halves them
+    striped = Target("stripes", 1, sharp[:, 0] > 0.1)
+    found = road(run.segmenter, sharp, striped, maps, kept=kept, imputer=impute.zero)["any"]
+    assert found.evaluable.all()
+    assert found.dice is not None
+    left = 1 - torch.tensor([round(f * 14 * 16) / (14 * 16) for f in FRACTIONS])
+    # Removed pixels have probability 0, the others the same as before: 2 s / (s + 1) with s what is left.
+    for curves in (found.dice.most_first, found.dice.least_first):
+        torch.testing.assert_close(curves, (2 * left / (left + 1)).expand(2, -1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.most_first, 0.6 * left.expand(2, -1), atol=1e-4, rtol=0)
+
+
+def test_on_superpixels_the_curves_are_those_of_pixels_removed_patch_by_patch() -> None:
+    """Two patches of unlike size: fractions are of the pixels, whichever patch comes first."""
+    run = run_of(Contrast())
+    cells = torch.full((NUM, CELLS, CELLS), 0.8)
+    images, target = checkered(cells), square()
+    patches = torch.zeros(NUM, SIZE, SIZE, dtype=torch.long)
+    patches[:, :, 8:] = 1  # a quarter and three quarters
+    small_first = (patches == 0).float()
+    found = road(
+        run.segmenter,
+        images,
+        target,
+        {"small": small_first, "large": -small_first},
+        cells=patches,
+        imputer=impute.mean,
+    )
+    # The small patch goes first once an eighth is reached, the large one first at three eighths.
+    small = torch.tensor([0.8 * (0.75 if f < 0.625 else 0.0) if f > 0.125 else 0.8 for f in FRACTIONS])
+    large = torch.tensor([0.8 * (0.25 if f < 0.875 else 0.0) if f > 0.375 else 0.8 for f in FRACTIONS])
+    torch.testing.assert_close(found["small"].most_first, small.expand(NUM, -1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found["large"].most_first, large.expand(NUM, -1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found["small"].least_first, found["large"].most_first)
+
+
+def test_superpixels_follow_the_picture_and_padding_falls_to_the_first() -> None:
+    images = torch.zeros(1, 3, SIZE, SIZE)
+    images[:, :, :, 11:] = 1.0
+    valid = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+    valid[:, 28:] = False
+    cells = superpixel_cells(images, valid, 3)
+    assert (cells[~valid] == 0).all()
+    for patch in range(int(cells.max()) + 1):
+        inside = images[0, 0][(cells[0] == patch) & valid[0]]
+        assert len(inside.unique()) == 1  # no patch crosses the edge

@@ -45,8 +45,10 @@ def faithfulness_rows(maps, references) -> list[Judgement]:
     ],
 )
 def test_verdict_by_the_bounds_of_the_difference(bounds, num, verdict, reason) -> None:
-    found, why = verdict_of(Interval(0.0, bounds[0], bounds[1], num))
+    found, outcome, why = verdict_of(Interval(0.0, bounds[0], bounds[1], num))
     assert found == verdict
+    told = {"pass": "better", "fail": "worse", "warn": "undecided", "not evaluable": "too_few_images"}
+    assert outcome == told[verdict]
     assert reason in why
 
 
@@ -105,6 +107,7 @@ def test_csv_cant_be_made_to_run_anything_and_holds_no_nan() -> None:
                 score="faithfulness",
                 interval=Interval(-0.5, NAN, NAN, 1),
                 verdict="warn",
+                outcome="undecided",
                 reason="",
                 num_total=2,
                 nulls={"random": 0.25},

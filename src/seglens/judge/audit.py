@@ -16,9 +16,10 @@ from seglens.explain.target import Target
 from seglens.impute import noisy_linear
 from seglens.intervals import Interval, interval
 from seglens.judge.definitions import MIN_IMAGES
-from seglens.judge.faithfulness import EVALUABLE, unit_of
+from seglens.judge.faithfulness import EVALUABLE
 from seglens.judge.localisation import FLOOR
 from seglens.judge.nulls import content_free, surface
+from seglens.judge.reading import unit_of
 from seglens.judge.regions import elsewhere
 from seglens.runs import Run
 from seglens.seeds import content_generator, content_normal

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -11,7 +12,7 @@ from seglens.errors import SettingError, unknown_name
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import check_precision
 from seglens.explain.target import Target
-from seglens.judge.cells import CELLS, PerCell, cell_means
+from seglens.judge.cells import CELLS, PARTITIONS, Partition, PerCell, cell_means
 from seglens.judge.nulls import Surface
 from seglens.runs import Run
 from seglens.shapes import Images, Maps, PerImage, Regions
@@ -21,6 +22,40 @@ Key = tuple[str, str | None]
 
 Explainer = Callable[[Run, Images, Target], Maps]
 """Makes the map of somebody's own method again: for another model, or for changed pictures."""
+
+Verdict = Literal["pass", "warn", "fail", "not evaluable", "reference"]
+"""``reference`` stands on the rows of content-free maps: they are what others are compared with."""
+
+Outcome = Literal[
+    "better",
+    "undecided",
+    "worse",
+    "complete",
+    "incomplete",
+    "restates",
+    "where_not_why",
+    "reference",
+    "too_few_images",
+    "no_other_pictures",
+    "context_unused",
+    "imputers_disagree",
+    "not_repeatable",
+    "no_explainer",
+    "too_slow",
+]
+"""What a row came to, for programs to read; its reason says the same in words.
+
+The first three are of the comparison with the best reference row, the next two of completeness, two of
+attention. Those from ``too_few_images`` on are why a row is not evaluable.
+"""
+
+
+class Reason(NamedTuple):
+    """Why a row is not evaluable."""
+
+    outcome: Outcome
+    text: str
+
 
 SCORES = (
     "faithfulness",
@@ -43,7 +78,8 @@ class JudgeSettings:
 
     ``num_again`` images serve the scores that make maps again (model dependence, stability), of methods that
     take at most ``max_seconds`` an image, measured on the first one. ``num_occluded`` images are occluded
-    cell by cell for causal agreement, on ``cells`` x ``cells`` cells. ``num_models`` sets of random weights
+    cell by cell for causal agreement. All scores cut the pictures alike: ``cells`` names a way of
+    `cells.PARTITIONS` and ``across`` squared is how many there are. ``num_models`` sets of random weights
     are drawn, and ``stages`` steps lead from the trained model to a random one in the cascade. ``precision``
     is that of the forward passes on perturbed pictures: ``32``, ``bf16`` or ``auto``; in bfloat16 the table
     says how well scores are ranked as in float32.
@@ -53,7 +89,8 @@ class JudgeSettings:
     num_again: int = 16
     max_seconds: float = 1.0
     num_occluded: int = 16
-    cells: int = CELLS
+    cells: str = "grid"
+    across: int = CELLS
     num_models: int = 3
     stages: int = 4
     precision: str = "32"
@@ -63,9 +100,11 @@ class JudgeSettings:
             if name not in SCORES:
                 raise unknown_name("score", name, SCORES)
         check_precision(self.precision)
+        if self.cells not in PARTITIONS:
+            raise unknown_name("way to cut pictures into cells", self.cells, list(PARTITIONS))
         if not self.scores:
             raise SettingError(f"No score was asked for. Allowed: {', '.join(SCORES)}.")
-        for name in ("num_again", "num_occluded", "cells", "num_models", "stages"):
+        for name in ("num_again", "num_occluded", "across", "num_models", "stages"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         if "stability" in self.scores and "faithfulness" not in self.scores:
@@ -75,7 +114,10 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Case:
-    """The maps of one batch of images and all that judging them takes. ``valid`` is what is no padding."""
+    """The maps of one batch of images and all that judging them takes.
+
+    ``valid`` is what is no padding, ``partition`` the cells that all scores are measured on.
+    """
 
     run: Run
     images: Images
@@ -84,6 +126,7 @@ class Case:
     seen: Surface
     nulls: Mapping[str, Maps]
     valid: Regions
+    partition: Partition
     settings: JudgeSettings
     explainers: Mapping[str, Explainer]
     seed: int
@@ -102,6 +145,7 @@ class Case:
             ),
             nulls={name: maps[rows] for name, maps in self.nulls.items()},
             valid=self.valid[rows],
+            partition=self.partition[rows],
             settings=self.settings,
             explainers=self.explainers,
             seed=self.seed,
@@ -110,7 +154,7 @@ class Case:
 
     def cells(self, maps: Maps) -> PerCell:
         """Return ``maps`` averaged over the cells, padding left out; NaN in a cell of nothing else."""
-        return cell_means(maps.to(self.valid.device), CELLS, self.valid).flatten(1)
+        return cell_means(maps.to(self.valid.device), self.partition, self.valid)
 
     @property
     def counted(self) -> Bool[Tensor, "b cells"]:
@@ -122,14 +166,16 @@ class Case:
 class Measured:
     """One score of all maps and reference rows, image by image on the CPU; NaN where not evaluable.
 
-    ``about`` belongs to the images, ``details`` to a map; ``reasons`` say why a map has no value at all.
+    ``about`` belongs to the images, ``details`` to a map and ``reference_details`` to a reference row;
+    ``reasons`` say why a map has no value at all.
     """
 
     values: dict[Key, PerImage]
     references: dict[str, PerImage]
     about: dict[str, PerImage] = field(default_factory=dict)
     details: dict[Key, dict[str, PerImage]] = field(default_factory=dict)
-    reasons: dict[Key, str] = field(default_factory=dict)
+    reasons: dict[Key, Reason] = field(default_factory=dict)
+    reference_details: dict[str, dict[str, PerImage]] = field(default_factory=dict)
 
 
 def join(parts: Sequence[Measured]) -> Measured:
@@ -154,6 +200,10 @@ def join(parts: Sequence[Measured]) -> Measured:
         about=together([part.about for part in parts]),
         details=details,
         reasons=reasons,
+        reference_details={
+            name: together([part.reference_details.get(name, {}) for part in parts])
+            for name in parts[0].reference_details
+        },
     )
 
 

@@ -1,11 +1,14 @@
 """Every map on the same cells: their means and sums, their order, and how alike two orders are."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seglens.seeds import content_uniform
-from seglens.shapes import Grids, Images, Maps, PerImage, Regions
+from seglens.shapes import Images, Maps, PerImage, Regions
+from seglens.superpixels import superpixels
 
 CELLS = 16
 """Every map is averaged over 16 x 16 cells and cells are removed whole, so that a fine map has no advantage
@@ -13,6 +16,9 @@ over a coarse one, nor the other way round."""
 
 MIN_CELLS = 3
 """Two orders of fewer cells than this say nothing."""
+
+Partition = Int[Tensor, "b h w"]
+"""The number of the cell that each pixel belongs to, counted from 0 in every picture."""
 
 PerCell = Float[Tensor, "b cells"]
 Order = Int[Tensor, "b cells"]
@@ -29,29 +35,41 @@ def cell_of_pixel(height: int, width: int, num: int) -> Int[Tensor, "h w"]:
     return row[:, None] * across + column[None, :]
 
 
-def cell_sums(maps: Maps, num: int, counted: Regions | None = None) -> Grids:
-    """Add up each map over the ``counted`` pixels (all of them if None) of each cell of `cell_of_pixel`."""
-    height, width = maps.shape[-2:]
-    down, across = min(num, height), min(num, width)
-    cells = cell_of_pixel(height, width, num).flatten().to(maps.device)
+def grid_cells(images: Images, valid: Regions, across: int) -> Partition:
+    """Cut every picture into ``across`` x ``across`` rectangles, whatever it shows."""
+    del valid
+    height, width = images.shape[-2:]
+    return cell_of_pixel(height, width, across).to(images.device).expand(len(images), -1, -1)
+
+
+def superpixel_cells(images: Images, valid: Regions, across: int) -> Partition:
+    """Cut every picture into about ``across`` squared superpixels, which follow its edges.
+
+    Pixels that are not ``valid`` are put to the first one, where they count as little as anywhere.
+    """
+    return superpixels(images, valid, num_segments=across**2).clamp_min(0)
+
+
+def cell_sums(maps: Maps, cells: Partition, counted: Regions | None = None) -> PerCell:
+    """Add up each map over the ``counted`` pixels (all of them if None) of each cell."""
+    where = cells.to(maps.device).flatten(1)
     values = maps.double() if counted is None else torch.where(counted.to(maps.device), maps.double(), 0)
-    totals = values.new_zeros(len(maps), down * across)
-    totals.index_add_(1, cells, values.flatten(1))
-    return totals.view(-1, down, across)
+    totals = values.new_zeros(len(maps), int(where.max()) + 1)
+    return totals.scatter_add_(1, where, values.flatten(1))
 
 
-def cell_means(maps: Maps, num: int, counted: Regions | None = None) -> Grids:
+def cell_means(maps: Maps, cells: Partition, counted: Regions | None = None) -> PerCell:
     """Average each map over the ``counted`` pixels of each cell; NaN in a cell that has none."""
     every = torch.ones_like(maps, dtype=torch.bool) if counted is None else counted.to(maps.device)
-    return cell_sums(maps, num, every) / cell_sums(every.double(), num)
+    return cell_sums(maps, cells, every) / cell_sums(every.double(), cells)
 
 
-def order(images: Images, maps: Maps, seed: int, counted: Regions | None = None) -> Order:
+def order(images: Images, maps: Maps, cells: Partition, seed: int, counted: Regions | None = None) -> Order:
     """Rank the cells of each map, most relevant first; ties in a random order keyed by seed and picture.
 
     Cells without a ``counted`` pixel come last.
     """
-    values = cell_means(maps, CELLS, counted).flatten(1).nan_to_num(nan=-torch.inf)
+    values = cell_means(maps, cells, counted).nan_to_num(nan=-torch.inf)
     shuffled = content_uniform(images, (values.shape[1],), seed, "ties").argsort(1)
     # A stable sort of the shuffled cells leaves equal ones in their shuffled order.
     return shuffled.gather(1, values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
@@ -79,3 +97,10 @@ def spearman(values: PerCell, truth: PerCell, counted: Bool[Tensor, "b cells"]) 
         else:
             found.append(float(first @ second / (first.norm() * second.norm()).clamp_min(1e-12)))
     return torch.tensor(found)
+
+
+PARTITIONS: dict[str, Callable[[Images, Regions, int], Partition]] = {
+    "grid": grid_cells,
+    "superpixels": superpixel_cells,
+}
+"""Ways to cut a picture. To add one: one function, one line."""

@@ -1,16 +1,18 @@
-"""Context: what the rest of the picture does to the answer, and whether a map knows which part of it does."""
+"""The two removal scores, and how much the rest of the picture does to the answer in the first place."""
+
+from collections.abc import Mapping
 
 import torch
 
-from seglens.explain.masked import clean_scores
 from seglens.explain.target import dilate
-from seglens.impute import linear
+from seglens.impute import blurred, linear
 from seglens.judge.case import Case, Measured, name_of
 from seglens.judge.cells import CELLS
-from seglens.judge.faithfulness import EVALUABLE, Curves, agreement_of, road, unit_of
+from seglens.judge.faithfulness import EVALUABLE, Curves, agreement_of, dice_of, road
 from seglens.judge.localisation import SHIFTS
 from seglens.judge.nulls import NULL
-from seglens.shapes import PerImage, Regions
+from seglens.judge.reading import reading, unit_of
+from seglens.shapes import Images, PerImage, Regions, Rows
 
 RELIANCE = 0.02
 """A model that loses less than this share of its answer on other backgrounds doesn't use the context."""
@@ -28,37 +30,69 @@ def context_reliance(case: Case) -> PerImage:
     targets were taken (imputed). NaN without another picture, without a target, and where the score is so
     low (`EVALUABLE`) that there is nothing to lose. For logits the mean difference, not the quotient.
     """
-    device, unit = case.run.segmenter.device, unit_of(case.target)
+    device, logits = case.run.segmenter.device, unit_of(case.target) == "mean"
     images, kept = case.images.to(device), surroundings(case).to(device)
     bare = linear(images, kept & case.valid.to(device))
     rows = (~case.target.empty()).nonzero()[:, 0].to(device)
-    full = clean_scores(case.run.segmenter, images, (case.target,), unit=unit, chunk=case.chunk)[0]
-    found = torch.full((len(images),), torch.nan, device=device)
+    read = reading(case.run.segmenter, images, case.target, case.valid, chunk=case.chunk)
+    full = read.clean(images)[0]
+    found = torch.full((len(images),), torch.nan)
     others = [rows.roll(-shift) for shift in range(1, min(SHIFTS, len(rows) - 1) + 1)]
     if others:
-        chosen = case.target.select(rows)
-        scores = [
-            clean_scores(
-                case.run.segmenter,
-                torch.where(kept[rows][:, None], images[rows], bare[other]),
-                (chosen,),
-                unit=unit,
-                chunk=case.chunk,
-            )[0]
-            for other in others
-        ]
-        elsewhere = torch.stack(scores).mean(0)
-        found[rows] = full[rows] - elsewhere if unit == "mean" else 1 - elsewhere / full[rows]
-    worth = full > EVALUABLE if unit == "probability" else full.isfinite()
-    return torch.where(worth, found, torch.nan).cpu()
+        own, other = rows.repeat(len(others)), torch.cat(others)
+
+        def moved(copies: Images, which: Rows) -> Images:
+            return torch.where(kept[own[which]][:, None], copies, bare[other[which]])
+
+        elsewhere = read.changed(own, moved, "32")[0][0].view(len(others), -1).mean(0)
+        whole, at = full[rows.cpu()], rows.cpu()
+        found[at] = whole - elsewhere if logits else 1 - elsewhere / whole
+    worth = full.isfinite() if logits else full > EVALUABLE
+    return torch.where(worth, found, torch.nan)
+
+
+def context_worth(case: Case) -> PerImage:
+    """Return what blurring the context alone takes, as a share of what blurring the whole picture takes.
+
+    The most that any order of the context's cells could reach in `context_faithfulness`, or nearly so.
+    """
+    read = reading(case.run.segmenter, case.images, case.target, case.valid, chunk=case.chunk)
+    images, soft = read.images, blurred(read.images)
+    partly = torch.where(surroundings(case).to(images.device)[:, None], images, soft)
+    full, context, base = (read.clean(pictures)[0] for pictures in (images, partly, soft))
+    return torch.where(full - base > EVALUABLE, (full - context) / (full - base), torch.nan)
 
 
 def context_faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
     """Measure ROAD with the target and its margin left intact, in images whose context matters.
 
-    ``mean over the fractions of (LeRF - MoRF) / full``: the quotient of `faithfulness`, but over the whole
-    score, because what the context is worth may be too little to divide by.
+    The same quotient as `faithfulness`, with the same denominator: the gap as a share of what blurring the
+    whole picture takes. What the context alone is worth (`context_worth`, given beside it) is no
+    denominator: near `RELIANCE` the mean of such quotients hangs on the images that lose least. So both
+    scores have one unit, and this one says how much of the answer the order of the context explains.
     """
+    named = {name_of(key): entry.map for key, entry in case.maps.items()}
+    named |= {NULL + name: maps for name, maps in case.nulls.items()}
+    reliance = context_reliance(case)
+    curves = road(
+        case.run.segmenter,
+        case.images,
+        case.target,
+        named,
+        valid=case.valid,
+        kept=surroundings(case),
+        counted=reliance >= RELIANCE,
+        cells=case.partition,
+        precision=case.settings.precision,
+        seed=case.seed,
+        chunk=case.chunk,
+    )
+    about = {"context_reliance": reliance, "context_worth": context_worth(case), **agreement_of(curves)}
+    return removal_score(case, curves, about), curves
+
+
+def faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
+    """Measure ROAD over the whole picture."""
     named = {name_of(key): entry.map for key, entry in case.maps.items()}
     named |= {NULL + name: maps for name, maps in case.nulls.items()}
     curves = road(
@@ -67,18 +101,20 @@ def context_faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
         case.target,
         named,
         valid=case.valid,
-        kept=surroundings(case),
+        cells=case.partition,
         precision=case.settings.precision,
         seed=case.seed,
         chunk=case.chunk,
     )
-    reliance = context_reliance(case)
-    values = {
-        name: torch.where(reliance >= RELIANCE, found.value, torch.nan) for name, found in curves.items()
-    }
-    measured = Measured(
-        values={key: values[name_of(key)] for key in case.maps},
-        references={name: values[NULL + name] for name in case.nulls},
-        about={"context_reliance": reliance} | agreement_of(curves),
+    return removal_score(case, curves, agreement_of(curves)), curves
+
+
+def removal_score(case: Case, curves: Mapping[str, Curves], about: Mapping[str, PerImage]) -> Measured:
+    """Turn curves by name into the values of maps and reference rows, the secondary score beside each."""
+    return Measured(
+        values={key: curves[name_of(key)].value for key in case.maps},
+        references={name: curves[NULL + name].value for name in case.nulls},
+        about=dict(about),
+        details={key: dice_of(curves[name_of(key)]) for key in case.maps},
+        reference_details={name: dice_of(curves[NULL + name]) for name in case.nulls},
     )
-    return measured, curves

@@ -10,17 +10,19 @@ COMPLETE = 0.05
 """Relative error of Integrated Gradients' completeness that is still called complete."""
 
 DEFINITIONS = {
-    "faithfulness": "Faithfulness (ROAD, Rong et al. 2022): 16 x 16 cells are removed by noisy linear "
-    "imputation in the order of the map. Mean over the removed fractions .1 to .9 of (score with the least "
-    "relevant cells removed - score with the most relevant removed) / (score of the picture - score of the "
-    "blurred picture); the score is the mean class probability over the frozen region. 0 is an order that "
-    "knows nothing. An image is evaluable where blurring takes more than .1 from its score. Padding is "
-    "neither ranked nor removed.",
-    "context_faithfulness": "The same with the region and a margin of one cell left intact: only what is "
-    "outside is ranked and removed, and the gap is a share of the whole score. To be read next to the "
-    "model's context reliance, 1 - (mean score with the region laid on other pictures) / (score of the "
+    "faithfulness": "Faithfulness (ROAD, Rong et al. 2022): cells are removed by noisy linear imputation in "
+    "the order of the map. Mean over the removed fractions .1 to .9 of (score with the least relevant cells "
+    "removed - score with the most relevant removed) / (score of the picture - score of the blurred "
+    "picture); the score is the mean class probability over the frozen region. 0 is an order that knows "
+    "nothing. An image is evaluable where blurring takes more than .1 from its score. Padding is neither "
+    "ranked nor removed. s_dice is the same quotient of another score: how much of the whole answer is left "
+    "(soft Dice of the class's probability with that on the clean picture).",
+    "context_faithfulness": "The same, with the same denominator, but with the region and a margin of a "
+    "sixteenth of the picture left intact: only what is outside is ranked and removed. To be read next to "
+    "the model's context reliance, 1 - (mean score with the region laid on other pictures) / (score of the "
     "picture): where that is below .02 there is no context to find, and an image is not evaluable. It is not "
-    "a bad mark.",
+    "a bad mark. context_worth is the share of the score that blurring the context alone takes, about the "
+    "most that an order of its cells could reach.",
     "causal_agreement": "Spearman's rank correlation between the attribution to each cell and how far the "
     "score falls where that cell is imputed (signed). The ceiling is the agreement of two imputers; maps "
     "that were made by occlusion are compared with the imputer that they were not made with.",
@@ -39,8 +41,11 @@ DEFINITIONS = {
     "map's histogram, Hedström et al. 2024) that random weights add.",
     "stability": "1 - the largest relative change of a map (over the cells) under noise, brightness and "
     "contrast that leave the prediction unchanged (Dice above .98). A constant map gets 1: this says "
-    "nothing without faithfulness. Compared with the stablest reference row that looks at the picture. flip "
-    "is the rank correlation with the map of the mirrored picture, where the prediction mirrors.",
+    "nothing without faithfulness. Compared with every reference row but the centre blob, which can't "
+    "change; mirrors are those of the answer on the changed picture. flip is the rank correlation with the "
+    "map of the mirrored picture, where the prediction mirrors.",
+    "cells": "All scores see a map through the same cells of a picture: a grid of 16 x 16, or superpixels "
+    "(SLIC) if asked for. Fractions removed are of the pixels.",
     "verdict": "pass: the lower 95 % bound of the paired difference (map - best reference row) is above 0; "
     f"fail: the upper bound is below 0; else warn. Fewer than {MIN_IMAGES} evaluable images: not evaluable; "
     f"fewer than {CLAIM_IMAGES}: an indication, not a claim.",

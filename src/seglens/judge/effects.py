@@ -4,18 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from seglens.explain.explanation import Explanation
-from seglens.explain.masked import clean_scores
 from seglens.impute import blurred, noisy_linear
 from seglens.judge.case import Case, Key, Measured, name_of
-from seglens.judge.cells import PerCell, cell_of_pixel, cell_sums, spearman
+from seglens.judge.cells import PerCell, cell_sums, spearman
 from seglens.judge.context import surroundings
-from seglens.judge.faithfulness import quick_scores, unit_of
+from seglens.judge.reading import reading
 from seglens.seeds import content_normal
-from seglens.shapes import Images, Rows
+from seglens.shapes import Images, Regions, Rows
 
 IMPUTERS = ("noisy-linear", "blur")
 """Two ways to take a cell away. Where they don't agree, nothing can be told about maps."""
@@ -36,14 +35,12 @@ def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, Any]]:
     Returns:
         The scores by name, followed by the imputer where it is the second one, and points to draw.
     """
-    cells, occluded = case.settings.cells, effects(case)
+    cells, occluded = case.partition.cpu(), effects(case)
     maps = {name_of(key): entry.map for key, entry in case.maps.items()}
     maps |= {name: stack for name, stack in case.nulls.items() if name not in maps}
-    totals = {
-        name: cell_sums(stack.cpu(), cells, case.valid.cpu()).flatten(1) for name, stack in maps.items()
-    }
-    valid = cell_sums(case.valid.cpu().double(), cells).flatten(1) > 0
-    apart = cell_sums(surroundings(case).cpu().double(), cells).flatten(1) == 0
+    totals = {name: cell_sums(stack.cpu(), cells, case.valid.cpu()) for name, stack in maps.items()}
+    valid = cell_sums(case.valid.cpu().double(), cells) > 0
+    apart = cell_sums(surroundings(case).cpu().double(), cells) == 0
     scored_with = {key: imputer_for(entry) for key, entry in case.maps.items()}
     found = {}
     for score, zone in ((WHOLE, valid), (CONTEXT, valid & apart)):
@@ -71,64 +68,54 @@ def effects(case: Case) -> dict[str, PerCell]:
 
     Padding is neither taken away nor used to fill. NaN for pictures without a target.
     """
-    device, unit, num = case.run.segmenter.device, unit_of(case.target), case.settings.cells
-    images, valid = case.images.to(device), case.valid.to(device)
-    grid = cell_of_pixel(images.shape[-2], images.shape[-1], num).to(device)
-    total = int(grid.max()) + 1
+    device = case.run.segmenter.device
+    images, valid, cells = (stack.to(device) for stack in (case.images, case.valid, case.partition))
+    total = int(cells.max()) + 1
     rows = torch.arange(len(images), device=device).repeat_interleave(total)
     noise = content_normal(images, tuple(images.shape[1:]), case.seed, "imputation")
     soft = blurred(images)
-    full = clean_scores(case.run.segmenter, images, (case.target,), unit=unit, chunk=case.chunk)[0]
+    read = reading(case.run.segmenter, images, case.target, valid, chunk=case.chunk)
+    full = read.clean(images)[0]
+
+    def gone(which: Rows) -> Regions:
+        return (cells[rows[which]] == (which % total)[:, None, None]) & valid[rows[which]]
 
     def linearly(copies: Images, which: Rows) -> Images:
-        return _impute_cells(copies, which % total, grid, valid[rows[which]], noise[rows[which]])
+        return _impute_in_box(copies, gone(which), valid[rows[which]], noise[rows[which]])
 
     def softly(copies: Images, which: Rows) -> Images:
-        removed = (grid == (which % total)[:, None, None]) & valid[rows[which]]
-        return torch.where(removed[:, None], soft[rows[which]], copies)
+        return torch.where(gone(which)[:, None], soft[rows[which]], copies)
 
     found = {}
     for name, perturb in zip(IMPUTERS, (linearly, softly), strict=True):
-        scores, _ = quick_scores(
-            case.run.segmenter,
-            images,
-            case.target,
-            rows,
-            perturb,
-            unit,
-            case.settings.precision,
-            case.chunk,
-        )
-        found[name] = (full[:, None] - scores.view(-1, total)).cpu()
+        scores, _ = read.changed(rows, perturb, case.settings.precision)
+        found[name] = full[:, None] - scores[0].view(-1, total)
     return found
 
 
-def _impute_cells(
-    images: Images,
-    which: Int[Tensor, " b"],
-    grid: Int[Tensor, "h w"],
-    valid: Bool[Tensor, "b h w"],
-    noise: Images,
-) -> Images:
-    """Impute one cell in each picture, looking at no more than the cell and the pixels around it.
+def _impute_in_box(images: Images, removed: Regions, valid: Regions, noise: Images) -> Images:
+    """Impute one patch in each picture, looking at no more than a box around the patch.
 
-    The pixels inside depend on those that touch the cell alone, so this is `noisy_linear` of the picture.
+    The pixels inside depend on those that touch the patch alone, so this is `noisy_linear` of the picture,
+    in a small part of the time. All boxes are as large as the largest takes; those at a border move inwards.
     """
-    device, across = images.device, int((grid[0].diff() != 0).sum()) + 1
+    num, _, height, width = images.shape
     places = []
-    for line, cell in ((grid[:, 0] // across, which // across), (grid[0] % across, which % across)):
-        longest = int(torch.bincount(line).max())
-        size = min(len(line), longest + 2)
-        first = ((line[None] == cell[:, None]).int().argmax(1) - 1).clamp(0, len(line) - size)
-        places.append(first[:, None] + torch.arange(size, device=device))
+    for line, length in ((removed.any(2), height), (removed.any(1), width)):
+        first = line.int().argmax(1)
+        last = length - 1 - line.flip(1).int().argmax(1)
+        longest = int(torch.where(line.any(1), last - first + 1, 1).max())
+        size = min(length, longest + 2)
+        start = (first - 1).clamp(0, length - size)
+        places.append(start[:, None] + torch.arange(size, device=images.device))
     index = (
-        torch.arange(len(images), device=device)[:, None, None],
+        torch.arange(num, device=images.device)[:, None, None],
         places[0][:, :, None],
         places[1][:, None, :],
     )
-    removed = (grid[index[1:]] == which[:, None, None]) & valid[index]
+    hole, around = removed[index], valid[index]
     pixels, grain = (stack.movedim(1, 3)[index].movedim(3, 1) for stack in (images, noise))
-    filled = torch.where(removed[:, None], noisy_linear(pixels, removed | ~valid[index], grain), pixels)
+    filled = torch.where(hole[:, None], noisy_linear(pixels, hole | ~around, grain), pixels)
     changed = images.movedim(1, 3).clone()
     changed[index] = filled.movedim(1, 3)
     return changed.movedim(3, 1).contiguous()

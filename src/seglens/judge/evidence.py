@@ -12,15 +12,17 @@ from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.judge import case as cases
-from seglens.judge.case import Case, Explainer, JudgeSettings, Key, Measured, name_of
-from seglens.judge.context import context_faithfulness
+from seglens.judge.case import SCORES, Case, Explainer, JudgeSettings, Key, Measured, name_of
+from seglens.judge.cells import PARTITIONS
+from seglens.judge.context import context_faithfulness, faithfulness
 from seglens.judge.effects import causal_agreement
-from seglens.judge.faithfulness import FRACTIONS, Curves, agreement_of, road
+from seglens.judge.faithfulness import FRACTIONS, Curves
+from seglens.judge.judgement import Judgement
 from seglens.judge.localisation import Attention, attention, join, summarise
-from seglens.judge.nulls import NULL, content_free, randomised, surface
+from seglens.judge.nulls import content_free, randomised, surface
 from seglens.judge.randomisation import model_dependence
 from seglens.judge.rerun import recipes
-from seglens.judge.scorecard import Judgement, Scorecard
+from seglens.judge.scorecard import Scorecard
 from seglens.judge.stability import stability
 from seglens.judge.verdicts import attention_row, compared_rows, completeness_row, with_faithfulness
 from seglens.runs import Run
@@ -33,10 +35,11 @@ class Evidence:
 
     ``measured`` are the scores that are compared with reference rows, by name; the dear ones hold the first
     images only. ``curves`` are those of the removal scores, by score and map, and ``drawn`` what else there
-    is to draw.
+    is to draw. ``scores`` are those that were asked for.
     """
 
     target: str
+    scores: tuple[str, ...]
     num_images: int
     measured: dict[str, Measured]
     attention: dict[Key, Attention]
@@ -80,7 +83,7 @@ def gather(
     by_key = _by_key(maps, target)
     _refuse_strangers(explainers or {}, by_key)
     seen = surface(run, images, target, seed=seed)
-    whole = torch.ones_like(target.pixels) if valid is None else valid
+    whole = (torch.ones_like(target.pixels) if valid is None else valid).to(images.device)
     case = Case(
         run=run,
         images=images,
@@ -88,7 +91,8 @@ def gather(
         maps=by_key,
         seen=seen,
         nulls=content_free(seen),
-        valid=whole.to(images.device),
+        valid=whole,
+        partition=PARTITIONS[chosen.cells](images, whole, chosen.across),
         settings=chosen,
         explainers=explainers or {},
         seed=seed,
@@ -110,6 +114,7 @@ def gather(
             measured["stability"] = stability(few, known)
     return Evidence(
         target=target.label,
+        scores=chosen.scores,
         num_images=len(images),
         measured=measured,
         attention=_attention(case) if "attention" in chosen.scores else {},
@@ -129,6 +134,7 @@ def combine(parts: Sequence[Evidence]) -> Evidence:
     scores = dict.fromkeys(name for part in parts for name in part.measured)
     return Evidence(
         target=first.target,
+        scores=first.scores,
         num_images=sum(part.num_images for part in parts),
         measured={
             name: cases.join([part.measured[name] for part in parts if name in part.measured])
@@ -165,33 +171,16 @@ def score(evidence: Evidence, *, seed: int = 0) -> Scorecard:
         for name, found in evidence.curves.items()
     }
     figures = {"fractions": list(FRACTIONS), "removal": curves, **evidence.drawn}
-    return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures)
+    left_out = tuple(name for name in SCORES if name not in evidence.scores)
+    return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures, left_out)
 
 
 def _removals(case: Case) -> tuple[dict[str, Measured], dict[str, dict[str, Curves]]]:
     """The two scores that remove cells in the order of a map."""
     measured, curves = {}, {}
-    if "faithfulness" in case.settings.scores:
-        named = {name_of(key): entry.map for key, entry in case.maps.items()}
-        named |= {NULL + name: maps for name, maps in case.nulls.items()}
-        found = road(
-            case.run.segmenter,
-            case.images,
-            case.target,
-            named,
-            valid=case.valid,
-            precision=case.settings.precision,
-            seed=case.seed,
-            chunk=case.chunk,
-        )
-        curves["faithfulness"] = found
-        measured["faithfulness"] = Measured(
-            values={key: found[name_of(key)].value for key in case.maps},
-            references={name: found[NULL + name].value for name in case.nulls},
-            about=agreement_of(found),
-        )
-    if "context_faithfulness" in case.settings.scores:
-        measured["context_faithfulness"], curves["context_faithfulness"] = context_faithfulness(case)
+    for name, made in (("faithfulness", faithfulness), ("context_faithfulness", context_faithfulness)):
+        if name in case.settings.scores:
+            measured[name], curves[name] = made(case)
     return measured, curves
 
 
@@ -247,11 +236,13 @@ def _refuse_strangers(explainers: Mapping[str, Explainer], maps: Mapping[Key, Ex
 
 
 def _whole(parts: Sequence[Curves]) -> Curves:
+    dice = [part.dice for part in parts if part.dice is not None]
     return Curves(
         torch.cat([part.full for part in parts]),
         torch.cat([part.base for part in parts]),
         torch.cat([part.least_first for part in parts]),
         torch.cat([part.most_first for part in parts]),
+        _whole(dice) if dice else None,
     )
 
 
@@ -264,4 +255,4 @@ def _plain(curves: Curves) -> dict[str, Any]:
         "least_first": curves.least_first[usable].mean(0).tolist(),
         "most_first": curves.most_first[usable].mean(0).tolist(),
         "num": int(usable.sum()),
-    }
+    } | ({} if curves.dice is None else {"s_dice": _plain(curves.dice)})

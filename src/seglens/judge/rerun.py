@@ -9,11 +9,11 @@ from seglens.explain import explain
 from seglens.explain.explanation import Explanation
 from seglens.explain.methods import METHODS, Method
 from seglens.explain.target import Target
-from seglens.judge.case import Case, Explainer, Key, name_of
+from seglens.judge.case import Case, Explainer, Key, Reason, name_of
 from seglens.runs import Run
 from seglens.shapes import Images, Maps
 
-NO_WAY = "the map came without an explainer that makes it again"
+NO_WAY = Reason("no_explainer", "the map came without an explainer that makes it again")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Recipes:
 
     built_in: Mapping[Key, Method]
     own: Mapping[Key, Explainer]
-    reasons: Mapping[Key, str]
+    reasons: Mapping[Key, Reason]
     seeds: Mapping[Key, int]
 
     @property
@@ -46,7 +46,7 @@ class Recipes:
             key: explainer(run, images, target).to(images.device) for key, explainer in self.own.items()
         }
 
-    def without(self, reasons: Mapping[Key, str]) -> "Recipes":
+    def without(self, reasons: Mapping[Key, Reason]) -> "Recipes":
         """Leave out the maps that ``reasons`` speak against."""
         return Recipes(
             {key: method for key, method in self.built_in.items() if key not in reasons},
@@ -60,7 +60,7 @@ def recipes(case: Case) -> Recipes:
     """Find out how each map of ``case`` is made again, and leave out what takes too long."""
     built_in: dict[Key, Method] = {}
     own: dict[Key, Explainer] = {}
-    reasons: dict[Key, str] = {}
+    reasons: dict[Key, Reason] = {}
     seeds: dict[Key, int] = {}
     for key, entry in case.maps.items():
         seeds[key] = int(entry.settings.get("seed", case.seed))
@@ -116,22 +116,22 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(part) for part in value) if isinstance(value, list | tuple) else value
 
 
-def _slow(case: Case, found: Recipes) -> dict[Key, str]:
+def _slow(case: Case, found: Recipes) -> dict[Key, Reason]:
     """Time each method on the first image with a target; say which take too long."""
     usable = (~case.target.empty()).nonzero()[:, 0][:1]
     if len(usable) == 0:
         return {}
     images, target = case.images[usable.to(case.images.device)], case.target.select(usable)
-    slow: dict[Key, str] = {}
+    slow: dict[Key, Reason] = {}
     limit = case.settings.max_seconds
     for group in _groups(found):
-        alone = found.without({key: "" for key in found.keys if key not in group})
+        alone = found.without({key: NO_WAY for key in found.keys if key not in group})
         seconds = _seconds(case, alone, images, target)
         if seconds > limit:  # The first time holds what is only done once.
             seconds = min(seconds, _seconds(case, alone, images, target))
         if seconds > limit:
             told = f"the method takes {seconds:.2g} s an image, more than {limit:g} s"
-            slow |= dict.fromkeys(group, told)
+            slow |= dict.fromkeys(group, Reason("too_slow", told))
     return slow
 
 

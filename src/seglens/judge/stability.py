@@ -4,12 +4,13 @@ A map that never changes wins this score, so it is never shown without faithfuln
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from seglens.explain.target import Target
 from seglens.judge.case import Case, Key, Measured
-from seglens.judge.cells import CELLS, PerCell, cell_means, spearman
+from seglens.judge.cells import PerCell, spearman
 from seglens.judge.nulls import content_free, surface
 from seglens.judge.rerun import Recipes
 from seglens.runs import Run
@@ -59,6 +60,9 @@ def stability(case: Case, found: Recipes) -> Measured:
     Only perturbations under which the prediction stays (Dice above `SAME`) count; an image without any is not
     evaluable. ``flip`` (details) is the rank correlation of the map of the mirrored picture, mirrored back,
     where the prediction mirrors as well.
+
+    Content-free maps are made again as well: of the changed picture, of the probabilities there, and the
+    mirrors and the distance of the region as it moved with the answer. Only the centre blob can't change.
     """
     keys = found.keys
     own = {key: case.cells(case.maps[key].map) for key in keys}
@@ -68,10 +72,13 @@ def stability(case: Case, found: Recipes) -> Measured:
     answer = _answer(case.run, case.images, case.target)
     for perturb in PERTURBATIONS.values():
         changed = torch.where(case.valid[:, None], perturb(case.images, case.seed).clamp(0, 1), case.images)
-        same = dice(answer, _answer(case.run, changed, case.target), case.valid) > SAME
+        now = _answer(case.run, changed, case.target)
+        same = dice(answer, now, case.valid) > SAME
         for key, maps in found.make(case.run, changed, case.target, chunk=case.chunk).items():
             worst[key] = _worse(worst[key], _moved(case, own[key], maps), same)
-        for name, maps in content_free(surface(case.run, changed, case.target, seed=case.seed)).items():
+        switched = (now ^ answer) & case.valid.to(now.device)
+        followed = replace(case.target, pixels=case.target.pixels.to(now.device) ^ switched)
+        for name, maps in content_free(surface(case.run, changed, followed, seed=case.seed)).items():
             null_worst[name] = _worse(null_worst[name], _moved(case, nulls[name], maps), same)
     nothing = torch.full((len(case.images),), torch.nan)
     usable = (~case.target.empty()).cpu()
@@ -115,16 +122,12 @@ def _value(worst: PerImage, usable: torch.Tensor) -> PerImage:
 
 def _flipped(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[Key, PerImage]:
     """Compare each map with that of the mirrored picture, mirrored back."""
-    images, valid = case.images.flip(-1), case.valid.flip(-1)
-    target = Target(
-        case.target.label, case.target.class_index, case.target.pixels.flip(-1), case.target.against
-    )
-    same = dice(
-        _answer(case.run, images, target).flip(-1), _answer(case.run, case.images, target), valid.flip(-1)
-    )
+    images = case.images.flip(-1)
+    target = replace(case.target, pixels=case.target.pixels.flip(-1))
+    back = _answer(case.run, images, target).flip(-1)
+    same = dice(back, _answer(case.run, case.images, case.target), case.valid)
     alike = {}
     for key, maps in found.make(case.run, images, target, chunk=case.chunk).items():
-        cells = cell_means(maps.flip(-1).to(case.valid.device), CELLS, case.valid).flatten(1)
-        rho = spearman(cells, own[key], case.counted)
+        rho = spearman(case.cells(maps.flip(-1)), own[key], case.counted)
         alike[key] = torch.where(same > SAME, rho, torch.nan)
     return alike

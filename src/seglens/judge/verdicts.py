@@ -6,29 +6,29 @@ from dataclasses import dataclass
 import torch
 
 from seglens.intervals import Interval, interval
-from seglens.judge.case import Key, Measured
+from seglens.judge.case import Key, Measured, Outcome, Reason, Verdict
 from seglens.judge.context import RELIANCE
 from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
+from seglens.judge.judgement import Judgement
 from seglens.judge.localisation import AttentionRow
 from seglens.judge.nulls import NULL
 from seglens.judge.randomisation import REPEATS
-from seglens.judge.scorecard import Judgement, Verdict
 from seglens.shapes import PerImage
 
 
-def verdict_of(difference: Interval) -> tuple[Verdict, str]:
+def verdict_of(difference: Interval) -> tuple[Verdict, Outcome, str]:
     """Judge a paired difference to the best reference row, and say why.
 
     ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``.
     """
     if difference.num < MIN_IMAGES:
-        return "not evaluable", _too_few(difference.num)
+        return "not evaluable", *_too_few(difference.num)
     few = "" if difference.num >= CLAIM_IMAGES else f"; an indication, a claim needs {CLAIM_IMAGES} images"
     if difference.low > 0:
-        return "pass", f"better than the best reference row{few}"
+        return "pass", "better", f"better than the best reference row{few}"
     if difference.high < 0:
-        return "fail", f"worse than the best reference row{few}"
-    return "warn", f"not shown to differ from the best reference row{few}"
+        return "fail", "worse", f"worse than the best reference row{few}"
+    return "warn", "undecided", f"not shown to differ from the best reference row{few}"
 
 
 def compared_rows(target: str, score: str, found: Measured, *, seed: int) -> list[Judgement]:
@@ -47,10 +47,10 @@ def compared_rows(target: str, score: str, found: Measured, *, seed: int) -> lis
         best = max((null for null in means if null not in rule.idle), key=lambda null: means[null])
         apart = interval((values - found.references[best])[shared], seed=seed)
         more = {part: interval(each, seed=seed) for part, each in found.details.get(key, {}).items()}
-        verdict, reason = verdict_of(apart)
+        verdict, outcome, reason = verdict_of(apart)
         against = found.reasons.get(key) or rule.guard({**about, **more})
-        if against:
-            verdict, reason = "not evaluable", against
+        if against is not None:
+            verdict, outcome, reason = "not evaluable", *against
         rows.append(
             Judgement(
                 target=target,
@@ -59,6 +59,7 @@ def compared_rows(target: str, score: str, found: Measured, *, seed: int) -> lis
                 score=name,
                 interval=interval(values[shared], seed=seed),
                 verdict=verdict,
+                outcome=outcome,
                 reason=f"{reason}; effects by {variant}" if variant else reason,
                 num_total=len(values),
                 nulls=means,
@@ -68,11 +69,16 @@ def compared_rows(target: str, score: str, found: Measured, *, seed: int) -> lis
             )
         )
     if not variant:
-        rows += [_reference(target, name, null, values, seed) for null, values in found.references.items()]
+        rows += [
+            _reference(target, name, null, values, found.reference_details.get(null, {}), seed)
+            for null, values in found.references.items()
+        ]
     return rows
 
 
-def _reference(target: str, score: str, null: str, values: PerImage, seed: int) -> Judgement:
+def _reference(
+    target: str, score: str, null: str, values: PerImage, details: Mapping[str, PerImage], seed: int
+) -> Judgement:
     return Judgement(
         target=target,
         method=NULL + null,
@@ -80,9 +86,11 @@ def _reference(target: str, score: str, null: str, values: PerImage, seed: int) 
         score=score,
         interval=interval(values, seed=seed),
         verdict="reference",
+        outcome="reference",
         reason="a content-free map",
         num_total=len(values),
         nulls={},
+        details={name: interval(each, seed=seed) for name, each in details.items()},
     )
 
 
@@ -91,11 +99,12 @@ def attention_row(row: AttentionRow) -> Judgement:
     level = "enrichment_log2"
     found = row.statistics[level]
     verdict: Verdict = "warn"
+    outcome: Outcome = "restates" if row.label else "where_not_why"
     reason = "where the heat lies is not what the model uses: no pass by this score"
     if row.label:
         reason = f"{row.label}: the region itself, pooled to this grid, does as well or looks alike"
     if found.num < MIN_IMAGES:
-        verdict, reason = "not evaluable", _too_few(found.num)
+        verdict, outcome, reason = "not evaluable", *_too_few(found.num)
     return Judgement(
         target=row.target,
         method=row.method,
@@ -103,6 +112,7 @@ def attention_row(row: AttentionRow) -> Judgement:
         score="attention",
         interval=found,
         verdict=verdict,
+        outcome=outcome,
         reason=reason,
         num_total=row.num_total,
         nulls={name: values[level].mean for name, values in row.nulls.items()},
@@ -127,12 +137,14 @@ def completeness_row(
     out = f"{int(flagged.sum())} images left out: their score is hardly the baseline's"
     reasons = [out] if bool(flagged.any()) else []
     verdict: Verdict = "warn"
+    outcome: Outcome = "undecided"
     if found.num < MIN_IMAGES:
-        verdict, reasons = "not evaluable", [_too_few(found.num), *reasons]
+        verdict, (outcome, few) = "not evaluable", _too_few(found.num)
+        reasons = [few, *reasons]
     elif found.high <= COMPLETE:
-        verdict = "pass"
+        verdict, outcome = "pass", "complete"
     elif found.low > COMPLETE:
-        verdict = "fail"
+        verdict, outcome = "fail", "incomplete"
     return Judgement(
         target=target,
         method=method,
@@ -140,6 +152,7 @@ def completeness_row(
         score="completeness",
         interval=found,
         verdict=verdict,
+        outcome=outcome,
         reason="; ".join(reasons),
         num_total=len(error),
         nulls={},
@@ -147,42 +160,48 @@ def completeness_row(
     )
 
 
-def needs_context(known: Mapping[str, Interval]) -> str:
+def needs_context(known: Mapping[str, Interval]) -> Reason | None:
     """Speak against a model that doesn't use the context."""
     reliance = known["context_reliance"]
     if reliance.num == 0:
-        return "there are no other pictures to lay the region on"
+        return Reason("no_other_pictures", "there are no other pictures to lay the region on")
     if reliance.mean < RELIANCE:
-        return f"the model hardly uses the context: its reliance is {reliance.mean:z.3f}, below {RELIANCE:g}"
-    return ""
+        told = f"the model hardly uses the context: its reliance is {reliance.mean:z.3f}, below {RELIANCE:g}"
+        return Reason("context_unused", told)
+    return None
 
 
-def needs_agreement(known: Mapping[str, Interval]) -> str:
+def needs_agreement(known: Mapping[str, Interval]) -> Reason | None:
     """Speak against effects that depend on the imputer."""
     ceiling = known["ceiling"]
     if ceiling.num > 1 and ceiling.low <= 0:
-        return f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
-    return ""
+        told = f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
+        return Reason("imputers_disagree", told)
+    return None
 
 
-def needs_repeat(known: Mapping[str, Interval]) -> str:
+def needs_repeat(known: Mapping[str, Interval]) -> Reason | None:
     """Speak against a map that is not the same when it is made again."""
     repeat = known.get("repeat")
     if repeat is not None and repeat.num and repeat.mean < REPEATS:
-        return f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
-    return ""
+        told = f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
+        return Reason("not_repeatable", told)
+    return None
 
 
-def says_nothing(known: Mapping[str, Interval]) -> str:
+def says_nothing(known: Mapping[str, Interval]) -> Reason | None:
     """Speak against nothing."""
-    return ""
+    return None
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What makes a whole row not evaluable, and which reference rows win by being blind to the picture."""
+    """What makes a whole row not evaluable, and which reference rows can't be compared with.
 
-    guard: Callable[[Mapping[str, Interval]], str] = says_nothing
+    The centre blob is the same whatever happens: its stability is 1 by definition, and not a measurement.
+    """
+
+    guard: Callable[[Mapping[str, Interval]], Reason | None] = says_nothing
     idle: tuple[str, ...] = ()
 
 
@@ -191,9 +210,7 @@ RULES: dict[str, Rule] = {
     "causal_agreement": Rule(needs_agreement),
     "causal_agreement_context": Rule(needs_agreement),
     "model_dependence": Rule(needs_repeat),
-    "stability": Rule(
-        idle=("random", "centre", "mirror-1", "mirror-4", "mirror-16", "mirror-32", "distance")
-    ),
+    "stability": Rule(idle=("centre",)),
 }
 """Scores with guards of their own."""
 
@@ -211,5 +228,5 @@ def with_faithfulness(rows: list[Judgement]) -> list[Judgement]:
     ]
 
 
-def _too_few(num: int) -> str:
-    return f"{num} evaluable images, at least {MIN_IMAGES} are needed"
+def _too_few(num: int) -> Reason:
+    return Reason("too_few_images", f"{num} evaluable images, at least {MIN_IMAGES} are needed")

@@ -1,0 +1,98 @@
+"""What is read of a changed picture: the frozen region's score, and how much of the whole answer is left."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seglens.device import choose_precision
+from seglens.explain.masked import Perturb, Prepared, prepare, rank_agreement, read_copies
+from seglens.explain.target import Target, Unit
+from seglens.models.segmenter import Segmenter
+from seglens.shapes import Images, Logits, Maps, PerImage, Regions, Rows
+
+Both = Float[Tensor, "two n"]
+"""`s_reg` and `s_dice` of changed copies."""
+
+ON_CPU = 4 * 256 * 256
+"""Pixels in a model at once on a CPU: more of them don't stay in its caches."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Reads changed copies of ``images``; ``answer`` is the class's probability on the clean ones.
+
+    ``s_reg`` is the mean probability of the class over the frozen region (the mean logit for a false
+    negative), ``s_dice`` the `soft_dice` of the answer with that on the clean picture. The model is the
+    same as ``segmenter``, made quick.
+    """
+
+    segmenter: Segmenter
+    model: Prepared
+    images: Images
+    target: Target
+    valid: Regions
+    answer: Maps
+    chunk: int
+
+    def scores(self, logits: Logits, rows: Rows) -> Both:
+        """Return `s_reg` and `s_dice` of the copies that ``logits`` are of."""
+        region = self.target.score(logits, rows, unit_of(self.target))
+        answer = self.target.probability(logits.float())
+        return torch.stack([region, soft_dice(answer, self.answer[rows], self.valid[rows])])
+
+    def clean(self, images: Images) -> Both:
+        """Read ``images`` in the place of the clean ones; on the CPU."""
+        rows = torch.arange(len(images))
+        return read_copies(
+            self.model, images, rows, lambda same, _: same, self.scores, 2, chunk=self.chunk
+        ).cpu()
+
+    def changed(self, rows: Rows, perturb: Perturb, precision: str) -> tuple[Both, PerImage | None]:
+        """Read copies that ``perturb`` changes; in bfloat16 also say how well they are ranked (`s_reg`)."""
+        reduced = choose_precision(precision, self.segmenter.device) != "32"
+        model = self.model
+        if reduced:
+            model = prepare(
+                self.segmenter, self.images, forwards=len(rows), chunk=self.chunk, precision=precision
+            )
+        found = read_copies(model, self.images, rows, perturb, self.scores, 2, chunk=self.chunk)
+        if not reduced:
+            return found.cpu(), None
+        unit, first = unit_of(self.target), found[:1]
+        alike = rank_agreement(
+            self.segmenter, self.images, (self.target,), rows, perturb, first, unit=unit, chunk=self.chunk
+        )
+        return found.cpu(), alike[0].float().cpu()
+
+
+def reading(segmenter: Segmenter, images: Images, target: Target, valid: Regions, *, chunk: int) -> Reading:
+    """Make a model ready for many changed copies of ``images`` (see `explain.masked.prepare`)."""
+    device = segmenter.device
+    images, valid = images.to(device), valid.to(device)
+    if device.type == "cpu":
+        chunk = min(chunk, max(1, ON_CPU // images[0, 0].numel()))
+    model = prepare(segmenter, images, forwards=len(images), chunk=chunk)
+    answer = torch.empty(valid.shape, device=device)
+
+    def keep(logits: Logits, rows: Rows) -> Float[Tensor, "one n"]:
+        answer[rows] = target.probability(logits.float())
+        return answer.new_zeros(1, len(rows))
+
+    read_copies(model, images, torch.arange(len(images)), lambda same, _: same, keep, 1, chunk=chunk)
+    return Reading(segmenter, model, images, target, valid, answer, chunk)
+
+
+def unit_of(target: Target) -> Unit:
+    """Judges read probabilities; logits for a false negative, where probabilities are near zero."""
+    return "mean" if target.label == "false-negative" else "probability"
+
+
+def soft_dice(one: Maps, other: Maps, valid: Regions) -> PerImage:
+    """Return ``2 sum p q / (sum p^2 + sum q^2)`` over the valid pixels: 1 where both are the same.
+
+    Milletari et al. 2016, "V-Net", section 3. NaN where both are zero everywhere.
+    """
+    first, second = ((maps * valid).flatten(1) for maps in (one, other))
+    return 2 * (first * second).sum(1) / (first.square().sum(1) + second.square().sum(1))
