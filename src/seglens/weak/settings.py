@@ -55,18 +55,18 @@ class ThresholdSettings(_Strict):
 
 @dataclass(frozen=True)
 class SpreadSettings(_Strict):
-    """The head that learns the set's object from confident pixels of its heat, on the classifier's features.
+    """The head that learns the set's object from confident cells of its heat, on the classifier's features.
 
-    ``layers`` are read at each of ``scales`` (longer side in pixels) and brought to one grid, ``stride``
-    pixels of the largest scale apart. Pixels whose heat is above ``high`` or below ``low`` teach in the first
-    of ``rounds``; later, those that the head itself is sure of by ``sure``.
+    ``layers`` are read at each of ``scales`` (longer side in pixels), and brought to one grid with a cell
+    every ``stride`` pixels of the largest scale. Cells that are certain by the threshold's rule teach in the
+    first of ``rounds``; later, those that the head itself is sure of: probability from ``sure`` on, or up to
+    1 - ``sure``. ``penalty`` is on the head's squared weights.
     """
 
-    layers: tuple[str, ...] = ("blocks.1", "blocks.2", "blocks.4", "blocks.5", "blocks.6")
-    scales: tuple[int, ...] = (320, 448)
+    layers: tuple[str, ...] = ("blocks.2", "blocks.4", "blocks.5", "blocks.6")
+    scales: tuple[int, ...] = (448,)
+    flips: bool = True
     stride: int = 16
-    high: float = 0.4
-    low: float = 0.08
     sure: float = 0.7
     rounds: int = 5
     penalty: float = 0.01
@@ -74,10 +74,18 @@ class SpreadSettings(_Strict):
 
 @dataclass(frozen=True)
 class RefineSettings(_Strict):
-    """``method`` is one of `seglens.weak.refine.REFINEMENTS`; ``steps`` is how often neighbours are asked."""
+    """``method`` is one of `seglens.weak.refine.REFINEMENTS`; ``steps`` is how often neighbours are asked.
+
+    ``weight`` is what all neighbours together say, in logits; ``colour`` (in intensities) and ``distance``
+    (in shares of the longer side) are how far apart two pixels may be and still speak for each other.
+    ``pamr`` uses none of these three, ``guided`` no steps and no weight.
+    """
 
     method: str = "mean-field"
     steps: int = 5
+    weight: float = 3.0
+    colour: float = 0.1
+    distance: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -94,13 +102,12 @@ class PatchSettings(_Strict):
 
 @dataclass(frozen=True)
 class MaskSettings(_Strict):
-    """Pixels whose probability is between ``low`` and ``high`` are ignored (255); below is none.
+    """Pixels within ``margin`` of the threshold, in probability, are ignored (255).
 
     ``opening`` and ``closing`` are radii in pixels of the masks; 0 leaves the step out.
     """
 
-    low: float = 0.4
-    high: float = 0.6
+    margin: float = 0.1
     opening: int = 0
     closing: int = 0
 

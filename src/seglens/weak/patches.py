@@ -1,0 +1,127 @@
+"""Superpixels of a set: cut once, kept on disk, in several processes. They depend on the pictures alone.
+
+The published reference cuts them again in each of its rounds; here a round reads them (a millisecond a
+picture).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from seglens import record as records
+from seglens.data.images import read_image
+from seglens.errors import DataError
+from seglens.outputs import new_file
+from seglens.processes import Crew, reporting
+from seglens.progress import track
+from seglens.superpixels import superpixels
+from seglens.weak.settings import PatchSettings
+
+JOB = "job.json"
+"""What the processes are to cut, beside what they write."""
+
+WORTH = 40
+"""Pictures that a further process must have to do, since it takes seconds to start."""
+
+MANY = 2**15
+"""Patches that a 16-bit integer can number."""
+
+Segments = Int[Tensor, "h w"]
+
+
+def cut_patches(
+    images: Sequence[Path],
+    stems: Sequence[str],
+    settings: PatchSettings,
+    folder: Path,
+    *,
+    channels: int = 3,
+    processes: int = 0,
+) -> int:
+    """Cut the pictures ``images`` into superpixels, kept in ``folder`` under ``stems``; say how many were cut now.
+
+    Those that are there already are left. ``processes`` 0 means one for each core, but no more
+    than have `WORTH` pictures each. An error in any of them is raised here, and none outlives this call.
+
+    Raises:
+        DataError: a picture can't be read.
+        SettingError: a setting is not allowed.
+    """
+    missing = [index for index, stem in enumerate(stems) if not patch_file(folder, stem).is_file()]
+    if not missing:
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    size = max(1, min(processes or os.cpu_count() or 1, len(missing) // WORTH))
+    job = {
+        "images": [str(images[index].absolute()) for index in missing],
+        "stems": [stems[index] for index in missing],
+        "settings": [settings.num_segments, settings.compactness, settings.sigma],
+        "channels": channels,
+    }
+    if size == 1:
+        _cut(job, folder, 0, 1)
+        return len(missing)
+    records.write_json(folder / JOB, job)
+    try:
+        command = [sys.executable, "-m", "seglens.weak.patches", str(folder.absolute())]
+        environments = [os.environ | {"SEGLENS_PART": f"{part}/{size}"} for part in range(1, size)]
+        with Crew(command, environments, size):
+            _cut(job, folder, 0, size)
+    finally:
+        (folder / JOB).unlink(missing_ok=True)
+    return len(missing)
+
+
+def patch_file(folder: Path, stem: str) -> Path:
+    """Return the file of one picture's superpixels."""
+    return folder / f"{stem}.npz"
+
+
+def read_patches(folder: Path, stem: str) -> Segments:
+    """Return the superpixels of one picture at its own size, numbered from 0.
+
+    Raises:
+        DataError: they were not cut, or the file is damaged.
+    """
+    file = patch_file(folder, stem)
+    try:
+        with np.load(file) as opened:
+            return torch.from_numpy(opened["patches"].astype(np.int64))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{file} holds no superpixels: {error}. Delete the file; it is cut again.") from error
+
+
+def _cut(job: dict[str, list], folder: Path, part: int, parts: int) -> None:
+    """Cut every ``parts``-th picture, from ``part`` on."""
+    num_segments, compactness, sigma = job["settings"]
+    pairs = list(zip(job["images"], job["stems"], strict=True))[part::parts]
+    torch.set_num_threads(1) if parts > 1 and part else None
+    for image, stem in track(pairs, total=len(pairs), what="superpixels"):
+        picture = read_image(Path(image), job["channels"])
+        found = superpixels(picture[None], num_segments=num_segments, compactness=compactness, sigma=sigma)[
+            0
+        ].numpy()
+        with new_file(patch_file(folder, stem), force=True) as temporary:
+            np.savez_compressed(
+                temporary, patches=found.astype(np.uint16 if found.max() < MANY else np.int32)
+            )
+
+
+def _work() -> None:
+    """Do the part of the job that the environment names, in a process that `cut_patches` started."""
+    with reporting() as ready:
+        ready()
+        folder = Path(sys.argv[1])
+        part, _, parts = os.environ["SEGLENS_PART"].partition("/")
+        _cut(json.loads((folder / JOB).read_text(encoding="utf-8")), folder, int(part), int(parts))
+
+
+if __name__ == "__main__":
+    _work()

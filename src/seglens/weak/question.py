@@ -1,0 +1,227 @@
+"""The question that is put to a classifier: one number a picture, whose gradient says what speaks for "yes".
+
+Not "which breed?", which asks for faces and ears, but "a pet, or anything else?", which asks for the pet. The
+classifier knows labels of whole pictures only: those of ImageNet, or those of the user's own set.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from seglens.errors import ModelError, SettingError, unknown_name
+from seglens.models.encoders import ask_hub, load_encoder, pretrained_normalisation
+from seglens.shapes import Activations, Images, Scores
+
+IMAGENET = 1000
+"""Classes of ImageNet-1k, which the classifiers of timm tell apart."""
+
+Outputs = Float[Tensor, "b outputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A classifier, and which of its outputs mean "yes".
+
+    ``mean`` and ``std`` are what its pictures are normalised with, in [0, 1]. ``about`` says in a sentence
+    where its labels came from. The network is in evaluation mode and its weights need no gradient.
+    """
+
+    network: nn.Module
+    positive: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    about: str
+
+    def outputs(self, images: Images) -> Outputs:
+        """Return the classifier's logits of raw pictures in [0, 1]."""
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(images) for values in (self.mean, self.std))
+        outputs: Outputs = self.network((images - mean) / std)
+        return outputs
+
+    def score(self, outputs: Outputs) -> Scores:
+        """``logsumexp(positive logits) - logsumexp(the others)``: the log odds of "yes" under the softmax.
+
+        A classifier with one output has these already.
+        """
+        if outputs.shape[1] == 1:
+            return outputs[:, 0]
+        chosen = _chosen(self.positive, outputs)
+        return outputs[:, chosen].logsumexp(1) - outputs[:, ~chosen].logsumexp(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The score of some pictures, and of each layer its activation and the gradient of the score there."""
+
+    score: Scores
+    taps: dict[str, tuple[Activations, Activations]]
+
+
+def ask(question: Question, images: Images, layers: Sequence[str]) -> Answer:
+    """Put the question to pictures: one forward and one backward pass, which stops at the earliest layer.
+
+    Raises:
+        UnknownNameError: the network has no such layer.
+        ModelError: a layer returns no grid, or didn't run.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> Tensor:
+        # Clones: what works in place behind the layer would rewrite what is kept.
+        kept[name] = output.clone() if output.requires_grad else output.detach().clone().requires_grad_()
+        return kept[name].clone()
+
+    with torch.enable_grad():
+        score = question.score(_run(question, images, layers, keep))
+        gradients = torch.autograd.grad(score.sum(), [kept[name] for name in layers])
+    pairs = zip(layers, gradients, strict=True)
+    return Answer(score.detach(), {name: (kept[name].detach(), gradient) for name, gradient in pairs})
+
+
+def features(question: Question, images: Images, layers: Sequence[str]) -> dict[str, Activations]:
+    """Return what layers of the classifier give for pictures: one forward pass, no gradient.
+
+    Raises:
+        UnknownNameError: the network has no such layer.
+        ModelError: a layer returns no grid, or didn't run.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> Tensor:
+        kept[name] = output.clone()
+        return output
+
+    with torch.no_grad():
+        _run(question, images, layers, keep)
+    return kept
+
+
+def _run(
+    question: Question, images: Images, layers: Sequence[str], keep: Callable[[str, Tensor], Tensor]
+) -> Outputs:
+    """Run the classifier, and let ``keep`` see and replace what each of ``layers`` returns."""
+    modules = dict(question.network.named_modules())
+    for name in layers:
+        if name not in modules or not name:
+            raise unknown_name(
+                "layer", name, [module for module in modules if module.count(".") < 2 and module]
+            )
+    seen: set[str] = set()
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
+        def called(module: nn.Module, given: Any, output: Any) -> Tensor:
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                raise ModelError(
+                    f"The layer {name!r} returns no grid (b x channels x rows x columns), which a map needs. "
+                    "Name a convolution or a block of them."
+                )
+            seen.add(name)
+            return keep(name, output)
+
+        return called
+
+    handles = [modules[name].register_forward_hook(hook(name)) for name in layers]
+    try:
+        outputs = question.outputs(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    missing = [name for name in layers if name not in seen]
+    if missing:
+        raise ModelError(f"The layer {missing[0]!r} didn't run. Name one that the classifier goes through.")
+    return outputs
+
+
+def imagenet_question(
+    encoder: str, weights: str, positive: Sequence[str], *, device: torch.device
+) -> Question:
+    """Return a classifier of ImageNet that is asked whether a picture shows one of ``positive``, or anything else.
+
+    ``encoder`` is a network of timm with 1000 outputs; ``weights`` is ``imagenet`` (from the hub) or a file,
+    paired by name or in order, as for the encoders of `seglens train`. Nothing is trained.
+
+    Raises:
+        UnknownNameError: there is no such network, or no such group of classes.
+        SettingError: ``positive`` names no class, or all of them.
+        CheckpointError, ModelError: the weights don't fit, or can't be had.
+    """
+    network = classifier_network(encoder, weights)
+    chosen = class_numbers(positive)
+    mean, std = pretrained_normalisation(f"tu-{encoder}")
+    about = (
+        f"{encoder} with ImageNet weights, never trained further; {len(chosen)} of the {IMAGENET} ImageNet "
+        f"classes mean yes ({', '.join(positive)}). Labels used: those of whole pictures of ImageNet."
+    )
+    return Question(network.to(device), chosen, mean, std, about)
+
+
+def classifier_network(encoder: str, weights: str, num_outputs: int = IMAGENET) -> nn.Module:
+    """Return timm's network ``encoder`` with its ImageNet weights, ready to be asked.
+
+    With another number of outputs than `IMAGENET` the last layer is a new one, drawn from torch's random
+    state.
+
+    Raises:
+        UnknownNameError, CheckpointError, ModelError: see `imagenet_question`.
+    """
+    import timm
+
+    if not timm.is_model(encoder):
+        raise unknown_name("classifier of timm", encoder, timm.list_models())
+    if weights == "imagenet":
+        with ask_hub(encoder):
+            network: nn.Module = timm.create_model(encoder, pretrained=True)
+    else:
+        network = timm.create_model(encoder)
+        if weights != "none":
+            load_encoder(nn.ModuleDict({"encoder": network}), Path(weights))
+    if num_outputs != IMAGENET:
+        network.reset_classifier(num_outputs)  # type: ignore[operator]
+    return network.eval().requires_grad_(False)
+
+
+def class_numbers(positive: Sequence[str]) -> tuple[int, ...]:
+    """Return the ImageNet classes that are meant by numbers, ranges (``151-268``) and names of `GROUPS`.
+
+    Raises:
+        UnknownNameError: a word is none of these.
+        SettingError: a number is above 999, or no class or all classes are named.
+    """
+    chosen: set[int] = set()
+    for word in positive:
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        if not found and word not in GROUPS:
+            raise unknown_name(
+                "group of ImageNet classes", word, (*GROUPS, "a number", "a range such as 151-268")
+            )
+        chosen |= set(range(int(found[1]), int(found[2] or found[1]) + 1)) if found else set(GROUPS[word])
+    if not chosen or max(chosen) >= IMAGENET or len(chosen) == IMAGENET:
+        raise SettingError(
+            f"The classes that mean yes are {', '.join(positive) or 'none'}. Allowed are some, but not all, of 0 to "
+            f"{IMAGENET - 1}, and the groups {', '.join(GROUPS)}."
+        )
+    return tuple(sorted(chosen))
+
+
+def _chosen(positive: Sequence[int], outputs: Outputs) -> Bool[Tensor, " outputs"]:
+    chosen = torch.zeros(outputs.shape[1], dtype=torch.bool, device=outputs.device)
+    chosen[list(positive)] = True
+    return chosen
+
+
+GROUPS: dict[str, tuple[int, ...]] = {
+    "dogs": tuple(range(151, 269)),
+    "cats": tuple(range(281, 286)),
+    "pets": (*range(151, 269), *range(281, 286)),
+    "birds": (*range(7, 25), *range(80, 101), *range(127, 147)),
+    "fish": (*range(0, 7), *range(389, 398)),
+    "insects": tuple(range(300, 327)),
+    "animals": tuple(range(0, 398)),
+}
+"""Groups of ImageNet classes under one word. To add one: one line. Wild dogs (269 to 280) are no pets."""

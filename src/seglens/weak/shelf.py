@@ -1,0 +1,133 @@
+"""Stages on disk: a map for each picture, what each took, and a card that says what the stage was made with.
+
+A stage that was stopped is taken up at the first picture that has no file; one that was made with other
+settings, or of other pictures, is never mixed with these.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seglens import record as records
+from seglens.errors import DataError, OutputExistsError
+from seglens.outputs import new_file, unused_name
+from seglens.progress import track
+from seglens.shapes import Map
+
+CARD = "stage.json"
+
+
+@dataclass
+class Shelf:
+    """The folder of one stage. ``made_with`` are the plain settings of this stage and of all before it.
+
+    ``facts`` and ``threshold`` are what the stage says of itself once it is done; ``once`` are the seconds
+    that were not spent on a single picture.
+    """
+
+    name: str
+    folder: Path
+    made_with: dict[str, Any]
+    once: float = 0.0
+    seconds: float = 0.0
+    threshold: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def open(self) -> bool:
+        """Make the folder, or take it up; return whether the stage is done.
+
+        Raises:
+            OutputExistsError: the folder holds a stage of other settings or other pictures.
+        """
+        card = self.folder / CARD
+        if not card.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write(done=False)
+            return False
+        before = json.loads(card.read_text(encoding="utf-8"))
+        wanted = json.loads(records.to_json(self.made_with))
+        differing = [key for key in wanted if before["made_with"].get(key) != wanted[key]]
+        if differing:
+            raise OutputExistsError(
+                f"{self.folder} was made with other settings: {differing[0]} was "
+                f"{before['made_with'].get(differing[0])}, now {wanted[differing[0]]}. Name another folder, or "
+                "delete this one and those of the stages after it."
+            )
+        self.once, self.seconds = before["once"], before["seconds"]
+        self.threshold, self.facts = before["threshold"], before["facts"]
+        return bool(before["done"])
+
+    def close(self) -> None:
+        """Write down that the stage is done, with all it says of itself."""
+        self._write(done=True)
+
+    def note_once(self, seconds: float) -> None:
+        """Add seconds that were spent for the set as a whole."""
+        self.once += seconds
+        self._write(done=False)
+
+    def fill(self, stems: Sequence[str], work: Callable[[int], Map]) -> None:
+        """Make the map of each picture that has none yet, and add up the seconds that all took."""
+        missing = [index for index, stem in enumerate(stems) if not self.file(stem).is_file()]
+        for index in track(missing, total=len(missing), what=self.name):
+            began = time.perf_counter()
+            values = work(index).detach().cpu().numpy().astype(np.float16)
+            took = time.perf_counter() - began
+            with new_file(self.file(stems[index]), force=True) as temporary:
+                np.savez_compressed(temporary, map=values, seconds=np.float64(took))
+        self.seconds = self.once + sum(self.took(stem) for stem in stems)
+
+    def file(self, stem: str) -> Path:
+        """Return the file of one picture."""
+        return self.folder / f"{stem}.npz"
+
+    def read(self, stem: str) -> Map:
+        """Return the map of one picture, as float32.
+
+        Raises:
+            DataError: there is none, or the file is damaged.
+        """
+        return torch.from_numpy(_array(self.file(stem), "map").astype(np.float32))
+
+    def took(self, stem: str) -> float:
+        """Return the seconds that one picture took.
+
+        Raises:
+            DataError: it isn't there, or the file is damaged.
+        """
+        return float(_array(self.file(stem), "seconds"))
+
+    def _write(self, *, done: bool) -> None:
+        card = {
+            "stage": self.name,
+            "done": done,
+            "seconds": self.seconds,
+            "once": self.once,
+            "threshold": self.threshold,
+            "facts": self.facts,
+            "made_with": self.made_with,
+        }
+        records.write_json(self.folder / CARD, card)
+
+
+def stems_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a file name for each picture, without suffix: safe on any disk, no two alike."""
+    taken: set[str] = set()
+    return tuple(unused_name(name, taken) for name in names)
+
+
+def _array(file: Path, name: str) -> np.ndarray:
+    try:
+        with np.load(file) as opened:
+            found: np.ndarray = opened[name]
+            return found
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{file} holds no map of a stage: {error}. Delete the file; it is made again."
+        ) from error

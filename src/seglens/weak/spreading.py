@@ -1,0 +1,222 @@
+"""Spreading: a head learns the set's object from confident pixels of its heat, on the classifier's own features.
+
+Heat covers the parts that decide the question, not all of the object. But what is certain on some pictures
+teaches what the object looks like on all: a linear head on the classifier's frozen features, one for the
+whole set, is fitted to confident pixels, then to those that it is confident of itself, and so on
+(self-training). Linear, because it must not be able to learn the heat's own faults.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from seglens.errors import DataError, SettingError
+from seglens.outputs import new_file
+from seglens.progress import track
+from seglens.shapes import Activations, Image, Map
+from seglens.weak.heat import at_scale, both_ways, one_way, working_size
+from seglens.weak.question import Question, features
+from seglens.weak.settings import SpreadSettings
+from seglens.weak.threshold import Cut
+
+CELLS = 120_000
+"""Cells that teach at most, over all pictures: about 300 MB of features."""
+
+ITERATIONS = 60
+"""Of L-BFGS, in each round."""
+
+FLAT = 1e-3
+"""Standard deviation that a feature is taken to have at least."""
+
+Cells = Float[Tensor, "cells features"]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """``logit = ((x - mean) / std) . weight + bias`` of a cell's features x.
+
+    ``history`` tells of each round the share of the cells that taught, and the share of all cells whose label
+    changed in it.
+    """
+
+    weight: Float[Tensor, " features"]
+    bias: Float[Tensor, ""]
+    mean: Float[Tensor, " features"]
+    std: Float[Tensor, " features"]
+    history: tuple[tuple[float, float], ...]
+
+    def logits(self, cells: Cells) -> Float[Tensor, " cells"]:
+        """Return the logit of each cell."""
+        return ((cells - self.mean) / self.std) @ self.weight + self.bias
+
+
+def fit_head(
+    read: Callable[[int], tuple[Activations, Map]], num: int, settings: SpreadSettings, cut: Cut, *, seed: int
+) -> Head:
+    """Fit the head to ``num`` pictures that show the object.
+
+    ``read`` gives of each the features of `cells` and its heat on the same grid. Cells whose heat is above
+    ``cut.high`` or below ``cut.low`` teach in the first round; in later ones those of which the head is sure.
+    Both classes weigh the same in sum. The penalty is on the squared weights of standardised features.
+
+    Raises:
+        DataError: no cell is surely object, or none is surely not.
+        SettingError: a setting is not allowed.
+    """
+    _check(settings)
+    known, heats = _gather(read, num, seed)
+    mean, std = known.mean(0), known.std(0).clamp(min=FLAT)
+    known = (known - mean) / std
+    probability, history = heats, []
+    low, high = cut.low, cut.high
+    label: Bool[Tensor, " cells"] = heats >= cut.middle
+    for _ in range(settings.rounds):
+        there, absent = probability >= high, probability <= low
+        if not there.any() or not absent.any():
+            raise DataError(
+                f"Of {len(heats)} cells {int(there.sum())} are surely object and {int(absent.sum())} surely none; a "
+                "head needs both. Leave the head out (spread: null), or choose another rule for the threshold."
+            )
+        weight, bias = _fit(known, there, absent, settings.penalty)
+        probability = (known @ weight + bias).sigmoid()
+        changed = (probability >= 0.5) != label
+        label = probability >= 0.5
+        history.append((float((there | absent).double().mean()), float(changed.double().mean())))
+        low, high = 1 - settings.sure, settings.sure
+    return Head(weight, bias, mean, std, tuple(history))
+
+
+def cells(question: Question, image: Image, settings: SpreadSettings) -> Activations:
+    """Return the features of a picture on the head's grid, ``1 x features x rows x columns``.
+
+    Each of ``layers`` is read at each of ``scales`` and averaged with that of the mirrored picture, brought
+    to the grid (averaged where it is finer, bilinear where it is coarser), then averaged over the scales.
+
+    Raises:
+        UnknownNameError, ModelError: see `seglens.weak.question.features`.
+    """
+    _check(settings)
+    size = _grid(image, settings)
+    total: list[Tensor] = []
+    for scale in settings.scales:
+        given = features(question, both_ways(at_scale(image[None], scale), settings.flips), settings.layers)
+        found = [_to_grid(one_way(given[layer]), size) / len(settings.scales) for layer in settings.layers]
+        total = [sum(pair) for pair in zip(total, found, strict=True)] if total else found
+    return torch.cat(total, 1)
+
+
+def spread(question: Question, image: Image, head: Head, settings: SpreadSettings, side: int) -> Map:
+    """Return the head's probability of the object on the working grid of a picture.
+
+    Logits are brought to the grid bilinearly before the sigmoid is taken.
+    """
+    grid = cells(question, image, settings)
+    logits = head.logits(grid[0].flatten(1).T).view(1, 1, *grid.shape[2:])
+    size = working_size((image.shape[1], image.shape[2]), side)
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)[0, 0].sigmoid()
+
+
+def on_grid(heat: Map, image: Image, settings: SpreadSettings) -> Map:
+    """Return the heat of a picture on the head's grid, averaged over each cell."""
+    return _to_grid(heat[None, None], _grid(image, settings))[0, 0]
+
+
+def save_head(head: Head, file: Path) -> None:
+    """Write the head to an ``.npz`` file, whole or not at all."""
+    arrays = {name: getattr(head, name).cpu().numpy() for name in ("weight", "bias", "mean", "std")}
+    with new_file(file, force=True) as temporary:
+        np.savez(temporary, history=np.asarray(head.history), **arrays)
+
+
+def load_head(file: Path, device: torch.device) -> Head:
+    """Read what `save_head` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        with np.load(file) as opened:
+            parts = {
+                name: torch.from_numpy(opened[name]).to(device) for name in ("weight", "bias", "mean", "std")
+            }
+            history = tuple((float(first), float(second)) for first, second in opened["history"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{file} holds no head: {error}. Delete the folder; it is made again.") from error
+    return Head(parts["weight"], parts["bias"], parts["mean"], parts["std"], history)
+
+
+def _gather(
+    read: Callable[[int], tuple[Activations, Map]], num: int, seed: int
+) -> tuple[Cells, Float[Tensor, " cells"]]:
+    """Read all pictures; where there are more than `CELLS` cells, as many of each picture are drawn by ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    share = max(1, CELLS // num)
+    known, heats = [], []
+    for index in track(range(num), total=num, what="features for the head"):
+        grid, heat = read(index)
+        drawn = torch.randperm(heat.numel(), generator=generator)[:share].to(heat.device)
+        known.append(grid[0].flatten(1).T[drawn])
+        heats.append(heat.flatten()[drawn])
+    return torch.cat(known), torch.cat(heats)
+
+
+def _fit(
+    known: Cells, there: Bool[Tensor, " cells"], absent: Bool[Tensor, " cells"], penalty: float
+) -> tuple[Float[Tensor, " features"], Float[Tensor, ""]]:
+    """Return the weights of the logistic regression of sure cells, by L-BFGS from zero: nothing is random."""
+    taught = there | absent
+    given, truth = known[taught], there[taught].float()
+    share = torch.where(truth > 0, 0.5 / there.sum(), 0.5 / absent.sum())
+    free = torch.zeros(known.shape[1] + 1, device=known.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([free], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = given @ free[:-1] + free[-1]
+        entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        value = (entropy * share).sum() + penalty * free[:-1].square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return free.detach()[:-1], free.detach()[-1]
+
+
+def _to_grid(field: Activations, size: tuple[int, int]) -> Activations:
+    rows, columns = field.shape[2:]
+    if rows >= size[0] and columns >= size[1]:
+        return F.interpolate(field, size, mode="area")
+    return F.interpolate(field, size, mode="bilinear", align_corners=False)
+
+
+def _grid(image: Image, settings: SpreadSettings) -> tuple[int, int]:
+    """Return rows and columns of the head's grid: a cell every ``stride`` pixels of the largest scale."""
+    longer = max(settings.scales)
+    sides = [
+        max(1, round(side * longer / max(image.shape[1:]) / settings.stride)) for side in image.shape[1:]
+    ]
+    return sides[0], sides[1]
+
+
+def _check(settings: SpreadSettings) -> None:
+    if (
+        not settings.layers
+        or not settings.scales
+        or min(*settings.scales, settings.stride, settings.rounds) < 1
+    ):
+        raise SettingError(
+            f"The head got the layers {settings.layers}, the scales {settings.scales}, the stride {settings.stride} "
+            f"and {settings.rounds} rounds. Allowed are one or more layers and scales, and numbers from 1 on."
+        )
+    if not 0.5 <= settings.sure < 1 or settings.penalty <= 0:
+        raise SettingError(
+            f"The head got sure {settings.sure} and penalty {settings.penalty}. Allowed are 0.5 to below 1, and "
+            "above 0."
+        )
