@@ -12,7 +12,7 @@ from seglens.errors import DataError, SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.intervals import Interval
-from seglens.judge.agreement import TagShare, check, conclude, tag_share
+from seglens.judge.agreement import TagShare, check, conclude, share, tag_share, tag_zone
 from seglens.judge.causal import Effect
 from seglens.judge.shortcut import Shortcut, planted_shortcut
 
@@ -227,3 +227,38 @@ def test_a_map_with_nothing_outside_puts_nothing_on_the_tag() -> None:
     found = tag_share(inward, outward, tags, ~pixels)
     assert found.honest.mean == 0
     assert found.auroc.mean == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "reach"),
+    [
+        ({}, 1),
+        ({"window": 6, "stride": 3}, 3),
+        ({"window": 5, "stride": 3}, 3),
+        ({"cells": 4}, 4),
+        ({"num_segments": 64}, 2),
+    ],
+)
+def test_a_tag_grows_by_half_a_cell_of_what_the_map_was_made_on(settings: dict, reach: int) -> None:
+    pixels = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    pixels[0, 0, 0] = True
+    tags = torch.zeros_like(pixels)
+    tags[0, 20, 20] = True
+    entry = Explanation(
+        "mine", None, Target("predicted", 1, pixels), torch.rand(1, SIZE, SIZE), settings=settings
+    )
+    assert int(tag_zone(entry, tags).sum()) == (2 * reach + 1) ** 2
+
+
+def test_a_map_that_is_all_against_points_nowhere_and_no_answer_stays_none() -> None:
+    pixels = torch.zeros(3, 8, 8, dtype=torch.bool)
+    pixels[:2, 6:, 6:] = True
+    tags = torch.zeros_like(pixels)
+    tags[:, 1, 1] = True
+    maps = torch.zeros(3, 8, 8)
+    maps[0] = torch.where(tags[0], 3.0, 1.0)
+    found = Explanation("cam", None, Target("predicted", 1, pixels), maps)
+    assert found.status == ("ok", "degenerate", "no_target")
+    values = share(found, tags, ~pixels)
+    assert values[:2].tolist() == [pytest.approx(3 / (59 + 3)), 0.0]
+    assert values[2].isnan()

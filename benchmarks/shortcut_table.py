@@ -1,0 +1,234 @@
+"""The tables of ``SHORTCUTS.md``, from the lines of ``shortcuts.jsonl``; the words around them stay."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seglens.intervals import Interval
+from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, check
+from seglens.judge.causal import Effect
+from seglens.judge.detection import FALSE_ALARMS, Pairs, auroc_over_pairs, detection, pairs
+
+PAGE = Path(__file__).parent / "SHORTCUTS.md"
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
+
+GOOD = 0.95
+"""An AUROC of at least this counts as detection, where the interval's lower end is above one half."""
+
+CONTROL = "U against C"
+
+
+def write(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> None:
+    """Put the tables between the two marks of the page."""
+    page = PAGE.read_text() if PAGE.exists() else f"{BEGIN}\n{END}\n"
+    before, _, rest = page.partition(BEGIN)
+    text = "\n\n".join((summary(lines, rows), causal(lines, rows), details(lines, rows), looks(lines, rows)))
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def summary(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
+    """One row a method and layer: the AUROC on each set, and what it comes to."""
+    sets = _sets(rows)
+    found = {data: shares_of(lines, data, "") for data in sets}
+    names = list(dict.fromkeys(name for data in sets for name in found[data]))
+    results = {
+        name: {data: auroc_over_pairs(_pairs(found[data].get(name, []), "S", "U")) for data in sets}
+        for name in names
+    }
+    ordered = sorted(names, key=lambda name: _rank(name, results[name]))
+    seeds = {
+        data: len({line["seed"] for line in lines if (line["data"], line["look"]) == (data, "")})
+        for data in sets
+    }
+    text = [
+        "## Which methods show that a model reads the tag",
+        "",
+        "AUROC of S against U (chance .5) by the tag's share of the positive attribution outside the "
+        "regions, mean over pairs of models with its 95 % interval (pairs first, pictures second). *shows "
+        f"it*: AUROC at least {GOOD:g} and lower end above .5; *partly*: lower end above .5; *no*: the "
+        "interval holds .5; *misleads*: upper end below .5.",
+        "",
+        "| method | " + " | ".join(f"`{data}` ({seeds[data]} seeds)" for data in sets) + " | in words |",
+        "|---|" + "---|" * (len(sets) + 1),
+    ]
+    for name in ordered:
+        cells = [_spell(results[name][data]) for data in sets]
+        text.append(f"| {name} | {' | '.join(cells)} | {in_words(results[name])} |")
+    return "\n".join(text)
+
+
+def _rank(name: str, results: Mapping[str, Interval]) -> tuple[int, float]:
+    """The causal reference first, nulls last, what wasn't run behind what was, by the worst set."""
+    group = 0 if name == "causal reference" else 2 if name.startswith("null") else 1
+    known = [found.mean for found in results.values() if found.num]
+    return group, -min(known, default=0)
+
+
+def verdict(found: Interval) -> str:
+    """A word for one AUROC, by the rule that stands above the table."""
+    if not found.num:
+        return "not run"
+    if found.low > 0.5:
+        return "shows it" if found.mean >= GOOD else "partly"
+    return "misleads" if found.high < 0.5 else "no"
+
+
+def in_words(results: Mapping[str, Interval]) -> str:
+    """The verdicts of all sets, said once where they agree."""
+    words = {data: verdict(found) for data, found in results.items()}
+    if len(set(words.values())) == 1:
+        return f"**{next(iter(words.values()))}**"
+    return ", ".join(f"{word} (`{data}`)" for data, word in words.items())
+
+
+def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
+    """What the tag does to each pair of models, and whether the test is valid."""
+    text = [
+        "## What the tag does: is the test valid?",
+        "",
+        "Dice, pooled over the 96 test pictures: S and U each on pictures with tags placed as in its own "
+        "training, then S on pictures with independent tags. Drops are shares of the frozen region's mean "
+        f"probability. Valid: removing the tag takes more than {DROP:.0%} from S, moving it changes S by "
+        f"less than {STILL:.0%}, and neither changes U by {STILL:.0%}.",
+        "",
+        "| row | Dice S / U / S on U's | pictures | S: tag removed | S: moved | U: removed | U: moved | "
+        "valid |",
+        "|---|" + "---|" * 7,
+    ]
+    traced = {line["row"]: line for line in lines if line["part"] == "trace"}
+    for name in rows:
+        if name not in traced:
+            text.append(f"| `{name}` |" + " |" * 6 + " not run |")
+            continue
+        line = traced[name]
+        effects = {model: _effect(values) for model, values in line["causal"].items()}
+        drops = {model: _drops(found, line["seed"]) for model, found in effects.items()}
+        failures = check({HONEST: effects["U"], CHEAT: effects["S"]}, seed=line["seed"])
+        dice = line["dice"]
+        cells = [
+            f"`{name}`",
+            f"{dice['S']:.2f} / {dice['U']:.2f} / {dice['S on U']:.2f}",
+            f"{line['num_evaluable']} of {line['num_tagged']}",
+            *(_percent(drops[model][place]) for model in ("S", "U") for place in (0, 1)),
+            "yes" if not failures else f"**no**: {'; '.join(failures)}",
+        ]
+        text.append(f"| {' | '.join(cells)} |")
+    return "\n".join(text)
+
+
+def details(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
+    """For each set every method with shares, detection at the stated rate, and the control."""
+    text = ["## Every method on every set"]
+    text += [
+        "",
+        "*share*: mean share of the positive attribution outside the regions that lies on the tag, in S, U "
+        f"and C, and of an even map. *found*: pictures of S above a threshold that {FALSE_ALARMS:.0%} of the "
+        "U models' pictures of the **other** seeds exceed; *false*: pictures of this seed's U above it. "
+        f"*{CONTROL}*: AUROC of U against C, which never saw a tag; far from .5 means that the map marks a "
+        "tag that it has learned to ignore, or one that is new.",
+    ]
+    for data in _sets(rows):
+        found = shares_of(lines, data, "")
+        text += [
+            "",
+            f"### `{data}`",
+            "",
+            f"| method | pictures | AUROC S against U | found at {FALSE_ALARMS:.0%} | false | share S | U | "
+            f"C | even | {CONTROL} |",
+            "|---|" + "---|" * 9,
+        ]
+        if not found:
+            text.append("| all | not run |" + " |" * 8)
+        for name, seeds in found.items():
+            both = _pairs(seeds, "S", "U")
+            caught = detection(both)
+            control = auroc_over_pairs(_pairs(seeds, "U", "C"))
+            cells = [
+                name,
+                "+".join(str(len(values)) for values in both.cheat),
+                _spell(auroc_over_pairs(both)),
+                _percent(caught.rate),
+                "" if not caught.rate.num else f"{caught.false_alarms:.0%}",
+                *(_mean(seeds, key) for key in ("S", "U", "C", "even")),
+                _spell(control) if control.num else "",
+            ]
+            text.append(f"| {' | '.join(cells)} |")
+    return "\n".join(text)
+
+
+def looks(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
+    """The AUROC on the specimens for tags of other sizes and contrasts."""
+    kinds = list(dict.fromkeys(row.look for row in rows.values() if row.data == "specimens"))
+    found = {look: shares_of(lines, "specimens", look) for look in kinds}
+    others = [found[look] for look in kinds if look]
+    names = list(dict.fromkeys(name for shares in others for name in shares))
+    text = [
+        "## Smaller and fainter tags (`specimens`)",
+        "",
+        "AUROC of S against U; pairs of models in brackets where there are fewer than three.",
+        "",
+        "| method | " + " | ".join(look or "as usual" for look in kinds) + " |",
+        "|---|" + "---|" * len(kinds),
+    ]
+    for name in names or ["all"]:
+        cells = []
+        for look in kinds:
+            both = _pairs(found[look].get(name, []), "S", "U")
+            few = f" ({len(both.cheat)})" if 0 < len(both.cheat) < 3 else ""
+            cells.append(_spell(auroc_over_pairs(both)) + few)
+        text.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(text)
+
+
+def shares_of(
+    lines: Sequence[dict[str, Any]], data: str, look: str
+) -> dict[str, list[dict[str, list[float | None]]]]:
+    """Return by method the shares of each seed that was run, seeds in order."""
+    found: dict[str, dict[int, dict[str, list[float | None]]]] = {}
+    chosen = [line for line in lines if line["data"] == data and line["look"] == look]
+    for line in sorted(chosen, key=lambda line: line["seed"]):
+        for name, shares in line["shares"].items():
+            found.setdefault(name, {}).setdefault(line["seed"], {}).update(shares)
+    return {name: list(seeds.values()) for name, seeds in found.items()}
+
+
+def _pairs(seeds: Sequence[Mapping[str, list[float | None]]], cheat: str, honest: str) -> Pairs:
+    both = [shares for shares in seeds if cheat in shares and honest in shares]
+    return pairs([_tensor(each[cheat]) for each in both], [_tensor(each[honest]) for each in both])
+
+
+def _tensor(values: Sequence[float | None]) -> Tensor:
+    return torch.tensor([float("nan") if value is None else value for value in values], dtype=torch.float64)
+
+
+def _effect(values: Mapping[str, list[float | None]]) -> Effect:
+    return Effect(*(_tensor(values[key]).float() for key in ("full", "tag_removed", "tag_moved")))
+
+
+def _drops(found: Effect, seed: int) -> tuple[Interval, Interval]:
+    return found.drop(found.tag_removed, seed=seed), found.drop(found.tag_moved, seed=seed)
+
+
+def _mean(seeds: Sequence[Mapping[str, list[float | None]]], key: str) -> str:
+    """The mean over pairs of the mean over pictures."""
+    means = [float(_tensor(shares[key]).nanmean()) for shares in seeds if key in shares]
+    return f"{sum(means) / len(means):.3f}" if means else ""
+
+
+def _sets(rows: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(row.data for row in rows.values()))
+
+
+def _spell(found: Interval) -> str:
+    if not found.num:
+        return "not run"
+    return f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
+def _percent(found: Interval) -> str:
+    if not found.num:
+        return "not run"
+    return f"{found.mean:z.0%} ({found.low:z.0%} to {found.high:z.0%})"
