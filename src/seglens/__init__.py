@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AblationCam": "explain.ablation",
+    "Comparison": "compare",
     "DataSettings": "data.layout",
     "ExpectedGradients": "explain.sampled",
     "Explanation": "explain.explanation",
@@ -38,6 +39,7 @@ _HOMES = {
     "adopt": "runs",
     "app": "app",
     "check_data": "data.check",
+    "compare": "compare",
     "demo": "demo",
     "evaluate": "evaluate",
     "explain": "explain",
@@ -69,6 +71,7 @@ _MODULES = {"targets": "explain.target"}
 
 __all__ = [
     "AblationCam",
+    "Comparison",
     "DataSettings",
     "ExpectedGradients",
     "Explanation",
@@ -98,6 +101,7 @@ __all__ = [
     "adopt",
     "app",
     "check_data",
+    "compare",
     "demo",
     "evaluate",
     "explain",
@@ -128,6 +132,7 @@ if TYPE_CHECKING:
     from seglens.app import app
     from seglens.batch import explain_folder, judge_folder, predict_files
     from seglens.batch.planning import plan_folder
+    from seglens.compare import Comparison, compare
     from seglens.data.check import check_data
     from seglens.data.get import get_data
     from seglens.data.images import read_images

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import seglens
-from seglens.cli import data_verbs, judging, making, showing, summaries, terminal, verifying
+from seglens.cli import comparing, data_verbs, judging, making, names, showing, summaries, terminal, verifying
 from seglens.cli import options as o
 from seglens.cli.command import Verbs
 from seglens.cli.terminal import need_path, need_run, say
@@ -266,7 +266,10 @@ app.command(cls=o.Verb)(showing.app)
 
 @app.command(cls=o.Verb)
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="One run, or several.")] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN...", help="One run, or several.", autocompletion=names.runs),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: RUN/report.html]")] = None,
     shortcut: Annotated[Path | None, typer.Option(metavar="FILE", help="A shortcut.json to include.")] = None,
     force: o.Force = False,
@@ -274,3 +277,6 @@ def report(
     """Write one HTML file that opens without network or server."""
     file = seglens.report(runs or [need_run(None)], out=out, shortcut=shortcut, force=force)
     summaries.tell_file("report", file)
+
+
+app.command(cls=o.Verb)(comparing.compare)

@@ -51,5 +51,12 @@ EXAMPLES = {
         ("seglens report runs/first", "one HTML file with all that is there"),
         ("seglens report runs/first runs/second --out both.html", "two runs on one page"),
     ),
+    "compare": (
+        ("seglens compare runs/first runs/second", "what the second does better, on which pictures"),
+        (
+            "seglens compare runs/first runs/second --data other/ --split all --out fix",
+            "evaluated anew, on the same pictures",
+        ),
+    ),
 }
 """For each verb, command lines with what they are for."""

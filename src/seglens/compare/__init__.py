@@ -1,0 +1,231 @@
+"""Two or more runs side by side: what got better, on which pictures, and whether the attention moved.
+
+The first run is the reference. Everything comes from what ``evaluate``, ``explain`` and ``judge`` left in the
+run folders; what is missing is named with the command that makes it.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seglens import record as records
+from seglens.compare import attention, differences, drawing, page
+from seglens.compare.matching import Common, common_pictures
+from seglens.compare.settings import differing
+from seglens.compare.tables import changed, missing, pictures, write_tables
+from seglens.compare.verdicts import same_pictures, side_by_side
+from seglens.data.layout import Split
+from seglens.errors import DataError, SettingError
+from seglens.evaluate import evaluate
+from seglens.outputs import new_folder, refuse_existing, safe_name
+from seglens.report.contents import Part, RunContents, read_part, read_runs
+from seglens.runs import load
+from seglens.sources import open_split
+from seglens.verb import make_callable
+
+__all__ = ["Comparison", "compare"]
+
+Row = dict[str, Any]
+
+FILE_NAME = page.FILE_NAME
+SPLITS = ("test", "valid", "train", "all")
+"""Which split is compared where none is named: the first that all runs have something of."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What runs differ in. ``table`` is what ``compare.json`` holds, ``folder`` where it and the page are."""
+
+    folder: Path
+    table: dict[str, Any]
+
+    @property
+    def page(self) -> Path:
+        """The HTML file."""
+        return self.folder / FILE_NAME
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return self.table
+
+
+def compare(
+    runs: Sequence[Path | str],
+    *,
+    out: Path | None = None,
+    split: str | None = None,
+    data: Path | None = None,
+    layout: str | None = None,
+    device: str = "auto",
+    top: int = 8,
+    seed: int = 0,
+    force: bool = False,
+) -> Comparison:
+    """Compare runs with the first one: scores, pictures, maps, verdicts and settings.
+
+    Writes ``compare.html`` (one file that opens offline), ``compare.json`` (all numbers), ``scores.csv``,
+    ``images.csv``, ``maps.csv``, ``run.json``, and ``differences/`` with pictures of how attention moved.
+    Scores are compared on the pictures that all runs have scored against the same truth, known by name and
+    hash; how many were left out is said, and why.
+
+    Args:
+        runs: run folders, at least two; the first is the reference.
+        out: the folder to write; ``compare/<other runs>`` in the reference by default.
+        split: which split; the first of test, valid, train and all that all runs have by default.
+        data: evaluate all runs on these pictures, instead of going by the evaluations that are there.
+        layout: how ``data`` are laid out; recognised by default.
+        device: where ``data`` are evaluated.
+        top: how many pictures are shown that gained, and that lost, most.
+        seed: of the resamples.
+        force: replace a comparison that is there.
+
+    Raises:
+        SettingError: fewer than two runs, one given twice, or ``top`` is below 1.
+        DataError: a folder is no run or is damaged, or the runs have nothing in common to compare.
+        OutputExistsError: ``out`` exists and ``force`` is not given.
+    """
+    began = time.monotonic()
+    folders = [Path(run) for run in runs]
+    if len(folders) < 2:
+        raise SettingError(f"Comparing takes at least two runs, received {len(folders)}. Name another one.")
+    if top < 1:
+        raise SettingError(f"top must be at least 1, received {top}.")
+    contents = read_runs(folders)
+    place = Path(out) if out is not None else folders[0] / "compare" / _name(contents[1:])
+    refuse_existing(place, force=force)
+    if data is None:
+        split = split or _shared_split(contents)
+    else:
+        split = split or SPLITS[0]
+    with new_folder(place, force=force) as folder:
+        if data is None:
+            evaluations = {run.name: _of_split(run.evaluations, split) for run in contents}
+        else:
+            evaluations = {run.name: _evaluated(run, split, data, layout, device, folder) for run in contents}
+        table, shown = _compare(contents, evaluations, split, top, seed)
+        drawn = drawing.draw(shown, table, folder)
+        records.write_json(folder / "compare.json", table)
+        write_tables(table, folder)
+        page.write(contents, table, drawn, folder)
+        described = records.start(
+            "compare",
+            seed=seed,
+            settings={
+                "runs": [str(run) for run in folders],
+                "split": split,
+                "data": str(data) if data is not None else None,
+                "top": top,
+                "models": {run.name: run.record.model_sha256 for run in contents},
+            },
+        )
+        results = {"num_common": table["num_common"], "num_left_out": len(table["left_out"])}
+        records.finish(described, began, results=results).write(folder)
+    return Comparison(place, table)
+
+
+def _compare(
+    runs: Sequence[RunContents], evaluations: Mapping[str, Part | None], split: str, top: int, seed: int
+) -> tuple[Row, drawing.Shown]:
+    """Return the table of a comparison, and what is shown of it as pictures."""
+    reference, others = runs[0], runs[1:]
+    explained = {run.name: _of_split(run.explanations, split) for run in runs}
+    judged = {run.name: _of_split(run.scorecards, split) for run in runs}
+    evaluated = {name: part for name, part in evaluations.items() if part is not None}
+    common = _common(evaluated, runs, split)
+    table: Row = {
+        "split": split,
+        "reference": reference.name,
+        "runs": [run.name for run in runs],
+        "num_common": len(common.names) if common else 0,
+        "matched_by": "name and hash" if common and common.hashed else "name and number of true pixels",
+        "left_out": list(common.left_out) if common else [],
+        "scores": [],
+        "images": [],
+        "changed": {},
+        "maps": [],
+        "map_images": [],
+    }
+    if common is not None:
+        first = common.rows[reference.name]
+        classes = {len(evaluated[run.name].table.get("classes", [])) for run in runs}
+        for run in others:
+            rows = differences.score_rows(first, common.rows[run.name], max(classes), seed=seed)
+            table["scores"] += [{"run": run.name, **row} for row in rows]
+        table["images"] = pictures(common, reference.name)
+        table["changed"] = {run.name: changed(table["images"], run.name, top) for run in others}
+    base = explained[reference.name]
+    for run in others:
+        part = explained[run.name]
+        if base is not None and part is not None:
+            rows, each = attention.movements(base, part, seed=seed)
+            table["maps"] += [{"run": run.name, **row} for row in rows]
+            table["map_images"] += [{"run": run.name, **row} for row in each]
+    cards = {name: part for name, part in judged.items() if part is not None}
+    table["scorecard"] = side_by_side(cards)
+    table["judged_same_pictures"] = same_pictures(cards) if len(cards) > 1 else None
+    table["settings"] = differing(runs)
+    table["missing"] = missing(runs, evaluations, explained, judged, split)
+    table["definitions"] = {**differences.DEFINITIONS, **attention.DEFINITIONS}
+    if common is None and not table["maps"] and not table["scorecard"]:
+        told = " ".join(entry["command"] for entry in table["missing"][:2])
+        raise DataError(
+            f"{' and '.join(run.name for run in runs)} have nothing of the {split} split in common to "
+            f"compare. Make it, as with: {told or 'seglens evaluate RUN'}"
+        )
+    return table, drawing.Shown(
+        evaluated, {name: part for name, part in explained.items() if part is not None}
+    )
+
+
+def _common(evaluated: Mapping[str, Part], runs: Sequence[RunContents], split: str) -> Common | None:
+    """Match the evaluations of all runs; None where not all have one.
+
+    Raises:
+        DataError: all have one, and not a single picture is the same.
+    """
+    if len(evaluated) < len(runs):
+        return None
+    common = common_pictures({name: part.table.get("images", []) for name, part in evaluated.items()})
+    if common.names:
+        return common
+    whys = list(dict.fromkeys(entry["why"] for entry in common.left_out))
+    raise DataError(
+        f"The runs have no picture of the {split} split in common: {'; '.join(whys) or 'there are none'}. "
+        "Evaluate all on the same pictures by naming them with --data."
+    )
+
+
+def _of_split(parts: Sequence[Part], split: str) -> Part | None:
+    """Return the result on a split; a scorecard and maps of image files name none, their folder does."""
+    named = [part for part in parts if (part.table.get("split") or part.name) == split]
+    return named[-1] if named else None
+
+
+def _shared_split(runs: Sequence[RunContents]) -> str:
+    """Return the first split of which all runs have an evaluation; failing that, any result."""
+    for kinds in (("evaluations",), ("explanations", "scorecards")):
+        for split in SPLITS:
+            having = [any(_of_split(getattr(run, kind), split) for kind in kinds) for run in runs]
+            if all(having):
+                return split
+    return SPLITS[0]
+
+
+def _evaluated(
+    run: RunContents, split: str, data: Path, layout: str | None, device: str, folder: Path
+) -> Part:
+    """Evaluate a run on ``data`` into the folder of the comparison."""
+    model = load(run.folder, device=device)
+    found: Split = open_split(model, split, data=data, layout=layout)
+    place = folder / "evaluate" / safe_name(run.name)
+    evaluate(model, found, out=place, save_images=True)
+    return read_part("evaluate", place)
+
+
+def _name(others: Sequence[RunContents]) -> str:
+    return safe_name("-".join(run.folder.resolve().name for run in others))
+
+
+make_callable(__name__)

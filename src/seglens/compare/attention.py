@@ -1,0 +1,248 @@
+"""Did the attention move? The same map of the same picture in two runs, told as shares of attention.
+
+A map is made a distribution: its non-negative part over its sum, so that brightness plays no role. *Moved* is
+the total variation distance of the two, the share of attention that lies elsewhere (0 the same, 1 nothing in
+common). Next to it stands what maps without anything in common but the model get: the reference's map of a
+picture against the other run's map of the next picture.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image, ImageColor
+from torch import Tensor
+
+from seglens.batch.heats import drawn_size
+from seglens.batch.raw import FORMATS, Arrays, name_of
+from seglens.compare.differences import paired
+from seglens.errors import DataError
+from seglens.intervals import interval
+from seglens.progress import track
+from seglens.report.contents import Part
+from seglens.shapes import Map, Region
+
+Row = dict[str, Any]
+Key = tuple[str, str, str | None, str]
+"""Target, method, layer, and whether the region or its context counts."""
+
+CELLS = 64
+"""Cells on a side on which maps are laid over one another: maps of layers are coarser than that."""
+
+REGIONS = {
+    "truth": "the true objects",
+    "invented": "what the reference marks wrongly (its false positives)",
+    "missed": "what the reference misses (its false negatives)",
+}
+"""Places that are the same for both runs. What each predicts is not."""
+
+DEFINITIONS = {
+    "moved": "Share of attention that lies elsewhere: half the sum of the absolute differences of the two "
+    f"maps, each made non-negative with sum 1, on {CELLS} x {CELLS} cells (total variation distance).",
+    "unrelated": "The same distance between the reference's map of a picture and the run's map of another "
+    "picture: what maps get that have nothing in common.",
+    "correlation": "Pearson correlation of the two maps over the cells.",
+    "share": "Share of the map's non-negative part that lies on a region; the regions are those of the "
+    "reference and of the truth, the same for both runs.",
+    "area": "Share of the picture that a region covers: what an even map would get.",
+}
+
+
+@dataclass
+class _Seen:
+    """What is measured of one kind of map, a number for each picture."""
+
+    moved: list[float] = field(default_factory=list)
+    unrelated: list[float] = field(default_factory=list)
+    correlation: list[float] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    shares: dict[str, list[tuple[float, float, float]]] = field(
+        default_factory=lambda: {region: [] for region in REGIONS}
+    )
+    before: Float[Tensor, "cells cells"] | None = None
+    first: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture as two runs explained it: rows of ``explanations.json``, and the maps on one grid."""
+
+    name: str
+    rows: tuple[Row, Row]
+    maps: Mapping[Key, tuple[Map, Map]]
+
+
+def movements(reference: Part, other: Part, *, seed: int = 0) -> tuple[list[Row], list[Row]]:
+    """Measure how far the maps of ``other`` lie from those of ``reference``.
+
+    Returns a row for each map that both have (means over pictures with intervals), and one for each picture
+    and map. Only pictures are counted that are the same (as they were drawn) and where both maps are ok.
+
+    Raises:
+        DataError: a raw map can't be read.
+    """
+    seen: dict[Key, _Seen] = {}
+    shared = list(pairs_of(reference, other))
+    palette = ImageColor.getrgb(_background(reference))
+    for first, second in track(shared, total=len(shared), what="comparing maps"):
+        pair = read_pair(reference, other, first, second)
+        places = _places(reference, first, palette)
+        for key, (before, after) in pair.maps.items():
+            _measure(seen.setdefault(key, _Seen()), pair.name, before, after, places)
+    for found in seen.values():  # the last picture is laid against the first
+        if found.first is not None and found.before is not None and len(found.moved) > 1:
+            found.unrelated.append(_distance(found.before, found.first[1]))
+    rows = [_summary(key, found, seed) for key, found in seen.items()]
+    return rows, [row for key, found in seen.items() for row in _each(key, found)]
+
+
+def pairs_of(reference: Part, other: Part, *, name: str | None = None) -> Iterator[tuple[Row, Row]]:
+    """Yield the rows of pictures that both have explained and that look the same; of one name, if given."""
+    theirs = {row["name"]: row for row in other.table.get("samples", []) if row.get("status") == "ok"}
+    for row in reference.table.get("samples", []):
+        match = theirs.get(row.get("name"))
+        if row.get("status") != "ok" or match is None or name not in (None, row.get("name")):
+            continue
+        ours, other_file = reference.file(row["files"].get("orig")), other.file(match["files"].get("orig"))
+        if ours is not None and other_file is not None and _same_picture(ours, other_file):
+            yield row, match
+
+
+def read_pair(reference: Part, other: Part, first: Row, second: Row) -> Pair:
+    """Read the raw maps of a picture that both runs have with status ok, at the size at which it is drawn."""
+    theirs = {_key(entry): entry for entry in second["maps"]}
+    arrays = _arrays(reference, first), _arrays(other, second)
+    maps = {}
+    for entry in first["maps"]:
+        key = _key(entry)
+        if key in theirs and entry["status"] == theirs[key]["status"] == "ok":
+            maps[key] = (_map(arrays[0], first, key), _map(arrays[1], second, key))
+    same = {key: found for key, found in maps.items() if found[0].shape == found[1].shape}
+    return Pair(str(first["name"]), (first, second), same)
+
+
+def shares(map: Map) -> Map:
+    """Return the non-negative part of a map as shares of its sum; zeros where there is none."""
+    positive = map.double().nan_to_num().clamp(min=0)
+    return positive / positive.sum().clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def on_cells(map: Map) -> Float[Tensor, "cells cells"]:
+    """Return the shares of a map on `CELLS` x `CELLS` cells."""
+    return shares(F.adaptive_avg_pool2d(shares(map)[None, None], CELLS)[0, 0])
+
+
+def _measure(found: _Seen, name: str, before: Map, after: Map, places: Mapping[str, Region]) -> None:
+    first, second = on_cells(before), on_cells(after)
+    found.names.append(name)
+    found.moved.append(_distance(first, second))
+    found.correlation.append(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]))
+    if found.before is not None:
+        found.unrelated.append(_distance(found.before, second))
+    found.before, found.first = first, found.first or (first, second)
+    for region in REGIONS:
+        inside = places.get(region)
+        if inside is None or inside.shape != before.shape or not bool(inside.any()):
+            found.shares[region].append((float("nan"),) * 3)
+            continue
+        on = [float(shares(map)[inside].sum()) for map in (before, after)]
+        found.shares[region].append((on[0], on[1], float(inside.double().mean())))
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().sum() / 2)
+
+
+def _summary(key: Key, found: _Seen, seed: int) -> Row:
+    target, method, layer, where = key
+    row: Row = {"target": target, "method": method, "layer": layer, "where": where, "num": len(found.moved)}
+    for name in ("moved", "unrelated", "correlation"):
+        row[name] = interval(torch.tensor(getattr(found, name), dtype=torch.float64), seed=seed).to_json()
+    row["shares"] = {}
+    for region, values in found.shares.items():
+        before, after, area = torch.tensor(values, dtype=torch.float64).reshape(-1, 3).unbind(1)
+        difference = paired(before, after, seed=seed)
+        if difference.num:
+            means = (float(column[~column.isnan()].mean()) for column in (before, after, area))
+            named = dict(zip(("reference", "value", "area"), means, strict=True))
+            row["shares"][region] = {**named, "difference": difference.to_json()}
+    return row
+
+
+def _each(key: Key, found: _Seen) -> Iterator[Row]:
+    target, method, layer, where = key
+    for index, name in enumerate(found.names):
+        plain: Row = {"name": name, "target": target, "method": method, "layer": layer, "where": where}
+        plain |= {"moved": found.moved[index], "correlation": found.correlation[index]}
+        for region, values in found.shares.items():
+            before, after, _ = values[index]
+            plain |= {f"{region} reference": before, f"{region} value": after}
+        yield plain
+
+
+def _key(entry: Row) -> Key:
+    return str(entry["target"]), str(entry["method"]), entry.get("layer"), str(entry.get("where", "region"))
+
+
+def _arrays(part: Part, row: Row) -> Arrays:
+    file = part.file(row["files"].get("raw"))
+    formats = {kind.suffix: kind for kind in FORMATS.values()}
+    if file is None or file.suffix not in formats:
+        raise DataError(
+            f"The raw maps of {row['name']} are not in {part.folder}. Explain it again: 'seglens explain RUN "
+            "--force'."
+        )
+    try:
+        return formats[file.suffix].read(file)
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise DataError(f"{file} can't be read ({error}). Explain it again with --force.") from error
+
+
+def _map(arrays: Arrays, row: Row, key: Key) -> Map:
+    """Return a map at the size at which its picture is drawn, 0 where it doesn't count."""
+    target, method, layer, _ = key
+    name = name_of(target, method, layer, len({entry["target"] for entry in row["maps"]}) > 1)
+    try:
+        native = torch.from_numpy(arrays[f"map:{name}"]).float()
+    except KeyError:
+        raise DataError(
+            f"The raw map {name!r} of {row['name']} is missing. Explain it again with --force."
+        ) from None
+    counted = arrays.get(f"counted:{name}")
+    if counted is not None:
+        native = native.masked_fill(torch.from_numpy(np.asarray(counted)) == 0, 0.0)
+    size = drawn_size(native.shape[0], native.shape[1])
+    return F.interpolate(native.nan_to_num()[None, None], size, mode="area")[0, 0]
+
+
+def _places(part: Part, row: Row, background: tuple[int, ...]) -> dict[str, Region]:
+    """Return the regions of a picture, as its truth and the reference's prediction were drawn."""
+    drawn = {kind: part.file(row["files"].get(kind)) for kind in ("gt", "pred")}
+    if drawn["gt"] is None:
+        return {}
+    truth = _marked(drawn["gt"], background)
+    if drawn["pred"] is None:
+        return {"truth": truth}
+    said = _marked(drawn["pred"], background)
+    return {"truth": truth, "invented": said & ~truth, "missed": truth & ~said}
+
+
+def _marked(file: Path, background: tuple[int, ...]) -> Region:
+    with Image.open(file) as opened:
+        colours = np.asarray(opened.convert("RGB"))
+    return torch.from_numpy((colours != np.asarray(background[:3])).any(-1))
+
+
+def _background(part: Part) -> str:
+    task = part.record.task if part.record else None
+    return str((task or {}).get("palette", ["#000000"])[0])
+
+
+def _same_picture(first: Path, second: Path) -> bool:
+    return first.read_bytes() == second.read_bytes()
