@@ -4,84 +4,30 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+from tests.explain.large_pictures import (
+    ON_INPUT,
+    ON_LAYERS,
+    Near,
+    Points,
+    assert_same,
+    picture,
+    region_of,
+    stitched,
+    windows_of,
+)
 from torch import nn
 
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import explain
-from seglens.explain.cams import CAMS, upsample
 from seglens.explain.gradients import GRADIENTS
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.large_map import LargeMap
-from seglens.explain.large_targets import large_target
-from seglens.explain.lattice import OpenRows, lattice
 from seglens.explain.memory import measure
 from seglens.explain.methods import METHODS, sorted_out
 from seglens.explain.occlusion import Occlusion
 from seglens.explain.passes import passes
 from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
-from seglens.explain.windows import explain_large
-from seglens.tiles import Windows, cover
-
-ON_LAYERS = tuple(name for name in CAMS if name in OVER_WINDOWS)
-ON_INPUT = (*GRADIENTS, IntegratedGradients(steps=4))
-
-
-class Points(nn.Module):
-    """A network that looks at single pixels, with a bend before and after the layer that is tapped."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1)
-        self.head = nn.Conv2d(5, 1, 1)
-
-    def forward(self, images):
-        return self.head(torch.tanh(self.second(self.first(images).relu())))
-
-
-class Near(nn.Module):
-    """A network that looks a few pixels around, at two resolutions."""
-
-    def __init__(self):
-        super().__init__()
-        self.fine = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
-        self.deep = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU())
-        self.head = nn.Conv2d(10, 1, 1)
-
-    def forward(self, images):
-        fine = self.fine(images)
-        return self.head(torch.cat([fine, F.interpolate(self.deep(fine), scale_factor=2)], 1))
-
-
-def picture(rows, columns, seed=0):
-    return torch.rand(3, rows, columns, generator=torch.Generator().manual_seed(seed))
-
-
-def cut_of(image):
-    return lambda rows, columns: image[:, rows, columns]
-
-
-def windows_of(size, window=16, overlap=0.5, scale=1.0):
-    return Windows(size, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), window, overlap)
-
-
-def region_of(size, rows, columns):
-    pixels = torch.zeros(1, *size, dtype=torch.bool)
-    pixels[:, rows, columns] = True
-    return Target("region", 1, pixels)
-
-
-def stitched(run, image, windows, target, **settings):
-    return explain_large(run, cut_of(image), windows, target, **settings)
-
-
-def assert_same(found, expected, where=..., tolerance=1e-5):
-    """Equal to within a share of the map's maximum."""
-    size = expected[where].abs().max()
-    assert size > 0
-    torch.testing.assert_close(found[where], expected[where], rtol=0, atol=float(tolerance * size))
-
+from seglens.tiles import cover
 
 # One piece and windows.
 
@@ -280,127 +226,6 @@ def test_hires_cam_sums_to_the_score_less_the_bias(make_run):
     assert made.grid.double().sum().item() == pytest.approx(
         score - bias * target.pixels.sum().item(), rel=1e-5
     )
-
-
-def test_weights_of_pixels_are_weights_in_the_score(run, images, pixels):
-    weights = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(3))
-    target, logits = Target("weighted", 1, pixels, weights=weights), run.segmenter(images).detach()
-    rows = torch.tensor([2, 0])
-    share, value = (weights * pixels)[rows].double(), logits[rows, 0].double()
-    total = (share * value).sum((1, 2))
-    found = target.score(logits[rows], rows)
-    torch.testing.assert_close(found.double(), total, rtol=1e-5, atol=1e-5)
-    found = target.select(rows).score(logits[rows], torch.arange(2), "mean")
-    torch.testing.assert_close(found.double(), total / share.sum((1, 2)), rtol=1e-5, atol=1e-5)
-
-
-# The lattice and the map on it.
-
-
-@pytest.mark.parametrize(
-    ("size", "window", "divisor", "cells"),
-    [
-        ((40, 53), 16, 1, (16, 16)),
-        ((50, 90), 32, 8, (4, 4)),
-        ((9, 70), 20, 8, (3, 3)),
-        ((30, 31), 30, 7, (5, 9)),
-    ],
-)
-def test_the_shares_of_a_cell_sum_to_1(size, window, divisor, cells):
-    made = lattice(windows_of(size, window), divisor, cells)
-    for axis, length in zip((made.down, made.across), size, strict=True):
-        total = torch.zeros(axis.length)
-        for offset, shares in zip(axis.offsets, axis.shares, strict=True):
-            total[offset : offset + len(shares)] += shares
-        torch.testing.assert_close(total, torch.ones(axis.length))
-        assert axis.length * axis.cell > length - axis.cell
-
-
-def test_rows_are_let_go_when_no_window_can_reach_them():
-    whole, rows, done = torch.zeros(2, 30, 9), OpenRows(9), []
-    for top in (0, 4, 8, 20):  # windows that hold nothing are left out
-        for left in (0, 4):
-            part = torch.rand(2, 6, 5, generator=torch.Generator().manual_seed(top + left))
-            whole[:, top : top + 6, left : left + 5] += part
-            rows.add(part, top, left)
-        assert rows.held is not None
-        assert rows.held.shape[1] <= 16
-        where, values = rows.finish({0: 4, 4: 8, 8: 20, 20: 30}[top])
-        torch.testing.assert_close(values, whole[:, where])
-        done.append(where)
-    assert [(one.start, one.stop) for one in done] == [(0, 4), (4, 8), (8, 14), (20, 26)]
-
-
-@pytest.mark.parametrize("scale", [0.6, 1.0, 1.7])
-def test_maps_come_to_any_size_as_in_one_piece(scale, make_run, monkeypatch):
-    monkeypatch.setattr("seglens.explain.large_map.BAND", 7)
-    size = (60, 50)
-    windows = windows_of(size, 16, 0.5, scale)
-    image, run = picture(*size), make_run(Points().eval())
-    grid = F.interpolate(image[None], windows.scaled, mode="bilinear", antialias=True).clamp(0, 1)
-    target = region_of(windows.scaled, slice(3, 30), slice(5, 20))
-    asked: dict[str, Any] = {"methods": ("grad-cam", "saliency"), "layers": ("first",)}
-    found, expected = stitched(run, image, windows, target, **asked), explain(run, grid, target, **asked)
-    for key, made in found.items():
-        assert_same(made.at(windows.scaled)[None], expected[key].map, tolerance=3e-5)
-        for drawn in (size, (31, 24)):
-            whole = F.interpolate(expected[key].map[None], drawn, mode="bilinear", antialias=True)[0, 0]
-            assert_same(torch.cat(list(made.bands(drawn))), whole, tolerance=3e-5)
-        assert torch.cat(list(made.bands())).shape == size
-
-
-@pytest.mark.parametrize("relu", [True, False])
-def test_rows_are_those_of_the_one_upsampling(relu):
-    windows = windows_of((45, 60), 32)
-    cells = lattice(windows, 8, (4, 4))
-    grid = torch.randn(cells.size, generator=torch.Generator().manual_seed(0))
-    target = region_of(windows.scaled, slice(0, 9), slice(0, 9))
-    made = LargeMap("mine", "layer", target, windows, grid, cells, relu)
-    whole = upsample((grid.relu() if relu else grid)[None], (8 * cells.size[0], 8 * cells.size[1]))[0]
-    expected = F.pad(whole[None], (0, 8, 0, 8), mode="replicate")[0, :45, :60]
-    torch.testing.assert_close(made.rows(0, 45), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(made.rows(13, 22), expected[13:22], rtol=0, atol=1e-5)
-
-
-# Targets.
-
-
-def test_targets_by_name_are_those_of_the_picture_in_one_piece(make_run):
-    run, size = make_run(Points().eval()), (40, 53)
-    image = picture(*size)
-    middle = run.predict(image[None]).logits.median()
-    with torch.no_grad():
-        run.segmenter.module.head.bias.sub_(middle)
-    said = run.predict(image[None]).mask[0] == 1
-    truth = torch.zeros(size, dtype=torch.int8)
-    truth[5:20, 8:30] = 1
-    expected = {
-        "predicted": said,
-        "truth": truth == 1,
-        "false-positive": said & (truth == 0),
-        "false-negative": ~said & (truth == 1),
-        "box:3,4,10,20": region_of(size, slice(4, 20), slice(3, 10)).pixels[0],
-        "point:52,39": region_of(size, slice(39, 40), slice(52, 53)).pixels[0],
-        "truth-component:1": truth == 1,
-        "class": torch.ones(size, dtype=torch.bool),
-    }
-    for text, pixels in expected.items():
-        made = large_target(text, run, cut_of(image), windows_of(size), mask=truth, chunk=3)
-        assert (made.label, made.class_index) == (text, 1)
-        assert torch.equal(made.pixels[0], pixels), text
-
-
-def test_targets_are_at_the_working_scale(make_run):
-    run, size = make_run(Points().eval()), (40, 60)
-    windows = windows_of(size, 16, 0.5, 0.5)
-    truth, valid = torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.bool)
-    truth[10:20, 20:40], valid[:, 30:] = 1, False
-    made = large_target("truth", run, cut_of(picture(*size)), windows, mask=truth, valid=valid)
-    assert torch.equal(made.pixels, region_of((20, 30), slice(5, 10), slice(10, 15)).pixels)
-    made = large_target("point:31,7", run, cut_of(picture(*size)), windows)
-    assert made.pixels.nonzero().tolist() == [[0, 3, 15]]
-    with pytest.raises(SettingError, match="needs the truth"):
-        large_target("truth", run, cut_of(picture(*size)), windows)
 
 
 # What can't be.
