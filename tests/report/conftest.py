@@ -62,6 +62,7 @@ def make_run(folder: Path, *, dice: float = 0.8, num: int = 4, names: tuple[str,
     _evaluation(folder / "evaluate" / "test", dice, all_names)
     _explanations(folder / "explain" / "test", all_names)
     _scorecard(folder / "judge" / "test")
+    _audit(folder / "judge" / "test", all_names)
     return folder
 
 
@@ -99,7 +100,57 @@ def _evaluation(folder: Path, dice: float, names: tuple[str, ...]) -> None:
             "definitions": {"dice": "Twice the overlap over the sum of both areas."},
             "pooled": {**scores, "per_class": {"cell": scores}},
             "per_image": {name: {"mean": value - 0.03, **spread} for name, value in scores.items()},
+            "calibration": {"error": 0.031, "maximum_error": 0.1, "bins": BINS, "foreground": BINS},
             "images": images,
+        },
+    )
+
+
+BINS = [
+    {"low": 0.0, "high": 0.5, "pixels": 700, "probability": 0.1, "share": 0.08},
+    {"low": 0.5, "high": 1.0, "pixels": 300, "probability": 0.95, "share": 0.9},
+]
+FRAME = {"native": [56, 72], "part": [0.0, 8 / 72, 1.0, 56 / 72]}
+"""A picture of 72 x 56 pixels in the middle of a square grid of 72."""
+
+GRID = np.add.outer(np.zeros(9), np.arange(9) - 4.0).astype(np.float32)
+"""A layer of 9 x 9 cells, -4 at the left and 4 at the right."""
+
+FINE = np.add.outer(np.linspace(-1, 1, 56), np.zeros(72)).astype(np.float32)
+"""A map of the picture's own size, -1 above and 1 below."""
+
+
+def raw_arrays(rows: list[dict]) -> dict[str, np.ndarray]:
+    """Return raw maps as `explain` writes them, for rows of its table."""
+    inside = np.zeros((56, 72), np.uint8)
+    inside[20:40, 30:50] = 1
+    arrays: dict[str, np.ndarray] = {}
+    for row in rows:
+        name = "@".join(filter(None, (row["target"], row["method"], row["layer"])))
+        arrays[f"region:{row['target']}"] = inside
+        if row["layer"]:
+            arrays[f"grid:{name}"] = GRID
+        arrays[f"map:{name}"] = FINE
+    return arrays
+
+
+def _audit(folder: Path, names: tuple[str, ...]) -> None:
+    """Write an audit in which one picture loses its answer without the border."""
+    rows = [
+        {"name": name, "region": "border", "area": 0.1, "drop": 0.4 if i == 2 else 0.01, "control": 0.02}
+        for i, name in enumerate(names)
+    ]
+    found = {"drop": 0.11, "drop_low": 0.02, "drop_high": 0.2, "control": 0.02}
+    maps = [{"map": "grad-cam@encoder_last", "verdict": "shortcut", "reason": "it lies there", "nulls": {}}]
+    region = {"region": "border", "num_present": len(names), "num_total": len(names), "matters": True}
+    write(
+        folder / "audit.json",
+        {
+            "definition": "What an audit is.",
+            "num_images": len(names),
+            "regions": [region | found | {"maps": maps}],
+            "groups": [],
+            "images": rows,
         },
     )
 
@@ -131,7 +182,20 @@ def _explanations(folder: Path, names: tuple[str, ...]) -> None:
                     "file": None if empty else file,
                 }
             )
-        samples.append({"name": name, "status": "ok", "files": {}, "maps": maps, "sheets": []})
+        for target in ("false-negative", "false-positive"):
+            evidence = {"limits": [-4.0, 4.0], "opposing": 0.5 + 0.1 * i if i < 4 else 0.4}
+            error = {"target": target, "method": "grad-cam", "layer": "encoder_last", "status": "ok"}
+            numbers = {"mass_inside": 0.25, "area": 0.05, "min": 0.0}
+            maps.append({**error, "statistics": numbers, "nulls": {}, "evidence": evidence, "file": None})
+        for row in maps:
+            row["unit"] = "sum of logits"
+            row["limits"] = [-0.5, 0.5] if row["layer"] is None else [0.0, 4.0]
+            row["statistics"].setdefault("min", -1.0 if row["layer"] is None else 0.0)
+        raw = f"samples/{i}/maps.npz"
+        (folder / raw).parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(folder / raw, **raw_arrays(maps))  # type: ignore[arg-type]
+        place = {"files": {"raw": raw}, "frame": FRAME}
+        samples.append({"name": name, "status": "ok", "maps": maps, "sheets": [], **place})
     summary = [
         {
             "target": "predicted",
@@ -156,7 +220,7 @@ def _explanations(folder: Path, names: tuple[str, ...]) -> None:
             "split": "test",
             "methods": ["grad-cam", "activation", "integrated-gradients"],
             "layers": ["encoder_last", "decoder_last"],
-            "targets": ["predicted"],
+            "targets": ["predicted", "false-negative", "false-positive"],
             "definitions": {"ratio": "unused: the report has its own"},
             "samples": samples,
             "summary": summary,

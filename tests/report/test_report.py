@@ -13,8 +13,12 @@ from tests.report.conftest import NASTY, make_run, make_shortcut, write
 
 import seglens
 from seglens.errors import DataError, OutputExistsError, SettingError
+from seglens.report import html
 
-SECTIONS = ("summary", "training", "scores", "gallery", "attention", "scorecard", "provenance", "glossary")
+SECTIONS = (
+    *("summary", "training", "scores", "calibration", "gallery", "mistakes", "attention", "scorecard"),
+    *("audit", "provenance", "glossary"),
+)
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 
 
@@ -46,6 +50,17 @@ class Page(HTMLParser):
 
 def page_of(file: Path) -> Page:
     return Page(file.read_text(encoding="utf-8"))
+
+
+def data_of(file: Path, name: str) -> dict:
+    """Return the JSON of a script element."""
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', file.read_text("utf-8"))
+    assert found is not None
+    return json.loads(found[1])
+
+
+def album_of(file: Path) -> dict:
+    return data_of(file, "album")
 
 
 def text_of(file: Path) -> str:
@@ -90,7 +105,7 @@ def test_nothing_is_asked_from_a_network(run: Path):
     addresses = [a.get("src") or a.get("href") or "" for _, a in page.elements]
     assert all(address.startswith(("data:image/webp;base64,", "#")) for address in addresses if address)
     assert not {"link", "iframe", "object", "embed", "base", "form"} & {
-        tag for tag, a in page.elements if a.get("method") != "dialog" and a.get("id") != "controls"
+        tag for tag, a in page.elements if a.get("aria-label") not in ("Gallery controls", "What to compare")
     }
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
@@ -105,26 +120,23 @@ def test_names_cannot_inject(tmp_path: Path):
     file = seglens.report([make_run(tmp_path / "run", names=names)])
     page = page_of(file)
     assert page.wrong == []
-    assert len(page.all("script")) == 2
+    assert [a.get("id") for a in page.all("script")] == ["album", "numbers", None]
     assert all("onerror" not in a and "onmouseover" not in a for _, a in page.elements)
-    cards = [a["data-name"] for a in page.all("article") if "data-name" in a]
-    assert set(cards) == {*names, "broken.png"}
-    data = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', file.read_text("utf-8"))
-    assert data is not None
-    assert {row["name"] for row in json.loads(data[1])["runs"][0]["evaluate"][0]["images"]} == set(cards)
+    assert {card["name"] for card in album_of(file)["cards"]} == {*names, "broken.png"}
+    images = data_of(file, "numbers")["runs"][0]["evaluate"][0]["images"]
+    assert {row["name"] for row in images} == {*names, "broken.png"}
 
 
 def test_gallery_goes_from_worst_to_best(run: Path):
-    page = page_of(seglens.report([run]))
-    dice = [a["data-dice"] for a in page.all("article") if "data-dice" in a]
-    assert [float(value) for value in dice[:-1] if value] == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    assert dice[-1] == ""  # The picture that could not be read.
+    dice = [card["dice"] for card in album_of(seglens.report([run]))["cards"]]
+    assert dice[:-1] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert dice[-1] is None  # The picture that could not be read.
 
 
 def test_every_picture_has_words(run: Path):
     page = page_of(seglens.report([run], shortcut=make_shortcut(run.parent)))
     pictures = [a for a in page.all("img") if a.get("src")]
-    assert len(pictures) == 4 * 4 + 4 * 5 - 1 + 3 * 6
+    assert len(pictures) == 4 + 3 * 6
     assert all(a.get("alt") for a in pictures)
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in page.all("svg"))
 
@@ -156,6 +168,19 @@ def test_a_run_that_was_only_trained_has_a_report(tmp_path: Path):
         shutil.rmtree(run / verb)
     page = page_of(seglens.report([run]))
     assert {a.get("id") for a in page.all("section")} == {"summary", "training", "provenance", "glossary"}
+    text = text_of(run / "report.html")
+    for verb in ("evaluate", "explain", "judge"):
+        assert f"seglens {verb} {run}" in text
+    assert f"seglens judge {run} --num-samples 100 --audit border corners marks" in text
+
+
+@pytest.mark.parametrize(("verb", "told"), [("evaluate", "Scores with"), ("judge", "deserve belief")])
+def test_a_run_says_which_verb_adds_what_is_missing(run: Path, verb: str, told: str):
+    assert "does not have yet" not in text_of(seglens.report([run]))
+    shutil.rmtree(run / verb)
+    text = text_of(seglens.report([run], force=True))
+    assert told in text
+    assert f"seglens {verb} {run}" in text
 
 
 def test_one_result_by_itself_has_a_report(run: Path):
@@ -176,7 +201,14 @@ def test_files_outside_of_the_run_are_not_read(run: Path):
 
 def test_a_picture_that_cannot_be_read_leaves_a_place(run: Path):
     (run / "evaluate" / "test" / "samples" / "0" / "gt.png").write_bytes(b"no picture")
-    assert "picture could not be read" in text_of(seglens.report([run]))
+    (run / "evaluate" / "test" / "samples" / "1" / "orig.png").write_bytes(b"no picture")
+    (run / "explain" / "test" / "samples" / "2" / "maps.npz").write_bytes(b"no maps")
+    file = seglens.report([run])
+    assert "Truth: picture could not be read" in text_of(file)
+    assert '<div class="no-picture">picture could not be read</div>' in file.read_text("utf-8")
+    cards = {card["name"]: card for card in album_of(file)["cards"]}
+    assert "levels" in cards["cell_00"]["maps"][0]
+    assert "drawn" in cards["cell_02"]["maps"][0]  # What explain drew stands for values that can't be read.
 
 
 def test_errors(run: Path, tmp_path: Path):
@@ -213,4 +245,39 @@ def test_same_input_same_page(run: Path):
 
 def test_templates_travel_with_the_package():
     templates = importlib.resources.files("seglens.report") / "templates"
-    assert {"page.html.jinja", "report.html.jinja", "style.css", "page.js"} <= {entry.name for entry in templates.iterdir()}
+    assert {"page.html.jinja", "report.html.jinja", "style.css", "page.js"} <= {
+        entry.name for entry in templates.iterdir()
+    }
+
+
+def test_findings_are_told_in_plain_words(run: Path):
+    text = text_of(seglens.report([run]))
+    assert (
+        "19.0% of the pixels that are there were missed, and 10.0% of those that it marked are wrong" in text
+    )
+    # 0.7 * (0.1 - 0.08) + 0.3 * (0.95 - 0.9) = 0.029: too sure.
+    assert "off by 3.1 percentage points on average; the model is surer than it should be" in text
+    assert "Shortcut: border. It changes the answer, and grad-cam@encoder_last lights up there" in text
+    assert "Marks what matters to the model less well than the null mirror-16" in text
+
+
+def test_the_worst_errors_come_first_and_say_why(run: Path):
+    page = seglens.report([run]).read_text("utf-8")
+    missed, invented = page.split("<h3>Why missed</h3>")[1].split("<h3>Why invented</h3>")
+    names = [
+        re.findall(r"<h4>(cell_\d+)</h4>", part) for part in (missed, invented.partition("</section>")[0])
+    ]
+    assert names == [
+        ["cell_00", "cell_01", "cell_02", "cell_03"],  # 100 - i pixels missed
+        ["cell_03", "cell_02", "cell_01", "cell_00"],  # 10 i pixels invented
+    ]
+    assert "100 pixels were missed, 33% of the object." in missed
+    assert "At these pixels 80% of the evidence that grad-cam @ encoder_last finds speaks against" in invented
+
+
+def test_any_page_can_wear_the_clothes_of_the_report(tmp_path: Path):
+    file = tmp_path / "page.html"
+    file.write_text(html.page("page.html.jinja", {"unused": NASTY}), "utf-8")
+    page = page_of(file)
+    assert (page.wrong, page.open) == ([], [])
+    assert [a.get("id") for a in page.all("script")] == [None]

@@ -39,7 +39,8 @@ def report(
     contents = read_runs(folders)
     file = Path(out) if out is not None else folders[0] / FILE_NAME
     outputs.refuse_existing(file, force=force)
-    page = html.render(contents, _shortcut(Path(shortcut)) if shortcut is not None else None)
+    checked = _shortcut(Path(shortcut)) if shortcut is not None else None
+    page = html.render(contents, checked, beside=file.resolve().parent)
     with outputs.new_file(file, force=force) as temporary:
         html.write(page, temporary)
     return file

@@ -1,14 +1,18 @@
 """The gallery: one card for each picture and run, with its scores, pictures and heat maps."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from seglens.report.contents import Part, RunContents
+from seglens.report.rasters import names_of
 
 LIMIT = 100
 """Cards in one report, over all its runs: a page that a browser still opens at once."""
+
+MATTERS = 0.05
+"""Share of the score that a region takes away at least to be flagged, as `seglens.judge.audit` has it."""
 
 PLAIN = {"orig": "Image", "gt": "Truth", "pred": "Prediction", "overlay": "Overlay"}
 """Pictures that are not heat maps, in the order of the card."""
@@ -16,7 +20,11 @@ PLAIN = {"orig": "Image", "gt": "Truth", "pred": "Prediction", "overlay": "Overl
 
 @dataclass(frozen=True)
 class Heat:
-    """One heat map: what it explains, how, its picture (None where there is no target) and its numbers."""
+    """One heat map: what it explains, how, its picture (None where there is no target) and its numbers.
+
+    ``raw`` is the file with its values, in which it is called ``name``; ``row`` is all that the table says of
+    it, and ``asked`` the target as it was asked for, by which its region is called.
+    """
 
     target: str
     method: str
@@ -25,6 +33,19 @@ class Heat:
     file: Path | None
     statistics: dict[str, float | None]
     nulls: dict[str, dict[str, float | None]]
+    raw: Path | None = None
+    name: str = ""
+    asked: str = ""
+    row: dict[str, Any] = field(default_factory=dict)
+    frame: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What an audit found in one picture: a short name, and a sentence."""
+
+    name: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -39,12 +60,18 @@ class Card:
     scores: dict[str, Any]
     pictures: dict[str, Path]
     heats: tuple[Heat, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     @property
     def dice(self) -> float | None:
         """The Dice score, by which the gallery is sorted."""
         value = self.scores.get("dice")
         return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def native(self) -> list[int] | None:
+        """Rows and columns of the picture itself, where they are known."""
+        return next((list(heat.frame["native"]) for heat in self.heats if heat.frame.get("native")), None)
 
     @property
     def files(self) -> list[Path]:
@@ -77,6 +104,10 @@ def cards_of(run: RunContents) -> list[Card]:
             pictures = {**_pictures(part, row), **known.pictures}
             heats = _with_maps(known.heats, part, row)
             cards[key] = replace(known, pictures=pictures, heats=heats)
+    flags = _flags(run)
+    for key, card in cards.items():
+        if card.name in flags:
+            cards[key] = replace(card, flags=tuple(flags[card.name]))
     # Without pictures and without anything to say, a card would be an empty box.
     return [card for card in cards.values() if card.files or card.status == "failed"]
 
@@ -137,10 +168,10 @@ def _with_maps(known: Sequence[Heat], part: Part, row: dict[str, Any]) -> tuple[
     """Append the maps of ``row``; a map of the same name from another folder is told apart by the folder."""
     heats = list(known)
     taken = {(heat.target, heat.method, heat.layer) for heat in known}
-    for entry in row.get("maps") or []:
-        target, method, layer = str(entry["target"]), str(entry["method"]), str(entry.get("layer") or "")
-        if (target, method, layer) in taken:
-            target = f"{target} ({part.name})"
+    rows, raw = row.get("maps") or [], part.file((row.get("files") or {}).get("raw"))
+    for entry, name in zip(rows, names_of(rows), strict=True):
+        asked, method, layer = str(entry["target"]), str(entry["method"]), str(entry.get("layer") or "")
+        target = f"{asked} ({part.name})" if (asked, method, layer) in taken else asked
         heats.append(
             Heat(
                 target=target,
@@ -150,6 +181,29 @@ def _with_maps(known: Sequence[Heat], part: Part, row: dict[str, Any]) -> tuple[
                 file=part.file(entry.get("file")),
                 statistics=entry.get("statistics") or {},
                 nulls=entry.get("nulls") or {},
+                raw=raw,
+                name=name,
+                asked=asked,
+                row=entry,
+                frame=row.get("frame") or {},
             )
         )
     return tuple(heats)
+
+
+def _flags(run: RunContents) -> dict[str, list[Flag]]:
+    """Return what the audits of a run found, by the name of the picture.
+
+    A region is flagged where taking it away costs at least `MATTERS` of the score, and more than taking away
+    the same shape elsewhere does.
+    """
+    found: dict[str, list[Flag]] = {}
+    for part in run.scorecards:
+        for row in (part.audit or {}).get("images", []):
+            drop, control = row.get("drop"), row.get("control")
+            if drop is None or drop < MATTERS or (control is not None and drop <= control):
+                continue
+            against = "" if control is None else f"; the same shape elsewhere {control:.0%}"
+            text = f"Without the region {row['region']} the answer loses {drop:.0%} of its score{against}."
+            found.setdefault(str(row["name"]), []).append(Flag(str(row["region"]), text))
+    return found

@@ -13,16 +13,22 @@ from seglens.errors import DataError, SettingError
 TABLES = {"evaluate": "scores.json", "explain": "explanations.json", "judge": "scorecard.json"}
 """The verb that writes into a run folder, and the table that it leaves there."""
 
+AUDIT = "audit.json"
+
 
 @dataclass(frozen=True)
 class Part:
-    """One result of a verb: the folder, what its table says, and its record where there is one."""
+    """One result of a verb: the folder, what its table says, and its record where there is one.
+
+    ``audit`` is what ``judge`` found in regions that ought not to matter, where it was asked to look.
+    """
 
     verb: str
     name: str
     folder: Path
     table: dict[str, Any]
     record: record.Record | None
+    audit: dict[str, Any] | None = None
 
     def file(self, relative: str | None) -> Path | None:
         """Return a file that the table names, or None where there is none inside of the folder.
@@ -95,7 +101,8 @@ def _parts(folder: Path, verb: str) -> tuple[Part, ...]:
 def read_part(verb: str, folder: Path) -> Part:
     """Read one result folder of ``verb``."""
     own = record.read(folder) if (folder / record.FILE_NAME).is_file() else None
-    return Part(verb, folder.name, folder, read_table(folder / TABLES[verb]), own)
+    audit = read_table(folder / AUDIT) if verb == "judge" and (folder / AUDIT).is_file() else None
+    return Part(verb, folder.name, folder, read_table(folder / TABLES[verb]), own, audit)
 
 
 def read_table(file: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ security policy names their hashes, so a browser runs nothing else even if somet
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,11 +17,17 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from seglens.record import versions
-from seglens.report import cards, figures, pictures, tables, words
+from seglens.report import album, cards, figures, findings, missing, mistakes, tables, words
 from seglens.report.contents import Part, RunContents
 from seglens.report.glossary import RESTATES, glossary
 
 OWN = "seglens.report"
+
+SCRIPTS = ("colours.js", "maps.js", "stage.js", "viewer.js", "gallery.js", "mistakes.js")
+"""What the gallery and the errors need, in the order in which they build on each other."""
+
+REST = 600_000
+"""Bytes of a page without its data and pictures, tables of a large scorecard included."""
 
 VERDICTS = {"pass": "✓", "warn": "!", "fail": "✕", "not evaluable": "—"}
 
@@ -36,9 +43,10 @@ def page(
 
     The page gets the style and the script that all pages share, and a content security policy that allows
     nothing else. ``view`` is what the template names; it may be any data, and is escaped. Of ``style``,
-    ``script``, ``policy``, ``seglens_version`` and ``verdicts`` the page takes its own. The filters
-    ``number``, ``significant`` and ``duration``, and the macros of ``macros.html.jinja`` (which need
-    ``glossary`` and ``colours`` in the view) are there for every template.
+    ``script``, ``policy``, ``seglens_version`` and ``verdicts`` the page takes its own. Every template has
+    the filters ``number``, ``significant``, ``duration`` and ``percent``, and may import
+    ``macros.html.jinja``, whose macros need ``glossary`` and ``colours`` in the view, and ``tile`` needs
+    ``addresses``.
 
     Args:
         template: a file in the folder ``templates`` of ``package``, or of the report.
@@ -58,37 +66,78 @@ def page(
     return _environment(package).get_template(template).render({**view, **shared})
 
 
-def render(runs: Sequence[RunContents], shortcut: Part | None) -> str:
-    """Return the report as one HTML page."""
+def render(runs: Sequence[RunContents], shortcut: Part | None, *, beside: Path) -> str:
+    """Return the report as one HTML page, to be put into the folder ``beside``."""
     shown, num_cards = cards.gallery(runs)
     examples = shortcut_examples(shortcut) if shortcut else []
-    wanted = [file for card in shown for file in card.files]
-    wanted += [file for example in examples for file in example["pictures"].values()]
-    view = {
+    others = [file for example in examples for file in example["pictures"].values()]
+    data = as_script_data(numbers(runs, shortcut))
+    used = len(data) + REST + sum(len(str(card.scores)) * 3 for card in shown)
+    found = album.build(shown, others, beside=beside, used=used)
+    calibrated = [
+        f"{run.name if len(runs) > 1 else 'On'} {part.table.get('split', part.name)}: "
+        f"{findings.about_calibration(part.table['calibration'])}"
+        for run in runs
+        for part in run.evaluations
+        if (part.table.get("calibration") or {}).get("error") is not None
+    ]
+    palette = next(
+        (run.record.task["palette"] for run in runs if (run.record.task or {}).get("palette")), None
+    )
+    background = int(str((palette or ["#000000"])[0]).lstrip("#"), 16)
+    view: dict[str, Any] = {
         "runs": runs,
         "colours": {run.name: i for i, run in enumerate(runs)},
         "sentences": {run.name: tables.sentences(run) for run in runs},
+        "findings": {run.name: findings.findings(run) for run in runs},
+        "missing": {run.name: missing.missing(run) for run in runs},
+        "matrix": findings.matrix(runs),
         "charts": tables.charts(runs),
         "score_rows": tables.score_rows(runs),
         "score_titles": tables.SCORES,
-        "histograms": tables.histograms(runs) + tables.reliability(runs),
+        "histograms": tables.histograms(runs),
+        "reliability": tables.reliability(runs),
+        "calibrated": calibrated,
         "cards": shown,
         "num_cards": num_cards,
         "switches": cards.switches(shown),
-        "plain": cards.PLAIN,
-        "addresses": pictures.embed(wanted),
+        "album": found,
+        "album_data": as_script_data(found.data | {"background": background}),
+        "addresses": found.thumbnails,
+        "mistakes": mistakes.cases(shown, runs),
         "attention": tables.attention(runs),
         "judgements": tables.judgements(runs),
+        "audits": tables.audits(runs),
         "provenance": {run.name: tables.provenance(run) for run in runs},
         "shortcut": shortcut.table if shortcut else None,
         "tag_rows": tables.tag_rows(shortcut.table) if shortcut else [],
         "how_found": words.how_found(shortcut.table) if shortcut else [],
         "examples": examples,
         "glossary": glossary(runs),
-        "data": as_script_data(numbers(runs, shortcut)),
+        "data": data,
         "restates": RESTATES,
     }
-    return page("report.html.jinja", view, scripts=("gallery.js",))
+    view["sections"] = sections(view)
+    return page("report.html.jinja", view, scripts=SCRIPTS if shown else ())
+
+
+def sections(view: Mapping[str, Any]) -> dict[str, str]:
+    """Return the sections that have something to show, with their titles, in the order of the page."""
+    known = {
+        "summary": ("Overview", True),
+        "shortcut": ("Shortcut", view["shortcut"]),
+        "training": ("Training", view["charts"]),
+        "scores": ("Scores", view["score_rows"]),
+        "calibration": ("Calibration", view["reliability"]),
+        "gallery": ("Gallery", view["cards"]),
+        "mistakes": ("Errors", view["mistakes"]),
+        "attention": ("Attention", view["attention"]["rows"]),
+        "scorecard": ("Scorecard", view["judgements"]["by_score"]),
+        "audit": ("Audit", view["audits"]),
+        "provenance": ("Provenance", True),
+        "glossary": ("Glossary", True),
+    }
+    return {name: title for name, (title, shown) in known.items() if shown}
 
 
 def shortcut_examples(shortcut: Part) -> list[dict[str, Any]]:
@@ -130,17 +179,28 @@ def _by_verb(run: RunContents) -> dict[str, tuple[Part, ...]]:
 
 def as_script_data(data: object) -> Markup:
     """Return JSON that can't end the ``script`` element that holds it."""
-    text = json.dumps(data, ensure_ascii=True, default=str, separators=(",", ":"))
+    text = json.dumps(_plain(data), ensure_ascii=True, default=str, separators=(",", ":"))
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)
 
 
+def _plain(data: object) -> object:
+    """Return data as JSON can say it: numbers to six digits, null for what is not a number."""
+    if isinstance(data, float):
+        return float(f"{data:.6g}") if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(value) for value in data]
+    return data
+
+
 def policy(style: str, script: str) -> str:
-    """Return a content security policy that allows this style, this script and embedded pictures only."""
+    """Return a content security policy: this style, this script, pictures inside of the page or beside it."""
     return (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data: 'self' file:; style-src {_hash(style)}; "
+        f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -160,6 +220,7 @@ def _environment(package: str) -> Environment:
         "number": words.number,
         "significant": words.significant,
         "duration": words.duration,
+        "percent": words.percent,
     }
     environment.filters.update(shown)
     environment.globals.update({"bars": figures.bars})

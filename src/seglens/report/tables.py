@@ -188,6 +188,18 @@ def judgements(runs: Sequence[RunContents]) -> dict[str, Any]:
     return {"by_score": by_score, "legend": figures.mark_legend(shapes)}
 
 
+def audits(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
+    """Return the audits of all runs: their regions, and those of each group where there are groups."""
+    found = []
+    for run in runs:
+        for part in run.scorecards:
+            rows = [*(part.audit or {}).get("regions", []), *(part.audit or {}).get("groups", [])]
+            if rows:
+                definition = (part.audit or {}).get("definition") or ""
+                found.append({"run": run.name, "rows": rows, "definition": definition})
+    return found
+
+
 def tag_rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of a shortcut check, each with its AUROC drawn from 0 to 1 beside the coin toss."""
     chance: dict[str, float | None] = {"coin toss": 0.5}

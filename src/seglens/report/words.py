@@ -22,6 +22,11 @@ def significant(value: object) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def percent(value: object) -> str:
+    """Return a share as a percentage."""
+    return f"{value:.1%}" if isinstance(value, int | float) and not isinstance(value, bool) else "—"
+
+
 def duration(seconds: int | float) -> str:
     """Return a duration as people say it."""
     if seconds < 90:

@@ -32,6 +32,60 @@
     });
   }
 
+  // Definitions: on hover, and where the keyboard is. The title stays for pages without this script.
+  const tip = document.createElement("div");
+  tip.id = "tip";
+  tip.setAttribute("role", "tooltip");
+  tip.hidden = true;
+  document.body.append(tip);
+  function define(term) {
+    const text = term.dataset.tip || term.title;
+    if (!text) return;
+    term.dataset.tip = text;
+    term.removeAttribute("title");
+    term.setAttribute("aria-describedby", "tip");
+    tip.textContent = text;
+    tip.hidden = false;
+    const box = term.getBoundingClientRect(), wide = tip.offsetWidth, tall = tip.offsetHeight;
+    const below = box.bottom + tall + 12 < window.innerHeight;
+    tip.style.left = Math.max(8, Math.min(window.innerWidth - wide - 8, box.left)) + "px";
+    tip.style.top = (below ? box.bottom + 6 : Math.max(8, box.top - tall - 6)) + "px";
+  }
+  const undefine = () => { tip.hidden = true; };
+  for (const [name, does] of [["mouseover", define], ["focusin", define], ["mouseout", undefine], ["focusout", undefine]]) {
+    document.addEventListener(name, (event) => { const term = event.target.closest(".term"); if (term) does(term); });
+  }
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") undefine(); });
+  document.addEventListener("scroll", undefine, { capture: true, passive: true });
+
+  // Pictures in tiles get large in a window of their own; the arrow keys go to the others of the same row.
+  let large = null, around = [], at = 0;
+  function enlarge(index) {
+    at = (index + around.length) % around.length;
+    const source = around[at].querySelector("img");
+    large.querySelector("img").src = source.src;
+    large.querySelector("img").alt = source.alt;
+    large.querySelector("figcaption").textContent = source.alt;
+  }
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button.zoom");
+    if (!button) { if (large && event.target === large) large.close(); return; }
+    if (!large) {
+      large = document.createElement("dialog");
+      large.className = "large";
+      large.setAttribute("aria-label", "Enlarged picture");
+      large.innerHTML = "<form method=dialog><button>Close</button></form><figure><img alt=''><figcaption></figcaption></figure><p class=hint>Left and right arrow keys: the other pictures beside it. Esc: close.</p>";
+      large.addEventListener("keydown", (key) => {
+        if (key.key === "ArrowRight") enlarge(at + 1);
+        if (key.key === "ArrowLeft") enlarge(at - 1);
+      });
+      document.body.append(large);
+    }
+    around = [...(button.closest(".tiles") || document).querySelectorAll("button.zoom")].filter((each) => !each.closest("[hidden]"));
+    enlarge(around.indexOf(button));
+    large.showModal();
+  });
+
   let opened = [];
   window.addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details.printed:not([open])")];

@@ -1,0 +1,60 @@
+"""What a report does not have yet, and the command that adds it."""
+
+import shlex
+from dataclasses import dataclass
+
+from seglens.report.contents import TABLES, RunContents
+
+ERRORS = ("false-negative", "false-positive")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What would be in the report after ``command``."""
+
+    what: str
+    command: str
+
+
+def missing(run: RunContents) -> list[Missing]:
+    """Return what the report of a run lacks, in the order in which the verbs are used."""
+    if run.record.kind in TABLES:
+        return []
+    folder, found = shlex.quote(str(run.folder)), []
+    explained = bool(run.explanations)
+    with_pictures = any(row.get("files") for part in run.evaluations for row in part.table.get("images", []))
+    if not run.evaluations:
+        found.append(
+            Missing(
+                "Scores with intervals, calibration and the worst pictures",
+                f"seglens evaluate {folder} --save-images",
+            )
+        )
+    elif not explained and not with_pictures:
+        found.append(Missing("A gallery of all pictures", f"seglens evaluate {folder} --save-images --force"))
+    if not explained:
+        found.append(
+            Missing(
+                "Heat maps, and why it missed or invented what it did",
+                f"seglens explain {folder} --num-samples 24 --target predicted {' '.join(ERRORS)}",
+            )
+        )
+    elif not any(target in ERRORS for part in run.explanations for target in part.table.get("targets", [])):
+        found.append(
+            Missing(
+                "Why it missed or invented what it did",
+                f"seglens explain {folder} --num-samples 24 --target {' '.join(ERRORS)} "
+                f"--out {shlex.quote(str(run.folder / 'explain' / 'errors'))}",
+            )
+        )
+    if not run.scorecards:
+        found.append(Missing("Whether the maps deserve belief", f"seglens judge {folder} --num-samples 100"))
+    if not any(part.audit for part in run.scorecards):
+        found.append(
+            Missing(
+                "Whether it leans on borders, corners and marks",
+                f"seglens judge {folder} --num-samples 100 --audit border corners marks "
+                f"--out {shlex.quote(str(run.folder / 'judge' / 'audit'))}",
+            )
+        )
+    return found

@@ -1,0 +1,158 @@
+"""Why missed, why invented: the worst errors, with what speaks for and against the class at their pixels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seglens.report.cards import Card, Heat
+from seglens.report.contents import RunContents
+
+NUM_CASES = 4
+"""Cases of each kind and run; the gallery has all."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of error: its target, its column of the scores, what it is a share of, and how it is told."""
+
+    target: str
+    pixels: str
+    whole: str
+    title: str
+    verb: str
+    of: str
+
+
+KINDS = (
+    Kind("false-negative", "false_negative_pixels", "truth_pixels", "Why missed", "missed", "of the object"),
+    Kind(
+        "false-positive",
+        "false_positive_pixels",
+        "predicted_pixels",
+        "Why invented",
+        "invented",
+        "of what it marked",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What one map says of an error: the shares of its evidence for and against the class."""
+
+    name: str
+    supporting: float
+    opposing: float
+    on_target: float | None
+    verdict: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture with an error. ``card`` and ``heat`` are numbers in the album; each map has a weight."""
+
+    card: int
+    heat: int
+    name: str
+    run: str
+    dice: float | None
+    sentences: tuple[str, ...]
+    weights: tuple[Weight, ...]
+
+
+def cases(cards: Sequence[Card], runs: Sequence[RunContents]) -> list[tuple[Kind, list[Case]]]:
+    """Return the worst cases of each kind of error, most pixels first; kinds without a case are left out."""
+    verdicts = {run.name: _verdicts(run) for run in runs}
+    found = []
+    for kind in KINDS:
+        ranked: list[tuple[float, Case]] = []
+        for number, card in enumerate(cards):
+            case = _case(number, card, kind, verdicts.get(card.run, {}))
+            if case is not None:
+                ranked.append((_size(card, kind), case))
+        ranked.sort(key=lambda pair: (-pair[0], pair[1].name))
+        kept = [case for run in runs for case in [c for _, c in ranked if c.run == run.name][:NUM_CASES]]
+        if kept:
+            found.append((kind, kept))
+    return found
+
+
+def _case(number: int, card: Card, kind: Kind, verdicts: Mapping[tuple[str, str], str]) -> Case | None:
+    """Return the case of a card; None where nothing of this kind was explained."""
+    heats = [
+        (i, heat)
+        for i, heat in enumerate(card.heats)
+        if heat.asked == kind.target and (heat.row.get("evidence") or {}).get("opposing") is not None
+    ]
+    if not heats:
+        return None
+    weights = tuple(_weight(i, heat, verdicts) for i, heat in heats)
+    return Case(
+        number,
+        heats[0][0],
+        card.name,
+        card.run,
+        card.dice,
+        (_about_size(card, kind, heats[0][1]), *_about_evidence(weights)),
+        weights,
+    )
+
+
+def _weight(number: int, heat: Heat, verdicts: Mapping[tuple[str, str], str]) -> Weight:
+    against = float(heat.row["evidence"]["opposing"])
+    return Weight(
+        name=f"{heat.method} @ {heat.layer}" if heat.layer else heat.method,
+        supporting=1 - against,
+        opposing=against,
+        on_target=heat.statistics.get("mass_inside"),
+        verdict=verdicts.get((heat.method, heat.layer), ""),
+        number=number,
+    )
+
+
+def _about_size(card: Card, kind: Kind, heat: Heat) -> str:
+    pixels, whole = card.scores.get(kind.pixels), card.scores.get(kind.whole)
+    if pixels is None:
+        area = heat.statistics.get("area")
+        return f"An error {kind.verb} by the model" + (
+            f" on {area:.1%} of the picture." if area is not None else "."
+        )
+    share = f", {pixels / whole:.0%} {kind.of}" if whole else ""
+    return f"{pixels:,} pixels were {kind.verb}{share}."
+
+
+def _about_evidence(weights: Sequence[Weight]) -> list[str]:
+    first = weights[0]
+    lean = "against" if first.opposing > 0.5 else "for"
+    told = [
+        f"At these pixels {first.opposing:.0%} of the evidence that {first.name} finds speaks against the "
+        f"class and {first.supporting:.0%} for it."
+    ]
+    if first.on_target is not None:
+        told.append(
+            f"{first.on_target:.0%} of what speaks for it lies on these pixels, the rest around them."
+        )
+    same = sum((weight.opposing > 0.5) == (first.opposing > 0.5) for weight in weights)
+    if len(weights) > 1:
+        all_ = f"All {len(weights)} maps lean {lean} the class"
+        some = f"{same} of {len(weights)} maps lean {lean} the class, the others the other way"
+        told.append(f"{all_ if same == len(weights) else some}.")
+    return told
+
+
+def _size(card: Card, kind: Kind) -> float:
+    pixels: Any = card.scores.get(kind.pixels)
+    if isinstance(pixels, int | float):
+        return float(pixels)
+    return max((h.statistics.get("area") or 0.0 for h in card.heats if h.asked == kind.target), default=0.0)
+
+
+def _verdicts(run: RunContents) -> dict[tuple[str, str], str]:
+    """Return what the scorecard says of each map's faithfulness."""
+    rows = [row for part in run.scorecards for row in part.table.get("rows", [])]
+    return {
+        (str(row.get("method")), str(row.get("layer") or "")): str(row.get("verdict"))
+        for row in rows
+        if row.get("score") == "faithfulness"
+    }
