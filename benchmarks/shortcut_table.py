@@ -98,12 +98,12 @@ def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         "valid |",
         "|---|" + "---|" * 7,
     ]
-    traced = {line["row"]: line for line in lines if line["part"] == "trace"}
+    tested = {line["row"]: line for line in lines if line["part"] == "causal"}
     for name in rows:
-        if name not in traced:
+        if name not in tested:
             text.append(f"| `{name}` |" + " |" * 6 + " not run |")
             continue
-        line = traced[name]
+        line = tested[name]
         effects = {model: _effect(values) for model, values in line["causal"].items()}
         drops = {model: _drops(found, line["seed"]) for model, found in effects.items()}
         failures = check({HONEST: effects["U"], CHEAT: effects["S"]}, seed=line["seed"])
@@ -111,7 +111,7 @@ def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         cells = [
             f"`{name}`",
             f"{dice['S']:.2f} / {dice['U']:.2f} / {dice['S on U']:.2f}",
-            f"{line['num_evaluable']} of {line['num_tagged']}",
+            f"{line['num']} of {line['num_tagged']}, moved {int(effects['S'].complete.sum())}",
             *(_percent(drops[model][place]) for model in ("S", "U") for place in (0, 1)),
             "yes" if not failures else f"**no**: {'; '.join(failures)}",
         ]

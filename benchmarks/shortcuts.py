@@ -27,8 +27,8 @@ from benchmarks import shortcut_table
 from benchmarks.shortcut_scenes import SIZE, nuclei, pets
 from seglens.data.images import read_image, read_label
 from seglens.data.layout import DataSettings
-from seglens.data.planting import Specimen, TagLook, plant, write_splits
-from seglens.data.specimens import specimens
+from seglens.data.planting import GAP, Specimen, TagLook, plant, write_splits
+from seglens.data.specimens import specimen_scenes
 from seglens.explain import Method, explain
 from seglens.explain.ablation import AblationCam
 from seglens.explain.channels import ScoreCam
@@ -38,9 +38,9 @@ from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.explain.references import chosen_references
 from seglens.explain.rise import Rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad
-from seglens.explain.target import Target, predicted
+from seglens.explain.target import Target, dilate, predicted
 from seglens.judge.agreement import even_share, share, tag_zone
-from seglens.judge.causal import effect, occlusion
+from seglens.judge.causal import RIM, effect, occlusion
 from seglens.judge.nulls import edges, mirror_of_stride, probability, random, surface
 from seglens.record import versions
 from seglens.runs import Run, load
@@ -72,25 +72,27 @@ FEW = 16
 """Pictures of a row that slow methods explain."""
 
 PARTS: dict[str, tuple[Method, ...]] = {
+    "causal": (),
     "trace": (*CAMS, "saliency", "input-x-gradient"),
     "reference": (),
-    "occlusion": (Occlusion(),),
+    "occlusion": (Occlusion(window=24, stride=12, precision="auto"),),
     "integrated-gradients": (IntegratedGradients(steps=16),),
-    "smoothgrad": (SmoothGrad(samples=16),),
-    "superpixel-occlusion": (SuperpixelOcclusion(),),
-    "ablation-cam": (AblationCam(),),
-    "score-cam": (ScoreCam(),),
-    "expected-gradients": (ExpectedGradients(samples=32),),
+    "smoothgrad": (SmoothGrad(samples=12),),
+    "superpixel-occlusion": (SuperpixelOcclusion(precision="auto"),),
+    "ablation-cam": (AblationCam(precision="auto"),),
+    "score-cam": (ScoreCam(precision="auto"),),
     "control": (*CAMS, "saliency", "input-x-gradient"),
-    "rise": (Rise(num_masks=300),),
+    "rise": (Rise(num_masks=200, precision="auto"),),
+    "expected-gradients": (ExpectedGradients(samples=16),),
 }
-"""The first part, which also measures what the tag does, and ``control``, which is the same maps of C, are
-made of all pictures, the others of `FEW`. ``reference`` is the causal one: the drop of the mean probability
-when a window is imputed."""
+"""``causal`` measures what the tag does to the models. ``reference`` is the causal reference among the maps:
+the drop of the mean probability when a window is imputed. ``control`` are the maps of C. The parts in
+`ON_ALL` are made of all pictures, the others of `FEW`."""
 
-ON_ALL = ("trace", "control")
-
-FOR_OTHER_LOOKS = ("trace", "reference", "integrated-gradients")
+ON_ALL = ("causal", "trace", "control")
+FOR_OTHER_LOOKS = ("causal", "trace", "reference", "integrated-gradients")
+SLOW_LAYERS = ("encoder_last", "decoder_last")
+"""Of the methods that take a pass for every channel."""
 
 
 @dataclass(frozen=True)
@@ -140,18 +142,19 @@ class Tested:
 
 def draw(row: Row, data: Path | None) -> dict[str, dict[str, list[Specimen]]]:
     """Return the pictures of each model, by split."""
-    look, found = LOOKS[row.look], {}
-    scenes = SCENES[row.data](data, SIZES, row.seed, look) if data and row.data in SCENES else None
-    for model, tag in PLACEMENT.items():
-        splits, first = {}, 0
+    look = LOOKS[row.look]
+    if row.data in SCENES:
+        assert data is not None
+        scenes = SCENES[row.data](data, SIZES, row.seed, look)
+    else:
+        scenes, first = {}, 0
         for split, num in SIZES.items():
-            if scenes is not None:
-                splits[split] = plant(scenes[split], tag, look)
-            else:
-                splits[split] = specimens(num, size=SIZE, seed=row.seed, tag=tag, first=first, look=look)
+            scenes[split] = specimen_scenes(num, size=SIZE, seed=row.seed, first=first, look=look)
             first += num
-        found[model] = splits
-    return found
+    return {
+        model: {split: plant(each, tag, look) for split, each in scenes.items()}
+        for model, tag in PLACEMENT.items()
+    }
 
 
 def train_row(name: str, models: Sequence[str], data: Path | None, folder: Path) -> dict[str, Run]:
@@ -222,16 +225,16 @@ def measure(name: str, part: str, tested: Tested, folder: Path) -> dict[str, obj
         "seed": row.seed,
     }
     some = tested if part in ON_ALL else tested.first(FEW)
-    if part == "trace":
-        line |= {"num_tagged": SIZES["test"] // 2, "num_evaluable": len(tested.places)}
-        line["causal"], line["dice"] = _causal(tested, row.seed), _dice(tested, folder / name)
+    shares: dict[str, dict[str, list[float | None]]] = {}
+    if part == "causal":
+        line |= {"num_tagged": SIZES["test"] // 2, "dice": _dice(tested, folder / name)}
         line["areas"] = {
             model: float(target.pixels.float().mean()) for model, target in tested.targets.items()
         }
-    shares: dict[str, dict[str, list[float | None]]] = {}
+    if part in ("causal", "control"):
+        line["causal"] = {model: _causal(model, tested, row.seed) for model in models_of(part)}
     for model in models_of(part):
-        run = tested.runs[model]
-        for found in _maps(part, run, some, some.targets[model], row.seed):
+        for found in _maps(part, tested.runs[model], some, some.targets[model], row.seed):
             zone = tag_zone(found, some.tags)
             kept = shares.setdefault(found.name, {"even": _numbers(even_share(zone, some.outside))})
             kept[model] = _numbers(share(found, zone, some.outside))
@@ -247,13 +250,15 @@ def models_of(part: str) -> tuple[str, ...]:
 
 def _maps(part: str, run: Run, some: Tested, target: Target, seed: int) -> list[Explanation]:
     """The maps of one part for one model; nulls go with the trace."""
+    if part == "causal":
+        return []
     if part == "reference":
         found = occlusion(run.segmenter, some.images, target, cells=8, seed=seed)
         return [Explanation("causal reference", None, target, found.map, found.grid, found.status)]
     methods = PARTS[part]
     if part == "expected-gradients":
-        methods = (ExpectedGradients(samples=32, references=some.references),)
-    layers = LAYERS if part in ON_ALL else ("encoder_last", "bottleneck", "decoder_last")
+        methods = (ExpectedGradients(samples=16, references=some.references),)
+    layers = LAYERS if part in ON_ALL else SLOW_LAYERS
     maps = list(explain(run, some.images, target, methods=methods, layers=layers, seed=seed).values())
     if part in ON_ALL:
         seen = surface(run, some.images, target, seed=seed)
@@ -265,15 +270,21 @@ def _numbers(values: Tensor) -> list[float | None]:
     return [round(value, 6) if value == value else None for value in values.tolist()]
 
 
-def _causal(tested: Tested, seed: int) -> dict[str, dict[str, list[float | None]]]:
-    """The frozen region's mean probability as it is, without the tag and with the tag elsewhere."""
-    occupied = tested.things | ~tested.outside
-    found = {}
-    for model, run in tested.runs.items():
-        of = effect(run.segmenter, tested.images, tested.targets[model], tested.tags, occupied, seed=seed)
-        values = {"full": of.full, "tag_removed": of.tag_removed, "tag_moved": of.tag_moved}
-        found[model] = {key: _numbers(value) for key, value in values.items()}
-    return found
+def _causal(model: str, tested: Tested, seed: int) -> dict[str, list[float | None]]:
+    """The frozen region's mean probability as it is, without the tag and with the tag elsewhere.
+
+    Elsewhere is where the tag could have been placed in training: as far from the border and from every
+    object or look-alike. A corner would test how far the model reads, not whether the place matters.
+    """
+    gap = round(GAP * SIZE) - RIM  # `moved` keeps the rim itself
+    border = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    border[gap:-gap, gap:-gap] = False
+    occupied = dilate(tested.things, gap) | border | ~tested.outside
+    found = effect(
+        tested.runs[model].segmenter, tested.images, tested.targets[model], tested.tags, occupied, seed=seed
+    )
+    values = {"full": found.full, "tag_removed": found.tag_removed, "tag_moved": found.tag_moved}
+    return {key: _numbers(value) for key, value in values.items()}
 
 
 def _dice(tested: Tested, folder: Path) -> dict[str, float]:

@@ -23,8 +23,7 @@ from seglens.data.planting import (
     Specimen,
     TagLook,
     eight_bit,
-    planted,
-    stands,
+    plant,
     write_splits,
 )
 from seglens.data.transforms import sample_generator
@@ -61,9 +60,20 @@ def specimens(
     """
     if tag not in PLACEMENTS:
         raise unknown_name("tag", tag, PLACEMENTS)
+    return plant(specimen_scenes(num, size=size, seed=seed, first=first, look=look), tag, look, first=first)
+
+
+def specimen_scenes(
+    num: int, *, size: int = 128, seed: int = 0, first: int = 0, look: TagLook | None = None
+) -> list[Scene]:
+    """Draw the same specimens before it is known which of them bear a tag, for `plant`.
+
+    Raises:
+        SettingError: ``size`` is too small to show a nucleus.
+    """
     if size < 48:
         raise SettingError(f"Specimens need at least 48 pixels a side to show a nucleus, got {size}.")
-    return [_specimen(index, size, seed, tag, look or TagLook()) for index in range(first, first + num)]
+    return [_scene(index, size, seed, look or TagLook()) for index in range(first, first + num)]
 
 
 def write_specimens(
@@ -91,7 +101,7 @@ def write_specimens(
     return write_splits(folder, splits, force=force)
 
 
-def _specimen(index: int, size: int, seed: int, tag: str, look: TagLook) -> Specimen:
+def _scene(index: int, size: int, seed: int, look: TagLook) -> Scene:
     """Draw one. The tag's place is drawn last, so that its size moves nothing else."""
     has_objects = index % 2 == 0
     generator = sample_generator(seed, 0, index)
@@ -99,8 +109,7 @@ def _specimen(index: int, size: int, seed: int, tag: str, look: TagLook) -> Spec
     cells, absorbed = _stain(radii, centres, size, has_objects, generator)
     untagged = _photograph(absorbed, generator)
     spot = _free_spot(radii, centres, size, look, generator)
-    scene = Scene(f"{index:04d}", untagged, cells, has_objects, spot)
-    return planted(scene, stands(tag, index), look)
+    return Scene(f"{index:04d}", untagged, cells, has_objects, spot)
 
 
 def _place_cells(size: int, generator: torch.Generator) -> tuple[Numbers, Points]:
