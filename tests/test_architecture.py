@@ -33,7 +33,8 @@ LEVELS = {
     "explain.verify.rules explain.verify",
     6: "judge.nulls judge.localisation judge.cells judge.reading judge.faithfulness judge.case judge.rerun "
     "judge.context judge.effects judge.randomisation judge.stability judge.definitions judge.judgement "
-    "judge.restating judge.scorecard judge.verdicts judge.evidence judge.figures judge.regions judge.audit "
+    "judge.restating judge.scorecard judge.verdicts judge.evidence judge.costs judge.figures "
+    "judge.regions judge.audit "
     "judge.causal judge.agreement judge.detection judge.shortcut judge "
     "weak.labels weak.settings weak.question weak.classifier weak.heat weak.threshold weak.patches "
     "weak.refine weak.banded weak.spreading weak.shelf weak.pseudo "
@@ -41,7 +42,7 @@ LEVELS = {
     "weak.rows weak.rounds weak",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
     "batch.prediction batch.asking batch.large batch.measuring batch.explaining batch.planning "
-    "batch.auditing batch "
+    "batch.auditing batch.judge_plan batch "
     "inspection.opened inspection.pointing inspection.asking inspection.removing inspection.drawing "
     "inspection.words inspection "
     "report.contents report.glossary report.words report.figures report.pictures report.rasters "
@@ -51,7 +52,7 @@ LEVELS = {
     "compare.drawing compare.tables compare.page compare",
     8: "app.policy app.wires app.page app "
     "cli.settings cli.names cli.examples cli.typos cli.terminal cli.command cli.options cli.summaries "
-    "cli.data_verbs cli.making cli.verifying cli.judging cli.showing cli.comparing cli __main__",
+    "cli.data_verbs cli.making cli.verifying cli.judging cli.showing cli.comparing cli.weakly cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
 
@@ -81,6 +82,7 @@ ONLY_IN = {
         "cli.showing",
         "cli.terminal",
         "cli.verifying",
+        "cli.weakly",
     },
 }
 """Libraries that are used in one place, so that they can be replaced there."""

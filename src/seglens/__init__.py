@@ -53,6 +53,7 @@ _HOMES = {
     "open_split": "sources",
     "plan": "explain.plan",
     "plan_folder": "batch.planning",
+    "plan_judging": "batch.judge_plan",
     "predict_files": "batch",
     "read_images": "data.images",
     "report": "report",
@@ -115,6 +116,7 @@ __all__ = [
     "open_split",
     "plan",
     "plan_folder",
+    "plan_judging",
     "predict_files",
     "read_images",
     "report",
@@ -131,6 +133,7 @@ __all__ = [
 if TYPE_CHECKING:
     from seglens.app import app
     from seglens.batch import explain_folder, judge_folder, predict_files
+    from seglens.batch.judge_plan import plan_judging
     from seglens.batch.planning import plan_folder
     from seglens.compare import Comparison, compare
     from seglens.data.check import check_data

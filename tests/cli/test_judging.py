@@ -10,9 +10,12 @@ def test_scores_are_chosen_and_an_audit_is_written(seglens, small_run):
     )
     assert (ended.code, ended.err) == (0, "")
     assert "Audit: regions that should not matter" in ended.out
+    assert "Judging 2 pictures by attention, faithfulness: " in ended.out.splitlines()[0]
+    assert "2 of 2" in ended.out
     folder = small_run / "judge/test"
     card = json.loads((folder / "scorecard.json").read_text())
     assert {row["score"] for row in card["rows"]} == {"faithfulness", "attention"}
+    assert "context_faithfulness" in card["left_out"]
     audit = json.loads((folder / "audit.json").read_text())
     assert [row["region"] for row in audit["regions"]] == ["border", "corners"]
     assert {row["group"] for row in audit["groups"]} == {"images"}
@@ -27,3 +30,17 @@ def test_what_is_wrong_is_said_before_anything_is_read(seglens, small_run):
     ended = seglens("judge", small_run, "--scores", "faith")
     assert (ended.code, ended.out) == (2, "")
     assert "Unknown score 'faith'. Did you mean 'faithfulness'?" in ended.err
+
+
+def test_on_a_cpu_the_quick_scores_are_made_and_the_others_named(seglens, small_run):
+    ended = seglens("judge", small_run, "--layers", "decoder_last", "--cells", "superpixels")
+    assert (ended.code, ended.err) == (0, "")
+    card = json.loads((small_run / "judge/test/scorecard.json").read_text())
+    left = ["context_faithfulness", "causal_agreement", "model_dependence", "stability"]
+    assert card["left_out"] == left
+    (told,) = [line for line in ended.out.splitlines() if line.startswith("Left out: ")]
+    assert all(f"{name} (" in told for name in left)
+    assert told.endswith(f"To have them too: seglens judge {small_run} --scores all --force")
+    record = json.loads((small_run / "judge/test/run.json").read_text())
+    assert record["settings"]["num_images"] == 16
+    assert record["settings"]["judging"]["cells"] == "superpixels"

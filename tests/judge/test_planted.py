@@ -1,5 +1,7 @@
 """Planted truth on specimens: a model that is known to answer from the tag alone."""
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -170,11 +172,29 @@ def test_the_card_s_figures_have_their_numbers(
 
 def test_the_restating_layer_is_labelled_and_the_ratio_stands_beside(planted) -> None:
     run, images, target, _ = planted
-    own = Explanation("restating", None, target, nulls.mirror(target.pixels, (12, 12)))
-    tags = Explanation("elsewhere", None, target, dilate(planted[3], 2).float())
-    card = seglens.judge(run, images, target, [own, tags], settings=JudgeSettings(("attention",)))
-    rows = {row.method: row for row in card.rows}
-    assert rows["restating"].label == "restates the prediction"
-    assert rows["elsewhere"].label == ""
-    assert rows["restating"].details["ratio"].mean > 1 > rows["elsewhere"].details["ratio"].mean
-    assert "restates the prediction" in rows["restating"].text
+    mirror, tags = nulls.mirror(target.pixels, (12, 12)), dilate(planted[3], 2).float()
+    layers = {"decoder_last": mirror, "encoder_mid": tags, "encoder_early": mirror, "seg_head": mirror}
+    maps = [Explanation("restating", layer, target, heat) for layer, heat in layers.items()]
+    maps.append(Explanation("elsewhere", "seg_head", target, tags))
+    maps.append(Explanation("mine", None, target, mirror))
+    card = seglens.judge(run, images, target, maps, settings=JudgeSettings(("attention",)))
+    rows = {(row.method, row.layer): row for row in card.rows}
+    restating, elsewhere = rows["restating", "seg_head"], rows["elsewhere", "seg_head"]
+    assert (restating.label, restating.outcome) == ("restates the prediction", "restates")
+    assert (elsewhere.label, elsewhere.outcome) == ("", "where_not_why")
+    assert restating.details["ratio"].mean > 1 > elsewhere.details["ratio"].mean
+    assert "restates the prediction" in restating.text
+    # From the input to the output, whatever the order in which they were given; without layers there is none.
+    found = {entry.method: entry for entry in card.restating}
+    assert [step.layer for step in found["restating"].steps] == [
+        "encoder_early",
+        "encoder_mid",
+        "decoder_last",
+        "seg_head",
+    ]
+    assert [step.restates for step in found["restating"].steps] == [True, False, True, True]
+    assert found["restating"].since == "decoder_last"
+    assert found["elsewhere"].since is None
+    assert set(found) == {"restating", "elsewhere"}
+    table = list(csv.DictReader(io.StringIO(card.to_csv())))
+    assert {row["restates_from"] for row in table if row["method"] == "restating"} == {"decoder_last"}

@@ -1,24 +1,44 @@
 """The verb ``seglens judge``: the scorecard of a run's maps, and the audit of regions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import seglens
 from seglens.cli import names, summaries
 from seglens.cli import options as o
-from seglens.cli.terminal import need_run
+from seglens.cli.terminal import need_run, say
 from seglens.errors import SettingError
+
+if TYPE_CHECKING:
+    from seglens.judge.costs import JudgePlan
 
 Scores = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME...",
         help="faithfulness, context_faithfulness, causal_agreement, completeness, model_dependence, "
-        "stability, attention. [default: all]",
+        "stability, attention; all. [default: all on a GPU, the quick ones on a CPU]",
         show_default=False,
-        autocompletion=names.among(names.SCORES),
+        autocompletion=names.among((*names.SCORES, "all")),
+    ),
+]
+Pictures = Annotated[
+    int | None,
+    typer.Option(
+        "--num-samples",
+        help="How many pictures, spread evenly over the split. [default: 100 on a GPU, 16 on a CPU]",
+        show_default=False,
+    ),
+]
+Cells = Annotated[
+    str,
+    typer.Option(
+        help="What is removed at a time, and how all maps are seen: grid (16 x 16) or superpixels.",
+        autocompletion=names.among(("grid", "superpixels")),
     ),
 ]
 Audit = Annotated[
@@ -41,7 +61,7 @@ def judge(
     data: o.Data = None,
     layout: o.Layout = None,
     split: o.SplitName = "test",
-    num_samples: o.NumSamples = None,
+    num_samples: Pictures = None,
     methods: o.Methods = None,
     layers: o.Layers = None,
     target: o.TargetText = "predicted",
@@ -49,6 +69,7 @@ def judge(
     baseline: o.Baseline = None,
     steps: o.Steps = None,
     scores: Scores = None,
+    cells: Cells = "grid",
     audit: Audit = None,
     groups: Groups = None,
     precision: o.PredictPrecision = "32",
@@ -61,26 +82,70 @@ def judge(
     """Score maps next to what maps that know nothing would get."""
     if groups and not audit:
         raise SettingError("--groups divides an audit, and there is none. Name its regions with --audit.")
-    judging = seglens.JudgeSettings(precision=precision)
-    if scores:
-        judging = replace(judging, scores=tuple(scores))
+    from seglens.batch.judge_plan import num_images_of, scores_of  # not above: it takes torch along
+
+    asked = seglens.JudgeSettings(scores_of(scores, ""), cells=cells, precision=precision)
     model = seglens.load(need_run(run), epoch=epoch, device=device)
-    done = seglens.judge_folder(
+    on = model.segmenter.device.type
+    judging = replace(asked, scores=scores_of(scores, on))
+    pictures = seglens.open_split(model, split, data=data, layout=layout)
+    chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
+    num = num_images_of(num_samples, on)
+    plan = seglens.plan_judging(
         model,
-        seglens.open_split(model, split, data=data, layout=layout),
-        out=out,
-        methods=o.methods(methods, baseline, steps),
-        layers=layers or o.LAYERS,
+        pictures,
+        methods=chosen,
+        layers=places,
         target=target,
         class_name=class_name,
-        num_images=num_samples,
+        num_images=num,
+        judging=judging,
+        seed=seed,
+    )
+    say(_beforehand(plan, judging.scores))
+    done = seglens.judge_folder(
+        model,
+        pictures,
+        out=out,
+        methods=chosen,
+        layers=places,
+        target=target,
+        class_name=class_name,
+        num_images=num,
         judging=judging,
         audit_regions=audit or (),
         groups=groups,
         seed=seed,
         force=force,
     )
-    more = {"rows": summaries.read(done.folder / "scorecard.json")["rows"]}
+    card = summaries.read(done.folder / "scorecard.json")
+    more = {"rows": card["rows"], "restating": card["restating"], "left_out": card["left_out"]}
     more |= {"audit": summaries.read(done.folder / "audit.json")} if audit else {}
-    tables = (summaries.show_scorecard, *((summaries.show_audit,) if audit else ()))
+
+    def show_left_out(folder: Path) -> None:
+        say(*_left_out(card["left_out"], plan, run))
+
+    tables = [summaries.show_scorecard, summaries.show_restating, show_left_out]
+    tables += [summaries.show_audit] if audit else []
     summaries.tell_batch("judged", done, more, *tables)
+
+
+def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:
+    """What is about to be made, and how long that takes at most."""
+    return (
+        f"Judging {plan.num_images} pictures by {', '.join(scores)}: "
+        f"{_duration(plan.seconds(scores))} at most on this machine as busy as it is."
+    )
+
+
+def _left_out(scores: Sequence[str], plan: "JudgePlan", run: Path | None) -> list[str]:
+    """Which scores were left out, what they would take, and how to get them."""
+    if not scores:
+        return []
+    told = ", ".join(f"{name} ({_duration(plan.more((name,)))})" for name in scores)
+    return [f"Left out: {told}. To have them too: seglens judge {run or 'RUN'} --scores all --force"]
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

@@ -155,12 +155,33 @@ def show_scorecard(folder: Path) -> None:
             row["score"],
             number(row["value"]),
             _range(row),
+            f"{row['num_evaluable']} of {row['num_total']}",
             row["reference"] or "-",
             row["verdict"],
         )
         for row in rows
     ]
-    table(("map", "score", "value", "95 % interval", "best reference", "verdict"), shown)
+    table(("map", "score", "value", "95 % interval", "pictures", "best reference", "verdict"), shown)
+
+
+def show_restating(folder: Path) -> None:
+    """Print from which layer on each method only restates the prediction, where attention was measured."""
+    rows = [
+        (
+            found["method"],
+            step["layer"],
+            number(step["ratio"]["mean"]),
+            number(step["ratio_of_mirror"]["mean"]),
+            number(step["resemblance_to_mirror"]["mean"]),
+            "restates the prediction" if step["restates"] else "",
+            (found["restates_from"] or "nowhere") if step is found["layers"][-1] else "",
+        )
+        for found in read(folder / "scorecard.json")["restating"]
+        for step in found["layers"]
+    ]
+    columns = ("method", "layer", "attention ratio", "of the mirror", "likeness", "", "restates from")
+    if rows:
+        table(columns, rows, title="Layer by layer: where a map says no more than the prediction")
 
 
 def show_audit(folder: Path) -> None:
