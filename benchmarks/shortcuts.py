@@ -108,11 +108,8 @@ class Row:
         return FOR_OTHER_LOOKS if self.look else tuple(PARTS)
 
 
-ROWS = {
-    f"{data}{'-' * bool(look)}{look}-seed{seed}": Row(data, look, seed)
-    for data, looks in (("specimens", LOOKS), ("dsb2018", ("",)), ("pets", ("",)))
-    for look in looks
-    for seed in SEEDS
+ROWS = {f"{data}-seed{seed}": Row(data, "", seed) for data in SETS for seed in SEEDS} | {
+    f"specimens-{look}-seed{seed}": Row("specimens", look, seed) for look in LOOKS if look for seed in SEEDS
 }
 
 
