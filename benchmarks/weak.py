@@ -96,7 +96,7 @@ def words_of(name: str, data: Path, runs: Path) -> list[str]:
     ]
     if row.verb == "train":
         return ["train", str(data / PETS), "--model", row.model, "--aug", "--logger", "none", *shared]
-    pseudo = ["--pseudo", str(runs / row.pseudo / "pseudo")] if row.pseudo else []
+    pseudo = ["--pseudo", str(runs / row.pseudo / "pseudo"), "--pseudo-seed", "0"] if row.pseudo else []
     asked = ["--question", "imagenet:pets", "--classifier-weights", str(lite0_file())]
     student = ["--student", row.model, "--rounds", str(row.rounds)]
     return ["weak", str(data / PETS), *asked, *student, *pseudo, *own, *shared]

@@ -6,8 +6,8 @@ from torch import nn
 
 import seglens
 from seglens.errors import SettingError, UnknownNameError
+from seglens.weak.banded import IGNORED
 from seglens.weak.self_training import (
-    IGNORED,
     TeacherSettings,
     agreement,
     answers,

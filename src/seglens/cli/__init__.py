@@ -13,7 +13,18 @@ from typing import Annotated
 import typer
 
 import seglens
-from seglens.cli import comparing, data_verbs, judging, making, names, showing, summaries, terminal, verifying
+from seglens.cli import (
+    comparing,
+    data_verbs,
+    judging,
+    making,
+    names,
+    showing,
+    summaries,
+    terminal,
+    verifying,
+    weakly,
+)
 from seglens.cli import options as o
 from seglens.cli.command import Verbs
 from seglens.cli.terminal import need_path, need_run, say
@@ -85,6 +96,7 @@ def demo(
 app.command(cls=o.Verb)(making.train)
 app.command(cls=o.Verb)(making.adopt)
 app.command(cls=o.Verb)(verifying.verify)
+app.command(cls=o.Verb)(weakly.weak)
 
 
 @app.command(cls=o.Verb)

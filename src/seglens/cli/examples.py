@@ -24,6 +24,18 @@ EXAMPLES = {
             "a checkpoint of segmentation-models-pytorch",
         ),
     ),
+    "weak": (
+        (
+            "seglens weak photos/ --question imagenet:pets --encoder tf_efficientnet_lite0 --encoder-weights "
+            "imagenet --run runs/weak",
+            "no labels at all: an ImageNet classifier is asked for pets",
+        ),
+        (
+            "seglens weak patches/ --question labels --labels labels.csv --run runs/weak",
+            "a classifier learns image-level labels first",
+        ),
+        ("seglens weak photos/ --run runs/weak --resume", "go on after a kill, with the same settings"),
+    ),
     "evaluate": (
         ("seglens evaluate runs/first", "the test split, as the run knows it"),
         ("seglens evaluate runs/first --data other/ --split all --save-images", "other pictures, drawn too"),

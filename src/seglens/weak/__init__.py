@@ -1,1 +1,178 @@
-"""Weakly supervised segmentation: from image-level labels to masks, without reading one."""
+"""Weakly supervised segmentation: from image-level labels to a model, without reading a mask.
+
+`weak` reads from top to bottom: labels, pseudo-masks, students, and only then the evaluation. Every step is
+done once and kept; a run that was stopped goes on where it was. Later verbs take the run folder itself:
+its model is the last student, its data those of the user.
+"""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from seglens import record as records
+from seglens.data.layout import DataSettings
+from seglens.data.sample import Task
+from seglens.device import choose_device
+from seglens.errors import OutputExistsError
+from seglens.outputs import new_file, refuse_existing
+from seglens.record import Record
+from seglens.runs import Run, load, save_run
+from seglens.verb import make_callable
+from seglens.weak import pictures as sheets
+from seglens.weak import rows as scoring
+from seglens.weak.material import Material, gather
+from seglens.weak.pseudo import PseudoMasks
+from seglens.weak.recipe import WeakSettings, refuse_other
+from seglens.weak.rounds import Job, planned, pseudo_masks, students, supervised
+from seglens.weak.stages import Facts, Steps
+from seglens.weak.table import DEFINITIONS, markdown
+
+__all__ = ["WeakSettings", "weak"]
+
+TABLE = "table"
+
+
+def weak(
+    data: DataSettings, settings: WeakSettings, out: Path, *, resume: bool = False, force: bool = False
+) -> Run:
+    """Learn to segment ``data`` from image-level labels, and return the last student as a run in ``out``.
+
+    In ``out``: ``pseudo/`` with a folder for every stage, ``rounds/N/`` with the set, the student and its
+    answers of every round, ``samples/`` with a sheet for each chosen picture, ``steps.json`` with what every
+    step took, ``table.md`` and ``table.json`` with the comparison. ``run.json`` lists every use of a mask.
+    ``resume`` goes on where a run stopped, and begins one where there is none.
+
+    Raises:
+        UserError: the data, a label, a setting or the folder can't be used as they are.
+        TrainingError: as `seglens.train`.
+        KeyboardInterrupt: on Ctrl-C; the run can be resumed.
+    """
+    began, out = time.monotonic(), Path(out)
+    earlier = records.read(out) if resume and (out / records.FILE_NAME).is_file() else None
+    if earlier is None:
+        _refuse_existing(out, force=force)
+    material = gather(data, settings.labels)
+    if earlier is not None:
+        refuse_other(earlier, settings, material.settings, material.sha256, out)
+    indices = sheets.chosen(material.pictures, settings.samples)
+    device = choose_device(settings.student.device)
+    if earlier is None:
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+        out.mkdir(parents=True)
+    record = _begun(earlier, settings, material, str(device))
+    record.write(out)
+
+    job = Job(material, settings, out, device, Steps.of(out, planned(settings)))
+    pseudo = pseudo_masks(job)
+    folders = students(job, pseudo)
+    _draw(job, pseudo, folders, indices, with_truth=False)
+    if settings.evaluate:
+        _evaluate(job, pseudo, folders)
+        _draw(job, pseudo, folders, indices, with_truth=True)
+    return _close(job, record, folders, time.monotonic() - began)
+
+
+def _begun(earlier: Record | None, settings: WeakSettings, material: Material, device: str) -> Record:
+    """Return the record of a run that goes on: the first one's, or a new one."""
+    seed = settings.student.seed
+    record = earlier or records.start("weak", seed=seed, data_sha256=material.sha256)
+    described = {
+        "state": "running",
+        "device": device,
+        "settings": settings.model_dump(mode="json"),
+        "results": record.results | {"pictures": material.settings.model_dump(mode="json")},
+    }
+    return record.model_copy(update=described)
+
+
+def _draw(
+    job: Job, pseudo: PseudoMasks, folders: list[Path], indices: list[int], *, with_truth: bool
+) -> None:
+    """Draw the sheets of the samples; the truth comes onto them after the evaluation."""
+    if with_truth and job.material.learning is None:
+        return
+
+    def work() -> Facts:
+        before = len(job.material.uses)
+        purpose = "the truth on the sheets of samples, after the evaluation"
+        truth = job.material.truth("learning", purpose) if with_truth else None
+        answers = [
+            (folder.parent / "answers", load(folder, device="cpu").spec.threshold) for folder in folders
+        ]
+        margin = job.settings.teacher.margin
+        pictures = job.material.pictures
+        sheets.write_sheets(
+            job.out / "samples", pictures, pseudo, answers, indices, margin=margin, truth=truth
+        )
+        return {"pictures": indices, "mask_uses": job.material.uses[before:]}
+
+    job.steps.take("sheets with the truth" if with_truth else "sheets", work)
+
+
+def _evaluate(job: Job, pseudo: PseudoMasks, folders: list[Path]) -> None:
+    """Read masks for the first time: score stages and students, and write the table."""
+    titles = [
+        f"student{f', round {number} of self-training' if number else ''}" for number in range(len(folders))
+    ]
+    scored = [(title, folder, False) for title, folder in zip(titles, folders, strict=True)]
+    if job.settings.supervised:
+        scored.append(("fully supervised student", supervised(job), True))
+    scoring.stage_rows(job.material, pseudo, job.steps)
+    if job.settings.oracle:
+        scoring.oracle_rows(job.material, pseudo, job.steps)
+    scoring.student_rows(job.material, scored, job.steps, device=str(job.device))
+    rows = scoring.rows(job.steps)
+    if not rows:
+        return
+    with new_file(job.out / f"{TABLE}.md", force=True) as file:
+        file.write_text(markdown(rows) + "\n", encoding="utf-8")
+    records.write_json(job.out / f"{TABLE}.json", {"rows": rows, "definitions": DEFINITIONS})
+
+
+def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> Run:
+    """Make ``out`` the run folder of the last student, and write down every use of a mask."""
+    final, steps = load(folders[-1], device="cpu"), job.steps
+    trained = records.read(folders[-1])
+    uses: list[dict[str, Any]] = list(job.material.labelling_uses)
+    for facts in steps.done.values():
+        uses += facts.get("mask_uses", [])
+    # A set without masks can't be opened as one: later verbs see the student's own pictures then.
+    own = job.material.learning is not None or job.material.test is not None
+    results = record.results | {
+        "first_weights": trained.results.get("first_weights", ""),
+        "student": str(folders[-1].relative_to(job.out)),
+        "rounds": len(folders) - 1,
+        "seconds": {
+            name: facts["seconds"] for name, facts in steps.done.items() if not name.startswith("score")
+        },
+        "agreement": [facts["miou"] for name, facts in steps.done.items() if name.endswith(": answers")],
+        "mask_uses": uses,
+        "rows": scoring.rows(steps),
+    }
+    final.segmenter.origin = results["first_weights"]
+    done = record.model_copy(
+        update={
+            "state": "finished",
+            "duration_seconds": round(record.duration_seconds + seconds, 3),
+            "data": job.material.settings.model_dump(mode="json") if own else trained.data,
+            "results": results,
+        }
+    )
+    task = Task(classes=job.material.pictures.classes)
+    save_run(job.out, final.segmenter, task, done)
+    return load(job.out, device=str(job.device))
+
+
+def _refuse_existing(out: Path, *, force: bool) -> None:
+    try:
+        refuse_existing(out, force=force)
+    except OutputExistsError as error:
+        if (out / records.FILE_NAME).is_file() and records.read(out).state == "running":
+            raise OutputExistsError(
+                f"{out} holds a run that has not ended. Go on with --resume, or replace it with --force."
+            ) from error
+        raise
+
+
+make_callable(__name__)

@@ -9,7 +9,8 @@ from seglens.data.splits import deal
 from seglens.errors import DataError, SettingError
 from seglens.weak import labels as image_labels
 from seglens.weak.labels import Hidden, Labelled
-from seglens.weak.students import Pictures, unique_stems
+from seglens.weak.shelf import stems_of
+from seglens.weak.students import Pictures
 from seglens.weak.table import Truth
 
 VALID_SHARE = 0.15
@@ -36,8 +37,9 @@ class Material:
 
     @property
     def uses(self) -> list[dict[str, str | int]]:
-        """Every use of masks so far, in order."""
-        return [use for hidden in (self.learning, self.test) if hidden is not None for use in hidden.uses]
+        """Every use of masks so far, in order: ``learning`` and ``test`` note theirs in one list."""
+        noting = self.learning or self.test
+        return [] if noting is None else noting.uses
 
     def truth(self, which: str, purpose: str) -> Truth | None:
         """Open the masks of ``learning`` or ``test``, noting ``purpose``; None where there are none."""
@@ -82,7 +84,7 @@ def gather(data: DataSettings, labels: str) -> Material:
     pictures = Pictures(
         labelled,
         tuple(entry.image in held for entry in labelled.split.entries),
-        unique_stems([entry.name for entry in labelled.split.entries]),
+        stems_of([entry.name for entry in labelled.split.entries]),
         tuple(image_labels.without_masks(test, data.channels).entries),
         dataset.task.classes,
         data.channels,
@@ -94,15 +96,15 @@ def gather(data: DataSettings, labels: str) -> Material:
         dataset.sha256(),
         hidden.select(kept),
         None if inner is None else Hidden(_learning(inner)).select(kept),
-        _hidden(test),
-        None if inner is None else _hidden(inner.splits.get("test", test)),
+        _hidden(test, hidden.uses),
+        None if inner is None else _hidden(inner.splits.get("test", test), []),
         tuple(hidden.uses),
     )
 
 
-def _hidden(split: Split) -> Hidden | None:
+def _hidden(split: Split, uses: list[dict[str, str | int]]) -> Hidden | None:
     labelled = [index for index, entry in enumerate(split.entries) if entry.labelled]
-    return Hidden(split.select(labelled)) if labelled else None
+    return Hidden(split.select(labelled), uses) if labelled else None
 
 
 def _learning(dataset: Dataset) -> Split:
@@ -133,7 +135,7 @@ def _of_folders(data: DataSettings) -> Material:
     pictures = Pictures(
         labelled,
         tuple(index in held for index in range(len(entries))),
-        unique_stems([entry.name for entry in entries]),
+        stems_of([entry.name for entry in entries]),
         (),
         ("background", "object"),
         data.channels,

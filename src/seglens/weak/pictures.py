@@ -10,9 +10,10 @@ from seglens.draw import Scale, Tile, hatch, heat, outline, overlay, picture, sa
 from seglens.errors import SettingError
 from seglens.scores import confusion, scores
 from seglens.shapes import Image, Mask
+from seglens.weak.banded import IGNORED
 from seglens.weak.pseudo import PseudoMasks
 from seglens.weak.self_training import decided, masks_of, read_answer
-from seglens.weak.students import IGNORED, Pictures
+from seglens.weak.students import Pictures
 from seglens.weak.table import Truth
 
 NUM_SAMPLES = 6

@@ -29,12 +29,13 @@ class WeakSettings(BaseModel):
     one) or a CSV file with the columns ``image,label``. ``question`` is put to an ImageNet classifier
     (``imagenet``: the classes that ``pseudo.question`` names), or to one that is trained on the labels
     (``labels``), as ``classifier`` says. ``pseudo`` are the stages up to the pseudo-masks, ``pseudo_folder``
-    where another run has made them already. ``student`` is how every student is trained, ``rounds`` how many
-    follow the first at most, ``teacher`` how the answers of one become the masks of the next. Rounds end
-    when the mIoU between the answers of two successive students reaches ``stop_at``. ``samples`` are the
-    pictures to draw, by number (None: a few, evenly spread); ``evaluate`` is whether masks are read at the
-    end, ``oracle`` whether the threshold is looked for on masks too, ``supervised`` whether the same student
-    is trained on the masks as well: both are rows of the table that are marked.
+    where another run has made them already, and ``pseudo_seed`` their seed (None: the student's).
+    ``student`` is how every student is trained, ``rounds`` how many follow the first at most, ``teacher``
+    how the answers of one become the masks of the next. Rounds end when the mIoU between the answers of two
+    successive students reaches ``stop_at``. ``samples`` are the pictures to draw, by number (None: a few,
+    evenly spread); ``evaluate`` is whether masks are read at the end, ``oracle`` whether the threshold is
+    looked for on masks too, ``supervised`` whether the same student is trained on the masks as well: both
+    are rows of the table that are marked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class WeakSettings(BaseModel):
     classifier: ClassifierSettings = Field(default_factory=ClassifierSettings)
     pseudo: PseudoSettings = Field(default_factory=PseudoSettings)
     pseudo_folder: Path | None = None
+    pseudo_seed: int | None = None
     student: TrainSettings = STUDENT
     rounds: int = Field(default=2, ge=0)
     stop_at: float = Field(default=0.95, gt=0, le=1)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from seglens import record as records
-from seglens import train as training
 from seglens.runs import Run, load
 from seglens.shapes import Mask
+from seglens.train import train
 from seglens.weak.classifier import train_classifier
 from seglens.weak.material import Material
 from seglens.weak.pseudo import PseudoMasks, make_pseudo_masks
@@ -49,7 +49,8 @@ def pseudo_masks(job: Job) -> PseudoMasks:
     """Make the pseudo-masks, or take up those that are there."""
     made: list[PseudoMasks] = []
     settings, labelled = _stages(job), job.material.pictures.labelled
-    folder, seed = job.settings.pseudo_folder or job.out / "pseudo", job.settings.student.seed
+    folder, seed = job.settings.pseudo_folder or job.out / "pseudo", job.settings.pseudo_seed
+    seed = job.settings.student.seed if seed is None else seed
 
     def make() -> PseudoMasks:
         return make_pseudo_masks(labelled, settings, folder, device=job.device, seed=seed)
@@ -101,7 +102,7 @@ def supervised(job: Job) -> Path:
     def work() -> Facts:
         before = len(job.material.uses)
         job.material.truth("learning", "training the fully supervised student of the comparison")
-        run = training.train(job.material.settings, job.settings.student, folder, resume=True)
+        run = train(job.material.settings, job.settings.student, folder, resume=True)
         return _trained(run) | {"mask_uses": job.material.uses[before:]}
 
     job.steps.take("fully supervised student", work)

@@ -12,11 +12,11 @@ import torch
 from seglens import record as records
 from seglens.runs import load
 from seglens.shapes import Image, Mask, Region
+from seglens.weak.banded import IGNORED
 from seglens.weak.material import Material
 from seglens.weak.pseudo import PseudoMasks
 from seglens.weak.self_training import masks_of
 from seglens.weak.stages import Facts, Steps
-from seglens.weak.students import IGNORED
 from seglens.weak.table import Truth, above, count, count_student, figures, threshold_curve
 
 REFERENCE = 0.4

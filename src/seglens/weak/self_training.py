@@ -26,9 +26,10 @@ from seglens.runs import Run
 from seglens.scores import confusion, scores
 from seglens.shapes import Image, Map, Mask
 from seglens.threads import read_ahead
+from seglens.weak.banded import IGNORED
 from seglens.weak.refine import REFINEMENTS, refine, vote
 from seglens.weak.settings import RefineSettings
-from seglens.weak.students import IGNORED, Pictures
+from seglens.weak.students import Pictures
 
 LEVELS = 255
 """Answers are kept in 8 bits: a probability p is written as round(255 p)."""

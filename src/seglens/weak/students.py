@@ -7,14 +7,13 @@ masks. What chooses the epoch and the threshold of a student are pseudo-masks to
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as pil
 
-from seglens import train as training
 from seglens.data.images import read_label
 from seglens.data.layout import DataSettings, Entry
 from seglens.errors import SettingError
@@ -22,11 +21,10 @@ from seglens.outputs import new_folder
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.shapes import Mask
+from seglens.train import train
 from seglens.train.recipe import TrainSettings
+from seglens.weak.banded import IGNORED
 from seglens.weak.labels import Labelled
-
-IGNORED = 255
-"""The value of a pseudo-mask's pixels that are in no loss."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,9 @@ def write_set(folder: Path, pictures: Pictures, label: Callable[[int], Mask], *,
     all; one that is there already is replaced. ``what`` is what the progress bar is called.
     """
     with new_folder(folder, force=True) as new:
-        for split in ("train", "valid"):
-            for kind in ("images", "masks"):
-                (new / split / kind).mkdir(parents=True)
+        for kind in ("images", "masks"):
+            for part in ("train", "valid"):
+                (new / part / kind).mkdir(parents=True)
         (new / "test" / "images").mkdir(parents=True)
         for index in track(range(len(pictures)), total=len(pictures), what=what):
             stem, entry = pictures.files[index], pictures.labelled.split.entries[index]
@@ -104,7 +102,7 @@ def train_student(data: DataSettings, recipe: TrainSettings, out: Path) -> Run:
     Raises:
         UserError, TrainingError: as `seglens.train`.
     """
-    return training.train(data, recipe, out, resume=True)
+    return train(data, recipe, out, resume=True)
 
 
 def link(file: Path, place: Path) -> None:
@@ -113,11 +111,3 @@ def link(file: Path, place: Path) -> None:
         os.link(file.resolve(), place)
     except OSError:
         shutil.copyfile(file, place)
-
-
-def unique_stems(names: Sequence[str]) -> tuple[str, ...]:
-    """Return a file's stem for each name: safe on any disk, no two the same."""
-    from seglens.outputs import unused_name
-
-    taken: set[str] = set()
-    return tuple(unused_name(name, taken) for name in names)

@@ -1,0 +1,215 @@
+"""The whole way, with a stand-in for the pseudo-masks: what is bright enough, with a band that is ignored."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import seglens
+from seglens.data.layout import DataSettings
+from seglens.errors import OutputExistsError, SettingError
+from seglens.models.weights import read_state_dict
+from seglens.train.learner import Learner
+from seglens.train.recipe import TrainSettings
+from seglens.weak import rounds
+from seglens.weak.labels import Labelled
+from seglens.weak.pseudo import PseudoMasks, Stage
+from seglens.weak.recipe import WeakSettings
+from seglens.weak.self_training import TeacherSettings
+
+TINY = TrainSettings(
+    model="unet",
+    width=4,
+    image_size=32,
+    epochs=1,
+    batch_size=4,
+    augment=True,
+    device="cpu",
+    precision="32",
+    loggers=("none",),
+)
+SETTINGS = WeakSettings(
+    student=TINY,
+    rounds=5,
+    stop_at=1e-9,
+    teacher=TeacherSettings(scales=(1.0,), refine="superpixels"),
+    samples=(0, 5),
+)
+"""Students that have learned nothing agree well enough: one round follows the first."""
+
+
+@dataclass(frozen=True)
+class Bright(PseudoMasks):
+    """Pseudo-masks by brightness alone."""
+
+    labelled: Labelled | None = None
+
+    def load_stage(self, name, index):
+        assert self.labelled is not None
+        image = self.labelled.split[index].image.mean(0)
+        if name == "masks":
+            return torch.where(image > 0.6, 1.0, torch.where(image < 0.4, 0.0, 0.5))
+        return image
+
+    def load_patches(self, index):
+        rows, columns = torch.meshgrid(torch.arange(32) // 8, torch.arange(40) // 8, indexing="ij")
+        return rows * 5 + columns
+
+
+def _stand_in(labelled, settings, folder, *, device, seed):
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = tuple(
+        Stage(name, folder / name, 1.0, 0.0, None if name in ("patches", "masks") else 0.5, {})
+        for name in ("heat", "patches", "voted", "masks")
+    )
+    names = tuple(entry.name for entry in labelled.split.entries)
+    sizes = ((32, 40),) * len(names)
+    return Bright(folder, names, names, sizes, stages, labelled)
+
+
+@pytest.fixture
+def bright(monkeypatch):
+    monkeypatch.setattr(rounds, "make_pseudo_masks", _stand_in)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, small_set):
+    """A run that has ended; read it, don't change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "make_pseudo_masks", _stand_in)
+        out = tmp_path_factory.mktemp("weak") / "run"
+        settings = SETTINGS.model_copy(update={"oracle": True, "supervised": True})
+        run = seglens.weak(DataSettings(path=small_set), settings, out)
+    return out, run
+
+
+def _record(out: Path):
+    return json.loads((out / "run.json").read_text())
+
+
+def test_the_run_folder_is_that_of_the_last_student(done, small_set):
+    out, run = done
+    last = read_state_dict(out / "rounds" / "1" / "student" / "model.safetensors")
+    assert all(torch.equal(last[name], tensor) for name, tensor in run.segmenter.module.state_dict().items())
+    student = seglens.load(out / "rounds" / "1" / "student", device="cpu")
+    assert seglens.load(out, device="cpu").spec == student.spec
+    # Later verbs see the user's own data, with their masks.
+    split = seglens.open_split(run, "test")
+    assert [entry.image.parent for entry in split.entries] == [small_set / "test" / "images"] * 3
+    assert all(split[index].mask is not None for index in range(3))
+
+
+def test_the_table_is_what_evaluate_says(done, tmp_path):
+    out, run = done
+    rows = {row["name"]: row for row in json.loads((out / "table.json").read_text())["rows"]}
+    found = seglens.evaluate(run, seglens.open_split(run, "test"), out=tmp_path / "scores", precision="auto")
+    last = rows["student, round 1 of self-training"]
+    assert last["miou"] == pytest.approx(found.pooled["miou"])
+    assert last["fg_iou"] == pytest.approx(found.pooled["iou"])
+    assert [name for name, row in rows.items() if row["uses_masks"]] == [
+        "class activation maps, oracle threshold",
+        "+ superpixels, oracle threshold",
+        "fully supervised student",
+    ]
+    assert rows["class activation maps, oracle threshold"]["miou"] >= rows["class activation maps"]["miou"]
+    text = (out / "table.md").read_text()
+    assert all(f"| {name}" in text for name in rows)
+
+
+def test_every_use_of_a_mask_is_listed(done):
+    uses = [use["purpose"] for use in _record(done[0])["results"]["mask_uses"]]
+    assert uses == [
+        "training the fully supervised student of the comparison",
+        "final evaluation: class activation maps",
+        "final evaluation: class activation maps, fixed threshold 0.4",
+        "final evaluation: + superpixels",
+        "final evaluation: pseudo-masks, where decided",
+        "oracle: class activation maps, oracle threshold",
+        "oracle: + superpixels, oracle threshold",
+        "final evaluation: student",
+        "final evaluation: student, round 1 of self-training",
+        "final evaluation: fully supervised student",
+        "the truth on the sheets of samples, after the evaluation",
+    ]
+
+
+def test_there_is_a_sheet_for_each_sample(done):
+    assert sorted(file.name for file in (done[0] / "samples").iterdir()) == ["train-0.png", "valid-1.png"]
+
+
+def test_a_finished_run_does_nothing_again(done, bright, small_set, capsys):
+    out, _ = done
+    before = (out / "model.safetensors").stat().st_mtime_ns, (out / "rounds/0/student/run.json").read_bytes()
+    steps = (out / "steps.json").read_text()
+    settings = SETTINGS.model_copy(update={"oracle": True, "supervised": True})
+    seglens.weak(DataSettings(path=small_set), settings, out, resume=True)
+    assert (out / "rounds/0/student/run.json").read_bytes() == before[1]
+    assert (out / "steps.json").read_text() == steps
+    assert "[" not in capsys.readouterr().err
+
+
+def test_no_mask_is_opened_before_the_evaluation(tmp_path, bright, small_set, monkeypatch):
+    """Every file that is opened as a label while nothing is evaluated is one that the run wrote itself."""
+    from seglens.data import folders, images
+
+    opened = []
+    read = images.read_label
+
+    def watch(file):
+        opened.append(Path(file))
+        return read(file)
+
+    monkeypatch.setattr(folders, "read_label", watch)
+    out = tmp_path / "run"
+    settings = SETTINGS.model_copy(update={"evaluate": False, "rounds": 0})
+    seglens.weak(DataSettings(path=small_set), settings, out)
+    assert opened
+    assert all(out in file.parents for file in opened)
+    assert _record(out)["results"]["mask_uses"] == []
+    assert not (out / "table.md").exists()
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, bright, small_set, done, monkeypatch):
+    out = tmp_path / "run"
+    step = Learner.training_step
+
+    def stop(self, batch, batch_index):
+        if len(list(out.rglob("answers"))) == 1 and batch_index == 0:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_index)
+
+    data, settings = DataSettings(path=small_set), SETTINGS.model_copy(update={"evaluate": False})
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "training_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            seglens.weak(data, settings, out)
+    assert _record(out)["state"] == "running"
+    with pytest.raises(OutputExistsError, match=r"holds a run that has not ended. Go on with --resume"):
+        seglens.weak(data, settings, out)
+    other = settings.model_copy(update={"rounds": 3})
+    with pytest.raises(SettingError, match="was begun with the setting rounds = 5, received 3"):
+        seglens.weak(data, other, out, resume=True)
+    run = seglens.weak(data, settings, out, resume=True)
+    assert _record(out)["state"] == "finished"
+    whole = read_state_dict(done[0] / "model.safetensors")
+    assert all(torch.equal(whole[name], tensor) for name, tensor in run.segmenter.module.state_dict().items())
+
+
+def test_rounds_end_where_students_agree(done):
+    results = _record(done[0])["results"]
+    assert (results["rounds"], results["student"]) == (1, "rounds/1/student")
+    assert len(results["agreement"]) == 2
+
+
+def test_settings_that_contradict_one_another(small_set, tmp_path):
+    with pytest.raises(SettingError, match="classifier can't be trained on labels='all'"):
+        WeakSettings(question="labels")
+    with pytest.raises(SettingError, match="The setting stop_at of weak supervision is not allowed"):
+        WeakSettings(stop_at=1.5)
+    with pytest.raises(SettingError, match="There is no picture 6 to draw; allowed are 0 to 5"):
+        seglens.weak(
+            DataSettings(path=small_set), SETTINGS.model_copy(update={"samples": (6,)}), tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
