@@ -41,7 +41,7 @@ check: $(VENV)/.tested  ## format, lint and types
 
 docs: $(VENV)/.installed  ## build the documentation into site/, which opens from disk
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "The documentation is in site/index.html"
 
 bench: $(VENV)/.benched  ## speed and identities against the peers, ratios in one run

@@ -53,7 +53,9 @@ NAMES = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Draw fenced blocks called ``math``."""
+    """Draw fenced blocks called ``math``, and list all that was measured."""
+    measured = [page for page in OUTSIDE.values() if page.startswith("benchmarks/")]
+    config.nav = [*(config.nav or []), {"Measured": sorted(measured)}, "contributing.md"]
     fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
     fences.append({"name": "math", "class": "math", "format": formula})
     return config
@@ -80,9 +82,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def formula(source: str, *_: Any, **__: Any) -> str:
-    """MathML of a formula in TeX; each line is a formula."""
-    lines = [convert(line, display="block") for line in source.splitlines() if line.strip()]
-    return f'<div class="formula" tabindex="0">{"".join(lines)}</div>'
+    """MathML of formulas in TeX: those between ``\\qquad`` come below one another where a line is short."""
+    parts = [convert(part, display="block") for part in re.split(r"(?:\\qquad\s*)+", source) if part.strip()]
+    return f'<div class="formula" tabindex="0">{"".join(parts)}</div>'
 
 
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")

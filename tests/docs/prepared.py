@@ -7,7 +7,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from tests.docs.quick import SIZE
+from tests.docs.quick import ENCODER, SIZE
 
 from seglens.data.specimens import write_specimens
 
@@ -31,7 +31,7 @@ def elsewhere(folder: Path) -> None:
 
 def smp_checkpoint(folder: Path) -> None:
     """What `torch.save(model.state_dict())` leaves of a U-Net++ of segmentation-models-pytorch."""
-    model = smp.UnetPlusPlus("resnet18", encoder_weights=None, classes=1)
+    model = smp.UnetPlusPlus(ENCODER, encoder_weights=None, classes=1)
     torch.save(model.state_dict(), folder / "best_model.pth")
 
 

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 SIZE = 64
 
+ENCODER = "tu-mobilenetv3_small_050"
+"""Fewer than half a million weights."""
+
 ALWAYS: dict[str, dict[str, str]] = {
     "train": {
         "--epochs": "1",
@@ -14,15 +17,16 @@ ALWAYS: dict[str, dict[str, str]] = {
         "--logger": "none",
     },
     "adopt": {"--image-size": str(SIZE)},
+    "judge": {"--num-samples": "3", "--scores": "attention"},
 }
 """What is set, whether or not the command says something else."""
 
 WHERE_GIVEN: dict[str, dict[str, str]] = {
-    "train": {"--encoder": "resnet18", "--encoder-weights": "none", "--keep-every": "1"},
-    "adopt": {"--encoder": "resnet18"},
+    "train": {"--encoder": ENCODER, "--encoder-weights": "none", "--keep-every": "1"},
+    "adopt": {"--encoder": ENCODER},
     "evaluate": {"--epoch": "1"},
     "explain": {"--num-samples": "2", "--steps": "4"},
-    "judge": {"--num-samples": "3", "--steps": "4"},
+    "judge": {"--steps": "4"},
     "verify": {"--num-samples": "1"},
     "data": {"--image-size": str(SIZE)},
 }
@@ -41,8 +45,9 @@ SETTINGS = {
 PYTHON = [
     (r"\b(image_size|size)=\d+", rf"\1={SIZE}"),
     (r"\b(steps|samples|num_masks)=\d+", r"\1=4"),
+    (r"\b(num_train|num_valid|num_test)=\d+", r"\1=4"),
     (r"\bepochs=\d+", "epochs=1, workers=0, batch_size=4, loggers=('none',)"),
-    (r"\bencoder=\"[\w-]+\"", 'encoder="resnet18"'),
+    (r"\bencoder=\"[\w-]+\"", f'encoder="{ENCODER}"'),
     (r"\bencoder_weights=\"imagenet\"", "encoder_weights=None"),
 ]
 """Patterns in Python, and what they become."""
@@ -56,12 +61,9 @@ def quick_words(words: Sequence[str]) -> list[str]:
         return made
     for flag, value in WHERE_GIVEN.get(verb, {}).items():
         if flag in made:
-            made[made.index(flag) + 1] = value
+            made = with_value(made, flag, value)
     for flag, value in ALWAYS.get(verb, {}).items():
-        if flag in made:
-            made[made.index(flag) + 1] = value
-        else:
-            made += [flag, value]
+        made = with_value(made, flag, value)
     if verb == "train" and "--width" not in made and model_of(made) == "unet":
         made += ["--width", "8"]
     if verb == "explain":
@@ -72,6 +74,19 @@ def quick_words(words: Sequence[str]) -> list[str]:
         extra = [SETTINGS[name] for name in SETTINGS if name in asked - given - steps]
         made += ["--set", *extra] if extra else []
     return made
+
+
+def with_value(words: Sequence[str], flag: str, value: str) -> list[str]:
+    """Return the words with one value of a flag in place of all that it has.
+
+    >>> with_value("judge RUN --scores attention stability --seed 1".split(), "--scores", "attention")
+    ['judge', 'RUN', '--scores', 'attention', '--seed', '1']
+    """
+    if flag not in words:
+        return [*words, flag, value]
+    place = list(words).index(flag)
+    after = [index for index in range(place + 1, len(words)) if words[index].startswith("--")]
+    return [*words[:place], flag, value, *(words[after[0] :] if after else ())]
 
 
 def model_of(words: Sequence[str]) -> str:

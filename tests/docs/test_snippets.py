@@ -38,6 +38,9 @@ FIRST = "train photos/ --model resnet-unet --encoder resnet34 --run runs/first".
 SHELL_TOOLS = {"ls", "cat", "head", "mkdir", "cp"}
 """What else of the shell is run."""
 
+ANSWERING = {"verify"}
+"""Verbs whose exit code 1 is an answer: networks that have hardly been trained don't pass every check."""
+
 NOT_RUN = {
     "README.md": 1,
     "CONTRIBUTING.md": 1,
@@ -78,7 +81,7 @@ def run_words(capsys, trained, page_folder) -> Callable[[list[str], str], None]:
         capsys.readouterr()
         code = cli.command([*quick, "--debug"])
         said = capsys.readouterr()
-        assert code == 0, f"{place}: seglens {' '.join(quick)} ended with {code}:\n{said.err}"
+        assert code == 0 or (code == 1 and quick[0] in ANSWERING), f"{place}: seglens {' '.join(quick)} ended with {code}:\n{said.err}"
         if folder is not None:
             trained[key] = shutil.copytree(folder, folder.parent / f".{folder.name}-kept")
 
@@ -91,7 +94,8 @@ def prepare(block: Block, folder: Path, run_words: Callable[[list[str], str], No
         if name.startswith("runs/"):
             if not (folder / "photos").exists():
                 PREPARED["photos"](folder)
-            run_words([*FIRST[:-1], name], block.place)
+            seed = [] if name == "runs/first" else ["--seed", "1"]
+            run_words([*FIRST[:-1], name, *seed], block.place)
         else:
             PREPARED[name](folder)
 
