@@ -213,8 +213,9 @@ def point(images: Images, x: int, y: int, class_index: int = 1, valid: Regions |
 
 def dilate(regions: Regions, pixels: int) -> Regions:
     """Grow regions by ``pixels`` in all eight directions."""
-    grown = F.max_pool2d(regions[:, None].float(), 2 * pixels + 1, stride=1, padding=pixels)
-    return grown[:, 0] > 0
+    size = 2 * pixels + 1  # down and then across: the square at once takes its side times as long
+    grown = F.max_pool2d(regions[:, None].float(), (size, 1), stride=1, padding=(pixels, 0))
+    return F.max_pool2d(grown, (1, size), stride=1, padding=(0, pixels))[:, 0] > 0
 
 
 def _kept(pixels: Regions, valid: Regions | None) -> Regions:
