@@ -305,18 +305,17 @@ def lines() -> list[dict]:
 def run_rows(names: Sequence[str], parts: Sequence[str], data: Path | None, folder: Path) -> None:
     """Make what is missing, part by part, so that all rows have the first parts before any has the last."""
     done = {(line["row"], line["part"]) for line in lines()}
+    ready: dict[tuple[str, ...], Tested] = {}
     for part in parts:
         for name in names:
             if part not in ROWS[name].parts or (name, part) in done:
                 continue
             if ROWS[name].data in SCENES and data is None:
                 sys.exit(f"{name} needs --data: the folder that holds {', '.join(SCENES)}.")
-            line = measure(
-                name,
-                part,
-                prepare(name, tuple(dict.fromkeys(("S", "U", *models_of(part)))), data, folder),
-                folder,
-            )
+            models = tuple(dict.fromkeys(("S", "U", *models_of(part))))
+            if (name, *models) not in ready:
+                ready[name, *models] = prepare(name, models, data, folder)
+            line = measure(name, part, ready[name, *models], folder)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"{name} {part}: {line['num']} pictures, {line['cpu_seconds']:.0f} s of CPU", flush=True)
