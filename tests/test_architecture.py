@@ -18,7 +18,7 @@ LEVELS = {
     "data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.zoo models.segmenter models.folding "
     "models.layout models.probing models.layers models",
-    2: "intervals losses scores surfaces calibration impute superpixels draw",
+    2: "intervals losses scores surfaces calibration impute superpixels draw display",
     3: "predict tiles runs native sources spread gallery",
     4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "
     "train.schedule train.tracking train.learner train.memory train.threshold train.fit train",

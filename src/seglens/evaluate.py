@@ -20,6 +20,7 @@ from seglens import record as records
 from seglens import scores as overlap
 from seglens.data.layout import Split
 from seglens.device import choose_precision
+from seglens.display import card, number, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.native import Inference, native_mask, native_probabilities, prepared
 from seglens.outputs import safe_name, table_cell
@@ -65,6 +66,27 @@ class Evaluation:
     def failed(self) -> tuple[Row, ...]:
         """The rows of pictures that could not be scored."""
         return tuple(row for row in self.images if row["status"] == "failed")
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook the scores, pooled and per image, and the worst pictures."""
+        rows = []
+        for name in (*SCORES, *SURFACES):
+            each = self.per_image.get(name, {})
+            between = f"{number(each.get('low'))} to {number(each.get('high'))}" if each else ""
+            values = number(self.pooled.get(name)), number(each.get("mean")), between
+            rows.append((name.replace("_", " "), *values))
+        worst = [row for row in self.images if row["status"] != "failed"][:5]
+        parts = [
+            table(
+                ("score", "pooled", "per image", "95 % interval"),
+                rows,
+                hints=[DEFINITIONS.get(name, "") for name in (*SCORES, *SURFACES)],
+            ),
+            table(("worst pictures", "dice"), [(str(row["name"]), number(row["dice"])) for row in worst]),
+        ]
+        if self.failed:
+            parts.append(paragraph(f"{len(self.failed)} pictures could not be scored."))
+        return card(f"Evaluation of {self.split}, {len(self.images)} pictures", *parts)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data, with the definition of every score."""

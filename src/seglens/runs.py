@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from seglens import record as records
 from seglens.data.sample import Task
 from seglens.device import choose_device
+from seglens.display import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Outputs, Segmenter, check_outputs
 from seglens.models.weights import fit, load_weights, read_state_dict, save_weights
@@ -50,6 +51,22 @@ class Run:
     def predict(self, images: Images) -> Prediction:
         """Return logits, probabilities and masks of ``images``, raw ones in [0, 1]."""
         return infer(self.segmenter, images)
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what the model is made of, what it tells apart, and where it is."""
+        spec = self.spec
+        encoder = f" with {spec.encoder}" if spec.encoder else ""
+        weights = sum(parameter.numel() for parameter in self.segmenter.parameters())
+        rows = [
+            ("model", f"{spec.architecture}{encoder}"),
+            ("classes", ", ".join(self.task.classes)),
+            ("input", f"{spec.channels} x {spec.image_size} x {spec.image_size}"),
+            ("head", spec.head),
+            ("weights", f"{weights:,}"),
+            ("device", str(self.segmenter.device)),
+            ("folder", str(self.folder) if self.folder is not None else "none"),
+        ]
+        return card("Run", table(("", ""), rows))
 
 
 def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") -> Run:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from seglens.data.layout import Split
+from seglens.display import address
 from seglens.errors import SeglensError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.inspection import asking, drawing, pointing, removing, words
@@ -155,7 +156,7 @@ class Wires:
             self.w.picture: drawing.predicted_over(self.run, opened),
             self.w.about: words.about_picture(self.run, opened),
             self.w.target: gr.update(choices=pointing.choices(opened), value="component"),
-            self.w.brush: drawing.as_address(drawing.bare(self.run, opened)),
+            self.w.brush: address(drawing.bare(self.run, opened)),
             self.w.map: None,
             self.w.evidence: gr.update(value=None, visible=False),
             self.w.told: _hint(CLICK),

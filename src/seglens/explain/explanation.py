@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.display import card, figure, number, paragraph, table
+from seglens.draw import INK, PAPER, enlarge, heat, heat_scale, no_map, outline, signed_scale
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.target import Target, dilate
 from seglens.shapes import ChannelMaps, Grids, Maps, PerImage, Regions
@@ -22,6 +24,12 @@ FLAT = 1e-6
 
 MARGIN = 3
 """The least width of the band around a target that upsampling may smear attribution over, in pixels."""
+
+SHOWN, FEW, LISTED = 6, 4, 8
+"""How many pictures a notebook shows of an explanation, of each of several, and of how many of these."""
+
+THUMBNAIL, SCALED = 144, 0.99
+"""How wide a map is in a notebook, and which share of its pixels its colours tell apart."""
 
 WHERE: dict[str, str] = {
     "region": "attribution everywhere counts",
@@ -109,6 +117,41 @@ class Explanation:
             return torch.ones_like(self.map, dtype=torch.bool)
         return ~dilate(self.target.pixels.to(self.map.device), self.margin)
 
+    def _repr_html_(self) -> str:
+        """Show in a notebook what was asked, and the maps of the first pictures with the target outlined."""
+        return card(f"Explanation by {self.name}", *self.shown(SHOWN))
+
+    def shown(self, most: int) -> list[str]:
+        """Return the parts of a card: the question, the first ``most`` maps, and their diagnostics."""
+        kinds = ", ".join(f"{self.status.count(kind)} {kind}" for kind in dict.fromkeys(self.status))
+        against = "" if self.target.against is None else f" against class {self.target.against}"
+        asked = (
+            f"Target {self.target.label} of class {self.target.class_index}{against}; {self.where}; {kinds}."
+        )
+        num = min(most, len(self.map))
+        parts = [paragraph(f"{asked}; {self.where}; {kinds}."), *(self._figure(row) for row in range(num))]
+        if len(self.map) > num:
+            parts.append(paragraph(f"... and {len(self.map) - num} more pictures."))
+        numbers = [
+            (name.replace("_", " "), *(number(float(value)) for value in values[:num]))
+            for name, values in self.diagnostics.items()
+        ]
+        heads = ("diagnostic", *(str(row) for row in range(num)))
+        return [*parts, table(heads, numbers)] if numbers else parts
+
+    def _figure(self, row: int) -> str:
+        """Draw one map, as large a share of its values told apart as in `SCALED`."""
+        if self.status[row] != "ok":
+            reason = self.status[row].replace("_", " ")
+            return figure(no_map(THUMBNAIL, THUMBNAIL, reason), f"{row}: {reason}", width=THUMBNAIL)
+        values = self.map[row].cpu()
+        signed = bool((values < 0).any())
+        scale = (signed_scale if signed else heat_scale)(values, share=SCALED)
+        drawn = enlarge(heat(values, scale), max(1, -(-THUMBNAIL // max(values.shape))))
+        drawn = outline(drawn, self.target.pixels[row].cpu(), INK if signed else PAPER)
+        low, high = scale.limits
+        return figure(drawn, f"{row}: {low:.3g} to {high:.3g}", width=THUMBNAIL)
+
     def _only_ok(self, values: Tensor) -> Tensor:
         """Put NaN into the rows that are not ok."""
         rows = self.ok.to(values.device).view(-1, *[1] * (values.ndim - 1))
@@ -179,6 +222,14 @@ class Explanations(Mapping[Key, Explanation]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook the first maps of each explanation."""
+        shown = list(self._items.items())[:LISTED]
+        parts = [part for key, item in shown for part in (paragraph(_spell(key)), *item.shown(FEW))]
+        if len(self) > LISTED:
+            parts.append(paragraph(f"... and {len(self) - LISTED} more explanations."))
+        return card(f"{len(self)} explanations", *parts)
 
     def __repr__(self) -> str:
         return f"Explanations({', '.join(_spell(key) for key in self._items)})"

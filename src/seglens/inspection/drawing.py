@@ -1,7 +1,5 @@
 """What is drawn of a picture that is looked at: its prediction, the map of an answer, what a removal did."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from seglens.batch.heats import drawn_size, fitted, limits_of
 from seglens.batch.raw import FORMATS
 from seglens.batch.scales import Scaling, colours
 from seglens.batch.sheets import shown
+from seglens.display import address
 from seglens.draw import (
     INK,
     Scale,
@@ -100,7 +99,7 @@ def scale_of(answer: Answer, *, evidence: bool = False) -> Scale | None:
 def bar(scale: Scale) -> str:
     """Return a colour bar as the address of a picture that lies in the page itself."""
     low, high = scale.limits
-    return as_address(heat(torch.linspace(low, high, 256).expand(1, 256), scale))
+    return address(heat(torch.linspace(low, high, 256).expand(1, 256), scale))
 
 
 def save(
@@ -128,7 +127,7 @@ def save(
     return file, raw
 
 
-def native_place(opened: Opened, x: float, y: float) -> Place:
+def native_place(opened: Opened, x: int | float, y: int | float) -> Place:
     """Return the native pixel under the point ``(x, y)`` of a picture as it is drawn here."""
     rows, columns = opened.frame.native
     size = drawn_to(opened)
@@ -152,13 +151,6 @@ def brushed(opened: Opened, strokes: Sequence[Mapping[str, Any]]) -> Region:
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
     painted = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8).view(1, 1, size[1], size[0])
     return F.adaptive_max_pool2d(painted.float(), opened.frame.native)[0, 0] > 0
-
-
-def as_address(drawn: Picture) -> str:
-    """Return a picture as an address that holds the picture itself."""
-    written = io.BytesIO()
-    drawn.save(written, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode("ascii")
 
 
 def drawn_to(opened: Opened) -> tuple[int, int]:

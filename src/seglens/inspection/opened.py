@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool
+from torch import Tensor
 
 from seglens.batch.chunks import Chunk, split_of
 from seglens.batch.large import large_chunk, predict_large
@@ -134,7 +136,7 @@ def scores_of(sample: Sample, mask: Mask, num_classes: int) -> dict[str, float]:
     return {name: float(found[name]) for name in SCORES}
 
 
-def on_grid(region: Region, frame: Frame) -> Region:
+def on_grid(region: Region, frame: Frame) -> Bool[Tensor, "size size"]:
     """Bring a region of the picture's own size to the grid; at least one pixel of it where it has any.
 
     A pixel of the grid belongs to it where at least half of what it covers does.

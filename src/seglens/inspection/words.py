@@ -22,6 +22,9 @@ NULLS = {
 }
 """Maps that know nothing of how the model works, in plain words."""
 
+NEGLIGIBLE = 0.02
+"""A change of the probability below this is none to speak of, whatever the controls say: they are few."""
+
 REASONS = {
     "no_target": "There is no pixel to explain: the target is empty in this picture. Ask for another target, "
     "or click on the picture.",
@@ -109,7 +112,9 @@ def _compared(removal: Removal) -> str:
     before = removal.before.probability
     change, others = removal.after.probability - before, [value - before for value in removal.controls]
     least, most = min(others), max(others)
-    if least <= change <= most:
+    if abs(change) < NEGLIGIBLE:
+        verdict = "Hardly any change: the target does not rest on what was here, or not on it alone."
+    elif least <= change <= most:
         verdict = "Nothing special: the same shape does as much elsewhere."
     elif change < least:
         verdict = "It fell more than at any of them: what was here speaks for the target."

@@ -9,11 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from seglens.display import card, number, table
+from seglens.intervals import Interval
+from seglens.judge.case import Verdict
 from seglens.judge.definitions import DEFINITIONS
 from seglens.judge.judgement import Judgement
 from seglens.judge.nulls import NULL
 from seglens.judge.restating import Restating, restating
 from seglens.outputs import table_cell
+
+MARKS: dict[Verdict, str] = {"pass": "✓", "warn": "!", "fail": "✗", "not evaluable": "?", "reference": "·"}
+"""Signs that tell verdicts apart without colour."""
 
 
 @dataclass(frozen=True)
@@ -68,5 +74,26 @@ class Scorecard:
             writer.writerow([table_cell(value) for value in values])
         return out.getvalue()
 
+    def _repr_html_(self) -> str:
+        """Show in a notebook every score beside what it is compared with; all of a row on pointing at it."""
+        rows = [
+            (
+                row.method if row.layer is None else f"{row.method}@{row.layer}",
+                row.score.replace("_", " "),
+                _spell(row.interval),
+                f"{_spell(row.difference)} to {row.reference}" if row.difference.num else row.reference,
+                f"{row.num_evaluable} of {row.num_total}",
+                f"{MARKS[row.verdict]} {row.verdict}" + (f", {row.label}" if row.label else ""),
+            )
+            for row in self.rows
+        ]
+        heads = ("map", "score", "value [95 %]", "difference [95 %]", "images", "verdict")
+        told = table(heads, rows, hints=[row.text for row in self.rows])
+        return card(f"Scorecard of {self.num_images} images", told)
+
     def __str__(self) -> str:
         return "\n".join(row.text for row in self.rows)
+
+
+def _spell(found: Interval) -> str:
+    return f"{number(found.mean)} [{number(found.low)}, {number(found.high)}]" if found.num else "—"
