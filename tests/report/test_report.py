@@ -272,7 +272,7 @@ def test_the_worst_errors_come_first_and_say_why(run: Path):
         ["cell_03", "cell_02", "cell_01", "cell_00"],  # 10 i pixels invented
     ]
     assert "100 pixels were missed, 33% of the object." in missed
-    assert "At these pixels 80% of the evidence that grad-cam @ encoder_last finds speaks against" in invented
+    assert "grad-cam @ encoder_last finds evidence all over the picture: 80% of it speaks against" in invented
 
 
 def test_any_page_can_wear_the_clothes_of_the_report(tmp_path: Path):

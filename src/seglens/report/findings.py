@@ -123,13 +123,15 @@ def _of_scores(part: Part) -> list[Finding]:
     if precision is not None and recall is not None:
         more = "invents more than it misses" if precision < recall else "misses more than it invents"
         text = (
-            f"On the {split} split it {more}: {1 - recall:.1%} of the pixels that are there were missed, and "
+            f"It {more}: {1 - recall:.1%} of the pixels that are there were missed, and "
             f"{1 - precision:.1%} of those that it marked are wrong."
         )
-        found.append(Finding("", "What it gets wrong", text, "scores"))
+        found.append(Finding("", f"What it gets wrong, {split}", text, "scores"))
     calibration = table.get("calibration") or {}
     if calibration.get("error") is not None:
-        found.append(Finding("", "Its probabilities", about_calibration(calibration), "calibration"))
+        found.append(
+            Finding("", f"Its probabilities, {split}", about_calibration(calibration), "calibration")
+        )
     return found
 
 
@@ -179,7 +181,7 @@ def _of_audit(part: Part) -> list[Finding]:
         verdicts = [str(row.get("verdict")) for row in region.get("maps", [])]
         name = str(region.get("region"))
         drop = region.get("drop")
-        cost = "" if drop is None else f" Taking it away costs {drop:.1%} of the score."
+        cost = "" if drop is None else f" Taking it away costs {max(0.0, drop):.1%} of the score."
         if "shortcut" in verdicts:
             maps = ", ".join(str(r["map"]) for r in region["maps"] if r.get("verdict") == "shortcut")
             text = f"It changes the answer, and {maps} lights up there.{cost}"
@@ -192,7 +194,7 @@ def _of_audit(part: Part) -> list[Finding]:
             found.append(Finding("not evaluable", f"Region {name}", f"{_capital(reason)}.", "audit"))
         else:
             text = f"Not shown to matter to the answer.{cost}"
-            found.append(Finding("pass", f"Region {name}", text, "audit"))
+            found.append(Finding("nothing found", f"Region {name}", text, "audit"))
     return found
 
 

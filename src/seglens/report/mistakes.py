@@ -126,8 +126,8 @@ def _about_evidence(weights: Sequence[Weight]) -> list[str]:
     first = weights[0]
     lean = "against" if first.opposing > 0.5 else "for"
     told = [
-        f"At these pixels {first.opposing:.0%} of the evidence that {first.name} finds speaks against the "
-        f"class and {first.supporting:.0%} for it."
+        f"Asked about these pixels, {first.name} finds evidence all over the picture: "
+        f"{first.opposing:.0%} of it speaks against the class, {first.supporting:.0%} for it."
     ]
     if first.on_target is not None:
         told.append(

@@ -177,15 +177,16 @@ def judgements(runs: Sequence[RunContents]) -> dict[str, Any]:
         row["nulls"] = {str(n).replace("_", " "): real(v) for n, v in (row.get("nulls") or {}).items()}
     shapes = figures.shapes_of([name for row in rows for name in row["nulls"]])
     by_score: dict[str, list[dict[str, Any]]] = {}
+    axes: dict[str, Axis] = {}
     for row in rows:
         by_score.setdefault(str(row.get("score")), []).append(row)
-    for group in by_score.values():
+    for score, group in by_score.items():
         values = [real(row.get(key)) for row in group for key in ("value", "low", "high")]
         values += [value for row in group for value in row["nulls"].values()]
-        axis = figures.axis_over(values, include=(0.0,))
+        axes[score] = axis = figures.axis_over(values, include=(0.0,))
         for row in group:
             row["strip"] = _strip(row, "value", row["nulls"], axis, shapes)
-    return {"by_score": by_score, "legend": figures.mark_legend(shapes)}
+    return {"by_score": by_score, "axes": axes, "legend": figures.mark_legend(shapes)}
 
 
 def audits(runs: Sequence[RunContents]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def significant(value: object) -> str:
 
 def percent(value: object) -> str:
     """Return a share as a percentage."""
-    return f"{value:.1%}" if isinstance(value, int | float) and not isinstance(value, bool) else "—"
+    return f"{value:z.1%}" if isinstance(value, int | float) and not isinstance(value, bool) else "—"
 
 
 def duration(seconds: int | float) -> str:
