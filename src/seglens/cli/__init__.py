@@ -89,7 +89,7 @@ def demo(
     seed: o.Seed = 0,
     force: o.Force = False,
 ) -> None:
-    """Tell a cheating model from an honest one, on built-in pictures."""
+    """Tell a cheating model from an honest one. The pictures are built in; it needs no network."""
     summaries.tell_file("report", seglens.demo(out, seed=seed, force=force))
 
 

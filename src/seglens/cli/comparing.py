@@ -46,7 +46,10 @@ def compare(
     ] = None,
     force: o.Force = False,
 ) -> None:
-    """Compare runs: scores, pictures, attention, verdicts and settings."""
+    """Compare runs: scores, pictures, attention, verdicts.
+
+    Goes by what evaluate, explain and judge left in the runs, on the pictures that all of them have.
+    """
     given = list(runs or ()) or ([terminal.need_run(None)] if terminal.interactive() else [])
     if len(given) < 2 and terminal.interactive():
         given.append(terminal.need_path(None, "RUN", "Which other run folder?"))

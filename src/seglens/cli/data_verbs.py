@@ -39,7 +39,7 @@ def get(
     stall_seconds: Annotated[float, typer.Option(help="Seconds without a byte that are too long.")] = 60.0,
     force: o.Force = False,
 ) -> None:
-    """Download a public set from its official address; called again, it goes on where it broke off."""
+    """Download a public set from its official address. Called again, it goes on where it broke off."""
     name = name or ask("NAME", "Which set, oxford-pet or dsb2018?")
     folder = need_path(folder, "DIR", "Into which folder?", default=name)
     from seglens.data.download import Patience
@@ -63,7 +63,7 @@ def check(
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
 ) -> None:
-    """List what is wrong with a set; exit code 1 where it can't be used as it is."""
+    """List what is wrong with a set. Exit code 1 where it can't be used as it is."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = o.data_settings(
         data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
@@ -94,7 +94,7 @@ def show(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write.")] = Path("data.png"),
     force: o.Force = False,
 ) -> None:
-    """Draw samples as the model will see them, each with some of its augmented variants."""
+    """Draw samples as the model will see them. Each comes with some of its augmented variants."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = o.data_settings(
         data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed

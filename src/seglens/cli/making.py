@@ -175,7 +175,7 @@ def adopt(
     channels: o.Channels = 3,
     force: o.Force = False,
 ) -> None:
-    """Make a run folder of a checkpoint that something else trained."""
+    """Make a run folder of somebody else's checkpoint."""
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{file.stem}")
     adopted = seglens.adopt(
         file,

@@ -15,13 +15,13 @@ def misspelt_flag(error: Exception) -> str:
     ours = ELSEWHERE.get(flag.replace("_", "-").lower())
     if ours in _flags(context.command, context):
         return f"No such option: {flag}. Here it is called {ours}."
-    near = [name for name in error.possibilities or () if name.startswith("--")]
+    near = sorted(name for name in error.possibilities or () if name.startswith("--"))
     spelled = flag.replace("_", "-").lower()
-    near = [name for name in near if name in (spelled, f"{spelled}s", spelled.removesuffix("s"))] or near
-    if near:
-        return f"No such option: {flag}. Did you mean {' or '.join(sorted(near))}?"
+    same = [name for name in near if name in (spelled, f"{spelled}s", spelled.removesuffix("s"))]
     having = [name for name, verb in _verbs(context.find_root().command) if flag in _flags(verb, context)]
-    return f"No such option: {flag}. It is one of {', '.join(having)}." if having else ""
+    if having and not same:
+        return f"No such option: {flag}. It is one of {', '.join(having)}."
+    return f"No such option: {flag}. Did you mean {' or '.join(same or near)}?" if near else ""
 
 
 def _flags(verb: Any, context: Any) -> list[str]:

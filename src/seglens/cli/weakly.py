@@ -102,7 +102,7 @@ def weak(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
     force: o.Force = False,
 ) -> None:
-    """Learn to segment DATA from image-level labels, without a mask."""
+    """Learn to segment from image-level labels, without masks."""
     from seglens.weak.classifier import ClassifierSettings
     from seglens.weak.self_training import TeacherSettings
 

@@ -6,19 +6,10 @@ from typing import Any
 from seglens.record import Record
 from seglens.report.contents import RunContents
 
-ABOUT = (
-    "kind",
-    "state",
-    "seed",
-    "device",
-    "settings",
-    "model",
-    "task",
-    "data",
-    "model_sha256",
-    "data_sha256",
-)
-"""What of a record says how its result came about; command, time and duration are provenance."""
+ABOUT_STEPS = ("seed", "device", "settings", "data_sha256", "versions")
+"""What of the record of a later step says how its result came about; the model is the run's."""
+ABOUT = ("kind", "state", "model", "task", "data", "model_sha256", *ABOUT_STEPS)
+"""What of a run's record does; command, time and duration are provenance."""
 
 
 def differing(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
@@ -26,30 +17,26 @@ def differing(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
 
     A setting that a run's record lacks is None there. Steps that not all runs have are left out.
     """
-    found = []
-    steps = [{run.name: run.record for run in runs}]
+    found = [{"step": runs[0].record.kind, **row} for row in _differing(_records(runs), ABOUT)]
     for verb in ("evaluations", "explanations", "scorecards"):
-        by_run = {run.name: {part.name: part.record for part in getattr(run, verb)} for run in runs}
-        shared = set.intersection(*(set(parts) for parts in by_run.values()))
-        for name in sorted(shared):
-            records = {run: parts[name] for run, parts in by_run.items()}
-            if all(records.values()):
-                steps.append({run: record for run, record in records.items() if record is not None})
-    for step in steps:
-        title = next(iter(step.values())).kind if step is not steps[0] else "run"
-        found += [{"step": title, **row} for row in _differing(step)]
+        by_run = {run.name: {part.name: part for part in getattr(run, verb)} for run in runs}
+        for name in sorted(set.intersection(*(set(parts) for parts in by_run.values()))):
+            parts = {run: of_run[name] for run, of_run in by_run.items()}
+            records = {run: part.record for run, part in parts.items() if part.record is not None}
+            step = f"{next(iter(parts.values())).verb} {name}"
+            if len(records) == len(runs):
+                found += [{"step": step, **row} for row in _differing(records, ABOUT_STEPS)]
     return found
 
 
-def _differing(step: Mapping[str, Record]) -> list[dict[str, Any]]:
-    flat = {run: flatten({name: getattr(record, name) for name in ABOUT}) for run, record in step.items()}
-    flat = {
-        run: values | {f"versions.{name}": value for name, value in step[run].versions.items()}
-        for run, values in flat.items()
-    }
-    names = list(dict.fromkeys(name for values in flat.values() for name in values))
+def _records(runs: Sequence[RunContents]) -> dict[str, Record]:
+    return {run.name: run.record for run in runs}
+
+
+def _differing(records: Mapping[str, Record], about: Sequence[str]) -> list[dict[str, Any]]:
+    flat = {run: flatten({name: getattr(record, name) for name in about}) for run, record in records.items()}
     found = []
-    for name in names:
+    for name in dict.fromkeys(name for values in flat.values() for name in values):
         values = {run: mine.get(name) for run, mine in flat.items()}
         # The folder of the run differs by its nature.
         if name != "settings.run" and len(set(map(repr, values.values()))) > 1:

@@ -1,5 +1,5 @@
 "use strict";
-// The comparison: choose maps and pictures, sort the table, and flip through a row of pictures in place.
+// The comparison: choose maps and pictures, and sort the table.
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const kind = document.getElementById("kind"), why = document.getElementById("why");
@@ -28,27 +28,4 @@
       body.append(...(down ? rows : rows.reverse()));
     }));
   }
-
-  const dialog = document.getElementById("flip");
-  let row = [], place = 0;
-  function show(step) {
-    place = (place + step + row.length) % row.length;
-    const source = row[place].querySelector("img");
-    const image = dialog.querySelector("img");
-    image.src = source.src;
-    image.alt = source.alt;
-    dialog.querySelector("figcaption").textContent = `${source.alt} (${place + 1} of ${row.length})`;
-  }
-  for (const button of all(".card .zoom")) {
-    button.addEventListener("click", () => {
-      row = all(".zoom", button.closest(".tiles"));
-      place = row.indexOf(button);
-      show(0);
-      dialog.showModal();
-    });
-  }
-  dialog.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (step) { event.preventDefault(); show(step); }
-  });
 })();
