@@ -84,8 +84,8 @@ ON_THIS_MACHINE = ("full-unet", "full-deeplabv3", "cam-unet", "weak-unet", "weak
 """What is run where no row is named."""
 
 
-def words_of(name: str, data: Path, runs: Path) -> list[str]:
-    """Return the ``seglens`` arguments of a row."""
+def words_of(name: str, data: Path, runs: Path, made: Path | None = None) -> list[str]:
+    """Return the ``seglens`` arguments of a row; ``made`` are weak-unet's pseudo-masks, made before."""
     row = ROWS[name]
     encoder = [str(lite0_file()) if word == "LITE0" else word for word in row.encoder]
     own = [str(STAGES) if word == "REFERENCE" else word for word in row.arguments]
@@ -96,13 +96,17 @@ def words_of(name: str, data: Path, runs: Path) -> list[str]:
     ]
     if row.verb == "train":
         return ["train", str(data / PETS), "--model", row.model, "--aug", "--logger", "none", *shared]
-    pseudo = ["--pseudo", str(runs / row.pseudo / "pseudo"), "--pseudo-seed", "0"] if row.pseudo else []
+    pseudo: list[str] = []
+    if made is not None and "weak-unet" in (name, row.pseudo):
+        pseudo = ["--pseudo", str(made), "--pseudo-seed", "0"]
+    elif row.pseudo:
+        pseudo = ["--pseudo", str(runs / row.pseudo / "pseudo"), "--pseudo-seed", "0"]
     asked = ["--question", "imagenet:pets", "--classifier-weights", str(lite0_file())]
     student = ["--student", row.model, "--rounds", str(row.rounds)]
     return ["weak", str(data / PETS), *asked, *student, *pseudo, *own, *shared]
 
 
-def train_row(name: str, data: Path, runs: Path) -> None:
+def train_row(name: str, data: Path, runs: Path, made: Path | None) -> None:
     """Do a row but for the reading of masks, unless that is done."""
     if ROWS[name].pseudo:
         assert (runs / str(ROWS[name].pseudo) / "run.json").exists(), (
@@ -112,11 +116,11 @@ def train_row(name: str, data: Path, runs: Path) -> None:
     seglens(*words, *(["--no-evaluate"] if words[0] == "weak" else []))
 
 
-def score_row(name: str, data: Path, runs: Path) -> dict[str, Any]:
+def score_row(name: str, data: Path, runs: Path, made: Path | None) -> dict[str, Any]:
     """Read masks: return the lines of the table that a row gives, with what every step of it took."""
     folder = runs / name
     if ROWS[name].verb == "weak":
-        seglens(*words_of(name, data, runs), *(["--oracle"] if ROWS[name].pseudo is None else []))
+        seglens(*words_of(name, data, runs, made), *(["--oracle"] if ROWS[name].pseudo is None else []))
         steps = json.loads((folder / "steps.json").read_text())
         curves = {
             facts["name"]: {key: facts[key] for key in ("curve", "threshold")}
@@ -165,6 +169,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--data", type=Path, help=f"the folder that holds {PETS}")
     parser.add_argument("--runs", type=Path, default=Path("runs/weak"))
+    parser.add_argument("--pseudo", type=Path, help="pseudo-masks of weak-unet, if they were made before")
     parser.add_argument("--score", action="store_true", help="read masks, for every row that is there")
     parser.add_argument("--table", action="store_true", help="write the tables from what is there")
     arguments = parser.parse_args()
@@ -182,9 +187,9 @@ def main() -> None:
         if ROWS[name].gpu and not torch.cuda.is_available():
             parser.error(f"{name} needs a GPU, and there is none")
         if not arguments.score:
-            train_row(name, arguments.data, arguments.runs)
+            train_row(name, arguments.data, arguments.runs, arguments.pseudo)
         elif (arguments.runs / name / "run.json").exists():
-            append(score_row(name, arguments.data, arguments.runs))
+            append(score_row(name, arguments.data, arguments.runs, arguments.pseudo))
         else:
             print(f"{name} was not trained: it stays 'not run'", file=sys.stderr)
     write_page(RESULTS, TABLE, FIGURE)
