@@ -81,6 +81,8 @@ const Gallery = (() => {
     field("count").value = shown + " of " + cards.length + " shown";
   }
 
+  const WHY = { no_target: "nothing here is this target", degenerate: "it is the same everywhere, often because all evidence is against", failed: "its values are not finite" };
+
   function reading(row, map, limits) {
     const place = row.element.querySelector(".reading");
     if (!place) return;
@@ -88,7 +90,7 @@ const Gallery = (() => {
     const told = place.querySelector(".told"), ok = map && (map.status === "ok" || evidenceOf(map));
     place.querySelector(".scale").hidden = !ok || map.levels === undefined;
     if (!map) { told.textContent = row.maps.length ? "This map was not made." : "Not explained."; return; }
-    if (!ok) { told.textContent = "No map: " + map.status.replaceAll("_", " ") + "."; return; }
+    if (!ok) { told.textContent = "No map: " + (WHY[map.status] || map.status.replaceAll("_", " ")) + "."; return; }
     Maps.bar(bar, limits);
     ends[0].textContent = Maps.text(limits[0]);
     ends[1].textContent = Maps.text(limits[1]) + (map.unit ? " " + map.unit : "");

@@ -127,6 +127,13 @@ const Viewer = (() => {
     place();
   }
 
+  // Where a point is on the picture as it lies there without zoom, 0 to 1, and how wide and tall that is.
+  function restOf(pane, event) {
+    const view = pane.querySelector(".view").getBoundingClientRect(), box = pane.querySelector(".window");
+    const [wide, tall] = [box.offsetWidth || 1, box.offsetHeight || 1];
+    return { x: (event.clientX - view.left - box.offsetLeft) / wide, y: (event.clientY - view.top - box.offsetTop) / tall, wide, tall };
+  }
+
   // Where in the picture, 0 to 1, a point of a pane is.
   function pointOf(pane, event) {
     const box = pane.querySelector(".window").getBoundingClientRect();
@@ -176,12 +183,16 @@ const Viewer = (() => {
     row = next;
     find("h2").textContent = row.name;
     find(".about").textContent = [row.run, row.split, row.dice === null ? "" : "Dice " + row.dice.toFixed(3)].filter(Boolean).join(" · ");
-    const index = map ? row.maps.indexOf(map) : row.maps.findIndex((each) => each.levels !== undefined);
-    const kind = map && map.evidence && map.floored && map.status !== "ok" ? "evidence" : "map";
+    // A map that is all against, or empty, gives way to the first that can be shown.
+    const wanted = [map, ...row.maps].find((each) => each && each.levels !== undefined);
+    const index = wanted ? row.maps.indexOf(wanted) : -1;
+    const kind = wanted && wanted.floored && wanted.status !== "ok" ? "evidence" : "map";
     choices(tools.elements.first, "image");
     choices(tools.elements.second, index >= 0 ? kind + ":" + index : "errors");
     const image = row.image;
     for (const pane of panes) { pane.querySelector("img").src = image ? image.src : ""; pane.querySelector("img").alt = row.name; pane.querySelector(".cross").hidden = true; }
+    const [rows, columns] = Stage.shapeOf(row);
+    frame.style.setProperty("--ratio", String(columns / rows));
     tools.elements.full.closest("label").hidden = !row.full.orig;
     zoom = 1; left = 0; top = 0; cross = null;
     readout.value = "";
@@ -219,8 +230,8 @@ const Viewer = (() => {
     const pane = event.target.closest(".pane");
     if (!pane) return;
     event.preventDefault();
-    const box = pane.getBoundingClientRect(), view = pane.querySelector(".view").getBoundingClientRect();
-    zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, (event.clientX - view.left) / view.width, (event.clientY - view.top) / (view.height || box.height));
+    const { x, y } = restOf(pane, event);
+    zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, x, y);
   }, { passive: false });
 
   const fingers = new Map();
@@ -232,15 +243,17 @@ const Viewer = (() => {
   for (const name of ["pointerup", "pointercancel"]) frame.addEventListener(name, (event) => fingers.delete(event.pointerId));
   frame.addEventListener("pointermove", (event) => {
     const pane = panes.find((each) => !each.hidden && inside(each, event)) || panes[0];
-    const before = fingers.get(event.pointerId), view = pane.querySelector(".view").getBoundingClientRect();
+    const before = fingers.get(event.pointerId);
     if (fingers.size === 2 && before) {
       const other = [...fingers.values()].find((each) => each.pointerId !== event.pointerId);
       const apart = (a, b) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) || 1;
-      zoomBy(apart(event, other) / apart(before, other), (other.clientX - view.left) / view.width, (other.clientY - view.top) / view.height);
+      const { x, y } = restOf(pane, other);
+      zoomBy(apart(event, other) / apart(before, other), x, y);
       fingers.set(event.pointerId, event);
     } else if (before) {
-      left += (event.clientX - before.clientX) / view.width;
-      top += (event.clientY - before.clientY) / view.height;
+      const { wide, tall } = restOf(pane, event);
+      left += (event.clientX - before.clientX) / wide;
+      top += (event.clientY - before.clientY) / tall;
       fingers.set(event.pointerId, event);
       place();
     }
