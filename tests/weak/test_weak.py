@@ -188,8 +188,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, bright, sm
     assert _record(out)["state"] == "running"
     with pytest.raises(OutputExistsError, match=r"holds a run that has not ended. Go on with --resume"):
         seglens.weak(data, settings, out)
-    other = settings.model_copy(update={"rounds": 3})
-    with pytest.raises(SettingError, match="was begun with the setting rounds = 5, received 3"):
+    other = settings.model_copy(update={"stop_at": 0.5})
+    with pytest.raises(SettingError, match=r"was begun with the setting stop_at = 1e-09, received 0\.5"):
         seglens.weak(data, other, out, resume=True)
     run = seglens.weak(data, settings, out, resume=True)
     assert _record(out)["state"] == "finished"

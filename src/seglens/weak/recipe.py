@@ -14,8 +14,8 @@ from seglens.weak.classifier import ClassifierSettings
 from seglens.weak.self_training import TeacherSettings
 from seglens.weak.settings import PseudoSettings
 
-MAY_DIFFER = ("samples", "evaluate", "oracle", "supervised")
-"""Settings that a resumed run may change: they add to what comes out and change nothing of it."""
+MAY_DIFFER = ("rounds", "samples", "evaluate", "oracle", "supervised")
+"""Settings that a resumed run may change: they add to what comes out and change nothing of what is there."""
 
 STUDENT = TrainSettings(model="deeplabv3", epochs=10, augment=True)
 """The student where none is named; without an encoder's weights it learns little from few pictures."""
