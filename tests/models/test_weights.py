@@ -123,7 +123,7 @@ class Evil:
 
 def test_pickles_that_run_code_are_refused(tmp_path, capsys):
     torch.save({"state_dict": net().state_dict(), "hooks": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match="holds more than tensors, and to read the rest would run code"):
+    with pytest.raises(CheckpointError, match=r"more than tensors \(print\), and to read the rest"):
         read_state_dict(tmp_path / "evil.pth")
     (tmp_path / "old.pkl.pth").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(CheckpointError, match=r"old.pkl.pth"):

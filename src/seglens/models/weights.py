@@ -3,6 +3,7 @@
 Files are read with ``weights_only=True``, so that opening one never runs code that it carries.
 """
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -116,9 +117,9 @@ def _read_pickle(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
-            f"{file} holds more than tensors, and to read the rest would run code that it carries: "
-            f"{_first_line(error)} Where you trust it, open it with the program that wrote it and save only "
-            "the tensors: torch.save(model.state_dict(), FILE)."
+            f"{file} holds more than tensors{_more_than_tensors(error)}, and to read the rest would run code "
+            "that it carries. Where you trust it, open it with the program that wrote it and save only the "
+            "tensors: torch.save(model.state_dict(), FILE)."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{file} can't be read, it may be damaged: {_first_line(error)}") from error
@@ -181,6 +182,12 @@ def _count(what: str, names: Iterable[str]) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _more_than_tensors(error: Exception) -> str:
+    """What a pickle holds that is refused, where torch names it: its own advice is to run the code."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f" ({found[1]})" if found else ""
 
 
 def _first_line(error: Exception) -> str:
