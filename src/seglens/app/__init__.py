@@ -6,6 +6,7 @@ the system's, and a policy in every answer forbids the browser to load anything 
 
 import logging
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ def app(
         SettingError: Gradio is not installed, or the port is taken.
     """
     _check_gradio()
+    if port is not None:
+        _check_port(host, port)
     import gradio as gr
     from starlette.middleware import Middleware
 
@@ -108,9 +111,8 @@ def app(
         )
     except OSError as error:
         scratch.close()
-        where = f"port {port}" if port else "a port from 7860 on"
         raise SettingError(
-            f"The page can't be served at {host}, {where}: {error} Name a free port with --port."
+            f"The page can't be served at {host}: {error} Name a free port with --port."
         ) from error
     except BaseException:
         scratch.close()
@@ -130,6 +132,21 @@ def _keeping_files_in(folder: Path) -> Iterator[None]:
             del os.environ["GRADIO_TEMP_DIR"]
         else:
             os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise where nothing can be served there.
+
+    Raises:
+        SettingError: the port is taken or not allowed, or this machine has no such address.
+    """
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except (OSError, OverflowError) as error:
+        raise SettingError(
+            f"The page can't be served at {host}, port {port}: {error}. Name a free one with --port, or none."
+        ) from error
 
 
 def _check_gradio() -> None:

@@ -138,7 +138,7 @@ class Wires:
         against: str,
         where: str,
         baseline: str,
-        at: tuple[float, float],
+        at: tuple[int | float, int | float],
     ) -> Shown:
         if seen is None:
             return {}

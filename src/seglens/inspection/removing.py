@@ -7,7 +7,7 @@ very region is told by its *controls*: regions of the same shape elsewhere in th
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from seglens.batch.prediction import native_masks
@@ -19,7 +19,7 @@ from seglens.inspection.asking import Answer
 from seglens.inspection.opened import Opened, on_grid, predicted, scores_of
 from seglens.runs import Run
 from seglens.seeds import content_normal
-from seglens.shapes import Image, Images, Mask, Region, Regions
+from seglens.shapes import Image, Images, Region, Regions
 
 CONTROLS = 4
 """How many regions of the same shape are removed elsewhere, where there is room for them."""
@@ -49,7 +49,7 @@ class Removal:
 
     image: Image
     region: Region
-    mask: Mask
+    mask: Int[Tensor, "rows columns"]
     before: State
     after: State
     controls: tuple[float, ...]
