@@ -1,0 +1,295 @@
+"""Judge the explanations of trained runs: what can be believed of a map, and what can't.
+
+    python -m benchmarks.judged --data FOLDER [--runs runs] [--only RUN ...] [--stages STAGE ...]
+    python -m benchmarks.judged --table                          # only write the tables anew
+
+Stages are those of `STAGES`: the attention of every layer, and the dear scores on few pictures of the test
+split. Each stage of each run is one unit of work. A unit that is done appends its rows to
+``benchmarks/judged.jsonl`` and is not done again; the tables in ``benchmarks/JUDGED.md`` are made from the
+rows alone, and say ``not run`` where there are none. Pictures are spread evenly over the test split.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.training import ROWS
+
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "judged.jsonl", HERE / "JUDGED.md"
+
+RUNS = (
+    "pets-unet-aug",
+    "tumor-lite0-aug",
+    "polygons-lite0-aug",
+    "dsb2018-small-aug",
+    "pets-unet",
+    "tumor-lite0",
+    "polygons-lite0",
+    "dsb2018-small",
+)
+
+ROLES = (
+    "encoder_early",
+    "encoder_mid",
+    "encoder_last",
+    "bottleneck",
+    "decoder_first",
+    "decoder_last",
+    "seg_head",
+)
+INTEGRATED, OCCLUSION = "integrated-gradients", "superpixel-occlusion"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Scores made together: of which methods at which layers, on how many pictures, on which cells.
+
+    In bfloat16 the rows say how well the scores of changed copies are ranked as in float32.
+    """
+
+    scores: tuple[str, ...]
+    methods: tuple[str, ...]
+    layers: tuple[str, ...]
+    images: int
+    cells: str = "grid"
+    across: int = 16
+    precision: str = "32"
+
+
+STAGES = {
+    "restating": Stage(("attention",), ("grad-cam",), ROLES, 32),
+    "removal": Stage(
+        ("faithfulness", "stability", "completeness"),
+        ("grad-cam", "saliency", INTEGRATED, OCCLUSION),
+        ("encoder_last", "decoder_last"),
+        12,
+        precision="bf16",
+    ),
+    "causal": Stage(
+        ("causal_agreement",),
+        ("grad-cam", "saliency", OCCLUSION),
+        ("encoder_mid", "encoder_last", "decoder_last"),
+        16,
+        "superpixels",
+        8,
+        "bf16",
+    ),
+    "dependence": Stage(
+        ("model_dependence",), ("grad-cam", "saliency"), ("encoder_mid", "encoder_last", "decoder_last"), 16
+    ),
+    "context": Stage(
+        ("context_faithfulness",),
+        ("grad-cam", "saliency"),
+        ("encoder_last", "decoder_last"),
+        12,
+        precision="bf16",
+    ),
+}
+"""In the order in which they are made, each for all runs before the next."""
+
+
+def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) -> list[dict[str, Any]]:
+    """Judge one run; return a row for each row of the scorecard."""
+    import torch
+
+    import seglens
+    from seglens.batch.chunks import choose, read_chunks
+    from seglens.judge.evidence import combine, gather, score
+
+    began, used = time.monotonic(), time.process_time()
+    run = seglens.load(runs / name)
+    split = seglens.open_split(run, "test", data=data / ROWS[name].data)
+    chosen = choose(split, None, stage.images)
+    settings = seglens.JudgeSettings(
+        stage.scores, cells=stage.cells, across=stage.across, precision=stage.precision
+    )
+    parts = []
+    for part in read_chunks(run, chosen, most=16, failed=[], what=name):
+        images, valid = part.batch.images, part.batch.valid
+        target = seglens.targets.predicted(run, images, valid=valid)
+        maps = seglens.explain(run, images, target, methods=stage.methods, layers=stage.layers, seed=seed)
+        parts.append(
+            gather(run, images, target, list(maps.values()), valid=valid, settings=settings, seed=seed)
+        )
+    card = score(combine(parts), seed=seed)
+    about = {
+        "run": name,
+        "num_split": len(split),
+        "num_images": card.num_images,
+        "cells": f"{stage.cells} {stage.across}",
+        "seconds": round(time.monotonic() - began, 1),
+        "processor_seconds": round(time.process_time() - used, 1),
+        "threads": torch.get_num_threads(),
+    }
+    since = {entry.method: entry.since for entry in card.restating}
+    rows = [about | row.to_json() | {"restates_from": since.get(row.method)} for row in card.rows]
+    return [{key: value for key, value in row.items() if key != "text"} for row in rows]
+
+
+def read_rows() -> list[dict[str, Any]]:
+    """Return all rows that were ever made."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def append_rows(stage: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the rows of a unit in one go, so that it is there as a whole or not at all."""
+    from seglens.record import to_json  # what is not a number is null
+
+    lines = [json.dumps(json.loads(to_json({"stage": stage, **row}))) for row in rows]
+    with RESULTS.open("a") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def table(columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    """Return rows as Markdown."""
+    text = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    text += ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
+    return "\n".join(text)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def spelled(row: Mapping[str, Any]) -> str:
+    """Value with interval."""
+    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
+
+
+def map_name(row: Mapping[str, Any]) -> str:
+    return row["method"] if row["layer"] is None else f"{row['method']}@{row['layer']}"
+
+
+def command(run: str, stage: str) -> str:
+    return f"`python -m benchmarks.judged --data FOLDER --only {run} --stages {stage}`"
+
+
+def ratios(row: Mapping[str, Any]) -> str:
+    """Attention ratio, that of the mirror, and R where the map restates the prediction."""
+    own, mirror = (
+        number((row["details"][name] or {}).get("mean"), 1) for name in ("ratio", "ratio_of_mirror")
+    )
+    return f"{own} / {mirror}{' **R**' * bool(row['label'])}"
+
+
+def restating_table(rows: list[dict[str, Any]]) -> str:
+    """Every layer's attention ratio beside that of its mirror, and from where on a CAM restates."""
+    columns = ("run (images)", "method", *ROLES, "restates from")
+    lines: list[tuple[object, ...]] = []
+    for run in RUNS:
+        found = [row for row in rows if (row["run"], row["score"]) == (run, "attention")]
+        if not found:
+            lines.append((run, "not run: " + command(run, "restating"), *[""] * len(ROLES), ""))
+        for method in dict.fromkeys(row["method"] for row in found):
+            at = {row["layer"]: row for row in found if row["method"] == method}
+            cells = [ratios(at[role]) if role in at else "-" for role in ROLES]
+            num = next(iter(at.values()))
+            of = f"{run} ({num['num_evaluable']} of {num['num_images']})"
+            lines.append((of, method, *cells, num["restates_from"] or "nowhere"))
+    return table(columns, lines)
+
+
+def score_table(rows: list[dict[str, Any]], score: str, stage: str) -> str:
+    """One score of every map of every run, beside its best reference row."""
+    detail = {
+        "faithfulness": ("s_dice",),
+        "context_faithfulness": ("context_reliance", "context_worth"),
+        "causal_agreement": ("ceiling",),
+        "causal_agreement_context": ("ceiling",),
+        "model_dependence": ("repeat", "randomised", "decoder_only", "emprt"),
+        "stability": ("flip",),
+    }.get(score, ())
+    columns = ("run", "map", score, "images", "best reference", "difference", "verdict", *detail)
+    lines: list[tuple[object, ...]] = []
+    for run in RUNS:
+        found = [row for row in rows if (row["run"], row["score"]) == (run, score)]
+        if not found:
+            lines.append((run, "not run: " + command(run, stage), *[""] * (len(columns) - 2)))
+        for row in found:
+            if row["verdict"] == "reference":
+                continue
+            known = row["nulls"].get(row["reference"])
+            lines.append(
+                (
+                    run,
+                    map_name(row),
+                    spelled(row),
+                    f"{row['num_evaluable']} of {row['num_total']}",
+                    f"{row['reference']} {number(known)}" if known is not None else row["reference"] or "-",
+                    f"{number(row['difference'])} [{number(row['difference_low'])}, "
+                    f"{number(row['difference_high'])}]",
+                    row["verdict"]
+                    if row["verdict"] != "not evaluable"
+                    else f"not evaluable: {row['outcome']}",
+                    *(number((row["details"].get(name) or {}).get("mean")) for name in detail),
+                )
+            )
+    return table(columns, lines)
+
+
+def cost_table(rows: list[dict[str, Any]]) -> str:
+    """What each unit took."""
+    units = {(row["run"], row["stage"]): row for row in rows}
+    lines = [
+        (*unit, row["num_images"], row["num_split"], row["cells"], row["processor_seconds"], row["seconds"])
+        for unit, row in units.items()
+    ]
+    columns = ("run", "stage", "images", "in the test split", "cells", "processor, s", "wall, s")
+    return table(columns, lines)
+
+
+def write_tables() -> None:
+    """Write every table of the page anew, each between its two marks."""
+    rows = read_rows()
+    tables = {
+        "restating": restating_table(rows),
+        "faithfulness": score_table(rows, "faithfulness", "removal"),
+        "context_faithfulness": score_table(rows, "context_faithfulness", "context"),
+        "causal_agreement": score_table(rows, "causal_agreement", "causal"),
+        "causal_agreement_context": score_table(rows, "causal_agreement_context", "causal"),
+        "model_dependence": score_table(rows, "model_dependence", "dependence"),
+        "stability": score_table(rows, "stability", "removal"),
+        "completeness": score_table(rows, "completeness", "removal"),
+        "cost": cost_table(rows),
+    }
+    for name, text in tables.items():
+        replace_table(name, text)
+
+
+def replace_table(name: str, text: str) -> None:
+    """Put ``text`` between the marks of table ``name`` in the page."""
+    page = PAGE.read_text()
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = page.partition(begin)
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="the folder that holds the sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--only", nargs="*", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--table", action="store_true", help="only write the tables")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        if arguments.data is None:
+            parser.error("--data is needed: the folder that holds the sets")
+        for stage in arguments.stages:
+            for name in arguments.only:
+                if any((row["run"], row["stage"]) == (name, stage) for row in read_rows()):
+                    continue
+                print(f"{stage} of {name}", flush=True)
+                append_rows(stage, judge_run(name, STAGES[stage], arguments.data, arguments.runs))
+    write_tables()
+
+
+if __name__ == "__main__":
+    main()
