@@ -1,4 +1,4 @@
-"""Masks with an ignored band: what is surely object, what is surely none, and what nobody should learn from."""
+"""Masks with an ignored band: surely object, surely none, and what nobody should learn from."""
 
 import os
 import shutil

@@ -8,14 +8,13 @@ and taken up again; the result is a folder that `open_classifier` makes a `Quest
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seglens import record as records
@@ -28,6 +27,7 @@ from seglens.outputs import new_file
 from seglens.progress import track
 from seglens.shapes import Images, Scores
 from seglens.threads import read_ahead
+from seglens.weak.checkpoint import read_state, write_state
 from seglens.weak.labels import Labelled
 from seglens.weak.question import Question, classifier_network
 
@@ -62,8 +62,8 @@ class ClassifierSettings:
         if min(self.image_size, self.epochs, self.learning_rate) <= 0 or self.batch_size < 2:
             raise SettingError(
                 f"The classifier got the image size {self.image_size}, {self.epochs} epochs, the batch size "
-                f"{self.batch_size} and the learning rate {self.learning_rate}: all must be above 0, the batch size "
-                "at least 2."
+                f"{self.batch_size} and the learning rate {self.learning_rate}: all must be above 0, the "
+                "batch size at least 2."
             )
         if not 0 <= self.valid_share < 1:
             raise SettingError(f"valid_share is {self.valid_share}; allowed is a share from 0 to below 1.")
@@ -167,15 +167,15 @@ def part(labelled: Labelled, valid_share: float, seed: int) -> Parted:
         train[there] = sorted(order[num_held:])
     if not train[True] or not train[False]:
         raise DataError(
-            f"A classifier needs pictures with and without the object; of those that train, {len(train[True])} "
-            f"show it and {len(train[False])} don't. Add pictures of the other kind, or cut tiles out of the "
-            "pictures, or ask an ImageNet classifier instead."
+            f"A classifier needs pictures with and without the object; of those that train, "
+            f"{len(train[True])} show it and {len(train[False])} don't. Add pictures of the other kind, or "
+            "cut tiles out of the pictures, or ask an ImageNet classifier instead."
         )
     return Parted(tuple(train[True]), tuple(train[False]), tuple(sorted(held_out)))
 
 
 def measure(question: Question, labelled: Labelled, image_size: int) -> dict[str, float | int | None]:
-    """Return how often the classifier is right on pictures: balanced accuracy at 0, and the area under the ROC.
+    """Return how often the classifier is right: balanced accuracy at 0, and the area under the ROC.
 
     The area is the share of pairs of a picture with and one without the object that the score puts in order,
     ties counting half (Mann and Whitney 1947). None where one of the labels is missing.
@@ -206,7 +206,7 @@ def _fit(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    history = _resume(network, optimizer, folder / CHECKPOINT)
+    history = read_state(network, optimizer, folder / CHECKPOINT)
     steps = max(1, round(2 * max(len(parted.positive), len(parted.negative)) / settings.batch_size))
     for epoch in range(len(history), settings.epochs):
         network.train()
@@ -214,7 +214,7 @@ def _fit(
         total = 0.0
         for step, (images, truth) in enumerate(
             read_ahead(
-                lambda batch, epoch=epoch: _read(labelled, batch, settings.image_size, seed, epoch),
+                partial(_read, labelled, size=settings.image_size, seed=seed, epoch=epoch),
                 track(batches, total=steps, what=f"classifier, epoch {epoch + 1} of {settings.epochs}"),
                 threads=2,
             )
@@ -236,7 +236,7 @@ def _fit(
             optimizer.step()
             total += float(loss)
         history.append(total / steps)
-        _checkpoint(network, optimizer, history, folder / CHECKPOINT)
+        write_state(network, optimizer, history, folder / CHECKPOINT)
     return history
 
 
@@ -256,7 +256,7 @@ def _batch(parted: Parted, size: int, seed: int, epoch: int, step: int) -> list[
 
 
 def _read(
-    labelled: Labelled, batch: list[int], size: int, seed: int, epoch: int
+    labelled: Labelled, batch: list[int], *, size: int, seed: int, epoch: int
 ) -> tuple[Images, Float[Tensor, " b"]]:
     samples = [
         augment(letterbox(labelled.split[index], size)[0], sample_generator(seed, epoch, index))
@@ -284,8 +284,8 @@ def _slope(share: float) -> float:
 def _question(network: nn.Module, settings: ClassifierSettings, split: str) -> Question:
     mean, std = pretrained_normalisation(f"tu-{settings.encoder}")
     about = (
-        f"{settings.encoder}, begun with the weights {settings.weights!r}, trained on image-level labels (object or "
-        f"none) of the {split} split."
+        f"{settings.encoder}, begun with the weights {settings.weights!r}, trained on image-level labels "
+        f"(object or none) of the {split} split."
     )
     return Question(network, (0,), mean, std, about)
 
@@ -311,43 +311,6 @@ def _same_or_new(folder: Path, about: dict[str, Any]) -> None:
             f"{folder} holds a classifier with another {differing[0]} ({before.get(differing[0])!r}, now "
             f"{about[differing[0]]!r}). Name another folder, or delete that one."
         )
-
-
-def _checkpoint(
-    network: nn.Module, optimizer: torch.optim.Optimizer, history: list[float], file: Path
-) -> None:
-    """Write weights, the optimizer's state and the losses so far, whole or not at all."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    with new_file(file, force=True) as temporary:
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-            temporary,
-            metadata={"loss": json.dumps(history)},
-        )
-
-
-def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> list[float]:
-    """Read what `_checkpoint` wrote, where there is one; return the losses so far."""
-    if not file.is_file():
-        return []
-    try:
-        with safe_open(file, "pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-            history = [float(loss) for loss in json.loads(opened.metadata()["loss"])]
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{file} can't be read: {error}. Delete it; training begins anew.") from error
-    network.load_state_dict(
-        {name.removeprefix("network."): tensors[name] for name in tensors if name[0] == "n"}
-    )
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return history
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -18,7 +18,7 @@ from seglens.weak.question import Question, ask
 from seglens.weak.settings import HeatSettings
 
 MULTIPLE = 32
-"""Sides of what a classifier is given are multiples of this: its last grid then ends where the picture does."""
+"""Sides of what a classifier is given are multiples of this: its last grid ends where the picture does."""
 
 TINY = 1e-6
 """A map whose largest value is below this is empty, and stays so."""
@@ -87,7 +87,7 @@ def working_size(native: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def at_scale(images: Images, longer: int) -> Images:
-    """Scale pictures so that the longer side is about ``longer`` pixels, both sides multiples of `MULTIPLE`."""
+    """Scale pictures so that the longer side is about ``longer`` pixels, sides multiples of `MULTIPLE`."""
     share = longer / max(images.shape[2:])
     sides = [max(MULTIPLE, MULTIPLE * round(side * share / MULTIPLE)) for side in images.shape[2:]]
     return F.interpolate(images, sides, mode="bilinear", antialias=True).clamp(0, 1)
@@ -99,7 +99,7 @@ def both_ways(images: Images, flips: bool) -> Images:
 
 
 def one_way(fields: Images) -> Images:
-    """Return the mean of what was found for one picture and, where there are two rows, for its mirror image."""
+    """Return the mean of what was found for a picture and, in a second row, for its mirror image."""
     return fields if len(fields) == 1 else (fields[:1] + fields[1:].flip(-1)) / 2
 
 

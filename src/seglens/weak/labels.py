@@ -80,6 +80,12 @@ class Labelled:
         return Labelled(self.split.select(indices), tuple(self.present[index] for index in indices))
 
     @property
+    def channels(self) -> int:
+        """The channels that pictures are read with."""
+        assert isinstance(self.split.reader, PictureOnly)
+        return self.split.reader.channels
+
+    @property
     def positive(self) -> tuple[int, ...]:
         """The numbers of the pictures that show the object."""
         return tuple(index for index, there in enumerate(self.present) if there)
@@ -192,8 +198,9 @@ def read_labels(file: Path) -> dict[str, bool]:
         missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
         if missing:
             raise DataError(
-                f"{file} lacks the column {missing[0]!r}; it has {', '.join(table.fieldnames or ()) or 'none'}."
-                " Allowed is a CSV file with the columns image,label."
+                f"{file} lacks the column {missing[0]!r}; it has "
+                f"{', '.join(table.fieldnames or ()) or 'none'}. Allowed is a CSV file with the columns "
+                "image,label."
             )
         labels: dict[str, bool] = {}
         for row in table:

@@ -4,15 +4,16 @@ The published reference cuts them again in each of its rounds; here a round read
 picture).
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from seglens import record as records
@@ -36,6 +37,16 @@ MANY = 2**15
 Segments = Int[Tensor, "h w"]
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is to be cut, for all processes alike."""
+
+    images: list[str]
+    stems: list[str]
+    settings: PatchSettings
+    channels: int
+
+
 def cut_patches(
     images: Sequence[Path],
     stems: Sequence[str],
@@ -45,7 +56,7 @@ def cut_patches(
     channels: int = 3,
     processes: int = 0,
 ) -> int:
-    """Cut the pictures ``images`` into superpixels, kept in ``folder`` under ``stems``; say how many were cut now.
+    """Cut pictures into superpixels, kept in ``folder`` under ``stems``; return how many were cut.
 
     Those that are there already are left. ``processes`` 0 means one for each core, but no more
     than have `WORTH` pictures each. An error in any of them is raised here, and none outlives this call.
@@ -59,16 +70,16 @@ def cut_patches(
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     size = max(1, min(processes or os.cpu_count() or 1, len(missing) // WORTH))
-    job = {
-        "images": [str(images[index].absolute()) for index in missing],
-        "stems": [stems[index] for index in missing],
-        "settings": [settings.num_segments, settings.compactness, settings.sigma],
-        "channels": channels,
-    }
+    job = Job(
+        [str(images[index].absolute()) for index in missing],
+        [stems[index] for index in missing],
+        settings,
+        channels,
+    )
     if size == 1:
         _cut(job, folder, 0, 1)
         return len(missing)
-    records.write_json(folder / JOB, job)
+    records.write_json(folder / JOB, asdict(job))
     try:
         command = [sys.executable, "-m", "seglens.weak.patches", str(folder.absolute())]
         environments = [os.environ | {"SEGLENS_PART": f"{part}/{size}"} for part in range(1, size)]
@@ -98,16 +109,17 @@ def read_patches(folder: Path, stem: str) -> Segments:
         raise DataError(f"{file} holds no superpixels: {error}. Delete the file; it is cut again.") from error
 
 
-def _cut(job: dict[str, list], folder: Path, part: int, parts: int) -> None:
+def _cut(job: Job, folder: Path, part: int, parts: int) -> None:
     """Cut every ``parts``-th picture, from ``part`` on."""
-    num_segments, compactness, sigma = job["settings"]
-    pairs = list(zip(job["images"], job["stems"], strict=True))[part::parts]
-    torch.set_num_threads(1) if parts > 1 and part else None
+    settings = job.settings
+    pairs = list(zip(job.images, job.stems, strict=True))[part::parts]
     for image, stem in track(pairs, total=len(pairs), what="superpixels"):
-        picture = read_image(Path(image), job["channels"])
-        found = superpixels(picture[None], num_segments=num_segments, compactness=compactness, sigma=sigma)[
-            0
-        ].numpy()
+        found = superpixels(
+            read_image(Path(image), job.channels)[None],
+            num_segments=settings.num_segments,
+            compactness=settings.compactness,
+            sigma=settings.sigma,
+        )[0].numpy()
         with new_file(patch_file(folder, stem), force=True) as temporary:
             np.savez_compressed(
                 temporary, patches=found.astype(np.uint16 if found.max() < MANY else np.int32)
@@ -118,9 +130,11 @@ def _work() -> None:
     """Do the part of the job that the environment names, in a process that `cut_patches` started."""
     with reporting() as ready:
         ready()
+        torch.set_num_threads(1)
         folder = Path(sys.argv[1])
+        job = TypeAdapter(Job).validate_json((folder / JOB).read_bytes())
         part, _, parts = os.environ["SEGLENS_PART"].partition("/")
-        _cut(json.loads((folder / JOB).read_text(encoding="utf-8")), folder, int(part), int(parts))
+        _cut(job, folder, int(part), int(parts))
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def _run(
 def imagenet_question(
     encoder: str, weights: str, positive: Sequence[str], *, device: torch.device
 ) -> Question:
-    """Return a classifier of ImageNet that is asked whether a picture shows one of ``positive``, or anything else.
+    """Return a classifier of ImageNet that is asked whether a picture shows one of ``positive``.
 
     ``encoder`` is a network of timm with 1000 outputs; ``weights`` is ``imagenet`` (from the hub) or a file,
     paired by name or in order, as for the encoders of `seglens train`. Nothing is trained.
@@ -203,8 +203,8 @@ def class_numbers(positive: Sequence[str]) -> tuple[int, ...]:
         chosen |= set(range(int(found[1]), int(found[2] or found[1]) + 1)) if found else set(GROUPS[word])
     if not chosen or max(chosen) >= IMAGENET or len(chosen) == IMAGENET:
         raise SettingError(
-            f"The classes that mean yes are {', '.join(positive) or 'none'}. Allowed are some, but not all, of 0 to "
-            f"{IMAGENET - 1}, and the groups {', '.join(GROUPS)}."
+            f"The classes that mean yes are {', '.join(positive) or 'none'}. Allowed are some, but not all, "
+            f"of 0 to {IMAGENET - 1}, and the groups {', '.join(GROUPS)}."
         )
     return tuple(sorted(chosen))
 

@@ -1,4 +1,4 @@
-"""Heat brought to the picture's edges: by what looks alike nearby, or anywhere in the picture, and by patches."""
+"""Heat brought to the picture's edges: by what looks alike nearby or anywhere, and by patches."""
 
 from collections.abc import Callable
 
@@ -12,6 +12,9 @@ from seglens.errors import SettingError, unknown_name
 from seglens.shapes import Image, Map, Region
 from seglens.weak.settings import RefineSettings
 
+Points = Float[Tensor, "points axes"]
+Logits = Float[Tensor, " points"]
+
 DILATIONS = (1, 2, 4, 8, 12, 24)
 """How far away the neighbours are that a pixel is compared with in PAMR, in pixels."""
 
@@ -24,11 +27,11 @@ FLAT = 1e-4
 SURE = 0.98
 """The mean field takes no probability to be nearer to 0 or 1 than this: heat of 0 is no proof."""
 
-LANDMARKS = 1500
+LANDMARKS = 1000
 """How many pixels, on an even grid, the mean field asks; each pixel of the picture asks all of them."""
 
-ROWS = 8192
-"""How many pixels ask at once, which bounds the memory (50 MB)."""
+ROWS = 1024
+"""How many pixels ask at once: 4 MB, which a processor's cache holds (more is three times slower)."""
 
 
 def refine(image: Image, probability: Map, settings: RefineSettings) -> Map:
@@ -75,28 +78,41 @@ def mean_field(image: Image, probability: Map, settings: RefineSettings) -> Map:
 
     ``logit_i <- u_i + weight sum_j k_ij (2 q_j - 1) / sum_j k_ij`` with ``u`` the logit of ``probability``,
     held between those of 1 - `SURE` and `SURE`, and the bilateral kernel of their equation 3,
-    ``k_ij = exp(-|p_i - p_j|^2 / 2 distance^2 - |x_i - x_j|^2 / 2 colour^2)``: distance in shares of the longer
-    side, colour in intensities (root of the sum of squares over channels). Our deviations: the kernel is
-    divided by its sum, so that the weight means the same in the middle and at the border; there is no second,
-    purely spatial kernel; and in place of filtering in a lattice, j runs over some `LANDMARKS` pixels on an
-    even grid, exactly. The landmarks settle among each other in ``steps`` steps, then every pixel asks them
-    once.
+    ``k_ij = exp(-|p_i - p_j|^2 / 2 distance^2 - |x_i - x_j|^2 / 2 colour^2)``, distance in shares of the
+    longer side, colour in intensities (root of the sum of squares over channels). Our deviations: the kernel
+    is divided by its sum, so that the weight means the same in the middle and at the border; there is no
+    second, purely spatial kernel; and in place of filtering in a lattice, j runs over some `LANDMARKS` pixels
+    on an even grid, exactly. The landmarks settle among each other in ``steps`` steps, then every pixel asks
+    them once.
     """
     height, width = probability.shape
     stride = max(1, round((height * width / LANDMARKS) ** 0.5))
     rows, columns = (torch.arange(stride // 2, side, stride, device=image.device) for side in (height, width))
-    points = _points(image, settings)
-    chosen = (rows[:, None] * width + columns[None, :]).flatten()
+    points = likeness_points(image, colour=settings.colour, distance=settings.distance)
     unary = torch.logit(probability.flatten().clamp(1 - SURE, SURE))
+    chosen = (rows[:, None] * width + columns[None, :]).flatten()
     asked = points[chosen]
-    kernel = _likeness(asked, asked)
-    held = unary[chosen]
-    field = 2 * held.sigmoid() - 1
-    for _ in range(settings.steps):
-        field = 2 * (held + settings.weight * (kernel @ field)).sigmoid() - 1
+    field = settle(asked, unary[chosen], weight=settings.weight, steps=settings.steps)
     asking = zip(points.split(ROWS), unary.split(ROWS), strict=True)
-    found = [own + settings.weight * (_likeness(some, asked) @ field) for some, own in asking]
+    found = [own + settings.weight * (_likeness(some, asked) @ _signs(field)) for some, own in asking]
     return torch.cat(found).sigmoid().view(height, width)
+
+
+def settle(points: Points, unary: Logits, *, weight: float, steps: int) -> Logits:
+    """Return the logits of `mean_field` for points that all ask each other; see there for the update."""
+    kernel, field = _likeness(points, points), unary
+    for _ in range(steps):
+        field = unary + weight * (kernel @ _signs(field))
+    return field
+
+
+def likeness_points(image: Image, *, colour: float, distance: float) -> Points:
+    """Return pixels, row by row, as points: half their squared distance is the exponent of `mean_field`."""
+    height, width = image.shape[1:]
+    reach = distance * max(height, width)
+    rows = torch.arange(height, device=image.device)[:, None].expand(height, width) / reach
+    columns = torch.arange(width, device=image.device)[None, :].expand(height, width) / reach
+    return torch.cat([rows[None], columns[None], image / colour]).flatten(1).T
 
 
 def guided(image: Image, probability: Map, settings: RefineSettings) -> Map:
@@ -158,16 +174,12 @@ def tidy(region: Region, *, opening: int, closing: int) -> Region:
     return torch.from_numpy(grown)[pad:-pad, pad:-pad].to(region.device)
 
 
-def _points(image: Image, settings: RefineSettings) -> Float[Tensor, "n features"]:
-    """Return the pixels as points whose squared distance is twice the kernel's exponent."""
-    channels, height, width = image.shape
-    reach = settings.distance * max(height, width)
-    rows = torch.arange(height, device=image.device)[:, None].expand(height, width) / reach
-    columns = torch.arange(width, device=image.device)[None, :].expand(height, width) / reach
-    return torch.cat([rows[None], columns[None], image / settings.colour]).flatten(1).T
+def _signs(logits: Logits) -> Logits:
+    """Return ``2 q - 1`` of the probabilities q that are meant."""
+    return 2 * logits.sigmoid() - 1
 
 
-def _likeness(some: Float[Tensor, "m features"], asked: Float[Tensor, "n features"]) -> Float[Tensor, "m n"]:
+def _likeness(some: Float[Tensor, "m axes"], asked: Points) -> Float[Tensor, "m points"]:
     """Return ``exp(-|a - b|^2 / 2)``, each row divided by its sum."""
     exponent = some @ asked.T - some.square().sum(1, keepdim=True) / 2 - asked.square().sum(1) / 2
     return exponent.softmax(1)

@@ -60,15 +60,22 @@ class SpreadSettings(_Strict):
     ``layers`` are read at each of ``scales`` (longer side in pixels), and brought to one grid with a cell
     every ``stride`` pixels of the largest scale. Cells that are certain by the threshold's rule teach in the
     first of ``rounds``; later, those that the head itself is sure of: probability from ``sure`` on, or up to
-    1 - ``sure``. ``penalty`` is on the head's squared weights.
+    1 - ``sure``. Between rounds the cells of a picture settle by likeness (``weight``, ``colour`` and
+    ``distance`` as in `RefineSettings`; weight 0: they don't). Rounds end before when less than the share
+    ``settled`` of all cells change their label. ``penalty`` is on the squared weights of the standardised
+    features.
     """
 
-    layers: tuple[str, ...] = ("blocks.2", "blocks.4", "blocks.5", "blocks.6")
+    layers: tuple[str, ...] = ("blocks.2", "blocks.5")
     scales: tuple[int, ...] = (448,)
-    flips: bool = True
+    flips: bool = False
     stride: int = 16
-    sure: float = 0.7
-    rounds: int = 5
+    sure: float = 0.9
+    rounds: int = 20
+    settled: float = 0.002
+    weight: float = 2.0
+    colour: float = 0.1
+    distance: float = 0.08
     penalty: float = 0.01
 
 
@@ -131,7 +138,7 @@ def to_plain(settings: PseudoSettings) -> dict[str, Any]:
 
 
 def from_plain(values: dict[str, Any]) -> PseudoSettings:
-    """Return the settings that `to_plain` wrote, or that a user wrote as JSON; what is missing is the default.
+    """Return the settings that `to_plain` wrote, or a user as JSON; what is missing is the default.
 
     Raises:
         SettingError: a name that there is none of, or a value of another kind.

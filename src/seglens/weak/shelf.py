@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from seglens import record as records
 from seglens.errors import DataError, OutputExistsError
@@ -21,6 +22,23 @@ from seglens.progress import track
 from seglens.shapes import Map
 
 CARD = "stage.json"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When work began: on the clock, and in seconds of the processor."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def start(cls) -> "Clock":
+        """Begin to measure."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def read(self) -> tuple[float, float]:
+        """Return the seconds since: on the clock, and of the processor."""
+        return time.perf_counter() - self.wall, time.process_time() - self.processor
 
 
 @dataclass
@@ -36,6 +54,7 @@ class Shelf:
     made_with: dict[str, Any]
     once: float = 0.0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     threshold: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -56,10 +75,11 @@ class Shelf:
         if differing:
             raise OutputExistsError(
                 f"{self.folder} was made with other settings: {differing[0]} was "
-                f"{before['made_with'].get(differing[0])}, now {wanted[differing[0]]}. Name another folder, or "
-                "delete this one and those of the stages after it."
+                f"{before['made_with'].get(differing[0])}, now {wanted[differing[0]]}. Name another folder, "
+                "or delete this one and those of the stages after it."
             )
         self.once, self.seconds = before["once"], before["seconds"]
+        self.processor_seconds = before["processor_seconds"]
         self.threshold, self.facts = before["threshold"], before["facts"]
         return bool(before["done"])
 
@@ -67,21 +87,27 @@ class Shelf:
         """Write down that the stage is done, with all it says of itself."""
         self._write(done=True)
 
-    def note_once(self, seconds: float) -> None:
-        """Add seconds that were spent for the set as a whole."""
-        self.once += seconds
+    def do_once(self, work: Callable[[], object]) -> None:
+        """Do what is done for the set as a whole, and note the seconds that it took."""
+        clock = Clock.start()
+        work()
+        wall, processor = clock.read()
+        self.once += wall
+        self.seconds += wall
+        self.processor_seconds += processor
         self._write(done=False)
 
     def fill(self, stems: Sequence[str], work: Callable[[int], Map]) -> None:
         """Make the map of each picture that has none yet, and add up the seconds that all took."""
         missing = [index for index, stem in enumerate(stems) if not self.file(stem).is_file()]
         for index in track(missing, total=len(missing), what=self.name):
-            began = time.perf_counter()
+            clock = Clock.start()
             values = work(index).detach().cpu().numpy().astype(np.float16)
-            took = time.perf_counter() - began
             with new_file(self.file(stems[index]), force=True) as temporary:
-                np.savez_compressed(temporary, map=values, seconds=np.float64(took))
-        self.seconds = self.once + sum(self.took(stem) for stem in stems)
+                np.savez_compressed(temporary, map=values, took=np.asarray(clock.read()))
+        each = [self.took(stem) for stem in stems]
+        self.seconds = self.once + sum(wall for wall, _ in each)
+        self.processor_seconds += sum(processor for _, processor in each)
 
     def file(self, stem: str) -> Path:
         """Return the file of one picture."""
@@ -95,13 +121,14 @@ class Shelf:
         """
         return torch.from_numpy(_array(self.file(stem), "map").astype(np.float32))
 
-    def took(self, stem: str) -> float:
-        """Return the seconds that one picture took.
+    def took(self, stem: str) -> tuple[float, float]:
+        """Return the seconds that one picture took: by the clock, and of the processor.
 
         Raises:
             DataError: it isn't there, or the file is damaged.
         """
-        return float(_array(self.file(stem), "seconds"))
+        wall, processor = _array(self.file(stem), "took")
+        return float(wall), float(processor)
 
     def _write(self, *, done: bool) -> None:
         card = {
@@ -109,6 +136,7 @@ class Shelf:
             "done": done,
             "seconds": self.seconds,
             "once": self.once,
+            "processor_seconds": self.processor_seconds,
             "threshold": self.threshold,
             "facts": self.facts,
             "made_with": self.made_with,
@@ -116,10 +144,37 @@ class Shelf:
         records.write_json(self.folder / CARD, card)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One stage that was passed: its folder, the seconds of work it took, and what it says of itself.
+
+    ``seconds`` are those of the work itself, also where it was done in an earlier call; of them, ``once``
+    were spent for the set as a whole (asking for the classifier, fitting the head). ``processor_seconds`` are
+    those in which this process computed, on all cores together: on a busy machine they say more.
+    ``threshold`` is where a map of the stage is cut into object and none, chosen without masks; None where
+    the stage predicts nothing. ``facts`` are plain values for ``run.json``.
+    """
+
+    name: str
+    folder: Path
+    seconds: float
+    once: float
+    processor_seconds: float
+    threshold: float | None
+    facts: dict[str, Any]
+
+
 def stems_of(names: Sequence[str]) -> tuple[str, ...]:
     """Return a file name for each picture, without suffix: safe on any disk, no two alike."""
     taken: set[str] = set()
     return tuple(unused_name(name, taken) for name in names)
+
+
+def to_size(values: Map, size: tuple[int, int]) -> Map:
+    """Return a map at another size, bilinear, corners not aligned."""
+    if tuple(values.shape) == tuple(size):
+        return values
+    return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0].clamp(0, 1)
 
 
 def _array(file: Path, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Spreading: a head learns the set's object from confident pixels of its heat, on the classifier's own features.
+"""Spreading: a head learns the set's object from confident pixels of its heat, on frozen features.
 
 Heat covers the parts that decide the question, not all of the object. But what is certain on some pictures
 teaches what the object looks like on all: a linear head on the classifier's frozen features, one for the
@@ -22,19 +22,32 @@ from seglens.progress import track
 from seglens.shapes import Activations, Image, Map
 from seglens.weak.heat import at_scale, both_ways, one_way, working_size
 from seglens.weak.question import Question, features
+from seglens.weak.refine import Points, likeness_points, settle
 from seglens.weak.settings import SpreadSettings
 from seglens.weak.threshold import Cut
 
-CELLS = 120_000
-"""Cells that teach at most, over all pictures: about 300 MB of features."""
+CELLS = 60_000
+"""Cells that teach at most, over all pictures: 65 MB of 272 features."""
 
-ITERATIONS = 60
-"""Of L-BFGS, in each round."""
+FIRST, LATER = 40, 12
+"""Iterations of L-BFGS in the first round, and in those that go on from the one before."""
+
+STEPS = 4
+"""In which the cells of a picture settle after a round."""
 
 FLAT = 1e-3
 """Standard deviation that a feature is taken to have at least."""
 
 Cells = Float[Tensor, "cells features"]
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """Of one picture: the features of its cells, their heat, and their mean colours, all on one grid."""
+
+    features: Activations
+    heat: Map
+    image: Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,39 +70,43 @@ class Head:
 
 
 def fit_head(
-    read: Callable[[int], tuple[Activations, Map]], num: int, settings: SpreadSettings, cut: Cut, *, seed: int
+    read: Callable[[int], Lesson], num: int, settings: SpreadSettings, cut: Cut, *, seed: int
 ) -> Head:
     """Fit the head to ``num`` pictures that show the object.
 
-    ``read`` gives of each the features of `cells` and its heat on the same grid. Cells whose heat is above
-    ``cut.high`` or below ``cut.low`` teach in the first round; in later ones those of which the head is sure.
-    Both classes weigh the same in sum. The penalty is on the squared weights of standardised features.
+    ``read`` gives of each what `lesson` returns. Cells whose heat is above ``cut.high`` or below ``cut.low``
+    teach in the first round, in later ones those of which the head is sure. Object and none weigh the same in
+    sum. After each round the cells of a picture settle among each other by `seglens.weak.refine.settle`, so
+    that what looks alike and lies close is labelled alike. Rounds end when less than ``settings.settled`` of
+    the cells change their label, or after ``settings.rounds``: no mask is asked when to stop.
 
     Raises:
         DataError: no cell is surely object, or none is surely not.
         SettingError: a setting is not allowed.
     """
     _check(settings)
-    known, heats = _gather(read, num, seed)
+    known, heats, points = _gather(read, num, settings, seed)
     mean, std = known.mean(0), known.std(0).clamp(min=FLAT)
     known = (known - mean) / std
-    probability, history = heats, []
-    low, high = cut.low, cut.high
+    there, absent = heats >= cut.high, heats <= cut.low
     label: Bool[Tensor, " cells"] = heats >= cut.middle
-    for _ in range(settings.rounds):
-        there, absent = probability >= high, probability <= low
+    free, history = torch.zeros(known.shape[1] + 1, device=known.device), []
+    for number in range(settings.rounds):
         if not there.any() or not absent.any():
             raise DataError(
-                f"Of {len(heats)} cells {int(there.sum())} are surely object and {int(absent.sum())} surely none; a "
-                "head needs both. Leave the head out (spread: null), or choose another rule for the threshold."
+                f"In round {number + 1} {int(there.sum())} of {len(heats)} cells are surely object and "
+                f"{int(absent.sum())} surely none; a head needs both. Leave the head out (spread: null), or "
+                "choose another rule for the threshold."
             )
-        weight, bias = _fit(known, there, absent, settings.penalty)
-        probability = (known @ weight + bias).sigmoid()
-        changed = (probability >= 0.5) != label
+        free = _fit(known, there, absent, settings.penalty, free, LATER if number else FIRST)
+        probability = _settled(known @ free[:-1] + free[-1], points, settings.weight).sigmoid()
+        changed = float(((probability >= 0.5) != label).double().mean())
+        history.append((float((there | absent).double().mean()), changed))
         label = probability >= 0.5
-        history.append((float((there | absent).double().mean()), float(changed.double().mean())))
-        low, high = 1 - settings.sure, settings.sure
-    return Head(weight, bias, mean, std, tuple(history))
+        if changed < settings.settled:
+            break
+        there, absent = probability >= settings.sure, probability <= 1 - settings.sure
+    return Head(free[:-1], free[-1], mean, std, tuple(history))
 
 
 def cells(question: Question, image: Image, settings: SpreadSettings) -> Activations:
@@ -107,7 +124,7 @@ def cells(question: Question, image: Image, settings: SpreadSettings) -> Activat
     for scale in settings.scales:
         given = features(question, both_ways(at_scale(image[None], scale), settings.flips), settings.layers)
         found = [_to_grid(one_way(given[layer]), size) / len(settings.scales) for layer in settings.layers]
-        total = [sum(pair) for pair in zip(total, found, strict=True)] if total else found
+        total = [torch.add(*pair) for pair in zip(total, found, strict=True)] if total else found
     return torch.cat(total, 1)
 
 
@@ -122,9 +139,18 @@ def spread(question: Question, image: Image, head: Head, settings: SpreadSetting
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)[0, 0].sigmoid()
 
 
-def on_grid(heat: Map, image: Image, settings: SpreadSettings) -> Map:
-    """Return the heat of a picture on the head's grid, averaged over each cell."""
-    return _to_grid(heat[None, None], _grid(image, settings))[0, 0]
+def lesson(question: Question, image: Image, heat: Map, settings: SpreadSettings) -> Lesson:
+    """Return what a picture has to teach: features, heat and colours on the head's grid.
+
+    Raises:
+        UnknownNameError, ModelError: see `seglens.weak.question.features`.
+    """
+    size = _grid(image, settings)
+    return Lesson(
+        cells(question, image, settings),
+        _to_grid(heat[None, None], size)[0, 0],
+        _to_grid(image[None], size)[0],
+    )
 
 
 def save_head(head: Head, file: Path) -> None:
@@ -152,29 +178,44 @@ def load_head(file: Path, device: torch.device) -> Head:
 
 
 def _gather(
-    read: Callable[[int], tuple[Activations, Map]], num: int, seed: int
-) -> tuple[Cells, Float[Tensor, " cells"]]:
-    """Read all pictures; where there are more than `CELLS` cells, as many of each picture are drawn by ``seed``."""
+    read: Callable[[int], Lesson], num: int, settings: SpreadSettings, seed: int
+) -> tuple[Cells, Float[Tensor, " cells"], list[Points]]:
+    """Read all pictures; of more than `CELLS` cells as many of each picture are drawn by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     share = max(1, CELLS // num)
-    known, heats = [], []
+    known, heats, points = [], [], []
     for index in track(range(num), total=num, what="features for the head"):
-        grid, heat = read(index)
-        drawn = torch.randperm(heat.numel(), generator=generator)[:share].to(heat.device)
-        known.append(grid[0].flatten(1).T[drawn])
-        heats.append(heat.flatten()[drawn])
-    return torch.cat(known), torch.cat(heats)
+        given = read(index)
+        drawn = torch.randperm(given.heat.numel(), generator=generator)[:share].to(given.heat.device)
+        placed = likeness_points(given.image, colour=settings.colour, distance=settings.distance)
+        known.append(given.features[0].flatten(1).T[drawn])
+        heats.append(given.heat.flatten()[drawn])
+        points.append(placed[drawn])
+    return torch.cat(known), torch.cat(heats), points
+
+
+def _settled(logits: Float[Tensor, " cells"], points: list[Points], weight: float) -> Float[Tensor, " cells"]:
+    """Let the cells of each picture settle among each other."""
+    if weight == 0:
+        return logits
+    parts = zip(logits.split([len(placed) for placed in points]), points, strict=True)
+    return torch.cat([settle(placed, own, weight=weight, steps=STEPS) for own, placed in parts])
 
 
 def _fit(
-    known: Cells, there: Bool[Tensor, " cells"], absent: Bool[Tensor, " cells"], penalty: float
-) -> tuple[Float[Tensor, " features"], Float[Tensor, ""]]:
-    """Return the weights of the logistic regression of sure cells, by L-BFGS from zero: nothing is random."""
+    known: Cells,
+    there: Bool[Tensor, " cells"],
+    absent: Bool[Tensor, " cells"],
+    penalty: float,
+    begin: Float[Tensor, " parameters"],
+    iterations: int,
+) -> Float[Tensor, " parameters"]:
+    """Return weights and bias of the logistic regression of sure cells, by L-BFGS from ``begin``."""
     taught = there | absent
     given, truth = known[taught], there[taught].float()
     share = torch.where(truth > 0, 0.5 / there.sum(), 0.5 / absent.sum())
-    free = torch.zeros(known.shape[1] + 1, device=known.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([free], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+    free = begin.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([free], max_iter=iterations, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -186,7 +227,7 @@ def _fit(
 
     with torch.enable_grad():
         optimizer.step(loss)
-    return free.detach()[:-1], free.detach()[-1]
+    return free.detach()
 
 
 def _to_grid(field: Activations, size: tuple[int, int]) -> Activations:
@@ -206,17 +247,21 @@ def _grid(image: Image, settings: SpreadSettings) -> tuple[int, int]:
 
 
 def _check(settings: SpreadSettings) -> None:
-    if (
-        not settings.layers
-        or not settings.scales
-        or min(*settings.scales, settings.stride, settings.rounds) < 1
-    ):
+    numbers = (*settings.scales, settings.stride, settings.rounds)
+    if not settings.layers or not settings.scales or min(numbers) < 1:
         raise SettingError(
-            f"The head got the layers {settings.layers}, the scales {settings.scales}, the stride {settings.stride} "
-            f"and {settings.rounds} rounds. Allowed are one or more layers and scales, and numbers from 1 on."
+            f"The head got the layers {settings.layers}, the scales {settings.scales}, the stride "
+            f"{settings.stride} and {settings.rounds} rounds. Allowed are one or more layers and scales, and "
+            "numbers from 1 on."
         )
-    if not 0.5 <= settings.sure < 1 or settings.penalty <= 0:
+    if settings.weight < 0 or min(settings.colour, settings.distance) <= 0:
         raise SettingError(
-            f"The head got sure {settings.sure} and penalty {settings.penalty}. Allowed are 0.5 to below 1, and "
+            f"The head got weight {settings.weight}, colour {settings.colour} and distance "
+            f"{settings.distance}. Allowed is a weight from 0 on (0: cells ask nobody); the others must be "
             "above 0."
+        )
+    if not 0.5 <= settings.sure < 1 or settings.penalty <= 0 or not 0 <= settings.settled < 1:
+        raise SettingError(
+            f"The head got sure {settings.sure}, penalty {settings.penalty} and settled {settings.settled}. "
+            "Allowed are 0.5 to below 1, above 0, and 0 to below 1."
         )

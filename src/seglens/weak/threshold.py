@@ -25,7 +25,7 @@ Counts = Float[Tensor, " bins"]
 
 @dataclass(frozen=True)
 class Cut:
-    """Values above ``high`` are taken as object, those below ``low`` as none; ``middle`` decides where one must."""
+    """Values above ``high`` are object, those below ``low`` none; ``middle`` decides where one must."""
 
     low: float
     middle: float
@@ -59,8 +59,8 @@ def choose(counts: Counts, settings: ThresholdSettings) -> Cut:
         )
     if settings.rule != "fixed" and int((counts > 0).sum()) < 3:
         raise DataError(
-            "All maps are flat, so that no threshold parts them: the classifier sees the object nowhere. Ask it "
-            "for other classes, or give the threshold with the rule 'fixed'."
+            "All maps are flat, so that no threshold parts them: the classifier sees the object nowhere. "
+            "Ask it for other classes, or give the threshold with the rule 'fixed'."
         )
     return RULES[settings.rule](counts, settings)
 
