@@ -66,7 +66,7 @@ ONLY_IN = {
     "pooch": {"data.get"},
     "pycocotools": {"data.coco"},
     "rich": {"progress", "cli.terminal"},
-    "safetensors": {"batch.raw", "models.weights", "report.rasters"},
+    "safetensors": {"batch.raw", "models.weights", "report.rasters", "weak.checkpoint"},
     "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.images"},
