@@ -13,7 +13,6 @@ from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from typing import Any
 
-import click
 import typer
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
@@ -82,7 +81,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def formula(source: str, *_: Any, **__: Any) -> str:
-    """MathML of formulas in TeX: those between ``\\qquad`` come below one another where a line is short."""
+    """MathML of formulas in TeX: those parted by wide spaces come below one another where a line is short."""
     parts = [convert(part, display="block") for part in re.split(r"(?:\\qquad\s*)+", source) if part.strip()]
     return f'<div class="formula" tabindex="0">{"".join(parts)}</div>'
 
@@ -109,10 +108,10 @@ def mend_links(markdown: str, source: str) -> str:
     return LINK.sub(mended, markdown)
 
 
-def verbs() -> Iterator[tuple[str, click.Command]]:
+def verbs() -> Iterator[tuple[str, Any]]:
     """Yield every verb of the command line, as it is typed, with its command."""
-    root = typer.main.get_command(cli.app)
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
+    root: Any = typer.main.get_command(cli.app)
+    for name, command in root.commands.items():
         inner = getattr(command, "commands", None)
         if inner is None:
             yield f"seglens {name}", command
@@ -125,7 +124,7 @@ def commands() -> Iterator[str]:
     for name, command in verbs():
         if command.hidden:
             continue
-        context = command.context_class(command, info_name=name)
+        context = typer.Context(command, info_name=name)
         usage = " ".join(command.collect_usage_pieces(context))
         yield from ("", f"## {name} {{ #{name.replace(' ', '-')} }}", "", cleandoc(command.help or ""), "")
         yield from ("```text", f"{name} {usage}", "```", "")

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.docs.pages import ROOT, blocks
 
 import seglens
-from tests.docs.pages import ROOT, blocks
 
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """What a browser fetches by itself."""

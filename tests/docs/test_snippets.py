@@ -11,8 +11,8 @@ import tomllib
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 from tests.docs.pages import (
@@ -50,7 +50,6 @@ NOT_RUN = {
     "training.md": 1,
     "app.md": 1,
     "weak.md": 3,
-    "weak.md": 3,
 }
 """How many blocks of a page are not run."""
 
@@ -84,7 +83,9 @@ def run_words(capsys, trained, page_folder) -> Callable[[list[str], str], None]:
         capsys.readouterr()
         code = cli.command([*quick, "--debug"])
         said = capsys.readouterr()
-        assert code == 0 or (code == 1 and quick[0] in ANSWERING), f"{place}: seglens {' '.join(quick)} ended with {code}:\n{said.err}"
+        assert code == 0 or (code == 1 and quick[0] in ANSWERING), (
+            f"{place}: seglens {' '.join(quick)} ended with {code}:\n{said.err}"
+        )
         if folder is not None:
             trained[key] = shutil.copytree(folder, folder.parent / f".{folder.name}-kept")
 
@@ -138,7 +139,7 @@ def test_a_page_runs_from_top_to_bottom(page, page_folder, run_words):
 
 def parsed(words: list[str]) -> None:
     """Parse a command line of ``seglens`` without running it; an unknown flag or verb is an error."""
-    command: click.Command = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(cli.app)
     rest = [word for word in words if word not in ("--debug", "--help")]
     while rest and isinstance(getattr(command, "commands", None), dict):
         command = command.commands[rest.pop(0)]
@@ -146,11 +147,11 @@ def parsed(words: list[str]) -> None:
         command.make_context(command.name, rest)
 
 
-def flags(command: click.Command) -> set[str]:
+def flags(command: Any) -> set[str]:
     """Return the flags of a verb."""
     return {"--help", "--debug"} | {
         flag
-        for option in command.get_params(click.Context(command))
+        for option in command.get_params(typer.Context(command))
         for flag in (*option.opts, *option.secondary_opts)
     }
 
@@ -185,7 +186,7 @@ def check_other(words: list[str], place: str) -> None:
 @pytest.mark.parametrize("page", [*PAGES, *RECORDS], ids=lambda page: page.name)
 def test_commands_in_the_text_have_verbs_and_flags_that_exist(page):
     for line, words in inline_commands(page):
-        command: click.Command = typer.main.get_command(cli.app)
+        command: Any = typer.main.get_command(cli.app)
         rest = words[1:]
         for verb in (part for alternatives in [rest[0].split("|")] for part in alternatives):
             if verb == "VERB":
