@@ -1,7 +1,7 @@
-"""Draw the pictures of README.md and first-hour.md out of a demo: built-in specimens, no picture of anybody.
+"""Draw the picture of README.md out of a demo: built-in specimens, no picture of anybody.
 
-``seglens demo --out DEMO`` and then ``python docs/pictures.py DEMO`` write ``docs/report.png`` and
-``docs/first-hour/*.png``. It needs Chromium and Playwright (extra ``test``).
+``seglens demo --out DEMO`` and then ``python docs/pictures.py DEMO`` write ``docs/report.png``. It needs
+Chromium and Playwright (extra ``test``).
 """
 
 import shutil
@@ -12,27 +12,17 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-import seglens
-
 DOCS = Path(__file__).parent
 WIDTH, HEIGHT = 1180, 1180
 """Pixels of the report that are shown."""
-SHEET = "methods@decoder_last.png"
 
 
 def main(demo: Path) -> None:
-    """Keep the top of the report, a sheet of the set, and a sheet of explanations."""
+    """Keep the top of the report."""
     with tempfile.TemporaryDirectory() as temporary:
         shot = Path(temporary) / "report.png"
         photograph(demo / "report.html", shot)
         save(shot, DOCS / "report.png", WIDTH)
-        drawn = Path(temporary) / "data.png"
-        seglens.show_data(
-            seglens.DataSettings(path=demo / "data" / "cheat"), drawn, num=3, augmented=2, image_size=128
-        )
-        save(drawn, DOCS / "first-hour" / "data.png", 760)
-    sheets = sorted((demo / "honest").glob(f"explain/**/samples/*/{SHEET}"))
-    save(sheets[0], DOCS / "first-hour" / "sheet.png", 900)
 
 
 def photograph(page: Path, out: Path) -> None:
@@ -49,7 +39,6 @@ def photograph(page: Path, out: Path) -> None:
 
 def save(file: Path, out: Path, width: int) -> None:
     """Keep a picture in few colours, so that it is small."""
-    out.parent.mkdir(exist_ok=True)
     with Image.open(file) as opened:
         picture = opened.convert("RGB")
         if picture.width > width:
