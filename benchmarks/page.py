@@ -3,9 +3,9 @@
     python -m benchmarks.page                                       # resnet-unet, random weights, 256 px
     python -m benchmarks.page --run runs/pets-unet --image cat.jpg   # a run of one's own
 
-Everything that the page does between the click and the answer is in it, but for the browser and its wires. The
-wall clock is the median of several answers; the seconds of CPU beside it are of all threads together, and don't
-depend much on what else the machine does.
+Everything that the page does between the click and the answer is in it, but for the browser and its wires.
+The wall clock is the median of several answers; the seconds of CPU beside it are of all threads together, and
+don't depend much on what else the machine does.
 """
 
 import argparse

@@ -119,7 +119,7 @@ def explanation() -> Explanation:
 def test_an_explanation(explanation):
     page = parsed(explanation)
     assert f"Explanation by {EVIL}@decoder_last" in page.text
-    assert "Target predicted of class 1; region; 1 no_target, 8 ok." in page.text
+    assert "Target predicted of class 1; 1 no_target, 8 ok." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 6
     assert "0: no target" in page.text
     assert "1: -0.5 to 0.5" in page.text, "signed, symmetric"

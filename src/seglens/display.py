@@ -22,7 +22,7 @@ STYLE = """
 .seglens-card .seglens-table :is(th, td) {text-align: right; padding: .15em .7em; border: 0; color: inherit;
   border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent)}
 .seglens-card .seglens-table :is(th[scope=row], th:first-child) {text-align: left}
-.seglens-card .seglens-table th[scope=row] {font-weight: 400}
+.seglens-card .seglens-table th[scope=row] {font-weight: 400; white-space: nowrap}
 .seglens-card figure {display: inline-block; margin: .3em .6em .3em 0; vertical-align: top; font-size: .9em}
 .seglens-card figure img {display: block; border-radius: 3px; image-rendering: auto}
 .seglens-card figcaption {max-width: 12em; overflow-wrap: anywhere}

@@ -124,12 +124,11 @@ class Explanation:
     def shown(self, most: int) -> list[str]:
         """Return the parts of a card: the question, the first ``most`` maps, and their diagnostics."""
         kinds = ", ".join(f"{self.status.count(kind)} {kind}" for kind in dict.fromkeys(self.status))
-        against = "" if self.target.against is None else f" against class {self.target.against}"
-        asked = (
-            f"Target {self.target.label} of class {self.target.class_index}{against}; {self.where}; {kinds}."
-        )
+        asked = f"Target {self.target.label} of class {self.target.class_index}"
+        asked += "" if self.target.against is None else f" against class {self.target.against}"
+        asked += "" if self.where == "region" else f", {self.where} only"
         num = min(most, len(self.map))
-        parts = [paragraph(f"{asked}; {self.where}; {kinds}."), *(self._figure(row) for row in range(num))]
+        parts = [paragraph(f"{asked}; {kinds}."), *(self._figure(row) for row in range(num))]
         if len(self.map) > num:
             parts.append(paragraph(f"... and {len(self.map) - num} more pictures."))
         numbers = [
