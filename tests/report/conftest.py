@@ -163,7 +163,7 @@ def _explanations(folder: Path, names: tuple[str, ...]) -> None:
     pairs.append(("integrated-gradients", None))
     samples = []
     for i, name in enumerate(names):
-        maps = []
+        maps: list[dict] = []
         for j, (method, layer) in enumerate(pairs):
             empty = i == 1 and j == 0
             file = f"samples/{i}/{method}@{layer}.png"

@@ -81,10 +81,9 @@ def render(runs: Sequence[RunContents], shortcut: Part | None, *, beside: Path) 
         for part in run.evaluations
         if (part.table.get("calibration") or {}).get("error") is not None
     ]
-    palette = next(
-        (run.record.task["palette"] for run in runs if (run.record.task or {}).get("palette")), None
-    )
-    background = int(str((palette or ["#000000"])[0]).lstrip("#"), 16)
+    palettes = [(run.record.task or {}).get("palette") for run in runs]
+    palette = next((found for found in palettes if found), ["#000000"])
+    background = int(str(palette[0]).lstrip("#"), 16)
     view: dict[str, Any] = {
         "runs": runs,
         "colours": {run.name: i for i, run in enumerate(runs)},
