@@ -75,6 +75,18 @@ def test_a_map_is_compared_with_the_best_reference_row_image_by_image() -> None:
     assert "on 40 of 40 images" in good.text
 
 
+@pytest.mark.parametrize("name", NULLS)
+def test_a_reference_row_under_another_name_never_passes(name: str) -> None:
+    """Whoever hands in a content-free map is compared with it, and so with what is at least as good."""
+    references = {null: noise(30, place) + place % 3 for place, null in enumerate(NULLS)}
+    about = {"context_reliance": torch.ones(30), "ceiling": torch.ones(30)}
+    for score in ("faithfulness", "context_faithfulness", "causal_agreement", "model_dependence"):
+        measured = Measured({("mine", None): references[name]}, references, about)
+        (row,) = [row for row in compared_rows("t", score, measured, seed=0) if row.method == "mine"]
+        assert row.verdict in ("warn", "fail")
+        assert row.difference.mean <= 0
+
+
 def test_only_images_where_all_are_evaluable_are_compared() -> None:
     values, reference = noise(12, 0) + 1, noise(12, 1)
     values[0], reference[1] = NAN, NAN

@@ -12,6 +12,7 @@ from seglens.explain.methods import Method
 from seglens.explain.target import Target
 from seglens.impute import noisy_linear
 from seglens.judge.case import SCORES, JudgeSettings
+from seglens.judge.effects import IMPUTERS
 from seglens.judge.faithfulness import FRACTIONS
 from seglens.judge.localisation import SHIFTS
 from seglens.judge.nulls import NULLS
@@ -105,11 +106,12 @@ def plan_scores(
 
 def _counts(num_maps: int, settings: JudgeSettings, num: int) -> dict[str, tuple[int, int, int]]:
     """By score: pictures, forward passes for each, and how often its maps are made again."""
-    removed = 2 * len(FRACTIONS) * (num_maps + len(NULLS)) + 2
+    # Besides the changed copies: the answer, and the pictures clean, blurred, and with their context blurred.
+    removed = 2 * len(FRACTIONS) * (num_maps + len(NULLS)) + 3
     found = {
         "faithfulness": (num, removed, 0),
-        "context_faithfulness": (num, removed + SHIFTS + 3, 0),
-        "causal_agreement": (settings.num_occluded, 2 * settings.across**2 + 1, 0),
+        "context_faithfulness": (num, removed + SHIFTS + 2 + 4, 0),
+        "causal_agreement": (settings.num_occluded, len(IMPUTERS) * settings.across**2 + 2, 0),
         "completeness": (num, 0, 0),
         "model_dependence": (settings.num_again, 0, settings.num_models + settings.stages + 1),
         "stability": (settings.num_again, 0, len(PERTURBATIONS) + 1),

@@ -1,0 +1,94 @@
+"""What a scorecard takes is counted as it is: passes by what really goes through the model."""
+
+import pytest
+import torch
+from torch import nn
+
+import seglens
+from seglens import wrap
+from seglens.explain.masked import Prepared
+from seglens.explain.target import Target
+from seglens.judge import costs, evidence
+from seglens.judge.case import CHEAP, SCORES, JudgeSettings
+from seglens.runs import Run
+
+SIZE, NUM = 32, 3
+
+
+class Brightness(nn.Module):
+    """The logit of each pixel is its brightness, and a little of that of the whole picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 1, 1, bias=False)
+        nn.init.constant_(self.encoder.weight, 4.0)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        grey = self.encoder(images)
+        return grey + 2 * grey.mean((2, 3), keepdim=True)
+
+
+@pytest.fixture
+def scene() -> tuple[Run, torch.Tensor, Target]:
+    run = wrap(Brightness(), classes=("a", "b"), mean=(0.6,) * 3, std=(1.0,) * 3, image_size=SIZE)
+    images = torch.rand(NUM, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    images *= torch.tensor([1.0, 0.9, 0.8])[:, None, None, None]  # surroundings that differ, or none matter
+    pixels = torch.zeros(NUM, SIZE, SIZE, dtype=torch.bool)
+    pixels[:, 12:20, 12:20] = True
+    images[:, :, 12:20, 12:20] = 1.0
+    return run, images, Target("square", 1, pixels)
+
+
+@pytest.mark.parametrize("score", ["faithfulness", "context_faithfulness", "causal_agreement"])
+def test_no_more_pictures_go_through_the_model_than_planned(
+    scene, score: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, images, target = scene
+    settings = JudgeSettings((score,), across=4, num_occluded=2)
+    plan = costs.plan_scores(
+        run,
+        images,
+        target,
+        torch.ones_like(target.pixels),
+        methods=("saliency",),
+        layers=(),
+        settings=settings,
+        num_images=NUM,
+    )
+    (cost,) = [cost for cost in plan.costs if cost.score == score]
+    maps = list(seglens.explain(run, images, target, methods=("saliency",)).values())
+    passed, forward = [], Prepared.forward
+
+    def counting(model: Prepared, pictures: torch.Tensor) -> torch.Tensor:
+        passed.append(len(pictures))
+        return forward(model, pictures)
+
+    monkeypatch.setattr(Prepared, "forward", counting)
+    evidence.gather(run, images, target, maps, settings=settings, chunk=64)
+    if score == "causal_agreement":
+        assert cost.num_images == 2
+        assert sum(passed) == cost.forwards == 2 * (2 * 16 + 2)
+    else:
+        # Maps that take the same cells away share their passes, and context is only removed where it matters.
+        assert cost.forwards / 8 < sum(passed) <= cost.forwards
+
+
+def test_a_plan_names_every_score_and_adds_up(scene) -> None:
+    run, images, target = scene
+    plan = costs.plan_scores(
+        run,
+        images,
+        target,
+        torch.ones_like(target.pixels),
+        methods=("saliency",),
+        layers=(),
+        settings=JudgeSettings(CHEAP),
+        num_images=100,
+    )
+    assert tuple(cost.score for cost in plan.costs) == SCORES
+    assert plan.seconds(CHEAP) == pytest.approx(plan.making + sum(plan.more((name,)) for name in CHEAP))
+    by_score = {cost.score: cost for cost in plan.costs}
+    assert by_score["faithfulness"].num_images == 100
+    assert by_score["stability"].num_images == 16
+    assert by_score["completeness"].seconds == 0
+    assert all(cost.to_json()["seconds"] >= 0 for cost in plan.costs)
