@@ -195,7 +195,7 @@ def test_the_viewer_by_keyboard(chromium: Watched, made: Path):
     page.wait_for_function("() => document.querySelector('#viewer h2').textContent === 'cell_01'")
     page.keyboard.press("Escape")
     assert not viewer.is_visible()
-    assert page.evaluate("document.activeElement.className") == "stage"
+    assert page.evaluate("document.activeElement.classList.contains('stage')")
 
 
 def test_zoom_and_value_under_the_pointer(chromium: Watched, made: Path):

@@ -49,7 +49,7 @@ const Viewer = (() => {
       const part = mode === "over" ? parts[1] : parts[i];
       pane.hidden = mode === "over" && i === 1;
       const limits = part.map ? Maps.limitsOf(part.map, { evidence: part.evidence, scale: marks.scale.value, all }) : null;
-      pane.part = { ...part, limits };
+      pane.shows = { ...part, limits };
       const lines = {
         truth: marks.truth.checked || part.kind === "truth", prediction: marks.prediction.checked || part.kind === "prediction",
         target: marks.region.checked, errors: part.kind === "errors" || (mode === "over" && parts[0].kind === "errors"),
@@ -141,7 +141,7 @@ const Viewer = (() => {
   }
 
   async function tell(pane, across, down) {
-    const [rows, columns] = Stage.shapeOf(row), part = pane.part;
+    const [rows, columns] = Stage.shapeOf(row), part = pane.shows;
     if (!part || across < 0 || across >= 1 || down < 0 || down >= 1) return;
     const spot = "x " + Math.floor(across * columns) + ", y " + Math.floor(down * rows);
     let value = "";
