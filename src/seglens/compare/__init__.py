@@ -14,7 +14,7 @@ from seglens import record as records
 from seglens.compare import attention, differences, drawing, page
 from seglens.compare.matching import Common, common_pictures
 from seglens.compare.settings import differing
-from seglens.compare.tables import changed, missing, pictures, write_tables
+from seglens.compare.tables import changed, explaining, missing, pictures, write_tables
 from seglens.compare.verdicts import same_pictures, side_by_side
 from seglens.data.layout import Split
 from seglens.errors import DataError, SettingError
@@ -144,6 +144,7 @@ def _compare(
         "scores": [],
         "images": [],
         "changed": {},
+        "explain_changed": [],
         "maps": [],
         "map_images": [],
     }
@@ -155,6 +156,7 @@ def _compare(
             table["scores"] += [{"run": run.name, **row} for row in rows]
         table["images"] = pictures(common, reference.name)
         table["changed"] = {run.name: changed(table["images"], run.name, top) for run in others}
+        table["explain_changed"] = explaining(runs, table["images"], table["changed"], split)
     base = explained[reference.name]
     for run in others:
         part = explained[run.name]

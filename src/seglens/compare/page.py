@@ -112,10 +112,10 @@ def _about_maps(table: Row, run: str) -> list[str]:
     most = max(rows, key=lambda row: row["moved"]["mean"])
     key = (most["target"], most["method"], most["layer"], most["where"])
     unrelated = most["unrelated"]["mean"]
-    beside = f"; two unrelated maps differ by {unrelated:.0%}" if unrelated == unrelated else ""
+    beside = f"; two unrelated maps differ by {100 * unrelated:.0f} %" if unrelated == unrelated else ""
     told = [
-        f"Attention moved most in {label_of(key)}: {most['moved']['mean']:.0%} of it lies elsewhere in "
-        f"{run}, on {most['num']} pictures{beside}."
+        f"Attention moved most in {label_of(key)}: {100 * most['moved']['mean']:.0f} % of it lies elsewhere "
+        f"in {run}, on {most['num']} pictures{beside}."
     ]
     for region, what in (("invented", "what the reference invents"), ("missed", "what the reference misses")):
         found = [(row, row["shares"][region]["difference"]) for row in rows if region in row["shares"]]
@@ -126,10 +126,11 @@ def _about_maps(table: Row, run: str) -> list[str]:
         ]
         if clear:
             row, difference = max(clear, key=lambda pair: abs(pair[1]["mean"]))
+            kinds = f"{len(clear)} of {len(found)} kinds of map"
             key = (row["target"], row["method"], row["layer"], row["where"])
             told.append(
-                f"The share of attention on {what} went {'up' if difference['mean'] > 0 else 'down'} by "
-                f"{abs(difference['mean']):.3f}{_interval(difference)} in {label_of(key)}."
+                f"In {kinds} the share of attention on {what} changed (the interval misses 0). Most in "
+                f"{label_of(key)}: {difference['mean']:+.3f}{_interval(difference)}."
             )
     return told
 
@@ -181,7 +182,7 @@ def _drawn_maps(rows: Sequence[Row]) -> list[Row]:
 
 def forest(row: Mapping[str, Any], reach: float) -> Markup:
     """Draw a difference and its interval; 0 is in the middle of an axis that ends at ``reach``."""
-    width, height, middle = 200, 22, 100
+    width, height, middle = 140, 22, 70
 
     def place(value: float) -> float:
         return middle + max(-1.0, min(1.0, value / (reach or 1.0))) * (middle - 8)

@@ -11,6 +11,8 @@ from seglens.report.contents import Part, RunContents
 
 Row = dict[str, Any]
 
+NUM_EXPLAINED = 3
+"""Of how many pictures that gained, and that lost, explanations are proposed."""
 BY = "dice"
 """The score by which pictures are said to have changed."""
 
@@ -26,7 +28,8 @@ def pictures(common: Common, reference: str) -> list[Row]:
             for run, value in scores.items()
             if run != reference
         }
-        found.append({"name": name, BY: scores, "change": change})
+        numbers = {run: rows[index].get("index") for run, rows in common.rows.items()}
+        found.append({"name": name, BY: scores, "change": change, "index": numbers})
     return sorted(
         found, key=lambda row: -max((abs(value or 0.0) for value in row["change"].values()), default=0)
     )
@@ -41,6 +44,24 @@ def changed(rows: Sequence[Row], run: str, top: int) -> dict[str, list[Row]]:
         kind: [{"name": name, "change": change} for change, name in pairs]
         for kind, pairs in (("gained", gained), ("lost", lost))
     }
+
+
+def explaining(
+    runs: Sequence[RunContents], rows: Sequence[Row], kinds: Mapping[str, Row], split: str
+) -> list[str]:
+    """Return the commands that explain the pictures that changed most, the first of each kind."""
+    changes = [
+        entry for kind in kinds.values() for entries in kind.values() for entry in entries[:NUM_EXPLAINED]
+    ]
+    names = list(dict.fromkeys(str(entry["name"]) for entry in changes))
+    by_name = {row["name"]: row["index"] for row in rows}
+    found = []
+    for run in runs:
+        numbers = [by_name[name][run.name] for name in names if by_name[name].get(run.name) is not None]
+        if numbers:
+            told = " ".join(map(str, numbers))
+            found.append(f"seglens explain {run.folder} --split {split} --samples {told}")
+    return found
 
 
 def missing(
