@@ -15,7 +15,7 @@ from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.intervals import Interval, interval
-from seglens.judge import evidence
+from seglens.judge import evidence, figures
 from seglens.judge.case import CHEAP, JudgeSettings, Measured
 from seglens.judge.nulls import NULLS
 from seglens.judge.scorecard import Judgement, Scorecard
@@ -213,6 +213,11 @@ def test_completeness_stands_for_integrated_gradients_only(card: Scorecard) -> N
     rows = rows_of(card, "completeness")
     assert list(rows) == ["integrated-gradients"]
     assert rows["integrated-gradients"].reference == "a tolerance of 0.05"
+
+
+def test_every_score_of_the_card_has_a_figure(card: Scorecard) -> None:
+    drawn = {name for name, draw in figures.FIGURES.items() if draw(card) is not None}
+    assert drawn == {"removal_curves", "restating", "completeness"}
 
 
 def test_the_card_is_json_and_csv(card: Scorecard) -> None:

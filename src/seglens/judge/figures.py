@@ -1,4 +1,4 @@
-"""Pictures of a scorecard: removal curves with nulls, the randomisation cascade, agreement, restating."""
+"""Pictures of a scorecard, one a score; the two removal scores share theirs, and so do both agreements."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -127,6 +127,41 @@ def restating(card: Scorecard) -> Any:
     return figure
 
 
+def stability(card: Scorecard) -> Any:
+    """How far each map stays where picture and answer stay, beside the reference rows."""
+    return _forest(card, "stability", "1 - largest relative change of the map")
+
+
+def completeness(card: Scorecard) -> Any:
+    """How far each map's sum is from what it explains."""
+    return _forest(card, "completeness", "relative error of the sum (at most 5 % passes)")
+
+
+def _forest(card: Scorecard, score: str, what: str) -> Any:
+    """Value and interval of every map, a line each; reference rows as ticks, the best one named."""
+    rows = [
+        row for row in card.rows if row.score == score and row.verdict != "reference" and row.interval.num
+    ]
+    if not rows:
+        return None
+    figure = _figure(6.4, 1.4 + 0.34 * len(rows))
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        axes.plot(list(row.nulls.values()), [place] * len(row.nulls), "|", color="0.6", markersize=9)
+        known = row.nulls.get(row.reference)
+        if known is not None:
+            axes.plot([known], [place], "|", color="k", markersize=13)
+            axes.annotate(row.reference, (known, place), (0, 7), textcoords="offset points", fontsize=6)
+        axes.plot([row.interval.low, row.interval.high], [place, place], color="C0", linewidth=1.2)
+        axes.plot([row.value], [place], "o", color="C0", markersize=4)
+    names = [row.method if row.layer is None else f"{row.method}@{row.layer}" for row in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(f"{what} (bars: reference rows)" if rows[0].nulls else what)
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def _figure(width: float, height: float) -> Any:
     # Figure without pyplot: no window system, and no state that outlives the call.
     from matplotlib.figure import Figure
@@ -139,5 +174,7 @@ FIGURES: dict[str, Callable[[Scorecard], Any]] = {
     "cascade": cascade,
     "agreement": agreement,
     "restating": restating,
+    "stability": stability,
+    "completeness": completeness,
 }
 """Files and what draws them. To add a figure: one function, one line."""
