@@ -225,7 +225,7 @@ def test_a_larger_picture_beside_the_report(chromium: Watched, made: Path, tmp_p
     assert all(address.startswith(made.parent.as_uri()) for address in chromium.requests)
     page = ready(chromium, Path(shutil.copy(made, tmp_path / "alone.html")))
     page.locator(".gallery .stage").first.click()
-    page.locator("#viewer [name=full]").check()
+    page.locator("#viewer [name=full]").click()
     page.wait_for_function("() => document.querySelector('#viewer .told').textContent.includes('not beside')")
 
 
