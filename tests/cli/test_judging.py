@@ -40,7 +40,7 @@ def test_on_a_cpu_the_quick_scores_are_made_and_the_others_named(seglens, small_
     assert card["left_out"] == left
     (told,) = [line for line in ended.out.splitlines() if line.startswith("Left out: ")]
     assert all(f"{name} (" in told for name in left)
-    assert told.endswith(f"To have them too: seglens judge {small_run} --scores all --force")
+    assert told.endswith("Add --scores all --force to this command to have them too.")
     record = json.loads((small_run / "judge/test/run.json").read_text())
     assert record["settings"]["num_images"] == 16
     assert record["settings"]["judging"]["cells"] == "superpixels"

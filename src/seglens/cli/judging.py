@@ -123,7 +123,7 @@ def judge(
     more |= {"audit": summaries.read(done.folder / "audit.json")} if audit else {}
 
     def show_left_out(folder: Path) -> None:
-        say(*_left_out(card["left_out"], plan, run))
+        say(*_left_out(card["left_out"], plan))
 
     tables = [summaries.show_scorecard, summaries.show_restating, show_left_out]
     tables += [summaries.show_audit] if audit else []
@@ -138,12 +138,11 @@ def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:
     )
 
 
-def _left_out(scores: Sequence[str], plan: "JudgePlan", run: Path | None) -> list[str]:
+def _left_out(scores: Sequence[str], plan: "JudgePlan") -> list[str]:
     """Which scores were left out, what they would take, and how to get them."""
-    if not scores:
-        return []
-    told = ", ".join(f"{name} ({_duration(plan.more((name,)))})" for name in scores)
-    return [f"Left out: {told}. To have them too: seglens judge {run or 'RUN'} --scores all --force"]
+    dear = [(name, plan.more((name,))) for name in scores]
+    told = ", ".join(f"{name} ({_duration(seconds)})" if seconds else name for name, seconds in dear)
+    return [f"Left out: {told}. Add --scores all --force to this command to have them too."] if told else []
 
 
 def _duration(seconds: float) -> str:
