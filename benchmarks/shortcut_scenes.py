@@ -24,10 +24,10 @@ from seglens.data.sample import Sample
 from seglens.shapes import Image, Region
 
 SIZE = 128
-HOLE, WIDTH = 0.45, 0.45
+HOLE, WIDTH = 0.25, 0.45
 """How much light the middle of a nucleus that counts loses, and how wide that middle is (of its depth)."""
 LEAST_NUCLEI = 3
-COVERED = (0.05, 0.35)
+COVERED = (0.08, 0.35)
 """Least and largest share of a crop that nuclei may cover."""
 
 Scenes = dict[str, list[Scene]]

@@ -25,7 +25,15 @@ def write(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> None:
     """Put the tables between the two marks of the page."""
     page = PAGE.read_text() if PAGE.exists() else f"{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
-    text = "\n\n".join((summary(lines, rows), causal(lines, rows), details(lines, rows), looks(lines, rows)))
+    text = "\n\n".join(
+        (
+            summary(lines, rows),
+            causal(lines, rows),
+            details(lines, rows),
+            looks(lines, rows),
+            missing(lines, rows),
+        )
+    )
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
 
 
@@ -39,10 +47,7 @@ def summary(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         for name in names
     }
     ordered = sorted(names, key=lambda name: _rank(name, results[name]))
-    seeds = {
-        data: len({line["seed"] for line in lines if (line["data"], line["look"]) == (data, "")})
-        for data in sets
-    }
+    seeds = {data: _num_valid(lines, data, rows) for data in sets}
     text = [
         "## Which methods show that a model reads the tag",
         "",
@@ -51,7 +56,7 @@ def summary(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         f"it*: AUROC at least {GOOD:g} and lower end above .5; *partly*: lower end above .5; *no*: the "
         "interval holds .5; *misleads*: upper end below .5.",
         "",
-        "| method | " + " | ".join(f"`{data}` ({seeds[data]} seeds)" for data in sets) + " | in words |",
+        "| method | " + " | ".join(f"`{data}` ({seeds[data]})" for data in sets) + " | in words |",
         "|---|" + "---|" * (len(sets) + 1),
     ]
     for name in ordered:
@@ -92,7 +97,8 @@ def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         "Dice, pooled over the 96 test pictures: S and U each on pictures with tags placed as in its own "
         "training, then S on pictures with independent tags. Drops are shares of the frozen region's mean "
         f"probability. Valid: removing the tag takes more than {DROP:.0%} from S, moving it changes S by "
-        f"less than {STILL:.0%}, and neither changes U by {STILL:.0%}.",
+        f"less than {STILL:.0%}, and neither changes U by {STILL:.0%}. Pairs that are not valid count in no "
+        "other table.",
         "",
         "| row | Dice S / U / S on U's | pictures | S: tag removed | S: moved | U: removed | U: moved | "
         "valid |",
@@ -106,7 +112,7 @@ def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         line = tested[name]
         effects = {model: _effect(values) for model, values in line["causal"].items()}
         drops = {model: _drops(found, line["seed"]) for model, found in effects.items()}
-        failures = check({HONEST: effects["U"], CHEAT: effects["S"]}, seed=line["seed"])
+        failures = checked([line])[name]
         dice = line["dice"]
         cells = [
             f"`{name}`",
@@ -183,16 +189,49 @@ def looks(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
     return "\n".join(text)
 
 
+def missing(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
+    """Name the parts of rows that were not run, by part."""
+    there = {(line["row"], line["part"]) for line in lines}
+    absent: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        for part in row.parts:
+            if (name, part) not in there:
+                absent.setdefault(part, []).append(f"`{name}`")
+    text = ["## Not run", ""]
+    text += [f"- {part}: {', '.join(names)}" for part, names in absent.items()] or ["Nothing is missing."]
+    return "\n".join(text)
+
+
 def shares_of(
     lines: Sequence[dict[str, Any]], data: str, look: str
 ) -> dict[str, list[dict[str, list[float | None]]]]:
-    """Return by method the shares of each seed that was run, seeds in order."""
+    """Return by method the shares of each seed whose test is valid, seeds in order."""
     found: dict[str, dict[int, dict[str, list[float | None]]]] = {}
-    chosen = [line for line in lines if line["data"] == data and line["look"] == look]
+    valid = {name for name, failures in checked(lines).items() if not failures}
+    chosen = [line for line in lines if (line["data"], line["look"]) == (data, look) and line["row"] in valid]
     for line in sorted(chosen, key=lambda line: line["seed"]):
         for name, shares in line["shares"].items():
             found.setdefault(name, {}).setdefault(line["seed"], {}).update(shares)
     return {name: list(seeds.values()) for name, seeds in found.items()}
+
+
+def checked(lines: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return for each row whose models were tested what speaks against its validity."""
+    return {
+        line["row"]: check(
+            {HONEST: _effect(line["causal"]["U"]), CHEAT: _effect(line["causal"]["S"])}, seed=line["seed"]
+        )
+        for line in lines
+        if line["part"] == "causal"
+    }
+
+
+def _num_valid(lines: Sequence[dict[str, Any]], data: str, rows: Mapping[str, Any]) -> str:
+    """How many pairs count, of how many that were tested."""
+    usual = [name for name, row in rows.items() if (row.data, row.look) == (data, "")]
+    found = {name: failures for name, failures in checked(lines).items() if name in usual}
+    num = sum(not failures for failures in found.values())
+    return f"{num} pair{'s' * (num != 1)}" + (f" of {len(found)}" if num < len(found) else "")
 
 
 def _pairs(seeds: Sequence[Mapping[str, list[float | None]]], cheat: str, honest: str) -> Pairs:
