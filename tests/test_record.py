@@ -102,3 +102,13 @@ def test_a_package_that_lacks_is_said_so(monkeypatch):
 def test_mutable_defaults_are_not_shared():
     Record(kind="train").settings["epochs"] = 3
     assert Record(kind="train").settings == {}
+
+
+def test_a_folder_that_is_no_run_is_guessed(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    with pytest.raises(DataError, match=r"no such folder\. Did you mean .*first\? Make one"):
+        records.read(tmp_path / "frist")
+    with pytest.raises(DataError, match=r"no run\.json\. It holds run folders: first, second\. Make one"):
+        records.read(tmp_path)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +86,8 @@ def read(folder: Path) -> Record:
     if not file.is_file():
         what = "the folder has no run.json" if Path(folder).is_dir() else "there is no such folder"
         raise DataError(
-            f"{folder} is not a run folder: {what}. Make one with 'seglens train' or 'seglens adopt'."
+            f"{folder} is not a run folder: {what}.{_meant(Path(folder))} Make one with 'seglens train' or "
+            "'seglens adopt'."
         )
     try:
         return Record.model_validate_json(file.read_bytes())
@@ -96,6 +98,16 @@ def read(folder: Path) -> Record:
             f"{file} is not a record of schema {SCHEMA}: {where}: {first['msg']}. "
             "It was damaged or written by another version of Seglens."
         ) from error
+
+
+def _meant(folder: Path) -> str:
+    """Name the run folders in ``folder``, or the one beside it that is called much the same."""
+    place = folder if folder.is_dir() else folder.parent
+    names = sorted(file.parent.name for file in place.glob(f"*/{FILE_NAME}"))
+    if folder.is_dir():
+        return f" It holds run folders: {', '.join(names[:9])}." if names else ""
+    near = get_close_matches(folder.name, names, n=1)
+    return f" Did you mean {place / near[0]}?" if near else ""
 
 
 def write_json(file: Path, data: object) -> None:

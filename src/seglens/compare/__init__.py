@@ -89,7 +89,10 @@ def compare(
     began = time.monotonic()
     folders = [Path(run) for run in runs]
     if len(folders) < 2:
-        raise SettingError(f"Comparing takes at least two runs, received {len(folders)}. Name another one.")
+        raise SettingError(
+            f"Comparing takes at least two runs, received {len(folders)}. Name them, the reference first: "
+            "seglens compare runs/first runs/second."
+        )
     if top < 1:
         raise SettingError(f"top must be at least 1, received {top}.")
     contents = read_runs(folders)
