@@ -35,7 +35,12 @@ def labelled(run):
 def near(written):
     """Numbers of a file, where null stands for what is none."""
     plain = {name: math.nan if value is None else value for name, value in written.items()}
-    return pytest.approx(plain, rel=1e-4, abs=1e-6, nan_ok=True)
+    return pytest.approx(plain, rel=1e-3, abs=1e-5, nan_ok=True)
+
+
+def finite(values):
+    """Numbers as a file has them: what is infinite is none."""
+    return {name: value if math.isfinite(value) else math.nan for name, value in values.items()}
 
 
 @pytest.mark.parametrize(
@@ -64,10 +69,10 @@ def test_an_answer_is_what_explain_writes(run, labelled, tmp_path, why, method):
     (expected,) = written["maps"]
     assert answer.row["target"] == expected["target"] == why.target
     for kind in ("statistics", "diagnostics"):
-        assert answer.row[kind] == near(expected[kind])
+        assert finite(answer.row[kind]) == near(expected[kind])
     assert {"mirror", "random"} <= set(answer.row["nulls"]) or why.where == "context"
     for null, values in answer.row["nulls"].items():
-        assert values == near(expected["nulls"][null])
+        assert finite(values) == near(expected["nulls"][null])
     raw = np.load(tmp_path / "out" / written["files"]["raw"])
     assert set(raw) == set(answer.arrays)
     for name in raw:
