@@ -8,7 +8,7 @@ The wall clock is the median of several answers; the seconds of CPU beside it ar
 don't depend much on what else the machine does.
 
 With ``OMP_NUM_THREADS=1``, resnet-unet with ResNet-34 at 256 px: .23 s of CPU to open and predict, .39 s for
-grad-cam, .37 s for hires-cam and layer-cam, .42 s for eigen-cam, .62 s for saliency (a machine of two cores, so
+grad-cam, .37 s for hires-cam and layer-cam, .42 s for eigen-cam, .62 s for saliency (two cores, so
 busy that its clock told nothing).
 """
 
