@@ -116,7 +116,7 @@ def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         dice = line["dice"]
         cells = [
             f"`{name}`",
-            f"{dice['S']:.2f} / {dice['U']:.2f} / {dice['S on U']:.2f}",
+            " / ".join(f"{dice[key]:.2f}" for key in ("S", "U", "S on U") if key in dice),
             f"{line['num']} of {line['num_tagged']}, moved {int(effects['S'].complete.sum())}",
             *(_percent(drops[model][place]) for model in ("S", "U") for place in (0, 1)),
             "yes" if not failures else f"**no**: {'; '.join(failures)}",
@@ -172,9 +172,10 @@ def looks(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
     others = [found[look] for look in kinds if look]
     names = list(dict.fromkeys(name for shares in others for name in shares))
     text = [
-        "## Smaller and fainter tags (`specimens`)",
+        "## Tags of other sizes and contrasts (`specimens`)",
         "",
-        "AUROC of S against U; pairs of models in brackets where there are fewer than three.",
+        "The same models, shown tags of another size or opacity than in training (24 pictures a pair). AUROC "
+        "of S against U; the number of valid pairs in brackets.",
         "",
         "| method | " + " | ".join(look or "as usual" for look in kinds) + " |",
         "|---|" + "---|" * len(kinds),
@@ -183,7 +184,7 @@ def looks(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         cells = []
         for look in kinds:
             both = _pairs(found[look].get(name, []), "S", "U")
-            few = f" ({len(both.cheat)})" if 0 < len(both.cheat) < 3 else ""
+            few = f" ({len(both.cheat)})" if both.cheat else ""
             cells.append(_spell(auroc_over_pairs(both)) + few)
         text.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(text)

@@ -64,11 +64,13 @@ SETS = ("specimens", *SCENES)
 SEEDS = (0, 1, 2)
 LOOKS = {
     "": TagLook(),
-    "small": TagLook(radius=0.045),
-    "faint": TagLook(opacity=0.35),
-    "small-faint": TagLook(radius=0.045, opacity=0.35),
+    "small": TagLook(radius=0.03),
+    "large": TagLook(radius=0.1),
+    "faint": TagLook(opacity=0.5),
+    "small-faint": TagLook(radius=0.045, opacity=0.5),
 }
-"""The tag as usual, and others: a diameter of 18 or 12 of 128 pixels, opaque or one third of its colour."""
+"""The tag as usual, which all models are trained with, and others that they are shown: 9, 4, 13 or 6 pixels
+of radius, opaque or half transparent."""
 
 CAMS = ("grad-cam", "grad-cam++", "hires-cam", "layer-cam", "xgrad-cam", "eigen-cam", "activation")
 LAYERS = ("encoder_mid", "encoder_last", "bottleneck", "decoder_last")
@@ -97,7 +99,8 @@ occlusion by a window that holds the whole tag, filled from its surroundings. ``
 The parts in `ON_ALL` are made of all pictures, the others of a few."""
 
 ON_ALL = ("causal", "trace", "control")
-FOR_OTHER_LOOKS = ("causal", "trace", "reference", "integrated-gradients")
+FOR_OTHER_LOOKS, NUM_OTHER = ("causal", "trace"), 24
+"""What is made for tags of other looks, and of how many pictures."""
 SLOW_LAYERS = ("encoder_last", "decoder_last")
 """Of the methods that take a pass for every channel."""
 
@@ -109,6 +112,11 @@ class Row:
     data: str
     look: str
     seed: int
+
+    @property
+    def models(self) -> str:
+        """The folder of the models, which have all seen the tag as usual."""
+        return f"{self.data}-seed{self.seed}"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -146,7 +154,7 @@ class Tested:
 
 def draw(row: Row, data: Path | None) -> dict[str, dict[str, list[Specimen]]]:
     """Return the pictures of each model, by split."""
-    look = LOOKS[row.look]
+    look = TagLook()
     if row.data in SCENES:
         assert data is not None
         scenes = SCENES[row.data](data, SIZES, row.seed, look)
@@ -164,6 +172,7 @@ def draw(row: Row, data: Path | None) -> dict[str, dict[str, list[Specimen]]]:
 def train_row(name: str, models: Sequence[str], data: Path | None, folder: Path) -> dict[str, Run]:
     """Write the pictures of a row and train its ``models``, where they are not there yet."""
     row, runs = ROWS[name], {}
+    name = row.models
     homes = {model: folder / name / f"data-{model}" for model in PLACEMENT}
     if not all(home.is_dir() for home in homes.values()):
         for model, splits in draw(row, data).items():
@@ -191,12 +200,13 @@ def prepare(name: str, models: Sequence[str], data: Path | None, folder: Path) -
     What counts as outside is outside of the regions of S and of U, for C as well.
     """
     runs = train_row(name, models, data, folder)
-    images, things, tags = _read(folder / name / "data-S" / "test")
+    row, home = ROWS[name], folder / ROWS[name].models / "data-S"
+    images, things, tags = _restamped(row) if row.look else _read(home / "test")
     shown = tags.flatten(1).any(1)
     images, things, tags = images[shown], things[shown], tags[shown]
     pixels = {model: predicted(run, images, 1).pixels for model, run in runs.items()}
     usable = (pixels["S"].flatten(1).any(1) & pixels["U"].flatten(1).any(1)).nonzero()[:, 0]
-    references, _, _ = _read(folder / name / "data-S" / "train")
+    references, _, _ = _read(home / "train")
     return Tested(
         runs=runs,
         targets={model: Target("predicted", 1, region[usable]) for model, region in pixels.items()},
@@ -205,8 +215,17 @@ def prepare(name: str, models: Sequence[str], data: Path | None, folder: Path) -
         things=things[usable],
         outside=~(pixels["S"] | pixels["U"])[usable],
         places=usable.tolist(),
-        references=references[chosen_references(len(references), ROWS[name].seed)],
+        references=references[chosen_references(len(references), row.seed)],
     )
+
+
+def _restamped(row: Row) -> tuple[Images, Regions, Regions]:
+    """Draw the first test specimens again with a tag of another look: pictures, objects, tags."""
+    first, look = SIZES["train"] + SIZES["valid"], LOOKS[row.look]
+    scenes = specimen_scenes(2 * NUM_OTHER, size=SIZE, seed=row.seed, first=first, look=look)
+    drawn = plant(scenes, PLACEMENT["S"], look, first=first)[::2]
+    images, things, tags = zip(*((each.sample.image, each.cells, each.tag) for each in drawn), strict=True)
+    return torch.stack(images), torch.stack(things), torch.stack(tags)
 
 
 def _read(split: Path) -> tuple[Images, Regions, Regions]:
@@ -231,7 +250,8 @@ def measure(name: str, part: str, tested: Tested, folder: Path) -> dict[str, obj
     some = tested if part in ON_ALL else tested.first(FEW.get(part, FEWEST))
     shares: dict[str, dict[str, list[float | None]]] = {}
     if part == "causal":
-        line |= {"num_tagged": SIZES["test"] // 2, "dice": _dice(tested, folder / name)}
+        line |= {"num_tagged": NUM_OTHER if row.look else SIZES["test"] // 2}
+        line |= {"dice": {} if row.look else _dice(tested, folder / name)}
         line["areas"] = {
             model: float(target.pixels.float().mean()) for model, target in tested.targets.items()
         }

@@ -136,10 +136,17 @@ def detection(found: Pairs, *, allowed: float = FALSE_ALARMS, seed: int = 0) -> 
         above.append((found.cheat[place] > limit).double())
         alarms.append(float((found.honest[place] > limit).double().mean()))
     value = float(torch.stack([each.mean() for each in above]).mean())
-    bounds = nested_bounds(
-        [lambda rows, hits=each: hits[rows].mean(1) for each in above], [len(e) for e in above], seed=seed
-    )
+    bounds = nested_bounds([_rate(each) for each in above], [len(each) for each in above], seed=seed)
     return Detected(Interval(value, *bounds, found.num_images), sum(alarms) / len(alarms))
+
+
+def _rate(hits: Shares) -> Callable[[Int[Tensor, "r m"]], Float[Tensor, " r"]]:
+    """The share of hits in a resample."""
+
+    def rate(rows: Int[Tensor, "r m"]) -> Float[Tensor, " r"]:
+        return hits[rows].mean(1)
+
+    return rate
 
 
 def threshold(values: Shares, allowed: float) -> float:
