@@ -36,7 +36,8 @@ class Watched:
         return self.page
 
     def watch(self) -> None:
-        """Begin to listen."""
+        """Begin to listen; a machine that has much else to do gets time."""
+        self.page.set_default_timeout(120_000)
         self.page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.console.append(f"error: {error}"))
         self.page.on("request", self._asked)
