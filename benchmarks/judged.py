@@ -70,6 +70,13 @@ STAGES = {
         12,
         precision="bf16",
     ),
+    "removal-few": Stage(
+        ("faithfulness",),
+        ("grad-cam", "saliency"),
+        ("encoder_last", "decoder_last"),
+        10,
+        precision="bf16",
+    ),
     "causal": Stage(
         ("causal_agreement",),
         ("grad-cam", "saliency", OCCLUSION),
@@ -91,6 +98,9 @@ STAGES = {
     ),
 }
 """In the order in which they are made, each for all runs before the next."""
+
+BRIEF = "removal-few"
+"""Stands for ``removal`` where there is little time; made only where it is asked for."""
 
 
 def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) -> list[dict[str, Any]]:
@@ -171,10 +181,16 @@ def command(run: str, stage: str) -> str:
 
 def ratios(row: Mapping[str, Any]) -> str:
     """Attention ratio, that of the mirror, and R where the map restates the prediction."""
-    own, mirror = (
-        number((row["details"][name] or {}).get("mean"), 1) for name in ("ratio", "ratio_of_mirror")
-    )
-    return f"{own} / {mirror}{' **R**' * bool(row['label'])}"
+    own, mirror = (ratio(row["details"].get(name)) for name in ("ratio", "ratio_of_mirror"))
+    counted = "" if row["num_evaluable"] == row["num_images"] else f" (on {row['num_evaluable']})"
+    return f"{own} / {mirror}{' **R**' * bool(row['label'])}{counted}"
+
+
+def ratio(found: Mapping[str, Any] | None) -> str:
+    """A ratio as text; infinite ones are left out of means, and where all are nothing is left."""
+    if found is None or found["mean"] is None:
+        return "inf"
+    return "> 1000" if found["mean"] > 1000 else number(found["mean"], 1)
 
 
 def restating_table(rows: list[dict[str, Any]]) -> str:
@@ -189,7 +205,7 @@ def restating_table(rows: list[dict[str, Any]]) -> str:
             at = {row["layer"]: row for row in found if row["method"] == method}
             cells = [ratios(at[role]) if role in at else "-" for role in ROLES]
             num = next(iter(at.values()))
-            of = f"{run} ({num['num_evaluable']} of {num['num_images']})"
+            of = f"{run} ({num['num_images']} of {num['num_split']})"
             lines.append((of, method, *cells, num["restates_from"] or "nowhere"))
     return table(columns, lines)
 
@@ -276,7 +292,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder that holds the sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--only", nargs="*", choices=RUNS, default=list(RUNS))
-    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
+    parser.add_argument(
+        "--stages", nargs="*", choices=STAGES, default=[stage for stage in STAGES if stage != BRIEF]
+    )
     parser.add_argument("--table", action="store_true", help="only write the tables")
     arguments = parser.parse_args()
     if not arguments.table:

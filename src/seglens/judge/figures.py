@@ -37,7 +37,7 @@ def removal_curves(card: Scorecard) -> Any:
 
 
 def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, Any]]) -> Any:
-    figure = _figure(5.2 * len(scores), 4.2)
+    figure = _figure(6.6 * len(scores), 4.2)
     fractions = [0, *card.figures["fractions"]]
     for axes, (score, found) in zip(
         figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True
@@ -59,7 +59,7 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, Any]]) -> Any:
         axes.set_xlabel("share of cells removed")
         axes.set_ylabel("score of the frozen region")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.01, 1))  # the curves leave no room
     return figure
 
 
@@ -121,7 +121,7 @@ def restating(card: Scorecard) -> Any:
         )
     names = [row.method if row.layer is None else f"{row.method}@{row.layer}" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("log2 enrichment of heat in the region (bar: its mirror)")
     axes.grid(alpha=0.3)
     return figure
