@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from scipy.ndimage import label
+from scipy.ndimage import gaussian_filter, label
 
 from seglens.errors import SettingError
 from seglens.superpixels import superpixels
@@ -66,8 +66,21 @@ def test_noise_is_cut_too() -> None:
     assert superpixels(noise, num_segments=32).max() >= 8
 
 
+def test_blur_by_sigma_comes_before_the_cut() -> None:
+    grey = smooth(1, channels=1)
+    grey = (grey - grey.min()) / (grey.max() - grey.min())
+    blurred = torch.from_numpy(gaussian_filter(grey[0, 0].double().numpy(), 2.0))[None, None]
+    # SLIC stretches intensities to [0, 1] before it blurs: of the blurred picture, nearness counts for more.
+    stretched = 10.0 / float(blurred.max() - blurred.min())
+    found = superpixels(grey.double(), num_segments=20, sigma=2.0)
+    assert torch.equal(found, superpixels(blurred, num_segments=20, compactness=stretched))
+    assert not torch.equal(found, superpixels(grey.double(), num_segments=20))
+
+
 def test_settings_that_make_no_sense() -> None:
     with pytest.raises(SettingError, match="num_segments is 0, but must be at least 1"):
         superpixels(smooth(1), num_segments=0)
     with pytest.raises(SettingError, match=r"compactness is 0\.0, but must be above 0"):
         superpixels(smooth(1), compactness=0.0)
+    with pytest.raises(SettingError, match=r"sigma is -1\.0, but must be at least 0 pixels"):
+        superpixels(smooth(1), sigma=-1.0)

@@ -228,13 +228,13 @@ def _fit(
             loss = F.binary_cross_entropy_with_logits(logits, truth.to(logits))
             if not loss.isfinite():
                 raise TrainingError(
-                    f"The classifier's loss is {float(loss)} in epoch {epoch + 1}. Lower the learning rate "
-                    f"({settings.learning_rate})."
+                    f"The classifier's loss is {float(loss.detach())} in epoch {epoch + 1}. Lower the "
+                    f"learning rate ({settings.learning_rate})."
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            total += float(loss)
+            total += float(loss.detach())
         history.append(total / steps)
         write_state(network, optimizer, history, folder / CHECKPOINT)
     return history

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.cams import CAMS, upsample
@@ -19,6 +21,12 @@ from seglens.weak.settings import HeatSettings
 
 MULTIPLE = 32
 """Sides of what a classifier is given are multiples of this: its last grid ends where the picture does."""
+
+Grid = Float[Tensor, "_ _"]
+"""A map on a grid of its own, which is not the picture's."""
+
+Scaled = Float[Tensor, "b c _ _"]
+Rows = Float[Tensor, "_ c h w"]
 
 TINY = 1e-6
 """A map whose largest value is below this is empty, and stays so."""
@@ -57,7 +65,7 @@ def taps(settings: HeatSettings) -> tuple[Tap, ...]:
     return tuple(found)
 
 
-def heat(question: Question, image: Image, settings: HeatSettings) -> tuple[Map, float]:
+def heat(question: Question, image: Image, settings: HeatSettings) -> tuple[Grid, float]:
     """Return the fused map of a picture on its working grid, in [0, 1], and the mean score over the scales.
 
     One forward and one backward pass per scale, in which the picture and its mirror image go together.
@@ -86,19 +94,19 @@ def working_size(native: tuple[int, int], side: int) -> tuple[int, int]:
     return max(1, round(native[0] * share)), max(1, round(native[1] * share))
 
 
-def at_scale(images: Images, longer: int) -> Images:
+def at_scale(images: Images, longer: int) -> Scaled:
     """Scale pictures so that the longer side is about ``longer`` pixels, sides multiples of `MULTIPLE`."""
     share = longer / max(images.shape[2:])
     sides = [max(MULTIPLE, MULTIPLE * round(side * share / MULTIPLE)) for side in images.shape[2:]]
     return F.interpolate(images, sides, mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def both_ways(images: Images, flips: bool) -> Images:
+def both_ways(images: Images, flips: bool) -> Rows:
     """Return the pictures, with their mirror images behind them where ``flips`` is set."""
     return torch.cat([images, images.flip(-1)]) if flips else images
 
 
-def one_way(fields: Images) -> Images:
+def one_way(fields: Images) -> Float[Tensor, "1 c h w"]:
     """Return the mean of what was found for a picture and, in a second row, for its mirror image."""
     return fields if len(fields) == 1 else (fields[:1] + fields[1:].flip(-1)) / 2
 

@@ -64,6 +64,10 @@ class Making:
                 f"None of the {len(labelled)} pictures shows the object. Give pictures that do, or "
                 "check the labels."
             )
+        if settings.masks.votes and settings.patches is None:
+            raise SettingError(
+                "Masks are to be made of votes, but superpixels are left out. Give patches, or no votes."
+            )
         taps(settings.heat)
         self.labelled, self.settings, self.folder = labelled, settings, folder
         self.device, self.seed = device, seed
@@ -94,7 +98,8 @@ class Making:
         if self.settings.refine is not None:
             last = self.refined(last, cut)
         if self.settings.patches is not None:
-            last = self.voted(last, cut)
+            voted = self.voted(last, cut)
+            last = voted if self.settings.masks.votes else last
         self.masks(last, cut)
         return tuple(self.stages)
 

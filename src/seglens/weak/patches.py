@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -103,9 +104,9 @@ def read_patches(folder: Path, stem: str) -> Segments:
     """
     file = patch_file(folder, stem)
     try:
-        with np.load(file) as opened:
+        with file.open("rb") as stream, np.load(stream) as opened:
             return torch.from_numpy(opened["patches"].astype(np.int64))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(f"{file} holds no superpixels: {error}. Delete the file; it is cut again.") from error
 
 

@@ -34,7 +34,7 @@ ROWS = 1024
 """How many pixels ask at once: 4 MB, which a processor's cache holds (more is three times slower)."""
 
 
-def refine(image: Image, probability: Map, settings: RefineSettings) -> Map:
+def refine(image: Image, probability: Float[Tensor, "_ _"], settings: RefineSettings) -> Map:
     """Bring the probabilities of a picture to its edges, by the method of ``settings``.
 
     Raises:

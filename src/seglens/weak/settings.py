@@ -90,31 +90,35 @@ class RefineSettings(_Strict):
 
     method: str = "mean-field"
     steps: int = 5
-    weight: float = 3.0
-    colour: float = 0.1
-    distance: float = 0.15
+    weight: float = 4.0
+    colour: float = 0.06
+    distance: float = 0.25
 
 
 @dataclass(frozen=True)
 class PatchSettings(_Strict):
     """Superpixels: how many a picture has, what nearness weighs, how far the picture is blurred before.
 
-    The published reference has 200, 0.01 and 5.
+    The defaults are those of the published reference. More or rounder patches voted worse (docs/weak.md).
     """
 
-    num_segments: int = 400
-    compactness: float = 10.0
-    sigma: float = 1.0
+    num_segments: int = 200
+    compactness: float = 0.01
+    sigma: float = 5.0
 
 
 @dataclass(frozen=True)
 class MaskSettings(_Strict):
     """Pixels within ``margin`` of the threshold, in probability, are ignored (255).
 
+    Masks are made of the stage before the superpixels' votes, or with ``votes`` of these. Superpixels are cut and
+    vote in either case, where `PseudoSettings.patches` is given: students may use them.
+
     ``opening`` and ``closing`` are radii in pixels of the masks; 0 leaves the step out.
     """
 
     margin: float = 0.1
+    votes: bool = False
     opening: int = 0
     closing: int = 0
 

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 from seglens import record as records
 from seglens.errors import DataError, OutputExistsError
@@ -71,11 +74,12 @@ class Shelf:
             return False
         before = json.loads(card.read_text(encoding="utf-8"))
         wanted = json.loads(records.to_json(self.made_with))
-        differing = [key for key in wanted if before["made_with"].get(key) != wanted[key]]
+        known = before["made_with"]
+        differing = [key for key in {**wanted, **known} if known.get(key) != wanted.get(key)]
         if differing:
             raise OutputExistsError(
                 f"{self.folder} was made with other settings: {differing[0]} was "
-                f"{before['made_with'].get(differing[0])}, now {wanted[differing[0]]}. Name another folder, "
+                f"{known.get(differing[0])}, now {wanted.get(differing[0])}. Name another folder, "
                 "or delete this one and those of the stages after it."
             )
         self.once, self.seconds = before["once"], before["seconds"]
@@ -170,7 +174,7 @@ def stems_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(unused_name(name, taken) for name in names)
 
 
-def to_size(values: Map, size: tuple[int, int]) -> Map:
+def to_size(values: Float[Tensor, "_ _"], size: tuple[int, int]) -> Map:
     """Return a map at another size, bilinear, corners not aligned."""
     if tuple(values.shape) == tuple(size):
         return values
@@ -179,10 +183,10 @@ def to_size(values: Map, size: tuple[int, int]) -> Map:
 
 def _array(file: Path, name: str) -> np.ndarray:
     try:
-        with np.load(file) as opened:
+        with file.open("rb") as stream, np.load(stream) as opened:
             found: np.ndarray = opened[name]
             return found
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(
             f"{file} holds no map of a stage: {error}. Delete the file; it is made again."
         ) from error

@@ -9,6 +9,7 @@ whole set, is fitted to confident pixels, then to those that it is confident of 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from torch import Tensor
 from seglens.errors import DataError, SettingError
 from seglens.outputs import new_file
 from seglens.progress import track
-from seglens.shapes import Activations, Image, Map
-from seglens.weak.heat import at_scale, both_ways, one_way, working_size
+from seglens.shapes import Activations, Image
+from seglens.weak.heat import Grid, at_scale, both_ways, one_way, working_size
 from seglens.weak.question import Question, features
 from seglens.weak.refine import Points, likeness_points, settle
 from seglens.weak.settings import SpreadSettings
@@ -46,8 +47,8 @@ class Lesson:
     """Of one picture: the features of its cells, their heat, and their mean colours, all on one grid."""
 
     features: Activations
-    heat: Map
-    image: Image
+    heat: Float[Tensor, "gh gw"]
+    image: Float[Tensor, "c gh gw"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ def cells(question: Question, image: Image, settings: SpreadSettings) -> Activat
     return torch.cat(total, 1)
 
 
-def spread(question: Question, image: Image, head: Head, settings: SpreadSettings, side: int) -> Map:
+def spread(question: Question, image: Image, head: Head, settings: SpreadSettings, side: int) -> Grid:
     """Return the head's probability of the object on the working grid of a picture.
 
     Logits are brought to the grid bilinearly before the sigmoid is taken.
@@ -139,7 +140,7 @@ def spread(question: Question, image: Image, head: Head, settings: SpreadSetting
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)[0, 0].sigmoid()
 
 
-def lesson(question: Question, image: Image, heat: Map, settings: SpreadSettings) -> Lesson:
+def lesson(question: Question, image: Image, heat: Grid, settings: SpreadSettings) -> Lesson:
     """Return what a picture has to teach: features, heat and colours on the head's grid.
 
     Raises:
@@ -167,12 +168,12 @@ def load_head(file: Path, device: torch.device) -> Head:
         DataError: the file is missing or damaged.
     """
     try:
-        with np.load(file) as opened:
+        with file.open("rb") as stream, np.load(stream) as opened:
             parts = {
                 name: torch.from_numpy(opened[name]).to(device) for name in ("weight", "bias", "mean", "std")
             }
             history = tuple((float(first), float(second)) for first, second in opened["history"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(f"{file} holds no head: {error}. Delete the folder; it is made again.") from error
     return Head(parts["weight"], parts["bias"], parts["mean"], parts["std"], history)
 
@@ -230,7 +231,7 @@ def _fit(
     return free.detach()
 
 
-def _to_grid(field: Activations, size: tuple[int, int]) -> Activations:
+def _to_grid(field: Float[Tensor, "b d _ _"], size: tuple[int, int]) -> Float[Tensor, "b d _ _"]:
     rows, columns = field.shape[2:]
     if rows >= size[0] and columns >= size[1]:
         return F.interpolate(field, size, mode="area")

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.errors import DataError, SettingError, unknown_name
-from seglens.shapes import Map
+from seglens.weak.heat import Grid
 from seglens.weak.labels import Hidden
 from seglens.weak.settings import ThresholdSettings
 
@@ -32,7 +32,7 @@ class Cut:
     high: float
 
 
-def histogram(maps: Iterable[Map]) -> Counts:
+def histogram(maps: Iterable[Grid]) -> Counts:
     """Count the values, in [0, 1], of all pixels of all maps in `BINS` bins.
 
     Every map counts the same, whatever its number of pixels, and values of exactly 0 and 1 are counted too.
@@ -140,7 +140,7 @@ def fixed(counts: Counts, settings: ThresholdSettings) -> Cut:
     return _with_halves(counts, settings.value)
 
 
-def oracle(maps: Sequence[Map], hidden: Hidden) -> tuple[float, list[tuple[float, float]]]:
+def oracle(maps: Sequence[Grid], hidden: Hidden) -> tuple[float, list[tuple[float, float]]]:
     """Return the threshold with the best IoU of the object over all pictures, and IoU over threshold.
 
     ``maps`` are at the pictures' own sizes, in the order of ``hidden``, whose masks are opened and the use
