@@ -24,6 +24,8 @@ HERE = Path(__file__).parent
 RESULTS, TABLE, FIGURE = HERE / "weak.jsonl", HERE / "WEAK.md", HERE / "weak.png"
 STAGES = HERE / "weak-reference.json"
 """Settings of the stages as the reference has them: Grad-CAM++ of the last layer, and nothing after it."""
+VOTED = HERE / "weak-voted.json"
+"""Masks made of the votes of superpixels, 400 and rounder than those of the reference."""
 
 PETS = "oxford-iiit-pet"
 LITE0 = ("--encoder", "tf_efficientnet_lite0", "--encoder-weights", "LITE0")
@@ -52,6 +54,7 @@ ROWS = {
     "full-unet": Row("train", UNET),
     "full-deeplabv3": Row("train", DEEPLAB),
     "cam-unet": Row("weak", UNET, arguments=REFERENCE),
+    "voted-unet": Row("weak", UNET, arguments=("--stages", "VOTED")),
     "weak-unet": Row("weak", UNET, rounds=2),
     "weak-deeplabv3": Row("weak", DEEPLAB, pseudo="weak-unet"),
     "cam-deeplabv3": Row("weak", DEEPLAB, pseudo="cam-unet", arguments=REFERENCE),
@@ -80,7 +83,7 @@ ROWS = {
 }  # fmt: skip
 """Rows for a GPU need a hub too, or weights fetched from it before. All ask the same classifier."""
 
-ON_THIS_MACHINE = ("full-unet", "full-deeplabv3", "cam-unet", "weak-unet", "weak-deeplabv3")
+ON_THIS_MACHINE = ("full-unet", "full-deeplabv3", "cam-unet", "voted-unet", "weak-unet", "weak-deeplabv3")
 """What is run where no row is named."""
 
 
@@ -88,7 +91,8 @@ def words_of(name: str, data: Path, runs: Path, made: Path | None = None) -> lis
     """Return the ``seglens`` arguments of a row; ``made`` are weak-unet's pseudo-masks, made before."""
     row = ROWS[name]
     encoder = [str(lite0_file()) if word == "LITE0" else word for word in row.encoder]
-    own = [str(STAGES) if word == "REFERENCE" else word for word in row.arguments]
+    files = {"REFERENCE": str(STAGES), "VOTED": str(VOTED)}
+    own = [files.get(word, word) for word in row.arguments]
     shared = [
         *encoder,
         *("--image-size", str(row.image_size), "--epochs", str(row.epochs), "--batch-size", "8"),
@@ -109,10 +113,9 @@ def words_of(name: str, data: Path, runs: Path, made: Path | None = None) -> lis
 def train_row(name: str, data: Path, runs: Path, made: Path | None) -> None:
     """Do a row but for the reading of masks, unless that is done."""
     if ROWS[name].pseudo:
-        assert (runs / str(ROWS[name].pseudo) / "run.json").exists(), (
-            f"{name} needs {ROWS[name].pseudo} first"
-        )
-    words = words_of(name, data, runs)
+        if made is None and not (runs / str(ROWS[name].pseudo) / "run.json").exists():
+            sys.exit(f"{name} takes the pseudo-masks of {ROWS[name].pseudo}: run that row first")
+    words = words_of(name, data, runs, made)
     seglens(*words, *(["--no-evaluate"] if words[0] == "weak" else []))
 
 

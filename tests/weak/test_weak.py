@@ -15,9 +15,10 @@ from seglens.train.learner import Learner
 from seglens.train.recipe import TrainSettings
 from seglens.weak import rounds
 from seglens.weak.labels import Labelled
-from seglens.weak.pseudo import PseudoMasks, Stage
+from seglens.weak.pseudo import PseudoMasks
 from seglens.weak.recipe import WeakSettings
 from seglens.weak.self_training import TeacherSettings
+from seglens.weak.shelf import Stage
 
 TINY = TrainSettings(
     model="unet",
@@ -61,7 +62,15 @@ class Bright(PseudoMasks):
 def _stand_in(labelled, settings, folder, *, device, seed):
     folder.mkdir(parents=True, exist_ok=True)
     stages = tuple(
-        Stage(name, folder / name, 1.0, 0.0, None if name in ("patches", "masks") else 0.5, {})
+        Stage(
+            name=name,
+            folder=folder / name,
+            seconds=1.0,
+            processor_seconds=1.0,
+            once=0.0,
+            threshold=None if name in ("patches", "masks") else 0.5,
+            facts={},
+        )
         for name in ("heat", "patches", "voted", "masks")
     )
     names = tuple(entry.name for entry in labelled.split.entries)

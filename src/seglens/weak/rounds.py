@@ -39,10 +39,15 @@ class Job:
     steps: Steps
 
 
-def planned(settings: WeakSettings) -> int:
-    """Return how many steps there are at most."""
-    scored = (8 + settings.rounds + 2 * settings.supervised + 4 * settings.oracle) * settings.evaluate
-    return 2 + (settings.question == "labels") + 3 * (settings.rounds + 1) + scored
+def planned(settings: WeakSettings) -> tuple[str, ...]:
+    """Return the kinds of the steps that there are at most, in order."""
+    rounds = ("masks", "student", "answers") * (settings.rounds + 1)
+    steps = ("classifier",) * (settings.question == "labels") + ("pseudo-masks", *rounds, "sheets")
+    if not settings.evaluate:
+        return steps
+    scored = 7 + settings.rounds + settings.supervised + 4 * settings.oracle
+    full = ("fully supervised student",) * settings.supervised
+    return (*steps, *full, *("score",) * scored, "sheets with the truth")
 
 
 def pseudo_masks(job: Job) -> PseudoMasks:
@@ -60,6 +65,7 @@ def pseudo_masks(job: Job) -> PseudoMasks:
         stages = {
             stage.name: {
                 "seconds": stage.seconds,
+                "processor_seconds": stage.processor_seconds,
                 "once": stage.once,
                 "threshold": stage.threshold,
                 **stage.facts,
