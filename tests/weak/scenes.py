@@ -19,7 +19,7 @@ class Red(nn.Module):
             self.body.weight.zero_()
             self.body.weight[0, 0] = 1.0
             self.body.weight[1, 2] = 1.0
-            self.body.bias.copy_(torch.tensor([-0.5, 0.0]))
+            self.body.bias = nn.Parameter(torch.tensor([-0.5, 0.0]))
             self.head.weight.copy_(torch.tensor([[0.0, 0.0], [4.0, 0.0]]))
             self.head.bias.zero_()
 

@@ -13,6 +13,7 @@ from seglens.data.opening import open_data
 from seglens.data.sample import Task
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.weak import classifier
+from seglens.weak.checkpoint import write_state
 from seglens.weak.classifier import ClassifierSettings, measure, open_classifier, part, train_classifier
 from seglens.weak.cutouts import CutoutSettings, cut_tiles, places
 from seglens.weak.labels import Hidden, Labelled, PictureOnly
@@ -70,7 +71,7 @@ def test_a_resumed_training_gives_the_same_weights(
     results = train_classifier(labelled, tmp_path / "whole", device=CPU, seed=0, settings=SETTINGS)
     assert len(results["loss"]) == 2
     assert results["train"] == {"object": 6, "none": 9}
-    real, epochs = classifier.write_state, []
+    real, epochs = write_state, []
 
     def stops(*given: object) -> None:
         real(*given)  # type: ignore[arg-type]

@@ -18,11 +18,13 @@ from seglens.weak.banded import IGNORED, as_values, banded
 from seglens.weak.labels import Labelled, PictureOnly
 from seglens.weak.making import as_probability
 from seglens.weak.pseudo import make_pseudo_masks
+from seglens.weak.refine import refine
 from seglens.weak.settings import (
     HeatSettings,
     MaskSettings,
     PatchSettings,
     PseudoSettings,
+    RefineSettings,
     SpreadSettings,
     from_plain,
     to_plain,
@@ -103,20 +105,20 @@ def test_a_stopped_call_goes_on_and_a_finished_one_only_reads(
     labelled: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_pseudo_masks(labelled, SETTINGS, tmp_path / "whole", device=CPU, seed=0)
-    asked, real = [], making.refine
+    asked: list[int] = []
 
-    def stops(image: torch.Tensor, values: torch.Tensor, settings: object) -> torch.Tensor:
+    def stops(image: torch.Tensor, values: torch.Tensor, settings: RefineSettings) -> torch.Tensor:
         if len(asked) == 1:
             raise KeyboardInterrupt
         asked.append(1)
-        return real(image, values, settings)  # type: ignore[arg-type]
+        return refine(image, values, settings)
 
     monkeypatch.setattr(making, "refine", stops)
     with pytest.raises(KeyboardInterrupt):
         make_pseudo_masks(labelled, SETTINGS, tmp_path / "parts", device=CPU, seed=0)
     done = tmp_path / "parts" / "refined" / "p0.npz"
     before = done.stat().st_mtime_ns
-    monkeypatch.setattr(making, "refine", real)
+    monkeypatch.setattr(making, "refine", refine)
     parts = make_pseudo_masks(labelled, SETTINGS, tmp_path / "parts", device=CPU, seed=0)
     assert done.stat().st_mtime_ns == before
     for name in ("heat", "spread", "refined", "voted", "masks"):

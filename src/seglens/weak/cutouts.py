@@ -41,8 +41,8 @@ class CutoutSettings:
         if min(self.size, self.step, self.most) < 1 or self.margin < 0 or not 0 < self.least <= 1:
             raise SettingError(
                 f"Tiles got the size {self.size}, the step {self.step}, most {self.most}, the margin "
-                f"{self.margin} and least {self.least}. Allowed are 1 or more for the first three, 0 or more, "
-                "and above 0 up to 1."
+                f"{self.margin} and least {self.least}. Allowed are 1 or more for the first three, 0 or "
+                "more, and above 0 up to 1."
             )
 
 

@@ -111,8 +111,8 @@ class PatchSettings(_Strict):
 class MaskSettings(_Strict):
     """Pixels within ``margin`` of the threshold, in probability, are ignored (255).
 
-    Masks are made of the stage before the superpixels' votes, or with ``votes`` of these. Superpixels are cut and
-    vote in either case, where `PseudoSettings.patches` is given: students may use them.
+    Masks are made of the stage before the superpixels' votes, or with ``votes`` of these. Superpixels are cut
+    and vote in either case, where `PseudoSettings.patches` is given: students may use them.
 
     ``opening`` and ``closing`` are radii in pixels of the masks; 0 leaves the step out.
     """
