@@ -1,4 +1,10 @@
-"""What each stage from image-level labels to pseudo-masks may be told: plain values, plain JSON."""
+"""What each stage from image-level labels to pseudo-masks may be told: plain values, plain JSON.
+
+How the defaults were found: between recipes (which maps and layers, how sure, how many neighbours) was chosen
+with the masks of 76 training pictures of the pet part, every fourth; nothing else in this package has seen a
+mask of them, and no test picture was looked at. Within a recipe nothing is chosen by masks: the threshold,
+the seeds and the end of the rounds follow from the heat and the head alone.
+"""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
