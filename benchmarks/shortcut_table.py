@@ -82,11 +82,13 @@ def verdict(found: Interval) -> str:
 
 
 def in_words(results: Mapping[str, Interval]) -> str:
-    """The verdicts of all sets, said once where they agree."""
-    words = {data: verdict(found) for data, found in results.items()}
-    if len(set(words.values())) == 1:
-        return f"**{next(iter(words.values()))}**"
-    return ", ".join(f"{word} (`{data}`)" for data, word in words.items())
+    """The verdicts of all sets, said once where those that were run agree."""
+    words = [verdict(found) for found in results.values() if found.num]
+    if not words:
+        return "not run"
+    if len(set(words)) > 1:
+        return ", ".join(f"{word} on {words.count(word)}" for word in dict.fromkeys(words))
+    return f"**{words[0]}**" + ("" if len(words) == len(results) else f" on {len(words)} of {len(results)}")
 
 
 def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
@@ -132,7 +134,8 @@ def details(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         "",
         "*share*: mean share of the positive attribution outside the regions that lies on the tag, in S, U "
         f"and C, and of an even map. *found*: pictures of S above a threshold that {FALSE_ALARMS:.0%} of the "
-        "U models' pictures of the **other** seeds exceed; *false*: pictures of this seed's U above it. "
+        "U models' pictures of the **other** pairs exceed; *false*: pictures of this pair's U above it (two "
+        "pairs are needed). "
         f"*{CONTROL}*: AUROC of U against C, which never saw a tag; far from .5 means that the map marks a "
         "tag that it has learned to ignore, or one that is new.",
     ]
@@ -156,8 +159,8 @@ def details(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
                 name,
                 "+".join(str(len(values)) for values in both.cheat),
                 _spell(auroc_over_pairs(both)),
-                _percent(caught.rate),
-                "" if not caught.rate.num else f"{caught.false_alarms:.0%}",
+                _percent(caught.rate) if caught.rate.num else "-",
+                "-" if not caught.rate.num else f"{caught.false_alarms:.0%}",
                 *(_mean(seeds, key) for key in ("S", "U", "C", "even")),
                 _spell(control) if control.num else "",
             ]
