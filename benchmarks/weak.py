@@ -87,6 +87,10 @@ ON_THIS_MACHINE = ("full-unet", "full-deeplabv3", "cam-unet", "voted-unet", "wea
 """What is run where no row is named."""
 
 
+WITH_CURVES = ("cam-unet", "weak-unet")
+"""Rows whose threshold is looked for on masks as well."""
+
+
 def words_of(name: str, data: Path, runs: Path, made: Path | None = None) -> list[str]:
     """Return the ``seglens`` arguments of a row; ``made`` are weak-unet's pseudo-masks, made before."""
     row = ROWS[name]
@@ -123,7 +127,7 @@ def score_row(name: str, data: Path, runs: Path, made: Path | None) -> dict[str,
     """Read masks: return the lines of the table that a row gives, with what every step of it took."""
     folder = runs / name
     if ROWS[name].verb == "weak":
-        seglens(*words_of(name, data, runs, made), *(["--oracle"] if ROWS[name].pseudo is None else []))
+        seglens(*words_of(name, data, runs, made), *(["--oracle"] if name in WITH_CURVES else []))
         steps = json.loads((folder / "steps.json").read_text())
         curves = {
             facts["name"]: {key: facts[key] for key in ("curve", "threshold")}
@@ -131,7 +135,12 @@ def score_row(name: str, data: Path, runs: Path, made: Path | None) -> dict[str,
             if "curve" in facts
         }
         results = json.loads((folder / "run.json").read_text())["results"]
-        kept = {key: results[key] for key in ("rows", "seconds", "agreement", "mask_uses", "rounds")}
+        kept = {key: results[key] for key in ("rows", "agreement", "mask_uses", "rounds")}
+        kept["steps"] = {
+            step: {key: facts.get(key) for key in ("seconds", "processor_seconds")}
+            for step, facts in steps.items()
+            if not step.startswith("score: ")
+        }
         stages = steps["pseudo-masks"]["stages"]
         return {"row": name, **kept, "stages": stages, "curves": curves, **_about(folder)}
     return {"row": name, "rows": [_supervised(name, data / PETS, folder)], **_about(folder)}

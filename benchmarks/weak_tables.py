@@ -87,6 +87,7 @@ def ablation(found: dict[str, Line]) -> str:
         for each in _stages(found[name]):
             per = each["fg_iou_per_image"]
             aside = each["uses_masks"] or "fixed" in each["name"]
+            aside |= each["decided"] < 1
             gain = "" if before is None or aside else f"{each['fg_iou'] - before:+.3f}"
             before = before if aside else each["fg_iou"]
             text.append(
@@ -134,20 +135,21 @@ def seconds(found: dict[str, Line]) -> str:
     if "weak-unet" not in found:
         return "not run"
     line = found["weak-unet"]
-    text = ["| step | seconds | of them once for the set |", "|---|---|---|"]
+    text = ["| step | seconds on the clock | of the processor | once for the set |", "|---|---|---|---|"]
     for stage, facts in line["stages"].items():
-        text.append(f"| {stage} | {facts['seconds']:.0f} | {facts['once']:.0f} |")
-    text += [
-        f"| {name} | {value:.0f} | |" for name, value in line["seconds"].items() if name != "pseudo-masks"
-    ]
-    patches, rounds = line["stages"].get("patches"), line["rounds"]
+        spent = (facts["seconds"], facts["processor_seconds"], facts["once"])
+        text.append(_cells([stage, *(f"{value:.0f}" for value in spent)]))
+    for name, facts in line["steps"].items():
+        if name != "pseudo-masks":
+            spent = (facts["seconds"], facts["processor_seconds"])
+            text.append(_cells([name, *("-" if value is None else f"{value:.0f}" for value in spent), ""]))
+    patches = line["stages"].get("patches")
     if patches:
         cut = patches["seconds"]
         text += [
             "",
-            f"Superpixels are cut once: {cut:.0f} s for all rounds. Cut anew for the pseudo-masks and in "
-            f"each of {rounds} rounds they would take {cut * (rounds + 1):.0f} s, and in the reference's ten "
-            f"rounds {cut * 11:.0f} s.",
+            f"Superpixels are cut once: {cut:.0f} s on the clock for all rounds. Cut anew for the masks "
+            f"and in each of the reference's ten rounds they would take {cut * 11:.0f} s.",
         ]
     agreed = ", ".join(f"{value:.3f}" for value in line["agreement"])
     text += [

@@ -45,7 +45,7 @@ def planned(settings: WeakSettings) -> tuple[str, ...]:
     steps = ("classifier",) * (settings.question == "labels") + ("pseudo-masks", *rounds, "sheets")
     if not settings.evaluate:
         return steps
-    scored = 7 + settings.rounds + settings.supervised + 4 * settings.oracle
+    scored = 7 + settings.rounds + settings.supervised + 2 * settings.oracle
     full = ("fully supervised student",) * settings.supervised
     return (*steps, *full, *("score",) * scored, "sheets with the truth")
 

@@ -46,13 +46,11 @@ def stage_rows(material: Material, pseudo: PseudoMasks, steps: Steps) -> None:
 
 
 def oracle_rows(material: Material, pseudo: PseudoMasks, steps: Steps) -> None:
-    """Look for the threshold on masks, for each stage that has a map: marked rows, with their curves."""
+    """Look for the threshold on masks, of the first and the last map: marked rows, with their curves."""
     if material.learning is None:
         return
-    for stage in pseudo.stages:
-        if stage.name not in TITLES or stage.name == "masks":
-            continue
-        name = stage.name
+    mapped = [stage.name for stage in pseudo.stages if stage.name in TITLES and stage.name != "masks"]
+    for name in dict.fromkeys((mapped[0], mapped[-1])):
         title = f"{TITLES[name]}, oracle threshold"
 
         def work(name: str = name, title: str = title) -> Facts:
