@@ -194,12 +194,12 @@ def looks(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
 
 
 def missing(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
-    """Name the parts of rows that were not run, by part."""
+    """Name the parts of rows that were not run, by part; those of pairs that are not valid never are."""
     there = {(line["row"], line["part"]) for line in lines}
     absent: dict[str, list[str]] = {}
     for name, row in rows.items():
         for part in row.parts:
-            if (name, part) not in there:
+            if (name, part) not in there and not is_invalid(row.models, lines):
                 absent.setdefault(part, []).append(f"`{name}`")
     text = ["## Not run", ""]
     text += [f"- {part}: {', '.join(names)}" for part, names in absent.items()] or ["Nothing is missing."]
@@ -228,6 +228,11 @@ def checked(lines: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         for line in lines
         if line["part"] == "causal"
     }
+
+
+def is_invalid(models: str, lines: Sequence[dict[str, Any]]) -> bool:
+    """Whether the causal check of the row ``models`` was made and failed."""
+    return bool(checked(lines).get(models))
 
 
 def _num_valid(lines: Sequence[dict[str, Any]], data: str, rows: Mapping[str, Any]) -> str:
