@@ -8,8 +8,8 @@ run, in processor time, which a busy machine hardly changes, and in wall time:
 - the removal curves (ROAD) of one map and all reference rows of ``--images`` pictures by our judge;
 - the same by pytorch-grad-cam's imputer and one forward pass a copy, on ``--peer-copies`` copies that are
   spread over the fractions; the time of all copies is extrapolated from their mean;
-- what `plan_scores` says that the whole scorecard of one method takes on 100 pictures, all scores, with the
-  dear ones on 16, beside what was measured of the removal curves. That is an extrapolation too.
+- how many passes `plan_scores` counts for the whole scorecard of one map on 100 pictures, the dear scores on
+  16, times what one of our removals took. That is an extrapolation too, and leaves out making the maps again.
 
 The table goes to ``benchmarks/JUDGED.md``.
 """
@@ -28,7 +28,7 @@ from seglens import impute
 from seglens.explain.masked import Prepared
 from seglens.explain.target import Target
 from seglens.judge import faithfulness
-from seglens.judge.case import SCORES, JudgeSettings
+from seglens.judge.case import JudgeSettings
 from seglens.judge.cells import CELLS, cell_means, grid_cells
 from seglens.judge.costs import plan_scores
 from seglens.judge.faithfulness import FRACTIONS, road
@@ -147,11 +147,11 @@ def main() -> None:
             f"**{peer.processor / done * copies / ours.processor:.1f} times ours**",
         ),
         (
-            f"ours: all scores of one map on {CLAIM} pictures, planned",
+            f"ours: all scores of one map on {CLAIM} pictures, extrapolated",
             f"{whole} and maps made again",
+            f"{ours.processor / forwards * whole:.0f}",
             "-",
-            f"{plan.seconds(SCORES):.0f}",
-            ", ".join(f"{cost.score} {cost.seconds:.0f} s" for cost in plan.costs if cost.seconds),
+            ", ".join(f"{cost.score} {cost.forwards}" for cost in plan.costs if cost.forwards) + " passes",
         ),
     ]
     text = table(("what", "forward passes", "processor, s", "wall, s", "a copy, s"), rows)

@@ -261,6 +261,19 @@ def test_agreement_of_oracle_and_opposite_and_the_other_imputer_for_occlusion(ce
     assert len(points["oracle"]["attribution"]) == effects.SHOWN * CELLS**2
 
 
+def test_large_superpixels_agree_with_nothing_by_being_large(cells: torch.Tensor) -> None:
+    """Every pixel matters alike: what occluding a patch does grows with its size, and no map knows more."""
+    case = case_of(torch.ones(SIZE, SIZE), torch.full_like(cells, 0.8), {"any": wide(cells)})
+    columns = torch.arange(8).repeat_interleave(torch.tensor([1, 2, 3, 4, 4, 5, 6, 7]))
+    flat = torch.full((NUM, SIZE, SIZE), 0.3)
+    case = replace(case, partition=columns.expand(NUM, SIZE, SIZE).contiguous(), nulls={"flat": flat})
+    found, _ = effects.causal_agreement(case)
+    assert found[effects.WHOLE].references["flat"].tolist() == [0] * NUM
+    sizes = torch.bincount(columns).double()
+    raw = effects.effects(case)["noisy-linear"]
+    assert spearman(sizes.expand(NUM, -1), raw, torch.ones_like(raw, dtype=torch.bool)).min() > 0.9
+
+
 def test_no_agreement_of_imputers_no_verdict() -> None:
     noise = torch.randn(20, generator=torch.Generator().manual_seed(0))
     measured = Measured(

@@ -10,7 +10,7 @@ from torch import Tensor
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred, noisy_linear
 from seglens.judge.case import Case, Key, Measured, name_of
-from seglens.judge.cells import PerCell, cell_sums, spearman
+from seglens.judge.cells import PerCell, cell_means, cell_sums, spearman
 from seglens.judge.context import surroundings
 from seglens.judge.reading import reading
 from seglens.seeds import content_normal
@@ -28,6 +28,9 @@ SHOWN = 4
 def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, Any]]:
     """Correlate each map's attribution to the cells with what occluding each cell does (Spearman, signed).
 
+    Both are taken by pixel: a large superpixel has more of any map and of any effect, so that their sums
+    agree even where the map is noise. On a grid that is the same.
+
     Over all cells, and over those that don't touch the target or its margin. A map that was itself made by
     occlusion is held against the effects of the imputer that it was *not* made with, else it would be
     compared with itself. ``ceiling`` is the agreement of the two imputers: no map can be asked for more.
@@ -38,8 +41,11 @@ def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, Any]]:
     cells, occluded = case.partition.cpu(), effects(case)
     maps = {name_of(key): entry.map for key, entry in case.maps.items()}
     maps |= {name: stack for name, stack in case.nulls.items() if name not in maps}
-    totals = {name: cell_sums(stack.cpu(), cells, case.valid.cpu()) for name, stack in maps.items()}
-    valid = cell_sums(case.valid.cpu().double(), cells) > 0
+    areas = cell_sums(case.valid.cpu().double(), cells)
+    valid = areas > 0
+    # In float32 a map that is even is so in every cell, whatever its sums were rounded to.
+    totals = {name: cell_means(stack.cpu(), cells, case.valid.cpu()).float() for name, stack in maps.items()}
+    occluded = {name: effect / areas for name, effect in occluded.items()}
     apart = cell_sums(surroundings(case).cpu().double(), cells) == 0
     scored_with = {key: imputer_for(entry) for key, entry in case.maps.items()}
     found = {}
