@@ -75,6 +75,8 @@ def test_every_stage_finds_the_square(labelled: Labelled, tmp_path: Path) -> Non
         assert made.stage(name).seconds > 0
         assert made.stage(name).processor_seconds > 0
     assert made.load_patches(1).shape == (48, 64)
+    facts = made.stage("spread").facts
+    assert facts["settled"] == (facts["rounds"][-1]["changed"] < 0.002)
     heat = made.stage("heat")
     assert heat.threshold == heat.facts["middle"]
     assert 0 < heat.facts["low"] < heat.facts["middle"] < heat.facts["high"] < 1

@@ -169,7 +169,10 @@ class Making:
             head = load_head(file, self.device)
             self._fill(shelf, lambda index: self._spread_one(index, head))
             shelf.threshold = 0.5
-            shelf.facts = {"rounds": [{"taught": first, "changed": second} for first, second in head.history]}
+            shelf.facts = {
+                "settled": head.history[-1][1] < settings.settled,
+                "rounds": [{"taught": first, "changed": second} for first, second in head.history],
+            }
             shelf.close()
         return self._passed(shelf)
 

@@ -4,6 +4,9 @@ Heat covers the parts that decide the question, not all of the object. But what 
 teaches what the object looks like on all: a linear head on the classifier's frozen features, one for the
 whole set, is fitted to confident pixels, then to those that it is confident of itself, and so on
 (self-training). Linear, because it must not be able to learn the heat's own faults.
+
+Labels that don't settle within the rounds (``settled`` in the stage's facts) say that the head drifts:
+objects that cover little of their pictures are lost in what resembles them, and the heat alone is better.
 """
 
 from collections.abc import Callable
