@@ -73,6 +73,28 @@ def test_pixels_of_different_weight(make_run, make_unet, images, target, only):
     assert [check.outcome for check in found.checks] == ["pass", "pass"]
 
 
+class TwoBranches(nn.Module):
+    """A linear branch, ``up``, beside one that is added to it."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.loud, self.up, self.head = nn.Conv2d(3, 1, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)
+
+    def forward(self, images):
+        return self.loud(images) + self.share * self.head(self.up(images))
+
+
+@pytest.mark.parametrize(("share", "held"), [(1.0, True), (1e-9, False)])
+def test_a_layer_whose_part_float32_cannot_tell_from_the_score_is_left_out(
+    share, held, make_run, images, target, only
+):
+    only("hires-completeness")
+    found = verify(make_run(TwoBranches(share)), images, target, layers=["up"])["hires-completeness"]
+    assert found.outcome != "fail"
+    assert (found.outcome == "pass" and "up" in found.note.removeprefix("at ").split(", ")) == held
+
+
 def test_results_are_plain_data(make_run, make_unet, images, target, only):
     only("hires-cam-is-window-1", "ig-channels")
     found = verify(make_run(make_unet()), images, target, layers=["up"], seed=3)
