@@ -119,6 +119,7 @@ def test_what_is_written_is_what_was_drawn(tmp_path) -> None:
             file = f"{each.sample.name}.png"
             assert torch.equal(read_image(folder / split / "images" / file), each.sample.image)
             assert torch.equal(read_label(folder / split / "tags" / file) > 0, each.tag)
+            assert each.sample.mask is not None
             assert torch.equal(read_label(folder / split / "masks" / file) > 0, each.sample.mask > 0)
 
 
