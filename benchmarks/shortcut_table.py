@@ -60,9 +60,22 @@ def summary(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         "|---|" + "---|" * (len(sets) + 1),
     ]
     for name in ordered:
-        cells = [_spell(results[name][data]) for data in sets]
+        cells = [
+            _spell(results[name][data]) + _fewer(found[data].get(name, []), len(_most(found[data])))
+            for data in sets
+        ]
         text.append(f"| {name} | {' | '.join(cells)} | {in_words(results[name])} |")
     return "\n".join(text)
+
+
+def _most(found: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
+    """The seeds of the method that was run on most."""
+    return max(found.values(), key=len, default=[])
+
+
+def _fewer(seeds: Sequence[Any], most: int) -> str:
+    """How many pairs a cell is about where others of its column have more."""
+    return f", {len(seeds)} pair{'s' * (len(seeds) != 1)}" if 0 < len(seeds) < most else ""
 
 
 def _rank(name: str, results: Mapping[str, Interval]) -> tuple[int, float]:
