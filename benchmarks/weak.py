@@ -55,7 +55,7 @@ ROWS = {
     "full-deeplabv3": Row("train", DEEPLAB),
     "cam-unet": Row("weak", UNET, arguments=REFERENCE),
     "voted-unet": Row("weak", UNET, arguments=("--stages", "VOTED")),
-    "weak-unet": Row("weak", UNET, rounds=2),
+    "weak-unet": Row("weak", UNET, rounds=1),
     "weak-deeplabv3": Row("weak", DEEPLAB, pseudo="weak-unet"),
     "cam-deeplabv3": Row("weak", DEEPLAB, pseudo="cam-unet", arguments=REFERENCE),
     "weak-unet-10-epochs": Row("weak", UNET, epochs=10, pseudo="weak-unet"),
