@@ -36,8 +36,8 @@ LEVELS = {
     "judge.restating judge.scorecard judge.verdicts judge.evidence judge.costs judge.figures "
     "judge.regions judge.audit "
     "judge.causal judge.agreement judge.detection judge.shortcut judge "
-    "weak.labels weak.settings weak.question weak.checkpoint weak.classifier weak.heat weak.threshold weak.patches "
-    "weak.refine weak.banded weak.spreading weak.shelf weak.cutouts weak.making weak.pseudo "
+    "weak.labels weak.settings weak.question weak.checkpoint weak.classifier weak.heat weak.threshold "
+    "weak.patches weak.refine weak.banded weak.spreading weak.shelf weak.cutouts weak.making weak.pseudo "
     "weak.table weak.students weak.self_training weak.material weak.recipe weak.stages weak.pictures "
     "weak.rows weak.rounds weak",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
@@ -50,7 +50,7 @@ LEVELS = {
     "report.html report demo "
     "compare.matching compare.differences compare.settings compare.verdicts compare.attention "
     "compare.drawing compare.tables compare.page compare",
-    8: "app.policy app.wires app.page app "
+    8: "app.policy app.widgets app.wires app.page app "
     "cli.settings cli.names cli.examples cli.typos cli.terminal cli.command cli.options cli.summaries "
     "cli.data_verbs cli.making cli.verifying cli.judging cli.showing cli.comparing cli.weakly cli __main__",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.pages import album_of, data_of
 from tests.report.conftest import NASTY, make_run, make_shortcut, write
 
 import seglens
@@ -50,17 +51,6 @@ class Page(HTMLParser):
 
 def page_of(file: Path) -> Page:
     return Page(file.read_text(encoding="utf-8"))
-
-
-def data_of(file: Path, name: str) -> dict:
-    """Return the JSON of a script element."""
-    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', file.read_text("utf-8"))
-    assert found is not None
-    return json.loads(found[1])
-
-
-def album_of(file: Path) -> dict:
-    return data_of(file, "album")
 
 
 def text_of(file: Path) -> str:

@@ -1,11 +1,11 @@
 """The widgets of the page, and which of them calls what."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from seglens.app.widgets import Widgets
 from seglens.app.wires import NONE, Wires
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.layout import Split
@@ -26,69 +26,6 @@ Draw over what the model may be using, then remove it. The target stays that of 
 
 FIRST_LAYERS = ("decoder_last", "encoder_last")
 """The layer that is chosen at first, the first of these that the network has."""
-
-
-@dataclass(frozen=True)
-class Widgets:
-    """Everything on the page that is read or written."""
-
-    seen: Any
-    message: Any
-    sample: Any
-    upload: Any
-    about: Any
-    target: Any
-    method: Any
-    layer: Any
-    class_name: Any
-    against: Any
-    where: Any
-    baseline: Any
-    again: Any
-    picture: Any
-    map: Any
-    evidence: Any
-    told: Any
-    sheet: Any
-    raw: Any
-    brush: Any
-    imputer: Any
-    removed: Any
-    changed: Any
-
-    @property
-    def question(self) -> list[Any]:
-        """What a question is read from, in the order of `Wires.ask`."""
-        return [
-            self.seen,
-            self.target,
-            self.method,
-            self.layer,
-            self.class_name,
-            self.against,
-            self.where,
-            self.baseline,
-        ]
-
-    @property
-    def answer(self) -> list[Any]:
-        """What a question may change."""
-        return [
-            self.seen,
-            self.message,
-            self.target,
-            self.class_name,
-            self.map,
-            self.evidence,
-            self.told,
-            self.sheet,
-            self.raw,
-        ]
-
-    @property
-    def view(self) -> list[Any]:
-        """What another picture changes."""
-        return [*self.answer, self.picture, self.about, self.brush, self.removed, self.changed]
 
 
 def lay_out(run: Run, pictures: Split | None, scratch: Path) -> gr.Blocks:

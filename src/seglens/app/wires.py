@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
+from seglens.app.widgets import Widgets
 from seglens.data.layout import Split
 from seglens.display import address
 from seglens.errors import SeglensError
@@ -17,9 +18,6 @@ from seglens.explain.integrated import IntegratedGradients
 from seglens.inspection import asking, drawing, pointing, removing, words
 from seglens.inspection.opened import Opened, open_file, open_sample
 from seglens.runs import Run
-
-if TYPE_CHECKING:
-    from seglens.app.page import Widgets
 
 NONE = "(none)"
 """The class against which nothing is asked."""
@@ -59,7 +57,7 @@ class Wires:
     run: Run
     pictures: Split | None
     scratch: Path
-    w: "Widgets"
+    w: Widgets
 
     @telling
     def choose(self, index: int | None) -> Shown:

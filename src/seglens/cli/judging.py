@@ -12,6 +12,7 @@ from seglens.cli import names, summaries
 from seglens.cli import options as o
 from seglens.cli.terminal import need_run, say
 from seglens.errors import SettingError
+from seglens.outputs import refuse_existing
 
 if TYPE_CHECKING:
     from seglens.judge.costs import JudgePlan
@@ -82,13 +83,16 @@ def judge(
     """Score maps next to what maps that know nothing would get."""
     if groups and not audit:
         raise SettingError("--groups divides an audit, and there is none. Name its regions with --audit.")
-    from seglens.batch.judge_plan import num_images_of, scores_of  # not above: it takes torch along
+    # Not above: these take torch along.
+    from seglens.batch.asking import place_of
+    from seglens.batch.judge_plan import num_images_of, scores_of
 
     asked = seglens.JudgeSettings(scores_of(scores, ""), cells=cells, precision=precision)
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     on = model.segmenter.device.type
     judging = replace(asked, scores=scores_of(scores, on))
     pictures = seglens.open_split(model, split, data=data, layout=layout)
+    refuse_existing(place_of(model, pictures, out, "judge"), force=force)
     chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
     num = num_images_of(num_samples, on)
     plan = seglens.plan_judging(
