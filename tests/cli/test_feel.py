@@ -6,6 +6,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
+from typing import get_args
 
 import pytest
 import typer
@@ -29,7 +31,7 @@ from seglens.models.zoo import MODELS
 from seglens.tiles import TILES
 from seglens.train.tracking import LOGGERS
 
-REGISTRIES = {
+REGISTRIES: dict[str, Iterable[str]] = {
     "MODELS": MODELS,
     "METHODS": METHODS,
     "ROLES": ROLES,
@@ -40,7 +42,7 @@ REGISTRIES = {
     "LOSSES": {*BINARY_LOSSES, *CLASS_LOSSES},
     "LOGGERS": {*LOGGERS, "none"},
     "LAYOUTS": LAYOUTS,
-    "BORDERS": DataSettings.model_fields["border"].annotation.__args__,
+    "BORDERS": get_args(DataSettings.model_fields["border"].annotation),
     "PUBLIC_SETS": PUBLIC_SETS,
     "TILES": TILES,
     "PRECISIONS": PRECISIONS,

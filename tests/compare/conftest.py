@@ -40,9 +40,9 @@ def evaluated(tmp_path_factory) -> Path:
     changed_copy(place / "first", place / "second", seed=1)
     for name in ("first", "second"):
         run = seglens.load(place / name, device="cpu")
-        split = seglens.open_split(run, "test")
-        seglens.evaluate(run, split, save_images=True)
-        seglens.explain_folder(run, split, methods=("activation",))
+        pictures = seglens.open_split(run, "test")
+        seglens.evaluate(run, pictures, save_images=True)
+        seglens.explain_folder(run, pictures, methods=("activation",))
     return place
 
 

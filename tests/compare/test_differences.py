@@ -44,7 +44,10 @@ def test_the_interval_is_that_of_paired_resamples(counts):
 
 
 def test_pooled_scores_are_those_of_the_sum_of_counts(counts):
-    found = {(row["score"], row["kind"]): row for row in score_rows(*map(rows_of, counts), 2, seed=3)}
+    found = {
+        (row["score"], row["kind"]): row
+        for row in score_rows(rows_of(counts[0]), rows_of(counts[1]), 2, seed=3)
+    }
     drawn = torch.randint(NUM, (RESAMPLES, NUM), generator=torch.Generator().manual_seed(3))
     for name in ("dice", "iou", "precision", "recall"):
         row = found[name, "pooled"]
@@ -64,7 +67,7 @@ def test_a_row_holds_both_values_and_who_gained(counts):
 
 
 def test_pooled_scores_are_of_two_classes_only(counts):
-    assert all(row["kind"] == "per image" for row in score_rows(*map(rows_of, counts), 3))
+    assert all(row["kind"] == "per image" for row in score_rows(rows_of(counts[0]), rows_of(counts[1]), 3))
 
 
 def test_of_distances_less_is_better():

@@ -17,8 +17,9 @@ from seglens.explain.target import Target
 from seglens.intervals import Interval, interval
 from seglens.judge import evidence, figures
 from seglens.judge.case import CHEAP, JudgeSettings, Measured
+from seglens.judge.judgement import Judgement
 from seglens.judge.nulls import NULLS
-from seglens.judge.scorecard import Judgement, Scorecard
+from seglens.judge.scorecard import Scorecard
 from seglens.judge.verdicts import compared_rows, completeness_row, verdict_of
 
 NAN = float("nan")

@@ -42,6 +42,7 @@ def test_a_set_of_students_is_what_was_written(tmp_path, material):
         sample = split[place]
         assert torch.equal(sample.image, pictures.labelled.split[index].image)
         assert torch.equal(sample.valid, _label(index) != IGNORED)
+        assert sample.mask is not None
         assert torch.equal(sample.mask, _label(index).masked_fill(~sample.valid, 0))
         assert torch.equal(read_label_of(tmp_path / "set", pictures, index), _label(index))
     assert all(dataset.split("test")[index].mask is None for index in range(3))
@@ -83,6 +84,7 @@ def test_no_mask_is_needed_before_the_evaluation(tmp_path, small_set):
     write_set(tmp_path / "set", material.pictures, _label, what="masks")
     assert material.uses == []
     truth = material.truth("test", "to see whether this is where masks are read")
+    assert truth is not None
     with pytest.raises(DataError, match="can't be read as a picture"):
         next(iter(truth))
     assert [use["purpose"] for use in material.uses] == ["to see whether this is where masks are read"]
@@ -126,9 +128,13 @@ def test_the_border_of_pets_is_object_and_is_left_out(tmp_path):
         (tmp_path / "annotations" / f"{split}.txt").write_text(lines)
     material = gather(DataSettings(path=tmp_path), "all")
     for which, num in (("learning", 6), ("test", 2)):
-        found = list(material.truth(which, "border"))
+        truth = material.truth(which, "border")
+        assert truth is not None
+        found = list(truth)
         assert len(found) == num
         for sample, inner in found:
+            assert sample.mask is not None
+            assert inner is not None
             assert sample.mask.tolist() == [[1, 1, 1, 0]] * 4
             assert inner.tolist() == [[True, True, False, True]] * 4
 

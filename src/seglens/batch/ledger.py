@@ -99,7 +99,7 @@ def dice_of(predicted: Mask, sample: Sample, num_classes: int) -> float | None:
 
 
 def frame_row(frame: Frame, divisor: int) -> Row:
-    """Return how the picture lies in the grid of a layer: ``native`` (rows, columns), and which part it takes.
+    """Return how the picture lies in a layer's grid: ``native`` (rows, columns), and which part it takes.
 
     ``part`` is left, top, width and height of the picture as shares of the grid, whatever its resolution; the
     rest is padding.
