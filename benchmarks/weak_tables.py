@@ -171,8 +171,9 @@ def draw(found: dict[str, Line], file: Path) -> None:
     for name, title in (("cam-unet", "reference: "), ("weak-unet", "")):
         kept = [each for each in _stages(found.get(name, {"rows": []})) if not each["uses_masks"]]
         bars += [(title + each["name"], each["fg_iou"]) for each in kept]
-    tested = [each for each in found["weak-unet"]["rows"] if each["split"] == "test"]
-    bars += [(f"{each['name']} (test)", each["fg_iou"]) for each in tested]
+    for name, title in (("cam-unet", "reference: "), ("voted-unet", "voted masks: "), ("weak-unet", "")):
+        tested = [each for each in found.get(name, {"rows": []})["rows"] if each["split"] == "test"]
+        bars += [(f"{title}{each['name']} (test)", each["fg_iou"]) for each in tested]
     if "full-unet" in found:
         bars.append(("fully supervised student (test)", found["full-unet"]["rows"][0]["fg_iou"]))
     names, values = zip(*reversed(bars), strict=True)
@@ -182,9 +183,7 @@ def draw(found: dict[str, Line], file: Path) -> None:
     left.barh(names, values, color=colours)
     left.set_xlim(0, 1)
     left.set_xlabel("object IoU, pooled (border as object)")
-    left.set_title(
-        "What each stage adds: 356 pictures of trainval, students on 232 of test", fontsize=9, loc="left"
-    )
+    left.set_title("Stages on trainval (356 pictures), students on test (232)", fontsize=9, loc="left")
     for place, value in enumerate(values):
         left.text(value + 0.01, place, f"{value:.3f}", va="center", fontsize=8)
     for name, style in (("cam-unet", ":"), ("weak-unet", "-")):
@@ -199,7 +198,7 @@ def draw(found: dict[str, Line], file: Path) -> None:
                 right.plot(known, curve["miou"][place], "o", color=drawn.get_color())
     right.set_xlabel("threshold (dots: chosen without masks)")
     right.set_ylabel("mIoU, pooled")
-    right.set_title("mIoU over the threshold, 356 pictures of trainval", fontsize=9, loc="left")
+    right.set_title("mIoU over the threshold, trainval", fontsize=9, loc="left")
     right.legend(fontsize=8)
     figure.savefig(file, dpi=110)
 
