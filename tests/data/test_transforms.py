@@ -182,6 +182,20 @@ def test_a_sample_without_mask_is_augmented_alike():
     assert torch.equal(variant.image, augment(sample, sample_generator(0, 0, 7)).image)
 
 
+@pytest.mark.parametrize("index", range(6))
+def test_what_is_ignored_is_still_seen(index):
+    """Labels don't show in the picture: a band of ignored pixels changes what is valid and nothing else."""
+    sample, _ = letterbox(disc_sample(), 40)
+    band = torch.zeros_like(sample.valid)
+    band[10:14, 5:30] = True
+    assert (sample.valid & band).any()
+    plain = augment(sample, sample_generator(0, 0, index))
+    ignoring = augment(replace(sample, valid=sample.valid & ~band), sample_generator(0, 0, index))
+    assert torch.equal(ignoring.image, plain.image)
+    assert (plain.valid & ~ignoring.valid).any()
+    assert not (ignoring.valid & ~plain.valid).any()
+
+
 def test_collate_stacks_and_refuses_a_mixture():
     sample = disc_sample()
     bare = Sample("bare", sample.image, None, sample.valid)

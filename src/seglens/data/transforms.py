@@ -134,17 +134,22 @@ def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
 def augment(sample: Sample, generator: torch.Generator, policy: Policy = DEFAULT_POLICY) -> Sample:
     """Draw a random variant of a letterboxed sample: same size, image and mask moved as one.
 
-    What comes from outside of the picture is 0 and not valid; intensities stay in [0, 1].
+    What comes from outside of the picture is 0 and not valid; intensities stay in [0, 1]. Pixels that are
+    ignored stay as they are seen: were they blanked, a network would read from the blanks where objects end.
     """
-    moved = _move(sample, generator, policy)
-    image = _soil(_relight(moved.image, moved.valid, generator, policy), generator, policy)
-    return replace(moved, image=image.clamp(0, 1) * moved.valid)
+    moved, shown = _move(sample, generator, policy)
+    image = _soil(_relight(moved.image, shown, generator, policy), generator, policy)
+    return replace(moved, image=image.clamp(0, 1) * shown)
 
 
-def _move(sample: Sample, generator: torch.Generator, policy: Policy) -> Sample:
-    """Flip, then scale, shift and rotate in one affine map, so that a picture is resampled once."""
+def _move(sample: Sample, generator: torch.Generator, policy: Policy) -> tuple[Sample, Region]:
+    """Flip, then scale, shift and rotate in one affine map, so that a picture is resampled once.
+
+    Beside the sample comes what of it is picture, valid or not, and not padding.
+    """
     image = PairedImage(sample.image)
-    labels = PairedMask(torch.stack([sample.valid.to(torch.int64), *_layers(sample.mask)]))
+    places = _shown(sample).to(torch.int64) + sample.valid  # 0: padding, 1: ignored, 2: valid
+    labels = PairedMask(torch.stack([places, *_layers(sample.mask)]))
     if _uniform(generator) < policy.flip_horizontal:
         image, labels = v2.horizontal_flip(image), v2.horizontal_flip(labels)
     if _uniform(generator) < policy.flip_vertical:
@@ -158,17 +163,27 @@ def _move(sample: Sample, generator: torch.Generator, policy: Policy) -> Sample:
     image, labels = (
         v2.affine(each, angle, shift, scale, [0.0, 0.0], interpolation=bilinear) for each in (image, labels)
     )
-    valid, *layers = labels.as_subclass(Tensor)
+    places, *layers = labels.as_subclass(Tensor)
     mask = None if sample.mask is None else layers[0].to(sample.mask.dtype)
-    return Sample(sample.name, image.as_subclass(Tensor), mask, valid.bool())
+    return Sample(sample.name, image.as_subclass(Tensor), mask, places == 2), places > 0
 
 
-def _relight(image: Image, valid: Region, generator: torch.Generator, policy: Policy) -> Image:
-    """Change brightness, contrast and gamma; the mean is that of the valid pixels."""
+def _shown(sample: Sample) -> Region:
+    """Return the rectangle that holds all that is valid or not black: the picture without its padding."""
+    something = sample.valid | (sample.image != 0).any(0)
+    rows, columns = (something.any(side).nonzero()[:, 0] for side in (1, 0))
+    shown = torch.zeros_like(sample.valid)
+    if len(rows):
+        shown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return shown
+
+
+def _relight(image: Image, shown: Region, generator: torch.Generator, policy: Policy) -> Image:
+    """Change brightness, contrast and gamma; the mean is that of what is picture."""
     brightness = _uniform(generator, *policy.brightness)
     contrast = _uniform(generator, *policy.contrast)
     gamma = _uniform(generator, *policy.gamma)
-    mean = (image * valid).sum((1, 2), keepdim=True) / valid.sum().clamp(min=1)
+    mean = (image * shown).sum((1, 2), keepdim=True) / shown.sum().clamp(min=1)
     return ((image - mean) * contrast + mean + brightness).clamp(0, 1) ** gamma
 
 
