@@ -7,7 +7,7 @@ Everything that the page does between the click and the answer is in it, but for
 The wall clock is the median of several answers; the seconds of CPU beside it are of all threads together, and
 don't depend much on what else the machine does.
 
-With ``OMP_NUM_THREADS=1`` and ``--repeats 5``, resnet-unet with ResNet-34 at 256 px on one core of an AMD EPYC
+With ``OMP_NUM_THREADS=1`` and ``--repeats 5``, resnet-unet with ResNet-34, 256 px, one core of an AMD EPYC
 with AVX-512: .21 s to open and predict, .39 s for grad-cam, .36 s for hires-cam and layer-cam, .42 s for
 eigen-cam, .60 s for saliency; removing a sixteenth of the picture, with four controls elsewhere, 2.3 s.
 """
