@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training import ROWS
+from seglens.models.layers import ROLES
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "judged.jsonl", HERE / "JUDGED.md"
@@ -33,15 +34,6 @@ RUNS = (
     "dsb2018-small",
 )
 
-ROLES = (
-    "encoder_early",
-    "encoder_mid",
-    "encoder_last",
-    "bottleneck",
-    "decoder_first",
-    "decoder_last",
-    "seg_head",
-)
 INTEGRATED, OCCLUSION = "integrated-gradients", "superpixel-occlusion"
 
 

@@ -137,8 +137,9 @@ def seconds(found: dict[str, Line]) -> str:
     line = found["weak-unet"]
     text = ["| step | seconds on the clock | of the processor | once for the set |", "|---|---|---|---|"]
     for stage, facts in line["stages"].items():
-        spent = (facts["seconds"], facts["processor_seconds"], facts["once"])
-        text.append(_cells([stage, *(f"{value:.0f}" for value in spent)]))
+        # Stages of before the processor's seconds were kept have none.
+        spent = (facts["seconds"], facts["processor_seconds"] or None, facts["once"])
+        text.append(_cells([stage, *("-" if value is None else f"{value:.0f}" for value in spent)]))
     for name, facts in line["steps"].items():
         if name != "pseudo-masks":
             spent = (facts["seconds"], facts["processor_seconds"])

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seglens.errors import DataError
-from seglens.outputs import naming
+from seglens.errors import DataError, OutputExistsError
+from seglens.outputs import naming, refuse_existing
 
 SCHEMA: Literal[1] = 1
 FILE_NAME = "run.json"
@@ -98,6 +98,23 @@ def read(folder: Path) -> Record:
             f"{file} is not a record of schema {SCHEMA}: {where}: {first['msg']}. "
             "It was damaged or written by another version of Seglens."
         ) from error
+
+
+def refuse_existing_run(folder: Path, *, what: str, force: bool) -> None:
+    """Raise where ``folder`` holds something and ``force`` is not given; ``what`` a stopped run is called.
+
+    Raises:
+        OutputExistsError: ``folder`` is a file, or not empty; of a run that was stopped it says how to go on.
+    """
+    try:
+        refuse_existing(folder, force=force)
+    except OutputExistsError as error:
+        if (folder / FILE_NAME).is_file() and read(folder).state == "running":
+            raise OutputExistsError(
+                f"{folder} holds a {what} that has not ended. "
+                "Go on with --resume, or replace it with --force."
+            ) from error
+        raise
 
 
 def _meant(folder: Path) -> str:

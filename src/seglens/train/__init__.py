@@ -26,10 +26,9 @@ from seglens.data.layout import Dataset, DataSettings
 from seglens.data.opening import open_data
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
-from seglens.errors import DataError, OutputExistsError, SettingError
+from seglens.errors import DataError, SettingError
 from seglens.losses import check_takes_weights, choose_loss, class_weights
 from seglens.models.segmenter import ModelSpec, Segmenter
-from seglens.outputs import refuse_existing
 from seglens.record import Record
 from seglens.runs import Run, load, save_run
 from seglens.spread import kind_of_devices
@@ -64,7 +63,7 @@ def train(
     first = is_first_process(settings.devices * settings.num_nodes)
     earlier = records.read(out) if resume and (out / records.FILE_NAME).exists() else None
     if earlier is None and first:
-        _refuse_existing(out, force=force or (resume and _never_began(out)))
+        records.refuse_existing_run(out, what="training", force=force or (resume and _never_began(out)))
 
     dataset = open_data(data)
     if "train" not in dataset.splits:
@@ -248,17 +247,6 @@ def _workers(settings: TrainSettings, device: torch.device) -> int:
 def _never_began(out: Path) -> bool:
     """Whether ``out`` holds no more than what a training killed in its first moment leaves behind."""
     return out.is_dir() and not any(file.is_file() and ".partial" not in file.name for file in out.rglob("*"))
-
-
-def _refuse_existing(out: Path, *, force: bool) -> None:
-    try:
-        refuse_existing(out, force=force)
-    except OutputExistsError as error:
-        if (out / records.FILE_NAME).is_file() and records.read(out).state == "running":
-            raise OutputExistsError(
-                f"{out} holds a training that has not ended. Go on with --resume, or replace it with --force."
-            ) from error
-        raise
 
 
 make_callable(__name__)

@@ -14,8 +14,7 @@ from seglens import record as records
 from seglens.data.layout import DataSettings
 from seglens.data.sample import Task
 from seglens.device import choose_device
-from seglens.errors import OutputExistsError
-from seglens.outputs import new_file, refuse_existing
+from seglens.outputs import new_file
 from seglens.record import Record
 from seglens.runs import Run, load, save_run
 from seglens.verb import make_callable
@@ -51,7 +50,7 @@ def weak(
     began, out = time.monotonic(), Path(out)
     earlier = records.read(out) if resume and (out / records.FILE_NAME).is_file() else None
     if earlier is None:
-        _refuse_existing(out, force=force)
+        records.refuse_existing_run(out, what="run", force=force)
     material = gather(data, settings.labels)
     if earlier is not None:
         refuse_other(earlier, settings, material.settings, material.sha256, out)
@@ -162,17 +161,6 @@ def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> Run
     task = Task(classes=job.material.pictures.classes)
     save_run(job.out, final.segmenter, task, done)
     return load(job.out, device=str(job.device))
-
-
-def _refuse_existing(out: Path, *, force: bool) -> None:
-    try:
-        refuse_existing(out, force=force)
-    except OutputExistsError as error:
-        if (out / records.FILE_NAME).is_file() and records.read(out).state == "running":
-            raise OutputExistsError(
-                f"{out} holds a run that has not ended. Go on with --resume, or replace it with --force."
-            ) from error
-        raise
 
 
 make_callable(__name__)
