@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.browser import chromium, chromium_browser, chromium_like  # noqa: F401
+from tests.public_sets import library, public_sets  # noqa: F401
 
 from seglens import record as records
 from seglens.data.layout import DataSettings

@@ -45,8 +45,8 @@ LEVELS = {
     "batch.auditing batch.judge_plan batch "
     "inspection.opened inspection.pointing inspection.asking inspection.removing inspection.drawing "
     "inspection.words inspection "
-    "report.contents report.glossary report.words report.figures report.pictures report.rasters "
-    "report.cards report.album report.findings report.missing report.mistakes report.tables "
+    "report.contents report.glossary report.words report.figures report.curves report.pictures "
+    "report.rasters report.cards report.album report.findings report.missing report.mistakes report.tables "
     "report.html report demo "
     "compare.matching compare.differences compare.settings compare.verdicts compare.attention "
     "compare.drawing compare.tables compare.page compare",

@@ -38,13 +38,13 @@ def test_the_next_call_goes_on(library, fetch, tmp_path):
     assert library.asked[-1] == ("small.zip", "bytes=1000-", library.tag(SMALL))
 
 
-def test_an_archive_that_is_there_is_not_asked_for_again(pets, tmp_path):
-    pets.plan["annotations.tar.gz"] = [Answer(status=404)]
+def test_an_archive_that_is_there_is_not_asked_for_again(public_sets, tmp_path):
+    public_sets.plan["annotations.tar.gz"] = [Answer(status=404)]
     with pytest.raises(DataError, match="HTTP status 404"):
         get_data("oxford-pet", tmp_path / "pets", patience=QUICK)
     assert left(tmp_path) == [".pets.download", ".pets.download/images.tar.gz"]
     get_data("oxford-pet", tmp_path / "pets", patience=QUICK)
-    assert [name for name, *_ in pets.asked].count("images.tar.gz") == 1
+    assert [name for name, *_ in public_sets.asked].count("images.tar.gz") == 1
 
 
 def test_ctrl_c_keeps_what_has_come(library, fetch, monkeypatch, tmp_path):

@@ -3,14 +3,12 @@
 import re
 import sys
 import tarfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from tests.data.archives import (
-    NUCLEI,
     PICTURES,
     SMALL,
     TRIMAPS,
@@ -34,7 +32,7 @@ from seglens.data.layout import DataSettings
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
 
 
-def test_pets_are_a_set_that_can_be_read(pets, tmp_path):
+def test_pets_are_a_set_that_can_be_read(public_sets, tmp_path):
     folder = get_data("oxford-pet", tmp_path / "pets")
     found = check_data(DataSettings(path=folder))
     assert (found.layout, found.num_errors) == ("oxford-pet", 0)
@@ -42,33 +40,29 @@ def test_pets_are_a_set_that_can_be_read(pets, tmp_path):
     assert found.splits["test"] == 2
     assert not [path for path in left(tmp_path) if "._" in path or "download" in path]
     assert (folder / "images/pug_3.jpg").read_bytes() == png(25)
-    assert pets.asked == [("images.tar.gz", "", ""), ("annotations.tar.gz", "", "")]
+    assert public_sets.asked == [("images.tar.gz", "", ""), ("annotations.tar.gz", "", "")]
 
 
-def test_nuclei_are_a_set_that_can_be_read(library, monkeypatch, tmp_path):
-    library.files["stage1_train.zip"] = NUCLEI
-    public = get.PUBLIC_SETS["dsb2018"]
-    archives = (replace(public.archives[0], sha256=sha256(NUCLEI)),)
-    monkeypatch.setitem(get.PUBLIC_SETS, "dsb2018", replace(public, archives=archives))
-    folder = get_data("dsb2018", tmp_path / "nuclei", source=f"{library.address}/")
+def test_nuclei_are_a_set_that_can_be_read(public_sets, tmp_path):
+    folder = get_data("dsb2018", tmp_path / "nuclei", source=f"{public_sets.address}/")
     found = check_data(DataSettings(path=folder))
     assert (found.layout, sum(found.splits.values())) == ("nuclei", 8)
     assert not found.of("unreadable")
     assert not [path for path in left(tmp_path) if "._" in path or "__MACOSX" in path]
 
 
-def test_licence_and_record_are_in_the_folder(pets, tmp_path):
+def test_licence_and_record_are_in_the_folder(public_sets, tmp_path):
     folder = get_data("oxford-pet", tmp_path / "pets")
     text = (folder / "README.txt").read_text()
     assert "CC BY-SA 4.0" in text
     assert "Parkhi" in text
-    assert f"{sha256(TRIMAPS)}  {pets.address}/annotations.tar.gz" in text
+    assert f"{sha256(TRIMAPS)}  {public_sets.address}/annotations.tar.gz" in text
     kept = record.read(folder)
     assert (kept.kind, kept.state) == ("data-get", "finished")
-    assert kept.settings == {"name": "oxford-pet", "source": pets.address}
+    assert kept.settings == {"name": "oxford-pet", "source": public_sets.address}
     assert kept.results["files"][0] == {
         "name": "images.tar.gz",
-        "url": f"{pets.address}/images.tar.gz",
+        "url": f"{public_sets.address}/images.tar.gz",
         "bytes": len(PICTURES),
         "sha256": sha256(PICTURES),
     }
@@ -131,14 +125,14 @@ def test_a_small_disk(library, fetch, monkeypatch, tmp_path):
     assert holds(fetch())
 
 
-def test_nothing_is_overwritten(pets, tmp_path):
+def test_nothing_is_overwritten(public_sets, tmp_path):
     folder = tmp_path / "pets"
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="exists already"):
         get_data("oxford-pet", folder)
-    assert pets.asked == []
-    pets.plan["annotations.tar.gz"] = [Answer(status=404)]
+    assert public_sets.asked == []
+    public_sets.plan["annotations.tar.gz"] = [Answer(status=404)]
     with pytest.raises(DataError, match="404"):
         get_data("oxford-pet", folder, force=True)
     assert left(folder) == ["mine.txt"]

@@ -1,13 +1,17 @@
 """What readers of a page have in their folder, made of specimens: pictures, runs, checkpoints of others."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from tests.docs.quick import ENCODER, SIZE
+from PIL import Image
+from pycocotools import mask as rle
+from tests.docs.quick import ENCODER, SIZE, STAGES
 
 from seglens.data.specimens import write_specimens
 
@@ -43,8 +47,72 @@ def torchvision_checkpoint(folder: Path) -> None:
     torch.save(model.state_dict(), folder / "lraspp.pth")
 
 
+def pets(folder: Path) -> None:
+    """A set with masks whose pictures all show the object, and what makes the stages quick."""
+    drawn = write_specimens(folder / ".drawn", num_train=12, num_valid=4, num_test=4, size=SIZE)
+    for mask in sorted(drawn.glob("*/masks/*")):
+        if np.asarray(Image.open(mask)).any():
+            for file in (mask, mask.parents[1] / "images" / mask.name):
+                kept = folder / "pets" / file.relative_to(drawn)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(file, kept)
+    shutil.rmtree(drawn)
+    stages(folder)
+
+
+def labelled(folder: Path) -> None:
+    """Pictures with and without the object, without masks: by a table, and by folders."""
+    drawn = write_specimens(folder / ".drawn", num_train=8, num_valid=0, num_test=0, size=SIZE)
+    rows = ["image,label"]
+    for mask in sorted(drawn.glob("train/masks/*")):
+        label = "object" if np.asarray(Image.open(mask)).any() else "none"
+        picture = mask.parents[1] / "images" / mask.name
+        for kept in (folder / "patches" / "images", folder / "photos" / label):
+            kept.mkdir(parents=True, exist_ok=True)
+            shutil.copy(picture, kept)
+        rows.append(f"{mask.name},{label}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    shutil.rmtree(drawn)
+    stages(folder)
+
+
+def stages(folder: Path) -> None:
+    """Settings that make the way from labels to masks quick."""
+    (folder / "stages.json").write_text(json.dumps(STAGES))
+
+
+def coco(folder: Path) -> None:
+    """A set of COCO's with two kinds of tumour."""
+    drawn = write_specimens(folder / ".drawn", num_train=8, num_valid=4, num_test=4, size=SIZE)
+    for split in ("train", "valid", "test"):
+        kept = shutil.copytree(drawn / split / "images", folder / "scans" / split)
+        images, annotations = [], []
+        for number, picture in enumerate(sorted(kept.iterdir())):
+            mask = np.asarray(Image.open(drawn / split / "masks" / picture.name)) > 0
+            images.append({"id": number, "file_name": picture.name, "height": SIZE, "width": SIZE})
+            if mask.any():
+                coded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+                outline = {"size": coded["size"], "counts": coded["counts"].decode()}
+                annotations.append(
+                    {
+                        "id": number,
+                        "image_id": number,
+                        "category_id": 1 + number % 4 // 2,
+                        "iscrowd": 0,
+                        "segmentation": outline,
+                    }
+                )
+        categories = [{"id": 1, "name": "glioma"}, {"id": 2, "name": "meningioma"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (kept / "_annotations.coco.json").write_text(json.dumps(content))
+    shutil.rmtree(drawn)
+
+
 PREPARED: dict[str, Callable[[Path], None]] = {
     "photos": photos,
+    "pets": pets,
+    "labelled": labelled,
+    "coco": coco,
     "cell.png": cell,
     "elsewhere": elsewhere,
     "best_model.pth": smp_checkpoint,

@@ -18,6 +18,14 @@ ALWAYS: dict[str, dict[str, str]] = {
     },
     "adopt": {"--image-size": str(SIZE)},
     "judge": {"--num-samples": "3", "--scores": "attention"},
+    "weak": {
+        "--classifier-weights": "none",
+        "--stages": "stages.json",
+        "--image-size": str(SIZE),
+        "--epochs": "1",
+        "--batch-size": "4",
+        "--rounds": "1",
+    },
 }
 """What is set, whether or not the command says something else."""
 
@@ -29,6 +37,7 @@ WHERE_GIVEN: dict[str, dict[str, str]] = {
     "judge": {"--steps": "4"},
     "verify": {"--num-samples": "1"},
     "data": {"--image-size": str(SIZE)},
+    "weak": {"--encoder": ENCODER, "--encoder-weights": "none"},
 }
 """What is set where the command sets it."""
 
@@ -42,6 +51,14 @@ SETTINGS = {
 }
 """Settings of the methods that take many passes."""
 
+STAGES = {
+    "heat": {"scales": [SIZE], "maps": ["grad-cam++@blocks.6"]},
+    "threshold": {"rule": "fixed", "value": 0.4},
+    "spread": None,
+    "question": {"weights": "none"},
+}
+"""Stages from labels to pseudo-masks on small pictures; the classifier is as it is drawn, without a hub."""
+
 PYTHON = [
     (r"\b(image_size|size)=\d+", rf"\1={SIZE}"),
     (r"\b(steps|samples|num_masks)=\d+", r"\1=4"),
@@ -49,6 +66,7 @@ PYTHON = [
     (r"\bepochs=\d+", "epochs=1, workers=0, batch_size=4, loggers=('none',)"),
     (r"\bencoder=\"[\w-]+\"", f'encoder="{ENCODER}"'),
     (r"\bencoder_weights=\"imagenet\"", "encoder_weights=None"),
+    (r"\brounds=\d+", "rounds=1, pseudo=QUICK_STAGES"),
 ]
 """Patterns in Python, and what they become."""
 
@@ -66,6 +84,8 @@ def quick_words(words: Sequence[str]) -> list[str]:
         made = with_value(made, flag, value)
     if verb == "train" and "--width" not in made and model_of(made) == "unet":
         made += ["--width", "8"]
+    if verb == "weak" and "--student" not in made:
+        made += ["--student", "unet", "--width", "4"]
     if verb == "explain":
         named = {word for word in made if word in SETTINGS}
         given = {word.partition(".")[0] for word in made if "=" in word}

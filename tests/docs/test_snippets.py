@@ -28,9 +28,10 @@ from tests.docs.pages import (
     seglens_words,
 )
 from tests.docs.prepared import PREPARED
-from tests.docs.quick import quick_python, quick_words
+from tests.docs.quick import STAGES, quick_python, quick_words
 
 from seglens import cli
+from seglens.weak.settings import from_plain
 
 FIRST = "train photos/ --model resnet-unet --encoder resnet34 --run runs/first".split()
 """How a run that a page takes for granted was made."""
@@ -46,10 +47,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 1,
     "cluster.md": 7,
     "first-hour.md": 1,
-    "own-data.md": 2,
-    "training.md": 1,
     "app.md": 1,
-    "weak.md": 3,
 }
 """How many blocks of a page are not run."""
 
@@ -124,8 +122,8 @@ def expanded(word: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_runs_from_top_to_bottom(page, page_folder, run_words):
-    names: dict[str, object] = {"__name__": "page"}
+def test_a_page_runs_from_top_to_bottom(page, page_folder, run_words, public_sets):
+    names: dict[str, object] = {"__name__": "page", "QUICK_STAGES": from_plain(STAGES)}
     for block in blocks(page):
         if block.language not in (SHELL, PYTHON) or block.not_run:
             continue

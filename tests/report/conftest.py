@@ -256,8 +256,24 @@ def _scorecard(folder: Path) -> None:
             "num_images": 16,
             "rows": rows,
             "definitions": {"faithfulness": "What is removed first matters most."},
+            "figures": {
+                "fractions": [0.5, 0.9],
+                "removal": {"faithfulness": CURVES, "context_faithfulness": {}},
+                "cascade": {
+                    "share_of_modules": [0.0, 0.5, 1.0],
+                    "maps": {"grad-cam@layer-0": [1.0, 0.4, 0.1]},
+                },
+            },
         },
     )
+
+
+CURVES = {
+    "grad-cam@layer-0": {"num": 15, "full": 0.8, "most_first": [0.3, 0.2], "least_first": [0.75, 0.5]},
+    "grad-cam@layer-1": {"num": 0, "full": None, "most_first": [None] * 2, "least_first": [None] * 2},
+    "null:mirror-16": {"num": 15, "full": 0.8, "most_first": [0.4, 0.3], "least_first": [0.7, 0.4]},
+}
+"""The score while cells go; of one map nothing could be measured."""
 
 
 def make_shortcut(folder: Path, *, valid: bool = True) -> Path:

@@ -15,6 +15,8 @@ from tests.report.conftest import NASTY, make_run, make_shortcut, write
 import seglens
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.report import html
+from seglens.report.contents import read_runs
+from seglens.report.curves import by_score
 
 SECTIONS = (
     *("summary", "training", "scores", "calibration", "gallery", "mistakes", "attention", "scorecard"),
@@ -271,3 +273,22 @@ def test_any_page_can_wear_the_clothes_of_the_report(tmp_path: Path):
     page = page_of(file)
     assert (page.wrong, page.open) == ([], [])
     assert [a.get("id") for a in page.all("script")] == [None]
+
+
+def test_curves_stand_beside_the_reference_of_the_verdict(tmp_path):
+    run = make_run(tmp_path / "run")
+    charts = by_score(read_runs([run]))
+    assert {score: len(found) for score, found in charts.items()} == {
+        "faithfulness": 1,
+        "model_dependence": 1,
+    }
+    (chart,) = charts["faithfulness"]
+    # Half of the cells gone: .3 and .75 with the map's own order, .4 and .7 with the reference's.
+    for told in (
+        "grad-cam@layer-0, most relevant first, share of cells removed 0.5: 0.3",
+        "grad-cam@layer-0, least first, share of cells removed 0.5: 0.75",
+        "mirror-16 (reference), most relevant first, share of cells removed 0.5: 0.4",
+        "mirror-16 (reference), least first, share of cells removed 0.5: 0.7",
+    ):
+        assert f"<title>{told}</title>" in chart
+    assert "Curves of faithfulness" in text_of(seglens.report([run]))

@@ -114,6 +114,24 @@ def test_pictures_in_folders_have_no_masks_to_be_scored_by(tmp_path, small_set):
     assert len(open_data(data).split("test")) == sum(material.pictures.held_out)
 
 
+@pytest.mark.parametrize("below", [".", "images"])
+def test_pictures_alone_are_a_set_too(tmp_path, small_set, below):
+    folder = tmp_path / "pictures" / below
+    folder.mkdir(parents=True)
+    for number, file in enumerate(sorted(small_set.rglob("images/*.png"))):
+        Image.open(file).rotate(40 * number).save(folder / f"{number}.png")
+    data = DataSettings(path=tmp_path / "pictures")
+    assert gather(data, "all").pictures.labelled.present == (True,) * 9
+    table = tmp_path / "labels.csv"
+    table.write_text("image,label\n3.png,object\n5,none\n6,yes\n")
+    material = gather(data, str(table))
+    assert [entry.name for entry in material.pictures.labelled.split.entries] == ["3", "5", "6"]
+    assert material.pictures.labelled.present == (True, False, True)
+    assert (material.learning, material.test) == (None, None)
+    with pytest.raises(DataError, match="in no known layout"):
+        gather(data, "masks")
+
+
 def test_the_border_of_pets_is_object_and_is_left_out(tmp_path):
     for name in ("images", "annotations/trimaps"):
         (tmp_path / name).mkdir(parents=True)

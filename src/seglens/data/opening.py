@@ -61,14 +61,20 @@ def layout_name(settings: DataSettings) -> str:
     if not settings.path.is_dir():
         what = "is a file" if settings.path.exists() else "does not exist"
         raise DataError(f"The data folder {settings.path} {what}. Name the folder that holds the set.")
-    if settings.layout is not None:
-        return settings.layout
-    for name, layout in LAYOUTS.items():
-        if any(layout.recognises(folder) for folder in split_folders(settings, layout.recognises).values()):
-            return name
+    found = settings.layout or recognised(settings)
+    if found is not None:
+        return found
     what = "is in no known layout" if any(settings.path.iterdir()) else "is empty"
     known = "; ".join(f"{name}: {layout.looks_like}" for name, layout in LAYOUTS.items())
     raise DataError(f"The data folder {settings.path} {what}. Allowed are {known}. --layout names one.")
+
+
+def recognised(settings: DataSettings) -> str | None:
+    """Return the first layout that recognises the set's folder, or that of one of its splits."""
+    for name, layout in LAYOUTS.items():
+        if any(layout.recognises(folder) for folder in split_folders(settings, layout.recognises).values()):
+            return name
+    return None
 
 
 def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:

@@ -1,6 +1,7 @@
 """Pictures of a scorecard, one a score; the two removal scores share theirs, and so do both agreements."""
 
 from collections.abc import Callable, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from seglens.outputs import new_file
 MOST = 12
 """Maps in one figure; more than this are told apart by nobody."""
 
-NULLS_DRAWN = ("random", "edges", "mirror-16", "probability")
+NULLS_DRAWN = ("random", "edges", "probability")
+"""Drawn in every figure of removal, next to those that a verdict names."""
+
+NULL_MARKS = "^svDPXo*"
 
 
 def draw_figures(card: Scorecard, folder: Path) -> list[Path]:
@@ -42,17 +46,21 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, Any]]) -> Any:
     for axes, (score, found) in zip(
         figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True
     ):
-        own = [name for name in found if not name.startswith(NULL)][:MOST]
-        nulls = [name for name in found if name.removeprefix(NULL) in NULLS_DRAWN and name not in own]
-        for place, name in enumerate([*nulls, *own]):
+        own = [name for name in found if not name.startswith(NULL) and found[name]["num"]][:MOST]
+        named = {row.reference.removeprefix(NULL) for row in card.rows if row.score == score}
+        nulls = [
+            name
+            for name in found
+            if name.removeprefix(NULL) in {*NULLS_DRAWN, *named} and name not in own and found[name]["num"]
+        ]
+        styles: dict[str, dict[str, Any]] = {
+            name: {"color": "0.55", "linewidth": 0.9, "marker": mark, "markersize": 3.5}
+            for name, mark in zip(nulls, cycle(NULL_MARKS), strict=False)
+        }
+        styles |= {name: {"color": f"C{place % 10}", "linewidth": 1.6} for place, name in enumerate(own)}
+        for name, style in styles.items():
             row = found[name]
-            if not row["num"]:
-                continue
-            colour = f"C{(place - len(nulls)) % 10}" if name in own else "0.6"
-            style = {"color": colour, "linewidth": 1.6 if name in own else 0.9}
             label = name if name in own else f"{name.removeprefix(NULL)} (null)"
-            if name not in own:
-                style["alpha"] = 0.4 + 0.6 * place / len(nulls)
             axes.plot(fractions, [row["full"], *row["most_first"]], label=label, **style)
             axes.plot(fractions, [row["full"], *row["least_first"]], linestyle="--", **style)
         axes.set_title(f"{score.replace('_', ' ')}: solid most relevant first", fontsize=9)

@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from seglens.record import Record
-from seglens.report import figures, words
+from seglens.report import curves, figures, words
 from seglens.report.contents import Part, RunContents
 from seglens.report.figures import Axis, Series
 
@@ -166,7 +166,10 @@ def attention(runs: Sequence[RunContents]) -> dict[str, Any]:
 
 
 def judgements(runs: Sequence[RunContents]) -> dict[str, Any]:
-    """Return the rows of all scorecards, by score, each with a strip that shows it among its nulls."""
+    """Return the rows of all scorecards, by score, each with a strip that shows it among its nulls.
+
+    ``curves`` are the charts of the scores that have some.
+    """
     rows = [
         {"run": run.name, "folder": part.name, "num_images": part.table.get("num_images"), **row}
         for run in runs
@@ -186,7 +189,8 @@ def judgements(runs: Sequence[RunContents]) -> dict[str, Any]:
         axes[score] = axis = figures.axis_over(values, include=(0.0,))
         for row in group:
             row["strip"] = _strip(row, "value", row["nulls"], axis, shapes)
-    return {"by_score": by_score, "axes": axes, "legend": figures.mark_legend(shapes)}
+    legend, charts = figures.mark_legend(shapes), curves.by_score(runs)
+    return {"by_score": by_score, "axes": axes, "legend": legend, "curves": charts}
 
 
 def audits(runs: Sequence[RunContents]) -> list[dict[str, Any]]:

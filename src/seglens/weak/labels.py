@@ -121,6 +121,13 @@ def without_masks(split: Split, channels: int = 3) -> Split:
     return replace(split, entries=bare, reader=PictureOnly(channels))
 
 
+def pictures_alone(folder: Path, channels: int = 3) -> Split:
+    """Return the pictures right in ``folder``, or else those in its ``images/``, without masks."""
+    files = visible_files(folder) or visible_files(folder / "images")
+    entries = tuple(Entry(file.stem, file, labelled=False) for file in files)
+    return Split("train", Task(), entries, PictureOnly(channels))
+
+
 def all_positive(split: Split, channels: int = 3) -> Labelled:
     """Label every picture of ``split`` as one that shows the object, and strip it of its masks."""
     return Labelled(without_masks(split, channels), (True,) * len(split))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seglens.data.layout import Dataset, DataSettings, Entry, Split
-from seglens.data.opening import open_data
+from seglens.data.opening import open_data, recognised
 from seglens.data.splits import deal
 from seglens.errors import DataError, SettingError
 from seglens.weak import labels as image_labels
@@ -14,7 +14,7 @@ from seglens.weak.students import Pictures
 from seglens.weak.table import Truth
 
 VALID_SHARE = 0.15
-"""Of the pictures in folders that are held out."""
+"""Of pictures without masks that are held out."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,19 @@ class Material:
 def gather(data: DataSettings, labels: str) -> Material:
     """Open a set for weak supervision; ``labels`` is as in `WeakSettings`.
 
+    A folder of pictures alone, or of ``images/`` without ``masks/``, is a set too: in the end
+    there is nothing to compare with.
+
     Raises:
         DataError: there are no pictures, or no labels for them.
         SettingError: the set has several classes of objects.
     """
     if labels == "folders":
-        return _of_folders(data)
+        return _without_masks(data, image_labels.by_folders(data.path, data.channels))
+    if labels != "masks" and data.layout is None and data.path.is_dir() and recognised(data) is None:
+        alone = image_labels.pictures_alone(data.path, data.channels)
+        if len(alone):
+            return _without_masks(data, _labelled(alone, labels, data.channels))
     dataset = open_data(data)
     if "train" not in dataset.splits:
         raise DataError(f"{data.path} has no picture to learn from, only: {', '.join(dataset.splits)}.")
@@ -71,12 +78,10 @@ def gather(data: DataSettings, labels: str) -> Material:
         )
     learning = _learning(dataset)
     hidden = Hidden(learning)
-    if labels == "all":
-        labelled = image_labels.all_positive(learning, data.channels)
-    elif labels == "masks":
+    if labels == "masks":
         labelled = image_labels.by_masks(hidden, data.channels)
     else:
-        labelled = image_labels.by_file(learning, Path(labels), data.channels)
+        labelled = _labelled(learning, labels, data.channels)
     chosen = {entry.name for entry in labelled.split.entries}
     kept = [index for index, entry in enumerate(learning.entries) if entry.name in chosen]
     held = {entry.image for entry in dataset.splits.get("valid", learning.select([])).entries}
@@ -102,6 +107,13 @@ def gather(data: DataSettings, labels: str) -> Material:
     )
 
 
+def _labelled(split: Split, labels: str, channels: int) -> Labelled:
+    """Label pictures without looking at a mask: all of them show the object, or as a table says."""
+    if labels == "all":
+        return image_labels.all_positive(split, channels)
+    return image_labels.by_file(split, Path(labels), channels)
+
+
 def _hidden(split: Split, uses: list[dict[str, str | int]]) -> Hidden | None:
     labelled = [index for index, entry in enumerate(split.entries) if entry.labelled]
     return Hidden(split.select(labelled), uses) if labelled else None
@@ -121,9 +133,8 @@ def _without_border(dataset: Dataset) -> Dataset | None:
     return open_data(dataset.settings.model_copy(update={"border": "ignore"}))
 
 
-def _of_folders(data: DataSettings) -> Material:
-    """Pictures in folders named by what they show; a part is held out, near-duplicates together."""
-    labelled = image_labels.by_folders(data.path, data.channels)
+def _without_masks(data: DataSettings, labelled: Labelled) -> Material:
+    """Return pictures that have labels alone; a part is held out, near-duplicates together."""
     entries = labelled.split.entries
     dealt = deal(
         [entry.image for entry in entries],
