@@ -70,10 +70,10 @@ class SpreadError(SeglensError):
     """One of the processes of a job over several devices was lost, or failed unexpectedly."""
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UnknownNameError:
-    """Build the error for a name that is not in ``allowed``, with the nearest one that is."""
+def unknown_name(kind: str, name: str, allowed: Iterable[str], meant: str | None = None) -> UnknownNameError:
+    """Build the error for a name not in ``allowed``, with the one that is ``meant``, or the nearest."""
     names = [str(entry) for entry in allowed]
-    nearest = get_close_matches(name, names, n=1, cutoff=0.4)
+    nearest = [meant] if meant else get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     return UnknownNameError(f"Unknown {kind} {name!r}.{hint} Allowed: {shown or '(none)'}.")

@@ -32,6 +32,15 @@ def test_unknown_model_names_the_nearest():
         zoo.build("unetpluplus")
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("Unet", "resnet-unet"), ("DeepLabV3Plus", "deeplabv3plus"), ("fcn_resnet50", "torchvision-fcn")],
+)
+def test_names_of_other_libraries(theirs, ours):
+    with pytest.raises(UnknownNameError, match=f"Unknown model '{theirs}'. Did you mean '{ours}'"):
+        zoo.architecture(theirs)
+
+
 def test_unknown_encoder_names_the_nearest():
     with pytest.raises(UnknownNameError, match=r"Unknown encoder 'resnt34'. Did you mean 'resnet34'"):
         zoo.build("resnet-unet", encoder="resnt34")

@@ -36,12 +36,16 @@ class Parts:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One line of ``MODELS``: the function, its default encoder or width, and what image sizes divide by."""
+    """One line of ``MODELS``: the function, its default encoder or width, and what image sizes divide by.
+
+    ``elsewhere`` is what the library that it comes from calls it.
+    """
 
     make: Callable[[Parts], nn.Module]
     divisor: int
     encoder: str | None = None
     width: int | None = None
+    elsewhere: str | None = None
 
 
 def architecture(name: str) -> Architecture:
@@ -51,7 +55,8 @@ def architecture(name: str) -> Architecture:
         UnknownNameError: there is none.
     """
     if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
+        meant = next((ours for ours, entry in MODELS.items() if entry.elsewhere == name), None)
+        raise unknown_name("model", name, MODELS, meant)
     return MODELS[name]
 
 
@@ -129,8 +134,8 @@ def _unet(parts: Parts) -> nn.Module:
     return UNet(channels=parts.channels, outputs=parts.outputs, width=parts.width)
 
 
-def _smp(name: str, **fixed: Any) -> Callable[[Parts], nn.Module]:
-    """Return what makes the network ``name`` of segmentation-models-pytorch (Iakubovskii)."""
+def _smp(name: str, divisor: int, encoder: str, **fixed: Any) -> Architecture:
+    """Return the network ``name`` of segmentation-models-pytorch (Iakubovskii)."""
 
     def make(parts: Parts) -> nn.Module:
         import segmentation_models_pytorch
@@ -144,11 +149,11 @@ def _smp(name: str, **fixed: Any) -> Callable[[Parts], nn.Module]:
             **fixed,
         )
 
-    return make
+    return Architecture(make, divisor, encoder, elsewhere=name)
 
 
-def _torchvision(name: str) -> Callable[[Parts], nn.Module]:
-    """Return what makes the network ``name`` of torchvision, without its auxiliary output."""
+def _torchvision(name: str) -> Architecture:
+    """Return the network ``name`` of torchvision, without its auxiliary output."""
 
     def make(parts: Parts) -> nn.Module:
         from torchvision.models import segmentation
@@ -160,7 +165,7 @@ def _torchvision(name: str) -> Callable[[Parts], nn.Module]:
         network = getattr(segmentation, name)
         return network(weights=None, weights_backbone=None, num_classes=parts.outputs)
 
-    return make
+    return Architecture(make, divisor=1, elsewhere=name)
 
 
 def _weights(parts: Parts) -> str | bool | None:
@@ -185,32 +190,32 @@ MODELS: dict[str, Architecture] = {
     # Ronneberger et al. 2015, as a lesson
     "unet": Architecture(_unet, divisor=16, width=64),
     # a U-Net with a classifier's encoder
-    "resnet-unet": Architecture(_smp("Unet"), divisor=32, encoder="resnet34"),
+    "resnet-unet": _smp("Unet", divisor=32, encoder="resnet34"),
     # Zhou et al. 2018: skips pass through blocks of their own
-    "unetplusplus": Architecture(_smp("UnetPlusPlus"), divisor=32, encoder="efficientnet-b5"),
+    "unetplusplus": _smp("UnetPlusPlus", divisor=32, encoder="efficientnet-b5"),
     # Chen et al. 2017: an encoder of stride 8, and context at several scales; no skips
-    "deeplabv3": Architecture(_smp("DeepLabV3"), divisor=8, encoder="resnet50"),
+    "deeplabv3": _smp("DeepLabV3", divisor=8, encoder="resnet50"),
     # Chen et al. 2018: the same with one skip
-    "deeplabv3plus": Architecture(_smp("DeepLabV3Plus"), divisor=16, encoder="resnet50"),
+    "deeplabv3plus": _smp("DeepLabV3Plus", divisor=16, encoder="resnet50"),
     # Fan et al. 2020: attention where maps are fused
-    "manet": Architecture(_smp("MAnet"), divisor=32, encoder="resnet34"),
+    "manet": _smp("MAnet", divisor=32, encoder="resnet34"),
     # Chaurasia and Culurciello 2017: skips are added
-    "linknet": Architecture(_smp("Linknet"), divisor=32, encoder="resnet34"),
+    "linknet": _smp("Linknet", divisor=32, encoder="resnet34"),
     # Kirillov et al. 2017: a feature pyramid
-    "fpn": Architecture(_smp("FPN"), divisor=32, encoder="resnet34"),
+    "fpn": _smp("FPN", divisor=32, encoder="resnet34"),
     # Zhao et al. 2017: context from pooling at four scales, on an encoder of stride 8
-    "pspnet": Architecture(_smp("PSPNet"), divisor=8, encoder="resnet34"),
+    "pspnet": _smp("PSPNet", divisor=8, encoder="resnet34"),
     # Li et al. 2018: pyramid attention
-    "pan": Architecture(_smp("PAN"), divisor=16, encoder="resnet34"),
+    "pan": _smp("PAN", divisor=16, encoder="resnet34"),
     # Xiao et al. 2018: pooling at four scales, then a feature pyramid
-    "upernet": Architecture(_smp("UPerNet"), divisor=32, encoder="resnet34"),
+    "upernet": _smp("UPerNet", divisor=32, encoder="resnet34"),
     # Xie et al. 2021: a transformer of four resolutions, and a decoder of linear layers
-    "segformer": Architecture(_smp("Segformer"), divisor=32, encoder="mit_b0"),
+    "segformer": _smp("Segformer", divisor=32, encoder="mit_b0"),
     # Ranftl et al. 2021: a vision transformer whose tokens become maps again
-    "dpt": Architecture(_smp("DPT", dynamic_img_size=True), divisor=16, encoder="tu-vit_base_patch16_224"),
+    "dpt": _smp("DPT", divisor=16, encoder="tu-vit_base_patch16_224", dynamic_img_size=True),
     # torchvision's own, without another encoder to choose
-    "torchvision-deeplabv3": Architecture(_torchvision("deeplabv3_resnet50"), divisor=1),
-    "torchvision-deeplabv3-mobilenet": Architecture(_torchvision("deeplabv3_mobilenet_v3_large"), divisor=1),
-    "torchvision-fcn": Architecture(_torchvision("fcn_resnet50"), divisor=1),
-    "torchvision-lraspp": Architecture(_torchvision("lraspp_mobilenet_v3_large"), divisor=1),
+    "torchvision-deeplabv3": _torchvision("deeplabv3_resnet50"),
+    "torchvision-deeplabv3-mobilenet": _torchvision("deeplabv3_mobilenet_v3_large"),
+    "torchvision-fcn": _torchvision("fcn_resnet50"),
+    "torchvision-lraspp": _torchvision("lraspp_mobilenet_v3_large"),
 }
