@@ -10,6 +10,8 @@ itself; Seglens is called by its public functions.
 
 - *training*: pictures a second, from the end of the third step (what comes before warms up) to the last step,
   without validation. On a GPU the clock is read when the device has caught up.
+- *validation*: pictures a second of the validations of a training, loading included: both sides count pixels
+  at the network's size, the same work.
 - *evaluation*: pictures of the train split over the seconds of the whole call, ``seglens.evaluate`` or
   ``Trainer.validate``, after a call on the valid split that warms up. They don't do the same: `evaluate`
   scores every picture at its native size, with boundary scores, intervals and files; the plain loop counts
@@ -132,6 +134,7 @@ def run_rounds(job: Job, sides: list[str], rounds: int, log: Path) -> dict[str, 
             found[side].append({"train": trained, "evaluate": evaluated})
             print(
                 f"round {number + 1}, {side}: training {trained['rate']:.2f} images/s, "
+                f"validation {trained['validation_rate']:.2f} images/s, "
                 f"command {trained['command_seconds']:.1f} s; evaluation {evaluated['rate']:.2f} images/s; "
                 f"Dice {evaluated['dice']:.4f}; memory {_gib(trained)}, {_gib(evaluated)} GiB"
                 + (f"; GPU {trained['gpu_bytes'] / 2**30:.2f} GiB" if trained["gpu_bytes"] else ""),
@@ -144,6 +147,7 @@ def compare(found: dict[str, list[Result]]) -> Result:
     """Print, and return, the ratios of Seglens to every other side."""
     questions: dict[str, Callable[[Result], float]] = {
         "training, images/s": lambda result: result["train"]["rate"],
+        "validation in training, images/s": lambda result: result["train"]["validation_rate"],
         "evaluation, images/s": lambda result: result["evaluate"]["rate"],
         "seconds of the training command": lambda result: result["train"]["command_seconds"],
         "Dice on the valid split": lambda result: result["evaluate"]["dice"],

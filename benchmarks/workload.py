@@ -51,12 +51,13 @@ class Job:
 
 
 class Stopwatch(pl.Callback):
-    """Counts the pictures of training and their seconds, without warm-up and validation."""
+    """Counts the pictures of training and their seconds, without warm-up; apart from them those of validation."""
 
     def __init__(self, sampler: Sampler | None) -> None:
         self.pictures, self.steps, self.seconds = 0, 0, 0.0
+        self.validated, self.validating = 0, 0.0
         self.sampler = sampler
-        self._warm, self._began, self._counting = 0, 0.0, False
+        self._warm, self._began, self._counting, self._looked = 0, 0.0, False, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._warm >= WARM_UP:
@@ -66,7 +67,7 @@ class Stopwatch(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._counting:
-            self.pictures += len(batch["image"]) if isinstance(batch, dict) else len(batch.names)
+            self.pictures += num_pictures(batch)
             self.steps += 1
         self._warm += 1
         if self._warm == WARM_UP:
@@ -74,6 +75,17 @@ class Stopwatch(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
+        self._looked = now()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *place: int
+    ) -> None:
+        if not trainer.sanity_checking:
+            self.validated += num_pictures(batch)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.validating += now() - self._looked
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
@@ -89,6 +101,11 @@ class Stopwatch(pl.Callback):
             self._counting = False
         if self.sampler is not None:
             self.sampler.on = False
+
+
+def num_pictures(batch: Any) -> int:
+    """Return how many pictures a batch of either side has."""
+    return len(batch["image"]) if isinstance(batch, dict) else len(batch.names)
 
 
 def now() -> float:
@@ -111,6 +128,7 @@ def train(job: Job) -> dict[str, Any]:
     stages, beside = sampler.stop() if sampler is not None else ({}, {})
     return found | {
         "rate": watch.pictures / watch.seconds if watch.seconds else 0.0,
+        "validation_rate": watch.validated / watch.validating if watch.validating else 0.0,
         "seconds": seconds,
         "units": watch.steps,
         "stages": stages,

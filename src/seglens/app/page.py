@@ -96,9 +96,9 @@ def _question(run: Run, known_data: bool) -> dict[str, Any]:
     }
     with gr.Row():
         found["method"] = gr.Dropdown(
-            asking.method_names(known_data), value="grad-cam", label="Method", min_width=130, elem_id="method"
+            asking.method_names(known_data), value="grad-cam", label="Method", min_width=170, elem_id="method"
         )
-        found["layer"] = gr.Dropdown(layers, value=first, label="Layer", min_width=130, elem_id="layer")
+        found["layer"] = gr.Dropdown(layers, value=first, label="Layer", min_width=170, elem_id="layer")
     found["baseline"] = gr.Radio(
         list(BASELINES), value="zero", label="Baseline", visible=False, elem_id="baseline"
     )
@@ -112,10 +112,10 @@ def _question(run: Run, known_data: bool) -> dict[str, Any]:
     several = len(classes) > 2
     with gr.Row(visible=several):
         found["class_name"] = gr.Dropdown(
-            classes, value=classes[1], label="Class", min_width=130, elem_id="class"
+            classes, value=classes[1], label="Class", min_width=170, elem_id="class"
         )
         found["against"] = gr.Dropdown(
-            [NONE, *classes], value=NONE, label="Against", min_width=130, elem_id="against"
+            [NONE, *classes], value=NONE, label="Against", min_width=170, elem_id="against"
         )
     return {**found, "again": gr.Button("Explain", variant="primary", elem_id="again")}
 

@@ -52,7 +52,7 @@ def about_picture(run: Run, opened: Opened) -> str:
     if not opened.scores:
         return text + "<p>The truth is not known, so nothing is scored.</p>"
     cells = [
-        (escape(name.replace("_", " ")), f"{value:.3f}", SCORES[name])
+        (escape(name.replace("_", " ")), _number(value, ".3f"), SCORES[name])
         for name, value in opened.scores.items()
     ]
     return text + _table(("score", "of this picture"), cells)
