@@ -61,7 +61,7 @@ BATCH = {"specimens": 4, "dsb2018": 8, "pets": 4}
 PLACEMENT = {"S": "with-object", "U": "independent", "C": "none"}
 SCENES = {"dsb2018": nuclei, "pets": pets}
 SETS = ("specimens", *SCENES)
-SEEDS = {"specimens": (0, 1, 2, 3), "dsb2018": (0, 1, 2), "pets": (0, 1, 2, 3)}
+SEEDS = {"specimens": (0, 1, 2, 3, 4), "dsb2018": (0, 1, 2, 3), "pets": (0, 1, 2, 3)}
 """Three for each set, and one more for every pair that turned out not to be valid."""
 LOOKS = {
     "": TagLook(),

@@ -51,7 +51,7 @@ class Job:
 
 
 class Stopwatch(pl.Callback):
-    """Counts the pictures of training and their seconds, without warm-up; apart from them those of validation."""
+    """Counts the pictures of training and of validation and their seconds; of training without warm-up."""
 
     def __init__(self, sampler: Sampler | None) -> None:
         self.pictures, self.steps, self.seconds = 0, 0, 0.0
