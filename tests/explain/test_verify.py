@@ -195,6 +195,22 @@ def test_a_model_with_something_wrong_fails_the_right_line(
         assert found["batch-is-single"].note == "one picture's map differs from run to run already"
 
 
+class Rounding(nn.Module):
+    """Differs between batches in float32 alone, as kernels do that add in another order."""
+
+    def forward(self, values):
+        return values * (1 + (1e-4 * len(values) if values.dtype == torch.float32 else 0))
+
+
+def test_rounding_is_told_from_what_depends_on_the_batch(make_run, make_unet, images, target, only):
+    only("batch-is-single")
+    run = make_run(Broken(make_unet(), Rounding()))
+    found = verify(run, images, target, layers=["unet.up"])["batch-is-single"]
+    assert found.outcome == "pass"
+    assert found.note.startswith("in float64; ")
+    assert found.note.endswith("e-04 in float32 is rounding")
+
+
 def test_what_is_left_behind_is_told(make_run, make_unet, images, target, monkeypatch, only):
     def careless(case):
         case.run.segmenter.module.head.register_forward_hook(lambda *given: None)

@@ -59,6 +59,19 @@ def test_a_map_that_looks_elsewhere_is_not_labelled() -> None:
     assert attention_table([cam(target, noise)], surface)[0].label == ""
 
 
+def test_a_question_about_the_whole_picture_restates_nothing() -> None:
+    surface, target = make(12)
+    everywhere = Target("class", 1, torch.ones_like(target.pixels))
+    row = summarise(attention(cam(everywhere, torch.rand(12, 4, 4)), surface))
+    assert row.label == ""
+    assert row.statistics["enrichment_log2"].num == 0
+    # The same where padding is all that lies outside.
+    valid = torch.zeros_like(target.pixels)
+    valid[:, :24] = True
+    row = summarise(attention(cam(Target("class", 1, valid), torch.rand(12, 4, 4)), surface, valid=valid))
+    assert (row.label, row.difference.num) == ("", 0)
+
+
 def test_a_map_above_the_mirror_is_labelled_too() -> None:
     surface, target = make(12)
     sharp = Explanation("mine", None, target, target.pixels.float() * surface.images.mean(1))

@@ -112,7 +112,7 @@ def attention(
     randomised: Explanation | None = None,
     valid: Regions | None = None,
 ) -> Attention:
-    """Measure one map and its nulls, image by image.
+    """Measure one map and its nulls, image by image; NaN where the region leaves nothing outside of it.
 
     Args:
         explanation: the map, over the pictures of ``surface``.
@@ -120,7 +120,8 @@ def attention(
         randomised: the same method and layer on `nulls.randomised`, explained with the same target.
         valid: pixels that are picture (not padding).
     """
-    usable = explanation.ok
+    outside = ~explanation.target.pixels if valid is None else valid & ~explanation.target.pixels
+    usable = explanation.ok & outside.flatten(1).any(1).to(explanation.ok.device)
     others = [
         _measure(explanation, other_images(explanation.map, usable, shift), valid)
         for shift in range(1, min(SHIFTS, int(usable.sum()) - 1) + 1)
@@ -141,7 +142,7 @@ def attention(
         method=explanation.method,
         layer=explanation.layer,
         status=tuple(explanation.status),
-        statistics={name: measured[name] for name in STATISTICS},
+        statistics={name: _keep(measured[name], usable) for name in STATISTICS},
         nulls={
             null: {name: _keep(value, usable) for name, value in row.items()} for null, row in nulls.items()
         },
