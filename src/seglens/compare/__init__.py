@@ -174,7 +174,7 @@ def _compare(
     table["missing"] = missing(runs, evaluations, explained, judged, split)
     table["definitions"] = {**differences.DEFINITIONS, **attention.DEFINITIONS}
     if common is None and not table["maps"] and not table["scorecard"]:
-        told = " ".join(entry["command"] for entry in table["missing"][:2])
+        told = "; ".join(entry["command"] for entry in table["missing"][:2])
         raise DataError(
             f"{' and '.join(run.name for run in runs)} have nothing of the {split} split in common to "
             f"compare. Make it, as with: {told or 'seglens evaluate RUN'}"
