@@ -113,7 +113,7 @@ def test_train(seglens, small_set):
     assert record["settings"]["width"] == 4
 
 
-def test_train_can_be_repeated(seglens, small_set, tmp_path):
+def test_train_can_be_repeated_and_resumed_by_its_record(seglens, small_set, tmp_path):
     settings = "--width 4 --image-size 32 --epochs 1 --batch-size 2 --device cpu --precision 32"
     assert seglens("train", small_set, "--run", tmp_path / "one", *settings.split()).code == 0
     again = seglens("train", "--repeat", tmp_path / "one", "--run", tmp_path / "two")
@@ -123,6 +123,14 @@ def test_train_can_be_repeated(seglens, small_set, tmp_path):
     wrong = seglens("train", "--repeat", tmp_path / "one", "--run", tmp_path / "three", "--epochs", "5")
     assert wrong.code == 2
     assert "--epochs can't be given here: --repeat takes all else from RUN." in wrong.err
+    resumed = seglens("train", "--run", tmp_path / "one", "--resume")
+    assert resumed.code == 0
+    assert "is finished: there is nothing to resume" in resumed.err
+    wrong = seglens("train", "--run", tmp_path / "one", "--resume", "--width", "8")
+    assert wrong.code == 2
+    assert "--width can't be given here: --resume without DATA takes all else from the run." in wrong.err
+    wrong = seglens("train", "--run", tmp_path / "none", "--resume")
+    assert (wrong.code, "is not a run folder" in wrong.err) == (2, True)
 
 
 def test_adopt(seglens, small_run):

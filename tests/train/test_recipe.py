@@ -213,7 +213,7 @@ def test_only_a_training_can_be_repeated(one_run, tmp_path):
     record = json.loads((one_run / "run.json").read_text()) | {"kind": "adopt"}
     (tmp_path / "adopted").mkdir()
     (tmp_path / "adopted/run.json").write_text(json.dumps(record))
-    with pytest.raises(SettingError, match="only a training can be repeated"):
+    with pytest.raises(SettingError, match="only a training can be repeated or resumed"):
         repeat(tmp_path / "adopted", tmp_path / "again")
 
 

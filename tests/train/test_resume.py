@@ -8,7 +8,7 @@ import torch
 
 import seglens
 from seglens.errors import OutputExistsError, SettingError, TrainingError
-from seglens.train import train
+from seglens.train import go_on, train
 
 
 @pytest.mark.parametrize("batch", [0, 1], ids=["between epochs", "within an epoch"])
@@ -50,6 +50,19 @@ def test_dropout_is_resumed_too(
         with pytest.raises(KeyboardInterrupt):
             train(discs, tiny(), tmp_path / "broken")
     train(discs, tiny(), tmp_path / "broken", resume=True)
+    assert_same_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
+
+
+def test_a_run_goes_on_by_what_it_tells_of_itself(
+    discs, tmp_path, monkeypatch, tiny, weights_of, assert_same_weights, interrupt
+):
+    settings = tiny(epochs=3, learning_rate=0.01, width=6)
+    train(discs, settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt(patch, KeyboardInterrupt, epoch=1)
+        with pytest.raises(KeyboardInterrupt):
+            train(discs, settings, tmp_path / "broken")
+    go_on(tmp_path / "broken", device="cpu")
     assert_same_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
 
 
@@ -101,7 +114,7 @@ def test_resume_of_a_finished_run_says_so_and_does_nothing(
 def test_resume_with_other_settings_names_the_difference(discs, tmp_path, tiny):
     train(discs, tiny(epochs=1), tmp_path / "run")
     with pytest.raises(
-        SettingError, match=r"the setting learning_rate = 0\.001, received 0\.5\. Resume with the"
+        SettingError, match=r"the setting learning_rate = 0\.001, received 0\.5\. Leave data and flags"
     ):
         train(discs, tiny(epochs=1, learning_rate=0.5), tmp_path / "run", resume=True)
 

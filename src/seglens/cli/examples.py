@@ -15,7 +15,7 @@ EXAMPLES = {
             "--run runs/second",
             "a larger model, with augmentation",
         ),
-        ("seglens train photos/ --run runs/second --resume", "go on after a kill, with the same settings"),
+        ("seglens train --run runs/second --resume", "go on after a kill, with its own settings"),
     ),
     "adopt": (
         (

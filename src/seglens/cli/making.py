@@ -95,7 +95,9 @@ def train(
     ignore: o.Ignore = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a training stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where it stopped; without DATA, with its own settings.")
+    ] = False,
     repeat: Annotated[
         Path | None,
         typer.Option(
@@ -115,6 +117,15 @@ def train(
         from seglens.train import repeat as train_again
 
         train_again(repeat, run, data=data, device=None if device == "auto" else device, force=force)
+        return summaries.tell_training(run)
+    if resume and data is None:
+        o.refuse_others(
+            context, ("resume", "run", "device"), "--resume without DATA takes all else from the run"
+        )
+        run = need_path(run, "--run", "Which run folder to go on with?")
+        from seglens.train import go_on
+
+        go_on(run, device=None if device == "auto" else device)
         return summaries.tell_training(run)
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")

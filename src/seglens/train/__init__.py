@@ -132,17 +132,35 @@ def repeat(
         SettingError: ``folder`` was not made by a training, or the data are not the ones it was trained on.
         UserError: as `train`.
     """
-    record = records.read(folder)
-    if record.kind != "train" or record.data is None:
-        raise SettingError(f"{folder} was made by 'seglens {record.kind}': only a training can be repeated.")
-    settings = TrainSettings.model_validate(record.settings)
-    pictures = DataSettings.model_validate(record.data)
+    pictures, settings, record = _told_by(Path(folder), device)
     if data is not None:
         pictures = pictures.model_copy(update={"path": Path(data).expanduser().absolute()})
     refuse_other_settings(record, settings, open_data(pictures), Path(folder))
+    return train(pictures, settings, out, force=force)
+
+
+def go_on(folder: Path, *, device: str | None = None) -> Run:
+    """Go on with a training that stopped, with the settings and data that its ``run.json`` tells of.
+
+    Raises:
+        SettingError: ``folder`` was not made by a training, or its data have changed.
+        UserError: as `train`.
+    """
+    pictures, settings, _ = _told_by(Path(folder), device)
+    return train(pictures, settings, Path(folder), resume=True)
+
+
+def _told_by(folder: Path, device: str | None) -> tuple[DataSettings, TrainSettings, Record]:
+    """Return data and settings of the training that made ``folder``, on ``device`` where that is given."""
+    record = records.read(folder)
+    if record.kind != "train" or record.data is None:
+        raise SettingError(
+            f"{folder} was made by 'seglens {record.kind}': only a training can be repeated or resumed."
+        )
+    settings = TrainSettings.model_validate(record.settings)
     if device is not None:
         settings = settings.model_copy(update={"device": device})
-    return train(pictures, settings, out, force=force)
+    return DataSettings.model_validate(record.data), settings, record
 
 
 def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None) -> Segmenter:

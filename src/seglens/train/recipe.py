@@ -140,7 +140,7 @@ def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Data
             if name not in (*MAY_DIFFER, "path") and before.get(name) != now[name]:
                 raise SettingError(
                     f"{folder} was begun with {kind} {name} = {before.get(name)!r}, received {now[name]!r}. "
-                    "Resume with the same settings, or train into another folder."
+                    "Leave data and flags out to resume it as it was begun, or train into another folder."
                 )
     if record.data_sha256 != dataset.sha256():
         raise SettingError(
