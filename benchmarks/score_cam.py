@@ -1,13 +1,15 @@
 """Score-CAM with every channel of a layer: Seglens against pytorch-grad-cam, in time, memory and agreement.
 
     python -m benchmarks.score_cam [--size 256] [--layer encoder.layer4] [--ways peer float32 bf16 compiled]
+    python -m benchmarks.score_cam --run RUN --layer LAYER --ways float32 bf16
 
 The model is a U-Net with a ResNet-34 encoder and random weights, with one picture; encoder.layer4 has 512
 channels, encoder.layer1 has 64 (a quick try). Each way runs in a process of its own, one after the other in
 one run, so that its peak memory is its own: resident memory as the system counts it, with Python and PyTorch
 in it. The time is that of one call after a warm forward pass; a compiler's time is shown apart. Both sides
 take 16 copies at a time. In half precision, channel scores and maps are compared with our own in float32 by
-Spearman's rank correlation; the check that the method itself makes of 16 channels is part of its time.
+Spearman's rank correlation; the check that the method itself makes of 16 channels is part of its time. With
+``--run`` the model is that of a run folder, asked about what it predicts on its first test picture.
 """
 
 import argparse
@@ -26,6 +28,8 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+import seglens
+from seglens.data.transforms import collate, letterbox
 from seglens.explain import channels, masked
 from seglens.explain.channels import ScoreCam, score_cam
 from seglens.explain.target import Target
@@ -67,6 +71,14 @@ def scene(size: int, device: torch.device) -> tuple[Tensor, Target]:
     return images, Target("middle", 1, pixels)
 
 
+def trained(folder: Path, device: torch.device) -> tuple[Segmenter, Tensor, Target]:
+    """The model of a run, the first picture of its test split, and what it predicts there."""
+    run = seglens.load(folder, device=str(device))
+    boxed, _ = letterbox(seglens.open_split(run, "test")[0], run.spec.image_size)
+    images = collate([boxed]).images.to(device)
+    return run.segmenter, images, seglens.targets.predicted(run, images)
+
+
 def ours(settings: ScoreCam, segmenter: Segmenter, images: Tensor, target: Target, layer: str) -> Found:
     """One call; the channel scores are read where the method gets them."""
     kept: list[Tensor] = []
@@ -103,18 +115,21 @@ def theirs(segmenter: Segmenter, images: Tensor, target: Target, layer: str) -> 
     return {"seconds": time.perf_counter() - began}
 
 
-def child(way: str, size: int, layer: str, device: torch.device, out: Path) -> None:
+def child(way: str, given: argparse.Namespace, device: torch.device) -> None:
     """Do one way, and write down what came of it."""
-    segmenter, (images, target) = model(size, device), scene(size, device)
+    if given.run is not None:
+        segmenter, images, target = trained(given.run, device)
+    else:
+        segmenter, (images, target) = model(given.size, device), scene(given.size, device)
     with torch.no_grad():
         segmenter(images)
     work = theirs if way == "peer" else partial(ours, WAYS[way])
-    found = work(segmenter, images, target, layer)
+    found = work(segmenter, images, target, given.layer)
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     if device.type == "cuda":
         found["peak"] = torch.cuda.max_memory_allocated(device) / (1 << 20)
-    out.write_text(json.dumps(found))
+    given.out.write_text(json.dumps(found))
 
 
 def main() -> None:
@@ -124,15 +139,19 @@ def main() -> None:
     parser.add_argument("--layer", default="encoder.layer4")
     parser.add_argument("--ways", nargs="+", choices=("peer", *WAYS), default=["peer", *WAYS])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--run", type=Path, help="a run folder, in place of random weights")
     parser.add_argument("--child", choices=("peer", *WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     device = torch.device(given.device)
     if given.child:
-        child(given.child, given.size, given.layer, device, given.out)
+        child(given.child, given, device)
         return
+    if given.run is not None and "peer" in given.ways:
+        parser.error("--run is for our own ways: name them, as in --ways float32 bf16")
+    what = f"{given.run}" if given.run else f"a U-Net-ResNet34, one picture of {given.size} px"
     print(
-        f"Score-CAM, all channels of {given.layer} of a U-Net-ResNet34, one picture of {given.size} px, "
+        f"Score-CAM, all channels of {given.layer} of {what}, "
         f"torch {torch.__version__} with {torch.get_num_threads()} threads on {given.device}, "
         f"pytorch-grad-cam {version('grad-cam')}"
     )
@@ -141,6 +160,7 @@ def main() -> None:
         for way in given.ways:
             out = Path(folder) / f"{way}.json"
             words = ["--size", str(given.size), "--layer", given.layer, "--device", given.device]
+            words += ["--run", str(given.run)] if given.run else []
             command = [
                 sys.executable,
                 "-m",
