@@ -1,10 +1,9 @@
-from functools import partial
+"""CAMs by hand algebra, and by an independent second formula in float64."""
 
 import pytest
 import torch
-from torch import nn
+from tests.explain.cams.compared import largest
 
-import seglens.explain as explaining
 from seglens.errors import SettingError
 from seglens.explain import explain
 from seglens.explain.cams import (
@@ -17,41 +16,10 @@ from seglens.explain.cams import (
     hires_cam,
     seg_xres_cam,
     unweighted_channels,
-    upsample,
     xgrad_cam,
 )
 from seglens.explain.methods import Method
 from seglens.explain.target import Target
-
-CLOSE = {"rtol": 0, "atol": 1e-5}
-
-
-@pytest.fixture
-def make_unet(make_unet):
-    """Weights with which every CAM of every layer finds something that speaks for the target."""
-    return partial(make_unet, seed=3)
-
-
-@pytest.fixture
-def run(make_run, make_unet):
-    return make_run(make_unet())
-
-
-@pytest.fixture
-def target(pixels):
-    return Target("region", 1, pixels)
-
-
-def normalised(maps):
-    """Each map scaled to [0, 1], as the peers return theirs."""
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return (maps - low) / (high - low)
-
-
-def largest(one, other):
-    """The largest difference, as a share of the map's maximum."""
-    return ((one - other).abs().amax((1, 2)) / other.abs().amax((1, 2))).max().item()
-
 
 # Hand algebra.
 
@@ -304,220 +272,6 @@ def test_a_denominator_of_zero_is_left_out_and_counted():
     torch.testing.assert_close(grid, activation[:, 0] * 0.5 / (2 - 0.5 * 2))
     assert crossed_denominators(activation, gradient).tolist() == [0.5]
     assert crossed_denominators(activation.relu(), gradient).tolist() == [0.0]
-
-
-# Other libraries, where they are right: plain layers after a ReLU.
-
-
-class SegmentationTarget:
-    """The sum of the logits over the pixels, as pytorch-grad-cam's own SemanticSegmentationTarget has it."""
-
-    def __init__(self, pixels):
-        self.pixels = pixels
-
-    def __call__(self, output):
-        return (output[0] * self.pixels).sum()
-
-
-@pytest.mark.parametrize("layer", ["down", "deep", "up"])
-@pytest.mark.parametrize(
-    ("method", "peer"),
-    [
-        ("grad-cam", "GradCAM"),
-        ("layer-cam", "LayerCAM"),
-        ("hires-cam", "HiResCAM"),
-        ("xgrad-cam", "XGradCAM"),
-    ],
-)
-def test_pytorch_grad_cam_agrees(method, peer, layer, run, images, target):
-    import pytorch_grad_cam
-
-    module = run.segmenter.module
-    with getattr(pytorch_grad_cam, peer)(model=module, target_layers=[getattr(module, layer)]) as cam:
-        theirs = torch.from_numpy(cam(images, targets=[SegmentationTarget(one) for one in target.pixels]))
-    ours = explain(run, images, target, methods=[method], layers=[layer])[method, layer].map
-    assert (normalised(ours) - normalised(theirs)).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("layer", ["down", "deep"])
-def test_pytorch_grad_cam_agrees_on_eigen_cam_once_the_layer_is_centred(layer, run, images):
-    """The peer takes each channel's mean away first, which the paper does not, and leaves the sign open.
-
-    Uncentred, after a ReLU, the component is positive throughout (Perron and Frobenius): mostly how strongly
-    a cell fires at all. The two are different maps, so ours is compared on what theirs decomposes.
-    """
-    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
-
-    module = run.segmenter.module
-    with torch.no_grad():
-        fine = module.down(images)
-        activation = fine if layer == "down" else module.deep(nn.functional.max_pool2d(fine, 4))
-    theirs = torch.from_numpy(get_2d_projection(activation.numpy()))
-    ours = eigen_cam(activation - activation.mean((2, 3), keepdim=True), activation)
-    for one, other in zip(ours, theirs, strict=True):
-        sign = (one * other).sum().sign()
-        assert largest(one[None], sign * other[None]) < 1e-4
-    assert (eigen_cam(activation, activation) >= 0).all()
-    assert largest(eigen_cam(activation, activation), ours) > 0.1
-
-
-def test_pytorch_grad_cam_swamps_small_gradients_in_grad_cam_plus_plus(run, images, target):
-    """Its denominator has an epsilon of 1e-6, far above g^2 where the score is a mean over many pixels.
-
-    Equation 19 has none: a score scaled down to g of about 1e-6 gives half the sum of relu(g), see above. The
-    peer's weights vanish with g^2 instead, which is another map; at the scale of the sum it agrees.
-    """
-    import numpy as np
-    from pytorch_grad_cam import GradCAMPlusPlus
-
-    draw = torch.Generator().manual_seed(0)
-    activation = torch.rand(1, 4, 5, 6, generator=draw)
-    gradient = torch.randn(1, 4, 5, 6, generator=draw) * torch.tensor([1.0, 0.3, 0.1, 3.0]).view(1, 4, 1, 1)
-
-    def difference(scale):
-        peer = GradCAMPlusPlus.get_cam_weights(
-            None, None, None, None, activation.numpy(), (scale * gradient).numpy()
-        )
-        theirs = (torch.from_numpy(np.asarray(peer))[..., None, None] * activation).sum(1)
-        ours = grad_cam_plus_plus(activation, scale * gradient)
-        return largest(theirs / theirs.max(), ours / ours.max())
-
-    assert difference(1.0) < 1e-3
-    assert difference(1e-4) > 0.1
-
-
-@pytest.mark.parametrize("layer", ["down", "deep", "up"])
-def test_captum_agrees(layer, run, images, target):
-    from captum.attr import LayerGradCam
-
-    module = run.segmenter.module
-    theirs = LayerGradCam(lambda x: (module(x)[:, 0] * target.pixels).sum((1, 2)), getattr(module, layer))
-    grid = theirs.attribute(images)[:, 0].detach()
-    ours = explain(run, images, target, layers=[layer])["grad-cam", layer]
-    assert largest(ours.grid, grid) < 1e-5
-
-
-# Properties of every entry of the dict.
-
-LINEAR = ("grad-cam", "hires-cam", "layer-cam", "xgrad-cam", "seg-xres-cam")
-"""Weights are of degree one in the gradient: a scaled score gives a scaled map."""
-
-
-@pytest.mark.parametrize("method", CAMS)
-def test_a_batch_equals_its_pictures_and_chunks_change_nothing(method, run, images, target):
-    batch = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"].map
-    chunked = explain(run, images, target, methods=[method], layers=["deep"], chunk=2)[method, "deep"].map
-    assert largest(chunked, batch) < 1e-5
-    for row in range(3):
-        chosen = slice(row, row + 1)
-        alone = explain(run, images[chosen], target.select(chosen), methods=[method], layers=["deep"])
-        assert largest(alone[method, "deep"].map, batch[chosen]) < 1e-5
-
-
-@pytest.mark.parametrize("method", CAMS)
-def test_flipping_image_and_target_flips_the_map(method, make_run, target, images):
-    class Symmetric(nn.Module):
-        """Flips with its input: 1x1 convolutions and pooling."""
-
-        def __init__(self):
-            super().__init__()
-            self.first = nn.Sequential(
-                nn.Conv2d(3, 6, 1), nn.ReLU(), nn.AvgPool2d(4), nn.Conv2d(6, 6, 1), nn.ReLU()
-            )
-            self.head = nn.Sequential(nn.Conv2d(6, 1, 1), nn.Upsample(scale_factor=4, mode="bilinear"))
-
-        def forward(self, images):
-            return self.head(self.first(images))
-
-    run = make_run(Symmetric())
-    with torch.no_grad():
-        run.segmenter.module.head[0].weight.abs_()  # some evidence for the class, or the map is flat
-    plain = explain(run, images, target, methods=[method], layers=["first"])[method, "first"].map
-    mirrored = Target("region", 1, target.pixels.flip(2))
-    flipped = explain(run, images.flip(3), mirrored, methods=[method], layers=["first"])[method, "first"].map
-    assert largest(flipped.flip(2), plain) < 1e-5
-
-
-@pytest.mark.parametrize("method", LINEAR)
-def test_scaling_the_score_leaves_the_normalised_map(method, run, images, target):
-    before = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"].map
-    with torch.no_grad():
-        run.segmenter.module.head.weight.mul_(7)
-    after = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"].map
-    assert largest(after, 7 * before) < 1e-5
-
-
-@pytest.mark.parametrize("method", ["eigen-cam", "activation"])
-def test_maps_that_know_no_class_stay_when_the_score_is_scaled(method, run, images, target):
-    before = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"].map
-    with torch.no_grad():
-        run.segmenter.module.head.weight.mul_(7)
-    after = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"].map
-    torch.testing.assert_close(after, before)
-
-
-@pytest.mark.parametrize("method", CAMS)
-def test_grid_is_signed_and_the_map_follows_from_it(method, run, images, target):
-    found = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"]
-    assert found.grid is not None
-    assert found.grid.shape == (3, 8, 10)
-    grid = found.grid.relu() if CAMS[method].relu else found.grid
-    expected = nn.functional.interpolate(grid[:, None], (32, 40), mode="bilinear", align_corners=False)[:, 0]
-    torch.testing.assert_close(found.map, expected)
-    assert found.settings == {"unit": "sum", "relu": CAMS[method].relu, **dict(CAMS[method].options)}
-
-
-@pytest.mark.parametrize("method", CAMS)
-def test_rows_without_a_target_or_without_variation_hold_nan(method, make_run, images, pixels):
-    class Flat(nn.Module):
-        """A layer that is constant over the picture where the picture is."""
-
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Conv2d(3, 4, 1)
-            self.head = nn.Conv2d(4, 1, 1)
-
-        def forward(self, images):
-            return self.head(self.layer(images))
-
-    pixels = torch.ones_like(pixels)
-    pixels[1] = False
-    images = images.clone()
-    images[2] = 0.5
-    images[0, 0, 0, 0] = torch.nan
-    run = make_run(Flat())
-    found = explain(run, images, Target("region", 1, pixels), methods=[method], layers=["layer"])[
-        method, "layer"
-    ]
-    assert found.status == ("failed", "no_target", "degenerate")
-    assert found.map.isnan().all()
-    assert found.grid is not None
-    assert found.grid.isnan().all()
-    assert found.ok.tolist() == [False] * 3
-
-
-@pytest.mark.parametrize("method", CAMS)
-def test_the_map_lies_where_the_padded_picture_was(method, make_run, make_unet, images, target):
-    """Padding by hand, then cutting off, is what the segmenter does: the grid covers the padded picture."""
-    padded = nn.functional.pad(images[..., :30, :37], (0, 3, 0, 2), mode="replicate")
-    frozen = target.pixels[:, :30, :37]
-    all_of_it = nn.functional.pad(frozen, (0, 3, 0, 2))
-    by_hand = explain(
-        make_run(make_unet()), padded, Target("t", 1, all_of_it), methods=[method], layers=["deep"]
-    )
-    run = make_run(make_unet(), divisor=8)
-    cropped = explain(run, images[..., :30, :37], Target("t", 1, frozen), methods=[method], layers=["deep"])
-    torch.testing.assert_close(cropped[method, "deep"].map, by_hand[method, "deep"].map[:, :30, :37])
-
-
-def test_relu_before_upsampling_is_another_map():
-    grid = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0))
-    ours = CAMS["grad-cam"].map_of(grid, (64, 64))
-    assert (ours - upsample(grid, (64, 64)).relu()).abs().max() / ours.max() > 0.1
-
-
-def test_every_cam_has_a_line_in_methods():
-    assert set(CAMS) < set(explaining.METHODS)
 
 
 def test_hires_cam_of_the_peer_is_the_sum_too():
