@@ -1,0 +1,87 @@
+"""Which part of augmentation costs or gains: the row `tumor-lite0` with parts of it, on the valid split.
+
+    python -m benchmarks.augmentation --data FOLDER [--runs runs] [--epochs 2] [VARIANT ...]
+
+Trainings are those of the row ``tumor-lite0`` of ``benchmarks/training.py``, whose run without augmentation is
+the other side of the pairs, with another policy in the place of the default. What is finished is not trained
+again; the test split is not touched.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import seglens
+from benchmarks.training import ROWS, TUMOR, lite0_file
+from seglens import train as training
+from seglens.data.transforms import DEFAULT_POLICY, Policy
+from seglens.intervals import interval
+
+ROW = "tumor-lite0"
+STRAIGHT = {"rotation": (0.0, 0.0)}
+PLACED = {"scale": (1.0, 1.0), "shift": 0.0}
+LIT = {"brightness": (0.0, 0.0), "contrast": (1.0, 1.0), "gamma": (1.0, 1.0), "soil": 0.0}
+
+VARIANTS: dict[str, Policy] = {
+    "all": DEFAULT_POLICY,
+    "without rotation": replace(DEFAULT_POLICY, **STRAIGHT),
+    "without scale and shift": replace(DEFAULT_POLICY, **PLACED),
+    "without light, noise and blur": replace(DEFAULT_POLICY, **LIT),
+    "mirroring alone": replace(DEFAULT_POLICY, **STRAIGHT, **PLACED, **LIT),
+}
+
+
+def trained(name: str, data: Path, runs: Path, epochs: int) -> Path:
+    """Train with the policy called ``name``, unless that is done, and score the valid split."""
+    row, run = ROWS[ROW], runs / "augmentation" / f"{name.replace(' ', '-').replace(',', '')}-{epochs}"
+    settings = seglens.TrainSettings(
+        model="resnet-unet",
+        encoder="tf_efficientnet_lite0",
+        encoder_weights=str(lite0_file()),
+        image_size=row.image_size,
+        epochs=epochs,
+        batch_size=row.batch_size,
+        seed=row.seed,
+        augment=True,
+    )
+    training.DEFAULT_POLICY = VARIANTS[name]  # type: ignore[attr-defined]
+    made = seglens.train(seglens.DataSettings(path=data / TUMOR), settings, run, resume=True)
+    if not (run / "evaluate" / "valid" / "scores.json").exists():
+        seglens.evaluate(made, seglens.open_split(made, "valid"), out=run / "evaluate" / "valid")
+    return run
+
+
+def dice_of(run: Path) -> dict[int, float]:
+    """Return the Dice of every valid picture by its number, and the pooled one under -1."""
+    scores = json.loads((run / "evaluate" / "valid" / "scores.json").read_text())
+    return {-1: scores["pooled"]["dice"]} | {row["index"]: row["dice"] for row in scores["images"]}
+
+
+def main() -> None:
+    """Train what is missing; print a row for each variant."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=f"of {', '.join(VARIANTS)}")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--epochs", type=int, default=ROWS[ROW].epochs)
+    given = parser.parse_args()
+    plain = dice_of(given.runs / ROW)
+    print("| augmentation | valid Dice pooled | Dice per picture less that without any |\n|---|---|---|")
+    print(f"| none | {plain[-1]:.3f} | |", flush=True)
+    for name in given.variants or VARIANTS:
+        found = dice_of(trained(name, given.data, given.runs, given.epochs))
+        gain = [found[key] - plain[key] for key in plain if key >= 0]
+        mean = interval(torch.tensor(gain, dtype=torch.float64))
+        print(
+            f"| {name} | {found[-1]:.3f} | {mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f}) |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
