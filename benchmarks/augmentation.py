@@ -2,9 +2,9 @@
 
     python -m benchmarks.augmentation --data FOLDER [--runs runs] [--epochs 2] [VARIANT ...]
 
-Trainings are those of the row ``tumor-lite0`` of ``benchmarks/training.py``, whose run without augmentation is
-the other side of the pairs, with another policy in the place of the default. What is finished is not trained
-again; the test split is not touched.
+Trainings are those of the row ``tumor-lite0`` of ``benchmarks/training.py``, whose run without augmentation
+is the other side of the pairs, with another policy in the place of the default. What is finished is not
+trained again; the test split is not touched.
 """
 
 import argparse
