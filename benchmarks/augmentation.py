@@ -21,22 +21,24 @@ from seglens.data.transforms import DEFAULT_POLICY, Policy
 from seglens.intervals import interval
 
 ROW = "tumor-lite0"
-STRAIGHT = {"rotation": (0.0, 0.0)}
 PLACED = {"scale": (1.0, 1.0), "shift": 0.0}
 LIT = {"brightness": (0.0, 0.0), "contrast": (1.0, 1.0), "gamma": (1.0, 1.0), "soil": 0.0}
 
-VARIANTS: dict[str, Policy] = {
-    "all": DEFAULT_POLICY,
-    "without rotation": replace(DEFAULT_POLICY, **STRAIGHT),
-    "without scale and shift": replace(DEFAULT_POLICY, **PLACED),
-    "without light, noise and blur": replace(DEFAULT_POLICY, **LIT),
-    "mirroring alone": replace(DEFAULT_POLICY, **STRAIGHT, **PLACED, **LIT),
+TURNED = DEFAULT_POLICY.rotation[1]
+VARIANTS: dict[str, tuple[Policy, float]] = {
+    "all": (DEFAULT_POLICY, TURNED),
+    "without rotation": (DEFAULT_POLICY, 0.0),
+    "without scale and shift": (replace(DEFAULT_POLICY, **PLACED), TURNED),
+    "without light, noise and blur": (replace(DEFAULT_POLICY, **LIT), TURNED),
+    "mirroring alone": (replace(DEFAULT_POLICY, **PLACED, **LIT), 0.0),
 }
+"""Policies, and by how many degrees pictures are turned at most."""
 
 
 def trained(name: str, data: Path, runs: Path, epochs: int) -> Path:
     """Train with the policy called ``name``, unless that is done, and score the valid split."""
     row, run = ROWS[ROW], runs / "augmentation" / f"{name.replace(' ', '-').replace(',', '')}-{epochs}"
+    policy, rotation = VARIANTS[name]
     settings = seglens.TrainSettings(
         model="resnet-unet",
         encoder="tf_efficientnet_lite0",
@@ -46,8 +48,9 @@ def trained(name: str, data: Path, runs: Path, epochs: int) -> Path:
         batch_size=row.batch_size,
         seed=row.seed,
         augment=True,
+        rotation=rotation,
     )
-    training.DEFAULT_POLICY = VARIANTS[name]  # type: ignore[attr-defined]
+    training.DEFAULT_POLICY = policy  # type: ignore[attr-defined]
     made = seglens.train(seglens.DataSettings(path=data / TUMOR), settings, run, resume=True)
     if not (run / "evaluate" / "valid" / "scores.json").exists():
         seglens.evaluate(made, seglens.open_split(made, "valid"), out=run / "evaluate" / "valid")

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from math import cos, nan, pi
 from typing import Any
 
@@ -12,11 +13,14 @@ import torch
 from torch import nn
 
 import seglens
+from seglens import train as training
+from seglens.data.transforms import ANY_WAY_UP
 from seglens.errors import SettingError, UnknownNameError
 from seglens.losses import class_weights
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import read_state_dict
 from seglens.train import repeat, train
+from seglens.train.feed import Feed
 from seglens.train.learner import Learner, averaged, ema_decay, encoder_of
 from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
 
@@ -37,6 +41,11 @@ from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
         ({"class_weights": (1.0, -2.0)}, r"Class weights must not be negative"),
         ({"class_weights": (1.0, 2.0), "balanced": True}, r"class_weights and balanced are both given"),
         ({"augment": False, "vertical_flips": True}, "vertical_flips is a part of augmentation"),
+        ({"augment": False, "rotation": 5.0}, "rotation is a part of augmentation"),
+        (
+            {"augment": True, "rotation": -5.0},
+            r"setting rotation is not allowed: .*greater than or equal to 0",
+        ),
         ({"devices": 3}, r"A batch of 4 pictures can't be shared evenly by 3 devices: choose a multiple"),
         ({"schedule": "linear"}, r"setting schedule is not allowed: .*'cosine', 'one-cycle' or 'constant'"),
     ],
@@ -48,6 +57,20 @@ def test_wrong_settings_are_told_in_one_line_before_anything_is_written(
         train(discs, tiny(**changes), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("degrees", [0.0, 35.0])
+def test_pictures_are_turned_by_as_much_as_asked_for(discs, tmp_path, monkeypatch, tiny, degrees):
+    policies = []
+
+    class Noting(Feed):
+        def __init__(self, *given, policy=None, **named):
+            super().__init__(*given, policy=policy, **named)
+            policies.append(policy)
+
+    monkeypatch.setattr(training, "Feed", Noting)
+    train(discs, tiny(epochs=1, augment=True, vertical_flips=True, rotation=degrees), tmp_path / "run")
+    assert policies == [replace(ANY_WAY_UP, rotation=(-degrees, degrees)), None]
 
 
 def test_learning_rate_by_hand():

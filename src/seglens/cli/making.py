@@ -60,6 +60,10 @@ def train(
     vertical_flips: Annotated[
         bool, typer.Option("--vertical-flips", help="With --aug: upside down too, where nothing has an up.")
     ] = False,
+    rotation: Annotated[
+        float,
+        typer.Option(metavar="DEGREES", help="With --aug: turn by at most; 0 for masks of boxes."),
+    ] = 20.0,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better Dice.")
     ] = None,
@@ -150,6 +154,7 @@ def train(
         threshold=threshold,
         augment=augment,
         vertical_flips=vertical_flips,
+        rotation=rotation,
         patience=patience,
         keep_every=keep_every,
         mean=o.numbers(mean),

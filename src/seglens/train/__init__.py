@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,8 @@ def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None)
 
 def _batches(dataset: Dataset, settings: TrainSettings, device: torch.device) -> Batches:
     """Read the pictures to train and to validate on; a set too small to be split has none of the second."""
-    varied = ANY_WAY_UP if settings.vertical_flips else DEFAULT_POLICY
+    usual = ANY_WAY_UP if settings.vertical_flips else DEFAULT_POLICY
+    varied = replace(usual, rotation=(-settings.rotation, settings.rotation))
     training = Feed(
         dataset.split("train"),
         size=settings.image_size,

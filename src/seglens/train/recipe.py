@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from seglens.data.layout import Dataset, intensity_window
+from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, complete
 from seglens.models.zoo import normalisation
@@ -26,11 +27,12 @@ class TrainSettings(BaseModel):
     the gradient. ``ema`` is the decay of the running average of the weights, which is what is validated and
     kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for every class, the
     background first; with ``balanced`` they follow from the training masks. ``threshold`` is that of a
-    sigmoid head (None: chosen on the valid split). ``augment`` varies the pictures at random,
-    ``vertical_flips`` by turning them upside down too. ``patience`` is the number of epochs without a better
-    Dice on the valid split after which training stops; ``keep_every`` K keeps the weights of every K-th
-    epoch. ``workers`` is the number of processes that augment, for each device. ``loggers`` are keys of
-    ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a step until they fit into memory.
+    sigmoid head (None: chosen on the valid split). ``augment`` varies the pictures at random, by turns of up
+    to ``rotation`` degrees among others, and with ``vertical_flips`` upside down too. ``patience`` is the
+    number of epochs without a better Dice on the valid split after which training stops; ``keep_every`` K
+    keeps the weights of every K-th epoch. ``workers`` is the number of processes that augment, for each
+    device. ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a
+    step until they fit into memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class TrainSettings(BaseModel):
     threshold: float | None = Field(default=None, gt=0, lt=1)
     augment: bool = False
     vertical_flips: bool = False
+    rotation: float = Field(default=DEFAULT_POLICY.rotation[1], ge=0, le=180)
     precision: str = "auto"
     device: str = "auto"
     devices: int = Field(default=1, ge=1)
@@ -90,6 +93,8 @@ def _refuse_contradictions(settings: TrainSettings) -> None:
         raise SettingError(f"Class weights must not be negative, nor all of them 0; received {weights}.")
     if settings.vertical_flips and not settings.augment:
         raise SettingError("vertical_flips is a part of augmentation: ask for augment too, or leave it out.")
+    if settings.rotation != DEFAULT_POLICY.rotation[1] and not settings.augment:
+        raise SettingError("rotation is a part of augmentation: ask for augment too, or leave it out.")
     if settings.batch_size % world:
         raise SettingError(
             f"A batch of {settings.batch_size} pictures can't be shared evenly by {world} devices: choose a "
@@ -132,7 +137,11 @@ def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Data
     if record.kind != "train":
         raise SettingError(f"{folder} was made by 'seglens {record.kind}': only a training can be resumed.")
     pairs = {
-        "the setting": (record.settings, settings.model_dump(mode="json")),
+        # By way of the settings: what a run of before doesn't tell of is the default.
+        "the setting": (
+            TrainSettings.model_validate(record.settings).model_dump(mode="json"),
+            settings.model_dump(mode="json"),
+        ),
         "the data setting": (record.data or {}, dataset.settings.model_dump(mode="json")),
     }
     for kind, (before, now) in pairs.items():
