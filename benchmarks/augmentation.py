@@ -1,10 +1,12 @@
 """Which part of augmentation costs or gains: the row `tumor-lite0` with parts of it, on the valid split.
 
     python -m benchmarks.augmentation --data FOLDER [--runs runs] [--epochs 2] [VARIANT ...]
+    python -m benchmarks.augmentation --data FOLDER --twins     # with and without a near-duplicate in train
 
 Trainings are those of the row ``tumor-lite0`` of ``benchmarks/training.py``, whose run without augmentation
 is the other side of the pairs, with another policy in the place of the default. What is finished is not
-trained again; the test split is not touched.
+trained again; the test split is not touched. ``--twins`` trains nothing: it parts the paired differences of
+the rows of ``benchmarks/training.jsonl`` by whether a near-duplicate of the picture is in train.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from pathlib import Path
 import torch
 
 import seglens
-from benchmarks.training import ROWS, TUMOR, lite0_file
+from benchmarks.training import RESULTS, ROWS, TUMOR, lite0_file
 from seglens import train as training
 from seglens.data.transforms import DEFAULT_POLICY, Policy
 from seglens.intervals import interval
@@ -38,6 +40,8 @@ VARIANTS: dict[str, tuple[Policy, float]] = {
 def trained(name: str, data: Path, runs: Path, epochs: int) -> Path:
     """Train with the policy called ``name``, unless that is done, and score the valid split."""
     row, run = ROWS[ROW], runs / "augmentation" / f"{name.replace(' ', '-').replace(',', '')}-{epochs}"
+    if (run / "evaluate" / "valid" / "scores.json").exists():
+        return run
     policy, rotation = VARIANTS[name]
     settings = seglens.TrainSettings(
         model="resnet-unet",
@@ -52,8 +56,7 @@ def trained(name: str, data: Path, runs: Path, epochs: int) -> Path:
     )
     training.DEFAULT_POLICY = policy  # type: ignore[attr-defined]
     made = seglens.train(seglens.DataSettings(path=data / TUMOR), settings, run, resume=True)
-    if not (run / "evaluate" / "valid" / "scores.json").exists():
-        seglens.evaluate(made, seglens.open_split(made, "valid"), out=run / "evaluate" / "valid")
+    seglens.evaluate(made, seglens.open_split(made, "valid"), out=run / "evaluate" / "valid")
     return run
 
 
@@ -61,6 +64,33 @@ def dice_of(run: Path) -> dict[int, float]:
     """Return the Dice of every valid picture by its number, and the pooled one under -1."""
     scores = json.loads((run / "evaluate" / "valid" / "scores.json").read_text())
     return {-1: scores["pooled"]["dice"]} | {row["index"]: row["dice"] for row in scores["images"]}
+
+
+def gain_of(with_it: dict[int, float], without: dict[int, float]) -> str:
+    """Spell the mean paired difference with its interval."""
+    gain = [with_it[key] - without[key] for key in without]
+    mean = interval(torch.tensor(gain, dtype=torch.float64))
+    return f"{mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
+
+
+def twins(data: Path) -> None:
+    """Print what augmentation changes on valid pictures with and without a near-duplicate in train."""
+    settings = seglens.DataSettings(path=data / TUMOR)
+    (finding,) = seglens.check_data(settings).of("near-duplicates")
+    groups = [group.split(" ~ ") for group in finding.names]
+    known = {name for group in groups if any(name.startswith("train/") for name in group) for name in group}
+    names = [entry.name for entry in seglens.open_data(settings).split("valid").entries]
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    found = {line["row"]: line["valid"]["images"] for line in lines}
+    print("| row | near-duplicate in train | valid pictures | Dice per picture, difference |")
+    print("|---|---|---|---|")
+    for row in ("tumor-small", "tumor-lite0", "tumor-lite0-long"):
+        for twin in (True, False):
+            kept = [key for key in found[row] if (f"valid/{names[int(key)]}" in known) == twin]
+            with_it, without = (
+                {int(key): found[name][key]["dice"] for key in kept} for name in (f"{row}-aug", row)
+            )
+            print(f"| `{row}` | {'yes' if twin else 'no'} | {len(kept)} | {gain_of(with_it, without)} |")
 
 
 def main() -> None:
@@ -72,18 +102,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--epochs", type=int, default=ROWS[ROW].epochs)
+    parser.add_argument("--twins", action="store_true", help="part the rows by near-duplicates in train")
     given = parser.parse_args()
+    if given.twins:
+        return twins(given.data)
     plain = dice_of(given.runs / ROW)
     print("| augmentation | valid Dice pooled | Dice per picture less that without any |\n|---|---|---|")
+    per_picture = {key: dice for key, dice in plain.items() if key >= 0}
     print(f"| none | {plain[-1]:.3f} | |", flush=True)
     for name in given.variants or VARIANTS:
         found = dice_of(trained(name, given.data, given.runs, given.epochs))
-        gain = [found[key] - plain[key] for key in plain if key >= 0]
-        mean = interval(torch.tensor(gain, dtype=torch.float64))
-        print(
-            f"| {name} | {found[-1]:.3f} | {mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f}) |",
-            flush=True,
-        )
+        pooled = found.pop(-1)
+        print(f"| {name} | {pooled:.3f} | {gain_of(found, per_picture)} |", flush=True)
 
 
 if __name__ == "__main__":
