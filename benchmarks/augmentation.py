@@ -14,13 +14,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 import seglens
-from benchmarks.training import RESULTS, ROWS, TUMOR, lite0_file
+from benchmarks.training import RESULTS, ROWS, TUMOR, lite0_file, paired
 from seglens import train as training
 from seglens.data.transforms import DEFAULT_POLICY, Policy
-from seglens.intervals import interval
 
 ROW = "tumor-lite0"
 PLACED = {"scale": (1.0, 1.0), "shift": 0.0}
@@ -66,13 +63,6 @@ def dice_of(run: Path) -> dict[int, float]:
     return {-1: scores["pooled"]["dice"]} | {row["index"]: row["dice"] for row in scores["images"]}
 
 
-def gain_of(with_it: dict[int, float], without: dict[int, float]) -> str:
-    """Spell the mean paired difference with its interval."""
-    gain = [with_it[key] - without[key] for key in without]
-    mean = interval(torch.tensor(gain, dtype=torch.float64))
-    return f"{mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
-
-
 def twins(data: Path) -> None:
     """Print what augmentation changes on valid pictures with and without a near-duplicate in train."""
     settings = seglens.DataSettings(path=data / TUMOR)
@@ -90,7 +80,7 @@ def twins(data: Path) -> None:
             with_it, without = (
                 {int(key): found[name][key]["dice"] for key in kept} for name in (f"{row}-aug", row)
             )
-            print(f"| `{row}` | {'yes' if twin else 'no'} | {len(kept)} | {gain_of(with_it, without)} |")
+            print(f"| `{row}` | {'yes' if twin else 'no'} | {len(kept)} | {paired(with_it, without)} |")
 
 
 def main() -> None:
@@ -113,7 +103,7 @@ def main() -> None:
     for name in given.variants or VARIANTS:
         found = dice_of(trained(name, given.data, given.runs, given.epochs))
         pooled = found.pop(-1)
-        print(f"| {name} | {pooled:.3f} | {gain_of(found, per_picture)} |", flush=True)
+        print(f"| {name} | {pooled:.3f} | {paired(found, per_picture)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "training.jsonl", HERE / "TRAINING.md"
@@ -181,12 +182,20 @@ def table(lines: list[dict]) -> str:
     return "\n".join(text)
 
 
-def differences(lines: list[dict]) -> str:
-    """Return as Markdown what augmentation changes, paired by picture, on both splits."""
+def paired(one: dict[Any, float], other: dict[Any, float]) -> str:
+    """Spell the mean of ``one`` less ``other``, number by number, with its 95 % interval."""
     import torch
 
     from seglens.intervals import interval
 
+    assert one.keys() == other.keys()
+    apart = torch.tensor([one[key] - other[key] for key in other], dtype=torch.float64)
+    mean = interval(apart)
+    return f"{mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})"
+
+
+def differences(lines: list[dict]) -> str:
+    """Return as Markdown what augmentation changes, paired by picture, on both splits."""
     found = {line["row"]: line for line in lines}
     text = [
         "",
@@ -196,14 +205,12 @@ def differences(lines: list[dict]) -> str:
     for name in found:
         other = next((with_aug for with_aug in found if with_aug == f"{name}-aug"), None)
         for split in ("valid", "test") if other else ():
-            cells = []
-            for score in ("dice", "iou"):
-                with_aug, without = found[f"{name}-aug"][split]["images"], found[name][split]["images"]
-                assert with_aug.keys() == without.keys()
-                gain = [with_aug[key][score] - without[key][score] for key in without]
-                mean = interval(torch.tensor(gain, dtype=torch.float64))
-                cells.append(f"{mean.mean:+.3f} ({mean.low:+.3f} to {mean.high:+.3f})")
-            text.append(f"| `{name}` | {split} | {len(gain)} | {cells[0]} | {cells[1]} |")
+            sides = [found[row][split]["images"] for row in (f"{name}-aug", name)]
+            dice, iou = (
+                paired(*({key: row[score] for key, row in side.items()} for side in sides))
+                for score in ("dice", "iou")
+            )
+            text.append(f"| `{name}` | {split} | {len(sides[0])} | {dice} | {iou} |")
     return "\n".join(text)
 
 

@@ -61,8 +61,7 @@ def train(
         bool, typer.Option("--vertical-flips", help="With --aug: upside down too, where nothing has an up.")
     ] = False,
     rotation: Annotated[
-        float,
-        typer.Option(metavar="DEGREES", help="With --aug: turn by at most; 0 for masks of boxes."),
+        float, typer.Option(metavar="DEGREES", help="With --aug: turned by at most; 0 where masks are boxes.")
     ] = 20.0,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better Dice.")

@@ -120,8 +120,8 @@ def attention(
         randomised: the same method and layer on `nulls.randomised`, explained with the same target.
         valid: pixels that are picture (not padding).
     """
-    outside = ~explanation.target.pixels if valid is None else valid & ~explanation.target.pixels
-    usable = explanation.ok & outside.flatten(1).any(1).to(explanation.ok.device)
+    own_statistics = statistics(explanation, valid=valid)
+    usable = explanation.ok & (own_statistics["area"] < 1)
     others = [
         _measure(explanation, other_images(explanation.map, usable, shift), valid)
         for shift in range(1, min(SHIFTS, int(usable.sum()) - 1) + 1)
@@ -136,13 +136,12 @@ def attention(
     if randomised is not None:
         measured = statistics(randomised, valid=valid)
         nulls["randomised_model"] = {name: measured[name] for name in STATISTICS}
-    measured = statistics(explanation, valid=valid)
     return Attention(
         target=explanation.target.label,
         method=explanation.method,
         layer=explanation.layer,
         status=tuple(explanation.status),
-        statistics={name: _keep(measured[name], usable) for name in STATISTICS},
+        statistics={name: _keep(own_statistics[name], usable) for name in STATISTICS},
         nulls={
             null: {name: _keep(value, usable) for name, value in row.items()} for null, row in nulls.items()
         },

@@ -63,11 +63,10 @@ def gather(data: DataSettings, labels: str) -> Material:
         SettingError: the set has several classes of objects.
     """
     if labels == "folders":
-        return _without_masks(data, image_labels.by_folders(data.path, data.channels))
-    if labels != "masks" and data.layout is None and data.path.is_dir() and recognised(data) is None:
-        alone = image_labels.pictures_alone(data.path, data.channels)
-        if len(alone):
-            return _without_masks(data, _labelled(alone, labels, data.channels))
+        return _of_pictures(data, image_labels.by_folders(data.path, data.channels))
+    alone = None if labels == "masks" else _alone(data)
+    if alone is not None:
+        return _of_pictures(data, _labelled(alone, labels, data.channels))
     dataset = open_data(data)
     if "train" not in dataset.splits:
         raise DataError(f"{data.path} has no picture to learn from, only: {', '.join(dataset.splits)}.")
@@ -133,7 +132,15 @@ def _without_border(dataset: Dataset) -> Dataset | None:
     return open_data(dataset.settings.model_copy(update={"border": "ignore"}))
 
 
-def _without_masks(data: DataSettings, labelled: Labelled) -> Material:
+def _alone(data: DataSettings) -> Split | None:
+    """Return the pictures of a folder that no layout recognises; None where it is a set, or should be one."""
+    named = (data.layout, data.train_dir, data.valid_dir, data.test_dir)
+    if any(named) or not data.path.is_dir() or recognised(data) is not None:
+        return None
+    return image_labels.pictures_alone(data.path, data.channels) or None
+
+
+def _of_pictures(data: DataSettings, labelled: Labelled) -> Material:
     """Return pictures that have labels alone; a part is held out, near-duplicates together."""
     entries = labelled.split.entries
     dealt = deal(
