@@ -128,20 +128,28 @@ def _conjugate_gradients(start: Field, unknown: Unknown, tolerance: float) -> Fi
 
     The matrix restricted to the unknowns is symmetric and positive definite as soon as one of them has a
     known neighbour. Every channel of every picture is a system of its own, all stepped together; one whose
-    residual is below ``tolerance`` stands still, so that a picture's result doesn't depend on its company.
+    residual is below ``tolerance`` stands still, so that a picture's result doesn't depend on its company,
+    and a picture leaves the batch once all its channels do.
     """
-    free = unknown.to(start.dtype)
-    diagonal = neighbours(torch.ones_like(free))
-    solution = start.clone()
-    residual = free * (neighbours(start) - diagonal * start)
+    found = start.clone()
+    left = torch.arange(len(start), device=start.device)
+    solution, free = start.clone(), unknown.to(start.dtype)
+    diagonal = free * neighbours(torch.ones_like(free))
+    residual = free * neighbours(start) - diagonal * start
     step = torch.zeros_like(residual)
     energy = torch.ones_like(residual[..., :1, :1])
     active = torch.ones_like(energy)
     for iteration in range(LIMIT):
         if iteration % 4 == 0:
             active = active * (residual.abs().amax((2, 3), keepdim=True) > tolerance)
-            if not bool(active.any()):
-                break
+            busy = active.flatten(1).any(1)
+            if not bool(busy.all()):
+                found[left[~busy]] = solution[~busy]
+                if not bool(busy.any()):
+                    return found
+                left, solution, free, diagonal, residual, step, energy, active = (
+                    state[busy] for state in (left, solution, free, diagonal, residual, step, energy, active)
+                )
         fresh = _dot(residual, residual)
         step = torch.addcmul(residual, fresh / energy.clamp_min(TINY), step)
         energy = fresh
@@ -149,7 +157,8 @@ def _conjugate_gradients(start: Field, unknown: Unknown, tolerance: float) -> Fi
         length = active * energy / _dot(step, image).clamp_min(TINY)
         solution.addcmul_(length, step)
         residual.addcmul_(length, image, value=-1)
-    return solution
+    found[left] = solution
+    return found
 
 
 def _dot(first: Field, second: Field) -> Float[Tensor, "b c 1 1"]:
@@ -158,13 +167,17 @@ def _dot(first: Field, second: Field) -> Float[Tensor, "b c 1 1"]:
 
 
 def neighbours(field: Field) -> Field:
-    """Return the weighted sum over the eight neighbours that lie in the picture."""
-    side, corner = 1 / 6, 1 / 12
-    rows = [[corner, side, corner], [side, 0.0, side], [corner, side, corner]]
-    # All planes as channels of one picture, each with its own kernel: by far the quickest form on a CPU.
-    planes = field.flatten(0, 1)[None]
-    kernel = field.new_tensor(rows).expand(planes.shape[1], 1, 3, 3)
-    return F.conv2d(planes, kernel, padding=1, groups=planes.shape[1])[0].unflatten(0, field.shape[:2])
+    """Return the weighted sum over the eight neighbours that lie in the picture.
+
+    The weights are those of ``[1, 2, 1] x [1, 2, 1] / 12`` without its centre: sums along the columns, then
+    along the rows, which a CPU does in half the time of a convolution.
+    """
+    padded = F.pad(field, (1, 1, 1, 1))
+    columns = padded[..., :-2, :] + padded[..., 2:, :]
+    columns.add_(padded[..., 1:-1, :], alpha=2)
+    total = columns[..., :-2] + columns[..., 2:]
+    total.add_(columns[..., 1:-1], alpha=2)
+    return total.div_(12).sub_(field, alpha=1 / 3)
 
 
 IMPUTERS: dict[str, Imputer] = {"noisy-linear": noisy_linear, "blur": blur, "mean": mean, "zero": zero}
