@@ -69,6 +69,16 @@ def test_a_picture_is_filled_the_same_in_any_company() -> None:
         torch.testing.assert_close(alone, together[row : row + 1], atol=1e-5, rtol=0)
 
 
+def test_grey_pictures_in_colour_are_filled_as_their_one_channel() -> None:
+    grey, removed = pictures(2, 32)[:, :1], blocks(2, 32, 0.5)
+    colour = impute.linear(grey.repeat(1, 3, 1, 1), removed)
+    assert colour.is_contiguous()
+    # A channel that differs leaves the other two as they are.
+    other = torch.cat([grey, grey, 1 - grey], 1)
+    torch.testing.assert_close(colour[:, :2], impute.linear(other, removed)[:, :2], atol=0, rtol=0)
+    torch.testing.assert_close(colour[:, 2:], impute.linear(grey, removed), atol=1e-6, rtol=0)
+
+
 def test_planes_are_filled_exactly_inside() -> None:
     # A linear ramp is its own weighted mean of neighbours, by symmetry.
     ramp = (torch.arange(32.0)[:, None] * 0.5 + torch.arange(32.0)[None]) / 48

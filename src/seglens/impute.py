@@ -89,6 +89,9 @@ def linear(images: Images, removed: Regions) -> Images:
     Conjugate gradients, started from the solution on a grid of half the size (which is found the same way):
     the coarse grids carry colour across wide holes, the fine ones need a few steps each.
     """
+    if images.shape[1] > 1 and torch.equal(images, images[:, :1].expand_as(images)):
+        # Grey pictures in colour: the same system in every channel.
+        return linear(images[:, :1], removed).repeat(1, images.shape[1], 1, 1)
     unknown = removed[:, None]
     empty = removed.all((1, 2))
     # A picture without a known pixel has no solution: one known pixel of the mean colour gives that colour.
