@@ -3,10 +3,11 @@
     python -m benchmarks.judged --data FOLDER [--runs runs] [--only RUN ...] [--stages STAGE ...]
     python -m benchmarks.judged --table                          # only write the tables anew
 
-Stages are those of `STAGES`: the attention of every layer, and the dear scores on few pictures of the test
-split. Each stage of each run is one unit of work. A unit that is done appends its rows to
-``benchmarks/judged.jsonl`` and is not done again; the tables in ``benchmarks/JUDGED.md`` are made from the
-rows alone, and say ``not run`` where there are none. Pictures are spread evenly over the test split.
+Stages are those of `STAGES`: the cheap scores on 100 pictures of the test split, or as many as there are; the
+slow methods and the scores that make maps again on 16. Each stage of each run is one unit. A unit that
+is done appends its rows to ``benchmarks/judged.jsonl`` and is not done again; the tables in
+``benchmarks/JUDGED.md`` are made from the rows alone, and say ``not run`` where there are none. Pictures are
+spread evenly over the test split.
 """
 
 import argparse
@@ -53,46 +54,34 @@ class Stage:
     precision: str = "32"
 
 
+CLAIM, SUBSET = 100, 16
+"""Pictures that a claim needs, and those that slow methods and scores that make maps again are given."""
+
+LAYERS = ("encoder_mid", "encoder_last", "decoder_last")
+
 STAGES = {
-    "restating": Stage(("attention",), ("grad-cam",), ROLES, 32),
-    "removal": Stage(
-        ("faithfulness", "stability", "completeness"),
-        ("grad-cam", "saliency", INTEGRATED, OCCLUSION),
-        ("encoder_last", "decoder_last"),
-        12,
-        precision="bf16",
-    ),
-    "removal-few": Stage(
-        ("faithfulness",),
-        ("grad-cam", "saliency"),
-        ("encoder_last", "decoder_last"),
-        10,
-        precision="bf16",
-    ),
+    "restating": Stage(("attention",), ("grad-cam",), ROLES, CLAIM),
+    "removal": Stage(("faithfulness",), ("grad-cam", "saliency"), LAYERS, CLAIM, precision="bf16"),
+    "context": Stage(("context_faithfulness",), ("grad-cam", "saliency"), LAYERS, CLAIM, precision="bf16"),
     "causal": Stage(
         ("causal_agreement",),
         ("grad-cam", "saliency", OCCLUSION),
-        ("encoder_mid", "encoder_last", "decoder_last"),
-        16,
+        LAYERS,
+        CLAIM,
         "superpixels",
         8,
         "bf16",
     ),
-    "dependence": Stage(
-        ("model_dependence",), ("grad-cam", "saliency"), ("encoder_mid", "encoder_last", "decoder_last"), 16
-    ),
-    "context": Stage(
-        ("context_faithfulness",),
-        ("grad-cam", "saliency"),
-        ("encoder_last", "decoder_last"),
-        12,
+    "dependence": Stage(("model_dependence",), ("grad-cam", "saliency"), LAYERS, SUBSET),
+    "slow": Stage(
+        ("faithfulness", "stability", "completeness"),
+        ("grad-cam", "saliency", INTEGRATED, OCCLUSION),
+        LAYERS,
+        SUBSET,
         precision="bf16",
     ),
 }
 """In the order in which they are made, each for all runs before the next."""
-
-BRIEF = "removal-few"
-"""Stands for ``removal`` where there is little time; made only where it is asked for."""
 
 
 def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) -> list[dict[str, Any]]:
@@ -108,7 +97,12 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
     split = seglens.open_split(run, "test", data=data / ROWS[name].data)
     chosen = choose(split, None, stage.images)
     settings = seglens.JudgeSettings(
-        stage.scores, cells=stage.cells, across=stage.across, precision=stage.precision
+        stage.scores,
+        num_again=stage.images,
+        num_occluded=stage.images,
+        cells=stage.cells,
+        across=stage.across,
+        precision=stage.precision,
     )
     parts = []
     for part in read_chunks(run, chosen, most=16, failed=[], what=name):
@@ -215,7 +209,7 @@ def score_table(rows: list[dict[str, Any]], score: str, stage: str) -> str:
     columns = ("run", "map", score, "images", "best reference", "difference", "verdict", *detail)
     lines: list[tuple[object, ...]] = []
     for run in RUNS:
-        found = [row for row in rows if (row["run"], row["score"]) == (run, score)]
+        found = [row for row in rows if (row["run"], row["stage"], row["score"]) == (run, stage, score)]
         if not found:
             lines.append((run, "not run: " + command(run, stage), *[""] * (len(columns) - 2)))
         for row in found:
@@ -257,12 +251,13 @@ def write_tables() -> None:
     tables = {
         "restating": restating_table(rows),
         "faithfulness": score_table(rows, "faithfulness", "removal"),
+        "faithfulness of slow methods": score_table(rows, "faithfulness", "slow"),
         "context_faithfulness": score_table(rows, "context_faithfulness", "context"),
         "causal_agreement": score_table(rows, "causal_agreement", "causal"),
         "causal_agreement_context": score_table(rows, "causal_agreement_context", "causal"),
         "model_dependence": score_table(rows, "model_dependence", "dependence"),
-        "stability": score_table(rows, "stability", "removal"),
-        "completeness": score_table(rows, "completeness", "removal"),
+        "stability": score_table(rows, "stability", "slow"),
+        "completeness": score_table(rows, "completeness", "slow"),
         "cost": cost_table(rows),
     }
     for name, text in tables.items():
@@ -284,9 +279,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder that holds the sets")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--only", nargs="*", choices=RUNS, default=list(RUNS))
-    parser.add_argument(
-        "--stages", nargs="*", choices=STAGES, default=[stage for stage in STAGES if stage != BRIEF]
-    )
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
     parser.add_argument("--table", action="store_true", help="only write the tables")
     arguments = parser.parse_args()
     if not arguments.table:
