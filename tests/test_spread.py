@@ -1,34 +1,20 @@
-"""Jobs of several processes: real ones on the CPU, and what can be said of shares without any."""
+"""Jobs of two real processes on the CPU: evaluation, explanation, a script of one's own, and training."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.conftest import write_pair, write_run
+from tests.jobs import ALONE_ENVIRONMENT, files_below
 
 import seglens
-from seglens import processes
-from seglens.errors import DataError, OutputExistsError, SettingError, SpreadError
-from seglens.processes import Crew
 from seglens.scores import confusion, scores
-from seglens.spread import ALONE, Share, spread
 from seglens.train.feed import Feed
-
-ALONE_ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.startswith(("SLURM_", "MASTER_", "TORCHELASTIC_", "SEGLENS_"))
-    and name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
-}
-"""What a process starts with on whose behalf nobody has started others; one thread, so that sums agree."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +39,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def end_of(*command: object, where: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; it must not hang."""
+    """Run a command to its end, on one thread, so that sums agree; it must not hang."""
     return subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=where,
@@ -111,10 +97,6 @@ def test_explanation_in_two_processes_is_that_of_one(place: Path):
     names = [row["name"] for row in tables[1]["samples"]]
     assert sorted(names) == sorted(row["name"] for row in tables[0]["samples"])
     assert len(set(names)) == 17
-
-
-def files_below(folder: Path) -> set[str]:
-    return {str(file.relative_to(folder)) for file in folder.rglob("*")}
 
 
 def assert_close(found: object, expected: object) -> None:
@@ -223,150 +205,3 @@ def test_training_in_two_processes(tmp_path: Path):
     history = dict(zip(row[0].split(","), row[1].split(","), strict=True))
     for name in ("dice", "iou"):
         assert float(history[f"valid_{name}"]) == pytest.approx(float(pooled[name]), rel=1e-5)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("num", [0, 1, 7, 16])
-def test_every_item_is_in_one_share(num: int, size: int):
-    shares = [Share(rank, size).of(num) for rank in range(size)]
-    assert [item for part in shares for item in part] == list(range(num))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_one_process_is_the_whole_job(tmp_path: Path):
-    with spread(device="cpu") as share:
-        assert share == Share(0, 1, "cpu")
-        assert share.first
-        assert share.gather([1, 2]) == [1, 2]
-        share.agree("anything", object())
-        with share.folder(tmp_path / "out") as folder:
-            (folder / "file").write_text("x")
-    assert files_below(tmp_path) == {"out", "out/file"}
-    with pytest.raises(OutputExistsError, match="--force"), ALONE.folder(tmp_path / "out"):
-        pass
-
-
-def test_one_process_needs_no_lightning():
-    script = "import sys, seglens\nwith seglens.spread(): pass\nsys.exit('lightning' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], env=ALONE_ENVIRONMENT).returncode == 0
-
-
-def test_settings_that_make_no_job(monkeypatch: pytest.MonkeyPatch):
-    def refused(**settings: object) -> pytest.ExceptionInfo[SettingError]:
-        with pytest.raises(SettingError) as caught, spread(**settings):  # type: ignore[arg-type]
-            pass
-        return caught
-
-    assert refused(devices=0).match("'devices' must be at least 1, received 0")
-    assert refused(num_nodes=-1).match("'num_nodes' must be at least 1, received -1")
-    assert refused(devices=2, device="cuda:1").match("can't all be 'cuda:1'. Name the kind: 'cuda'")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert refused(devices=2, device="cuda").match("2 GPUs were asked for, but there is none")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert refused(devices=3).match("3 devices were asked for, but there is 1 of the kind 'cuda'")
-
-
-def test_who_started_the_processes_has_to_agree(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with (
-        pytest.raises(SettingError, match="torchrun has started 2 processes, but the job is for 1"),
-        spread(),
-    ):
-        pass
-    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
-        monkeypatch.setenv(name, value)
-    before = dict(os.environ)
-    with pytest.raises(SettingError, match="not 3 on each of 1 nodes"), spread(devices=3, device="cpu"):
-        pass
-    assert dict(os.environ) == before
-
-
-def test_other_nodes_need_an_address(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", [__file__])  # whatever runs the tests, this could be started again
-    with (
-        pytest.raises(SettingError, match=r"job on 2 nodes .* MASTER_ADDR, MASTER_PORT, NODE_RANK"),
-        spread(devices=2, num_nodes=2, device="cpu"),
-    ):
-        pass
-
-
-def test_what_was_typed_in_is_not_started_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
-    with pytest.raises(SettingError, match="A notebook, or code that was typed in"):
-        processes.same_command()
-
-
-def crew_of(tmp_path: Path, *bodies: str) -> Crew:
-    """A crew of small programs, each of which is ready and then does what its body says."""
-    file = tmp_path / "member.py"
-    programs = "\n".join(
-        f"    if os.environ['MEMBER'] == '{number}':\n        {body}" for number, body in enumerate(bodies)
-    )
-    file.write_text(
-        "import os, signal, sys, time\nfrom seglens.errors import DataError\n"
-        "from seglens.processes import reporting\nprint('hello')\n"
-        f"with reporting() as ready:\n    ready()\n{programs}\n"
-    )
-    environments = [{**ALONE_ENVIRONMENT, "MEMBER": str(number)} for number in range(len(bodies))]
-    return Crew([sys.executable, str(file)], environments, len(bodies) + 1)
-
-
-def test_a_crew_that_ends_well(tmp_path: Path):
-    with crew_of(tmp_path, f"open({str(tmp_path / 'a')!r}, 'w').close()", "pass") as crew:
-        crew.meet()
-    assert (tmp_path / "a").exists()
-    assert crew.failure is None
-
-
-@pytest.mark.parametrize(
-    ("body", "kind", "message"),
-    [
-        ("raise DataError('a.png is broken')", DataError, r"^a\.png is broken\n"),
-        ("1 / 0", SpreadError, r"^Process 3 of 3 failed: ZeroDivisionError: division by zero\n"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", SpreadError, r"^Process 3 of 3 was killed from outside"),
-        ("os.write(1, b'bye\\n'); os._exit(3)", SpreadError, r"^Process 3 of 3 ended with code 3 .*: bye\n"),
-    ],
-)
-def test_an_error_in_a_crew_ends_all(tmp_path: Path, body: str, kind: type[Exception], message: str):
-    began, crew = time.monotonic(), crew_of(tmp_path, "time.sleep(60)", body)
-
-    def wait() -> None:
-        with crew:
-            crew.meet()
-            time.sleep(60)
-
-    with pytest.raises(kind, match=message) as caught:
-        wait()
-    assert time.monotonic() - began < 55
-    assert "Process 3 of 3 printed:\nhello\n" in caught.value.__notes__[0]
-    assert all(process.returncode is not None for process in crew._processes)
-
-
-def test_an_error_here_ends_the_crew(tmp_path: Path):
-    crew = crew_of(tmp_path, "time.sleep(60)")
-
-    def fail() -> None:
-        with crew:
-            crew.meet()
-            raise DataError("mine")
-
-    with pytest.raises(DataError, match="mine"):
-        fail()
-    assert [process.returncode for process in crew._processes] == [-signal.SIGKILL]
-
-
-def test_a_crew_does_not_outlive_the_process_that_started_it(tmp_path: Path):
-    crew = crew_of(tmp_path, "time.sleep(60)")
-
-    def vanish() -> None:
-        with crew:
-            crew.meet()
-            stdin = crew._processes[0].stdin
-            assert stdin is not None
-            stdin.close()  # which is what the system does when the process that started it is gone
-            time.sleep(60)
-
-    with pytest.raises(SpreadError, match="Process 2 of 2 ended with code 1 before the work was done: hello"):
-        vanish()

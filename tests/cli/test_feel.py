@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 import typer
-from tests.cli.test_cli import VERBS
+from tests.cli.verbs import VERBS
 
 from seglens import cli
 from seglens.cli import names, terminal
