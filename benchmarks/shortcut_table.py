@@ -21,7 +21,9 @@ GOOD = 0.95
 CONTROL = "U against C"
 
 
-def write(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> None:
+def write(
+    lines: Sequence[dict[str, Any]], rows: Mapping[str, Any], parts: Mapping[str, Sequence[str]]
+) -> None:
     """Put the tables between the two marks of the page."""
     page = PAGE.read_text() if PAGE.exists() else f"{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
@@ -31,7 +33,7 @@ def write(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> None:
             causal(lines, rows),
             details(lines, rows),
             looks(lines, rows),
-            missing(lines, rows),
+            missing(lines, rows, parts),
         )
     )
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
@@ -206,12 +208,14 @@ def looks(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
     return "\n".join(text)
 
 
-def missing(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
+def missing(
+    lines: Sequence[dict[str, Any]], rows: Mapping[str, Any], parts: Mapping[str, Sequence[str]]
+) -> str:
     """Name the parts of rows that were not run, by part; those of pairs that are not valid never are."""
     there = {(line["row"], line["part"]) for line in lines}
     absent: dict[str, list[str]] = {}
     for name, row in rows.items():
-        for part in row.parts:
+        for part in parts[name]:
             if (name, part) not in there and not is_invalid(row.models, lines):
                 absent.setdefault(part, []).append(f"`{name}`")
     text = ["## Not run", ""]
