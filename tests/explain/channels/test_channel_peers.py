@@ -2,17 +2,12 @@
 
 import pytest
 import torch
+from tests.explain.cams.compared import normalised
 from tests.explain.channels.cases import cam, strong
 from torch import nn
 
 from seglens.explain.ablation import AblationCam
 from seglens.explain.channels import ScoreCam
-
-
-def scaled(maps):
-    """Each map scaled to [0, 1], as the peer returns its own."""
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return (maps - low) / (high - low)
 
 
 def their_targets(target):
@@ -34,7 +29,7 @@ def test_grad_cam_s_score_cam_agrees_under_the_same_choice(layer, run, images, t
         expected = torch.from_numpy(theirs(images, targets=their_targets(target)))
     found = cam(run, images, target, ScoreCam("softmax"), layer)
     assert found.status == ("ok",) * 3
-    torch.testing.assert_close(scaled(found.map), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(normalised(found.map), expected, rtol=0, atol=1e-4)
 
 
 def test_grad_cam_s_ablation_cam_agrees_after_a_relu_where_scores_are_positive(run, images, target) -> None:
@@ -46,4 +41,4 @@ def test_grad_cam_s_ablation_cam_agrees_after_a_relu_where_scores_are_positive(r
     found = cam(run, images, target, AblationCam(), "deep")
     with AblationCAM(module, [module.deep]) as theirs:
         expected = torch.from_numpy(theirs(images, targets=their_targets(target)))
-    torch.testing.assert_close(scaled(found.map), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(normalised(found.map), expected, rtol=0, atol=1e-4)
