@@ -1,98 +1,103 @@
-"""What a scorecard takes, and how much quicker its removal curves are than one copy at a time.
+"""What a whole scorecard takes, and how much quicker its removal curves are than one copy at a time.
 
-    python -m benchmarks.judge_speed [--images 1] [--peer-copies 9]
+    python -m benchmarks.judge_speed [--images 100] [--peer-copies 27] [--precision 32]
 
-A ResNet-34 U-Net with random weights, pictures of 256 pixels, one thread. Three things are measured in one
-run, in processor time, which a busy machine hardly changes, and in wall time:
+A ResNet-34 U-Net with random weights, pictures of 256 pixels, one thread, one map (Grad-CAM at the last
+encoder layer). All in one run, in processor time, which a busy machine hardly changes, and in wall time:
 
-- the removal curves (ROAD) of one map and all reference rows of ``--images`` pictures by our judge;
-- the same by pytorch-grad-cam's imputer and one forward pass a copy, on ``--peer-copies`` copies that are
-  spread over the fractions; the time of all copies is extrapolated from their mean;
-- how many passes `plan_scores` counts for the whole scorecard of one map on 100 pictures, the dear scores on
-  16, times what one of our removals took. That is an extrapolation too, and leaves out making the maps again.
+- every score of ``--images`` pictures by our judge, with its forward passes counted; the scores that make
+  maps again and causal agreement on 16 of them, as is the default. Every picture is made to count, whatever
+  blurring takes from it and whether its context matters, so this is the most that a scorecard takes;
+- the removal curves by pytorch-grad-cam's imputer and one forward pass a copy, on ``--peer-copies`` copies
+  that are spread over the fractions; the time of all copies is extrapolated from their mean.
 
 The table goes to ``benchmarks/JUDGED.md``.
 """
 
 import argparse
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import seglens
-from benchmarks.judged import replace_table, table
+from benchmarks.judged import CLAIM, replace_table, table
 from seglens import impute
-from seglens.explain.masked import Prepared
 from seglens.explain.target import Target
-from seglens.judge import faithfulness
+from seglens.judge import context, evidence, faithfulness
 from seglens.judge.case import JudgeSettings
 from seglens.judge.cells import CELLS, cell_means, grid_cells
-from seglens.judge.costs import plan_scores
-from seglens.judge.faithfulness import FRACTIONS, road
-from seglens.judge.nulls import content_free, surface
+from seglens.judge.faithfulness import FRACTIONS
+from seglens.judge.nulls import NULLS
 from seglens.models.segmenter import ModelSpec, Segmenter
 
-SIZE, CLAIM = 256, 100
+SIZE, PART = 256, 16
+SCORES = {
+    "faithfulness": "faithfulness",
+    "context_faithfulness": "context faithfulness",
+    "causal_agreement": "causal agreement",
+    "model_dependence": "model dependence",
+    "stability": "stability",
+    "_attention": "attention",
+}
+"""Functions of `evidence`, and what the table calls them."""
+
+COLUMNS = ("what", "pictures", "forward passes", "processor, s", "wall, s", "a pass, s")
 
 
 @dataclass
-class Clock:
-    """Processor and wall time between entering and leaving."""
+class Cost:
+    """What some work took so far."""
 
+    images: int = 0
+    forwards: int = 0
     processor: float = 0.0
     wall: float = 0.0
 
-    def __enter__(self) -> "Clock":
-        self.processor, self.wall = time.process_time(), time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.processor, self.wall = time.process_time() - self.processor, time.perf_counter() - self.wall
+    def row(self, what: str) -> tuple[object, ...]:
+        each = "-" if self.forwards == 0 else f"{self.processor / self.forwards:.3f}"
+        return (what, self.images, self.forwards, f"{self.processor:.0f}", f"{self.wall:.0f}", each)
 
 
-class Counted:
-    """Counts the pictures that go through a model."""
+@dataclass
+class Meter:
+    """Adds up the time and the passes of work by its name."""
 
-    def __init__(self) -> None:
-        self.num = 0
-        forward = Prepared.forward
+    costs: dict[str, Cost] = field(default_factory=lambda: defaultdict(Cost))
+    passed: int = 0
 
-        def counting(model: Prepared, images: Tensor) -> Tensor:
-            self.num += len(images)
-            return forward(model, images)
+    def count(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Count the pictures that go through a model."""
+        self.passed += len(inputs[0]) if isinstance(module, Segmenter) else 0
 
-        Prepared.forward = counting  # type: ignore[method-assign, assignment]
+    def timed(self, name: str, images: int, work: Callable[[], Any]) -> Any:
+        cost, passed = self.costs[name], self.passed
+        processor, wall = time.process_time(), time.perf_counter()
+        found = work()
+        cost.processor += time.process_time() - processor
+        cost.wall += time.perf_counter() - wall
+        cost.forwards += self.passed - passed
+        cost.images += images
+        return found
 
+    def watch(self, function: str) -> None:
+        """Time a function of `evidence` whenever it is called."""
+        own = getattr(evidence, function)
 
-def by_the_peer(
-    segmenter: Segmenter, images: Tensor, target: Target, heat: Tensor, copies: int
-) -> tuple[Clock, int]:
-    """Remove, impute and score ``copies`` copies one by one, as pytorch-grad-cam does; fractions in turn."""
-    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+        def watched(case: Any, *more: Any) -> Any:
+            return self.timed(SCORES[function], len(case.images), lambda: own(case, *more))
 
-    imputer = NoisyLinearImputer()
-    cells = grid_cells(images, images[:, 0] > 0, CELLS)
-    values = cell_means(heat, cells).gather(1, cells.flatten(1)).view_as(heat)
-    with Clock() as clock, torch.no_grad():
-        for copy in range(copies):
-            row = copy % len(images)
-            limit = np.percentile(values[row].numpy(), 100 - 100 * FRACTIONS[copy % len(FRACTIONS)])
-            changed = imputer(images[row], (values[row] < limit).float())
-            target.score(segmenter(changed[None]), torch.tensor([row]), "probability")
-    return clock, copies
+        setattr(evidence, function, watched)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=1)
-    parser.add_argument("--peer-copies", type=int, default=len(FRACTIONS))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+def scene(num: int) -> tuple[seglens.Run, Tensor, Target]:
+    """A network with random weights, smooth random pictures, and a square in the middle of each."""
     torch.manual_seed(0)
     spec = ModelSpec(
         architecture="resnet-unet",
@@ -102,59 +107,103 @@ def main() -> None:
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
     )
-    segmenter = Segmenter.from_spec(spec).eval()
-    run = seglens.Run(segmenter, seglens.Task())
+    run = seglens.Run(Segmenter.from_spec(spec).eval(), seglens.Task())
     generator = torch.Generator().manual_seed(0)
-    images = impute.blurred(torch.rand(arguments.images, 3, SIZE, SIZE, generator=generator), 2.0)
-    pixels = torch.zeros(len(images), SIZE, SIZE, dtype=torch.bool)
+    images = impute.blurred(torch.rand(num, 3, SIZE, SIZE, generator=generator), 2.0)
+    pixels = torch.zeros(num, SIZE, SIZE, dtype=torch.bool)
     pixels[:, 96:160, 96:160] = True
-    target = Target("square", 1, pixels)
+    return run, images, Target("square", 1, pixels)
+
+
+def explained(run: seglens.Run, images: Tensor, target: Target) -> seglens.Explanation:
+    """The map that is judged."""
     (entry,) = seglens.explain(run, images, target, methods=("grad-cam",), layers=("encoder_last",)).values()
-    faithfulness.EVALUABLE = -2.0  # weights are random: every picture is done
-    counted = Counted()
-    with Clock() as ours:
-        maps = {"map": entry.map, **content_free(surface(run, images, target))}
-        road(segmenter, images, target, maps)
-    forwards = counted.num
-    copies = 2 * len(FRACTIONS) * len(maps) * len(images)
-    peer, done = by_the_peer(segmenter, images, target, entry.map, arguments.peer_copies)
-    valid = torch.ones_like(pixels)
-    plan = plan_scores(
-        run, images, target, valid, methods=("grad-cam",), layers=("encoder_last",), settings=JudgeSettings(),
-        num_images=CLAIM,
-    )  # fmt: skip
-    whole = sum(cost.forwards for cost in plan.costs)
-    rows = [
-        (
-            f"ours: {copies} copies",
-            forwards,
-            f"{ours.processor:.1f}",
-            f"{ours.wall:.1f}",
-            f"{ours.processor / copies:.3f}",
-        ),
-        (
-            f"one at a time: {done} copies measured",
-            done,
-            f"{peer.processor:.1f}",
-            f"{peer.wall:.1f}",
-            f"{peer.processor / done:.3f}",
-        ),
-        (
-            f"one at a time: {copies} copies, extrapolated",
-            copies,
-            f"{peer.processor / done * copies:.0f}",
-            f"{peer.wall / done * copies:.0f}",
-            f"**{peer.processor / done * copies / ours.processor:.1f} times ours**",
-        ),
-        (
-            f"ours: all scores of one map on {CLAIM} pictures, extrapolated",
-            f"{whole} and maps made again",
-            f"{ours.processor / forwards * whole:.0f}",
-            "-",
-            ", ".join(f"{cost.score} {cost.forwards}" for cost in plan.costs if cost.forwards) + " passes",
-        ),
-    ]
-    text = table(("what", "forward passes", "processor, s", "wall, s", "a copy, s"), rows)
+    return entry
+
+
+def judge_all(run: seglens.Run, images: Tensor, target: Target, precision: str, meter: Meter) -> None:
+    """Judge Grad-CAM on all pictures, `PART` at a time as the command does."""
+    for module in (faithfulness, context):
+        module.EVALUABLE = -2.0  # type: ignore[attr-defined]
+    context.RELIANCE = float("-inf")
+    for function in SCORES:
+        meter.watch(function)
+    parts = []
+    for start in range(0, len(images), PART):
+        rows = slice(start, start + PART)
+        part, goal = images[rows], target.select(rows)
+
+        def work(part: Tensor = part, goal: Target = goal, start: int = start) -> evidence.Evidence:
+            settings = JudgeSettings(precision=precision)
+            return evidence.gather(
+                run, part, goal, [explained(run, part, goal)], settings=settings, done=start
+            )
+
+        parts.append(meter.timed("all scores", len(part), work))
+        print(meter.costs["all scores"].row("all scores so far"), flush=True)
+    evidence.score(evidence.combine(parts))
+
+
+def by_the_peer(run: seglens.Run, images: Tensor, target: Target, heat: Tensor, copies: int) -> None:
+    """Remove, impute and score ``copies`` copies one by one, as pytorch-grad-cam does; fractions in turn."""
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+    imputer, cells = NoisyLinearImputer(), grid_cells(images, images[:, 0] >= 0, CELLS)
+    values = cell_means(heat, cells).gather(1, cells.flatten(1)).view_as(heat)
+    with torch.no_grad():
+        for copy in range(copies):
+            row = copy % len(images)
+            limit = np.percentile(values[row].numpy(), 100 - 100 * FRACTIONS[copy % len(FRACTIONS)])
+            changed = imputer(images[row], (values[row] < limit).float())
+            target.score(run.segmenter(changed[None]), torch.tensor([row]), "probability")
+
+
+def rows_of(meter: Meter, num: int, peer_copies: int) -> Sequence[tuple[object, ...]]:
+    """The table: each score, all of them, the peer, and the ratio for the same curves."""
+    ours, peer = meter.costs["faithfulness"], meter.costs["peer"]
+    copies = 2 * len(FRACTIONS) * (len(NULLS) + 1) * num
+    whole = Cost(num, copies, *(copies / peer_copies * value for value in (peer.processor, peer.wall)))
+    found = [meter.costs[name].row(f"ours: {name}") for name in SCORES.values()]
+    found.append(meter.costs["all scores"].row("**ours: all scores**"))
+    if num < CLAIM:
+        found.append(("ours: all scores, extrapolated", CLAIM, *_extrapolated(meter, num), "-"))
+    found.append(peer.row(f"one at a time: {peer_copies} removals measured"))
+    ratio = whole.processor / ours.processor
+    found.append(
+        (*whole.row("one at a time: faithfulness, extrapolated")[:-1], f"**{ratio:.1f} times ours**")
+    )
+    return found
+
+
+def _extrapolated(meter: Meter, num: int) -> tuple[str, ...]:
+    """What `CLAIM` pictures would take: the scores that are made of all of them grow."""
+    grow = [meter.costs[name] for name in ("faithfulness", "context faithfulness", "attention")]
+    whole, more = meter.costs["all scores"], CLAIM / num - 1
+    return tuple(
+        f"{getattr(whole, name) + more * sum(getattr(cost, name) for cost in grow):.0f}"
+        for name in ("forwards", "processor", "wall")
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=CLAIM)
+    parser.add_argument("--peer-copies", type=int, default=3 * len(FRACTIONS))
+    parser.add_argument("--precision", default="32")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.images < PART:
+        parser.error(f"--images is {arguments.images}, but must be at least {PART}")
+    run, images, target = scene(arguments.images)
+    few, goal, copies = images[:PART], target.select(slice(PART)), arguments.peer_copies
+    heat = explained(run, few, goal).map
+    meter = Meter()
+    register_module_forward_pre_hook(meter.count)
+    meter.timed("peer", min(copies, PART), lambda: by_the_peer(run, few, goal, heat, copies))
+    judge_all(run, images, target, arguments.precision, meter)
+    text = table(COLUMNS, rows_of(meter, arguments.images, arguments.peer_copies))
     print(text)
     replace_table("speed", text)
 

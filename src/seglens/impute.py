@@ -33,6 +33,8 @@ Imputer = Callable[[Images, Regions, Images], Images]
 Field = Float[Tensor, "b c h w"]
 Unknown = Bool[Tensor, "b 1 h w"]
 CoarseField = Float[Tensor, "b c half_h half_w"]
+Padded = Float[Tensor, "b c padded_h padded_w"]
+Columns = Float[Tensor, "b c h padded_w"]
 CoarseUnknown = Bool[Tensor, "b 1 half_h half_w"]
 
 
@@ -132,14 +134,19 @@ def _conjugate_gradients(start: Field, unknown: Unknown, tolerance: float) -> Fi
     The matrix restricted to the unknowns is symmetric and positive definite as soon as one of them has a
     known neighbour. Every channel of every picture is a system of its own, all stepped together; one whose
     residual is below ``tolerance`` stands still, so that a picture's result doesn't depend on its company,
-    and a picture leaves the batch once all its channels do.
+    and a picture leaves the batch once all its channels do. The loop writes into memory that it has: on a
+    CPU fresh memory for every step would take longer than the sums.
     """
     found = start.clone()
     left = torch.arange(len(start), device=start.device)
     solution, free = start.clone(), unknown.to(start.dtype)
     diagonal = free * neighbours(torch.ones_like(free))
     residual = free * neighbours(start) - diagonal * start
-    step = torch.zeros_like(residual)
+    # (D - W) x = (D + 1/3) x - sums / 12, see `neighbours`.
+    own, around = diagonal + free / 3, free / -12
+    padded = F.pad(torch.zeros_like(start), (1, 1, 1, 1))
+    step = padded[..., 1:-1, 1:-1]
+    columns, image = torch.empty_like(padded[..., 1:-1, :]), torch.empty_like(start)
     energy = torch.ones_like(residual[..., :1, :1])
     active = torch.ones_like(energy)
     for iteration in range(LIMIT):
@@ -150,37 +157,40 @@ def _conjugate_gradients(start: Field, unknown: Unknown, tolerance: float) -> Fi
                 found[left[~busy]] = solution[~busy]
                 if not bool(busy.any()):
                     return found
-                left, solution, free, diagonal, residual, step, energy, active = (
-                    state[busy] for state in (left, solution, free, diagonal, residual, step, energy, active)
+                left, solution, residual, own, around, padded, energy, active = (
+                    state[busy] for state in (left, solution, residual, own, around, padded, energy, active)
                 )
-        fresh = _dot(residual, residual)
-        step = torch.addcmul(residual, fresh / energy.clamp_min(TINY), step)
+                step = padded[..., 1:-1, 1:-1]
+                columns, image = columns[: len(left)], image[: len(left)]
+        fresh = torch.linalg.vector_norm(residual, dim=(2, 3), keepdim=True).square()
+        torch.addcmul(residual, fresh / energy.clamp_min(TINY), step, out=step)
         energy = fresh
-        image = torch.addcmul(diagonal * step, free, neighbours(step), value=-1)
-        length = active * energy / _dot(step, image).clamp_min(TINY)
+        _sums(padded, columns, image).mul_(around).addcmul_(own, step)
+        length = active * energy / (step * image).sum((2, 3), keepdim=True).clamp_min(TINY)
         solution.addcmul_(length, step)
         residual.addcmul_(length, image, value=-1)
     found[left] = solution
     return found
 
 
-def _dot(first: Field, second: Field) -> Float[Tensor, "b c 1 1"]:
-    """The inner product of each plane with its counterpart."""
-    return torch.linalg.vecdot(first.flatten(2), second.flatten(2))[..., None, None]
-
-
 def neighbours(field: Field) -> Field:
     """Return the weighted sum over the eight neighbours that lie in the picture.
 
-    The weights are those of ``[1, 2, 1] x [1, 2, 1] / 12`` without its centre: sums along the columns, then
-    along the rows, which a CPU does in half the time of a convolution.
+    The weights are those of ``[1, 2, 1] x [1, 2, 1] / 12`` without its centre, a third.
     """
     padded = F.pad(field, (1, 1, 1, 1))
-    columns = padded[..., :-2, :] + padded[..., 2:, :]
-    columns.add_(padded[..., 1:-1, :], alpha=2)
-    total = columns[..., :-2] + columns[..., 2:]
-    total.add_(columns[..., 1:-1], alpha=2)
-    return total.div_(12).sub_(field, alpha=1 / 3)
+    total = _sums(padded, torch.empty_like(padded[..., 1:-1, :]), torch.empty_like(field))
+    return total / 12 - field / 3
+
+
+def _sums(padded: Padded, columns: Columns, total: Field) -> Field:
+    """Add up 3 x 3 pixels with weights ``[1, 2, 1] x [1, 2, 1]``, into ``total``; ``columns`` is scratch.
+
+    Along the columns first, then along the rows: on a CPU several times as quick as a convolution.
+    """
+    torch.add(padded[..., :-2, :], padded[..., 2:, :], out=columns).add_(padded[..., 1:-1, :], alpha=2)
+    torch.add(columns[..., :-2], columns[..., 2:], out=total).add_(columns[..., 1:-1], alpha=2)
+    return total
 
 
 IMPUTERS: dict[str, Imputer] = {"noisy-linear": noisy_linear, "blur": blur, "mean": mean, "zero": zero}
