@@ -11,6 +11,7 @@ spread evenly over the test split.
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -63,15 +64,8 @@ STAGES = {
     "restating": Stage(("attention",), ("grad-cam",), ROLES, CLAIM),
     "removal": Stage(("faithfulness",), ("grad-cam", "saliency"), LAYERS, CLAIM, precision="bf16"),
     "context": Stage(("context_faithfulness",), ("grad-cam", "saliency"), LAYERS, CLAIM, precision="bf16"),
-    "causal": Stage(
-        ("causal_agreement",),
-        ("grad-cam", "saliency", OCCLUSION),
-        LAYERS,
-        CLAIM,
-        "superpixels",
-        8,
-        "bf16",
-    ),
+    "causal": Stage(("causal_agreement",), ("grad-cam", "saliency"), LAYERS, CLAIM, "superpixels", 8),
+    "occlusion": Stage(("causal_agreement",), (OCCLUSION,), (), SUBSET, "superpixels", 8),
     "dependence": Stage(("model_dependence",), ("grad-cam", "saliency"), LAYERS, SUBSET),
     "slow": Stage(
         ("faithfulness", "stability", "completeness"),
@@ -196,7 +190,7 @@ def restating_table(rows: list[dict[str, Any]]) -> str:
     return table(columns, lines)
 
 
-def score_table(rows: list[dict[str, Any]], score: str, stage: str) -> str:
+def score_table(rows: list[dict[str, Any]], score: str, *stages: str) -> str:
     """One score of every map of every run, beside its best reference row."""
     detail = {
         "faithfulness": ("s_dice",),
@@ -208,7 +202,7 @@ def score_table(rows: list[dict[str, Any]], score: str, stage: str) -> str:
     }.get(score, ())
     columns = ("run", "map", score, "images", "best reference", "difference", "verdict", *detail)
     lines: list[tuple[object, ...]] = []
-    for run in RUNS:
+    for run, stage in itertools.product(RUNS, stages):
         found = [row for row in rows if (row["run"], row["stage"], row["score"]) == (run, stage, score)]
         if not found:
             lines.append((run, "not run: " + command(run, stage), *[""] * (len(columns) - 2)))
@@ -253,8 +247,8 @@ def write_tables() -> None:
         "faithfulness": score_table(rows, "faithfulness", "removal"),
         "faithfulness of slow methods": score_table(rows, "faithfulness", "slow"),
         "context_faithfulness": score_table(rows, "context_faithfulness", "context"),
-        "causal_agreement": score_table(rows, "causal_agreement", "causal"),
-        "causal_agreement_context": score_table(rows, "causal_agreement_context", "causal"),
+        "causal_agreement": score_table(rows, "causal_agreement", "causal", "occlusion"),
+        "causal_agreement_context": score_table(rows, "causal_agreement_context", "causal", "occlusion"),
         "model_dependence": score_table(rows, "model_dependence", "dependence"),
         "stability": score_table(rows, "stability", "slow"),
         "completeness": score_table(rows, "completeness", "slow"),

@@ -9,7 +9,7 @@ from tests.judge.cases import NUM, SIZE, case_of, wide
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred
 from seglens.judge import effects
-from seglens.judge.case import Measured
+from seglens.judge.case import JudgeSettings, Measured
 from seglens.judge.cells import CELLS, cell_means, cell_of_pixel, spearman
 from seglens.judge.verdicts import compared_rows
 
@@ -83,6 +83,13 @@ def test_large_superpixels_agree_with_nothing_by_being_large(cells: torch.Tensor
     sizes = torch.bincount(columns).double()
     raw = effects.effects(case)["noisy-linear"]
     assert spearman(sizes.expand(NUM, -1), raw, torch.ones_like(raw, dtype=torch.bool)).min() > 0.9
+
+
+def test_effects_are_those_of_float32_whatever_was_asked_for(cells: torch.Tensor) -> None:
+    case = case_of(torch.ones(SIZE, SIZE), cells, {"oracle": wide(cells)})
+    exact = effects.effects(case)
+    for name, found in effects.effects(replace(case, settings=JudgeSettings(precision="bf16"))).items():
+        assert torch.equal(found, exact[name])
 
 
 def test_no_agreement_of_imputers_no_verdict() -> None:

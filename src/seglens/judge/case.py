@@ -81,8 +81,8 @@ class JudgeSettings:
     cell by cell for causal agreement. All scores cut the pictures alike: ``cells`` names a way of
     `cells.PARTITIONS` and ``across`` squared is how many there are. ``num_models`` sets of random weights
     are drawn, and ``stages`` steps lead from the trained model to a random one in the cascade. ``precision``
-    is that of the forward passes on perturbed pictures: ``32``, ``bf16`` or ``auto``; in bfloat16 the table
-    says how well scores are ranked as in float32.
+    is that of the forward passes of removal: ``32``, ``bf16`` or ``auto``; in bfloat16 the table says how
+    well scores are ranked as in float32.
     """
 
     scores: tuple[str, ...] = SCORES

@@ -24,8 +24,9 @@ DEFINITIONS = {
     "a bad mark. context_worth is the share of the score that blurring the context alone takes, about the "
     "most that an order of its cells could reach.",
     "causal_agreement": "Spearman's rank correlation between the attribution to each cell and how far the "
-    "score falls where that cell is imputed (signed), both by pixel. The ceiling is the agreement of two "
-    "imputers; maps that were made by occlusion are compared with the imputer that they were not made with.",
+    "score falls where that cell is imputed (signed), both by pixel, always in float32. The ceiling is the "
+    "agreement of two imputers; maps that were made by occlusion are compared with the imputer that they "
+    "were not made with.",
     "causal_agreement_context": "The same over the cells that don't touch the region or its margin.",
     "attention": "Attention: log2 of the share of the map's mass inside the region over the region's share "
     "of the area. Circular, because the region is what was explained: never a pass. A map at the level of "
