@@ -100,6 +100,18 @@ def test_where_the_answer_changes_stability_says_nothing(monkeypatch: pytest.Mon
     assert measured.details["picture", None]["flip"].isnan().all()
 
 
+def test_pictures_without_a_map_have_no_stability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stability, "_answer", lambda run, images, target: target.pixels)
+    case = small_case((), {"picture": brightness})
+    entry = case.maps["picture", None]
+    heat = entry.map.clone()
+    heat[0] = torch.nan
+    empty = replace(entry, status=("degenerate", *entry.status[1:]), map=heat)
+    case = replace(case, maps={("picture", None): empty})
+    values = stability.stability(case, rerun.recipes(case)).values["picture", None]
+    assert values.isnan().tolist() == [True] + [False] * (NUM - 1)
+
+
 def test_methods_are_made_again_from_what_they_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = seglens.IntegratedGradients(baseline="blur", steps=3, label="mine")
     case = small_case(("grad-cam", "saliency", mine, seglens.IntegratedGradients(steps=2)))

@@ -57,9 +57,9 @@ def stability(case: Case, found: Recipes) -> Measured:
     """Measure ``1 - max over perturbations |map(x') - map(x)| / |map(x)|`` over the cells, per image.
 
     Max-sensitivity (Yeh et al. 2019, equation 2), turned round so that more is better: 1 is a map that stays.
-    Only perturbations under which the prediction stays (Dice above `SAME`) count; an image without any is not
-    evaluable. ``flip`` (details) is the rank correlation of the map of the mirrored picture, mirrored back,
-    where the prediction mirrors as well.
+    Only perturbations under which the prediction stays (Dice above `SAME`) count; an image without any, or
+    without a map in the first place, is not evaluable. ``flip`` (details) is the rank correlation of the map
+    of the mirrored picture, mirrored back, where the prediction mirrors as well.
 
     Content-free maps are made again as well: of the changed picture, of the probabilities there, and the
     mirrors and the distance of the region as it moved with the answer. Only the centre blob can't change.
@@ -82,9 +82,10 @@ def stability(case: Case, found: Recipes) -> Measured:
             null_worst[name] = _worse(null_worst[name], _moved(case, nulls[name], maps), same)
     nothing = torch.full((len(case.images),), torch.nan)
     usable = (~case.target.empty()).cpu()
+    there = {key: usable & case.maps[key].ok.cpu() for key in keys}
     flipped = _flipped(case, found, own)
     return Measured(
-        values={key: _value(worst[key], usable) if key in own else nothing for key in case.maps},
+        values={key: _value(worst[key], there[key]) if key in own else nothing for key in case.maps},
         references={name: _value(values, usable) for name, values in null_worst.items()},
         details={key: {"flip": flipped[key]} for key in own},
         reasons=dict(found.reasons),
@@ -111,7 +112,7 @@ def _moved(case: Case, before: PerCell, maps: Maps) -> PerImage:
 
 
 def _worse(so_far: PerImage, moved: PerImage, same: torch.Tensor) -> PerImage:
-    """The larger of the two where the answer stayed; a map that could not be made counts as gone (1)."""
+    """The larger of the two where the answer stayed; a map that can't be made any more counts as gone (1)."""
     return torch.where(same, torch.maximum(so_far, moved.nan_to_num(nan=1.0)), so_far)
 
 
