@@ -1,17 +1,19 @@
 """What a whole scorecard takes, and how much quicker its removal curves are than one copy at a time.
 
     python -m benchmarks.judge_speed [--images 100] [--peer-copies 27] [--precision 32]
+    python -m benchmarks.judge_speed --imputation                # a minute: only the first of the three
 
 A ResNet-34 U-Net with random weights, pictures of 256 pixels, one thread, one map (Grad-CAM at the last
 encoder layer). All in one run, in processor time, which a busy machine hardly changes, and in wall time:
 
+- filling the same holes by our imputer in batches and by pytorch-grad-cam's one by one, in colour and grey;
 - every score of ``--images`` pictures by our judge, with its forward passes counted; the scores that make
   maps again and causal agreement on 16 of them, as is the default. Every picture is made to count, whatever
   blurring takes from it and whether its context matters, so this is the most that a scorecard takes;
 - the removal curves by pytorch-grad-cam's imputer and one forward pass a copy, on ``--peer-copies`` copies
   that are spread over the fractions; the time of all copies is extrapolated from their mean.
 
-The table goes to ``benchmarks/JUDGED.md``.
+The tables go to ``benchmarks/JUDGED.md``.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -48,6 +51,10 @@ SCORES = {
 }
 """Functions of `evidence`, and what the table calls them."""
 
+AT_ONCE = 4
+"""Copies of this size that the judge imputes at once on a CPU."""
+
+IMPUTING = ("pictures", "copies", "ours, processor ms a copy", "one at a time, ms a copy", "ratio")
 COLUMNS = ("what", "pictures", "forward passes", "processor, s", "wall, s", "a pass, s")
 
 
@@ -144,18 +151,42 @@ def judge_all(run: seglens.Run, images: Tensor, target: Target, precision: str, 
     evidence.score(evidence.combine(parts))
 
 
-def by_the_peer(run: seglens.Run, images: Tensor, target: Target, heat: Tensor, copies: int) -> None:
-    """Remove, impute and score ``copies`` copies one by one, as pytorch-grad-cam does; fractions in turn."""
-    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
-
-    imputer, cells = NoisyLinearImputer(), grid_cells(images, images[:, 0] >= 0, CELLS)
+def holes(images: Tensor, heat: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+    """Which picture each copy is of, and what is removed from it, most relevant first; fractions in turn."""
+    cells = grid_cells(images, images[:, 0] >= 0, CELLS)
     values = cell_means(heat, cells).gather(1, cells.flatten(1)).view_as(heat)
+    rows = torch.arange(copies) % len(images)
+    fractions = [FRACTIONS[copy % len(FRACTIONS)] for copy in range(copies)]
+    limits = [
+        np.percentile(values[row].numpy(), 100 - 100 * fraction)
+        for row, fraction in zip(rows, fractions, strict=True)
+    ]
+    return rows, values[rows] >= torch.tensor(limits)[:, None, None]
+
+
+def by_the_peer(run: seglens.Run, images: Tensor, target: Target, rows: Tensor, removed: Tensor) -> None:
+    """Impute and score copies one by one, as pytorch-grad-cam does."""
+    imputer = NoisyLinearImputer()
     with torch.no_grad():
-        for copy in range(copies):
-            row = copy % len(images)
-            limit = np.percentile(values[row].numpy(), 100 - 100 * FRACTIONS[copy % len(FRACTIONS)])
-            changed = imputer(images[row], (values[row] < limit).float())
-            target.score(run.segmenter(changed[None]), torch.tensor([row]), "probability")
+        for row, hole in zip(rows, removed, strict=True):
+            changed = imputer(images[row], (~hole).float())
+            target.score(run.segmenter(changed[None]), row[None], "probability")
+
+
+def imputing(images: Tensor, rows: Tensor, removed: Tensor) -> list[tuple[object, ...]]:
+    """Fill the same holes in colour and in grey, by batches of `AT_ONCE` and by the peer one by one."""
+    imputer, found = NoisyLinearImputer(), []
+    for name, pictures in (("colour", images), ("grey", images[:, :1].expand_as(images).contiguous())):
+        noise, meter = torch.zeros_like(pictures[:AT_ONCE]), Meter()
+        for some, gone in zip(rows.split(AT_ONCE), removed.split(AT_ONCE), strict=True):
+            args = (pictures[some], gone, noise[: len(some)])
+            meter.timed("ours", len(some), lambda args=args: impute.noisy_linear(*args))
+        for row, hole in zip(rows, removed, strict=True):
+            one = (pictures[row], (~hole).float())
+            meter.timed("peer", 1, lambda one=one: imputer(*one))
+        ours, peer = (1000 * meter.costs[side].processor / len(rows) for side in ("ours", "peer"))
+        found.append((name, len(rows), f"{ours:.0f}", f"{peer:.0f}", f"{peer / ours:.1f}"))
+    return found
 
 
 def rows_of(meter: Meter, num: int, peer_copies: int) -> Sequence[tuple[object, ...]]:
@@ -191,6 +222,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=CLAIM)
     parser.add_argument("--peer-copies", type=int, default=3 * len(FRACTIONS))
+    parser.add_argument("--imputation", action="store_true", help="only how long holes take to fill")
     parser.add_argument("--precision", default="32")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -198,10 +230,15 @@ def main() -> None:
         parser.error(f"--images is {arguments.images}, but must be at least {PART}")
     run, images, target = scene(arguments.images)
     few, goal, copies = images[:PART], target.select(slice(PART)), arguments.peer_copies
-    heat = explained(run, few, goal).map
+    rows, removed = holes(few, explained(run, few, goal).map, copies)
+    filled = table(IMPUTING, imputing(few, rows, removed))
+    print(filled)
+    replace_table("imputation", filled)
+    if arguments.imputation:
+        return
     meter = Meter()
     register_module_forward_pre_hook(meter.count)
-    meter.timed("peer", min(copies, PART), lambda: by_the_peer(run, few, goal, heat, copies))
+    meter.timed("peer", min(copies, PART), lambda: by_the_peer(run, few, goal, rows, removed))
     judge_all(run, images, target, arguments.precision, meter)
     text = table(COLUMNS, rows_of(meter, arguments.images, arguments.peer_copies))
     print(text)

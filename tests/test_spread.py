@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.arrays import arrays_of
 from tests.conftest import write_pair, write_run
 from tests.jobs import ALONE_ENVIRONMENT, files_below
 
@@ -87,7 +88,7 @@ def test_explanation_in_two_processes_is_that_of_one(place: Path):
     maps = sorted((place / "maps-1").rglob("maps.npz"))
     assert len(maps) == 16
     for file in maps:
-        one, two = np.load(file), np.load(place / "maps-2" / file.relative_to(place / "maps-1"))
+        one, two = arrays_of(file), arrays_of(place / "maps-2" / file.relative_to(place / "maps-1"))
         assert set(one) == set(two)
         for name in one:
             np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-6)

@@ -5,9 +5,9 @@ import re
 import socket
 import sys
 
-import numpy as np
 import pytest
 from PIL import Image
+from tests.arrays import arrays_of
 
 import seglens
 from seglens.errors import SettingError
@@ -95,7 +95,7 @@ def test_click_and_see_why(page, tmp_path):
     with page.expect_download() as waiting:
         page.locator("#raw").click()
     waiting.value.save_as(tmp_path / "maps.npz")
-    stored = np.load(tmp_path / "maps.npz")
+    stored = arrays_of(tmp_path / "maps.npz")
     assert stored["region:point:11,7"].shape == (32, 40)
     assert stored["region:point:11,7"][7, 11] == 1
     with page.expect_download() as waiting:

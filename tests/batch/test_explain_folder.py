@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.arrays import arrays_of
 from tests.batch.discs import TASK, read, size_of, split_of, table_of
 from tests.pages import album_of
 
@@ -36,7 +37,7 @@ def test_explain_folder_writes_all_that_it_promises(run: Run, folder: Path):
             "methods@body", "methods@head", "layers@grad-cam", "layers@activation",
         }  # fmt: skip
         assert all((out / sheet["file"]).is_file() for sheet in row["sheets"])
-        raw = np.load(out / row["files"]["raw"])
+        raw = arrays_of(out / row["files"]["raw"])
         assert raw["map:grad-cam@body"].shape == native[::-1]
         assert raw["map:grad-cam@body"].dtype == np.float32
         assert raw["grid:grad-cam@body"].shape == (32, 32)
@@ -63,7 +64,7 @@ def test_numbers_are_those_of_the_functions(run: Run, folder: Path):
     assert found["prediction_ratio"] == pytest.approx(float(target.pixels.float().mean()))
     said, true = run.predict(images).mask[0] == 1, sample.mask == 1
     assert row["dice"] == pytest.approx(float(2 * (said & true).sum() / (said.sum() + true.sum())))
-    assert np.load(out / row["files"]["raw"])["map:grad-cam@body"] == pytest.approx(made.map[0].numpy())
+    assert arrays_of(out / row["files"]["raw"])["map:grad-cam@body"] == pytest.approx(made.map[0].numpy())
     assert row["maps"][0]["nulls"]["other_images"]["ratio"] is None  # There is no other picture.
     assert row["maps"][0]["nulls"]["randomised_model"]["ratio"] is not None
 
@@ -95,7 +96,7 @@ def test_chunks_do_not_change_the_maps(run: Run, folder: Path):
     for size in (2, 16):
         place = folder / str(size)
         batch.explain_folder(run, split_of(folder), out=place, layers=("body",), chunk=size)
-        maps.append([np.load(file)["map:grad-cam@body"] for file in sorted(place.rglob("maps.npz"))])
+        maps.append([arrays_of(file)["map:grad-cam@body"] for file in sorted(place.rglob("maps.npz"))])
     assert len(maps[0]) == 5
     for one, other in zip(*maps, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -192,7 +193,7 @@ def test_large_pictures_are_drawn_smaller(monkeypatch: pytest.MonkeyPatch, run: 
     row = table_of(done.folder / "explanations.json")["samples"][0]
     assert all(size_of(done.folder / row["files"][name]) == (28, 20) for name in ("orig", "gt", "overlay"))
     assert size_of(done.folder / row["maps"][0]["file"]) == (28, 20)
-    assert np.load(done.folder / row["files"]["raw"])["map:grad-cam@body"].shape == (40, 56)
+    assert arrays_of(done.folder / row["files"]["raw"])["map:grad-cam@body"].shape == (40, 56)
 
 
 def test_report_shows_what_explain_folder_wrote(run: Run, folder: Path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.arrays import arrays_of
 from tests.batch.discs import read, size_of, split_of, table_of
 
 import seglens
@@ -56,7 +57,7 @@ def test_a_large_picture_is_explained_in_windows_and_measured_like_the_others(ru
     (row,) = [row for row in table["samples"] if row["name"] == "large"]
     assert all(size_of(folder / "out" / entry["file"]) == SIZE[::-1] for entry in row["maps"])
     assert all(entry["status"] == "ok" for entry in row["maps"])
-    raw = np.load(folder / "out" / row["files"]["raw"])
+    raw = arrays_of(folder / "out" / row["files"]["raw"])
 
     image, windows = split[5].image, windows_of(run)
 
@@ -109,7 +110,7 @@ def test_all_pictures_go_into_one_input_where_windows_are_not_wanted(run: Run, f
         run, split, out=folder / "out", layers=("body",), tiles="never", scale="dataset"
     ).folder
     row = table_of(out / "explanations.json")["samples"][0]
-    assert np.load(out / row["files"]["raw"])["grid:grad-cam@body"].shape == (32, 32)
+    assert arrays_of(out / row["files"]["raw"])["grid:grad-cam@body"].shape == (32, 32)
     assert read(split.entries[0]).image.shape[1:] == SIZE
     with pytest.raises(UnknownNameError, match="rule for tiles 'sometimes'"):
         seglens.explain_folder(run, split, out=folder / "more", layers=("body",), tiles="sometimes")

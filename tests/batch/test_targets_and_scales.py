@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from tests.arrays import arrays_of
 from tests.batch.discs import Bright, make_run, split_of, table_of, write_discs
 from tests.pages import album_of
 
@@ -65,9 +66,9 @@ def test_several_targets_share_one_pass_and_give_what_each_gives_alone(run: Run,
             assert same["status"] == entry["status"]
             assert same["statistics"] == pytest.approx(entry["statistics"], nan_ok=True)
             name = f"map:{target}@grad-cam@body"
-            raw = np.load(folder / "all" / row["files"]["raw"])
+            raw = arrays_of(folder / "all" / row["files"]["raw"])
             np.testing.assert_allclose(
-                raw[name], np.load(out / one["files"]["raw"])["map:grad-cam@body"], 1e-5
+                raw[name], arrays_of(out / one["files"]["raw"])["map:grad-cam@body"], 1e-5
             )
     assert together == len(passes) / len(ERRORS)
 
@@ -140,7 +141,7 @@ def test_other_scales(run: Run, folder: Path, scale: str):
         entry = row["maps"][0]
         expected = entry["limits"] if scale == "image" else [-2, 2]
         assert entry["scale"] == {"limits": expected, "unit": "sum of logits"}
-        largest = np.load(done.folder / row["files"]["raw"])["map:grad-cam@body"].max()
+        largest = arrays_of(done.folder / row["files"]["raw"])["map:grad-cam@body"].max()
         assert entry["limits"] == [0, pytest.approx(float(largest))]
 
 
@@ -169,7 +170,7 @@ def test_context_counts_what_lies_outside_only(run: Run, folder: Path):
     table = table_of(done.folder / "explanations.json")
     (row,) = table["samples"]
     (entry,) = row["maps"]
-    raw = np.load(done.folder / row["files"]["raw"])
+    raw = arrays_of(done.folder / row["files"]["raw"])
     heat, counted, region = (
         raw[name] for name in ("map:activation@body", "counted:activation@body", "region:predicted")
     )
@@ -199,7 +200,7 @@ def test_against_and_what_can_be_asked_for_by_one_word(run: Run, folder: Path):
         )  # fmt: skip
         table = table_of(done.folder / "explanations.json")
         assert (table["against"], table["layers"]) == (against, ["seg_head"])
-        maps.append(np.load(done.folder / "samples/1/maps.npz")["map:hires-cam@seg_head"])
+        maps.append(arrays_of(done.folder / "samples/1/maps.npz")["map:hires-cam@seg_head"])
     np.testing.assert_array_equal(*maps)  # One output says +z and -z: it is one class against the other.
     with pytest.raises(SettingError, match="'disc' can't be asked against itself"):
         seglens.explain_folder(run, split, out=folder / "no", layers=("body",), against="disc")

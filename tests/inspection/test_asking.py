@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.arrays import arrays_of
 
 import seglens
 from seglens.data.sample import Sample
@@ -74,7 +75,7 @@ def test_an_answer_is_what_explain_writes(run, labelled, tmp_path, why, method):
     assert {"mirror", "random"} <= set(answer.row["nulls"]) or why.where == "context"
     for null, values in answer.row["nulls"].items():
         assert finite(values) == near(expected["nulls"][null])
-    raw = np.load(tmp_path / "out" / written["files"]["raw"])
+    raw = arrays_of(tmp_path / "out" / written["files"]["raw"])
     assert set(raw) == set(answer.arrays)
     for name in raw:
         np.testing.assert_allclose(answer.arrays[name], raw[name], atol=1e-6)
@@ -134,7 +135,7 @@ def test_files_to_take_away(run, labelled, tmp_path):
     with Image.open(sheet) as opened:
         assert opened.format == "PNG"
         assert opened.width > 3 * 320
-    stored = np.load(raw)
+    stored = arrays_of(raw)
     assert set(stored) == {"map:grad-cam@decoder_last", "grid:grad-cam@decoder_last", "region:predicted"}
     np.testing.assert_array_equal(
         stored["map:grad-cam@decoder_last"], answer.arrays["map:grad-cam@decoder_last"]

@@ -93,7 +93,7 @@ def _write_npz(arrays: Arrays, file: Path) -> None:
 
 
 def _read_npz(file: Path) -> Arrays:
-    with np.load(file) as opened:
+    with file.open("rb") as stream, np.load(stream) as opened:
         return dict(opened)
 
 

@@ -82,10 +82,12 @@ def stability(case: Case, found: Recipes) -> Measured:
             null_worst[name] = _worse(null_worst[name], _moved(case, nulls[name], maps), same)
     nothing = torch.full((len(case.images),), torch.nan)
     usable = (~case.target.empty()).cpu()
-    there = {key: usable & case.maps[key].ok.cpu() for key in keys}
     flipped = _flipped(case, found, own)
     return Measured(
-        values={key: _value(worst[key], there[key]) if key in own else nothing for key in case.maps},
+        values={
+            key: _value(worst[key], usable & entry.ok.cpu()) if key in own else nothing
+            for key, entry in case.maps.items()
+        },
         references={name: _value(values, usable) for name, values in null_worst.items()},
         details={key: {"flip": flipped[key]} for key in own},
         reasons=dict(found.reasons),

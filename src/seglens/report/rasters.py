@@ -54,7 +54,7 @@ def opened(file: Path) -> Iterator[Mapping[str, Any]]:
 
         yield load_file(file)
     else:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             yield arrays
 
 
