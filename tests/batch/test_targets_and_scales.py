@@ -201,7 +201,8 @@ def test_against_and_what_can_be_asked_for_by_one_word(run: Run, folder: Path):
         table = table_of(done.folder / "explanations.json")
         assert (table["against"], table["layers"]) == (against, ["seg_head"])
         maps.append(arrays_of(done.folder / "samples/1/maps.npz")["map:hires-cam@seg_head"])
-    np.testing.assert_array_equal(*maps)  # One output says +z and -z: it is one class against the other.
+    plain, asked = maps  # One output says +z and -z: it is one class against the other.
+    np.testing.assert_array_equal(plain, asked)
     with pytest.raises(SettingError, match="'disc' can't be asked against itself"):
         seglens.explain_folder(run, split, out=folder / "no", layers=("body",), against="disc")
     with pytest.raises(UnknownNameError, match="where"):
