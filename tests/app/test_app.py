@@ -37,7 +37,10 @@ def served(one_run, small_set):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", watched)
-        page = seglens.app(run, seglens.open_split(run, "test"))
+        # A port of its own: Gradio, which looks from 7860 on, leaves a socket open at each that is taken.
+        with socket.create_server((HERE[0], 0)) as free:
+            port = free.getsockname()[1]
+        page = seglens.app(run, seglens.open_split(run, "test"), port=port)
         yield page
         page.close()
     assert set(reached) <= set(HERE), "the server asked something of another machine"

@@ -171,8 +171,8 @@ def _wire(w: Widgets, wires: Wires) -> None:
         "show_progress_on": [w.map],
     }
     opening = {**model, "show_progress_on": [w.picture]}
-    w.sample.input(wires.choose, [w.sample], w.view, **opening)
-    w.upload.upload(wires.drop, [w.upload], w.view, **opening)
+    w.sample.input(wires.choose, [w.sample, w.target], w.view, **opening)
+    w.upload.upload(wires.drop, [w.upload, w.target], w.view, **opening)
     w.picture.select(wires.click, w.question, w.answer, **model)
     w.again.click(wires.again, w.question, w.answer, **model)
     for widget in (w.target, w.layer, w.class_name, w.against, w.where, w.baseline):

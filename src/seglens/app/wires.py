@@ -60,16 +60,16 @@ class Wires:
     w: Widgets
 
     @telling
-    def choose(self, index: int | None) -> Shown:
+    def choose(self, index: int | None, target: str) -> Shown:
         """Open a sample."""
         if index is None or self.pictures is None:
             return {}
-        return self._opened(open_sample(self.run, self.pictures, index))
+        return self._opened(open_sample(self.run, self.pictures, index), target)
 
     @telling
-    def drop(self, file: str | None) -> Shown:
+    def drop(self, file: str | None, target: str) -> Shown:
         """Open a file."""
-        return {} if file is None else self._opened(open_file(self.run, Path(file)))
+        return {} if file is None else self._opened(open_file(self.run, Path(file)), target)
 
     def click(
         self,
@@ -142,18 +142,26 @@ class Wires:
             return {}
         kind = target if target in pointing.CLICKS else "component"
         place = drawing.native_place(seen.opened, *at)
-        class_name = pointing.class_at(kind, seen.opened, place, self.run.task) or class_name
+        asked = pointing.class_at(kind, seen.opened, place, self.run.task) or class_name
         seen = replace(seen, clicks=(*seen.clicks, place)[-2:])
-        shown = {self.w.seen: seen, self.w.target: kind, self.w.class_name: class_name}
-        return shown | self._asked(seen, kind, method, layer, class_name, against, where, baseline)
+        # What the click leaves as it was is not sent back: a choice made meanwhile would be lost.
+        shown: Shown = {self.w.seen: seen}
+        shown |= {self.w.target: kind} if kind != target else {}
+        shown |= {self.w.class_name: asked} if asked != class_name else {}
+        return shown | self._asked(seen, kind, method, layer, asked, against, where, baseline)
 
-    def _opened(self, opened: Opened) -> Shown:
-        """Show another picture, and take the answers about the last one away."""
+    def _opened(self, opened: Opened, target: str) -> Shown:
+        """Show another picture, and take the answers about the last one away.
+
+        A kind of target that this picture has stays chosen; a piece or a pixel of the last one doesn't.
+        """
+        offered = pointing.choices(opened)
+        chosen: dict[str, Any] = {} if target in offered else {"value": "component"}
         return {
             self.w.seen: Seen(opened),
             self.w.picture: drawing.predicted_over(self.run, opened),
             self.w.about: words.about_picture(self.run, opened),
-            self.w.target: gr.update(choices=pointing.choices(opened), value="component"),
+            self.w.target: gr.update(choices=offered, **chosen),
             self.w.brush: address(drawing.bare(self.run, opened)),
             self.w.map: None,
             self.w.evidence: gr.update(value=None, visible=False),
