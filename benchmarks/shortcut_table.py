@@ -124,7 +124,9 @@ def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
     tested = {line["row"]: line for line in lines if line["part"] == "causal"}
     for name in rows:
         if name not in tested:
-            text.append(f"| `{name}` |" + " |" * 6 + " not run |")
+            models = rows[name].models
+            why = f": the models of `{models}` are not valid" if is_invalid(models, lines) else ""
+            text.append(f"| `{name}` |" + " |" * 6 + f" not run{why} |")
             continue
         line = tested[name]
         effects = {model: _effect(values) for model, values in line["causal"].items()}
