@@ -38,6 +38,7 @@ from seglens.judge.case import JudgeSettings
 from seglens.judge.cells import CELLS, cell_means, grid_cells
 from seglens.judge.faithfulness import FRACTIONS
 from seglens.judge.nulls import NULLS
+from seglens.judge.reading import ON_CPU
 from seglens.models.segmenter import ModelSpec, Segmenter
 
 SIZE, PART = 256, 16
@@ -51,8 +52,8 @@ SCORES = {
 }
 """Functions of `evidence`, and what the table calls them."""
 
-AT_ONCE = 4
-"""Copies of this size that the judge imputes at once on a CPU."""
+AT_ONCE = ON_CPU // SIZE**2
+"""Copies that the judge imputes at once on a CPU."""
 
 IMPUTING = ("pictures", "copies", "ours, processor ms a copy", "one at a time, ms a copy", "ratio")
 COLUMNS = ("what", "pictures", "forward passes", "processor, s", "wall, s", "a pass, s")

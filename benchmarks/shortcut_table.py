@@ -122,16 +122,17 @@ def causal(lines: Sequence[dict[str, Any]], rows: Mapping[str, Any]) -> str:
         "|---|" + "---|" * 7,
     ]
     tested = {line["row"]: line for line in lines if line["part"] == "causal"}
+    against = checked(lines)
     for name in rows:
         if name not in tested:
             models = rows[name].models
-            why = f": the models of `{models}` are not valid" if is_invalid(models, lines) else ""
+            why = f": the models of `{models}` are not valid" if against.get(models) else ""
             text.append(f"| `{name}` |" + " |" * 6 + f" not run{why} |")
             continue
         line = tested[name]
         effects = {model: _effect(values) for model, values in line["causal"].items()}
         drops = {model: _drops(found, line["seed"]) for model, found in effects.items()}
-        failures = checked([line])[name]
+        failures = against[name]
         dice = line["dice"]
         cells = [
             f"`{name}`",

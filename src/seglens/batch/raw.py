@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+from seglens.arrays import open_npz
 from seglens.data.transforms import Frame
 from seglens.errors import unknown_name
 from seglens.explain.cams import upsample
@@ -93,7 +94,7 @@ def _write_npz(arrays: Arrays, file: Path) -> None:
 
 
 def _read_npz(file: Path) -> Arrays:
-    with file.open("rb") as stream, np.load(stream) as opened:
+    with open_npz(file) as opened:
         return dict(opened)
 
 

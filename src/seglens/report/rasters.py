@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from seglens.arrays import open_npz
+
 Values = Float[np.ndarray, "rows columns"]
 Levels = UInt8[np.ndarray, "rows columns"]
 
@@ -54,7 +56,7 @@ def opened(file: Path) -> Iterator[Mapping[str, Any]]:
 
         yield load_file(file)
     else:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with open_npz(file) as arrays:
             yield arrays
 
 

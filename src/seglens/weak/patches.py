@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from seglens import record as records
+from seglens.arrays import open_npz
 from seglens.data.images import read_image
 from seglens.errors import DataError
 from seglens.outputs import new_file
@@ -104,7 +105,7 @@ def read_patches(folder: Path, stem: str) -> Segments:
     """
     file = patch_file(folder, stem)
     try:
-        with file.open("rb") as stream, np.load(stream) as opened:
+        with open_npz(file) as opened:
             return torch.from_numpy(opened["patches"].astype(np.int64))
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(f"{file} holds no superpixels: {error}. Delete the file; it is cut again.") from error

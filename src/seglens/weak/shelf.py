@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens import record as records
+from seglens.arrays import open_npz
 from seglens.errors import DataError, OutputExistsError
 from seglens.outputs import new_file, unused_name
 from seglens.progress import track
@@ -183,7 +184,7 @@ def to_size(values: Float[Tensor, "_ _"], size: tuple[int, int]) -> Map:
 
 def _array(file: Path, name: str) -> np.ndarray:
     try:
-        with file.open("rb") as stream, np.load(stream) as opened:
+        with open_npz(file) as opened:
             found: np.ndarray = opened[name]
             return found
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seglens.arrays import open_npz
 from seglens.errors import DataError, SettingError
 from seglens.outputs import new_file
 from seglens.progress import track
@@ -171,7 +172,7 @@ def load_head(file: Path, device: torch.device) -> Head:
         DataError: the file is missing or damaged.
     """
     try:
-        with file.open("rb") as stream, np.load(stream) as opened:
+        with open_npz(file) as opened:
             parts = {
                 name: torch.from_numpy(opened[name]).to(device) for name in ("weight", "bias", "mean", "std")
             }
