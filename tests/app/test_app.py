@@ -6,6 +6,7 @@ import socket
 import sys
 
 import pytest
+import requests
 from PIL import Image
 from tests.arrays import arrays_of
 
@@ -57,7 +58,12 @@ def page(served, chromium):
     shown.wait_for_selector("#picture img")
     yield shown
     assert [said for said in chromium.console if said != GRADIOS_OWN] == []
-    assert [url for url in chromium.requests if not url.startswith(served.address)] == []
+    assert [url for url in chromium.requests if not url.startswith(origin_of(served))] == []
+
+
+def origin_of(served) -> str:
+    """Where the page is, without the token."""
+    return served.address.partition("?")[0]
 
 
 def click_on(page, x, y):
@@ -175,7 +181,29 @@ def test_an_old_gradio(one_run, monkeypatch):
         seglens.app(seglens.load(one_run, device="cpu"))
 
 
+def test_the_token_opens_the_page_and_does_not_stay_in_the_address(page, served):
+    assert page.url == origin_of(served)
+    told = page.context.request
+    assert told.get(origin_of(served)).status == 200, "the cookie holds the token now"
+    assert told.get(served.address, headers={"Origin": "http://evil.example"}).status == 403
+    assert told.get(served.address, headers={"Host": "evil.example"}).status == 403
+
+
+def test_without_the_token_nothing_is_told(served):
+    for path in ("", "config", "gradio_api/info", "gradio_api/file=/etc/passwd", "?token=", "?token=x"):
+        answer = requests.get(origin_of(served) + path, timeout=60)
+        assert (answer.status_code, "token of the address" in answer.text) == (401, True), path
+    answer = requests.post(origin_of(served) + "gradio_api/upload", files={"files": b"x"}, timeout=60)
+    assert answer.status_code == 401
+
+
+def test_an_address_that_this_machine_does_not_have(one_run):
+    for host in ("nowhere.invalid", "203.0.113.7", "a" * 300):
+        with pytest.raises(SettingError, match=rf"can't be served at {host}: .*--host .*127\.0\.0\.1"):
+            seglens.app(seglens.load(one_run, device="cpu"), host=host)
+
+
 def test_a_port_that_is_taken(served, one_run):
-    port = int(served.address.rstrip("/").rpartition(":")[2])
+    port = int(origin_of(served).rstrip("/").rpartition(":")[2])
     with pytest.raises(SettingError, match=f"The page can't be served at 127.0.0.1, port {port}"):
         seglens.app(seglens.load(one_run, device="cpu"), port=port)

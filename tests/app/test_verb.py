@@ -15,7 +15,7 @@ from seglens.cli import command
 class Fake:
     """Stands for a page that is closed at once."""
 
-    address: str = "http://127.0.0.1:7860/"
+    address: str = "http://127.0.0.1:7860/?token=t"
     waited: bool = False
 
     def wait(self) -> None:
@@ -42,14 +42,14 @@ def test_a_run_offers_its_own_test_pictures(served, one_run, capsys):
     assert (pictures.name, len(pictures)) == ("test", 3)
     assert rest == {"host": "127.0.0.1", "port": None, "show": False}
     assert page.waited
-    assert "The page is at http://127.0.0.1:7860/ (Ctrl-C ends it)" in capsys.readouterr().out
+    assert "The page is at http://127.0.0.1:7860/?token=t (Ctrl-C ends it)" in capsys.readouterr().out
 
 
 def test_the_address_for_a_program(served, one_run, capsys):
     assert (
         command(["app", str(one_run), "--device", "cpu", "--port", "9000", "--split", "all", "--json"]) == 0
     )
-    assert json.loads(capsys.readouterr().out) == {"address": "http://127.0.0.1:7860/"}
+    assert json.loads(capsys.readouterr().out) == {"address": "http://127.0.0.1:7860/?token=t"}
     ((_, pictures, rest, _),) = served
     assert (len(pictures), rest["port"]) == (9, 9000)
 

@@ -1,7 +1,8 @@
 """The interactive page: `seglens app RUN`. Widgets and their wires; what they do is in `seglens.inspection`.
 
-The page is served to this machine only, and asks nothing of any other: Gradio's analytics are off, fonts are
-the system's, and a policy in every answer forbids the browser to load anything from elsewhere.
+The page is served to this machine only, to whoever has the token of its address, and asks nothing of any
+other: Gradio's analytics are off, fonts are the system's, and a policy in every answer forbids the browser to
+load anything from elsewhere (``policy.py``).
 """
 
 import logging
@@ -9,13 +10,14 @@ import os
 import socket
 import tempfile
 import time
+import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seglens.app.policy import Policy
+from seglens.app.policy import Access, Policy
 from seglens.data.layout import Split
 from seglens.errors import SettingError
 from seglens.runs import Run
@@ -35,7 +37,7 @@ LARGEST_UPLOAD = 2**28
 
 @dataclass
 class Served:
-    """A page that is served at ``address`` until it is closed."""
+    """A page that is served until it is closed; ``address`` holds the token that lets its reader in."""
 
     address: str
     blocks: "gradio.Blocks"
@@ -65,16 +67,15 @@ def app(
     Args:
         run: the model.
         pictures: samples to choose from; without, pictures can only be dropped.
-        host: the address to listen on. Others than this machine's own let others in.
+        host: the address to listen on. Others than this machine's own let others in who have the token.
         port: where to listen; the first free one from 7860 on by default.
         show: open the page in the browser.
 
     Raises:
-        SettingError: Gradio is not installed, or the port is taken.
+        SettingError: Gradio is not installed, this machine has no such address, or the port is taken.
     """
     _check_gradio()
-    if port is not None:
-        _check_port(host, port)
+    _check_place(host, port)
     import gradio as gr
     from starlette.middleware import Middleware
 
@@ -82,6 +83,7 @@ def app(
 
     # Gradio asks its own server whether it is there; that is no news.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    access = Access(host)
     scratch = ExitStack()
     folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="seglens-app-")))
     scratch.enter_context(_keeping_files_in(folder))
@@ -91,7 +93,7 @@ def app(
             server_name=host,
             server_port=port,
             share=False,
-            inbrowser=show,
+            inbrowser=False,
             inline=False,
             prevent_thread_lock=True,
             quiet=True,
@@ -107,7 +109,11 @@ def app(
                 font_mono=[gr.themes.Font(name) for name in ("ui-monospace", "monospace")],
             ),
             css=(Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
-            app_kwargs={"middleware": [Middleware(Policy)], "docs_url": None, "redoc_url": None},
+            app_kwargs={
+                "middleware": [Middleware(Policy, access=access)],
+                "docs_url": None,
+                "redoc_url": None,
+            },
         )
     except OSError as error:
         scratch.close()
@@ -117,7 +123,10 @@ def app(
     except BaseException:
         scratch.close()
         raise
-    return Served(str(address), blocks, scratch)
+    address = f"{str(address).rstrip('/')}/?token={access.token}"
+    if show:
+        webbrowser.open(address)
+    return Served(address, blocks, scratch)
 
 
 @contextmanager
@@ -134,18 +143,24 @@ def _keeping_files_in(folder: Path) -> Iterator[None]:
             os.environ["GRADIO_TEMP_DIR"] = before
 
 
-def _check_port(host: str, port: int) -> None:
-    """Raise where nothing can be served there.
+def _check_place(host: str, port: int | None) -> None:
+    """Raise where nothing can be served there. Without a port any free one will do.
 
     Raises:
         SettingError: the port is taken or not allowed, or this machine has no such address.
     """
+    where = f"{host}, port {port}" if port is not None else host
     try:
-        with socket.create_server((host, port)):
-            pass
-    except (OSError, OverflowError) as error:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except (OSError, OverflowError, UnicodeError) as error:
         raise SettingError(
-            f"The page can't be served at {host}, port {port}: {error}. Name a free one with --port, or none."
+            f"The page can't be served at {where}: {error}. Name an address of this machine with --host "
+            f"(allowed are {HOST}, 0.0.0.0 for all of them, or one of its own), and a free --port, or none."
         ) from error
 
 

@@ -22,7 +22,11 @@ def app(
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen. Others than the default let others in.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where to listen. 0.0.0.0 lets other machines in that have the token.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="[default: the first free one from 7860 on]")] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
