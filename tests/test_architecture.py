@@ -12,7 +12,7 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes errors sizes verb outputs arrays record progress threads processes device seeds",
+    0: "shapes masks errors sizes verb outputs arrays record progress threads processes device seeds",
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.planting data.specimens "
     "data.download data.unpack data.get data "

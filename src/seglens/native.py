@@ -16,7 +16,7 @@ from seglens.models.folding import folded
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import infer
 from seglens.runs import Run
-from seglens.shapes import Image, Mask
+from seglens.shapes import AnyMask, Image
 from seglens.tiles import Windows, bands, plan
 
 Probability = Float[Tensor, "classes _ _"]
@@ -102,13 +102,26 @@ def native_probabilities(
     return [at_native_size(*pair) for pair in zip(pictures, found, strict=True)]
 
 
-def native_mask(probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec) -> Mask:
+def native_mask(probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec) -> AnyMask:
     """Return the mask of one picture at its native size: probabilities are scaled, then decided on."""
     return decide(frame.maps_to_native(probabilities), spec)
 
 
-def decide(probabilities: Float[Tensor, "classes h w"], spec: ModelSpec) -> Mask:
-    """Return the class of every pixel: sigmoid heads by the threshold, others the most probable."""
+def empty_mask(spec: ModelSpec, size: tuple[int, int]) -> AnyMask:
+    """Return a mask of background to write what `decide` says into: a byte a pixel, eight weigh too much."""
+    if spec.head == "multilabel":
+        return torch.zeros(spec.outputs, *size, dtype=torch.bool)
+    return torch.zeros(size, dtype=torch.int8 if spec.classes <= 128 else torch.int16)
+
+
+def decide(probabilities: Float[Tensor, "classes h w"], spec: ModelSpec) -> AnyMask:
+    """Return the class of every pixel: sigmoid heads by the threshold, others the most probable.
+
+    Of a multilabel head every label is decided on by its own threshold.
+    """
+    if spec.head == "multilabel":
+        thresholds = torch.tensor(spec.thresholds, dtype=probabilities.dtype, device=probabilities.device)
+        return probabilities[1:] >= thresholds[:, None, None]
     if spec.head == "sigmoid":
         return (probabilities[1] >= spec.threshold).long()
     return probabilities.argmax(dim=0)

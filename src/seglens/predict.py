@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from seglens.device import choose_precision
 from seglens.models.segmenter import Segmenter, evaluating
-from seglens.shapes import Images, Logits, Masks, Probabilities
+from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 """The axes that test-time augmentation turns round: none, left-right, up-down, both."""
@@ -17,11 +17,14 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about a batch, at the resolution of its images and on their device."""
+    """What a model says about a batch, at the resolution of its images and on their device.
+
+    ``mask`` holds class indices ``Int[b h w]``; of a multilabel head the labels' pixels ``Bool[b l h w]``.
+    """
 
     logits: Logits
     probabilities: Probabilities
-    mask: Masks
+    mask: AnyMasks
 
 
 def infer(
@@ -57,6 +60,6 @@ def _over_flips(segmenter: Segmenter, images: Images) -> Logits:
     From log-probabilities, so that a probability that rounds to 0 or 1 has a finite logit all the same.
     """
     turned = torch.stack([segmenter(images.flip(axes)).flip(axes) for axes in FLIPS])
-    if segmenter.spec.head == "sigmoid":
+    if segmenter.spec.head != "softmax":
         return logsigmoid(turned).logsumexp(0) - logsigmoid(-turned).logsumexp(0)
     return turned.log_softmax(dim=2).logsumexp(0) - math.log(len(FLIPS))

@@ -111,16 +111,18 @@ def wrap(
     channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left out are ImageNet's. ``outputs_are``
     left out means logits, and outputs that look like probabilities are then refused.
 
+    A ``multilabel`` head has an output for each label and none for the background, which is put in front of
+    ``classes`` where it isn't named.
+
     Raises:
         ModelError: the module can't take such an image, or its outputs don't suit ``classes``.
         SettingError: the arguments contradict one another.
     """
-    task = _task(classes)
     default_mean, default_std = normalisation(None, None, channels)
     spec = _spec(
         architecture=WRAPPED,
         channels=channels,
-        classes=len(task.classes),
+        classes=max(2, len(classes)),
         head=head or "softmax",
         image_size=image_size,
         mean=tuple(mean or default_mean),
@@ -131,6 +133,10 @@ def wrap(
     trial = Segmenter(module, spec)
     # Logits may all lie in [0, 1] on one image, but hardly on one whose contrast is far out of range.
     raw = torch.cat([trial.try_out(image_size, contrast) for contrast in (1.0, 100.0)])
+    if head == "multilabel":
+        classes = with_background(classes, raw.shape[1])
+        spec = _spec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
+    task = _task(classes, multilabel=head == "multilabel")
     if head is None and raw.shape[1] == 1:
         if len(task.classes) > 2:
             raise ModelError(
@@ -164,8 +170,8 @@ def adopt(
     The networks of the zoo end in logits, whatever activation followed them where they were trained; outputs
     beside the masks (an auxiliary classifier) are left behind.
 
-    ``head`` left out is told by the number of classes and the outputs in the file; ``mean`` and ``std`` left
-    out are ImageNet's.
+    ``head`` left out is told by the number of classes and the outputs in the file; it is never taken for
+    ``multilabel`` unless that is named, see `wrap`. ``mean`` and ``std`` left out are ImageNet's.
 
     Raises:
         CheckpointError: the file can't be read or doesn't fit; it says which tensors.
@@ -174,7 +180,7 @@ def adopt(
     """
     began, file, out = time.monotonic(), Path(file), Path(out)
     refuse_existing(out, force=force)
-    task, given = _task(classes), read_state_dict(file)
+    given = read_state_dict(file)
     state = {name: tensor for name, tensor in given.items() if not name.startswith(_ON_THE_SIDE)}
     default_mean, default_std = normalisation(None, None, channels)
     spec = _spec(
@@ -182,13 +188,16 @@ def adopt(
         encoder=encoder,
         width=width,
         channels=channels,
-        classes=len(task.classes),
-        head=head or ("sigmoid" if len(task.classes) == 2 else "softmax"),
+        classes=max(2, len(classes)),
+        head=head or ("sigmoid" if len(classes) == 2 else "softmax"),
         image_size=image_size,
         mean=tuple(mean or default_mean),
         std=tuple(std or default_std),
     )
     segmenter = _build_for(state, spec, head)
+    if head == "multilabel":
+        classes = with_background(classes, segmenter.spec.outputs)
+    task = _task(classes, multilabel=head == "multilabel")
     fit(segmenter.module, state)
     segmenter.try_out(image_size)
     segmenter.origin = file.name
@@ -214,9 +223,26 @@ def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> 
     return record
 
 
-def _task(classes: Sequence[str]) -> Task:
+def with_background(classes: Sequence[str], outputs: int) -> tuple[str, ...]:
+    """Return the classes of a multilabel head with ``outputs``: the background in front, then the labels.
+
+    Raises:
+        ModelError: there is not one label for each output.
+    """
+    named = classes[:1] and classes[0].lower() == "background"
+    labels = tuple(classes[1:] if named else classes)
+    if len(labels) != outputs:
+        raise ModelError(
+            f"The network has {outputs} output{'s' * (outputs != 1)}, but {len(labels)} labels are named "
+            f"({', '.join(labels) or 'none'}): a multilabel head has one output for each label and none for "
+            "the background. Name one label for each output."
+        )
+    return ("background", *labels)
+
+
+def _task(classes: Sequence[str], *, multilabel: bool) -> Task:
     try:
-        return Task(classes=tuple(classes))
+        return Task(classes=tuple(classes), multilabel=multilabel)
     except ValidationError as error:
         raise SettingError(
             f"The classes can't be used: {_reason(error)}. The first is the background."
@@ -241,6 +267,9 @@ def _build_for(state: Mapping[str, Tensor], spec: ModelSpec, head: Head | None) 
     segmenter = Segmenter.from_spec(spec).eval()
     last = list(segmenter.module.state_dict())[-1]
     outputs = next((tensor.shape[0] for name, tensor in state.items() if name.endswith(last)), None)
+    if head == "multilabel" and outputs is not None:
+        described = spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1}
+        return Segmenter.from_spec(_spec(**described)).eval()
     if head is None and spec.head == "sigmoid" and outputs == 2:
         return Segmenter.from_spec(spec.model_copy(update={"head": "softmax"})).eval()
     return segmenter

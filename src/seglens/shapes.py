@@ -7,6 +7,7 @@ letter   axis
 ``c``    channels of an image
 ``h w``  rows and columns of the input grid, in pixels
 ``k``    output channels of a model (1 where the head is a sigmoid)
+``l``    labels that may overlap (head ``multilabel``); the background is none of them
 ``d``    channels of a layer
 ``gh gw``  rows and columns of a layer's grid
 ``n``    perturbed copies of images
@@ -22,6 +23,10 @@ Image = Float[Tensor, "c h w"]
 Images = Float[Tensor, "b c h w"]
 Mask = Int[Tensor, "h w"]
 Masks = Int[Tensor, "b h w"]
+Labels = Bool[Tensor, "l h w"]
+LabelMasks = Bool[Tensor, "b l h w"]
+AnyMask = Mask | Labels
+AnyMasks = Masks | LabelMasks
 Region = Bool[Tensor, "h w"]
 Regions = Bool[Tensor, "b h w"]
 Logits = Float[Tensor, "b k h w"]

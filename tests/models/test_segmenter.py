@@ -252,7 +252,7 @@ def test_trying_out_says_what_the_network_can_not_take():
         ({"std": (0.0,)}, "std must be above 0"),
         ({"window": (0.5, 0.5)}, "low end must be below"),
         ({"classes": 1}, "greater than or equal to 2"),
-        ({"head": "relu"}, "'sigmoid' or 'softmax'"),
+        ({"head": "relu"}, "'softmax' or 'multilabel'"),
     ],
 )
 def test_specs_that_contradict_themselves(fields, message):

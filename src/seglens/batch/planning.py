@@ -28,7 +28,7 @@ from seglens.explain.memory import measure as needs_of
 from seglens.explain.methods import Method, sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.plan import Plan, WindowsPlan, plan
-from seglens.explain.target import Target
+from seglens.explain.target import Target, for_head
 from seglens.explain.windows import CHUNK as WINDOWS
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
@@ -140,7 +140,8 @@ def _bytes_of_windows(run: Run, question: Question) -> int:
     """Bytes that the windows take that are in the model at once; of the picture and its maps nothing."""
     size = run.spec.image_size
     blank = torch.zeros(1, run.spec.channels, size, size, device=run.segmenter.device)
-    aims = (Target("windows", question.class_index, torch.ones(1, size, size, dtype=torch.bool)),)
+    everywhere = torch.ones(1, size, size, dtype=torch.bool)
+    aims = (for_head(Target("windows", question.class_index, everywhere), run),)
     asked = sorted_out(question.methods)
     layers = tuple(dict.fromkeys(question.layers)) if asked.need_layers else ()
     found = []

@@ -184,6 +184,12 @@ def adopt(
     classes: Annotated[
         list[str] | None, typer.Option(metavar="NAME...", help="Class names, the background first.")
     ] = None,
+    head: Annotated[
+        Literal["sigmoid", "softmax", "multilabel"] | None,
+        typer.Option(
+            help="multilabel: a sigmoid for each class, which may overlap.", show_default="by the outputs"
+        ),
+    ] = None,
     mean: o.Mean = None,
     std: o.Std = None,
     image_size: o.ImageSize = 256,
@@ -202,6 +208,7 @@ def adopt(
         std=std,
         image_size=image_size,
         channels=channels,
+        head=head,
         out=run,
         force=force,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from seglens.errors import unknown_name
-from seglens.shapes import Image, Mask, Region
+from seglens.shapes import AnyMask, Image, Region
 
 PALETTE = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 """Okabe and Ito (2008): colours that stay apart for colour-blind readers."""
@@ -16,23 +16,28 @@ class Sample:
     """One picture with its truth, not normalised (that belongs to the model's side).
 
     ``image`` lies in [0, 1]: the file's integer range divided out. ``mask`` holds class indices, 0 for
-    the background, and is None where no truth is known. ``valid`` is False for padding and for ignored
-    pixels: they are in no loss, no target and no score.
+    the background, or where classes may overlap the pixels of each label ``Bool[l h w]``, and is None
+    where no truth is known. ``valid`` is False for padding and for ignored pixels: they are in no loss, no
+    target and no score.
     """
 
     name: str
     image: Image
-    mask: Mask | None
+    mask: AnyMask | None
     valid: Region
 
 
 class Task(BaseModel):
-    """What is segmented: class names (index 0 is the background) and the colour that each is drawn in."""
+    """What is segmented: class names (index 0 is the background) and the colour that each is drawn in.
+
+    With ``multilabel`` the classes may overlap: a mask has a layer for each but the background, see `masks`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     classes: tuple[str, ...] = ("background", "foreground")
     palette: tuple[str, ...] = ()
+    multilabel: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> "Task":

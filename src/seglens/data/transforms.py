@@ -18,7 +18,8 @@ from torchvision.tv_tensors import Mask as PairedMask
 
 from seglens.data.sample import Sample
 from seglens.errors import DataError, SettingError
-from seglens.shapes import Image, Images, Mask, Masks, Region, Regions
+from seglens.masks import is_stack
+from seglens.shapes import AnyMask, AnyMasks, Image, Images, Mask, Region, Regions
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,9 @@ def _move(sample: Sample, generator: torch.Generator, policy: Policy) -> tuple[S
         v2.affine(each, angle, shift, scale, [0.0, 0.0], interpolation=bilinear) for each in (image, labels)
     )
     places, *layers = labels.as_subclass(Tensor)
-    mask = None if sample.mask is None else layers[0].to(sample.mask.dtype)
+    mask = sample.mask
+    if mask is not None:
+        mask = (torch.stack(layers) if is_stack(mask) else layers[0]).to(mask.dtype)
     return Sample(sample.name, image.as_subclass(Tensor), mask, places == 2), places > 0
 
 
@@ -205,7 +208,7 @@ class Batch:
 
     names: tuple[str, ...]
     images: Images
-    masks: Masks | None
+    masks: AnyMasks | None
     valid: Regions
 
 
@@ -229,16 +232,18 @@ def _uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) ->
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _layers(mask: Mask | None) -> list[Tensor]:
-    return [] if mask is None else [mask.to(torch.int64)]
+def _layers(mask: AnyMask | None) -> list[Tensor]:
+    if mask is None:
+        return []
+    return list(mask.to(torch.int64)) if is_stack(mask) else [mask.to(torch.int64)]
 
 
 def nearest(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize ``grid`` (rows, columns) to ``size``, every pixel taking the value nearest to it."""
-    if tuple(grid.shape) == size:
+    """Resize ``grid`` (..., rows, columns) to ``size``, every pixel taking the value nearest to it."""
+    if tuple(grid.shape[-2:]) == size:
         return grid
-    rows, columns = (_nearest_index(old, new) for old, new in zip(grid.shape, size, strict=True))
-    return grid[rows[:, None], columns]
+    rows, columns = (_nearest_index(old, new) for old, new in zip(grid.shape[-2:], size, strict=True))
+    return grid[..., rows[:, None], columns]
 
 
 def _nearest_index(old: int, new: int) -> Tensor:

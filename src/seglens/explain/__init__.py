@@ -14,7 +14,7 @@ from seglens.explain.explanation import Explanation, Explanations, check_where
 from seglens.explain.memory import chunk_of
 from seglens.explain.methods import METHODS, Method, sorted_out
 from seglens.explain.passes import passes
-from seglens.explain.target import Target
+from seglens.explain.target import Target, for_head
 from seglens.models.layers import resolve
 from seglens.runs import Run
 from seglens.shapes import Images
@@ -55,7 +55,7 @@ def explain(
         ModelError: a layer can't be traced.
     """
     check_where(where)
-    targets = (target,) if isinstance(target, Target) else tuple(target)
+    targets = [for_head(one, run) for one in ((target,) if isinstance(target, Target) else target)]
     for one in targets:
         if one.pixels.shape != (len(images), *images.shape[-2:]):
             raise SettingError(

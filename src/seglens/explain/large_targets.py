@@ -10,23 +10,23 @@ from torch import Tensor
 from seglens.data.transforms import Frame, nearest
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, named_targets
-from seglens.native import decide
+from seglens.native import decide, empty_mask
 from seglens.runs import Run
-from seglens.shapes import Mask, Masks, Region
+from seglens.shapes import AnyMask, AnyMasks, Region
 from seglens.tiles import Cut, Windows, bands, resized
 
 
-def large_mask(run: Run, cut: Cut, windows: Windows, *, chunk: int = 8, precision: str = "32") -> Mask:
-    """Return what the model says of a large picture at the working scale, a byte a pixel."""
+def large_mask(run: Run, cut: Cut, windows: Windows, *, chunk: int = 8, precision: str = "32") -> AnyMask:
+    """Return what the model says of a large picture at the working scale, a byte a pixel (and label)."""
     here = replace(windows, native=windows.scaled)
-    mask = torch.zeros(windows.scaled, dtype=torch.int8 if run.spec.classes <= 128 else torch.int16)
+    mask = empty_mask(run.spec, windows.scaled)
 
     def scaled(rows: slice, columns: slice) -> Tensor:
         return resized(cut, windows.native, windows.scaled, rows, columns)
 
     top = 0
     for band in bands(run.segmenter, scaled, here, chunk=chunk, precision=precision):
-        mask[top : top + band.shape[1]] = decide(band, run.spec)
+        mask[..., top : top + band.shape[1], :] = decide(band, run.spec)
         top += band.shape[1]
     return mask
 
@@ -35,10 +35,10 @@ def large_mask(run: Run, cut: Cut, windows: Windows, *, chunk: int = 8, precisio
 class LargeScene(Scene):
     """A `Scene` of one large picture at the working scale, of which the prediction is made in windows."""
 
-    predict: Callable[[], Mask]
+    predict: Callable[[], AnyMask]
 
     @cached_property
-    def said(self) -> Masks:
+    def said(self) -> AnyMasks:
         """What the model says."""
         return self.predict()[None]
 
@@ -48,7 +48,7 @@ def large_scene(
     cut: Cut,
     windows: Windows,
     *,
-    mask: Mask | None = None,
+    mask: AnyMask | None = None,
     valid: Region | None = None,
     class_index: int = 1,
     chunk: int = 8,
@@ -75,7 +75,7 @@ def large_target(
     cut: Cut,
     windows: Windows,
     *,
-    mask: Mask | None = None,
+    mask: AnyMask | None = None,
     valid: Region | None = None,
     class_index: int = 1,
     against: int | None = None,

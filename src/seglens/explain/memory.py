@@ -6,7 +6,7 @@ maps that come back. How much a picture takes is measured with the pass itself, 
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -161,7 +161,7 @@ def sample(images: Images, targets: Sequence[Target], num: int) -> tuple[Few, li
     """Return ``num`` of the pictures, over again where there are fewer, and targets that hold all."""
     rows = torch.arange(num) % len(images)
     everywhere = torch.ones(num, *images.shape[-2:], dtype=torch.bool)
-    aims = [Target(target.label, target.class_index, everywhere, target.against) for target in targets]
+    aims = [replace(target, pixels=everywhere, weights=None) for target in targets]
     return images[rows.to(images.device)], aims
 
 

@@ -5,7 +5,7 @@ perturbed one. A target that moves breaks the completeness of Integrated Gradien
 The names that the command line knows them by are in ``target_names.py``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,8 +16,9 @@ from scipy.ndimage import label as label_components
 from torch import Tensor
 
 from seglens.errors import SettingError
+from seglens.masks import is_stack, of_class
 from seglens.runs import Run
-from seglens.shapes import Images, Maps, Masks, Regions, Rows, Scores
+from seglens.shapes import AnyMasks, Images, Maps, Regions, Rows, Scores
 
 Unit = Literal["sum", "mean", "probability"]
 """``sum`` over the pixels for CAMs, ``mean`` for Integrated Gradients, ``probability`` for the judges."""
@@ -32,7 +33,8 @@ class Target:
 
     ``against`` asks why this class and not that one: the score is then the difference of two logits.
     ``weights`` say how much each pixel counts (all the same where left out): a window of a large picture
-    stands for a share of each of its pixels only, see ``windows.py``.
+    stands for a share of each of its pixels only, see ``windows.py``. ``multilabel`` says that the model has
+    such a head: class i is output i - 1 then. `explain` and `judge` see to it by `for_head`.
     """
 
     label: str
@@ -40,6 +42,7 @@ class Target:
     pixels: Regions
     against: int | None = None
     weights: Maps | None = None
+    multilabel: bool = False
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.dtype != torch.bool:
@@ -52,6 +55,11 @@ class Target:
                 f"Target {self.label!r}: class {self.class_index} against {self.against}, but classes are "
                 "counted from 0 and two different ones are needed."
             )
+        if self.multilabel and 0 in (self.class_index, self.against):
+            raise SettingError(
+                f"Target {self.label!r}: class 0 of a multilabel model is what has no label; it has no output "
+                "of its own, so nothing speaks for it or against it. Ask about a label, from 1 on."
+            )
 
     def empty(self) -> Bool[Tensor, " b"]:
         """Say which pictures hold no pixel of the target."""
@@ -61,7 +69,7 @@ class Target:
         """Return the target of these pictures only."""
         kept = rows if isinstance(rows, slice) else rows.to(self.pixels.device)
         weights = None if self.weights is None else self.weights[kept]
-        return Target(self.label, self.class_index, self.pixels[kept], self.against, weights)
+        return replace(self, pixels=self.pixels[kept], weights=weights)
 
     def score(self, logits: Float[Tensor, "n k h w"], rows: Rows, unit: Unit = "sum") -> Scores:
         """Return one number per row of ``logits``; row i belongs to the frozen pixels of picture ``rows[i]``.
@@ -92,12 +100,16 @@ class Target:
     def _logit(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
         """The class's logit: +z and -z where one channel stands for two classes."""
         outputs = logits.shape[1]
+        num = outputs + 1 if self.multilabel else max(outputs, 2)
         asked = [self.class_index] + ([] if self.against is None else [self.against])
-        if max(asked) >= max(outputs, 2):
+        if max(asked) >= num:
             raise SettingError(
                 f"Target {self.label!r} asks for class {max(asked)}, but the model has classes 0 to "
-                f"{max(outputs, 2) - 1}."
+                f"{num - 1}."
             )
+        if self.multilabel:
+            value = logits[:, self.class_index - 1]
+            return value if self.against is None else value - logits[:, self.against - 1]
         if outputs == 1:
             # z is the log odds of class 1 against class 0 already: `against` has nothing to add.
             return logits[:, 0] if self.class_index == 1 else -logits[:, 0]
@@ -106,32 +118,46 @@ class Target:
         return logits[:, self.class_index] - logits[:, self.against]
 
     def probability(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
-        """The class's probability: among all classes, or in the choice between two of them."""
+        """The class's probability: among all classes, or in the choice between two of them.
+
+        A label's own, where labels may overlap.
+        """
         value = self._logit(logits)
-        if logits.shape[1] == 1 or self.against is not None:
+        if self.multilabel or logits.shape[1] == 1 or self.against is not None:
             return value.sigmoid()
         return (value - logits.logsumexp(1)).exp()
 
 
+def for_head(target: Target, run: Run) -> Target:
+    """Return ``target`` as it is read from the outputs of this model.
+
+    Raises:
+        SettingError: it asks about class 0 of a multilabel model, or one of its labels that doesn't exist.
+    """
+    multilabel = run.spec.head == "multilabel"
+    return target if target.multilabel == multilabel else replace(target, multilabel=multilabel)
+
+
 def predicted(run: Run, images: Images, class_index: int = 1, valid: Regions | None = None) -> Target:
     """Where the model says the class is."""
-    return Target("predicted", class_index, _kept(run.predict(images).mask == class_index, valid))
+    said = of_class(run.predict(images).mask, class_index)
+    return for_head(Target("predicted", class_index, _kept(said, valid)), run)
 
 
-def truth(masks: Masks, class_index: int = 1, valid: Regions | None = None) -> Target:
+def truth(masks: AnyMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
     """Where the class is."""
-    return Target("truth", class_index, _kept(masks == class_index, valid))
+    return _of_masks("truth", masks, class_index, of_class(masks, class_index), valid)
 
 
 def false_positive(
-    run: Run, images: Images, masks: Masks, class_index: int = 1, valid: Regions | None = None
+    run: Run, images: Images, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
     """Where the model says the class is and it is not: why did it invent this?"""
     return invented(run.predict(images).mask, masks, class_index, valid)
 
 
 def false_negative(
-    run: Run, images: Images, masks: Masks, class_index: int = 1, valid: Regions | None = None
+    run: Run, images: Images, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
     """Where the class is and the model does not say so: why did it miss this?
 
@@ -141,16 +167,16 @@ def false_negative(
     return missed(run.predict(images).mask, masks, class_index, valid)
 
 
-def invented(said: Masks, masks: Masks, class_index: int = 1, valid: Regions | None = None) -> Target:
+def invented(said: AnyMasks, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
     """The false positives of a prediction that is there already."""
-    wrong = (said == class_index) & (masks != class_index)
-    return Target("false-positive", class_index, _kept(wrong, valid))
+    wrong = of_class(said, class_index) & ~of_class(masks, class_index)
+    return _of_masks("false-positive", said, class_index, wrong, valid)
 
 
-def missed(said: Masks, masks: Masks, class_index: int = 1, valid: Regions | None = None) -> Target:
+def missed(said: AnyMasks, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
     """The false negatives of a prediction that is there already."""
-    lacking = (said != class_index) & (masks == class_index)
-    return Target("false-negative", class_index, _kept(lacking, valid))
+    lacking = ~of_class(said, class_index) & of_class(masks, class_index)
+    return _of_masks("false-negative", said, class_index, lacking, valid)
 
 
 def whole_class(valid: Regions, class_index: int = 1) -> Target:
@@ -216,6 +242,12 @@ def dilate(regions: Regions, pixels: int) -> Regions:
     size = 2 * pixels + 1  # down and then across: the square at once takes its side times as long
     grown = F.max_pool2d(regions[:, None].float(), (size, 1), stride=1, padding=(pixels, 0))
     return F.max_pool2d(grown, (1, size), stride=1, padding=(0, pixels))[:, 0] > 0
+
+
+def _of_masks(
+    label: str, masks: AnyMasks, class_index: int, pixels: Regions, valid: Regions | None
+) -> Target:
+    return Target(label, class_index, _kept(pixels, valid), multilabel=is_stack(masks))
 
 
 def _kept(pixels: Regions, valid: Regions | None) -> Regions:

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -17,13 +17,15 @@ from seglens.explain.target import (
     boundary,
     box,
     component,
+    for_head,
     invented,
     missed,
     truth,
     whole_class,
 )
+from seglens.masks import of_class
 from seglens.runs import Run
-from seglens.shapes import Images, Masks, Regions
+from seglens.shapes import AnyMasks, Images, Regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +34,17 @@ class Scene:
 
     run: Run
     images: Images
-    masks: Masks | None
+    masks: AnyMasks | None
     valid: Regions
     class_index: int
     frames: Sequence[Frame]
 
     @cached_property
-    def said(self) -> Masks:
+    def said(self) -> AnyMasks:
         """What the model says; it is run once for all targets, and not at all where none asks."""
         return self.run.predict(self.images).mask
 
-    def known(self) -> Masks:
+    def known(self) -> AnyMasks:
         """The truth, or say that this target needs it."""
         if self.masks is None:
             raise SettingError(
@@ -50,7 +52,7 @@ class Scene:
             )
         return self.masks
 
-    def compared(self) -> tuple[Masks, Masks, int, Regions]:
+    def compared(self) -> tuple[AnyMasks, AnyMasks, int, Regions]:
         """What it takes to compare prediction and truth, or say that this target needs the truth."""
         masks = self.known()
         return self.said, masks, self.class_index, self.valid
@@ -61,7 +63,7 @@ class Scene:
 
     def predicted(self) -> Regions:
         """Where the model says the class is, valid pixels only."""
-        return (self.said == self.class_index) & self.valid.to(self.said.device)
+        return of_class(self.said, self.class_index) & self.valid.to(self.said.device)
 
     def box(self, corners: Sequence[int], label: str) -> Target:
         """A box of native pixels in every picture, at least one pixel of the grid each."""
@@ -101,7 +103,7 @@ def named_target(
     text: str,
     run: Run,
     images: Images,
-    masks: Masks | None,
+    masks: AnyMasks | None,
     valid: Regions,
     class_index: int,
     frames: Sequence[Frame],
@@ -150,7 +152,7 @@ def _named(text: str, scene: Scene, against: int | None) -> Target:
         usage = ":".join(filter(None, (name, ",".join(form.numbers))))
         raise SettingError(f"Target {text!r} can't be read. Write it as {usage!r}, with whole numbers.")
     made = form.make(scene, numbers)
-    return Target(text, made.class_index, made.pixels, against)
+    return for_head(replace(made, label=text, against=against), scene.run)
 
 
 def _span(begin: float, end: float) -> tuple[int, int]:

@@ -51,7 +51,7 @@ from seglens.explain.memory import chunk_of
 from seglens.explain.methods import ON_INPUT, Method, Settings, sorted_out
 from seglens.explain.passes import Pass, passes
 from seglens.explain.stitching import OVER_WINDOWS, stitch
-from seglens.explain.target import Target
+from seglens.explain.target import Target, for_head
 from seglens.explain.trace import trace
 from seglens.models.layers import resolve
 from seglens.runs import Run
@@ -99,6 +99,7 @@ def explain_large(
             f"Target {target.label!r} has pixels of shape {tuple(target.pixels.shape)}, but must be of one "
             f"picture at the working scale, {(1, *windows.scaled)}. Make it with large_target."
         )
+    target = for_head(target, run)
     asked = sorted_out(methods)
     settings = (*asked.on_input, *asked.on_layers)
     for name in (*asked.cams, *asked.gradients, *(entry.name for entry in settings)):

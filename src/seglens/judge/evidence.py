@@ -10,7 +10,7 @@ from seglens.errors import SettingError
 from seglens.explain import explain
 from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
-from seglens.explain.target import Target
+from seglens.explain.target import Target, for_head
 from seglens.judge import case as cases
 from seglens.judge.case import SCORES, Case, Explainer, JudgeSettings, Key, Measured, name_of
 from seglens.judge.cells import PARTITIONS
@@ -80,6 +80,7 @@ def gather(
             map that isn't there.
     """
     chosen = JudgeSettings() if settings is None else settings
+    target = for_head(target, run)
     by_key = _by_key(maps, target)
     _refuse_strangers(explainers or {}, by_key)
     seen = surface(run, images, target, seed=seed)

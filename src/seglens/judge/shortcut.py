@@ -18,7 +18,7 @@ from seglens.errors import DataError, SettingError
 from seglens.explain import explain
 from seglens.explain.explanation import Explanation
 from seglens.explain.methods import Method
-from seglens.explain.target import Target, predicted
+from seglens.explain.target import Target, for_head, predicted
 from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, check, conclude, tag_share
 from seglens.judge.causal import Effect, effect, occlusion, without
 from seglens.runs import Run
@@ -129,7 +129,10 @@ def planted_shortcut(
             "Check the tags, or train longer."
         )
     images, tags, inside = images[rows], tags[rows], inside[rows]
-    targets = {name: Target("predicted", class_index, pixels[rows]) for name, pixels in regions.items()}
+    targets = {
+        name: for_head(Target("predicted", class_index, pixels[rows]), honest)
+        for name, pixels in regions.items()
+    }
     answers = targets[HONEST].pixels | targets[CHEAT].pixels
     occupied = answers | ~inside if objects is None else answers | ~inside | objects[rows]
     effects = {

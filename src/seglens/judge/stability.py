@@ -13,6 +13,7 @@ from seglens.judge.case import Case, Key, Measured
 from seglens.judge.cells import PerCell, spearman
 from seglens.judge.nulls import content_free, surface
 from seglens.judge.rerun import Recipes
+from seglens.masks import of_class
 from seglens.runs import Run
 from seglens.seeds import content_normal
 from seglens.shapes import Images, Maps, PerImage, Regions
@@ -102,7 +103,7 @@ def dice(first: Regions, second: Regions, valid: Regions) -> PerImage:
 
 
 def _answer(run: Run, images: Images, target: Target) -> Regions:
-    return run.predict(images).mask == target.class_index
+    return of_class(run.predict(images).mask, target.class_index)
 
 
 def _moved(case: Case, before: PerCell, maps: Maps) -> PerImage:

@@ -16,9 +16,9 @@ from torch.nn import functional
 from seglens.errors import ModelError
 from seglens.models import zoo
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
-from seglens.shapes import Images, Logits, Masks, Probabilities
+from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
-Head = Literal["sigmoid", "softmax"]
+Head = Literal["sigmoid", "softmax", "multilabel"]
 Outputs = Literal["logits", "probabilities"]
 WRAPPED = "wrapped"
 """The architecture of a module that somebody else made: it can be used, not rebuilt."""
@@ -33,6 +33,9 @@ class ModelSpec(BaseModel):
     range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it.
     ``scale`` is how many pixels of the input grid one pixel of the median training picture became (None
     where that is not known): a picture that would have to shrink far more is predicted in windows.
+
+    A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
+    i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,18 +52,28 @@ class ModelSpec(BaseModel):
     std: tuple[float, ...] = IMAGENET_STD
     divisor: int = Field(default=1, ge=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    thresholds: tuple[float, ...] = ()
     outputs_are: Outputs = "logits"
     scale: float | None = Field(default=None, gt=0)
 
     @property
     def outputs(self) -> int:
         """Channels of the network's output."""
-        return 1 if self.head == "sigmoid" else self.classes
+        return {"sigmoid": 1, "softmax": self.classes, "multilabel": self.classes - 1}[self.head]
 
     @model_validator(mode="after")
     def _agree(self) -> "ModelSpec":
         if self.head == "sigmoid" and self.classes != 2:
             raise ValueError(f"a sigmoid head has 2 classes, background and one more, not {self.classes}")
+        if self.head == "multilabel" and not self.thresholds:
+            object.__setattr__(self, "thresholds", (self.threshold,) * self.outputs)
+        if len(self.thresholds) != (self.outputs if self.head == "multilabel" else 0):
+            raise ValueError(
+                f"there are {len(self.thresholds)} thresholds; a multilabel head has one for each label, "
+                "others have none"
+            )
+        if not all(0 < threshold < 1 for threshold in self.thresholds):
+            raise ValueError(f"thresholds must lie between 0 and 1, got {self.thresholds}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(
                 f"mean {self.mean} and std {self.std} need one value for each of {self.channels} channels"
@@ -172,18 +185,28 @@ class Segmenter(nn.Module):
         raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
         if self.spec.outputs_are == "logits":
             return raw
-        if self.spec.head == "sigmoid":
+        if self.spec.head != "softmax":
             return torch.logit(raw, eps=_SMALLEST)
         return raw.clamp_min(_SMALLEST).log()
 
     def probabilities(self, logits: Logits) -> Probabilities:
-        """Return the probability of every class, the background first."""
-        if self.spec.head == "sigmoid":
-            return torch.cat([(-logits).sigmoid(), logits.sigmoid()], dim=1)
-        return logits.softmax(dim=1)
+        """Return the probability of every class, the background first.
 
-    def mask(self, logits: Logits) -> Masks:
-        """Return the class index of every pixel: sigmoid heads by the threshold, others the largest logit."""
+        That of a multilabel head is the probability that no label is there, ``prod_i (1 - p_i)``, as if the
+        labels came independently of one another.
+        """
+        if self.spec.head == "softmax":
+            return logits.softmax(dim=1)
+        return torch.cat([(-logits).sigmoid().prod(dim=1, keepdim=True), logits.sigmoid()], dim=1)
+
+    def mask(self, logits: Logits) -> AnyMasks:
+        """Return the class index of every pixel: sigmoid heads by the threshold, others the largest logit.
+
+        Of a multilabel head the pixels of each label ``[b, l, h, w]``, by the label's threshold.
+        """
+        if self.spec.head == "multilabel":
+            thresholds = torch.tensor(self.spec.thresholds, dtype=logits.dtype, device=logits.device)
+            return logits.sigmoid() >= thresholds[:, None, None]
         if self.spec.head == "sigmoid":
             return (logits[:, 0].sigmoid() >= self.spec.threshold).long()
         return logits.argmax(dim=1)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from seglens.errors import SettingError
-from seglens.explain.target import Target, predicted
+from seglens.explain.target import Target, for_head, predicted
 from seglens.explain.verify.case import Case
 from seglens.explain.verify.rules import RULES
 from seglens.explain.verify.snapshot import Snapshot
@@ -111,6 +111,7 @@ def verify(
     before = Snapshot.of(run.segmenter)
     resolve(run.segmenter, layers)
     images = images.to(run.segmenter.device)
+    target = None if target is None else for_head(target, run)
     if target is None:
         found = predicted(run, images)
         target = replace(found, pixels=found.pixels | found.empty()[:, None, None])

@@ -1,0 +1,41 @@
+"""Masks of both kinds, asked in one way: one class a pixel, or labels that may overlap.
+
+Where classes exclude one another a mask holds class indices, ``Int[h w]`` (in a batch ``Int[b h w]``). Where
+they may overlap it is a stack, ``Bool[l h w]`` (``Bool[b l h w]``): class i is layer i - 1, and the
+background, class 0, is where no layer is set. The functions take single masks and batches.
+"""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from seglens.shapes import AnyMask, AnyMasks, Region, Regions
+
+
+def is_stack(masks: AnyMask | AnyMasks) -> bool:
+    """Whether ``masks`` are labels that may overlap."""
+    return masks.dtype == torch.bool
+
+
+def of_class(masks: AnyMask | AnyMasks, class_index: int) -> Region | Regions:
+    """Return the pixels of a class; class 0 of a stack is where no label is."""
+    if not is_stack(masks):
+        return masks == class_index
+    return masks[..., class_index - 1, :, :] if class_index else ~masks.any(-3)
+
+
+def foreground(masks: AnyMask | AnyMasks) -> Region | Regions:
+    """Return the pixels of any class but the background."""
+    return masks.any(-3) if is_stack(masks) else masks > 0
+
+
+def only_valid(masks: AnyMask | AnyMasks, valid: Region | Regions) -> AnyMask | AnyMasks:
+    """Return the masks with background wherever a pixel is not valid."""
+    return masks & valid.unsqueeze(-3) if is_stack(masks) else masks.masked_fill(~valid, 0)
+
+
+def class_pixels(mask: AnyMask, valid: Region, num_classes: int) -> Int[Tensor, "classes"]:
+    """Count the valid pixels of every class; in a stack a pixel counts for each of its labels."""
+    if not is_stack(mask):
+        return torch.bincount(mask[valid], minlength=num_classes)[:num_classes]
+    return torch.stack([(of_class(mask, index) & valid).sum() for index in range(num_classes)])
