@@ -16,7 +16,7 @@ LEVELS = {
     1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.planting data.specimens "
     "data.download data.unpack data.get data "
-    "models.unet models.weights models.encoders models.zoo models.segmenter models.folding "
+    "models.unet models.weights models.encoders models.zoo models.outputs models.segmenter models.folding "
     "models.layout models.probing models.layers models",
     2: "intervals losses scores surfaces calibration impute superpixels draw display",
     3: "predict tiles runs native sources spread gallery",

@@ -18,11 +18,17 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from seglens import record as records
-from seglens.data.sample import Task
+from seglens.data.sample import Task, is_background
 from seglens.device import choose_device
 from seglens.display import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
-from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Outputs, Segmenter, check_outputs
+from seglens.models.outputs import Outputs, Selector, check_finite, check_module, check_outputs, find
+from seglens.models.segmenter import (
+    WRAPPED,
+    Head,
+    ModelSpec,
+    Segmenter,
+)
 from seglens.models.weights import fit, load_weights, read_state_dict, save_weights
 from seglens.models.zoo import normalisation
 from seglens.outputs import new_file, new_folder, refuse_existing
@@ -104,20 +110,25 @@ def wrap(
     head: Head | None = None,
     divisor: int = 1,
     outputs_are: Outputs | None = None,
+    output: str | int | Selector | None = None,
 ) -> Run:
     """Make a run of any module that segments images; the module itself is left as found.
 
     It is tried once on a noise image of ``image_size``. A ``head`` left out is told by the outputs: one
     channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left out are ImageNet's. ``outputs_are``
-    left out means logits, and outputs that look like probabilities are then refused.
+    left out means logits, and outputs that look like probabilities are then refused. ``output`` says which of
+    several outputs is the answer: a key or an index (``"out"``, ``-1``, ``"heads.0"``), or a function that
+    takes what the module returned and gives the logits; left out it must be clear, see
+    `seglens.models.outputs`, and the spec says which it was.
 
     A ``multilabel`` head has an output for each label and none for the background, which is put in front of
     ``classes`` where it isn't named.
 
     Raises:
-        ModelError: the module can't take such an image, or its outputs don't suit ``classes``.
+        ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``.
         SettingError: the arguments contradict one another.
     """
+    check_module(module)
     default_mean, default_std = normalisation(None, None, channels)
     spec = _spec(
         architecture=WRAPPED,
@@ -129,24 +140,33 @@ def wrap(
         std=tuple(std or default_std),
         divisor=divisor,
         outputs_are=outputs_are or "logits",
+        output=None if callable(output) else output,
     )
-    trial = Segmenter(module, spec)
+    select = output if callable(output) else None
+    trial = Segmenter(module, spec, select)
+    allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}
+    if head == "multilabel":
+        allowed = {len(labels_of(classes))}
     # Logits may all lie in [0, 1] on one image, but hardly on one whose contrast is far out of range.
-    raw = torch.cat([trial.try_out(image_size, contrast) for contrast in (1.0, 100.0)])
+    returned = [trial.trial(image_size, contrast) for contrast in (1.0, 100.0)]
+    raw = torch.cat([trial.answer(each, allowed) for each in returned])
     if head == "multilabel":
         classes = with_background(classes, raw.shape[1])
         spec = _spec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
     task = _task(classes, multilabel=head == "multilabel")
     if head is None and raw.shape[1] == 1:
-        if len(task.classes) > 2:
-            raise ModelError(
-                "The module has one output channel, which tells 2 classes apart, but "
-                f"{len(task.classes)} are named: {', '.join(task.classes)}."
-            )
         spec = spec.model_copy(update={"head": "sigmoid"})
-    segmenter = Segmenter(module, spec)
-    segmenter.read_output(raw)
-    check_outputs(raw, outputs_are)
+    if select is None:
+        spec = spec.model_copy(update={"output": find(returned[0], allowed, 1, spec.output).place or None})
+    segmenter = Segmenter(module, spec, select)
+    check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
+    if head is None and spec.head == "softmax" and not is_background(task.classes[0]):
+        raise ModelError(
+            f"The network has an output channel for each of {', '.join(task.classes)}, and the first is not "
+            "called a background: logits don't tell whether one class or several may hold at a pixel. Say "
+            "which: head='softmax' (one, and the first stands for the background) or head='multilabel' (a "
+            "sigmoid each, and the background has none)."
+        )
     return Run(segmenter, task)
 
 
@@ -199,7 +219,7 @@ def adopt(
         classes = with_background(classes, segmenter.spec.outputs)
     task = _task(classes, multilabel=head == "multilabel")
     fit(segmenter.module, state)
-    segmenter.try_out(image_size)
+    check_finite(segmenter.try_out(image_size))
     segmenter.origin = file.name
     settings = {"file": file.name, "file_sha256": records.sha256([file])}
     with new_folder(out, force=force) as folder:
@@ -229,8 +249,7 @@ def with_background(classes: Sequence[str], outputs: int) -> tuple[str, ...]:
     Raises:
         ModelError: there is not one label for each output.
     """
-    named = classes[:1] and classes[0].lower() == "background"
-    labels = tuple(classes[1:] if named else classes)
+    labels = labels_of(classes)
     if len(labels) != outputs:
         raise ModelError(
             f"The network has {outputs} output{'s' * (outputs != 1)}, but {len(labels)} labels are named "
@@ -238,6 +257,11 @@ def with_background(classes: Sequence[str], outputs: int) -> tuple[str, ...]:
             "the background. Name one label for each output."
         )
     return ("background", *labels)
+
+
+def labels_of(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return ``classes`` without the background, where it is named first."""
+    return tuple(classes[1:] if classes[:1] and classes[0].lower() == "background" else classes)
 
 
 def _task(classes: Sequence[str], *, multilabel: bool) -> Task:

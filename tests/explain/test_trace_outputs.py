@@ -32,7 +32,7 @@ class Returning(nn.Module):
 PACKS = {
     "dict": lambda logits: {"aux": -logits, "out": logits},
     "tuple": lambda logits: (logits, logits.mean()),
-    "list": lambda logits: [logits, -logits],
+    "list": lambda logits: [logits, logits.mean((2, 3))],
 }
 
 

@@ -168,7 +168,7 @@ def test_channels_last_outputs_are_refused():
 
     with pytest.raises(
         ModelError,
-        match=r"returns 32 output channels.*seem to come last: return output\.permute\(0, 3, 1, 2\)",
+        match=r"1 x 32 x 32 x 2.*seem to come last: return output\.permute\(0, 3, 1, 2\)",
     ):
         seglens.wrap(Last(), classes=("background", "thing"), image_size=32)
 

@@ -1,5 +1,3 @@
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -9,15 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seglens.errors import ModelError, UnknownNameError
+from seglens.models.outputs import check_outputs
 from seglens.models.segmenter import (
     ModelSpec,
     Segmenter,
-    check_outputs,
     complete,
     evaluating,
-    look_like_probabilities,
     pad_to_divisor,
-    unwrap,
 )
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -50,11 +46,6 @@ class Returns(nn.Module):
 
     def forward(self, images: Tensor):
         return self.pack(self.conv(images))
-
-
-@dataclass
-class Output:
-    logits: Tensor
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 70)])
@@ -117,41 +108,9 @@ def test_low_resolution_logits_are_interpolated_between_pixel_centres():
     torch.testing.assert_close(fine[0, 0, 0, 2:14].diff(), torch.full((11,), 0.25))
 
 
-@pytest.mark.parametrize(
-    "pack",
-    [
-        lambda x: {"aux": -x, "out": x},
-        lambda x: {"loss": torch.tensor(1.0), "logits": x},
-        lambda x: OrderedDict(masks=x, other=-x),
-        lambda x: (x, -x),
-        lambda x: [x],
-        lambda x: Output(logits=x),
-    ],
-    ids=["out", "logits", "first", "tuple", "list", "attribute"],
-)
-def test_outputs_are_unwrapped(pack):
-    module = Returns(pack)
-    images = torch.rand(1, 1, 8, 8)
-    torch.testing.assert_close(Segmenter(module, plain())(images), module.conv(images))
-
-
-@pytest.mark.parametrize("output", [None, "text", {}, (), {"a": 1}, ["x"]], ids=repr)
-def test_output_without_a_tensor(output):
-    with pytest.raises(ModelError, match="returns no tensor"):
-        unwrap(output)
-
-
-@pytest.mark.parametrize("output", [torch.zeros(2, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.int64)])
-def test_output_that_is_no_grid_of_logits(output):
-    with pytest.raises(
-        ModelError, match=r"allowed are floating-point logits \[batch, outputs, rows, columns\]"
-    ):
-        unwrap(output)
-
-
 def test_wrong_number_of_outputs():
     segmenter = Segmenter(Returns(lambda x: x, outputs=5), plain(head="softmax", classes=3))
-    with pytest.raises(ModelError, match="returns 5 output channels; a softmax head of 3 classes has 3"):
+    with pytest.raises(ModelError, match=r"1 x 5 x 8 x 8.*the classes need 3 output channels"):
         segmenter(torch.rand(1, 1, 8, 8))
 
 
@@ -174,23 +133,68 @@ def test_probabilities_become_logits():
     assert saturated(100 * torch.randn(1, 1, 8, 8)).isfinite().all()
 
 
-def test_outputs_that_look_like_probabilities():
-    logits = torch.randn(2, 3, 8, 8)
-    assert look_like_probabilities(logits.sigmoid()[:, :1])
-    assert look_like_probabilities(logits.softmax(dim=1))
-    assert not look_like_probabilities(logits)
-    assert not look_like_probabilities(torch.rand(2, 3, 8, 8))  # several, but they don't sum to 1
-    assert not look_like_probabilities(torch.zeros(1, 1, 16, 16))  # a silent model
-    assert not look_like_probabilities(torch.rand(1, 1, 4, 4))  # too few to tell
-
-
 def test_outputs_are_checked_against_what_is_declared():
     with pytest.raises(ModelError, match=r"all lie in .* outputs_are='probabilities'"):
         check_outputs(torch.rand(1, 1, 16, 16), None)
     check_outputs(torch.rand(1, 1, 16, 16), "logits")
     check_outputs(torch.rand(1, 1, 16, 16), "probabilities")
+    check_outputs(torch.zeros(1, 1, 16, 16), None)  # a silent model
+    check_outputs(torch.rand(1, 1, 4, 4), None)  # too few pixels to tell
+    check_outputs(torch.randn(2, 3, 8, 8), None)
+    with pytest.raises(ModelError, match=r"all lie in .* outputs_are='probabilities'"):
+        check_outputs(torch.randn(2, 3, 8, 8).softmax(dim=1), None)
     with pytest.raises(ModelError, match="declared to be probabilities, but lie between -2 and 1"):
         check_outputs(torch.tensor([-2.0, 1.0]).expand(1, 1, 8, 2), "probabilities")
+
+
+@pytest.mark.parametrize("declared", [None, "probabilities"])
+@pytest.mark.parametrize("num", [2, 3])
+def test_a_sigmoid_for_each_of_several_labels_is_no_softmax(num, declared):
+    raw = torch.randn(2, num, 8, 8).sigmoid()
+    with pytest.raises(ModelError, match=r"don't sum to 1.*several labels with a sigmoid each.*'multilabel'"):
+        check_outputs(raw, declared)
+    check_outputs(raw, "probabilities", exclusive=False)
+    check_outputs(raw, "logits")
+
+
+@pytest.mark.parametrize("levels", [1, 2, 255])
+def test_a_mask_in_place_of_logits(levels):
+    mask = (torch.rand(1, 1, 16, 16) > 0.5) * float(levels)
+    with pytest.raises(ModelError, match=f"whole numbers from 0 to {levels}: that is a mask already"):
+        check_outputs(mask, None)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_an_answer_that_is_not_finite(bad):
+    raw = torch.randn(1, 1, 8, 8)
+    raw[0, 0, 2, 3] = bad
+    with pytest.raises(ModelError, match="not finite: 1 of 64 values are NaN or infinite"):
+        check_outputs(raw, "logits")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mean": (float("nan"),)}, "mean must be finite"),
+        ({"mean": (float("inf"),)}, "mean must be finite"),
+        ({"std": (float("nan"),)}, "std must be finite and at least 1e-06"),
+        ({"std": (float("inf"),)}, "std must be finite"),
+        ({"std": (1e-300,)}, "std must be finite and at least 1e-06"),
+        ({"window": (0.0, float("inf"))}, "window's ends must be finite"),
+        ({"window": (float("nan"), 1.0)}, "window's ends must be finite"),
+    ],
+)
+def test_numbers_that_normalise_nothing(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        plain(**fields)
+
+
+def test_a_network_of_one_size_says_so():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(256, 256), nn.Unflatten(1, (1, 16, 16)))
+    segmenter = Segmenter(module, plain())
+    assert segmenter(torch.rand(1, 1, 16, 16)).shape == (1, 1, 16, 16)
+    with pytest.raises(ModelError, match=r"can't take images of 8 x 8 pixels, and was tried with 16 x 16"):
+        segmenter(torch.rand(1, 1, 8, 8))
 
 
 def test_probabilities_and_mask_of_a_sigmoid():
@@ -249,8 +253,8 @@ def test_trying_out_says_what_the_network_can_not_take():
     [
         ({"classes": 3}, "a sigmoid head has 2 classes"),
         ({"mean": (0.1, 0.2)}, "need one value for each of 1 channels"),
-        ({"std": (0.0,)}, "std must be above 0"),
-        ({"window": (0.5, 0.5)}, "low end must be below"),
+        ({"std": (0.0,)}, "std must be finite and at least"),
+        ({"window": (0.5, 0.5)}, "low one below"),
         ({"classes": 1}, "greater than or equal to 2"),
         ({"head": "relu"}, "'softmax' or 'multilabel'"),
     ],

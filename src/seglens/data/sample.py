@@ -10,6 +10,11 @@ from seglens.shapes import AnyMask, Image, Region
 PALETTE = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 """Okabe and Ito (2008): colours that stay apart for colour-blind readers."""
 
+_BACKGROUNDS = frozenset(
+    "bg back none nothing other others rest void empty negative normal healthy unlabeled unlabelled outside "
+    "hintergrund fond fondo sfondo achtergrond bakgrund bakgrunn tło arka-plan 背景 배경 фон".split()
+)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -59,3 +64,9 @@ class Task(BaseModel):
         if name.isdecimal() and int(name) < len(self.classes):
             return int(name)
         raise unknown_name("class", name, self.classes)
+
+
+def is_background(name: str) -> bool:
+    """Whether a class is called as what is not segmented is called, in several languages."""
+    plain = name.lower().strip(" _-")
+    return plain in _BACKGROUNDS or plain.startswith(("background", "no ", "no-", "no_", "non", "not "))

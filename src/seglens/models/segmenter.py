@@ -4,8 +4,9 @@ Trained here, adopted or wrapped, a model is a ``Segmenter`` to everything above
 window, the normalisation, padding and cropping, and what the network's output has to be unwrapped from.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from math import inf, isfinite
 from typing import Any, Literal
 
 import torch
@@ -13,15 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seglens.errors import ModelError
+from seglens.errors import ModelError, UserError
 from seglens.models import zoo
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
+from seglens.models.outputs import Choice, Outputs, Selector, find
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
-Outputs = Literal["logits", "probabilities"]
 WRAPPED = "wrapped"
 """The architecture of a module that somebody else made: it can be used, not rebuilt."""
+SMALLEST_STD = 1e-6
+"""Of pictures in [0, 1]: below it a standard deviation is a mistake, and overflows in half precision."""
 _SMALLEST = 1e-6
 """Probabilities are kept this far from 0 and 1 before the logarithm, so that logits stay finite."""
 
@@ -33,6 +36,8 @@ class ModelSpec(BaseModel):
     range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it.
     ``scale`` is how many pixels of the input grid one pixel of the median training picture became (None
     where that is not known): a picture that would have to shrink far more is predicted in windows.
+    ``output`` is the place of the answer in what the network returns, see `seglens.models.outputs`; None
+    where it returns a tensor, or where only one can be meant.
 
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
@@ -55,6 +60,7 @@ class ModelSpec(BaseModel):
     thresholds: tuple[float, ...] = ()
     outputs_are: Outputs = "logits"
     scale: float | None = Field(default=None, gt=0)
+    output: Choice = None
 
     @property
     def outputs(self) -> int:
@@ -78,10 +84,14 @@ class ModelSpec(BaseModel):
             raise ValueError(
                 f"mean {self.mean} and std {self.std} need one value for each of {self.channels} channels"
             )
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be above 0, got {self.std}")
-        if self.window[0] >= self.window[1]:
-            raise ValueError(f"the window's low end must be below its high end, got {self.window}")
+        if not all(map(isfinite, self.mean)):
+            raise ValueError(f"mean must be finite numbers, got {self.mean}")
+        if not all(SMALLEST_STD <= value < inf for value in self.std):
+            raise ValueError(f"std must be finite and at least {SMALLEST_STD:g}, got {self.std}")
+        if not all(map(isfinite, self.window)) or self.window[0] >= self.window[1]:
+            raise ValueError(
+                f"the window's ends must be finite and the low one below the high one, got {self.window}"
+            )
         return self
 
 
@@ -104,7 +114,8 @@ class Segmenter(nn.Module):
     """A network together with what has to happen before and after it.
 
     Its state dict is the network's under ``module.``; the normalisation belongs to the spec. ``origin`` says
-    where the network's first weights came from, where that is known.
+    where the network's first weights came from, where that is known. ``select``, a function, takes the logits
+    out of what the network returns, in the place of ``spec.output``.
     """
 
     origin: str = ""
@@ -112,10 +123,11 @@ class Segmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, module: nn.Module, spec: ModelSpec, select: Selector | None = None) -> None:
         super().__init__()
         self.module = module
         self.spec = spec
+        self.select = select
         like = next((entry for entry in module.parameters() if entry.is_floating_point()), torch.empty(0))
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             per_channel = torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
@@ -151,10 +163,27 @@ class Segmenter(nn.Module):
         """
         height, width = images.shape[-2:]
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
-        logits = self.read_output(self.module(padded))
+        logits = self.read_output(self._run(padded), len(images))
         if logits.shape[-2:] != padded.shape[-2:]:
             logits = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
+
+    def _run(self, padded: Images) -> Any:
+        """Run the network; one of somebody else's may take pictures of one size only, and then says so."""
+        try:
+            return self.module(padded)
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            size, tried = (
+                tuple(padded.shape[-2:]),
+                self.spec.image_size + -self.spec.image_size % self.spec.divisor,
+            )
+            foreign = self.spec.architecture == WRAPPED and size != (tried, tried)
+            if not foreign or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ModelError(
+                f"The network can't take images of {size[0]} x {size[1]} pixels, and was tried with {tried} "
+                f"x {tried}: {_reason(error)}. Scale the images to that size (read_images has size={tried})."
+            ) from error
 
     def normalise(self, images: Images) -> Images:
         """Map the window to [0, 1], subtract ``mean``, divide by ``std``; in the network's dtype."""
@@ -166,21 +195,13 @@ class Segmenter(nn.Module):
         low, high = self.spec.window
         return (((images - low) / (high - low) - self.mean) / self.std).to(self.mean.dtype)
 
-    def read_output(self, output: Any) -> Tensor:
+    def read_output(self, output: Any, batch: int) -> Tensor:
         """Return the logits ``[b, k, rows, columns]``, of any resolution, in what the network returned.
 
         Raises:
             ModelError: there are none, or their channels are not those of the head.
         """
-        raw = unwrap(output)
-        if raw.shape[1] != self.spec.outputs:
-            last = raw.shape[-1] == self.spec.outputs
-            raise ModelError(
-                f"The network returns {raw.shape[1]} output channels; a {self.spec.head} head of "
-                f"{self.spec.classes} classes has {self.spec.outputs}. "
-                + ("They seem to come last: return output.permute(0, 3, 1, 2)." if last else "")
-                + ("" if last else "Check classes and head.")
-            )
+        raw = self.answer(output, (self.spec.outputs,), batch)
         # Half precision is too coarse to sum over pixels.
         raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
         if self.spec.outputs_are == "logits":
@@ -188,6 +209,16 @@ class Segmenter(nn.Module):
         if self.spec.head != "softmax":
             return torch.logit(raw, eps=_SMALLEST)
         return raw.clamp_min(_SMALLEST).log()
+
+    def answer(self, output: Any, channels: Collection[int], batch: int = 1) -> Tensor:
+        """Return the tensor of so many ``channels`` that is the answer to ``batch`` pictures in ``output``.
+
+        Raises:
+            ModelError: there is none, or it isn't clear which one is.
+        """
+        if self.select is None:
+            return find(output, channels, batch, self.spec.output).tensor
+        return find(self.select(output), channels, batch).tensor
 
     def probabilities(self, logits: Logits) -> Probabilities:
         """Return the probability of every class, the background first.
@@ -212,12 +243,20 @@ class Segmenter(nn.Module):
         return logits.argmax(dim=1)
 
     def try_out(self, size: int, contrast: float = 1.0) -> Tensor:
-        """Return the network's output ``[1, k, rows, columns]`` for a square of noise, ``size`` pixels wide.
+        """Return the network's answer ``[1, k, rows, columns]`` for a square of noise, see `trial`.
+
+        Raises:
+            ModelError: the network can't take such an image, or returns nothing that could be logits.
+        """
+        return self.answer(self.trial(size, contrast), (self.spec.outputs,))
+
+    def trial(self, size: int, contrast: float = 1.0) -> Any:
+        """Return what the network returns for a square of noise, ``size`` pixels wide.
 
         The noise is uniform in [0, 1]; ``contrast`` multiplies its distance from grey.
 
         Raises:
-            ModelError: the network can't take such an image, or returns nothing that could be logits.
+            ModelError: the network can't take such an image.
         """
         noise = torch.rand(1, self.spec.channels, size, size, generator=torch.Generator().manual_seed(0))
         images = 0.5 + contrast * (noise.to(self.mean) - 0.5)
@@ -225,13 +264,28 @@ class Segmenter(nn.Module):
         # Not inference_mode: what a network stores for later (a mask, an embedding) must serve gradients too.
         with evaluating(self.module), torch.no_grad():
             try:
-                return unwrap(self.module(padded))
-            except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-                reason = str(error).partition("\n")[0].rstrip(".")
+                return self.module(padded)
+            except UserError:
+                raise
+            except Exception as error:  # Whatever somebody else's network raises.
                 raise ModelError(
-                    f"The network can't take an image of shape {tuple(padded.shape[1:])}: {reason}. "
-                    "Check channels, image size and divisor."
+                    f"The network can't take an image of shape {tuple(padded.shape[1:])}: {_reason(error)}. "
+                    f"{_advice(error)}"
                 ) from error
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).strip().partition("\n")[0].rstrip(".")
+    return first or type(error).__name__
+
+
+def _advice(error: Exception) -> str:
+    if "required positional argument" in str(error):
+        return (
+            "It takes more than one input: wrap a module whose forward takes the images alone and passes the "
+            "others on, such as fixed ones."
+        )
+    return "Check channels, image size and divisor."
 
 
 def pad_to_divisor(images: Tensor, divisor: int) -> Tensor:
@@ -243,71 +297,6 @@ def pad_to_divisor(images: Tensor, divisor: int) -> Tensor:
     if right:
         images = torch.cat([images, images[..., -1:].expand(-1, -1, -1, right)], dim=-1)
     return images
-
-
-def unwrap(output: Any) -> Tensor:
-    """Return the tensor ``[b, k, rows, columns]`` in a network's output.
-
-    A dict or a Hugging Face output gives ``out``, else ``logits``, else its first tensor; a tuple or a list
-    its first entry (the main output where there are auxiliary ones).
-
-    Raises:
-        ModelError: there is no such tensor.
-    """
-    if isinstance(output, Mapping):
-        tensors = [value for value in output.values() if isinstance(value, Tensor)]
-        found = output.get("out", output.get("logits", tensors[0] if tensors else None))
-    elif isinstance(output, tuple | list):
-        found = output[0] if output else None
-    else:
-        found = getattr(output, "logits", output)
-    if not isinstance(found, Tensor):
-        raise ModelError(
-            f"The network returns no tensor but {type(output).__name__} of {type(found).__name__}."
-        )
-    if found.ndim != 4 or not found.is_floating_point():
-        raise ModelError(
-            f"The network returns {found.dtype} of shape {tuple(found.shape)}; allowed are floating-point "
-            "logits [batch, outputs, rows, columns], one output for a sigmoid head or one for each class."
-        )
-    return found
-
-
-def check_outputs(raw: Tensor, declared: Outputs | None) -> None:
-    """Raise where what a network returned is not what it is ``declared`` to be; undeclared means logits.
-
-    Probabilities taken for logits make every later number wrong without a sign of it. Looked at once, when a
-    foreign network comes in, and not at each forward pass: it costs a synchronisation, and a traced pass must
-    not branch on values.
-
-    Raises:
-        ModelError: undeclared outputs all lie in [0, 1] and, for several classes, sum to 1; or declared
-            probabilities don't lie there.
-    """
-    low, high = raw.min().item(), raw.max().item()
-    if declared is None and look_like_probabilities(raw.float()):
-        raise ModelError(
-            f"The network's outputs all lie in [0, 1] ({low:.3g} to {high:.3g}), like probabilities, where "
-            "logits are expected. Say which they are: outputs_are='probabilities' (they are turned back into "
-            "logits) or outputs_are='logits'."
-        )
-    if declared == "probabilities" and not (0 <= low and high <= 1):
-        raise ModelError(
-            f"The network's outputs are declared to be probabilities, but lie between {low:.3g} and "
-            f"{high:.3g}. Declare outputs_are='logits'."
-        )
-
-
-def look_like_probabilities(raw: Tensor) -> bool:
-    """Whether ``raw [b, k, h, w]`` lies in [0, 1], varies, and over several channels sums to 1.
-
-    Fewer than 64 pixels of one channel tell too little.
-    """
-    if raw.min() < 0 or raw.max() > 1 or raw.min() == raw.max():
-        return False
-    if raw.shape[1] == 1:
-        return raw.numel() >= 64
-    return bool(((raw.sum(dim=1) - 1).abs() < 1e-3).all())
 
 
 @contextmanager

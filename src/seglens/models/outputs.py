@@ -1,0 +1,275 @@
+"""Which tensor of what a network returned is its answer: found where only one can be, else chosen by name.
+
+Networks return a tensor, or several in lists, tuples, dicts and objects, one inside the other: auxiliary
+heads, deep supervision, features. Those whose channels suit the head are candidates. One candidate is the
+answer; of several it is that called ``out`` or ``logits`` where all others are known to stand beside it
+(``aux...``, hidden states); any other choice is the user's, and never guessed.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from seglens.errors import ModelError
+
+Outputs = Literal["logits", "probabilities"]
+Choice = str | int | None
+"""A key or an index, from the outside in with dots between: ``out``, ``-1``, ``heads.0``."""
+Selector = Callable[[Any], Tensor]
+"""Takes what the network returned and gives the logits."""
+
+MAIN = ("out", "logits")
+_TRACES = ("hidden_states", "attentions")
+"""How the names end of what Hugging Face models hand out beside their logits."""
+_DEPTH = 4
+"""Lists in lists deeper than this are not looked into."""
+_ALLOWED = (
+    "allowed are floating-point logits [batch, outputs, rows, columns], one output for a sigmoid head or one "
+    "for each class"
+)
+_SHOWN = 12
+_ENOUGH = 64
+"""Fewer pixels of one channel tell too little about what they are."""
+_ROUNDING = 1e-2
+"""How far the sum of a softmax over many classes may be off in half precision."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A tensor in what a network returned, and where it stands; ``""`` where there is nothing but it."""
+
+    place: str
+    tensor: Tensor
+
+    def __str__(self) -> str:
+        """Name and shape, as errors list them."""
+        shape = " x ".join(map(str, self.tensor.shape)) or "scalar"
+        return f"{self.place or 'the output'} ({shape})"
+
+
+def find(output: Any, channels: Collection[int], batch: int, choice: Choice = None) -> Found:
+    """Return the answer in ``output``: fractions ``[batch, k, rows, columns]`` with k in ``channels``.
+
+    Raises:
+        ModelError: there is no such tensor, or there are several and ``choice`` names none; all are listed.
+    """
+    if (
+        choice is None
+        and isinstance(output, Tensor)
+        and _is_grid(output, batch)
+        and output.shape[1] in channels
+    ):
+        return Found("", output)
+    inside = output if choice is None else _part(output, str(choice), str(choice))
+    prefix = "" if choice is None else str(choice)
+    tensors = list(_tensors(inside, prefix))
+    if not tensors:
+        kind = type(inside).__name__
+        held = ", ".join(type(part).__name__ for _, part in _parts(inside)) or "nothing"
+        raise ModelError(
+            f"The network returns no tensor but {kind} of {held}; {_ALLOWED}. Wrap a network that segments."
+        )
+    grids = [found for found in tensors if _is_grid(found.tensor, batch)]
+    if not grids:
+        raise ModelError(_no_grid(tensors, batch))
+    fitting = _different([found for found in grids if found.tensor.shape[1] in channels])
+    if not fitting:
+        raise ModelError(_no_channels(grids, channels))
+    if len(fitting) == 1:
+        return fitting[0]
+    main = [found for found in fitting if _last(found) in MAIN]
+    if len(main) == 1 and all(found is main[0] or _stands_beside(found) for found in fitting):
+        return main[0]
+    raise ModelError(
+        f"The network returns {len(fitting)} outputs that could be its answer: {_listed(fitting)}. Say which "
+        f"by its key or index: output={_example(fitting[-1])!r} in Python, --output {fitting[-1].place} on "
+        "the command line; in Python a function of the output serves too."
+    )
+
+
+def check_module(module: Any) -> None:
+    """Raise where ``module`` is no network, and say what to do with what it is.
+
+    Raises:
+        ModelError: it is a state dict, a file, a class, a function...
+    """
+    if isinstance(module, nn.Module):
+        return
+    if isinstance(module, Mapping):
+        what = "a dict, such as a state dict"
+        todo = "Build the network, call its load_state_dict(...), and wrap the network."
+    elif isinstance(module, str | PathLike):
+        what = f"{str(module)!r}"
+        todo = "Open a run folder with seglens.load; make one of a file of weights with seglens.adopt."
+    elif isinstance(module, type):
+        what, todo = f"the class {module.__name__}", "Make one first, with brackets."
+    elif callable(module):
+        what, todo = "a function", "Write a torch.nn.Module whose forward calls it."
+    else:
+        what, todo = type(module).__name__, "Give the network itself."
+    raise ModelError(f"A torch.nn.Module that segments images is wanted, received {what}. {todo}")
+
+
+def check_outputs(raw: Tensor, declared: Outputs | None, *, exclusive: bool = True) -> None:
+    """Raise where what a network returned is not what it is ``declared`` to be; undeclared means logits.
+
+    Probabilities taken for logits make every later number wrong without a sign of it, and so do labels with a
+    sigmoid each that are taken for ``exclusive`` classes of a softmax. Looked at once, when a foreign network
+    comes in, and not at each forward pass: it costs a synchronisation, and a traced pass must not branch on
+    values.
+
+    Raises:
+        ModelError: the outputs are not finite, or a mask; undeclared outputs all lie in [0, 1]; or declared
+            probabilities don't lie there, or don't sum to 1 over several classes.
+    """
+    check_finite(raw)
+    low, high = raw.min().item(), raw.max().item()
+    within, several = 0 <= low and high <= 1, raw.shape[1] > 1
+    if declared == "probabilities" and not within:
+        raise ModelError(
+            f"The network's outputs are declared to be probabilities, but lie between {low:.3g} and "
+            f"{high:.3g}. Declare outputs_are='logits'."
+        )
+    if declared == "logits" or low == high:
+        return
+    if low == 0 and raw.numel() >= _ENOUGH and bool((raw == raw.round()).all()):
+        raise ModelError(
+            f"The network's outputs are whole numbers from 0 to {high:.3g}: that is a mask already. Return "
+            "what stands before the threshold, round or argmax."
+        )
+    if not within:
+        return
+    if several and exclusive and not _sums_to_one(raw):
+        raise ModelError(
+            f"The network's {raw.shape[1]} output channels all lie in [0, 1] ({low:.3g} to {high:.3g}) and "
+            "don't sum to 1: no softmax over classes. They look like several labels with a sigmoid each: "
+            "head='multilabel', outputs_are='probabilities', and a name for each of them in classes. Declare "
+            "outputs_are='logits' if they are logits of a softmax."
+        )
+    if declared is None and (several or raw.numel() >= _ENOUGH):
+        raise ModelError(
+            f"The network's outputs all lie in [0, 1] ({low:.3g} to {high:.3g}), like probabilities, where "
+            "logits are expected. Say which they are: outputs_are='probabilities' (they are turned back into "
+            "logits) or outputs_are='logits'."
+        )
+
+
+def check_finite(raw: Tensor) -> None:
+    """Raise where a network's answer to a trial picture holds NaN or infinity.
+
+    Raises:
+        ModelError: it does.
+    """
+    broken = int((~raw.isfinite()).sum())
+    if broken:
+        raise ModelError(
+            f"The network's answer to a trial picture is not finite: {broken} of {raw.numel()} values are "
+            "NaN or infinite. Check its weights, mean, std and precision."
+        )
+
+
+def _sums_to_one(raw: Tensor) -> bool:
+    return bool(((raw.float().sum(dim=1) - 1).abs() < _ROUNDING).all())
+
+
+def _parts(value: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """Return what a list, tuple, dict, object or stack of heads ``[b, n, k, h, w]`` holds, with its names.
+
+    The first name is the one that is shown; places in lists count from the end too.
+    """
+    if isinstance(value, Mapping):
+        return [((str(key),), part) for key, part in value.items()]
+    if isinstance(value, Tensor):
+        heads = list(value.unbind(1)) if value.ndim == 5 else []
+        return _numbered(heads)
+    if isinstance(value, tuple | list):
+        fields = getattr(value, "_fields", ())
+        numbered = _numbered(list(value))
+        return [((*fields[i : i + 1], *names), part) for i, (names, part) in enumerate(numbered)]
+    return [((name,), part) for name, part in getattr(value, "__dict__", {}).items()]
+
+
+def _numbered(values: list[Any]) -> list[tuple[tuple[str, ...], Any]]:
+    return [((str(i), str(i - len(values))), part) for i, part in enumerate(values)]
+
+
+def _part(value: Any, choice: str, whole: str) -> Any:
+    """Return the part of ``value`` that ``choice`` names."""
+    for names, part in _parts(value):
+        for name in names:
+            if choice == name:
+                return part
+            if choice.startswith(f"{name}."):
+                return _part(part, choice.removeprefix(f"{name}."), whole)
+    allowed = ", ".join(names[0] for names, _ in _parts(value)[:_SHOWN])
+    raise ModelError(
+        f"The network's output has no part {whole!r}: it is {type(value).__name__}. "
+        f"Allowed: {allowed or 'none, it is the output itself; leave the choice out'}."
+    )
+
+
+def _tensors(value: Any, place: str, depth: int = 0) -> Iterator[Found]:
+    if isinstance(value, Tensor) and value.ndim != 5:
+        yield Found(place, value)
+        return
+    if isinstance(value, str | bytes | type) or callable(value) or depth > _DEPTH:
+        return
+    for names, part in _parts(value):
+        yield from _tensors(part, f"{place}.{names[0]}" if place else names[0], depth + 1)
+
+
+def _is_grid(tensor: Tensor, batch: int) -> bool:
+    return tensor.ndim == 4 and tensor.is_floating_point() and len(tensor) == batch
+
+
+def _different(found: list[Found]) -> list[Found]:
+    """Leave out what is the very tensor of another place."""
+    return [each for i, each in enumerate(found) if all(each.tensor is not one.tensor for one in found[:i])]
+
+
+def _last(found: Found) -> str:
+    return found.place.rpartition(".")[2]
+
+
+def _stands_beside(found: Found) -> bool:
+    """Whether its name says that it is never the answer where one called as in ``MAIN`` is there."""
+    return any(step.startswith("aux") or step.endswith(_TRACES) for step in found.place.split("."))
+
+
+def _example(found: Found) -> str | int:
+    return int(found.place) if found.place.isdigit() else found.place
+
+
+def _listed(found: list[Found]) -> str:
+    rest = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(map(str, found[:_SHOWN])) + rest
+
+
+def _no_grid(tensors: list[Found], batch: int) -> str:
+    """Say what is wrong where nothing has four axes and fractions, by what is usual."""
+    first = tensors[0].tensor
+    told = f"The network returns {_listed(tensors)}, {str(first.dtype).removeprefix('torch.')}"
+    if any(_last(found) == "boxes" for found in tensors):
+        todo = "That is a detector, with masks for each object it found: wrap a network that segments."
+    elif not first.is_floating_point():
+        todo = "That is a mask already: return what stands before argmax, round or the threshold."
+    elif first.ndim == 3:
+        todo = "The axis of channels is missing: return output[:, None], of one channel."
+    elif first.ndim == 2:
+        todo = "That looks like a classifier, which has one answer a picture: wrap a network that segments."
+    elif first.ndim == 4:
+        todo = f"The first axis is not that of the {batch} pictures: return one answer for each."
+    else:
+        todo = "Wrap a network that segments pictures of two dimensions."
+    return f"{told}; {_ALLOWED}. {todo}"
+
+
+def _no_channels(grids: list[Found], channels: Collection[int]) -> str:
+    wanted = " or ".join(map(str, sorted(channels)))
+    told = f"The network returns {_listed(grids)}; the classes need {wanted} output channels. "
+    if any(found.tensor.shape[-1] in channels for found in grids):
+        return f"{told}They seem to come last: return output.permute(0, 3, 1, 2)."
+    return f"{told}Check classes and head."

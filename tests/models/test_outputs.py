@@ -1,0 +1,216 @@
+"""Which tensor is the answer: by hand-made outputs of every form that networks have."""
+
+import subprocess
+import sys
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seglens.errors import ModelError
+from seglens.models.outputs import find
+from seglens.runs import wrap
+
+TWO = ("background", "bright")
+MAIN, AUX, FEATURES = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8), torch.randn(2, 16, 4, 4)
+
+
+@dataclass
+class Answer:
+    """An output object with attributes."""
+
+    logits: Tensor
+    features: Tensor
+
+
+Pair = namedtuple("Pair", "masks boundary")
+STACK = torch.stack([AUX, MAIN, AUX], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("output", "place"),
+    [
+        (MAIN, ""),
+        ([MAIN], "0"),
+        ({"any": MAIN}, "any"),
+        ({"aux": AUX, "out": MAIN}, "out"),
+        (OrderedDict(out=MAIN, aux=AUX, aux_2=AUX), "out"),
+        ({"loss": torch.tensor(1.0), "logits": MAIN}, "logits"),
+        ({"logits": MAIN, "hidden_states": (AUX, AUX)}, "logits"),
+        ({"logits": MAIN, "encoder_hidden_states": (AUX,), "auxiliary_logits": AUX}, "logits"),
+        ((FEATURES, MAIN), "1"),
+        ({"features": FEATURES, "seg": MAIN}, "seg"),
+        ((MAIN, torch.zeros(2, 4)), "0"),  # segmentation-models-pytorch with a class beside the mask
+        (Answer(MAIN, FEATURES), "logits"),
+        (Pair(MAIN, FEATURES), "masks"),
+        ({"decoder": {"features": [FEATURES, FEATURES], "head": [MAIN]}}, "decoder.head.0"),
+        ({"out": MAIN, "same": MAIN}, "out"),
+    ],
+)
+def test_the_only_answer_is_found(output, place):
+    found = find(output, {1}, batch=2)
+    assert found.tensor is MAIN
+    assert found.place == place
+
+
+@pytest.mark.parametrize(
+    ("output", "listed"),
+    [
+        ((MAIN, AUX), r"0 \(2 x 1 x 8 x 8\), 1 \(2 x 1 x 8 x 8\)"),
+        ([AUX, AUX, MAIN], r"0 .*, 2 \("),
+        ({"aux": AUX, "main": MAIN}, r"aux .*, main .*output='main'.*--output main"),
+        ({"out": MAIN, "edges": AUX}, "out .*, edges"),
+        ({"logits": MAIN, "masks": AUX}, "logits .*, masks"),
+        ({"out": MAIN, "logits": AUX}, "out .*, logits"),
+        ([{"out": MAIN}, {"out": AUX}], r"0\.out .*, 1\.out"),
+        ({"a": {"x": MAIN}, "b": (AUX,)}, r"a\.x .*, b\.0"),
+        (Pair(MAIN, AUX), "masks .*, boundary"),
+        (STACK, r"0 \(2 x 1 x 8 x 8\), 1 .*, 2"),  # deep supervision as MONAI's DynUNet stacks it
+        ((MAIN, AUX[..., ::2, ::2]), r"1 \(2 x 1 x 4 x 4\)"),  # another resolution is no sign of rank
+    ],
+)
+def test_several_answers_are_refused_with_their_places(output, listed):
+    with pytest.raises(ModelError, match=f"could be its answer: .*{listed}"):
+        find(output, {1}, batch=2)
+
+
+def test_channels_of_several_kinds_are_several_answers():
+    with pytest.raises(ModelError, match="2 outputs that could be its answer"):
+        find((MAIN, torch.randn(2, 2, 8, 8)), {1, 2}, batch=2)
+
+
+@pytest.mark.parametrize(
+    ("output", "choice"),
+    [
+        ([AUX, AUX.clone(), MAIN], -1),
+        ([AUX, AUX.clone(), MAIN], 2),
+        ([AUX, AUX.clone(), MAIN], "-1"),
+        ({"aux": AUX, "main": MAIN}, "main"),
+        ({"a.b": MAIN, "a": AUX}, "a.b"),
+        ({1: MAIN, 2: AUX}, 1),
+        ([{"out": AUX}, {"out": MAIN}], "-1.out"),
+        ([{"out": AUX}, {"out": MAIN, "aux": AUX}], 1),
+        (Pair(AUX, MAIN), "boundary"),
+        (Pair(AUX, MAIN), -1),
+        (STACK, 1),
+        (Answer(MAIN, AUX), "logits"),
+    ],
+)
+def test_the_answer_is_chosen(output, choice):
+    assert torch.equal(find(output, {1}, batch=2, choice=choice).tensor, MAIN)
+
+
+@pytest.mark.parametrize(
+    ("output", "choice", "message"),
+    [
+        ((MAIN, AUX), 2, r"no part '2': it is tuple\. Allowed: 0, 1"),
+        ((MAIN, AUX), -3, "no part '-3'"),
+        ({"aux": AUX, "main": MAIN}, "mian", "no part 'mian'.*Allowed: aux, main"),
+        (MAIN, "out", "no part 'out'.*leave the choice out"),
+        ((FEATURES, MAIN), 0, r"returns 0 \(2 x 16 x 4 x 4\); the classes need 1 output channels"),
+        ([[MAIN, AUX], FEATURES], 0, r"could be its answer: 0\.0 .*, 0\.1"),
+    ],
+)
+def test_a_choice_that_is_not_there(output, choice, message):
+    with pytest.raises(ModelError, match=message):
+        find(output, {1}, batch=2, choice=choice)
+
+
+@pytest.mark.parametrize("output", [None, "text", {}, (), {"a": 1}, ["x"], print], ids=str)
+def test_no_tensor_at_all(output):
+    with pytest.raises(ModelError, match="returns no tensor"):
+        find(output, {1}, batch=2)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (torch.zeros(2, 8, 8), r"axis of channels is missing: return output\[:, None\]"),
+        (torch.zeros(2, 8, 8, dtype=torch.int64), "a mask already: return what stands before argmax"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.bool), "a mask already"),
+        (torch.zeros(2, 10), "looks like a classifier"),
+        (torch.zeros(3, 1, 8, 8), "first axis is not that of the 2 pictures"),
+        ([{"boxes": torch.zeros(5, 4), "masks": torch.zeros(5, 1, 8, 8)}], "That is a detector"),
+        (torch.zeros(2, 8, 8, 1), r"come last: return output\.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(2, 5, 8, 8), "need 1 output channels. Check classes and head"),
+    ],
+)
+def test_what_is_no_answer_says_what_to_return(output, message):
+    with pytest.raises(ModelError, match=message):
+        find(output, {1}, batch=2)
+
+
+class Two(nn.Module):
+    """Its main output finds bright pixels, its auxiliary one dark ones."""
+
+    def __init__(self, pack: Any) -> None:
+        super().__init__()
+        self.conv, self.pack = nn.Conv2d(3, 2, 1), pack
+        nn.init.constant_(self.conv.weight, 1.0)
+        nn.init.constant_(self.conv.get_parameter("bias"), -1.5)
+
+    def forward(self, images: Tensor) -> Any:
+        raw = self.conv(images)
+        return self.pack(raw[:, :1], -raw[:, 1:])
+
+
+def bright_pixels(run) -> int:
+    images = torch.full((1, 3, 16, 16), 0.1)
+    images[..., 2:6, 2:6] = 0.9
+    return int(run.predict(images).mask.sum())
+
+
+@pytest.mark.parametrize(
+    ("pack", "output", "recorded"),
+    [
+        (lambda main, aux: main, None, None),
+        (lambda main, aux: {"aux": aux, "out": main}, None, "out"),
+        (lambda main, aux: [aux, aux, main], -1, "-1"),
+        (lambda main, aux: {"aux": aux, "main": main}, "main", "main"),
+        (lambda main, aux: [aux, main], lambda found: found[1], None),
+        (lambda main, aux: [aux, main], lambda found: found[0].neg(), None),
+    ],
+)
+def test_wrap_takes_the_output_that_is_named_and_says_which(pack, output, recorded):
+    run = wrap(Two(pack), classes=TWO, mean=(0.0,) * 3, std=(1.0,) * 3, image_size=16, output=output)
+    assert run.spec.output == recorded
+    assert bright_pixels(run) == 16
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [lambda m, a: [a, m], lambda m, a: (m, a), lambda m, a: [a, a, a, m], lambda m, a: {"aux": a, "main": m}],
+)
+def test_wrap_does_not_choose(pack):
+    with pytest.raises(ModelError, match=r"could be its answer.*output="):
+        wrap(Two(pack), classes=TWO, image_size=16)
+
+
+def test_classes_without_a_background_are_not_taken_for_a_softmax():
+    """The logits of labels with a sigmoid each look like those of a softmax."""
+    module = nn.Conv2d(3, 2, 1)
+    with pytest.raises(ModelError, match=r"each of man, shirt.*head='softmax'.*head='multilabel'"):
+        wrap(module, classes=("man", "shirt"), image_size=16)
+    assert wrap(module, classes=("man", "shirt"), head="softmax", image_size=16).spec.head == "softmax"
+    assert wrap(module, classes=("Hintergrund", "shirt"), image_size=16).spec.head == "softmax"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("torch.nn.Conv2d(3, 1, 1).state_dict()", "received a dict, such as a state dict. Build the network"),
+        ("'best.pth'", "received 'best.pth'. Open a run folder with seglens.load"),
+        ("torch.nn.Identity", "received the class Identity. Make one first, with brackets"),
+        ("torch.sigmoid", "received a function. Write a torch.nn.Module whose forward calls it"),
+        ("None", "received NoneType. Give the network itself"),
+    ],
+)
+def test_wrap_of_no_module(given, message):
+    """In a process without the type checks of the test run."""
+    code = f"import torch, seglens\ntry: seglens.wrap({given}, classes=('background', 'x'))\n"
+    code += "except seglens.errors.ModelError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert message in done.stdout
