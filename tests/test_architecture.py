@@ -13,7 +13,8 @@ SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
     0: "shapes masks errors sizes verb outputs arrays record progress threads processes device seeds",
-    1: "data.sample data.transforms data.images data.layout data.folders data.splits data.coco "
+    1: "data.sample data.transforms data.images data.orientation data.outlines data.layout data.folders "
+    "data.splits data.coco_file data.coco_places data.outlined data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.planting data.specimens "
     "data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.zoo models.outputs models.segmenter models.folding "
@@ -64,7 +65,7 @@ ONLY_IN = {
     "lightning": {"train", "train.batches", "train.fit", "train.learner", "train.tracking", "spread"},
     "matplotlib": {"calibration", "draw", "judge.figures", "train.curves"},
     "pooch": {"data.get"},
-    "pycocotools": {"data.coco"},
+    "pycocotools": {"data.outlines"},
     "rich": {"progress", "cli.terminal"},
     "safetensors": {"batch.raw", "models.weights", "report.rasters", "weak.checkpoint"},
     "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from scipy import ndimage
 
-from seglens.data import coco
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.nuclei import num_overlapping_pixels
 from seglens.data.opening import LAYOUTS, complete_splits, gather, layout_name
+from seglens.data.outlines import regions
 from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
@@ -131,7 +131,9 @@ def _look_at(
     if overlap:
         text = "Masks of single nuclei overlap; merged, they can't be told apart."
         problems.append(Finding("overlapping-masks", "warning", text, (name,)))
-    objects = coco.regions(entry, sample.image) if entry.annotations else [sample.mask > 0]
+    objects = (
+        regions(entry.annotations, sample.image, entry.image) if entry.annotations else [sample.mask > 0]
+    )
     return _Facts(name, tuple(problems), tuple(counts.tolist()), are_rectangles(objects))
 
 

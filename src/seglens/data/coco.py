@@ -1,213 +1,102 @@
-"""Layout ``coco``: polygons and RLE in ``_annotations.coco.json``, for each split or once at the root.
+"""Layout ``coco``: polygons and RLE in a COCO file, as the tools lay it out.
 
-Source of the format: https://cocodataset.org/#format-data; pycocotools turns outlines into pixels.
+`coco_places` knows where files lie, `coco_file` what they say, `outlines` what an outline may be.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from pycocotools import mask as rle
-from pydantic import BaseModel, Field, ValidationError
+from seglens.data.coco_file import CocoFile, Id, read_coco
+from seglens.data.coco_places import Place, has_pictures, locate, named_folders, places, recognises, split_of
+from seglens.data.layout import DataSettings, Finding, Found
+from seglens.data.outlined import Listed, Source, outlined
+from seglens.errors import DataError
 
-from seglens.data.folders import all_valid, split_folders
-from seglens.data.images import read_image
-from seglens.data.layout import DataSettings, Entry, Finding, Found
-from seglens.data.sample import Sample, Task
-from seglens.errors import DataError, SizeMismatchError, unknown_name
-from seglens.shapes import Image, Region
+__all__ = ["LOOKS_LIKE", "find", "recognises"]
 
-FILE_NAME = "_annotations.coco.json"
-LOOKS_LIKE = f"{FILE_NAME} beside the pictures, in each of train/, valid/, test/ or once at the root"
-
-
-class _Image(BaseModel):
-    id: int | str
-    file_name: str = Field(min_length=1)
-
-
-class _Category(BaseModel):
-    id: int
-    name: str
-
-
-class _Annotation(BaseModel):
-    id: int | str = "?"
-    image_id: int | str
-    category_id: int
-    iscrowd: int = 0
-    segmentation: list[Any] | dict[str, Any] | None = None
-
-
-class _File(BaseModel):
-    """What is used of a COCO file; the rest is left out."""
-
-    images: list[_Image]
-    categories: list[_Category]
-    annotations: list[_Annotation]
-
-
-def recognises(folder: Path) -> bool:
-    """Whether ``folder`` holds a COCO file."""
-    return (folder / FILE_NAME).is_file()
+LOOKS_LIKE = (
+    "_annotations.coco.json (or result.json) beside the pictures, in each of train/, valid/, test/ "
+    "or once at the "
+    "root, or annotations/instances_*.json with images/ or a folder for each split"
+)
 
 
 def find(settings: DataSettings) -> Found:
-    """List the pictures with the outlines of the chosen categories.
-
-    Categories are told apart by name, since ids may differ between the files of the splits. Unused ones are
-    dropped; the rest is one foreground, or with ``merge`` False a class each, in the order of their ids. A
-    picture without annotation is one with nothing on it.
+    """List the pictures with the outlines of the chosen categories, see `outlined`.
 
     Raises:
-        DataError: a file is missing or is no COCO file.
+        DataError: a file is missing or is no COCO file, or the splits can't be told.
+        SettingError: a category is asked for twice, or the background is.
         UnknownNameError: a category that was asked for doesn't exist.
     """
-    folders = split_folders(settings, recognises)
-    files = {split: _load(folder / FILE_NAME) for split, folder in folders.items()}
-    names = _chosen(files, settings.classes)
-    merged = settings.merge and len(names) > 1
-    classes = ("foreground",) if merged else tuple(names)
-    index_of = {name: 1 if merged else position for position, name in enumerate(names, start=1)}
-    entries, problems = {}, []
-    for split, file in files.items():
-        entries[split], found = _entries(folders[split], file, index_of)
+    sources, problems = [], []
+    for place in places(settings):
+        content = read_coco(place.file)
+        pictures, found = _pictures(content, place, settings.path)
+        sources.append(Source(content, pictures))
         problems += found
-    task = Task(classes=("background", *classes))
-    return Found(task, entries, partial(_read, channels=settings.channels), tuple(problems))
+    _refuse_pictures_beside_splits(settings.path, sources)
+    return outlined(settings, sources, problems)
 
 
-def _load(file: Path) -> _File:
-    if not file.is_file():
-        raise DataError(
-            f"There is no {file}, which every split of layout 'coco' needs. Export the set again."
-        )
-    try:
-        return _File.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(
-            f"{file} is no COCO file: {where}: {first['msg']}. It is damaged or of another kind; "
-            "export it again."
-        ) from error
+def _pictures(content: CocoFile, place: Place, root: Path) -> tuple[dict[Id, Listed], list[Finding]]:
+    """Find the pictures that a file lists."""
+    stems = Counter(_stem(picture.file_name) for picture in content.pictures)
+    listed: dict[Id, Listed] = {}
+    problems, seen = [], set()
+    for picture in content.pictures:
+        where = f"{place.file}, picture {picture.id}: {picture.file_name!r}"
 
+        def problem(kind: str, text: str, where: str = where) -> None:
+            problems.append(Finding(kind, "error", text, (where,)))
 
-def _chosen(files: Mapping[str, _File], asked: tuple[str, ...] | None) -> list[str]:
-    """Return the names of the categories to take; ``asked`` are names or, where no name is that, ids."""
-    name_of: dict[int, str] = {}
-    known, used = {}, set()
-    for file in files.values():
-        here = {category.id: category.name for category in sorted(file.categories, key=lambda each: each.id)}
-        name_of = {**here, **name_of}
-        known.update(dict.fromkeys(here.values()))
-        used |= {here.get(note.category_id) for note in file.annotations}
-    if asked is None:
-        return [name for name in known if name in used] or list(known) or ["foreground"]
-    chosen = []
-    for name in asked:
-        if name not in known and not (name.isdecimal() and int(name) in name_of):
-            raise unknown_name("category", name, [*known, *(str(key) for key in name_of)])
-        chosen.append(name if name in known else name_of[int(name)])
-    return list(dict.fromkeys(chosen))
-
-
-def _entries(
-    folder: Path, file: _File, index_of: Mapping[str, int]
-) -> tuple[tuple[Entry, ...], list[Finding]]:
-    """Return the entries of one file; of each annotation only what reading needs is kept."""
-    name_of = {category.id: category.name for category in file.categories}
-    outlines: dict[int | str, list[dict[str, Any]]] = {image.id: [] for image in file.images}
-    problems = []
-    for note in file.annotations:
-        name = name_of.get(note.category_id)
-        if name is None or note.image_id not in outlines:
-            text = "Annotations belong to no picture, or to no category, of the file."
-            problems.append(Finding("stray-annotation", "warning", text, (f"annotation {note.id}",)))
-        elif name in index_of:
-            if not note.segmentation:
-                text = "Annotations have a box but no outline, so they can't be segmented."
-                problems.append(Finding("no-outline", "error", text, (f"annotation {note.id}",)))
-            outlines[note.image_id].append(
-                {
-                    "class_index": index_of[name],
-                    "crowd": bool(note.iscrowd),
-                    "segmentation": note.segmentation,
-                }
+        try:
+            files = locate(picture.file_name, place.folders)
+        except DataError as error:
+            text = (
+                "File names of pictures are not allowed; allowed are names below the folder of the pictures."
             )
-    stems = Counter(_stem(image) for image in file.images)
-    entries = []
-    for image in file.images:
-        picture = folder / image.file_name
-        if not picture.is_file():
-            text = f"Pictures that {FILE_NAME} lists are missing."
-            problems.append(Finding("missing-image", "error", text, (str(picture),)))
+            problem("file-name", text, f"{where}: {error}")
             continue
-        name = _stem(image) if stems[_stem(image)] == 1 else image.file_name
-        entries.append(Entry(name, picture, annotations=tuple(outlines[image.id])))
-    return tuple(sorted(entries, key=lambda entry: entry.name)), problems
-
-
-def _stem(image: _Image) -> str:
-    return Path(image.file_name).with_suffix("").as_posix()
-
-
-def _read(entry: Entry, *, channels: int) -> Sample:
-    """Draw the outlines, large ones first, so that small ones of another class stay visible on top.
-
-    Crowd regions are not valid, but where an object is outlined on them.
-    """
-    image = read_image(entry.image, channels)
-    valid = all_valid(image)
-    mask = torch.zeros(image.shape[1:], dtype=torch.int64)
-    drawn = zip(regions(entry, image), entry.annotations, strict=True)
-    for region, note in sorted(drawn, key=lambda pair: -int(pair[0].sum())):
-        if note["crowd"]:
-            valid &= ~region
+        if not files:
+            problem("missing-image", f"Pictures that {place.file.name} lists are missing.")
+            continue
+        if len(files) > 1:
+            problem("file-name", "Several pictures have the name that is listed: write it with its folder.")
+            continue
+        file = files[0]
+        splits = split_of(file, root) | ({place.split} - {""})
+        if len(splits) > 1:
+            problem("file-name", f"Pictures are said to be of several splits ({', '.join(sorted(splits))}).")
+        elif file in seen:
+            problem(
+                "listed-twice", "Pictures are listed twice: it can't be told which annotations are theirs."
+            )
         else:
-            mask[region] = note["class_index"]
-    return Sample(entry.name, image, mask, valid | (mask > 0))
+            seen.add(file)
+            name = _stem(picture.file_name)
+            name = name if stems[name] == 1 else picture.file_name
+            listed[picture.id] = Listed(name, "".join(splits), file)
+    return listed, problems
 
 
-def regions(entry: Entry, image: Image) -> list[Region]:
-    """Return the pixels of each annotation of a picture: polygons, or RLE, compressed or not.
-
-    Raises:
-        DataError: an outline can't be drawn.
-        SizeMismatchError: one is of another size than the picture.
-    """
-    height, width = image.shape[1:]
-    return [_region(note["segmentation"], entry, height, width) for note in entry.annotations]
-
-
-def _region(outline: object, entry: Entry, height: int, width: int) -> Region:
-    try:
-        pixels = _pixels(outline, height, width)
-    except Exception as error:  # pycocotools raises plain Exception, among others
+def _refuse_pictures_beside_splits(root: Path, sources: list[Source]) -> None:
+    """A set whose folders say train, valid or test is split by them, all of it, and never anew."""
+    listed = [each for source in sources for each in source.pictures.values()]
+    without = [each for each in listed if not each.split]
+    if not without:
+        return
+    folders = [each for each in (*named_folders(root), *named_folders(root / "images")) if has_pictures(each)]
+    of_splits = next((each for each in listed if each.split), None)
+    if of_splits or folders:
+        other = of_splits.path if of_splits else folders[0]
         raise DataError(
-            f"An annotation of {entry.image} can't be drawn: {error}. Allowed are polygons and RLE; "
-            "export the set again."
-        ) from error
-    if pixels.shape != (height, width):
-        raise SizeMismatchError(
-            f"An annotation of {entry.image} is {pixels.shape[1]} x {pixels.shape[0]} pixels, the picture "
-            f"{width} x {height}. They must be of one size: export the set again."
+            f"{without[0].path} is in no folder of a split, {other} is: of a set whose folders say "
+            "train, valid or "
+            "test every picture must be in one of them. Move the pictures, or the folders out of the set."
         )
-    return torch.from_numpy(pixels).bool()
 
 
-def _pixels(outline: object, height: int, width: int) -> np.ndarray:
-    if isinstance(outline, dict):
-        coded = rle.frPyObjects(outline, *outline["size"]) if isinstance(outline["counts"], list) else outline
-        return rle.decode(coded)
-    if not isinstance(outline, list):
-        raise ValueError(f"its segmentation is a {type(outline).__name__}")
-    # Fewer than three corners enclose nothing, and pycocotools would take four numbers for a box.
-    polygons = [polygon for polygon in outline if len(polygon) >= 6]
-    if not polygons:
-        return np.zeros((height, width), np.uint8)
-    return rle.decode(rle.merge(rle.frPyObjects(polygons, height, width)))
+def _stem(file_name: str) -> str:
+    name = file_name.replace("\\", "/")
+    return name.rpartition(".")[0] or name

@@ -1,6 +1,7 @@
 """What several layouts share: the folders of the splits, the files in them, and masks of the right size."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,32 +12,88 @@ from seglens.errors import DataError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region
 
 NAMES = {"train": ("train", "training"), "valid": ("valid", "val", "validation"), "test": ("test", "testing")}
-"""What the folder of a split may be called."""
+"""What the folder of a split may be called, in small letters or large."""
+
+
+def named_split(name: str) -> str | None:
+    """Return the split that a name such as ``Train``, ``val`` or ``train2017`` says, None for others."""
+    plain = re.sub(r"[-_]?\d{4}$", "", name.lower())
+    return next((split for split, names in NAMES.items() if plain in names), None)
 
 
 def split_folders(settings: DataSettings, recognises: Callable[[Path], bool]) -> dict[str, Path]:
     """Return the folder of each split: as named in the settings, else as found below the set's folder.
 
-    Where no such folder looks as the layout should, the set has no splits: ``{"": its folder}``.
+    Where there are no such folders, the set has no splits: ``{"": its folder}``.
 
     Raises:
-        DataError: a folder that was named is not there.
+        DataError: a folder that was named is not there, or it can't be told which pictures are of which
+        split.
     """
+    root = settings.path
     named = {"train": settings.train_dir, "valid": settings.valid_dir, "test": settings.test_dir}
-    found = {}
-    for split, name in named.items():
-        candidates = [settings.path / candidate for candidate in ((name,) if name else NAMES[split])]
-        present = [folder for folder in candidates if folder.is_dir()]
-        if present:
-            found[split] = present[0]
-        elif name:
-            raise DataError(
-                f"There is no folder {candidates[0]} for the {split} split. Allowed is a folder below "
-                f"{settings.path}, or a whole path. Check --{split}-dir."
-            )
-    if any(named.values()) or any(recognises(folder) for folder in found.values()):
+    found: dict[str, Path] = {}
+    if any(named.values()):
+        for split, name in named.items():
+            if name is None:
+                own = _folders_of(root, split, recognises)
+                found |= {split: own[0]} if own else {}
+            elif (root / name).is_dir():
+                found[split] = root / name
+            else:
+                raise DataError(
+                    f"There is no folder {root / name} for the {split} split. Allowed is a folder below "
+                    f"{root}, or a whole path. Check --{split}-dir."
+                )
         return found
-    return {"": settings.path}
+    found = own_split_folders(root, recognises)
+    unread = [] if found else [each for split in NAMES for each in _folders_of(root, split, recognises)]
+    unread = [folder for folder in unread if any(file.is_file() for file in folder.rglob("*"))]
+    if unread:
+        raise DataError(
+            f"{root} has pictures with masks, and beside them {_listed(unread)}, which can't be read in the "
+            "same way: a set whose folders name splits is not split anew. Move these folders out of the set, "
+            "or name the folders of the splits with --train-dir, --valid-dir and --test-dir ('.' is "
+            "the set's own)."
+        )
+    return found or {"": root}
+
+
+def own_split_folders(root: Path, recognises: Callable[[Path], bool]) -> dict[str, Path]:
+    """Return the folder of each split where one of them looks as the layout should; else none.
+
+    Raises:
+        DataError: a split has several folders, or there are pictures beside the splits.
+    """
+    found = {split: own for split in NAMES for own in _folders_of(root, split, recognises)}
+    own = [folder for folder in found.values() if recognises(folder)]
+    if own and recognises(root):
+        raise DataError(
+            f"{root} has pictures with masks, or outlines, of its own and in {_listed(own)}: it can't "
+            "be told of "
+            "which split its own are. Move them to a folder of a split, or name the folders of the "
+            "splits with "
+            "--train-dir, --valid-dir and --test-dir ('.' is the set's own)."
+        )
+    return found if own else {}
+
+
+def _folders_of(root: Path, split: str, recognises: Callable[[Path], bool]) -> list[Path]:
+    """Return the folder of a split below ``root``, or nothing."""
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    present = [folder for folder in inside if folder.name.lower() in NAMES[split] and folder.is_dir()]
+    chosen = [folder for folder in present if recognises(folder)] if len(present) > 1 else present
+    if len(chosen) > 1:
+        raise DataError(
+            f"{root} has several folders of the {split} split: {_listed(chosen)}. Join them, or name "
+            "one with "
+            f"--{split}-dir."
+        )
+    return chosen or present[:1]
+
+
+def _listed(folders: Sequence[Path]) -> str:
+    return ", ".join(f"{folder.name}/" for folder in folders)
 
 
 def visible_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from seglens.data import coco, nuclei, oxford_pet, pairs
-from seglens.data.folders import split_folders
+from seglens.data.folders import named_split
 from seglens.data.layout import Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, deal
 from seglens.errors import DataError, SettingError, unknown_name
@@ -71,8 +71,11 @@ def layout_name(settings: DataSettings) -> str:
 
 def recognised(settings: DataSettings) -> str | None:
     """Return the first layout that recognises the set's folder, or that of one of its splits."""
+    given = (settings.train_dir, settings.valid_dir, settings.test_dir)
+    own = [folder for folder in settings.path.iterdir() if folder.is_dir() and named_split(folder.name)]
+    folders = [settings.path, *own, *(settings.path / name for name in given if name)]
     for name, layout in LAYOUTS.items():
-        if any(layout.recognises(folder) for folder in split_folders(settings, layout.recognises).values()):
+        if any(layout.recognises(folder) for folder in folders if folder.is_dir()):
             return name
     return None
 

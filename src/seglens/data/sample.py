@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from seglens.errors import unknown_name
 from seglens.shapes import AnyMask, Image, Region
 
+BACKGROUND = "background"
+"""The name of class 0, and of no other class."""
+
 PALETTE = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 """Okabe and Ito (2008): colours that stay apart for colour-blind readers."""
 

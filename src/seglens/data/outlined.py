@@ -1,0 +1,209 @@
+"""Sets of outlined pictures: classes are chosen, outlines checked, problems listed, masks drawn.
+
+What layouts share that have annotations instead of masks; each says what its files hold as `CocoFile`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from seglens.data.coco_file import CocoFile, Id, Note
+from seglens.data.images import read_image
+from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.orientation import Header, frame_orientation, read_header
+from seglens.data.outlines import Annotation, OutlineError, check_position, index_mask, parse, regions
+from seglens.data.sample import BACKGROUND, Sample, Task
+from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
+
+LINE = 1.0
+"""Pixels that outlines may reach out of a picture without a warning: rounding, and lines along its edge."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A picture of a file that is there: its name in the split, the split, and the file."""
+
+    name: str
+    split: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one file of annotations says, and which of its pictures were found."""
+
+    content: CocoFile
+    pictures: Mapping[Id, Listed]
+
+
+def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequence[Finding]) -> Found:
+    """Return the entries of a set, with the outlines of the chosen categories, and what is wrong with it.
+
+    Categories are told apart by name, since ids may differ between files. Unused ones are dropped; the
+    rest is
+    one foreground, or with ``merge`` False a class each, in the order of their ids. A picture without
+    annotation is one with nothing on it.
+
+    Raises:
+        DataError: categories that are used share a name, or one is called background.
+        SettingError: a category is asked for twice, or the background is.
+        UnknownNameError: a category that was asked for doesn't exist.
+    """
+    names = chosen_categories([source.content for source in sources], settings.classes)
+    merged = settings.merge and len(names) > 1
+    classes = ("foreground",) if merged else tuple(names)
+    index_of = {name: 1 if merged else position for position, name in enumerate(names, start=1)}
+    found = [*problems, *(problem for source in sources for problem in source.content.problems)]
+    entries: dict[str, list[Entry]] = {}
+    for source in sources:
+        made, wrong = _entries(source, index_of)
+        found += wrong
+        for split, entry in made:
+            entries.setdefault(split, []).append(entry)
+    found += _in_two_splits(entries)
+    in_order = {split: tuple(sorted(each, key=lambda entry: entry.name)) for split, each in entries.items()}
+    task = Task(classes=(BACKGROUND, *classes))
+    return Found(task, in_order, partial(read_outlined, channels=settings.channels), tuple(found), is_marked)
+
+
+def is_marked(entry: Entry) -> str:
+    """Return the kind of a picture: whether something is outlined on it."""
+    return "marked" if entry.annotations else ""
+
+
+def read_outlined(entry: Entry, *, channels: int) -> Sample:
+    """Read a picture and draw its outlines, see `index_mask`.
+
+    Raises:
+        DataError: the picture can't be read, or the outlines are not for it.
+    """
+    image = read_image(entry.image, channels)
+    drawn = regions(entry.annotations, image, entry.image)
+    mask, valid = index_mask(drawn, entry.annotations, (image.shape[1], image.shape[2]))
+    return Sample(entry.name, image, mask, valid)
+
+
+def chosen_categories(files: Sequence[CocoFile], asked: tuple[str, ...] | None) -> list[str]:
+    """Return the names of the categories to take; ``asked`` are names or, where no name is that, ids."""
+    name_of: dict[str, str] = {}
+    known: dict[str, None] = {}
+    used: set[str] = set()
+    for file in files:
+        categories = sorted(file.categories, key=lambda each: (isinstance(each.id, str), each.id))
+        marked = Counter(note.category for note in file.notes)
+        shared = Counter(category.name for category in marked)
+        for name in [name for name, count in shared.items() if count > 1]:
+            ids = ", ".join(str(category.id) for category in categories if category.name == name)
+            raise DataError(
+                f"{file.file} has several categories called {name!r}, with the ids {ids}, and "
+                "annotations of each: "
+                "they can't be told apart. Rename them, or make them one."
+            )
+        name_of = {str(category.id): category.name for category in categories} | name_of
+        known.update({category.name: None for category in categories})
+        used |= shared.keys()
+    if asked is None:
+        ground = sorted(name for name in used if _is_background(name))
+        if ground:
+            raise DataError(
+                f"{files[0].file} has annotations of a category {ground[0]!r}: the background is what "
+                "no outline "
+                "covers, and no object. Name the categories to take with --classes, or take these "
+                "annotations out."
+            )
+        here = [name for name in known if not _is_background(name)]
+        return [name for name in here if name in used] or here or ["foreground"]
+    chosen: list[str] = []
+    for name in asked:
+        if name not in known and name not in name_of:
+            raise unknown_name("category", name, [*known, *name_of])
+        meant = name if name in known else name_of[name]
+        if _is_background(meant):
+            raise SettingError(
+                f"--classes {name} names the category {meant!r}: the background is what no outline "
+                "covers, and "
+                "always there. Leave it out."
+            )
+        if meant in chosen:
+            raise SettingError(f"--classes names the category {meant!r} twice. Name each once.")
+        chosen.append(meant)
+    return chosen
+
+
+def _is_background(name: str) -> bool:
+    return name.strip().lower() == BACKGROUND
+
+
+def _entries(source: Source, index_of: Mapping[str, int]) -> tuple[list[tuple[str, Entry]], list[Finding]]:
+    """Return the entries of one file, with their splits; of annotations what drawing needs is kept."""
+    notes: dict[Id, list[Note]] = {key: [] for key in source.pictures}
+    for note in source.content.notes:
+        if note.picture in notes and note.category.name in index_of:
+            notes[note.picture].append(note)
+    told = {picture.id: picture.size for picture in source.content.pictures}
+    with ThreadPoolExecutor() as pool:
+        headers = dict(
+            zip(
+                source.pictures,
+                pool.map(lambda listed: read_header(listed.path), source.pictures.values()),
+                strict=True,
+            )
+        )
+    entries, problems = [], []
+    for key, listed in source.pictures.items():
+        header = headers[key]
+        size = told[key] or (header.shown if header is not None else None)
+        if header is not None and size is not None:
+            problems += _about_size(listed, header, size, annotated=bool(notes[key]))
+        annotations: list[Annotation] = []
+        for note in notes[key]:
+            if size is None:
+                break  # a picture that can't be read is named where its pixels are needed
+            made, found = _annotation(note, source.content.file, index_of[note.category.name], size)
+            annotations += made
+            problems += found
+        entries.append((listed.split, Entry(listed.name, listed.path, annotations=tuple(annotations))))
+    return entries, problems
+
+
+def _annotation(
+    note: Note, file: Path, class_index: int, size: tuple[int, int]
+) -> tuple[list[Annotation], list[Finding]]:
+    where = f"{file}, {note.name}"
+    try:
+        shapes, stubs = parse(note.segmentation, size)
+        over = check_position(shapes, size)
+    except OutlineError as error:
+        return [], [Finding("outline", "error", error.rule, (f"{where}: {error.found}",))]
+    found = []
+    if stubs:
+        text = "Pieces of outlines have fewer than three points: they enclose nothing and are left out."
+        found.append(Finding("outline", "warning", text, (f"{where}: {stubs}",)))
+    if over > LINE:
+        text = "Outlines reach out of their picture; what lies outside is cut off."
+        found.append(Finding("outline", "warning", text, (f"{where}: by {over:.6g} pixels",)))
+    return [Annotation(note.name, class_index, shapes, size, note.crowd)], found
+
+
+def _about_size(listed: Listed, header: Header, size: tuple[int, int], *, annotated: bool) -> list[Finding]:
+    try:
+        frame_orientation(listed.path, header, size)
+    except SizeMismatchError as error:
+        return [Finding("size-mismatch", "error", str(error), (listed.name,))]
+    except DataError as error:
+        return [Finding("orientation", "error", str(error), (listed.name,))] if annotated else []
+    return []
+
+
+def _in_two_splits(entries: Mapping[str, Sequence[Entry]]) -> list[Finding]:
+    splits: dict[Path, set[str]] = {}
+    for split, each in entries.items():
+        for entry in each:
+            splits.setdefault(entry.image, set()).add(split)
+    text = "Pictures are listed in several splits: scores on them would be those of pictures trained on."
+    return [
+        Finding("two-splits", "error", text, (str(file),)) for file, own in splits.items() if len(own) > 1
+    ]

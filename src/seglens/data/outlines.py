@@ -1,0 +1,325 @@
+"""Outlines of objects: checked and typed before they are drawn, so that no C code meets what it can't bear.
+
+`parse` turns what a file says into polygons and run lengths, `check_position` holds them against the picture;
+`regions` draws them, one region for each annotation, and `index_mask` lays these over one another. Source
+of the
+format: https://cocodataset.org/#format-data; pycocotools fills polygons.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as rle
+
+from seglens.data.orientation import UPRIGHT, Header, frame_orientation, read_header, upright
+from seglens.errors import DataError
+from seglens.shapes import Image, Mask, Region
+
+MARGIN = 1
+"""Widths (heights) of a picture that an outline may reach out of it: what lies outside is cut off."""
+MOST_RUN_DIGITS = 7
+"""Characters of five bits in one run length of compressed RLE: more than any picture needs."""
+
+AGAIN = "Mend it, or export the set again."
+
+
+class OutlineError(DataError):
+    """An outline that means nothing: ``rule`` says what is allowed, ``found`` what was there instead."""
+
+    def __init__(self, rule: str, found: str):
+        super().__init__(f"{rule.rstrip('.')} (found: {found}).")
+        self.rule, self.found = rule, found
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """Corners x, y, x, y, ... in pixels; finite, three at least."""
+
+    points: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RunLengths:
+    """Pixels column by column: so many outside, so many inside, in turn; they add up to rows x columns."""
+
+    size: tuple[int, int]
+    counts: tuple[int, ...]
+
+
+Shape = Polygon | RunLengths
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The outline of one object: the pixels of all its ``shapes``, in a picture of ``size`` rows, columns.
+
+    ``name`` is what messages call it. ``crowd`` marks a region of many objects, which is not valid.
+    """
+
+    name: str
+    class_index: int
+    shapes: tuple[Shape, ...]
+    size: tuple[int, int]
+    crowd: bool = False
+
+
+def parse(found: object, size: tuple[int, int]) -> tuple[tuple[Shape, ...], int]:
+    """Return the shapes of a COCO ``segmentation``, and how many pieces of fewer than three points it has.
+
+    Read are polygons (a list of numbers each, or of points as pairs or as x and y), one polygon alone, and
+    run lengths, compressed or not, alone or in a list, beside polygons too. Pieces of one or two points
+    enclose nothing and are left out.
+
+    Raises:
+        OutlineError: it is anything else.
+    """
+    if isinstance(found, dict) and not _is_point(found):
+        return (_run_lengths(found, size),), 0
+    if not isinstance(found, list) or not found:
+        rule = (
+            "Annotations have no outline (a box is none) and can't be segmented; allowed are "
+            f"polygons and RLE. {AGAIN}"
+        )
+        raise OutlineError(rule, "an empty list" if found == [] else _kind(found))
+    pieces = [found] if all(map(_is_number, found)) or _are_points(found, least=3) else found
+    if pieces is not found and len(found) < 6 and _is_number(found[0]):
+        rule = (
+            "An outline is a list of fewer than six numbers, which might be a box; allowed are "
+            "polygons of three"
+        )
+        raise OutlineError(f"{rule} points or more, and RLE. {AGAIN}", str(found))
+    shapes: list[Shape] = []
+    rings: list[Polygon] = []
+    for piece in pieces:
+        if isinstance(piece, dict):
+            shapes.append(_run_lengths(piece, size))
+        elif isinstance(piece, list) and all(map(_is_number, piece)):
+            shapes += _polygon(piece)
+        elif isinstance(piece, list) and _are_points(piece, least=1):
+            rings += _polygon([value for point in piece for value in _coordinates(point)])
+        else:
+            rule = (
+                "An outline is no list of numbers, of points, or RLE; allowed are [[x, y, x, y, "
+                "...], ...] and"
+            )
+            raise OutlineError(f"{rule} {{size, counts}}. {AGAIN}", _described(piece))
+    _refuse_rings_in_rings(rings)
+    return (*shapes, *rings), len(pieces) - len(shapes) - len(rings)
+
+
+def check_position(shapes: Sequence[Shape], size: tuple[int, int]) -> float:
+    """Return by how many pixels polygons reach out of a picture of ``size``; 0 where they don't.
+
+    Raises:
+        OutlineError: they lie outside, reach far out, or have coordinates that are shares of the picture.
+    """
+    points = [value for shape in shapes if isinstance(shape, Polygon) for value in shape.points]
+    if not points:
+        return 0.0
+    rows, columns = size
+    left, right, top, bottom = min(points[::2]), max(points[::2]), min(points[1::2]), max(points[1::2])
+    where = f"x {left:.6g} to {right:.6g}, y {top:.6g} to {bottom:.6g}, the picture is {columns} x {rows}"
+    if min(left, top) >= 0 and max(right, bottom) <= 1 and max(size) > 2:
+        rule = (
+            "All coordinates of an annotation lie between 0 and 1: shares of the picture, as it "
+            "seems; allowed are"
+        )
+        raise OutlineError(
+            f"{rule} pixels. Multiply x by the width and y by the height of the picture.", where
+        )
+    over = max(-left, right - columns, -top, bottom - rows, 0.0)
+    far = max(-left, right - columns) > MARGIN * columns or max(-top, bottom - rows) > MARGIN * rows
+    if far or left >= columns or right <= 0 or top >= rows or bottom <= 0:
+        rule = (
+            "Outlines lie outside of their picture, or reach out of it by more than its width or "
+            "height; allowed "
+            "are pixels of the picture as it is stored. Look whether it was resized or cropped after "
+            "it was annotated."
+        )
+        raise OutlineError(rule, where)
+    return over
+
+
+def regions(annotations: Sequence[Annotation], image: Image, file: Path) -> list[Region]:
+    """Return the pixels of each annotation of the picture ``image`` that was read from ``file``.
+
+    Raises:
+        DataError: the annotations were made for a picture of another size, or it can't be told whether they
+            were made for the picture as it is stored or turned upright.
+    """
+    if not annotations:
+        return []
+    header = read_header(file) or Header((image.shape[1], image.shape[2]), UPRIGHT)
+    turn = frame_orientation(
+        file, replace(header, shown=(image.shape[1], image.shape[2])), annotations[0].size
+    )
+    return [torch.from_numpy(np.ascontiguousarray(upright(draw(each), turn))) for each in annotations]
+
+
+def draw(annotation: Annotation) -> np.ndarray:
+    """Return the pixels of an annotation as booleans, rows x columns of the picture that it was made for."""
+    rows, columns = annotation.size
+    inside = np.zeros((rows, columns), bool)
+    polygons = [list(shape.points) for shape in annotation.shapes if isinstance(shape, Polygon)]
+    if polygons:
+        check_position(annotation.shapes, annotation.size)
+        inside |= rle.decode(rle.merge(rle.frPyObjects(polygons, rows, columns))).astype(bool)
+    for shape in annotation.shapes:
+        if isinstance(shape, RunLengths):
+            runs = np.arange(len(shape.counts)) % 2 == 1
+            inside |= np.repeat(runs, shape.counts).reshape(columns, rows).T
+    return inside
+
+
+def index_mask(
+    regions: Sequence[Region], annotations: Sequence[Annotation], size: tuple[int, int]
+) -> tuple[Mask, Region]:
+    """Lay regions over one another, large ones first, so that small ones of another class stay on top.
+
+    Returns class indices, and what is valid: all but crowds on which no object is outlined.
+    """
+    mask, valid = torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.bool)
+    drawn = zip(regions, annotations, strict=True)
+    for region, annotation in sorted(drawn, key=lambda pair: -int(pair[0].sum())):
+        if annotation.crowd:
+            valid &= ~region
+        else:
+            mask[region] = annotation.class_index
+    return mask, valid | (mask > 0)
+
+
+def whole(value: object) -> int | None:
+    """Return a number as an integer, None where it is none (``2.0`` is, ``true`` and ``"2"`` aren't)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not (math.isfinite(value) and value == int(value)):
+        return None
+    return int(value)
+
+
+def _polygon(values: Sequence[Any]) -> list[Polygon]:
+    """Return the polygon with these coordinates, none where they are fewer than three points."""
+    if len(values) % 2:
+        rule = f"Outlines have an odd number of coordinates; allowed is x, y for each point. {AGAIN}"
+        raise OutlineError(rule, f"{len(values)} numbers")
+    wrong = [value for value in values if not abs(value) < 1e9]  # NaN fails the comparison
+    if wrong:
+        rule = (
+            "Coordinates are not finite, or larger than any picture; allowed are pixels of the "
+            f"picture. {AGAIN}"
+        )
+        raise OutlineError(rule, f"{wrong[0]:.6g}" if isinstance(wrong[0], float) else "a huge integer")
+    return [Polygon(tuple(float(value) for value in values))] if len(values) >= 6 else []
+
+
+def _run_lengths(found: dict[Any, Any], size: tuple[int, int]) -> RunLengths:
+    rule = (
+        "RLE has no size, or that of another picture; allowed is size [rows, columns] of the "
+        f"picture. {AGAIN}"
+    )
+    told = found.get("size")
+    of = tuple(whole(value) for value in told) if isinstance(told, list) else None
+    if of != size:
+        rows, columns = size
+        swapped = ", rows and columns swapped" if of == (columns, rows) else ""
+        raise OutlineError(
+            rule, f"size {_described(told)}{swapped}, the picture has {rows} rows, {columns} columns"
+        )
+    counts = found.get("counts")
+    runs = _decompressed(counts) if isinstance(counts, str) else _counted(counts)
+    if sum(runs) != size[0] * size[1]:
+        rule = (
+            "The run lengths of RLE don't add up to the pixels of the picture; allowed are rows x "
+            f"columns. {AGAIN}"
+        )
+        raise OutlineError(rule, f"{sum(runs)} of {size[0] * size[1]} pixels")
+    return RunLengths(size, runs)
+
+
+def _counted(counts: object) -> tuple[int, ...]:
+    runs = [whole(value) for value in counts] if isinstance(counts, list) else [None]
+    kept = tuple(run for run in runs if run is not None and run >= 0)
+    if len(kept) < len(runs):
+        wrong = next(at for at, run in enumerate(runs) if run is None or run < 0)
+        rule = (
+            "Run lengths of RLE are no whole numbers from 0 on; allowed are those, or a compressed "
+            f"string. {AGAIN}"
+        )
+        raise OutlineError(rule, _described(counts[wrong] if isinstance(counts, list) else counts))
+    return kept
+
+
+def _decompressed(text: str) -> tuple[int, ...]:
+    """Decode the string of compressed RLE, as ``rleFrString`` of the COCO API does.
+
+    Six bits a character from "0" on: five of the number, low ones first, and one that says whether it goes
+    on.    From the fourth on, a number is the difference to the last but one.
+    """
+    runs: list[int] = []
+    value = digits = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or digits == MOST_RUN_DIGITS:
+            break
+        value |= (code & 31) << 5 * digits
+        digits += 1
+        if code & 32:
+            continue
+        value -= (1 << 5 * digits) if code & 16 else 0
+        value += runs[-2] if len(runs) > 2 else 0
+        if value < 0:
+            break
+        runs.append(value)
+        value = digits = 0
+    else:
+        if not digits:
+            return tuple(runs)
+    raise OutlineError(f"The string of compressed RLE can't be decoded. {AGAIN}", _described(text))
+
+
+def _refuse_rings_in_rings(rings: Sequence[Polygon]) -> None:
+    """Tools that write points in pairs mean a hole by a ring within a ring; COCO itself knows none."""
+    boxes = [
+        (min(r.points[::2]), min(r.points[1::2]), max(r.points[::2]), max(r.points[1::2])) for r in rings
+    ]
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        for j, other in enumerate(boxes):
+            if i != j and other[0] <= left and other[1] <= top and right <= other[2] and bottom <= other[3]:
+                rule = (
+                    "A ring of points lies within another, a hole or a part of its own; allowed are "
+                    "rings beside"
+                )
+                raise OutlineError(f"{rule} one another. Write holes as RLE.", f"rings {i + 1} and {j + 1}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_point(value: object) -> bool:
+    if isinstance(value, dict):
+        return value.keys() == {"x", "y"} and all(map(_is_number, value.values()))
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _are_points(values: Sequence[object], least: int) -> bool:
+    return len(values) >= least and all(map(_is_point, values))
+
+
+def _coordinates(point: Any) -> tuple[float, float]:
+    return (point["x"], point["y"]) if isinstance(point, dict) else (point[0], point[1])
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "null", bool: "true or false", str: "text", dict: "an object", list: "a list"}
+    return names.get(type(value), "a number")
+
+
+def _described(value: object) -> str:
+    text = _kind(value) if isinstance(value, dict) else repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
