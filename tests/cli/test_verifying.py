@@ -25,7 +25,7 @@ def test_verify_shows_every_check(seglens, one_run, small_set):
     assert lines[0].split() == ["check", "result", "value", "at", "most", "what", "it", "says"]
     assert (
         lines[-1]
-        == "10 passed, 0 failed, 1 not applicable; on 1 pictures, layers encoder_last, decoder_last."
+        == "11 passed, 0 failed, 1 not applicable; on 1 pictures, layers encoder_last, decoder_last."
     )
     assert (ended.code, ended.err) == (0, "")
 

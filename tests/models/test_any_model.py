@@ -7,6 +7,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
+import transformers
 from torch import Tensor, nn
 
 import seglens
@@ -38,13 +39,9 @@ def of_torchvision(name: str, classes: int = 2, **settings: Any) -> Callable[[],
 
 def hugging_face() -> nn.Module:
     """A tiny SegFormer: logits at a quarter of the resolution, in an output object."""
-    transformers = pytest.importorskip("transformers", reason="Hugging Face transformers is not installed")
+    settings: dict[str, Any] = {"num_labels": 2, "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
     config = transformers.SegformerConfig(
-        num_labels=2,
-        depths=[1, 1, 1, 1],
-        hidden_sizes=[8, 16, 24, 32],
-        num_attention_heads=[1, 2, 3, 4],
-        decoder_hidden_size=16,
+        hidden_sizes=[8, 16, 24, 32], num_attention_heads=[1, 2, 3, 4], **settings
     )
     return transformers.SegformerForSemanticSegmentation(config)
 

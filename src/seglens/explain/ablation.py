@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, left_as_found
 from seglens.models.layers import resolve
 from seglens.models.layout import Layout
+from seglens.models.probing import intercepted
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Activations, Images, Rows
 
@@ -139,7 +140,7 @@ def ablating(
     network = model.segmenter.module
     current: dict[str, Rows] = {}
 
-    def silence(module: nn.Module, given: tuple, output: Tensor) -> Tensor:
+    def silence(output: Tensor) -> Tensor:
         if "channels" not in current:
             return output
         maps = layout.to_map(output).clone()
@@ -153,9 +154,9 @@ def ablating(
         stack.enter_context(left_as_found(model.segmenter, images))
         stack.enter_context(torch.no_grad())
         outputs = before(model, path, images)
-        stack.callback(network.get_submodule(path).register_forward_hook(silence).remove)
         if _can_replay(model, outputs, images):
             stack.enter_context(replayed(network, outputs, current))
+        stack.enter_context(intercepted(network.get_submodule(path), silence))
         yield ablate
 
 
@@ -172,15 +173,17 @@ def before(model: Prepared, path: str, images: Images) -> Outputs:
     fitting: set[str] = set()
     outputs: Outputs = {}
 
-    def note(name: str, module: nn.Module, given: tuple, output: object) -> None:
+    def note(name: str, output: object) -> object:
         calls[name] += 1
         if path not in ended:
             ended.append(name)
             if isinstance(output, Tensor) and output.ndim > 1 and len(output) == len(several):
                 fitting.add(name)
+        return output
 
-    def keep(name: str, module: nn.Module, given: tuple, output: Tensor) -> None:
+    def keep(name: str, output: Tensor) -> Tensor:
         outputs[name] = output[: len(images)].clone()
+        return output
 
     with _watched(network, [name for name, _ in network.named_modules() if name], note):
         model.forward(several)
@@ -192,12 +195,11 @@ def before(model: Prepared, path: str, images: Images) -> Outputs:
 
 
 @contextmanager
-def _watched(network: nn.Module, names: list[str], hook: Callable[..., None]) -> Iterator[None]:
-    """Call ``hook(name, module, inputs, output)`` whenever one of these modules has run."""
+def _watched(network: nn.Module, names: list[str], look: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Call ``look(name, output)``, which hands the output on, whenever one of these modules has run."""
     with ExitStack() as stack:
         for name in names:
-            module = network.get_submodule(name)
-            stack.callback(module.register_forward_hook(partial(hook, name)).remove)
+            stack.enter_context(intercepted(network.get_submodule(name), partial(look, name)))
         yield
 
 
@@ -225,7 +227,7 @@ def _can_replay(model: Prepared, outputs: Outputs, images: Images) -> bool:
     try:
         with replayed(model.segmenter.module, outputs, {"rows": rows}):
             again = model.forward(images[rows])
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):  # whatever it relies on
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):  # whatever it relies on
         return False
     return bool((again - clean).abs().max() <= CLOSE[model.precision] * clean.abs().max())
 

@@ -14,7 +14,7 @@ from seglens.device import is_out_of_memory
 from seglens.errors import ModelError, SettingError
 from seglens.explain.target import Target, Unit
 from seglens.models.layers import find_layout, resolve
-from seglens.models.probing import uncompiled
+from seglens.models.probing import intercepted, uncompiled
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Activations, Images, Logits, Scores
 
@@ -140,12 +140,13 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
 
     How to arrange an output as a map, `find_layout` tells; gradients are taken of what flows.
     Both what is kept and what flows on are clones: an operation in place after the layer (or before it, on a
-    tensor that it merely handed on) would rewrite a stored alias and falsify the map without a word.
+    tensor that it merely handed on) would rewrite a stored alias and falsify the map without a word. Hooks of
+    the network's own get the clone, too (see `intercepted`).
     """
     kept: dict[str, Tensor] = {}
 
-    def hook_of(name: str) -> Callable[[nn.Module, tuple, object], Tensor]:
-        def hook(module: nn.Module, inputs: tuple, output: object) -> Tensor:
+    def tap_of(name: str, module: nn.Module) -> Callable[[object], Tensor]:
+        def tap(output: object) -> Tensor:
             if name in kept:
                 raise ModelError(
                     f"Layer {name!r} ({type(module).__name__}) ran twice in one forward pass, so it has no "
@@ -167,11 +168,11 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
                 kept[name].requires_grad_()
             return kept[name].clone()
 
-        return hook
+        return tap
 
     with ExitStack() as stack:
         for name, module in modules.items():
-            stack.callback(module.register_forward_hook(hook_of(name)).remove)
+            stack.enter_context(intercepted(module, tap_of(name, module)))
         yield kept
 
 

@@ -3,10 +3,10 @@
 import math
 import sys
 import weakref
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -61,6 +61,33 @@ def uncompiled() -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
+@contextmanager
+def intercepted(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Within, ``module`` returns ``change(output)``, and all that is hooked to it sees no other output.
+
+    Networks that read their own features by forward hooks (backbones of transformers, fastai, timm) keep what
+    the hook before theirs returned: behind them, a tap would miss the paths that begin at those features. So
+    its forward is replaced, which comes before every hook, whoever sets it, when, and on what.
+    """
+    own = vars(module)
+    found = {"forward": own["forward"]} if "forward" in own else {}
+    forward = module.forward
+
+    @wraps(forward)
+    def changed(*given: Any, **named: Any) -> Any:
+        return change(forward(*given, **named))
+
+    # Fused paths (of nn.TransformerEncoderLayer) go round the parts of a layer unless one of them has a hook.
+    handle = module.register_forward_hook(lambda module, given, output: None)
+    own["forward"] = changed
+    try:
+        yield
+    finally:
+        handle.remove()
+        own.pop("forward")
+        own.update(found)
+
+
 @dataclass(frozen=True)
 class Observed:
     """What a run showed: calls by path, in the order in which they ended, and how the encoder's stages end.
@@ -104,7 +131,7 @@ def _watch(segmenter: Segmenter, size: int, encoder: str | None = None) -> Obser
             deepest.extend(features[-1].shape[-2:] if features else ())
 
     handles = [
-        module.register_forward_hook(partial(note, path))
+        module.register_forward_hook(partial(note, path), prepend=True)
         for path, module in segmenter.module.named_modules()
         if path
     ]

@@ -6,7 +6,9 @@ classifier knows labels of whole pictures only: those of ImageNet, or those of t
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from seglens.errors import ModelError, SettingError, unknown_name
 from seglens.models.encoders import ask_hub, load_encoder, pretrained_normalisation
+from seglens.models.probing import intercepted
 from seglens.shapes import Activations, Images, Scores
 
 IMAGENET = 1000
@@ -114,24 +117,19 @@ def _run(
             )
     seen: set[str] = set()
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
-        def called(module: nn.Module, given: Any, output: Any) -> Tensor:
-            if not isinstance(output, Tensor) or output.ndim != 4:
-                raise ModelError(
-                    f"The layer {name!r} returns no grid (b x channels x rows x columns), which a map needs. "
-                    "Name a convolution or a block of them."
-                )
-            seen.add(name)
-            return keep(name, output)
+    def called(name: str, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise ModelError(
+                f"The layer {name!r} returns no grid (b x channels x rows x columns), which a map needs. "
+                "Name a convolution or a block of them."
+            )
+        seen.add(name)
+        return keep(name, output)
 
-        return called
-
-    handles = [modules[name].register_forward_hook(hook(name)) for name in layers]
-    try:
+    with ExitStack() as stack:
+        for name in layers:
+            stack.enter_context(intercepted(modules[name], partial(called, name)))
         outputs = question.outputs(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     missing = [name for name in layers if name not in seen]
     if missing:
         raise ModelError(f"The layer {missing[0]!r} didn't run. Name one that the classifier goes through.")

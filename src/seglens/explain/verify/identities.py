@@ -1,19 +1,84 @@
 """Identities of formulas: what two of them, or a formula and the score, must agree on."""
 
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
 from seglens.explain.cams import CAMS, Cam, SegXResCam, hires_cam
+from seglens.explain.target import Target
 from seglens.explain.trace import left_as_found, trace
 from seglens.explain.verify.case import ROUNDING, Case, Measured, worst_of
+from seglens.models.layers import find_layout, resolve
 from seglens.models.layers import layers as list_layers
-from seglens.models.layers import resolve
-from seglens.shapes import Scores
+from seglens.models.segmenter import Segmenter
+from seglens.seeds import content_normal
+from seglens.shapes import Activations, Images, Scores
 
 FAINT = 0.1
 """A grid whose magnitudes sum to less than this share of the score can't be held against it in float32: sums
 of the size of S are right to about a millionth of it, and the limit is one part in a hundred thousand."""
+
+STRIDES = (1e-6, 1e-5, 1e-4)
+"""Steps of the central difference, as shares of the layer's magnitude: a gradient that is that of the score
+agrees at one of them, however bent the score is and whatever the network rounds to float32 in between."""
+
+ASIDE = 1e-2
+"""Share of the layer's magnitude by which it is moved before: where values are equal (zeros after a ReLU) a
+maximum over them has no slope."""
+
+LOST = 1e-13
+"""What of a score is rounding in float64, as a share of it."""
+
+
+def tap_gradient(case: Case) -> Measured:
+    """``|(S(A + hD) - S(A - hD)) / 2h - sum of g D|`` as a share of ``|g| |D|``, in float64, of one picture.
+
+    At every layer that is verified, and at every one that has a role; A is the layer's output moved a little
+    aside. Two directions D: the gradient itself, and noise, against what it is expected to come to. The
+    layer's forward is replaced by one that adds to its output: no hook is involved, neither ours nor the
+    network's.
+    """
+    shown = [role for info in list_layers(case.run) for role in info.roles[:1]]
+    names = list(dict.fromkeys([*case.layers, *shown]))
+    try:
+        wide = copy.deepcopy(case.run.segmenter).to("cpu", torch.float64)
+        images = case.images[:1].to("cpu", torch.float64)
+        target = case.target.select(torch.tensor([0]))
+        taps = trace(wide, images, [target], names)[0].taps
+    except (RuntimeError, TypeError) as error:
+        return Measured(None, f"it has no copy in float64: {type(error).__name__}")
+    largest = Measured(0.0)
+    for name in names:
+        activation = taps[name].activation
+        size = activation.square().mean().sqrt().clamp(min=1e-12)
+        chance, aside = (
+            size * content_normal(images, activation.shape[1:], case.seed, purpose).to(activation)
+            for purpose in ("direction", "aside")
+        )
+        with _moved(wide, images, name, ASIDE * aside):
+            slope = trace(wide, images, [target], [name])[0].taps[name].gradient
+        steepest = slope / slope.square().mean().sqrt().clamp(min=1e-300) * size
+        for about, along in (("the gradient", steepest), ("noise", chance)):
+            expected = (slope * along).sum()
+            scale = slope.norm() * size * (along.numel() ** 0.5 if along is steepest else 1)
+            errors = []
+            for step in STRIDES:
+                scores = []
+                for sign in (1, -1):
+                    with _moved(wide, images, name, ASIDE * aside + sign * step * along):
+                        scores.append(_score(wide, images, target))
+                lost = LOST * (scores[0].abs() + scores[1].abs())
+                beyond = (scores[0] - scores[1] - 2 * step * expected).abs() - lost
+                share = beyond.clamp(min=0) / (2 * step * scale).clamp(min=1e-300)
+                errors.append(share.nan_to_num(torch.inf).item())
+                if errors[-1] <= ROUNDING:
+                    break
+            largest = max(largest, Measured(min(errors), f"at {name}, along {about}"))
+    return largest
 
 
 def window_of_one(case: Case) -> Measured:
@@ -88,10 +153,36 @@ def _scaled_score(case: Case, name: str, factor: float) -> Scores:
     """The score where the layer's output is multiplied by ``factor``."""
     segmenter = case.run.segmenter
     (module,) = resolve(segmenter, [name]).values()
-    with left_as_found(segmenter, case.images), torch.no_grad():
-        handle = module.register_forward_hook(lambda module, inputs, output: output * factor)
-        try:
-            logits = segmenter(case.images.to(segmenter.mean))
-        finally:
-            handle.remove()
-    return case.target.score(logits, torch.arange(len(case.images)), "sum")
+    with _changed(module, lambda output: output * factor):
+        return _score(segmenter, case.images.to(segmenter.mean), case.target)
+
+
+@contextmanager
+def _moved(segmenter: Segmenter, images: Images, name: str, by: Activations) -> Iterator[None]:
+    """Add ``by``, arranged as a map, to the layer's output."""
+    (module,) = resolve(segmenter, [name]).values()
+
+    def move(output: Tensor) -> Tensor:
+        layout = find_layout(segmenter, name, module, output.shape, images.shape[-2:])
+        return layout.put_back(layout.to_map(output) + by, output)
+
+    with _changed(module, move):
+        yield
+
+
+def _score(segmenter: Segmenter, images: Images, target: Target) -> Scores:
+    with left_as_found(segmenter, images), torch.no_grad():
+        return target.score(segmenter(images), torch.arange(len(images)), "sum")
+
+
+@contextmanager
+def _changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let ``module`` return ``change(output)``: on its own, not by what sets the taps that are checked."""
+    own, forward = vars(module), module.forward
+    found = {"forward": own["forward"]} if "forward" in own else {}
+    own["forward"] = lambda *given, **named: change(forward(*given, **named))
+    try:
+        yield
+    finally:
+        own.pop("forward")
+        own.update(found)

@@ -11,6 +11,7 @@ from seglens.explain.verify.identities import (
     channel_sums,
     head_completeness,
     path_completeness,
+    tap_gradient,
     window_of_all,
     window_of_one,
 )
@@ -25,6 +26,10 @@ from seglens.explain.verify.numerics import (
 
 COMPILED = 1e-4
 """A compiler fuses operations and sums in another order, in every layer: ten times `ROUNDING`."""
+
+SLOPE = 1e-3
+"""A central difference in float64 is right to a millionth but for kinks that lie within its step, and for
+what a network rounds to float32 inside; a gradient that misses a path of any weight is off by far more."""
 
 HALF_SCORES = 1e-3
 """1 - rank correlation: of 32 scores two pairs of neighbours may change places, and no more. A model that
@@ -53,6 +58,11 @@ RULES: dict[str, Rule] = {
         "Grad-CAM is Seg-XRes-CAM averaged over the whole map: difference over the map's maximum",
         ROUNDING,
         window_of_all,
+    ),
+    "gradient-is-slope": Rule(
+        "A layer's gradient is the slope of the score, by central differences: error over its size",
+        SLOPE,
+        tap_gradient,
     ),
     "ig-completeness": Rule(
         "Integrated Gradients sum to the change of the score: error over the change",
