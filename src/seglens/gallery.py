@@ -1,7 +1,9 @@
 """A picture of a data set: some of its samples with their masks, and what augmentation makes of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from seglens.data.intensity import found_window
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.data.sample import Sample, Task
@@ -24,7 +26,8 @@ def show_data(
 ) -> Path:
     """Draw ``num`` samples, spread evenly over a split, as the model will see them, and return the file.
 
-    Each row is one sample: the picture, the picture with its mask, and ``augmented`` augmented pairs of it.
+    Intensities are mapped to [0, 1] as a training would. Each row is one sample: the picture, the picture
+    with its mask, and ``augmented`` augmented pairs of it.
     A sample that can't be read has its place and its error.
 
     Raises:
@@ -40,12 +43,14 @@ def show_data(
     if not len(chosen):
         raise DataError(f"The {split} split of {settings.path} is empty. Name another split.")
     num = min(num, len(chosen))
+    low, high = found_window(dataset.split("train") if "train" in dataset.splits else chosen)
     rows, errors = [], []
     for position in range(num):
         index = position * len(chosen) // num
         name = chosen.entries[index].name
         try:
             boxed, _ = letterbox(chosen[index], image_size)
+            boxed = replace(boxed, image=((boxed.image - low) / (high - low)).clamp(0, 1))
         except DataError as error:
             errors.append(str(error))
             rows.append([Tile(no_map(image_size, image_size, "not readable"), name, str(error))])

@@ -9,7 +9,7 @@ A run folder is the unit that every verb takes::
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from seglens.models.segmenter import (
     WRAPPED,
     Head,
     ModelSpec,
+    Normalise,
     Segmenter,
 )
 from seglens.models.weights import fit, load_weights, read_state_dict, save_weights
@@ -57,6 +58,19 @@ class Run:
     def predict(self, images: Images) -> Prediction:
         """Return logits, probabilities and masks of ``images``, raw ones in [0, 1]."""
         return infer(self.segmenter, images)
+
+    def opened(self, images: Images) -> tuple["Run", Images]:
+        """Return the run without its intensity window, and ``images`` with the window opened up.
+
+        The two say the same as before, and black is 0 and white is 1 for the model: what adds noise, blur or
+        a baseline to a picture works on the range that the model sees. Without a window nothing changes.
+        """
+        if self.spec.window == (0.0, 1.0):
+            return self, images
+        spec = self.spec.model_copy(update={"window": (0.0, 1.0)})
+        bare = Segmenter(self.segmenter.module, spec, self.segmenter.select)
+        bare.origin = self.segmenter.origin
+        return replace(self, segmenter=bare), self.segmenter.open_window(images)
 
     def _repr_html_(self) -> str:
         """Show in a notebook what the model is made of, what it tells apart, and where it is."""
@@ -105,6 +119,8 @@ def wrap(
     classes: Sequence[str],
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    normalise: Normalise = "dataset",
+    window: tuple[float, float] = (0.0, 1.0),
     channels: int = 3,
     image_size: int = 256,
     head: Head | None = None,
@@ -115,11 +131,11 @@ def wrap(
     """Make a run of any module that segments images; the module itself is left as found.
 
     It is tried once on a noise image of ``image_size``. A ``head`` left out is told by the outputs: one
-    channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left out are ImageNet's. ``outputs_are``
-    left out means logits, and outputs that look like probabilities are then refused. ``output`` says which of
-    several outputs is the answer: a key or an index (``"out"``, ``-1``, ``"heads.0"``), or a function that
-    takes what the module returned and gives the logits; left out it must be clear, see
-    `seglens.models.outputs`, and the spec says which it was.
+    channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left out are ImageNet's; ``normalise``
+    and ``window`` are as in `ModelSpec`. ``outputs_are`` left out means logits, and outputs that look like
+    probabilities are then refused. ``output`` says which of several outputs is the answer: a key or an index
+    (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module returned and gives the
+    logits; left out it must be clear, see `seglens.models.outputs`, and the spec says which it was.
 
     A ``multilabel`` head has an output for each label and none for the background, which is put in front of
     ``classes`` where it isn't named.
@@ -138,6 +154,8 @@ def wrap(
         image_size=image_size,
         mean=tuple(mean or default_mean),
         std=tuple(std or default_std),
+        normalise=normalise,
+        window=window,
         divisor=divisor,
         outputs_are=outputs_are or "logits",
         output=None if callable(output) else output,
@@ -179,6 +197,8 @@ def adopt(
     classes: Sequence[str],
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    normalise: Normalise = "dataset",
+    window: tuple[float, float] = (0.0, 1.0),
     image_size: int,
     channels: int = 3,
     head: Head | None = None,
@@ -191,7 +211,8 @@ def adopt(
     beside the masks (an auxiliary classifier) are left behind.
 
     ``head`` left out is told by the number of classes and the outputs in the file; it is never taken for
-    ``multilabel`` unless that is named, see `wrap`. ``mean`` and ``std`` left out are ImageNet's.
+    ``multilabel`` unless that is named, see `wrap`. ``mean`` and ``std`` left out are ImageNet's;
+    ``normalise`` and ``window`` are as in `ModelSpec`.
 
     Raises:
         CheckpointError: the file can't be read or doesn't fit; it says which tensors.
@@ -213,6 +234,8 @@ def adopt(
         image_size=image_size,
         mean=tuple(mean or default_mean),
         std=tuple(std or default_std),
+        normalise=normalise,
+        window=window,
     )
     segmenter = _build_for(state, spec, head)
     if head == "multilabel":

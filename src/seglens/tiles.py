@@ -72,10 +72,18 @@ def plan(native: Size, spec: ModelSpec, tiles: str = "auto", *, overlap: float =
     match tiles:
         case "auto":
             shrinks = spec.scale is not None and spec.image_size / longest < SHRINK * spec.scale
-            return windows if shrinks else None
+            needed = shrinks
         case "always":
-            return windows if max(scaled) > spec.image_size else None
-    return None
+            needed = max(scaled) > spec.image_size
+        case _:
+            needed = False
+    if needed and spec.normalise == "image":
+        raise SettingError(
+            f"A picture of {native[1]} x {native[0]} pixels takes several windows of {spec.image_size}, but "
+            "the model normalises by each picture, and every window would be normalised by itself. Scale it "
+            "into one input with --tiles never, or train with --normalise dataset."
+        )
+    return windows if needed else None
 
 
 def bands(

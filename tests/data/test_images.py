@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 
 from seglens.data.images import LUMA, read_image, read_images, read_label, read_pixels, read_size
-from seglens.data.layout import Entry, Split, intensity_window
-from seglens.data.sample import Task
 from seglens.errors import DataError, SettingError
 
 RANDOM = np.random.default_rng(0)
@@ -218,30 +216,6 @@ def test_read_images_puts_pictures_of_any_size_into_one_batch(tmp_path):
     assert images.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0.5, 0.5])
     with pytest.raises(SettingError, match="empty list"):
         read_images([], size=8)
-
-
-@pytest.mark.parametrize(
-    ("highest", "dtype", "window"),
-    [
-        ((900, 4095), np.uint16, (0.0, 4095 / 65535)),
-        ((200, 4000), np.uint16, (0.0, 4095 / 65535)),  # a dark picture among them
-        ((900, 4096), np.uint16, (0.0, 1.0)),
-        ((200, 255), np.uint16, (0.0, 1.0)),
-        ((200, 255), np.uint8, (0.0, 1.0)),
-    ],
-)
-def test_twelve_bits_are_told_by_the_largest_value_of_all(tmp_path, highest, dtype, window):
-    entries = []
-    for index, value in enumerate(highest):
-        pixels = np.zeros((6, 9), dtype)
-        pixels[2, 3] = value
-        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-        entries.append(Entry(str(index), tmp_path / f"{index}.png"))
-
-    def unread(entry: Entry):
-        raise AssertionError("only the stored values are needed")
-
-    assert intensity_window(Split("train", Task(), tuple(entries), unread)) == window
 
 
 def test_large_pictures_are_no_attack(tmp_path):

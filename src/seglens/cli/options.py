@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -143,6 +143,18 @@ Mean = Annotated[
 ]
 Std = Annotated[
     list[float] | None, typer.Option(metavar="NUMBER...", help="Channel deviations.", show_default=False)
+]
+Window = Annotated[
+    str,
+    typer.Option(
+        metavar="RANGE",
+        help="Intensities that are mapped to [0, 1]: auto (what the train split uses), full, or LOW,HIGH.",
+        autocompletion=among(("auto", "full")),
+    ),
+]
+Normalise = Annotated[
+    Literal["dataset", "image"],
+    typer.Option(help="By mean and std of the data, or of each picture itself (z-score)."),
 ]
 Samples = Annotated[
     list[int] | None, typer.Option(metavar="NUMBER...", help="Which pictures, from 0.", show_default=False)

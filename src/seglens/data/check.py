@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from scipy import ndimage
 
-from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.intensity import about_range
+from seglens.data.layout import DataSettings, Entry, Finding, Found, Split
 from seglens.data.nuclei import num_overlapping_pixels
 from seglens.data.opening import LAYOUTS, complete_splits, gather, layout_name
 from seglens.data.outlines import regions
@@ -77,7 +78,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
 
     Findings are of these kinds: unreadable, size-mismatch, mask-values, image-without-mask,
     mask-without-image, missing-image, unlabelled, empty-mask, near-duplicates (across splits), rectangles,
-    overlapping-masks, class-balance, and what else a layout notices about its files.
+    overlapping-masks, intensity-range, class-balance, and what else a layout notices about its files.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout.
@@ -98,6 +99,8 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     findings += _about_rectangles(facts)
     if near_duplicates and len(found.entries) > 1:
         findings += _about_near_duplicates(splits)
+    first = "train" if splits.get("train") else next(iter(splits), "")
+    findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader))
     classes = _class_shares(found.task.classes, facts)
     findings += _about_balance(classes)
     return Findings(

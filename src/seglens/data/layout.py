@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from seglens.data.images import read_pixels
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
@@ -183,21 +181,3 @@ class Layout:
     looks_like: str
     recognises: Callable[[Path], bool]
     find: Callable[[DataSettings], Found]
-
-
-def intensity_window(split: Split) -> tuple[float, float]:
-    """Return the range of stored intensities that the pictures of ``split`` can have, as fractions.
-
-    (0, 4095 / 65535) for 12-bit pictures in 16-bit files: all are of 16 bits, and the largest value of them
-    all is between 256 and 4095. Otherwise (0, 1). Eight-bit sets are told by their first picture.
-
-    Raises:
-        DataError: a picture can't be read.
-    """
-    highest = 0
-    for entry in split.entries:
-        pixels = read_pixels(entry.image)
-        highest = max(highest, int(pixels.max()))
-        if pixels.dtype != np.uint16 or highest > 4095:
-            return (0.0, 1.0)
-    return (0.0, 4095 / 65535) if highest > 255 else (0.0, 1.0)

@@ -143,6 +143,22 @@ def augment(sample: Sample, generator: torch.Generator, policy: Policy = DEFAULT
     return replace(moved, image=image.clamp(0, 1) * shown)
 
 
+def augment_within(
+    window: tuple[float, float], sample: Sample, generator: torch.Generator, policy: Policy = DEFAULT_POLICY
+) -> Sample:
+    """Return `augment` of a sample with its intensity ``window`` opened up, in the sample's own intensities.
+
+    Brightness, contrast and noise are shares of the range that the model sees. What lies outside of the
+    window is lost, as the model does not see it either.
+    """
+    low, high = window
+    if (low, high) == (0.0, 1.0):
+        return augment(sample, generator, policy)
+    opened = replace(sample, image=((sample.image - low) / (high - low)).clamp(0, 1))
+    changed = augment(opened, generator, policy)
+    return replace(changed, image=low + (high - low) * changed.image)
+
+
 def _move(sample: Sample, generator: torch.Generator, policy: Policy) -> tuple[Sample, Region]:
     """Flip, then scale, shift and rotate in one affine map, so that a picture is resampled once.
 

@@ -42,6 +42,9 @@ def explain(
     bytes, on top of weights, pictures and maps, for what the passes need at work: chunks are sized to it
     (see ``memory.py``), which takes a few runs of the model. Maps come back on the device of ``images``.
 
+    Where the model has an intensity window, everything happens within it: baselines, noise and what is filled
+    in have the range that the model sees, and gradients are per unit of it.
+
     With ``where="context"`` the score is the target's all the same, but only attribution outside of it is
     reported and judged (`Explanation.counted`).
 
@@ -66,7 +69,7 @@ def explain(
     asked = sorted_out(methods)
     layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
-    there = images.to(run.segmenter.device)
+    run, there = run.opened(images.to(run.segmenter.device))
     found: list[Explanation] = []
     for step in passes(run.segmenter, asked, layers, seed=seed):
         most = chunk_of(step, run.segmenter, there, targets, num=len(there), chunk=chunk, memory=memory)

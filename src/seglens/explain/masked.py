@@ -135,7 +135,9 @@ def _compiled(model: Prepared, trial: Images) -> Prepared:
     began = time.perf_counter()
     network = torch.compile(model.segmenter.module, dynamic=False, options={"freezing": True})
     assert isinstance(network, nn.Module)  # a module's compiled form is one
-    ready = replace(model, segmenter=Segmenter(network, model.segmenter.spec), size=len(trial))
+    ready = replace(
+        model, segmenter=Segmenter(network, model.segmenter.spec, model.segmenter.select), size=len(trial)
+    )
     try:
         _seconds(ready, trial)
     except RuntimeError as error:  # of many kinds, with the compiler's output behind the first line
@@ -301,5 +303,7 @@ def faded(segmenter: Segmenter, images: Images, masks: Maps) -> Images:
     After normalisation that is ``m x``, what the papers of Score-CAM and RISE do, since ``x0`` becomes 0.
     """
     low, high = segmenter.spec.window
-    mean = low + segmenter.mean * (high - low)
+    # A model that normalises by each picture knows no mean of the data: the picture's own stands for it.
+    own = segmenter.spec.normalise == "image"
+    mean = images.mean((2, 3), keepdim=True) if own else low + segmenter.mean * (high - low)
     return mean + masks[:, None] * (images - mean)

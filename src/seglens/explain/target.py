@@ -57,8 +57,8 @@ class Target:
             )
         if self.multilabel and 0 in (self.class_index, self.against):
             raise SettingError(
-                f"Target {self.label!r}: class 0 of a multilabel model is what has no label; it has no output "
-                "of its own, so nothing speaks for it or against it. Ask about a label, from 1 on."
+                f"Target {self.label!r}: class 0 of a multilabel model is what has no label; it has no "
+                "output of its own, so nothing speaks for it or against it. Ask about a label, from 1 on."
             )
 
     def empty(self) -> Bool[Tensor, " b"]:

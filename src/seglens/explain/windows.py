@@ -110,12 +110,19 @@ def explain_large(
             )
     layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
+    run, cut = _opened(run, cut)
     view = View(run.segmenter, cut, windows, target, chunk)
     if memory is not None and view.aimed:
         view = replace(view, chunk=_within(view, passes(run.segmenter, asked, layers, seed=seed), memory))
     found = [*_of_layers(view, asked.cams, layers), *_of_input(view, asked.gradients)]
     found += [_linear(view, entry, seed) for entry in asked.on_input]
     return {item.method if item.layer is None else (item.method, item.layer): item for item in found}
+
+
+def _opened(run: Run, cut: Cut) -> tuple[Run, Cut]:
+    """As `Run.opened`, of a picture that is cut out part by part."""
+    window, bare = run.segmenter, run.opened(torch.zeros(0, run.spec.channels, 1, 1))[0]
+    return bare, cut if bare is run else lambda rows, columns: window.open_window(cut(rows, columns)[None])[0]
 
 
 def _within(view: View, steps: Sequence[Pass], memory: int) -> int:

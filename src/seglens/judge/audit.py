@@ -68,6 +68,7 @@ def audit(
     chunk: int = 16,
 ) -> list[Audited]:
     """Measure attribution and effect of each of ``regions`` on one batch of images in [0, 1]."""
+    run, images = run.opened(images)
     inside = torch.ones_like(target.pixels) if valid is None else valid
     inside = inside.to(images.device)
     outside = inside & ~target.pixels.to(images.device)

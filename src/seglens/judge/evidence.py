@@ -81,6 +81,7 @@ def gather(
     """
     chosen = JudgeSettings() if settings is None else settings
     target = for_head(target, run)
+    run, images = run.opened(images)
     by_key = _by_key(maps, target)
     _refuse_strangers(explainers or {}, by_key)
     seen = surface(run, images, target, seed=seed)

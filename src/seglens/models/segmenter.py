@@ -21,10 +21,14 @@ from seglens.models.outputs import Choice, Outputs, Selector, find
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
+Normalise = Literal["dataset", "image"]
+"""By the mean and std of the model, or by those of each picture itself."""
 WRAPPED = "wrapped"
 """The architecture of a module that somebody else made: it can be used, not rebuilt."""
 SMALLEST_STD = 1e-6
 """Of pictures in [0, 1]: below it a standard deviation is a mistake, and overflows in half precision."""
+_EVEN = 1e-5
+"""The smallest deviation that is divided by, as a share of the mean: that of an even picture is rounding."""
 _SMALLEST = 1e-6
 """Probabilities are kept this far from 0 and 1 before the logarithm, so that logits stay finite."""
 
@@ -33,7 +37,8 @@ class ModelSpec(BaseModel):
     """Enough to build a model again; together with its weights it is a checkpoint.
 
     ``window`` is the range of intensities that is mapped to [0, 1], as fractions of the file's integer
-    range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it.
+    range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it;
+    with ``normalise`` "image" each picture's own do in their place (z-score, as nnU-Net does).
     ``scale`` is how many pixels of the input grid one pixel of the median training picture became (None
     where that is not known): a picture that would have to shrink far more is predicted in windows.
     ``output`` is the place of the answer in what the network returns, see `seglens.models.outputs`; None
@@ -55,6 +60,7 @@ class ModelSpec(BaseModel):
     window: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    normalise: Normalise = "dataset"
     divisor: int = Field(default=1, ge=1)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     thresholds: tuple[float, ...] = ()
@@ -186,14 +192,26 @@ class Segmenter(nn.Module):
             ) from error
 
     def normalise(self, images: Images) -> Images:
-        """Map the window to [0, 1], subtract ``mean``, divide by ``std``; in the network's dtype."""
+        """Map the window to [0, 1], subtract the mean, divide by the standard deviation.
+
+        Those of the spec, or with ``normalise="image"`` each picture's own.
+        """
         if images.shape[1] != self.spec.channels:
             raise ModelError(
                 f"The images have {images.shape[1]} channels, the model takes {self.spec.channels}. "
                 f"Read them with channels={self.spec.channels}."
             )
+        opened = self.open_window(images)
+        if self.spec.normalise == "image":
+            return _standardised(opened).to(self.mean.dtype)
+        return ((opened - self.mean) / self.std).to(self.mean.dtype)
+
+    def open_window(self, images: Images) -> Images:
+        """Map the intensity window to [0, 1]; what lies outside becomes 0 or 1, as it does when drawn."""
         low, high = self.spec.window
-        return (((images - low) / (high - low) - self.mean) / self.std).to(self.mean.dtype)
+        if (low, high) == (0.0, 1.0):
+            return images
+        return ((images - low) / (high - low)).clamp(0, 1)
 
     def read_output(self, output: Any, batch: int) -> Tensor:
         """Return the logits ``[b, k, rows, columns]``, of any resolution, in what the network returned.
@@ -286,6 +304,21 @@ def _advice(error: Exception) -> str:
             "others on, such as fixed ones."
         )
     return "Check channels, image size and divisor."
+
+
+def _standardised(images: Images) -> Images:
+    """Return ``(x - m) / s`` with mean m and standard deviation s of each picture and channel.
+
+    Of its pixels that are not black in every channel, as nnU-Net does with its non-zero mask (Isensee et al.
+    2021): padding is black, and how much of it there is says nothing about the picture.
+    """
+    wide = images.to(torch.promote_types(images.dtype, torch.float32))
+    shown = (wide != 0).any(1, keepdim=True)
+    count = shown.sum((2, 3), keepdim=True).clamp(min=1)
+    mean = (wide * shown).sum((2, 3), keepdim=True) / count
+    variance = ((wide - mean).square() * shown).sum((2, 3), keepdim=True) / count
+    least = (_EVEN * mean).square() + _SMALLEST**4  # below the root, whose slope at 0 is infinite
+    return (wide - mean) / torch.maximum(variance, least).sqrt()
 
 
 def pad_to_divisor(images: Tensor, divisor: int) -> Tensor:

@@ -88,7 +88,7 @@ def train(
     segmenter = _segmenter(spec, settings, earlier if keeper.checkpoint else None)
     if settings.freeze_encoder or settings.encoder_rate != 1:
         encoder_of(segmenter)  # raises where there is none
-    batches = _batches(dataset, settings, device)
+    batches = _batches(dataset, settings, spec, device)
     weights = _class_weights(batches.training, settings, spec.classes)
     learner = Learner(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 
@@ -173,7 +173,7 @@ def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None)
     return segmenter
 
 
-def _batches(dataset: Dataset, settings: TrainSettings, device: torch.device) -> Batches:
+def _batches(dataset: Dataset, settings: TrainSettings, spec: ModelSpec, device: torch.device) -> Batches:
     """Read the pictures to train and to validate on; a set too small to be split has none of the second."""
     usual = ANY_WAY_UP if settings.vertical_flips else DEFAULT_POLICY
     varied = replace(usual, rotation=(-settings.rotation, settings.rotation))
@@ -182,6 +182,7 @@ def _batches(dataset: Dataset, settings: TrainSettings, device: torch.device) ->
         size=settings.image_size,
         seed=settings.seed,
         policy=varied if settings.augment else None,
+        window=spec.window,
     )
     training.keep()
     validation = None

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.data.transforms import Policy, augment, collate, letterbox, sample_generator
+from seglens.data.transforms import Policy, augment_within, collate, letterbox, sample_generator
 from seglens.errors import DataError
 from seglens.progress import track
 from seglens.threads import read_ahead
@@ -74,9 +74,17 @@ class Feed(Dataset[Sample]):
     """
 
     def __init__(
-        self, split: Split, *, size: int, seed: int = 0, policy: Policy | None = None, memory: int = MEMORY
+        self,
+        split: Split,
+        *,
+        size: int,
+        seed: int = 0,
+        policy: Policy | None = None,
+        window: tuple[float, float] = (0.0, 1.0),
+        memory: int = MEMORY,
     ):
         self.split, self.size, self.seed, self.policy, self.memory = split, size, seed, policy, memory
+        self.window = window
         self._kept: list[_Packed] = []
         self.scales: list[float] = []
 
@@ -125,7 +133,7 @@ class Feed(Dataset[Sample]):
         sample = self._packed(index).unpack()
         if self.policy is None:
             return sample
-        return augment(sample, sample_generator(self.seed, epoch, index), self.policy)
+        return augment_within(self.window, sample, sample_generator(self.seed, epoch, index), self.policy)
 
     def _packed(self, index: int) -> "_Packed":
         return self._kept[index] if index < len(self._kept) else self._read(index)

@@ -5,10 +5,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from seglens.data.layout import Dataset, intensity_window
+from seglens.data.intensity import bounds, window_of
+from seglens.data.layout import Dataset
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
-from seglens.models.segmenter import ModelSpec, complete
+from seglens.models.segmenter import ModelSpec, Normalise, complete
 from seglens.models.zoo import normalisation
 from seglens.record import Record
 
@@ -32,7 +33,9 @@ class TrainSettings(BaseModel):
     number of epochs without a better Dice on the valid split after which training stops; ``keep_every`` K
     keeps the weights of every K-th epoch. ``workers`` is the number of processes that augment, for each
     device. ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a
-    step until they fit into memory.
+    step until they fit into memory. ``window`` is which intensities are mapped to [0, 1]: ``auto`` (found on
+    the train split, see `seglens.data.intensity`), ``full``, or ``LOW,HIGH`` as the files hold them.
+    ``normalise`` is by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +74,8 @@ class TrainSettings(BaseModel):
     loggers: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    window: str = "auto"
+    normalise: Normalise = "dataset"
 
     @model_validator(mode="wrap")
     @classmethod
@@ -95,6 +100,13 @@ def _refuse_contradictions(settings: TrainSettings) -> None:
         raise SettingError("vertical_flips is a part of augmentation: ask for augment too, or leave it out.")
     if settings.rotation != DEFAULT_POLICY.rotation[1] and not settings.augment:
         raise SettingError("rotation is a part of augmentation: ask for augment too, or leave it out.")
+    if settings.window not in ("auto", "full"):
+        bounds(settings.window)
+    if settings.normalise == "image" and (settings.mean is not None or settings.std is not None):
+        raise SettingError(
+            "mean and std are those of the data, but normalise is 'image': each picture's own are taken. "
+            "Leave mean and std out, or normalise by the dataset."
+        )
     if settings.batch_size % world:
         raise SettingError(
             f"A batch of {settings.batch_size} pictures can't be shared evenly by {world} devices: choose a "
@@ -118,11 +130,14 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "classes": num_classes,
         "head": "sigmoid" if num_classes == 2 else "softmax",
         "image_size": settings.image_size,
-        "window": intensity_window(dataset.split("train")),
+        "window": window_of(settings.window, dataset.split("train")),
+        "normalise": settings.normalise,
     }
     try:
         plain = complete(ModelSpec(**described, mean=(0.0,) * channels, std=(1.0,) * channels))
-        mean, std = normalisation(plain.encoder, settings.encoder_weights, channels)
+        mean, std = plain.mean, plain.std
+        if settings.normalise == "dataset":
+            mean, std = normalisation(plain.encoder, settings.encoder_weights, channels)
         return ModelSpec(**{**plain.model_dump(), "mean": settings.mean or mean, "std": settings.std or std})
     except ValidationError as error:
         raise SettingError(_first_fault("model", error)) from error

@@ -120,6 +120,7 @@ def verify(
             f"Target {target.label!r} is empty in {int(target.empty().sum())} of {len(images)} pictures; "
             "leave those out."
         )
+    run, images = run.opened(images)
     case = Case(run, images, target, layers, seed, compiled, before)
     checks = []
     for name, rule in RULES.items():

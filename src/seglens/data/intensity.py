@@ -1,0 +1,139 @@
+"""The intensity window: which stored intensities are mapped to [0, 1].
+
+A camera of 16 bits may use 220 of its 65,535 values. Shown over the whole range such pictures are black, to a
+person and to a network. The window is found once, on the pictures that are trained on, belongs to the model
+(`ModelSpec.window`), and is the same ever after: in training, at inference, and in every drawing.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from seglens.data.images import read_pixels
+from seglens.data.layout import Finding, Split
+from seglens.errors import DataError, SettingError
+
+Window = tuple[float, float]
+"""The ends of a window, as fractions of the largest number that the file's type holds."""
+
+FULL: Window = (0.0, 1.0)
+PERCENTILES = (0.1, 99.9)
+"""Of the pixels of one picture: single hot or dead pixels decide nothing."""
+PICTURES = (0.02, 0.98)
+"""Quantiles of these percentiles over the pictures: single odd pictures decide nothing."""
+WIDE = 0.25
+"""A set that uses this share of its range, or more, keeps the whole of it: nothing would be gained."""
+MOST = 512
+"""Pictures that are looked at, spread evenly over a larger set."""
+
+_BOUNDS = re.compile(r"\s*(-?[\d.eE+-]+)\s*,\s*(-?[\d.eE+-]+)\s*")
+
+
+def used_range(split: Split) -> Window:
+    """Return the intensities that the pictures of ``split`` use, hot pixels and odd pictures left out.
+
+    Of each picture the `PERCENTILES` are taken, and of those the `PICTURES` quantiles. Pictures that can't be
+    read are left out; without any the range is the full one.
+    """
+    ends = [_ends(pixels) / _largest(pixels.dtype) for pixels in _readable(split)]
+    if not ends:
+        return FULL
+    lows, highs = np.array(ends).T
+    return float(np.quantile(lows, PICTURES[0])), float(np.quantile(highs, PICTURES[1]))
+
+
+def found_window(split: Split) -> Window:
+    """Return the window for a model that is trained on ``split``: what it uses, or all where that is much.
+
+    The window is all of the range where the pictures use a quarter of it (`WIDE`) or more, or are even.
+    """
+    low, high = used_range(split)
+    return FULL if high - low >= WIDE or not low < high else (max(low, 0.0), min(high, 1.0))
+
+
+def about_range(split: Split) -> list[Finding]:
+    """Say where the pictures use so little of their range that the whole of it would show them black."""
+    if not len(split):
+        return []
+    low, high = used_range(split)
+    if found_window(split) == FULL:
+        return []
+    largest = next(_largest(pixels.dtype) for pixels in _readable(split))
+    return [
+        Finding(
+            "intensity-range",
+            "note",
+            f"The pictures of {split.name} use intensities {low * largest:g} to {high * largest:g} of 0 to "
+            f"{largest:g}: {high - low:.1%} of the range. Training maps what is used to [0, 1] "
+            "(--window auto).",
+        )
+    ]
+
+
+def window_of(text: str, split: Split) -> Window:
+    """Return the window that is written ``auto`` (found on ``split``), ``full``, or ``LOW,HIGH``.
+
+    ``LOW`` and ``HIGH`` are numbers as the files hold them: ``100,4095`` of 12-bit pictures.
+
+    Raises:
+        SettingError: it is none of these, or not within what the files can hold.
+        DataError: the first picture can't be read.
+    """
+    if text == "auto":
+        return found_window(split)
+    if text == "full":
+        return FULL
+    low, high = bounds(text)
+    pixels = read_pixels(split.entries[0].image)
+    largest = _largest(pixels.dtype)
+    if low < 0 or high > largest:
+        raise SettingError(
+            f"The window {text!r} is not within what the pictures can hold, 0 to {largest:g} "
+            f"({pixels.dtype}, {split.entries[0].image.name}). Give two numbers as the files hold them."
+        )
+    return low / largest, high / largest
+
+
+def bounds(text: str) -> tuple[float, float]:
+    """Return the two numbers of ``LOW,HIGH``.
+
+    Raises:
+        SettingError: it is not two finite numbers, the lower one first.
+    """
+    found = _BOUNDS.fullmatch(text)
+    try:
+        low, high = (float(part) for part in found.groups()) if found else (math.nan, math.nan)
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise SettingError(
+            f"The window {text!r} is not allowed. Write auto, full, or LOW,HIGH: two numbers as the files "
+            "hold them, the lower one first, such as 100,4095."
+        )
+    return low, high
+
+
+def _readable(split: Split) -> Iterator[np.ndarray]:
+    """The stored pixels of at most `MOST` pictures, spread evenly; those that can't be read are left out."""
+    step = max(1, -(-len(split) // MOST))
+    for entry in split.entries[::step]:
+        try:
+            yield read_pixels(entry.image)
+        except DataError:
+            continue  # it is named where the picture is read to be used
+
+
+def _ends(pixels: np.ndarray) -> np.ndarray:
+    """The `PERCENTILES` of a picture, all channels together; all of it where those are one number."""
+    values = pixels[np.isfinite(pixels)] if np.issubdtype(pixels.dtype, np.floating) else pixels.ravel()
+    if not values.size:
+        return np.array([0.0, 0.0])
+    low, high = np.percentile(values, PERCENTILES)
+    return np.array([low, high] if low < high else [values.min(), values.max()], dtype=np.float64)
+
+
+def _largest(dtype: np.dtype) -> float:
+    """What is divided by to reach [0, 1], as `seglens.data.images.as_image` does."""
+    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
