@@ -306,4 +306,4 @@ def faded(segmenter: Segmenter, images: Images, masks: Maps) -> Images:
     # A model that normalises by each picture knows no mean of the data: the picture's own stands for it.
     own = segmenter.spec.normalise == "image"
     mean = images.mean((2, 3), keepdim=True) if own else low + segmenter.mean * (high - low)
-    return mean + masks[:, None] * (images - mean)
+    return mean + masks[:, None] * (images.clamp(low, high) - mean)
