@@ -218,14 +218,6 @@ def test_read_images_puts_pictures_of_any_size_into_one_batch(tmp_path):
         read_images([], size=8)
 
 
-def test_large_pictures_are_no_attack(tmp_path):
-    """Pillow on its own warns above 89 million pixels and refuses twice as many."""
-    Image.new("1", (20_000, 10_000)).save(tmp_path / "slide.png")
-    assert read_size(tmp_path / "slide.png") == (10_000, 20_000)
-    with Image.open(tmp_path / "slide.png") as opened:  # a warning is an error here
-        assert opened.size == (20_000, 10_000)
-
-
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 def test_the_size_of_a_picture(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"
@@ -234,5 +226,5 @@ def test_the_size_of_a_picture(tmp_path, suffix):
     deep = tmp_path / "deep.tif"  # Pillow doesn't know these
     tifffile.imwrite(deep, np.zeros((5, 9, 7), np.uint16), photometric="minisblack", planarconfig="contig")
     assert read_size(deep) == (5, 9)
-    with pytest.raises(DataError, match=r"none\.png can't be read as a picture: .*No such file"):
+    with pytest.raises(DataError, match=r"There is no file .*none\.png"):
         read_size(tmp_path / "none.png")

@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from seglens.cli import terminal
 from seglens.cli.examples import EXAMPLES
+from seglens.data import limits
 
 VALUES_END = "--"
 
@@ -26,19 +27,22 @@ SPLIT_AT_COMMAS = (
 )
 """Flags whose values hold no comma themselves; the name of a class may."""
 
+READS_NO_PICTURES = ("get", "adopt", "layers")
+"""Verbs that open no picture of the user's, so that ``--max-pixels`` means nothing to them."""
+
 _OPEN_LIST = "seglens.open_list"
 """Where a context keeps the list flag whose values are being typed, for completion."""
 
 
 class Verb(TyperCommand):
-    """A verb with ``--json`` and ``--quiet``, and lists that take values in the ways that people write them.
+    """A verb with ``--json`` and its like, and lists that take values in the ways that people write them.
 
     ``--samples 0 3 7``, ``--samples 0,3,7`` and ``--samples 0 --samples 3`` mean the same. The values of a
     list end at the next flag or at ``--``, so arguments come first: ``seglens explain RUN cell.png --layers
     encoder_last decoder_last``.
 
-    The function of a verb knows nothing of ``--json`` and ``--quiet``: it hands its result to
-    `seglens.cli.terminal.tell`, as plain data and as a function that prints it.
+    The function of a verb knows nothing of ``--json``, ``--quiet`` and ``--max-pixels``: it hands its result
+    to `seglens.cli.terminal.tell`, as plain data and as a function that prints it.
     """
 
     context_class = typer.Context  # what a verb that asks for its context is said to get
@@ -46,6 +50,7 @@ class Verb(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:  # Click's Context and Parameter, wherever Typer keeps them
         """Return the verb's own parameters, then those that all verbs have, then ``--help``."""
         own = {parameter.name for parameter in self.params}
+        own |= {"max_pixels"} if self.name in READS_NO_PICTURES else set()
         *found, last = super().get_params(ctx)
         found += [*(option for option in _EVERYWHERE if option.name not in own), last]
         if ctx.resilient_parsing and _OPEN_LIST in ctx.meta:  # what is typed now is no argument
@@ -65,10 +70,13 @@ class Verb(TyperCommand):
         """Run the verb, telling its result as was asked for."""
         own = {parameter.name for parameter in self.params}
         asked = {
-            option.name: ctx.params[option.name] if option.name in own else ctx.params.pop(option.name)
+            option.name: ctx.params[option.name] if option.name in own else ctx.params.pop(option.name, None)
             for option in _EVERYWHERE
         }
-        with terminal.telling(as_json=asked["as_json"], quiet=asked["quiet"]):
+        with (
+            terminal.telling(as_json=asked["as_json"], quiet=asked["quiet"]),
+            limits.allowing(asked["max_pixels"]),
+        ):
             return super().invoke(ctx)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
@@ -168,6 +176,12 @@ def _flags_of_every_verb(
         bool, typer.Option("--json", help="Print the result as one JSON document, and nothing else.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors.")] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=10**12, help="Pixels that one picture file may have.", show_default="100 million"
+        ),
+    ] = None,
 ) -> None:
     pass
 

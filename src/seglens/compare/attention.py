@@ -16,12 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image, ImageColor
+from PIL import ImageColor
 from torch import Tensor
 
 from seglens.batch.heats import drawn_size
 from seglens.batch.raw import FORMATS, Arrays, name_of
 from seglens.compare.differences import paired
+from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.intervals import interval
 from seglens.progress import track
@@ -234,7 +235,7 @@ def _places(part: Part, row: Row, background: tuple[int, ...]) -> dict[str, Regi
 
 
 def _marked(file: Path, background: tuple[int, ...]) -> Region:
-    with Image.open(file) as opened:
+    with open_picture(file) as opened:
         colours = np.asarray(opened.convert("RGB"))
     return torch.from_numpy((colours != np.asarray(background[:3])).any(-1))
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from seglens.compare.attention import Key, pairs_of, read_pair, shares
+from seglens.data.picture_files import open_picture
 from seglens.draw import Scale, heat_overlay, save_png, signed_scale
 from seglens.outputs import unused_name
 from seglens.report.contents import Part
@@ -166,7 +166,7 @@ def _shrunk(map: Map) -> Float[Tensor, "rows columns"]:
 
 def _draw_change(change: _Change, scale: Scale, file: Path) -> None:
     rows, columns = change.difference.shape
-    with Image.open(change.image) as opened:
+    with open_picture(change.image) as opened:
         small = opened.convert("RGB").resize((columns, rows))
     image = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1).float() / 255
     save_png(heat_overlay(image, change.difference, scale), file)

@@ -5,23 +5,22 @@ Pillow reads; where it would cut 16-bit colour down to 8 bits, tifffile and a de
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import tifffile
 import torch
 from jaxtyping import Float
 from PIL import Image as pil
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from torch import Tensor
 
+from seglens.data.limits import refuse_large
+from seglens.data.picture_files import open_picture, open_regular, opened_by_pillow, unreadable
 from seglens.data.transforms import letterbox_image
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, SettingError, UserError
 from seglens.shapes import Image, Images, Mask
-
-pil.MAX_IMAGE_PIXELS = 2**30
-"""Pillow warns above this many pixels, and refuses twice as many: slides are large, and no attack."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 LUMA = (0.299, 0.587, 0.114)
@@ -107,14 +106,10 @@ def read_pixels(file: Path, *, palette_as_index: bool = False) -> np.ndarray:
     """
     try:
         pixels = _decode(Path(file), palette_as_index)
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file {file}. Check the path.") from error
+    except UserError:
+        raise
     except Exception as error:  # a damaged file makes a decoder raise almost anything
-        reason = "no decoder knows it" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(
-            f"{file} can't be read as a picture: {reason}. It is damaged, cut short or of another kind; "
-            "replace it or take it out."
-        ) from error
+        raise unreadable(file, error) from error
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
@@ -124,39 +119,46 @@ def read_size(file: Path) -> tuple[int, int]:
     Raises:
         DataError: the file is missing or no picture.
     """
-    try:
-        try:
-            with pil.open(file) as opened:
-                return opened.height, opened.width
-        except UnidentifiedImageError:
-            with tifffile.TiffFile(file) as tiff:
-                page = tiff.pages.first
-                return page.imagelength, page.imagewidth
-    except Exception as error:  # as in read_pixels, which says more
-        raise DataError(f"{file} can't be read as a picture: {error}.") from error
+    with open_regular(Path(file)) as stream:
+        if _is_tiff(stream):
+            try:
+                with tifffile.TiffFile(stream) as tiff:
+                    page = tiff.pages.first
+                    rows, columns = page.imagelength, page.imagewidth
+                    refuse_large(file, rows, columns, page.samplesperpixel, -(-page.bitspersample // 8))
+                    return rows, columns
+            except UserError:
+                raise
+            except Exception as error:  # as in read_pixels, which says more
+                raise unreadable(file, error) from error
+        with opened_by_pillow(stream, Path(file)) as opened:
+            return opened.height, opened.width
 
 
 def _decode(file: Path, palette_as_index: bool) -> np.ndarray:
-    is_tiff = file.suffix.lower() in (".tif", ".tiff")
-    try:
-        opened = pil.open(file)
-    except UnidentifiedImageError:
-        if is_tiff:
-            return _decode_tiff(file)
-        raise
-    with opened:
-        if opened.format == "PNG" and opened.tile and opened.tile[0].args in ("RGB;16B", "RGBA;16B"):
-            return _decode_deep_png(opened, file)
-        if opened.format == "PNG" and opened.tile and opened.tile[0].args == "LA;16B":
-            return _decode_deep_grey_png(opened)
-        if isinstance(opened, TiffImageFile):
-            if opened.n_frames > 1:
-                raise ValueError(f"it holds {opened.n_frames} pages, allowed is one picture in a file")
-            bits = opened.tag_v2.get(BITSPERSAMPLE, (1,))
-            if max(bits) > 8 and len(bits) > 1:
-                return _decode_tiff(file)
-        ImageOps.exif_transpose(opened, in_place=True)
-        return _as_array(opened, palette_as_index)
+    with open_regular(file) as stream:
+        if _is_tiff(stream):
+            with tifffile.TiffFile(stream) as tiff:
+                page = tiff.pages.first
+                samples, bits = page.samplesperpixel, page.bitspersample
+                refuse_large(file, page.imagelength, page.imagewidth, samples, -(-bits // 8))
+                if len(tiff.pages) > 1:
+                    raise ValueError(f"it holds {len(tiff.pages)} pages, allowed is one picture in a file")
+                if samples > 4 or (samples > 1 and bits > 8):
+                    return _decode_tiff(page)
+        with opened_by_pillow(stream, file) as opened:
+            if opened.format == "PNG" and opened.tile and opened.tile[0].args in ("RGB;16B", "RGBA;16B"):
+                return _decode_deep_png(opened, file)
+            if opened.format == "PNG" and opened.tile and opened.tile[0].args == "LA;16B":
+                return _decode_deep_grey_png(opened)
+            ImageOps.exif_transpose(opened, in_place=True)
+            return _as_array(opened, palette_as_index)
+
+
+def _is_tiff(stream: IO[bytes]) -> bool:
+    head = stream.read(4)
+    stream.seek(0)
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def _as_array(opened: pil.Image, palette_as_index: bool) -> np.ndarray:
@@ -173,7 +175,7 @@ def _as_array(opened: pil.Image, palette_as_index: bool) -> np.ndarray:
 def _decode_deep_png(opened: ImageFile, file: Path) -> np.ndarray:
     """Decode 16-bit colour in two goes, since Pillow keeps only the byte that it takes for the higher one."""
     high = np.asarray(opened).astype(np.uint16)
-    with pil.open(file) as again:
+    with open_picture(file) as again:
         again.tile = [again.tile[0]._replace(args=f"{again.mode};16L")]
         return high * 256 + np.asarray(again)
 
@@ -184,14 +186,10 @@ def _decode_deep_grey_png(opened: ImageFile) -> np.ndarray:
     return np.asarray(opened).copy().view(">u2").astype(np.uint16)
 
 
-def _decode_tiff(file: Path) -> np.ndarray:
-    with tifffile.TiffFile(file) as opened:
-        if len(opened.pages) > 1:
-            raise ValueError(f"it holds {len(opened.pages)} pages, allowed is one picture in a file")
-        page = opened.pages.first
-        pixels = page.asarray()
-        if pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-            pixels = pixels.transpose(1, 2, 0)
+def _decode_tiff(page: Any) -> np.ndarray:
+    pixels = page.asarray()
+    if pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim not in (2, 3):
         raise ValueError(f"its array has the shape {pixels.shape}, allowed are rows x columns (x channels)")
     return pixels

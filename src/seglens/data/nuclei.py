@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image as pil
 
 from seglens.data.folders import all_valid, split_folders, visible_files
 from seglens.data.images import read_image, read_pixels
 from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.picture_files import open_picture
 from seglens.data.sample import Sample, Task
 from seglens.data.splits import thumbnail
 from seglens.errors import DataError, SizeMismatchError
@@ -52,7 +52,7 @@ def kind_of_picture(entry: Entry) -> str:
     """Return size, colour and brightness in words: what tells apart the microscopes and stains of the set."""
     try:
         small = thumbnail(entry.image)
-        with pil.open(entry.image) as picture:
+        with open_picture(entry.image) as picture:
             size, mode = picture.size, picture.mode
     except (OSError, DataError):
         return ""

@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from seglens.data.images import read_pixels
+from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 
 SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
@@ -98,11 +99,11 @@ def _thumbnail(file: Path, changed: int) -> np.ndarray:
 def _small_jpeg(file: Path) -> pil.Image | None:
     """Decode a JPEG at a fraction of its size, which is several times quicker; None where that can't be."""
     try:
-        with pil.open(file) as picture:
+        with open_picture(file) as picture:
             picture.draft("L", (4 * SIDE, 4 * SIDE))
             return picture.convert("F")
-    except (OSError, ValueError, SyntaxError):
-        return None
+    except (OSError, ValueError, SyntaxError, DataError):
+        return None  # read_pixels says what is wrong
 
 
 def _thumbnails(files: Sequence[Path]) -> np.ndarray:

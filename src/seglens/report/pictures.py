@@ -7,6 +7,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from seglens.data.picture_files import open_picture
+from seglens.errors import DataError
+
 BUDGET = 10_500_000
 """Bytes for all pictures of one report before base64, which adds a third: the file stays below 15 MB."""
 
@@ -41,9 +44,9 @@ def shrink_all(files: Sequence[Path], side: int) -> dict[Path, bytes]:
 def shrink(file: Path, side: int) -> bytes | None:
     """Return a picture as WebP, never enlarged; None where it can't be read, which the page then says."""
     try:
-        with Image.open(file) as opened:
+        with open_picture(file) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, DataError):
         return None
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()

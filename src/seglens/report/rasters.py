@@ -17,6 +17,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from seglens.arrays import open_npz
+from seglens.data.picture_files import open_picture
+from seglens.errors import DataError
 
 Values = Float[np.ndarray, "rows columns"]
 Levels = UInt8[np.ndarray, "rows columns"]
@@ -27,7 +29,7 @@ FINEST = 192
 NUM_LEVELS = 254
 """Steps between the limits of a map; level 0 is left for cells without a value."""
 
-UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError)
+UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, zipfile.BadZipFile, DataError)
 """What reading a damaged picture or file of raw maps can raise."""
 
 
@@ -140,7 +142,7 @@ def region_picture(arrays: Mapping[str, Any], key: str, side: int) -> bytes | No
 
 def mask_picture(file: Path, side: int) -> bytes:
     """Return a drawn mask, its colours untouched."""
-    with Image.open(file) as mask:
+    with open_picture(file) as mask:
         return lossless(fitted(mask.convert("RGB"), side))
 
 
