@@ -14,6 +14,7 @@ SOURCE = Path(seglens.__file__).parent
 LEVELS = {
     0: "shapes masks errors sizes verb outputs arrays record progress threads processes device seeds",
     1: "data.limits data.picture_files data.stored data.tiff "
+    1: "data.limits data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.orientation data.outlines data.layout data.intensity data.folders "
     "data.splits data.coco_file data.coco_places data.outlined data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.planting data.specimens "
@@ -71,7 +72,7 @@ ONLY_IN = {
     "safetensors": {"batch.raw", "models.weights", "report.rasters", "weak.checkpoint"},
     "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
-    "tifffile": {"data.images"},
+    "tifffile": {"data.tiff"},
     "timm": {"models.encoders", "models.zoo", "weak.question"},
     "typer": {
         "cli",

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from seglens.data.images import read_image, read_label
+from seglens.data.images import read_image
+from seglens.data.labels import read_label
 from seglens.demo import DemoSettings, demo
 from seglens.errors import OutputExistsError
 from seglens.judge.shortcut import DEFINITION

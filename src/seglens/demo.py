@@ -20,7 +20,7 @@ from torch import Tensor
 from seglens import draw
 from seglens import record as records
 from seglens.batch import explain_folder, judge_folder
-from seglens.data.images import read_label
+from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Split
 from seglens.data.opening import open_data
 from seglens.data.specimens import write_specimens

@@ -13,7 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from seglens.data.images import read_image, read_label, read_size
+from seglens.data.images import read_image, read_size
+from seglens.data.labels import read_label
 from seglens.data.limits import MAX_PIXELS, VARIABLE, allowing, max_pixels
 from seglens.data.picture_files import open_picture, turned_upright
 from seglens.data.splits import thumbnail
@@ -160,6 +161,7 @@ def test_postscript_starts_no_program(tmp_path):
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
     code = (
         "import sys; from seglens.data.images import *; from seglens.data.splits import near_duplicates\n"
+        "from seglens.data.labels import read_label\n"
         "from pathlib import Path; file = Path(sys.argv[1]); near_duplicates([file])\n"
         "for reader in (read_image, read_label, read_size):\n"
         "    try: reader(file)\n    except Exception as error: print(type(error).__name__)\n"

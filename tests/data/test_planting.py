@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from seglens.data.images import read_image, read_label
+from seglens.data.images import read_image
+from seglens.data.labels import read_label
 from seglens.data.planting import (
     GAP,
     PLACEMENTS,

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from seglens.data import specimens as drawing
-from seglens.data.images import read_image, read_label
+from seglens.data.images import read_image
+from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.data.planting import PLACEMENTS

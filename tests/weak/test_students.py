@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seglens.data.images import read_label
+from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.errors import DataError, SettingError

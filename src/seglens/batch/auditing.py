@@ -9,7 +9,7 @@ import torch
 from seglens import record as records
 from seglens.batch import ledger
 from seglens.batch.chunks import Chunk
-from seglens.data.images import read_label
+from seglens.data.labels import read_label
 from seglens.data.layout import Split
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.judge.audit import Audited, conclude_audit, join_audits

@@ -179,7 +179,7 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large 
 def _in_windows(run: Run, large: _Large, how: Inference, chunk: int, taken: set[str]) -> _Found | Failure:
     """Predict a large picture from its file; what is drawn of it is small."""
     try:
-        pixels = read_pixels(large.file)
+        pixels = read_pixels(large.file, channels=run.spec.channels)
         rows, columns = pixels.shape[:2]
 
         def cut(down: slice, across: slice) -> Image:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from seglens.data.images import IMAGE_SUFFIXES, read_label
+from seglens.data.images import IMAGE_SUFFIXES
+from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings
 from seglens.errors import DataError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region

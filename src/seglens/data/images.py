@@ -1,28 +1,35 @@
-"""Reading picture and mask files: PNG, JPEG and TIFF of 8, 12 or 16 bits, grey, colour or palette.
+"""Reading picture files: PNG, JPEG, TIFF, BMP, WebP and GIF of up to 16 bits, grey, colour or palette.
 
-Pillow reads; where it would cut 16-bit colour down to 8 bits, tifffile and a detour do.
+All go through `seglens.data.picture_files`. Pillow decodes; TIFF is decoded by `seglens.data.tiff`, and
+16-bit colour PNG, which Pillow would cut down to 8 bits, by a detour. Masks are in `seglens.data.labels`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-import tifffile
 import torch
 from jaxtyping import Float
-from PIL import Image as pil
-from PIL import ImageOps
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
-from seglens.data.limits import refuse_large
-from seglens.data.picture_files import open_picture, open_regular, opened_by_pillow, unreadable
+from seglens.data import tiff
+from seglens.data.picture_files import (
+    exif_orientation,
+    open_picture,
+    open_regular,
+    opened_by_pillow,
+    refused,
+    turned_upright,
+    unreadable,
+)
+from seglens.data.stored import Stored
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError, SettingError, UserError
-from seglens.shapes import Image, Images, Mask
+from seglens.shapes import Image, Images
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
 
@@ -32,12 +39,13 @@ def read_image(file: Path, channels: int = 3) -> Image:
 
     8 bits are divided by 255, 16 bits by 65535 (12-bit pictures are stored in 16: stretching them is the
     model's intensity window). With 3 channels asked for, grey is repeated; with 1, colour becomes luma;
-    alpha is dropped. Any other number must be what the file has.
+    alpha is dropped, but where as many channels are asked for as there are with it. Any other number must be
+    what the file has.
 
     Raises:
         DataError: the file is missing or can't be read, its values leave [0, 1], or its channels don't fit.
     """
-    return as_image(read_pixels(file), channels, file)
+    return as_image(read_pixels(file, channels=channels), channels, file)
 
 
 def as_image(pixels: np.ndarray, channels: int, file: Path) -> Image:
@@ -46,44 +54,21 @@ def as_image(pixels: np.ndarray, channels: int, file: Path) -> Image:
     Raises:
         DataError: values leave [0, 1], or the channels don't fit.
     """
+    if not (pixels.dtype.kind == "f" or pixels.dtype in (bool, np.uint8, np.uint16)):
+        raise DataError(
+            f"{file} holds {pixels.dtype} values; allowed are 8- and 16-bit unsigned integers, and floating "
+            "point from 0 to 1. Convert it."
+        )
     image = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
-    if np.issubdtype(pixels.dtype, np.floating):
-        # NaN fails both comparisons.
+    if pixels.dtype.kind == "f":
         if not (image.min() >= 0 and image.max() <= 1):
             raise DataError(
                 f"{file} holds floating-point values from {image.min():g} to {image.max():g}; allowed is "
                 "0 to 1. Rescale it, or save it as 8- or 16-bit integers."
             )
-    elif pixels.dtype in (np.uint8, np.uint16):
-        image /= np.iinfo(pixels.dtype).max
     elif pixels.dtype != bool:
-        raise DataError(
-            f"{file} holds {pixels.dtype} values; allowed are 8- and 16-bit unsigned integers, and floating "
-            "point from 0 to 1. Convert it."
-        )
+        image /= np.iinfo(pixels.dtype).max
     return _with_channels(torch.from_numpy(image), channels, file)
-
-
-def read_label(file: Path) -> Mask:
-    """Return the integers of a mask file as stored: grey values, palette indices, 0 and 1 of one-bit files.
-
-    A grey mask saved as RGB or RGBA counts as grey.
-
-    Raises:
-        DataError: the file is missing or can't be read, or it is a colour picture.
-    """
-    pixels = read_pixels(file, palette_as_index=True)
-    colours = pixels[..., :-1] if pixels.shape[2] in (2, 4) else pixels
-    label = colours[..., 0]
-    if not (colours == label[..., None]).all():
-        raise DataError(
-            f"The mask {file} is a colour picture; allowed is one integer per pixel, grey or palette. "
-            "Save class indices, or white on black."
-        )
-    whole = label.astype(np.int64)
-    if np.issubdtype(label.dtype, np.floating) and not np.array_equal(whole, label):
-        raise DataError(f"The mask {file} holds fractions; allowed are integers. Save class indices.")
-    return torch.from_numpy(whole)
 
 
 def read_images(files: Sequence[str | Path], *, size: int, channels: int = 3) -> Images:
@@ -98,78 +83,128 @@ def read_images(files: Sequence[str | Path], *, size: int, channels: int = 3) ->
     return torch.stack([letterbox_image(read_image(Path(file), channels), size)[0] for file in files])
 
 
-def read_pixels(file: Path, *, palette_as_index: bool = False) -> np.ndarray:
-    """Return rows x columns x channels as stored, turned upright by the EXIF orientation.
+def read_pixels(file: Path, *, channels: int | None = None) -> np.ndarray:
+    """Return rows x columns x channels as stored, turned upright, colours of a palette looked up.
+
+    Alpha is a channel too; with ``channels`` it is left out unless that many are there with it only.
 
     Raises:
-        DataError: the file is missing, damaged, cut short, or no picture.
+        DataError: the file is missing, damaged, cut short, too large, or no picture of a kind that is read.
     """
-    try:
-        pixels = _decode(Path(file), palette_as_index)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file makes a decoder raise almost anything
-        raise unreadable(file, error) from error
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    stored = read_stored(file)
+    pixels = stored.pixels()
+    if channels is not None and pixels.shape[2] != channels:
+        pixels = stored.without_alpha()
+    return pixels
+
+
+def read_stored(file: Path) -> Stored:
+    """Return what a picture file stores, turned upright.
+
+    Raises:
+        DataError: the file is missing, damaged, cut short, too large, of several pictures, of a kind that is
+            not read, or holds numbers that are not finite.
+    """
+    file = Path(file)
+    with open_regular(file) as stream:
+        try:
+            stored = None
+            if tiff.is_tiff(stream):
+                page = tiff.read_page(stream, file)
+                stored, turned = tiff.decode(page, file), tiff.orientation(page)
+            if stored is None:
+                with opened_by_pillow(stream, file) as opened:
+                    stored, turned = _decode(opened, file)
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file makes a decoder raise almost anything
+            raise unreadable(file, error) from error
+    values = stored.values if stored.values.ndim == 3 else stored.values[:, :, None]
+    if values.dtype.kind in "fc" and not np.isfinite(values).all():
+        wrong = int((~np.isfinite(values)).sum())
+        raise refused(
+            file, f"{wrong} of its values are not finite (NaN or infinite)", "Replace them by numbers."
+        )
+    return replace(stored, values=np.ascontiguousarray(turned_upright(values, turned)))
 
 
 def read_size(file: Path) -> tuple[int, int]:
     """Return (rows, columns) of the picture in ``file`` as stored, not turned upright and not decoded.
 
     Raises:
-        DataError: the file is missing or no picture.
+        DataError: the file is missing, too large, or no picture.
     """
-    with open_regular(Path(file)) as stream:
-        if _is_tiff(stream):
-            try:
-                with tifffile.TiffFile(stream) as tiff:
-                    page = tiff.pages.first
-                    rows, columns = page.imagelength, page.imagewidth
-                    refuse_large(file, rows, columns, page.samplesperpixel, -(-page.bitspersample // 8))
-                    return rows, columns
-            except UserError:
-                raise
-            except Exception as error:  # as in read_pixels, which says more
-                raise unreadable(file, error) from error
-        with opened_by_pillow(stream, Path(file)) as opened:
-            return opened.height, opened.width
+    return read_header(file)[0]
 
 
-def _decode(file: Path, palette_as_index: bool) -> np.ndarray:
+def read_header(file: Path) -> tuple[tuple[int, int], int]:
+    """Return (rows, columns) as stored, and how the picture is to be turned, see `turned_upright`.
+
+    Raises:
+        DataError: the file is missing, too large, or no picture.
+    """
+    file = Path(file)
     with open_regular(file) as stream:
-        if _is_tiff(stream):
-            with tifffile.TiffFile(stream) as tiff:
-                page = tiff.pages.first
-                samples, bits = page.samplesperpixel, page.bitspersample
-                refuse_large(file, page.imagelength, page.imagewidth, samples, -(-bits // 8))
-                if len(tiff.pages) > 1:
-                    raise ValueError(f"it holds {len(tiff.pages)} pages, allowed is one picture in a file")
-                if samples > 4 or (samples > 1 and bits > 8):
-                    return _decode_tiff(page)
+        if tiff.is_tiff(stream):
+            page = tiff.read_page(stream, file)
+            return (page.imagelength, page.imagewidth), tiff.orientation(page)
         with opened_by_pillow(stream, file) as opened:
-            if opened.format == "PNG" and opened.tile and opened.tile[0].args in ("RGB;16B", "RGBA;16B"):
-                return _decode_deep_png(opened, file)
-            if opened.format == "PNG" and opened.tile and opened.tile[0].args == "LA;16B":
-                return _decode_deep_grey_png(opened)
-            ImageOps.exif_transpose(opened, in_place=True)
-            return _as_array(opened, palette_as_index)
+            size = (opened.height, opened.width)
+            try:
+                return size, exif_orientation(opened)
+            except Exception as error:  # a PNG may keep it behind its pixels, which are decoded then
+                raise unreadable(file, error) from error
 
 
-def _is_tiff(stream: IO[bytes]) -> bool:
-    head = stream.read(4)
-    stream.seek(0)
-    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+def _decode(opened: ImageFile, file: Path) -> tuple[Stored, int]:
+    """Return what Pillow decodes, not turned yet, and how it is to be turned."""
+    frames = getattr(opened, "n_frames", 1)
+    if frames > 1 and opened.format != "MPO":  # phones keep a second, smaller picture in an MPO
+        raise refused(
+            file,
+            f"it holds {frames} frames or pages, allowed is one picture in a file",
+            "Save each as a file of its own.",
+        )
+    if opened.format == "TIFF":  # Pillow turns these itself
+        return _stored(opened, file), 1
+    raw = opened.tile[0].args if opened.tile else None
+    if opened.format == "PNG" and raw in ("RGB;16B", "RGBA;16B"):
+        stored = Stored(_decode_deep_png(opened, file), 16, alpha=raw == "RGBA;16B")
+    elif opened.format == "PNG" and raw == "LA;16B":
+        stored = Stored(_decode_deep_grey_png(opened), 16, alpha=True)
+    elif opened.format == "PNG" and raw in ("L;2", "L;4"):  # Pillow stretches them to 8 bits
+        bits = int(raw[-1])
+        stored = Stored(np.asarray(opened)[:, :, None] // (255 // (2**bits - 1)), bits)
+    else:
+        stored = _stored(opened, file)
+    return stored, exif_orientation(opened)  # last: asking for it decodes a PNG
 
 
-def _as_array(opened: pil.Image, palette_as_index: bool) -> np.ndarray:
-    if opened.mode in ("P", "PA") and not palette_as_index:
-        return np.asarray(opened.convert("RGBA" if opened.has_transparency_data else "RGB"))
-    if opened.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa"):
-        return np.asarray(opened.convert("RGB"))
-    pixels = np.asarray(opened)
+def _stored(opened: ImageFile, file: Path) -> Stored:
+    """Return what Pillow decoded, by its mode."""
+    lossy = opened.format in ("JPEG", "MPO", "WEBP", "TIFF")
+    if opened.mode in ("1", "L", "RGB", "F"):
+        values = np.asarray(opened)
+        return Stored(values, bits=1 if opened.mode == "1" else 8, lossy=lossy and opened.mode != "1")
+    if opened.mode == "P" and opened.palette is not None:
+        indices = np.asarray(opened)[:, :, None]
+        colours = np.frombuffer(opened.palette.tobytes(), np.uint8).reshape(-1, len(opened.palette.mode))
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(colours)] = colours[:, :3]
+        if int(indices.max(initial=0)) >= len(colours):
+            raise unreadable(file, f"its palette has {len(colours)} entries, and a pixel is {indices.max()}")
+        return Stored(indices, palette=table[: len(colours)], lossy=False)
+    if opened.mode in ("LA", "RGBA"):
+        return Stored(np.asarray(opened), alpha=True, lossy=lossy)
     if opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PNG"):
-        return pixels.astype(np.uint16)  # in the byte order of this machine
-    return pixels
+        return Stored(np.asarray(opened).astype(np.uint16), 16)  # in the byte order of this machine
+    if opened.mode in ("CMYK", "YCbCr"):
+        return Stored(np.asarray(opened.convert("RGB")), lossy=lossy)
+    raise refused(
+        file,
+        f"its colours are of the kind {opened.mode!r}, which is not converted",
+        "Save it as grey or RGB.",
+    )
 
 
 def _decode_deep_png(opened: ImageFile, file: Path) -> np.ndarray:
@@ -186,26 +221,16 @@ def _decode_deep_grey_png(opened: ImageFile) -> np.ndarray:
     return np.asarray(opened).copy().view(">u2").astype(np.uint16)
 
 
-def _decode_tiff(page: Any) -> np.ndarray:
-    pixels = page.asarray()
-    if pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-        pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim not in (2, 3):
-        raise ValueError(f"its array has the shape {pixels.shape}, allowed are rows x columns (x channels)")
-    return pixels
-
-
 def _with_channels(image: Float[Tensor, "have h w"], channels: int, file: Path) -> Image:
     have = image.shape[0]
-    if have != channels and have in (2, 4):
-        image = image[:-1]
-    if image.shape[0] == channels:
+    if have == channels:
         return image
-    if image.shape[0] == 1 and channels == 3:
+    if have == 1 and channels == 3:
         return image.repeat(3, 1, 1)
-    if image.shape[0] == 3 and channels == 1:
+    if have == 3 and channels == 1:
         return (image * torch.tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
     raise DataError(
         f"{file} has {have} channel(s), {channels} are asked for. Allowed are pictures of {channels} "
-        "channel(s); grey and colour are turned into each other where 1 or 3 are asked for."
+        "channel(s); grey and colour are turned into each other where 1 or 3 are asked for. Give --channels "
+        f"{have} to use them as they are."
     )

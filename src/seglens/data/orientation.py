@@ -3,16 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags
-from PIL import Image as pil
-
-from seglens.data.images import read_size
+from seglens.data.images import read_header as header_of
 from seglens.errors import DataError, SizeMismatchError
 
 UPRIGHT = 1
 """The EXIF orientation of a picture that is stored as it is shown."""
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "MPO")
 
 
 @dataclass(frozen=True)
@@ -26,37 +21,10 @@ class Header:
 def read_header(file: Path) -> Header | None:
     """Return size and orientation of a picture, None where the file can't be read."""
     try:
-        with pil.open(file, formats=FORMATS) as opened:
-            found = opened.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-            turned = found if found in range(1, 9) else UPRIGHT
-            swapped = turned >= 5 and opened.format != "TIFF"  # of TIFF Pillow tells the upright size
-            size = (opened.width, opened.height) if swapped else (opened.height, opened.width)
-            return Header(size, turned)
-    except Exception:  # a damaged file is named where its pixels are read
-        try:
-            return Header(read_size(file), UPRIGHT)
-        except DataError:
-            return None
-
-
-def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn rows x columns as they are stored upright, as the EXIF standard (2.32, tag 0x0112) says."""
-    match orientation:
-        case 2:
-            return stored[:, ::-1]
-        case 3:
-            return stored[::-1, ::-1]
-        case 4:
-            return stored[::-1]
-        case 5:
-            return stored.T
-        case 6:
-            return np.rot90(stored, -1)
-        case 7:
-            return stored[::-1, ::-1].T
-        case 8:
-            return np.rot90(stored)
-    return stored
+        (rows, columns), turned = header_of(file)
+    except DataError:  # it is named where its pixels are read
+        return None
+    return Header((columns, rows) if turned >= 5 else (rows, columns), turned)
 
 
 def frame_orientation(file: Path, header: Header, size: tuple[int, int]) -> int:

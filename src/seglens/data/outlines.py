@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from pycocotools import mask as rle
 
-from seglens.data.orientation import UPRIGHT, Header, frame_orientation, read_header, upright
+from seglens.data.orientation import UPRIGHT, Header, frame_orientation, read_header
+from seglens.data.picture_files import turned_upright
 from seglens.errors import DataError
 from seglens.shapes import Image, Mask, Region
 
@@ -158,7 +159,7 @@ def regions(annotations: Sequence[Annotation], image: Image, file: Path) -> list
     turn = frame_orientation(
         file, replace(header, shown=(image.shape[1], image.shape[2])), annotations[0].size
     )
-    return [torch.from_numpy(np.ascontiguousarray(upright(draw(each), turn))) for each in annotations]
+    return [torch.from_numpy(np.ascontiguousarray(turned_upright(draw(each), turn))) for each in annotations]
 
 
 def draw(annotation: Annotation) -> np.ndarray:

@@ -4,6 +4,7 @@ Whatever opens a picture opens it here. The size is checked from the header, bef
 a file of 300 bytes may declare a picture that fills the memory.
 """
 
+import ctypes
 import os
 import stat
 from collections.abc import Iterator
@@ -22,6 +23,15 @@ from seglens.errors import DataError
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 """What Pillow may open. It knows more; one of them, EPS, would start another program on the file."""
 
+
+def _silence_libtiff() -> None:
+    """Stop libtiff from writing to standard error past Python: what it finds becomes an error here anyway."""
+    home = Path(pil.__file__).parent
+    for file in (*home.parent.glob("pillow.libs/libtiff*"), *home.glob(".dylibs/libtiff*")):
+        ctypes.CDLL(str(file)).TIFFSetErrorHandler(None)
+
+
+_silence_libtiff()
 pil.MAX_IMAGE_PIXELS = None  # Pillow's own limit asks nobody; `seglens.data.limits` replaces it.
 
 
@@ -86,6 +96,12 @@ def unreadable(file: Path, reason: object) -> DataError:
 def refused(file: Path, what: str, do: str) -> DataError:
     """Return the error for a picture that is whole, and of a kind that is not read."""
     return DataError(f"{file} is not read: {what}. {do}")
+
+
+def exif_orientation(opened: ImageFile) -> int:
+    """Return the orientation of a picture, 1 to 8; one that doesn't exist counts as 1, as Pillow has it."""
+    found = opened.getexif().get(0x0112, 1)
+    return found if found in range(1, 9) else 1
 
 
 def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from seglens.data.images import read_label
+from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings
 from seglens.errors import unknown_name
 from seglens.shapes import Map

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from PIL import Image as pil
 from torch import Tensor
 
-from seglens.data.images import read_label
+from seglens.data.labels import read_label
 from seglens.data.layout import Split
 from seglens.data.transforms import letterbox_image
 from seglens.errors import SettingError, unknown_name

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as pil
 
-from seglens.data.images import read_label
+from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Entry
 from seglens.errors import SettingError
 from seglens.outputs import new_folder
