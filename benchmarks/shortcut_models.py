@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.shortcut_scenes import SIZE, nuclei, pets
-from seglens.data.images import read_image, read_label
+from seglens.data.images import read_image
+from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings
 from seglens.data.planting import Specimen, TagLook, plant, write_splits
 from seglens.data.specimens import specimen_scenes

@@ -99,7 +99,8 @@ def test_orientation_of_a_jpeg_in_tiff_and_of_a_fax(tmp_path):
 
 
 def test_white_is_zero_is_turned_round(tmp_path):
-    for name, pixels in {"8": GREY, "16": DEEP[..., 0]}.items():
+    kinds: dict[str, np.ndarray] = {"8": GREY, "16": DEEP[..., 0]}
+    for name, pixels in kinds.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", ~pixels, photometric="miniswhite")
         assert np.array_equal(read_pixels(tmp_path / f"{name}.tif")[..., 0], pixels)
     tifffile.imwrite(tmp_path / "float.tif", SMOOTH, photometric="miniswhite")
@@ -129,7 +130,8 @@ def test_few_bits_and_twelve_bits(tmp_path):
 def test_cmyk_of_8_and_16_bits_is_rgb(tmp_path):
     inks = RANDOM.integers(0, 256, (37, 53, 4)).astype(np.uint8)
     expected = np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")).astype(int)
-    for name, pixels in {"8": inks, "16": inks.astype(np.uint16) * 257}.items():
+    kinds: dict[str, np.ndarray] = {"8": inks, "16": inks.astype(np.uint16) * 257}
+    for name, pixels in kinds.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="separated")
         found = read_pixels(tmp_path / f"{name}.tif")
         found = found if name == "8" else found / 257

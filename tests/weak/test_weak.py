@@ -161,10 +161,10 @@ def test_a_finished_run_does_nothing_again(done, bright, small_set, capsys):
 
 def test_no_mask_is_opened_before_the_evaluation(tmp_path, bright, small_set, monkeypatch):
     """Every file that is opened as a label while nothing is evaluated is one that the run wrote itself."""
-    from seglens.data import folders, images
+    from seglens.data import folders, labels
 
     opened = []
-    read = images.read_label
+    read = labels.read_label
 
     def watch(file):
         opened.append(Path(file))

@@ -1,6 +1,7 @@
 """Reading mask files: one integer for each pixel, whatever form the file has."""
 
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -148,5 +149,5 @@ def _read_array(file: Path) -> Stored:
     return Stored(values[:, :, None], 8 * kind.itemsize)
 
 
-def _header_2(stream: object) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header_2(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     return np.lib.format.read_array_header_2_0(stream)

@@ -116,7 +116,8 @@ def _num_pictures(opened: Any) -> int:
     if opened.is_imagej:
         num = max(num, int((opened.imagej_metadata or {}).get("images", 1)))
     if opened.is_shaped:
-        shape = (opened.shaped_metadata or ({},))[0].get("shape", ())
+        described: Sequence[dict[str, Any]] = opened.shaped_metadata or ({},)
+        shape = described[0].get("shape", ())
         num = max(num, int(np.prod(shape, dtype=object)) // max(1, page.size) if shape else 1)
     return max(num, int(page.imagedepth))
 
