@@ -14,8 +14,8 @@ SOURCE = Path(seglens.__file__).parent
 LEVELS = {
     0: "shapes masks errors sizes verb outputs arrays record progress threads processes device seeds",
     1: "data.limits data.picture_files data.stored data.tiff "
-    1: "data.limits data.picture_files data.stored data.tiff "
-    "data.sample data.transforms data.images data.orientation data.outlines data.layout data.intensity data.folders "
+    "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
+    "data.intensity data.folders "
     "data.splits data.coco_file data.coco_places data.outlined data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.check data.planting data.specimens "
     "data.download data.unpack data.get data "
