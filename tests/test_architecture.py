@@ -15,9 +15,9 @@ LEVELS = {
     0: "shapes masks errors sizes verb outputs arrays record progress threads processes device seeds",
     1: "data.limits data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
-    "data.intensity data.folders "
+    "data.intensity data.classes data.folders "
     "data.splits data.coco_file data.coco_places data.outlined data.coco "
-    "data.oxford_pet data.pairs data.nuclei data.opening data.check data.planting data.specimens "
+    "data.oxford_pet data.pairs data.nuclei data.opening data.listing data.check data.planting data.specimens "
     "data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.zoo models.outputs models.segmenter models.folding "
     "models.layout models.probing models.layers models",
@@ -54,8 +54,9 @@ LEVELS = {
     "compare.matching compare.differences compare.settings compare.verdicts compare.attention "
     "compare.drawing compare.tables compare.page compare",
     8: "app.policy app.widgets app.wires app.page app "
-    "cli.settings cli.names cli.examples cli.typos cli.terminal cli.command cli.options cli.summaries "
-    "cli.data_verbs cli.making cli.verifying cli.judging cli.showing cli.comparing cli.weakly cli __main__",
+    "cli.settings cli.names cli.examples cli.typos cli.terminal cli.command cli.given cli.options "
+    "cli.reading cli.summaries cli.data_verbs cli.making cli.verifying cli.judging cli.showing cli.comparing "
+    "cli.weakly cli __main__",
 }
 """Every module; it may import those listed before it, on lower levels and on its own."""
 
@@ -79,9 +80,11 @@ ONLY_IN = {
         "cli.command",
         "cli.comparing",
         "cli.data_verbs",
+        "cli.given",
         "cli.judging",
         "cli.making",
         "cli.options",
+        "cli.reading",
         "cli.showing",
         "cli.terminal",
         "cli.verifying",

@@ -178,7 +178,7 @@ def test_what_cannot_be_evaluated_says_why(tmp_path):
     split = split_of(sample("a", HALF, TRUTH))
     with pytest.raises(DataError, match="The test split is empty"):
         evaluate(bright_run(), split_of())
-    with pytest.raises(SettingError, match=r"model has 3 classes \(background, a, b\), the data have 2"):
+    with pytest.raises(SettingError, match=r"model has background, a, b; the data have background, disc"):
         evaluate(bright_run(("background", "a", "b")), split)
     with pytest.raises(SettingError, match="at least 1, received 0"):
         evaluate(bright_run(), split, batch_size=0)

@@ -287,7 +287,7 @@ def test_wrap_refuses(module, fields, message):
 def test_wrap_with_settings_that_contradict():
     with pytest.raises(SettingError, match="need one value for each of 3 channels"):
         wrap(nn.Conv2d(3, 1, 1), classes=TWO, mean=(0.5,))
-    with pytest.raises(SettingError, match=r"a task needs a background .* The first is the background"):
+    with pytest.raises(SettingError, match=r"a task needs a background .* the background first"):
         wrap(nn.Conv2d(3, 1, 1), classes=("pet",))
 
 

@@ -7,6 +7,7 @@ listed, and the rest is done.
 
 import csv
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -18,6 +19,7 @@ import torch
 from seglens import calibration, surfaces
 from seglens import record as records
 from seglens import scores as overlap
+from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.layout import Split
 from seglens.device import choose_precision
 from seglens.display import card, number, paragraph, table
@@ -116,6 +118,7 @@ def evaluate(
     precision: str = "auto",
     flips: bool = False,
     tiles: str = "auto",
+    class_map: Mapping[str, str] = NO_MAP,
     share: Share = ALONE,
 ) -> Evaluation:
     """Score ``run`` on ``split``: ``scores.json``, ``scores.csv`` and ``reliability.png`` in ``out``.
@@ -123,8 +126,10 @@ def evaluate(
     ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
     ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
     shows the prediction, with the truth as a white outline. ``precision`` and ``flips`` are those of
-    `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. ``share`` is
-    this process's part of a job that is spread over several, which together score as one alone would.
+    `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. Classes are
+    matched by name; ``class_map`` says which class of the split is which of the run, where they are called
+    otherwise. ``share`` is this process's part of a job that is spread over several, which together score as
+    one alone would.
 
     Raises:
         SettingError: the run and the split have different classes, or a setting is not allowed.
@@ -134,6 +139,7 @@ def evaluate(
     began = time.monotonic()
     how = Inference(precision, flips, tiles)
     settings = _check(run, split, batch_size, how)
+    split = in_classes_of(run.task, split, class_map)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
     score = partial(_tally, prepared(run, how), split, how, batch_size=batch_size, share=share)
@@ -224,12 +230,6 @@ def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str,
         raise SettingError(f"The batch size must be at least 1, received {batch_size}.")
     if not len(split):
         raise DataError(f"The {split.name} split is empty: there is nothing to score. Name another split.")
-    ours, theirs = run.task.classes, split.task.classes
-    if len(ours) != len(theirs):
-        raise SettingError(
-            f"The model has {len(ours)} classes ({', '.join(ours)}), the data have {len(theirs)} "
-            f"({', '.join(theirs)}). Choose the classes of the data to match."
-        )
     plan((1, 1), run.spec, how.tiles)
     return {
         "precision": choose_precision(how.precision, run.segmenter.device),

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from seglens import record as records
-from seglens.data.sample import Task, is_background
+from seglens.data.sample import Task, is_background, task_of
 from seglens.device import choose_device
 from seglens.display import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
@@ -171,7 +171,7 @@ def wrap(
     if head == "multilabel":
         classes = with_background(classes, raw.shape[1])
         spec = _spec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
-    task = _task(classes, multilabel=head == "multilabel")
+    task = task_of(classes, multilabel=head == "multilabel", what="The classes")
     if head is None and raw.shape[1] == 1:
         spec = spec.model_copy(update={"head": "sigmoid"})
     if select is None:
@@ -240,7 +240,7 @@ def adopt(
     segmenter = _build_for(state, spec, head)
     if head == "multilabel":
         classes = with_background(classes, segmenter.spec.outputs)
-    task = _task(classes, multilabel=head == "multilabel")
+    task = task_of(classes, multilabel=head == "multilabel", what="The classes")
     fit(segmenter.module, state)
     check_finite(segmenter.try_out(image_size))
     segmenter.origin = file.name
@@ -285,15 +285,6 @@ def with_background(classes: Sequence[str], outputs: int) -> tuple[str, ...]:
 def labels_of(classes: Sequence[str]) -> tuple[str, ...]:
     """Return ``classes`` without the background, where it is named first."""
     return tuple(classes[1:] if classes[:1] and classes[0].lower() == "background" else classes)
-
-
-def _task(classes: Sequence[str], *, multilabel: bool) -> Task:
-    try:
-        return Task(classes=tuple(classes), multilabel=multilabel)
-    except ValidationError as error:
-        raise SettingError(
-            f"The classes can't be used: {_reason(error)}. The first is the background."
-        ) from error
 
 
 def _spec(**fields: Any) -> ModelSpec:

@@ -20,15 +20,16 @@ import torch
 from seglens import record as records
 from seglens.calibration import Calibration, count
 from seglens.data.layout import Split
-from seglens.data.sample import Sample
+from seglens.data.sample import Sample, Task
 from seglens.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.errors import DataError
+from seglens.masks import is_stack
 from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
 from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.scores import Confusion, confusion, scores
-from seglens.shapes import Mask, Region
+from seglens.shapes import Mask
 from seglens.surfaces import surface_scores
 from seglens.threads import read_ahead
 
@@ -171,7 +172,7 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
         counts = confusion(predicted, sample.mask, sample.valid, num)
     except DataError as error:
         return Tally(({**row, "status": "failed", "error": str(error)},), nothing, ())
-    row |= {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample.mask, sample.valid)}
+    row |= {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
     row |= _row(counts) | surface_scores(predicted, sample.mask, sample.valid, num)
     if folder is not None:
         row["files"] = _save(run, sample, predicted, folder, where)
@@ -179,9 +180,15 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     return Tally((row,), counts, (count(probabilities, sample.mask, sample.valid),))
 
 
-def _hash_of(truth: Mask, valid: Region) -> str:
-    """Return a hash of a truth as it counts: its classes, and which of its pixels are valid."""
-    classes = truth.masked_fill(~valid, -1).to(torch.int16).contiguous()
+def _hash_of(sample: Sample, task: Task) -> str:
+    """Return a hash of a truth as it counts: its classes, in the order of their names, and valid pixels."""
+    assert sample.mask is not None
+    order = sorted(range(1, len(task.classes)), key=task.classes.__getitem__)
+    if is_stack(sample.mask):
+        layers = torch.stack([sample.mask[index - 1] & sample.valid for index in order] + [sample.valid])
+        return sha256(layers.numpy().tobytes()).hexdigest()[:HASH]
+    place = torch.tensor([0, *(1 + order.index(index) for index in range(1, len(task.classes)))])
+    classes = place[sample.mask].masked_fill(~sample.valid, -1).to(torch.int16).contiguous()
     return sha256(classes.numpy().tobytes()).hexdigest()[:HASH]
 
 

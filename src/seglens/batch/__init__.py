@@ -5,7 +5,7 @@ written under the final name before all of it is there.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from seglens.batch.auditing import check_regions, groups_of, regions_of, write_a
 from seglens.batch.chunks import CHUNK, Failure, Summary, choose, read_chunks, refuse_none_done, split_of
 from seglens.batch.explaining import explain_folder
 from seglens.batch.prediction import predict_files
+from seglens.data.classes import NO_MAP
 from seglens.data.layout import Split
 from seglens.explain import explain
 from seglens.explain.methods import Method
@@ -46,6 +47,7 @@ def judge_folder(
     judging: JudgeSettings | None = None,
     audit_regions: Sequence[str] = (),
     groups: str | None = None,
+    class_map: Mapping[str, str] = NO_MAP,
     force: bool = False,
 ) -> Summary:
     """Judge the maps of a split, or of image files: ``scorecard.json``, ``scorecard.csv`` and ``run.json``.
@@ -60,7 +62,7 @@ def judge_folder(
         UnknownNameError, SettingError, DataError, OutputExistsError: as `explain_folder`.
     """
     began = time.monotonic()
-    split = choose(split_of(run, pictures), None, num_images)
+    split = choose(split_of(run, pictures, class_map), None, num_images)
     class_index = class_index_of(run, class_name)
     place = place_of(run, split, out, "judge")
     methods = with_references_of(run, split, methods, seed)

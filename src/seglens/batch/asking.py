@@ -21,7 +21,7 @@ from seglens.models.layers import resolve
 from seglens.outputs import safe_name
 from seglens.predict import Prediction
 from seglens.runs import Run
-from seglens.sources import open_split
+from seglens.sources import own_split
 
 ALL = "all"
 """The name that stands for every method, or for every layer that plays a role."""
@@ -127,7 +127,7 @@ def with_references_of(run: Run, split: Split, methods: Sequence[Method], seed: 
     if not needs_references(methods):
         return tuple(methods)
     try:
-        source = open_split(run, "train")
+        source = own_split(run, "train")
     except UserError:
         source = split
     numbers = chosen_references(len(source), seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from seglens import record as records
+from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.images import read_image
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample
@@ -67,14 +68,16 @@ class Chunk:
     windows: Windows | None = None
 
 
-def split_of(run: Run, pictures: Split | Sequence[Path | str]) -> Split:
-    """Return ``pictures`` as a split; image files become one without truth, called `FILES`.
+def split_of(
+    run: Run, pictures: Split | Sequence[Path | str], class_map: Mapping[str, str] = NO_MAP
+) -> Split:
+    """Return ``pictures`` as a split with the classes of ``run``; image files have no truth, see `FILES`.
 
     Raises:
-        SettingError: there is no picture at all.
+        SettingError: there is no picture at all, or classes don't match, see `in_classes_of`.
     """
     if isinstance(pictures, Split):
-        split = pictures
+        split = in_classes_of(run.task, pictures, class_map)
     else:
         taken: set[str] = set()
         files = [Path(file) for file in pictures]

@@ -1,7 +1,7 @@
 """Folders of explanations: any methods, layers and targets, for all pictures of a split."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from seglens.batch.partial import Done, Measured, Partial, Row, partial_folder
 from seglens.batch.prediction import native_masks
 from seglens.batch.raw import raw_format
 from seglens.batch.scales import scaling, shared_limits
+from seglens.data.classes import NO_MAP
 from seglens.data.layout import Split
 from seglens.errors import SettingError
 from seglens.explain.methods import Method
@@ -58,6 +59,7 @@ def explain_folder(
     seed: int = 0,
     chunk: int = CHUNK,
     memory: int | None = None,
+    class_map: Mapping[str, str] = NO_MAP,
     force: bool = False,
     resume: bool = False,
     share: Share = ALONE,
@@ -92,6 +94,7 @@ def explain_folder(
         seed: of everything that is drawn at random.
         chunk: pictures at a time.
         memory: bytes that the passes of the model may take, see `seglens.explain`.
+        class_map: which class of the split is which of the run, where they are not called the same.
         force: replace a folder that is there, and what an interrupted job left.
         resume: go on where a job with the same settings was interrupted.
         share: this process's part of a job that is spread over several, which together write what one alone
@@ -105,7 +108,7 @@ def explain_folder(
         OutputExistsError: ``out`` exists and ``force`` is not given, or an interrupted job is there.
     """
     began = time.monotonic()
-    split = choose(split_of(run, pictures), samples, num_samples)
+    split = choose(split_of(run, pictures, class_map), samples, num_samples)
     place = place_of(run, split, out, "explain")
     if share.first:
         refuse_existing(place, force=force)

@@ -19,6 +19,7 @@ from seglens.cli import (
     judging,
     making,
     names,
+    reading,
     showing,
     summaries,
     terminal,
@@ -95,16 +96,16 @@ def demo(
 
 app.command(cls=o.Verb)(making.train)
 app.command(cls=o.Verb)(making.adopt)
-app.command(cls=o.Verb)(verifying.verify)
+app.command(cls=reading.OnData)(verifying.verify)
 app.command(cls=o.Verb)(weakly.weak)
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=reading.OnData)
 def evaluate(
+    context: typer.Context,
     run: o.RunFolder = None,
     data: o.Data = None,
-    layout: o.Layout = None,
-    split: o.SplitName = "test",
+    split: o.SplitOrTest = None,
     save_images: Annotated[
         bool, typer.Option("--save-images", help="Save pictures, masks, overlays.")
     ] = False,
@@ -122,7 +123,7 @@ def evaluate(
     """Score a run: overlap, outlines, calibration. All of it pooled over pixels and per image."""
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)
-        pictures = seglens.open_split(model, split, data=data, layout=layout)
+        pictures = reading.open_split(context, model, split, data)
         found = seglens.evaluate(
             model,
             pictures,
@@ -170,14 +171,14 @@ def layers(run: o.RunFolder = None) -> None:
     summaries.tell_layers([asdict(layer) for layer in seglens.layers(model)])
 
 
-@app.command(cls=o.Verb, epilog=o.EXPLAIN_NAMES)
+@app.command(cls=reading.OnData, epilog=o.EXPLAIN_NAMES)
 def explain(
+    context: typer.Context,
     run: o.RunFolder = None,
     images: Annotated[
         list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Pictures to explain.")
     ] = None,
     data: o.Data = None,
-    layout: o.Layout = None,
     split: o.SplitOrTest = None,
     samples: o.Samples = None,
     num_samples: o.NumSamples = None,
@@ -220,7 +221,7 @@ def explain(
         if images:
             pictures: "seglens.Split | list[Path]" = images
         else:
-            pictures = seglens.open_split(model, split or "test", data=data, layout=layout)
+            pictures = reading.open_split(context, model, split, data)
             if terminal.interactive() and (split, samples, num_samples) == (None, None, None):
                 files, samples = terminal.ask_pictures(pictures.name, len(pictures))
                 pictures = files or pictures
@@ -270,10 +271,10 @@ def explain(
     summaries.tell_batch("explained", done, more, summaries.show_explanations)
 
 
-app.command(cls=o.Verb)(judging.judge)
+app.command(cls=reading.OnData)(judging.judge)
 
 
-app.command(cls=o.Verb)(showing.app)
+app.command(cls=reading.OnData)(showing.app)
 
 
 @app.command(cls=o.Verb)
@@ -291,4 +292,4 @@ def report(
     summaries.tell_file("report", file)
 
 
-app.command(cls=o.Verb)(comparing.compare)
+app.command(cls=reading.OnData)(comparing.compare)

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import typer
 
 import seglens
-from seglens.cli import names, terminal
+from seglens.cli import names, reading, terminal
 from seglens.cli import options as o
 from seglens.cli.summaries import number
 from seglens.cli.terminal import say, table, tell
-from seglens.errors import SettingError
 
 
 def compare(
+    context: typer.Context,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -29,7 +29,6 @@ def compare(
             metavar="DATA", help="Evaluate all runs on these, in place of what is there.", show_default=False
         ),
     ] = None,
-    layout: o.Layout = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -53,12 +52,16 @@ def compare(
     given = list(runs or ()) or ([terminal.need_run(None)] if terminal.interactive() else [])
     if len(given) < 2 and terminal.interactive():
         given.append(terminal.need_path(None, "RUN", "Which other run folder?"))
-    if layout is not None and data is None:
-        raise SettingError(
-            "--layout says how --data are laid out, and there are none. Name them with --data."
-        )
     found = seglens.compare(
-        given, out=out, split=split, data=data, layout=layout, device=device, top=top, seed=seed, force=force
+        given,
+        out=out,
+        split=split,
+        data=reading.other_data(context, data),
+        class_map=reading.class_map(context),
+        device=device,
+        top=top,
+        seed=seed,
+        force=force,
     )
     tell({"folder": str(found.folder), **found.to_json()}, lambda: _show(found))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
-from seglens.cli import names, summaries
+from seglens.cli import names, reading, summaries
 from seglens.cli import options as o
 from seglens.cli.terminal import need_run, say
 from seglens.errors import SettingError
@@ -58,10 +58,10 @@ Groups = Annotated[
 
 
 def judge(
+    context: typer.Context,
     run: o.RunFolder = None,
     data: o.Data = None,
-    layout: o.Layout = None,
-    split: o.SplitName = "test",
+    split: o.SplitOrTest = None,
     num_samples: Pictures = None,
     methods: o.Methods = None,
     layers: o.Layers = None,
@@ -91,7 +91,7 @@ def judge(
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     on = model.segmenter.device.type
     judging = replace(asked, scores=scores_of(scores, on))
-    pictures = seglens.open_split(model, split, data=data, layout=layout)
+    pictures = reading.open_split(context, model, split, data)
     refuse_existing(place_of(model, pictures, out, "judge"), force=force)
     chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
     num = num_images_of(num_samples, on)

@@ -8,6 +8,7 @@ import typer
 import seglens
 from seglens.cli import names, summaries
 from seglens.cli import options as o
+from seglens.cli.given import refuse_others
 from seglens.cli.terminal import need_path, say, tell
 
 
@@ -115,7 +116,7 @@ def train(
 ) -> None:
     """Train a model on DATA into a run folder."""
     if repeat is not None:
-        o.refuse_others(
+        refuse_others(
             context, ("repeat", "data", "run", "device", "force"), "--repeat takes all else from RUN"
         )
         run = need_path(run, "--run", "Which run folder to make?", default=f"{repeat}-again")
@@ -124,7 +125,7 @@ def train(
         train_again(repeat, run, data=data, device=None if device == "auto" else device, force=force)
         return summaries.tell_training(run)
     if resume and data is None:
-        o.refuse_others(
+        refuse_others(
             context, ("resume", "run", "device"), "--resume without DATA takes all else from the run"
         )
         run = need_path(run, "--run", "Which run folder to go on with?")

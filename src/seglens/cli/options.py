@@ -9,6 +9,7 @@ import typer
 import seglens
 from seglens.cli import names
 from seglens.cli.command import Verb
+from seglens.cli.given import flag_of
 from seglens.cli.names import LAYERS, among
 from seglens.errors import SettingError, unknown_name
 
@@ -90,7 +91,10 @@ SplitName = Annotated[
 SplitOrTest = Annotated[
     str | None,
     typer.Option(
-        "--split", help="train, valid, test or all.", show_default="test", autocompletion=among(names.SPLITS)
+        "--split",
+        help="train, valid, test or all.",
+        show_default="test; all of DATA without splits",
+        autocompletion=among(names.SPLITS),
     ),
 ]
 Epoch = Annotated[
@@ -268,19 +272,37 @@ def data_settings(
     Raises:
         SettingError: a value is not allowed.
     """
+    train_dir, valid_dir, test_dir = folders
+    return checked_settings(
+        path=path,
+        layout=layout,
+        train_dir=train_dir,
+        valid_dir=valid_dir,
+        test_dir=test_dir,
+        classes=tuple(classes) if classes else None,
+        merge=merge,
+        border=border,
+        ignore=ignore,
+        channels=channels,
+        split_seed=split_seed,
+    )
+
+
+def checked_settings(**fields: Any) -> "seglens.DataSettings":
+    """Return the settings of a data set with ``fields`` set.
+
+    Raises:
+        SettingError: a value is not allowed; its flag is named.
+    """
     from pydantic import ValidationError
 
-    fields: dict[str, Any] = {"classes": tuple(classes) if classes else None, "border": border}
-    fields["ignore"] = ignore
-    fields |= dict(zip(("train_dir", "valid_dir", "test_dir"), folders, strict=True))
     try:
-        return seglens.DataSettings(
-            path=path, layout=layout, merge=merge, channels=channels, split_seed=split_seed, **fields
-        )
+        return seglens.DataSettings(**fields)
     except ValidationError as error:
         first = error.errors()[0]
-        flag = "--" + str(first["loc"][0]).replace("_", "-")
-        raise SettingError(f"{flag} {first['input']} is not allowed: {first['msg']}.") from error
+        raise SettingError(
+            f"{flag_of(str(first['loc'][0]))} {first['input']} is not allowed: {first['msg']}."
+        ) from error
 
 
 def methods(
@@ -331,18 +353,6 @@ def methods(
         for name in asked
         for method in (paths if name == "integrated-gradients" else [changed.get(name, name)])
     ]
-
-
-def refuse_others(context: typer.Context, allowed: Sequence[str], reason: str) -> None:
-    """Raise where a parameter that is not among ``allowed`` was given on the command line.
-
-    Raises:
-        SettingError: one was given.
-    """
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise SettingError(f"--{name.strip('_').replace('_', '-')} can't be given here: {reason}.")
 
 
 def numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:

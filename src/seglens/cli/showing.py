@@ -7,6 +7,7 @@ import typer
 
 import seglens
 from seglens.cli import options as o
+from seglens.cli import reading
 from seglens.cli.terminal import need_run, say, tell, warn
 from seglens.errors import DataError, SettingError
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def app(
+    context: typer.Context,
     run: o.RunFolder = None,
     data: o.Data = None,
-    layout: o.Layout = None,
     split: o.SplitOrTest = None,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
@@ -33,17 +34,17 @@ def app(
 ) -> None:
     """Serve the interactive page: click on a picture and see why. Ctrl-C ends it."""
     model = seglens.load(need_run(run), epoch=epoch, device=device)
-    served = seglens.app(model, _pictures(model, data, layout, split), host=host, port=port, show=show)
+    served = seglens.app(model, _pictures(context, model, data, split), host=host, port=port, show=show)
     tell({"address": served.address}, lambda: say(f"The page is at {served.address} (Ctrl-C ends it)"))
     served.wait()
 
 
 def _pictures(
-    model: "seglens.Run", data: Path | None, layout: str | None, name: str | None
+    context: typer.Context, model: "seglens.Run", data: Path | None, name: str | None
 ) -> "Split | None":
     """The pictures to choose from; None, and a warning, where none are known and none were asked for."""
     try:
-        found = seglens.open_split(model, name or "test", data=data, layout=layout)
+        found = reading.open_split(context, model, name, data)
     except (DataError, SettingError) as error:
         if data is not None or name is not None:
             raise

@@ -7,6 +7,7 @@ import typer
 
 import seglens
 from seglens.cli import options as o
+from seglens.cli import reading
 from seglens.cli.terminal import need_run, say, table, tell, warn
 from seglens.errors import DataError, SettingError
 
@@ -18,12 +19,12 @@ SPLITS = ("test", "valid")
 
 
 def verify(
+    context: typer.Context,
     run: o.RunFolder = None,
     images: Annotated[
         list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Pictures to check maps of.")
     ] = None,
     data: o.Data = None,
-    layout: o.Layout = None,
     split: o.SplitOrTest = None,
     num_samples: Annotated[int, typer.Option(help="How many, spread evenly over the split.")] = 2,
     layers: o.Layers = None,
@@ -40,7 +41,7 @@ def verify(
         size, channels = model.spec.image_size, model.spec.channels
         pictures: "Images | None" = seglens.read_images(images, size=size, channels=channels)
     else:
-        pictures = _from_split(model, split, data, layout, num_samples)
+        pictures = _from_split(context, model, split, data, num_samples)
     done = seglens.verify(model, pictures, layers=tuple(layers or o.LAYERS), seed=seed, compiled=compiled)
     tell(done.to_json(), lambda: _show(done))
     if not done.passed:
@@ -48,7 +49,7 @@ def verify(
 
 
 def _from_split(
-    model: "seglens.Run", name: str | None, data: Path | None, layout: str | None, num: int
+    context: typer.Context, model: "seglens.Run", name: str | None, data: Path | None, num: int
 ) -> "Images | None":
     """Read ``num`` pictures; None, and a warning, where the run knows none and none were asked for."""
     import torch
@@ -57,7 +58,8 @@ def _from_split(
     from seglens.data.transforms import letterbox
 
     try:
-        splits = [seglens.open_split(model, one, data=data, layout=layout) for one in _names(name)]
+        names = SPLITS if name is None and data is None else (name,)
+        splits = [reading.open_split(context, model, one, data) for one in names]
     except (DataError, SettingError) as error:
         if data is not None or name is not None:
             raise
@@ -65,14 +67,10 @@ def _from_split(
         return None
     split = next((one for one in splits if len(one)), None)
     if split is None:
-        raise DataError(f"There are no pictures in {' or '.join(_names(name))}. Name another split.")
+        raise DataError(f"There are no pictures in {' or '.join(map(str, names))}. Name another split.")
     chosen = choose(split, None, num)
     size = model.spec.image_size
     return torch.stack([letterbox(chosen[index], size)[0].image for index in range(len(chosen))])
-
-
-def _names(name: str | None) -> tuple[str, ...]:
-    return SPLITS if name is None else (name,)
 
 
 def _show(done: "seglens.Verification") -> None:

@@ -5,7 +5,7 @@ run folders; what is missing is named with the command that makes it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from seglens.compare.matching import Common, common_pictures
 from seglens.compare.settings import differing
 from seglens.compare.tables import changed, explaining, missing, pictures, write_tables
 from seglens.compare.verdicts import same_pictures, side_by_side
-from seglens.data.layout import Split
-from seglens.errors import DataError, SettingError
+from seglens.data.classes import NO_MAP
+from seglens.data.layout import DataSettings, Split
+from seglens.errors import DataError, SettingError, unknown_name
 from seglens.evaluate import evaluate
 from seglens.outputs import new_folder, refuse_existing, safe_name
 from seglens.report.contents import Part, RunContents, read_part, read_runs
-from seglens.runs import load
+from seglens.runs import Run, load
 from seglens.sources import open_split
 from seglens.verb import make_callable
 
@@ -56,8 +57,9 @@ def compare(
     *,
     out: Path | None = None,
     split: str | None = None,
-    data: Path | None = None,
+    data: Path | DataSettings | None = None,
     layout: str | None = None,
+    class_map: Mapping[str, str] = NO_MAP,
     device: str = "auto",
     top: int = 8,
     seed: int = 0,
@@ -74,8 +76,11 @@ def compare(
         runs: run folders, at least two; the first is the reference.
         out: the folder to write; ``compare/<other runs>`` in the reference by default.
         split: which split; the first of test, valid, train and all that all runs have by default.
-        data: evaluate all runs on these pictures, instead of going by the evaluations that are there.
+        data: evaluate all runs on these pictures, instead of going by the evaluations that are there; as in
+            `seglens.open_split`.
         layout: how ``data`` are laid out; recognised by default.
+        class_map: which class of the data is which of a run's, where they are not called the same; to each
+            run goes what names its classes.
         device: where ``data`` are evaluated.
         top: how many pictures are shown that gained, and that lost, most.
         seed: of the resamples.
@@ -98,15 +103,23 @@ def compare(
     contents = read_runs(folders)
     place = Path(out) if out is not None else folders[0] / "compare" / _name(contents[1:])
     refuse_existing(place, force=force)
-    if data is None:
-        split = split or _shared_split(contents)
-    else:
-        split = split or SPLITS[0]
     with new_folder(place, force=force) as folder:
         if data is None:
+            split = split or _shared_split(contents)
             evaluations = {run.name: _of_split(run.evaluations, split) for run in contents}
         else:
-            evaluations = {run.name: _evaluated(run, split, data, layout, device, folder) for run in contents}
+            models = {run.name: load(run.folder, device=device) for run in contents}
+            _refuse_unknown(class_map, models.values())
+            pictures = {
+                name: open_split(
+                    model, split, data=data, layout=layout, class_map=_of_model(class_map, model)
+                )
+                for name, model in models.items()
+            }
+            split = next(iter(pictures.values())).name
+            evaluations = {
+                name: _evaluated(name, model, pictures[name], folder) for name, model in models.items()
+            }
         table, shown = _compare(contents, evaluations, split, top, seed)
         drawn = drawing.draw(shown, table, folder)
         records.write_json(folder / "compare.json", table)
@@ -118,7 +131,8 @@ def compare(
             settings={
                 "runs": [str(run) for run in folders],
                 "split": split,
-                "data": str(data) if data is not None else None,
+                "data": str(data.path if isinstance(data, DataSettings) else data) if data else None,
+                "class_map": dict(class_map),
                 "top": top,
                 "models": {run.name: run.record.model_sha256 for run in contents},
             },
@@ -153,9 +167,9 @@ def _compare(
     }
     if common is not None:
         first = common.rows[reference.name]
-        classes = {len(evaluated[run.name].table.get("classes", [])) for run in runs}
+        classes = _same_classes({run.name: evaluated[run.name].table.get("classes", []) for run in runs})
         for run in others:
-            rows = differences.score_rows(first, common.rows[run.name], max(classes), seed=seed)
+            rows = differences.score_rows(first, common.rows[run.name], classes, seed=seed)
             table["scores"] += [{"run": run.name, **row} for row in rows]
         table["images"] = pictures(common, reference.name)
         table["changed"] = {run.name: changed(table["images"], run.name, top) for run in others}
@@ -202,6 +216,22 @@ def _common(evaluated: Mapping[str, Part], runs: Sequence[RunContents], split: s
     )
 
 
+def _same_classes(classes: Mapping[str, Sequence[str]]) -> int:
+    """Return how many classes the runs tell apart.
+
+    Raises:
+        SettingError: they are not the same; two classes are a background and an object, whatever its name.
+    """
+    first, names = next(iter(classes.items()))
+    for run, others in classes.items():
+        if len(others) != len(names) or (len(names) > 2 and set(others[1:]) != set(names[1:])):
+            raise SettingError(
+                f"{first} and {run} don't tell the same classes apart: {', '.join(names)}; "
+                f"{', '.join(others)}. Their scores can't be compared; name runs with the same classes."
+            )
+    return len(names)
+
+
 def _of_split(parts: Sequence[Part], split: str) -> Part | None:
     """Return the result on a split; a scorecard and maps of image files name none, their folder does."""
     named = [part for part in parts if (part.table.get("split") or part.name) == split]
@@ -218,15 +248,23 @@ def _shared_split(runs: Sequence[RunContents]) -> str:
     return SPLITS[0]
 
 
-def _evaluated(
-    run: RunContents, split: str, data: Path, layout: str | None, device: str, folder: Path
-) -> Part:
-    """Evaluate a run on ``data`` into the folder of the comparison."""
-    model = load(run.folder, device=device)
-    found: Split = open_split(model, split, data=data, layout=layout)
-    place = folder / "evaluate" / safe_name(run.name)
-    evaluate(model, found, out=place, save_images=True)
+def _evaluated(name: str, model: Run, pictures: Split, folder: Path) -> Part:
+    """Evaluate a run into the folder of the comparison."""
+    place = folder / "evaluate" / safe_name(name)
+    evaluate(model, pictures, out=place, save_images=True)
     return read_part("evaluate", place)
+
+
+def _of_model(class_map: Mapping[str, str], model: Run) -> dict[str, str]:
+    """Return what of ``class_map`` names classes of ``model``."""
+    return {theirs: ours for theirs, ours in class_map.items() if ours in model.task.classes}
+
+
+def _refuse_unknown(class_map: Mapping[str, str], models: Iterable[Run]) -> None:
+    known = dict.fromkeys(name for model in models for name in model.task.classes)
+    for name in class_map.values():
+        if name not in known:
+            raise unknown_name("class of the models", name, known)
 
 
 def _name(others: Sequence[RunContents]) -> str:

@@ -12,6 +12,9 @@ from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
 
+ALL = "all"
+"""The split that is every picture of a set."""
+
 
 class DataSettings(BaseModel):
     """Which data, and how to read them. Travels with the run, so ``path`` is made absolute.
@@ -110,10 +113,10 @@ class Dataset:
         Raises:
             UnknownNameError: there is no such split.
         """
-        if name == "all":
+        if name == ALL:
             return self._joined()
         if name not in self.splits:
-            raise unknown_name("split", name, [*self.splits, "all"])
+            raise unknown_name("split", name, dict.fromkeys([*self.splits, ALL]))
         return self.splits[name]
 
     def sha256(self) -> str:
@@ -134,7 +137,7 @@ class Dataset:
                 replace(entry, name=f"{part.name}/{entry.name}") for part in parts for entry in part.entries
             ]
         entries.sort(key=lambda entry: entry.name)
-        return Split("all", self.task, tuple(entries), parts[0].reader)
+        return Split(ALL, self.task, tuple(entries), parts[0].reader)
 
 
 @dataclass(frozen=True)

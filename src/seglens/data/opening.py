@@ -1,10 +1,10 @@
 """Opening a set: recognise its layout, list its pictures, make the splits that it lacks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from seglens.data import coco, nuclei, oxford_pet, pairs
 from seglens.data.folders import named_split
-from seglens.data.layout import Dataset, DataSettings, Entry, Finding, Found, Layout, Split
+from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, deal
 from seglens.errors import DataError, SettingError, unknown_name
 
@@ -28,6 +28,26 @@ def open_data(settings: DataSettings) -> Dataset:
         SettingError: a setting that the layout doesn't take.
         UnknownNameError: no such layout or category.
     """
+    name, found = find(settings)
+    return dataset_of(settings, name, found, complete_splits(found, settings.split_seed))
+
+
+def open_as_it_is(settings: DataSettings) -> Dataset:
+    """List the pictures of a set in the splits that it comes with; a set without has the one split ``all``.
+
+    Raises:
+        DataError, SettingError, UnknownNameError: as `open_data`.
+    """
+    name, found = find(settings)
+    return dataset_of(settings, name, found, {split or ALL: each for split, each in found.entries.items()})
+
+
+def find(settings: DataSettings) -> tuple[str, Found]:
+    """Return the layout of a set, and what it finds.
+
+    Raises:
+        DataError, SettingError, UnknownNameError: as `open_data`.
+    """
     name = layout_name(settings)
     if settings.ignore is not None and name != "pairs":
         raise SettingError(
@@ -40,13 +60,19 @@ def open_data(settings: DataSettings) -> Dataset:
         raise DataError(f"{settings.path}: {listed} Mend the set; 'seglens data check' lists all.")
     if not any(found.entries.values()):
         raise DataError(f"{settings.path} holds no picture in layout {name!r}: {LAYOUTS[name].looks_like}.")
-    entries = complete_splits(found, settings.split_seed)
+    return name, found
+
+
+def dataset_of(
+    settings: DataSettings, layout: str, found: Found, entries: Mapping[str, tuple[Entry, ...]]
+) -> Dataset:
+    """Return what was found as a set whose splits have ``entries``; empty ones are left out."""
     splits = {
         split: Split(split, found.task, entries[split], found.reader)
-        for split in SHARES
+        for split in (*SHARES, ALL)
         if entries.get(split)
     }
-    return Dataset(settings, name, found.task, splits)
+    return Dataset(settings, layout, found.task, splits)
 
 
 def layout_name(settings: DataSettings) -> str:

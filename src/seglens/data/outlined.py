@@ -15,7 +15,7 @@ from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.orientation import Header, frame_orientation, read_header
 from seglens.data.outlines import Annotation, OutlineError, check_position, index_mask, parse, regions
-from seglens.data.sample import BACKGROUND, Sample, Task
+from seglens.data.sample import BACKGROUND, Sample, task_of
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 
 LINE = 1.0
@@ -52,7 +52,7 @@ def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequen
         SettingError: a category is asked for twice, or the background is.
         UnknownNameError: a category that was asked for doesn't exist.
     """
-    names = chosen_categories([source.content for source in sources], settings.classes)
+    names, unused = chosen_categories([source.content for source in sources], settings.classes)
     merged = settings.merge and len(names) > 1
     classes = ("foreground",) if merged else tuple(names)
     index_of = {name: 1 if merged else position for position, name in enumerate(names, start=1)}
@@ -65,7 +65,8 @@ def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequen
             entries.setdefault(split, []).append(entry)
     found += _in_two_splits(entries)
     in_order = {split: tuple(sorted(each, key=lambda entry: entry.name)) for split, each in entries.items()}
-    task = Task(classes=(BACKGROUND, *classes))
+    what = f"The categories of {settings.path}"
+    task = task_of((BACKGROUND, *classes), merged=names if merged else (), unused=unused, what=what)
     return Found(task, in_order, partial(read_outlined, channels=settings.channels), tuple(found), is_marked)
 
 
@@ -86,8 +87,13 @@ def read_outlined(entry: Entry, *, channels: int) -> Sample:
     return Sample(entry.name, image, mask, valid)
 
 
-def chosen_categories(files: Sequence[CocoFile], asked: tuple[str, ...] | None) -> list[str]:
-    """Return the names of the categories to take; ``asked`` are names or, where no name is that, ids."""
+def chosen_categories(
+    files: Sequence[CocoFile], asked: tuple[str, ...] | None
+) -> tuple[list[str], list[str]]:
+    """Return the names of the categories to take, and of those that are listed and never used.
+
+    ``asked`` are names or, where no name is that, ids.
+    """
     name_of: dict[str, str] = {}
     known: dict[str, None] = {}
     used: set[str] = set()
@@ -115,7 +121,8 @@ def chosen_categories(files: Sequence[CocoFile], asked: tuple[str, ...] | None) 
                 "annotations out."
             )
         here = [name for name in known if not _is_background(name)]
-        return [name for name in here if name in used] or here or ["foreground"]
+        shown = [name for name in here if name in used]
+        return shown or here or ["foreground"], [name for name in here if name not in used] if shown else []
     chosen: list[str] = []
     for name in asked:
         if name not in known and name not in name_of:
@@ -130,7 +137,7 @@ def chosen_categories(files: Sequence[CocoFile], asked: tuple[str, ...] | None) 
         if meant in chosen:
             raise SettingError(f"--classes names the category {meant!r} twice. Name each once.")
         chosen.append(meant)
-    return chosen
+    return chosen, []
 
 
 def _is_background(name: str) -> bool:

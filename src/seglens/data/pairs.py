@@ -8,7 +8,7 @@ import torch
 from seglens.data.folders import all_valid, read_fitting_label, split_folders, visible_files
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
-from seglens.data.sample import Sample, Task
+from seglens.data.sample import Sample, Task, task_of
 from seglens.errors import MaskValueError, SettingError
 from seglens.shapes import Mask
 
@@ -40,7 +40,7 @@ def find(settings: DataSettings) -> Found:
     for split, folder in split_folders(settings, recognises).items():
         entries[split], found = _entries(folder, labels_needed=split != "test")
         problems += found
-    task = Task(classes=settings.classes) if settings.classes else Task()
+    task = task_of(settings.classes, what="--classes") if settings.classes else Task()
     if settings.ignore is not None and settings.ignore < len(task.classes):
         raise SettingError(
             f"The value {settings.ignore} of a mask can't be ignored: it is the class "

@@ -1,10 +1,12 @@
 """What goes in: a picture with its mask, and what the classes of a mask are called."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from seglens.errors import unknown_name
+from seglens.errors import SettingError, unknown_name
 from seglens.shapes import AnyMask, Image, Region
 
 BACKGROUND = "background"
@@ -39,6 +41,8 @@ class Task(BaseModel):
     """What is segmented: class names (index 0 is the background) and the colour that each is drawn in.
 
     With ``multilabel`` the classes may overlap: a mask has a layer for each but the background, see `masks`.
+    ``merged`` are the categories that the one foreground was made of, where it was made of several.
+    ``unused`` are classes that a set lists and that none of its pictures show: they are no class here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,15 +50,29 @@ class Task(BaseModel):
     classes: tuple[str, ...] = ("background", "foreground")
     palette: tuple[str, ...] = ()
     multilabel: bool = False
+    merged: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _complete(self) -> "Task":
         if len(self.classes) < 2:
             raise ValueError(f"a task needs a background and at least one class, got {self.classes}")
+        twice = [name for name, num in Counter(self.classes).items() if num > 1]
+        if twice:
+            raise ValueError(f"the class {twice[0]!r} is named twice in {', '.join(self.classes)}")
+        wrong = [name for name in self.classes[1:] if name.strip().lower() == BACKGROUND]
+        if wrong:
+            raise ValueError(
+                f"the class {wrong[0]!r} can't be the background: that is the first, {self.classes[0]!r}"
+            )
         if not self.palette:
             colours = tuple(PALETTE[i % len(PALETTE)] for i in range(len(self.classes)))
             object.__setattr__(self, "palette", colours)
         return self
+
+    def categories(self, index: int) -> tuple[str, ...]:
+        """Return the names that class ``index`` stands for: those that it was merged from, or its own."""
+        return self.merged if index == 1 and self.merged else (self.classes[index],)
 
     def class_index(self, name: str) -> int:
         """Return the index of the class called ``name`` (or with that number).
@@ -73,3 +91,26 @@ def is_background(name: str) -> bool:
     """Whether a class is called as what is not segmented is called, in several languages."""
     plain = name.lower().strip(" _-")
     return plain in _BACKGROUNDS or plain.startswith(("background", "no ", "no-", "no_", "non", "not "))
+
+
+def task_of(
+    classes: Sequence[str],
+    *,
+    merged: Sequence[str] = (),
+    unused: Sequence[str] = (),
+    multilabel: bool = False,
+    what: str,
+) -> Task:
+    """Return the task with these names; ``what`` is what an error calls them.
+
+    Raises:
+        SettingError: a name comes twice, there are fewer than two, or one but the first is the background.
+    """
+    try:
+        return Task(classes=tuple(classes), merged=tuple(merged), unused=tuple(unused), multilabel=multilabel)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SettingError(
+            f"{what} can't be used: {reason}. Allowed is the background first, then each name once; rename "
+            "or leave out the wrong one."
+        ) from error

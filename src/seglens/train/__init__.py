@@ -24,6 +24,7 @@ from torch import Tensor
 
 from seglens import record as records
 from seglens.data.layout import Dataset, DataSettings
+from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
 from seglens.data.opening import open_data
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
@@ -66,11 +67,13 @@ def train(
     if earlier is None and first:
         records.refuse_existing_run(out, what="training", force=force or (resume and _never_began(out)))
 
-    dataset = open_data(data)
+    listing = None if earlier is None else read_listing(out)
+    dataset = open_data(data) if listing is None else open_listed(data, listing, out)
     if "train" not in dataset.splits:
         raise DataError(f"{data.path} has no picture to train on, only: {', '.join(dataset.splits)}.")
     if earlier is not None:
         refuse_other_settings(earlier, settings, dataset, out)
+        _refuse_other_data(earlier, dataset, listing, out)
     several = settings.devices * settings.num_nodes > 1
     device = choose_device(kind_of_devices(settings.device, settings.devices) if several else settings.device)
     if earlier is not None and earlier.state == "finished":
@@ -108,6 +111,8 @@ def train(
             shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
         keeper.folder.mkdir(parents=True, exist_ok=True)
         record.write(out)
+        if listing is None:
+            write_listing(out, dataset)
 
     def attempt(splits: int) -> None:
         part = batches.split(splits)
@@ -136,7 +141,10 @@ def repeat(
     pictures, settings, record = _told_by(Path(folder), device)
     if data is not None:
         pictures = pictures.model_copy(update={"path": Path(data).expanduser().absolute()})
-    refuse_other_settings(record, settings, open_data(pictures), Path(folder))
+    listing = read_listing(Path(folder))
+    dataset = open_data(pictures) if listing is None else open_listed(pictures, listing, Path(folder))
+    refuse_other_settings(record, settings, dataset, Path(folder))
+    _refuse_other_data(record, dataset, listing, Path(folder))
     return train(pictures, settings, out, force=force)
 
 
@@ -149,6 +157,17 @@ def go_on(folder: Path, *, device: str | None = None) -> Run:
     """
     pictures, settings, _ = _told_by(Path(folder), device)
     return train(pictures, settings, Path(folder), resume=True)
+
+
+def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None, folder: Path) -> None:
+    """Raise where pictures are not those that a training was begun with, by its list where it has one."""
+    if listing is not None:
+        refuse_changed(dataset, dataset.splits, listing, folder)
+    elif record.data_sha256 != dataset.sha256():
+        raise SettingError(
+            f"The files in {dataset.settings.path} are not those that {folder} was begun with. "
+            "Restore them, or train into another folder."
+        )
 
 
 def _told_by(folder: Path, device: str | None) -> tuple[DataSettings, TrainSettings, Record]:

@@ -166,11 +166,6 @@ def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Data
                     f"{folder} was begun with {kind} {name} = {before.get(name)!r}, received {now[name]!r}. "
                     "Leave data and flags out to resume it as it was begun, or train into another folder."
                 )
-    if record.data_sha256 != dataset.sha256():
-        raise SettingError(
-            f"The files in {dataset.settings.path} are not those that {folder} was begun with. "
-            "Restore them, or train into another folder."
-        )
 
 
 def _first_fault(kind: str, error: ValidationError) -> str:

@@ -1,0 +1,29 @@
+"""What was given on a command line, told from what was left out."""
+
+from collections.abc import Sequence
+
+import typer
+
+from seglens.errors import SettingError
+
+
+def refuse_others(context: typer.Context, allowed: Sequence[str], reason: str) -> None:
+    """Raise where a parameter that is not among ``allowed`` was given on the command line.
+
+    Raises:
+        SettingError: one was given.
+    """
+    for name in context.params:
+        if name not in allowed and was_given(context, name):
+            raise SettingError(f"{flag_of(name)} can't be given here: {reason}.")
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was given on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a parameter."""
+    return f"--{name.strip('_').replace('_', '-')}"
