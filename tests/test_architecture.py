@@ -19,8 +19,8 @@ LEVELS = {
     "data.splits data.coco_file data.coco_places data.outlined data.coco "
     "data.oxford_pet data.pairs data.nuclei data.opening data.listing data.check data.planting data.specimens "
     "data.download data.unpack data.get data "
-    "models.unet models.weights models.encoders models.zoo models.outputs models.segmenter models.folding "
-    "models.layout models.probing models.layers models",
+    "models.unet models.weights models.encoders models.dimensions models.zoo models.outputs "
+    "models.segmenter models.folding models.layout models.probing models.layers models",
     2: "intervals losses scores surfaces calibration impute superpixels draw display",
     3: "predict tiles runs native sources spread gallery",
     4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "

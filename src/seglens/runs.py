@@ -22,6 +22,7 @@ from seglens.data.sample import Task, is_background, task_of
 from seglens.device import choose_device
 from seglens.display import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
+from seglens.models.dimensions import check_weights
 from seglens.models.outputs import Outputs, Selector, check_finite, check_module, check_outputs, find
 from seglens.models.segmenter import (
     WRAPPED,
@@ -237,6 +238,7 @@ def adopt(
         normalise=normalise,
         window=window,
     )
+    check_weights(state)
     segmenter = _build_for(state, spec, head)
     if head == "multilabel":
         classes = with_background(classes, segmenter.spec.outputs)

@@ -4,7 +4,7 @@ Trained here, adopted or wrapped, a model is a ``Segmenter`` to everything above
 window, the normalisation, padding and cropping, and what the network's output has to be unwrapped from.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from seglens.errors import ModelError, UserError
 from seglens.models import zoo
+from seglens.models.dimensions import check_dimensions, flat_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, find
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
@@ -135,10 +136,27 @@ class Segmenter(nn.Module):
         self.spec = spec
         self.select = select
         like = next((entry for entry in module.parameters() if entry.is_floating_point()), torch.empty(0))
-        for name, values in (("mean", spec.mean), ("std", spec.std)):
-            per_channel = torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
+        for name, values in self._normalisation(like.device).items():
             # Not in the state dict, so that the weights are the network's alone.
-            self.register_buffer(name, per_channel, persistent=False)
+            self.register_buffer(name, values, persistent=False)
+
+    def _normalisation(self, device: torch.device) -> dict[str, Tensor]:
+        """Mean and std of each channel, in float32 at least: rounded to half they shift logits."""
+        dtype = torch.promote_types(torch.float32, self.dtype)
+        given = {"mean": self.spec.mean, "std": self.spec.std}
+        return {
+            name: torch.tensor(values, dtype=dtype, device=device)[:, None, None]
+            for name, values in given.items()
+        }
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Segmenter":
+        """Convert or move the network (``half()``, ``to()``); mean and std are moved, never rounded."""
+        before = self.mean.dtype, self.mean.device
+        super()._apply(fn, recurse)
+        if (self.mean.dtype, self.mean.device) != before:
+            for name, values in self._normalisation(self.mean.device).items():
+                setattr(self, name, values)
+        return self
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, encoder_weights: str = "none") -> "Segmenter":
@@ -160,6 +178,12 @@ class Segmenter(nn.Module):
     def device(self) -> torch.device:
         """Where the model is."""
         return self.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in, of the first of its weights."""
+        weights = (entry.dtype for entry in self.module.parameters() if entry.is_floating_point())
+        return next(weights, torch.float32)
 
     def forward(self, images: Images) -> Logits:
         """Return logits at the resolution of ``images``, which lie in [0, 1] and are not normalised.
@@ -203,8 +227,8 @@ class Segmenter(nn.Module):
             )
         opened = self.open_window(images)
         if self.spec.normalise == "image":
-            return _standardised(opened).to(self.mean.dtype)
-        return ((opened - self.mean) / self.std).to(self.mean.dtype)
+            return _standardised(opened).to(self.dtype)
+        return ((opened - self.mean) / self.std).to(self.dtype)
 
     def open_window(self, images: Images) -> Images:
         """Map the intensity window to [0, 1]; what lies outside becomes 0 or 1, as it does when drawn."""
@@ -280,16 +304,19 @@ class Segmenter(nn.Module):
         images = 0.5 + contrast * (noise.to(self.mean) - 0.5)
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
         # Not inference_mode: what a network stores for later (a mask, an embedding) must serve gradients too.
-        with evaluating(self.module), torch.no_grad():
+        with evaluating(self.module), torch.no_grad(), flat_layers(self.module):
             try:
-                return self.module(padded)
+                output = self.module(padded)
             except UserError:
                 raise
             except Exception as error:  # Whatever somebody else's network raises.
+                check_dimensions(self.module)
                 raise ModelError(
                     f"The network can't take an image of shape {tuple(padded.shape[1:])}: {_reason(error)}. "
                     f"{_advice(error)}"
                 ) from error
+        check_dimensions(self.module, output)
+        return output
 
 
 def _reason(error: Exception) -> str:

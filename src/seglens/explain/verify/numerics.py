@@ -189,6 +189,6 @@ def _no_half(case: Case) -> str | None:
         return "this GPU has no bfloat16"
     if device not in ("cpu", "cuda"):
         return f"bfloat16 is not tried on {device}"
-    if case.run.segmenter.mean.dtype != torch.float32:
-        return f"the model computes in {case.run.segmenter.mean.dtype}, not in float32"
+    if case.run.segmenter.dtype != torch.float32:
+        return f"the model computes in {case.run.segmenter.dtype}, not in float32"
     return None
