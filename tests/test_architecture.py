@@ -17,8 +17,8 @@ LEVELS = {
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
     "data.intensity data.classes data.folders "
     "data.splits data.coco_file data.coco_places data.outlined data.coco "
-    "data.oxford_pet data.pairs data.nuclei data.opening data.listing data.check data.planting data.specimens "
-    "data.download data.unpack data.get data "
+    "data.oxford_pet data.pairs data.class_folders data.nuclei data.opening data.listing data.check "
+    "data.planting data.specimens data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.dimensions models.zoo models.outputs "
     "models.segmenter models.folding models.layout models.probing models.layers models",
     2: "intervals losses scores surfaces calibration impute superpixels draw display",

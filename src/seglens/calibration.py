@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seglens.errors import SettingError
+from seglens.masks import is_stack, of_class
 from seglens.outputs import new_file
-from seglens.shapes import Map, Mask, Region
+from seglens.shapes import AnyMask, Map, Mask, Region
 
 NUM_BINS = 15
 """Bins between the probabilities 0 and 1, as in Guo et al. (2017, table 1)."""
@@ -92,7 +93,8 @@ class Calibration:
     """Counts of a picture, or of several added up.
 
     ``top`` is about the most probable class: is it the true one? ``foreground``, with two classes, about the
-    probability of the foreground: is it foreground? With more classes it is None.
+    probability of the foreground: is it foreground? With more classes it is None. Where classes may overlap,
+    each label is such a question of its own, with yes and no as its two classes, and all are pooled.
     """
 
     top: Bins
@@ -116,17 +118,26 @@ class Calibration:
         return self.top.rows()
 
 
-def count(probabilities: Float[Tensor, "classes h w"], truth: Mask, valid: Region) -> Calibration:
+def count(probabilities: Float[Tensor, "classes h w"], truth: AnyMask, valid: Region) -> Calibration:
     """Count one picture's valid pixels; the background is class 0.
 
     The most probable class is the first of the largest, also where a run's mask comes from a threshold.
     """
+    if is_stack(truth):
+        asked = range(1, len(probabilities))
+        each = (_yes_or_no(probabilities[index], of_class(truth, index), valid) for index in asked)
+        first, *others = each
+        return sum(others, start=first)
     rows = max(1, STRIP // truth.shape[1])
     strips = zip(
         probabilities.cpu().split(rows, dim=1), truth.cpu().split(rows), valid.cpu().split(rows), strict=True
     )
     first, *others = (_count(*strip) for strip in strips)
     return sum(others, start=first)
+
+
+def _yes_or_no(probability: Map, true: Region, valid: Region) -> Calibration:
+    return count(torch.stack([1 - probability, probability]), true.long(), valid)
 
 
 def _count(probabilities: Float[Tensor, "classes h w"], truth: Mask, valid: Region) -> Calibration:

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from seglens.data.sample import PALETTE
 from seglens.errors import SettingError, unknown_name
+from seglens.masks import foreground, is_stack, of_class
 from seglens.outputs import new_file
-from seglens.shapes import Image, Map, Mask, Region
+from seglens.shapes import AnyMask, Image, Map, Region
 
 HEAT = "inferno"
 """The colormap of maps that are nowhere negative."""
@@ -72,18 +73,24 @@ def picture(image: Image) -> Picture:
     return _to_picture(_rgb(image))
 
 
-def mask_picture(mask: Mask, palette: Sequence[str] = PALETTE) -> Picture:
-    """Draw every class in its colour."""
-    return _to_picture(_colours(palette)[mask.cpu() % len(palette)])
+def mask_picture(mask: AnyMask, palette: Sequence[str] = PALETTE) -> Picture:
+    """Draw every class in its colour; where several overlap, in the mean of theirs."""
+    return _to_picture(_painted(mask.cpu(), palette))
 
 
-def overlay(image: Image, mask: Mask, palette: Sequence[str] = PALETTE, *, opacity: float = 0.4) -> Picture:
+def overlay(
+    image: Image, mask: AnyMask, palette: Sequence[str] = PALETTE, *, opacity: float = 0.4
+) -> Picture:
     """Draw the classes over the image, the background clear, each object with an edge in full colour."""
     mask = mask.cpu()
-    colours = _colours(palette)[mask % len(palette)]
-    alpha = torch.where(mask > 0, opacity, 0.0)
-    for class_index in mask.unique().tolist():
-        alpha[_edge(mask == class_index) & (mask > 0)] = 1.0
+    colours = _painted(mask, palette)
+    alpha = torch.where(foreground(mask), opacity, 0.0)
+    there = range(1, len(mask) + 1) if is_stack(mask) else mask.unique().tolist()
+    for class_index in there:
+        if class_index:
+            edge = _edge(of_class(mask, class_index))
+            alpha[edge] = 1.0
+            colours[edge] = _colours(palette)[class_index % len(palette)]
     return _to_picture(_blend(_rgb(image), colours, alpha))
 
 
@@ -270,6 +277,15 @@ def _rgb(image: Image) -> Float[Tensor, "h w 3"]:
 
 def _colours(palette: Sequence[str]) -> Float[Tensor, "colours 3"]:
     return torch.tensor([ImageColor.getrgb(colour)[:3] for colour in palette]) / 255
+
+
+def _painted(mask: AnyMask, palette: Sequence[str]) -> Float[Tensor, "h w 3"]:
+    colours = _colours(palette)
+    if not is_stack(mask):
+        return colours[mask % len(palette)]
+    shares = torch.stack([of_class(mask, index) for index in range(len(mask) + 1)], dim=-1).float()
+    shares = shares / shares.sum(-1, keepdim=True)
+    return shares @ colours[torch.arange(len(mask) + 1) % len(palette)]
 
 
 def _blend(

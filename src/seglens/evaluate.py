@@ -203,11 +203,11 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: dict[str, Any])
             f"None of the {len(rows)} pictures of the {split.name} split could be scored. "
             f"The first, {rows[0]['name']}: {rows[0]['error']}"
         )
-    by_class = {name: values.tolist() for name, values in per_class(counted.confusion).items()}
+    by_class = {name: values.tolist() for name, values in per_class(counted.counts).items()}
     return Evaluation(
         split=split.name,
         classes=classes,
-        pooled={name: float(value) for name, value in scores(counted.confusion).items()}
+        pooled={name: float(value) for name, value in scores(counted.counts).items()}
         | {"per_class": {label: {n: v[i] for n, v in by_class.items()} for i, label in enumerate(classes)}},
         per_image={
             name: summary(torch.tensor([row[name] for row in scored], dtype=torch.float64))
@@ -236,7 +236,7 @@ def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str,
         "flips": how.flips,
         "tiles": how.tiles,
         "threshold": run.spec.threshold if run.spec.head == "sigmoid" else None,
-    }
+    } | ({"thresholds": list(run.spec.thresholds)} if run.spec.thresholds else {})
 
 
 def _write(found: Evaluation, counted: Tally, folder: Path) -> None:

@@ -10,6 +10,7 @@ from seglens.data.sample import Sample, Task
 from seglens.data.transforms import augment, letterbox, sample_generator
 from seglens.draw import Tile, no_map, overlay, picture, save_png, sheet
 from seglens.errors import DataError, SettingError
+from seglens.masks import foreground, only_valid
 from seglens.outputs import new_file
 
 
@@ -76,6 +77,6 @@ def _row(boxed: Sample, task: Task, augmented: int, *, seed: int, index: int) ->
 def _pair(sample: Sample, task: Task, title: str) -> Tile:
     if sample.mask is None:
         return Tile(picture(sample.image), title, "no mask")
-    mask = sample.mask.masked_fill(~sample.valid, 0)
-    area = float((mask > 0).sum()) / max(1, int(sample.valid.sum()))
+    mask = only_valid(sample.mask, sample.valid)
+    area = float(foreground(mask).sum()) / max(1, int(sample.valid.sum()))
     return Tile(overlay(sample.image, mask, task.palette), title, f"foreground {area:.1%}")

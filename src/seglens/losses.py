@@ -15,6 +15,9 @@ Of segmentation-models-pytorch 0.6 the Lovász loss is used. The others are own 
 - the Tversky loss (its Dice too) is 0 with no gradient for a class that a batch doesn't hold, so that false
   positives are free there.
 
+Masks of labels that may overlap (``Bool[b l h w]``) go with logits of as many channels, and the losses of
+`LABEL_LOSSES` take the sigmoid of each: what they say of one channel holds of every one, and is averaged.
+
 Reduced precision stops here: every loss is computed in float32 at least, also under autocast.
 """
 
@@ -26,11 +29,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.errors import DataError, SettingError, unknown_name
-from seglens.shapes import Logits, Masks, Regions
+from seglens.masks import is_stack, of_class
+from seglens.shapes import AnyMasks, Logits, Regions
 
 ClassWeights = Float[Tensor, " classes"]
 
-Loss = Callable[[Logits, Masks, Regions, ClassWeights | None], Float[Tensor, ""]]
+Loss = Callable[[Logits, AnyMasks, Regions, ClassWeights | None], Float[Tensor, ""]]
 
 SMOOTHING = 1.0
 """Pixels added above and below the fraction of the soft Dice, so that empty classes have a gradient."""
@@ -43,21 +47,21 @@ ALPHA, BETA = 0.3, 0.7
 
 
 def bce(
-    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+    logits: Logits, masks: AnyMasks, valid: Regions, weights: ClassWeights | None = None
 ) -> Float[Tensor, ""]:
     """Return the mean over valid pixels of ``-t log p - (1 - t) log(1 - p)``, with ``p = sigmoid(logit)``."""
     return _mean(_entropy(logits, masks, valid), masks, valid, weights)
 
 
 def ce(
-    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+    logits: Logits, masks: AnyMasks, valid: Regions, weights: ClassWeights | None = None
 ) -> Float[Tensor, ""]:
     """Return the mean over valid pixels of ``-log p_t``, with ``p = softmax(logits)``, t the true class."""
     return _mean(_entropy(logits, masks, valid), masks, valid, weights)
 
 
 def focal(
-    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+    logits: Logits, masks: AnyMasks, valid: Regions, weights: ClassWeights | None = None
 ) -> Float[Tensor, ""]:
     """Return the mean over valid pixels of ``-(1 - p_t)^g log p_t``, p_t the true class's probability.
 
@@ -69,7 +73,7 @@ def focal(
 
 
 def dice(
-    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+    logits: Logits, masks: AnyMasks, valid: Regions, weights: ClassWeights | None = None
 ) -> Float[Tensor, ""]:
     """Return ``1 - (2 sum pt + s) / (sum p + sum t + s)``, the soft Dice loss, mean over foreground classes.
 
@@ -86,7 +90,7 @@ def dice(
 
 
 def tversky(
-    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+    logits: Logits, masks: AnyMasks, valid: Regions, weights: ClassWeights | None = None
 ) -> Float[Tensor, ""]:
     """Return ``1 - (TP + s/2) / (TP + a FP + b FN + s/2)``, mean over foreground classes.
 
@@ -104,7 +108,7 @@ def tversky(
 
 
 def lovasz(
-    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+    logits: Logits, masks: AnyMasks, valid: Regions, weights: ClassWeights | None = None
 ) -> Float[Tensor, ""]:
     """Return the Lovász extension of the Jaccard loss 1 - IoU, over the valid pixels of the whole batch.
 
@@ -120,6 +124,10 @@ def lovasz(
     from segmentation_models_pytorch.losses import LovaszLoss
 
     _refuse_weights("lovasz", weights)
+    if is_stack(masks):
+        raise SettingError(
+            f"The Lovász loss is not for labels that may overlap. Choose one of: {', '.join(LABEL_LOSSES)}."
+        )
     if not bool(valid.any()):  # For several channels theirs is an empty array then.
         return logits.float().sum() * 0.0
     several = logits.shape[1] > 1
@@ -129,14 +137,14 @@ def lovasz(
 
 
 def bce_dice(
-    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+    logits: Logits, masks: AnyMasks, valid: Regions, weights: ClassWeights | None = None
 ) -> Float[Tensor, ""]:
     """Return the sum of `bce`, by the weights, and `dice`."""
     return bce(logits, masks, valid, weights) + dice(logits, masks, valid)
 
 
 def ce_dice(
-    logits: Logits, masks: Masks, valid: Regions, weights: ClassWeights | None = None
+    logits: Logits, masks: AnyMasks, valid: Regions, weights: ClassWeights | None = None
 ) -> Float[Tensor, ""]:
     """Return the sum of `ce`, by the weights, and `dice`."""
     return ce(logits, masks, valid, weights) + dice(logits, masks, valid)
@@ -166,9 +174,14 @@ def _wide(logits: Logits) -> Logits:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _entropy(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, "b h w"]:
-    """Return ``-log p_t`` of every pixel, by the sigmoid of one channel or the softmax of several."""
+def _entropy(logits: Logits, masks: AnyMasks, valid: Regions) -> Float[Tensor, "b *l h w"]:
+    """Return ``-log p_t`` of every pixel, by the sigmoid of one channel or the softmax of several.
+
+    For labels that may overlap a pixel has one for each of them, by its channel's sigmoid.
+    """
     wide = _wide(logits)
+    if is_stack(masks):
+        return F.binary_cross_entropy_with_logits(wide, masks.to(wide.dtype), reduction="none")
     if wide.shape[1] == 1:
         truth = (masks == 1).to(wide.dtype)
         return F.binary_cross_entropy_with_logits(wide[:, 0], truth, reduction="none")
@@ -176,22 +189,34 @@ def _entropy(logits: Logits, masks: Masks, valid: Regions) -> Float[Tensor, "b h
 
 
 def _soft_counts(
-    logits: Logits, masks: Masks, valid: Regions
+    logits: Logits, masks: AnyMasks, valid: Regions
 ) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"], Float[Tensor, " f"]]:
     """Return ``sum pt``, ``sum p(1 - t)`` and ``sum (1 - p)t`` of each foreground class over valid pixels."""
     wide = _wide(logits)
-    classes = range(1, max(wide.shape[1], 2))
-    probabilities = wide.sigmoid() if wide.shape[1] == 1 else wide.softmax(dim=1)[:, 1:]
-    truth = torch.stack([masks == index for index in classes], dim=1).to(wide.dtype)
+    sigmoid = is_stack(masks) or wide.shape[1] == 1
+    probabilities = wide.sigmoid() if sigmoid else wide.softmax(dim=1)[:, 1:]
+    classes = range(1, probabilities.shape[1] + 1)
+    truth = torch.stack([of_class(masks, index) for index in classes], dim=1).to(wide.dtype)
     p, t = (array * valid[:, None] for array in (probabilities, truth))
     hits, predicted, true = (array.sum(dim=(0, 2, 3)) for array in (p * t, p, t))
     return hits, predicted - hits, true - hits
 
 
 def _mean(
-    pixels: Float[Tensor, "b h w"], masks: Masks, valid: Regions, weights: ClassWeights | None
+    pixels: Float[Tensor, "b *l h w"], masks: AnyMasks, valid: Regions, weights: ClassWeights | None
 ) -> Float[Tensor, ""]:
-    """Return the mean over valid pixels by the weight of each one's true class; 0 where they sum to 0."""
+    """Return the mean over valid pixels by the weight of each one's true class; 0 where they sum to 0.
+
+    Where labels may overlap a pixel has no one true class: the mean is over labels too, without weights.
+    """
+    if is_stack(masks):
+        if weights is not None:
+            raise SettingError(
+                "Class weights are for classes that exclude one another; labels that may overlap take none. "
+                "Leave them out: the Dice loss weighs each label alike, however rare."
+            )
+        shown = valid[:, None].expand_as(pixels)
+        return torch.where(shown, pixels, 0.0).sum() / shown.sum().clamp(min=1)
     if weights is None:
         return torch.where(valid, pixels, 0.0).sum() / valid.sum().clamp(min=1)
     shares = weights.to(pixels)[masks.masked_fill(~valid, 0).long()] * valid
@@ -237,27 +262,37 @@ CLASS_LOSSES: dict[str, Loss] = {
 }
 """For a head with a channel per class; the first is the default."""
 
+LABEL_LOSSES: dict[str, Loss] = {
+    "bce+dice": bce_dice,
+    "bce": bce,
+    "dice": dice,
+    "focal": focal,
+    "tversky": tversky,
+}
+"""For a multilabel head, a channel for each label; the first is the default."""
+
 LOSSES: dict[str, Loss] = BINARY_LOSSES | CLASS_LOSSES
 
 WEIGHTED_LOSSES = ("bce+dice", "bce", "ce+dice", "ce", "focal")
 """Those that take class weights; the sums weigh their cross-entropy only."""
 
 
-def choose_loss(name: str | None, outputs: int) -> Loss:
+def choose_loss(name: str | None, outputs: int, *, multilabel: bool = False) -> Loss:
     """Return the loss called ``name`` (None: the default) for a model with ``outputs`` channels.
 
     Raises:
         UnknownNameError: there is no such loss.
-        SettingError: the loss is not for that many channels.
+        SettingError: the loss is not for that many channels, or not for labels that may overlap.
     """
-    allowed = BINARY_LOSSES if outputs == 1 else CLASS_LOSSES
+    allowed = LABEL_LOSSES if multilabel else BINARY_LOSSES if outputs == 1 else CLASS_LOSSES
     if name is None:
         return next(iter(allowed.values()))
     if name not in LOSSES:
         raise unknown_name("loss", name, allowed)
     if name not in allowed:
+        kind = "a multilabel model" if multilabel else "a model"
         raise SettingError(
-            f"The loss {name!r} doesn't fit a model with {outputs} output channel{'s' * (outputs > 1)}. "
+            f"The loss {name!r} doesn't fit {kind} with {outputs} output channel{'s' * (outputs > 1)}. "
             f"Choose one of: {', '.join(allowed)}."
         )
     return allowed[name]

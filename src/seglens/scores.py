@@ -2,7 +2,11 @@
 
 A confusion matrix holds at ``[t, p]`` the number of valid pixels whose true class is t and whose predicted
 class is p. `scores` of the sum over images are *pooled*; `scores` image by image are *per image*.
+
+Classes that may overlap have no such matrix: `LabelCounts` hold a matrix of yes and no for each.
 """
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +14,8 @@ from torch import Tensor
 
 from seglens.errors import DataError
 from seglens.intervals import RESAMPLES, interval
-from seglens.shapes import Mask, PerImage, Region
+from seglens.masks import is_stack, of_class
+from seglens.shapes import AnyMask, Labels, Mask, PerImage, Region
 
 Confusion = Int[Tensor, "*b classes classes"]
 
@@ -21,7 +26,8 @@ DEFINITIONS = {
     "with several classes the mean over the foreground classes.",
     "miou": "mIoU: the mean of the IoU over all classes, the background included.",
     "pixel_accuracy": "Pixel accuracy: the share of valid pixels whose predicted class is the true one; high "
-    "wherever the background is large, whatever the model does.",
+    "wherever the background is large, whatever the model does. Not defined where classes may overlap, as "
+    "mIoU isn't.",
     "precision": "Precision: the share of the predicted foreground that is true, TP/(TP+FP); with several "
     "classes the mean over the foreground classes. Undefined, and left out, where nothing is predicted.",
     "recall": "Recall: the share of the true foreground that is predicted, TP/(TP+FN); with several "
@@ -59,10 +65,81 @@ def confusion(prediction: Mask, truth: Mask, valid: Region, num_classes: int) ->
     return counts.reshape(num_classes, num_classes)
 
 
-def per_class(confusion: Confusion) -> dict[str, Float[Tensor, "*b classes"]]:
+@dataclass(frozen=True)
+class LabelCounts:
+    """Valid pixels of each class by truth (row: no, yes) and prediction (column), where classes may overlap.
+
+    Class 0 is where no label is.
+    """
+
+    pixels: Int[Tensor, "classes 2 2"]
+
+    def __add__(self, other: "LabelCounts") -> "LabelCounts":
+        return LabelCounts(self.pixels + other.pixels)
+
+
+Counts = Confusion | LabelCounts
+
+
+def added(one: Counts, other: Counts) -> Counts:
+    """Return the counts of both; they are of one kind."""
+    if isinstance(one, LabelCounts):
+        assert isinstance(other, LabelCounts)  # of one task
+        return one + other
+    assert not isinstance(other, LabelCounts)
+    return one + other
+
+
+def no_counts(num_classes: int, *, multilabel: bool) -> Counts:
+    """Return counts of no picture at all."""
+    if multilabel:
+        return LabelCounts(torch.zeros(num_classes, 2, 2, dtype=torch.int64))
+    return torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+
+def counted(prediction: AnyMask, truth: AnyMask, valid: Region, num_classes: int) -> Counts:
+    """Count the valid pixels of one image, whose classes exclude one another or may overlap.
+
+    Raises:
+        DataError: a valid pixel has a class that doesn't exist, or only one mask has overlapping classes.
+    """
+    if is_stack(prediction) != is_stack(truth):
+        kinds = {True: "labels that may overlap", False: "one class a pixel"}
+        raise DataError(
+            f"The prediction has {kinds[is_stack(prediction)]}, the truth {kinds[is_stack(truth)]}. Data for "
+            "a multilabel model are read with --multilabel, those for others without."
+        )
+    if is_stack(prediction):
+        return label_counts(prediction, truth, valid)
+    return confusion(prediction, truth, valid, num_classes)
+
+
+def label_counts(prediction: Labels, truth: Labels, valid: Region) -> LabelCounts:
+    """Count the valid pixels of each class of one image whose classes may overlap.
+
+    Raises:
+        DataError: the masks have different numbers of labels.
+    """
+    if len(prediction) != len(truth):
+        raise DataError(
+            f"The prediction has {len(prediction)} labels, the truth {len(truth)}. Name the model's classes."
+        )
+    found = []
+    for index in range(len(truth) + 1):
+        said, true = (of_class(mask, index)[valid] for mask in (prediction, truth))
+        both, yes, there = int((said & true).sum()), int(said.sum()), int(true.sum())
+        found.append([[len(said) - yes - there + both, yes - both], [there - both, both]])
+    return LabelCounts(torch.tensor(found, dtype=torch.int64))
+
+
+def per_class(counts: Counts) -> dict[str, Float[Tensor, "*b classes"]]:
     """Return dice, iou, precision and recall of every class, in float64; NaN where a score is 0/0."""
-    hits = confusion.diagonal(dim1=-2, dim2=-1).double()
-    true, predicted = confusion.sum(dim=-1).double(), confusion.sum(dim=-2).double()
+    if isinstance(counts, LabelCounts):
+        hits, true = counts.pixels[:, 1, 1].double(), counts.pixels[:, 1].sum(dim=-1).double()
+        predicted = counts.pixels[:, :, 1].sum(dim=-1).double()
+    else:
+        hits = counts.diagonal(dim1=-2, dim2=-1).double()
+        true, predicted = counts.sum(dim=-1).double(), counts.sum(dim=-2).double()
     return {
         "dice": 2 * hits / (true + predicted),
         "iou": hits / (true + predicted - hits),
@@ -71,16 +148,23 @@ def per_class(confusion: Confusion) -> dict[str, Float[Tensor, "*b classes"]]:
     }
 
 
-def scores(confusion: Confusion) -> dict[str, Float[Tensor, "*b"]]:
+def scores(counts: Counts) -> dict[str, Float[Tensor, "*b"]]:
     """Return the scores of each confusion matrix, as `DEFINITIONS` says; NaN where one is not defined."""
-    total = confusion.sum(dim=(-2, -1))
-    foreground = {name: values[..., 1:].nanmean(dim=-1) for name, values in per_class(confusion).items()}
-    empty = (confusion[..., 0, 0] == total) & (total > 0)
+    by_class = per_class(counts)
+    foreground = {name: values[..., 1:].nanmean(dim=-1) for name, values in by_class.items()}
+    if isinstance(counts, LabelCounts):
+        none, total = counts.pixels[0, 1, 1], counts.pixels[0].sum()
+        miou = accuracy = torch.tensor(torch.nan, dtype=torch.float64)
+    else:
+        none, total = counts[..., 0, 0], counts.sum(dim=(-2, -1))
+        miou = by_class["iou"].nanmean(dim=-1)
+        accuracy = counts.diagonal(dim1=-2, dim2=-1).sum(dim=-1).double() / total
+    empty = (none == total) & (total > 0)
     return {
         "dice": foreground["dice"].masked_fill(empty, 1.0),
         "iou": foreground["iou"].masked_fill(empty, 1.0),
-        "miou": per_class(confusion)["iou"].nanmean(dim=-1),
-        "pixel_accuracy": confusion.diagonal(dim1=-2, dim2=-1).sum(dim=-1).double() / total,
+        "miou": miou,
+        "pixel_accuracy": accuracy,
         "precision": foreground["precision"].masked_fill(empty, 1.0),
         "recall": foreground["recall"].masked_fill(empty, 1.0),
     }

@@ -23,13 +23,13 @@ from seglens.data.layout import Split
 from seglens.data.sample import Sample, Task
 from seglens.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.errors import DataError
-from seglens.masks import is_stack
+from seglens.masks import foreground, is_stack, only_valid
 from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
 from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.runs import Run
-from seglens.scores import Confusion, confusion, scores
-from seglens.shapes import Mask
+from seglens.scores import Counts, LabelCounts, added, counted, no_counts, scores
+from seglens.shapes import AnyMask
 from seglens.surfaces import surface_scores
 from seglens.threads import read_ahead
 
@@ -49,7 +49,7 @@ class Tally:
     """
 
     rows: tuple[Row, ...]
-    confusion: Confusion
+    counts: Counts
     calibrations: tuple[Calibration, ...]
 
     @property
@@ -60,7 +60,7 @@ class Tally:
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
             self.rows + other.rows,
-            self.confusion + other.confusion,
+            added(self.counts, other.counts),
             self.calibrations + other.calibrations,
         )
 
@@ -83,7 +83,7 @@ def tally(
     places = [unused_name(entry.name, taken) for entry in split.entries]
     num = len(run.task.classes)
     rows: list[Row] = []
-    counts = torch.zeros(num, num, dtype=torch.int64)
+    counts = no_counts(num, multilabel=run.task.multilabel)
     calibrations: list[Calibration] = []
 
     def one(ready: _Ready) -> Tally:
@@ -93,7 +93,7 @@ def tally(
     what = f"evaluating {split.name}"
     for part in track(scored, total=len(indices), what=what) if shown else scored:
         rows += part.rows
-        counts += part.confusion
+        counts = added(counts, part.counts)
         calibrations += part.calibrations
         if calibrations and indices[0] == 0:
             calibrations = [reduce(add, calibrations)]
@@ -163,13 +163,13 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     """Compare one picture's prediction with its truth, and draw them."""
     num = len(run.task.classes)
     row: Row = {"index": ready.index, "name": ready.name}
-    sample, nothing = ready.sample, torch.zeros(num, num, dtype=torch.int64)
+    sample, nothing = ready.sample, no_counts(num, multilabel=run.task.multilabel)
     if sample is None or sample.mask is None or ready.placed is None or ready.probabilities is None:
         return Tally(({**row, "status": "failed", "error": ready.error},), nothing, ())
     probabilities = at_native_size(ready.placed, ready.probabilities)
     predicted = decide(probabilities, run.spec)
     try:
-        counts = confusion(predicted, sample.mask, sample.valid, num)
+        counts = counted(predicted, sample.mask, sample.valid, num)
     except DataError as error:
         return Tally(({**row, "status": "failed", "error": str(error)},), nothing, ())
     row |= {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
@@ -192,31 +192,38 @@ def _hash_of(sample: Sample, task: Task) -> str:
     return sha256(classes.numpy().tobytes()).hexdigest()[:HASH]
 
 
-def _row(counts: Confusion) -> Row:
-    wrong = counts - counts.diag().diag()
-    truth, prediction = int(counts[1:].sum()), int(counts[:, 1:].sum())
+def _row(counts: Counts) -> Row:
+    """Return the scores of one picture and its pixels; those of several labels count for each of them."""
+    if isinstance(counts, LabelCounts):
+        labels = counts.pixels[1:]
+        invented, missed = int(labels[:, 0, 1].sum()), int(labels[:, 1, 0].sum())
+        truth, prediction = int(labels[:, 1].sum()), int(labels[:, :, 1].sum())
+    else:
+        wrong = counts - counts.diag().diag()
+        invented, missed = int(wrong[:, 1:].sum()), int(wrong[1:].sum())
+        truth, prediction = int(counts[1:].sum()), int(counts[:, 1:].sum())
     return {
         "status": "ok" if truth or prediction else "empty",
         **{name: float(value) for name, value in scores(counts).items()},
-        "false_positive_pixels": int(wrong[:, 1:].sum()),
-        "false_negative_pixels": int(wrong[1:].sum()),
+        "false_positive_pixels": invented,
+        "false_negative_pixels": missed,
         "truth_pixels": truth,
         "predicted_pixels": prediction,
     }
 
 
-def _save(run: Run, sample: Sample, predicted: Mask, folder: Path, place: str) -> dict[str, str]:
+def _save(run: Run, sample: Sample, predicted: AnyMask, folder: Path, place: str) -> dict[str, str]:
     """Draw one picture into ``folder / place``; return the file names below ``folder``."""
     assert sample.mask is not None
     (folder / place).mkdir()
     low, high = run.spec.window
     image = ((sample.image - low) / (high - low)).clamp(0, 1)
-    truth, palette = sample.mask.masked_fill(~sample.valid, 0), run.task.palette
+    truth, palette = only_valid(sample.mask, sample.valid), run.task.palette
     drawn = {
         "orig": picture(image),
         "gt": mask_picture(truth, palette),
         "pred": mask_picture(predicted, palette),
-        "overlay": outline(overlay(image, predicted, palette), truth > 0),
+        "overlay": outline(overlay(image, predicted, palette), foreground(truth)),
     }
     for name, drawing in drawn.items():
         save_png(drawing, folder / place / f"{name}.png")

@@ -157,13 +157,16 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
     """
     said = {name: getattr(given, name) for name in given.model_fields_set}
     place: dict[str, Any] = {"layout": None, "train_dir": None, "valid_dir": None, "test_dir": None}
-    base = stored or DataSettings(path=given.path, channels=run.spec.channels)
+    multilabel = run.task.multilabel
+    base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
     settings = base.model_copy(update={**place, "classes": None, "ignore": None, **said})
     kind, ours = layout_name(settings), run.task
     like_ours: dict[str, Any] = {}
     if kind == "pairs":
         named = stored is not None and stored.classes == ours.classes
         like_ours = {"classes": ours.classes if named else None, "ignore": base.ignore}
+        if ours.multilabel and base.classes is not None:  # folders that the training chose
+            like_ours["classes"] = ours.classes
     if kind == "oxford-pet" and "border" in ours.classes:
         like_ours = {"border": "class"}
     if kind == "coco":

@@ -19,7 +19,8 @@ from scipy.ndimage import minimum_filter
 from scipy.spatial import KDTree
 
 from seglens.errors import SettingError
-from seglens.shapes import Mask, Region
+from seglens.masks import of_class
+from seglens.shapes import AnyMask, Region
 
 Area = Bool[np.ndarray, "h w"]
 There = Float[np.ndarray, " predicted"]
@@ -49,7 +50,7 @@ DEFINITIONS = {
 
 
 def surface_scores(
-    prediction: Mask, truth: Mask, valid: Region, num_classes: int, *, tolerance: float = 2.0
+    prediction: AnyMask, truth: AnyMask, valid: Region, num_classes: int, *, tolerance: float = 2.0
 ) -> dict[str, float]:
     """Return ``boundary_iou``, ``nsd`` and ``hd95`` of one picture, the mean over its foreground classes.
 
@@ -62,11 +63,10 @@ def surface_scores(
         raise SettingError(
             f"The tolerance is {tolerance} pixels, allowed is any number from 0 on (2 is usual)."
         )
-    width = max(1, round(BAND_RATIO * math.hypot(*truth.shape)))
-    known, guess, real = (array.cpu().numpy() for array in (valid, prediction, truth))
+    width = max(1, round(BAND_RATIO * math.hypot(*truth.shape[-2:])))
     rows = []
     for index in range(1, num_classes):
-        predicted, true = (guess == index) & known, (real == index) & known
+        predicted, true = ((of_class(mask, index) & valid).cpu().numpy() for mask in (prediction, truth))
         if predicted.any() or true.any():
             box = _box(predicted | true)
             predicted, true = predicted[box], true[box]

@@ -12,6 +12,7 @@ import torchvision
 from PIL import Image
 from pycocotools import mask as rle
 from tests.docs.quick import ENCODER, SIZE, STAGES
+from tests.multilabel.sets import write_folders
 
 from seglens.data.specimens import write_specimens
 
@@ -108,11 +109,17 @@ def coco(folder: Path) -> None:
     shutil.rmtree(drawn)
 
 
+def people(folder: Path) -> None:
+    """A set with a folder of masks for each of two classes that overlap."""
+    write_folders(folder / "people", num={"train": 8, "valid": 2, "test": 2})
+
+
 PREPARED: dict[str, Callable[[Path], None]] = {
     "photos": photos,
     "pets": pets,
     "labelled": labelled,
     "coco": coco,
+    "people": people,
     "cell.png": cell,
     "elsewhere": elsewhere,
     "best_model.pth": smp_checkpoint,

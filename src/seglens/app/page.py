@@ -110,12 +110,13 @@ def _question(run: Run, known_data: bool) -> dict[str, Any]:
         elem_id="where",
     )
     several = len(classes) > 2
+    asked = classes[1:] if run.task.multilabel else classes  # nothing speaks for having no label
     with gr.Row(visible=several):
         found["class_name"] = gr.Dropdown(
-            classes, value=classes[1], label="Class", min_width=170, elem_id="class"
+            asked, value=classes[1], label="Class", min_width=170, elem_id="class"
         )
         found["against"] = gr.Dropdown(
-            [NONE, *classes], value=NONE, label="Against", min_width=170, elem_id="against"
+            [NONE, *asked], value=NONE, label="Against", min_width=170, elem_id="against"
         )
     return {**found, "again": gr.Button("Explain", variant="primary", elem_id="again")}
 

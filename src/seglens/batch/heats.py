@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from seglens.batch.raw import Arrays, evidence, name_of
 from seglens.batch.scales import Limits, Scaling, own_limits, shared_limits
-from seglens.data.transforms import Frame
+from seglens.data.transforms import Frame, nearest
 from seglens.explain.target_names import form_of
+from seglens.masks import is_stack
 from seglens.models.segmenter import ModelSpec
-from seglens.shapes import Mask, Region
+from seglens.shapes import AnyMask, Region
 
 DRAWN = 1024
 """Longest side of a drawn picture, in pixels; numbers and raw maps are of the whole picture all the same."""
@@ -127,9 +128,11 @@ def drawn_size(rows: int, columns: int) -> tuple[int, int]:
     return max(1, round(rows * share)), max(1, round(columns * share))
 
 
-def fitted(mask: Mask) -> Int[Tensor, "rows columns"]:
+def fitted(mask: AnyMask) -> AnyMask:
     """Return a mask at the size at which its picture is drawn."""
-    size = drawn_size(mask.shape[0], mask.shape[1])
+    size = drawn_size(mask.shape[-2], mask.shape[-1])
+    if is_stack(mask):
+        return nearest(mask.cpu(), size)
     if size == tuple(mask.shape):
         return mask.long()
     return F.interpolate(mask[None, None].to(torch.uint8), size, mode="nearest-exact")[0, 0].long()

@@ -70,7 +70,10 @@ def predict_large(run: Run, part: Chunk) -> Prediction:
     probabilities = _squared(found, part.frames[0].size)[None]
     tiny = torch.finfo(probabilities.dtype).tiny
     kept = probabilities.clamp(min=tiny)
-    logits = kept[:, 1:].log() - kept[:, :1].log() if run.spec.head == "sigmoid" else kept.log()
+    logits = kept.log()
+    if run.spec.head != "softmax":
+        labels = probabilities[:, 1:]
+        logits = labels.clamp(min=tiny).log() - (1 - labels).clamp(min=tiny).log()
     return Prediction(logits, probabilities, mask)
 
 

@@ -18,16 +18,17 @@ from seglens.batch.raw import Arrays, raw_arrays, raw_format
 from seglens.batch.scales import Scaling, unit_of
 from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject, shown
 from seglens.data.layout import Split
-from seglens.data.sample import Sample
+from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
 from seglens.draw import overlay, save_png
 from seglens.explain.explanation import Explanation
 from seglens.intervals import interval
 from seglens.judge.localisation import join, summarise
-from seglens.outputs import table_cell
+from seglens.masks import is_stack, of_class
+from seglens.outputs import table_cell, unused_name
 from seglens.runs import Run
-from seglens.scores import confusion, scores
-from seglens.shapes import Mask
+from seglens.scores import counted, scores
+from seglens.shapes import AnyMask
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def write_sample(
     run: Run,
     part: Chunk,
     index: int,
-    predicted: Mask,
+    predicted: AnyMask,
     maps: Sequence[Explanation],
     measured: Sequence[Measured],
     folder: Path,
@@ -91,11 +92,11 @@ def _draw(run: Run, subject: Subject, row: Row, arrays: Arrays, drawing: Drawing
     records.write_json(subject.folder / subject.place / "explanation.json", row)
 
 
-def dice_of(predicted: Mask, sample: Sample, num_classes: int) -> float | None:
+def dice_of(predicted: AnyMask, sample: Sample, num_classes: int) -> float | None:
     """Return the Dice score of one picture; None where no truth is known or nothing of it is valid."""
     if sample.mask is None or not bool(sample.valid.any()):
         return None
-    return float(scores(confusion(predicted, sample.mask, sample.valid, num_classes))["dice"])
+    return float(scores(counted(predicted, sample.mask, sample.valid, num_classes))["dice"])
 
 
 def frame_row(frame: Frame, divisor: int) -> Row:
@@ -205,18 +206,32 @@ def write_table(rows: Sequence[Row], file: Path) -> None:
         writer.writerows([table_cell(row.get(name)) for name in columns] for row in rows)
 
 
-def write_prediction(run: Run, sample: Sample, mask: Mask, folder: Path, name: str) -> Row:
-    """Save mask and overlay of one picture and return its row."""
+def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name: str) -> Row:
+    """Save the mask (of labels that may overlap one each) and the overlay of a picture; return its row."""
     files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
-    save_png(class_indices(mask), folder / files["mask"])
+    if is_stack(mask):
+        del files["mask"]
+        for label, layer in zip(label_folders(run.task), mask, strict=True):
+            files[f"mask {label}"] = f"masks/{label}/{name}.png"
+            save_png(class_indices(layer.long() * 255), folder / files[f"mask {label}"])
+    else:
+        save_png(class_indices(mask), folder / files["mask"])
     image = shown(sample, run.spec).image
     drawn = overlay(image, fitted(mask), run.task.palette)
     save_png(drawn, folder / files["overlay"])
-    rows, columns = mask.shape
+    rows, columns = mask.shape[-2:]
     areas = {
-        f"{label} pixels": int((mask == index).sum()) for index, label in enumerate(run.task.classes) if index
+        f"{label} pixels": int(of_class(mask, index).sum())
+        for index, label in enumerate(run.task.classes)
+        if index
     }
     return {"name": sample.name, "status": "ok", "width": columns, "height": rows, **areas, **files}
+
+
+def label_folders(task: Task) -> list[str]:
+    """Return the name of the folder of masks of each label: its own, as far as file names allow it."""
+    taken: set[str] = set()
+    return [unused_name(label, taken) for label in task.classes[1:]]
 
 
 def write_record(

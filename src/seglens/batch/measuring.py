@@ -14,6 +14,7 @@ from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.judge.localisation import attention
 from seglens.judge.nulls import Surface, randomised
+from seglens.masks import of_class
 from seglens.predict import Prediction
 from seglens.runs import Run
 
@@ -75,7 +76,7 @@ def measure(
                 randomised=chance.get((entry.target.label, entry.name)),
                 valid=valid,
             ),
-            statistics(entry, predicted=said == question.class_index, valid=valid),
+            statistics(entry, predicted=of_class(said, question.class_index), valid=valid),
         )
         for entry in maps
     ]

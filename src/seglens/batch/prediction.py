@@ -22,6 +22,7 @@ from seglens.native import (
     Probability,
     at_native_size,
     decide,
+    empty_mask,
     forward,
     native_mask,
     place,
@@ -31,7 +32,7 @@ from seglens.outputs import new_folder, unused_name
 from seglens.predict import Prediction
 from seglens.progress import track
 from seglens.runs import Run
-from seglens.shapes import Image, Mask
+from seglens.shapes import AnyMask, Image
 from seglens.threads import read_ahead
 from seglens.tiles import Cut, Windows, bands, plan, resized
 
@@ -52,7 +53,9 @@ def predict_files(
 ) -> Summary:
     """Predict pictures of any size: ``masks/`` (class indices), ``overlays/``, ``table.csv``, ``run.json``.
 
-    A mask is a grey PNG of the picture's own size whose values are class indices. ``precision`` and ``flips``
+    A mask is a grey PNG of the picture's own size whose values are class indices. Where classes may overlap
+    there is one a class, ``masks/<class>/<name>.png`` with 0 and 255: the layout that ``pairs`` reads with
+    ``--multilabel``. ``precision`` and ``flips``
     are those of `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. A
     picture that is covered with windows is never held as floating-point numbers.
 
@@ -75,6 +78,8 @@ def predict_files(
     with new_folder(Path(out), force=force) as folder:
         for name in ("masks", "overlays"):
             (folder / name).mkdir()
+        for label in ledger.label_folders(run.task) if run.task.multilabel else ():
+            (folder / "masks" / label).mkdir()
         written = read_ahead(partial(_write, run, folder), _predicted(prepared(run, how), split, how, chunk))
         for done in track(written, total=len(split), what="predicting"):
             if isinstance(done, Failure):
@@ -98,7 +103,7 @@ def predict_files(
     return Summary(Path(out), len(rows), tuple(failed))
 
 
-def native_masks(run: Run, part: Chunk, prediction: Prediction) -> list[Mask]:
+def native_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
     """Return the masks of a chunk at native size."""
     return [
         native_mask(probabilities, frame, run.spec)
@@ -128,7 +133,7 @@ class _Found:
 
     name: str
     sample: Sample
-    prediction: tuple[Placed, Probability] | Mask
+    prediction: tuple[Placed, Probability] | AnyMask
 
 
 def _allowed(chunk: int) -> int:
@@ -195,13 +200,13 @@ def _in_windows(run: Run, large: _Large, how: Inference, chunk: int, taken: set[
     return _Found(unused_name(large.name, taken), Sample(large.name, image, None, valid), mask)
 
 
-def _mask(run: Run, cut: Cut, windows: Windows, how: Inference, chunk: int) -> Mask:
+def _mask(run: Run, cut: Cut, windows: Windows, how: Inference, chunk: int) -> AnyMask:
     """Return the mask at native size, a byte a pixel: eight would weigh more than the picture."""
-    mask = torch.zeros(windows.native, dtype=torch.int8 if run.spec.classes <= 128 else torch.int16)
+    mask = empty_mask(run.spec, windows.native)
     top = 0
     for band in bands(run.segmenter, cut, windows, chunk=chunk, precision=how.precision, flips=how.flips):
         rows = band.shape[1]
-        mask[top : top + rows] = decide(band, run.spec)
+        mask[..., top : top + rows, :] = decide(band, run.spec)
         top += rows
     return mask
 

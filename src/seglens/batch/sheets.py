@@ -27,9 +27,10 @@ from seglens.draw import (
     save_png,
     sheet,
 )
+from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
 from seglens.outputs import unused_name
-from seglens.shapes import Image, Mask
+from seglens.shapes import AnyMask, Image, Mask
 
 ROW = 5
 """Tiles in a row of a sheet."""
@@ -50,16 +51,16 @@ class Subject:
         return f"{self.place}/{name}.png"
 
 
-def draw_subject(subject: Subject, predicted: Mask, spec: ModelSpec, task: Task) -> dict[str, str]:
+def draw_subject(subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Task) -> dict[str, str]:
     """Save ``orig gt pred overlay``; the overlay has the truth, where there is one, as a white outline."""
     sample, palette = shown(subject.sample, spec), task.palette
     predicted = fitted(predicted)
     files = {"orig": subject.save(picture(sample.image), "orig")}
     marked = overlay(sample.image, predicted, palette)
     if sample.mask is not None:
-        truth = sample.mask.masked_fill(~sample.valid, 0)
+        truth = only_valid(sample.mask, sample.valid)
         files["gt"] = subject.save(mask_picture(truth, palette), "gt")
-        marked = outline(marked, truth > 0)
+        marked = outline(marked, foreground(truth))
     files["pred"] = subject.save(mask_picture(predicted, palette), "pred")
     files["overlay"] = subject.save(marked, "overlay")
     return files

@@ -58,6 +58,7 @@ def check(
     test_dir: o.TestDir = None,
     classes: o.Classes = None,
     merge: o.Merge = True,
+    multilabel: o.Multilabel = False,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
     channels: o.Channels = 3,
@@ -66,7 +67,16 @@ def check(
     """List what is wrong with a set. Exit code 1 where it can't be used as it is."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = o.data_settings(
-        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
+        data,
+        layout,
+        (train_dir, valid_dir, test_dir),
+        classes,
+        merge,
+        multilabel,
+        border,
+        ignore,
+        channels,
+        split_seed,
     )
     found = seglens.check_data(settings)
     summaries.tell_findings(found.to_json())
@@ -83,6 +93,7 @@ def show(
     test_dir: o.TestDir = None,
     classes: o.Classes = None,
     merge: o.Merge = True,
+    multilabel: o.Multilabel = False,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
     channels: o.Channels = 3,
@@ -97,7 +108,16 @@ def show(
     """Draw samples as the model will see them. Each comes with some of its augmented variants."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = o.data_settings(
-        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
+        data,
+        layout,
+        (train_dir, valid_dir, test_dir),
+        classes,
+        merge,
+        multilabel,
+        border,
+        ignore,
+        channels,
+        split_seed,
     )
     file = seglens.show_data(
         settings, out, split=split, num=num_samples, image_size=image_size, seed=seed, force=force

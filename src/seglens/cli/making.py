@@ -97,6 +97,7 @@ def train(
     test_dir: o.TestDir = None,
     classes: o.Classes = None,
     merge: o.Merge = True,
+    multilabel: o.Multilabel = False,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
     channels: o.Channels = 3,
@@ -174,7 +175,16 @@ def train(
         seed=seed,
     )
     pictures = o.data_settings(
-        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
+        data,
+        layout,
+        (train_dir, valid_dir, test_dir),
+        classes,
+        merge,
+        multilabel,
+        border,
+        ignore,
+        channels,
+        split_seed,
     )
     seglens.train(pictures, settings, run, resume=resume, force=force)
     summaries.tell_training(run)

@@ -72,6 +72,7 @@ Classes = Annotated[
 Merge = Annotated[
     bool, typer.Option("--merge/--no-merge", help="coco: make one foreground of all categories.")
 ]
+Multilabel = Annotated[bool, typer.Option("--multilabel", help="coco, pairs: classes may overlap.")]
 Border = Annotated[
     str,
     typer.Option(
@@ -262,6 +263,7 @@ def data_settings(
     folders: tuple[str | None, str | None, str | None],
     classes: Sequence[str] | None,
     merge: bool,
+    multilabel: bool,
     border: str,
     ignore: int | None,
     channels: int,
@@ -281,6 +283,7 @@ def data_settings(
         test_dir=test_dir,
         classes=tuple(classes) if classes else None,
         merge=merge,
+        multilabel=multilabel,
         border=border,
         ignore=ignore,
         channels=channels,

@@ -96,6 +96,11 @@ def _show_evaluation(found: Row) -> None:
     scored = found["num_images"] - found["num_failed"]
     title = f"{found['split']} split, {scored} pictures, at native resolution"
     table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
+    by_class = found["pooled"].get("per_class") or {}
+    if len(by_class) > 2:
+        columns = ("dice", "iou", "precision", "recall")
+        lines = [(label, *(number(values[name]) for name in columns)) for label, values in by_class.items()]
+        table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
     error, worst = (number(found["calibration"][name]) for name in ("error", "maximum_error"))
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
 

@@ -146,7 +146,16 @@ def weak(
         supervised=supervised,
     )
     pictures = o.data_settings(
-        data, layout, (train_dir, valid_dir, test_dir), classes, merge, border, ignore, channels, split_seed
+        data,
+        layout,
+        (train_dir, valid_dir, test_dir),
+        classes,
+        merge,
+        False,
+        border,
+        ignore,
+        channels,
+        split_seed,
     )
     seglens.weak(pictures, settings, run, resume=resume, force=force)
     found = read(run / "run.json")["results"]

@@ -15,11 +15,12 @@ from scipy import ndimage
 from seglens.data.intensity import about_range
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Split
 from seglens.data.nuclei import num_overlapping_pixels
-from seglens.data.opening import LAYOUTS, complete_splits, gather, layout_name
-from seglens.data.outlines import regions
+from seglens.data.opening import complete_splits, gather, layout_name, look
+from seglens.data.outlines import num_shared_pixels, regions
 from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
+from seglens.masks import class_pixels, foreground, is_stack, of_class
 from seglens.progress import track
 from seglens.shapes import Region
 
@@ -70,6 +71,7 @@ class _Facts:
     name: str
     problems: tuple[Finding, ...] = ()
     counts: tuple[int, ...] = ()
+    pixels: int = 0
     rectangles: bool | None = None
 
 
@@ -78,7 +80,8 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
 
     Findings are of these kinds: unreadable, size-mismatch, mask-values, image-without-mask,
     mask-without-image, missing-image, unlabelled, empty-mask, near-duplicates (across splits), rectangles,
-    overlapping-masks, intensity-range, class-balance, and what else a layout notices about its files.
+    overlapping-masks, overlapping-classes, intensity-range, class-balance, and what else a layout notices
+    about its files.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout.
@@ -87,7 +90,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     """
     layout = layout_name(settings)
     try:
-        found = LAYOUTS[layout].find(settings)
+        found = look(settings, layout)
     except DataError as error:
         return Findings(layout, {}, (), (Finding("unreadable", "error", str(error)),))
     splits = complete_splits(found, settings.split_seed)
@@ -109,9 +112,9 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
 
 
 def _read_all(named: Sequence[tuple[str, Entry]], found: Found, layout: str) -> list[_Facts]:
-    look = partial(_look_at, reader=found.reader, layout=layout, num_classes=len(found.task.classes))
+    look_at = partial(_look_at, reader=found.reader, layout=layout, num_classes=len(found.task.classes))
     with ThreadPoolExecutor() as pool:
-        return list(track(pool.map(lambda pair: look(*pair), named), total=len(named), what="Reading"))
+        return list(track(pool.map(lambda pair: look_at(*pair), named), total=len(named), what="Reading"))
 
 
 def _look_at(
@@ -124,7 +127,7 @@ def _look_at(
         return _Facts(name, (_as_finding(error, name),))
     if sample.mask is None:
         return _Facts(name, (Finding("unlabelled", "note", "Pictures have no mask.", (name,)),))
-    counts = torch.bincount(sample.mask[sample.valid], minlength=num_classes)
+    counts = class_pixels(sample.mask, sample.valid, num_classes)
     problems = []
     if not entry.masks and not entry.annotations:
         text = "Pictures have no annotation: they are taken to show nothing."
@@ -134,10 +137,21 @@ def _look_at(
     if overlap:
         text = "Masks of single nuclei overlap; merged, they can't be told apart."
         problems.append(Finding("overlapping-masks", "warning", text, (name,)))
-    objects = (
-        regions(entry.annotations, sample.image, entry.image) if entry.annotations else [sample.mask > 0]
-    )
-    return _Facts(name, tuple(problems), tuple(counts.tolist()), are_rectangles(objects))
+    objects = [of_class(sample.mask, index) for index in range(1, num_classes)]
+    if entry.annotations:
+        objects = regions(entry.annotations, sample.image, entry.image)
+    elif not is_stack(sample.mask):
+        objects = [foreground(sample.mask)]
+    shared = 0 if is_stack(sample.mask) else num_shared_pixels(objects, entry.annotations)
+    if shared:
+        text = (
+            "Outlines of different classes overlap: each pixel keeps the class of the smallest. Where "
+            "both are meant, read the set with --multilabel."
+        )
+        where = (f"{name} ({shared} pixels)",)
+        problems.append(Finding("overlapping-classes", "warning", text, where))
+    pixels = int(sample.valid.sum())
+    return _Facts(name, tuple(problems), tuple(counts.tolist()), pixels, are_rectangles(objects))
 
 
 def _as_finding(error: DataError, name: str) -> Finding:
@@ -201,7 +215,7 @@ def _class_shares(classes: Sequence[str], facts: Sequence[_Facts]) -> tuple[Clas
     counts = torch.tensor([fact.counts for fact in facts if fact.counts], dtype=torch.int64)
     if not len(counts):
         return ()
-    pixels = counts.sum(0) / counts.sum().clamp(min=1)
+    pixels = counts.sum(0) / max(1, sum(fact.pixels for fact in facts))
     pictures = (counts > 0).double().mean(0)
     shares = zip(classes, pixels.tolist(), pictures.tolist(), strict=True)
     return tuple(ClassShare(name, *share) for name, *share in shares)

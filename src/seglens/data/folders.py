@@ -108,6 +108,13 @@ def visible_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> l
     return sorted(file for file in files if not file.name.startswith("."))
 
 
+def class_folders(masks: Path) -> list[str]:
+    """Return the names of the folders in ``masks`` that hold mask files: one for each class."""
+    if not masks.is_dir():
+        return []
+    return sorted(inner.name for inner in masks.iterdir() if inner.is_dir() and visible_files(inner))
+
+
 def read_fitting_label(file: Path, image: Image, picture: Path) -> Mask:
     """Return the integers of a mask file that has the size of its picture.
 

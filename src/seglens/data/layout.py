@@ -23,8 +23,9 @@ class DataSettings(BaseModel):
     splits, below ``path`` or anywhere. ``classes`` are, for ``coco``, the categories to take, by name or id;
     for ``pairs``, the names of the values 0, 1, ... in the masks; None means one foreground. ``merge`` is for
     ``coco`` (one foreground, or a class per category), ``border`` for ``oxford-pet``. ``ignore`` is, for
-    ``pairs``, the value of a mask's pixels that are in no loss and no score (often 255). ``split_seed``
-    decides the splits that the set doesn't come with.
+    ``pairs``, the value of a mask's pixels that are in no loss and no score (often 255). With ``multilabel``
+    classes may overlap: ``coco`` keeps every category of a pixel, ``pairs`` has a folder of masks for each
+    class. ``split_seed`` decides the splits that the set doesn't come with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +37,7 @@ class DataSettings(BaseModel):
     test_dir: str | None = None
     classes: tuple[str, ...] | None = None
     merge: bool = True
+    multilabel: bool = False
     border: Literal["foreground", "background", "ignore", "class"] = "foreground"
     ignore: int | None = Field(default=None, ge=0)
     channels: int = Field(default=3, ge=1)

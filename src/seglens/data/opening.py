@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from seglens.data import coco, nuclei, oxford_pet, pairs
+from seglens.data import class_folders, coco, nuclei, oxford_pet, pairs
 from seglens.data.folders import named_split
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, deal
@@ -15,6 +15,9 @@ LAYOUTS = {
     "nuclei": Layout(nuclei.LOOKS_LIKE, nuclei.recognises, nuclei.find),
 }
 """Tried in this order: the first that recognises a folder reads it."""
+
+OVERLAPPING = {"coco": coco.find, "pairs": class_folders.find}
+"""Layouts whose classes may overlap, and what lists their pictures then."""
 
 
 def open_data(settings: DataSettings) -> Dataset:
@@ -53,7 +56,7 @@ def find(settings: DataSettings) -> tuple[str, Found]:
         raise SettingError(
             f"--ignore {settings.ignore} is for masks of the layout 'pairs', not {name!r}: leave it out."
         )
-    found = LAYOUTS[name].find(settings)
+    found = look(settings, name)
     errors = [problem for problem in gather(found.problems) if problem.severity == "error"]
     if errors:
         listed = " ".join(_in_short(problem) for problem in errors)
@@ -73,6 +76,24 @@ def dataset_of(
         if entries.get(split)
     }
     return Dataset(settings, layout, found.task, splits)
+
+
+def look(settings: DataSettings, name: str) -> Found:
+    """Return what the layout called ``name`` finds.
+
+    Raises:
+        DataError: files can't be used as they are.
+        SettingError: a setting that the layout doesn't take.
+        UnknownNameError: no such category or class.
+    """
+    if not settings.multilabel:
+        return LAYOUTS[name].find(settings)
+    if name not in OVERLAPPING:
+        raise SettingError(
+            f"The layout {name!r} holds one class a pixel, so --multilabel is not for it. Layouts whose "
+            f"classes may overlap are {', '.join(OVERLAPPING)}: leave --multilabel out, or name one."
+        )
+    return OVERLAPPING[name](settings)
 
 
 def layout_name(settings: DataSettings) -> str:

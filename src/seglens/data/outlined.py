@@ -14,7 +14,15 @@ from seglens.data.coco_file import CocoFile, Id, Note
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.orientation import Header, frame_orientation, read_header
-from seglens.data.outlines import Annotation, OutlineError, check_position, index_mask, parse, regions
+from seglens.data.outlines import (
+    Annotation,
+    OutlineError,
+    check_position,
+    index_mask,
+    label_mask,
+    parse,
+    regions,
+)
 from seglens.data.sample import BACKGROUND, Sample, task_of
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 
@@ -53,7 +61,7 @@ def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequen
         UnknownNameError: a category that was asked for doesn't exist.
     """
     names, unused = chosen_categories([source.content for source in sources], settings.classes)
-    merged = settings.merge and len(names) > 1
+    merged = settings.merge and not settings.multilabel and len(names) > 1
     classes = ("foreground",) if merged else tuple(names)
     index_of = {name: 1 if merged else position for position, name in enumerate(names, start=1)}
     found = [*problems, *(problem for source in sources for problem in source.content.problems)]
@@ -66,8 +74,16 @@ def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequen
     found += _in_two_splits(entries)
     in_order = {split: tuple(sorted(each, key=lambda entry: entry.name)) for split, each in entries.items()}
     what = f"The categories of {settings.path}"
-    task = task_of((BACKGROUND, *classes), merged=names if merged else (), unused=unused, what=what)
-    return Found(task, in_order, partial(read_outlined, channels=settings.channels), tuple(found), is_marked)
+    task = task_of(
+        (BACKGROUND, *classes),
+        merged=names if merged else (),
+        unused=unused,
+        multilabel=settings.multilabel,
+        what=what,
+    )
+    labels = len(classes) if settings.multilabel else None
+    reader = partial(read_outlined, channels=settings.channels, labels=labels)
+    return Found(task, in_order, reader, tuple(found), is_marked)
 
 
 def is_marked(entry: Entry) -> str:
@@ -75,8 +91,8 @@ def is_marked(entry: Entry) -> str:
     return "marked" if entry.annotations else ""
 
 
-def read_outlined(entry: Entry, *, channels: int) -> Sample:
-    """Read a picture and draw its outlines, see `index_mask`.
+def read_outlined(entry: Entry, *, channels: int, labels: int | None = None) -> Sample:
+    """Read a picture and draw its outlines, see `index_mask`; with ``labels`` that may overlap `label_mask`.
 
     Raises:
         DataError: the picture can't be read, or the outlines are not for it.
@@ -84,6 +100,8 @@ def read_outlined(entry: Entry, *, channels: int) -> Sample:
     image = read_image(entry.image, channels)
     drawn = regions(entry.annotations, image, entry.image)
     mask, valid = index_mask(drawn, entry.annotations, (image.shape[1], image.shape[2]))
+    if labels is not None:
+        mask = label_mask(drawn, entry.annotations, labels, (image.shape[1], image.shape[2]))
     return Sample(entry.name, image, mask, valid)
 
 

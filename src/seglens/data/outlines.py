@@ -19,7 +19,7 @@ from pycocotools import mask as rle
 from seglens.data.orientation import UPRIGHT, Header, frame_orientation, read_header
 from seglens.data.picture_files import turned_upright
 from seglens.errors import DataError
-from seglens.shapes import Image, Mask, Region
+from seglens.shapes import Image, Labels, Mask, Region
 
 MARGIN = 1
 """Widths (heights) of a picture that an outline may reach out of it: what lies outside is cut off."""
@@ -192,6 +192,26 @@ def index_mask(
         else:
             mask[region] = annotation.class_index
     return mask, valid | (mask > 0)
+
+
+def label_mask(
+    regions: Sequence[Region], annotations: Sequence[Annotation], num: int, size: tuple[int, int]
+) -> Labels:
+    """Return the pixels of each of ``num`` classes, which may overlap; crowds are of none."""
+    layers = torch.zeros(num, *size, dtype=torch.bool)
+    for region, annotation in zip(regions, annotations, strict=True):
+        if not annotation.crowd:
+            layers[annotation.class_index - 1] |= region
+    return layers
+
+
+def num_shared_pixels(regions: Sequence[Region], annotations: Sequence[Annotation]) -> int:
+    """Return how many pixels several classes claim, crowds left out."""
+    if not annotations:
+        return 0
+    num = max(annotation.class_index for annotation in annotations)
+    size = (regions[0].shape[0], regions[0].shape[1])
+    return int((label_mask(regions, annotations, num, size).sum(0) > 1).sum())
 
 
 def whole(value: object) -> int | None:

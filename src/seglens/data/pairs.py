@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from seglens.data.folders import all_valid, read_fitting_label, split_folders, visible_files
+from seglens.data.folders import all_valid, class_folders, read_fitting_label, split_folders, visible_files
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task, task_of
-from seglens.errors import MaskValueError, SettingError
+from seglens.errors import DataError, MaskValueError, SettingError
 from seglens.shapes import Mask
 
 LOOKS_LIKE = "images/ and masks/ with files of the same stem, once or in each of train/, valid/, test/"
@@ -30,6 +30,7 @@ def find(settings: DataSettings) -> Found:
 
     Raises:
         SettingError: one class only is named, or the value of a class is to be ignored.
+        DataError: the masks lie in a folder for each class, which ``multilabel`` reads.
     """
     if settings.classes is not None and len(settings.classes) < 2:
         raise SettingError(
@@ -52,12 +53,18 @@ def find(settings: DataSettings) -> Found:
 
 def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], list[Finding]]:
     """Match pictures and masks of one folder; files that share a stem are a problem too."""
-    images, problems = _by_stem(folder / "images")
-    masks, doubles = _by_stem(folder / "masks")
+    images, problems = by_stem(folder / "images")
+    masks, doubles = by_stem(folder / "masks")
+    inner = [] if masks else class_folders(folder / "masks")
+    if inner:
+        raise DataError(
+            f"{folder / 'masks'} holds a folder for each of {', '.join(inner)} and no masks. Where these are "
+            "classes, read them with --multilabel."
+        )
     problems += doubles
     mask_of: dict[str, Path] = {}
     for stem, file in masks.items():
-        picture = _picture_stem(stem, images)
+        picture = picture_stem(stem, images)
         if picture not in images:
             problems.append(Finding("mask-without-image", "error", "Masks have no picture.", (str(file),)))
         elif picture in mask_of:
@@ -76,7 +83,8 @@ def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], l
     return entries, problems
 
 
-def _by_stem(folder: Path) -> tuple[dict[str, Path], list[Finding]]:
+def by_stem(folder: Path) -> tuple[dict[str, Path], list[Finding]]:
+    """Return the files of a folder by their stems; files that share one are problems."""
     files: dict[str, Path] = {}
     problems = []
     for file in visible_files(folder):
@@ -86,7 +94,7 @@ def _by_stem(folder: Path) -> tuple[dict[str, Path], list[Finding]]:
     return files, problems
 
 
-def _picture_stem(stem: str, images: dict[str, Path]) -> str:
+def picture_stem(stem: str, images: dict[str, Path]) -> str:
     """Return the stem of the picture that a mask belongs to."""
     if stem not in images:
         for suffix in SUFFIXES:
@@ -102,11 +110,11 @@ def _read(entry: Entry, *, classes: tuple[str, ...] | None, channels: int, ignor
     label = read_fitting_label(entry.masks[0], image, entry.image)
     valid = all_valid(image) if ignore is None else label != ignore
     label = label.masked_fill(~valid, 0)
-    mask = _binary(label, entry.masks[0]) if classes is None else _indexed(label, classes, entry.masks[0])
+    mask = binary(label, entry.masks[0]) if classes is None else _indexed(label, classes, entry.masks[0])
     return Sample(entry.name, image, mask, valid)
 
 
-def _binary(label: Mask, file: Path) -> Mask:
+def binary(label: Mask, file: Path) -> Mask:
     """Turn 0 and 1, or 0 and 255, into 0 and 1."""
     foreground = label > 0
     highest = int(label.max())

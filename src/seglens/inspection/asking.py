@@ -19,6 +19,7 @@ from seglens.explain.target import Target
 from seglens.inspection.opened import Opened
 from seglens.judge.localisation import attention, summarise
 from seglens.judge.nulls import Surface
+from seglens.masks import of_class
 from seglens.models.layers import layers as layers_of
 from seglens.runs import Run
 
@@ -97,7 +98,7 @@ def ask(run: Run, opened: Opened, why: Why, *, seed: int = 0) -> Answer:
     (entry,) = maps_of(run, part, aims, question, question.methods, question.layers)
     probability = prediction.probabilities[:, question.class_index]
     surface = Surface(part.batch.images, aims[0].pixels.to(probability.device), probability, seed)
-    said = prediction.mask == question.class_index
+    said = of_class(prediction.mask, question.class_index)
     measured = (
         attention(entry, surface, valid=part.batch.valid),
         statistics(entry, predicted=said, valid=part.batch.valid),

@@ -34,6 +34,7 @@ from seglens.inspection.asking import Answer
 from seglens.inspection.opened import Opened
 from seglens.inspection.pointing import Place
 from seglens.inspection.removing import Removal
+from seglens.masks import foreground, only_valid
 from seglens.runs import Run
 from seglens.shapes import Region
 
@@ -55,7 +56,7 @@ def predicted_over(run: Run, opened: Opened) -> Picture:
     drawn = _large(overlay(sample.image, fitted(opened.mask), run.task.palette))
     if sample.mask is None:
         return drawn
-    return outline(drawn, sample.mask.masked_fill(~sample.valid, 0) > 0)
+    return outline(drawn, foreground(only_valid(sample.mask, sample.valid)))
 
 
 def removed_over(run: Run, opened: Opened, removal: Removal) -> Picture:

@@ -20,8 +20,8 @@ from seglens.errors import DataError
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
 from seglens.runs import Run
-from seglens.scores import confusion, scores
-from seglens.shapes import Mask, Region
+from seglens.scores import counted, scores
+from seglens.shapes import AnyMask, Region
 from seglens.tiles import plan
 
 MOST_PIXELS = 2**24
@@ -44,7 +44,7 @@ class Opened:
     part: Chunk
     split: Split
     prediction: Prediction
-    mask: Mask
+    mask: AnyMask
     scores: Mapping[str, float]
 
     @property
@@ -128,11 +128,11 @@ def predicted(run: Run, part: Chunk) -> Prediction:
     return predict_large(run, part) if part.windows is not None else run.predict(part.batch.images)
 
 
-def scores_of(sample: Sample, mask: Mask, num_classes: int) -> dict[str, float]:
+def scores_of(sample: Sample, mask: AnyMask, num_classes: int) -> dict[str, float]:
     """Return the `SCORES` of a prediction at the picture's own size; nothing where no truth is known."""
     if sample.mask is None or not bool(sample.valid.any()):
         return {}
-    found = scores(confusion(mask, sample.mask, sample.valid, num_classes))
+    found = scores(counted(mask, sample.mask, sample.valid, num_classes))
     return {name: float(found[name]) for name in SCORES}
 
 

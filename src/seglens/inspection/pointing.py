@@ -10,6 +10,7 @@ from seglens.data.sample import Task
 from seglens.errors import SettingError
 from seglens.explain.target_names import TARGETS, form_of
 from seglens.inspection.opened import Opened
+from seglens.masks import of_class
 from seglens.shapes import Region
 
 REACH = 2
@@ -64,14 +65,18 @@ def text_of(kind: str, opened: Opened, class_index: int, clicks: Sequence[Place]
 
 
 def class_at(kind: str, opened: Opened, place: Place, task: Task) -> str | None:
-    """Return the class of the piece under a click; None where it is background, or none is asked for."""
+    """Return the class of the piece under a click; None where it is background, or none is asked for.
+
+    Where several classes overlap the click doesn't say which is meant: None.
+    """
     x, y = place
     mask = {"component": opened.mask, "truth-component": opened.sample.mask}.get(kind)
     rows, columns = opened.frame.native
     if mask is None or not (0 <= x < columns and 0 <= y < rows):
         return None
-    found = int(mask[y, x])
-    return task.classes[found] if 0 < found < len(task.classes) else None
+    here = mask[..., y : y + 1, x : x + 1]
+    there = [index for index in range(1, len(task.classes)) if bool(of_class(here, index))]
+    return task.classes[there[0]] if len(there) == 1 else None
 
 
 def number_of_piece(region: Region, x: int, y: int) -> int:
@@ -97,8 +102,10 @@ def _piece(kind: str, opened: Opened, class_index: int, place: Place) -> int:
     x, y = (round(value) for value in opened.frame.to_grid(*place))
     batch = opened.part.batch
     valid = batch.valid[0]
-    said = (opened.prediction.mask[0].cpu() == class_index) & valid
-    true = torch.zeros_like(said) if batch.masks is None else (batch.masks[0] == class_index) & valid
+    said = of_class(opened.prediction.mask[0].cpu(), class_index) & valid
+    true = torch.zeros_like(said)
+    if batch.masks is not None:
+        true = of_class(batch.masks[0], class_index) & valid
     number = number_of_piece(said if kind == "component" else true, x, y)
     if number:
         return number

@@ -7,19 +7,20 @@ very region is told by its *controls*: regions of the same shape elsewhere in th
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from seglens.batch.prediction import native_masks
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.masked import clean_scores
-from seglens.explain.target import Target
+from seglens.explain.target import Target, for_head
 from seglens.impute import IMPUTERS
 from seglens.inspection.asking import Answer
 from seglens.inspection.opened import Opened, on_grid, predicted, scores_of
+from seglens.masks import of_class
 from seglens.runs import Run
 from seglens.seeds import content_normal
-from seglens.shapes import Image, Images, Region, Regions
+from seglens.shapes import AnyMask, Image, Images, Region, Regions
 
 CONTROLS = 4
 """How many regions of the same shape are removed elsewhere, where there is room for them."""
@@ -49,7 +50,7 @@ class Removal:
 
     image: Image
     region: Region
-    mask: Int[Tensor, "rows columns"]
+    mask: AnyMask
     before: State
     after: State
     controls: tuple[float, ...]
@@ -103,8 +104,8 @@ def target_of(run: Run, opened: Opened, class_name: str, answer: Answer | None) 
     if answer is not None:
         return answer.target
     class_index = run.task.class_index(class_name)
-    said = opened.prediction.mask.cpu() == class_index
-    return Target("predicted", class_index, said & opened.part.batch.valid)
+    said = of_class(opened.prediction.mask.cpu(), class_index)
+    return for_head(Target("predicted", class_index, said & opened.part.batch.valid), run)
 
 
 def imputed(images: Images, removed: Regions, valid: Regions, imputer: str, seed: int) -> Images:
@@ -155,7 +156,7 @@ def _controls(
 
 def _state(target: Target, logits: Tensor, said: Tensor, valid: Regions, measured: dict[str, float]) -> State:
     first = torch.zeros(1, dtype=torch.long)
-    area = ((said.cpu() == target.class_index) & valid).sum() / valid.sum()
+    area = (of_class(said.cpu(), target.class_index) & valid).sum() / valid.sum()
     return State(
         probability=float(target.score(logits, first, "probability")),
         logit=float(target.score(logits, first, "mean")),

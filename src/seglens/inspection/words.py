@@ -11,6 +11,7 @@ from seglens.inspection.asking import Answer
 from seglens.inspection.drawing import bar, scale_of
 from seglens.inspection.opened import Opened
 from seglens.inspection.removing import Removal
+from seglens.masks import of_class
 from seglens.runs import Run
 from seglens.scores import DEFINITIONS as SCORES
 
@@ -41,7 +42,7 @@ def about_picture(run: Run, opened: Opened) -> str:
     valid = opened.sample.valid
     parts = [f"<b>{escape(opened.sample.name)}</b>, {columns} x {rows} pixels."]
     areas = [
-        f"{escape(name)} {float(((opened.mask == index) & valid).sum() / valid.sum()):.1%}"
+        f"{escape(name)} {float((of_class(opened.mask, index) & valid).sum() / valid.sum()):.1%}"
         for index, name in enumerate(run.task.classes)
         if index
     ]

@@ -40,7 +40,7 @@ from seglens.train.fit import Keeper, fit
 from seglens.train.learner import Learner, ema_decay, encoder_of
 from seglens.train.memory import fit_within_memory
 from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
-from seglens.train.threshold import best_threshold
+from seglens.train.threshold import best_thresholds, with_thresholds
 from seglens.train.tracking import open_loggers
 from seglens.verb import make_callable
 
@@ -81,7 +81,8 @@ def train(
         return load(out, device=str(device))
     precision = choose_precision(settings.precision, device)
     spec = describe_model(settings, dataset)
-    loss, loggers = choose_loss(settings.loss, spec.outputs), open_loggers(settings.loggers, out)
+    loss = choose_loss(settings.loss, spec.outputs, multilabel=spec.head == "multilabel")
+    loggers = open_loggers(settings.loggers, out)
     _refuse_weights_that_do_not_fit(settings, spec)
 
     seed_everything(settings.seed, workers=True, verbose=False)
@@ -248,16 +249,19 @@ def _close(
     if learner.class_weights is not None:
         results["class_weights"] = learner.class_weights.tolist()
     if settings.threshold is not None:
-        kept.spec = kept.spec.model_copy(update={"threshold": settings.threshold})
-    elif kept.spec.head == "sigmoid" and "valid" in dataset.splits:
-        chosen = best_threshold(
+        kept.spec = with_thresholds(kept.spec, [settings.threshold] * kept.spec.outputs)
+    elif kept.spec.head != "softmax" and "valid" in dataset.splits:
+        chosen = best_thresholds(
             Run(kept, dataset.task),
             dataset.split("valid"),
             batch_size=settings.batch_size,
             precision=settings.precision,
         )
-        kept.spec = kept.spec.model_copy(update={"threshold": chosen["threshold"]})
-        results["threshold"] = chosen
+        kept.spec = with_thresholds(kept.spec, [each["threshold"] for each in chosen.values()])
+        if kept.spec.head == "multilabel":
+            results["thresholds"] = chosen
+        else:
+            (results["threshold"],) = chosen.values()
     kept.origin = record.results.get("first_weights", "")
     save_run(out, kept, dataset.task, records.finish(record, began, results=results))
 
@@ -270,6 +274,11 @@ def _refuse_weights_that_do_not_fit(settings: TrainSettings, spec: ModelSpec) ->
     given, name = settings.class_weights, settings.loss
     if name is not None and (given is not None or settings.balanced):
         check_takes_weights(name)
+    if spec.head == "multilabel" and (given is not None or settings.balanced):
+        raise SettingError(
+            "Class weights are for classes that exclude one another; a multilabel model takes none. Leave "
+            "--class-weights and --balanced out: the Dice loss weighs each label alike, however rare."
+        )
     if given is not None and len(given) != spec.classes:
         raise SettingError(
             f"{len(given)} class weights are given for {spec.classes} classes: give one for each, the "

@@ -14,6 +14,7 @@ from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Policy, augment_within, collate, letterbox, sample_generator
 from seglens.errors import DataError
+from seglens.masks import class_pixels, is_stack
 from seglens.progress import track
 from seglens.threads import read_ahead
 
@@ -114,14 +115,14 @@ class Feed(Dataset[Sample]):
         for index in range(len(self)):
             sample = self._packed(index).unpack()
             assert sample.mask is not None
-            counts += torch.bincount(sample.mask[sample.valid], minlength=num_classes)[:num_classes]
+            counts += class_pixels(sample.mask, sample.valid, num_classes)
         return counts
 
     def blank(self) -> Sample:
         """Return a sample of the right shape that counts for nothing."""
         like = self._packed(0).unpack()
         assert like.mask is not None
-        return Sample("", like.image * 0, like.mask * 0, like.valid & False)
+        return Sample("", like.image * 0, torch.zeros_like(like.mask), like.valid & False)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -227,7 +228,7 @@ class _Packed:
 
     def unpack(self) -> Sample:
         image = self.image.float() / 255 if self.image.dtype == torch.uint8 else self.image.float()
-        return Sample(self.name, image, self.mask.long(), self.valid)
+        return Sample(self.name, image, self.mask if is_stack(self.mask) else self.mask.long(), self.valid)
 
 
 def _pack(sample: Sample, size: int) -> _Packed:
@@ -237,5 +238,7 @@ def _pack(sample: Sample, size: int) -> _Packed:
     eight_bit = bool((shades - shades.round()).abs().max() < 1e-3)
     image = (small.image * 255).round().to(torch.uint8) if eight_bit else small.image.half()
     # A class index above 255 is rare but must not wrap around.
-    mask = small.mask.to(torch.uint8 if int(small.mask.max()) < 256 else torch.int32)
+    mask = small.mask
+    if not is_stack(mask):
+        mask = mask.to(torch.uint8 if int(mask.max()) < 256 else torch.int32)
     return _Packed(small.name, image, mask, small.valid, max(frame.scaled) / max(frame.native))

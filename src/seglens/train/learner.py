@@ -18,8 +18,8 @@ from seglens.data.transforms import Batch
 from seglens.errors import SettingError, TrainingError
 from seglens.losses import Loss
 from seglens.models.segmenter import Segmenter
-from seglens.scores import confusion, scores
-from seglens.shapes import Logits, Masks
+from seglens.scores import Counts, LabelCounts, counted, no_counts, scores
+from seglens.shapes import AnyMasks, Logits
 from seglens.train.recipe import TrainSettings
 from seglens.train.schedule import SCHEDULES
 
@@ -49,7 +49,8 @@ class Learner(LightningModule):
         self.loss, self.settings, self.num_steps = loss, settings, num_steps
         self.average = averaged(segmenter, ema_decay(settings.ema, num_steps))
         self.register_buffer("class_weights", class_weights, persistent=False)
-        self.counts = torch.zeros(segmenter.spec.classes, segmenter.spec.classes, dtype=torch.int64)
+        self.multilabel = segmenter.spec.head == "multilabel"
+        self.counts = self._pixels(no_counts(segmenter.spec.classes, multilabel=self.multilabel))
         self.valid_loss = torch.zeros(2, dtype=torch.float64)
         if settings.compile:
             segmenter.compile()
@@ -122,7 +123,7 @@ class Learner(LightningModule):
             self.valid_loss += torch.tensor([float(self._loss(batch, logits)) * num, num])
         truth, valid = _masks(batch).cpu(), batch.valid.cpu()
         for pictures in zip(self.kept.mask(logits).cpu(), truth, valid, strict=True):
-            self.counts += confusion(*pictures, num_classes=len(self.counts))
+            self.counts += self._pixels(counted(*pictures, num_classes=len(self.counts)))
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, Dice and IoU, pooled over the split and over all processes."""
@@ -130,7 +131,7 @@ class Learner(LightningModule):
             self.trainer.strategy.reduce(each.to(self.device), reduce_op="sum").cpu()
             for each in (self.counts, self.valid_loss.float())
         )
-        pooled = scores(counts)
+        pooled = scores(LabelCounts(counts) if self.multilabel else counts)
         self.log("valid_loss", total / num)
         self.log_dict({f"valid_{name}": pooled[name].float() for name in ("dice", "iou")}, prog_bar=True)
 
@@ -165,6 +166,11 @@ class Learner(LightningModule):
                 f"{self.settings.model} normalises over a batch and can't be trained on batches of "
                 f"{len(batch.names)} picture. Choose a batch size of 2 or more."
             ) from error
+
+    @staticmethod
+    def _pixels(counts: Counts) -> Tensor:
+        """The numbers of counts, which can be reduced over processes."""
+        return counts.pixels if isinstance(counts, LabelCounts) else counts
 
     def _loss(self, batch: Batch, logits: Logits) -> Tensor:
         return self.loss(logits, _masks(batch), batch.valid, self.class_weights)
@@ -215,6 +221,6 @@ def averaged(segmenter: Segmenter, decay: int | float) -> AveragedModel | None:
     return average
 
 
-def _masks(batch: Batch) -> Masks:
+def _masks(batch: Batch) -> AnyMasks:
     assert batch.masks is not None  # Feed has refused pictures without one.
     return batch.masks

@@ -7,6 +7,7 @@ import torch
 
 from seglens.device import is_out_of_memory, release_memory
 from seglens.errors import TrainingError
+from seglens.shapes import AnyMasks
 from seglens.train.learner import Learner
 
 
@@ -55,10 +56,10 @@ def largest_fitting(learner: Learner, below: int) -> int:
     num = below // 2
     while num:
         try:
-            masks = torch.zeros(num, size, size, dtype=torch.int64, device=learner.device)
+            masks, valid = _blank(learner, num), torch.ones(num, size, size, dtype=torch.bool)
             images = torch.zeros(num, channels, size, size, device=learner.device)
             logits = learner.segmenter(images.contiguous(memory_format=torch.channels_last))
-            learner.loss(logits, masks, masks == 0, learner.class_weights).backward()
+            learner.loss(logits, masks, valid.to(learner.device), learner.class_weights).backward()
             return num
         except (RuntimeError, MemoryError, ValueError) as error:
             if not is_out_of_memory(error) and not isinstance(error, ValueError):
@@ -68,6 +69,13 @@ def largest_fitting(learner: Learner, below: int) -> int:
         release_memory()
         num //= 2
     return 0
+
+
+def _blank(learner: Learner, num: int) -> AnyMasks:
+    spec, size = learner.segmenter.spec, learner.settings.image_size
+    if spec.head == "multilabel":
+        return torch.zeros(num, spec.outputs, size, size, dtype=torch.bool, device=learner.device)
+    return torch.zeros(num, size, size, dtype=torch.int64, device=learner.device)
 
 
 def _advice(learner: Learner, now: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from seglens.data.intensity import bounds, window_of
-from seglens.data.layout import Dataset
+from seglens.data.layout import Dataset, DataSettings
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, Normalise, complete
@@ -28,14 +28,14 @@ class TrainSettings(BaseModel):
     the gradient. ``ema`` is the decay of the running average of the weights, which is what is validated and
     kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for every class, the
     background first; with ``balanced`` they follow from the training masks. ``threshold`` is that of a
-    sigmoid head (None: chosen on the valid split). ``augment`` varies the pictures at random, by turns of up
-    to ``rotation`` degrees among others, and with ``vertical_flips`` upside down too. ``patience`` is the
-    number of epochs without a better Dice on the valid split after which training stops; ``keep_every`` K
-    keeps the weights of every K-th epoch. ``workers`` is the number of processes that augment, for each
-    device. ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a
-    step until they fit into memory. ``window`` is which intensities are mapped to [0, 1]: ``auto`` (found on
-    the train split, see `seglens.data.intensity`), ``full``, or ``LOW,HIGH`` as the files hold them.
-    ``normalise`` is by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
+    sigmoid head, or of every label (None: chosen on the valid split). ``augment`` varies the pictures at
+    random, by turns of up to ``rotation`` degrees among others, and with ``vertical_flips`` upside down too.
+    ``patience`` is the number of epochs without a better Dice on the valid split after which training stops;
+    ``keep_every`` K keeps the weights of every K-th epoch. ``workers`` is the number of processes that
+    augment, for each device. ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves
+    the batches of a step until they fit into memory. ``window`` is which intensities are mapped to [0, 1]:
+    ``auto`` (found on the train split, see `seglens.data.intensity`), ``full``, or ``LOW,HIGH`` as the files
+    hold them. ``normalise`` is by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -128,7 +128,7 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "width": settings.width,
         "channels": channels,
         "classes": num_classes,
-        "head": "sigmoid" if num_classes == 2 else "softmax",
+        "head": "multilabel" if dataset.task.multilabel else "sigmoid" if num_classes == 2 else "softmax",
         "image_size": settings.image_size,
         "window": window_of(settings.window, dataset.split("train")),
         "normalise": settings.normalise,
@@ -157,7 +157,10 @@ def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Data
             TrainSettings.model_validate(record.settings).model_dump(mode="json"),
             settings.model_dump(mode="json"),
         ),
-        "the data setting": (record.data or {}, dataset.settings.model_dump(mode="json")),
+        "the data setting": (
+            DataSettings.model_validate(record.data).model_dump(mode="json") if record.data else {},
+            dataset.settings.model_dump(mode="json"),
+        ),
     }
     for kind, (before, now) in pairs.items():
         for name in now:

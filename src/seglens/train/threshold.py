@@ -1,23 +1,38 @@
-"""The threshold of a sigmoid head, chosen where the model was chosen: on the valid split."""
+"""The thresholds of sigmoids, chosen where the model was chosen: on the valid split."""
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
+from typing import TypedDict
 
 from seglens.calibration import Thresholds, count_thresholds
 from seglens.data.layout import Split
+from seglens.masks import of_class
+from seglens.models.segmenter import ModelSpec
 from seglens.native import Inference, native_probabilities, prepared
 from seglens.runs import Run
 from seglens.threads import read_ahead
 
 
-def best_threshold(run: Run, split: Split, *, batch_size: int, precision: str) -> dict[str, float | str]:
-    """Return the ``threshold`` of the highest pooled Dice on ``split``, and the Dice there and at 0.5.
+class Chosen(TypedDict):
+    """A ``threshold`` with the pooled Dice there and at 0.5, and the split that it was chosen on."""
 
+    split: str
+    threshold: float
+    dice: float
+    dice_at_half: float
+
+
+def best_thresholds(run: Run, split: Split, *, batch_size: int, precision: str) -> dict[str, Chosen]:
+    """Return for each class but the background the threshold of the highest pooled Dice on ``split``.
+
+    A sigmoid head has one such class, a multilabel head may have several, each with a threshold of its own.
     Measured as `seglens.evaluate` does: at native size, on valid pixels. A threshold where no pixel of the
-    split is foreground says nothing, and is 0.5.
+    split is of the class says nothing, and is 0.5.
     """
     run = prepared(run, Inference(precision))
-    counts: list[Thresholds] = []
+    labels = range(1, run.spec.outputs + 1)
+    counts: list[list[Thresholds]] = [[] for _ in labels]
     pictures = read_ahead(lambda index: split[index], range(len(split)))
     waiting = []
     for position, sample in enumerate(pictures, start=1):
@@ -26,8 +41,24 @@ def best_threshold(run: Run, split: Split, *, batch_size: int, precision: str) -
             found = native_probabilities(run, [each.image for each in waiting], precision=precision)
             for probabilities, each in zip(found, waiting, strict=True):
                 assert each.mask is not None
-                counts.append(count_thresholds(probabilities[1], each.mask, each.valid))
-            counts, waiting = [reduce(add, counts)], []
-    total = counts[0]
-    threshold, dice = total.best()
-    return {"split": split.name, "threshold": threshold, "dice": dice, "dice_at_half": total.dice(0.5)}
+                for label, counted in zip(labels, counts, strict=True):
+                    true = of_class(each.mask, label).long()
+                    counted.append(count_thresholds(probabilities[label], true, each.valid))
+            counts, waiting = [[reduce(add, counted)] for counted in counts], []
+    chosen: dict[str, Chosen] = {}
+    for label, (total,) in zip(labels, counts, strict=True):
+        threshold, dice = total.best()
+        chosen[run.task.classes[label]] = {
+            "split": split.name,
+            "threshold": threshold,
+            "dice": dice,
+            "dice_at_half": total.dice(0.5),
+        }
+    return chosen
+
+
+def with_thresholds(spec: ModelSpec, thresholds: Sequence[float]) -> ModelSpec:
+    """Return ``spec`` with these thresholds, one for each output; a softmax makes no use of them."""
+    if spec.head == "multilabel":
+        return spec.model_copy(update={"thresholds": tuple(thresholds)})
+    return spec.model_copy(update={"threshold": thresholds[0]})

@@ -14,6 +14,7 @@ from seglens import record as records
 from seglens.data.layout import DataSettings
 from seglens.data.sample import Task
 from seglens.device import choose_device
+from seglens.errors import SettingError
 from seglens.outputs import new_file
 from seglens.record import Record
 from seglens.runs import Run, load, save_run
@@ -51,6 +52,8 @@ def weak(
     earlier = records.read(out) if resume and (out / records.FILE_NAME).is_file() else None
     if earlier is None:
         records.refuse_existing_run(out, what="run", force=force)
+    if data.multilabel:
+        raise SettingError("'seglens weak' has one class a pixel: --multilabel is not for it. Leave it out.")
     material = gather(data, settings.labels)
     if earlier is not None:
         refuse_other(earlier, settings, material.settings, material.sha256, out)

@@ -1,0 +1,100 @@
+"""Layout ``pairs`` with labels that may overlap: ``masks/<class>/`` for each class, a file for each picture.
+
+``seglens predict`` writes the masks of a multilabel model in the same way.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from seglens.data import pairs
+from seglens.data.folders import all_valid, class_folders, read_fitting_label, split_folders, visible_files
+from seglens.data.images import read_image
+from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.sample import Sample, task_of
+from seglens.errors import DataError, unknown_name
+
+
+def find(settings: DataSettings) -> Found:
+    """List the pictures, each with a mask file for every class, in the order of the classes.
+
+    The classes are the folders below ``masks/``, by name, or those of them that the settings name. A class
+    that isn't on a picture has a file without foreground there: a missing file is a problem, because it could
+    as well have been forgotten. A test split without masks is not labelled.
+
+    Raises:
+        DataError: there is no folder of a class, or masks lie beside such folders.
+        UnknownNameError: a class is named that has no folder.
+    """
+    folders = split_folders(settings, pairs.recognises)
+    known = sorted({name for folder in folders.values() for name in class_folders(folder / "masks")})
+    if not known:
+        raise DataError(
+            f"{settings.path} has no folder for each class below masks/, such as masks/man/ and masks/shirt/ "
+            "with a file for each picture, which --multilabel needs in layout 'pairs'. Make them, or leave "
+            "--multilabel out."
+        )
+    asked = [name for name in settings.classes or known if name.lower() != "background"]
+    for name in asked:
+        if name not in known:
+            raise unknown_name("class (a folder below masks/)", name, known)
+    unused = [name for name in known if name not in asked]
+    entries, problems = {}, []
+    for split, folder in folders.items():
+        entries[split], found = _entries(folder, asked, labels_needed=split != "test")
+        problems += found
+    what = f"The classes of {settings.path}"
+    task = task_of(("background", *asked), unused=unused, multilabel=True, what=what)
+    reader = partial(_read, channels=settings.channels, ignore=settings.ignore)
+    return Found(task, entries, reader, tuple(problems))
+
+
+def _entries(
+    folder: Path, classes: list[str], *, labels_needed: bool
+) -> tuple[tuple[Entry, ...], list[Finding]]:
+    images, problems = pairs.by_stem(folder / "images")
+    loose = visible_files(folder / "masks")
+    if loose:
+        text = "Masks lie beside the folders of the classes: which class are they of?"
+        problems += [Finding("mask-without-class", "error", text, (str(file),)) for file in loose]
+    masks_of: dict[str, dict[str, Path]] = {name: {} for name in classes}
+    for name in classes:
+        files, doubles = pairs.by_stem(folder / "masks" / name)
+        problems += doubles
+        for stem, file in files.items():
+            picture = pairs.picture_stem(stem, images)
+            if picture not in images:
+                text = "Masks have no picture."
+                problems.append(Finding("mask-without-image", "error", text, (str(file),)))
+            elif picture in masks_of[name]:
+                text = "Pictures have several masks of a class."
+                problems.append(Finding("two-masks", "error", text, (str(file),)))
+            else:
+                masks_of[name][picture] = file
+    unlabelled = not labels_needed and not any(masks_of.values())
+    entries = []
+    for stem, file in sorted(images.items()):
+        missing = [name for name in classes if stem not in masks_of[name]]
+        if unlabelled or not missing:
+            masks = () if unlabelled else tuple(masks_of[name][stem] for name in classes)
+            entries.append(Entry(stem, file, masks, labelled=not unlabelled))
+        for name in missing if not unlabelled else ():
+            text = f"Pictures have no mask of {name!r}; where it isn't on a picture, give one that is black."
+            problems.append(Finding("image-without-mask", "error", text, (str(file),)))
+    return tuple(entries), problems
+
+
+def _read(entry: Entry, *, channels: int, ignore: int | None) -> Sample:
+    image = read_image(entry.image, channels)
+    valid = all_valid(image)
+    if not entry.labelled:
+        return Sample(entry.name, image, None, valid)
+    layers = []
+    for file in entry.masks:
+        label = read_fitting_label(file, image, entry.image)
+        if ignore is not None:
+            valid &= label != ignore
+            label = label.masked_fill(label == ignore, 0)
+        layers.append(pairs.binary(label, file).bool())
+    return Sample(entry.name, image, torch.stack(layers), valid)
