@@ -46,8 +46,13 @@ def command(data: Path, run: Path, *, resume: bool = False) -> list[str]:
     return [sys.executable, "-m", "seglens", *arguments, *(["--resume"] if resume else [])]
 
 
-def start(words: list[str], kill_after: float | None, prepare: Callable[[], None] | None = None) -> Ended:
-    """Run a command on one core; kill it when it has computed so long, where it still runs then."""
+def start(
+    words: list[str],
+    kill_after: float | None,
+    prepare: Callable[[], None] | None = None,
+    sent: signal.Signals = signal.SIGKILL,
+) -> Ended:
+    """Run a command on one core; send it a signal when it has computed so long, where it still runs then."""
     process = subprocess.Popen(
         words,
         stdout=subprocess.DEVNULL,
@@ -64,7 +69,8 @@ def start(words: list[str], kill_after: float | None, prepare: Callable[[], None
         while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             computed = processor_seconds(process.pid)
             if kill_after is not None and computed >= kill_after:
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(process.pid, sent)
+                kill_after = None
             time.sleep(0.005)
         computed = max(computed, processor_seconds(process.pid))  # of what has ended but was not waited for
     finally:

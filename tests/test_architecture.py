@@ -12,7 +12,8 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes masks errors sizes verb outputs arrays record progress threads processes device seeds",
+    0: "shapes masks errors sizes verb signals owned locks places outputs arrays record progress threads "
+    "processes device seeds",
     1: "data.limits data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
     "data.intensity data.classes data.folders "

@@ -80,6 +80,10 @@ def test_errors(data: DataSettings, tmp_path: Path):
     with pytest.raises(DataError, match="does not exist"):
         show_data(DataSettings(path=tmp_path / "nowhere"), tmp_path / "a.png")
     (tmp_path / "a.png").write_text("mine")
-    with pytest.raises(OutputExistsError, match="--force"):
-        show_data(data, tmp_path / "a.png", image_size=64)
+    with pytest.raises(OutputExistsError, match="no page or picture that Seglens made"):
+        show_data(data, tmp_path / "a.png", image_size=64, force=True)
     assert (tmp_path / "a.png").read_text() == "mine"
+    show_data(data, tmp_path / "b.png", image_size=64)
+    with pytest.raises(OutputExistsError, match="replace it with --force"):
+        show_data(data, tmp_path / "b.png", image_size=64)
+    show_data(data, tmp_path / "b.png", image_size=64, force=True)

@@ -124,13 +124,13 @@ from seglens.errors import DataError
 with seglens.spread(devices=2, device="cpu") as share:
     print("items", share.gather(list(share.of(7))), share.device, sys.stdin.read())
     share.agree("numbers", 1)
-    with share.folder("out") as folder:
+    with share.folder("out", command="evaluate") as folder:
         (folder / str(share.rank)).write_text("done")
     try:
         share.agree("ranks", share.rank)
     except seglens.UserError as error:
         print(error)
-    with share.folder("never") as folder:
+    with share.folder("never", command="evaluate") as folder:
         if share.rank == 1:
             (folder / "half").write_text("half")
             raise DataError("b.png is broken")

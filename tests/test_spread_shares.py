@@ -27,10 +27,13 @@ def test_one_process_is_the_whole_job(tmp_path: Path):
         assert share.first
         assert share.gather([1, 2]) == [1, 2]
         share.agree("anything", object())
-        with share.folder(tmp_path / "out") as folder:
+        with share.folder(tmp_path / "out", command="evaluate") as folder:
             (folder / "file").write_text("x")
-    assert files_below(tmp_path) == {"out", "out/file"}
-    with pytest.raises(OutputExistsError, match="--force"), ALONE.folder(tmp_path / "out"):
+    assert files_below(tmp_path) == {"out", "out/file", "out/run.json"}
+    with (
+        pytest.raises(OutputExistsError, match="--force"),
+        ALONE.folder(tmp_path / "out", command="evaluate"),
+    ):
         pass
 
 

@@ -1,5 +1,16 @@
-"""``python -m seglens`` is the command ``seglens``."""
+"""The command ``seglens``, which is also ``python -m seglens``."""
 
-from seglens.cli import main
+from seglens.signals import open_streams, quiet_until_ready
 
-main()
+
+def main() -> None:
+    """Run the command line of this process; the heavy part of it is imported where Ctrl-C is no fault."""
+    quiet_until_ready()
+    open_streams()
+    from seglens.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,8 @@ from seglens.explain.integrated import IntegratedGradients
 from seglens.judge.agreement import CHEAT, HONEST, TagShare
 from seglens.judge.case import CHEAP, JudgeSettings
 from seglens.judge.shortcut import Shortcut, planted_shortcut
-from seglens.outputs import new_folder, refuse_existing
+from seglens.outputs import new_folder
+from seglens.owned import REPORT, moved, write_text
 from seglens.report import report
 from seglens.runs import Run
 from seglens.shapes import Regions
@@ -84,8 +85,17 @@ def demo(out: Path, *, force: bool = False, seed: int = 0, settings: DemoSetting
         OutputExistsError: ``out`` holds something and ``force`` is not given.
         DataError: a model was trained too little to find a cell.
     """
-    began, out = time.monotonic(), Path(out)
-    refuse_existing(out, force=force)
+    out = Path(out)
+    with new_folder(out, command="demo", force=force) as folder:
+        _tell_story(folder, seed, settings)
+        moved(folder, folder, out)
+        page = folder / REPORT
+        write_text(page, page.read_text(encoding="utf-8").replace(str(folder), str(out)))
+    return out / REPORT
+
+
+def _tell_story(out: Path, seed: int, settings: DemoSettings) -> None:
+    began = time.monotonic()
     record = records.start("demo", seed=seed, settings=settings.model_dump())
     runs, evaluations = {}, {}
     for name, tag in TAGS.items():
@@ -105,22 +115,16 @@ def demo(out: Path, *, force: bool = False, seed: int = 0, settings: DemoSetting
         num_occluded=settings.num_occluded,
         occlusion_cells=settings.occlusion_cells,
     )
-    with new_folder(out / "shortcut", force=force) as folder:
+    with new_folder(out / "shortcut", command="shortcut") as folder:
         table = found.to_json()
         for name, evaluation in evaluations.items():
             table["models"][name] |= {"dice": evaluation.pooled["dice"], "iou": evaluation.pooled["iou"]}
         table["examples"] = _examples(found, runs, tested, tags, folder, settings.num_examples)
         records.write_json(folder / "shortcut.json", table)
-    file = report(
-        [out / name for name in runs],
-        out=out / "report.html",
-        shortcut=out / "shortcut" / "shortcut.json",
-        force=force,
-    )
+    report([out / name for name in runs], out=out / REPORT, shortcut=out / "shortcut" / "shortcut.json")
     results = {"verdict": found.verdict, "valid": found.valid}
     records.finish(record, began, device=str(runs[HONEST].segmenter.device), results=results).write(out)
     _say(f"{found.verdict} {found.reason}")
-    return file
 
 
 def _make(name: str, tag: str, out: Path, seed: int, settings: DemoSettings) -> tuple[Run, Evaluation]:
@@ -134,7 +138,6 @@ def _make(name: str, tag: str, out: Path, seed: int, settings: DemoSettings) -> 
         size=settings.size,
         seed=seed,
         tag=tag,
-        force=True,
     )
     _say(f"{name} model: training a U-Net for {settings.epochs} epochs")
     training = TrainSettings(
@@ -147,15 +150,13 @@ def _make(name: str, tag: str, out: Path, seed: int, settings: DemoSettings) -> 
         seed=seed,
         workers=0,
     )
-    run = train(DataSettings(path=data), training, out / name, force=True)
+    run = train(DataSettings(path=data), training, out / name)
     split = _test_split(out, name)
-    evaluation = evaluate(run, split, save_images=True, force=True)
+    evaluation = evaluate(run, split, save_images=True)
     _say(f"{name} model: Dice {evaluation.pooled['dice']:.3f} on its test pictures; explaining and judging")
     # Every other specimen shows cells of interest; in the others there is nothing to explain.
     shown = split.select(range(0, len(split), 2))
-    explain_folder(
-        run, shown, methods=METHODS, layers=LAYERS, num_samples=settings.num_explained, seed=seed, force=True
-    )
+    explain_folder(run, shown, methods=METHODS, layers=LAYERS, num_samples=settings.num_explained, seed=seed)
     judge_folder(
         run,
         shown,
@@ -164,7 +165,6 @@ def _make(name: str, tag: str, out: Path, seed: int, settings: DemoSettings) -> 
         num_images=settings.num_judged,
         judging=JudgeSettings(CHEAP),
         seed=seed,
-        force=True,
     )
     return run, evaluation
 

@@ -10,6 +10,7 @@
     │   ├── UnknownNameError      no such model, layer, method, target, layout, class...
     │   ├── SettingError          a value outside of what is allowed
     │   ├── OutputExistsError     results are never overwritten silently
+    │   │   └── OutputBusyError     another process writes there
     │   ├── CheckpointError       weights that are missing, unsafe or don't fit
     │   └── ModelError            a model that can't be traced or run as asked
     ├── TrainingError             training could not go on (a loss that is not finite...)
@@ -52,6 +53,10 @@ class SettingError(UserError):
 
 class OutputExistsError(UserError):
     """An output that is already there, and no leave to replace it."""
+
+
+class OutputBusyError(OutputExistsError):
+    """An output that another process is writing."""
 
 
 class CheckpointError(UserError):

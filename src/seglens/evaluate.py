@@ -26,6 +26,7 @@ from seglens.display import card, number, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.native import Inference, native_mask, native_probabilities, prepared
 from seglens.outputs import safe_name, table_cell
+from seglens.places import check_output
 from seglens.runs import Run
 from seglens.scores import per_class, scores, summary
 from seglens.scoring import Row, Tally, tally
@@ -142,12 +143,14 @@ def evaluate(
     split = in_classes_of(run.task, split, class_map)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
+    if out is not None and share.first:
+        check_output(out, "evaluate", force=force, runs=filter(None, [run.folder]), files=split.files)
     score = partial(_tally, prepared(run, how), split, how, batch_size=batch_size, share=share)
     if out is None:
         if save_images:
             raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
         return _summarise(run, split, score(), settings)
-    with share.folder(out, force=force) as folder:
+    with share.folder(out, command="evaluate", force=force) as folder:
         if save_images:
             (folder / "samples").mkdir(exist_ok=True)
         counted = score(folder=folder if save_images else None)
@@ -243,7 +246,7 @@ def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
     records.write_json(folder / "scores.json", found.to_json())
     assert counted.calibration is not None
     calibration.reliability_plot(counted.calibration, folder / "reliability.png")
-    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         columns = ("index", "name", "status", *SCORES, *SURFACES, *PIXELS, "error")
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(columns)

@@ -1,17 +1,22 @@
 """A picture of a data set: some of its samples with their masks, and what augmentation makes of them."""
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+
+from PIL.Image import Image as Picture
+from PIL.PngImagePlugin import PngInfo
 
 from seglens.data.intensity import found_window
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import augment, letterbox, sample_generator
-from seglens.draw import Tile, no_map, overlay, picture, save_png, sheet
+from seglens.draw import Tile, no_map, overlay, picture, sheet
 from seglens.errors import DataError, SettingError
 from seglens.masks import foreground, only_valid
-from seglens.outputs import new_file
+from seglens.outputs import output_file
+from seglens.places import check_file
 
 
 def show_data(
@@ -39,6 +44,7 @@ def show_data(
     for name, value, least in (("num", num, 1), ("augmented", augmented, 0), ("image_size", image_size, 16)):
         if value < least:
             raise SettingError(f"{name} must be at least {least}, received {value}.")
+    check_file(out, force=force, data=[settings.path])
     dataset = open_data(settings)
     chosen = dataset.split(split)
     if not len(chosen):
@@ -60,9 +66,16 @@ def show_data(
     if len(errors) == num:
         raise DataError(f"None of {num} samples could be read. The first: {errors[0]}")
     title = f"{settings.path.name}, {split} split: {num} of {len(chosen)} samples at {image_size} pixels"
-    with new_file(Path(out), force=force) as temporary:
-        save_png(sheet(rows, title=title), temporary)
+    with output_file(Path(out), force=force) as temporary:
+        _save(sheet(rows, title=title), temporary)
     return Path(out)
+
+
+def _save(drawn: Picture, file: Path) -> None:
+    """Write the picture with a word that Seglens made it, by which ``force`` knows what it may replace."""
+    made_by = PngInfo()
+    made_by.add_text("Software", f"seglens {version('seglens')}")
+    drawn.save(file, format="PNG", pnginfo=made_by)
 
 
 def _row(boxed: Sample, task: Task, augmented: int, *, seed: int, index: int) -> list[Tile]:

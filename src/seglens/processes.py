@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock, Semaphore, Thread, main_thread
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 from seglens import errors
 from seglens.errors import SeglensError, SettingError, SpreadError
@@ -52,7 +52,18 @@ class Crew:
     def __enter__(self) -> "Crew":
         """Start the processes."""
         # Also where this program was started so that it ignores Ctrl-C, an error must interrupt it.
-        self._on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._on_interrupt = signal.getsignal(signal.SIGINT)
+        if self._on_interrupt in (signal.SIG_IGN, signal.SIG_DFL, None):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            signal.signal(signal.SIGINT, self._on_interrupt or signal.SIG_DFL)
+            raise
+        return self
+
+    def _start(self) -> None:
         for number, environment in enumerate(self.environments):
             process = subprocess.Popen(
                 self.command,
@@ -68,7 +79,6 @@ class Crew:
             listener.start()
             self._processes.append(process)
             self._listeners.append(listener)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -82,7 +92,7 @@ class Crew:
             for listener in self._listeners:
                 listener.join()
         self.stop()
-        signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGINT, self._on_interrupt or signal.SIG_DFL)
         if self.failure is not None and (error is None or isinstance(error, KeyboardInterrupt | SpreadError)):
             raise self.failure from None
 
@@ -184,20 +194,6 @@ def environment_kept() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextmanager
-def ended_by_terminate() -> Iterator[None]:
-    """Make SIGTERM, by which torchrun and SLURM end a job, an exit that cleans up."""
-
-    def leave(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _failure(who: str, code: int, last: Mapping[str, Any], printed: Sequence[str]) -> SeglensError:

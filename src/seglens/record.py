@@ -18,8 +18,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seglens.errors import DataError, OutputExistsError
-from seglens.outputs import naming, refuse_existing
+from seglens.errors import DataError
+from seglens.locks import beside
+from seglens.outputs import naming
+from seglens.owned import write_text
 
 SCHEMA: Literal[1] = 1
 FILE_NAME = "run.json"
@@ -31,6 +33,8 @@ class Record(BaseModel):
 
     ``state`` is ``running`` while a resumable job goes on and ``finished`` afterwards. ``settings`` are
     the verb's own; ``model``, ``task`` and ``data`` are what later verbs need to open the run again.
+    ``files`` are those that the verb made, by which ``--force`` knows what it may replace, see
+    `seglens.owned`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -51,6 +55,7 @@ class Record(BaseModel):
     model_sha256: str | None = None
     data_sha256: str | None = None
     results: dict[str, Any] = {}
+    files: list[str] = []
 
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder``, whole or not at all."""
@@ -100,23 +105,6 @@ def read(folder: Path) -> Record:
         ) from error
 
 
-def refuse_existing_run(folder: Path, *, what: str, force: bool) -> None:
-    """Raise where ``folder`` holds something and ``force`` is not given; ``what`` a stopped run is called.
-
-    Raises:
-        OutputExistsError: ``folder`` is a file, or not empty; of a run that was stopped it says how to go on.
-    """
-    try:
-        refuse_existing(folder, force=force)
-    except OutputExistsError as error:
-        if (folder / FILE_NAME).is_file() and read(folder).state == "running":
-            raise OutputExistsError(
-                f"{folder} holds a {what} that has not ended. "
-                "Go on with --resume, or replace it with --force."
-            ) from error
-        raise
-
-
 def _meant(folder: Path) -> str:
     """Name the run folders in ``folder``, or the one beside it that is called much the same."""
     place = folder if folder.is_dir() else folder.parent
@@ -129,10 +117,10 @@ def _meant(folder: Path) -> str:
 
 def write_json(file: Path, data: object) -> None:
     """Write ``data`` as JSON to a temporary name beside ``file`` and move it there."""
-    temporary = file.with_name(f".{file.name}.partial")
+    temporary = beside(file, "partial")
     try:
         with naming(file):
-            temporary.write_text(to_json(data) + "\n", encoding="utf-8")
+            write_text(temporary, to_json(data) + "\n")
             temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
@@ -148,10 +136,13 @@ def _finite(data: object) -> object:
     if isinstance(data, float):
         return data if data == data and abs(data) != float("inf") else None
     if isinstance(data, dict):
-        return {str(key): _finite(value) for key, value in data.items()}
+        return {str(_finite(str(key))): _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
-    return str(data) if isinstance(data, Path) else data
+    if isinstance(data, str | Path):
+        # Bytes of file names that are no text, by their numbers.
+        return str(data).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return data
 
 
 def versions() -> dict[str, str]:

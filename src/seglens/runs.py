@@ -33,7 +33,8 @@ from seglens.models.segmenter import (
 )
 from seglens.models.weights import fit, load_weights, read_state_dict, save_weights
 from seglens.models.zoo import normalisation
-from seglens.outputs import new_file, new_folder, refuse_existing
+from seglens.outputs import new_file, new_folder
+from seglens.places import check_output
 from seglens.predict import Prediction, infer
 from seglens.record import Record
 from seglens.shapes import Images
@@ -221,7 +222,7 @@ def adopt(
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
     began, file, out = time.monotonic(), Path(file), Path(out)
-    refuse_existing(out, force=force)
+    check_output(out, "adopt", force=force, files=[file])
     given = read_state_dict(file)
     state = {name: tensor for name, tensor in given.items() if not name.startswith(_ON_THE_SIDE)}
     default_mean, default_std = normalisation(None, None, channels)
@@ -247,7 +248,7 @@ def adopt(
     check_finite(segmenter.try_out(image_size))
     segmenter.origin = file.name
     settings = {"file": file.name, "file_sha256": records.sha256([file])}
-    with new_folder(out, force=force) as folder:
+    with new_folder(out, command="adopt", force=force) as folder:
         save_run(folder, segmenter, task, records.finish(records.start("adopt", settings=settings), began))
     return Run(segmenter, task, out)
 

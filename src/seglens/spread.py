@@ -22,12 +22,12 @@ from seglens.errors import SettingError, SpreadError
 from seglens.outputs import new_folder
 from seglens.processes import (
     Crew,
-    ended_by_terminate,
     environment_kept,
     nobody_to_ask,
     reporting,
     same_command,
 )
+from seglens.signals import ended_by_signals
 from seglens.verb import make_callable
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Share:
         self.gather([])
 
     @contextmanager
-    def folder(self, path: Path, *, force: bool = False) -> Iterator[Path]:
+    def folder(self, path: Path, *, command: str, force: bool = False) -> Iterator[Path]:
         """Yield one `new_folder` for all processes, which the first makes, and moves when all are done.
 
         Raises:
@@ -128,7 +128,7 @@ class Share:
             yield self.gather([])[0]
             self.wait()
         else:
-            with new_folder(path, force=force) as folder:
+            with new_folder(path, command=command, force=force) as folder:
                 try:
                     self.gather([folder])
                     yield folder
@@ -175,7 +175,7 @@ def spread(*, devices: int = 1, num_nodes: int = 1, device: str = "auto") -> Ite
         yield Share(device=device)
         return
     kind = kind_of_devices(device, devices)
-    with nobody_to_ask(), environment_kept(), ended_by_terminate(), reporting() as ready:
+    with nobody_to_ask(), environment_kept(), ended_by_signals(), reporting() as ready:
         fabric, environment = _fabric(kind, devices, num_nodes)
         crew = None
         if not environment.creates_processes_externally:

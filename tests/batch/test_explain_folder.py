@@ -182,8 +182,9 @@ def test_results_are_kept_without_force(run: Run, folder: Path):
     (folder / "out").mkdir()
     (folder / "out" / "mine.txt").write_text("mine")
     for work in (batch.explain_folder, batch.judge_folder, batch.predict_files):
-        with pytest.raises(OutputExistsError, match="--force"):
-            work(run, split_of(folder), out=folder / "out")
+        for force in (False, True):
+            with pytest.raises(OutputExistsError, match="never replaced, --force or not"):
+                work(run, split_of(folder), out=folder / "out", force=force)
     assert (folder / "out" / "mine.txt").read_text() == "mine"
 
 

@@ -233,6 +233,10 @@ def test_evaluate_does_what_can_be_done(seglens, place, data):
 @pytest.mark.parametrize("verb", ["evaluate", "explain", "judge"])
 def test_force_replaces(seglens, place, verb):
     folder = place / "run" / verb / "test"
-    assert seglens(verb, "run", "--force").code == 0
-    assert (folder / "run.json").is_file()
-    assert not (folder / "precious.txt").exists()
+    ended = seglens(verb, "run", "--force")
+    assert ended.code == 2
+    assert "precious.txt" in ended.err
+    (folder / "precious.txt").unlink()
+    for _ in range(2):
+        assert seglens(verb, "run", "--force").code == 0
+        assert (folder / "run.json").is_file()

@@ -43,11 +43,15 @@ def test_json_and_force(seglens, mirror, tmp_path):
     assert ended.code == 2
     assert "exists already" in ended.err
     ended = seglens(*command, "--force")
+    assert ended.code == 2
+    assert "mine.txt" in ended.err
+    (tmp_path / "nuclei/mine.txt").unlink()
+    ended = seglens(*command, "--force")
     found = json.loads(ended.out)
     assert ended.code == 0
     assert found["files"][0]["sha256"] == sha256(NUCLEI).hexdigest()
     assert found["num_files"] == 24
-    assert not (tmp_path / "nuclei/mine.txt").exists()
+    assert seglens(*command, "--force").code == 0
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,16 @@ def test_nothing_is_overwritten(public_sets, tmp_path):
     with pytest.raises(OutputExistsError, match="exists already"):
         get_data("oxford-pet", folder)
     assert public_sets.asked == []
+    with pytest.raises(OutputExistsError, match=r"holds mine\.txt .* --force or not"):
+        get_data("oxford-pet", folder, force=True)
+    assert public_sets.asked == []
+    (folder / "mine.txt").unlink()
+    made = left(get_data("oxford-pet", folder))
     public_sets.plan["annotations.tar.gz"] = [Answer(status=404)]
     with pytest.raises(DataError, match="404"):
         get_data("oxford-pet", folder, force=True)
-    assert left(folder) == ["mine.txt"]
-    get_data("oxford-pet", folder, force=True)
-    assert "mine.txt" not in left(folder)
+    assert left(folder) == made
+    assert left(get_data("oxford-pet", folder, force=True)) == made
 
 
 @pytest.mark.parametrize("source", ["", "ftp://example.org/", "example.org/data", "/data", "http://"])

@@ -107,7 +107,7 @@ def test_written_specimens_are_those_drawn(tmp_path):
     folder = write_specimens(
         tmp_path / "set", num_train=3, num_valid=1, num_test=4, size=64, seed=5, tag="with-object"
     )
-    assert sorted(p.name for p in folder.iterdir()) == ["test", "train", "valid"]
+    assert sorted(p.name for p in folder.iterdir()) == ["run.json", "test", "train", "valid"]
     drawn = specimens(8, size=64, seed=5, tag="with-object")
     for specimen, split in zip(drawn, ["train"] * 3 + ["valid"] + ["test"] * 4, strict=True):
         file = f"{specimen.sample.name}.png"

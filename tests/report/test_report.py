@@ -222,12 +222,16 @@ def test_errors(run: Path, tmp_path: Path):
 
 
 def test_an_existing_report_is_kept(run: Path):
-    file = seglens.report([run])
-    file.write_text("mine")
-    with pytest.raises(OutputExistsError, match="--force"):
+    seglens.report([run])
+    with pytest.raises(OutputExistsError, match="replace it with --force"):
         seglens.report([run])
-    assert file.read_text() == "mine"
     assert seglens.report([run], force=True).read_text("utf-8").startswith("<!DOCTYPE html>")
+    for mine in (run / "mine.html", run / "run.json", run):
+        if mine.name == "mine.html":
+            mine.write_text("mine")
+        with pytest.raises((OutputExistsError, SettingError), match=r"never replaced|this command reads"):
+            seglens.report([run], out=mine, force=True)
+    assert (run / "mine.html").read_text() == "mine"
 
 
 def test_same_input_same_page(run: Path):

@@ -12,6 +12,7 @@ import seglens
 from seglens.data.layout import DataSettings
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
 from seglens.models.weights import read_state_dict
+from seglens.owned import contents
 from seglens.train import train
 from seglens.train.history import COLUMNS
 
@@ -78,21 +79,44 @@ def test_worker_processes_change_nothing(discs, tmp_path, tiny, weights_of, asse
     assert_same_weights(weights_of(tmp_path / "0"), weights_of(tmp_path / "2"))
 
 
-def test_an_existing_folder_is_kept_unless_forced(discs, tmp_path, monkeypatch, tiny, interrupt):
+def test_a_users_folder_is_never_replaced(discs, tmp_path, tiny):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/mine.txt").write_text("keep")
-    with pytest.raises(OutputExistsError, match="exists already"):
-        train(discs, tiny(), tmp_path / "run")
+    for force in (False, True):
+        with pytest.raises(OutputExistsError, match=r"holds mine\.txt that"):
+            train(discs, tiny(), tmp_path / "run", force=force)
+    assert (tmp_path / "run/mine.txt").read_text() == "keep"
+    for place in (discs.path, discs.path / "train", discs.path / "run", discs.path.parent):
+        with pytest.raises(SettingError, match="data"):
+            train(discs, tiny(), place, force=True)
+    assert discs.path.is_dir()
+
+
+def test_the_old_run_is_kept_until_the_new_one_is_whole(
+    discs, tmp_path, monkeypatch, tiny, interrupt, weights_of, assert_same_weights
+):
+    train(discs, tiny(epochs=1), tmp_path / "run")
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
     with pytest.raises(UnknownNameError):  # a mistake costs nothing, with --force too
         train(discs, tiny(model="unett"), tmp_path / "run", force=True)
-    assert (tmp_path / "run/mine.txt").read_text() == "keep"
     with monkeypatch.context() as patch:
         interrupt(patch, KeyboardInterrupt, epoch=1)
         with pytest.raises(KeyboardInterrupt):
             train(discs, tiny(), tmp_path / "run", force=True)
-    assert not (tmp_path / "run/mine.txt").exists()
-    with pytest.raises(OutputExistsError, match=r"holds a training that has not ended\. Go on with --resume"):
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+    with pytest.raises(OutputExistsError, match=r"holds a run that has not ended\. Go on with --resume"):
         train(discs, tiny(), tmp_path / "run")
+    train(discs, tiny(), tmp_path / "whole")
+    train(discs, tiny(), tmp_path / "run", resume=True)
+    assert_same_weights(weights_of(tmp_path / "run"), weights_of(tmp_path / "whole"))
+    assert contents(tmp_path / "run").others == ()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
+    # A new one that never got so far as to keep anything leaves nothing.
+    with monkeypatch.context() as patch:
+        interrupt(patch, KeyboardInterrupt, epoch=0)
+        with pytest.raises(KeyboardInterrupt):
+            train(discs, tiny(), tmp_path / "run", force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
 
 def test_a_broken_picture_is_named_before_anything_is_written(tmp_path, tiny, write_discs):

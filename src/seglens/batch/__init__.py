@@ -25,6 +25,7 @@ from seglens.judge.case import JudgeSettings
 from seglens.judge.evidence import Evidence, combine, gather, score
 from seglens.judge.figures import draw_figures
 from seglens.outputs import new_folder
+from seglens.places import check_output
 from seglens.runs import Run
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
@@ -72,7 +73,8 @@ def judge_folder(
     names: list[str] = []
     failed: list[Failure] = []
     parts: list[Evidence] = []
-    with new_folder(place, force=force) as folder:
+    check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
+    with new_folder(place, command="judge", force=force) as folder:
         for part in read_chunks(run, split, most=chunk, failed=failed, targets=(target,), what="judging"):
             (aim,) = targets_of(run, part, (target,), class_index)
             found = explain(run, part.batch.images, aim, methods=methods, layers=layers, seed=seed)
@@ -97,7 +99,7 @@ def judge_folder(
         card = score(combine(parts), seed=seed)
         table = {**card.to_json(), "failed": [ledger.failed_row(failure) for failure in failed]}
         records.write_json(folder / "scorecard.json", table)
-        (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8")
+        (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8", errors="backslashreplace")
         draw_figures(card, folder)
         if audit_regions:
             write_audit(audits, names, members, folder, seed=seed)

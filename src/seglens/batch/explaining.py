@@ -33,7 +33,8 @@ from seglens.data.layout import Split
 from seglens.errors import SettingError
 from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS
-from seglens.outputs import refuse_existing, unused_name
+from seglens.outputs import unused_name
+from seglens.places import check_output
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
@@ -111,7 +112,7 @@ def explain_folder(
     split = choose(split_of(run, pictures, class_map), samples, num_samples)
     place = place_of(run, split, out, "explain")
     if share.first:
-        refuse_existing(place, force=force)
+        check_output(place, "explain", force=force, runs=filter(None, [run.folder]), files=split.files)
     ours = share.of(len(chunks_of(len(split), chunk)))
     asked = question_of(run, split, methods, layers, target, class_name, against, where, seed)
     question = replace(asked, memory=memory)

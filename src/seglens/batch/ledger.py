@@ -200,7 +200,7 @@ def write_table(rows: Sequence[Row], file: Path) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if "error" in columns:
         columns.append(columns.pop(columns.index("error")))
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([table_cell(row.get(name)) for name in columns] for row in rows)

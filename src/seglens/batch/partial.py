@@ -6,6 +6,7 @@ settings of the job. It becomes ``NAME`` when all is done.
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -20,10 +21,14 @@ from seglens import record as records
 from seglens.batch.chunks import Failure
 from seglens.errors import OutputExistsError, SettingError
 from seglens.judge.localisation import Attention
-from seglens.outputs import put_in_place, refuse_existing
+from seglens.locks import beside
+from seglens.outputs import alone, naming, put_in_place
+from seglens.owned import list_files
+from seglens.places import check_output
 from seglens.spread import Share
 
 DONE, SETTINGS = ".done", "settings.json"
+COMMAND = "explain"
 
 Row = dict[str, Any]
 Measured = tuple[Attention, dict[str, Float[Tensor, "_"]]]
@@ -74,32 +79,40 @@ def partial_folder(
             which is neither to be resumed nor replaced.
         SettingError: the earlier try had other settings.
     """
-    folder = path.parent / f".{path.name}.partial"
+    folder = beside(path, "partial")
     if not share.first:
         yield _opened(share.gather([])[0])
         share.wait()
         share.wait()
         return
-    refuse_existing(path, force=force)
-    _prepare(folder, json.loads(records.to_json(settings)), force=force, resume=resume)
-    try:
-        share.gather([folder])
-        yield _opened(folder)
-        share.wait()
-        _clean(folder)
-        put_in_place(folder, path)
-    except BaseException:
-        # Before the folder may be removed, nobody must write into it any more.
-        if share.links is not None and share.links.crew is not None:
-            share.links.crew.stop()
-        if not _chunks(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        check_output(path, COMMAND, force=force)
+        _prepare(folder, json.loads(records.to_json(settings)), force=force, resume=resume)
+        try:
+            share.gather([folder])
+            with naming(folder):
+                yield _opened(folder)
+            share.wait()
+            _clean(folder)
+            list_files(folder, COMMAND)
+            put_in_place(folder, path, COMMAND, force=force)
+        except BaseException:
+            # Before the folder may be removed, nobody must write into it any more.
+            if share.links is not None and share.links.crew is not None:
+                share.links.crew.stop()
+            if not _chunks(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
     share.wait()
 
 
 def _prepare(folder: Path, settings: Mapping[str, Any], *, force: bool, resume: bool) -> None:
     num = len(_chunks(folder))
+    if not num and folder.exists() and any(folder.iterdir()) and not (folder / DONE).is_dir():
+        raise OutputExistsError(
+            f"{folder} is where unfinished work is kept, but holds something else. Move that away."
+        )
     if num and not (force or resume):
         raise OutputExistsError(
             f"{folder} holds {num} chunks of pictures of an interrupted job. Go on with --resume, or start "
@@ -114,7 +127,13 @@ def _prepare(folder: Path, settings: Mapping[str, Any], *, force: bool, resume: 
 
 
 def _refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
-    before = json.loads((folder / DONE / SETTINGS).read_text(encoding="utf-8"))
+    try:
+        before = dict(json.loads((folder / DONE / SETTINGS).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise SettingError(
+            f"{folder} can't be resumed: {DONE}/{SETTINGS} in it is damaged ({error}), so that nobody knows "
+            "what was asked for. Start again with --force and without --resume."
+        ) from error
     other = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
     if other:
         said = "; ".join(
@@ -136,10 +155,24 @@ def _chunks(folder: Path) -> list[Path]:
 
 
 def _opened(folder: Path) -> Partial:
-    return Partial(
-        folder,
-        {int(file.stem): _whole(json.loads(file.read_text(encoding="utf-8"))) for file in _chunks(folder)},
-    )
+    """Take up what was done; a chunk whose record or files are damaged is made again."""
+    done = {}
+    for file in _chunks(folder):
+        try:
+            found = _whole(json.loads(file.read_bytes()))
+            whole = isinstance(found, Done) and all(
+                (folder / name).stat().st_size for row in found.rows for name in row["files"].values()
+            )
+            number = int(file.stem)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            whole = False
+        if whole:
+            done[number] = found
+        else:
+            warnings.warn(
+                f"{file} is damaged, or files of its pictures are: they are made again.", stacklevel=2
+            )
+    return Partial(folder, done)
 
 
 def _clean(folder: Path) -> None:

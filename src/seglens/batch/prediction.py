@@ -29,6 +29,7 @@ from seglens.native import (
     prepared,
 )
 from seglens.outputs import new_folder, unused_name
+from seglens.places import check_output
 from seglens.predict import Prediction
 from seglens.progress import track
 from seglens.runs import Run
@@ -75,7 +76,8 @@ def predict_files(
     plan((1, 1), run.spec, tiles)
     failed: list[Failure] = []
     rows: list[Row] = []
-    with new_folder(Path(out), force=force) as folder:
+    check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)
+    with new_folder(Path(out), command="predict", force=force) as folder:
         for name in ("masks", "overlays"):
             (folder / name).mkdir()
         for label in ledger.label_folders(run.task) if run.task.multilabel else ():

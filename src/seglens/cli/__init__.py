@@ -28,7 +28,8 @@ from seglens.cli import (
 )
 from seglens.cli import options as o
 from seglens.cli.command import Verbs
-from seglens.cli.terminal import need_path, need_run, say
+from seglens.cli.terminal import keep_apart, need_path, need_run, say
+from seglens.signals import Terminated, ended_by_signals, open_streams
 from seglens.sizes import parse_bytes
 
 HELP = """Train segmentation models, show what they look at, and measure whether to believe it.
@@ -38,7 +39,7 @@ shows the trace of an error; --json prints the result for a program, --quiet not
 Lists are written --samples 0 3 7, or with commas, or by repeating the flag.
 
 Exit codes: 0 done; 1 failed, or some pictures could not be done and are listed; 2 a wrong argument, or input
-that can't be used; 130 stopped.
+that can't be used; 130 stopped by Ctrl-C; 143 ended by SIGTERM.
 """
 
 app = typer.Typer(cls=Verbs, name="seglens", help=HELP, no_args_is_help=False, rich_markup_mode=None)
@@ -47,6 +48,7 @@ app.add_typer(data_verbs.app, name="data")
 
 def main() -> None:
     """Run the command line of this process, or answer a shell that completes one."""
+    open_streams()
     if "_SEGLENS_COMPLETE" in os.environ:
         app(prog_name="seglens")
     sys.exit(command(sys.argv[1:]))
@@ -58,12 +60,16 @@ def command(words: Sequence[str]) -> int:
     root = typer.main.get_command(app)
     arguments = [word for word in words if word != "--debug"] or ["--help"]
     try:
-        with terminal.clean_warnings(), root.make_context("seglens", arguments) as context:
+        with (
+            ended_by_signals(),
+            terminal.clean_warnings(),
+            root.make_context("seglens", arguments) as context,
+        ):
             root.invoke(context)
             sys.stdout.flush()
     except typer.Exit as ended:
         return ended.exit_code
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         return terminal.explain_error(error, debug=debug)
     return 0
 
@@ -121,6 +127,7 @@ def evaluate(
     force: o.Force = False,
 ) -> None:
     """Score a run: overlap, outlines, calibration. All of it pooled over pixels and per image."""
+    keep_apart(out, run=run, data=data)
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)
         pictures = reading.open_split(context, model, split, data)
@@ -156,6 +163,7 @@ def predict(
     force: o.Force = False,
 ) -> None:
     """Write masks and overlays of pictures of any size."""
+    keep_apart(out, run=run, files=images or [])
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     files = images or [need_path(None, "IMAGE", "Which picture?")]
     done = seglens.predict_files(
@@ -216,6 +224,7 @@ def explain(
     force: o.Force = False,
 ) -> None:
     """Show what a model looks at: maps, and statistics with nulls."""
+    keep_apart(out, run=run, data=data, files=images or [])
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)
         if images:

@@ -10,9 +10,9 @@ import typer
 import seglens
 from seglens.cli import names, reading, summaries
 from seglens.cli import options as o
-from seglens.cli.terminal import need_run, say
+from seglens.cli.terminal import keep_apart, need_run, say
 from seglens.errors import SettingError
-from seglens.outputs import refuse_existing
+from seglens.places import check_output
 
 if TYPE_CHECKING:
     from seglens.judge.costs import JudgePlan
@@ -87,12 +87,13 @@ def judge(
     from seglens.batch.asking import place_of
     from seglens.batch.judge_plan import num_images_of, scores_of
 
+    keep_apart(out, run=run, data=data)
     asked = seglens.JudgeSettings(scores_of(scores, ""), cells=cells, precision=precision)
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     on = model.segmenter.device.type
     judging = replace(asked, scores=scores_of(scores, on))
     pictures = reading.open_split(context, model, split, data)
-    refuse_existing(place_of(model, pictures, out, "judge"), force=force)
+    check_output(place_of(model, pictures, out, "judge"), "judge", force=force)
     chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
     num = num_images_of(num_samples, on)
     plan = seglens.plan_judging(

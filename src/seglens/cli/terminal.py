@@ -20,6 +20,8 @@ from seglens import progress
 from seglens.cli.names import LAYERS
 from seglens.cli.typos import misspelt_flag
 from seglens.errors import DataError, SeglensError, SettingError, UserError
+from seglens.places import refuse_overlap
+from seglens.signals import Terminated, drop_output
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: something went wrong or some pictures could not be done; the user's fault; Ctrl-C."""
@@ -119,6 +121,9 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
         case KeyboardInterrupt() | typer.Abort():
             warn(str(error) or "Stopped.")
             return INTERRUPTED
+        case Terminated():
+            warn(f"Stopped by signal {error.number}.")
+            return 128 + error.number
         case UserError():
             warn(str(error))
             return MISUSED
@@ -132,9 +137,10 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
             warn(f"{message if message.endswith(('.', '?')) else message + '.'} See '{verb} --help'.")
             return error.exit_code
         case BrokenPipeError():  # what reads our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
             return FAILED
         case OSError() if error.strerror:
+            drop_output()  # where it is the output that has no room
             where = f": {error.filename}" if error.filename else ""
             warn(f"{error.strerror}{where}.")
             return FAILED
@@ -204,6 +210,18 @@ def ask(name: str, question: str, *, default: str = "") -> str:
 def need_path(given: Path | None, name: str, question: str, *, default: str = "") -> Path:
     """Return the path that was given, or ask for it."""
     return given if given is not None else Path(ask(name, question, default=default)).expanduser()
+
+
+def keep_apart(
+    out: Path | None, *, run: Path | None, data: Path | None = None, files: Sequence[Path] = ()
+) -> None:
+    """Refuse to write to ``out`` where that overlaps with what is read, before anything of it is.
+
+    Raises:
+        SettingError: it does.
+    """
+    if out is not None:
+        refuse_overlap(out, runs=[run] if run else [], data=[data] if data else [], files=files)
 
 
 def need_run(given: Path | None) -> Path:

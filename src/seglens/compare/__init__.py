@@ -20,8 +20,9 @@ from seglens.data.classes import NO_MAP
 from seglens.data.layout import DataSettings, Split
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.evaluate import evaluate
-from seglens.outputs import new_folder, refuse_existing, safe_name
-from seglens.report.contents import Part, RunContents, read_part, read_runs
+from seglens.outputs import new_folder, safe_name
+from seglens.places import check_output, refuse_overlap
+from seglens.report.contents import Part, RunContents, read_part, read_runs, told_with_the_files
 from seglens.runs import Run, load
 from seglens.sources import open_split
 from seglens.verb import make_callable
@@ -100,10 +101,12 @@ def compare(
         )
     if top < 1:
         raise SettingError(f"top must be at least 1, received {top}.")
+    if out is not None:
+        refuse_overlap(Path(out), runs=folders, data=filter(None, [data]))
     contents = read_runs(folders)
     place = Path(out) if out is not None else folders[0] / "compare" / _name(contents[1:])
-    refuse_existing(place, force=force)
-    with new_folder(place, force=force) as folder:
+    check_output(place, "compare", force=force, runs=folders, data=filter(None, [data]))
+    with new_folder(place, command="compare", force=force) as folder:
         if data is None:
             split = split or _shared_split(contents)
             evaluations = {run.name: _of_split(run.evaluations, split) for run in contents}
@@ -120,8 +123,9 @@ def compare(
             evaluations = {
                 name: _evaluated(name, model, pictures[name], folder) for name, model in models.items()
             }
-        table, shown = _compare(contents, evaluations, split, top, seed)
-        drawn = drawing.draw(shown, table, folder)
+        with told_with_the_files(contents):
+            table, shown = _compare(contents, evaluations, split, top, seed)
+            drawn = drawing.draw(shown, table, folder)
         records.write_json(folder / "compare.json", table)
         write_tables(table, folder)
         page.write(contents, table, drawn, folder)

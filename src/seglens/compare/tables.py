@@ -117,7 +117,7 @@ def write_tables(table: Row, folder: Path) -> None:
 def _write(rows: Iterable[Row], file: Path) -> None:
     kept = list(rows)
     columns = list(dict.fromkeys(name for row in kept for name in row))
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([table_cell(name) for name in columns])
         writer.writerows([table_cell(row.get(name)) for name in columns] for row in kept)

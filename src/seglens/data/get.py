@@ -22,7 +22,8 @@ from seglens import record as records
 from seglens.data.download import Patience, download, forget, need_space
 from seglens.data.unpack import unpack
 from seglens.errors import DataError, SettingError, unknown_name
-from seglens.outputs import new_folder, refuse_existing
+from seglens.outputs import new_folder
+from seglens.places import check_output
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,12 @@ def get_data(
         raise SettingError(
             f"{patience} is not allowed: stall_seconds > 0, attempts >= 1, pause_seconds >= 0."
         )
-    refuse_existing(folder, force=force)
+    check_output(folder, "data-get", force=force)
     record = records.start("data-get", settings={"name": name, "source": address})
     with _kept_until_done(folder.parent / f".{folder.name}.download") as downloads:
         files = [_fetch(archive, address, downloads, patience) for archive in public.archives]
         need_space(folder, sum(file.stat().st_size for file in files))
-        with new_folder(folder, force=force) as made:
+        with new_folder(folder, command="data-get", force=force) as made:
             num_files = 0
             for archive, file in zip(public.archives, files, strict=True):
                 num_files += unpack(file, made / archive.into, archive.max_unpacked)

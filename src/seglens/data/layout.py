@@ -1,7 +1,7 @@
 """What a data set is made of, whatever its layout on disk: settings, entries, splits, findings."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -75,6 +75,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """All files that the split is read from."""
+        return (file for entry in self.entries for file in (entry.image, *entry.masks))
 
     def __getitem__(self, index: int) -> Sample:
         """Return a sample at its native size.

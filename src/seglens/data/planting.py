@@ -179,7 +179,7 @@ def write_splits(folder: Path, splits: Mapping[str, Sequence[Specimen]], *, forc
     Raises:
         OutputExistsError: ``folder`` holds something and ``force`` is not given.
     """
-    with new_folder(folder, force=force) as new:
+    with new_folder(folder, command="specimens", force=force) as new:
         for split, drawn in splits.items():
             for kind in ("images", "masks", "tags"):
                 (new / split / kind).mkdir(parents=True)

@@ -28,7 +28,7 @@ from seglens.data.planting import (
 )
 from seglens.data.transforms import sample_generator
 from seglens.errors import SettingError, unknown_name
-from seglens.outputs import refuse_existing
+from seglens.places import check_output
 from seglens.shapes import Image, Map, Region
 
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
@@ -93,7 +93,7 @@ def write_specimens(
     Raises:
         OutputExistsError: ``folder`` holds something and ``force`` is not given.
     """
-    refuse_existing(folder, force=force)
+    check_output(folder, "specimens", force=force)
     first, splits = 0, {}
     for split, num in (("train", num_train), ("valid", num_valid), ("test", num_test)):
         splits[split] = specimens(num, size=size, seed=seed, tag=tag, first=first, look=look)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seglens import outputs, verb
+from seglens.places import check_file
 from seglens.report import html
-from seglens.report.contents import Part, read_runs, read_table
+from seglens.report.contents import Part, read_runs, read_table, told_with_the_files
 
 FILE_NAME = "report.html"
 SHORTCUT = "shortcut.json"
@@ -38,10 +39,12 @@ def report(
     folders = [Path(folder) for folder in runs]
     contents = read_runs(folders)
     file = Path(out) if out is not None else folders[0] / FILE_NAME
-    outputs.refuse_existing(file, force=force)
+    tables = [Path(shortcut)] if shortcut is not None else []
+    check_file(file, force=force, runs=folders, files=tables)
     checked = _shortcut(Path(shortcut)) if shortcut is not None else None
-    page = html.render(contents, checked, beside=file.resolve().parent)
-    with outputs.new_file(file, force=force) as temporary:
+    with told_with_the_files(contents):
+        page = html.render(contents, checked, beside=file.resolve().parent)
+    with outputs.output_file(file, force=force) as temporary:
         html.write(page, temporary)
     return file
 

@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,15 @@ TABLES = {"evaluate": "scores.json", "explain": "explanations.json", "judge": "s
 """The verb that writes into a run folder, and the table that it leaves there."""
 
 AUDIT = "audit.json"
+
+
+SHAPES: dict[str, dict[str, type]] = {
+    "scores.json": {"images": list, "pooled": dict, "per_image": dict, "calibration": dict},
+    "explanations.json": {"samples": list, "summary": list, "methods": list, "layers": list},
+    "scorecard.json": {"rows": list},
+    AUDIT: {"images": list},
+}
+"""What stands in each table, where it does; the entries of a list are objects, or names."""
 
 
 @dataclass(frozen=True)
@@ -117,17 +127,48 @@ def read_table(file: Path) -> dict[str, Any]:
         raise DataError(f"There is no file {file}. Make it with the verb that writes it.") from error
     except ValueError as error:
         raise DataError(f"{file} is not JSON ({error}). Make it again with --force.") from error
+    except RecursionError as error:
+        raise DataError(f"{file} is nested too deep to be a table. Make it again with --force.") from error
     if not isinstance(table, dict):
         raise DataError(f"{file} holds a {type(table).__name__}, not an object. Make it again with --force.")
+    for key, kind in SHAPES.get(file.name, {}).items():
+        value = table.get(key, kind())
+        entries = value if isinstance(value, list) else []
+        if not isinstance(value, kind) or not all(isinstance(entry, dict | str) for entry in entries):
+            raise DataError(
+                f"{file} is damaged: {key!r} in it is not what Seglens writes there. Make it again with "
+                "--force."
+            )
     return table
+
+
+@contextmanager
+def told_with_the_files(runs: Sequence[RunContents]) -> Iterator[None]:
+    """Within, let contents of tables that nothing can be made of be an error that names these.
+
+    Raises:
+        DataError: a value is missing, or is not of its kind.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        files = [part.folder / TABLES[part.verb] for run in runs for part in run.parts]
+        files += [run.folder / record.FILE_NAME for run in runs]
+        raise DataError(
+            f"Something in {', '.join(map(str, files))} is not what Seglens writes there "
+            f"({type(error).__name__}: {error}). Make the damaged one again with --force."
+        ) from error
 
 
 def read_history(file: Path) -> dict[str, list[float | None]]:
     """Read the learning curves: one list for each column, None where a cell is empty or not finite."""
     if not file.is_file():
         return {}
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{file} can't be read as a table ({error}). Delete it, or train again.") from error
     return {name: [_finite(row.get(name)) for row in rows] for name in (rows[0] if rows else {})}
 
 

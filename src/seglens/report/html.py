@@ -235,4 +235,4 @@ def _source(package: str, name: str) -> str:
 
 def write(page: str, file: Path) -> None:
     """Write the page."""
-    file.write_text(page, encoding="utf-8", newline="\n")
+    file.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -28,9 +28,13 @@ from seglens.data.listing import Listing, open_listed, read_listing, refuse_chan
 from seglens.data.opening import open_data
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
-from seglens.errors import DataError, SettingError
+from seglens.errors import CheckpointError, DataError, SettingError
+from seglens.locks import beside
 from seglens.losses import check_takes_weights, choose_loss, class_weights
 from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.outputs import alone, begin_run, close_run
+from seglens.owned import read_record
+from seglens.places import place_of_run, refuse_overlap
 from seglens.record import Record
 from seglens.runs import Run, load, save_run
 from seglens.spread import kind_of_devices
@@ -53,7 +57,8 @@ def train(
     """Train a model on ``data`` and return it as a run whose folder is ``out``.
 
     ``resume`` goes on where a training stopped, and begins one where there is none yet; where it had ended,
-    that run is returned and a line says so.
+    that run is returned and a line says so. With ``force`` a run that is there is replaced when the new one
+    is whole; until then that is made in ``.NAME.partial`` beside, from which ``resume`` goes on.
 
     Raises:
         UserError: the data, a setting or the folder can't be used as they are.
@@ -61,33 +66,54 @@ def train(
             was saved before is intact.
         KeyboardInterrupt: on Ctrl-C; the training can be resumed.
     """
-    began, out = time.monotonic(), Path(out)
+    out = Path(out)
     first = is_first_process(settings.devices * settings.num_nodes)
-    earlier = records.read(out) if resume and (out / records.FILE_NAME).exists() else None
-    if earlier is None and first:
-        records.refuse_existing_run(out, what="training", force=force or (resume and _never_began(out)))
+    refuse_overlap(out, data=[data.path])
+    place = place_of_run(out, "train", resume=resume, force=force)
+    if not first:
+        return _train(data, settings, out, place, first=False, resume=resume)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        try:
+            return _train(data, settings, out, place, first=True, resume=resume)
+        except BaseException:
+            if place != out and not (place / "checkpoints" / "last.ckpt").exists():
+                shutil.rmtree(place, ignore_errors=True)
+            raise
 
-    listing = None if earlier is None else read_listing(out)
-    dataset = open_data(data) if listing is None else open_listed(data, listing, out)
+
+def _train(
+    data: DataSettings, settings: TrainSettings, out: Path, place: Path, *, first: bool, resume: bool
+) -> Run:
+    """Train in ``place``, which becomes ``out``."""
+    began = time.monotonic()
+    earlier = records.read(place) if resume and (place / records.FILE_NAME).exists() else None
+    listing = None if earlier is None else read_listing(place)
+    dataset = open_data(data) if listing is None else open_listed(data, listing, place)
     if "train" not in dataset.splits:
         raise DataError(f"{data.path} has no picture to train on, only: {', '.join(dataset.splits)}.")
     if earlier is not None:
-        refuse_other_settings(earlier, settings, dataset, out)
-        _refuse_other_data(earlier, dataset, listing, out)
+        refuse_other_settings(earlier, settings, dataset, place)
+        _refuse_other_data(earlier, dataset, listing, place)
     several = settings.devices * settings.num_nodes > 1
     device = choose_device(kind_of_devices(settings.device, settings.devices) if several else settings.device)
+    if earlier is not None and earlier.state == "finished" and place != out:
+        if first:
+            close_run(place, out, "train")
+        wait_for_all()
+        return load(out, device=str(device))
     if earlier is not None and earlier.state == "finished":
         print(f"{out} is finished: there is nothing to resume.", file=sys.stderr)
         return load(out, device=str(device))
     precision = choose_precision(settings.precision, device)
     spec = describe_model(settings, dataset)
     loss = choose_loss(settings.loss, spec.outputs, multilabel=spec.head == "multilabel")
-    loggers = open_loggers(settings.loggers, out)
+    loggers = open_loggers(settings.loggers, place)
     _refuse_weights_that_do_not_fit(settings, spec)
 
     seed_everything(settings.seed, workers=True, verbose=False)
     keeper = Keeper(
-        out, patience=settings.patience, keep_every=settings.keep_every, resumed=earlier is not None
+        place, patience=settings.patience, keep_every=settings.keep_every, resumed=earlier is not None
     )
     segmenter = _segmenter(spec, settings, earlier if keeper.checkpoint else None)
     if settings.freeze_encoder or settings.encoder_rate != 1:
@@ -96,6 +122,9 @@ def train(
     weights = _class_weights(batches.training, settings, spec.classes)
     learner = Learner(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 
+    if keeper.checkpoint is not None:
+        for name in ("last.ckpt", "best.ckpt"):
+            _read_checkpoint(keeper.folder / name, learner)
     record = earlier or records.start(
         "train",
         seed=settings.seed,
@@ -109,11 +138,11 @@ def train(
     )
     if first:
         if earlier is None:
-            shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+            begin_run(place)
         keeper.folder.mkdir(parents=True, exist_ok=True)
-        record.write(out)
+        record.write(place)
         if listing is None:
-            write_listing(out, dataset)
+            write_listing(place, dataset)
 
     def attempt(splits: int) -> None:
         part = batches.split(splits)
@@ -121,7 +150,8 @@ def train(
 
     splits = fit_within_memory(learner, attempt)
     if first:
-        _close(out, record, learner, keeper, dataset, batches, began, precision=precision, splits=splits)
+        _close(place, record, learner, keeper, dataset, batches, began, precision=precision, splits=splits)
+        close_run(place, out, "train")
     wait_for_all()
     if not first:
         raise SystemExit(0)
@@ -139,6 +169,7 @@ def repeat(
         SettingError: ``folder`` was not made by a training, or the data are not the ones it was trained on.
         UserError: as `train`.
     """
+    refuse_overlap(Path(out), runs=[Path(folder)])
     pictures, settings, record = _told_by(Path(folder), device)
     if data is not None:
         pictures = pictures.model_copy(update={"path": Path(data).expanduser().absolute()})
@@ -156,7 +187,8 @@ def go_on(folder: Path, *, device: str | None = None) -> Run:
         SettingError: ``folder`` was not made by a training, or its data have changed.
         UserError: as `train`.
     """
-    pictures, settings, _ = _told_by(Path(folder), device)
+    partial = beside(Path(folder), "partial")
+    pictures, settings, _ = _told_by(partial if read_record(partial) is not None else Path(folder), device)
     return train(pictures, settings, Path(folder), resume=True)
 
 
@@ -231,7 +263,7 @@ def _close(
     splits: int,
 ) -> None:
     """Take the best epoch's weights, choose the threshold and finish the folder."""
-    learner.load_state_dict(_read_checkpoint(keeper.folder / "best.ckpt"))
+    learner.load_state_dict(_read_checkpoint(keeper.folder / "best.ckpt", learner))
     settings, history = learner.settings, keeper.history
     best, kept = history.best(), learner.kept
     kept.spec = kept.spec.model_copy(update={"scale": batches.training.scale})
@@ -266,8 +298,23 @@ def _close(
     save_run(out, kept, dataset.task, records.finish(record, began, results=results))
 
 
-def _read_checkpoint(file: Path) -> dict[str, Tensor]:
-    return torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+def _read_checkpoint(file: Path, learner: Learner) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint of this training.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another network.
+    """
+    todo = "Start the training again with --force and without --resume, or bring the file back."
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        state = dict(found["state_dict"])
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    except Exception as error:  # whatever torch meets in a damaged file; its advice would be unsafe
+        why = error.strerror if isinstance(error, OSError) else "it is damaged, or no checkpoint"
+        raise CheckpointError(f"{file} can't be read: {why}. {todo}") from error
+    if shapes != {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()}:
+        raise CheckpointError(f"{file} holds the weights of another network. {todo}")
+    return state
 
 
 def _refuse_weights_that_do_not_fit(settings: TrainSettings, spec: ModelSpec) -> None:
@@ -291,11 +338,6 @@ def _workers(settings: TrainSettings, device: torch.device) -> int:
     if settings.workers is not None:
         return settings.workers
     return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
-
-
-def _never_began(out: Path) -> bool:
-    """Whether ``out`` holds no more than what a training killed in its first moment leaves behind."""
-    return out.is_dir() and not any(file.is_file() and ".partial" not in file.name for file in out.rglob("*"))
 
 
 make_callable(__name__)

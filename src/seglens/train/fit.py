@@ -30,6 +30,7 @@ from seglens.data.transforms import Batch
 from seglens.errors import TrainingError
 from seglens.models.weights import save_weights
 from seglens.outputs import naming, new_file
+from seglens.signals import Terminated
 from seglens.train.batches import Batches
 from seglens.train.curves import learning_curves
 from seglens.train.history import History
@@ -179,7 +180,7 @@ def fit(
             trainer.fit(learner, datamodule=batches, ckpt_path=keeper.checkpoint, weights_only=True)
         except SIGTERMException as stop:
             # Lightning would end with code 0, as if all were done.
-            raise SystemExit(128 + signal.SIGTERM) from stop
+            raise Terminated(signal.SIGTERM) from stop
         except SystemExit as stop:
             # Lightning turns Ctrl-C into an exit, and leaves the process deaf to further ones.
             signal.signal(signal.SIGINT, on_interrupt)
@@ -189,6 +190,8 @@ def fit(
             raise KeyboardInterrupt(f"Stopped after {done}. Go on with --resume.") from None
         finally:
             if keeper.history.rows and trainer.is_global_zero:
+                # Killed after the last checkpoint and before the table, a training has no epoch left to end.
+                keeper.history.write(keeper.out / "history.csv")
                 learning_curves(keeper.history.rows, keeper.out / "curves.png")
 
 

@@ -32,6 +32,11 @@ def open_loggers(names: Sequence[str] | None, out: Path) -> list[Logger]:
     return opened
 
 
+def _name(out: Path) -> str:
+    """Return what a run is called; one that will replace another is made under a hidden name."""
+    return out.name.removesuffix(".partial").removeprefix(".") if out.name.endswith(".partial") else out.name
+
+
 def _tensorboard(out: Path) -> Logger:
     return TensorBoardLogger(out, name="logs", version="")
 
@@ -41,7 +46,7 @@ def _csv(out: Path) -> Logger:
 
 
 def _wandb(out: Path) -> Logger:
-    return WandbLogger(name=out.name, save_dir=out, project="seglens", log_model=False)
+    return WandbLogger(name=_name(out), save_dir=out, project="seglens", log_model=False)
 
 
 def _mlflow(out: Path) -> Logger:
@@ -51,7 +56,7 @@ def _mlflow(out: Path) -> Logger:
             "The logger 'mlflow' needs the environment variable MLFLOW_TRACKING_URI: the address of a "
             "server, or a file such as sqlite:///mlflow.db."
         )
-    return MLFlowLogger(experiment_name="seglens", run_name=out.name, tracking_uri=place)
+    return MLFlowLogger(experiment_name="seglens", run_name=_name(out), tracking_uri=place)
 
 
 LOGGERS: dict[str, Callable[[Path], Logger]] = {

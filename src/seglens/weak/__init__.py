@@ -15,12 +15,14 @@ from seglens.data.layout import DataSettings
 from seglens.data.sample import Task
 from seglens.device import choose_device
 from seglens.errors import SettingError
-from seglens.outputs import new_file
+from seglens.outputs import alone, begin_run, close_run, new_file
+from seglens.places import place_of_run, refuse_overlap
 from seglens.record import Record
 from seglens.runs import Run, load, save_run
 from seglens.verb import make_callable
 from seglens.weak import pictures as sheets
 from seglens.weak import rows as scoring
+from seglens.weak import stages
 from seglens.weak.material import Material, gather
 from seglens.weak.pseudo import PseudoMasks
 from seglens.weak.recipe import WeakSettings, refuse_other
@@ -41,38 +43,53 @@ def weak(
     In ``out``: ``pseudo/`` with a folder for every stage, ``rounds/N/`` with the set, the student and its
     answers of every round, ``samples/`` with a sheet for each chosen picture, ``steps.json`` with what every
     step took, ``table.md`` and ``table.json`` with the comparison. ``run.json`` lists every use of a mask.
-    ``resume`` goes on where a run stopped, and begins one where there is none.
+    ``resume`` goes on where a run stopped, and begins one where there is none. With ``force`` a run that is
+    there is replaced when the new one is whole; until then that is made in ``.NAME.partial`` beside.
 
     Raises:
         UserError: the data, a label, a setting or the folder can't be used as they are.
         TrainingError: as `seglens.train`.
         KeyboardInterrupt: on Ctrl-C; the run can be resumed.
     """
-    began, out = time.monotonic(), Path(out)
-    earlier = records.read(out) if resume and (out / records.FILE_NAME).is_file() else None
-    if earlier is None:
-        records.refuse_existing_run(out, what="run", force=force)
+    out = Path(out)
     if data.multilabel:
         raise SettingError("'seglens weak' has one class a pixel: --multilabel is not for it. Leave it out.")
+    refuse_overlap(out, data=[data.path, *filter(None, [settings.pseudo_folder])])
+    place = place_of_run(out, "weak", resume=resume, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        try:
+            return _weak(data, settings, out, place, resume=resume)
+        except BaseException:
+            if place != out and not (place / stages.FILE_NAME).exists():
+                shutil.rmtree(place, ignore_errors=True)
+            raise
+
+
+def _weak(data: DataSettings, settings: WeakSettings, out: Path, place: Path, *, resume: bool) -> Run:
+    """Work in ``place``, which becomes ``out``."""
+    began = time.monotonic()
+    earlier = records.read(place) if resume and (place / records.FILE_NAME).is_file() else None
     material = gather(data, settings.labels)
     if earlier is not None:
-        refuse_other(earlier, settings, material.settings, material.sha256, out)
+        refuse_other(earlier, settings, material.settings, material.sha256, place)
     indices = sheets.chosen(material.pictures, settings.samples)
     device = choose_device(settings.student.device)
     if earlier is None:
-        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
-        out.mkdir(parents=True)
+        begin_run(place)
     record = _begun(earlier, settings, material, str(device))
-    record.write(out)
+    record.write(place)
 
-    job = Job(material, settings, out, device, Steps.of(out, planned(settings)))
+    job = Job(material, settings, place, device, Steps.of(place, planned(settings)))
     pseudo = pseudo_masks(job)
     folders = students(job, pseudo)
     _draw(job, pseudo, folders, indices, with_truth=False)
     if settings.evaluate:
         _evaluate(job, pseudo, folders)
         _draw(job, pseudo, folders, indices, with_truth=True)
-    return _close(job, record, folders, time.monotonic() - began)
+    _close(job, record, folders, time.monotonic() - began)
+    close_run(place, out, "weak")
+    return load(out, device=str(device))
 
 
 def _begun(earlier: Record | None, settings: WeakSettings, material: Material, device: str) -> Record:
@@ -132,7 +149,7 @@ def _evaluate(job: Job, pseudo: PseudoMasks, folders: list[Path]) -> None:
     records.write_json(job.out / f"{TABLE}.json", {"rows": rows, "definitions": DEFINITIONS})
 
 
-def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> Run:
+def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> None:
     """Make ``out`` the run folder of the last student, and write down every use of a mask."""
     final, steps = load(folders[-1], device="cpu"), job.steps
     trained = records.read(folders[-1])
@@ -163,7 +180,6 @@ def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> Run
     )
     task = Task(classes=job.material.pictures.classes)
     save_run(job.out, final.segmenter, task, done)
-    return load(job.out, device=str(job.device))
 
 
 make_callable(__name__)

@@ -35,11 +35,14 @@ def read_state(network: nn.Module, optimizer: torch.optim.Optimizer, file: Path)
         with safe_open(file, "pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
             history = [float(loss) for loss in json.loads(opened.metadata()["loss"])]
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{file} can't be read: {error}. Delete it; training begins anew.") from error
-    network.load_state_dict(
-        {name.removeprefix("network."): tensors[name] for name in tensors if name[0] == "n"}
-    )
+    try:
+        network.load_state_dict(
+            {name.removeprefix("network."): tensors[name] for name in tensors if name[0] == "n"}
+        )
+    except RuntimeError as error:
+        raise DataError(f"{file} is of another network. Delete it; training begins anew.") from error
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

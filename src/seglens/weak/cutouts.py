@@ -58,7 +58,7 @@ def cut_tiles(hidden: Hidden, folder: Path, settings: CutoutSettings, *, channel
     split = hidden.opened("image-level labels: tiles with and without the object are cut by masks")
     counts = dict.fromkeys(KINDS.values(), 0)
     taken: set[str] = set()
-    with new_folder(folder) as new:
+    with new_folder(folder, command="cutouts") as new:
         for kind in KINDS.values():
             (new / kind).mkdir()
         for index in track(range(len(split)), total=len(split), what="tiles"):

@@ -19,7 +19,7 @@ from seglens.data.layout import Split
 from seglens.data.transforms import letterbox_image
 from seglens.errors import SettingError, unknown_name
 from seglens.native import Inference, prepared
-from seglens.outputs import new_folder
+from seglens.outputs import remade_folder
 from seglens.predict import infer
 from seglens.progress import track
 from seglens.runs import Run
@@ -100,7 +100,7 @@ def write_answers(
     ``refine`` takes a picture's number, the picture and the answer, and returns the answer to keep.
     """
     split = pictures.labelled.split
-    with new_folder(folder, force=True) as new:
+    with remade_folder(folder) as new:
         shown = track(
             pictures.labelled.positive, total=len(pictures.labelled.positive), what="teacher's answers"
         )

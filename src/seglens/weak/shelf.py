@@ -73,7 +73,7 @@ class Shelf:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write(done=False)
             return False
-        before = json.loads(card.read_text(encoding="utf-8"))
+        before = _read_card(card)
         wanted = json.loads(records.to_json(self.made_with))
         known = before["made_with"]
         differing = [key for key in {**wanted, **known} if known.get(key) != wanted.get(key)]
@@ -180,6 +180,22 @@ def to_size(values: Float[Tensor, "_ _"], size: tuple[int, int]) -> Map:
     if tuple(values.shape) == tuple(size):
         return values
     return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0].clamp(0, 1)
+
+
+def _read_card(file: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(file.read_bytes())
+        whole = isinstance(card["made_with"], dict) and isinstance(card["facts"], dict)
+        numbers = [card[name] for name in ("once", "seconds", "processor_seconds")]
+        whole = whole and all(isinstance(number, float | int) for number in numbers) and "threshold" in card
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        whole = False
+    if not whole:
+        raise DataError(
+            f"{file} is damaged, so that nobody knows what the stage was made with. Delete the folder "
+            f"{file.parent}; it is made again."
+        )
+    return dict(card)
 
 
 def _array(file: Path, name: str) -> np.ndarray:

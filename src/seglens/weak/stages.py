@@ -10,6 +10,7 @@ from statistics import mean
 from typing import Any
 
 from seglens import record as records
+from seglens.errors import DataError
 
 FILE_NAME = "steps.json"
 
@@ -32,7 +33,16 @@ class Steps:
     def of(cls, folder: Path, planned: tuple[str, ...]) -> "Steps":
         """Return the steps that ``folder`` knows to be done; none in a new one."""
         file = folder / FILE_NAME
-        done = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        try:
+            done = json.loads(file.read_bytes()) if file.is_file() else {}
+            whole = all(isinstance(facts["seconds"] + facts["took"], float | int) for facts in done.values())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            whole = False
+        if not whole:
+            raise DataError(
+                f"{file} is damaged, so that nobody knows which steps are done. Delete it, and what is "
+                "there is taken up where it can be; or start again with --force and without --resume."
+            )
         return cls(folder, planned, done)
 
     def take(self, name: str, work: Callable[[], Facts]) -> Facts:

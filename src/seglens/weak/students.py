@@ -17,7 +17,7 @@ from PIL import Image as pil
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Entry
 from seglens.errors import SettingError
-from seglens.outputs import new_folder
+from seglens.outputs import remade_folder
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.shapes import Mask
@@ -64,7 +64,7 @@ def write_set(folder: Path, pictures: Pictures, label: Callable[[int], Mask], *,
     A picture without the object gets a mask of 0 whatever ``label`` says. The folder is there whole or not at
     all; one that is there already is replaced. ``what`` is what the progress bar is called.
     """
-    with new_folder(folder, force=True) as new:
+    with remade_folder(folder) as new:
         for kind in ("images", "masks"):
             for part in ("train", "valid"):
                 (new / part / kind).mkdir(parents=True)

@@ -179,16 +179,20 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         name = f"{row['name']}{' *' if row.get('uses_masks') else ''}"
         cells = [name, f"{row['pictures']} {row['split']}", *(_cell(row[key]) for key in COLUMNS)]
-        cells += [f"{row['decided']:.0%}", f"{row['seconds']:.0f}" if row.get("seconds") is not None else "-"]
+        decided, seconds = row["decided"], row.get("seconds")
+        cells.append("-" if decided is None else f"{decided:.0%}")
+        cells.append("-" if seconds is None else f"{seconds:.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     if any(row.get("uses_masks") for row in rows):
         lines += ["", "\\* Masks were used to get here: no result of weak supervision."]
     return "\n".join(lines)
 
 
-def _cell(value: float | dict[str, float] | None) -> str:
+def _cell(value: float | dict[str, Any] | None) -> str:
     if value is None:
         return "-"
     if isinstance(value, dict):
+        if None in (value["mean"], value["low"], value["high"]):  # not a number, as it stands in a file
+            return "-"
         return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
     return f"{value:.3f}"

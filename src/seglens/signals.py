@@ -1,0 +1,102 @@
+"""How a command is ended from outside: by Ctrl-C, or by SIGTERM, which is what SLURM, Docker and kill send.
+
+Either ends the work where it stands, by an exception, so that what is half written is removed and processes
+that were started end. While that goes on, further signals don't disturb it; the third one ends at once.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import current_thread, main_thread
+from types import FrameType
+
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals that ask a process to end; a terminal that is closed sends the second."""
+
+
+_CAUGHT: ContextVar[bool] = ContextVar("caught", default=False)
+"""Whether signals raise exceptions already."""
+
+
+class Terminated(SystemExit):
+    """The process was asked to end by a signal; the exit code is 128 and the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within, signals that end the process raise `Terminated`, Ctrl-C KeyboardInterrupt, both once only.
+
+    A signal that the process was started to ignore stays ignored. In other threads than the main one nothing
+    happens.
+    """
+    if current_thread() is not main_thread() or _CAUGHT.get():
+        yield
+        return
+    within = _CAUGHT.set(True)
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 2:
+            os._exit(128 + number)
+        if len(came) == 2:
+            os.write(2, b"seglens: Stopping. Once more ends at once, and leaves what is half written.\n")
+            return
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Terminated(number)
+
+    before = {}
+    for number in (signal.SIGINT, *ENDING):
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _CAUGHT.reset(within)
+
+
+def quiet_until_ready() -> None:
+    """Let Ctrl-C end the process without a word, as other signals do, while nothing is written yet."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def open_streams() -> None:
+    """Let standard streams that were closed lead to nowhere; the next file opened would take their place.
+
+    Bytes of file names that are no text are printed as their numbers.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def drop_output() -> None:
+    """Throw away what can't be printed: nobody reads it any more, or there is no room for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
