@@ -228,7 +228,9 @@ class _Packed:
 
     def unpack(self) -> Sample:
         image = self.image.float() / 255 if self.image.dtype == torch.uint8 else self.image.float()
-        return Sample(self.name, image, self.mask if is_stack(self.mask) else self.mask.long(), self.valid)
+        return Sample(
+            self.name, image, self.mask if self.mask.dtype == torch.bool else self.mask.long(), self.valid
+        )
 
 
 def _pack(sample: Sample, size: int) -> _Packed:
