@@ -7,7 +7,7 @@ DATA ?= ../shared/data
 RUN ?= runs/pets-unet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench real clean
+.PHONY: help demo test check docs bench real fuzz package oldest newest clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,5 +54,32 @@ bench: $(VENV)/.benched  ## speed and identities against the peers, ratios in on
 real: $(VENV)/.benched  ## train and explain on the four real sets (DATA=folder)
 	$(BIN)/python -m benchmarks.real --data $(DATA) --runs runs
 
+fuzz: $(VENV)/.tested  ## give every reader a hundred times as many damaged files as the tests do
+	OMP_NUM_THREADS=1 SEGLENS_FUZZ=100 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py
+
+# The wheel goes into an empty environment twice: alone, and with what users add to it.
+package: $(VENV)/.tested  ## build wheel, sdist and bill of materials in dist/, and try the wheel in an empty environment
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[release]'
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv dist/.try
+	for extras in '' '[app,notebook]'; do dist/.try/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$$(ls dist/*.whl)$$extras" || exit 1; dist/.try/bin/seglens --version || exit 1; dist/.try/bin/python -c 'import seglens; print(seglens.__file__)' || exit 1; done
+	$(BIN)/cyclonedx-py environment dist/.try/bin/python --of JSON -o dist/sbom.json
+	rm -rf dist/.try
+
+# uv finds the oldest versions that pyproject.toml admits; torch and torchvision of them are a pair.
+oldest:  ## run the tests with the oldest versions that are admitted (.venv-oldest)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/uv pip compile --quiet --python .venv-oldest/bin/python --resolution lowest-direct --no-emit-index-url --extra test pyproject.toml --output-file .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
+newest:  ## run the tests with the newest versions that are admitted (.venv-newest)
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test]'
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
