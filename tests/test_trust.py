@@ -74,7 +74,9 @@ def needed(name: str, extras: tuple[str, ...], seen: set[str]) -> set[str]:
 
 def test_the_licences_of_all_that_is_installed_are_listed_and_none_is_copyleft():
     listed = dict(
-        re.findall(r"^\| `([a-z0-9-]+)` \| ([^|]+?) \|$", (ROOT / "LICENCES.md").read_text("utf-8"), re.MULTILINE)
+        re.findall(
+            r"^\| `([a-z0-9-]+)` \| ([^|]+?) \|$", (ROOT / "LICENCES.md").read_text("utf-8"), re.MULTILINE
+        )
     )
     found = needed("seglens", ("app", "notebook"), set())
     assert len(found) > 60
