@@ -1,7 +1,6 @@
 """Files of named arrays are closed in any case."""
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pytest
@@ -33,11 +32,12 @@ def test_arrays_by_name(tmp_path, streams):
 
 
 @pytest.mark.parametrize(
-    ("content", "error"), [(b"PK\x03\x04", BadZipFile), (b"", EOFError), (b"no arrays", ValueError)]
+    ("content", "said"),
+    [(b"PK\x03\x04", "damaged or cut short"), (b"", "no file of named"), (b"no arrays", "no file of named")],
 )
-def test_a_damaged_file_is_closed(tmp_path, streams, content, error):
+def test_a_damaged_file_is_closed(tmp_path, streams, content, said):
     (tmp_path / "bad.npz").write_bytes(content)
-    with pytest.raises(error), open_npz(tmp_path / "bad.npz"):
+    with pytest.raises(ValueError, match=said), open_npz(tmp_path / "bad.npz"):
         pass
     assert streams[-1].closed
 

@@ -1,4 +1,4 @@
-"""What a stranger may trust in: no code from data, no copyleft dependency, nothing of the demo over a network."""
+"""What a stranger may trust in: no code from data, no copyleft dependency, a demo without a network."""
 
 import ast
 import re
@@ -24,10 +24,10 @@ def calls_of(file: Path) -> list[ast.Call]:
 
 
 def dotted(node: ast.expr) -> tuple[str, ...]:
-    """``a.b.c`` as its names; empty where it is no such thing."""
+    """``a.b.c`` as its names; what is no name is ``?``."""
     if isinstance(node, ast.Attribute):
         return (*dotted(node.value), node.attr)
-    return (node.id,) if isinstance(node, ast.Name) else ()
+    return (node.id,) if isinstance(node, ast.Name) else ("?",)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT / "src")))

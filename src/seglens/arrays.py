@@ -1,10 +1,16 @@
 """Open files of named arrays."""
 
+import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
+
+_DAMAGE = (EOFError, BadZipFile, zlib.error, struct.error, NotImplementedError, SyntaxError, OverflowError)
+"""What numpy and zipfile raise, beside ValueError, for a file that is cut short or changed."""
 
 
 @contextmanager
@@ -15,8 +21,15 @@ def open_npz(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
 
     Raises:
         OSError: the file can't be read.
-        EOFError: it is empty.
-        ValueError, zipfile.BadZipFile: it is damaged or of another kind.
+        KeyError: there is no array of that name.
+        ValueError: it is empty, damaged or of another kind.
     """
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        yield arrays
+    try:
+        with file.open("rb") as stream:
+            if stream.read(4) != b"PK\x03\x04":
+                raise ValueError("it is no file of named arrays (.npz)")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as arrays:
+                yield arrays
+    except _DAMAGE as error:
+        raise ValueError(f"it is damaged or cut short ({error or type(error).__name__})") from error

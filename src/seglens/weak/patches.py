@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -107,7 +106,7 @@ def read_patches(folder: Path, stem: str) -> Segments:
     try:
         with open_npz(file) as opened:
             return torch.from_numpy(opened["patches"].astype(np.int64))
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{file} holds no superpixels: {error}. Delete the file; it is cut again.") from error
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -203,7 +202,7 @@ def _array(file: Path, name: str) -> np.ndarray:
         with open_npz(file) as opened:
             found: np.ndarray = opened[name]
             return found
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{file} holds no map of a stage: {error}. Delete the file; it is made again."
         ) from error

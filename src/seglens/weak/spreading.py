@@ -12,7 +12,6 @@ objects that cover little of their pictures are lost in what resembles them, and
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -177,7 +176,7 @@ def load_head(file: Path, device: torch.device) -> Head:
                 name: torch.from_numpy(opened[name]).to(device) for name in ("weight", "bias", "mean", "std")
             }
             history = tuple((float(first), float(second)) for first, second in opened["history"])
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{file} holds no head: {error}. Delete the folder; it is made again.") from error
     return Head(parts["weight"], parts["bias"], parts["mean"], parts["std"], history)
 
