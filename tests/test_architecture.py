@@ -17,7 +17,7 @@ LEVELS = {
     1: "data.limits data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
     "data.intensity data.classes data.folders "
-    "data.splits data.coco_file data.coco_places data.outlined data.coco "
+    "data.splits data.coco_file data.coco_places data.outlined data.coco data.labelme "
     "data.oxford_pet data.pairs data.class_folders data.nuclei data.opening data.listing data.check "
     "data.planting data.specimens data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.dimensions models.zoo models.outputs "

@@ -8,7 +8,7 @@ listed, and the rest is done.
 import csv
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -28,7 +28,7 @@ from seglens.native import Inference, native_mask, native_probabilities, prepare
 from seglens.outputs import safe_name, table_cell
 from seglens.places import check_output
 from seglens.runs import Run
-from seglens.scores import per_class, scores, summary
+from seglens.scores import OF_FOREGROUND, per_class, pooled_scores, summary
 from seglens.scoring import Row, Tally, tally
 from seglens.spread import ALONE, Share
 from seglens.tiles import plan
@@ -53,8 +53,9 @@ class Evaluation:
     median, interval and number of the images' scores. ``calibration`` holds ``error``, ``maximum_error`` and
     the ``bins`` of the most probable class, over all pixels; with two classes ``foreground`` holds the
     bins of the foreground, which is what the reliability curve shows. ``images`` has one row a picture,
-    worst Dice first, then those that failed; ``index`` is a picture's number in the split. ``settings`` are
-    those that the numbers depend on.
+    worst Dice first, then those that failed; ``index`` is a picture's number in the split. ``shown`` is how
+    many of the pictures scored show each class: where none shows any, scores of overlap are NaN, in the rows
+    too. ``settings`` are those that the numbers depend on.
     """
 
     split: str
@@ -64,11 +65,18 @@ class Evaluation:
     calibration: dict[str, Any]
     images: tuple[Row, ...]
     settings: dict[str, Any]
+    shown: dict[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[Row, ...]:
         """The rows of pictures that could not be scored."""
         return tuple(row for row in self.images if row["status"] == "failed")
+
+    @property
+    def not_shown(self) -> tuple[str, ...]:
+        """What to say of classes that no picture shows, a sentence each."""
+        num = len(self.images) - len(self.failed)
+        return tuple(f"0 of {num} pictures show {label}." for label, count in self.shown.items() if not count)
 
     def _repr_html_(self) -> str:
         """Show in a notebook the scores, pooled and per image, and the worst pictures."""
@@ -87,6 +95,7 @@ class Evaluation:
             ),
             table(("worst pictures", "dice"), [(str(row["name"]), number(row["dice"])) for row in worst]),
         ]
+        parts += [paragraph(text) for text in self.not_shown]
         if self.failed:
             parts.append(paragraph(f"{len(self.failed)} pictures could not be scored."))
         return card(f"Evaluation of {self.split}, {len(self.images)} pictures", *parts)
@@ -99,6 +108,7 @@ class Evaluation:
             "num_failed": len(self.failed),
             "num_empty": sum(row["status"] == "empty" for row in self.images),
             "classes": list(self.classes),
+            "shown": self.shown,
             "settings": self.settings,
             "definitions": DEFINITIONS,
             "pooled": self.pooled,
@@ -206,11 +216,17 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: dict[str, Any])
             f"None of the {len(rows)} pictures of the {split.name} split could be scored. "
             f"The first, {rows[0]['name']}: {rows[0]['error']}"
         )
+    shown = {
+        label: sum(index in row["shows"] for row in scored) for index, label in enumerate(classes) if index
+    }
+    if not any(shown.values()):
+        for row in scored:
+            row.update(dict.fromkeys(OF_FOREGROUND, float("nan")))
     by_class = {name: values.tolist() for name, values in per_class(counted.counts).items()}
     return Evaluation(
         split=split.name,
         classes=classes,
-        pooled={name: float(value) for name, value in scores(counted.counts).items()}
+        pooled={name: float(value) for name, value in pooled_scores(counted.counts).items()}
         | {"per_class": {label: {n: v[i] for n, v in by_class.items()} for i, label in enumerate(classes)}},
         per_image={
             name: summary(torch.tensor([row[name] for row in scored], dtype=torch.float64))
@@ -222,9 +238,15 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: dict[str, Any])
             "bins": counted.calibration.rows(),
             "foreground": counted.calibration.foreground and counted.calibration.foreground.rows(),
         },
-        images=tuple(sorted(rows, key=lambda row: row.get("dice", float("inf")))),
+        images=tuple(sorted(rows, key=_worst_first)),
         settings=settings,
+        shown=shown,
     )
+
+
+def _worst_first(row: Row) -> tuple[bool, float]:
+    dice = row.get("dice", float("nan"))
+    return row["status"] == "failed", dice if dice == dice else float("inf")
 
 
 def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str, Any]:

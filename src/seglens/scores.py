@@ -7,6 +7,7 @@ Classes that may overlap have no such matrix: `LabelCounts` hold a matrix of yes
 """
 
 from dataclasses import dataclass
+from math import nan
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +39,8 @@ DEFINITIONS = {
     "the same; 'num' is the number of images for which the score is defined.",
     "empty": "An image whose truth and prediction are both without foreground scores 1; a class that is in "
     "neither the truth nor the prediction of an image is left out of the image's mean over classes.",
+    "shown": "Shown: the number of images whose truth has the class. Where no image shows any class, overlap "
+    "says nothing, and scores of it are left out.",
     "interval": "Low and high: the 95 % percentile bootstrap interval of the per-image mean "
     f"({RESAMPLES} resamples of the images). It doesn't cover the choice of the training data or the seed.",
     "pixels": "Only valid pixels count (not padding, not pixels that the data set says to ignore), at the "
@@ -168,6 +171,23 @@ def scores(counts: Counts) -> dict[str, Float[Tensor, "*b"]]:
         "precision": foreground["precision"].masked_fill(empty, 1.0),
         "recall": foreground["recall"].masked_fill(empty, 1.0),
     }
+
+
+OF_FOREGROUND = ("dice", "iou", "miou", "precision", "recall")
+"""Scores that say nothing where no pixel is truly foreground."""
+
+
+def pooled_scores(counts: Counts) -> dict[str, Float[Tensor, "*b"]]:
+    """Return the scores of counts of many images; those of the foreground are NaN where none shows any."""
+    found, shown = scores(counts), any(shows(counts))
+    return {
+        name: value if shown or name not in OF_FOREGROUND else value * nan for name, value in found.items()
+    }
+
+
+def shows(counts: Counts) -> list[bool]:
+    """Return for each class but the background whether the truth has it: else its recall is 0/0."""
+    return (~per_class(counts)["recall"][1:].isnan()).tolist()
 
 
 def summary(values: PerImage, *, seed: int = 0) -> dict[str, float | int]:

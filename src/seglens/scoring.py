@@ -28,7 +28,7 @@ from seglens.native import Inference, Placed, Probability, at_native_size, decid
 from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.runs import Run
-from seglens.scores import Counts, LabelCounts, added, counted, no_counts, scores
+from seglens.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
 from seglens.shapes import AnyMask
 from seglens.surfaces import surface_scores
 from seglens.threads import read_ahead
@@ -209,6 +209,7 @@ def _row(counts: Counts) -> Row:
         "false_negative_pixels": missed,
         "truth_pixels": truth,
         "predicted_pixels": prediction,
+        "shows": [index for index, shown in enumerate(shows(counts), start=1) if shown],
     }
 
 

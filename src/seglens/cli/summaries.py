@@ -48,6 +48,11 @@ def tell_findings(found: Row) -> None:
 def _show_findings(found: Row) -> None:
     splits = ", ".join(f"{num} {name}" for name, num in found["splits"].items()) or "no pictures"
     say(f"Layout {found['layout']}: {splits}.")
+    for row in found["counts"]:
+        say(
+            f"{row['split']}: {row['name']} in {row['pictures']} of {row['of']} pictures, "
+            f"{row['objects']} objects, {row['pixels']} pixels."
+        )
     for finding in found["findings"]:
         names, num = finding["names"], len(finding["names"])
         listed = f" ({num}: {', '.join(names[:SHOWN])}{', ...' if num > SHOWN else ''})" if names else ""
@@ -101,6 +106,9 @@ def _show_evaluation(found: Row) -> None:
         columns = ("dice", "iou", "precision", "recall")
         lines = [(label, *(number(values[name]) for name in columns)) for label, values in by_class.items()]
         table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
+    for label, count in found["shown"].items():
+        if not count:
+            say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
     error, worst = (number(found["calibration"][name]) for name in ("error", "maximum_error"))
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
 

@@ -3,6 +3,7 @@
 Every file is read; one that is broken is a finding and not the end.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
 from seglens.progress import track
-from seglens.shapes import Region
+from seglens.shapes import AnyMask, Region
 
 MOST = 0.5
 """Share of masks that are rectangles from which on a set is warned of."""
@@ -42,6 +43,21 @@ class ClassShare:
 
 
 @dataclass(frozen=True)
+class ClassCount:
+    """What was read of a class in one split: pictures that show it, of how many, its objects and pixels.
+
+    Objects are outlines or files where there is one for each, else connected components.
+    """
+
+    split: str
+    name: str
+    pictures: int
+    of: int
+    objects: int
+    pixels: int
+
+
+@dataclass(frozen=True)
 class Findings:
     """What `check_data` found, errors first, with the pictures of each split and the class balance."""
 
@@ -49,6 +65,7 @@ class Findings:
     splits: dict[str, int]
     classes: tuple[ClassShare, ...]
     findings: tuple[Finding, ...]
+    counts: tuple[ClassCount, ...] = ()
 
     @property
     def num_errors(self) -> int:
@@ -66,12 +83,13 @@ class Findings:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What one picture shows: pixels of each class; whether its objects are rectangles (None: no telling)."""
+    """What one picture shows: pixels and objects of each class, all rectangles or not (None: no telling)."""
 
     name: str
     problems: tuple[Finding, ...] = ()
     counts: tuple[int, ...] = ()
     pixels: int = 0
+    objects: tuple[int, ...] = ()
     rectangles: bool | None = None
 
 
@@ -80,8 +98,8 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
 
     Findings are of these kinds: unreadable, size-mismatch, mask-values, image-without-mask,
     mask-without-image, missing-image, unlabelled, empty-mask, near-duplicates (across splits), rectangles,
-    overlapping-masks, overlapping-classes, intensity-range, class-balance, and what else a layout notices
-    about its files.
+    overlapping-masks, overlapping-classes, intensity-range, class-balance, nothing-marked, and what else a
+    layout notices about its files.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout.
@@ -106,9 +124,10 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader))
     classes = _class_shares(found.task.classes, facts)
     findings += _about_balance(classes)
-    return Findings(
-        layout, {split: len(entries) for split, entries in splits.items()}, classes, gather(findings)
-    )
+    shown = _class_counts(found.task.classes, splits, facts)
+    findings += _about_unmarked(shown)
+    sizes = {split: len(entries) for split, entries in splits.items()}
+    return Findings(layout, sizes, classes, gather(findings), shown)
 
 
 def _read_all(named: Sequence[tuple[str, Entry]], found: Found, layout: str) -> list[_Facts]:
@@ -151,7 +170,20 @@ def _look_at(
         where = (f"{name} ({shared} pixels)",)
         problems.append(Finding("overlapping-classes", "warning", text, where))
     pixels = int(sample.valid.sum())
-    return _Facts(name, tuple(problems), tuple(counts.tolist()), pixels, are_rectangles(objects))
+    num_objects = _num_objects(entry, sample.mask, num_classes)
+    shares = tuple(counts.tolist())
+    return _Facts(name, tuple(problems), shares, pixels, num_objects, are_rectangles(objects))
+
+
+def _num_objects(entry: Entry, mask: AnyMask, num_classes: int) -> tuple[int, ...]:
+    """Count the objects of each class: outlines, files where there are several, else connected components."""
+    if entry.annotations:
+        found = Counter(annotation.class_index for annotation in entry.annotations if not annotation.crowd)
+        return tuple(found[index] for index in range(num_classes))
+    if len(entry.masks) > 1 and num_classes == 2:
+        return (0, len(entry.masks))
+    pieces = (of_class(mask, index).numpy() for index in range(1, num_classes))
+    return (0, *(ndimage.label(region, [[1, 1, 1]] * 3)[1] for region in pieces))
 
 
 def _as_finding(error: DataError, name: str) -> Finding:
@@ -219,6 +251,30 @@ def _class_shares(classes: Sequence[str], facts: Sequence[_Facts]) -> tuple[Clas
     pictures = (counts > 0).double().mean(0)
     shares = zip(classes, pixels.tolist(), pictures.tolist(), strict=True)
     return tuple(ClassShare(name, *share) for name, *share in shares)
+
+
+def _class_counts(
+    classes: Sequence[str], splits: Mapping[str, Sequence[Entry]], facts: Sequence[_Facts]
+) -> tuple[ClassCount, ...]:
+    """Count what was read of each class but the background, in each split that has labelled pictures."""
+    counted = []
+    for split in splits:
+        read = [fact for fact in facts if fact.name.startswith(f"{split}/") and fact.counts]
+        for index, name in enumerate(classes[1:], start=1) if read else ():
+            pixels = [fact.counts[index] for fact in read]
+            objects = sum(fact.objects[index] for fact in read)
+            counted.append(ClassCount(split, name, sum(map(bool, pixels)), len(read), objects, sum(pixels)))
+    return tuple(counted)
+
+
+def _about_unmarked(counts: Sequence[ClassCount]) -> list[Finding]:
+    none = tuple(f"{row.split}: {row.name}, 0 of {row.of} pictures" for row in counts if not row.pixels)
+    text = (
+        "Nothing is marked as a class in a split, which can neither teach nor score it. Look whether "
+        "the masks or "
+        "annotations were read as they are meant, or split the set in another way (--split-seed)."
+    )
+    return [Finding("nothing-marked", "error", text, none)] if none else []
 
 
 def _about_balance(classes: Sequence[ClassShare]) -> list[Finding]:

@@ -104,13 +104,30 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something about a set that its user should know; ``names`` are the pictures or files concerned.
+
+    An ``error`` keeps the set from being used, a ``warning`` makes its results doubtful, a ``note`` informs.
+    """
+
+    kind: str
+    severity: Literal["error", "warning", "note"]
+    text: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """A set that was opened: its layout, its task, and its splits ``train``, ``valid`` and ``test``."""
+    """A set that was opened: its layout, its task, and its splits ``train``, ``valid`` and ``test``.
+
+    ``warnings`` are what was noticed when its files were listed, and makes results doubtful.
+    """
 
     settings: DataSettings
     layout: str
     task: Task
     splits: dict[str, Split]
+    warnings: tuple[Finding, ...] = ()
 
     def split(self, name: str) -> Split:
         """Return the split called ``name``; ``all`` is every picture.
@@ -145,19 +162,6 @@ class Dataset:
             ]
         entries.sort(key=lambda entry: entry.name)
         return Split(ALL, self.task, tuple(entries), parts[0].reader)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something about a set that its user should know; ``names`` are the pictures or files concerned.
-
-    An ``error`` keeps the set from being used, a ``warning`` makes its results doubtful, a ``note`` informs.
-    """
-
-    kind: str
-    severity: Literal["error", "warning", "note"]
-    text: str
-    names: tuple[str, ...] = ()
 
 
 def no_kind(entry: Entry) -> str:

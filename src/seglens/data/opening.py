@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from seglens.data import class_folders, coco, nuclei, oxford_pet, pairs
+from seglens.data import class_folders, coco, labelme, nuclei, oxford_pet, pairs
 from seglens.data.folders import named_split
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, deal
@@ -11,6 +11,7 @@ from seglens.errors import DataError, SettingError, unknown_name
 LAYOUTS = {
     "oxford-pet": Layout(oxford_pet.LOOKS_LIKE, oxford_pet.recognises, oxford_pet.find),
     "coco": Layout(coco.LOOKS_LIKE, coco.recognises, coco.find),
+    "labelme": Layout(labelme.LOOKS_LIKE, labelme.recognises, labelme.find),
     "pairs": Layout(pairs.LOOKS_LIKE, pairs.recognises, pairs.find),
     "nuclei": Layout(nuclei.LOOKS_LIKE, nuclei.recognises, nuclei.find),
 }
@@ -59,7 +60,7 @@ def find(settings: DataSettings) -> tuple[str, Found]:
     found = look(settings, name)
     errors = [problem for problem in gather(found.problems) if problem.severity == "error"]
     if errors:
-        listed = " ".join(_in_short(problem) for problem in errors)
+        listed = " ".join(in_short(problem) for problem in errors)
         raise DataError(f"{settings.path}: {listed} Mend the set; 'seglens data check' lists all.")
     if not any(found.entries.values()):
         raise DataError(f"{settings.path} holds no picture in layout {name!r}: {LAYOUTS[name].looks_like}.")
@@ -75,7 +76,8 @@ def dataset_of(
         for split in (*SHARES, ALL)
         if entries.get(split)
     }
-    return Dataset(settings, layout, found.task, splits)
+    warnings = tuple(problem for problem in gather(found.problems) if problem.severity == "warning")
+    return Dataset(settings, layout, found.task, splits, warnings)
 
 
 def look(settings: DataSettings, name: str) -> Found:
@@ -154,6 +156,7 @@ def gather(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def _in_short(problem: Finding) -> str:
+def in_short(problem: Finding) -> str:
+    """Say a problem in a line, with the first of the files concerned."""
     shown = ", ".join(problem.names[:3]) + (", ..." if len(problem.names) > 3 else "")
     return f"{problem.text.rstrip('.')} ({len(problem.names)}): {shown}."

@@ -332,8 +332,8 @@ def _are_points(values: Sequence[object], least: int) -> bool:
     return len(values) >= least and all(map(_is_point, values))
 
 
-def _coordinates(point: Any) -> tuple[float, float]:
-    return (point["x"], point["y"]) if isinstance(point, dict) else (point[0], point[1])
+def _coordinates(point: Any) -> list[Any]:
+    return [point["x"], point["y"]] if isinstance(point, dict) else point
 
 
 def _kind(value: object) -> str:

@@ -66,6 +66,10 @@ def about_scores(part: Part) -> str:
     pooled, dice = table.get("pooled", {}).get("dice"), table.get("per_image", {}).get("dice", {})
     rows = [row for row in table.get("images", []) if isinstance(row.get("dice"), int | float)]
     scored = _count(len(rows) or table.get("num_images", 0), "picture")
+    shown = table.get("shown") or {}
+    absent = ", ".join(str(label) for label, count in shown.items() if not count)
+    if shown and not any(shown.values()):
+        return f"0 of {scored} of the {split} split show {absent}: how well it is found can't be said there."
     text = (
         f"On {scored} of the {split} split the Dice score is {number(pooled)} pooled over all pixels and "
         f"{number(dice.get('mean'))} on average per picture{_interval(dice)}."
@@ -76,6 +80,8 @@ def about_scores(part: Part) -> str:
         text += (
             f" {_are(low, 'picture')} below 0.5; the worst is {worst['name']} ({number(worst['dice'], 2)})."
         )
+    if absent:
+        text += f" No picture shows {absent}."
     if table.get("num_failed"):
         text += f" {_count(table['num_failed'], 'picture')} could not be scored."
     return text

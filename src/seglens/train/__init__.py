@@ -25,12 +25,14 @@ from torch import Tensor
 from seglens import record as records
 from seglens.data.layout import Dataset, DataSettings
 from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
-from seglens.data.opening import open_data
+from seglens.data.opening import in_short, open_data
+from seglens.data.sample import Sample
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.errors import CheckpointError, DataError, SettingError
 from seglens.locks import beside
 from seglens.losses import check_takes_weights, choose_loss, class_weights
+from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.outputs import alone, begin_run, close_run
 from seglens.owned import read_record
@@ -92,6 +94,10 @@ def _train(
     dataset = open_data(data) if listing is None else open_listed(data, listing, place)
     if "train" not in dataset.splits:
         raise DataError(f"{data.path} has no picture to train on, only: {', '.join(dataset.splits)}.")
+    if first:
+        for warning in dataset.warnings:
+            print(f"warning: {in_short(warning)}", file=sys.stderr)
+    _refuse_unmarked(dataset)
     if earlier is not None:
         refuse_other_settings(earlier, settings, dataset, place)
         _refuse_other_data(earlier, dataset, listing, place)
@@ -214,6 +220,25 @@ def _told_by(folder: Path, device: str | None) -> tuple[DataSettings, TrainSetti
     if device is not None:
         settings = settings.model_copy(update={"device": device})
     return DataSettings.model_validate(record.data), settings, record
+
+
+def _refuse_unmarked(dataset: Dataset) -> None:
+    """A network can't learn from pictures on which nothing is marked, nor be chosen by them."""
+    for name in ("train", "valid"):
+        split = dataset.splits.get(name)
+        if split is not None and not any(_is_marked(split[index]) for index in range(len(split))):
+            classes = " or ".join(dataset.task.classes[1:])
+            text = (
+                f"0 of {len(split)} pictures of the {name} split show {classes}: nothing is marked. "
+                "Look at the masks or annotations with 'seglens data check'"
+            )
+            if name == "train":
+                raise DataError(f"{text}; a set to train on needs some.")
+            print(f"warning: {text}; without that no epoch is the best, the last is kept.", file=sys.stderr)
+
+
+def _is_marked(sample: Sample) -> bool:
+    return sample.mask is None or bool((foreground(sample.mask) & sample.valid).any())
 
 
 def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None) -> Segmenter:

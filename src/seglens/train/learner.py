@@ -18,7 +18,7 @@ from seglens.data.transforms import Batch
 from seglens.errors import SettingError, TrainingError
 from seglens.losses import Loss
 from seglens.models.segmenter import Segmenter
-from seglens.scores import Counts, LabelCounts, counted, no_counts, scores
+from seglens.scores import Counts, LabelCounts, counted, no_counts, pooled_scores
 from seglens.shapes import AnyMasks, Logits
 from seglens.train.recipe import TrainSettings
 from seglens.train.schedule import SCHEDULES
@@ -131,7 +131,7 @@ class Learner(LightningModule):
             self.trainer.strategy.reduce(each.to(self.device), reduce_op="sum").cpu()
             for each in (self.counts, self.valid_loss.float())
         )
-        pooled = scores(LabelCounts(counts) if self.multilabel else counts)
+        pooled = pooled_scores(LabelCounts(counts) if self.multilabel else counts)
         self.log("valid_loss", total / num)
         self.log_dict({f"valid_{name}": pooled[name].float() for name in ("dice", "iou")}, prog_bar=True)
 

@@ -1,0 +1,137 @@
+"""Layout ``labelme``: a JSON file of shapes beside each picture, once or in train/, valid/, test/.
+
+Source of the format: https://github.com/wkentaro/labelme (``labelme/label_file.py``).
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from seglens.data.coco_file import Category, CocoFile, Note, Picture, read_json
+from seglens.data.coco_places import relative_name
+from seglens.data.folders import split_folders, visible_files
+from seglens.data.layout import DataSettings, Finding, Found
+from seglens.data.outlined import Listed, Source, outlined
+from seglens.data.outlines import AGAIN, whole
+from seglens.errors import DataError
+
+LOOKS_LIKE = "a Labelme file <name>.json beside each picture, once or in each of train/, valid/, test/"
+SIDES = 90
+"""Corners of the polygon that a circle is drawn as: off by less than 1/1000 of the radius."""
+
+
+def recognises(folder: Path) -> bool:
+    """Whether the first JSON file in ``folder`` is one of Labelme."""
+    files = visible_files(folder, (".json",))
+    try:
+        return bool(files) and _is_labelme(read_json(files[0]))
+    except DataError:
+        return False
+
+
+def find(settings: DataSettings) -> Found:
+    """List the pictures with their shapes; labels are chosen and merged as COCO categories are.
+
+    A picture without a file is a problem: nothing is known of it. One without shapes shows nothing.
+
+    Raises:
+        DataError: the splits can't be told, or a label is called background.
+        SettingError: a label is asked for twice, or the background is.
+        UnknownNameError: a label that was asked for doesn't exist.
+    """
+    sources: list[Source] = []
+    problems: list[Finding] = []
+    for split, folder in split_folders(settings, recognises).items():
+        taken: dict[Path, Path] = {}
+        for file in visible_files(folder, (".json",)):
+            try:
+                source = _read(file, split)
+            except DataError as error:
+                problems.append(Finding("labelme", "error", "Labelme files can't be used.", (str(error),)))
+                continue
+            picture = source.pictures[0].path
+            if picture in taken:
+                text = "Pictures have several Labelme files: it can't be told which is meant."
+                problems.append(Finding("labelme", "error", text, (f"{taken[picture]}, {file}",)))
+            taken[picture] = file
+            sources.append(source)
+        bare = tuple(str(picture) for picture in visible_files(folder) if picture not in taken)
+        if bare:
+            text = "Pictures have no Labelme file: save one without shapes where nothing is to be seen."
+            problems.append(Finding("image-without-mask", "error", text, bare))
+    return outlined(settings, sources, problems)
+
+
+def _read(file: Path, split: str) -> Source:
+    content = read_json(file)
+    if not _is_labelme(content):
+        raise DataError(f"{file} is no Labelme file: it has no list 'shapes'")
+    told = content.get("imagePath")
+    if not isinstance(told, str):
+        raise DataError(f"{file} names no picture ('imagePath')")
+    try:
+        picture = file.parent / relative_name(told)
+    except DataError as error:
+        raise DataError(f"{file}: imagePath {told!r} is not allowed: {error}") from error
+    if not picture.is_file():
+        raise DataError(f"{file}: there is no picture {told!r} beside it")
+    sides = [content.get("imageHeight"), content.get("imageWidth")]
+    rows, columns = (whole(side) for side in sides)
+    if sides != [None, None] and (rows is None or columns is None or rows < 1 or columns < 1):
+        raise DataError(f"{file}: imageHeight and imageWidth are no sizes: {sides}")
+    size = None if rows is None or columns is None else (rows, columns)
+    notes, problems, categories = [], [], {}
+    for number, shape in enumerate(content["shapes"]):
+        name = f"shape {number}"
+        label = shape.get("label") if isinstance(shape, dict) else None
+        if not isinstance(label, str) or not label.strip():
+            text = f"Shapes have no label. {AGAIN}"
+            problems.append(Finding("labelme", "error", text, (f"{file}, {name}",)))
+            continue
+        category = categories.setdefault(label, Category(label, label))
+        try:
+            notes.append(Note(name, 0, category, crowd=False, segmentation=_outline(shape)))
+        except DataError as error:
+            text = (
+                f"Shapes enclose nothing, or are of an unknown kind; allowed are {', '.join(_KINDS)}. {AGAIN}"
+            )
+            problems.append(Finding("labelme", "error", text, (f"{file}, {name}: {error}",)))
+    listed = {0: Listed(picture.stem, split, picture)}
+    known = tuple(Picture(0, told, size) for _ in listed)
+    return Source(CocoFile(file, known, tuple(categories.values()), tuple(notes), tuple(problems)), listed)
+
+
+def _outline(shape: dict[str, Any]) -> object:
+    """Return a shape as a COCO segmentation; what its points are is looked at there.
+
+    Raises:
+        DataError: the kind is none of `_KINDS`, or has another number of points.
+    """
+    kind, points = shape.get("shape_type", "polygon"), shape.get("points")
+    flat = isinstance(points, list) and all(
+        isinstance(point, list) and len(point) == 2 and all(_is_finite(value) for value in point)
+        for point in points
+    )
+    if kind not in _KINDS or not flat or len(points) not in _KINDS[kind]:
+        num = len(points) if isinstance(points, list) else 0
+        raise DataError(f"{kind!r} with {num} points" + ("" if flat else ", not all of two finite numbers"))
+    if kind == "rectangle" and len(points) == 2:
+        (left, top), (right, bottom) = points
+        return [[left, top, right, top, right, bottom, left, bottom]]
+    if kind == "circle":
+        (x, y), (on_x, on_y) = points
+        radius, angles = math.hypot(on_x - x, on_y - y), [math.tau * i / SIDES for i in range(SIDES)]
+        return [[value for a in angles for value in (x + radius * math.cos(a), y + radius * math.sin(a))]]
+    return [[value for point in points for value in point]]
+
+
+_KINDS = {"polygon": range(3, 10**9), "rectangle": (2, 4), "circle": (2,)}
+"""Shapes that enclose pixels, and how many points each has: opposite corners, or centre and edge."""
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _is_labelme(content: object) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "images" not in content

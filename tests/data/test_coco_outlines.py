@@ -1,0 +1,298 @@
+"""Outlines of foreign COCO files: the right pixels, or a refusal that names the annotation."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tests.data.layouts import (
+    BOX,
+    SIDE,
+    compressed,
+    mask_is,
+    only,
+    polygon,
+    scene,
+    uncompressed,
+    write_coco,
+)
+
+from seglens.data.check import check_data
+from seglens.data.coco_file import read_coco
+from seglens.data.layout import DataSettings
+from seglens.data.opening import open_data
+from seglens.data.outlines import Annotation, OutlineError, check_position, draw, parse
+from seglens.errors import DataError
+
+CORNERS = [[6, 4], [16, 4], [16, 10], [6, 10]]
+RUNS = uncompressed(BOX)["counts"]
+LEFT, RIGHT = polygon(6, 4, 11, 10), uncompressed(BOX * (np.arange(SIDE) >= 11).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        polygon(6, 4, 16, 10)[0],
+        CORNERS,
+        [CORNERS],
+        [[{"x": x, "y": y} for x, y in CORNERS]],
+        [{"x": x, "y": y} for x, y in CORNERS],
+        [uncompressed(BOX)],
+        [compressed(BOX)],
+        [*LEFT, RIGHT],
+        [RIGHT, *LEFT],
+        [polygon(6, 4, 16, 10)[0] + [6, 4]],
+        [polygon(6, 4, 16, 10)[0], [1, 1, 2, 2]],
+        {"size": [float(SIDE), SIDE], "counts": [float(run) for run in RUNS]},
+    ],
+)
+def test_what_tools_write_is_read(tmp_path, outline):
+    assert mask_is(only(write_coco(tmp_path, [{"segmentation": outline}])), BOX)
+
+
+@pytest.mark.parametrize(
+    ("outline", "message"),
+    [
+        (None, "have no outline .*annotation 7: null"),
+        ([], "annotation 7: an empty list"),
+        ("6 4 16 4", "annotation 7: text"),
+        (True, "annotation 7: true or false"),
+        ([6, 4, 10, 6], "might be a box"),
+        ([[6, 4, 16, 4, 16, 10, 6]], "odd number of coordinates.*annotation 7: 7 numbers"),
+        ([[str(value) for value in polygon(6, 4, 16, 10)[0]]], "no list of numbers"),
+        ([[[[6, 4]], [[16, 4]], [[16, 10]]]], "no list of numbers"),
+        ([[True, 4, 16, 4, 16, 10]], "no list of numbers"),
+        ([[[0, 0], [19, 0], [19, 19], [0, 19]], CORNERS], "ring of points lies within another"),
+        ([[0.3, 0.2, 0.8, 0.2, 0.8, 0.5, 0.3, 0.5]], "between 0 and 1.*annotation 7: x 0.3 to 0.8"),
+        ([[float("nan"), 4, 16, 4, 16, 10]], "annotation 7: nan"),
+        ([[float("-inf"), 4, 16, 4, 16, 10]], "annotation 7: -inf"),
+        ([[10**400, 4, 16, 4, 16, 10]], "annotation 7: a huge integer"),
+        ([[1e9, 4, 16, 4, 16, 10]], "not finite, or larger"),
+        ([[1e6, 4, 16, 4, 16, 10]], "outside of their picture"),
+        ([[-164.1, -221.8, 2.1e8, 3.5e8, 226, 236.6]], "outside of their picture"),
+        ([[30, 4, 36, 4, 36, 10]], "outside of their picture"),
+        ({"size": [SIDE, SIDE], "counts": RUNS[:-1]}, "don't add up.*annotation 7"),
+        ({"size": [SIDE, SIDE], "counts": [*RUNS, 5]}, "don't add up"),
+        ({"size": [SIDE, SIDE], "counts": [600, -400, 200]}, "annotation 7: -400"),
+        ({"size": [SIDE, SIDE], "counts": [100.5, 299.5]}, r"annotation 7: 100\.5"),
+        ({"size": [SIDE, SIDE], "counts": [True] * 400}, "annotation 7: True"),
+        ({"size": [SIDE, SIDE], "counts": ""}, "don't add up"),
+        ({"size": [SIDE, SIDE], "counts": "b1"}, "don't add up"),
+        ({"size": [SIDE, SIDE], "counts": "é"}, "can't be decoded"),
+        ({"size": [SIDE, SIDE], "counts": "o" * 4000}, "can't be decoded"),
+        ({"size": [SIDE, 10], "counts": [200]}, r"size \[20, 10\]"),
+        ({"counts": RUNS}, "annotation 7: size None"),
+        ({"size": [SIDE, SIDE]}, "annotation 7: None"),
+        ({}, "annotation 7: size None"),
+    ],
+)
+def test_what_means_nothing_is_refused_by_name(tmp_path, outline, message):
+    write_coco(tmp_path, [{"segmentation": outline, "id": 7}])
+    with pytest.raises(DataError, match=message):
+        open_data(DataSettings(path=tmp_path))
+    assert check_data(DataSettings(path=tmp_path)).num_errors
+
+
+def test_overhang_is_cut_off_and_stubs_are_left_out_with_a_warning(tmp_path):
+    write_coco(tmp_path, [{"segmentation": polygon(-8, -8, 5, 6)}, {"segmentation": [[2, 2, 9, 9]]}])
+    expected = np.zeros_like(BOX)
+    expected[:6, :5] = 1
+    assert mask_is(only(tmp_path), expected)
+    told = [(each.text.split(";")[0], each.names) for each in open_data(DataSettings(path=tmp_path)).warnings]
+    assert told[0][0] == "Outlines reach out of their picture"
+    assert "annotation 0: by 8 pixels" in told[0][1][0]
+    assert "annotation 1: 1" in told[1][1][0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_compressed_runs_are_decoded_as_the_coco_api_does(seed):
+    mask = (np.random.default_rng(seed).random((SIDE, SIDE)) < 0.5).astype(np.uint8)
+    (run,), _ = parse(compressed(mask), (SIDE, SIDE))
+    assert list(run.counts) == uncompressed(mask)["counts"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"annotations": [{"image_id": "97"}]}, "no picture of the file.*image_id '97' is text"),
+        ({"annotations": [{"image_id": 5}]}, "belong to no picture"),
+        ({"annotations": [{"image_id": None}]}, "'image_id' of entries is missing"),
+        ({"annotations": [{"image_id": True}]}, "'image_id' of entries is missing"),
+        ({"annotations": [{"image_id": float("nan")}]}, "'image_id' of entries is missing"),
+        ({"annotations": [{"category_id": 9}]}, "belong to no category"),
+        ({"annotations": [{"category_id": "1"}]}, "category_id '1' is text, the id there is a number"),
+        ({"annotations": [{"iscrowd": 2}]}, "'iscrowd' of annotations is neither 0 nor 1"),
+        ({"annotations": [7]}, "are no objects"),
+        (
+            {"images": [{"id": 97, "file_name": "a.png"}, {"id": 97, "file_name": "a.png"}]},
+            "Pictures share an id",
+        ),
+        ({"images": [{"id": 97, "file_name": "a.png"}, {"id": 98, "file_name": "./a.png"}]}, "listed twice"),
+        ({"images": [{"id": 97, "file_name": "a.png", "width": 20, "height": "20"}]}, "are no sizes"),
+        (
+            {"images": [{"id": 97, "file_name": "a.png", "width": 40, "height": 40}]},
+            "is for|are for a picture of 40",
+        ),
+        ({"images": [{"id": 97, "file_name": "../a.png"}]}, "climbs out"),
+        ({"images": [{"id": 97, "file_name": "x/../../a.png"}]}, "climbs out"),
+        ({"images": [{"id": 97, "file_name": "..\\..\\a.png"}]}, "climbs out"),
+        ({"images": [{"id": 97, "file_name": "/etc/passwd"}]}, "absolute"),
+        ({"images": [{"id": 97, "file_name": "C:\\a.png"}]}, "absolute"),
+        ({"images": [{"id": 97, "file_name": "https://x.org/a.png"}]}, "an address"),
+        ({"images": [{"id": 97, "file_name": "a\u001b[31m.png"}]}, "control characters"),
+        ({"images": [{"id": 97, "file_name": "."}]}, "names no file"),
+        ({"images": [{"id": 97, "file_name": "a" * 5000}]}, "are missing"),
+        ({"images": [{"id": 97}]}, "'file_name' of pictures is missing"),
+        ({"categories": [{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]}, "Categories share an id"),
+        ({"categories": [{"id": 1, "name": " "}]}, "'name' of categories is missing"),
+        (
+            {"categories": [{"id": 1, "name": "Background"}]},
+            "category 'Background': the background is what no",
+        ),
+        ({"categories": None}, "no list 'categories'"),
+    ],
+)
+def test_entries_that_mean_nothing_are_refused_by_name(tmp_path, content, message):
+    file = write_coco(tmp_path, [{"segmentation": compressed(BOX)}]) / "_annotations.coco.json"
+    whole = json.loads(file.read_text())
+    if isinstance(content.get("annotations", [None])[0], dict):
+        content = {"annotations": [{**whole["annotations"][0], **content["annotations"][0]}]}
+    file.write_text(json.dumps({**whole, **content}))
+    with pytest.raises(DataError, match=message):
+        open_data(DataSettings(path=tmp_path))
+    assert check_data(DataSettings(path=tmp_path)).num_errors
+
+
+def test_two_categories_of_one_name_are_refused_where_both_are_used(tmp_path):
+    """Roboflow names the parent of all categories like a category, and never uses it."""
+    twice = ((0, "tumor"), (1, "tumor"))
+    write_coco(tmp_path, [{"segmentation": compressed(BOX)}], categories=twice)
+    assert mask_is(only(tmp_path), BOX)
+    notes = [{"segmentation": compressed(BOX)}, {"segmentation": compressed(BOX), "category_id": 0}]
+    write_coco(tmp_path, notes, categories=twice)
+    with pytest.raises(DataError, match="several categories called 'tumor', with the ids 0, 1"):
+        open_data(DataSettings(path=tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_byte_order_marks_and_nulls_of_other_tools_are_read(tmp_path, encoding):
+    write_coco(tmp_path, [{"segmentation": compressed(BOX), "iscrowd": None}])
+    file = tmp_path / "_annotations.coco.json"
+    file.write_bytes(file.read_text().encode(encoding))
+    assert mask_is(only(tmp_path), BOX)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "no object with images"),
+        ('{"images": [], "images": []}', "the key 'images' twice"),
+        ("", "Invalid JSON"),
+        ("9" * 10_000, "Invalid JSON"),
+    ],
+)
+def test_what_is_no_coco_file_is_refused(tmp_path, text, message):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_coco(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_pictures_that_are_stored_turned(tmp_path, orientation):
+    """The oracle is Pillow: a mask turned as the picture is. Where both frames fit, the set is refused."""
+    mask = BOX[:, :14]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write_coco(tmp_path, [{"segmentation": polygon(6, 4, 14, 10)}])
+    Image.fromarray(scene(1)[:, :14].copy()).save(tmp_path / "a.jpg", exif=exif)
+    file, turned = tmp_path / "_annotations.coco.json", {6: -1, 8: 1}.get(orientation, 2)
+    content = json.loads(file.read_text())
+    content["images"][0] |= {"file_name": "a.jpg", "width": 14, "height": SIDE}
+    file.write_text(json.dumps(content))
+    if orientation == 3:
+        with pytest.raises(DataError, match=r"EXIF orientation 3.*annotated as stored or upright"):
+            open_data(DataSettings(path=tmp_path))
+        return
+    assert mask_is(only(tmp_path), np.rot90(mask, turned).copy())
+    content["images"][0] |= {"width": SIDE, "height": 14}
+    content["annotations"][0]["segmentation"] = polygon(6, 4, 16, 10)
+    file.write_text(json.dumps(content))
+    assert mask_is(only(tmp_path), BOX[:14])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=8)
+        | st.dictionaries(st.sampled_from(("size", "counts", "x", "y")), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON)
+def test_any_outline_is_parsed_or_refused(outline):
+    try:
+        shapes, _ = parse(outline, (4, 3))
+        check_position(shapes, (4, 3))
+    except OutlineError:
+        return
+    drawn = draw(Annotation("", 1, shapes, (4, 3)))
+    assert drawn.shape == (4, 3)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(("images", "annotations", "categories")),
+        JSON
+        | st.lists(
+            JSON
+            | st.dictionaries(
+                st.sampled_from(
+                    ("id", "image_id", "category_id", "file_name", "name", "width", "height", "iscrowd")
+                ),
+                JSON,
+            ),
+            max_size=3,
+        ),
+    )
+)
+def test_any_file_is_read_or_refused(tmp_path, content):
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    try:
+        found = read_coco(tmp_path / "x.json")
+    except DataError:
+        return
+    assert all(problem.severity == "error" for problem in found.problems)
+
+
+def test_no_outline_ends_the_process(tmp_path):
+    """With the memory of the process limited, so that what fills it is seen too."""
+    for at, value in enumerate(("NaN", "Infinity", "1e9", "1e6", "3e8")):
+        outline = [[-12345678, 4, 9, 4, 9, 9]]
+        write_coco(tmp_path / f"{at}", [{"segmentation": outline, "id": 7}])
+        file = tmp_path / f"{at}" / "_annotations.coco.json"
+        file.write_text(file.read_text().replace("-12345678", value))
+    code = (
+        "import sys, pathlib, seglens\n"
+        "for folder in sorted(pathlib.Path(sys.argv[1]).glob('?')):\n"
+        "    try: seglens.open_data(seglens.DataSettings(path=folder)).split('all')[0]; print('read')\n"
+        "    except seglens.UserError as error: print('annotation 7' in str(error))\n"
+    )
+    limit = 12 << 30
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["True"] * 5), done.stderr[-500:]
