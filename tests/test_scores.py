@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from seglens.errors import DataError
 from seglens.intervals import interval
-from seglens.scores import DEFINITIONS, confusion, per_class, scores, summary
+from seglens.scores import DEFINITIONS, confusion, per_class, pooled_scores, scores, summary
 
 ALL = torch.ones(2, 3, dtype=torch.bool)
 
@@ -161,3 +161,13 @@ def test_bootstrap_agrees_with_the_normal_interval_of_a_large_sample():
 
 def test_every_score_is_defined_in_words():
     assert set(scores(torch.ones(2, 2, dtype=torch.int64))) <= set(DEFINITIONS)
+
+
+def test_where_nothing_is_shown_overlap_says_nothing():
+    nothing, missed = torch.tensor([[9, 0], [0, 0]]), torch.tensor([[9, 3], [0, 0]])
+    assert scores(nothing)["dice"] == 1  # of one image
+    for counts in (nothing, missed):
+        found = pooled_scores(counts)
+        assert all(found[name].isnan() for name in ("dice", "iou", "miou", "precision", "recall"))
+        assert not found["pixel_accuracy"].isnan()
+    assert pooled_scores(nothing + torch.tensor([[0, 0], [1, 0]]))["dice"] == 0

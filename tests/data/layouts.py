@@ -78,6 +78,15 @@ def write_coco(
     return folder
 
 
+def write_labelme(folder: Path, names: str) -> Path:
+    box = {"label": "cell", "shape_type": "rectangle", "points": [[6, 4], [16, 10]]}
+    for name in names:
+        save(folder / f"{name}.png", scene(ord(name)))
+        content = {"imagePath": f"{name}.png", "imageHeight": SIDE, "imageWidth": SIDE, "shapes": [box]}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
 def polygon(left: int, top: int, right: int, bottom: int) -> list[list[float]]:
     return [[left, top, right, top, right, bottom, left, bottom]]
 
@@ -120,4 +129,5 @@ WRITERS = {
         folder, [{"segmentation": polygon(6, 4, 16, 10), "image_id": ord(name)} for name in names], names
     ),
     "nuclei": lambda folder, names: write_nuclei(folder, names),
+    "labelme": lambda folder, names: write_labelme(folder, names),
 }

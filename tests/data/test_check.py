@@ -211,3 +211,17 @@ def test_real_nuclei_that_overlap_are_told(tmp_path):
     assert sum(found.splits.values()) == 14
     assert sorted(name.split("/")[1][:16] for name in names(found, "overlapping-masks")) == list(overlapping)
     assert found.num_errors == 0
+
+
+def test_a_split_without_any_mark_is_an_error_and_counts_are_told(tmp_path):
+    write(tmp_path / "train", "abc")
+    write(tmp_path / "test", "de", DISC * 0)
+    write(tmp_path / "valid", "f", np.maximum(DISC, ((ROWS < 3) & (COLUMNS < 3)) * np.uint8(255)))
+    found = check(tmp_path)
+    assert [finding.names for finding in found.of("nothing-marked")] == [
+        ("test: foreground, 0 of 2 pictures",)
+    ]
+    assert found.num_errors == 1
+    counts = {row.split: (row.pictures, row.of, row.objects, row.pixels) for row in found.counts}
+    area = int((DISC > 0).sum())
+    assert counts == {"train": (3, 3, 3, 3 * area), "valid": (1, 1, 2, area + 9), "test": (0, 2, 0, 0)}

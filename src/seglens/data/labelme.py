@@ -4,10 +4,11 @@ Source of the format: https://github.com/wkentaro/labelme (``labelme/label_file.
 """
 
 import math
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from seglens.data.coco_file import Category, CocoFile, Note, Picture, read_json
+from seglens.data.coco_file import Category, CocoFile, Id, Note, Picture, read_json
 from seglens.data.coco_places import relative_name
 from seglens.data.folders import split_folders, visible_files
 from seglens.data.layout import DataSettings, Finding, Found
@@ -80,7 +81,9 @@ def _read(file: Path, split: str) -> Source:
     if sides != [None, None] and (rows is None or columns is None or rows < 1 or columns < 1):
         raise DataError(f"{file}: imageHeight and imageWidth are no sizes: {sides}")
     size = None if rows is None or columns is None else (rows, columns)
-    notes, problems, categories = [], [], {}
+    notes: list[Note] = []
+    problems: list[Finding] = []
+    categories: dict[str, Category] = {}
     for number, shape in enumerate(content["shapes"]):
         name = f"shape {number}"
         label = shape.get("label") if isinstance(shape, dict) else None
@@ -96,7 +99,7 @@ def _read(file: Path, split: str) -> Source:
                 f"Shapes enclose nothing, or are of an unknown kind; allowed are {', '.join(_KINDS)}. {AGAIN}"
             )
             problems.append(Finding("labelme", "error", text, (f"{file}, {name}: {error}",)))
-    listed = {0: Listed(picture.stem, split, picture)}
+    listed: dict[Id, Listed] = {0: Listed(picture.stem, split, picture)}
     known = tuple(Picture(0, told, size) for _ in listed)
     return Source(CocoFile(file, known, tuple(categories.values()), tuple(notes), tuple(problems)), listed)
 
@@ -107,14 +110,11 @@ def _outline(shape: dict[str, Any]) -> object:
     Raises:
         DataError: the kind is none of `_KINDS`, or has another number of points.
     """
-    kind, points = shape.get("shape_type", "polygon"), shape.get("points")
-    flat = isinstance(points, list) and all(
-        isinstance(point, list) and len(point) == 2 and all(_is_finite(value) for value in point)
-        for point in points
-    )
-    if kind not in _KINDS or not flat or len(points) not in _KINDS[kind]:
-        num = len(points) if isinstance(points, list) else 0
-        raise DataError(f"{kind!r} with {num} points" + ("" if flat else ", not all of two finite numbers"))
+    kind, points = shape.get("shape_type", "polygon"), shape.get("points") or []
+    if not isinstance(points, list) or not all(map(_is_point, points)):
+        raise DataError(f"points of {kind!r} are not all of two finite numbers")
+    if not isinstance(kind, str) or kind not in _KINDS or len(points) not in _KINDS[kind]:
+        raise DataError(f"{kind!r} with {len(points)} points")
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
         return [[left, top, right, top, right, bottom, left, bottom]]
@@ -125,12 +125,16 @@ def _outline(shape: dict[str, Any]) -> object:
     return [[value for point in points for value in point]]
 
 
-_KINDS = {"polygon": range(3, 10**9), "rectangle": (2, 4), "circle": (2,)}
+_KINDS: dict[str, Container[int]] = {"polygon": range(3, 10**9), "rectangle": (2, 4), "circle": (2,)}
 """Shapes that enclose pixels, and how many points each has: opposite corners, or centre and edge."""
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+def _is_point(found: object) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) == 2
+        and all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e9 for x in found)
+    )
 
 
 def _is_labelme(content: object) -> bool:
