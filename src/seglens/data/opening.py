@@ -17,7 +17,7 @@ LAYOUTS = {
 }
 """Tried in this order: the first that recognises a folder reads it."""
 
-OVERLAPPING = {"coco": coco.find, "pairs": class_folders.find}
+OVERLAPPING = {"coco": coco.find, "labelme": labelme.find, "pairs": class_folders.find}
 """Layouts whose classes may overlap, and what lists their pictures then."""
 
 
