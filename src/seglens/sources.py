@@ -169,10 +169,10 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
             like_ours["classes"] = ours.classes
     if kind == "oxford-pet" and "border" in ours.classes:
         like_ours = {"border": "class"}
-    if kind == "coco":
+    if kind in ("coco", "labelme"):
         like_ours = {"merge": False}
     found = open_as_it_is(settings.model_copy(update={**like_ours, **said}))
-    if kind == "coco" and base.classes is not None and "classes" not in said:
+    if kind in ("coco", "labelme") and base.classes is not None and "classes" not in said:
         known = {name for index in range(1, len(ours.classes)) for name in ours.categories(index)}
         chosen = tuple(name for name in (*found.task.classes[1:], *found.task.unused) if name in known)
         if chosen:
