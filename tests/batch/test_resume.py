@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.batch.discs import split_of
 
 import seglens
 from seglens.batch import ledger
 from seglens.batch.chunks import Failure
 from seglens.batch.partial import DONE, Done, _plain, _whole
-from seglens.errors import OutputExistsError, SettingError
+from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.judge.localisation import Attention
 from seglens.runs import Run
 
@@ -100,6 +101,28 @@ def test_an_error_on_the_way_keeps_what_was_done(run: Run, folder: Path, monkeyp
     seglens.explain_folder(run, split, out=folder / "out", layers=("body",), chunk=1, resume=True)
     assert len(calls) == 3 + 3  # the third one again, and two more
     assert not (folder / ".out.partial").exists()
+
+
+def test_pictures_that_changed_are_not_mixed_with_those_that_are_done(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    split, written = split_of(folder), ledger.write_sample
+
+    def breaks(*values: Any) -> dict[str, Any]:
+        if values[2] or any((folder / ".out.partial" / DONE).glob("0*.json")):
+            raise RuntimeError("on the way")
+        return written(*values)
+
+    monkeypatch.setattr(ledger, "write_sample", breaks)
+    with pytest.raises(RuntimeError, match="on the way"):
+        seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, **ASKED)
+    monkeypatch.undo()
+    first = split.entries[0]
+    with Image.open(first.image) as picture:
+        inverted = 255 - np.asarray(picture)
+    Image.fromarray(inverted).save(first.image)
+    with pytest.raises(DataError, match=rf"1 of the 1 pictures that are done.*\({first.name}\).*--force"):
+        seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, resume=True, **ASKED)
 
 
 def test_force_starts_again(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch):

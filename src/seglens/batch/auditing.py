@@ -28,12 +28,23 @@ def check_regions(names: Sequence[str]) -> None:
 
     Raises:
         UnknownNameError: there is no such region.
+        SettingError: ``mask:`` names no file.
         DataError: a mask is not there.
     """
     for name in names:
         if name.startswith(MASK):
-            if not Path(name.removeprefix(MASK)).exists():
-                raise DataError(f"There is no {name.removeprefix(MASK)} to audit. Name a mask, or a folder.")
+            place = Path(name.removeprefix(MASK))
+            if name == MASK:
+                raise SettingError(
+                    f"The region {MASK!r} names no file. Write {MASK}FILE for one mask of all pictures, or "
+                    f"{MASK}FOLDER with NAME.png for each."
+                )
+            if not place.exists():
+                raise DataError(f"There is no {place} to audit. Name a mask, or a folder.")
+            if place.is_dir() and not any(place.glob("*.png")):
+                raise DataError(
+                    f"{place} holds no mask NAME.png to audit. Name a folder that does, or a file."
+                )
         elif name not in REGIONS:
             raise unknown_name("region", name, [*REGIONS, f"{MASK}FILE"])
 

@@ -30,6 +30,7 @@ from seglens.batch.raw import raw_format
 from seglens.batch.scales import scaling, shared_limits
 from seglens.data.classes import NO_MAP
 from seglens.data.layout import Split
+from seglens.data.listing import fingerprints
 from seglens.errors import SettingError
 from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS
@@ -124,7 +125,9 @@ def explain_folder(
     plan((1, 1), run.spec, tiles)  # A wrong name is an error before any work is done.
     settings = settings_of(run, question) | {"scale": scale, "raw": raw, "chunk": chunk, "tiles": tiles}
     settings |= {"samples": samples, "num_samples": num_samples}
-    job = settings | {"pictures": names, "seed": seed, "model": _model_hash(run)}
+    contents = fingerprints(split.entries) if share.first else []
+    job = settings | {"seed": seed, "model": _model_hash(run)}
+    job["pictures"] = [list(pair) for pair in zip(names, contents, strict=True)] if share.first else []
     with partial_folder(place, job, force=force, resume=resume, share=share) as partial:
         failed = _explain_chunks(run, split, question, drawing, partial, names, chunk, tiles, share)
         done = [partial.done[index] for index in ours if index in partial.done]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from seglens import record as records
 from seglens.batch.chunks import Failure
-from seglens.errors import OutputExistsError, SettingError
+from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.judge.localisation import Attention
 from seglens.locks import beside
 from seglens.outputs import alone, naming, put_in_place
@@ -29,6 +29,8 @@ from seglens.spread import Share
 
 DONE, SETTINGS = ".done", "settings.json"
 COMMAND = "explain"
+PICTURES = "pictures"
+"""Where the settings of a job hold the name and the hashes of every picture."""
 
 Row = dict[str, Any]
 Measured = tuple[Attention, dict[str, Float[Tensor, "_"]]]
@@ -78,6 +80,7 @@ def partial_folder(
         OutputExistsError: ``path`` holds something and ``force`` is not given, or an earlier try is there
             which is neither to be resumed nor replaced.
         SettingError: the earlier try had other settings.
+        DataError: pictures have changed since the earlier try.
     """
     folder = beside(path, "partial")
     if not share.first:
@@ -120,6 +123,7 @@ def _prepare(folder: Path, settings: Mapping[str, Any], *, force: bool, resume: 
         )
     if num and resume:
         _refuse_others(folder, settings)
+        records.write_json(folder / DONE / SETTINGS, settings)
         return
     shutil.rmtree(folder, ignore_errors=True)
     (folder / DONE).mkdir(parents=True)
@@ -134,6 +138,18 @@ def _refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} can't be resumed: {DONE}/{SETTINGS} in it is damaged ({error}), so that nobody knows "
             "what was asked for. Start again with --force and without --resume."
         ) from error
+    was, now = (found.get(PICTURES) or [] for found in (before, settings))
+    done = {number for part in _opened(folder).done.values() for number in part.numbers}
+    if [name for name, _ in was] == [name for name, _ in now]:
+        # A picture that could not be done may have been mended; those that were done must be the same.
+        changed = [was[number][0] for number in sorted(done) if was[number] != now[number]]
+        if changed:
+            raise DataError(
+                f"{folder} can't be resumed: {len(changed)} of the {len(done)} pictures that are done, or "
+                f"their masks, have changed since ({', '.join(changed[:3])}{', ...' * (len(changed) > 3)}). "
+                "Put them back, or start again with --force and without --resume."
+            )
+        before[PICTURES] = now
     other = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
     if other:
         said = "; ".join(

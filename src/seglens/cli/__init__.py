@@ -28,6 +28,7 @@ from seglens.cli import (
 )
 from seglens.cli import options as o
 from seglens.cli.command import Verbs
+from seglens.cli.given import refuse
 from seglens.cli.terminal import keep_apart, need_path, need_run, say
 from seglens.signals import Terminated, ended_by_signals, open_streams
 from seglens.sizes import parse_bytes
@@ -224,6 +225,12 @@ def explain(
     force: o.Force = False,
 ) -> None:
     """Show what a model looks at: maps, and statistics with nulls."""
+    if images:
+        refuse(context, ("data", "split"), "the pictures are named themselves")
+    if dry_run:
+        refuse(context, ("out", "resume", "force"), "--dry-run writes nothing")
+    if resume:
+        refuse(context, ("force",), "--resume goes on with what is there, --force starts again")
     keep_apart(out, run=run, data=data, files=images or [])
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)

@@ -8,6 +8,7 @@ import typer
 import seglens
 from seglens.cli import names, reading, terminal
 from seglens.cli import options as o
+from seglens.cli.given import refuse
 from seglens.cli.summaries import number
 from seglens.cli.terminal import say, table, tell
 
@@ -52,6 +53,8 @@ def compare(
     given = list(runs or ()) or ([terminal.need_run(None)] if terminal.interactive() else [])
     if len(given) < 2 and terminal.interactive():
         given.append(terminal.need_path(None, "RUN", "Which other run folder?"))
+    if data is None:
+        refuse(context, ("device",), "nothing is computed without --data")
     found = seglens.compare(
         given,
         out=out,

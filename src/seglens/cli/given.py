@@ -18,6 +18,15 @@ def refuse_others(context: typer.Context, allowed: Sequence[str], reason: str) -
             raise SettingError(f"{flag_of(name)} can't be given here: {reason}.")
 
 
+def refuse(context: typer.Context, names: Sequence[str], reason: str) -> None:
+    """Raise where one of the parameters ``names`` was given on the command line, which would do nothing.
+
+    Raises:
+        SettingError: one was given.
+    """
+    refuse_others(context, [name for name in context.params if name not in names], reason)
+
+
 def was_given(context: typer.Context, name: str) -> bool:
     """Whether a parameter was given on the command line."""
     source = context.get_parameter_source(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -105,10 +106,22 @@ def _first(text: str, kinds: Sequence[Any], what: str) -> Any:
     return read(text, kinds[-1], what)
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError("not finite")
+    return number
+
+
 READERS: dict[Any, Any] = {
     int: int,
-    float: float,
+    float: _finite,
     str: str,
     bool: lambda text: {"true": True, "yes": True, "false": False, "no": False}[text.lower()],
 }
-NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    bool: "true or false",
+}

@@ -8,6 +8,7 @@ import typer
 import seglens
 from seglens.cli import options as o
 from seglens.cli import reading
+from seglens.cli.given import refuse
 from seglens.cli.terminal import need_run, say, table, tell, warn
 from seglens.errors import DataError, SettingError
 
@@ -36,6 +37,8 @@ def verify(
     seed: o.Seed = 0,
 ) -> None:
     """Check the identities that maps rest on, on this model. Exit code 1 where one fails."""
+    if images:
+        refuse(context, ("data", "split", "num_samples"), "the pictures are named themselves")
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     if images:
         size, channels = model.spec.image_size, model.spec.channels

@@ -14,7 +14,7 @@ from seglens import record as records
 from seglens.data.layout import DataSettings
 from seglens.data.sample import Task
 from seglens.device import choose_device
-from seglens.errors import SettingError
+from seglens.errors import DataError, SettingError
 from seglens.outputs import alone, begin_run, close_run, new_file
 from seglens.places import place_of_run, refuse_overlap
 from seglens.record import Record
@@ -54,6 +54,9 @@ def weak(
     out = Path(out)
     if data.multilabel:
         raise SettingError("'seglens weak' has one class a pixel: --multilabel is not for it. Leave it out.")
+    given = settings.pseudo_folder
+    if given is not None and not given.is_dir():
+        raise DataError(f"There is no folder {given} with pseudo-masks. Name the pseudo/ of another run.")
     refuse_overlap(out, data=[data.path, *filter(None, [settings.pseudo_folder])])
     place = place_of_run(out, "weak", resume=resume, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
