@@ -76,4 +76,7 @@ def test_unknown_regions_are_refused(tmp_path: Path) -> None:
         check_regions(["boarder"])
     with pytest.raises(DataError, match=r"There is no .*none.png to audit"):
         check_regions([f"mask:{tmp_path / 'none.png'}"])
+    with pytest.raises(DataError, match=r"holds no mask NAME.png"):
+        check_regions([f"mask:{tmp_path}"])
+    (tmp_path / "a.png").touch()
     check_regions(["border", f"mask:{tmp_path}"])
