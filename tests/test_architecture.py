@@ -14,9 +14,9 @@ SOURCE = Path(seglens.__file__).parent
 LEVELS = {
     0: "shapes masks errors sizes verb signals owned locks places outputs arrays record progress threads "
     "processes device seeds",
-    1: "data.limits data.picture_files data.stored data.tiff "
+    1: "data.limits data.tables data.palette data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
-    "data.intensity data.classes data.folders "
+    "data.mask_values data.intensity data.classes data.folders "
     "data.splits data.coco_file data.coco_places data.outlined data.coco data.labelme "
     "data.oxford_pet data.pairs data.class_folders data.nuclei data.opening data.listing data.check "
     "data.planting data.specimens data.download data.unpack data.get data "

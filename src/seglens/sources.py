@@ -157,14 +157,17 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
     """
     said = {name: getattr(given, name) for name in given.model_fields_set}
     place: dict[str, Any] = {"layout": None, "train_dir": None, "valid_dir": None, "test_dir": None}
+    place |= {"classes": None, "ignore": None, "masks": None, "palette": None}
     multilabel = run.task.multilabel
     base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
-    settings = base.model_copy(update={**place, "classes": None, "ignore": None, **said})
+    settings = base.model_copy(update={**place, **said})
     kind, ours = layout_name(settings), run.task
     like_ours: dict[str, Any] = {}
     if kind == "pairs":
         named = stored is not None and stored.classes == ours.classes
         like_ours = {"classes": ours.classes if named else None, "ignore": base.ignore}
+        like_ours |= {"masks": None if base.masks == "classes" and not named else base.masks}
+        like_ours |= {"palette": base.palette if said.get("classes") is None else None}
         if ours.multilabel and base.classes is not None:  # folders that the training chose
             like_ours["classes"] = ours.classes
     if kind == "oxford-pet" and "border" in ours.classes:

@@ -61,6 +61,8 @@ def check(
     multilabel: o.Multilabel = False,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
+    masks: o.MaskKind = None,
+    palette: o.PaletteFile = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
 ) -> None:
@@ -77,6 +79,8 @@ def check(
         ignore,
         channels,
         split_seed,
+        masks,
+        palette,
     )
     found = seglens.check_data(settings)
     summaries.tell_findings(found.to_json())
@@ -96,6 +100,8 @@ def show(
     multilabel: o.Multilabel = False,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
+    masks: o.MaskKind = None,
+    palette: o.PaletteFile = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
     split: o.SplitName = "train",
@@ -118,6 +124,8 @@ def show(
         ignore,
         channels,
         split_seed,
+        masks,
+        palette,
     )
     file = seglens.show_data(
         settings, out, split=split, num=num_samples, image_size=image_size, seed=seed, force=force

@@ -100,6 +100,8 @@ def train(
     multilabel: o.Multilabel = False,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
+    masks: o.MaskKind = None,
+    palette: o.PaletteFile = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
     resume: Annotated[
@@ -185,6 +187,8 @@ def train(
         ignore,
         channels,
         split_seed,
+        masks,
+        palette,
     )
     seglens.train(pictures, settings, run, resume=resume, force=force)
     summaries.tell_training(run)

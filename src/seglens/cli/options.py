@@ -84,6 +84,24 @@ Ignore = Annotated[
     int | None,
     typer.Option(help="pairs: value in the masks that counts for nothing, such as 255.", show_default=False),
 ]
+MaskKind = Annotated[
+    str | None,
+    typer.Option(
+        "--masks",
+        help="pairs: what values above 0 are: foreground, classes or instances.",
+        show_default="foreground, where there is one",
+        autocompletion=among(("foreground", "classes", "instances")),
+    ),
+]
+PaletteFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--palette",
+        metavar="FILE",
+        help="pairs: colours of the masks: lines 'name r g b', labelmap.txt or JSON.",
+        show_default=False,
+    ),
+]
 Channels = Annotated[int, typer.Option(help="Colour channels of the pictures.")]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the splits, where DATA has none.")]
 SplitName = Annotated[
@@ -268,12 +286,17 @@ def data_settings(
     ignore: int | None,
     channels: int,
     split_seed: int,
+    masks: str | None = None,
+    palette: Path | None = None,
 ) -> "seglens.DataSettings":
     """Return the settings of a data set; ``folders`` are those of the train, valid and test split.
 
     Raises:
+        DataError: the palette can't be read.
         SettingError: a value is not allowed.
     """
+    from seglens.data.palette import read_palette
+
     train_dir, valid_dir, test_dir = folders
     return checked_settings(
         path=path,
@@ -288,6 +311,8 @@ def data_settings(
         ignore=ignore,
         channels=channels,
         split_seed=split_seed,
+        masks=masks,
+        palette=read_palette(palette) if palette else None,
     )
 
 

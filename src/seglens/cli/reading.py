@@ -37,6 +37,8 @@ def _options_of_other_data(
     merge: o.Merge = False,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
+    masks: o.MaskKind = None,
+    palette: o.PaletteFile = None,
     class_map: ClassMap = None,
 ) -> None:
     pass
@@ -76,9 +78,14 @@ def other_data(context: typer.Context, data: Path | None) -> "DataSettings | Non
     """Return the settings that were given of other data; None where there are none.
 
     Raises:
+        DataError: the palette can't be read.
         SettingError: a value is not allowed.
     """
     given = {name: value for name, value in context.meta[_GIVEN].items() if name != "class_map"}
+    if given.get("palette") is not None:
+        from seglens.data.palette import read_palette
+
+        given["palette"] = read_palette(given["palette"])
     return None if data is None else o.checked_settings(path=data, **given)
 
 

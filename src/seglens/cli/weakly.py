@@ -97,6 +97,8 @@ def weak(
     merge: o.Merge = True,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
+    masks: o.MaskKind = None,
+    palette: o.PaletteFile = None,
     channels: o.Channels = 3,
     split_seed: o.SplitSeed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
@@ -156,6 +158,8 @@ def weak(
         ignore,
         channels,
         split_seed,
+        masks,
+        palette,
     )
     seglens.weak(pictures, settings, run, resume=resume, force=force)
     found = read(run / "run.json")["results"]

@@ -148,6 +148,9 @@ def _look_at(
         return _Facts(name, (Finding("unlabelled", "note", "Pictures have no mask.", (name,)),))
     counts = class_pixels(sample.mask, sample.valid, num_classes)
     problems = []
+    if not sample.valid.any():
+        text = "Masks have every pixel ignored, so that nothing of the picture counts."
+        problems.append(Finding("mask-values", "error", text, (name,)))
     if not entry.masks and not entry.annotations:
         text = "Pictures have no annotation: they are taken to show nothing."
         problems.append(Finding("unlabelled", "warning", text, (name,)))

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from seglens.data import pairs
-from seglens.data.folders import all_valid, class_folders, read_fitting_label, split_folders, visible_files
-from seglens.data.images import read_image
+from seglens.data.folders import all_valid, class_folders, refuse_other_size, split_folders, visible_files
+from seglens.data.images import IMAGE_SUFFIXES, read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.mask_values import Meaning, meaning_of
 from seglens.data.sample import Sample, task_of
-from seglens.errors import DataError, unknown_name
+from seglens.errors import DataError, SettingError, unknown_name
 
 
 def find(settings: DataSettings) -> Found:
@@ -25,8 +26,13 @@ def find(settings: DataSettings) -> Found:
 
     Raises:
         DataError: there is no folder of a class, or masks lie beside such folders.
+        SettingError: masks are said to hold classes, where each folder is one.
         UnknownNameError: a class is named that has no folder.
     """
+    if settings.palette is not None or settings.masks == "classes":
+        raise SettingError(
+            "With --multilabel each folder of masks is a class: leave --palette and --masks classes out."
+        )
     folders = split_folders(settings, pairs.recognises)
     known = sorted({name for folder in folders.values() for name in class_folders(folder / "masks")})
     if not known:
@@ -46,21 +52,24 @@ def find(settings: DataSettings) -> Found:
         problems += found
     what = f"The classes of {settings.path}"
     task = task_of(("background", *asked), unused=unused, multilabel=True, what=what)
-    reader = partial(_read, channels=settings.channels, ignore=settings.ignore)
+    files = [file for part in entries.values() for entry in part for file in entry.masks]
+    meaning, said = meaning_of(settings.model_copy(update={"classes": None}), files)
+    problems += said
+    reader = partial(_read, channels=settings.channels, meaning=meaning)
     return Found(task, entries, reader, tuple(problems))
 
 
 def _entries(
     folder: Path, classes: list[str], *, labels_needed: bool
 ) -> tuple[tuple[Entry, ...], list[Finding]]:
-    images, problems = pairs.by_stem(folder / "images")
-    loose = visible_files(folder / "masks")
+    images, problems = pairs.by_stem(folder / "images", IMAGE_SUFFIXES)
+    loose = visible_files(folder / "masks", pairs.OF_MASKS)
     if loose:
         text = "Masks lie beside the folders of the classes: which class are they of?"
         problems += [Finding("mask-without-class", "error", text, (str(file),)) for file in loose]
     masks_of: dict[str, dict[str, Path]] = {name: {} for name in classes}
     for name in classes:
-        files, doubles = pairs.by_stem(folder / "masks" / name)
+        files, doubles = pairs.by_stem(folder / "masks" / name, pairs.OF_MASKS)
         problems += doubles
         for stem, file in files.items():
             picture = pairs.picture_stem(stem, images)
@@ -85,16 +94,15 @@ def _entries(
     return tuple(entries), problems
 
 
-def _read(entry: Entry, *, channels: int, ignore: int | None) -> Sample:
+def _read(entry: Entry, *, channels: int, meaning: Meaning) -> Sample:
     image = read_image(entry.image, channels)
     valid = all_valid(image)
     if not entry.labelled:
         return Sample(entry.name, image, None, valid)
     layers = []
     for file in entry.masks:
-        label = read_fitting_label(file, image, entry.image)
-        if ignore is not None:
-            valid &= label != ignore
-            label = label.masked_fill(label == ignore, 0)
-        layers.append(pairs.binary(label, file).bool())
+        label, counts = meaning.read(file)
+        refuse_other_size(file, label.shape, image, entry.image)
+        valid &= torch.from_numpy(counts)
+        layers.append(torch.from_numpy(label > 0))
     return Sample(entry.name, image, torch.stack(layers), valid)

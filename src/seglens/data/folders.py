@@ -123,12 +123,21 @@ def read_fitting_label(file: Path, image: Image, picture: Path) -> Mask:
         SizeMismatchError: the sizes differ.
     """
     label = read_label(file)
-    if label.shape != image.shape[1:]:
+    refuse_other_size(file, tuple(label.shape), image, picture)
+    return label
+
+
+def refuse_other_size(file: Path, size: tuple[int, ...], image: Image, picture: Path) -> None:
+    """Raise where a mask of ``size`` (rows, columns) is not of the size of its picture.
+
+    Raises:
+        SizeMismatchError: the sizes differ.
+    """
+    if size != tuple(image.shape[1:]):
         raise SizeMismatchError(
-            f"The mask {file} is {label.shape[1]} x {label.shape[0]} pixels, its picture {picture.name} "
+            f"The mask {file} is {size[1]} x {size[0]} pixels, its picture {picture.name} "
             f"{image.shape[2]} x {image.shape[1]}. They must be of one size: redo the mask."
         )
-    return label
 
 
 def all_valid(image: Image) -> Region:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from seglens.data.images import read_pixels
+from seglens.data.images import read_pixels, read_stored
 from seglens.data.layout import Finding, Split
 from seglens.errors import DataError, SettingError
 
@@ -120,7 +120,7 @@ def _readable(split: Split) -> Iterator[np.ndarray]:
     step = max(1, -(-len(split) // MOST))
     for entry in split.entries[::step]:
         try:
-            yield read_pixels(entry.image)
+            yield read_stored(entry.image).without_alpha()
         except DataError:
             continue  # it is named where the picture is read to be used
 

@@ -103,7 +103,7 @@ def _indices(stored: Stored, file: Path) -> np.ndarray:
     index = stored.values[..., 0]
     used = np.unique(index)
     colours = stored.palette[used]
-    grey = bool((colours == colours[:, :1]).all())
+    grey = bool((stored.palette == stored.palette[:, :1]).all())
     first_is_dark = not stored.palette[0].any() or used[0] != 0
     if grey and not (first_is_dark and bool((np.diff(colours[:, 0].astype(int)) > 0).all())):
         return stored.palette[index][..., 0]

@@ -23,9 +23,11 @@ class DataSettings(BaseModel):
     splits, below ``path`` or anywhere. ``classes`` are, for ``coco``, the categories to take, by name or id;
     for ``pairs``, the names of the values 0, 1, ... in the masks; None means one foreground. ``merge`` is for
     ``coco`` (one foreground, or a class per category), ``border`` for ``oxford-pet``. ``ignore`` is, for
-    ``pairs``, the value of a mask's pixels that are in no loss and no score (often 255). With ``multilabel``
-    classes may overlap: ``coco`` keeps every category of a pixel, ``pairs`` has a folder of masks for each
-    class. ``split_seed`` decides the splits that the set doesn't come with.
+    ``pairs``, the value of a mask's pixels that are in no loss and no score (often 255), ``masks`` what
+    their values mean (None: 0 and one other value are one foreground), and ``palette`` names classes with
+    their colours (`seglens.data.palette.read_palette`). With ``multilabel`` classes may overlap: ``coco``
+    keeps every category of a pixel, ``pairs`` has a folder of masks for each class. ``split_seed`` decides
+    the splits that the set doesn't come with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +42,8 @@ class DataSettings(BaseModel):
     multilabel: bool = False
     border: Literal["foreground", "background", "ignore", "class"] = "foreground"
     ignore: int | None = Field(default=None, ge=0)
+    masks: Literal["foreground", "classes", "instances"] | None = None
+    palette: tuple[tuple[str, str], ...] | None = None
     channels: int = Field(default=3, ge=1)
     split_seed: int = 0
 

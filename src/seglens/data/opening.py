@@ -53,10 +53,13 @@ def find(settings: DataSettings) -> tuple[str, Found]:
         DataError, SettingError, UnknownNameError: as `open_data`.
     """
     name = layout_name(settings)
-    if settings.ignore is not None and name != "pairs":
-        raise SettingError(
-            f"--ignore {settings.ignore} is for masks of the layout 'pairs', not {name!r}: leave it out."
-        )
+    for option in ("ignore", "masks", "palette"):
+        value = getattr(settings, option)
+        shown = "" if option == "palette" else f" {value}"
+        if value is not None and name != "pairs":
+            raise SettingError(
+                f"--{option}{shown} is for masks of the layout 'pairs', not {name!r}: leave it out."
+            )
     found = look(settings, name)
     errors = [problem for problem in gather(found.problems) if problem.severity == "error"]
     if errors:

@@ -10,6 +10,7 @@ from seglens.data.folders import all_valid, read_fitting_label, visible_files
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
+from seglens.data.tables import read_text
 from seglens.errors import DataError, MaskValueError, SettingError
 
 LOOKS_LIKE = "images/, annotations/trimaps/, annotations/trainval.txt and annotations/test.txt"
@@ -65,7 +66,7 @@ def _listed(file: Path) -> list[str]:
         raise DataError(
             f"{file} is missing: it lists the pictures of a split. Add it, or lay the set out as 'pairs'."
         )
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(file).splitlines()
     return sorted({line.split()[0] for line in lines if line.strip() and not line.startswith("#")})
 
 

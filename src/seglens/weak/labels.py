@@ -5,9 +5,11 @@ the picture alone. The masks stay with `Hidden`, which notes every use of one.
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unicodedata import normalize
 
 import torch
 
@@ -15,6 +17,7 @@ from seglens.data.folders import visible_files
 from seglens.data.images import read_image
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
+from seglens.data.tables import read_text
 from seglens.errors import DataError, SettingError
 
 COLUMNS = ("image", "label")
@@ -200,7 +203,7 @@ def read_labels(file: Path) -> dict[str, bool]:
     """
     if not file.is_file():
         raise DataError(f"There is no table of labels {file}. Give a CSV file with the columns image,label.")
-    with file.open(newline="", encoding="utf-8-sig") as stream:
+    with io.StringIO(read_text(file), newline="") as stream:
         table = csv.DictReader(stream)
         missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
         if missing:
@@ -211,7 +214,8 @@ def read_labels(file: Path) -> dict[str, bool]:
             )
         labels: dict[str, bool] = {}
         for row in table:
-            name, there = (row["image"] or "").strip(), _truth(row["label"], row["image"], file)
+            name = normalize("NFC", (row["image"] or "").strip())  # as names of files are compared
+            there = _truth(row["label"], row["image"], file)
             if labels.setdefault(name, there) != there:
                 raise DataError(f"{file} labels {name} twice, and differently. Give each picture one label.")
     return labels
@@ -222,7 +226,8 @@ def _key(entry: Entry, table: dict[str, bool]) -> str | None:
     parts = entry.image.parts
     below = ("/".join(parts[start:]) for start in range(len(parts) - 1))
     names = (entry.name, str(entry.image), *below, entry.image.name, entry.image.stem)
-    return next((name for name in names if name in table), None)
+    composed = (normalize("NFC", name) for name in names)
+    return next((name for name in composed if name in table), None)
 
 
 def _truth(text: str | None, image: str | None, file: Path) -> bool:

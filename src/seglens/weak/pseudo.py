@@ -76,7 +76,9 @@ class PseudoMasks:
 
     def data_settings(self) -> DataSettings:
         """Return how to open the pseudo-masks as a set: layout ``pairs``, 255 ignored, all in train."""
-        return DataSettings(path=self.stage("masks").folder, layout="pairs", ignore=IGNORED)
+        return DataSettings(
+            path=self.stage("masks").folder, layout="pairs", ignore=IGNORED, masks="foreground"
+        )
 
 
 def make_pseudo_masks(
