@@ -148,7 +148,7 @@ def test_the_help_of_explain_names_all_there_is():
 
 def test_data_settings(tmp_path):
     folders = ("a", None, "b")
-    made = data_settings(tmp_path, None, folders, ["x"], False, "ignore", None, 1, 3)
+    made = data_settings(tmp_path, None, folders, ["x"], False, False, "ignore", None, 1, 3)
     assert (made.train_dir, made.valid_dir, made.test_dir) == folders
     assert (made.classes, made.merge, made.border, made.channels, made.split_seed) == (
         ("x",),

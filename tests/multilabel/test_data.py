@@ -114,7 +114,7 @@ def test_ignored_values_count_for_no_class(tmp_path):
     folder = write_folders(tmp_path, num=NUM)
     file = folder / "train/masks/man/train-0.png"
     mask = np.zeros((32, 32), np.uint8)
-    mask[0, :3] = 1, 2, 1
+    mask[0, :3] = 255, 2, 255
     Image.fromarray(mask).save(file)
     sample = opened(folder, ignore=2).split("train")[0]
     assert sample.valid.sum() == 32 * 32 - 1
