@@ -12,12 +12,12 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes masks errors sizes verb signals owned locks places outputs arrays record progress threads "
-    "processes device seeds",
-    1: "data.limits data.tables data.palette data.picture_files data.stored data.tiff "
+    0: "shapes masks errors arguments sizes verb signals owned locks places outputs arrays record progress "
+    "threads processes device seeds",
+    1: "inputs data.limits data.tables data.palette data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
     "data.mask_values data.intensity data.classes data.folders "
-    "data.splits data.coco_file data.coco_places data.outlined data.coco data.labelme "
+    "data.splits data.from_torch data.coco_file data.coco_places data.outlined data.coco data.labelme "
     "data.oxford_pet data.pairs data.class_folders data.nuclei data.opening data.listing data.check "
     "data.planting data.specimens data.download data.unpack data.get data "
     "models.unet models.weights models.encoders models.dimensions models.zoo models.outputs "
@@ -68,6 +68,7 @@ ONLY_IN = {
     "jinja2": {"report.html"},
     "lightning": {"train", "train.batches", "train.fit", "train.learner", "train.tracking", "spread"},
     "matplotlib": {"calibration", "draw", "judge.figures", "train.curves"},
+    "pandas": {"display", "evaluate", "explain.statistics", "judge.scorecard"},
     "pooch": {"data.get"},
     "pycocotools": {"data.outlines"},
     "rich": {"progress", "cli.terminal"},

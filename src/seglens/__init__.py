@@ -10,15 +10,30 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AblationCam": "explain.ablation",
+    "Check": "explain.verify",
+    "ClassShare": "data.check",
     "Comparison": "compare",
     "DataSettings": "data.layout",
+    "Dataset": "data.layout",
+    "Entry": "data.layout",
+    "Evaluation": "evaluate",
     "ExpectedGradients": "explain.sampled",
     "Explanation": "explain.explanation",
     "Explanations": "explain.explanation",
+    "Failure": "batch.chunks",
+    "Finding": "data.layout",
+    "Findings": "data.check",
     "IntegratedGradients": "explain.integrated",
+    "Interval": "intervals",
+    "JudgePlan": "judge.costs",
     "JudgeSettings": "judge.case",
+    "Judgement": "judge.judgement",
+    "LayerInfo": "models.layers",
     "ModelSpec": "models.segmenter",
     "Occlusion": "explain.occlusion",
+    "PassPlan": "explain.plan",
+    "Plan": "explain.plan",
+    "Prediction": "predict",
     "Rise": "explain.rise",
     "Run": "runs",
     "Sample": "data.sample",
@@ -26,9 +41,14 @@ _HOMES = {
     "Scorecard": "judge.scorecard",
     "SegXResCam": "explain.cams",
     "SeglensError": "errors",
+    "SeglensWarning": "errors",
     "Segmenter": "models.segmenter",
+    "Served": "app",
     "Share": "spread",
     "SmoothGrad": "explain.sampled",
+    "Split": "data.layout",
+    "Statistics": "explain.statistics",
+    "Summary": "batch.chunks",
     "SuperpixelOcclusion": "explain.occlusion",
     "Target": "explain.target",
     "Task": "data.sample",
@@ -44,6 +64,7 @@ _HOMES = {
     "evaluate": "evaluate",
     "explain": "explain",
     "explain_folder": "batch",
+    "from_torch": "data.from_torch",
     "get_data": "data.get",
     "judge": "judge",
     "judge_folder": "batch",
@@ -72,15 +93,30 @@ _MODULES = {"targets": "explain.target"}
 
 __all__ = [
     "AblationCam",
+    "Check",
+    "ClassShare",
     "Comparison",
     "DataSettings",
+    "Dataset",
+    "Entry",
+    "Evaluation",
     "ExpectedGradients",
     "Explanation",
     "Explanations",
+    "Failure",
+    "Finding",
+    "Findings",
     "IntegratedGradients",
+    "Interval",
+    "JudgePlan",
     "JudgeSettings",
+    "Judgement",
+    "LayerInfo",
     "ModelSpec",
     "Occlusion",
+    "PassPlan",
+    "Plan",
+    "Prediction",
     "Rise",
     "Run",
     "Sample",
@@ -88,9 +124,14 @@ __all__ = [
     "Scorecard",
     "SegXResCam",
     "SeglensError",
+    "SeglensWarning",
     "Segmenter",
+    "Served",
     "Share",
     "SmoothGrad",
+    "Split",
+    "Statistics",
+    "Summary",
     "SuperpixelOcclusion",
     "Target",
     "Task",
@@ -107,6 +148,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explain_folder",
+    "from_torch",
     "get_data",
     "judge",
     "judge_folder",
@@ -131,20 +173,22 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from seglens.app import app
+    from seglens.app import Served, app
     from seglens.batch import explain_folder, judge_folder, predict_files
+    from seglens.batch.chunks import Failure, Summary
     from seglens.batch.judge_plan import plan_judging
     from seglens.batch.planning import plan_folder
     from seglens.compare import Comparison, compare
-    from seglens.data.check import check_data
+    from seglens.data.check import ClassShare, Findings, check_data
+    from seglens.data.from_torch import from_torch
     from seglens.data.get import get_data
     from seglens.data.images import read_images
-    from seglens.data.layout import DataSettings
+    from seglens.data.layout import Dataset, DataSettings, Entry, Finding, Split
     from seglens.data.opening import open_data
     from seglens.data.sample import Sample, Task
     from seglens.demo import demo
-    from seglens.errors import SeglensError, UserError
-    from seglens.evaluate import evaluate
+    from seglens.errors import SeglensError, SeglensWarning, UserError
+    from seglens.evaluate import Evaluation, evaluate
     from seglens.explain import explain
     from seglens.explain import target as targets
     from seglens.explain.ablation import AblationCam
@@ -153,18 +197,22 @@ if TYPE_CHECKING:
     from seglens.explain.explanation import Explanation, Explanations
     from seglens.explain.integrated import IntegratedGradients
     from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
-    from seglens.explain.plan import plan
+    from seglens.explain.plan import PassPlan, Plan, plan
     from seglens.explain.rise import Rise
     from seglens.explain.sampled import ExpectedGradients, SmoothGrad
-    from seglens.explain.statistics import statistics
+    from seglens.explain.statistics import Statistics, statistics
     from seglens.explain.target import Target
-    from seglens.explain.verify import Verification, verify
+    from seglens.explain.verify import Check, Verification, verify
     from seglens.gallery import show_data
+    from seglens.intervals import Interval
     from seglens.judge import judge
     from seglens.judge.case import JudgeSettings
+    from seglens.judge.costs import JudgePlan
+    from seglens.judge.judgement import Judgement
     from seglens.judge.scorecard import Scorecard
-    from seglens.models.layers import layers
+    from seglens.models.layers import LayerInfo, layers
     from seglens.models.segmenter import ModelSpec, Segmenter
+    from seglens.predict import Prediction
     from seglens.report import report
     from seglens.runs import Run, adopt, load, wrap
     from seglens.sources import open_split
@@ -174,14 +222,16 @@ if TYPE_CHECKING:
     from seglens.weak.recipe import WeakSettings
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"{__name__}.{_MODULES[name]}")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    # Importing a verb's module has bound the module, which is callable: let it stand.
-    return globals().setdefault(name, value)
+if not TYPE_CHECKING:  # or a checker would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{_MODULES[name]}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        # Importing a verb's module has bound the module, which is callable: let it stand.
+        return globals().setdefault(name, value)
 
 
 def __dir__() -> list[str]:

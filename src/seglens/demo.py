@@ -19,6 +19,7 @@ from torch import Tensor
 
 from seglens import draw
 from seglens import record as records
+from seglens.arguments import checked
 from seglens.batch import explain_folder, judge_folder
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Split
@@ -75,7 +76,8 @@ class DemoSettings(BaseModel):
 DEFAULTS = DemoSettings()
 
 
-def demo(out: Path, *, force: bool = False, seed: int = 0, settings: DemoSettings = DEFAULTS) -> Path:
+@checked
+def demo(out: str | Path, *, force: bool = False, seed: int = 0, settings: DemoSettings = DEFAULTS) -> Path:
     """Train the two models, evaluate, explain and judge them, test for the tag, and return the report's file.
 
     ``out`` then holds the data sets (``data/honest``, ``data/cheat``), the run folders (``honest``,

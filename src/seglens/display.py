@@ -6,10 +6,16 @@ Every text is escaped here, once. Colours are the notebook's own, so that a card
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image as Picture
+
+from seglens.errors import SettingError
+
+if TYPE_CHECKING:
+    import pandas
 
 STYLE = """
 .seglens-card {font: 13px/1.45 system-ui, sans-serif; max-width: 60em; margin: .3em 0; padding: .6em .9em;
@@ -28,6 +34,21 @@ STYLE = """
 .seglens-card figcaption {max-width: 12em; overflow-wrap: anywhere}
 """
 """Says how the parts of a card look, and touches nothing outside of cards."""
+
+
+def data_frame(rows: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
+    """Return rows as a table of pandas, which is imported here alone.
+
+    Raises:
+        SettingError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise SettingError(
+            "to_pandas() needs pandas, which is not installed: pip install pandas, or use to_json()."
+        ) from error
+    return pandas.DataFrame([dict(row) for row in rows])
 
 
 def card(title: str, *parts: str) -> str:

@@ -16,6 +16,8 @@
     ├── TrainingError             training could not go on (a loss that is not finite...)
     └── SpreadError               one of the processes of a job was lost
 
+A ``SeglensWarning`` says what was done to an input (8-bit pictures are divided by 255).
+
 A message says what was wrong, the value received, what is allowed, and what to do.
 """
 
@@ -65,6 +67,10 @@ class CheckpointError(UserError):
 
 class ModelError(UserError):
     """A model that can't be run or traced as asked."""
+
+
+class SeglensWarning(UserWarning):
+    """Something was done to what was given that its user should know; nothing is wrong."""
 
 
 class TrainingError(SeglensError):

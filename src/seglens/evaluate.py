@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from seglens import calibration, surfaces
 from seglens import record as records
 from seglens import scores as overlap
+from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.from_torch import TorchData, as_split
 from seglens.data.layout import Split
 from seglens.device import choose_precision
-from seglens.display import card, number, paragraph, table
+from seglens.display import card, data_frame, number, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.native import Inference, native_mask, native_probabilities, prepared
 from seglens.outputs import safe_name, table_cell
@@ -33,6 +35,9 @@ from seglens.scoring import Row, Tally, tally
 from seglens.spread import ALONE, Share
 from seglens.tiles import plan
 from seglens.verb import make_callable
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Evaluation", "evaluate", "native_mask", "native_probabilities"]
 
@@ -100,6 +105,10 @@ class Evaluation:
             parts.append(paragraph(f"{len(self.failed)} pictures could not be scored."))
         return card(f"Evaluation of {self.split}, {len(self.images)} pictures", *parts)
 
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the pictures' scores as a table, one row a picture."""
+        return data_frame(self.images)
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data, with the definition of every score."""
         return {
@@ -118,11 +127,12 @@ class Evaluation:
         }
 
 
+@checked
 def evaluate(
     run: Run,
-    split: Split,
+    split: Split | TorchData,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     save_images: bool = False,
     force: bool = False,
     batch_size: int = 8,
@@ -149,18 +159,19 @@ def evaluate(
     """
     began = time.monotonic()
     how = Inference(precision, flips, tiles)
+    split = as_split(split, run.task, run.spec.channels)
     settings = _check(run, split, batch_size, how)
     split = in_classes_of(run.task, split, class_map)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
     if out is not None and share.first:
-        check_output(out, "evaluate", force=force, runs=filter(None, [run.folder]), files=split.files)
+        check_output(Path(out), "evaluate", force=force, runs=filter(None, [run.folder]), files=split.files)
     score = partial(_tally, prepared(run, how), split, how, batch_size=batch_size, share=share)
     if out is None:
         if save_images:
             raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
         return _summarise(run, split, score(), settings)
-    with share.folder(out, command="evaluate", force=force) as folder:
+    with share.folder(Path(out), command="evaluate", force=force) as folder:
         if save_images:
             (folder / "samples").mkdir(exist_ok=True)
         counted = score(folder=folder if save_images else None)

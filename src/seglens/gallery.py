@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL.Image import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
+from seglens.arguments import checked
 from seglens.data.intensity import found_window
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
@@ -19,9 +20,10 @@ from seglens.outputs import output_file
 from seglens.places import check_file
 
 
+@checked
 def show_data(
     settings: DataSettings,
-    out: Path,
+    out: str | Path,
     *,
     split: str = "train",
     num: int = 6,
@@ -44,7 +46,7 @@ def show_data(
     for name, value, least in (("num", num, 1), ("augmented", augmented, 0), ("image_size", image_size, 16)):
         if value < least:
             raise SettingError(f"{name} must be at least {least}, received {value}.")
-    check_file(out, force=force, data=[settings.path])
+    check_file(Path(out), force=force, data=[settings.path])
     dataset = open_data(settings)
     chosen = dataset.split(split)
     if not len(chosen):

@@ -18,10 +18,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from seglens import record as records
+from seglens.arguments import checked
 from seglens.data.sample import Task, is_background, task_of
 from seglens.device import choose_device
 from seglens.display import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
+from seglens.inputs import Pictures, as_images
 from seglens.models.dimensions import check_weights
 from seglens.models.outputs import Outputs, Selector, check_finite, check_module, check_outputs, find
 from seglens.models.segmenter import (
@@ -57,9 +59,13 @@ class Run:
         """What the model is made of."""
         return self.segmenter.spec
 
-    def predict(self, images: Images) -> Prediction:
-        """Return logits, probabilities and masks of ``images``, raw ones in [0, 1]."""
-        return infer(self.segmenter, images)
+    def predict(self, images: Pictures) -> Prediction:
+        """Return logits, probabilities and masks of ``images``, raw ones in [0, 1].
+
+        Raises:
+            SettingError: they are no raw pictures with the model's channels, see `seglens.inputs`.
+        """
+        return infer(self.segmenter, as_images(images, self.spec.channels))
 
     def opened(self, images: Images) -> tuple["Run", Images]:
         """Return the run without its intensity window, and ``images`` with the window opened up.
@@ -91,6 +97,7 @@ class Run:
         return card("Run", table(("", ""), rows))
 
 
+@checked
 def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") -> Run:
     """Open a run folder: the final weights, or those that ``--keep-every`` kept of ``epoch``.
 
@@ -115,6 +122,7 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
     return Run(segmenter.eval().to(choose_device(device)), task, folder)
 
 
+@checked
 def wrap(
     module: nn.Module,
     *,
@@ -190,6 +198,7 @@ def wrap(
     return Run(segmenter, task)
 
 
+@checked
 def adopt(
     file: str | Path,
     *,

@@ -19,7 +19,7 @@ import torch
 
 from seglens import record as records
 from seglens.calibration import Calibration, count
-from seglens.data.layout import Split
+from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
 from seglens.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.errors import DataError
@@ -145,7 +145,7 @@ def _predicted(run: Run, batch: Sequence[_Ready], how: Inference) -> list[_Ready
 
 
 def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
-    name, file = split.entries[index].name, split.entries[index].image
+    name = split.entries[index].name
     try:
         sample = split[index]
     except DataError as error:
@@ -154,7 +154,7 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
         return _Ready(index, name, "The picture has no mask to compare with.")
     if not sample.valid.any():
         return _Ready(index, name, "No pixel of the picture is valid.")
-    digest = records.sha256([file])[:HASH] if file.is_file() else ""
+    digest = (picture_sha256(split.entries[index]) or "")[:HASH]
     placed = place(sample.image, run.spec, how.tiles)
     return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from seglens import record as records
+from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.layout import ALL, Dataset, DataSettings, Split
 from seglens.data.listing import (
@@ -26,11 +27,12 @@ DEFAULT = "test"
 """The split that is taken where none is named, of a set that has splits."""
 
 
+@checked
 def open_split(
     run: Run,
     name: str | None = None,
     *,
-    data: Path | DataSettings | None = None,
+    data: str | Path | DataSettings | None = None,
     layout: str | None = None,
     class_map: Mapping[str, str] = NO_MAP,
 ) -> Split:
@@ -50,7 +52,7 @@ def open_split(
     """
     stored = _stored(run)
     if data is not None:
-        given = data if isinstance(data, DataSettings) else DataSettings(path=data)
+        given = data if isinstance(data, DataSettings) else DataSettings(path=Path(data))
         if layout is not None:
             given = DataSettings.model_validate({**given.model_dump(exclude_unset=True), "layout": layout})
         if name != ALL and stored is not None and _is_own(run, stored, given):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from seglens.arguments import checked
 from seglens.device import choose_device
 from seglens.errors import SettingError, SpreadError
 from seglens.outputs import new_folder
@@ -145,6 +146,7 @@ ALONE = Share()
 """The whole of a job that is not spread."""
 
 
+@checked
 @contextmanager
 def spread(*, devices: int = 1, num_nodes: int = 1, device: str = "auto") -> Iterator[Share]:
     """Yield this process's `Share` of a job over ``devices`` on each of ``num_nodes``.

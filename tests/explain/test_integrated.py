@@ -335,3 +335,30 @@ def test_two_settings_get_distinct_labels(run, images, target):
     assert list(one) == ["mine"]
     assert one["mine"].settings["baseline"] == "mean"
     assert one["mine"].settings["seed"] == 0
+
+
+# A baseline of one's own.
+
+
+@pytest.mark.parametrize("given", ["one for all", "one for each"])
+def test_a_tensor_as_baseline(given, make_run, images, target):
+    run = make_run(Linear())
+    own = torch.rand(images.shape if given == "one for each" else images.shape[1:])
+    settings = IntegratedGradients(baseline=own)
+    (found,) = explain(run, images, target, methods=settings).values()
+    weight = run.segmenter.module.conv.weight.detach() * target.pixels[:, None]
+    expected = weight * (images - own) / target.pixels.sum((1, 2)).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found.channels, expected, rtol=0, atol=1e-6)
+    assert settings == IntegratedGradients(baseline=own.clone()) != IntegratedGradients(baseline=own.flip(-1))
+    assert found.settings["baseline"] == settings.baseline
+    assert len(settings.baseline) == 64
+
+
+def test_a_baseline_that_does_not_fit(make_run, images, target):
+    run = make_run(Linear())
+    with pytest.raises(SettingError, match=r"baseline has shape .* one for each"):
+        explain(run, images, target, methods=IntegratedGradients(baseline=torch.rand(3, 2, 2)))
+    with pytest.raises(SettingError, match=r"The baseline: values from -.*raw pictures"):
+        IntegratedGradients(baseline=torch.rand(3, 8, 8) - 1)
+    with pytest.raises(SettingError, match=r"shape \(8, 8\); allowed"):
+        IntegratedGradients(baseline=torch.rand(8, 8))

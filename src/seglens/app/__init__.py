@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seglens.app.policy import Access, Policy
+from seglens.arguments import checked
 from seglens.data.layout import Split
 from seglens.errors import SettingError
 from seglens.runs import Run
@@ -59,6 +60,7 @@ class Served:
             self.close()
 
 
+@checked
 def app(
     run: Run, pictures: Split | None = None, *, host: str = HOST, port: int | None = None, show: bool = False
 ) -> Served:

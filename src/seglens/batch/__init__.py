@@ -10,16 +10,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from seglens import record as records
+from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.asking import class_index_of, place_of, targets_of, with_references_of
 from seglens.batch.auditing import check_regions, groups_of, regions_of, write_audit
-from seglens.batch.chunks import CHUNK, Failure, Summary, choose, read_chunks, refuse_none_done, split_of
+from seglens.batch.chunks import (
+    CHUNK,
+    Failure,
+    Given,
+    Summary,
+    choose,
+    read_chunks,
+    refuse_none_done,
+    split_of,
+)
 from seglens.batch.explaining import explain_folder
 from seglens.batch.prediction import predict_files
 from seglens.data.classes import NO_MAP
-from seglens.data.layout import Split
 from seglens.explain import explain
-from seglens.explain.methods import Method
+from seglens.explain.methods import Method, methods_of
+from seglens.inputs import names_of
 from seglens.judge.audit import Audited, audit
 from seglens.judge.case import JudgeSettings
 from seglens.judge.evidence import Evidence, combine, gather, score
@@ -30,16 +40,15 @@ from seglens.runs import Run
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
 
-Methods = Sequence[Method]
 
-
+@checked
 def judge_folder(
     run: Run,
-    pictures: Split | Sequence[Path | str],
+    pictures: Given,
     *,
-    out: Path | None = None,
-    methods: Methods = ("grad-cam",),
-    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    out: str | Path | None = None,
+    methods: Method | Sequence[Method] = ("grad-cam",),
+    layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
     target: str = "predicted",
     class_name: str | None = None,
     num_images: int | None = None,
@@ -66,7 +75,8 @@ def judge_folder(
     split = choose(split_of(run, pictures, class_map), None, num_images)
     class_index = class_index_of(run, class_name)
     place = place_of(run, split, out, "judge")
-    methods = with_references_of(run, split, methods, seed)
+    layers = names_of(layers)
+    methods = with_references_of(run, split, methods_of(methods), seed)
     check_regions(audit_regions)
     members = groups_of(split, groups)
     audits: list[list[Audited]] = []

@@ -12,10 +12,11 @@ from seglens.data.layout import Split
 from seglens.data.transforms import letterbox
 from seglens.errors import DataError, ModelError, SettingError, UserError
 from seglens.explain.explanation import check_where
-from seglens.explain.methods import METHODS, Method, sorted_out
+from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
 from seglens.explain.references import chosen_references, needs_references, with_references
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, form_of, named_targets
+from seglens.inputs import names_of
 from seglens.models.layers import layers as layers_of
 from seglens.models.layers import resolve
 from seglens.outputs import safe_name
@@ -41,7 +42,7 @@ class Question:
     memory: int | None = None
 
 
-def place_of(run: Run, split: Split, out: Path | None, verb: str) -> Path:
+def place_of(run: Run, split: Split, out: str | Path | None, verb: str) -> Path:
     """Return the folder that a verb writes into.
 
     Raises:
@@ -79,8 +80,8 @@ def targets_of(
 def question_of(
     run: Run,
     split: Split,
-    methods: Sequence[Method],
-    layers: Sequence[str],
+    methods: Method | Sequence[Method],
+    layers: str | Sequence[str],
     target: str | Sequence[str],
     class_name: str | None,
     against: str | None,
@@ -92,7 +93,7 @@ def question_of(
     Raises:
         UnknownNameError, SettingError, ModelError: as `seglens.batch.explain_folder`.
     """
-    texts = (target,) if isinstance(target, str) else tuple(dict.fromkeys(target))
+    texts = names_of(target)
     if not texts:
         raise SettingError("At least one target is needed, received none. Name one, such as 'predicted'.")
     for text in texts:
@@ -105,12 +106,13 @@ def question_of(
             f"Class {against!r} can't be asked against itself. Name another one of: "
             f"{', '.join(run.task.classes)}."
         )
-    chosen = tuple(METHODS) if ALL in methods else tuple(methods)
+    methods, layers = methods_of(methods), names_of(layers)
+    chosen = tuple(METHODS) if ALL in methods else methods
     asked = sorted_out(chosen)
     chosen = with_references_of(run, split, chosen, seed)
     places: tuple[str, ...] = ()
     if asked.need_layers:
-        places = _with_roles(run) if ALL in layers else tuple(dict.fromkeys(layers))
+        places = _with_roles(run) if ALL in layers else layers
         resolve(run.segmenter, places)
     return Question(chosen, places, texts, index, other, where, seed)
 

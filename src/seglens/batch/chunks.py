@@ -3,17 +3,21 @@
 What can't be read is kept aside as a `Failure`, and the rest goes on.
 """
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from seglens import record as records
 from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.from_torch import TorchData, as_split, is_torch
 from seglens.data.images import read_image
-from seglens.data.layout import Entry, Split
+from seglens.data.layout import Entry, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.device import release_memory
@@ -29,6 +33,9 @@ from seglens.tiles import Windows
 FILES = "files"
 """What the split of image files given one by one is called."""
 
+
+Given = Split | TorchData | Sequence[Path | str]
+"""Pictures to work on: a split, a data set of PyTorch, or files."""
 
 CHUNK = 16
 """Pictures at a time: enough that the others of a chunk can serve as a null."""
@@ -68,16 +75,14 @@ class Chunk:
     windows: Windows | None = None
 
 
-def split_of(
-    run: Run, pictures: Split | Sequence[Path | str], class_map: Mapping[str, str] = NO_MAP
-) -> Split:
+def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -> Split:
     """Return ``pictures`` as a split with the classes of ``run``; image files have no truth, see `FILES`.
 
     Raises:
         SettingError: there is no picture at all, or classes don't match, see `in_classes_of`.
     """
-    if isinstance(pictures, Split):
-        split = in_classes_of(run.task, pictures, class_map)
+    if isinstance(pictures, Split | TorchDataset | DataLoader):
+        split = in_classes_of(run.task, as_split(pictures, run.task, run.spec.channels), class_map)
     else:
         taken: set[str] = set()
         files = [Path(file) for file in pictures]
@@ -185,7 +190,9 @@ def even_sizes(num: int, most: int) -> list[int]:
 
 
 def images_sha256(split: Split) -> str:
-    """Return one hash over the image files of ``split``, those that are missing left out."""
+    """Return one hash over the pictures of ``split``, files that are missing left out."""
+    if is_torch(split):
+        return hashlib.sha256(str([picture_sha256(entry) for entry in split.entries]).encode()).hexdigest()
     return records.sha256(entry.image for entry in split.entries if entry.image.is_file())
 
 

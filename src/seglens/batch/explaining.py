@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seglens import record as records
+from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.asking import Question, place_of, question_of, settings_of, targets_of
 from seglens.batch.chunks import (
@@ -13,6 +14,7 @@ from seglens.batch.chunks import (
     FILES,
     Chunk,
     Failure,
+    Given,
     Summary,
     choose,
     chunks_of,
@@ -42,13 +44,14 @@ from seglens.spread import ALONE, Share
 from seglens.tiles import plan
 
 
+@checked
 def explain_folder(
     run: Run,
-    pictures: Split | Sequence[Path | str],
+    pictures: Given,
     *,
-    out: Path | None = None,
-    methods: Sequence[Method] = ("grad-cam",),
-    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    out: str | Path | None = None,
+    methods: Method | Sequence[Method] = ("grad-cam",),
+    layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
     target: str | Sequence[str] = "predicted",
     class_name: str | None = None,
     against: str | None = None,

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from seglens.arguments import checked
 from seglens.batch.asking import class_index_of, targets_of, with_references_of
 from seglens.batch.chunks import CHUNK, Failure, choose, read_chunks, refuse_none_done
 from seglens.data.layout import Split
-from seglens.explain.methods import Method
+from seglens.explain.methods import Method, methods_of
+from seglens.inputs import names_of
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
 from seglens.judge.costs import JudgePlan, plan_scores
 from seglens.judge.definitions import CLAIM_IMAGES
@@ -33,12 +35,13 @@ def num_images_of(num: int | None, device: str) -> int:
     return num if num is not None else ON_CPU if device == "cpu" else CLAIM_IMAGES
 
 
+@checked
 def plan_judging(
     run: Run,
     split: Split,
     *,
-    methods: Sequence[Method] = ("grad-cam",),
-    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    methods: Method | Sequence[Method] = ("grad-cam",),
+    layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
     target: str = "predicted",
     class_name: str | None = None,
     num_images: int | None = None,
@@ -52,7 +55,8 @@ def plan_judging(
         UnknownNameError, SettingError, DataError: as `judge_folder`.
     """
     chosen = choose(split, None, num_images)
-    methods = with_references_of(run, chosen, methods, seed)
+    layers = names_of(layers)
+    methods = with_references_of(run, chosen, methods_of(methods), seed)
     failed: list[Failure] = []
     few = chosen.select(list(range(min(FEW, len(chosen)))))
     for pictures in (few, chosen):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.asking import Question, question_of, targets_of
 from seglens.batch.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
@@ -40,12 +41,13 @@ FEW = 4
 """Pictures that are read, measured and drawn to see how long that takes, after one to warm up."""
 
 
+@checked
 def plan_folder(
     run: Run,
     pictures: Split | Sequence[Path | str],
     *,
-    methods: Sequence[Method] = ("grad-cam",),
-    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    methods: Method | Sequence[Method] = ("grad-cam",),
+    layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
     target: str | Sequence[str] = "predicted",
     class_name: str | None = None,
     against: str | None = None,

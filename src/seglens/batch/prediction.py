@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
 from seglens.batch.heats import Row, drawn_size
@@ -41,11 +42,12 @@ STRIP = 64
 """Rows of a large picture's overlay that are scaled at a time."""
 
 
+@checked
 def predict_files(
     run: Run,
     pictures: Split | Sequence[Path | str],
     *,
-    out: Path,
+    out: str | Path,
     chunk: int = 8,
     force: bool = False,
     precision: str = "auto",

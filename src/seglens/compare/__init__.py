@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seglens import record as records
+from seglens.arguments import checked
 from seglens.compare import attention, differences, drawing, page
 from seglens.compare.matching import Common, common_pictures
 from seglens.compare.settings import differing
@@ -53,12 +54,13 @@ class Comparison:
         return self.table
 
 
+@checked
 def compare(
     runs: Sequence[Path | str],
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     split: str | None = None,
-    data: Path | DataSettings | None = None,
+    data: str | Path | DataSettings | None = None,
     layout: str | None = None,
     class_map: Mapping[str, str] = NO_MAP,
     device: str = "auto",
@@ -102,10 +104,10 @@ def compare(
     if top < 1:
         raise SettingError(f"top must be at least 1, received {top}.")
     if out is not None:
-        refuse_overlap(Path(out), runs=folders, data=filter(None, [data]))
+        refuse_overlap(Path(out), runs=folders, data=_folders(data))
     contents = read_runs(folders)
     place = Path(out) if out is not None else folders[0] / "compare" / _name(contents[1:])
-    check_output(place, "compare", force=force, runs=folders, data=filter(None, [data]))
+    check_output(place, "compare", force=force, runs=folders, data=_folders(data))
     with new_folder(place, command="compare", force=force) as folder:
         if data is None:
             split = split or _shared_split(contents)
@@ -144,6 +146,12 @@ def compare(
         results = {"num_common": table["num_common"], "num_left_out": len(table["left_out"])}
         records.finish(described, began, results=results).write(folder)
     return Comparison(place, table)
+
+
+def _folders(data: str | Path | DataSettings | None) -> list[Path]:
+    if data is None:
+        return []
+    return [data.path if isinstance(data, DataSettings) else Path(data)]
 
 
 def _compare(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from scipy import ndimage
 
+from seglens.arguments import checked
 from seglens.data.intensity import about_range
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Split
 from seglens.data.nuclei import num_overlapping_pixels
@@ -93,6 +94,7 @@ class _Facts:
     rectangles: bool | None = None
 
 
+@checked
 def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findings:
     """Read every picture and mask of a set and list what its user should know.
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pooch
 
 from seglens import record as records
+from seglens.arguments import checked
 from seglens.data.download import Patience, download, forget, need_space
 from seglens.data.unpack import unpack
 from seglens.errors import DataError, SettingError, unknown_name
@@ -54,9 +55,10 @@ class PublicSet:
 PATIENCE = Patience()
 
 
+@checked
 def get_data(
     name: str,
-    folder: Path,
+    folder: str | Path,
     *,
     source: str | None = None,
     force: bool = False,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
+from seglens.arguments import checked
 from seglens.data import tiff
 from seglens.data.picture_files import (
     exif_orientation,
@@ -71,6 +72,7 @@ def as_image(pixels: np.ndarray, channels: int, file: Path) -> Image:
     return _with_channels(torch.from_numpy(image), channels, file)
 
 
+@checked
 def read_images(files: Sequence[str | Path], *, size: int, channels: int = 3) -> Images:
     """Return pictures of any sizes letterboxed to ``size`` x ``size``, in [0, 1], not normalised.
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from seglens.data.images import read_pixels, read_stored
-from seglens.data.layout import Finding, Split
+from seglens.data.images import read_stored
+from seglens.data.layout import Entry, Finding, Split
 from seglens.errors import DataError, SettingError
 
 Window = tuple[float, float]
@@ -86,7 +86,7 @@ def window_of(text: str, split: Split) -> Window:
     if text == "full":
         return FULL
     low, high = bounds(text)
-    pixels = read_pixels(split.entries[0].image)
+    pixels = _pixels(split, split.entries[0])
     largest = _largest(pixels.dtype)
     if low < 0 or high > largest:
         raise SettingError(
@@ -120,9 +120,14 @@ def _readable(split: Split) -> Iterator[np.ndarray]:
     step = max(1, -(-len(split) // MOST))
     for entry in split.entries[::step]:
         try:
-            yield read_stored(entry.image).without_alpha()
+            yield _pixels(split, entry)
         except DataError:
             continue  # it is named where the picture is read to be used
+
+
+def _pixels(split: Split, entry: Entry) -> np.ndarray:
+    """The pixels as they are stored; those that are in no file are fractions already."""
+    return split.reader(entry).image.numpy() if entry.sha256 else read_stored(entry.image).without_alpha()
 
 
 def _ends(pixels: np.ndarray) -> np.ndarray:

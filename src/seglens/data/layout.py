@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
+from seglens.record import sha256
 
 ALL = "all"
 """The split that is every picture of a set."""
@@ -58,7 +59,8 @@ class Entry:
     """One picture that has not been read yet; ``name`` is unique within its split.
 
     ``masks`` are the mask files; ``annotations`` are outlines where a layout has those. With ``labelled``
-    False nothing is known about the picture, which differs from knowing that nothing is on it.
+    False nothing is known about the picture, which differs from knowing that nothing is on it. A picture that
+    is in no file has the ``sha256`` of what it was when its set was taken.
     """
 
     name: str
@@ -66,6 +68,14 @@ class Entry:
     masks: tuple[Path, ...] = ()
     annotations: tuple[Annotation, ...] = ()
     labelled: bool = True
+    sha256: str = ""
+
+
+def picture_sha256(entry: Entry) -> str | None:
+    """Return a hash of a picture: of its file, or what a set without files says; None where neither is."""
+    if entry.image.is_file():
+        return sha256([entry.image])
+    return entry.sha256 or None
 
 
 @dataclass(frozen=True)
@@ -154,7 +164,9 @@ class Dataset:
             for entry in split.entries:
                 files = (entry.image, *entry.masks)
                 sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
-                digest.update(repr((split.name, entry.name, sizes, entry.annotations)).encode())
+                digest.update(
+                    repr((split.name, entry.name, sizes, entry.annotations, *entry.sha256.split())).encode()
+                )
         return digest.hexdigest()
 
     def _joined(self) -> Split:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from seglens.arguments import checked
 from seglens.data import class_folders, coco, labelme, nuclei, oxford_pet, pairs
 from seglens.data.folders import named_split
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
@@ -21,6 +22,7 @@ OVERLAPPING = {"coco": coco.find, "labelme": labelme.find, "pairs": class_folder
 """Layouts whose classes may overlap, and what lists their pictures then."""
 
 
+@checked
 def open_data(settings: DataSettings) -> Dataset:
     """List the pictures of a set and its splits; a picture is read when it is asked for.
 

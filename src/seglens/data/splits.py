@@ -34,12 +34,17 @@ def near_duplicates(files: Sequence[Path]) -> list[list[int]]:
     connect into one, so the bar is raised until no group holds more than an eighth of a set (or 8 pictures).
     Plain pictures, and files that can't be read, stay alone.
     """
-    first, second, alike = _alike_pairs(_thumbnails(files))
+    return alike_groups(_thumbnails(files))
+
+
+def alike_groups(thumbnails: np.ndarray) -> list[list[int]]:
+    """Group pictures by their grey thumbnails, pictures x 32 x 32, as `near_duplicates` does."""
+    first, second, alike = _alike_pairs(_normalised(thumbnails))
     for bar in ALIKE:
         kept = alike >= bar
-        links = coo_array((kept[kept], (first[kept], second[kept])), shape=(len(files), len(files)))
+        links = coo_array((kept[kept], (first[kept], second[kept])), shape=(len(thumbnails), len(thumbnails)))
         labels = connected_components(links, directed=False)[1]
-        if np.bincount(labels, minlength=1).max() <= max(8, len(files) // 8):
+        if np.bincount(labels, minlength=1).max() <= max(8, len(thumbnails) // 8):
             break
     groups: dict[int, list[int]] = {}
     for position, label in enumerate(labels.tolist()):
@@ -62,7 +67,14 @@ def deal(
         shares: the fraction of pictures that each split should get; they add up to 1.
         seed: decides which pictures go where.
     """
-    groups = near_duplicates(files)
+    return deal_groups(near_duplicates(files), kinds, shares, seed)
+
+
+def deal_groups(
+    groups: Sequence[list[int]], kinds: Sequence[str], shares: dict[str, float], seed: int
+) -> dict[str, list[int]]:
+    """Deal groups of pictures out as `deal` does."""
+    groups = list(groups)
     random.Random(seed).shuffle(groups)
     groups.sort(key=lambda group: (kinds[group[0]], -len(group)))
     dealt: dict[str, list[list[int]]] = {name: [] for name in shares}
@@ -107,7 +119,7 @@ def _small_jpeg(file: Path) -> pil.Image | None:
 
 
 def _thumbnails(files: Sequence[Path]) -> np.ndarray:
-    """Return thumbnails of mean 0 and norm 1, files x 32 x 32; zeros where a file can't be read."""
+    """Return thumbnails, files x 32 x 32; zeros where a file can't be read."""
 
     def small(file: Path) -> np.ndarray:
         try:
@@ -116,7 +128,12 @@ def _thumbnails(files: Sequence[Path]) -> np.ndarray:
             return np.zeros((SIDE, SIDE), np.float32)
 
     with ThreadPoolExecutor() as pool:
-        stack = np.array(list(pool.map(small, files)), np.float32).reshape(-1, SIDE, SIDE)
+        return np.array(list(pool.map(small, files)), np.float32).reshape(-1, SIDE, SIDE)
+
+
+def _normalised(thumbnails: np.ndarray) -> np.ndarray:
+    """Return thumbnails of mean 0 and norm 1; plain ones are zeros."""
+    stack = thumbnails.copy()
     stack -= stack.mean(axis=(1, 2), keepdims=True)
     norm = np.linalg.norm(stack, axis=(1, 2), keepdims=True)
     return np.divide(stack, norm, out=np.zeros_like(stack), where=norm > 1e-3)

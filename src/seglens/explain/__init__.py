@@ -9,27 +9,29 @@ from typing import Any
 
 import torch
 
-from seglens.errors import SettingError
+from seglens.arguments import checked
 from seglens.explain.explanation import Explanation, Explanations, check_where
+from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.memory import chunk_of
-from seglens.explain.methods import METHODS, Method, sorted_out
+from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
 from seglens.explain.passes import passes
-from seglens.explain.target import Target, for_head
+from seglens.explain.target import Target, targets_on
+from seglens.inputs import Pictures, as_images, names_of
 from seglens.models.layers import resolve
 from seglens.runs import Run
-from seglens.shapes import Images
 from seglens.verb import make_callable
 
 __all__ = ["METHODS", "Method", "explain"]
 
 
+@checked
 def explain(
     run: Run,
-    images: Images,
+    images: Pictures,
     target: Target | Sequence[Target],
     *,
-    methods: Sequence[Method] = ("grad-cam",),
-    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    methods: Method | Sequence[Method] = ("grad-cam",),
+    layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
     where: str = "region",
     seed: int = 0,
     chunk: int | None = None,
@@ -54,20 +56,15 @@ def explain(
 
     Raises:
         UnknownNameError: no such method, layer or ``where``; the nearest one is named.
-        SettingError: the targets were made for other images, or one picture is more than the budget.
+        SettingError: the images are not raw ones, the targets were made for others, or one picture is more
+            than the budget.
         ModelError: a layer can't be traced.
     """
     check_where(where)
-    targets = [for_head(one, run) for one in ((target,) if isinstance(target, Target) else target)]
-    for one in targets:
-        if one.pixels.shape != (len(images), *images.shape[-2:]):
-            raise SettingError(
-                f"Target {one.label!r} has pixels of shape {tuple(one.pixels.shape)}, but the images have "
-                f"{(len(images), *images.shape[-2:])} (pictures, rows, columns). Make it from the same "
-                "images."
-            )
-    asked = sorted_out(methods)
-    layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
+    images = as_images(images, run.spec.channels)
+    targets = targets_on(run, images, target)
+    asked = sorted_out([_opened(method, run) for method in methods_of(methods)])
+    layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, there = run.opened(images.to(run.segmenter.device))
     found: list[Explanation] = []
@@ -75,6 +72,13 @@ def explain(
         most = chunk_of(step, run.segmenter, there, targets, num=len(there), chunk=chunk, memory=memory)
         found += step.work(there, targets, most)
     return Explanations(_moved(item, images.device, where) for item in found)
+
+
+def _opened(method: Method, run: Run) -> Method:
+    """Bring a baseline of one's own into the range that the model sees, as `Run.opened` does the images."""
+    if not isinstance(method, IntegratedGradients) or method.picture is None:
+        return method
+    return replace(method, picture=run.segmenter.open_window(method.picture.to(run.segmenter.device)))
 
 
 def _moved(item: Explanation, device: torch.device, where: str) -> Explanation:

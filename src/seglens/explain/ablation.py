@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seglens.arguments import check_fields
 from seglens.explain.channels import Made, put_together, taps
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import Prepared, check_precision, prepare, rank_agreement, score_copies
@@ -47,6 +48,7 @@ class AblationCam:
     label: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_precision(self.precision)
 
 

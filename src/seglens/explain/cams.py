@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seglens.arguments import check_fields
 from seglens.errors import SettingError
 from seglens.shapes import Activations, Grids, Maps, PerImage
 
@@ -188,6 +189,7 @@ class SegXResCam:
     label: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.window < 1:
             raise SettingError(
                 f"window is {self.window}, but must be at least 1 cell (1 is hires-cam, a window as large as "

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seglens.arguments import check_fields
 from seglens.errors import ModelError, SettingError
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import FLAT, Explanation
@@ -80,6 +81,7 @@ class ScoreCam:
     label: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.weighting not in WEIGHTINGS:
             raise SettingError(f"Weighting {self.weighting!r} is unknown. Allowed: {', '.join(WEIGHTINGS)}.")
         check_precision(self.precision)

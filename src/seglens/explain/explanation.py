@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.arguments import check_fields
 from seglens.display import card, figure, number, paragraph, table
 from seglens.draw import INK, PAPER, enlarge, heat, heat_scale, no_map, outline, signed_scale
 from seglens.errors import SettingError, unknown_name
@@ -62,6 +63,7 @@ class Explanation:
     where: str = "region"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_where(self.where)
         if self.map.shape != self.target.pixels.shape:
             raise SettingError(

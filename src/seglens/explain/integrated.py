@@ -12,7 +12,7 @@ map of 512 steps (r = .998) as 50 of Gauss and Legendre.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -20,12 +20,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seglens.arguments import check_fields
 from seglens.errors import SettingError
-from seglens.explain.baselines import BASELINES, NOISY
+from seglens.explain.baselines import BASELINES, NOISY, Baselines
 from seglens.explain.explanation import Explanation
 from seglens.explain.gradients import Points, averages, scores_of
 from seglens.explain.target import Target
 from seglens.explain.trace import left_as_found
+from seglens.inputs import check_values, sha256_of
 from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import ChannelMaps, Images, PerImage, Rows
@@ -35,8 +37,6 @@ SMALL = 0.01
 
 KNEE = 0.05
 """Share of the path from which on points lie evenly in the logarithm; below it they lie evenly."""
-
-Baseline = Literal["zero", "random", "blur", "mean"]
 
 Steps = Float[Tensor, " steps"]
 
@@ -55,13 +55,15 @@ class IntegratedGradients:
     side) or ``mean`` (each picture's own mean colour). ``steps`` are doubled for the pictures whose error of
     completeness is above ``tolerance``, up to ``max_steps``; without a tolerance they stay. ``quadrature`` is
     where the steps lie; ``gauss-legendre`` is what other libraries use, and exact for polynomials.
+    A ``baseline`` may also be a picture of one's own, raw as others are: [c h w] for all, or [b c h w], one
+    for each. It is kept in ``picture``, and ``baseline`` becomes its hash, which is what records tell.
     ``label`` is what the results are called by; empty, it is made so that different settings get different
     labels.
     """
 
     name: ClassVar[str] = "integrated-gradients"
 
-    baseline: Baseline = "zero"
+    baseline: str | Tensor = "zero"
     steps: int = 32
     tolerance: float | None = None
     max_steps: int = 256
@@ -69,10 +71,18 @@ class IntegratedGradients:
     blur: float = 0.05
     quadrature: Quadrature = "log-midpoint"
     label: str = ""
+    picture: Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.baseline not in BASELINES:
-            raise SettingError(f"Baseline {self.baseline!r} is unknown. Allowed: {', '.join(BASELINES)}.")
+        check_fields(self)
+        if isinstance(self.baseline, Tensor):
+            object.__setattr__(self, "picture", _own_baseline(self.baseline))
+            object.__setattr__(self, "baseline", sha256_of(self.baseline))
+        elif self.baseline not in BASELINES and self.picture is None:
+            raise SettingError(
+                f"Baseline {self.baseline!r} is unknown. Allowed: {', '.join(BASELINES)}, and a tensor of "
+                "pictures in [0, 1], [c h w] or [b c h w]."
+            )
         if self.quadrature not in QUADRATURES:
             raise SettingError(
                 f"Quadrature {self.quadrature!r} is unknown. Allowed: {', '.join(QUADRATURES)}."
@@ -92,6 +102,11 @@ class IntegratedGradients:
             raise SettingError(
                 f"tolerance is {self.tolerance}, but must be above 0, or None for a fixed number of steps."
             )
+
+    @property
+    def one_for_each(self) -> bool:
+        """Whether the baseline is a picture for each picture."""
+        return self.picture is not None and len(self.picture) > 1
 
 
 def integrated_gradients(
@@ -120,11 +135,35 @@ def integrated_gradients(
     if len(usable):
         chosen = [target.select(usable) for target in targets]
         with left_as_found(segmenter, images):
-            found = _converged(quick(segmenter), images[usable], chosen, settings, seed, chunk)
+            starts = _baselines(images, settings, seed)[usable]
+            found = _converged(quick(segmenter), images[usable], starts, chosen, settings, seed, chunk)
     return [
         _explanation(target, settings, seed, *_spread_out(found[i] if found else None, usable, images))
         for i, target in enumerate(targets)
     ]
+
+
+def _own_baseline(given: Tensor) -> Tensor:
+    if given.ndim not in (3, 4) or not given.is_floating_point():
+        raise SettingError(
+            f"The baseline is a tensor of {given.dtype} and shape {tuple(given.shape)}; allowed are "
+            "floating-point pictures in [0, 1], [c h w] for all or [b c h w]."
+        )
+    own = check_values(given.detach(), "The baseline")
+    return own if own.ndim == 4 else own[None]
+
+
+def _baselines(images: Images, settings: IntegratedGradients, seed: int) -> Baselines:
+    """Where each picture's paths begin."""
+    own = settings.picture
+    if own is None:
+        return BASELINES[str(settings.baseline)](images, seed, settings.draws, settings.blur)
+    if own.shape[1:] != images.shape[1:] or len(own) not in (1, len(images)):
+        raise SettingError(
+            f"The baseline has shape {tuple(own.shape)}, but the pictures have {tuple(images.shape)}. Give "
+            "one of their size for all, [c h w], or one for each, [b c h w]."
+        )
+    return own.to(images).expand_as(images)[:, None]
 
 
 def _spread_out(
@@ -162,13 +201,13 @@ def _explanation(
 def _converged(
     segmenter: Segmenter,
     images: Images,
+    baselines: Baselines,
     targets: Sequence[Target],
     settings: IntegratedGradients,
     seed: int,
     chunk: int,
 ) -> list[Found]:
     """Integrate, with more steps where a picture is not good enough; return attributions and diagnostics."""
-    baselines = BASELINES[settings.baseline](images, seed, settings.draws, settings.blur)
     draws = baselines.shape[1]
     starts = baselines.flatten(0, 1)
     ends = images.repeat_interleave(draws, 0)

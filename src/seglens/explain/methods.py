@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from seglens.arguments import in_words
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.ablation import AblationCam, ablation_cam
 from seglens.explain.cams import CAMS, Cam, SegXResCam
@@ -79,6 +80,28 @@ class Asked:
     def need_layers(self) -> bool:
         """Whether any of them looks at layers."""
         return bool(self.cams or self.on_layers)
+
+
+def methods_of(methods: Method | Sequence[Method]) -> tuple[Method, ...]:
+    """Return methods as a tuple; one alone need not stand in one.
+
+    Raises:
+        SettingError: there is none, or one is neither a name nor a settings object.
+    """
+    found = tuple(methods) if isinstance(methods, list | tuple) else (methods,)
+    if not found:
+        raise SettingError(f"At least one method is needed. Allowed: {', '.join(METHODS)}.")
+    for method in found:
+        if isinstance(method, type):
+            raise SettingError(
+                f"{method.__name__} is a class: write seglens.{method.__name__}(), with settings or none."
+            )
+        if not isinstance(method, str) and type(method) not in (*ON_INPUT, *ON_LAYERS, SegXResCam):
+            raise SettingError(
+                f"A method can't be {in_words(method)}. Allowed are settings such as "
+                f"seglens.IntegratedGradients(), and names: {', '.join(METHODS)}."
+            )
+    return found
 
 
 def sorted_out(methods: Sequence[Method]) -> Asked:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seglens.arguments import check_fields
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import (
@@ -59,6 +60,7 @@ class Occlusion:
     label: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_fill(self.fill)
         check_precision(self.precision)
         for name, value in (("window", self.window), ("stride", self.stride)):
@@ -84,6 +86,7 @@ class SuperpixelOcclusion:
     label: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_fill(self.fill)
         check_precision(self.precision)
         if self.num_segments < 2:

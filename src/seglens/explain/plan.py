@@ -10,15 +10,16 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from seglens.arguments import checked
 from seglens.explain.costs import Cost, cost_of
 from seglens.explain.memory import Needs, chunk_of, measure, sample
-from seglens.explain.methods import Method, sorted_out
+from seglens.explain.methods import Method, methods_of, sorted_out
 from seglens.explain.passes import Pass, passes
-from seglens.explain.target import Target
+from seglens.explain.target import Target, targets_on
 from seglens.explain.watch import Watched, shown, watch
+from seglens.inputs import Pictures, as_images, names_of
 from seglens.models.layers import resolve
 from seglens.runs import Run
-from seglens.shapes import Images
 from seglens.sizes import say_bytes
 
 SHORT = 1.0
@@ -150,13 +151,14 @@ def _row_of_windows(large: WindowsPlan) -> dict[str, str]:
     }
 
 
+@checked
 def plan(
     run: Run,
-    images: Images,
+    images: Pictures,
     target: Target | Sequence[Target],
     *,
-    methods: Sequence[Method] = ("grad-cam",),
-    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    methods: Method | Sequence[Method] = ("grad-cam",),
+    layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
     num_images: int | None = None,
     per_call: int | None = None,
     seed: int = 0,
@@ -172,9 +174,10 @@ def plan(
     Raises:
         UnknownNameError, SettingError, ModelError: as `explain`.
     """
-    targets = (target,) if isinstance(target, Target) else tuple(target)
-    asked = sorted_out(methods)
-    layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
+    images = as_images(images, run.spec.channels)
+    targets = targets_on(run, images, target)
+    asked = sorted_out(methods_of(methods))
+    layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)
     there = images.to(run.segmenter.device)
     num = len(images) if num_images is None else num_images

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seglens.arguments import check_fields
 from seglens.errors import SettingError
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
@@ -52,6 +53,7 @@ class Rise:
     label: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_precision(self.precision)
         check_compile(self.compile)
         if self.num_masks < 2:

@@ -4,7 +4,6 @@ The score is the mean logit over the target's pixels. What is random is keyed by
 the sample, so that batch, chunk and order change nothing.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -13,12 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seglens.arguments import check_fields
 from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.gradients import Point, Points, Values, averages, scores_of
 from seglens.explain.integrated import completeness
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, left_as_found
+from seglens.inputs import sha256_of
 from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter
 from seglens.seeds import content_generator
@@ -44,6 +45,7 @@ class SmoothGrad:
     label: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.noise <= 1:
             raise SettingError(
                 f"noise is {self.noise}, but must be above 0 and at most 1 (of the picture's range)."
@@ -70,6 +72,7 @@ class ExpectedGradients:
     num_references: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_samples(self.samples)
         if self.references is None:
             return
@@ -79,9 +82,7 @@ class ExpectedGradients:
                 "picture, or values that are not finite. Give pictures in [0, 1], such as those the model "
                 "was trained on."
             )
-        raw = self.references.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
-        digest = hashlib.sha256(f"{tuple(self.references.shape)}|".encode() + raw)
-        object.__setattr__(self, "references_sha256", digest.hexdigest())
+        object.__setattr__(self, "references_sha256", sha256_of(self.references))
         object.__setattr__(self, "num_references", len(self.references))
 
 

@@ -6,13 +6,20 @@ because users ask for it, from the raw map without any scaling, with the area be
 to its nulls only.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+from seglens.arguments import checked
+from seglens.display import data_frame
 from seglens.errors import SettingError
 from seglens.explain.explanation import MARGIN, Explanation
 from seglens.explain.target import dilate
 from seglens.shapes import Maps, PerImage, Regions
+
+if TYPE_CHECKING:
+    import pandas
 
 DEFINITIONS = {
     "mean": "mean of the raw, signed map over the valid pixels that count",
@@ -37,9 +44,19 @@ INSIDE = ("mass_inside", "enrichment_log2", "ratio", "ratio_without_margin")
 """The numbers that compare the target with what is around it."""
 
 
+class Statistics(dict[str, PerImage]):
+    """The numbers of `DEFINITIONS` by name, one for each picture."""
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a table, one row a picture."""
+        rows = zip(*(values.tolist() for values in self.values()), strict=True)
+        return data_frame([dict(zip(self, row, strict=True)) for row in rows])
+
+
+@checked
 def statistics(
     explanation: Explanation, *, predicted: Regions | None = None, valid: Regions | None = None
-) -> dict[str, PerImage]:
+) -> Statistics:
     """Return every number of `DEFINITIONS`, one per picture.
 
     Values are NaN where they can't be: in pictures whose status is not ok (but for ``area`` and
@@ -81,7 +98,7 @@ def statistics(
     found["prediction_ratio"] = torch.full_like(area, torch.nan)
     if predicted is not None:
         found["prediction_ratio"] = _mean(_given(predicted, "predicted", maps).float(), valid)
-    return {name: found[name] for name in DEFINITIONS}
+    return Statistics({name: found[name] for name in DEFINITIONS})
 
 
 def _given(regions: Regions | None, name: str, maps: Tensor) -> Regions:

@@ -5,6 +5,7 @@ perturbed one. A target that moves breaks the completeness of Integrated Gradien
 The names that the command line knows them by are in ``target_names.py``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +16,9 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import label as label_components
 from torch import Tensor
 
+from seglens.arguments import checked, in_words
 from seglens.errors import SettingError
+from seglens.inputs import GivenMasks, Pictures, as_masks, as_regions
 from seglens.masks import is_stack, of_class
 from seglens.runs import Run
 from seglens.shapes import AnyMasks, Images, Maps, Regions, Rows, Scores
@@ -45,11 +48,13 @@ class Target:
     multilabel: bool = False
 
     def __post_init__(self) -> None:
-        if self.pixels.ndim != 3 or self.pixels.dtype != torch.bool:
-            raise SettingError(
-                f"Target {self.label!r}: pixels are {self.pixels.dtype} of shape {tuple(self.pixels.shape)}, "
-                "but must be bool of shape (pictures, rows, columns)."
-            )
+        object.__setattr__(self, "pixels", as_regions(self.pixels, f"Target {self.label!r}: pixels"))
+        for number in (self.class_index, self.against):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+                raise SettingError(
+                    f"Target {self.label!r}: a class can't be {in_words(number)}, but its number from 0; "
+                    "run.task.class_index(name) knows it."
+                )
         if self.class_index < 0 or self.against == self.class_index:
             raise SettingError(
                 f"Target {self.label!r}: class {self.class_index} against {self.against}, but classes are "
@@ -138,52 +143,61 @@ def for_head(target: Target, run: Run) -> Target:
     return target if target.multilabel == multilabel else replace(target, multilabel=multilabel)
 
 
-def predicted(run: Run, images: Images, class_index: int = 1, valid: Regions | None = None) -> Target:
+@checked
+def predicted(run: Run, images: Pictures, class_index: int = 1, valid: Regions | None = None) -> Target:
     """Where the model says the class is."""
-    said = of_class(run.predict(images).mask, class_index)
+    said = of_class(_said(run, images, class_index), class_index)
     return for_head(Target("predicted", class_index, _kept(said, valid)), run)
 
 
-def truth(masks: AnyMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
+@checked
+def truth(masks: GivenMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
     """Where the class is."""
-    return _of_masks("truth", masks, class_index, of_class(masks, class_index), valid)
+    known = as_masks(masks)
+    return _of_masks("truth", known, class_index, of_class(known, class_index), valid)
 
 
+@checked
 def false_positive(
-    run: Run, images: Images, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None
+    run: Run, images: Pictures, masks: GivenMasks, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
     """Where the model says the class is and it is not: why did it invent this?"""
-    return invented(run.predict(images).mask, masks, class_index, valid)
+    return invented(_said(run, images, class_index), as_masks(masks), class_index, valid)
 
 
+@checked
 def false_negative(
-    run: Run, images: Images, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None
+    run: Run, images: Pictures, masks: GivenMasks, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
     """Where the class is and the model does not say so: why did it miss this?
 
     Evidence for the class is half of the answer; the negative part of a map, what speaks against, is the
     other.
     """
-    return missed(run.predict(images).mask, masks, class_index, valid)
+    return missed(_said(run, images, class_index), as_masks(masks), class_index, valid)
 
 
 def invented(said: AnyMasks, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
     """The false positives of a prediction that is there already."""
-    wrong = of_class(said, class_index) & ~of_class(masks, class_index)
+    wrong = of_class(said, class_index)
+    wrong = wrong & ~_fitting(of_class(masks, class_index), wrong, "masks")
     return _of_masks("false-positive", said, class_index, wrong, valid)
 
 
 def missed(said: AnyMasks, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
     """The false negatives of a prediction that is there already."""
-    lacking = ~of_class(said, class_index) & of_class(masks, class_index)
+    found = of_class(said, class_index)
+    lacking = ~found & _fitting(of_class(masks, class_index), found, "masks")
     return _of_masks("false-negative", said, class_index, lacking, valid)
 
 
+@checked
 def whole_class(valid: Regions, class_index: int = 1) -> Target:
     """All valid pixels: what speaks for the class anywhere in the picture."""
     return Target("class", class_index, valid)
 
 
+@checked
 def component(region: Regions, index: int = 1, class_index: int = 1) -> Target:
     """The ``index``-th largest piece of ``region``, from 1; pixels that touch at a corner hang together.
 
@@ -197,12 +211,14 @@ def component(region: Regions, index: int = 1, class_index: int = 1) -> Target:
     return Target(f"component:{index}", class_index, torch.from_numpy(np.stack(pieces)).to(region.device))
 
 
+@checked
 def boundary(region: Regions, class_index: int = 1, valid: Regions | None = None) -> Target:
     """The band of `BOUNDARY` pixels either side of the region's edge; the picture's edge is none."""
     band = dilate(region, BOUNDARY) & dilate(~region, BOUNDARY)
     return Target("boundary", class_index, _kept(band, valid))
 
 
+@checked
 def box(
     images: Images, x0: int, y0: int, x1: int, y1: int, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
@@ -222,6 +238,7 @@ def box(
     return Target(f"box:{x0},{y0},{x1},{y1}", class_index, _kept(pixels, valid))
 
 
+@checked
 def point(images: Images, x: int, y: int, class_index: int = 1, valid: Regions | None = None) -> Target:
     """One pixel of the input grid: column ``x``, row ``y``, from 0.
 
@@ -250,9 +267,53 @@ def _of_masks(
     return Target(label, class_index, _kept(pixels, valid), multilabel=is_stack(masks))
 
 
+def targets_on(run: Run, images: Images, given: Target | Sequence[Target]) -> tuple[Target, ...]:
+    """Return one target or several as a tuple: of these images, about classes that the run has.
+
+    Raises:
+        SettingError: there is none, or one was made for other images or another model.
+    """
+    found = tuple(for_head(one, run) for one in ((given,) if isinstance(given, Target) else given))
+    if not found:
+        raise SettingError("At least one target is needed, such as seglens.targets.predicted(run, images).")
+    for one in found:
+        if one.pixels.shape != (len(images), *images.shape[-2:]):
+            raise SettingError(
+                f"Target {one.label!r} has pixels of shape {tuple(one.pixels.shape)}, but the images have "
+                f"{(len(images), *images.shape[-2:])} (pictures, rows, columns). Make it from the same "
+                "images."
+            )
+        for index in (one.class_index, one.against):
+            _known(run, 0 if index is None else index)
+    return found
+
+
+def _known(run: Run, class_index: int) -> None:
+    """Refuse a class that the run doesn't have, which would be found nowhere."""
+    classes = run.task.classes
+    if not 0 <= class_index < len(classes):
+        named = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
+        raise SettingError(f"There is no class {class_index}. Allowed: {named}.")
+
+
+def _said(run: Run, images: Pictures, class_index: int) -> AnyMasks:
+    _known(run, class_index)
+    return run.predict(images).mask
+
+
 def _kept(pixels: Regions, valid: Regions | None) -> Regions:
     """Invalid pixels are in no target."""
-    return pixels if valid is None else pixels & valid.to(pixels.device)
+    return pixels if valid is None else pixels & _fitting(as_regions(valid, "valid"), pixels, "valid")
+
+
+def _fitting(given: Tensor, like: Tensor, name: str) -> Tensor:
+    """What belongs to the same pictures, on their device."""
+    if given.shape != like.shape:
+        raise SettingError(
+            f"{name} has shape {tuple(given.shape)}, but the pictures have {tuple(like.shape)} (pictures, "
+            "rows, columns). Bring it to the same pictures and size."
+        )
+    return given.to(like.device)
 
 
 def _component(region: Bool[np.ndarray, "h w"], index: int) -> Bool[np.ndarray, "h w"]:

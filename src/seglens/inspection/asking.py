@@ -113,7 +113,7 @@ def ask(run: Run, opened: Opened, why: Why, *, seed: int = 0) -> Answer:
 def method_of(why: Why) -> Method:
     """Return the method that is asked for, with its baseline where it has one."""
     if why.method == IntegratedGradients.name:
-        return IntegratedGradients(baseline=why.baseline)  # type: ignore[arg-type]  # it checks the name
+        return IntegratedGradients(baseline=why.baseline)
     return why.method
 
 

@@ -6,19 +6,22 @@ one: `evidence.gather` for each batch, `evidence.combine`, `evidence.score`.
 
 from collections.abc import Mapping, Sequence
 
+from seglens.arguments import checked
 from seglens.explain.explanation import Explanation, Explanations
-from seglens.explain.target import Target
+from seglens.explain.target import Target, targets_on
+from seglens.inputs import Pictures, as_images
 from seglens.judge.case import Explainer, JudgeSettings
 from seglens.judge.evidence import gather, score
 from seglens.judge.scorecard import Scorecard
 from seglens.runs import Run
-from seglens.shapes import Images, Regions
+from seglens.shapes import Regions
 from seglens.verb import make_callable
 
 
+@checked
 def judge(
     run: Run,
-    images: Images,
+    images: Pictures,
     target: Target,
     maps: Explanations | Sequence[Explanation],
     *,
@@ -39,8 +42,11 @@ def judge(
     evaluable.
 
     Raises:
-        SettingError: a map is of another target, two maps share method and layer, or an explainer has no map.
+        SettingError: the images are not raw ones, a map is of another target, two maps share method and
+            layer, or an explainer has no map.
     """
+    images = as_images(images, run.spec.channels)
+    targets_on(run, images, target)
     chosen = list(maps.values()) if isinstance(maps, Explanations) else list(maps)
     found = gather(
         run,

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.arguments import check_fields
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import check_precision
@@ -96,6 +97,7 @@ class JudgeSettings:
     precision: str = "32"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in self.scores:
             if name not in SCORES:
                 raise unknown_name("score", name, SCORES)

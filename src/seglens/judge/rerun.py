@@ -7,6 +7,7 @@ from typing import Any
 
 from seglens.explain import explain
 from seglens.explain.explanation import Explanation
+from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.methods import METHODS, Method
 from seglens.explain.target import Target
 from seglens.judge.case import Case, Explainer, Key, Reason, name_of
@@ -68,6 +69,8 @@ def recipes(case: Case) -> Recipes:
         method = method_of(entry)
         if explainer is not None:
             own[key] = explainer
+        elif isinstance(method, IntegratedGradients) and method.one_for_each:
+            reasons[key] = Reason("no_explainer", "its baselines belong to these pictures, and not to others")
         elif method is not None:
             built_in[key] = method
         else:

@@ -7,9 +7,9 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seglens.display import card, number, table
+from seglens.display import card, data_frame, number, table
 from seglens.intervals import Interval
 from seglens.judge.case import Verdict
 from seglens.judge.definitions import DEFINITIONS
@@ -17,6 +17,9 @@ from seglens.judge.judgement import Judgement
 from seglens.judge.nulls import NULL
 from seglens.judge.restating import Restating, restating
 from seglens.outputs import table_cell
+
+if TYPE_CHECKING:
+    import pandas
 
 MARKS: dict[Verdict, str] = {"pass": "✓", "warn": "!", "fail": "✗", "not evaluable": "?", "reference": "·"}
 """Signs that tell verdicts apart without colour."""
@@ -57,22 +60,31 @@ class Scorecard:
         Text that a spreadsheet would take for a formula gets an apostrophe in front: a map is called whatever
         its author called it.
         """
+        rows = self._flat()
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(list(rows[0] if rows else {}))
+        writer.writerows([[table_cell(value) for value in row.values()] for row in rows])
+        return out.getvalue()
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the rows as a table, with the columns of `to_csv`."""
+        return data_frame(self._flat())
+
+    def _flat(self) -> list[dict[str, Any]]:
+        """Every row as plain values, all with the same names."""
         rows = [row.to_json() for row in self.rows]
         since = {entry.method: entry.since for entry in self.restating}
         for row in rows:
             row["restates_from"] = since.get(row["method"])
         nulls = list(dict.fromkeys(name for row in rows for name in row["nulls"]))
         details = list(dict.fromkeys(name for row in rows for name in row["details"]))
-        plain = [name for name in (rows[0] if rows else {}) if name not in ("nulls", "details", "text")]
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([*plain, *details, *(f"{NULL}{name}" for name in nulls)])
-        for row in rows:
-            values = [row[name] for name in plain]
-            values += [row["details"].get(name, {}).get("mean") for name in details]
-            values += [row["nulls"].get(name) for name in nulls]
-            writer.writerow([table_cell(value) for value in values])
-        return out.getvalue()
+        return [
+            {name: value for name, value in row.items() if name not in ("nulls", "details", "text")}
+            | {name: row["details"].get(name, {}).get("mean") for name in details}
+            | {f"{NULL}{name}": row["nulls"].get(name) for name in nulls}
+            for row in rows
+        ]
 
     def _repr_html_(self) -> str:
         """Show in a notebook every score beside what it is compared with; all of a row on pointing at it."""

@@ -28,6 +28,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from seglens.arguments import checked
 from seglens.errors import ModelError, unknown_name
 from seglens.models.layout import MOST_PREFIX, Layout, Rule, readings
 from seglens.models.probing import Call, Observed, mixes_last_axis, observe, probe_size
@@ -94,6 +95,7 @@ _SEEN: "weakref.WeakKeyDictionary[Segmenter, tuple[dict[str, str], dict[str, Rul
 """Roles and rules found so far."""
 
 
+@checked
 def layers(run: HasSegmenter) -> list[LayerInfo]:
     """Return every layer that can be explained, in the order in which they run.
 

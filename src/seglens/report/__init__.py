@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seglens import outputs, verb
+from seglens.arguments import checked
 from seglens.places import check_file
 from seglens.report import html
 from seglens.report.contents import Part, read_runs, read_table, told_with_the_files
@@ -12,11 +13,12 @@ FILE_NAME = "report.html"
 SHORTCUT = "shortcut.json"
 
 
+@checked
 def report(
     runs: Sequence[Path | str],
     *,
-    out: Path | None = None,
-    shortcut: Path | None = None,
+    out: str | Path | None = None,
+    shortcut: str | Path | None = None,
     force: bool = False,
 ) -> Path:
     """Write one offline HTML report of one or several run folders, and return where it is.

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from seglens import record as records
-from seglens.data.layout import Dataset, DataSettings
+from seglens.arguments import checked
+from seglens.data.from_torch import TorchData, torch_splits
+from seglens.data.layout import Dataset, DataSettings, Split
 from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
 from seglens.data.opening import in_short, open_data
 from seglens.data.sample import Sample
@@ -53,10 +56,19 @@ from seglens.verb import make_callable
 __all__ = ["TrainSettings", "repeat", "train"]
 
 
+@checked
 def train(
-    data: DataSettings, settings: TrainSettings, out: Path, *, resume: bool = False, force: bool = False
+    data: DataSettings | TorchData | Split | Mapping[str, TorchData | Split],
+    settings: TrainSettings,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
 ) -> Run:
     """Train a model on ``data`` and return it as a run whose folder is ``out``.
+
+    ``data`` are settings that name a folder, or data sets of PyTorch, ``{"train": ..., "valid": ...}`` or one
+    that is dealt: see `seglens.from_torch`, which also names their classes. Such a run knows no data later.
 
     ``resume`` goes on where a training stopped, and begins one where there is none yet; where it had ended,
     that run is returned and a line says so. With ``force`` a run that is there is replaced when the new one
@@ -70,7 +82,7 @@ def train(
     """
     out = Path(out)
     first = is_first_process(settings.devices * settings.num_nodes)
-    refuse_overlap(out, data=[data.path])
+    refuse_overlap(out, data=[data.path] if isinstance(data, DataSettings) else [])
     place = place_of_run(out, "train", resume=resume, force=force)
     if not first:
         return _train(data, settings, out, place, first=False, resume=resume)
@@ -85,15 +97,23 @@ def train(
 
 
 def _train(
-    data: DataSettings, settings: TrainSettings, out: Path, place: Path, *, first: bool, resume: bool
+    data: DataSettings | TorchData | Split | Mapping[str, TorchData | Split],
+    settings: TrainSettings,
+    out: Path,
+    place: Path,
+    *,
+    first: bool,
+    resume: bool,
 ) -> Run:
     """Train in ``place``, which becomes ``out``."""
     began = time.monotonic()
     earlier = records.read(place) if resume and (place / records.FILE_NAME).exists() else None
     listing = None if earlier is None else read_listing(place)
-    dataset = open_data(data) if listing is None else open_listed(data, listing, place)
+    dataset = _opened(data, listing, place)
     if "train" not in dataset.splits:
-        raise DataError(f"{data.path} has no picture to train on, only: {', '.join(dataset.splits)}.")
+        raise DataError(
+            f"{dataset.settings.path} has no picture to train on, only: {', '.join(dataset.splits)}."
+        )
     if first:
         for warning in dataset.warnings:
             print(f"warning: {in_short(warning)}", file=sys.stderr)
@@ -138,7 +158,7 @@ def _train(
         settings=settings.model_dump(mode="json"),
         model=segmenter.spec.model_dump(mode="json"),
         task=dataset.task.model_dump(mode="json"),
-        data=data.model_dump(mode="json"),
+        data=data.model_dump(mode="json") if isinstance(data, DataSettings) else None,
         data_sha256=dataset.sha256(),
         results={"first_weights": segmenter.origin},
     )
@@ -147,7 +167,7 @@ def _train(
             begin_run(place)
         keeper.folder.mkdir(parents=True, exist_ok=True)
         record.write(place)
-        if listing is None:
+        if listing is None and isinstance(data, DataSettings):
             write_listing(place, dataset)
 
     def attempt(splits: int) -> None:
@@ -198,6 +218,16 @@ def go_on(folder: Path, *, device: str | None = None) -> Run:
     return train(pictures, settings, Path(folder), resume=True)
 
 
+def _opened(
+    data: DataSettings | TorchData | Split | Mapping[str, TorchData | Split],
+    listing: Listing | None,
+    folder: Path,
+) -> Dataset:
+    if not isinstance(data, DataSettings):
+        return torch_splits(data)
+    return open_data(data) if listing is None else open_listed(data, listing, folder)
+
+
 def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None, folder: Path) -> None:
     """Raise where pictures are not those that a training was begun with, by its list where it has one."""
     if listing is not None:
@@ -212,6 +242,11 @@ def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None
 def _told_by(folder: Path, device: str | None) -> tuple[DataSettings, TrainSettings, Record]:
     """Return data and settings of the training that made ``folder``, on ``device`` where that is given."""
     record = records.read(folder)
+    if record.kind == "train" and record.data is None:
+        raise SettingError(
+            f"{folder} was trained on data sets of PyTorch, which no record can open again. Call "
+            "seglens.train with them, with resume=True to go on."
+        )
     if record.kind != "train" or record.data is None:
         raise SettingError(
             f"{folder} was made by 'seglens {record.kind}': only a training can be repeated or resumed."

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
+from seglens.data.from_torch import LAYOUT as TORCH
 from seglens.data.intensity import bounds, window_of
 from seglens.data.layout import Dataset, DataSettings
 from seglens.data.transforms import DEFAULT_POLICY
@@ -162,6 +163,8 @@ def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Data
             dataset.settings.model_dump(mode="json"),
         ),
     }
+    if record.data is None and dataset.layout == TORCH:
+        del pairs["the data setting"]
     for kind, (before, now) in pairs.items():
         for name in now:
             if name not in (*MAY_DIFFER, "path") and before.get(name) != now[name]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seglens import record as records
+from seglens.arguments import checked
 from seglens.data.layout import DataSettings
 from seglens.data.sample import Task
 from seglens.device import choose_device
@@ -35,8 +36,9 @@ __all__ = ["WeakSettings", "weak"]
 TABLE = "table"
 
 
+@checked
 def weak(
-    data: DataSettings, settings: WeakSettings, out: Path, *, resume: bool = False, force: bool = False
+    data: DataSettings, settings: WeakSettings, out: str | Path, *, resume: bool = False, force: bool = False
 ) -> Run:
     """Learn to segment ``data`` from image-level labels, and return the last student as a run in ``out``.
 

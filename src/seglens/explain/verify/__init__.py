@@ -13,15 +13,16 @@ from typing import Any, Literal
 
 import torch
 
+from seglens.arguments import checked
 from seglens.errors import SettingError
-from seglens.explain.target import Target, for_head, predicted
+from seglens.explain.target import Target, predicted, targets_on
 from seglens.explain.verify.case import Case
 from seglens.explain.verify.rules import RULES
 from seglens.explain.verify.snapshot import Snapshot
+from seglens.inputs import Pictures, as_images, names_of
 from seglens.models.layers import resolve
 from seglens.runs import Run
 from seglens.seeds import content_uniform
-from seglens.shapes import Images
 from seglens.verb import make_callable
 
 Outcome = Literal["pass", "fail", "not applicable"]
@@ -77,12 +78,13 @@ class Verification:
         return asdict(self) | {"layers": list(self.layers), "checks": checks, "passed": self.passed}
 
 
+@checked
 def verify(
     run: Run,
-    images: Images | None = None,
+    images: Pictures | None = None,
     target: Target | None = None,
     *,
-    layers: Sequence[str] = ("encoder_last", "decoder_last"),
+    layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
     seed: int = 0,
     compiled: bool = False,
 ) -> Verification:
@@ -97,36 +99,34 @@ def verify(
         SettingError: there is no picture or no layer, or the target is empty in one of the pictures.
         ModelError: a layer can't be traced.
     """
-    layers, note = tuple(dict.fromkeys(layers)), ""
+    layers, note = names_of(layers), ""
     if images is None:
         blank = torch.zeros(NOISE, run.spec.channels, run.spec.image_size, run.spec.image_size)
         blank += torch.arange(NOISE).view(-1, 1, 1, 1)  # noise is keyed by what a picture holds
         images = content_uniform(blank, blank.shape[1:], seed, "verify")
         note = f"There are no pictures, so {NOISE} of noise are taken."
-    if not len(images) or not layers:
-        raise SettingError(
-            f"There are {len(images)} pictures and {len(layers)} layers to verify; at least one of each is "
-            "needed."
-        )
+    pictures = as_images(images, run.spec.channels)
+    if not layers:
+        raise SettingError("There is no layer to verify; name at least one, such as 'encoder_last'.")
     before = Snapshot.of(run.segmenter)
     resolve(run.segmenter, layers)
-    images = images.to(run.segmenter.device)
-    target = None if target is None else for_head(target, run)
+    pictures = pictures.to(run.segmenter.device)
     if target is None:
-        found = predicted(run, images)
+        found = predicted(run, pictures)
         target = replace(found, pixels=found.pixels | found.empty()[:, None, None])
+    (target,) = targets_on(run, pictures, target)
     if target.empty().any():
         raise SettingError(
-            f"Target {target.label!r} is empty in {int(target.empty().sum())} of {len(images)} pictures; "
+            f"Target {target.label!r} is empty in {int(target.empty().sum())} of {len(pictures)} pictures; "
             "leave those out."
         )
-    run, images = run.opened(images)
-    case = Case(run, images, target, layers, seed, compiled, before)
+    run, pictures = run.opened(pictures)
+    case = Case(run, pictures, target, layers, seed, compiled, before)
     checks = []
     for name, rule in RULES.items():
         value, about = rule.measure(case)
         checks.append(Check(name, rule.about, value, rule.limit, about, rule.option))
-    return Verification(tuple(checks), len(images), layers, seed, note)
+    return Verification(tuple(checks), len(pictures), layers, seed, note)
 
 
 make_callable(__name__)
