@@ -262,3 +262,22 @@ def test_tables_are_utf_8_with_or_without_a_mark_and_others_are_named(tmp_path):
     (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"a\.csv is not a text in UTF-8: line 2 has the byte 0xfc.*iconv"):
         read_text(tmp_path / "a.csv")
+
+
+def test_webp_without_loss_keeps_classes_and_lossy_files_are_refused_as_labels(tmp_path):
+    index = np.repeat((BOX * 2)[..., None], 3, axis=2)
+    Image.fromarray(index).save(tmp_path / "a.webp", lossless=True)
+    assert np.array_equal(read_label(tmp_path / "a.webp").numpy(), BOX * 2)
+    for suffix in ("webp", "jpg"):
+        Image.fromarray(index).save(tmp_path / f"b.{suffix}")
+        with pytest.raises(MaskValueError, match=rf"b\.{suffix} is in a lossy format"):
+            read_label(tmp_path / f"b.{suffix}")
+
+
+def test_a_nucleus_in_a_green_palette_is_seen(tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / "a" / part).mkdir(parents=True)
+    Image.fromarray(BOX * 9).save(tmp_path / "a" / "images" / "a.png")
+    palette([(0, 0, 0), (0, 200, 0)], lambda mask: mask)(BOX, tmp_path / "a" / "masks" / "1")
+    split = open_data(DataSettings(path=tmp_path, layout="nuclei")).split("all")
+    assert np.array_equal(mask_of(split, 0), BOX)

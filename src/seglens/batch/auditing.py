@@ -9,8 +9,8 @@ import torch
 from seglens import record as records
 from seglens.batch import ledger
 from seglens.batch.chunks import Chunk
-from seglens.data.labels import read_label
 from seglens.data.layout import Split
+from seglens.data.mask_values import read_foreground
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.judge.audit import Audited, conclude_audit, join_audits
 from seglens.judge.regions import REGIONS, fitted
@@ -70,7 +70,7 @@ def _from_file(part: Chunk, place: Path) -> Regions:
     for row, (sample, frame) in enumerate(zip(part.natives, part.frames, strict=True)):
         file = place / f"{sample.name}.png" if place.is_dir() else place
         if file.exists():
-            mask = fitted((read_label(file) > 0)[None], frame.scaled)[0]
+            mask = fitted(torch.from_numpy(read_foreground(file))[None], frame.scaled)[0]
             rows, columns = frame.scaled
             found[row, frame.top : frame.top + rows, frame.left : frame.left + columns] = mask
     return found & part.batch.valid

@@ -178,13 +178,18 @@ def _decode(opened: ImageFile, file: Path) -> tuple[Stored, int]:
         bits = int(raw[-1])
         stored = Stored(np.asarray(opened)[:, :, None] // (255 // (2**bits - 1)), bits)
     else:
-        stored = _stored(opened, file)
+        stored = _stored(opened, file, lossless=_is_lossless_webp(file))
     return stored, exif_orientation(opened)  # last: asking for it decodes a PNG
 
 
-def _stored(opened: ImageFile, file: Path) -> Stored:
+def _is_lossless_webp(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return b"VP8L" in stream.read(64)
+
+
+def _stored(opened: ImageFile, file: Path, *, lossless: bool = False) -> Stored:
     """Return what Pillow decoded, by its mode."""
-    lossy = opened.format in ("JPEG", "MPO", "WEBP", "TIFF")
+    lossy = opened.format in ("JPEG", "MPO", "WEBP", "TIFF") and not lossless
     if opened.mode in ("1", "L", "RGB", "F"):
         values = np.asarray(opened)
         return Stored(values, bits=1 if opened.mode == "1" else 8, lossy=lossy and opened.mode != "1")

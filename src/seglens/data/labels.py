@@ -24,10 +24,16 @@ def read_label(file: Path) -> Mask:
     tell the same story, see `_indices`.
 
     Raises:
-        DataError: the file is missing or can't be read, it is a colour picture, partly see-through, or its
-            values are no integers.
+        DataError: the file is missing or can't be read, it is lossy, a colour picture, partly see-through, or
+            its values are no integers.
     """
-    return torch.from_numpy(grey_label(read_mask(file), file))
+    stored = read_mask(file)
+    if stored.lossy:
+        raise MaskValueError(
+            f"The mask {file} is in a lossy format (JPEG or the like), which changes values. Save it as PNG, "
+            "from the original."
+        )
+    return torch.from_numpy(grey_label(stored, file))
 
 
 def read_mask(file: Path) -> Stored:

@@ -57,6 +57,15 @@ class Meaning:
         return label, valid
 
 
+def read_foreground(file: Path) -> np.ndarray:
+    """Return where a mask file is above 0, rows x columns.
+
+    Raises:
+        DataError: the file can't be read, or its values mean nothing.
+    """
+    return Meaning("foreground", Task().classes).read(file)[0] > 0
+
+
 def meaning_of(settings: DataSettings, files: Sequence[Path]) -> tuple[Meaning, list[Finding]]:
     """Return what masks mean by the settings, or else by the values of them all, with what is to be said.
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from seglens.data.folders import all_valid, split_folders, visible_files
-from seglens.data.images import read_image, read_pixels
+from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.mask_values import read_foreground
 from seglens.data.picture_files import open_picture
 from seglens.data.sample import Sample, Task
 from seglens.data.splits import thumbnail
@@ -110,7 +111,7 @@ def _merged(entry: Entry) -> _Merged:
     Kept in memory (32 MB for 4096 pictures of 256 x 256), so that some fifty files for each picture are
     decoded once and not in every epoch.
     """
-    nuclei = (read_pixels(file)[..., 0] > 0 for file in entry.masks)
+    nuclei = (read_foreground(file) for file in entry.masks)
     count = next(nuclei).astype(np.uint16)
     for file, nucleus in zip(entry.masks[1:], nuclei, strict=True):
         if nucleus.shape != count.shape:
