@@ -53,6 +53,17 @@ def test_only_valid_pixels_are_scored():
     assert found.images[0]["recall"] == pytest.approx(0.5)
 
 
+def test_where_no_picture_shows_the_class_there_is_no_score():
+    """Nothing marked and nothing found would be a Dice of 1."""
+    found = evaluate(bright_run(), split_of(sample("one", NOTHING, NOTHING), sample("two", NOTHING, NOTHING)))
+    assert found.not_shown == ("0 of 2 pictures show disc.",)
+    told = json.loads(to_json(found.to_json()))
+    for name in ("dice", "iou", "precision", "recall"):
+        assert told["pooled"][name] is None, name
+        assert told["per_image"][name]["mean"] is None, name
+    assert all(row["dice"] != 1 for row in found.images)
+
+
 def test_no_object_and_none_found_is_counted_apart():
     found = evaluate(bright_run(), split_of(sample("none", NOTHING, NOTHING), sample("half", HALF, TRUTH)))
     assert {row["name"]: row["status"] for row in found.images} == {"none": "empty", "half": "ok"}

@@ -152,6 +152,20 @@ def test_nothing_to_train_on(tmp_path, tiny, write_discs):
         train(DataSettings(path=tmp_path / "data", layout="pairs"), tiny(), tmp_path / "run")
 
 
+def test_pictures_on_which_nothing_is_marked(tmp_path, tiny, write_discs, capfd):
+    for split in ("train", "valid"):
+        write_discs(tmp_path / split, 3)
+    for mask in (tmp_path / "valid/masks").iterdir():
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    train(DataSettings(path=tmp_path, layout="pairs"), tiny(epochs=1), tmp_path / "run")
+    assert "0 of 3 pictures of the valid split show foreground" in capfd.readouterr().err
+    for mask in (tmp_path / "train/masks").iterdir():
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    with pytest.raises(DataError, match=r"0 of 3 pictures of the train split show foreground: nothing is"):
+        train(DataSettings(path=tmp_path, layout="pairs"), tiny(epochs=1), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_several_classes(tmp_path, tiny, write_discs):
     for split in ("train", "valid", "test"):
         write_discs(tmp_path / "data" / split, 4)
