@@ -20,8 +20,9 @@ LEVELS = {
     "data.splits data.from_torch data.coco_file data.coco_places data.outlined data.coco data.labelme "
     "data.oxford_pet data.pairs data.class_folders data.nuclei data.opening data.listing data.check "
     "data.planting data.specimens data.download data.unpack data.get data "
-    "models.unet models.weights models.encoders models.dimensions models.zoo models.outputs "
-    "models.segmenter models.folding models.layout models.probing models.layers models",
+    "models.unet models.checkpoint models.weights models.encoders models.dimensions models.zoo "
+    "models.outputs models.segmenter models.options models.folding models.layout models.probing "
+    "models.layers models",
     2: "intervals losses scores surfaces calibration impute superpixels draw display",
     3: "predict tiles runs native sources spread gallery",
     4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "
@@ -72,7 +73,7 @@ ONLY_IN = {
     "pooch": {"data.get"},
     "pycocotools": {"data.outlines"},
     "rich": {"progress", "cli.terminal"},
-    "safetensors": {"batch.raw", "models.weights", "report.rasters", "weak.checkpoint"},
+    "safetensors": {"batch.raw", "models.checkpoint", "models.weights", "report.rasters", "weak.checkpoint"},
     "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.tiff"},

@@ -5,12 +5,22 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
 import seglens
 from seglens import record as records
+from seglens.batch import explain_folder
+from seglens.batch.prediction import predict_files
 from seglens.data.sample import Task
-from seglens.errors import CheckpointError, DataError, ModelError, OutputExistsError, SettingError
+from seglens.errors import (
+    CheckpointError,
+    DataError,
+    ModelError,
+    NonFiniteError,
+    OutputExistsError,
+    SettingError,
+)
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import save_weights
 from seglens.runs import Run, adopt, load, save_run, wrap
@@ -164,7 +174,7 @@ def test_run_without_weights(tmp_path):
 def test_damaged_weights(tmp_path):
     file = saved(tmp_path) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="can't be read as safetensors"):
+    with pytest.raises(CheckpointError, match="holds other weights than"):
         load(tmp_path)
 
 
@@ -299,3 +309,56 @@ def test_declared_outputs_are_taken_at_their_word():
     torch.testing.assert_close(
         as_probabilities.predict(images).probabilities[:, 1:], as_logits.predict(images).logits
     )
+
+
+def test_weights_that_were_changed_are_not_used(tmp_path):
+    """The record says of which file it speaks."""
+    run = Run(make(), Task())
+    record = save_run(tmp_path, run.segmenter, run.task, records.start("train"))
+    assert load(tmp_path, device="cpu").sha256 == record.model_sha256
+    other = make()
+    torch.nn.init.ones_(next(other.parameters()))
+    save_weights(other.module, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds other weights than run\.json was written for: .*adopt"):
+        load(tmp_path, device="cpu")
+
+
+class Breaks(nn.Module):
+    """Its answer is not finite where a picture is full red."""
+
+    def __init__(self, bad: float) -> None:
+        super().__init__()
+        self.bad = bad
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.where(images[:, :1] == 1, self.bad, images[:, :1] - 0.5)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_no_mask_is_made_of_an_answer_that_is_not_finite(bad, tmp_path):
+    run = wrap(Breaks(bad), classes=TWO, mean=(0.0,) * 3, std=(1.0,) * 3, image_size=16)
+    images = torch.full((3, 3, 16, 16), 0.2)
+    images[1, 0, 3, 4] = 1.0
+    with pytest.raises(NonFiniteError, match="picture number 1 is not finite"):
+        run.predict(images)
+    files = [tmp_path / f"{name}.png" for name in ("good", "broken", "fine")]
+    for image, file in zip(images, files, strict=True):
+        Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(file)
+    done = predict_files(run, files, out=tmp_path / "out")
+    assert done.num_done == 2
+    assert [failure.name for failure in done.failed] == ["broken"]
+    assert "answer to picture 'broken' is not finite" in done.failed[0].error
+    assert sorted(file.name for file in (tmp_path / "out" / "masks").iterdir()) == ["fine.png", "good.png"]
+    with pytest.raises(ModelError, match="answer to picture 'broken' is not finite"):
+        explain_folder(run, files, out=tmp_path / "maps", methods=("saliency",), layers=())
+    assert not (tmp_path / "maps").exists()
+
+
+def test_weights_that_give_no_finite_answer_are_not_adopted(tmp_path):
+    state = make().module.state_dict()
+    state["head.weight"] = torch.full_like(state["head.weight"], 3e38)
+    state["head.bias"] = torch.full_like(state["head.bias"], 3e38)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(ModelError, match="answer to a trial picture is not finite"):
+        adopt(tmp_path / "a.pth", model="unet", width=4, classes=TWO, image_size=64, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

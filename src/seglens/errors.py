@@ -13,6 +13,7 @@
     │   │   └── OutputBusyError     another process writes there
     │   ├── CheckpointError       weights that are missing, unsafe or don't fit
     │   └── ModelError            a model that can't be traced or run as asked
+    │       └── NonFiniteError      its answer holds NaN or infinity
     ├── TrainingError             training could not go on (a loss that is not finite...)
     └── SpreadError               one of the processes of a job was lost
 
@@ -21,7 +22,7 @@ A ``SeglensWarning`` says what was done to an input (8-bit pictures are divided 
 A message says what was wrong, the value received, what is allowed, and what to do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -67,6 +68,20 @@ class CheckpointError(UserError):
 
 class ModelError(UserError):
     """A model that can't be run or traced as asked."""
+
+
+class NonFiniteError(ModelError):
+    """An answer of a model that holds NaN or infinity; ``rows`` are its pictures in the batch."""
+
+    def __init__(self, rows: Sequence[int], names: Sequence[str] = ()) -> None:
+        self.rows = tuple(rows)
+        named = [repr(names[row]) if names else str(row) for row in self.rows]
+        which = ("picture " if names else "picture number ") + ", ".join(named[:5])
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        super().__init__(
+            f"The model's answer to {which}{more} is not finite (NaN or infinity): no mask is made of "
+            "it. Check the picture's values, and the model's weights, mean and std."
+        )
 
 
 class SeglensWarning(UserWarning):

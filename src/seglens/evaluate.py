@@ -190,7 +190,7 @@ def evaluate(
                 },
                 model=run.spec.model_dump(mode="json"),
                 task=run.task.model_dump(mode="json"),
-                model_sha256=records.read(run.folder).model_sha256 if run.folder else None,
+                model_sha256=run.sha256,
             )
             results = {
                 "num_images": len(found.images),

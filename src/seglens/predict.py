@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from seglens.device import choose_precision
+from seglens.errors import NonFiniteError
 from seglens.models.segmenter import Segmenter, evaluating
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
@@ -37,6 +38,7 @@ def infer(
 
     Raises:
         SettingError: there is no such precision.
+        NonFiniteError: the answer to a picture holds NaN or infinity.
     """
     device = segmenter.device
     mixed = choose_precision(precision, device) == "bf16"
@@ -51,6 +53,9 @@ def infer(
                 for part in images.split(chunk)
             ]
         logits = torch.cat(parts)
+        broken = ~logits.flatten(1).isfinite().all(1)
+        if bool(broken.any()):
+            raise NonFiniteError(broken.nonzero().flatten().tolist())
         return Prediction(logits, segmenter.probabilities(logits), segmenter.mask(logits))
 
 

@@ -7,6 +7,7 @@ A run folder is the unit that every verb takes::
     checkpoints/         last.ckpt, best.ckpt (to resume), epoch-003.safetensors (with --keep-every)
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,25 +16,21 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from seglens import record as records
 from seglens.arguments import checked
-from seglens.data.sample import Task, is_background, task_of
+from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.device import choose_device
 from seglens.display import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
 from seglens.inputs import Pictures, as_images
+from seglens.models import options as of_models
+from seglens.models.checkpoint import check_file, read_checkpoint
 from seglens.models.dimensions import check_weights
 from seglens.models.outputs import Outputs, Selector, check_finite, check_module, check_outputs, find
-from seglens.models.segmenter import (
-    WRAPPED,
-    Head,
-    ModelSpec,
-    Normalise,
-    Segmenter,
-)
-from seglens.models.weights import fit, load_weights, read_state_dict, save_weights
+from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
+from seglens.models.weights import State, choose, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
 from seglens.outputs import new_file, new_folder
 from seglens.places import check_output
@@ -42,17 +39,21 @@ from seglens.record import Record
 from seglens.shapes import Images
 
 WEIGHTS = "model.safetensors"
-_ON_THE_SIDE = ("aux_classifier.", "classification_head.")
-"""Outputs that torchvision and segmentation-models-pytorch train beside the masks, and that no mask needs."""
+KEPT_SHA256 = "kept_sha256"
+"""Where a record holds the hashes of the weights that ``--keep-every`` kept, by epoch."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A ``Segmenter`` with its ``Task``; ``folder`` is None for a wrapped module."""
+    """A ``Segmenter`` with its ``Task``; ``folder`` is None for a wrapped module.
+
+    ``sha256`` is the hash of the file that the weights come from, None where there is none.
+    """
 
     segmenter: Segmenter
     task: Task
     folder: Path | None = None
+    sha256: str | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -103,7 +104,7 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
 
     Raises:
         DataError: ``folder`` is no run folder, or one of another kind.
-        CheckpointError: it holds no such weights, or they don't fit.
+        CheckpointError: it holds no such weights, they are not those that its record names, or don't fit.
     """
     folder = Path(folder)
     record = records.read(folder)
@@ -117,9 +118,10 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
         spec, task = ModelSpec.model_validate(record.model), Task.model_validate(record.task)
     except ValidationError as error:
         raise DataError(f"{folder / records.FILE_NAME} describes no model: {_reason(error)}.") from error
+    sha256 = _unchanged(file, record, epoch)
     segmenter = Segmenter.from_spec(spec)
     load_weights(segmenter.module, file)
-    return Run(segmenter.eval().to(choose_device(device)), task, folder)
+    return Run(segmenter.eval().to(choose_device(device)), task, folder, sha256)
 
 
 @checked
@@ -202,7 +204,7 @@ def wrap(
 def adopt(
     file: str | Path,
     *,
-    model: str,
+    model: str | None = None,
     encoder: str | None = None,
     width: int | None = None,
     classes: Sequence[str],
@@ -211,33 +213,42 @@ def adopt(
     normalise: Normalise = "dataset",
     window: tuple[float, float] = (0.0, 1.0),
     image_size: int,
-    channels: int = 3,
+    channels: int | None = None,
     head: Head | None = None,
+    options: Mapping[str, Any] | None = None,
+    output: str | int | None = None,
+    weights_key: str | None = None,
     out: str | Path,
     force: bool = False,
 ) -> Run:
     """Make a run folder ``out`` of a checkpoint that something else trained.
 
-    The networks of the zoo end in logits, whatever activation followed them where they were trained; outputs
-    beside the masks (an auxiliary classifier) are left behind.
+    ``file`` may be a folder of segmentation-models-pytorch's ``save_pretrained``: what its ``config.json``
+    says is then taken. The networks of the zoo end in logits, whatever activation followed them where they
+    were trained; outputs beside the masks (an auxiliary classifier) are left behind.
 
-    ``head`` left out is told by the number of classes and the outputs in the file; it is never taken for
-    ``multilabel`` unless that is named, see `wrap`. ``mean`` and ``std`` left out are ImageNet's;
-    ``normalise`` and ``window`` are as in `ModelSpec`.
+    ``model`` left out is ``unet``, ``channels`` 3. ``head`` left out is told by the number of classes and the
+    outputs in the file; it is never taken for ``multilabel`` unless that is named, see `wrap`. ``mean`` and
+    ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in `ModelSpec`. ``options`` are other
+    arguments of the architecture; those that the tensors show are read from them, those that none shows are
+    assumed to be the architecture's own, and the record's ``results`` say which. ``weights_key`` names one of
+    several weights in the file (``model_ema``), ``output`` one of several outputs, see `wrap`.
 
     Raises:
         CheckpointError: the file can't be read or doesn't fit; it says which tensors.
         UnknownNameError, SettingError, ModelError: the model can't be built or run as described.
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
-    began, file, out = time.monotonic(), Path(file), Path(out)
-    check_output(out, "adopt", force=force, files=[file])
-    given = read_state_dict(file)
-    state = {name: tensor for name, tensor in given.items() if not name.startswith(_ON_THE_SIDE)}
+    began, out = time.monotonic(), Path(out)
+    check_output(out, "adopt", force=force, files=[Path(file)])
+    file, said = of_models.open_pretrained(Path(file))
+    model = of_models.agreed("model", model, said.model) or "unet"
+    channels = of_models.agreed("number of channels", channels, said.channels) or 3
+    options = {**(said.options or {}), **of_models.checked(model, options or {})}
     default_mean, default_std = normalisation(None, None, channels)
     spec = _spec(
         architecture=model,
-        encoder=encoder,
+        encoder=of_models.agreed("encoder", encoder, said.encoder),
         width=width,
         channels=channels,
         classes=max(2, len(classes)),
@@ -247,19 +258,25 @@ def adopt(
         std=tuple(std or default_std),
         normalise=normalise,
         window=window,
+        output=output,
+        options=options,
     )
-    check_weights(state)
-    segmenter = _build_for(state, spec, head)
+    segmenter, key, state, read = _build_for(read_checkpoint(file), spec, head, weights_key, file)
     if head == "multilabel":
         classes = with_background(classes, segmenter.spec.outputs)
     task = task_of(classes, multilabel=head == "multilabel", what="The classes")
     fit(segmenter.module, state)
     check_finite(segmenter.try_out(image_size))
     segmenter.origin = file.name
-    settings = {"file": file.name, "file_sha256": records.sha256([file])}
+    assumed = of_models.assumed(segmenter.spec)
+    if head is None and segmenter.spec.head == "softmax" and not is_background(task.classes[0]):
+        assumed["head"] = "softmax"
+    settings = {"file": file.name, "file_sha256": records.sha256([file]), "weights_key": key or None}
+    results = {"read_from_tensors": read, "assumed": assumed}
     with new_folder(out, command="adopt", force=force) as folder:
-        save_run(folder, segmenter, task, records.finish(records.start("adopt", settings=settings), began))
-    return Run(segmenter, task, out)
+        record = records.finish(records.start("adopt", settings=settings, results=results), began)
+        record = save_run(folder, segmenter, task, record)
+    return Run(segmenter, task, out, record.model_sha256)
 
 
 def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> Record:
@@ -278,27 +295,6 @@ def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> 
     return record
 
 
-def with_background(classes: Sequence[str], outputs: int) -> tuple[str, ...]:
-    """Return the classes of a multilabel head with ``outputs``: the background in front, then the labels.
-
-    Raises:
-        ModelError: there is not one label for each output.
-    """
-    labels = labels_of(classes)
-    if len(labels) != outputs:
-        raise ModelError(
-            f"The network has {outputs} output{'s' * (outputs != 1)}, but {len(labels)} labels are named "
-            f"({', '.join(labels) or 'none'}): a multilabel head has one output for each label and none for "
-            "the background. Name one label for each output."
-        )
-    return ("background", *labels)
-
-
-def labels_of(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return ``classes`` without the background, where it is named first."""
-    return tuple(classes[1:] if classes[:1] and classes[0].lower() == "background" else classes)
-
-
 def _spec(**fields: Any) -> ModelSpec:
     try:
         return ModelSpec(**fields)
@@ -312,23 +308,53 @@ def _reason(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
 
 
-def _build_for(state: Mapping[str, Tensor], spec: ModelSpec, head: Head | None) -> Segmenter:
-    """Build ``spec``; where no ``head`` is named, two outputs in the file for two classes are a softmax."""
+def _build_for(
+    dicts: Mapping[str, State], spec: ModelSpec, head: Head | None, key: str | None, file: Path
+) -> tuple[Segmenter, str, State, dict[str, Any]]:
+    """Build ``spec`` for the weights of a file: return it with their key, the tensors, and the options read.
+
+    Where no ``head`` is named, two outputs in the file for two classes are a softmax.
+    """
     segmenter = Segmenter.from_spec(spec).eval()
+    name, state = choose(segmenter.module, dicts, key, file)
+    check_weights(state)
     last = list(segmenter.module.state_dict())[-1]
     outputs = next((tensor.shape[0] for name, tensor in state.items() if name.endswith(last)), None)
+    wanted = spec
     if head == "multilabel" and outputs is not None:
-        described = spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1}
-        return Segmenter.from_spec(_spec(**described)).eval()
-    if head is None and spec.head == "sigmoid" and outputs == 2:
-        return Segmenter.from_spec(spec.model_copy(update={"head": "softmax"})).eval()
-    return segmenter
+        wanted = _spec(**spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1})
+    elif head is None and spec.head == "sigmoid" and outputs == 2:
+        wanted = spec.model_copy(update={"head": "softmax"})
+    read = of_models.read_from(state, wanted)
+    if wanted != spec or read:
+        wanted = wanted.model_copy(update={"options": {**wanted.options, **read}})
+        segmenter = Segmenter.from_spec(wanted).eval()
+        name, state = choose(segmenter.module, dicts, key, file)
+    return segmenter, name, state, read
+
+
+def _unchanged(file: Path, record: Record, epoch: int | None) -> str:
+    """Return the hash of the weights in ``file``, which must be that of the record, where that knows it.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    check_file(file)
+    found = records.sha256([file])
+    known = record.model_sha256 if epoch is None else record.results.get(KEPT_SHA256, {}).get(str(epoch))
+    if known is not None and known != found:
+        raise CheckpointError(
+            f"{file} holds other weights than {records.FILE_NAME} was written for: recorded is sha256 "
+            f"{known[:12]}..., the file has {found[:12]}.... Put the recorded weights back, or make another "
+            f"run of these: seglens adopt {file} --run OTHER."
+        )
+    return found
 
 
 def _weights_file(folder: Path, record: Record, epoch: int | None) -> Path:
     if epoch is not None:
         file = folder / "checkpoints" / f"epoch-{epoch:03d}.safetensors"
-        if not file.is_file():
+        if not os.path.lexists(file):
             kept = sorted(int(found.stem[6:]) for found in file.parent.glob("epoch-*.safetensors"))
             raise CheckpointError(
                 f"{folder} kept no weights of epoch {epoch}. Kept: {', '.join(map(str, kept)) or 'none'}. "
@@ -336,7 +362,7 @@ def _weights_file(folder: Path, record: Record, epoch: int | None) -> Path:
             )
         return file
     file = folder / WEIGHTS
-    if not file.is_file():
+    if not os.path.lexists(file):
         todo = (
             f"Training has not ended: go on with 'seglens train ... --run {folder} --resume'."
             if record.state == "running"

@@ -22,7 +22,7 @@ from seglens.calibration import Calibration, count
 from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
 from seglens.draw import mask_picture, outline, overlay, picture, save_png
-from seglens.errors import DataError
+from seglens.errors import DataError, NonFiniteError
 from seglens.masks import foreground, is_stack, only_valid
 from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
 from seglens.outputs import unused_name
@@ -140,7 +140,13 @@ def _scored(
 
 def _predicted(run: Run, batch: Sequence[_Ready], how: Inference) -> list[_Ready]:
     """Send the pictures that could be read through the network."""
-    found = iter(forward(run, [each.placed for each in batch if each.placed is not None], how))
+    try:
+        found = iter(forward(run, [each.placed for each in batch if each.placed is not None], how))
+    except NonFiniteError:
+        if len(batch) > 1:
+            return [done for each in batch for done in _predicted(run, [each], how)]
+        error = str(NonFiniteError((0,), (batch[0].name,)))
+        return [_Ready(batch[0].index, batch[0].name, error)]
     return [each if each.placed is None else replace(each, probabilities=next(found)) for each in batch]
 
 

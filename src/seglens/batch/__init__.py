@@ -20,6 +20,7 @@ from seglens.batch.chunks import (
     Given,
     Summary,
     choose,
+    naming_pictures,
     read_chunks,
     refuse_none_done,
     split_of,
@@ -86,25 +87,26 @@ def judge_folder(
     check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(place, command="judge", force=force) as folder:
         for part in read_chunks(run, split, most=chunk, failed=failed, targets=(target,), what="judging"):
-            (aim,) = targets_of(run, part, (target,), class_index)
-            found = explain(run, part.batch.images, aim, methods=methods, layers=layers, seed=seed)
-            maps = list(found.values())
-            parts.append(
-                gather(
-                    run,
-                    part.batch.images,
-                    aim,
-                    maps,
-                    valid=part.batch.valid,
-                    settings=judging,
-                    done=sum(before.num_images for before in parts),
-                    seed=seed,
+            with naming_pictures(part):
+                (aim,) = targets_of(run, part, (target,), class_index)
+                found = explain(run, part.batch.images, aim, methods=methods, layers=layers, seed=seed)
+                maps = list(found.values())
+                parts.append(
+                    gather(
+                        run,
+                        part.batch.images,
+                        aim,
+                        maps,
+                        valid=part.batch.valid,
+                        settings=judging,
+                        done=sum(before.num_images for before in parts),
+                        seed=seed,
+                    )
                 )
-            )
-            if audit_regions:
-                regions, valid = regions_of(part, audit_regions), part.batch.valid
-                audits.append(audit(run, part.batch.images, aim, maps, regions, valid=valid, seed=seed))
-                names += part.batch.names
+                if audit_regions:
+                    regions, valid = regions_of(part, audit_regions), part.batch.valid
+                    audits.append(audit(run, part.batch.images, aim, maps, regions, valid=valid, seed=seed))
+                    names += part.batch.names
         refuse_none_done(len(parts), failed)
         card = score(combine(parts), seed=seed)
         table = {**card.to_json(), "failed": [ledger.failed_row(failure) for failure in failed]}

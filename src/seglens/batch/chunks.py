@@ -5,6 +5,7 @@ What can't be read is kept aside as a `Failure`, and the rest goes on.
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from seglens.data.layout import Entry, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.device import release_memory
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
 from seglens.outputs import unused_name
 from seglens.progress import track
@@ -169,6 +170,21 @@ def read_chunks(
             yield _chunk(waiting, run.spec.image_size, index)
         del waiting
         release_memory()
+
+
+@contextmanager
+def naming_pictures(part: Chunk) -> Iterator[None]:
+    """Let an answer that is not finite name the picture that it is of.
+
+    Raises:
+        NonFiniteError: with the names.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        rows = (0,) if part.windows is not None else error.rows
+        known = max(rows) < len(part.natives)
+        raise NonFiniteError(rows, [sample.name for sample in part.natives] if known else ()) from error
 
 
 def chunks_of(num: int, most: int) -> list[range]:

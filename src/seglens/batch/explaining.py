@@ -18,6 +18,7 @@ from seglens.batch.chunks import (
     Summary,
     choose,
     chunks_of,
+    naming_pictures,
     read_chunks,
     refuse_none_done,
     split_of,
@@ -129,7 +130,7 @@ def explain_folder(
     settings = settings_of(run, question) | {"scale": scale, "raw": raw, "chunk": chunk, "tiles": tiles}
     settings |= {"samples": samples, "num_samples": num_samples}
     contents = fingerprints(split.entries) if share.first else []
-    job = settings | {"seed": seed, "model": _model_hash(run)}
+    job = settings | {"seed": seed, "model": run.sha256}
     job["pictures"] = [list(pair) for pair in zip(names, contents, strict=True)] if share.first else []
     with partial_folder(place, job, force=force, resume=resume, share=share) as partial:
         failed = _explain_chunks(run, split, question, drawing, partial, names, chunk, tiles, share)
@@ -177,10 +178,6 @@ def explain_folder(
     return Summary(place, len(rows), tuple(failed))
 
 
-def _model_hash(run: Run) -> str | None:
-    return records.read(run.folder).model_sha256 if run.folder else None
-
-
 def _explain_chunks(
     run: Run,
     split: Split,
@@ -225,7 +222,8 @@ def write_chunk(
 ) -> tuple[list[Row], list[Measured]]:
     """Explain a chunk and write its pictures; what is returned holds no picture and no map."""
     large = part.windows is not None
-    prediction = predict_large(run, part) if large else run.predict(part.batch.images)
+    with naming_pictures(part):
+        prediction = predict_large(run, part) if large else run.predict(part.batch.images)
     aims = targets_of(
         run, part, question.targets, question.class_index, against=question.against, prediction=prediction
     )

@@ -254,7 +254,7 @@ def write_record(
         settings={"run": str(run.folder) if run.folder else None, "split": split.name, **settings},
         model=run.spec.model_dump(mode="json"),
         task=run.task.model_dump(mode="json"),
-        model_sha256=records.read(run.folder).model_sha256 if run.folder else None,
+        model_sha256=run.sha256,
         data_sha256=images_sha256(split),
     )
     results = {"num_images": num_done, "num_failed": len(failed)}

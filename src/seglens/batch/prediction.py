@@ -16,7 +16,7 @@ from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.device import choose_precision
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.native import (
     Inference,
     Placed,
@@ -151,11 +151,13 @@ def _predicted(run: Run, split: Split, how: Inference, chunk: int) -> Iterator[_
     taken: set[str] = set()
     waiting: list[_Read] = []
 
-    def flush() -> Iterator[_Found]:
-        found = forward(run, [each.placed for each in waiting], how)
-        for each, probabilities in zip(waiting, found, strict=True):
-            name = unused_name(each.sample.name, taken)
-            yield _Found(name, each.sample, (each.placed, probabilities))
+    def flush() -> Iterator[_Found | Failure]:
+        for each, probabilities in zip(waiting, _forward(run, waiting, how), strict=True):
+            if isinstance(probabilities, Failure):
+                yield probabilities
+            else:
+                name = unused_name(each.sample.name, taken)
+                yield _Found(name, each.sample, (each.placed, probabilities))
         waiting.clear()
 
     for read in read_ahead(partial(_read, run, split, how), range(len(split))):
@@ -168,6 +170,17 @@ def _predicted(run: Run, split: Split, how: Inference, chunk: int) -> Iterator[_
         if isinstance(read, _Large):
             yield _in_windows(run, read, how, chunk, taken)
     yield from flush()
+
+
+def _forward(run: Run, pictures: Sequence[_Read], how: Inference) -> list[Probability | Failure]:
+    """Predict pictures, one by one where the answer to one of them is not finite."""
+    try:
+        return [*forward(run, [each.placed for each in pictures], how)]
+    except NonFiniteError:
+        if len(pictures) > 1:
+            return [found for each in pictures for found in _forward(run, [each], how)]
+        name = pictures[0].sample.name
+        return [Failure(name, str(NonFiniteError((0,), (name,))))]
 
 
 def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large | Failure:
@@ -200,6 +213,8 @@ def _in_windows(run: Run, large: _Large, how: Inference, chunk: int, taken: set[
         image = _small(cut, (rows, columns))
     except DataError as error:
         return Failure(large.name, str(error))
+    except NonFiniteError:
+        return Failure(large.name, str(NonFiniteError((0,), (large.name,))))
     valid = torch.ones(image.shape[1:], dtype=torch.bool)
     return _Found(unused_name(large.name, taken), Sample(large.name, image, None, valid), mask)
 

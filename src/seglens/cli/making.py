@@ -9,7 +9,7 @@ import seglens
 from seglens.cli import names, summaries
 from seglens.cli import options as o
 from seglens.cli.given import refuse_others
-from seglens.cli.terminal import need_path, say, tell
+from seglens.cli.terminal import need_path
 
 
 def train(
@@ -195,9 +195,21 @@ def train(
 
 
 def adopt(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .pt, .ckpt or .safetensors file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A .pth, .pt, .ckpt or .safetensors file, or a folder of save_pretrained."
+        ),
+    ],
     run: o.NewRun = None,
-    model: o.Model = "unet",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(names.MODELS[:-1])} or {names.MODELS[-1]}.",
+            show_default="unet, or of config.json",
+            autocompletion=names.among(names.MODELS),
+        ),
+    ] = None,
     encoder: o.Encoder = None,
     width: o.Width = None,
     classes: Annotated[
@@ -213,10 +225,29 @@ def adopt(
     std: o.Std = None,
     normalise: o.Normalise = "dataset",
     image_size: o.ImageSize = 256,
-    channels: o.Channels = 3,
+    channels: Annotated[
+        int | None, typer.Option(help="Of the images.", show_default="3, or of config.json")
+    ] = None,
+    changed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE...",
+            help="Other arguments of the architecture, by its library's names.",
+        ),
+    ] = None,
+    weights_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Which of several weights in FILE, such as model_ema.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Which of several outputs: a key or an index, such as -1."),
+    ] = None,
     force: o.Force = False,
 ) -> None:
     """Make a run folder of somebody else's checkpoint."""
+    from seglens.cli.settings import pairs
+
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{file.stem}")
     adopted = seglens.adopt(
         file,
@@ -230,11 +261,11 @@ def adopt(
         image_size=image_size,
         channels=channels,
         head=head,
+        options=pairs("--set", changed or ()),
+        output=output,
+        weights_key=weights_key,
         out=run,
         force=force,
     )
     found = {"run": str(run), "model": adopted.spec.model_dump(), "classes": list(adopted.task.classes)}
-    text = (
-        f"{run}: {adopted.spec.architecture} for {', '.join(adopted.task.classes)}. Try: seglens layers {run}"
-    )
-    tell(found, lambda: say(text))
+    summaries.tell_adopted(run, found)

@@ -86,6 +86,25 @@ def read(text: str, kind: Any, what: str) -> Any:
         raise SettingError(f"{what}={text} is not allowed: it must be {NAMES[kind]}.") from None
 
 
+def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    """Return ``KEY=VALUE`` texts as a dict.
+
+    Raises:
+        SettingError: a text is none, or a key comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise SettingError(
+                f"{flag} {text} can't be read. Write KEY=VALUE, such as decoder_interpolation=bilinear."
+            )
+        if key in found:
+            raise SettingError(f"{flag} {key} is given twice. Give one value.")
+        found[key] = value
+    return found
+
+
 def _type_of(method: str, setting: str) -> Any:
     allowed = settings_of(method)
     if not allowed:

@@ -82,6 +82,22 @@ def tell_training(run: Path) -> None:
     tell({"run": str(run), **results}, lambda: say(text))
 
 
+def tell_adopted(run: Path, adopted: Row) -> None:
+    """Tell what a checkpoint became, what was read from it, and what had to be assumed."""
+    record = read(run / "run.json")
+    results, key = record["results"], record["settings"]["weights_key"]
+    lines = [f"{run}: {adopted['model']['architecture']} for {', '.join(adopted['classes'])}."]
+    lines += [f"Weights: {key} of {record['settings']['file']}."] if key else []
+    for what, values in (
+        ("Read from the tensors", results["read_from_tensors"]),
+        ("Assumed, as the file doesn't tell (--set changes it, --head the head)", results["assumed"]),
+    ):
+        if values:
+            lines.append(f"{what}: {', '.join(f'{name}={value}' for name, value in values.items())}.")
+    lines.append(f"Try: seglens layers {run}")
+    tell({**adopted, **results, "weights_key": key}, lambda: say("\n".join(lines)))
+
+
 def tell_evaluation(found: Row) -> None:
     """Tell an evaluation: every score, pooled over pixels and averaged over pictures."""
     tell(found, partial(_show_evaluation, found))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from seglens.errors import SettingError, unknown_name
+from seglens.errors import ModelError, SettingError, unknown_name
 from seglens.shapes import AnyMask, Image, Region
 
 BACKGROUND = "background"
@@ -114,3 +114,24 @@ def task_of(
             f"{what} can't be used: {reason}. Allowed is the background first, then each name once; rename "
             "or leave out the wrong one."
         ) from error
+
+
+def with_background(classes: Sequence[str], outputs: int) -> tuple[str, ...]:
+    """Return the classes of a multilabel head with ``outputs``: the background in front, then the labels.
+
+    Raises:
+        ModelError: there is not one label for each output.
+    """
+    labels = labels_of(classes)
+    if len(labels) != outputs:
+        raise ModelError(
+            f"The network has {outputs} output{'s' * (outputs != 1)}, but {len(labels)} labels are named "
+            f"({', '.join(labels) or 'none'}): a multilabel head has one output for each label and none for "
+            "the background. Name one label for each output."
+        )
+    return ("background", *labels)
+
+
+def labels_of(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return ``classes`` without the background, where it is named first."""
+    return tuple(classes[1:] if classes[:1] and classes[0].lower() == "background" else classes)

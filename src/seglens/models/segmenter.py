@@ -43,7 +43,8 @@ class ModelSpec(BaseModel):
     ``scale`` is how many pixels of the input grid one pixel of the median training picture became (None
     where that is not known): a picture that would have to shrink far more is predicted in windows.
     ``output`` is the place of the answer in what the network returns, see `seglens.models.outputs`; None
-    where it returns a tensor, or where only one can be meant.
+    where it returns a tensor, or where only one can be meant. ``options`` are other arguments of the
+    architecture, see `seglens.models.options`.
 
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
@@ -68,6 +69,7 @@ class ModelSpec(BaseModel):
     outputs_are: Outputs = "logits"
     scale: float | None = Field(default=None, gt=0)
     output: Choice = None
+    options: dict[str, Any] = {}
 
     @property
     def outputs(self) -> int:
@@ -169,6 +171,7 @@ class Segmenter(nn.Module):
             channels=spec.channels,
             outputs=spec.outputs,
             width=spec.width,
+            options=spec.options,
         )
         segmenter = cls(module, spec)
         segmenter.origin = origin

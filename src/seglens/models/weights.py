@@ -1,46 +1,115 @@
-"""State dicts: reading anybody's, checking every tensor against a network, and keeping our own.
+"""State dicts: checking every tensor against a network, and keeping our own.
 
-Files are read with ``weights_only=True``, so that opening one never runs code that it carries.
+What a file holds is found out in ``checkpoint.py``, which of it is the network's here (`choose`).
 """
 
+import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seglens.errors import CheckpointError
+from seglens.models.checkpoint import check_file, read_checkpoint, read_safetensors
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 NESTS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights")
-"""Where training scripts put the tensors when the file holds more than them; the first that is there."""
+"""Where training scripts put the tensors, the likeliest first: what an error is about where nothing fits."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """What wrappers (DataParallel, torch.compile, a training module) put before every name."""
+ON_THE_SIDE = ("aux_classifier.", "classification_head.")
+"""Outputs that torchvision and segmentation-models-pytorch train beside the masks, and that no mask needs."""
 _SHOWN = 5
 _UNIMPORTANT = "num_batches_tracked"
 """Counts training steps; no output depends on it, and older files lack it."""
+
+State = Mapping[str, Tensor]
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
     """Return the tensors of ``file`` by name, on the CPU, without the prefix that all names share.
 
     Raises:
-        CheckpointError: the file is missing, of another kind, damaged, holds no state dict, or is a pickle
-            that would need to run code to be read.
+        CheckpointError: as `read_checkpoint`; or it holds several state dicts.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise CheckpointError(f"There is no weights file {file}.")
-    if file.suffix.lower() not in SUFFIXES:
-        raise CheckpointError(f"{file} is no weights file that can be read. Allowed: {', '.join(SUFFIXES)}.")
-    content = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickle(file)
-    return strip_prefixes(_find_tensors(content, file))
+    found = read_checkpoint(file)
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{file} holds several state dicts: {', '.join(found)}. Save the one that is wanted in a file of "
+            "its own: torch.save(torch.load(FILE)[KEY], 'weights.pth')."
+        )
+    return strip_prefixes(next(iter(found.values())))
+
+
+def choose(module: nn.Module, dicts: Mapping[str, State], key: str | None, file: Path) -> tuple[str, State]:
+    """Return which of the state dicts of a file is that of ``module``, and its tensors by their names there.
+
+    That is the one that fits, whatever prefix stands in front of its names. A dict that holds the network
+    twice (``student.``, ``teacher.``) counts as two. Where none fits, it is the likeliest.
+
+    Raises:
+        CheckpointError: several fit and differ, or there is none of that ``key``.
+    """
+    wanted = module.state_dict()
+    inside = {
+        label: state for name, whole in dicts.items() for label, state in _networks(name, whole, wanted)
+    }
+    if key is not None:
+        inside = {label: state for label, state in inside.items() if f".{label}".endswith(f".{key}")}
+        if len(inside) != 1:
+            allowed = [label for name, whole in dicts.items() for label, _ in _networks(name, whole, wanted)]
+            raise CheckpointError(
+                f"{file} holds no weights {key!r}. Allowed: "
+                f"{', '.join(filter(None, allowed)) or 'none; leave it out'}."
+            )
+    fitting = {label: state for label, state in inside.items() if not any(misfits(state, wanted).values())}
+    different = dict[str, State]()
+    for label, state in fitting.items():
+        if not any(_same(state, other) for other in different.values()):
+            different[label] = state
+    if len(different) > 1:
+        last = list(different)[-1]
+        raise CheckpointError(
+            f"{file} holds {len(different)} sets of weights that fit the model and differ: "
+            f"{', '.join(different)}. Say which: --weights-key {last} on the command line, "
+            f"weights_key={last!r} in Python. (A running average, ema or teacher, is usually "
+            "the one that its authors score.)"
+        )
+    if different:
+        return next(iter(different.items()))
+    likely = next(
+        (name for name in NESTS if name in inside), max(inside, key=lambda label: len(inside[label]))
+    )
+    return likely, inside[likely]
+
+
+def _networks(key: str, state: State, wanted: State) -> list[tuple[str, State]]:
+    """Return the networks in one state dict, by the prefix that stands before the names that are wanted."""
+    first = next(iter(wanted))
+    prefixes = [name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")]
+    if not prefixes:
+        return [(key, strip_prefixes(state))]
+    found = list[tuple[str, State]]()
+    for prefix in prefixes:
+        longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+        own = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in state.items()
+            if name.startswith(prefix) and not (longer and name.startswith(longer))
+        }
+        own = {
+            name: tensor for name, tensor in own.items() if name in wanted or not name.startswith(ON_THE_SIDE)
+        }
+        named = prefix.rstrip(".") if len(prefixes) > 1 else ""
+        found.append((".".join(filter(None, (key, named))), own))
+    return found
+
+
+def _same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -54,41 +123,72 @@ def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put every tensor of ``state`` into ``module``, or change nothing and say what doesn't fit.
 
-    Where a training module kept tensors of its own beside the network (a loss's weights, say), the names
-    under one of ``PREFIXES`` are the network's if they are exactly what it needs.
-
     Raises:
-        CheckpointError: tensors are missing, left over, or of another shape.
+        CheckpointError: tensors are missing, left over, of another shape or kind of number, or not finite.
     """
     wanted = module.state_dict()
-    state = _names_of_network(state, wanted)
-    missing = [name for name in wanted if name not in state and not name.endswith(_UNIMPORTANT)]
-    unexpected = [name for name in state if name not in wanted]
-    misshapen = [
-        f"{name}: {_shape(state[name])} in the file, {_shape(wanted[name])} in the model"
-        for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
-    ]
-    if missing or unexpected or misshapen:
-        lists = {
-            "missing in the file": missing,
-            "unknown to the model": unexpected,
-            "of another shape": misshapen,
-        }
-        found = "; ".join(_count(what, names) for what, names in lists.items() if names)
+    wrong = misfits(state, wanted)
+    if any(wrong.values()):
+        found = "; ".join(_count(what, names) for what, names in wrong.items() if names)
         raise CheckpointError(
             f"The weights don't fit the model ({len(wanted)} tensors wanted, {len(state)} given): {found}. "
-            + _advice(missing, unexpected, misshapen)
+            + _advice(*wrong.values())
+        )
+    broken = [told for name in wanted if name in state and (told := _broken(name, state[name], wanted[name]))]
+    if broken:
+        rest = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        raise CheckpointError(
+            f"The weights can't be used, {len(broken)} of {len(wanted)} tensors are wrong: "
+            f"{'; '.join(broken[:_SHOWN])}{rest}. Take weights from before the training went wrong, or "
+            "save them as floating-point numbers."
         )
     # Not the module's own method: that of segmentation-models-pytorch rewrites names.
     nn.Module.load_state_dict(module, {**wanted, **state})
+
+
+def misfits(state: State, wanted: State) -> dict[str, list[str]]:
+    """Return the names of tensors that keep ``state`` from being that of a network, by what is wrong."""
+    return {
+        "missing in the file": [
+            name for name in wanted if name not in state and not name.endswith(_UNIMPORTANT)
+        ],
+        "unknown to the model": [name for name in state if name not in wanted],
+        "of another shape": [
+            f"{name}: {_shape(state[name])} in the file, {_shape(wanted[name])} in the model"
+            for name in wanted
+            if name in state and state[name].shape != wanted[name].shape
+        ],
+    }
+
+
+def _broken(name: str, given: Tensor, wanted: Tensor) -> str:
+    """Say what is wrong with the numbers of a tensor; nothing where they can be used."""
+    kinds = str(given.dtype).removeprefix("torch."), str(wanted.dtype).removeprefix("torch.")
+    if given.is_floating_point() != wanted.is_floating_point() or given.is_complex() != wanted.is_complex():
+        return f"{name} is {kinds[0]} in place of {kinds[1]}"
+    if (given.dtype == torch.bool) != (wanted.dtype == torch.bool):
+        return f"{name} is {kinds[0]} in place of {kinds[1]}"
+    if not given.is_floating_point():
+        return ""
+    values = given.to(wanted.dtype)
+    if not values.isfinite().all() and wanted.isfinite().all():
+        return f"{name} has {int((~values.isfinite()).sum())} values that are NaN or infinite"
+    if name.endswith("running_var") and bool((values < 0).any()):
+        return f"{name} has a negative variance, {values.min().item():.3g}"
+    return ""
 
 
 def save_weights(module: nn.Module, file: Path) -> None:
     """Write the state dict of ``module`` to ``file`` as safetensors."""
     # safetensors refuses tensors that share memory (tied weights), hence the copies.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
-    save_file(state, file, metadata={"format": "pt"})
+    try:
+        save_file(state, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # It wraps the errors of the disk.
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def load_weights(module: nn.Module, file: Path) -> None:
@@ -97,62 +197,8 @@ def load_weights(module: nn.Module, file: Path) -> None:
     Raises:
         CheckpointError: the file is missing or damaged, or doesn't fit.
     """
-    if not Path(file).is_file():
-        raise CheckpointError(f"There is no weights file {file}.")
-    fit(module, _read_safetensors(Path(file)))
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} can't be read as safetensors: {error}.") from error
-
-
-def _read_pickle(file: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # What can't be read is an error below; how it was pickled is nobody's concern.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{file} holds more than tensors{_more_than_tensors(error)}, and to read the rest would run code "
-            "that it carries. Where you trust it, open it with the program that wrote it and save only the "
-            "tensors: torch.save(model.state_dict(), FILE)."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file} can't be read, it may be damaged: {_first_line(error)}") from error
-
-
-def _find_tensors(content: Any, file: Path) -> dict[str, Tensor]:
-    """Return the state dict that ``content`` is, or holds under one of ``NESTS``."""
-    for candidate in (content, *(content.get(name) for name in NESTS if isinstance(content, dict))):
-        if isinstance(candidate, Mapping) and candidate and _are_tensors(candidate):
-            return {name: value for name, value in candidate.items() if isinstance(value, Tensor)}
-    found = (
-        ", ".join(map(str, list(content)[:_SHOWN])) if isinstance(content, dict) else type(content).__name__
-    )
-    raise CheckpointError(
-        f"{file} holds no state dict, neither by itself nor under {', '.join(NESTS)}. "
-        f"Found: {found or 'nothing'}."
-    )
-
-
-def _are_tensors(candidate: Mapping[Any, Any]) -> bool:
-    # Some modules keep extra state that is no tensor, under a name that says so.
-    items = [(name, value) for name, value in candidate.items() if not str(name).endswith("_extra_state")]
-    return bool(items) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items)
-
-
-def _names_of_network(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        inside = {
-            name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)
-        }
-        if inside.keys() == wanted.keys():
-            return inside
-    return dict(state)
+    check_file(Path(file))
+    fit(module, read_safetensors(Path(file)))
 
 
 def _advice(missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
@@ -182,14 +228,3 @@ def _count(what: str, names: Iterable[str]) -> str:
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _more_than_tensors(error: Exception) -> str:
-    """What a pickle holds that is refused, where torch names it: its own advice is to run the code."""
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f" ({found[1]})" if found else ""
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."

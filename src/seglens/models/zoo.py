@@ -3,8 +3,8 @@
 To add a network, write one function and give it one line in ``MODELS`` at the foot.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,15 @@ class Parts:
     channels: int
     outputs: int
     width: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Architecture:
     """One line of ``MODELS``: the function, its default encoder or width, and what image sizes divide by.
 
-    ``elsewhere`` is what the library that it comes from calls it.
+    ``elsewhere`` is what the library that it comes from calls it, ``constructor`` gives what makes it there,
+    whose arguments are the options that can be set beside ``OURS``; ``fixed`` are those that are set already.
     """
 
     make: Callable[[Parts], nn.Module]
@@ -46,6 +48,8 @@ class Architecture:
     encoder: str | None = None
     width: int | None = None
     elsewhere: str | None = None
+    constructor: Callable[[], Callable[..., nn.Module]] | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def architecture(name: str) -> Architecture:
@@ -68,6 +72,7 @@ def build(
     channels: int = 3,
     outputs: int = 1,
     width: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, str]:
     """Make the network called ``name``, and say in a phrase where its first weights come from.
 
@@ -80,6 +85,7 @@ def build(
         channels: channels of the images.
         outputs: 1 for a sigmoid head, else the number of classes.
         width: channels of the first block, for networks that have no encoder.
+        options: other arguments of the network, as its library calls them; see `seglens.models.options`.
 
     Raises:
         UnknownNameError: no such model or encoder, with the nearest name.
@@ -97,11 +103,14 @@ def build(
             )
         if width is not None and chosen.width is None:
             raise SettingError(f"The model {name} has no width: received {width}. Leave it out.")
-        return chosen.make(Parts("", False, channels, outputs, width or chosen.width or 0)), "random"
+        made = chosen.make(Parts("", False, channels, outputs, width or chosen.width or 0, options or {}))
+        return made, "random"
     if width is not None:
         raise SettingError(f"The model {name} has no width: received {width}. Choose an encoder instead.")
     encoder = encoder or chosen.encoder
-    parts = Parts(resolve_encoder(encoder), encoder_weights == "imagenet", channels, outputs, 0)
+    parts = Parts(
+        resolve_encoder(encoder), encoder_weights == "imagenet", channels, outputs, 0, options or {}
+    )
     from_file = encoder_weights not in ("imagenet", "none")
     if from_file and not Path(encoder_weights).is_file():
         raise ModelError(
@@ -137,19 +146,22 @@ def _unet(parts: Parts) -> nn.Module:
 def _smp(name: str, divisor: int, encoder: str, **fixed: Any) -> Architecture:
     """Return the network ``name`` of segmentation-models-pytorch (Iakubovskii)."""
 
-    def make(parts: Parts) -> nn.Module:
+    def constructor() -> Callable[..., nn.Module]:
         import segmentation_models_pytorch
 
-        network = getattr(segmentation_models_pytorch, name)
-        return network(
+        network: Callable[..., nn.Module] = getattr(segmentation_models_pytorch, name)
+        return network
+
+    def make(parts: Parts) -> nn.Module:
+        return constructor()(
             parts.encoder,
             encoder_weights=_weights(parts),
             in_channels=parts.channels,
             classes=parts.outputs,
-            **fixed,
+            **{**fixed, **parts.options},
         )
 
-    return Architecture(make, divisor, encoder, elsewhere=name)
+    return Architecture(make, divisor, encoder, elsewhere=name, constructor=constructor, fixed=fixed)
 
 
 def _torchvision(name: str) -> Architecture:
@@ -185,6 +197,9 @@ def _make(name: str, chosen: Architecture, parts: Parts, encoder: str) -> nn.Mod
 def _with_encoder() -> list[str]:
     return [name for name, entry in MODELS.items() if entry.encoder]
 
+
+OURS = ("encoder_name", "encoder_weights", "in_channels", "classes")
+"""Arguments of architectures that follow from the encoder, the pictures and the classes."""
 
 MODELS: dict[str, Architecture] = {
     # Ronneberger et al. 2015, as a lesson

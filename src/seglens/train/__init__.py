@@ -41,7 +41,7 @@ from seglens.outputs import alone, begin_run, close_run
 from seglens.owned import read_record
 from seglens.places import place_of_run, refuse_overlap
 from seglens.record import Record
-from seglens.runs import Run, load, save_run
+from seglens.runs import KEPT_SHA256, Run, load, save_run
 from seglens.spread import kind_of_devices
 from seglens.train.batches import Batches
 from seglens.train.feed import Feed
@@ -354,6 +354,8 @@ def _close(
             results["thresholds"] = chosen
         else:
             (results["threshold"],) = chosen.values()
+    epochs = sorted((out / "checkpoints").glob("epoch-*.safetensors"))
+    results[KEPT_SHA256] = {str(int(file.stem[6:])): records.sha256([file]) for file in epochs}
     kept.origin = record.results.get("first_weights", "")
     save_run(out, kept, dataset.task, records.finish(record, began, results=results))
 
