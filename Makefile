@@ -38,6 +38,7 @@ check: $(VENV)/.tested  ## format, lint and types
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python --verifytypes seglens --ignoreexternal
 
 docs: $(VENV)/.installed  ## build the documentation into site/, which opens from disk
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

@@ -41,6 +41,10 @@ class Crew:
     the error. ``size`` is the number of processes of the whole job, which messages speak of.
     """
 
+    command: list[str]
+    environments: Sequence[Mapping[str, str]]
+    size: int
+
     def __init__(self, command: Sequence[str], environments: Sequence[Mapping[str, str]], size: int) -> None:
         self.command, self.environments, self.size = list(command), environments, size
         self.failure: SeglensError | None = None

@@ -43,7 +43,9 @@ Exit codes: 0 done; 1 failed, or some pictures could not be done and are listed;
 that can't be used; 130 stopped by Ctrl-C; 143 ended by SIGTERM.
 """
 
-app = typer.Typer(cls=Verbs, name="seglens", help=HELP, no_args_is_help=False, rich_markup_mode=None)
+app: typer.Typer = typer.Typer(
+    cls=Verbs, name="seglens", help=HELP, no_args_is_help=False, rich_markup_mode=None
+)
 app.add_typer(data_verbs.app, name="data")
 
 

@@ -45,7 +45,7 @@ class Verb(TyperCommand):
     to `seglens.cli.terminal.tell`, as plain data and as a function that prints it.
     """
 
-    context_class = typer.Context  # what a verb that asks for its context is said to get
+    context_class: type[Any] = typer.Context  # what a verb that asks for its context is said to get
 
     def get_params(self, ctx: Any) -> list[Any]:  # Click's Context and Parameter, wherever Typer keeps them
         """Return the verb's own parameters, then those that all verbs have, then ``--help``."""

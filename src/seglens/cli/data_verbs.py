@@ -10,7 +10,9 @@ from seglens.cli import names, summaries
 from seglens.cli import options as o
 from seglens.cli.terminal import ask, need_path
 
-app = typer.Typer(help="Get a public set; look at a set before training on it.", rich_markup_mode=None)
+app: typer.Typer = typer.Typer(
+    help="Get a public set; look at a set before training on it.", rich_markup_mode=None
+)
 
 
 @app.command(cls=o.Verb)

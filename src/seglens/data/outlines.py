@@ -32,6 +32,9 @@ AGAIN = "Mend it, or export the set again."
 class OutlineError(DataError):
     """An outline that means nothing: ``rule`` says what is allowed, ``found`` what was there instead."""
 
+    rule: str
+    found: str
+
     def __init__(self, rule: str, found: str):
         super().__init__(f"{rule.rstrip('.')} (found: {found}).")
         self.rule, self.found = rule, found

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -45,7 +46,7 @@ class Task(BaseModel):
     ``unused`` are classes that a set lists and that none of its pictures show: they are no class here.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     classes: tuple[str, ...] = ("background", "foreground")
     palette: tuple[str, ...] = ()

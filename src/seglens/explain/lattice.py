@@ -99,6 +99,8 @@ def _axis(length: int, windows: Windows, divisor: int, cells: int) -> Axis:
 class OpenRows:
     """Rows of a lattice, ``width`` cells wide, to which windows are still being added; from the top down."""
 
+    top: int
+
     def __init__(self, width: int) -> None:
         self.width = width
         self.top = 0

@@ -184,6 +184,9 @@ class LiveBytes(TorchDispatchMode):
     What an operation needs inside of itself, such as the scratch of a convolution, is not seen.
     """
 
+    peak: int
+    live: int
+
     def __init__(self) -> None:
         super().__init__()
         self.peak = self.live = 0

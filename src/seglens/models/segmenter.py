@@ -7,7 +7,7 @@ window, the normalisation, padding and cropping, and what the network's output h
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -50,7 +50,7 @@ class ModelSpec(BaseModel):
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str
     encoder: str | None = None

@@ -41,6 +41,9 @@ class DoubleConvolution(nn.Sequential):
 class DecoderBlock(nn.Module):
     """Double the resolution, join the skip from the encoder, and convolve twice."""
 
+    upsample: nn.ConvTranspose2d
+    convolve: DoubleConvolution
+
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.upsample = nn.ConvTranspose2d(channels_in, channels_out, kernel_size=2, stride=2)
@@ -56,6 +59,12 @@ class UNet(nn.Module):
 
     Rows and columns of the images must be divisible by ``2 ** depth``; ``Segmenter`` pads and crops.
     """
+
+    encoder: nn.ModuleList
+    pool: nn.MaxPool2d
+    bottleneck: DoubleConvolution
+    decoder: nn.ModuleList
+    head: nn.Conv2d
 
     def __init__(self, *, channels: int = 3, outputs: int = 1, width: int = 64, depth: int = 4) -> None:
         super().__init__()

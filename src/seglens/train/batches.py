@@ -16,6 +16,12 @@ class Batches(LightningDataModule):
     ``splits`` is the number of smaller batches that a step is computed in; their gradients are averaged.
     """
 
+    training: Feed
+    validation: Feed | None
+    settings: TrainSettings
+    workers: int
+    splits: int
+
     def __init__(
         self,
         training: Feed,

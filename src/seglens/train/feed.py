@@ -74,6 +74,12 @@ class Feed(Dataset[Sample]):
     the order, on the number of worker processes, or on whether training was interrupted in between.
     """
 
+    split: Split
+    size: int
+    seed: int
+    policy: Policy | None
+    memory: int
+
     def __init__(
         self,
         split: Split,
@@ -157,6 +163,12 @@ class Shuffled(Sampler[tuple[int, int]]):
     pictures sit the epoch out (others each time) where the last step would leave a process with a batch of
     one. Where there are too few pictures in all, they are shown more than once.
     """
+
+    num: int
+    batch_size: int
+    seed: int
+    epoch: int
+    part: Part
 
     def __init__(self, num: int, *, batch_size: int, seed: int, part: Part | None = None, splits: int = 1):
         self.num, self.batch_size, self.seed, self.epoch = num, batch_size, seed, 0

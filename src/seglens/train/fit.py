@@ -49,6 +49,13 @@ class Keeper(Checkpoint):
     epoch when a run folder is moved.)
     """
 
+    out: Path
+    folder: Path
+    patience: int | None
+    keep_every: int | None
+    resumed: bool
+    history: History
+
     def __init__(self, out: Path, *, patience: int | None, keep_every: int | None, resumed: bool) -> None:
         self.out, self.folder = out, out / "checkpoints"
         self.patience, self.keep_every, self.resumed = patience, keep_every, resumed

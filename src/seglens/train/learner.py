@@ -32,6 +32,15 @@ class Learner(LightningModule):
     ``average`` holds the running average of the weights where there is one: it is validated and kept.
     """
 
+    segmenter: Segmenter
+    loss: Loss
+    settings: TrainSettings
+    num_steps: int
+    average: AveragedModel | None
+    multilabel: bool
+    counts: Tensor
+    valid_loss: Tensor
+
     class_weights: Float[Tensor, "classes"] | None
 
     def __init__(

@@ -1,7 +1,7 @@
 """What a training is to be: its settings, and the model that they and the data describe."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -39,7 +39,7 @@ class TrainSettings(BaseModel):
     hold them. ``normalise`` is by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "unet"
     encoder: str | None = None

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from seglens import record as records
+from seglens.data.layout import Entry
 from seglens.errors import SettingError
 from seglens.progress import track
 from seglens.shapes import Image, Map
@@ -55,6 +56,17 @@ def open_question(settings: QuestionSettings, device: torch.device) -> Question:
 
 class Making:
     """One call of `make_pseudo_masks` on its way; the methods are the stages, in their order."""
+
+    labelled: Labelled
+    settings: PseudoSettings
+    folder: Path
+    device: torch.device
+    seed: int
+    entries: tuple[Entry, ...]
+    names: tuple[str, ...]
+    stems: tuple[str, ...]
+    plain: dict[str, Any]
+    cut: Cut
 
     def __init__(
         self, labelled: Labelled, settings: PseudoSettings, folder: Path, device: torch.device, seed: int

@@ -1,7 +1,7 @@
 """What a weakly supervised run is to be: who labels, who is asked, which student learns, how often."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -38,7 +38,7 @@ class WeakSettings(BaseModel):
     are rows of the table that are marked.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     labels: str = "all"
     question: Literal["imagenet", "labels"] = "imagenet"
