@@ -28,7 +28,7 @@ from seglens.inputs import Pictures, as_images
 from seglens.models import options as of_models
 from seglens.models.checkpoint import check_file, read_checkpoint
 from seglens.models.dimensions import check_weights
-from seglens.models.outputs import Outputs, Selector, check_finite, check_module, check_outputs, find
+from seglens.models.outputs import Outputs, Selector, check_finite, check_outputs, find
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
 from seglens.models.weights import State, choose, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
@@ -156,7 +156,6 @@ def wrap(
         ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``.
         SettingError: the arguments contradict one another.
     """
-    check_module(module)
     default_mean, default_std = normalisation(None, None, channels)
     spec = _spec(
         architecture=WRAPPED,

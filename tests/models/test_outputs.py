@@ -1,7 +1,5 @@
 """Which tensor is the answer: by hand-made outputs of every form that networks have."""
 
-import subprocess
-import sys
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -196,21 +194,3 @@ def test_classes_without_a_background_are_not_taken_for_a_softmax():
         wrap(module, classes=("man", "shirt"), image_size=16)
     assert wrap(module, classes=("man", "shirt"), head="softmax", image_size=16).spec.head == "softmax"
     assert wrap(module, classes=("Hintergrund", "shirt"), image_size=16).spec.head == "softmax"
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("torch.nn.Conv2d(3, 1, 1).state_dict()", "received a dict, such as a state dict. Build the network"),
-        ("'best.pth'", "received 'best.pth'. Open a run folder with seglens.load"),
-        ("torch.nn.Identity", "received the class Identity. Make one first, with brackets"),
-        ("torch.sigmoid", "received a function. Write a torch.nn.Module whose forward calls it"),
-        ("None", "received NoneType. Give the network itself"),
-    ],
-)
-def test_wrap_of_no_module(given, message):
-    """In a process without the type checks of the test run."""
-    code = f"import torch, seglens\ntry: seglens.wrap({given}, classes=('background', 'x'))\n"
-    code += "except seglens.errors.ModelError as error: print(error)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert message in done.stdout

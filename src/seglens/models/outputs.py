@@ -8,10 +8,9 @@ answer; of several it is that called ``out`` or ``logits`` where all others are 
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from seglens.errors import ModelError
 
@@ -88,29 +87,6 @@ def find(output: Any, channels: Collection[int], batch: int, choice: Choice = No
         f"by its key or index: output={_example(fitting[-1])!r} in Python, --output {fitting[-1].place} on "
         "the command line; in Python a function of the output serves too."
     )
-
-
-def check_module(module: Any) -> None:
-    """Raise where ``module`` is no network, and say what to do with what it is.
-
-    Raises:
-        ModelError: it is a state dict, a file, a class, a function...
-    """
-    if isinstance(module, nn.Module):
-        return
-    if isinstance(module, Mapping):
-        what = "a dict, such as a state dict"
-        todo = "Build the network, call its load_state_dict(...), and wrap the network."
-    elif isinstance(module, str | PathLike):
-        what = f"{str(module)!r}"
-        todo = "Open a run folder with seglens.load; make one of a file of weights with seglens.adopt."
-    elif isinstance(module, type):
-        what, todo = f"the class {module.__name__}", "Make one first, with brackets."
-    elif callable(module):
-        what, todo = "a function", "Write a torch.nn.Module whose forward calls it."
-    else:
-        what, todo = type(module).__name__, "Give the network itself."
-    raise ModelError(f"A torch.nn.Module that segments images is wanted, received {what}. {todo}")
 
 
 def check_outputs(raw: Tensor, declared: Outputs | None, *, exclusive: bool = True) -> None:
