@@ -154,15 +154,15 @@ def test_nothing_to_train_on(tmp_path, tiny, write_discs):
 
 def test_pictures_on_which_nothing_is_marked(tmp_path, tiny, write_discs, capfd):
     for split in ("train", "valid"):
-        write_discs(tmp_path / split, 3)
-    for mask in (tmp_path / "valid/masks").iterdir():
+        write_discs(tmp_path / "set" / split, 3)
+    for mask in (tmp_path / "set/valid/masks").iterdir():
         Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
-    train(DataSettings(path=tmp_path, layout="pairs"), tiny(epochs=1), tmp_path / "run")
+    train(DataSettings(path=tmp_path / "set", layout="pairs"), tiny(epochs=1), tmp_path / "run")
     assert "0 of 3 pictures of the valid split show foreground" in capfd.readouterr().err
-    for mask in (tmp_path / "train/masks").iterdir():
+    for mask in (tmp_path / "set/train/masks").iterdir():
         Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
-    with pytest.raises(DataError, match=r"0 of 3 pictures of the train split show foreground: nothing is"):
-        train(DataSettings(path=tmp_path, layout="pairs"), tiny(epochs=1), tmp_path / "other")
+    with pytest.raises(DataError, match=r"0 of 2 pictures of the train split show foreground: nothing is"):
+        train(DataSettings(path=tmp_path / "set", layout="pairs"), tiny(epochs=1), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
