@@ -22,7 +22,7 @@ LEVELS = {
     "data.planting data.specimens data.download data.unpack data.get data "
     "models.unet models.checkpoint models.weights models.encoders models.dimensions models.zoo "
     "models.outputs models.segmenter models.options models.folding models.layout models.probing "
-    "models.layers models",
+    "models.places models.layers models",
     2: "intervals losses scores surfaces calibration impute superpixels draw display",
     3: "predict tiles runs native sources spread gallery",
     4: "scoring evaluate train.recipe train.history train.curves train.feed train.batches "

@@ -143,10 +143,11 @@ def tell_layers(layers: Sequence[Row]) -> None:
             layer["type"],
             " x ".join(map(str, layer["shape"])),
             str(layer["stride"]),
+            layer["advice"],
         )
         for layer in layers
     ]
-    columns = ("layer", "roles", "type", "channels x rows x columns", "stride")
+    columns = ("layer", "roles", "type", "channels x rows x columns", "stride", "note")
     tell(layers, lambda: table(columns, rows))
 
 

@@ -122,6 +122,36 @@ def unweighted_channels(activation: Activations, gradient: Activations) -> PerIm
     return unweighted.sum(1) / alive.sum(1).clamp(min=1)
 
 
+def left_of_mean(activation: Activations, gradient: Activations) -> PerImage:
+    """``sum_k |sum g_k| / sum |g|``: what the mean over the grid leaves of the gradient.
+
+    0 by algebra where the score doesn't change with a channel's mean (before instance normalisation, before
+    a mean that is subtracted): the weights are rounding then. Before a group normalisation the weights of a
+    group sum to 0, which leaves most of each.
+    """
+    return _left(gradient.sum((2, 3)), gradient.abs().sum((2, 3)))
+
+
+def left_of_windows(activation: Activations, gradient: Activations, *, window: int) -> PerImage:
+    """The same of the means over the blocks of Seg-XRes-CAM; it is 1 where a block is one cell."""
+    size = [min(window, length) for length in gradient.shape[-2:]]
+    pooled, sizes = (F.avg_pool2d(each, size, ceil_mode=True) for each in (gradient, gradient.abs()))
+    return _left(pooled.flatten(1), sizes.flatten(1))
+
+
+def left_of_weights(activation: Activations, gradient: Activations) -> PerImage:
+    """``sum_k |sum g_k A_k| / sum |g A|`` for XGrad-CAM; with the mean of A_k where that stands in."""
+    terms = gradient * activation
+    size = activation.abs().mean((2, 3), keepdim=True)
+    terms = torch.where(_sums_to_nothing(activation), gradient * size, terms)
+    return _left(terms.sum((2, 3)), terms.abs().sum((2, 3)))
+
+
+def _left(sums: Float[Tensor, "b n"], sizes: Float[Tensor, "b n"]) -> PerImage:
+    """``sum |sums| / sum sizes``; NaN where there is no gradient."""
+    return sums.abs().sum(1) / sizes.sum(1)
+
+
 def _sums_to_nothing(activation: Activations) -> Bool[Tensor, "b d 1 1"]:
     """Where a channel's sum is negative or about zero, next to the sum of its magnitudes."""
     size = activation.abs().sum((2, 3), keepdim=True)
@@ -157,11 +187,15 @@ def upsample(grid: Grids, size: tuple[int, int]) -> Float[Tensor, "b h w"]:
 
 @dataclass(frozen=True)
 class Cam:
-    """A formula, whether a ReLU follows it, and what it reports about itself (one number per picture)."""
+    """A formula, whether a ReLU follows it, and what it reports about itself (one number per picture).
+
+    ``left`` is what averaging leaves of the gradient, of the formulas that average it.
+    """
 
     formula: Callable[[Activations, Activations], Grids]
     relu: bool
     options: tuple[tuple[str, str | int | float], ...] = ()
+    left: Callable[[Activations, Activations], PerImage] | None = None
     diagnostics: tuple[tuple[str, Callable[[Activations, Activations], PerImage]], ...] = ()
 
     @property
@@ -202,17 +236,23 @@ class SegXResCam:
     def cam(self) -> Cam:
         """The formula with these settings, to be taken from the one trace."""
         formula = partial(seg_xres_cam, window=self.window, pool=self.pool)
-        return Cam(formula, relu=True, options=(("window", self.window), ("pool", self.pool)))
+        left = partial(left_of_windows, window=self.window) if self.pool == "mean" else None
+        return Cam(formula, relu=True, options=(("window", self.window), ("pool", self.pool)), left=left)
 
 
 CAMS: dict[str, Cam] = {
-    "grad-cam": Cam(grad_cam, relu=True),
+    "grad-cam": Cam(grad_cam, relu=True, left=left_of_mean),
     "grad-cam++": Cam(
         grad_cam_plus_plus, relu=True, diagnostics=(("crossed_denominators", crossed_denominators),)
     ),
     "hires-cam": Cam(hires_cam, relu=True),
     "layer-cam": Cam(layer_cam, relu=True),
-    "xgrad-cam": Cam(xgrad_cam, relu=True, diagnostics=(("unweighted_channels", unweighted_channels),)),
+    "xgrad-cam": Cam(
+        xgrad_cam,
+        relu=True,
+        left=left_of_weights,
+        diagnostics=(("unweighted_channels", unweighted_channels),),
+    ),
     "eigen-cam": Cam(eigen_cam, relu=False, options=(("class_agnostic", True),)),
     SegXResCam.name: SegXResCam().cam,
     "activation": Cam(activation_map, relu=False),

@@ -1,6 +1,6 @@
 """What an explanation is: a map per picture, with its target, settings and diagnostics."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,15 +13,23 @@ from seglens.display import card, figure, number, paragraph, table
 from seglens.draw import INK, PAPER, enlarge, heat, heat_scale, no_map, outline, signed_scale
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.target import Target, dilate
+from seglens.models.layers import averaged_out
 from seglens.shapes import ChannelMaps, Grids, Maps, PerImage, Regions
 
 Status = Literal["ok", "no_target", "degenerate", "failed"]
-"""``no_target``: no pixel to explain; ``degenerate``: a constant map; ``failed``: NaN or infinite values."""
+"""``no_target``: no pixel to explain; ``degenerate``: a constant map, or one whose gradient averages to
+nothing but rounding (`averaged_out`); ``failed``: NaN or infinite values."""
 
 Key = str | tuple[str, str] | tuple[str, str, str]
 
 FLAT = 1e-6
 """A map whose range is below this share of its largest magnitude is constant up to rounding."""
+
+LEFT = "gradient_left"
+"""The diagnostic that says which share of the gradient is left when it is averaged, see ``cams.py``."""
+
+MOSTLY_LOST = 0.05
+"""Where less than this share of the gradient is left, a map is flagged: it rests on small differences."""
 
 MARGIN = 3
 """The least width of the band around a target that upsampling may smear attribution over, in pixels."""
@@ -77,7 +85,9 @@ class Explanation:
             raise SettingError(f"{self.name!r} has {len(status)} statuses for {len(raw)} pictures.")
         object.__setattr__(self, "status", tuple(status))
         object.__setattr__(self, "map", self._only_ok(raw))
-        object.__setattr__(self, "diagnostics", {k: self._only_ok(v) for k, v in self.diagnostics.items()})
+        # Why a map is degenerate stays.
+        plain = {k: v if k == LEFT else self._only_ok(v) for k, v in self.diagnostics.items()}
+        object.__setattr__(self, "diagnostics", plain)
         if self.channels is not None:
             object.__setattr__(self, "channels", self._only_ok(self.channels.detach().float()))
         if self.grid is not None:
@@ -176,6 +186,28 @@ def status_of(maps: Maps, target: Target) -> tuple[Status, ...]:
     varied = (flat.amax(1) - flat.amin(1) > FLAT * flat.abs().amax(1)).tolist()
     empty = target.empty().tolist()
     return tuple(_status(*flags) for flags in zip(empty, finite, varied, strict=True))
+
+
+def without_rounding(status: Sequence[Status], left: PerImage, dtype: torch.dtype) -> tuple[Status, ...]:
+    """Make maps degenerate of whose gradient averaging has left no more than rounding, in ``dtype``."""
+    lost = (left < averaged_out(dtype)).tolist()
+    return tuple(
+        "degenerate" if one == "ok" and gone else one for one, gone in zip(status, lost, strict=True)
+    )
+
+
+def reason(status: str, diagnostics: Mapping[str, float]) -> str:
+    """Say why there is no map, or what to know of one: nothing where all is well."""
+    left = diagnostics.get(LEFT, 1.0)
+    if status not in ("ok", "degenerate") or not left < MOSTLY_LOST:
+        return ""
+    what = f"Averaging over the layer leaves {left:.2g} of the gradient"
+    if status == "ok":
+        return f"{what}, so the map rests on small differences: compare it with hires-cam."
+    return (
+        f"{what}, which is rounding where a normalisation follows: take hires-cam, or the layer after it "
+        "('seglens layers' says which)."
+    )
 
 
 def _status(empty: bool, finite: bool, varied: bool) -> Status:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.explain.explanation import Explanation, Status
+from seglens.explain.explanation import LEFT, Explanation, Status
 from seglens.explain.lattice import Lattice
 from seglens.explain.target import Target
+from seglens.models.layers import AVERAGED_OUT
 from seglens.shapes import Map
 from seglens.tiles import Size, Windows, rescaled, scaled_part
 
@@ -56,6 +57,8 @@ class LargeMap:
         low, high = (float(end) for end in self.grid.aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
             return "failed"
+        if self.diagnostics.get(LEFT, 1.0) < AVERAGED_OUT:
+            return "degenerate"
         low, high = (max(low, 0.0), max(high, 0.0)) if self.relu else (low, high)
         return "ok" if high - low > FLAT * max(abs(low), abs(high)) else "degenerate"
 

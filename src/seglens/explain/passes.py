@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from seglens.explain.cams import Cam
-from seglens.explain.explanation import Explanation
+from seglens.explain.explanation import LEFT, Explanation, Status, status_of, without_rounding
 from seglens.explain.gradients import InputGradient, at_once
 from seglens.explain.methods import ON_INPUT, ON_LAYERS, Asked, Settings
 from seglens.explain.target import Target
 from seglens.explain.trace import LayerTap, Trace, in_chunks
 from seglens.explain.trace import trace as run_trace
+from seglens.models.layers import averaged_out
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Images
 
@@ -87,12 +88,14 @@ def _traced(
 ) -> list[Explanation]:
     """All CAMs of all layers and all maps of the input's gradient for all targets: one trace per chunk."""
     chunks: list[Made] = []
+    dtypes: dict[str | None, torch.dtype] = {}
 
     def work(rows: slice) -> None:
         chosen = [target.select(rows) for target in targets]
         made: Made = {}
         traces = run_trace(segmenter, images[rows], chosen, layers, input_gradient=bool(asked.gradients))
         for position, traced in enumerate(traces):
+            dtypes.update({layer: tap.dtype for layer, tap in traced.taps.items()})
             for name, cam in asked.cams.items():
                 for layer, tap in traced.taps.items():
                     made[position, name, layer] = _cam(cam, tap, segmenter.spec.divisor, images.shape[-2:])
@@ -105,6 +108,13 @@ def _traced(
     for position, name, layer in chunks[0] if chunks else ():
         parts = [made[position, name, layer] for made in chunks]
         whole = {field: torch.cat([part[field] for part in parts]) for field in parts[0]}
+        status: tuple[Status, ...] = ()
+        if LEFT in whole:
+            status = status_of(whole["map"].float(), targets[position])
+            status = without_rounding(status, whole[LEFT], dtypes[layer])
+            noise = torch.tensor([one == "degenerate" for one in status]).to(whole[LEFT].device)
+            noise = (noise & (whole[LEFT] < averaged_out(dtypes[layer])))[:, None, None]
+            whole["grid"] = whole["grid"].masked_fill(noise, torch.nan)
         explanations.append(
             Explanation(
                 method=name,
@@ -113,6 +123,7 @@ def _traced(
                 map=whole.pop("map"),
                 grid=whole.pop("grid", None),
                 channels=whole.pop("channels", None),
+                status=status,
                 settings={"unit": "mean"} if layer is None else {"unit": "sum", **asked.cams[name].settings},
                 diagnostics=whole,
             )
@@ -129,6 +140,8 @@ def _cam(cam: Cam, tap: LayerTap, divisor: int, size: Sequence[int]) -> dict[str
     grid = cam.formula(tap.activation, tap.gradient)
     padded = cam.map_of(grid, (height + -height % divisor, width + -width % divisor))
     found = {"grid": grid, "map": padded[:, :height, :width]}
+    if cam.left is not None:
+        found[LEFT] = cam.left(tap.activation, tap.gradient)
     return found | {name: about(tap.activation, tap.gradient) for name, about in cam.diagnostics}
 
 

@@ -24,16 +24,19 @@ class Pooled:
     """A CAM ``sum_k w_k A_k``: what is summed over all windows, and the weights ``w`` that follow.
 
     ``sums`` gets A, g and the shares of the cells of some windows; ``everywhere``, it needs all windows.
+    ``left`` is what the sums leave of the gradient, as in ``cams.py``.
     """
 
     sums: Callable[[Activations, Activations, Grids], Sums]
     weights: Callable[[Sums, int], Float[Tensor, " d"]]
     everywhere: bool = False
+    left: Callable[[Sums, int], Float[Tensor, ""]] | None = None
 
 
 def grad_cam(activation: Activations, gradient: Activations, shares: Grids) -> Sums:
-    """``sum g_k``."""
-    return {"g": gradient.sum((0, 2, 3), dtype=torch.float64)}
+    """``sum g_k``, and what it is next to: ``sum |g_k|``."""
+    slope = gradient.double()
+    return {"g": slope.sum((0, 2, 3)), "|g|": slope.abs().sum((0, 2, 3))}
 
 
 def xgrad_cam(activation: Activations, gradient: Activations, shares: Grids) -> Sums:
@@ -42,6 +45,8 @@ def xgrad_cam(activation: Activations, gradient: Activations, shares: Grids) -> 
     return {
         "g": gradient.sum((0, 2, 3), dtype=torch.float64),
         "gA": (gradient.double() * activation).sum((0, 2, 3)),
+        "|g|": gradient.double().abs().sum((0, 2, 3)),
+        "|gA|": (gradient.double() * activation).abs().sum((0, 2, 3)),
         "A": shared.sum((0, 2, 3)),
         "|A|": shared.abs().sum((0, 2, 3)),
     }
@@ -80,9 +85,20 @@ def _weights_of_eigen(sums: Sums, cells: int) -> Float[Tensor, " d"]:
     return -vector if grows < 0 else vector
 
 
+def _left_of_mean(sums: Sums, cells: int) -> Float[Tensor, ""]:
+    return sums["g"].abs().sum() / sums["|g|"].sum()
+
+
+def _left_of_xgrad(sums: Sums, cells: int) -> Float[Tensor, ""]:
+    size = sums["|A|"] / cells
+    own = sums["A"] > BALANCED * sums["|A|"]
+    terms = torch.where(own, sums["gA"], sums["g"] * size)
+    return terms.abs().sum() / torch.where(own, sums["|gA|"], sums["|g|"] * size).sum()
+
+
 POOLED: dict[str, Pooled] = {
-    "grad-cam": Pooled(grad_cam, lambda sums, cells: sums["g"] / cells),
-    "xgrad-cam": Pooled(xgrad_cam, _weights_of_xgrad, everywhere=True),
+    "grad-cam": Pooled(grad_cam, lambda sums, cells: sums["g"] / cells, left=_left_of_mean),
+    "xgrad-cam": Pooled(xgrad_cam, _weights_of_xgrad, everywhere=True, left=_left_of_xgrad),
     "eigen-cam": Pooled(eigen_cam, _weights_of_eigen, everywhere=True),
 }
 """Every such CAM. To add one: its sums, its weights, one line."""

@@ -31,11 +31,15 @@ Over = Literal["pooled", "weighed", "added", "stitched", "blended", "differentia
 
 @dataclass(frozen=True)
 class Stitched:
-    """What is made: grids on lattices, by method and layer, the lattice of each layer, parts of S."""
+    """What is made: grids on lattices, by method and layer, the lattice of each layer, parts of S.
+
+    ``left`` is what is left of the gradient where it is averaged, see ``cams.py``.
+    """
 
     grids: dict[Made, Tensor] = field(default_factory=dict)
     cells: dict[str, Lattice] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
+    left: dict[Made, float] = field(default_factory=dict)
 
     def grid(self, name: str, layer: str) -> Tensor:
         """Return the grid to add to."""
@@ -59,6 +63,9 @@ def stitch(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Stitched:
                 of_channel["w"] if name not in POOLED else POOLED[name].weights(of_channel, rows * columns)
             )
             formulas[name, layer] = _projection(weights)
+            left = POOLED[name].left if name in POOLED else None
+            if left is not None:
+                made.left[name, layer] = float(left(of_channel, rows * columns))
     for name, cam in cams.items():
         if name not in derived:
             formulas |= {(name, layer): _without_gradient(cam) for layer in layers}

@@ -25,12 +25,14 @@ _SHOWN = 6
 class LayerTap:
     """What one layer put out (``activation``) and how the score depends on it (``gradient``), in float32.
 
-    Both are arranged as maps, whatever the layer's own layout is; prefix tokens are not part of them.
+    Both are arranged as maps, whatever the layer's own layout is; prefix tokens are not part of them. They
+    were computed in ``dtype``.
     """
 
     name: str
     activation: Activations
     gradient: Activations
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,10 @@ def trace(
             gradients = differentiate(score, wanted, target, keep=keep)
             taps = {
                 name: LayerTap(
-                    name, layout.to_map(_plain(activations[name])), layout.to_map(_plain(gradients[name]))
+                    name,
+                    layout.to_map(_plain(activations[name])),
+                    layout.to_map(_plain(gradients[name])),
+                    activations[name].dtype,
                 )
                 for name, layout in layouts.items()
             }

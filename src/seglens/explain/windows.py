@@ -44,6 +44,7 @@ from torch import Tensor
 
 from seglens.errors import SettingError
 from seglens.explain.cams import Cam
+from seglens.explain.explanation import LEFT
 from seglens.explain.gradients import InputGradient
 from seglens.explain.large_map import LargeMap
 from seglens.explain.lattice import Lattice, OpenRows, Place, View
@@ -141,7 +142,8 @@ def _of_layers(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Itera
         for layer in layers:
             grid, cells = made.grids.get((name, layer)), made.cells.get(layer)
             settings = {"unit": "sum", **cam.settings}
-            yield _large_map(view, name, layer, grid, cells, cam.relu, settings, diagnostics)
+            left = {LEFT: made.left[name, layer]} if (name, layer) in made.left else {}
+            yield _large_map(view, name, layer, grid, cells, cam.relu, settings, diagnostics | left)
 
 
 def _of_input(view: View, gradients: dict[str, InputGradient]) -> Iterator[LargeMap]:

@@ -6,6 +6,7 @@ from html import escape
 
 from seglens.batch.heats import Row
 from seglens.draw import Scale
+from seglens.explain.explanation import reason
 from seglens.explain.statistics import DEFINITIONS
 from seglens.inspection.asking import Answer
 from seglens.inspection.drawing import bar, scale_of
@@ -63,7 +64,8 @@ def about_answer(answer: Answer) -> str:
     """Say what the colours mean and where the map lies, next to maps that know nothing of the model."""
     if answer.status != "ok":
         evidence = scale_of(answer, evidence=True)
-        found = f'<p role="status">{escape(REASONS[answer.status])}</p>'
+        why = reason(answer.status, answer.row["diagnostics"]) or REASONS[answer.status]
+        found = f'<p role="status">{escape(why)}</p>'
         return found + (_bar(evidence, "for (red) and against (blue)") if evidence else "")
     row, scale = answer.row, scale_of(answer)
     assert scale is not None  # it is ok
@@ -151,6 +153,9 @@ def _inside(row: Row, label: str) -> str:
 
 
 def _diagnosed(diagnostics: Mapping[str, float]) -> str:
+    known = reason("ok", diagnostics)
+    if known:
+        return f"<p>{escape(known)}</p>"
     error = diagnostics.get("completeness_error")
     if error is None:
         return ""

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
 from seglens.errors import CheckpointError, ModelError
@@ -22,6 +23,8 @@ FOR = {1: "signals", 3: "volumes"}
 
 def axes_of(layer: nn.Module) -> int | None:
     """Return how many axes a layer of PyTorch's, or one derived of it, slides over; None where it doesn't."""
+    if isinstance(layer, _DropoutNd):  # drops channels of whatever it gets: MONAI's VNet has it in 2-D, too
+        return None
     own = (kind.__name__ for kind in type(layer).__mro__ if kind.__module__.startswith("torch.nn."))
     return next((AXES[name[-2:]] for name in own if name[-2:] in AXES), None)
 

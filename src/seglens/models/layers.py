@@ -17,8 +17,8 @@ role                layer
 Where a stage ends is told by running the network: it is the last module that returned the very tensor that
 the encoder handed on, or the same numbers arranged otherwise (Swin, ViT). This holds for whatever encoder,
 whatever its modules are called. Foreign networks have roles where a part is called encoder or backbone,
-decoder or classifier, and so on, or is all that stands beside the decoder; module paths always work. What
-counts as a grid: see ``layout.py``.
+decoder or classifier, and so on, or is all that stands beside the decoder; where nothing is called so, by
+resolution, see ``places.py``. Module paths always work. What counts as a grid: see ``layout.py``.
 """
 
 import weakref
@@ -26,12 +26,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from seglens.arguments import checked
 from seglens.errors import ModelError, unknown_name
 from seglens.models.layout import MOST_PREFIX, Layout, Rule, readings
-from seglens.models.probing import Call, Observed, mixes_last_axis, observe, probe_size
+from seglens.models.places import blocks_by_grid, head_by_answer, stages_by_grid
+from seglens.models.probing import (
+    Call,
+    Influence,
+    Observed,
+    influence,
+    mixes_last_axis,
+    observe,
+    probe_size,
+)
 from seglens.models.segmenter import Segmenter
 
 ROLES = (
@@ -43,6 +53,9 @@ ROLES = (
     "decoder_last",
     "seg_head",
 )
+AVERAGED_OUT = 1e-5
+"""Of a gradient, what is left by averaging when its sum is 0 by algebra: rounding, in float32."""
+
 _ENCODERS = ("encoder", "backbone")
 _DECODERS = ("decoder", "classifier", "decode_head")
 _BOTTLENECKS = (".bottleneck", ".center")
@@ -63,7 +76,10 @@ class LayerInfo:
     """One layer that can be asked for: its path in the network, its roles, and what it returns.
 
     That is at the spec's image size, or at 64 pixels where the spec has less. ``shape`` is channels, rows,
-    columns; ``stride`` is how many pixels of the image one row spans.
+    columns; ``stride`` is how many pixels of the image one row spans. At the ``answer`` itself, the logits,
+    a map repeats the prediction. ``averages_out``: what follows takes the mean of each channel away (instance
+    normalisation), so the mean of its gradient is 0 and Grad-CAM has nothing to weigh with; ``advice`` says
+    what to take instead.
     """
 
     name: str
@@ -71,6 +87,9 @@ class LayerInfo:
     type: str
     shape: tuple[int, int, int]
     stride: int
+    answer: bool = False
+    averages_out: bool = False
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,12 @@ class _Seen:
 
     calls: dict[str, Call]
     roles: dict[str, str]
+    influence: Influence | None
+
+    @property
+    def layers(self) -> list[str]:
+        """What can be explained: tapped, with a gradient to the logits."""
+        return tapped_layers(self.calls, self.influence)
 
     @property
     def rules(self) -> dict[str, Rule]:
@@ -109,14 +134,41 @@ def layers(run: HasSegmenter) -> list[LayerInfo]:
     seen = _observe(segmenter)
     _SEEN[segmenter] = seen.roles, seen.rules
     size, infos = probe_size(segmenter), []
-    for path, call in seen.calls.items():
-        if call.can_be_tapped:
-            layout = call.layouts[0]
-            played = tuple(role for role in ROLES if seen.roles.get(role) == path)
-            kind = type(segmenter.module.get_submodule(path)).__name__
-            shape = (call.channels, layout.rows, layout.columns)
-            infos.append(LayerInfo(path, played, kind, shape, round(size / layout.rows)))
+    left = seen.influence.left if seen.influence else {}
+    answers = seen.influence.answers if seen.influence else ()
+    lost = [path for path in seen.layers if left.get(path, 1.0) < averaged_out(segmenter.dtype)]
+    for position, path in enumerate(seen.layers):
+        call = seen.calls[path]
+        played = tuple(role for role in ROLES if seen.roles.get(role) == path)
+        kind = type(segmenter.module.get_submodule(path)).__name__
+        shape = (call.channels, call.layouts[0].rows, call.layouts[0].columns)
+        advice = "the answer itself: a map here repeats the prediction" * (path in answers)
+        if path in lost:
+            after = next((one for one in seen.layers[position:] if one not in lost), None)
+            advice = "Grad-CAM averages to nothing here: take hires-cam" + (f", or {after}" if after else "")
+        infos.append(
+            LayerInfo(
+                path,
+                played,
+                kind,
+                shape,
+                round(size / call.layouts[0].rows),
+                path in answers,
+                path in lost,
+                advice,
+            )
+        )
     return infos
+
+
+def averaged_out(dtype: torch.dtype) -> float:
+    """``|sum g| / sum |g|`` below this is rounding: 1e-5, in half precision one unit of it."""
+    return max(AVERAGED_OUT, torch.finfo(dtype).eps)
+
+
+def tapped_layers(calls: Mapping[str, Call], found: Influence | None) -> list[str]:
+    """The layers that can be tapped and have a gradient, or all where nothing has one."""
+    return [path for path, call in calls.items() if call.can_be_tapped and (not found or path in found.left)]
 
 
 def resolve(segmenter: Segmenter, names: Sequence[str]) -> dict[str, nn.Module]:
@@ -191,8 +243,22 @@ def _observe(segmenter: Segmenter) -> _Seen:
     """Run the network; return what its modules did, and their roles."""
     encoder = _encoder(segmenter.module)
     seen = observe(segmenter, encoder)
-    stages = _stages(seen, encoder) if encoder is not None else []
-    return _Seen(seen.calls, _roles(segmenter.module, seen.calls, stages, segmenter.spec.outputs))
+    found = influence(segmenter, seen.calls)
+    answers = found.answers if found else ()
+    able = [path for path in tapped_layers(seen.calls, found) if path not in answers]
+    stages = [path for path in _stages(seen, encoder) if path in able] if encoder is not None else []
+    stages = stages or stages_by_grid(able, seen.calls)
+    roles = _roles(segmenter.module, seen.calls, stages, able, segmenter.spec.outputs)
+    if "encoder_last" in roles:
+        head = roles.get("seg_head") or head_by_answer(answers, roles["encoder_last"], seen.calls)
+        blocks = blocks_by_grid(able, roles["encoder_last"], head)
+        places = {"seg_head": head} if head else {}
+        if "decoder_last" not in roles and blocks:
+            rows = {path: seen.calls[path].layouts[0].rows for path in blocks}
+            ends = {rows[path]: path for path in blocks}
+            places |= {"decoder_first": ends[min(ends)], "decoder_last": ends[max(ends)]}
+        roles |= {role: path for role, path in places.items() if role not in roles}
+    return _Seen(seen.calls, roles, found)
 
 
 def _encoder(network: nn.Module) -> str | None:
@@ -221,9 +287,12 @@ def _stages(seen: Observed, encoder: str) -> list[str]:
 
 
 def _roles(
-    network: nn.Module, calls: Mapping[str, Call], stages: Sequence[str], outputs: int
+    network: nn.Module, calls: Mapping[str, Call], stages: Sequence[str], able: Sequence[str], outputs: int
 ) -> dict[str, str]:
-    """Return the path of the layer that plays each role, as far as it can be told."""
+    """Return the path of the layer that plays each role, as far as stages and names tell.
+
+    ``able`` are the layers that have a gradient and are not the logits themselves.
+    """
     roles, last = {}, len(stages) - 1
     if stages:
         middle = [path for path in calls if f".{path}".endswith(_BOTTLENECKS) and calls[path].can_be_tapped]
@@ -233,8 +302,8 @@ def _roles(
         roles["bottleneck"] = middle[0] if middle else stages[last]
     decoder, head = _first_path(network, _DECODERS), _first_path(network, _HEADS)
     if decoder is not None:
-        blocks = _blocks(calls, decoder)
-        if head is not None and f"{decoder}.".startswith(f"{head}."):  # its last layer makes the logits
+        blocks = [path for path in _blocks(calls, decoder) if path in able]
+        if head is not None and f"{decoder}.".startswith(f"{head}."):  # logits are summed of several parts
             blocks = [path for path in blocks if calls[path].channels != outputs]
         if blocks:
             roles["decoder_first"], roles["decoder_last"] = blocks[0], blocks[-1]

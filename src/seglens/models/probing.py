@@ -4,18 +4,22 @@ import math
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
 from seglens.errors import ModelError
 from seglens.models.layout import Layout, Rule, readings
-from seglens.models.segmenter import Segmenter
+from seglens.models.segmenter import Segmenter, evaluating
+
+SAME = 1e-3
+"""Numbers that agree to this share of the largest are the same, whatever they went through in between."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Call:
         if self.calls != 1 or self.passes_on or len(self.layouts) != 1:
             return False
         return self.layouts[0].rows == self.layouts[0].columns > 1
+
+    @property
+    def rule(self) -> Rule:
+        """How the output is read, where there is one way."""
+        return self.layouts[0].rule
 
     @property
     def channels(self) -> int:
@@ -109,7 +118,9 @@ def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
     if any(isinstance(module, torch.jit.ScriptModule) for module in segmenter.module.modules()):
         raise ModelError("A TorchScript module shows no layers. Wrap the nn.Module that it was made from.")
     seen, size = _watch(segmenter, probe_size(segmenter), encoder), probe_size(segmenter)
-    if any(len(call.layouts) > 1 for call in seen.calls.values()):
+    if any(len(call.layouts) > 1 or len(call.shape) == 3 for call in seen.calls.values()) or mixes_last_axis(
+        segmenter.module
+    ):
         return replace(seen, calls=_settled(segmenter, seen.calls, size))
     return seen
 
@@ -144,22 +155,135 @@ def _watch(segmenter: Segmenter, size: int, encoder: str | None = None) -> Obser
     return Observed(calls, tuple(ends), tuple(deepest))
 
 
+@dataclass(frozen=True)
+class Influence:
+    """What a backward pass showed of layers: ``left`` by path, and which of them return the logits.
+
+    ``left`` is ``sum_k |sum g_k| / sum |g|``, what is left of the gradient when it is averaged over the grid;
+    NaN where the grid is a single cell. Layers without a gradient are not in it.
+    """
+
+    left: dict[str, float]
+    answers: tuple[str, ...]
+
+
+SMALL = 128
+"""Pixels of the picture that gradients are looked at with, where the network takes it: it costs less."""
+
+
+def influence(segmenter: Segmenter, calls: Mapping[str, Call]) -> Influence | None:
+    """Run the network forward and back, for a score that weighs its logits by noise.
+
+    None where its logits have no gradient at all.
+
+    Raises:
+        ModelError: it can't be run so.
+    """
+    size = probe_size(segmenter)
+    small = min(size, SMALL + -SMALL % segmenter.spec.divisor)
+    try:
+        return _influence(segmenter, calls, small)
+    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, ModelError):
+        # It takes pictures of one size only, or a grid of one cell is too small for it.
+        return _influence(segmenter, calls, size)
+
+
+def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> Influence | None:
+    paths = [path for path, call in calls.items() if call.can_be_tapped]
+    kept: dict[str, Tensor] = {}
+
+    def tap(path: str, output: Tensor) -> Tensor:
+        kept[path] = output.clone()
+        if not kept[path].requires_grad:
+            kept[path].requires_grad_()
+        return kept[path].clone()
+
+    chance = torch.Generator().manual_seed(0)
+    images = torch.rand(1, segmenter.spec.channels, size, size, generator=chance).to(segmenter.device)
+    with ExitStack() as stack:
+        for context in (torch.inference_mode(False), torch.enable_grad(), uncompiled()):
+            stack.enter_context(context)
+        stack.enter_context(torch.autocast(segmenter.device.type, enabled=False))
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(evaluating(segmenter.module))
+        for path in paths:
+            stack.enter_context(intercepted(segmenter.module.get_submodule(path), partial(tap, path)))
+        logits = segmenter(images)
+    if not logits.requires_grad:
+        return None
+    weights = torch.randn(logits.shape, generator=chance).to(logits)
+    found = torch.autograd.grad((weights * logits).sum(), list(kept.values()), allow_unused=True)
+    left, answers = {}, []
+    for (path, value), gradient in zip(kept.items(), found, strict=True):
+        if gradient is None:
+            continue
+        layouts = [one for one in readings(tuple(value.shape), (size, size)) if one.rule == calls[path].rule]
+        if not layouts:
+            left[path] = math.nan
+            continue
+        maps = layouts[0].to_map(gradient.float())
+        share = maps.sum((2, 3)).abs().sum() / maps.abs().sum()
+        left[path] = share.item() if maps[0, 0].numel() > 1 else math.nan
+        if _is_answer(layouts[0].to_map(value.detach()), logits.detach()):
+            answers.append(path)
+    return Influence(left, tuple(answers))
+
+
+def _is_answer(maps: Tensor, logits: Tensor) -> bool:
+    """Whether a layer's output is the logits, perhaps at a resolution from which they are interpolated.
+
+    Over several channels what all of them share makes no difference: a softmax follows.
+    """
+    if maps.shape[1] != logits.shape[1]:
+        return False
+    resized = [maps] if maps.shape == logits.shape else []
+    if not resized:
+        settings: list[dict[str, Any]] = [{"mode": "nearest"}]
+        settings += [
+            {"mode": mode, "align_corners": aligned}
+            for mode in ("bilinear", "bicubic")
+            for aligned in (False, True)
+        ]
+        resized = [functional.interpolate(maps.float(), logits.shape[-2:], **each) for each in settings]
+    wanted = logits - logits.mean(1, keepdim=True) if logits.shape[1] > 1 else logits
+    for one in resized:
+        one = one - one.mean(1, keepdim=True) if logits.shape[1] > 1 else one
+        if (one - wanted).abs().max() <= SAME * wanted.abs().max():
+            return True
+    return False
+
+
 def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[str, Call]:
-    """Keep of each call's layouts those that also fit at another size of the image; all if there is none."""
-    rules: dict[str, set[Rule]] = {}
-    if mixes_last_axis(segmenter.module):
-        other = size // 2 if size >= 128 else size * 2
-        try:
-            again = _watch(segmenter, other + -other % segmenter.spec.divisor).calls
-        except ModelError:  # it takes images of one size only: what is open stays open
+    """Keep of each call's layouts those whose grid grows with the picture; all where only one size is taken.
+
+    An attention matrix has as many rows and columns as there are tokens, and is no grid though it looks like
+    one at one size.
+    """
+    other = size // 2 if size >= 128 else size * 2
+    other += -other % segmenter.spec.divisor
+    mixes = mixes_last_axis(segmenter.module)
+    again: Mapping[str, Call] | None = None
+    try:
+        again = _watch(segmenter, other).calls
+    except ModelError:  # it takes images of one size only: what is open stays open
+        if mixes:
             return calls
-        rules = {path: {layout.rule for layout in call.layouts} for path, call in again.items()}
     settled = {}
     for path, call in calls.items():
-        allowed = rules.get(path, {("channels first", 0)})
-        kept = tuple(layout for layout in call.layouts if layout.rule in allowed)
-        settled[path] = replace(call, layouts=kept, marks=()) if len(call.layouts) > 1 else call
+        kept = call.layouts
+        if again is not None and path in again:
+            scaled = {(one.rule, _stride(one, other)) for one in again[path].layouts}
+            kept = tuple(one for one in kept if (one.rule, _stride(one, size)) in scaled)
+        if not mixes:
+            kept = tuple(one for one in kept if one.kind == "channels first")
+        changed = kept != call.layouts
+        settled[path] = replace(call, layouts=kept, marks=()) if changed else call
     return settled
+
+
+def _stride(layout: Layout, size: int) -> int:
+    """Pixels that a row spans, as a power of two: cells that are lost at the border make no difference."""
+    return round(math.log2(size / layout.rows) * 2)
 
 
 def mixes_last_axis(network: nn.Module) -> bool:

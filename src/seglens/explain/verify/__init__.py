@@ -20,6 +20,7 @@ from seglens.explain.verify.case import Case
 from seglens.explain.verify.rules import RULES
 from seglens.explain.verify.snapshot import Snapshot
 from seglens.inputs import Pictures, as_images, names_of
+from seglens.models.layers import layers as list_layers
 from seglens.models.layers import resolve
 from seglens.runs import Run
 from seglens.seeds import content_uniform
@@ -109,7 +110,13 @@ def verify(
     if not layers:
         raise SettingError("There is no layer to verify; name at least one, such as 'encoder_last'.")
     before = Snapshot.of(run.segmenter)
-    resolve(run.segmenter, layers)
+    modules = resolve(run.segmenter, layers)
+    by_path = {info.name: info for info in list_layers(run)}
+    paths = {module: path for path, module in run.segmenter.module.named_modules()}
+    for name, module in modules.items():
+        info = by_path.get(paths[module])
+        if info is not None and info.averages_out:
+            note += f"{' ' * bool(note)}{name}: {info.advice}."
     pictures = pictures.to(run.segmenter.device)
     if target is None:
         found = predicted(run, pictures)

@@ -1,7 +1,7 @@
 """Identities of formulas: what two of them, or a formula and the score, must agree on."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def tap_gradient(case: Case) -> Measured:
     network's.
     """
     shown = [role for info in list_layers(case.run) for role in info.roles[:1]]
-    names = list(dict.fromkeys([*case.layers, *shown]))
+    names = _once(case, [*case.layers, *shown])
     try:
         wide = copy.deepcopy(case.run.segmenter).to("cpu", torch.float64)
         images = case.images[:1].to("cpu", torch.float64)
@@ -118,7 +118,7 @@ def head_completeness(case: Case) -> Measured:
     """
     shown = {role for info in list_layers(case.run) for role in info.roles}
     extra = [role for role in ("decoder_last", "seg_head") if role in shown]
-    names = list(dict.fromkeys([*case.layers, *extra]))
+    names = _once(case, [*case.layers, *extra])
     taps = trace(case.run.segmenter, case.images, [case.target], names)[0].taps
     held, worst = [], 0.0
     for name in names:
@@ -147,6 +147,12 @@ def _same_formula(case: Case, one: Cam, other: Cam) -> Measured:
         if largest.value is None or value >= largest.value:
             largest = Measured(value, f"at {name}")
     return largest
+
+
+def _once(case: Case, names: Sequence[str]) -> list[str]:
+    """Leave out names that mean the same layer as one before."""
+    modules = resolve(case.run.segmenter, names)
+    return list({id(modules[name]): name for name in reversed(names)}.values())[::-1]
 
 
 def _scaled_score(case: Case, name: str, factor: float) -> Scores:
