@@ -97,6 +97,7 @@ def _records() -> Iterator[Case]:
                 "damaged",
                 f"{command}, run.json with {how}",
                 USING_RUN[command],
+                (1, 2),
                 spoil=spoil,
                 may_change=("run/run.json",),
             )

@@ -144,9 +144,24 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
             where = f": {error.filename}" if error.filename else ""
             warn(f"{error.strerror}{where}.")
             return FAILED
+    if _is_of_memory(error):
+        told = (str(error).strip().splitlines() or ["no more is to be had"])[0]
+        warn(
+            f"Memory doesn't suffice: {told.removesuffix('.')}. Take smaller pictures, networks or batches. "
+            "What was there before is as it was."
+        )
+        return FAILED
     first = (str(error).strip().splitlines() or ["no message"])[0]
     warn(f"Unexpected {type(error).__name__}: {first.removesuffix('.')}. Run with --debug to see where.")
     return FAILED
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether the machine had no more memory to give; torch says so by a RuntimeError."""
+    told = ("can't allocate memory", "out of memory", "bad alloc", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in told)
+    )
 
 
 def list_failed(failed: Sequence[tuple[str, str]], num_total: int) -> None:
