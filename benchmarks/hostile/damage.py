@@ -149,14 +149,14 @@ def _tables() -> Iterator[Case]:
                     spoil=_set(file, change),
                     may_change=(file,),
                 )
-    for how, spoil in _ways("run/history.csv").items():
+    for how, spoil in _ways("results/trained/history.csv").items():
         yield Case(
             "damaged",
             f"report, history.csv {how}",
-            "report run --out new.html",
+            "report results/trained --out new.html",
             (0, 2),
             spoil=spoil,
-            may_change=("run/history.csv",),
+            may_change=("results/trained/history.csv",),
         )
 
 

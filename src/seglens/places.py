@@ -119,26 +119,24 @@ def place_of_run(path: Path, command: str, *, resume: bool, force: bool) -> Path
     Raises:
         OutputExistsError: ``path`` holds something that isn't to be replaced, or ``force`` is not given.
     """
-    path = Path(path)
-    partial = beside(path, "partial")
-    if resume and read_record(partial) is not None:
-        return partial
-    if resume and (path / RECORD).exists():
-        return path
-    try:
-        # What a run that was killed in its first moment left has no record.
-        began = resume and path.is_dir() and contents(path).command is None
-        check_output(path, command, force=force or began)
-    except OutputExistsError as error:
-        for folder in (partial, path):
-            if not force and (read_record(folder) or {}).get("state") == "running":
-                raise OutputExistsError(
-                    f"{folder} holds a run that has not ended. Go on with --resume, or replace it with "
-                    "--force."
-                ) from error
-        raise
+    path, place = Path(path), run_in_use(Path(path))
+    if resume and (place / RECORD).exists():
+        return place
+    if not force and (read_record(place) or {}).get("state") == "running":
+        raise OutputExistsError(
+            f"{place} holds a run that has not ended. Go on with --resume, or replace it with --force."
+        )
+    # What a run that was killed in its first moment left has no record.
+    began = resume and path.is_dir() and contents(path).command is None
+    check_output(path, command, force=force or began)
     occupied = force and path.exists() and not contents(path).empty
-    return partial if occupied else path
+    return beside(path, "partial") if occupied else place
+
+
+def run_in_use(path: Path) -> Path:
+    """Return where the run ``path`` is worked on: beside it, where one is being made in its place."""
+    partial = beside(Path(path), "partial")
+    return Path(path) if read_record(partial) is None else partial
 
 
 def _refuse_places(path: Path) -> None:

@@ -23,7 +23,7 @@ SHAPES: dict[str, dict[str, type]] = {
     "scorecard.json": {"rows": list},
     AUDIT: {"images": list},
 }
-"""What stands in each table, where it does; the entries of a list are objects, or names."""
+"""What stands in each table, the first in every one; the entries of a list are objects, or names."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ def read_table(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} is nested too deep to be a table. Make it again with --force.") from error
     if not isinstance(table, dict):
         raise DataError(f"{file} holds a {type(table).__name__}, not an object. Make it again with --force.")
-    for key, kind in SHAPES.get(file.name, {}).items():
-        value = table.get(key, kind())
+    for number, (key, kind) in enumerate(SHAPES.get(file.name, {}).items()):
+        value = table.get(key, kind() if number else None)
         entries = value if isinstance(value, list) else []
         if not isinstance(value, kind) or not all(isinstance(entry, dict | str) for entry in entries):
             raise DataError(

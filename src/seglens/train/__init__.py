@@ -33,13 +33,11 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.errors import CheckpointError, DataError, SettingError
-from seglens.locks import beside
 from seglens.losses import check_takes_weights, choose_loss, class_weights
 from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.outputs import alone, begin_run, close_run
-from seglens.owned import read_record
-from seglens.places import place_of_run, refuse_overlap
+from seglens.places import place_of_run, refuse_overlap, run_in_use
 from seglens.record import Record
 from seglens.runs import KEPT_SHA256, Run, load, save_run
 from seglens.spread import kind_of_devices
@@ -83,11 +81,12 @@ def train(
     out = Path(out)
     first = is_first_process(settings.devices * settings.num_nodes)
     refuse_overlap(out, data=[data.path] if isinstance(data, DataSettings) else [])
-    place = place_of_run(out, "train", resume=resume, force=force)
     if not first:
-        return _train(data, settings, out, place, first=False, resume=resume)
+        # What it is to be, the first process decides; this one writes nothing there.
+        return _train(data, settings, out, run_in_use(out), first=False, resume=resume)
     out.parent.mkdir(parents=True, exist_ok=True)
     with alone(out):
+        place = place_of_run(out, "train", resume=resume, force=force)
         try:
             return _train(data, settings, out, place, first=True, resume=resume)
         except BaseException:
@@ -213,8 +212,7 @@ def go_on(folder: Path, *, device: str | None = None) -> Run:
         SettingError: ``folder`` was not made by a training, or its data have changed.
         UserError: as `train`.
     """
-    partial = beside(Path(folder), "partial")
-    pictures, settings, _ = _told_by(partial if read_record(partial) is not None else Path(folder), device)
+    pictures, settings, _ = _told_by(run_in_use(Path(folder)), device)
     return train(pictures, settings, Path(folder), resume=True)
 
 

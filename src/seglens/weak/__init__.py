@@ -60,9 +60,9 @@ def weak(
     if given is not None and not given.is_dir():
         raise DataError(f"There is no folder {given} with pseudo-masks. Name the pseudo/ of another run.")
     refuse_overlap(out, data=[data.path, *filter(None, [settings.pseudo_folder])])
-    place = place_of_run(out, "weak", resume=resume, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     with alone(out):
+        place = place_of_run(out, "weak", resume=resume, force=force)
         try:
             return _weak(data, settings, out, place, resume=resume)
         except BaseException:
