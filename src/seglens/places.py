@@ -122,7 +122,8 @@ def place_of_run(path: Path, command: str, *, resume: bool, force: bool) -> Path
     path, place = Path(path), run_in_use(Path(path))
     if resume and (place / RECORD).exists():
         return place
-    if not force and (read_record(place) or {}).get("state") == "running":
+    check_output(path, command, force=True)  # what force would not replace is never advised to
+    if not force and (place != path or (read_record(place) or {}).get("state") == "running"):
         raise OutputExistsError(
             f"{place} holds a run that has not ended. Go on with --resume, or replace it with --force."
         )
