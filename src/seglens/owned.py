@@ -31,6 +31,7 @@ UNFINISHED = {
     "weak": re.compile(
         rf"split\.json|steps\.json|table\.(md|json)|{_SETTLED}/({_TRAINING}|run\.json)|model\.safetensors|"
         r"(pseudo|classifier)/(.+/)?[^/]+\.(npz|json|safetensors)|samples/[^/]+\.png|"
+        r"pseudo/[^/]+/train/(images|masks)/[^/]+|"
         r"rounds/\d+/answers/[^/]+\.png|rounds/\d+/set/(train|valid|test)/(images|masks)/[^/]+"
     ),
 }

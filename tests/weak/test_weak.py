@@ -1,6 +1,7 @@
 """The whole way, with a stand-in for the pseudo-masks: what is bright enough, with a band that is ignored."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import seglens
 from seglens.data.layout import DataSettings
 from seglens.errors import OutputExistsError, SettingError
 from seglens.models.weights import read_state_dict
+from seglens.owned import contents
 from seglens.train.learner import Learner
 from seglens.train.recipe import TrainSettings
 from seglens.weak import rounds
@@ -142,6 +144,19 @@ def test_every_use_of_a_mask_is_listed(done):
         "final evaluation: fully supervised student",
         "the truth on the sheets of samples, after the evaluation",
     ]
+
+
+def test_a_run_knows_its_files_and_no_others(done, tmp_path):
+    assert contents(done[0]).others == ()
+    out = shutil.copytree(done[0], tmp_path / "run")
+    for name in ("pseudo/masks/train/images/a.jpg", "samples/notes.txt", "mine.png"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+    assert contents(out).others == ("mine.png", "pseudo/masks/train/images/a.jpg", "samples/notes.txt")
+    # While a run goes on it has no list, but names that its stages give.
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(record | {"files": []}))
+    assert contents(out).others == ("mine.png", "samples/notes.txt")
 
 
 def test_there_is_a_sheet_for_each_sample(done):
