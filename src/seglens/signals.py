@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import current_thread, main_thread
+from threading import Timer, current_thread, main_thread
 from types import FrameType
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -31,38 +31,55 @@ class Terminated(SystemExit):
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Within, signals that end the process raise `Terminated`, Ctrl-C KeyboardInterrupt, both once only.
+    """Within, signals that end the process raise `Terminated`, and Ctrl-C KeyboardInterrupt.
 
+    While such an exception is on its way, and what it leaves is put right, further ones don't disturb.
     A signal that the process was started to ignore stays ignored. In other threads than the main one nothing
     happens.
     """
     if current_thread() is not main_thread() or _CAUGHT.get():
         yield
         return
-    within = _CAUGHT.set(True)
-    came: list[int] = []
+    within, hook = _CAUGHT.set(True), sys.unraisablehook
+    again: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        if len(came) > 2:
+        if not _is_ending(sys.exc_info()[1]):
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        again.append(number)
+        if len(again) > 1:
             os._exit(128 + number)
-        if len(came) == 2:
-            os.write(2, b"seglens: Stopping. Once more ends at once, and leaves what is half written.\n")
+        os.write(2, b"seglens: Stopping. Once more ends at once, and leaves what is half written.\n")
+
+    def send_again(lost: "sys.UnraisableHookArgs") -> None:
+        # Raised where nothing can catch it, as while an object is thrown away, it would be lost.
+        if not _is_ending(lost.exc_value):
+            hook(lost)
             return
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Terminated(number)
+        number = lost.exc_value.number if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        Timer(0.05, signal.pthread_kill, (main_thread().ident, number)).start()
 
     before = {}
     for number in (signal.SIGINT, *ENDING):
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             before[number] = signal.signal(number, end)
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
         _CAUGHT.reset(within)
+
+
+def _is_ending(error: BaseException | None) -> bool:
+    """Whether this is, or comes of, one of the exceptions that signals raise."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | Terminated):
+            return True
+        error = error.__context__
+    return False
 
 
 def quiet_until_ready() -> None:
