@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(discs, tmp_path, mon
         calls.append(1)
         return (logits * (nan if len(calls) == 5 else 1)).mean()
 
-    monkeypatch.setattr("seglens.train.choose_loss", lambda *_: goes_wrong)
+    monkeypatch.setattr("seglens.train.choose_loss", lambda *_, **__: goes_wrong)
     with pytest.raises(TrainingError, match=r"The loss is nan in epoch 2, batch 2: \w.*, \w.*is intact"):
         train(discs, tiny(), tmp_path / "run")
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
