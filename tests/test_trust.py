@@ -5,6 +5,7 @@ import re
 import socket
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -45,7 +46,7 @@ def test_no_data_becomes_code(file):
 
 
 def licence_of(name: str) -> str:
-    said = distribution(name).metadata
+    said: Any = distribution(name).metadata
     classified = [
         text.rpartition("::")[2].strip()
         for text in said.get_all("Classifier") or []

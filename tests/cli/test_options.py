@@ -158,4 +158,4 @@ def test_data_settings(tmp_path):
         3,
     )
     with pytest.raises(SettingError, match=r"--border none is not allowed: .*'foreground'"):
-        data_settings(tmp_path, None, folders, None, True, "none", None, 3, 0)
+        data_settings(tmp_path, None, folders, None, True, False, "none", None, 3, 0)

@@ -26,7 +26,7 @@ from seglens.data.check import check_data
 from seglens.data.coco_file import read_coco
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
-from seglens.data.outlines import Annotation, OutlineError, check_position, draw, parse
+from seglens.data.outlines import Annotation, OutlineError, RunLengths, check_position, draw, parse
 from seglens.errors import DataError
 
 CORNERS = [[6, 4], [16, 4], [16, 10], [6, 10]]
@@ -113,6 +113,7 @@ def test_overhang_is_cut_off_and_stubs_are_left_out_with_a_warning(tmp_path):
 def test_compressed_runs_are_decoded_as_the_coco_api_does(seed):
     mask = (np.random.default_rng(seed).random((SIDE, SIDE)) < 0.5).astype(np.uint8)
     (run,), _ = parse(compressed(mask), (SIDE, SIDE))
+    assert isinstance(run, RunLengths)
     assert list(run.counts) == uncompressed(mask)["counts"]
 
 

@@ -16,6 +16,7 @@ class TwoLabels(nn.Module):
         with torch.no_grad():
             self.mix.weight.zero_()
             self.mix.weight[0, 0] = self.mix.weight[1, 1] = 20
+            assert self.mix.bias is not None
             self.mix.bias.fill_(-10)
 
     def forward(self, images: Tensor) -> Tensor:

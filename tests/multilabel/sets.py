@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,7 +45,8 @@ def write_coco(folder: Path, *, num: dict[str, int]) -> Path:
     seed = 0
     for split, count in num.items():
         (folder / split).mkdir(parents=True)
-        images, notes = [], []
+        images: list[dict[str, Any]] = []
+        notes: list[dict[str, Any]] = []
         for index in range(count):
             pixels, *labels = picture(seed)
             seed += 1

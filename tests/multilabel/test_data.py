@@ -124,18 +124,27 @@ def test_ignored_values_count_for_no_class(tmp_path):
 def test_layers_move_with_the_picture(tmp_path):
     sample = opened(write_folders(tmp_path, num=NUM)).split("train")[0]
     boxed, _ = letterbox(sample, 48)
+    assert boxed.mask is not None
     assert boxed.mask.shape == (2, 48, 48)
     assert boxed.mask.dtype == torch.bool
     changed = augment(boxed, sample_generator(0, 0, 0))
+    assert changed.mask is not None
     # Where red was bright 'man' was: the mask must have moved with it.
     inside = changed.image[0][changed.mask[0]].mean()
     assert inside > changed.image[0][~changed.mask[0]].mean() + 0.3
     feed = Feed(opened(tmp_path).split("train"), size=48)
     feed.keep()
-    assert torch.equal(feed[0, 0].mask, boxed.mask)
-    assert feed.blank().mask.dtype == torch.bool
+    masks = [feed[0, index].mask for index in range(2)]
+    first, second = masks
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first, boxed.mask)
+    blank = feed.blank().mask
+    assert blank is not None
+    assert blank.dtype == torch.bool
     assert feed.class_pixels(3).tolist()[1:] == [
-        sum(int((feed[0, i].mask[label] & feed[0, i].valid).sum()) for i in range(2)) for label in range(2)
+        sum(int((mask[label] & feed[0, index].valid).sum()) for index, mask in enumerate((first, second)))
+        for label in range(2)
     ]
 
 

@@ -1,5 +1,7 @@
 """A multilabel head on a network that is known by algebra: masks, probabilities, targets, maps."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.multilabel.networks import squares, two_labels
@@ -105,6 +107,7 @@ def test_maps_are_of_the_label_whoever_made_the_target():
     assert torch.equal(maps["hires-cam", "mix"].map, (z * pixels).clamp(min=0))
     # And the gradient of z_0 is 20 in the red channel alone, of the mean over 64 pixels 20 / 64.
     channels = maps["input-x-gradient"].channels
+    assert channels is not None
     assert torch.allclose(channels[:, 0], images[:, 0] * pixels * 20 / 64)
     assert not channels[:, 1:].any()
 
@@ -119,7 +122,7 @@ def test_a_checkpoint_of_a_multilabel_network(tmp_path):
         ModelSpec(architecture="unet", width=4, classes=3, head="multilabel")
     ).module
     torch.save(network.state_dict(), tmp_path / "net.pth")
-    common = {"model": "unet", "width": 4, "image_size": 32, "head": "multilabel"}
+    common: dict[str, Any] = {"model": "unet", "width": 4, "image_size": 32, "head": "multilabel"}
     run = seglens.adopt(tmp_path / "net.pth", classes=("man", "shirt"), out=tmp_path / "run", **common)
     again = seglens.load(tmp_path / "run", device="cpu")
     assert again.task == run.task

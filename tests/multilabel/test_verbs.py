@@ -51,6 +51,7 @@ def test_training_finds_both_labels_where_they_overlap(trained):
     sums = np.zeros((2, 2))
     for sample in map(open_split(trained).__getitem__, range(3)):
         said = trained.predict(sample.image[None]).mask[0]
+        assert sample.mask is not None
         sums += [
             [2 * int((a & b).sum()), int(a.sum() + b.sum())] for a, b in zip(said, sample.mask, strict=True)
         ]
@@ -122,7 +123,9 @@ def test_the_page_asks_about_a_label(trained):
     assert torch.equal(
         answer.explanation.target.pixels[0], opened.prediction.mask[0, 1] & opened.sample.valid
     )
-    (rows, columns), man, shirt = opened.sample.image.shape[1:], *opened.sample.mask
+    assert opened.sample.mask is not None
+    rows, columns = opened.sample.image.shape[1:]
+    man, shirt = opened.sample.mask
     for region, name in ((man & ~shirt, "man"), (shirt & ~man, "shirt"), (man & shirt, None)):
         y, x = divmod(int(region.flatten().nonzero()[0]), columns)
         assert class_at("truth-component", opened, (x, y), trained.task) == name
