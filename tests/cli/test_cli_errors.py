@@ -221,7 +221,15 @@ def test_check_lists_what_is_wrong(seglens, place, data, kind, code):
     assert kind in [finding["kind"] for finding in found["findings"]]
 
 
-@pytest.mark.parametrize("data", ["sizes", "values", "truncated"])
+def test_evaluate_guesses_no_value_of_a_mask(seglens, place):
+    """One mask with a value of its own: it could be a class, an object or a fault."""
+    ended = seglens("evaluate", "run", "--data", "values", "--split", "train", "--out", "new")
+    assert ended.code == 2
+    assert "train-2.png" in ended.err
+    assert not (place / "new").exists()
+
+
+@pytest.mark.parametrize("data", ["sizes", "truncated"])
 def test_evaluate_does_what_can_be_done(seglens, place, data):
     ended = seglens("evaluate", "run", "--data", data, "--split", "train", "--out", "new")
     assert ended.code == 1

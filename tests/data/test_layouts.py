@@ -62,7 +62,7 @@ class TestLayoutsWithFolders:
         dataset = open_data(settings(tmp_path, train_dir="mine", test_dir=str(tmp_path / "held-out")))
         assert dataset.layout == layout
         assert sizes(dataset) == {"train": 9, "valid": 1, "test": 2}
-        with pytest.raises(DataError, match=r"no folder .*elsewhere for the valid split.*--valid-dir"):
+        with pytest.raises(SettingError, match=r"no folder .*elsewhere for the valid split.*--valid-dir"):
             open_data(settings(tmp_path, train_dir="mine", valid_dir="elsewhere"))
 
     def test_a_set_for_evaluation_only_is_left_as_it_is(self, tmp_path, layout):

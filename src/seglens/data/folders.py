@@ -9,7 +9,7 @@ import torch
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings
-from seglens.errors import DataError, SizeMismatchError
+from seglens.errors import DataError, SettingError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region
 
 NAMES = {"train": ("train", "training"), "valid": ("valid", "val", "validation"), "test": ("test", "testing")}
@@ -28,8 +28,8 @@ def split_folders(settings: DataSettings, recognises: Callable[[Path], bool]) ->
     Where there are no such folders, the set has no splits: ``{"": its folder}``.
 
     Raises:
-        DataError: a folder that was named is not there, or it can't be told which pictures are of which
-        split.
+        SettingError: a folder that was named is not there.
+        DataError: it can't be told which pictures are of which split.
     """
     root = settings.path
     named = {"train": settings.train_dir, "valid": settings.valid_dir, "test": settings.test_dir}
@@ -42,7 +42,7 @@ def split_folders(settings: DataSettings, recognises: Callable[[Path], bool]) ->
             elif (root / name).is_dir():
                 found[split] = root / name
             else:
-                raise DataError(
+                raise SettingError(
                     f"There is no folder {root / name} for the {split} split. Allowed is a folder below "
                     f"{root}, or a whole path. Check --{split}-dir."
                 )
