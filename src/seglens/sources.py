@@ -18,7 +18,7 @@ from seglens.data.listing import (
     read_listing,
     refuse_changed,
 )
-from seglens.data.opening import find, layout_name, open_as_it_is, open_data
+from seglens.data.opening import find, layout_name, open_as_it_is, open_data, without_unread
 from seglens.data.sample import Task
 from seglens.errors import DataError, SettingError, UserError
 from seglens.runs import Run
@@ -70,7 +70,8 @@ def open_split(
         raise DataError(
             f"The data of {run.folder} were in {stored.path}, which is not there. Name them with --data."
         )
-    split = _open_own(run, stored, name or DEFAULT)
+    # Runs of before may have kept settings that did nothing.
+    split = _open_own(run, without_unread(stored, layout_name(stored)), name or DEFAULT)
     return in_classes_of(_as_trained(run.task, split.task), split, class_map)
 
 
@@ -164,6 +165,7 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
     base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
     settings = base.model_copy(update={**place, **said})
     kind, ours = layout_name(settings), run.task
+    settings = without_unread(settings, kind)
     like_ours: dict[str, Any] = {}
     if kind == "pairs":
         named = stored is not None and stored.classes == ours.classes

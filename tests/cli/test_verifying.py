@@ -42,6 +42,19 @@ def test_verify_takes_the_runs_own_pictures(seglens, one_run):
 
 
 @pytest.mark.usefixtures("quick")
+def test_verify_takes_the_pictures_that_there_are(seglens, one_run, small_set, tmp_path):
+    for split in ("train", "valid"):
+        shutil.copytree(small_set / split, tmp_path / "set" / split)
+        words = ("--data", tmp_path / "set", "--layers", "decoder_last")
+        ended = seglens("verify", one_run, *words)
+        assert ended.code == 0
+        taken = {"train": "train", "valid": "valid"}[split]
+        assert ended.err.endswith(f"There is no split 'test': pictures are those of '{taken}'.\n")
+        asked = seglens("verify", one_run, "--split", "test", *words)
+        assert (asked.code, "Unknown split 'test'" in asked.err) == (2, True)
+
+
+@pytest.mark.usefixtures("quick")
 def test_verify_takes_noise_where_a_run_knows_no_pictures(seglens, one_run, tmp_path):
     alone = shutil.copytree(one_run, tmp_path / "alone")
     record = json.loads((alone / "run.json").read_text())

@@ -22,6 +22,7 @@ from tests.data.layouts import (
     write_pets,
 )
 
+from seglens.data.check import check_data
 from seglens.data.opening import LAYOUTS, open_data
 from seglens.errors import DataError, MaskValueError, SettingError, SizeMismatchError, UnknownNameError
 
@@ -219,10 +220,6 @@ class TestOxfordPet:
         save(tmp_path / "annotations" / "trimaps" / "cat_d.png", BOX)
         with pytest.raises(MaskValueError, match=r"cat_d\.png holds the value 0; allowed are 1 \(pet\)"):
             open_data(settings(tmp_path)).split("test")[0]
-        with pytest.raises(SettingError, match="has its own splits and classes"):
-            open_data(settings(tmp_path, classes=("a", "b")))
-        with pytest.raises(SettingError, match=r"--ignore 255 is for masks of the layout 'pairs', not 'oxf"):
-            open_data(settings(tmp_path, ignore=255))
         (tmp_path / "images" / "cat_a.jpg").unlink()
         (tmp_path / "annotations" / "trimaps" / "cat_b.png").unlink()
         message = r"trainval\.txt lists are not in images/ \(1\): cat_a\..* have no trimap \(1\): cat_b"
@@ -231,6 +228,34 @@ class TestOxfordPet:
         (tmp_path / "annotations" / "test.txt").unlink()
         with pytest.raises(DataError, match=r"test\.txt is missing"):
             open_data(settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("layout", "setting", "value", "message"),
+    [
+        (
+            "oxford-pet",
+            "classes",
+            ("a", "b"),
+            r"--classes is for data in the layout 'coco' or .*, not 'oxford",
+        ),
+        ("oxford-pet", "ignore", 255, r"--ignore 255 is for data in the layout 'pairs', not 'oxford-pet'"),
+        ("oxford-pet", "train_dir", "here", r"--train-dir here is for .*, not 'oxford-pet'"),
+        ("oxford-pet", "merge", False, r"--no-merge is for .*'coco' or 'labelme', not 'oxford-pet'"),
+        ("pairs", "merge", False, "--no-merge is for .*, not 'pairs', where it would do nothing: leave"),
+        ("pairs", "border", "class", r"--border class is for .*'oxford-pet', not 'pairs'"),
+        ("coco", "border", "ignore", r"--border ignore is for .*, not 'coco'"),
+        ("coco", "masks", "classes", r"--masks classes is for .*'pairs', not 'coco'"),
+        ("nuclei", "classes", ("cell",), r"--classes is for .*, not 'nuclei'"),
+        ("nuclei", "palette", (("a", "0 0 0"),), r"--palette is for .*, not 'nuclei'"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(layout, setting, value, message, tmp_path):
+    (WRITERS | {"oxford-pet": lambda folder, names: write_pets(folder, names, "z")})[layout](tmp_path, "abcd")
+    with pytest.raises(SettingError, match=message):
+        open_data(settings(tmp_path, **{setting: value}))
+    with pytest.raises(SettingError, match=message):
+        check_data(settings(tmp_path, **{setting: value}))
 
 
 class TestNuclei:

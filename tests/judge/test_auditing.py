@@ -11,7 +11,7 @@ from seglens.batch.auditing import check_regions, groups_of, regions_of
 from seglens.batch.chunks import read_chunks, split_of
 from seglens.data.layout import Split
 from seglens.data.sample import Task
-from seglens.errors import DataError, SettingError, UnknownNameError
+from seglens.errors import DataError, SettingError, SizeMismatchError, UnknownNameError
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
 
@@ -54,9 +54,9 @@ def test_groups_by_folder_and_by_column(split: Split, tmp_path: Path) -> None:
         groups_of(split, "nowhere.csv:site")
 
 
-def test_a_mask_file_is_fitted_to_every_picture(run: Run, split: Split, tmp_path: Path) -> None:
-    half = torch.zeros(8, 16, dtype=torch.uint8)
-    half[:, :8] = 1
+def test_a_mask_file_is_of_the_size_of_every_picture(run: Run, split: Split, tmp_path: Path) -> None:
+    half = torch.zeros(16, 32, dtype=torch.uint8)
+    half[:, :16] = 1
     pil.fromarray(half.numpy()).save(tmp_path / "half.png")
     (tmp_path / "each").mkdir()
     pil.fromarray(half.numpy()).save(tmp_path / "each" / "two.png")
@@ -69,6 +69,9 @@ def test_a_mask_file_is_fitted_to_every_picture(run: Run, split: Split, tmp_path
     assert torch.equal(found[names[0]], expected)
     assert found[names[1]].flatten(1).any(1).tolist() == [False, True]
     assert not (found["corners"] & ~part.batch.valid).any()
+    pil.fromarray(half[::2, ::2].numpy()).save(tmp_path / "half.png")
+    with pytest.raises(SizeMismatchError, match=r"half\.png is 16 x 8 pixels, the picture one 32 x 16"):
+        regions_of(part, names)
 
 
 def test_unknown_regions_are_refused(tmp_path: Path) -> None:

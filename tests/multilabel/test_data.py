@@ -12,7 +12,7 @@ import seglens
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.data.transforms import augment, letterbox, sample_generator
-from seglens.errors import DataError, SettingError, UnknownNameError
+from seglens.errors import DataError, UnknownNameError
 from seglens.train.feed import Feed
 
 NUM = {"train": 2, "valid": 1, "test": 1}
@@ -106,8 +106,49 @@ def test_what_is_not_understood_is_refused(tmp_path):
     nuclei = tmp_path / "nuclei"
     for kind in ("images", "masks"):
         shutil.copytree(folder / "test/images", nuclei / "one" / kind)
-    with pytest.raises(SettingError, match="'nuclei' holds one class a pixel"):
+    with pytest.raises(DataError, match="no folder for each class below <id>/masks/"):
         opened(nuclei)
+
+
+def _nuclei(folder):
+    """One picture with a cell whose nucleus lies in it, and one with neither."""
+    for name in "ab":
+        (folder / name / "images").mkdir(parents=True)
+        Image.fromarray(np.full((8, 8, 3), ord(name), np.uint8)).save(folder / name / "images" / "it.png")
+        for kind in ("cell", "nucleus"):
+            (folder / name / "masks" / kind).mkdir(parents=True)
+    for kind, number, place in (("cell", 0, 1), ("cell", 1, 5), ("nucleus", 0, 2)):
+        pixels = np.zeros((8, 8), np.uint8)
+        pixels[place : place + (3 if kind == "cell" else 1), 1:4] = 255
+        Image.fromarray(pixels).save(folder / "a" / "masks" / kind / f"{number}.png")
+    return DataSettings(path=folder)
+
+
+def test_nuclei_of_classes_that_overlap(tmp_path):
+    settings = _nuclei(tmp_path)
+    with pytest.raises(DataError, match=r"masks holds folders \(cell, nucleus\).*with --multilabel"):
+        open_data(settings)  # a folder of files that nobody reads is no empty mask
+    both = settings.model_copy(update={"multilabel": True})
+    dataset = open_data(both)
+    assert dataset.task.classes == ("background", "cell", "nucleus")
+    split = dataset.split("all")
+    first, second = (split[index].mask for index in range(2))
+    assert first is not None
+    assert second is not None
+    expected = torch.zeros(2, 8, 8, dtype=torch.bool)
+    expected[0, 1:4, 1:4] = expected[0, 5:8, 1:4] = expected[1, 2, 1:4] = True
+    assert torch.equal(first, expected)
+    assert second.shape == (2, 8, 8)
+    assert not second.any()
+    (tmp_path / "b" / "masks" / "nucleus").rmdir()
+    with pytest.raises(
+        DataError, match=r"no folder masks/nucleus/; where none is on a picture, make an empty"
+    ):
+        open_data(both)
+    (tmp_path / "b" / "masks" / "nucleus").mkdir()
+    shutil.copyfile(tmp_path / "a/masks/cell/0.png", tmp_path / "b/masks/loose.png")
+    with pytest.raises(DataError, match=r"which class are they of.*loose\.png"):
+        open_data(both)
 
 
 def test_ignored_values_count_for_no_class(tmp_path):

@@ -92,7 +92,7 @@ def test_class_0_is_no_target():
     everywhere = torch.ones(1, 32, 32, dtype=torch.bool)
     with pytest.raises(SettingError, match="class 0 of a multilabel model"):
         seglens.explain(run, images, seglens.targets.whole_class(everywhere, 0), layers=("mix",))
-    with pytest.raises(SettingError, match="asks for class 3, but the model has classes 0 to 2"):
+    with pytest.raises(SettingError, match=r"no class 3\. Allowed: 0 background, 1 man, 2 shirt"):
         seglens.explain(run, images, seglens.targets.whole_class(everywhere, 3), layers=("mix",))
 
 
@@ -110,6 +110,17 @@ def test_maps_are_of_the_label_whoever_made_the_target():
     assert channels is not None
     assert torch.allclose(channels[:, 0], images[:, 0] * pixels * 20 / 64)
     assert not channels[:, 1:].any()
+
+
+def test_a_target_of_overlapping_masks_is_not_for_one_class_a_pixel():
+    images = squares()
+    stack = torch.zeros(len(images), 2, *images.shape[-2:], dtype=torch.bool)
+    stack[:, :, :8, :8] = True
+    network = torch.nn.Conv2d(images.shape[1], 3, 1)
+    run = seglens.wrap(network, classes=("background", "man", "shirt"))
+    target = seglens.targets.truth(stack, 2)
+    with pytest.raises(SettingError, match=r"Target 'truth' was made of a stack of masks that may overlap"):
+        seglens.explain(run, images, target, methods=("input-x-gradient",))
 
 
 def test_verify_passes():

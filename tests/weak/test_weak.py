@@ -10,7 +10,7 @@ import torch
 
 import seglens
 from seglens.data.layout import DataSettings
-from seglens.errors import OutputExistsError, SettingError
+from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.models.weights import read_state_dict
 from seglens.owned import contents
 from seglens.train.learner import Learner
@@ -175,17 +175,17 @@ def test_a_finished_run_does_nothing_again(done, bright, small_set, capsys):
 
 
 def test_no_mask_is_opened_before_the_evaluation(tmp_path, bright, small_set, monkeypatch):
-    """Every file that is opened as a label while nothing is evaluated is one that the run wrote itself."""
-    from seglens.data import folders, labels
+    """Every mask that is read as labels while nothing is evaluated is one that the run wrote itself."""
+    from seglens.data.mask_values import Meaning
 
     opened = []
-    read = labels.read_label
+    read = Meaning.read
 
-    def watch(file):
+    def watch(self, file):
         opened.append(Path(file))
-        return read(file)
+        return read(self, file)
 
-    monkeypatch.setattr(folders, "read_label", watch)
+    monkeypatch.setattr(Meaning, "read", watch)
     out = tmp_path / "run"
     settings = SETTINGS.model_copy(update={"evaluate": False, "rounds": 0})
     seglens.weak(DataSettings(path=small_set), settings, out)
@@ -219,6 +219,59 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, bright, sm
     assert _record(out)["state"] == "finished"
     whole = read_state_dict(done[0] / "model.safetensors")
     assert all(torch.equal(whole[name], tensor) for name, tensor in run.segmenter.module.state_dict().items())
+
+
+def test_the_split_and_the_pictures_are_part_of_the_run(tmp_path, bright, small_set):
+    folder, out = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(small_set, folder)
+    settings = SETTINGS.model_copy(update={"evaluate": False, "rounds": 0})
+    data = DataSettings(path=folder)
+    run = seglens.weak(data, settings, out)
+    splits = json.loads((out / "split.json").read_text())["splits"]
+    opened = {name: seglens.open_split(run, name) for name in ("train", "valid", "test")}
+    assert {name: [*names] for name, names in splits.items()} == {
+        name: [entry.name for entry in split.entries] for name, split in opened.items()
+    }
+    mask = opened["test"].entries[0].masks[0]
+    before = mask.read_bytes()
+    mask.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))  # of the same size
+    with pytest.raises(DataError, match=r"changed since .*run was trained: 1 masks or outlines"):
+        seglens.open_split(run, "test")
+    with pytest.raises(DataError, match=r"have changed since .*: 1 masks or outlines"):
+        seglens.weak(data, settings, out, resume=True)
+    mask.write_bytes(before)
+    seglens.weak(data, settings, out, resume=True)
+    gone = opened["train"].entries[0]
+    gone.image.unlink()
+    gone.masks[0].unlink()
+    with pytest.raises(DataError, match=rf"1 gone \({gone.name}\)"):
+        seglens.weak(data, settings, out, resume=True)
+
+
+def test_pictures_without_masks_are_part_of_the_run_too(tmp_path, bright, small_set):
+    folder, out, table = tmp_path / "pictures", tmp_path / "run", tmp_path / "labels.csv"
+    shutil.copytree(small_set / "train" / "images", folder)
+    files = sorted(folder.iterdir())
+    table.write_text("image,label\n" + "".join(f"{file.name},1\n" for file in files))
+    settings = SETTINGS.model_copy(update={"labels": str(table), "rounds": 0, "samples": ()})
+    data = DataSettings(path=folder)
+    run = seglens.weak(data, settings, out)
+    assert len(seglens.open_split(run, "train")) < len(files)  # the student's own, with pseudo-masks
+    seglens.weak(data, settings, out, resume=True)
+    before = table.read_text()
+    table.write_text(before.replace(",1", ",0", 1))
+    with pytest.raises(DataError, match=r"are not those that .*run was begun with"):
+        seglens.weak(data, settings, out, resume=True)
+    table.write_text(before)
+    shutil.copyfile(files[0], folder / "new.png")
+    table.write_text(before + "new.png,1\n")
+    with pytest.raises(DataError, match="added"):
+        seglens.weak(data, settings, out, resume=True)
+    (folder / "new.png").unlink()
+    table.write_text(before)
+    shutil.copyfile(files[1], files[0])
+    with pytest.raises(DataError, match=r"changed since .*: 1 pictures|not those that .*run was begun with"):
+        seglens.weak(data, settings, out, resume=True)
 
 
 def test_rounds_end_where_students_agree(done):

@@ -11,7 +11,7 @@ from seglens.batch import ledger
 from seglens.batch.chunks import Chunk
 from seglens.data.layout import Split
 from seglens.data.mask_values import read_foreground
-from seglens.errors import DataError, SettingError, unknown_name
+from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 from seglens.judge.audit import Audited, conclude_audit, join_audits
 from seglens.judge.regions import REGIONS, fitted
 from seglens.shapes import Regions
@@ -65,12 +65,20 @@ def regions_of(part: Chunk, names: Sequence[str]) -> dict[str, Regions]:
 
 
 def _from_file(part: Chunk, place: Path) -> Regions:
-    """One mask for all pictures, fitted to each, or ``NAME.png`` in a folder; none there is no region."""
+    """One mask of the pictures' size for all, or ``NAME.png`` in a folder; none there is no region."""
     found = torch.zeros_like(part.batch.valid)
     for row, (sample, frame) in enumerate(zip(part.natives, part.frames, strict=True)):
         file = place / f"{sample.name}.png" if place.is_dir() else place
         if file.exists():
-            mask = fitted(torch.from_numpy(read_foreground(file))[None], frame.scaled)[0]
+            shown = read_foreground(file)
+            if shown.shape != tuple(sample.image.shape[1:]):
+                (down, across), (height, width) = shown.shape, sample.image.shape[1:]
+                raise SizeMismatchError(
+                    f"The audit mask {file} is {across} x {down} pixels, the picture {sample.name} {width} x "
+                    f"{height}. They must be of one size: redo the mask, or name a folder with NAME.png for "
+                    "each."
+                )
+            mask = fitted(torch.from_numpy(shown)[None], frame.scaled)[0]
             rows, columns = frame.scaled
             found[row, frame.top : frame.top + rows, frame.left : frame.left + columns] = mask
     return found & part.batch.valid

@@ -10,13 +10,14 @@ from seglens.cli import options as o
 from seglens.cli import reading
 from seglens.cli.given import refuse
 from seglens.cli.terminal import need_run, say, table, tell, warn
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, SettingError, UnknownNameError
 
 if TYPE_CHECKING:
+    from seglens.data.layout import Split
     from seglens.shapes import Images
 
-SPLITS = ("test", "valid")
-"""Where pictures are taken from, the first of these that has some."""
+SPLITS = ("test", "valid", "train", "all")
+"""Where pictures are taken from, the first of these that there is."""
 
 
 def verify(
@@ -61,19 +62,32 @@ def _from_split(
     from seglens.data.transforms import letterbox
 
     try:
-        names = SPLITS if name is None and data is None else (name,)
-        splits = [reading.open_split(context, model, one, data) for one in names]
+        split = _some_split(context, model, name, data)
     except (DataError, SettingError) as error:
         if data is not None or name is not None:
             raise
         warn(f"{error} Noise is taken instead.")
         return None
-    split = next((one for one in splits if len(one)), None)
-    if split is None:
-        raise DataError(f"There are no pictures in {' or '.join(map(str, names))}. Name another split.")
     chosen = choose(split, None, num)
     size = model.spec.image_size
     return torch.stack([letterbox(chosen[index], size)[0].image for index in range(len(chosen))])
+
+
+def _some_split(context: typer.Context, model: "seglens.Run", name: str | None, data: Path | None) -> "Split":
+    """Open the split that is named; else the usual one, or what there is, and then say which that is."""
+    try:
+        return reading.open_split(context, model, name, data)
+    except UnknownNameError:
+        if name is not None:
+            raise
+        for other in SPLITS:
+            try:
+                split = reading.open_split(context, model, other, data)
+            except UnknownNameError:
+                continue
+            warn(f"There is no split {SPLITS[0]!r}: pictures are those of {split.name!r}.")
+            return split
+        raise
 
 
 def _show(done: "seglens.Verification") -> None:

@@ -143,7 +143,8 @@ def _look_at(
 ) -> _Facts:
     try:
         sample = reader(entry)
-        overlap = num_overlapping_pixels(entry) if layout == "nuclei" else 0
+        merged = layout == "nuclei" and sample.mask is not None and not is_stack(sample.mask)
+        overlap = num_overlapping_pixels(entry) if merged else 0
     except DataError as error:
         return _Facts(name, (_as_finding(error, name),))
     if sample.mask is None:

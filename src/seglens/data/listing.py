@@ -32,28 +32,28 @@ def fingerprints(entries: Sequence[Entry]) -> list[str]:
         return list(pool.map(_fingerprint, entries))
 
 
-def write_listing(folder: Path, dataset: Dataset) -> None:
+def write_listing(folder: Path, dataset: Dataset, name: str = FILE_NAME) -> None:
     """Write the splits of ``dataset`` into the run folder ``folder``."""
     splits = {
-        name: dict(zip((each.name for each in split.entries), fingerprints(split.entries), strict=True))
-        for name, split in dataset.splits.items()
+        key: dict(zip((each.name for each in split.entries), fingerprints(split.entries), strict=True))
+        for key, split in dataset.splits.items()
     }
-    records.write_json(folder / FILE_NAME, {"hash": HASH, "splits": splits})
+    records.write_json(folder / name, {"hash": HASH, "splits": splits})
 
 
-def read_listing(folder: Path | None) -> Listing | None:
+def read_listing(folder: Path | None, name: str = FILE_NAME) -> Listing | None:
     """Return the splits that the run in ``folder`` lists; None of a run of before, or without a training.
 
     Raises:
         DataError: the list is damaged.
     """
-    file = None if folder is None else folder / FILE_NAME
+    file = None if folder is None else folder / name
     if file is None or not file.is_file():
         return None
     try:
         found = json.loads(file.read_bytes())
         splits = {
-            split: {str(name): str(each) for name, each in names.items()}
+            split: {str(picture): str(each) for picture, each in names.items()}
             for split, names in found["splits"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -136,6 +136,26 @@ def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, fo
         raise DataError(
             f"In {path} have changed since {folder} was trained: {' and '.join(said)}. Put them back, or "
             f"train again. The set as it is now, training pictures too, is --data {path} --split all."
+        )
+
+
+def refuse_other_names(dataset: Dataset, listing: Listing, folder: Path) -> None:
+    """Raise where a picture came, went or is of another split since the run in ``folder`` was begun.
+
+    Raises:
+        DataError: some did; the first of them are named.
+    """
+    now = {(name, entry.name) for name, split in dataset.splits.items() for entry in split.entries}
+    before = {(split, name) for split, names in listing.items() for name in names}
+    if now != before:
+        said = [
+            f"{len(names)} {what} ({_few(sorted(f'{split}: {name}' for split, name in names))})"
+            for what, names in (("gone", before - now), ("added", now - before))
+            if names
+        ]
+        raise DataError(
+            f"The pictures in {dataset.settings.path} are not those that {folder} was begun with: "
+            f"{' and '.join(said)}. Put the set back, or name another folder."
         )
 
 

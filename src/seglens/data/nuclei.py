@@ -1,10 +1,11 @@
 """Layout ``nuclei``: ``<id>/images/*.png`` with ``<id>/masks/*.png``, one file per nucleus (DSB 2018).
 
 Source: Caicedo et al., "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl",
-Nature Methods 16, 2019. The nuclei of a picture are merged into one foreground.
+Nature Methods 16, 2019. The nuclei of a picture are merged into one foreground. With ``multilabel`` there is
+a folder for each class, ``<id>/masks/<class>/*.png``, and nuclei of one class are merged.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.mask_values import read_foreground
 from seglens.data.picture_files import open_picture
-from seglens.data.sample import Sample, Task
+from seglens.data.sample import Sample, Task, task_of
 from seglens.data.splits import thumbnail
 from seglens.errors import DataError, SizeMismatchError
-from seglens.shapes import Mask
+from seglens.shapes import Image, Mask
 
 LOOKS_LIKE = "<id>/images/ with one picture and <id>/masks/ with a file per nucleus; also below stage1_train/"
 
@@ -30,8 +31,65 @@ def recognises(folder: Path) -> bool:
 
 
 def find(settings: DataSettings) -> Found:
-    """List the pictures, each with the masks of its nuclei."""
-    entries, problems = {}, []
+    """List the pictures, each with the masks of its nuclei.
+
+    Raises:
+        DataError: the masks lie in a folder for each class, which ``multilabel`` reads.
+    """
+    entries, problems = _listed(settings)
+    by_class = [entry for part in entries.values() for entry in part if _classes_of(entry)]
+    if by_class:
+        raise DataError(
+            f"{_masks_of(by_class[0])} holds folders ({', '.join(_classes_of(by_class[0]))}). Where these "
+            "are classes, read them with --multilabel."
+        )
+    task = Task(classes=("background", "nucleus"))
+    return Found(task, entries, partial(_read, channels=settings.channels), tuple(problems), kind_of_picture)
+
+
+def find_classes(settings: DataSettings) -> Found:
+    """List the pictures with the masks of each class, whose nuclei may overlap those of another.
+
+    A class that isn't on a picture has an empty folder there: one that is missing could have been forgotten.
+
+    Raises:
+        DataError: there is no folder of a class.
+    """
+    entries, problems = _listed(settings)
+    listed = [entry for part in entries.values() for entry in part]
+    classes = sorted({name for entry in listed for name in _classes_of(entry)})
+    if not classes:
+        raise DataError(
+            f"{settings.path} has no folder for each class below <id>/masks/, such as masks/cell/ and "
+            "masks/nucleus/, which --multilabel needs in layout 'nuclei'. Make them, or leave it out."
+        )
+    for entry in listed:
+        if entry.masks:
+            text = "Masks lie beside the folders of the classes: which class are they of?"
+            problems.append(Finding("mask-without-class", "error", text, tuple(map(str, entry.masks))))
+        for name in classes:
+            if not (_masks_of(entry) / name).is_dir():
+                text = (
+                    f"Pictures have no folder masks/{name}/; where none is on a picture, make an empty one."
+                )
+                problems.append(Finding("image-without-mask", "error", text, (entry.name,)))
+    found = {
+        split: tuple(
+            replace(each, masks=tuple(f for name in classes for f in visible_files(_masks_of(each) / name)))
+            for each in part
+        )
+        for split, part in entries.items()
+    }
+    what = f"The classes of {settings.path}"
+    task = task_of(("background", *classes), multilabel=True, what=what)
+    reader = partial(_read_classes, classes=tuple(classes), channels=settings.channels)
+    return Found(task, found, reader, tuple(problems), kind_of_picture)
+
+
+def _listed(settings: DataSettings) -> tuple[dict[str, tuple[Entry, ...]], list[Finding]]:
+    """Return the pictures of each split, with the files right in masks/, and what is wrong with them."""
+    entries: dict[str, tuple[Entry, ...]] = {}
+    problems: list[Finding] = []
     for split, folder in split_folders(settings, recognises).items():
         listed = []
         for specimen in _specimens(folder):
@@ -45,8 +103,18 @@ def find(settings: DataSettings) -> Found:
             else:
                 listed.append(Entry(specimen.name, pictures[0], tuple(visible_files(specimen / "masks"))))
         entries[split] = tuple(listed)
-    task = Task(classes=("background", "nucleus"))
-    return Found(task, entries, partial(_read, channels=settings.channels), tuple(problems), kind_of_picture)
+    return entries, problems
+
+
+def _masks_of(entry: Entry) -> Path:
+    return entry.image.parent.parent / "masks"
+
+
+def _classes_of(entry: Entry) -> list[str]:
+    """The folders in masks/: hidden ones are none."""
+    return sorted(
+        inner.name for inner in _masks_of(entry).iterdir() if inner.is_dir() and inner.name[0] not in "._"
+    )
 
 
 def kind_of_picture(entry: Entry) -> str:
@@ -79,8 +147,22 @@ def _specimens(folder: Path) -> list[Path]:
 
 def _read(entry: Entry, *, channels: int) -> Sample:
     image = read_image(entry.image, channels)
+    return Sample(entry.name, image, _mask(entry, image), all_valid(image))
+
+
+def _read_classes(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Sample:
+    image = read_image(entry.image, channels)
+    of_class = (
+        replace(entry, masks=tuple(file for file in entry.masks if file.parent.name == name))
+        for name in classes
+    )
+    stack = torch.stack([_mask(each, image) > 0 for each in of_class])
+    return Sample(entry.name, image, stack, all_valid(image))
+
+
+def _mask(entry: Entry, image: Image) -> Mask:
     if not entry.masks:
-        return Sample(entry.name, image, torch.zeros(image.shape[1:], dtype=torch.int64), all_valid(image))
+        return torch.zeros(image.shape[1:], dtype=torch.int64)
     merged = _merged(entry)
     if merged.shape != tuple(image.shape[1:]):
         raise SizeMismatchError(
@@ -88,7 +170,7 @@ def _read(entry: Entry, *, channels: int) -> Sample:
             f"picture {entry.image.name} {image.shape[2]} x {image.shape[1]}. They must be of one "
             "size: redo the masks."
         )
-    return Sample(entry.name, image, merged.unpack(), all_valid(image))
+    return merged.unpack()
 
 
 @dataclass(frozen=True)

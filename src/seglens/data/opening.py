@@ -9,16 +9,28 @@ from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Foun
 from seglens.data.splits import SHARES, deal
 from seglens.errors import DataError, SettingError, unknown_name
 
+_DIRS = ("train_dir", "valid_dir", "test_dir")
+_OUTLINES = (*_DIRS, "classes", "merge")
+_VALUES = (*_DIRS, "classes", "ignore", "masks", "palette")
+
 LAYOUTS = {
-    "oxford-pet": Layout(oxford_pet.LOOKS_LIKE, oxford_pet.recognises, oxford_pet.find),
-    "coco": Layout(coco.LOOKS_LIKE, coco.recognises, coco.find),
-    "labelme": Layout(labelme.LOOKS_LIKE, labelme.recognises, labelme.find),
-    "pairs": Layout(pairs.LOOKS_LIKE, pairs.recognises, pairs.find),
-    "nuclei": Layout(nuclei.LOOKS_LIKE, nuclei.recognises, nuclei.find),
+    "oxford-pet": Layout(oxford_pet.LOOKS_LIKE, oxford_pet.recognises, oxford_pet.find, ("border",)),
+    "coco": Layout(coco.LOOKS_LIKE, coco.recognises, coco.find, _OUTLINES),
+    "labelme": Layout(labelme.LOOKS_LIKE, labelme.recognises, labelme.find, _OUTLINES),
+    "pairs": Layout(pairs.LOOKS_LIKE, pairs.recognises, pairs.find, _VALUES),
+    "nuclei": Layout(nuclei.LOOKS_LIKE, nuclei.recognises, nuclei.find, _DIRS),
 }
 """Tried in this order: the first that recognises a folder reads it."""
 
-OVERLAPPING = {"coco": coco.find, "labelme": labelme.find, "pairs": class_folders.find}
+SOME_READ = {setting: None for layout in LAYOUTS.values() for setting in layout.reads}
+"""Settings that not every layout reads."""
+
+OVERLAPPING = {
+    "coco": coco.find,
+    "labelme": labelme.find,
+    "pairs": class_folders.find,
+    "nuclei": nuclei.find_classes,
+}
 """Layouts whose classes may overlap, and what lists their pictures then."""
 
 
@@ -55,13 +67,6 @@ def find(settings: DataSettings) -> tuple[str, Found]:
         DataError, SettingError, UnknownNameError: as `open_data`.
     """
     name = layout_name(settings)
-    for option in ("ignore", "masks", "palette"):
-        value = getattr(settings, option)
-        shown = "" if option == "palette" else f" {value}"
-        if value is not None and name != "pairs":
-            raise SettingError(
-                f"--{option}{shown} is for masks of the layout 'pairs', not {name!r}: leave it out."
-            )
     found = look(settings, name)
     errors = [problem for problem in gather(found.problems) if problem.severity == "error"]
     if errors:
@@ -93,6 +98,16 @@ def look(settings: DataSettings, name: str) -> Found:
         SettingError: a setting that the layout doesn't take.
         UnknownNameError: no such category or class.
     """
+    unread = _unread(settings, name)
+    if unread:
+        setting, value = unread[0], getattr(settings, unread[0])
+        readers = [other for other, layout in LAYOUTS.items() if setting in layout.reads]
+        flag = "--no-merge" if setting == "merge" else f"--{setting.replace('_', '-')}"
+        shown = f" {value}" if isinstance(value, str | int) and setting != "merge" else ""
+        raise SettingError(
+            f"{flag}{shown} is for data in the layout {' or '.join(map(repr, readers))}, not {name!r}, where "
+            "it would do nothing: leave it out."
+        )
     if not settings.multilabel:
         return LAYOUTS[name].find(settings)
     if name not in OVERLAPPING:
@@ -101,6 +116,18 @@ def look(settings: DataSettings, name: str) -> Found:
             f"classes may overlap are {', '.join(OVERLAPPING)}: leave --multilabel out, or name one."
         )
     return OVERLAPPING[name](settings)
+
+
+def without_unread(settings: DataSettings, name: str) -> DataSettings:
+    """Return the settings with the default for each that the layout called ``name`` doesn't read."""
+    update = {setting: DataSettings.model_fields[setting].default for setting in _unread(settings, name)}
+    return settings.model_copy(update=update)
+
+
+def _unread(settings: DataSettings, name: str) -> list[str]:
+    fields = DataSettings.model_fields
+    others = [setting for setting in SOME_READ if setting not in LAYOUTS[name].reads]
+    return [setting for setting in others if getattr(settings, setting) != fields[setting].default]
 
 
 def layout_name(settings: DataSettings) -> str:

@@ -11,7 +11,7 @@ from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.sample import Sample, Task
 from seglens.data.tables import read_text
-from seglens.errors import DataError, MaskValueError, SettingError
+from seglens.errors import DataError, MaskValueError
 
 LOOKS_LIKE = "images/, annotations/trimaps/, annotations/trainval.txt and annotations/test.txt"
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
@@ -28,13 +28,7 @@ def find(settings: DataSettings) -> Found:
 
     Raises:
         DataError: a list is missing.
-        SettingError: folders for splits, or classes, are named; this layout has its own.
     """
-    if settings.train_dir or settings.valid_dir or settings.test_dir or settings.classes:
-        raise SettingError(
-            "The layout 'oxford-pet' has its own splits and classes: leave out --train-dir, --valid-dir, "
-            "--test-dir and --classes. Allowed is --border foreground, background, ignore or class."
-        )
     pictures = {file.stem: file for file in visible_files(settings.path / "images")}
     trimaps = {file.stem: file for file in visible_files(settings.path / "annotations" / "trimaps")}
     entries, problems = {}, []

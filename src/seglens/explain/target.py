@@ -137,9 +137,16 @@ def for_head(target: Target, run: Run) -> Target:
     """Return ``target`` as it is read from the outputs of this model.
 
     Raises:
-        SettingError: it asks about class 0 of a multilabel model, or one of its labels that doesn't exist.
+        SettingError: it asks about class 0 of a multilabel model, or was made of masks that may overlap,
+            which this model's classes don't.
     """
     multilabel = run.spec.head == "multilabel"
+    if target.multilabel and not multilabel:
+        raise SettingError(
+            f"Target {target.label!r} was made of a stack of masks that may overlap, or for a multilabel "
+            "model, but this model has one class a pixel. Make it of masks [b h w] that "
+            "hold the number of a class."
+        )
     return target if target.multilabel == multilabel else replace(target, multilabel=multilabel)
 
 

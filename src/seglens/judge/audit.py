@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target
@@ -67,8 +68,18 @@ def audit(
     seed: int = 0,
     chunk: int = 16,
 ) -> list[Audited]:
-    """Measure attribution and effect of each of ``regions`` on one batch of images in [0, 1]."""
+    """Measure attribution and effect of each of ``regions`` on one batch of images in [0, 1].
+
+    Raises:
+        SettingError: a region is not of the pictures' size.
+    """
     run, images = run.opened(images)
+    for name, region in regions.items():
+        if region.dtype != torch.bool or region.shape != (len(images), *images.shape[-2:]):
+            raise SettingError(
+                f"The region {name!r} is {region.dtype} of shape {tuple(region.shape)}, but must be bool of "
+                f"shape {(len(images), *images.shape[-2:])} as the images (pictures, rows, columns)."
+            )
     inside = torch.ones_like(target.pixels) if valid is None else valid
     inside = inside.to(images.device)
     outside = inside & ~target.pixels.to(images.device)

@@ -13,6 +13,8 @@ from typing import Any
 from seglens import record as records
 from seglens.arguments import checked
 from seglens.data.layout import DataSettings
+from seglens.data.listing import FILE_NAME as SPLITS
+from seglens.data.listing import read_listing, write_listing
 from seglens.data.sample import Task
 from seglens.device import choose_device
 from seglens.errors import DataError, SettingError
@@ -34,6 +36,8 @@ from seglens.weak.table import DEFINITIONS, markdown
 __all__ = ["WeakSettings", "weak"]
 
 TABLE = "table"
+PICTURES = "pictures.json"
+"""What lists pictures that have no masks, as ``split.json`` does those of the run's model."""
 
 
 @checked
@@ -75,13 +79,15 @@ def _weak(data: DataSettings, settings: WeakSettings, out: Path, place: Path, *,
     """Work in ``place``, which becomes ``out``."""
     began = time.monotonic()
     earlier = records.read(place) if resume and (place / records.FILE_NAME).is_file() else None
-    material = gather(data, settings.labels)
+    material = gather(data, settings.labels, None if earlier is None else place)
+    listed = SPLITS if material.has_masks else PICTURES
     if earlier is not None:
-        refuse_other(earlier, settings, material.settings, material.sha256, place)
+        refuse_other(earlier, settings, material, read_listing(place, listed), place)
     indices = sheets.chosen(material.pictures, settings.samples)
     device = choose_device(settings.student.device)
     if earlier is None:
         begin_run(place)
+        write_listing(place, material.dataset, listed)
     record = _begun(earlier, settings, material, str(device))
     record.write(place)
 
@@ -105,7 +111,8 @@ def _begun(earlier: Record | None, settings: WeakSettings, material: Material, d
         "state": "running",
         "device": device,
         "settings": settings.model_dump(mode="json"),
-        "results": record.results | {"pictures": material.settings.model_dump(mode="json")},
+        "results": record.results
+        | {"pictures": material.settings.model_dump(mode="json"), "labels": material.labels_hash},
     }
     return record.model_copy(update=described)
 
@@ -161,8 +168,6 @@ def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> Non
     uses: list[dict[str, Any]] = list(job.material.labelling_uses)
     for facts in steps.done.values():
         uses += facts.get("mask_uses", [])
-    # A set without masks can't be opened as one: later verbs see the student's own pictures then.
-    own = job.material.learning is not None or job.material.test is not None
     results = record.results | {
         "first_weights": trained.results.get("first_weights", ""),
         "student": str(folders[-1].relative_to(job.out)),
@@ -179,11 +184,13 @@ def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> Non
         update={
             "state": "finished",
             "duration_seconds": round(record.duration_seconds + seconds, 3),
-            "data": job.material.settings.model_dump(mode="json") if own else trained.data,
+            "data": job.material.settings.model_dump(mode="json") if job.material.has_masks else trained.data,
             "results": results,
         }
     )
     task = Task(classes=job.material.pictures.classes)
+    if not job.material.has_masks:
+        shutil.copyfile(folders[-1] / SPLITS, job.out / SPLITS)
     save_run(job.out, final.segmenter, task, done)
 
 

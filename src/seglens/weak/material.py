@@ -1,9 +1,11 @@
 """What a weakly supervised run works on: pictures stripped of their masks, and the masks in hiding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 from seglens.data.layout import Dataset, DataSettings, Entry, Split
+from seglens.data.listing import open_listed, read_listing
 from seglens.data.opening import open_data, recognised
 from seglens.data.splits import deal
 from seglens.errors import DataError, SettingError
@@ -24,16 +26,32 @@ class Material:
     ``learning`` are the masks of the pictures that students learn from, in the order of ``pictures``;
     ``test`` those of the test split. ``*_no_border`` are the same with the border left out, where it is
     marked. None where a set has no masks. ``labelling_uses`` are the uses of masks that labels took.
+    ``dataset`` is the set in its splits, of pictures alone where there are no masks.
     """
 
     settings: DataSettings
     pictures: Pictures
+    dataset: Dataset
     sha256: str
     learning: Hidden | None = None
     learning_no_border: Hidden | None = None
     test: Hidden | None = None
     test_no_border: Hidden | None = None
     labelling_uses: tuple[dict[str, str | int], ...] = ()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the set can be opened as one; later verbs see the student's own pictures otherwise."""
+        return self.learning is not None or self.test is not None
+
+    @property
+    def labels_hash(self) -> str:
+        """A hash of which picture is labelled as what."""
+        labelled = self.pictures.labelled
+        pairs = [
+            (entry.name, there) for entry, there in zip(labelled.split.entries, labelled.present, strict=True)
+        ]
+        return blake2b(repr(pairs).encode(), digest_size=16).hexdigest()
 
     @property
     def uses(self) -> list[dict[str, str | int]]:
@@ -52,8 +70,10 @@ class Material:
         return Truth(hidden.opened(purpose), None if inner is None else inner.opened(purpose))
 
 
-def gather(data: DataSettings, labels: str) -> Material:
+def gather(data: DataSettings, labels: str, resumed: Path | None = None) -> Material:
     """Open a set for weak supervision; ``labels`` is as in `WeakSettings`.
+
+    The splits are those of the run in the folder ``resumed``, where one is named that lists its own.
 
     A folder of pictures alone, or of ``images/`` without ``masks/``, is a set too: in the end
     there is nothing to compare with.
@@ -67,7 +87,8 @@ def gather(data: DataSettings, labels: str) -> Material:
     alone = None if labels == "masks" else _alone(data)
     if alone is not None:
         return _of_pictures(data, _labelled(alone, labels, data.channels))
-    dataset = open_data(data)
+    listing = read_listing(resumed)
+    dataset = open_data(data) if listing is None or resumed is None else open_listed(data, listing, resumed)
     if "train" not in dataset.splits:
         raise DataError(f"{data.path} has no picture to learn from, only: {', '.join(dataset.splits)}.")
     if len(dataset.task.classes) != 2:
@@ -97,6 +118,7 @@ def gather(data: DataSettings, labels: str) -> Material:
     return Material(
         dataset.settings,
         pictures,
+        dataset,
         dataset.sha256(),
         hidden.select(kept),
         None if inner is None else Hidden(_learning(inner)).select(kept),
@@ -158,7 +180,9 @@ def _of_pictures(data: DataSettings, labelled: Labelled) -> Material:
         ("background", "object"),
         data.channels,
     )
-    return Material(data, pictures, _sha256(labelled, entries))
+    parts = {name: replace(labelled.split.select(positions), name=name) for name, positions in dealt.items()}
+    dataset = Dataset(data, "folders", labelled.split.task, parts)
+    return Material(data, pictures, dataset, _sha256(labelled, entries))
 
 
 def _sha256(labelled: Labelled, entries: tuple[Entry, ...]) -> str:

@@ -5,12 +5,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from seglens.data.layout import DataSettings
-from seglens.errors import SettingError
+from seglens.data.listing import Listing, refuse_changed, refuse_other_names
+from seglens.errors import DataError, SettingError
 from seglens.record import Record
 from seglens.train.recipe import MAY_DIFFER as TRAINING_MAY_DIFFER
 from seglens.train.recipe import TrainSettings
 from seglens.weak.classifier import ClassifierSettings
+from seglens.weak.material import Material
 from seglens.weak.self_training import TeacherSettings
 from seglens.weak.settings import PseudoSettings
 
@@ -76,18 +77,21 @@ class WeakSettings(BaseModel):
 
 
 def refuse_other(
-    record: Record, settings: WeakSettings, data: DataSettings, sha256: str, folder: Path
+    record: Record, settings: WeakSettings, material: Material, listing: Listing | None, folder: Path
 ) -> None:
     """Raise where the run that ``record`` tells of can't be resumed as asked.
 
+    ``listing`` are hashes of its pictures, masks and outlines; runs of before have only names and sizes.
+
     Raises:
         SettingError: it was another one; the message names the first setting that differs.
+        DataError: its pictures or labels were others; the first of them are named.
     """
     if record.kind != "weak":
         raise SettingError(f"{folder} was made by 'seglens {record.kind}': only a weak run can be resumed.")
     for kind, before, now in (
         ("the setting", record.settings, settings.model_dump(mode="json")),
-        ("the data setting", record.results.get("pictures", {}), data.model_dump(mode="json")),
+        ("the data setting", record.results.get("pictures", {}), material.settings.model_dump(mode="json")),
     ):
         for name in now:
             if name not in (*MAY_DIFFER, "path") and _lasting(before.get(name)) != _lasting(now[name]):
@@ -95,10 +99,19 @@ def refuse_other(
                     f"{folder} was begun with {kind} {name} = {before.get(name)!r}, received {now[name]!r}. "
                     "Resume with the same settings, or name another folder."
                 )
-    if record.data_sha256 != sha256:
+    if listing is not None:
+        refuse_other_names(material.dataset, listing, folder)
+        refuse_changed(material.dataset, material.dataset.splits, listing, folder)
+    elif record.data_sha256 != material.sha256:
         raise SettingError(
-            f"The files in {data.path} are not those that {folder} was begun with. Restore them, or name "
-            "another folder."
+            f"The files in {material.settings.path} are not those that {folder} was begun with. Restore "
+            "them, or name another folder."
+        )
+    if record.results.get("labels", material.labels_hash) != material.labels_hash:
+        raise DataError(
+            f"The image-level labels ({settings.labels}) are not those that {folder} was begun with: a "
+            "picture has another label, or comes or goes with the table. Restore them, or name another "
+            "folder."
         )
 
 
