@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.hostile import MEMORY, SECONDS, Case, damage, force, streams
+from benchmarks.hostile import MEMORY, SECONDS, Case, absurd, damage, force, streams
 from benchmarks.hostile.world import make, moved
 from seglens.cli import command
 
@@ -24,6 +24,7 @@ AREAS: tuple[Callable[[], list[Case]], ...] = (
     force.cases,
     damage.cases,
     streams.cases,
+    absurd.cases,
 )
 """Every table of cases; add yours here."""
 
