@@ -56,7 +56,7 @@ LEVELS = {
     "compare.matching compare.differences compare.settings compare.verdicts compare.attention "
     "compare.drawing compare.tables compare.page compare",
     8: "app.policy app.widgets app.wires app.page app "
-    "cli.settings cli.names cli.examples cli.typos cli.terminal cli.command cli.given cli.options "
+    "cli.settings cli.names cli.examples cli.typos cli.terminal cli.given cli.command cli.options "
     "cli.reading cli.summaries cli.data_verbs cli.making cli.verifying cli.judging cli.showing cli.comparing "
     "cli.weakly cli __main__",
 }

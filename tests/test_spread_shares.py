@@ -48,8 +48,8 @@ def test_settings_that_make_no_job(monkeypatch: pytest.MonkeyPatch):
             pass
         return caught
 
-    assert refused(devices=0).match("'devices' must be at least 1, received 0")
-    assert refused(num_nodes=-1).match("'num_nodes' must be at least 1, received -1")
+    assert refused(devices=0).match("devices is 0, but must be from 1")
+    assert refused(num_nodes=-1).match("num_nodes is -1")
     assert refused(devices=2, device="cuda:1").match("can't all be 'cuda:1'. Name the kind: 'cuda'")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert refused(devices=2, device="cuda").match("2 GPUs were asked for, but there is none")

@@ -43,6 +43,28 @@ HOW = {
 """Where to get a value of a type, by the type's name."""
 
 
+RANGES: dict[str, tuple[int | float, int | float]] = {
+    "seed": (0, 2**32 - 1),
+    "split_seed": (0, 2**32 - 1),
+    "pseudo_seed": (0, 2**32 - 1),
+    "samples": (0, 10**9),
+    "batch_size": (1, 2**16),
+    "chunk": (1, 2**16),
+    "num_samples": (1, 10**9),
+    "epoch": (1, 10**9),
+    "devices": (1, 1024),
+    "num_nodes": (1, 4096),
+    "image_size": (1, 2**14),
+    "channels": (1, 1024),
+    "width": (1, 1024),
+    "port": (1, 2**16 - 1),
+    "top": (0, 10**6),
+    "memory": (1, 2**60),
+    "stall_seconds": (0.1, 86400),
+}
+"""From where to where numbers go that mean the same everywhere, by the names of arguments and flags."""
+
+
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Let ``function`` refuse arguments that its annotations don't allow.
 
@@ -59,9 +81,34 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         for name, value in given.items():
             _refuse_other(function.__name__, name, value, hints.get(name, Any))
+            if name in RANGES:
+                check_ranges(f"{function.__name__}: {name}", value, RANGES[name])
         return function(*args, **kwargs)
 
     return checking
+
+
+def check_range(name: str, value: int | float | None, least: int | float, most: int | float) -> None:
+    """Refuse a number that is not from ``least`` to ``most``, as NaN never is; None is no number.
+
+    Raises:
+        SettingError: it is not.
+    """
+    if value is not None and not least <= value <= most:
+        long = isinstance(value, int) and abs(value) >= 10**18
+        shown = "a number of more than 18 digits" if long else f"{value}"
+        raise SettingError(f"{name} is {shown}, but must be from {least:.15g} to {most:.15g}.")
+
+
+def check_ranges(name: str, value: object, bounds: tuple[int | float, int | float]) -> None:
+    """Refuse a number, or one of a list of them, that is not within ``bounds``; what is none is let pass.
+
+    Raises:
+        SettingError: one is not.
+    """
+    for number in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(number, int | float):
+            check_range(name, number, *bounds)
 
 
 def check_fields(settings: Any) -> None:

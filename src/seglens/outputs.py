@@ -166,7 +166,7 @@ def table_cell(value: object) -> object:
     """
     if isinstance(value, float):
         return "" if value != value else f"{value:.6g}"
-    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")):
+    if isinstance(value, str) and (value[:1] in ("\t", "\r") or value.lstrip()[:1] in ("=", "+", "-", "@")):
         return f"'{value}"
     return "" if value is None else value
 

@@ -80,7 +80,14 @@ class Crew:
                 start_new_session=True,
             )
             listener = Thread(target=self._listen, args=(number, process), daemon=True)
-            listener.start()
+            try:
+                listener.start()
+            except RuntimeError as error:  # no more threads: this process has nobody to stop it
+                process.kill()
+                process.wait()
+                raise SpreadError(
+                    f"Process {number + 2} of {self.size} could not be started: {error}. Take fewer devices."
+                ) from error
             self._processes.append(process)
             self._listeners.append(listener)
 

@@ -6,7 +6,9 @@ hashes of model and data, the device and the time it took.
 
 import hashlib
 import json
+import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -16,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from seglens.errors import DataError
 from seglens.locks import beside
@@ -57,6 +59,15 @@ class Record(BaseModel):
     results: dict[str, Any] = {}
     files: list[str] = []
 
+    @field_validator("task")
+    @classmethod
+    def _colours(cls, task: dict[str, Any] | None) -> dict[str, Any] | None:
+        """See that the palette holds colours alone: pages put them into their styles."""
+        for colour in (task or {}).get("palette") or ():
+            if not (isinstance(colour, str) and re.fullmatch(r"#[0-9A-Fa-f]{6}", colour, re.ASCII)):
+                raise ValueError(f"palette holds {colour!r}; allowed are colours such as #1f77b4")
+        return task
+
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder``, whole or not at all."""
         write_json(folder / FILE_NAME, self.model_dump())
@@ -88,8 +99,8 @@ def read(folder: Path) -> Record:
         DataError: the folder or the file is missing, or it is not a record of this schema.
     """
     file = Path(folder) / FILE_NAME
-    if not file.is_file():
-        what = "the folder has no run.json" if Path(folder).is_dir() else "there is no such folder"
+    if not os.path.isfile(file):  # which a name that is too long is not either
+        what = "the folder has no run.json" if os.path.isdir(folder) else "there is no such folder"
         raise DataError(
             f"{folder} is not a run folder: {what}.{_meant(Path(folder))} Make one with 'seglens train' or "
             "'seglens adopt'."
@@ -107,9 +118,10 @@ def read(folder: Path) -> Record:
 
 def _meant(folder: Path) -> str:
     """Name the run folders in ``folder``, or the one beside it that is called much the same."""
-    place = folder if folder.is_dir() else folder.parent
+    is_there = os.path.isdir(folder)
+    place = folder if is_there else folder.parent
     names = sorted(file.parent.name for file in place.glob(f"*/{FILE_NAME}"))
-    if folder.is_dir():
+    if is_there:
         return f" It holds run folders: {', '.join(names[:9])}." if names else ""
     near = get_close_matches(folder.name, names, n=1)
     return f" Did you mean {place / near[0]}?" if near else ""

@@ -1,11 +1,15 @@
 """Numbers of bytes, as people write and read them."""
 
 import re
+from decimal import Decimal
 
 from seglens.errors import SettingError
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+MOST = 2**60
+"""Bytes that nobody has: a number above is a mistake."""
 
 
 def parse_bytes(text: str) -> int:
@@ -15,15 +19,16 @@ def parse_bytes(text: str) -> int:
     1500000000
 
     Raises:
-        SettingError: it is no number with one of these units, or not above 0.
+        SettingError: it is no number with one of these units, not above 0, or more than `MOST`.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
     unit = found[2].upper() if found else None
-    number = int(float(found[1]) * UNITS[unit]) if found and unit in UNITS else 0
-    if number < 1:
+    number = int(Decimal(found[1]) * UNITS[unit]) if found and unit in UNITS else 0
+    if not 1 <= number <= MOST:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
         raise SettingError(
-            f"{text!r} is no amount of memory. Write a number above 0 with B, KB, MB, GB, TB, KiB, MiB, GiB "
-            "or TiB, as in 4GB or 512MiB."
+            f"{shown!r} is no amount of memory. Write a number above 0, of at most 2^60 bytes, with B, "
+            "KB, MB, GB, TB, KiB, MiB, GiB or TiB, as in 4GB or 512MiB."
         )
     return number
 

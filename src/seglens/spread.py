@@ -7,6 +7,7 @@ when a process is gone. With one process nothing of this is imported.
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,7 @@ from seglens.device import choose_device
 from seglens.errors import SettingError, SpreadError
 from seglens.outputs import new_folder
 from seglens.processes import (
+    STARTED,
     Crew,
     environment_kept,
     nobody_to_ask,
@@ -39,6 +41,9 @@ __all__ = ["ALONE", "Share", "kind_of_devices", "spread"]
 
 MEETING = timedelta(minutes=10)
 """How long the processes wait for one another at the start."""
+
+LEAST = 8
+"""Processes that a machine without a GPU may share the work among, however few cores it has."""
 
 PATIENCE = timedelta(days=1)
 """How much later than the first process the last one may be done with its share."""
@@ -168,9 +173,7 @@ def spread(*, devices: int = 1, num_nodes: int = 1, device: str = "auto") -> Ite
             notebook), or the starter made another number of processes.
         SpreadError: a process was lost, or they didn't find one another.
     """
-    for name, number in (("devices", devices), ("num_nodes", num_nodes)):
-        if number < 1:
-            raise SettingError(f"'{name}' must be at least 1, received {number}.")
+    refuse_lone_node(num_nodes)
     size = devices * num_nodes
     if size == 1:
         _refuse_torchrun()
@@ -182,7 +185,7 @@ def spread(*, devices: int = 1, num_nodes: int = 1, device: str = "auto") -> Ite
         crew = None
         if not environment.creates_processes_externally:
             command = same_command()
-            os.environ |= _addresses(environment, size, num_nodes)
+            os.environ |= _addresses(environment, size)
             others = [os.environ | {"LOCAL_RANK": str(rank)} for rank in range(1, devices)]
             os.environ["LOCAL_RANK"] = "0"
             crew = Crew(command, others, size)
@@ -213,7 +216,7 @@ def kind_of_devices(device: str, devices: int) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SettingError(f"{devices} GPUs were asked for, but there is none here. Choose the device 'cpu'.")
     kind = choose_device(device).type
-    num = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
+    num = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, max(os.cpu_count() or 1, LEAST))
     if num < devices:
         raise SettingError(
             f"{devices} devices were asked for, but there {'is' if num == 1 else 'are'} {num} of the kind "
@@ -250,18 +253,39 @@ def _fabric(kind: str, devices: int, num_nodes: int) -> "tuple[Fabric, ClusterEn
     return fabric, environment
 
 
-def _addresses(environment: "ClusterEnvironment", size: int, num_nodes: int) -> dict[str, str]:
-    """Return where the processes meet that are started here, as environment variables.
+def refuse_lone_node(num_nodes: int) -> None:
+    """Raise where other nodes take part and nobody has said where to meet: the job would wait for ever.
+
+    Otherwise say what is waited for, and until when.
 
     Raises:
-        SettingError: other nodes take part, and it wasn't said where to meet.
+        SettingError: it is so.
     """
+    if num_nodes == 1:
+        return
+    from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+    from lightning.fabric.plugins.environments.mpi import MPIEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    clusters = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
-    if num_nodes > 1 and missing:
+    if missing and not any(cluster.detect() for cluster in clusters):
         raise SettingError(
             f"A job on {num_nodes} nodes must be started on each of them: by torchrun, by SLURM's srun, or "
             f"by hand with {', '.join(missing)} in the environment."
         )
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0 and STARTED not in os.environ:
+        where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT") if name in os.environ)
+        print(
+            f"Waiting for the processes of {num_nodes} nodes{f' at {where}' if where else ''}. "
+            "Start the same command on each.",
+            file=sys.stderr,
+        )
+
+
+def _addresses(environment: "ClusterEnvironment", size: int) -> dict[str, str]:
+    """Return where the processes meet that are started here, as environment variables."""
     return {
         "MASTER_ADDR": environment.main_address,
         "MASTER_PORT": str(environment.main_port),

@@ -69,7 +69,7 @@ DATA = {
     "{verb} text.png": "text.png is a file",
     "{verb} set --layout pears": "Did you mean 'pairs'?",
     "{verb} set --border blue": "--border blue is not allowed",
-    "{verb} set --channels 0": "--channels 0 is not allowed",
+    "{verb} set --channels 0": "--channels is 0, but must be from 1",
     "{verb} set --train-dir trains": "trains",
     "{verb}": "DATA is missing.",
 }
@@ -103,7 +103,7 @@ MAPS = {
     "{verb} run --target component:0 --out new": "counted from 1",
     "{verb} run --target point:400,2 --out new": "40 x 32",
     "{verb} run --class foregrund --out new": "Did you mean 'foreground'?",
-    "{verb} run --num-samples 0 --out new": "at least 1",
+    "{verb} run --num-samples 0 --out new": "--num-samples is 0, but must be from 1",
     "{verb} run --baseline blur --out new": "not among grad-cam",
     "{verb} run --methods integrated-gradients --baseline blurr --out new": "Did you mean 'blur'?",
     "{verb} run --methods integrated-gradients --steps 0 --out new": "steps is 0",
@@ -114,7 +114,7 @@ CASES = {
     "data show": DATA
     | {
         "{verb} set --out page.html": "page.html exists already",
-        "{verb} set --num-samples 0": "at least 1",
+        "{verb} set --num-samples 0": "--num-samples is 0, but must be from 1",
         "{verb} set --split tests": "Did you mean 'test'?",
     },
     "train": {f"{line} --run new {SMALL}": text for line, text in DATA.items()}
@@ -156,7 +156,7 @@ CASES = {
     | {
         "{verb} run --data no-mask --out new": "Pictures have no mask (1)",
         "{verb} run --data no-image --out new": "Masks have no picture (1)",
-        "{verb} run --batch-size 0 --out new": "at least 1, received 0",
+        "{verb} run --batch-size 0 --out new": "--batch-size is 0, but must be from 1",
     },
     "predict": RUN
     | {

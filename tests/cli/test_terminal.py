@@ -69,8 +69,10 @@ def test_a_missing_gpu_is_one_clean_line(seglens, small_run):
 
 
 @pytest.fixture
-def failing(monkeypatch):
-    """Let ``seglens report`` raise."""
+def failing(monkeypatch, tmp_path):
+    """Let ``seglens report run`` raise."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
 
     def fail_with(error):
         def fail(*args, **settings):

@@ -202,7 +202,7 @@ def write_table(rows: Sequence[Row], file: Path) -> None:
         columns.append(columns.pop(columns.index("error")))
     with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow([table_cell(name) for name in columns])
         writer.writerows([table_cell(row.get(name)) for name in columns] for row in rows)
 
 

@@ -52,6 +52,7 @@ app.add_typer(data_verbs.app, name="data")
 def main() -> None:
     """Run the command line of this process, or answer a shell that completes one."""
     open_streams()
+    os.environ.pop("MPLBACKEND", None)  # figures are files here; a name that matplotlib doesn't know ends it
     if "_SEGLENS_COMPLETE" in os.environ:
         app(prog_name="seglens")
     sys.exit(command(sys.argv[1:]))

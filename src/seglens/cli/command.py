@@ -1,15 +1,20 @@
 """The command class of every verb: lists of values, flags that all verbs have, examples and completion."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from seglens.arguments import RANGES, check_ranges
 from seglens.cli import terminal
 from seglens.cli.examples import EXAMPLES
+from seglens.cli.given import flag_of
 from seglens.data import limits
+from seglens.errors import DataError
 
 VALUES_END = "--"
 
@@ -29,6 +34,10 @@ SPLIT_AT_COMMAS = (
 
 READS_NO_PICTURES = ("get", "adopt", "layers")
 """Verbs that open no picture of the user's, so that ``--max-pixels`` means nothing to them."""
+
+READ_BY_FLAGS = ("data", "stages", "pseudo", "repeat", "shortcut")
+READ_BY_PLACE = ("run", "runs", "data", "images", "file")
+"""Flags and arguments that name what is read; arguments of other names are what is made."""
 
 _OPEN_LIST = "seglens.open_list"
 """Where a context keeps the list flag whose values are being typed, for completion."""
@@ -73,6 +82,9 @@ class Verb(TyperCommand):
             option.name: ctx.params[option.name] if option.name in own else ctx.params.pop(option.name, None)
             for option in _EVERYWHERE
         }
+        for name in RANGES.keys() & ctx.params.keys():
+            check_ranges(flag_of(name), ctx.params[name], RANGES[name])
+        _look_at_paths(self.params, ctx.params)
         with (
             terminal.telling(as_json=asked["as_json"], quiet=asked["quiet"]),
             limits.allowing(asked["max_pixels"]),
@@ -146,6 +158,35 @@ def open_list(args: Sequence[str], lists: Mapping[str, bool]) -> str | None:
         if not _is_value(word):
             found = word if word in lists else None
     return found
+
+
+def _look_at_paths(options: Sequence[Any], values: Mapping[str, Any]) -> None:
+    """Refuse paths that are not there, before anything is loaded for what is.
+
+    Of several pictures some may be missing: those are listed when the others are done.
+
+    Raises:
+        DataError: one is not there.
+    """
+    for option in options:
+        by_place = option.param_type_name == "argument"
+        if option.name not in (READ_BY_PLACE if by_place else READ_BY_FLAGS) or not values[option.name]:
+            continue
+        given = values[option.name]
+        paths = [
+            path for path in (given if isinstance(given, list | tuple) else [given]) if isinstance(path, Path)
+        ]
+        missing = [path for path in paths if not os.path.exists(path.expanduser())]
+        if not missing or (option.name == "images" and len(missing) < len(paths)):
+            continue
+        if by_place and option.name in ("run", "runs"):
+            from seglens import record as records  # not above: pydantic takes its time, and help shouldn't
+
+            records.read(missing[0])  # says which run may be meant
+        name = (option.metavar or option.name.upper()).strip("[].") if by_place else option.opts[0]
+        raise DataError(
+            f"{name}: there is no {missing[0]}. Look for a mistyped name, or give the whole path."
+        )
 
 
 def _folded(line: str) -> list[str]:

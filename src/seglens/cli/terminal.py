@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TextIO
+from unicodedata import category
 
 import typer
 
@@ -70,7 +71,7 @@ def tell(found: object, show: Callable[[], None]) -> None:
 
 def say(*lines: str) -> None:
     """Print lines of a result."""
-    print(*lines, sep="\n")
+    print(*map(printable, lines), sep="\n")
 
 
 def warn(text: str) -> None:
@@ -102,6 +103,17 @@ def clean_warnings() -> Iterator[None]:
         warnings.showwarning = show
         yield
 
+
+NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "bad alloc",
+    "Storage size calculation overflowed",
+    "array is too big",
+    "Maximum allowed dimension exceeded",
+    "too large to convert",
+)
+"""What torch and numpy say where memory is not enough."""
 
 STYLES = {
     "pass": "green",
@@ -157,10 +169,10 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    """Whether the machine had no more memory to give; torch says so by a RuntimeError."""
-    told = ("can't allocate memory", "out of memory", "bad alloc", "Storage size calculation overflowed")
+    """Whether the machine had no more memory to give; torch and numpy say so by errors of other kinds."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(part in str(error) for part in told)
+        isinstance(error, RuntimeError | ValueError | OverflowError)
+        and any(part in str(error) for part in NO_MEMORY)
     )
 
 
@@ -174,12 +186,13 @@ def list_failed(failed: Sequence[tuple[str, str]], num_total: int) -> None:
         return
     warn(f"{len(failed)} of {num_total} pictures could not be done:")
     for name, reason in failed:
-        print(f"  {name}: {_one_line(reason)}", file=sys.stderr)
+        print(f"  {_one_line(name)}: {_one_line(reason)}", file=sys.stderr)
     raise typer.Exit(FAILED)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """Print a table: drawn in a terminal, plain columns elsewhere."""
+    rows = [[_one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -290,5 +303,16 @@ def _choice(question: str, found: Sequence[Path]) -> str:
     return f"{question} ({shown})" if shown else question
 
 
+def printable(text: str) -> str:
+    """Return a text with the characters that a terminal obeys written as their numbers: names may hold some.
+
+    Those are the control characters but for the end of a line, and what turns the direction of writing.
+    """
+    return "".join(
+        letter if letter == "\n" or category(letter) not in ("Cc", "Cf") else ascii(letter)[1:-1]
+        for letter in text
+    )
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

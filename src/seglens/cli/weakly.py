@@ -56,7 +56,8 @@ def weak(
         typer.Option(metavar="DIR", help="Pseudo-masks that another run has made of the same data."),
     ] = None,
     pseudo_seed: Annotated[
-        int | None, typer.Option(help="Seed of the pseudo-masks.", show_default="that of --seed")
+        int | None,
+        typer.Option(help="Seed of the pseudo-masks.", show_default="that of --seed"),
     ] = None,
     student: o.Model = "deeplabv3",
     encoder: o.Encoder = None,
@@ -215,8 +216,14 @@ def _stages(file: Path | None, asked: dict[str, Any]) -> "PseudoSettings":
         return from_plain({"question": asked})
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"--stages {file} can't be read as JSON: {error}.") from error
     if not isinstance(values, dict):
         raise DataError(f"--stages {file} holds {type(values).__name__}; allowed is an object of settings.")
-    return from_plain({**values, "question": {**asked, **values.get("question", {})}})
+    question = values.get("question", {})
+    if not isinstance(question, dict):
+        raise DataError(f"--stages {file}: question is {question!r:.40}; allowed is an object of settings.")
+    try:
+        return from_plain({**values, "question": {**asked, **question}})
+    except SettingError as error:
+        raise SettingError(f"--stages {file}: {error}") from error

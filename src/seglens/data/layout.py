@@ -45,8 +45,8 @@ class DataSettings(BaseModel):
     ignore: int | None = Field(default=None, ge=0)
     masks: Literal["foreground", "classes", "instances"] | None = None
     palette: tuple[tuple[str, str], ...] | None = None
-    channels: int = Field(default=3, ge=1)
-    split_seed: int = 0
+    channels: int = Field(default=3, ge=1, le=1024)
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
 
     @field_validator("path")
     @classmethod

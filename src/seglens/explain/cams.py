@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seglens.arguments import check_fields
+from seglens.arguments import check_fields, check_range
 from seglens.errors import SettingError
 from seglens.shapes import Activations, Grids, Maps, PerImage
 
@@ -229,6 +229,7 @@ class SegXResCam:
                 f"window is {self.window}, but must be at least 1 cell (1 is hires-cam, a window as large as "
                 "the layer's grid averages over all of it)."
             )
+        check_range("window", self.window, 1, 2**14)
         if self.pool not in ("mean", "max"):
             raise SettingError(f"pool is {self.pool!r}. Allowed: mean, max.")
 

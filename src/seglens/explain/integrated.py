@@ -13,6 +13,7 @@ map of 512 steps (r = .998) as 50 of Gauss and Legendre.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.arguments import check_fields
+from seglens.arguments import check_fields, check_range
 from seglens.errors import SettingError
 from seglens.explain.baselines import BASELINES, NOISY, Baselines
 from seglens.explain.explanation import Explanation
@@ -92,15 +93,18 @@ class IntegratedGradients:
                 f"steps is {self.steps} and max_steps {self.max_steps}: at least 1, and steps at most "
                 "max_steps."
             )
+        check_range("max_steps", self.max_steps, 1, 10**5)
         if self.draws < 1:
             raise SettingError(f"draws is {self.draws}, but at least 1 random baseline is needed.")
+        check_range("draws", self.draws, 1, 1000)
         if not 0 < self.blur <= 0.3:
             raise SettingError(
                 f"blur is {self.blur}, but must be above 0 and at most 0.3 of the shorter side."
             )
-        if self.tolerance is not None and self.tolerance <= 0:
+        if self.tolerance is not None and not 0 < self.tolerance < inf:
             raise SettingError(
-                f"tolerance is {self.tolerance}, but must be above 0, or None for a fixed number of steps."
+                f"tolerance is {self.tolerance}, but must be finite and above 0, or None for a fixed "
+                "number of steps."
             )
 
     @property

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seglens.arguments import check_fields
+from seglens.arguments import check_fields, check_range
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import (
@@ -66,6 +66,7 @@ class Occlusion:
         for name, value in (("window", self.window), ("stride", self.stride)):
             if value is not None and value < 1:
                 raise SettingError(f"{name} is {value}, but must be at least 1 pixel, or None.")
+            check_range(name, value, 1, 2**14)
         if self.window is not None and self.stride is not None and self.stride > self.window:
             raise SettingError(
                 f"stride is {self.stride} and window {self.window}: pixels between windows would never be "
@@ -91,8 +92,11 @@ class SuperpixelOcclusion:
         check_precision(self.precision)
         if self.num_segments < 2:
             raise SettingError(f"num_segments is {self.num_segments}, but must be at least 2.")
-        if self.compactness <= 0:
-            raise SettingError(f"compactness is {self.compactness}, but must be above 0; 10 is usual.")
+        check_range("num_segments", self.num_segments, 2, 10**5)
+        if not 0 < self.compactness < math.inf:
+            raise SettingError(
+                f"compactness is {self.compactness}, but must be finite and above 0; 10 is usual."
+            )
 
 
 def occlusion(

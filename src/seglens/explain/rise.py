@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.arguments import check_fields
+from seglens.arguments import check_fields, check_range
 from seglens.errors import SettingError
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
@@ -60,6 +60,8 @@ class Rise:
             raise SettingError(f"num_masks is {self.num_masks}, but at least 2 are needed; 1000 are usual.")
         if self.cells < 1:
             raise SettingError(f"cells is {self.cells}, but must be at least 1; 7 is usual.")
+        check_range("num_masks", self.num_masks, 2, 10**6)
+        check_range("cells", self.cells, 1, 1024)
         if not 0 < self.probability < 1:
             raise SettingError(f"probability is {self.probability}, but must be between 0 and 1.")
 

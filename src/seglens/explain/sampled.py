@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.arguments import check_fields
+from seglens.arguments import check_fields, check_range
 from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.gradients import Point, Points, Values, averages, scores_of
@@ -89,6 +89,7 @@ class ExpectedGradients:
 def _check_samples(samples: int) -> None:
     if samples < 2:
         raise SettingError(f"samples is {samples}, but at least 2 are needed to tell how sure the mean is.")
+    check_range("samples", samples, 2, 10**5)
 
 
 def smoothgrad(

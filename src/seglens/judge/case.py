@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from seglens.arguments import check_fields
+from seglens.arguments import check_fields, check_range
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import check_precision
@@ -109,6 +110,8 @@ class JudgeSettings:
         for name in ("num_again", "num_occluded", "across", "num_models", "stages"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+            check_range(name, getattr(self, name), 1, {"across": 256, "stages": 1000}.get(name, 10**6))
+        check_range("max_seconds", self.max_seconds, 0, inf)
         if "stability" in self.scores and "faithfulness" not in self.scores:
             # A constant map is the stablest of all: the score is never shown without faithfulness.
             object.__setattr__(self, "scores", ("faithfulness", *self.scores))

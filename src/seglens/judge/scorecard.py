@@ -63,7 +63,7 @@ class Scorecard:
         rows = self._flat()
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(list(rows[0] if rows else {}))
+        writer.writerow(map(table_cell, rows[0] if rows else {}))
         writer.writerows([[table_cell(value) for value in row.values()] for row in rows])
         return out.getvalue()
 

@@ -54,20 +54,20 @@ class ModelSpec(BaseModel):
 
     architecture: str
     encoder: str | None = None
-    width: int | None = Field(default=None, ge=1)
-    channels: int = Field(default=3, ge=1)
-    classes: int = Field(default=2, ge=2)
+    width: int | None = Field(default=None, ge=1, le=1024, strict=True)
+    channels: int = Field(default=3, ge=1, le=1024, strict=True)
+    classes: int = Field(default=2, ge=2, le=2**16, strict=True)
     head: Head = "sigmoid"
-    image_size: int = Field(default=256, ge=1)
+    image_size: int = Field(default=256, ge=1, le=2**14, strict=True)
     window: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     normalise: Normalise = "dataset"
-    divisor: int = Field(default=1, ge=1)
+    divisor: int = Field(default=1, ge=1, le=2**14, strict=True)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     thresholds: tuple[float, ...] = ()
     outputs_are: Outputs = "logits"
-    scale: float | None = Field(default=None, gt=0)
+    scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     output: Choice = None
     options: dict[str, Any] = {}
 

@@ -40,7 +40,7 @@ from seglens.outputs import alone, begin_run, close_run
 from seglens.places import place_of_run, refuse_overlap, run_in_use
 from seglens.record import Record
 from seglens.runs import KEPT_SHA256, Run, load, save_run
-from seglens.spread import kind_of_devices
+from seglens.spread import kind_of_devices, refuse_lone_node
 from seglens.train.batches import Batches
 from seglens.train.feed import Feed
 from seglens.train.fit import Keeper, fit
@@ -79,6 +79,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C; the training can be resumed.
     """
     out = Path(out)
+    refuse_lone_node(settings.num_nodes)
     first = is_first_process(settings.devices * settings.num_nodes)
     refuse_overlap(out, data=[data.path] if isinstance(data, DataSettings) else [])
     if not first:

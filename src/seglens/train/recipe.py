@@ -1,5 +1,6 @@
 """What a training is to be: its settings, and the model that they and the data describe."""
 
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -44,13 +45,13 @@ class TrainSettings(BaseModel):
     model: str = "unet"
     encoder: str | None = None
     encoder_weights: str | None = None
-    width: int | None = Field(default=None, ge=1)
+    width: int | None = Field(default=None, ge=1, le=1024)
     image_size: int = Field(default=256, ge=16, le=8192)
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    epochs: int = Field(default=20, ge=1, le=10**6)
+    batch_size: int = Field(default=8, ge=1, le=2**16)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     encoder_rate: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    freeze_encoder: int = Field(default=0, ge=0)
+    freeze_encoder: int = Field(default=0, ge=0, le=10**6)
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
     weight_decay: float = Field(default=1e-4, ge=0, allow_inf_nan=False)
     clip: float = Field(default=1.0, gt=0, allow_inf_nan=False)
@@ -64,14 +65,14 @@ class TrainSettings(BaseModel):
     rotation: float = Field(default=DEFAULT_POLICY.rotation[1], ge=0, le=180)
     precision: str = "auto"
     device: str = "auto"
-    devices: int = Field(default=1, ge=1)
-    num_nodes: int = Field(default=1, ge=1)
+    devices: int = Field(default=1, ge=1, le=1024)
+    num_nodes: int = Field(default=1, ge=1, le=4096)
     compile: bool = False
     halve_batch: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
-    workers: int | None = Field(default=None, ge=0)
-    patience: int | None = Field(default=None, ge=1)
-    keep_every: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=0, le=256)
+    patience: int | None = Field(default=None, ge=1, le=10**6)
+    keep_every: int | None = Field(default=None, ge=1, le=10**6)
     loggers: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -95,8 +96,10 @@ def _refuse_contradictions(settings: TrainSettings) -> None:
     weights, world = settings.class_weights, settings.devices * settings.num_nodes
     if settings.balanced and weights is not None:
         raise SettingError("class_weights and balanced are both given: give one of them.")
-    if weights is not None and (min(weights) < 0 or not any(weights)):
-        raise SettingError(f"Class weights must not be negative, nor all of them 0; received {weights}.")
+    if weights is not None and (not all(0 <= weight < inf for weight in weights) or not any(weights)):
+        raise SettingError(
+            f"Class weights must be finite and not negative, nor all of them 0; received {weights}."
+        )
     if settings.vertical_flips and not settings.augment:
         raise SettingError("vertical_flips is a part of augmentation: ask for augment too, or leave it out.")
     if settings.rotation != DEFAULT_POLICY.rotation[1] and not settings.augment:

@@ -7,6 +7,7 @@ its model is the last student, its data those of the user.
 
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from seglens.data.layout import DataSettings
 from seglens.data.listing import FILE_NAME as SPLITS
 from seglens.data.listing import read_listing, write_listing
 from seglens.data.sample import Task
-from seglens.device import choose_device
-from seglens.errors import DataError, SettingError
+from seglens.device import choose_device, choose_precision
+from seglens.errors import DataError, SettingError, unknown_name
+from seglens.losses import choose_loss
+from seglens.models.zoo import build
 from seglens.outputs import alone, begin_run, close_run, new_file
 from seglens.places import place_of_run, refuse_overlap
 from seglens.record import Record
@@ -26,12 +29,15 @@ from seglens.verb import make_callable
 from seglens.weak import pictures as sheets
 from seglens.weak import rows as scoring
 from seglens.weak import stages
+from seglens.weak.heat import taps
 from seglens.weak.material import Material, gather
 from seglens.weak.pseudo import PseudoMasks
 from seglens.weak.recipe import WeakSettings, refuse_other
+from seglens.weak.refine import REFINEMENTS
 from seglens.weak.rounds import Job, planned, pseudo_masks, students, supervised
 from seglens.weak.stages import Facts, Steps
 from seglens.weak.table import DEFINITIONS, markdown
+from seglens.weak.threshold import RULES
 
 __all__ = ["WeakSettings", "weak"]
 
@@ -63,6 +69,7 @@ def weak(
     given = settings.pseudo_folder
     if given is not None and not given.is_dir():
         raise DataError(f"There is no folder {given} with pseudo-masks. Name the pseudo/ of another run.")
+    _try_out(data, settings)
     refuse_overlap(out, data=[data.path, *filter(None, [settings.pseudo_folder])])
     out.parent.mkdir(parents=True, exist_ok=True)
     with alone(out):
@@ -70,9 +77,35 @@ def weak(
         try:
             return _weak(data, settings, out, place, resume=resume)
         except BaseException:
-            if place != out and not (place / stages.FILE_NAME).exists():
+            begun = [entry.name for entry in place.iterdir()] if place.is_dir() else []
+            if begun == [records.FILE_NAME] or (place != out and stages.FILE_NAME not in begun):
                 shutil.rmtree(place, ignore_errors=True)
             raise
+
+
+def _try_out(data: DataSettings, settings: WeakSettings) -> None:
+    """Refuse before any work what is used only after much of it: names of stages, and the student itself.
+
+    Raises:
+        UserError: there is no such thing, or it can't serve.
+    """
+    student, pseudo = settings.student, settings.pseudo
+    named: list[tuple[str, str, Iterable[str]]] = [("rule for a threshold", pseudo.threshold.rule, RULES)]
+    if pseudo.refine is not None:
+        named.append(("refinement", pseudo.refine.method, REFINEMENTS))
+    taps(pseudo.heat)
+    for kind, name, allowed in named:
+        if name not in allowed:
+            raise unknown_name(kind, name, allowed)
+    choose_precision(student.precision, choose_device(student.device))
+    choose_loss(student.loss, 1, multilabel=False)
+    build(
+        student.model,
+        encoder=student.encoder,
+        encoder_weights=student.encoder_weights,
+        channels=data.channels,
+        width=student.width,
+    )
 
 
 def _weak(data: DataSettings, settings: WeakSettings, out: Path, place: Path, *, resume: bool) -> Run:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seglens import record as records
+from seglens.arguments import check_range
 from seglens.data.layout import Split
 from seglens.data.transforms import augment, letterbox, sample_generator
 from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError
@@ -65,6 +66,10 @@ class ClassifierSettings:
                 f"{self.batch_size} and the learning rate {self.learning_rate}: all must be above 0, the "
                 "batch size at least 2."
             )
+        for name, most in (("image_size", 2**13), ("epochs", 10**6), ("batch_size", 2**16)):
+            check_range(name, getattr(self, name), 1, most)
+        check_range("learning_rate", self.learning_rate, 0, 10**6)
+        check_range("weight_decay", self.weight_decay, 0, 10**6)
         if not 0 <= self.valid_share < 1:
             raise SettingError(f"valid_share is {self.valid_share}; allowed is a share from 0 to below 1.")
 

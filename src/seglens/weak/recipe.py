@@ -46,9 +46,9 @@ class WeakSettings(BaseModel):
     classifier: ClassifierSettings = Field(default_factory=ClassifierSettings)
     pseudo: PseudoSettings = Field(default_factory=PseudoSettings)
     pseudo_folder: Path | None = None
-    pseudo_seed: int | None = None
+    pseudo_seed: int | None = Field(default=None, ge=0, lt=2**32)
     student: TrainSettings = STUDENT
-    rounds: int = Field(default=2, ge=0)
+    rounds: int = Field(default=2, ge=0, le=1000)
     stop_at: float = Field(default=0.95, gt=0, le=1)
     teacher: TeacherSettings = Field(default_factory=TeacherSettings)
     samples: tuple[int, ...] | None = None

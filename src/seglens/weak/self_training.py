@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from PIL import Image as pil
 from torch import Tensor
 
+from seglens.arguments import check_range
 from seglens.data.labels import read_label
 from seglens.data.layout import Split
 from seglens.data.transforms import letterbox_image
@@ -55,6 +56,8 @@ class TeacherSettings:
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
             raise SettingError(f"A teacher's scales are {self.scales}; give one or more, all above 0.")
+        for scale in self.scales:
+            check_range("A teacher's scale", scale, 0.01, 100)
         if not 0 <= self.margin < 1:
             raise SettingError(f"A teacher's margin is {self.margin}; allowed is 0 to below 1.")
         if self.refine not in (allowed := ("none", "superpixels", *REFINEMENTS)):

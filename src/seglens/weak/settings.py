@@ -11,13 +11,48 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from seglens.arguments import check_range, in_words
 from seglens.errors import SettingError
+
+RANGES: dict[str, dict[str, tuple[int | float, int | float]]] = {
+    "HeatSettings": {"scales": (16, 2**13), "side": (16, 2**13)},
+    "ThresholdSettings": {"value": (0, 1)},
+    "SpreadSettings": {
+        "scales": (16, 2**13),
+        "stride": (1, 2**13),
+        "sure": (0.5, 1),
+        "rounds": (1, 10**4),
+        "settled": (0, 1),
+        "weight": (0, 10**6),
+        "colour": (1e-6, 10**6),
+        "distance": (1e-6, 10**6),
+        "penalty": (0, 10**6),
+    },
+    "RefineSettings": {
+        "steps": (1, 10**4),
+        "weight": (0, 10**6),
+        "colour": (1e-6, 10**6),
+        "distance": (1e-6, 10**6),
+    },
+    "PatchSettings": {"num_segments": (2, 10**5), "compactness": (1e-9, 10**6), "sigma": (0, 1000)},
+    "MaskSettings": {"margin": (0, 0.5), "opening": (0, 1000), "closing": (0, 1000)},
+}
+"""From where to where numbers go, by setting."""
 
 
 class _Strict:
-    """Names that are no setting are refused where settings come from JSON."""
+    """Names that are no setting are refused where settings come from JSON; numbers out of `RANGES` always."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for setting, (least, most) in RANGES.get(name, {}).items():
+            value = getattr(self, setting)
+            for number in value if isinstance(value, tuple) else (value,):
+                check_range(f"{name}.{setting}", number, least, most)
+            if value == ():
+                raise SettingError(f"{name}.{setting} is empty: give one number or more.")
 
 
 @dataclass(frozen=True)
@@ -158,6 +193,8 @@ def from_plain(values: dict[str, Any]) -> PseudoSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "unexpected_keyword_argument":
+            raise SettingError(f"There is no setting {where} of pseudo-masks.") from error
         raise SettingError(
-            f"The setting {where} of pseudo-masks is {first['input']!r}: {first['msg']}."
+            f"The setting {where} of pseudo-masks is {in_words(first['input'])}: {first['msg']}."
         ) from error
