@@ -321,7 +321,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "benchmarks.foreign_networks`: the largest difference of the signed grid from a hand-made one as a "
         "share of its largest value, over early, middle and last encoder layer and last decoder layer; "
         "`slope` is the error of the hand-made gradient against a central difference with the layer's "
-        "forward replaced. Grids are kept in float32, and so are the scores of Ablation-CAM, whose weights are small "
+        "forward replaced. Grids are kept in float32, and so are the scores of Ablation-CAM, whose weights "
+        "are small "
         "differences of them."
     )
     return "\n".join([BEGIN, "## Networks", "", about, "", *lines, "", END])

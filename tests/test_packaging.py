@@ -46,7 +46,7 @@ def test_what_the_wheel_says_of_itself(built):
         (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
         said = Parser().parsestr(wheel.read(name).decode())
         scripts = next(entry for entry in wheel.namelist() if entry.endswith("entry_points.txt"))
-        assert "seglens = seglens.cli:main" in wheel.read(scripts).decode()
+        assert "seglens = seglens.__main__:main" in wheel.read(scripts).decode()
     assert said["Version"] == seglens.__version__
     assert said["License-Expression"] == "Apache-2.0"
     assert {"app", "notebook"} <= set(said.get_all("Provides-Extra") or ())

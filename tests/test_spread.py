@@ -148,7 +148,7 @@ def test_a_script_and_an_error_in_one_of_its_processes(tmp_path: Path):
     assert "don't have the same ranks: processes 1 and 2 of 2 differ" in ended.stdout
     assert "not reached" not in ended.stdout
     assert re.search(r"DataError: b\.png is broken\n", ended.stderr)
-    assert files_below(tmp_path) == {"job.py", "out", "out/0", "out/1"}
+    assert files_below(tmp_path) == {"job.py", "out", "out/0", "out/1", "out/run.json"}
 
 
 TRAINING = """

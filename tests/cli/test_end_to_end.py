@@ -44,7 +44,7 @@ def test_adopt(seglens, small_run):
     settings = "--width 4 --image-size 32 --mean 0.5,0.5,0.5 --std 0.5 0.5 0.5 --classes background disc"
     ended = seglens("adopt", small_run / "model.safetensors", "--run", "adopted", *settings.split())
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == "adopted: unet for background, disc. Try: seglens layers adopted\n"
+    assert ended.out == "adopted: unet for background, disc.\nTry: seglens layers adopted\n"
     assert package.load("adopted", device="cpu").spec.mean == (0.5, 0.5, 0.5)
 
 
@@ -106,7 +106,7 @@ def test_predict(seglens, small_run, small_set):
 def test_layers(seglens, small_run):
     ended = seglens("layers", small_run)
     rows = ended.out.splitlines()
-    assert rows[0].split() == "layer roles type channels x rows x columns stride".split()
+    assert rows[0].split() == "layer roles type channels x rows x columns stride note".split()
     assert any("decoder_last" in row for row in rows)
     listed = json.loads(seglens("layers", small_run, "--json").out)
     assert len(listed) == len(rows) - 1

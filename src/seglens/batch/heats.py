@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seglens.batch.raw import Arrays, evidence, name_of
@@ -128,7 +128,7 @@ def drawn_size(rows: int, columns: int) -> tuple[int, int]:
     return max(1, round(rows * share)), max(1, round(columns * share))
 
 
-def fitted(mask: AnyMask) -> AnyMask:
+def fitted(mask: AnyMask) -> Int[Tensor, "rows columns"] | Bool[Tensor, "labels rows columns"]:
     """Return a mask at the size at which its picture is drawn."""
     size = drawn_size(mask.shape[-2], mask.shape[-1])
     if is_stack(mask):
