@@ -29,7 +29,7 @@ UNFINISHED = {
     "train": re.compile(_TRAINING),
     "adopt": re.compile(r"split\.json|model\.safetensors"),
     "weak": re.compile(
-        rf"split\.json|steps\.json|table\.(md|json)|{_SETTLED}/({_TRAINING}|run\.json)|model\.safetensors|"
+        rf"(split|pictures)\.json|steps\.json|table\.(md|json)|{_SETTLED}/({_TRAINING}|run\.json)|model\.safetensors|"
         r"(pseudo|classifier)/(.+/)?[^/]+\.(npz|json|safetensors)|samples/[^/]+\.png|"
         r"pseudo/[^/]+/train/(images|masks)/[^/]+|"
         r"rounds/\d+/answers/[^/]+\.png|rounds/\d+/set/(train|valid|test)/(images|masks)/[^/]+"
