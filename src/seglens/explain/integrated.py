@@ -13,6 +13,7 @@ map of 512 steps (r = .998) as 50 of Gauss and Legendre.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from math import inf
 from typing import ClassVar, Literal
 
