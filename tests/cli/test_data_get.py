@@ -61,7 +61,7 @@ def test_json_and_force(seglens, mirror, tmp_path):
         ("dsb2018", "DIR is missing. Into which folder?"),
         ("dsb2081 x", "Unknown public set 'dsb2081'. Did you mean 'dsb2018'?"),
         ("dsb2018 x --from mirror", "'mirror' is no address to download from. Allowed is http://HOST/PATH"),
-        ("dsb2018 x --stall-seconds 0", "stall_seconds > 0"),
+        ("dsb2018 x --stall-seconds 0", "--stall-seconds is 0"),
     ],
 )
 def test_mistakes(seglens, tmp_path, words, message):

@@ -90,9 +90,9 @@ def test_an_option_that_does_not_suit_the_model_is_no_failure_of_its_maps(seglen
     ("words", "message"),
     [
         (("--layers", "encoder_lst"), "encoder_last"),
-        (("--num-samples", "0"), "at least 1"),
+        (("--num-samples", "0"), "--num-samples is 0, but must be from 1"),
         (("--split", "tset"), "test"),
-        (("missing.png",), "There is no file missing.png"),
+        (("missing.png",), "there is no missing.png"),
     ],
 )
 def test_wrong_arguments_are_told(words, message, seglens, one_run):

@@ -229,7 +229,7 @@ class SegXResCam:
                 f"window is {self.window}, but must be at least 1 cell (1 is hires-cam, a window as large as "
                 "the layer's grid averages over all of it)."
             )
-        check_range("window", self.window, 1, 2**14)
+        check_range("window", self.window, 1, 2**31)
         if self.pool not in ("mean", "max"):
             raise SettingError(f"pool is {self.pool!r}. Allowed: mean, max.")
 
