@@ -38,7 +38,7 @@ from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
         ({"loss": "ce"}, "'ce' doesn't fit a model with 1 output channel"),
         ({"loss": "dice", "balanced": True}, "'dice' takes no class weights; those that do are: bce"),
         ({"class_weights": (1.0, 2.0, 3.0)}, "3 class weights are given for 2 classes"),
-        ({"class_weights": (1.0, -2.0)}, r"Class weights must not be negative"),
+        ({"class_weights": (1.0, -2.0)}, r"Class weights must be finite and not negative"),
         ({"class_weights": (1.0, 2.0), "balanced": True}, r"class_weights and balanced are both given"),
         ({"augment": False, "vertical_flips": True}, "vertical_flips is a part of augmentation"),
         ({"augment": False, "rotation": 5.0}, "rotation is a part of augmentation"),

@@ -58,7 +58,7 @@ def test_sizes() -> None:
     [
         ({"maps": ("hires-cam",)}, "The map 'hires-cam' names no layer"),
         ({"maps": ()}, "one or more maps"),
-        ({"scales": (0,)}, "scales of 1 pixel or more"),
+        ({"scales": (0,)}, "HeatSettings.scales is 0, but must be from 16"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict, message: str) -> None:

@@ -95,7 +95,7 @@ class SuperpixelOcclusion:
         check_range("num_segments", self.num_segments, 2, 10**5)
         if not 0 < self.compactness < math.inf:
             raise SettingError(
-                f"compactness is {self.compactness}, but must be finite and above 0; 10 is usual."
+                f"compactness is {self.compactness}, but must be above 0 and finite; 10 is usual."
             )
 
 
