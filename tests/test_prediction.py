@@ -156,7 +156,7 @@ def test_the_record_says_how(tmp_path):
 def test_what_is_not_allowed(tmp_path):
     file = tmp_path / "a.png"
     write(file, (20, 20))
-    with pytest.raises(SettingError, match="at least 1 picture, received 0"):
+    with pytest.raises(SettingError, match="chunk is 0, but must be from 1 to"):
         predict_files(run_of(), [file], out=tmp_path / "out", chunk=0)
     with pytest.raises(SettingError, match="Unknown precision '16'"):
         predict_files(run_of(), [file], out=tmp_path / "out", precision="16")

@@ -173,7 +173,7 @@ def test_wrong_settings_leave_nothing_behind(run: Run, folder: Path):
         batch.explain_folder(run, [], out=out)
     with pytest.raises(SettingError, match="no folder to explain into"):
         batch.explain_folder(run, split)
-    with pytest.raises(SettingError, match="at least 1 picture, received 0"):
+    with pytest.raises(SettingError, match="chunk is 0, but must be from 1 to"):
         batch.explain_folder(run, split, out=out, chunk=0)
     assert not [path for path in folder.iterdir() if "out" in path.name]
 

@@ -110,7 +110,7 @@ def test_layers(seglens, small_run):
     assert any("decoder_last" in row for row in rows)
     listed = json.loads(seglens("layers", small_run, "--json").out)
     assert len(listed) == len(rows) - 1
-    assert {"name", "roles", "type", "shape", "stride"} == set(listed[0])
+    assert {"name", "roles", "type", "shape", "stride", "answer", "averages_out", "advice"} == set(listed[0])
 
 
 def test_explain_chosen_samples(seglens, small_run):

@@ -84,8 +84,8 @@ class IntegratedGradients:
             near = get_close_matches(str(self.baseline), BASELINES, n=1, cutoff=0.4)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise SettingError(
-                f"Baseline {self.baseline!r} is unknown.{meant} Allowed: {', '.join(BASELINES)}, and a tensor "
-                "of pictures in [0, 1], [c h w] or [b c h w]."
+                f"Baseline {self.baseline!r} is unknown.{meant} Allowed: {', '.join(BASELINES)}, and a "
+                "tensor of pictures in [0, 1], [c h w] or [b c h w]."
             )
         if self.quadrature not in QUADRATURES:
             raise SettingError(
