@@ -125,5 +125,5 @@ def test_what_is_refused() -> None:
         fit_head(cold, 2, SpreadSettings(sure=0.4), CUT, seed=0)
     with pytest.raises(SettingError, match="one or more layers and scales"):
         fit_head(cold, 2, SpreadSettings(layers=()), CUT, seed=0)
-    with pytest.raises(SettingError, match=r"weight -1\.0"):
+    with pytest.raises(SettingError, match=r"weight is -1\.0"):
         fit_head(cold, 2, SpreadSettings(weight=-1.0), CUT, seed=0)

@@ -119,6 +119,10 @@ def complete(spec: ModelSpec) -> ModelSpec:
     return spec.model_copy(update=defaults)
 
 
+class RefusedSizeError(ModelError, RuntimeError):
+    """Somebody else's network failed on images of another size than it was tried with."""
+
+
 class Segmenter(nn.Module):
     """A network together with what has to happen before and after it.
 
@@ -213,7 +217,7 @@ class Segmenter(nn.Module):
             foreign = self.spec.architecture == WRAPPED and size != (tried, tried)
             if not foreign or isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise ModelError(
+            raise RefusedSizeError(
                 f"The network can't take images of {size[0]} x {size[1]} pixels, and was tried with {tried} "
                 f"x {tried}: {_reason(error)}. Scale the images to that size (read_images has size={tried})."
             ) from error
