@@ -121,7 +121,7 @@ def test_what_is_refused() -> None:
 
     with pytest.raises(DataError, match="In round 1 0 of 512 cells are surely object and 512 surely none"):
         fit_head(cold, 2, SETTINGS, CUT, seed=0)
-    with pytest.raises(SettingError, match="SpreadSettings.sure is 0.4, but must be from 0.5"):
+    with pytest.raises(SettingError, match=r"SpreadSettings\.sure is 0\.4, but must be from 0\.5"):
         fit_head(cold, 2, SpreadSettings(sure=0.4), CUT, seed=0)
     with pytest.raises(SettingError, match="one or more layers and scales"):
         fit_head(cold, 2, SpreadSettings(layers=()), CUT, seed=0)
