@@ -6,7 +6,7 @@ they are used.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache, wraps
 from inspect import Signature, signature
 from pathlib import Path
@@ -117,8 +117,6 @@ def check_fields(settings: Any) -> None:
     Raises:
         SettingError: the first that doesn't.
     """
-    if not is_dataclass(settings):
-        return
     hints = get_type_hints(type(settings))
     # A wrong name is left to the settings, which know what each stands for.
     for field in fields(settings):

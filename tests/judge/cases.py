@@ -107,8 +107,10 @@ def small_case(methods: Sequence[Method], own: dict | None = None, **changes) ->
     images = torch.rand(NUM, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 0.8 + 0.1
     images = torch.nn.functional.avg_pool2d(images, 5, 1, 2)
     target = square()
-    made = seglens.explain(run, images, target, methods=methods, layers=("encoder",)).values()
-    maps = {(entry.method, entry.layer): entry for entry in made}
+    maps: dict[tuple[str, str | None], Explanation] = {}
+    if methods:
+        made = seglens.explain(run, images, target, methods=methods, layers=("encoder",)).values()
+        maps = {(entry.method, entry.layer): entry for entry in made}
     for name, explainer in (own or {}).items():
         maps[name, None] = Explanation(name, None, target, explainer(run, images, target))
     seen = surface(run, images, target)

@@ -89,6 +89,8 @@ def methods_of(methods: Method | Sequence[Method]) -> tuple[Method, ...]:
         SettingError: there is none, or one is neither a name nor a settings object.
     """
     found = tuple(methods) if isinstance(methods, list | tuple) else (methods,)
+    if not found:
+        raise SettingError(f"At least one method is needed. Allowed: {', '.join(METHODS)}.")
     for method in found:
         if isinstance(method, type):
             raise SettingError(
