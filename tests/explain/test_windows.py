@@ -1,5 +1,6 @@
 """Pictures larger than the training's: nobody can see where the windows were."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -135,14 +136,19 @@ def measure_of(run, asked):
 
 @pytest.mark.parametrize("chunk", [1, 100])
 def test_chunks_change_nothing(chunk, run, make_run):
-    run, image, windows = make_run(run.segmenter.module, divisor=4), picture(30, 37), windows_of((30, 37))
+    # In float64: a completeness error is a small difference of sums, and float32 rounds it by 1e-4.
+    run, image, windows = (
+        make_run(deepcopy(run.segmenter.module).double(), divisor=4),
+        picture(30, 37),
+        windows_of((30, 37)),
+    )
     target = region_of((30, 37), slice(5, 28), slice(17, 23))
     asked: dict[str, Any] = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("down", "deep")}
     found = stitched(run, image, windows, target, chunk=chunk, **asked)
     expected = stitched(run, image, windows, target, chunk=3, **asked)
     for key, made in found.items():
         assert_same(made.grid, expected[key].grid)
-        assert made.diagnostics == pytest.approx(expected[key].diagnostics, rel=1e-4)
+        assert made.diagnostics == pytest.approx(expected[key].diagnostics, rel=1e-6)
 
 
 def test_the_order_of_windows_changes_nothing(run, make_run):
