@@ -1,12 +1,17 @@
 """Lists on the command line."""
 
+import re
+
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+import seglens
+from seglens.cli import command
 from seglens.cli.command import Verb, spread_lists
-from seglens.cli.options import EXPLAIN_NAMES, data_settings, methods
+from seglens.cli.options import EXPLAIN_NAMES, methods
+from seglens.cli.reading import OnSet
 from seglens.cli.settings import read, settings_of
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import METHODS
@@ -146,16 +151,21 @@ def test_the_help_of_explain_names_all_there_is():
     assert set(TARGETS) <= words
 
 
-def test_data_settings(tmp_path):
-    folders = ("a", None, "b")
-    made = data_settings(tmp_path, None, folders, ["x"], False, False, "ignore", None, 1, 3)
-    assert (made.train_dir, made.valid_dir, made.test_dir) == folders
-    assert (made.classes, made.merge, made.border, made.channels, made.split_seed) == (
-        ("x",),
-        False,
-        "ignore",
-        1,
-        3,
-    )
-    with pytest.raises(SettingError, match=r"--border none is not allowed: .*'foreground'"):
-        data_settings(tmp_path, None, folders, None, True, False, "none", None, 3, 0)
+def test_how_a_set_is_read(tmp_path, monkeypatch):
+    """What is given reaches the settings; what is not is their own default, as the help says."""
+    made = []
+    monkeypatch.setattr(seglens, "show_data", lambda settings, out, **rest: made.append(settings) or out)
+    line = "--train-dir a --test-dir b --classes x --no-merge --border ignore --channels 1 --split-seed 3"
+    assert command(["data", "show", str(tmp_path), *line.split()]) == 0
+    assert command(["data", "show", str(tmp_path)]) == 0
+    given = {"train_dir": "a", "test_dir": "b", "classes": ("x",), "merge": False, "border": "ignore"}
+    assert made[0] == seglens.DataSettings(path=tmp_path, **given, channels=1, split_seed=3)
+    assert made[1] == seglens.DataSettings(path=tmp_path)
+    for name, option in OnSet.reading.items():
+        if name not in ("classes", "palette"):
+            assert option.default == getattr(made[1], name), name
+
+
+def test_a_border_that_there_is_not(tmp_path, capsys):
+    assert command(["data", "show", str(tmp_path), "--border", "none"]) == 2
+    assert re.search(r"--border none is not allowed: .*'foreground'", capsys.readouterr().err)

@@ -104,10 +104,10 @@ def demo(
     summaries.tell_file("report", seglens.demo(out, seed=seed, force=force))
 
 
-app.command(cls=o.Verb)(making.train)
+app.command(cls=reading.OnSet)(making.train)
 app.command(cls=o.Verb)(making.adopt)
 app.command(cls=reading.OnData)(verifying.verify)
-app.command(cls=o.Verb)(weakly.weak)
+app.command(cls=reading.OnSet)(weakly.weak)
 
 
 @app.command(cls=reading.OnData)

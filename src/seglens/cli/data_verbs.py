@@ -8,6 +8,7 @@ import typer
 import seglens
 from seglens.cli import names, summaries
 from seglens.cli import options as o
+from seglens.cli.reading import OnSet, own_data
 from seglens.cli.terminal import ask, need_path
 
 app: typer.Typer = typer.Typer(
@@ -51,61 +52,24 @@ def get(
     summaries.tell_public_set(made)
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=OnSet)
 def check(
+    context: typer.Context,
     data: o.DataFolder = None,
-    layout: o.Layout = None,
-    train_dir: o.TrainDir = None,
-    valid_dir: o.ValidDir = None,
-    test_dir: o.TestDir = None,
-    classes: o.Classes = None,
-    merge: o.Merge = True,
-    multilabel: o.Multilabel = False,
-    border: o.Border = "foreground",
-    ignore: o.Ignore = None,
-    masks: o.MaskKind = None,
-    palette: o.PaletteFile = None,
-    channels: o.Channels = 3,
-    split_seed: o.SplitSeed = 0,
 ) -> None:
     """List what is wrong with a set. Exit code 1 where it can't be used as it is."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
-    settings = o.data_settings(
-        data,
-        layout,
-        (train_dir, valid_dir, test_dir),
-        classes,
-        merge,
-        multilabel,
-        border,
-        ignore,
-        channels,
-        split_seed,
-        masks,
-        palette,
-    )
+    settings = own_data(context, data)
     found = seglens.check_data(settings)
     summaries.tell_findings(found.to_json())
     if found.num_errors:
         raise typer.Exit(1)
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=OnSet)
 def show(
+    context: typer.Context,
     data: o.DataFolder = None,
-    layout: o.Layout = None,
-    train_dir: o.TrainDir = None,
-    valid_dir: o.ValidDir = None,
-    test_dir: o.TestDir = None,
-    classes: o.Classes = None,
-    merge: o.Merge = True,
-    multilabel: o.Multilabel = False,
-    border: o.Border = "foreground",
-    ignore: o.Ignore = None,
-    masks: o.MaskKind = None,
-    palette: o.PaletteFile = None,
-    channels: o.Channels = 3,
-    split_seed: o.SplitSeed = 0,
     split: o.SplitName = "train",
     num_samples: Annotated[int, typer.Option(help="How many pictures.")] = 4,
     image_size: o.ImageSize = 256,
@@ -115,20 +79,7 @@ def show(
 ) -> None:
     """Draw samples as the model will see them. Each comes with some of its augmented variants."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
-    settings = o.data_settings(
-        data,
-        layout,
-        (train_dir, valid_dir, test_dir),
-        classes,
-        merge,
-        multilabel,
-        border,
-        ignore,
-        channels,
-        split_seed,
-        masks,
-        palette,
-    )
+    settings = own_data(context, data)
     file = seglens.show_data(
         settings, out, split=split, num=num_samples, image_size=image_size, seed=seed, force=force
     )

@@ -6,6 +6,9 @@ import typer
 
 from seglens.errors import SettingError
 
+READING = "seglens.reading"
+"""Where a context keeps the options that say how a set is read (`seglens.cli.reading`)."""
+
 
 def refuse_others(context: typer.Context, allowed: Sequence[str], reason: str) -> None:
     """Raise where a parameter that is not among ``allowed`` was given on the command line.
@@ -13,7 +16,7 @@ def refuse_others(context: typer.Context, allowed: Sequence[str], reason: str) -
     Raises:
         SettingError: one was given.
     """
-    for name in context.params:
+    for name in (*context.params, *context.meta.get(READING, ())):
         if name not in allowed and was_given(context, name):
             raise SettingError(f"{flag_of(name)} can't be given here: {reason}.")
 

@@ -9,6 +9,7 @@ import seglens
 from seglens.cli import names, summaries
 from seglens.cli import options as o
 from seglens.cli.given import refuse_others
+from seglens.cli.reading import own_data
 from seglens.cli.terminal import need_path
 
 
@@ -91,19 +92,6 @@ def train(
         ),
     ] = None,
     seed: o.Seed = 0,
-    layout: o.Layout = None,
-    train_dir: o.TrainDir = None,
-    valid_dir: o.ValidDir = None,
-    test_dir: o.TestDir = None,
-    classes: o.Classes = None,
-    merge: o.Merge = True,
-    multilabel: o.Multilabel = False,
-    border: o.Border = "foreground",
-    ignore: o.Ignore = None,
-    masks: o.MaskKind = None,
-    palette: o.PaletteFile = None,
-    channels: o.Channels = 3,
-    split_seed: o.SplitSeed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where it stopped; without DATA, with its own settings.")
     ] = False,
@@ -176,20 +164,7 @@ def train(
         loggers=tuple(loggers) if loggers else None,
         seed=seed,
     )
-    pictures = o.data_settings(
-        data,
-        layout,
-        (train_dir, valid_dir, test_dir),
-        classes,
-        merge,
-        multilabel,
-        border,
-        ignore,
-        channels,
-        split_seed,
-        masks,
-        palette,
-    )
+    pictures = own_data(context, data)
     seglens.train(pictures, settings, run, resume=resume, force=force)
     summaries.tell_training(run)
 

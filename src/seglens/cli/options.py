@@ -9,7 +9,6 @@ import typer
 import seglens
 from seglens.cli import names
 from seglens.cli.command import Verb
-from seglens.cli.given import flag_of
 from seglens.cli.names import LAYERS, among
 from seglens.errors import SettingError, unknown_name
 
@@ -273,64 +272,6 @@ Steps = Annotated[
     typer.Option(help="Integrated Gradients: steps of the path. [default: 32]", show_default=False),
 ]
 ImageSize = Annotated[int, typer.Option(help="Side of the square that pictures are fitted into.")]
-
-
-def data_settings(
-    path: Path,
-    layout: str | None,
-    folders: tuple[str | None, str | None, str | None],
-    classes: Sequence[str] | None,
-    merge: bool,
-    multilabel: bool,
-    border: str,
-    ignore: int | None,
-    channels: int,
-    split_seed: int,
-    masks: str | None = None,
-    palette: Path | None = None,
-) -> "seglens.DataSettings":
-    """Return the settings of a data set; ``folders`` are those of the train, valid and test split.
-
-    Raises:
-        DataError: the palette can't be read.
-        SettingError: a value is not allowed.
-    """
-    from seglens.data.palette import read_palette
-
-    train_dir, valid_dir, test_dir = folders
-    return checked_settings(
-        path=path,
-        layout=layout,
-        train_dir=train_dir,
-        valid_dir=valid_dir,
-        test_dir=test_dir,
-        classes=tuple(classes) if classes else None,
-        merge=merge,
-        multilabel=multilabel,
-        border=border,
-        ignore=ignore,
-        channels=channels,
-        split_seed=split_seed,
-        masks=masks,
-        palette=read_palette(palette) if palette else None,
-    )
-
-
-def checked_settings(**fields: Any) -> "seglens.DataSettings":
-    """Return the settings of a data set with ``fields`` set.
-
-    Raises:
-        SettingError: a value is not allowed; its flag is named.
-    """
-    from pydantic import ValidationError
-
-    try:
-        return seglens.DataSettings(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingError(
-            f"{flag_of(str(first['loc'][0]))} {first['input']} is not allowed: {first['msg']}."
-        ) from error
 
 
 def methods(

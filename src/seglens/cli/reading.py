@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 import seglens
 from seglens.cli import options as o
-from seglens.cli.given import flag_of, was_given
+from seglens.cli.given import READING, flag_of, was_given
 from seglens.errors import SettingError
 
 if TYPE_CHECKING:
@@ -27,51 +27,93 @@ ClassMap = Annotated[
 _options = typer.Typer(add_completion=False)
 
 
-@_options.command()
-def _options_of_other_data(
+@_options.command("every")
+def _options_of_every_set(
     layout: o.Layout = None,
     train_dir: o.TrainDir = None,
     valid_dir: o.ValidDir = None,
     test_dir: o.TestDir = None,
     classes: o.Classes = None,
-    merge: o.Merge = False,
+    merge: o.Merge = True,
     border: o.Border = "foreground",
     ignore: o.Ignore = None,
     masks: o.MaskKind = None,
     palette: o.PaletteFile = None,
-    class_map: ClassMap = None,
 ) -> None:
     pass
 
 
-READING = typer.main.get_command(_options).params
-"""How a set is read; what is not given is as the run's own data were read."""
+@_options.command("own")
+def _options_of_a_set_to_train_on(
+    multilabel: o.Multilabel = False, channels: o.Channels = 3, split_seed: o.SplitSeed = 0
+) -> None:
+    pass
 
-_GIVEN = "seglens.reading"
-"""Where a context keeps what was given of them."""
+
+@_options.command("other")
+def _options_of_other_data(merge: o.Merge = False, class_map: ClassMap = None) -> None:
+    pass
 
 
-class OnData(o.Verb):
+def _params(name: str) -> dict[str, Any]:
+    """The options of a function above, made by Typer as it makes all others."""
+    return {option.name: option for option in typer.main.get_group(_options).commands[name].params}
+
+
+class _Reading(o.Verb):
+    """A command with options that say how a set is read; what was given of them is kept in the context."""
+
+    reading: ClassVar[dict[str, Any]]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        values = {name: ctx.params.pop(name) for name in self.reading}
+        ctx.meta[READING] = {name: value for name, value in values.items() if was_given(ctx, name)}
+        return super().invoke(ctx)
+
+
+class OnSet(_Reading):
+    """A command with the argument DATA; its function takes the context, and the set from `own_data`."""
+
+    reading = _params("every") | _params("own")
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.extend(self.reading.values())
+
+
+class OnData(_Reading):
     """A command with ``--data`` and all options that say how those are read, which stand after it.
 
     Its function takes the context, and gets the data from `other_data`, `open_split` and `class_map`.
     """
 
+    reading = _params("every") | _params("other")
+
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         place = [parameter.name for parameter in self.params].index("data") + 1
-        self.params[place:place] = READING
+        self.params[place:place] = self.reading.values()
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; what was given of the options is kept in the context."""
-        values = {option.name: ctx.params.pop(option.name) for option in READING}
-        ctx.meta[_GIVEN] = {name: value for name, value in values.items() if was_given(ctx, name)}
-        if ctx.params.get("data") is None and ctx.meta[_GIVEN]:
-            flag = flag_of(next(iter(ctx.meta[_GIVEN])))
+        """Run the command; without ``--data`` none of the options may be given."""
+        given = [name for name in self.reading if was_given(ctx, name)]
+        if ctx.params.get("data") is None and given:
             raise SettingError(
-                f"{flag} says how --data are read, and there are none. Name some, or leave it out."
+                f"{flag_of(given[0])} says how --data are read, and there are none. Name some, or leave it "
+                "out."
             )
         return super().invoke(ctx)
+
+
+def own_data(context: typer.Context, data: Path) -> "DataSettings":
+    """Return the settings of the set DATA, as they were given.
+
+    Raises:
+        DataError: the palette can't be read.
+        SettingError: a value is not allowed.
+    """
+    return _settings(data, context.meta[READING])
 
 
 def other_data(context: typer.Context, data: Path | None) -> "DataSettings | None":
@@ -81,12 +123,26 @@ def other_data(context: typer.Context, data: Path | None) -> "DataSettings | Non
         DataError: the palette can't be read.
         SettingError: a value is not allowed.
     """
-    given = {name: value for name, value in context.meta[_GIVEN].items() if name != "class_map"}
-    if given.get("palette") is not None:
-        from seglens.data.palette import read_palette
+    given = {name: value for name, value in context.meta[READING].items() if name != "class_map"}
+    return None if data is None else _settings(data, given)
 
-        given["palette"] = read_palette(given["palette"])
-    return None if data is None else o.checked_settings(path=data, **given)
+
+def _settings(path: Path, given: Mapping[str, Any]) -> "DataSettings":
+    """Return the settings of a set; what is not given is the settings' own default."""
+    from pydantic import ValidationError
+
+    from seglens.data.palette import read_palette
+
+    palette = given.get("palette")
+    try:
+        return seglens.DataSettings(
+            path=path, **{**given, "palette": None if palette is None else read_palette(palette)}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingError(
+            f"{flag_of(str(first['loc'][0]))} {first['input']} is not allowed: {first['msg']}."
+        ) from error
 
 
 def class_map(context: typer.Context) -> Mapping[str, str]:
@@ -96,7 +152,7 @@ def class_map(context: typer.Context) -> Mapping[str, str]:
         SettingError: one is not written ``DATA=MODEL``, or a class of the data is given twice.
     """
     found: dict[str, str] = {}
-    for text in context.meta[_GIVEN].get("class_map") or ():
+    for text in context.meta[READING].get("class_map") or ():
         theirs, _, ours = text.partition("=")
         if not theirs or not ours:
             raise SettingError(

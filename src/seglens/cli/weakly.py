@@ -8,6 +8,7 @@ import typer
 
 import seglens
 from seglens.cli import options as o
+from seglens.cli.reading import own_data
 from seglens.cli.summaries import number, read
 from seglens.cli.terminal import need_path, say, table, tell
 from seglens.errors import DataError, SettingError
@@ -34,6 +35,7 @@ Labels = Annotated[
 
 
 def weak(
+    context: typer.Context,
     data: o.DataFolder = None,
     run: o.NewRun = None,
     question: Question = "imagenet:pets",
@@ -90,18 +92,6 @@ def weak(
     precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
     device: o.Device = "auto",
     seed: o.Seed = 0,
-    layout: o.Layout = None,
-    train_dir: o.TrainDir = None,
-    valid_dir: o.ValidDir = None,
-    test_dir: o.TestDir = None,
-    classes: o.Classes = None,
-    merge: o.Merge = True,
-    border: o.Border = "foreground",
-    ignore: o.Ignore = None,
-    masks: o.MaskKind = None,
-    palette: o.PaletteFile = None,
-    channels: o.Channels = 3,
-    split_seed: o.SplitSeed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
     force: o.Force = False,
 ) -> None:
@@ -148,20 +138,7 @@ def weak(
         oracle=oracle,
         supervised=supervised,
     )
-    pictures = o.data_settings(
-        data,
-        layout,
-        (train_dir, valid_dir, test_dir),
-        classes,
-        merge,
-        False,
-        border,
-        ignore,
-        channels,
-        split_seed,
-        masks,
-        palette,
-    )
+    pictures = own_data(context, data)
     seglens.weak(pictures, settings, run, resume=resume, force=force)
     found = read(run / "run.json")["results"]
     tell({"run": str(run), **found}, lambda: _show(run, found))
