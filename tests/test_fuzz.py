@@ -32,6 +32,13 @@ from seglens.errors import DataError, SeglensError
 from seglens.models.weights import read_state_dict
 
 CASES = 40 * int(os.environ.get("SEGLENS_FUZZ", "1"))
+TRIED = settings(
+    max_examples=CASES,
+    deadline=None,
+    derandomize=CASES == 40,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
@@ -150,13 +157,7 @@ def test_files(name, tmp_path):
     file.write_bytes(whole)
     read(file)  # the whole one is read
 
-    @settings(
-        max_examples=CASES,
-        deadline=None,
-        derandomize=CASES == 40,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @TRIED
     @given(damaged(whole))
     def check(data: bytes) -> None:
         file.write_bytes(data)
@@ -172,13 +173,7 @@ def test_annotations(tmp_path):
         split = open_data(DataSettings(path=file.parent, layout="coco")).split("all")
         return [split[index] for index in range(len(split))]
 
-    @settings(
-        max_examples=CASES,
-        deadline=None,
-        derandomize=CASES == 40,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @TRIED
     @given(damaged(annotations()))
     def check(data: bytes) -> None:
         (tmp_path / "_annotations.coco.json").write_bytes(data)
@@ -199,13 +194,7 @@ def test_records(name, tmp_path):
     file = run / records.FILE_NAME
     whole = file.read_bytes()
 
-    @settings(
-        max_examples=CASES,
-        deadline=None,
-        derandomize=CASES == 40,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @TRIED
     @given(damaged(whole))
     def check(data: bytes) -> None:
         file.write_bytes(data)
