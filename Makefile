@@ -38,7 +38,7 @@ check: $(VENV)/.tested  ## format, lint and types
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/basedpyright --pythonpath $(BIN)/python --verifytypes seglens --ignoreexternal
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes seglens --ignoreexternal  # asks the first python of PATH
 
 docs: $(VENV)/.installed  ## build the documentation into site/, which opens from disk
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

@@ -191,7 +191,7 @@ def test_what_cannot_be_evaluated_says_why(tmp_path):
         evaluate(bright_run(), split_of())
     with pytest.raises(SettingError, match=r"model has background, a, b; the data have background, disc"):
         evaluate(bright_run(("background", "a", "b")), split)
-    with pytest.raises(SettingError, match="at least 1, received 0"):
+    with pytest.raises(SettingError, match="batch_size is 0, but must be from 1 to 65536"):
         evaluate(bright_run(), split, batch_size=0)
     with pytest.raises(SettingError, match="Unknown precision 'half'"):
         evaluate(bright_run(), split, precision="half")

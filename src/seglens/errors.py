@@ -74,7 +74,7 @@ class NonFiniteError(ModelError):
     """An answer of a model that holds NaN or infinity; ``rows`` are its pictures in the batch."""
 
     def __init__(self, rows: Sequence[int], names: Sequence[str] = ()) -> None:
-        self.rows = tuple(rows)
+        self.rows: tuple[int, ...] = tuple(rows)
         named = [repr(names[row]) if names else str(row) for row in self.rows]
         which = ("picture " if names else "picture number ") + ", ".join(named[:5])
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""

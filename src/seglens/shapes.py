@@ -26,6 +26,8 @@ Masks = Int[Tensor, "b h w"]
 Labels = Bool[Tensor, "l h w"]
 LabelMasks = Bool[Tensor, "b l h w"]
 AnyMask = Mask | Labels
+ResizedMask = Int[Tensor, "rows columns"] | Bool[Tensor, "labels rows columns"]
+"""A mask beside a picture of another size."""
 AnyMasks = Masks | LabelMasks
 Region = Bool[Tensor, "h w"]
 Regions = Bool[Tensor, "b h w"]

@@ -158,8 +158,16 @@ def test_how_a_set_is_read(tmp_path, monkeypatch):
     line = "--train-dir a --test-dir b --classes x --no-merge --border ignore --channels 1 --split-seed 3"
     assert command(["data", "show", str(tmp_path), *line.split()]) == 0
     assert command(["data", "show", str(tmp_path)]) == 0
-    given = {"train_dir": "a", "test_dir": "b", "classes": ("x",), "merge": False, "border": "ignore"}
-    assert made[0] == seglens.DataSettings(path=tmp_path, **given, channels=1, split_seed=3)
+    assert made[0] == seglens.DataSettings(
+        path=tmp_path,
+        train_dir="a",
+        test_dir="b",
+        classes=("x",),
+        merge=False,
+        border="ignore",
+        channels=1,
+        split_seed=3,
+    )
     assert made[1] == seglens.DataSettings(path=tmp_path)
     for name, option in OnSet.reading.items():
         if name not in ("classes", "palette"):

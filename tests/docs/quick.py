@@ -52,7 +52,7 @@ SETTINGS = {
 """Settings of the methods that take many passes."""
 
 STAGES = {
-    "heat": {"scales": [SIZE], "maps": ["grad-cam++@blocks.6"]},
+    "heat": {"scales": [SIZE], "maps": ["layer-cam@blocks.3"]},
     "threshold": {"rule": "fixed", "value": 0.4},
     "spread": None,
     "question": {"weights": "none"},

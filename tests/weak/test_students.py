@@ -48,6 +48,12 @@ def test_a_set_of_students_is_what_was_written(tmp_path, material):
     assert all(dataset.split("test")[index].mask is None for index in range(3))
 
 
+def test_a_set_on_which_nothing_is_marked(tmp_path, material):
+    with pytest.raises(DataError, match="mark the object in 0 of 4 pictures that a student learns from"):
+        write_set(tmp_path / "set", material.pictures, lambda index: _label(index) * 0, what="masks")
+    assert not (tmp_path / "set").exists()
+
+
 def test_pictures_are_linked_and_not_copied(tmp_path, material):
     write_set(tmp_path / "set", material.pictures, _label, what="masks")
     first = material.pictures.labelled.split.entries[0].image

@@ -175,17 +175,19 @@ def test_a_finished_run_does_nothing_again(done, bright, small_set, capsys):
 
 
 def test_no_mask_is_opened_before_the_evaluation(tmp_path, bright, small_set, monkeypatch):
-    """Every mask that is read as labels while nothing is evaluated is one that the run wrote itself."""
-    from seglens.data.mask_values import Meaning
+    """Every mask that is decoded while nothing is evaluated is one that the run wrote itself."""
+    from seglens.data import labels, mask_values
 
     opened = []
-    read = Meaning.read
+    read = labels.read_mask
 
-    def watch(self, file):
+    def watch(file, *rest):
         opened.append(Path(file))
-        return read(self, file)
+        return read(file, *rest)
 
-    monkeypatch.setattr(Meaning, "read", watch)
+    mask_values._values_of.cache_clear()
+    for module in (labels, mask_values):  # every way to the values of a mask file
+        monkeypatch.setattr(module, "read_mask", watch)
     out = tmp_path / "run"
     settings = SETTINGS.model_copy(update={"evaluate": False, "rounds": 0})
     seglens.weak(DataSettings(path=small_set), settings, out)

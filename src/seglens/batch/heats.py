@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from seglens.batch.raw import Arrays, evidence, name_of
@@ -16,7 +16,7 @@ from seglens.data.transforms import Frame, nearest
 from seglens.explain.target_names import form_of
 from seglens.masks import is_stack
 from seglens.models.segmenter import ModelSpec
-from seglens.shapes import AnyMask, Region
+from seglens.shapes import AnyMask, Region, ResizedMask
 
 DRAWN = 1024
 """Longest side of a drawn picture, in pixels; numbers and raw maps are of the whole picture all the same."""
@@ -128,7 +128,7 @@ def drawn_size(rows: int, columns: int) -> tuple[int, int]:
     return max(1, round(rows * share)), max(1, round(columns * share))
 
 
-def fitted(mask: AnyMask) -> Int[Tensor, "rows columns"] | Bool[Tensor, "labels rows columns"]:
+def fitted(mask: AnyMask) -> ResizedMask:
     """Return a mask at the size at which its picture is drawn."""
     size = drawn_size(mask.shape[-2], mask.shape[-1])
     if is_stack(mask):

@@ -113,10 +113,14 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
         found = look(settings, layout)
     except DataError as error:
         return Findings(layout, {}, (), (Finding("unreadable", "error", str(error)),))
+    values = found.values()
+    if any(finding.severity == "error" for finding in values):
+        # Not known what they mean: all above 0 is taken, so that other faults of the files are found too.
+        found = look(settings.model_copy(update={"masks": "foreground"}), layout)
     splits = complete_splits(found, settings.split_seed)
     named = [(f"{split}/{entry.name}", entry) for split, entries in splits.items() for entry in entries]
     facts = _read_all(named, found, layout)
-    findings = [*found.problems, *(problem for fact in facts for problem in fact.problems)]
+    findings = [*found.problems, *values, *(problem for fact in facts for problem in fact.problems)]
     if not named:
         findings.append(Finding("no-pictures", "error", f"{settings.path} holds no complete picture."))
     findings += _about_rectangles(facts)

@@ -53,10 +53,9 @@ def find(settings: DataSettings) -> Found:
     what = f"The classes of {settings.path}"
     task = task_of(("background", *asked), unused=unused, multilabel=True, what=what)
     files = [file for part in entries.values() for entry in part for file in entry.masks]
-    meaning, said = meaning_of(settings.model_copy(update={"classes": None}), files)
-    problems += said
+    meaning = meaning_of(settings.model_copy(update={"classes": None}), files)
     reader = partial(_read, channels=settings.channels, meaning=meaning)
-    return Found(task, entries, reader, tuple(problems))
+    return Found(task, entries, reader, tuple(problems), values=lambda: meaning.findings)
 
 
 def _entries(

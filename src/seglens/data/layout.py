@@ -191,7 +191,8 @@ class Found:
 
     ``entries`` are keyed by the splits that the set itself makes, or by ``""`` where it makes none.
     ``problems`` are what is wrong with files as a whole. Splits are made so that each has its share of every
-    ``kind`` of picture.
+    ``kind`` of picture. ``values`` looks at the values of all masks, and says what is wrong with them as a
+    whole; a reader that depends on them looks by itself.
     """
 
     task: Task
@@ -199,6 +200,7 @@ class Found:
     reader: Callable[[Entry], Sample]
     problems: tuple[Finding, ...] = ()
     kind: Callable[[Entry], str] = no_kind
+    values: Callable[[], tuple[Finding, ...]] = tuple
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,13 @@ def read_listing(folder: Path | None, name: str = FILE_NAME) -> Listing | None:
     return splits
 
 
-def open_listed(settings: DataSettings, listing: Listing, folder: Path) -> Dataset:
-    """Open a set in the splits that the run in ``folder`` lists.
+def open_listed(settings: DataSettings, listing: Listing, folder: Path, *, masks: bool = True) -> Dataset:
+    """Open a set in the splits that the run in ``folder`` lists; ``masks`` as in `open_data`.
 
     Raises:
         DataError: a picture has come or gone since; or as `open_data`.
     """
-    layout, found = find(settings)
+    layout, found = find(settings, masks=masks)
     entries, gone, added = _matched(found, listing)
     if gone or added:
         said = [

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -27,19 +27,32 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Meaning:
-    """How mask files of a set become class indices; ``ignore`` is a value, or 255 with a palette."""
+    """How mask files of a set become class indices; ``ignore`` is a value, or 255 with a palette.
+
+    ``surveyed`` are the files whose values decide whether it is so, where no setting says it. They are looked
+    at once, before the first mask is read, or when somebody asks for the ``findings``.
+    """
 
     kind: Kind
     classes: tuple[str, ...]
     ignore: int | None = None
     palette: Palette | None = None
+    surveyed: tuple[Path, ...] = ()
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the values of all masks say: several besides 0 are an error, an odd one is a note."""
+        return tuple(_survey(self.surveyed, self.ignore))
 
     def read(self, file: Path) -> tuple[np.ndarray, np.ndarray]:
         """Return class indices, and which pixels count, both rows x columns.
 
         Raises:
-            DataError: the file can't be read, or its values mean nothing.
+            DataError: the file can't be read, or its values, or those of the set, mean nothing.
         """
+        for finding in self.findings:
+            if finding.severity == "error":
+                raise MaskValueError(finding.text)
         stored = read_mask(file)
         if self.palette is not None:
             return _by_colour(stored, self.palette, self.classes, file)
@@ -66,8 +79,8 @@ def read_foreground(file: Path) -> np.ndarray:
     return Meaning("foreground", Task().classes).read(file)[0] > 0
 
 
-def meaning_of(settings: DataSettings, files: Sequence[Path]) -> tuple[Meaning, list[Finding]]:
-    """Return what masks mean by the settings, or else by the values of them all, with what is to be said.
+def meaning_of(settings: DataSettings, files: Sequence[Path]) -> Meaning:
+    """Return what masks mean by the settings, or else by the values of them all, which are not read yet.
 
     Without settings, masks of 0 and one other value are foreground. More values are a problem: they may be
     classes, objects or grey levels, and nothing here can know which.
@@ -83,7 +96,7 @@ def meaning_of(settings: DataSettings, files: Sequence[Path]) -> tuple[Meaning, 
                 "and --masks out."
             )
         names = tuple(name for name, _ in settings.palette if name.lower() != IGNORED)
-        return Meaning("classes", names, palette=settings.palette), []
+        return Meaning("classes", names, palette=settings.palette)
     if classes is not None and len(classes) < 2:
         raise SettingError(
             f"The classes of a 'pairs' set name the values 0, 1, ... of its masks; got {classes}. "
@@ -107,12 +120,12 @@ def meaning_of(settings: DataSettings, files: Sequence[Path]) -> tuple[Meaning, 
     if settings.ignore == 0:  # of instances, whose other values are no classes
         raise SettingError("The value 0 of a mask can't be ignored: it is the background.")
     if kind is not None:
-        return Meaning(kind, names, settings.ignore), []
-    return Meaning("foreground", names, settings.ignore), _surveyed(files, settings.ignore)
+        return Meaning(kind, names, settings.ignore)
+    return Meaning("foreground", names, settings.ignore, surveyed=tuple(files))
 
 
-def _surveyed(files: Sequence[Path], ignore: int | None) -> list[Finding]:
-    """Look at the values of all masks: several besides 0 are an error, an odd one is a note."""
+def _survey(files: Sequence[Path], ignore: int | None) -> list[Finding]:
+    """Look at the values of all masks."""
     first: dict[int, Path] = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for file, values in zip(files, pool.map(_values, files), strict=True):

@@ -35,8 +35,11 @@ OVERLAPPING = {
 
 
 @checked
-def open_data(settings: DataSettings) -> Dataset:
+def open_data(settings: DataSettings, *, masks: bool = True) -> Dataset:
     """List the pictures of a set and its splits; a picture is read when it is asked for.
+
+    Where no setting says what the values of masks mean, all of them are looked at; with ``masks=False`` that
+    waits until the first mask is asked for.
 
     A set without splits is dealt 70 : 15 : 15 to train, valid and test; a missing valid or test split gets
     15 % of train. A set without train is left as it is: it can be evaluated.
@@ -46,7 +49,7 @@ def open_data(settings: DataSettings) -> Dataset:
         SettingError: a setting that the layout doesn't take.
         UnknownNameError: no such layout or category.
     """
-    name, found = find(settings)
+    name, found = find(settings, masks=masks)
     return dataset_of(settings, name, found, complete_splits(found, settings.split_seed))
 
 
@@ -60,15 +63,16 @@ def open_as_it_is(settings: DataSettings) -> Dataset:
     return dataset_of(settings, name, found, {split or ALL: each for split, each in found.entries.items()})
 
 
-def find(settings: DataSettings) -> tuple[str, Found]:
-    """Return the layout of a set, and what it finds.
+def find(settings: DataSettings, *, masks: bool = True) -> tuple[str, Found]:
+    """Return the layout of a set, and what it finds; ``masks`` as in `open_data`.
 
     Raises:
         DataError, SettingError, UnknownNameError: as `open_data`.
     """
     name = layout_name(settings)
     found = look(settings, name)
-    errors = [problem for problem in gather(found.problems) if problem.severity == "error"]
+    problems = (*found.problems, *found.values()) if masks else found.problems
+    errors = [problem for problem in gather(problems) if problem.severity == "error"]
     if errors:
         listed = " ".join(in_short(problem) for problem in errors)
         raise DataError(f"{settings.path}: {listed} Mend the set; 'seglens data check' lists all.")

@@ -41,11 +41,10 @@ def find(settings: DataSettings) -> Found:
         entries[split], found = _entries(folder, labels_needed=split != "test")
         problems += found
     files = [entry.masks[0] for part in entries.values() for entry in part if entry.masks]
-    meaning, said = meaning_of(settings, files)
-    problems += said
+    meaning = meaning_of(settings, files)
     task = task_of(meaning.classes, what="--palette" if settings.palette else "--classes")
     reader = partial(_read, meaning=meaning, channels=settings.channels)
-    return Found(task, entries, reader, tuple(problems))
+    return Found(task, entries, reader, tuple(problems), values=lambda: meaning.findings)
 
 
 def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], list[Finding]]:

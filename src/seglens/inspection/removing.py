@@ -20,7 +20,7 @@ from seglens.inspection.opened import Opened, on_grid, predicted, scores_of
 from seglens.masks import of_class
 from seglens.runs import Run
 from seglens.seeds import content_normal
-from seglens.shapes import AnyMask, Image, Images, Region, Regions
+from seglens.shapes import Image, Images, Region, Regions, ResizedMask
 
 CONTROLS = 4
 """How many regions of the same shape are removed elsewhere, where there is room for them."""
@@ -50,7 +50,7 @@ class Removal:
 
     image: Image
     region: Region
-    mask: AnyMask
+    mask: ResizedMask
     before: State
     after: State
     controls: tuple[float, ...]

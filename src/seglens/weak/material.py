@@ -88,7 +88,10 @@ def gather(data: DataSettings, labels: str, resumed: Path | None = None) -> Mate
     if alone is not None:
         return _of_pictures(data, _labelled(alone, labels, data.channels))
     listing = read_listing(resumed)
-    dataset = open_data(data) if listing is None or resumed is None else open_listed(data, listing, resumed)
+    if listing is None or resumed is None:
+        dataset = open_data(data, masks=False)
+    else:
+        dataset = open_listed(data, listing, resumed, masks=False)
     if "train" not in dataset.splits:
         raise DataError(f"{data.path} has no picture to learn from, only: {', '.join(dataset.splits)}.")
     if len(dataset.task.classes) != 2:

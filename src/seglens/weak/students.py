@@ -16,7 +16,7 @@ from PIL import Image as pil
 
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Entry
-from seglens.errors import SettingError
+from seglens.errors import DataError, SettingError
 from seglens.outputs import remade_folder
 from seglens.progress import track
 from seglens.runs import Run
@@ -63,19 +63,30 @@ def write_set(folder: Path, pictures: Pictures, label: Callable[[int], Mask], *,
 
     A picture without the object gets a mask of 0 whatever ``label`` says. The folder is there whole or not at
     all; one that is there already is replaced. ``what`` is what the progress bar is called.
+
+    Raises:
+        DataError: no picture to learn from is marked anywhere.
     """
     with remade_folder(folder) as new:
         for kind in ("images", "masks"):
             for part in ("train", "valid"):
                 (new / part / kind).mkdir(parents=True)
         (new / "test" / "images").mkdir(parents=True)
+        marked = 0
         for index in track(range(len(pictures)), total=len(pictures), what=what):
             stem, entry = pictures.files[index], pictures.labelled.split.entries[index]
             split = new / ("valid" if pictures.held_out[index] else "train")
             mask = label(index)
             shown = mask if pictures.labelled.present[index] else mask * 0
+            marked += not pictures.held_out[index] and bool((shown == 1).any())
             pil.fromarray(shown.numpy().astype(np.uint8)).save(split / "masks" / f"{stem}.png")
             link(entry.image, split / "images" / f"{stem}{entry.image.suffix}")
+        if not marked:
+            raise DataError(
+                f"The pseudo-masks mark the object in 0 of {pictures.held_out.count(False)} pictures that a "
+                "student learns from. Choose a lower threshold or other maps with --stages, or another "
+                "classifier."
+            )
         # Without a test split, opening the set would take one out of train: the valid one stands in.
         held_out = [pictures.labelled.split.entries[i] for i, held in enumerate(pictures.held_out) if held]
         for number, entry in enumerate(pictures.test or held_out):
