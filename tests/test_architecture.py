@@ -40,9 +40,9 @@ LEVELS = {
     "judge.context judge.effects judge.randomisation judge.stability judge.definitions judge.judgement "
     "judge.restating judge.scorecard judge.verdicts judge.evidence judge.costs judge.figures "
     "judge.regions judge.audit "
-    "judge.causal judge.agreement judge.detection judge.shortcut judge "
+    "judge.causal judge.agreement judge.shortcut judge "
     "weak.labels weak.settings weak.question weak.checkpoint weak.classifier weak.heat weak.threshold "
-    "weak.patches weak.refine weak.banded weak.spreading weak.shelf weak.cutouts weak.making weak.pseudo "
+    "weak.patches weak.refine weak.banded weak.spreading weak.shelf weak.making weak.pseudo "
     "weak.table weak.students weak.self_training weak.material weak.recipe weak.stages weak.pictures "
     "weak.rows weak.rounds weak",
     7: "batch.chunks batch.scales batch.raw batch.heats batch.sheets batch.partial batch.ledger "
