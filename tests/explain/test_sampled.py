@@ -53,13 +53,15 @@ class Square(nn.Module):
         return images.square().sum(1, keepdim=True)
 
 
-def smooth(run, images, target, seed=0, chunk=16, **settings):
-    return smoothgrad(run.segmenter, images, (target,), SmoothGrad(**settings), seed=seed, chunk=chunk)[0]
+def smooth(run, images, target, seed=0, batch_size=16, **settings):
+    return smoothgrad(
+        run.segmenter, images, (target,), SmoothGrad(**settings), seed=seed, batch_size=batch_size
+    )[0]
 
 
-def expect(run, images, target, references, seed=0, chunk=16, **settings):
+def expect(run, images, target, references, seed=0, batch_size=16, **settings):
     asked = ExpectedGradients(references, **settings)
-    return expected_gradients(run.segmenter, images, (target,), asked, seed=seed, chunk=chunk)[0]
+    return expected_gradients(run.segmenter, images, (target,), asked, seed=seed, batch_size=batch_size)[0]
 
 
 def share(target):
@@ -235,11 +237,11 @@ def test_order_batch_and_chunk_change_nothing(method, run, images, target):
     found = method(run, images, target, seed=3)
     limit = {"rtol": 0, "atol": 1e-5 * found.map.abs().max().item()}
     turned = Target("region", 1, target.pixels.flip(0))
-    backwards = method(run, images.flip(0), turned, seed=3, chunk=4)
+    backwards = method(run, images.flip(0), turned, seed=3, batch_size=4)
     torch.testing.assert_close(backwards.map.flip(0), found.map, **limit)
     for row in range(3):
         chosen = slice(row, row + 1)
-        alone = method(run, images[chosen], target.select(chosen), seed=3, chunk=1)
+        alone = method(run, images[chosen], target.select(chosen), seed=3, batch_size=1)
         torch.testing.assert_close(alone.map, found.map[chosen], **limit)
     assert not torch.allclose(method(run, images, target, seed=4).map, found.map, **limit)
 

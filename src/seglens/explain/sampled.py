@@ -1,7 +1,7 @@
 """Gradients averaged over random points: near the picture (SmoothGrad), or between it and other pictures.
 
 The score is the mean logit over the target's pixels. What is random is keyed by seed, picture and number of
-the sample, so that batch, chunk and order change nothing.
+the sample, so that batch size and order change nothing.
 """
 
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ def smoothgrad(
     settings: SmoothGrad,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Average dS/dx over noisy copies of the picture: ``1/n sum_i dS/dx(x + N(0, s^2))``.
 
@@ -122,7 +122,7 @@ def smoothgrad(
         value = slope.square() if settings.squared else slope
         return value, value.square()
 
-    means, errors = _sampled(segmenter, images, targets, settings.samples, point, values, chunk)
+    means, errors = _sampled(segmenter, images, targets, settings.samples, point, values, batch_size)
     recorded = asdict(settings) | {"seed": seed}
     return [
         _explanation(settings, target, None, mean.abs().amax(1), recorded, {"standard_error": error})
@@ -137,7 +137,7 @@ def expected_gradients(
     settings: ExpectedGradients,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Integrated Gradients from other pictures, averaged: ``E[(x - x') dS/dx(x' + a (x - x'))]``.
 
@@ -170,13 +170,13 @@ def expected_gradients(
         value = (images[path] - references[which[path, step]]).float() * slope
         return value, value.square()
 
-    means, errors = _sampled(segmenter, images, targets, count, point, values, chunk)
+    means, errors = _sampled(segmenter, images, targets, count, point, values, batch_size)
     names = ("samples", "label", "references_sha256", "num_references")
     recorded = {name: getattr(settings, name) for name in names} | {"seed": seed}
     with left_as_found(segmenter, images):
         everyone = torch.arange(len(images), device=images.device)
-        reached = scores_of(segmenter, images, targets, everyone, chunk=chunk)
-        left = _mean_scores(segmenter, references, targets, len(images), chunk)
+        reached = scores_of(segmenter, images, targets, everyone, batch_size=batch_size)
+        left = _mean_scores(segmenter, references, targets, len(images), batch_size)
     return [
         _explanation(
             settings,
@@ -220,7 +220,7 @@ def _mean_scores(
     references: Float[Tensor, "r c h w"],
     targets: Sequence[Target],
     num: int,
-    chunk: int,
+    batch_size: int,
 ) -> Float[Tensor, "targets b"]:
     """Return the references' mean score on the frozen pixels of each of ``num`` pictures, in one pass."""
     total = torch.zeros(len(targets), num, device=references.device)
@@ -231,7 +231,7 @@ def _mean_scores(
         found = [torch.stack([target.score(logits, row, "mean").sum() for row in rows]) for target in targets]
         total.add_(torch.stack(found))
 
-    in_chunks(len(references), chunk, work)
+    in_chunks(len(references), batch_size, work)
     return total / len(references)
 
 
@@ -242,7 +242,7 @@ def _sampled(
     samples: int,
     point: Point,
     values: Values,
-    chunk: int,
+    batch_size: int,
 ) -> tuple[Float[Tensor, "targets b c h w"], Float[Tensor, "targets b"]]:
     """Return the mean over the samples, and its standard error as a share of its mean magnitude.
 
@@ -262,7 +262,7 @@ def _sampled(
             weights,
             lambda path, step: point(usable[path], step),
             lambda path, step, slope: values(usable[path], step, slope),
-            chunk=chunk,
+            batch_size=batch_size,
         )
     error = ((square - mean.square()).clamp(min=0) / (samples - 1)).sqrt()
     means[:, usable] = mean
