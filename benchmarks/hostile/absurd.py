@@ -71,8 +71,8 @@ ALLOWED = {
 SETTINGS = {
     "integrated-gradients": {"steps": "whole", "max_steps": "whole", "draws": "whole", "tolerance": "real",
                              "blur": "real"},
-    "smoothgrad": {"samples": "whole", "noise": "real"},
-    "expected-gradients": {"samples": "whole"},
+    "smoothgrad": {"num_samples": "whole", "noise": "real"},
+    "expected-gradients": {"num_samples": "whole"},
     "rise": {"num_masks": "whole", "cells": "whole", "probability": "real"},
     "occlusion": {"window": "whole", "stride": "whole"},
     "superpixel-occlusion": {"num_segments": "whole", "compactness": "real"},

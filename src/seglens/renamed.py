@@ -23,12 +23,18 @@ def renamed(**names: str) -> Callable[[C], C]:
         if not isinstance(known, type):
             return _renaming(known, known.__name__, names)
         made: Any = known
+        made.old_names = names
         made.__init__ = _renaming(made.__init__, known.__name__, names)
         for old, new in names.items():
             setattr(known, old, property(_reading(known.__name__, old, new)))
         return known
 
     return rename
+
+
+def old_names_of(kind: type) -> Mapping[str, str]:
+    """Return what the fields of a class were called before, and what they are called today."""
+    return getattr(kind, "old_names", {})
 
 
 def in_new_names(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -43,8 +43,8 @@ WHERE_GIVEN: dict[str, dict[str, str]] = {
 
 SETTINGS = {
     "rise": "rise.num_masks=8",
-    "smoothgrad": "smoothgrad.samples=2",
-    "expected-gradients": "expected-gradients.samples=4",
+    "smoothgrad": "smoothgrad.num_samples=2",
+    "expected-gradients": "expected-gradients.num_samples=4",
     "integrated-gradients": "integrated-gradients.steps=4",
     "occlusion": "occlusion.window=32",
     "superpixel-occlusion": "superpixel-occlusion.num_segments=4",

@@ -95,7 +95,7 @@ def test_steps_that_may_be_doubled_are_told(run, images, targets) -> None:
 
 def test_a_few_pictures_stand_for_many(run, images, targets) -> None:
     """References are looked at once in each of the 4 calls of explain."""
-    settings = ExpectedGradients(samples=5, references=torch.rand(2, 3, 32, 40))
+    settings = ExpectedGradients(num_samples=5, references=torch.rand(2, 3, 32, 40))
     asked: list[Method] = ["grad-cam", settings]
     found = plan(run, images, targets[0], methods=asked, layers=LAYERS, num_images=50, per_call=16)
     assert [entry.forwards for entry in found.passes] == [50, 50 * (1 + 5) + 4 * 2]
