@@ -44,12 +44,12 @@ def test_padding_is_neither_ranked_nor_removed_nor_used(cells: torch.Tensor) -> 
     loud = torch.where(valid, heat, 9.0)
     images, target = checkered(cells), square()
     reads_padding = run_of(~valid[0]).segmenter
-    found = road(reads_padding, images, target, {"loud": loud}, valid=valid, chunk=64)["loud"]
+    found = road(reads_padding, images, target, {"loud": loud}, valid=valid, batch_size=64)["loud"]
     torch.testing.assert_close(found.most_first, found.full[:, None].expand(-1, len(FRACTIONS)))
     reads_picture = run_of(valid[0]).segmenter
     changed = torch.where(valid[:, None], images, 0.9)
-    first = road(reads_picture, images, target, {"a": heat, "b": loud}, valid=valid, chunk=64)
+    first = road(reads_picture, images, target, {"a": heat, "b": loud}, valid=valid, batch_size=64)
     # Noise is keyed by the picture, so that the two differ by it; holes are not filled from the padding.
-    second = road(reads_picture, changed, target, {"a": heat}, valid=valid, chunk=64)
+    second = road(reads_picture, changed, target, {"a": heat}, valid=valid, batch_size=64)
     torch.testing.assert_close(first["a"].most_first, first["b"].most_first)
     torch.testing.assert_close(first["a"].most_first, second["a"].most_first, atol=5e-3, rtol=0)

@@ -108,13 +108,13 @@ class Bare:
         return Sample(entry.name, image, None, torch.ones(image.shape[1:], dtype=torch.bool))
 
 
-def choose(split: Split, samples: Sequence[int] | None, num_samples: int | None) -> Split:
-    """Keep the pictures with these numbers, or ``num_samples`` spread evenly over the split, or all.
+def choose(split: Split, samples: Sequence[int] | None, num_images: int | None) -> Split:
+    """Keep the pictures with these numbers, or ``num_images`` spread evenly over the split, or all.
 
     Raises:
         SettingError: both are given, or a number is not in the split.
     """
-    if samples is not None and num_samples is not None:
+    if samples is not None and num_images is not None:
         raise SettingError("Give either the numbers of samples or how many, not both.")
     num = len(split)
     if samples is not None:
@@ -125,11 +125,11 @@ def choose(split: Split, samples: Sequence[int] | None, num_samples: int | None)
                 f"samples 0 to {num - 1}."
             )
         return split.select(list(dict.fromkeys(samples)))
-    if num_samples is None or num_samples >= num:
+    if num_images is None or num_images >= num:
         return split
-    if num_samples < 1:
-        raise SettingError(f"The number of samples must be at least 1, received {num_samples}.")
-    return split.select([i * num // num_samples for i in range(num_samples)])
+    if num_images < 1:
+        raise SettingError(f"The number of pictures must be at least 1, received {num_images}.")
+    return split.select([i * num // num_images for i in range(num_images)])
 
 
 def read_chunks(
@@ -200,7 +200,7 @@ def even_sizes(num: int, most: int) -> list[int]:
         SettingError: ``most`` is below 1.
     """
     if most < 1:
-        raise SettingError(f"A chunk must hold at least 1 picture, received {most}.")
+        raise SettingError(f"The batch size must be at least 1, received {most}.")
     parts = -(-num // most)
     return [num * (i + 1) // parts - num * i // parts for i in range(parts)]
 

@@ -13,8 +13,10 @@ from seglens.arguments import RANGES, check_ranges
 from seglens.cli import terminal
 from seglens.cli.examples import EXAMPLES
 from seglens.cli.given import flag_of
+from seglens.cli.names import RENAMED
 from seglens.data import limits
 from seglens.errors import DataError
+from seglens.renamed import refuse_both, warn_of_old
 
 VALUES_END = "--"
 
@@ -69,6 +71,8 @@ class Verb(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, after the lists have been spelled as one flag a value, which is what Click knows."""
         lists = {flag: flag in SPLIT_AT_COMMAS for option in self.params for flag in _list_flags(option)}
+        known = {flag for option in self.params for flag in getattr(option, "opts", ())}
+        args = renew_flags(args, {old: new for old, new in RENAMED.items() if new in known - {old}})
         rest = super().parse_args(ctx, spread_lists(args, lists))
         flag = open_list(args, lists)
         if flag is not None:
@@ -115,6 +119,21 @@ class Verbs(TyperGroup):
         """Return the names of the verbs; those without an example come last."""
         order = list(dict.fromkeys(words.partition(" ")[0] for words in EXAMPLES))
         return sorted(super().list_commands(ctx), key=lambda name: _place(order, name))
+
+
+def renew_flags(args: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Write flags that are called by a name of before as they are called today, with a warning.
+
+    Raises:
+        SettingError: one is given by both names.
+    """
+    end = args.index(VALUES_END) if VALUES_END in args else len(args)
+    given = [word.partition("=") for word in args[:end]]
+    for old in renamed.keys() & {flag for flag, _, _ in given}:
+        if any(flag == renamed[old] for flag, _, _ in given):
+            refuse_both("seglens", old, renamed[old])
+        warn_of_old("seglens", old, renamed[old])
+    return [renamed.get(flag, flag) + equals + value for flag, equals, value in given] + list(args[end:])
 
 
 def spread_lists(args: Sequence[str], lists: Mapping[str, bool]) -> list[str]:

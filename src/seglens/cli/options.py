@@ -178,7 +178,7 @@ Normalise = Annotated[
 Samples = Annotated[
     list[int] | None, typer.Option(metavar="NUMBER...", help="Which pictures, from 0.", show_default=False)
 ]
-NumSamples = Annotated[
+NumImages = Annotated[
     int | None, typer.Option(help="How many, spread evenly over the split.", show_default=False)
 ]
 Methods = Annotated[

@@ -73,7 +73,7 @@ def rise(
     settings: Rise,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Show random parts: ``map(p) = sum_i (S_i - mean S) M_i(p) / sum_i M_i(p)``. Petsiuk et al. 2018, eq. 6.
 
@@ -105,12 +105,12 @@ def rise(
         segmenter,
         images,
         forwards=len(rows),
-        chunk=chunk,
+        batch_size=batch_size,
         precision=settings.precision,
         compile=settings.compile,
     )
-    scores = score_copies(model, images, targets, rows, perturb, unit="mean", chunk=chunk)
-    found = agreement(segmenter, model, images, targets, rows, perturb, scores, chunk)
+    scores = score_copies(model, images, targets, rows, perturb, unit="mean", batch_size=batch_size)
+    found = agreement(segmenter, model, images, targets, rows, perturb, scores, batch_size)
     if model.size:
         found["compile_seconds"] = scores.new_full((len(targets), len(images)), model.seconds)
     by_picture = scores.unflatten(1, (len(images), settings.num_masks))

@@ -82,7 +82,7 @@ def effects(case: Case) -> dict[str, PerCell]:
     rows = torch.arange(len(images), device=device).repeat_interleave(total)
     noise = content_normal(images, tuple(images.shape[1:]), case.seed, "imputation")
     soft = blurred(images)
-    read = reading(case.run.segmenter, images, case.target, valid, chunk=case.chunk)
+    read = reading(case.run.segmenter, images, case.target, valid, batch_size=case.batch_size)
     full = read.clean(images)[0]
 
     def gone(which: Rows) -> Regions:
