@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from tests.weak.scenes import red_question
 
-from seglens.data.layout import Entry, Split
+from seglens.data.layout import Entry, PictureOnly, Split
 from seglens.data.sample import Task
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.weak import classifier
 from seglens.weak.checkpoint import write_state
 from seglens.weak.classifier import ClassifierSettings, measure, open_classifier, part, train_classifier
-from seglens.weak.labels import Labelled, PictureOnly
+from seglens.weak.labels import Labelled
 
 CPU = torch.device("cpu")
 

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.correlation import pearson
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.intervals import NOTHING, Interval, interval
@@ -226,13 +227,8 @@ def grid_of(explanation: Explanation) -> tuple[int, int]:
 
 def correlation(maps: Maps, others: Maps, grid: tuple[int, int]) -> PerImage:
     """Return Pearson's correlation of two stacks of maps, image by image, after averaging over ``grid``."""
-    first, second = (_centred(stack, grid) for stack in (maps, others))
-    return (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
-
-
-def _centred(maps: Maps, grid: tuple[int, int]) -> torch.Tensor:
-    cells = torch.nn.functional.adaptive_avg_pool2d(maps.double()[:, None], grid).flatten(1)
-    return cells - cells.mean(1, keepdim=True)
+    pooled = torch.nn.functional.adaptive_avg_pool2d
+    return pearson(*(pooled(stack.double()[:, None], grid).flatten(1) for stack in (maps, others)))
 
 
 def _bounded(name: str, values: PerImage) -> PerImage:
