@@ -103,5 +103,7 @@ class TestCoco:
             only(tmp_path)
 
     def test_an_outline_of_two_points_encloses_nothing(self, tmp_path):
-        """pycocotools would take the four numbers for a box."""
-        assert mask_is(only(write_coco(tmp_path, [{"segmentation": [[2, 2, 9, 9]]}])), BOX * 0)
+        """pycocotools would take the four numbers for a box; as nothing, the object would be background."""
+        write_coco(tmp_path, [{"segmentation": [[2, 2, 9, 9]]}])
+        with pytest.raises(DataError, match="enclose nothing"):
+            open_data(DataSettings(path=tmp_path))
