@@ -12,8 +12,8 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes masks errors renamed arguments sizes verb signals owned locks places outputs arrays record "
-    "progress threads processes device seeds",
+    0: "shapes masks errors renamed arguments validated sizes verb signals owned locks places outputs arrays "
+    "record progress threads processes device seeds",
     1: "inputs data.limits data.tables data.palette data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
     "data.mask_values data.intensity data.classes data.folders "

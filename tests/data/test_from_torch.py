@@ -215,3 +215,17 @@ def test_one_data_set_is_dealt_as_a_folder_is():
     assert {name: len(split) for name, split in splits.items()} == {"train": 14, "valid": 3, "test": 3}
     names = [{entry.name for entry in split.entries} for split in splits.values()]
     assert any({"00000", "00001"} <= each for each in names)
+
+
+def test_files_of_a_data_set_can_not_be_predicted_but_its_maps_can_be_planned(run, tmp_path):
+    for data in (
+        Pictures(make=tensors),
+        seglens.from_torch(Pictures(make=tensors), classes=("background", "pet")),
+    ):
+        with pytest.raises(
+            SettingError, match=r"the 4 items of 'torch' are PyTorch's.*run.predict\(images\)"
+        ):
+            seglens.predict_files(run, data, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    planned = seglens.plan_folder(run, Pictures(make=tensors), methods="saliency")
+    assert (planned.num_images, planned.large) == (4, None)

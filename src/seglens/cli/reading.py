@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 import seglens
+from seglens.arguments import RANGES, check_ranges
 from seglens.cli import options as o
 from seglens.cli.given import READING, flag_of, was_given
 from seglens.errors import SettingError
@@ -68,6 +69,8 @@ class _Reading(o.Verb):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         values = {name: ctx.params.pop(name) for name in self.reading}
+        for name in RANGES.keys() & values.keys():  # before paths are looked at, as of all other flags
+            check_ranges(flag_of(name), values[name], RANGES[name])
         ctx.meta[READING] = {name: value for name, value in values.items() if was_given(ctx, name)}
         return super().invoke(ctx)
 
@@ -132,17 +135,17 @@ def _settings(path: Path, given: Mapping[str, Any]) -> "DataSettings":
     from pydantic import ValidationError
 
     from seglens.data.palette import read_palette
+    from seglens.validated import fault
 
     palette = given.get("palette")
     try:
         return seglens.DataSettings(
             path=path, **{**given, "palette": None if palette is None else read_palette(palette)}
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingError(
-            f"{flag_of(str(first['loc'][0]))} {first['input']} is not allowed: {first['msg']}."
-        ) from error
+    except SettingError as error:
+        if isinstance(error.__cause__, ValidationError):
+            raise SettingError(f"{fault(error.__cause__, called=flag_of)}.") from error
+        raise
 
 
 def class_map(context: typer.Context) -> Mapping[str, str]:
