@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
-import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from seglens import record as records
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split, is_torch
-from seglens.data.images import read_image
-from seglens.data.layout import Entry, Split, picture_sha256
+from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.device import release_memory
@@ -88,24 +86,12 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
         taken: set[str] = set()
         files = [Path(file) for file in pictures]
         entries = tuple(Entry(unused_name(file.stem, taken), file, labelled=False) for file in files)
-        split = Split(name=FILES, task=run.task, entries=entries, reader=Bare(run.spec.channels))
+        split = Split(name=FILES, task=run.task, entries=entries, reader=PictureOnly(run.spec.channels))
     if not len(split):
         raise SettingError(
             f"There are no pictures in {split.name!r}. Name a split that has some, or image files."
         )
     return split
-
-
-@dataclass(frozen=True)
-class Bare:
-    """Reads a picture that has no truth."""
-
-    channels: int
-
-    def __call__(self, entry: Entry) -> Sample:
-        """Read the picture of ``entry``; every pixel is valid."""
-        image = read_image(entry.image, self.channels)
-        return Sample(entry.name, image, None, torch.ones(image.shape[1:], dtype=torch.bool))
 
 
 def choose(split: Split, samples: Sequence[int] | None, num_images: int | None) -> Split:

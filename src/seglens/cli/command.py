@@ -86,8 +86,7 @@ class Verb(TyperCommand):
             option.name: ctx.params[option.name] if option.name in own else ctx.params.pop(option.name, None)
             for option in _EVERYWHERE
         }
-        for name in RANGES.keys() & ctx.params.keys():
-            check_ranges(flag_of(name), ctx.params[name], RANGES[name])
+        check_options(ctx.params)
         _look_at_paths(self.params, ctx.params)
         with (
             terminal.telling(as_json=asked["as_json"], quiet=asked["quiet"]),
@@ -177,6 +176,12 @@ def open_list(args: Sequence[str], lists: Mapping[str, bool]) -> str | None:
         if not _is_value(word):
             found = word if word in lists else None
     return found
+
+
+def check_options(values: Mapping[str, Any]) -> None:
+    """Raise a SettingError that names the first flag whose number is out of `RANGES`."""
+    for name in RANGES.keys() & values.keys():
+        check_ranges(flag_of(name), values[name], RANGES[name])
 
 
 def _look_at_paths(options: Sequence[Any], values: Mapping[str, Any]) -> None:

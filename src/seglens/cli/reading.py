@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 import seglens
-from seglens.arguments import RANGES, check_ranges
 from seglens.cli import options as o
+from seglens.cli.command import check_options
 from seglens.cli.given import READING, flag_of, was_given
 from seglens.errors import SettingError
 
@@ -69,8 +69,7 @@ class _Reading(o.Verb):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         values = {name: ctx.params.pop(name) for name in self.reading}
-        for name in RANGES.keys() & values.keys():  # before paths are looked at, as of all other flags
-            check_ranges(flag_of(name), values[name], RANGES[name])
+        check_options(values)
         ctx.meta[READING] = {name: value for name, value in values.items() if was_given(ctx, name)}
         return super().invoke(ctx)
 

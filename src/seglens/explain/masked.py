@@ -13,9 +13,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from seglens.correlation import spearman
 from seglens.device import choose_precision
 from seglens.errors import SettingError
 from seglens.explain.target import Target, Unit
@@ -286,17 +286,10 @@ def _spaced(copies: Rows) -> Int[Tensor, " sample"]:
 
 
 def _spearman(one: TargetScores, other: TargetScores) -> Float[Tensor, " targets"]:
-    """Pearson's correlation of the ranks, ties by their mean rank."""
-    ranks = [torch.from_numpy(rankdata(values.cpu().double(), axis=1)) for values in (one, other)]
+    """The rank correlation of each row; NaN for fewer than three copies."""
     if one.shape[1] < 3:
         return torch.full((len(one),), torch.nan, device=one.device)
-    return correlation(*ranks).to(one.device, torch.float32)
-
-
-def correlation(one: Float[Tensor, "r m"], other: Float[Tensor, "r m"]) -> Float[Tensor, " r"]:
-    """Pearson's correlation of each row with its counterpart; NaN where one is constant."""
-    one, other = (values.double() - values.double().mean(1, keepdim=True) for values in (one, other))
-    return (one * other).sum(1) / (one.square().sum(1) * other.square().sum(1)).sqrt()
+    return spearman(one, other).to(one.device, torch.float32)
 
 
 def faded(segmenter: Segmenter, images: Images, masks: Maps) -> Images:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
+from seglens.correlation import pearson
 from seglens.errors import SettingError
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
@@ -17,7 +18,6 @@ from seglens.explain.masked import (
     Compile,
     check_compile,
     check_precision,
-    correlation,
     faded,
     prepare,
     score_copies,
@@ -125,7 +125,7 @@ def rise(
                 cover[half, 0, row] += seen.sum(0)
     maps = total.sum(0) / cover.sum(0).clamp(min=TINY)
     halves = (total / cover.clamp(min=TINY)).flatten(3).flatten(1, 2)
-    found["half_split_correlation"] = correlation(*halves).float().view(len(targets), -1)
+    found["half_split_correlation"] = pearson(*halves).float().view(len(targets), -1)
     how = asdict(settings) | {
         "masking": "normalised",
         "precision": model.precision,

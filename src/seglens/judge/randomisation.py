@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seglens.judge.case import Case, Key, Measured, name_of
-from seglens.judge.cells import PerCell, spearman
+from seglens.judge.cells import PerCell, rank_correlation
 from seglens.judge.nulls import content_free, randomised, surface
 from seglens.judge.rerun import Recipes
 from seglens.models.segmenter import evaluating
@@ -88,7 +88,7 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, dict[str, An
 
 def _alike(case: Case, cells: PerCell, others: PerCell) -> PerImage:
     """The rank correlation with the map of the trained model; 1 where a flat null stays the same."""
-    found = spearman(others, cells, case.counted)
+    found = rank_correlation(others, cells, case.counted)
     same = (torch.where(case.counted, cells - others, 0) == 0).all(1).cpu()
     return torch.where(same, 1, found)
 

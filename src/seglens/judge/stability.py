@@ -10,7 +10,7 @@ import torch
 
 from seglens.explain.target import Target
 from seglens.judge.case import Case, Key, Measured
-from seglens.judge.cells import PerCell, spearman
+from seglens.judge.cells import PerCell, rank_correlation
 from seglens.judge.nulls import content_free, surface
 from seglens.judge.rerun import Recipes
 from seglens.masks import of_class
@@ -132,6 +132,6 @@ def _flipped(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[Key, P
     same = dice(back, _answer(case.run, case.images, case.target), case.valid)
     alike = {}
     for key, maps in found.make(case.run, images, target, batch_size=case.batch_size).items():
-        rho = spearman(case.cells(maps.flip(-1)), own[key], case.counted)
+        rho = rank_correlation(case.cells(maps.flip(-1)), own[key], case.counted)
         alike[key] = torch.where(same > SAME, rho, torch.nan)
     return alike
