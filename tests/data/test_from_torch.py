@@ -225,5 +225,5 @@ def test_files_of_a_data_set_can_not_be_predicted_but_its_maps_can_be_planned(ru
     with pytest.raises(SettingError, match=r"the 4 items of 'torch' are PyTorch's.*run\.predict\(images\)"):
         seglens.predict_files(run, split, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    planned = seglens.plan_folder(run, data, methods="saliency")
+    planned = seglens.plan_folder(run, split, methods="saliency")
     assert (planned.num_images, planned.large) == (4, None)
