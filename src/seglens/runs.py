@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from seglens import record as records
@@ -116,8 +115,8 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
     file = _weights_file(folder, record, epoch)
     try:
         spec, task = ModelSpec.model_validate(record.model), Task.model_validate(record.task)
-    except ValidationError as error:
-        raise DataError(f"{folder / records.FILE_NAME} describes no model: {_reason(error)}.") from error
+    except SettingError as error:
+        raise DataError(f"{folder / records.FILE_NAME} describes no model: {error}") from error
     sha256 = _unchanged(file, record, epoch)
     segmenter = Segmenter.from_spec(spec)
     load_weights(segmenter.module, file)
@@ -157,7 +156,7 @@ def wrap(
         SettingError: the arguments contradict one another.
     """
     default_mean, default_std = normalisation(None, None, channels)
-    spec = _spec(
+    spec = ModelSpec(
         architecture=WRAPPED,
         channels=channels,
         classes=max(2, len(classes)),
@@ -181,7 +180,7 @@ def wrap(
     raw = torch.cat([trial.answer(each, allowed) for each in returned])
     if head == "multilabel":
         classes = with_background(classes, raw.shape[1])
-        spec = _spec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
+        spec = ModelSpec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
     task = task_of(classes, multilabel=head == "multilabel", what="The classes")
     if head is None and raw.shape[1] == 1:
         spec = spec.model_copy(update={"head": "sigmoid"})
@@ -245,7 +244,7 @@ def adopt(
     channels = of_models.agreed("number of channels", channels, said.channels) or 3
     options = {**(said.options or {}), **of_models.checked(model, options or {})}
     default_mean, default_std = normalisation(None, None, channels)
-    spec = _spec(
+    spec = ModelSpec(
         architecture=model,
         encoder=of_models.agreed("encoder", encoder, said.encoder),
         width=width,
@@ -294,19 +293,6 @@ def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> 
     return record
 
 
-def _spec(**fields: Any) -> ModelSpec:
-    try:
-        return ModelSpec(**fields)
-    except ValidationError as error:
-        raise SettingError(f"The model can't be described so: {_reason(error)}.") from error
-
-
-def _reason(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
-
-
 def _build_for(
     dicts: Mapping[str, State], spec: ModelSpec, head: Head | None, key: str | None, file: Path
 ) -> tuple[Segmenter, str, State, dict[str, Any]]:
@@ -321,7 +307,7 @@ def _build_for(
     outputs = next((tensor.shape[0] for name, tensor in state.items() if name.endswith(last)), None)
     wanted = spec
     if head == "multilabel" and outputs is not None:
-        wanted = _spec(**spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1})
+        wanted = ModelSpec(**spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1})
     elif head is None and spec.head == "sigmoid" and outputs == 2:
         wanted = spec.model_copy(update={"head": "softmax"})
     read = of_models.read_from(state, wanted)
