@@ -15,6 +15,7 @@ from tests.data.layouts import (
     write_coco,
 )
 
+from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.errors import DataError, UnknownNameError
 

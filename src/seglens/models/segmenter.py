@@ -18,7 +18,7 @@ from seglens.errors import ModelError, UserError
 from seglens.models import zoo
 from seglens.models.dimensions import check_dimensions, flat_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
-from seglens.models.outputs import Choice, Outputs, Selector, find
+from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 from seglens.validated import Validated
 
@@ -199,6 +199,7 @@ class Segmenter(nn.Module):
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
         logits = self.read_output(self._run(padded), len(images))
         if logits.shape[-2:] != padded.shape[-2:]:
+            check_resolution(logits.shape[-2:], padded.shape[-2:])
             logits = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
 
@@ -296,16 +297,18 @@ class Segmenter(nn.Module):
         """
         return self.answer(self.trial(size, contrast), (self.spec.outputs,))
 
-    def trial(self, size: int, contrast: float = 1.0) -> Any:
+    def trial(self, size: int, contrast: float = 1.0, *, beside: float | None = None) -> Any:
         """Return what the network returns for a square of noise, ``size`` pixels wide.
 
-        The noise is uniform in [0, 1]; ``contrast`` multiplies its distance from grey.
+        The noise is uniform in [0, 1]; ``contrast`` multiplies its distance from grey. With ``beside`` the
+        same noise of that contrast is a second picture of the batch.
 
         Raises:
             ModelError: the network can't take such an image.
         """
         noise = torch.rand(1, self.spec.channels, size, size, generator=torch.Generator().manual_seed(0))
-        images = 0.5 + contrast * (noise.to(self.mean) - 0.5)
+        contrasts = [contrast] if beside is None else [contrast, beside]
+        images = torch.cat([0.5 + each * (noise.to(self.mean) - 0.5) for each in contrasts])
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
         # Not inference_mode: what a network stores for later (a mask, an embedding) must serve gradients too.
         with evaluating(self.module), torch.no_grad(), flat_layers(self.module):
