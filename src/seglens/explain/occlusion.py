@@ -21,9 +21,10 @@ from seglens.explain.masked import (
     Prepared,
     TargetScores,
     check_precision,
+    clean_logits,
     prepare,
     rank_agreement,
-    score_copies,
+    score_drops,
 )
 from seglens.explain.target import Target
 from seglens.impute import BY_SURROUNDINGS, IMPUTERS
@@ -185,11 +186,11 @@ def _drops(
             return torch.where(removed(which)[:, None], fills[rows[which]], copies)
 
     model = prepare(segmenter, images, forwards=len(rows), chunk=chunk, precision=settings.precision)
-    changed = score_copies(model, images, targets, rows, perturb, unit="mean", chunk=chunk)
-    everyone = torch.arange(len(images), device=images.device)
-    full = score_copies(model, images, targets, everyone, lambda same, _: same, unit="mean", chunk=chunk)
-    found = agreement(segmenter, model, images, targets, rows, perturb, changed, chunk)
-    return full[:, rows] - changed, found
+    clean = clean_logits(model, images, targets, chunk=chunk)
+    drops = score_drops(model, images, targets, rows, perturb, clean, unit="mean", chunk=chunk)
+    # Ranks within a picture are those of the scores, backwards.
+    found = agreement(segmenter, model, images, targets, rows, perturb, -drops, chunk)
+    return drops, found
 
 
 def agreement(
