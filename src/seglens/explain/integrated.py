@@ -288,7 +288,7 @@ def _along(
         return (slope,)
 
     (slopes,) = averages(segmenter, targets, owner, weights.expand(len(ends), -1), point, values, chunk=chunk)
-    return (ends - starts) * slopes
+    return ((ends - starts) * slopes).float()  # pictures may be in float64
 
 
 def log_midpoint(steps: int) -> tuple[Steps, Steps]:

@@ -53,31 +53,50 @@ def tap_gradient(case: Case) -> Measured:
         return Measured(None, f"it has no copy in float64: {type(error).__name__}")
     largest = Measured(0.0)
     for name in names:
-        activation = taps[name].activation
-        size = activation.square().mean().sqrt().clamp(min=1e-12)
-        chance, aside = (
-            size * content_normal(images, activation.shape[1:], case.seed, purpose).to(activation)
-            for purpose in ("direction", "aside")
-        )
-        with _moved(wide, images, name, ASIDE * aside):
-            slope = trace(wide, images, [target], [name])[0].taps[name].gradient
-        steepest = slope / slope.square().mean().sqrt().clamp(min=1e-300) * size
-        for about, along in (("the gradient", steepest), ("noise", chance)):
-            expected = (slope * along).sum()
-            scale = slope.norm() * size * (along.numel() ** 0.5 if along is steepest else 1)
-            errors = []
-            for step in STRIDES:
-                scores = []
-                for sign in (1, -1):
-                    with _moved(wide, images, name, ASIDE * aside + sign * step * along):
-                        scores.append(_score(wide, images, target))
-                lost = LOST * (scores[0].abs() + scores[1].abs())
-                beyond = (scores[0] - scores[1] - 2 * step * expected).abs() - lost
-                share = beyond.clamp(min=0) / (2 * step * scale).clamp(min=1e-300)
-                errors.append(share.nan_to_num(torch.inf).item())
-                if errors[-1] <= ROUNDING:
-                    break
-            largest = max(largest, Measured(min(errors), f"at {name}, along {about}"))
+        # By chance a kink of weight lies within the least step of one point, not of another as well.
+        found = _error_of_slope(wide, images, target, name, taps[name].activation, case.seed, "aside")
+        if found > Measured(ROUNDING):
+            again = _error_of_slope(wide, images, target, name, taps[name].activation, case.seed, "elsewhere")
+            found = min(found, again)
+        largest = max(largest, found)
+    return largest
+
+
+def _error_of_slope(
+    wide: Segmenter,
+    images: Images,
+    target: Target,
+    name: str,
+    activation: Activations,
+    seed: int,
+    purpose: str,
+) -> Measured:
+    """The larger error of the two directions at a layer's output that is moved aside, see `tap_gradient`."""
+    largest = Measured(0.0)
+    size = activation.square().mean().sqrt().clamp(min=1e-12)
+    chance, aside = (
+        size * content_normal(images, activation.shape[1:], seed, what).to(activation)
+        for what in ("direction", purpose)
+    )
+    with _moved(wide, images, name, ASIDE * aside):
+        slope = trace(wide, images, [target], [name])[0].taps[name].gradient
+    steepest = slope / slope.square().mean().sqrt().clamp(min=1e-300) * size
+    for about, along in (("the gradient", steepest), ("noise", chance)):
+        expected = (slope * along).sum()
+        scale = slope.norm() * size * (along.numel() ** 0.5 if along is steepest else 1)
+        errors = []
+        for step in STRIDES:
+            scores = []
+            for sign in (1, -1):
+                with _moved(wide, images, name, ASIDE * aside + sign * step * along):
+                    scores.append(_score(wide, images, target))
+            lost = LOST * (scores[0].abs() + scores[1].abs())
+            beyond = (scores[0] - scores[1] - 2 * step * expected).abs() - lost
+            share = beyond.clamp(min=0) / (2 * step * scale).clamp(min=1e-300)
+            errors.append(share.nan_to_num(torch.inf).item())
+            if errors[-1] <= ROUNDING:
+                break
+        largest = max(largest, Measured(min(errors), f"at {name}, along {about}"))
     return largest
 
 
