@@ -164,6 +164,9 @@ def _networks() -> dict[str, Network]:
         "MONAI UNet": monai("UNet", 2, 3, 2, (8, 16, 16), (2, 2), num_res_units=2),
         "MONAI SegResNet": monai("SegResNet", 2, 8, 3, 2),
         "MONAI SegResNetDS": monai("SegResNetDS", 2, 8, 3, 2, blocks_down=(1, 1, 1), norm="INSTANCE"),
+        "MONAI SegResNetVAE": monai(
+            "SegResNetVAE", (64, 64), spatial_dims=2, init_filters=8, in_channels=3, out_channels=2
+        ),
         "MONAI UNETR": monai("UNETR", 3, 2, (64, 64), 4, 24, 32, 2, spatial_dims=2),
         "MONAI SwinUNETR": monai("SwinUNETR", 3, 2, feature_size=12, spatial_dims=2),
         "MONAI DynUNet": monai("DynUNet", 2, 3, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[8] * 4),
@@ -250,9 +253,6 @@ def _networks() -> dict[str, Network]:
         "MONAI UNet of volumes": monai("UNet", 3, 3, 2, (8, 16, 16), (2, 2), refused="3-D"),
         "MONAI BasicUNetPlusPlus, deep supervision": monai(
             "BasicUNetPlusPlus", 2, 3, 2, (8, 8, 8, 16, 16, 8), deep_supervision=True, refused="output="
-        ),
-        "MONAI SegResNetVAE": monai(
-            "SegResNetVAE", (64, 64), 8, spatial_dims=2, in_channels=3, out_channels=2, refused="output="
         ),
         "dynamic-network-architectures PlainConvUNet, deep supervision": Network(
             lambda: of_nnunet("PlainConvUNet", deep_supervision=True), refused="output="
