@@ -15,12 +15,10 @@ from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.orientation import Header, frame_orientation, read_header
 from seglens.data.outlines import (
-    AGAIN,
     Annotation,
     OutlineError,
     area,
     check_position,
-    described,
     draw,
     index_mask,
     label_mask,
@@ -207,13 +205,6 @@ def _annotation(
     try:
         shapes, stubs = parse(note.segmentation, size)
         over = check_position(shapes, size)
-        enclosed = area(shapes)
-        if enclosed == 0:
-            rule = (
-                "Annotations enclose nothing: they have fewer than three points, all on a line, or only "
-                "pixels outside; allowed are outlines with an area"
-            )
-            raise OutlineError(f"{rule}. {AGAIN}", described(note.segmentation))
     except OutlineError as error:
         return [], [Finding("outline", "error", error.rule, (f"{where}: {error.found}",))]
     found = []
@@ -224,8 +215,8 @@ def _annotation(
         text = "Outlines reach out of their picture; what lies outside is cut off."
         found.append(Finding("outline", "warning", text, (f"{where}: by {over:.6g} pixels",)))
     made = Annotation(note.name, class_index, shapes, size, note.crowd)
-    if enclosed < SMALL and not draw(made).any():
-        text = "Outlines are too small to hold the centre of a pixel: these objects are in no mask."
+    if shapes and area(shapes) < SMALL and not draw(made).any():
+        text = "Outlines enclose nothing, or hold the centre of no pixel: these objects are in no mask."
         found.append(Finding("outline", "warning", text, (where,)))
     return [made], found
 

@@ -111,7 +111,7 @@ def parse(found: object, size: tuple[int, int]) -> tuple[tuple[Shape, ...], int]
                 "An outline is no list of numbers, of points, or RLE; allowed are [[x, y, x, y, "
                 "...], ...] and"
             )
-            raise OutlineError(f"{rule} {{size, counts}}. {AGAIN}", described(piece))
+            raise OutlineError(f"{rule} {{size, counts}}. {AGAIN}", _described(piece))
     _refuse_rings_in_rings(rings)
     return (*shapes, *rings), len(pieces) - len(shapes) - len(rings)
 
@@ -264,7 +264,7 @@ def _run_lengths(found: dict[Any, Any], size: tuple[int, int]) -> RunLengths:
         rows, columns = size
         swapped = ", rows and columns swapped" if of == (columns, rows) else ""
         raise OutlineError(
-            rule, f"size {described(told)}{swapped}, the picture has {rows} rows, {columns} columns"
+            rule, f"size {_described(told)}{swapped}, the picture has {rows} rows, {columns} columns"
         )
     counts = found.get("counts")
     runs = _decompressed(counts) if isinstance(counts, str) else _counted(counts)
@@ -286,7 +286,7 @@ def _counted(counts: object) -> tuple[int, ...]:
             "Run lengths of RLE are no whole numbers from 0 on; allowed are those, or a compressed "
             f"string. {AGAIN}"
         )
-        raise OutlineError(rule, described(counts[wrong] if isinstance(counts, list) else counts))
+        raise OutlineError(rule, _described(counts[wrong] if isinstance(counts, list) else counts))
     return kept
 
 
@@ -315,7 +315,7 @@ def _decompressed(text: str) -> tuple[int, ...]:
     else:
         if not digits:
             return tuple(runs)
-    raise OutlineError(f"The string of compressed RLE can't be decoded. {AGAIN}", described(text))
+    raise OutlineError(f"The string of compressed RLE can't be decoded. {AGAIN}", _described(text))
 
 
 def _refuse_rings_in_rings(rings: Sequence[Polygon]) -> None:
@@ -356,7 +356,6 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def described(value: object) -> str:
-    """Return a value of a file as messages write it, cut off after 40 characters."""
+def _described(value: object) -> str:
     text = _kind(value) if isinstance(value, dict) else repr(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
