@@ -75,7 +75,7 @@ class _Reading(o.Verb):
 class OnSet(_Reading):
     """A command with the argument DATA; its function takes the context, and the set from `own_data`."""
 
-    reading = _params("every") | _params("own")
+    reading: ClassVar[dict[str, Any]] = _params("every") | _params("own")
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -88,7 +88,7 @@ class OnData(_Reading):
     Its function takes the context, and gets the data from `other_data`, `open_split` and `class_map`.
     """
 
-    reading = _params("every") | _params("other")
+    reading: ClassVar[dict[str, Any]] = _params("every") | _params("other")
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
