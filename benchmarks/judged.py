@@ -129,7 +129,7 @@ def read_rows() -> list[dict[str, Any]]:
 
 def append_rows(stage: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows of a unit in one go, so that it is there as a whole or not at all."""
-    from seglens.record import to_json  # what is not a number is null
+    from seglens.results.record import to_json  # what is not a number is null
 
     lines = [json.dumps(json.loads(to_json({"stage": stage, **row}))) for row in rows]
     with RESULTS.open("a") as file:

@@ -12,8 +12,8 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
-    0: "shapes masks errors arguments sizes verb signals owned locks places outputs arrays record progress "
-    "threads processes device seeds",
+    0: "shapes masks errors arguments sizes verb signals owned locks places outputs results.names "
+    "results.record results arrays progress threads processes device seeds",
     1: "inputs data.limits data.tables data.palette data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "
     "data.mask_values data.intensity data.classes data.folders "
@@ -156,7 +156,9 @@ def test_a_library_is_used_in_its_place_only(library):
     assert users <= ONLY_IN[library]
 
 
-@pytest.mark.parametrize("module", ["report", "record", "errors", "outputs", "progress", "verb", "cli"])
+@pytest.mark.parametrize(
+    "module", ["report", "results.record", "results.names", "errors", "outputs", "progress", "verb", "cli"]
+)
 def test_reports_and_records_need_no_torch(module):
     script = f"import sys, seglens.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

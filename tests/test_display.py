@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 import seglens
-from seglens.display import card, figure, number, paragraph, table
+from seglens.display import card, figure, paragraph, table
 from seglens.evaluate import Evaluation
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target
 from seglens.intervals import Interval
 from seglens.judge.judgement import Judgement
-from seglens.judge.scorecard import MARKS, Scorecard
+from seglens.judge.scorecard import Scorecard
+from seglens.results.names import MARKS, formatted
 
 EVIL = "<script>alert('&\")</script>"
 
@@ -98,7 +99,7 @@ def test_a_long_table_says_what_is_left():
 
 
 def test_what_is_no_number_is_a_dash():
-    assert [number(value) for value in (None, math.nan, 0.12345)] == ["—", "—", "0.123"]
+    assert [formatted(value) for value in (None, math.nan, 0.12345)] == ["—", "—", "0.123"]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNa
 from seglens.evaluate import SCORES, SURFACES, evaluate, native_mask
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.native import decide
-from seglens.record import to_json
+from seglens.results.record import to_json
 from seglens.runs import Run
 
 

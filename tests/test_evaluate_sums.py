@@ -16,7 +16,7 @@ from seglens.evaluate import SURFACES, evaluate
 from seglens.models.segmenter import Segmenter
 from seglens.native import Inference, native_probabilities
 from seglens.predict import infer
-from seglens.record import to_json
+from seglens.results.record import to_json
 from seglens.runs import Run
 from seglens.scores import confusion, scores
 from seglens.scoring import tally

@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seglens import calibration, surfaces
-from seglens import record as records
 from seglens import scores as overlap
 from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
 from seglens.data.layout import Split
 from seglens.device import choose_precision
-from seglens.display import card, data_frame, number, paragraph, table
+from seglens.display import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.native import Inference, native_mask, native_probabilities, prepared
 from seglens.outputs import safe_name, table_cell
 from seglens.places import check_output
+from seglens.results import record as records
+from seglens.results.names import formatted
 from seglens.runs import Run
 from seglens.scores import OF_FOREGROUND, per_class, pooled_scores, summary
 from seglens.scoring import Row, Tally, tally
@@ -88,8 +89,8 @@ class Evaluation:
         rows = []
         for name in (*SCORES, *SURFACES):
             each = self.per_image.get(name, {})
-            between = f"{number(each.get('low'))} to {number(each.get('high'))}" if each else ""
-            values = number(self.pooled.get(name)), number(each.get("mean")), between
+            between = f"{formatted(each.get('low'))} to {formatted(each.get('high'))}" if each else ""
+            values = formatted(self.pooled.get(name)), formatted(each.get("mean")), between
             rows.append((name.replace("_", " "), *values))
         worst = [row for row in self.images if row["status"] != "failed"][:5]
         parts = [
@@ -98,7 +99,7 @@ class Evaluation:
                 rows,
                 hints=[DEFINITIONS.get(name, "") for name in (*SCORES, *SURFACES)],
             ),
-            table(("worst pictures", "dice"), [(str(row["name"]), number(row["dice"])) for row in worst]),
+            table(("worst pictures", "dice"), [(str(row["name"]), formatted(row["dice"])) for row in worst]),
         ]
         parts += [paragraph(text) for text in self.not_shown]
         if self.failed:

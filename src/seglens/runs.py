@@ -18,7 +18,6 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.device import choose_device
@@ -35,7 +34,8 @@ from seglens.models.zoo import normalisation
 from seglens.outputs import new_file, new_folder
 from seglens.places import check_output
 from seglens.predict import Prediction, infer
-from seglens.record import Record
+from seglens.results import record as records
+from seglens.results.record import Record
 from seglens.shapes import Images
 
 WEIGHTS = "model.safetensors"

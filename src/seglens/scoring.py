@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from seglens import record as records
 from seglens.calibration import Calibration, count
 from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
@@ -27,6 +26,7 @@ from seglens.masks import foreground, is_stack, only_valid
 from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
 from seglens.outputs import unused_name
 from seglens.progress import track
+from seglens.results import record as records
 from seglens.runs import Run
 from seglens.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
 from seglens.shapes import AnyMask

@@ -13,7 +13,7 @@ from seglens.cli.terminal import explain_error, printable
 from seglens.errors import DataError, SettingError
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.outputs import table_cell
-from seglens.record import read
+from seglens.results.record import read
 from seglens.sizes import parse_bytes
 from seglens.spread import refuse_lone_node
 from seglens.weak.classifier import ClassifierSettings

@@ -9,7 +9,8 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.judge import localisation, nulls
-from seglens.judge.localisation import RESTATES, attention, attention_table, join, summarise
+from seglens.judge.localisation import attention, attention_table, join, summarise
+from seglens.results.names import RESTATES
 
 SIZE = 32
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.asking import class_index_of, place_of, targets_of, with_references_of
@@ -37,6 +36,7 @@ from seglens.judge.evidence import Evidence, combine, gather, score
 from seglens.judge.figures import draw_figures
 from seglens.outputs import new_folder
 from seglens.places import check_output
+from seglens.results import record as records
 from seglens.runs import Run
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from seglens import record as records
 from seglens.batch import ledger
 from seglens.batch.chunks import Chunk
 from seglens.data.layout import Split
@@ -14,6 +13,7 @@ from seglens.data.mask_values import read_foreground
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 from seglens.judge.audit import Audited, conclude_audit, join_audits
 from seglens.judge.regions import REGIONS, fitted
+from seglens.results import record as records
 from seglens.shapes import Regions
 
 MASK = "mask:"

@@ -14,7 +14,6 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from seglens import record as records
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split, is_torch
 from seglens.data.images import read_image
@@ -26,6 +25,7 @@ from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
 from seglens.outputs import unused_name
 from seglens.progress import track
+from seglens.results import record as records
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
 from seglens.threads import read_ahead

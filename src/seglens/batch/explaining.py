@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.asking import Question, place_of, question_of, settings_of, targets_of
@@ -40,6 +39,7 @@ from seglens.explain.statistics import DEFINITIONS
 from seglens.outputs import unused_name
 from seglens.places import check_output
 from seglens.progress import track
+from seglens.results import record as records
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
 from seglens.tiles import plan

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.batch.raw import Arrays, evidence, name_of
+from seglens.batch.raw import Arrays, evidence
 from seglens.batch.scales import Limits, Scaling, own_limits, shared_limits
 from seglens.data.transforms import Frame, nearest
 from seglens.explain.target_names import form_of
 from seglens.masks import is_stack
 from seglens.models.segmenter import ModelSpec
+from seglens.results.names import map_name
 from seglens.shapes import AnyMask, Region, ResizedMask
 
 DRAWN = 1024
@@ -47,7 +48,7 @@ class Heats:
 
     def name(self, row: Row) -> str:
         """What the map of a row is called."""
-        return name_of(row["target"], row["method"], row["layer"], self.several)
+        return map_name(row["method"], row["layer"], target=row["target"] if self.several else "")
 
     def values(self, row: Row) -> Drawn:
         """The map, NaN where it doesn't count."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from seglens import record as records
 from seglens.batch.chunks import Chunk, Failure, images_sha256
 from seglens.batch.heats import Heats, Shared, add_limits, fitted
 from seglens.batch.partial import Measured, Row
@@ -26,6 +25,7 @@ from seglens.intervals import interval
 from seglens.judge.localisation import join, summarise
 from seglens.masks import is_stack, of_class
 from seglens.outputs import table_cell, unused_name
+from seglens.results import record as records
 from seglens.runs import Run
 from seglens.scores import counted, scores
 from seglens.shapes import AnyMask

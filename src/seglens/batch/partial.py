@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens import record as records
 from seglens.batch.chunks import Failure
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.judge.localisation import Attention
@@ -25,6 +24,7 @@ from seglens.locks import beside
 from seglens.outputs import alone, naming, put_in_place
 from seglens.owned import list_files
 from seglens.places import check_output
+from seglens.results import record as records
 from seglens.spread import Share
 
 DONE, SETTINGS = ".done", "settings.json"

@@ -10,7 +10,6 @@ from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
 
 from seglens.batch.heats import Heats, Row, Shared, about_error, drawn_size, fitted, limits_of
-from seglens.batch.raw import name_of
 from seglens.batch.scales import Scaling, colours
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
@@ -30,6 +29,7 @@ from seglens.draw import (
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
 from seglens.outputs import unused_name
+from seglens.results.names import map_name
 from seglens.shapes import AnyMask, Image, Mask
 
 ROW = 5
@@ -97,7 +97,7 @@ def draw_maps(subject: Subject, heats: Heats, scaling: Scaling, shared: Shared) 
         every = [Tile(picture(image), "image")]
         for i in kept:
             row = heats.rows[i]
-            name = row["target"] if by_target else name_of("", row["method"], row["layer"], False)
+            name = row["target"] if by_target else map_name(row["method"], row["layer"])
             every += [replace(tiles[i][0], title=name), *tiles[i][1:]]
         lines = [every[i : i + ROW] for i in range(0, len(every), ROW)]
         page = sheet(lines, title=f"{subject.sample.name}: {title}")
@@ -126,7 +126,7 @@ def comparisons(rows: Sequence[Row]) -> list[tuple[str, list[int]]]:
             found[f"{front}methods"] = ours
     if len(targets) > 1:
         for row in rows:
-            title = f"targets@{name_of('', row['method'], row['layer'], False)}"
+            title = f"targets@{map_name(row['method'], row['layer'])}"
             same = (row["method"], row["layer"])
             found[title] = [i for i, other in enumerate(rows) if (other["method"], other["layer"]) == same]
     sheets = [(title, kept) for title, kept in found.items() if len(kept) > 1]

@@ -11,6 +11,7 @@ from seglens.cli import options as o
 from seglens.cli.given import refuse
 from seglens.cli.summaries import number
 from seglens.cli.terminal import say, table, tell
+from seglens.results.names import map_name
 
 
 def compare(
@@ -106,7 +107,7 @@ def _show_scores(told: dict[str, Any], run: str) -> None:
 def _show_maps(told: dict[str, Any], run: str) -> None:
     rows = [
         (
-            f"{row['target']}: {row['method']}" + (f"@{row['layer']}" if row["layer"] else ""),
+            f"{row['target']}: {map_name(row['method'], row['layer'])}",
             f"{row['moved']['mean']:.0%}",
             "-"
             if row["unrelated"]["mean"] != row["unrelated"]["mean"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seglens.cli.terminal import list_failed, say, table, tell
+from seglens.results.names import RESTATES, formatted, map_name
 
 if TYPE_CHECKING:
     from seglens.batch import Summary
@@ -203,7 +204,7 @@ def show_restating(folder: Path) -> None:
             number(step["ratio"]["mean"]),
             number(step["ratio_of_mirror"]["mean"]),
             number(step["resemblance_to_mirror"]["mean"]),
-            "restates the prediction" if step["restates"] else "",
+            RESTATES if step["restates"] else "",
             (found["restates_from"] or "nowhere") if step is found["layers"][-1] else "",
         )
         for found in read(folder / "scorecard.json")["restating"]
@@ -239,7 +240,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def _name(row: Row) -> str:
-    return row["method"] if row["layer"] is None else f"{row['method']}@{row['layer']}"
+    return map_name(row["method"], row["layer"])
 
 
 def _range(values: Row) -> str:
@@ -249,4 +250,4 @@ def _range(values: Row) -> str:
 
 def number(value: float | None) -> str:
     """Return a number to three digits, a dash where there is none."""
-    return "-" if value is None or value != value else f"{value:.3f}"
+    return formatted(value, ".3f", dash="-")

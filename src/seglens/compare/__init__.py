@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.compare import attention, differences, drawing, page
 from seglens.compare.matching import Common, common_pictures
@@ -24,6 +23,7 @@ from seglens.evaluate import evaluate
 from seglens.outputs import new_folder, safe_name
 from seglens.places import check_output, refuse_overlap
 from seglens.report.contents import Part, RunContents, read_part, read_runs, told_with_the_files
+from seglens.results import record as records
 from seglens.runs import Run, load
 from seglens.sources import open_split
 from seglens.verb import make_callable

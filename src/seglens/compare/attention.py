@@ -20,13 +20,14 @@ from PIL import ImageColor
 from torch import Tensor
 
 from seglens.batch.heats import drawn_size
-from seglens.batch.raw import FORMATS, Arrays, name_of
+from seglens.batch.raw import FORMATS, Arrays
 from seglens.compare.differences import paired
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.intervals import interval
 from seglens.progress import track
 from seglens.report.contents import Part
+from seglens.results.names import map_name
 from seglens.shapes import Map, Region
 
 Row = dict[str, Any]
@@ -208,7 +209,8 @@ def _arrays(part: Part, row: Row) -> Arrays:
 def _map(arrays: Arrays, row: Row, key: Key) -> Map:
     """Return a map at the size at which its picture is drawn, 0 where it doesn't count."""
     target, method, layer, _ = key
-    name = name_of(target, method, layer, len({entry["target"] for entry in row["maps"]}) > 1)
+    several = len({entry["target"] for entry in row["maps"]}) > 1
+    name = map_name(method, layer, target=target if several else "")
     try:
         native = torch.from_numpy(arrays[f"map:{name}"]).float()
     except KeyError:

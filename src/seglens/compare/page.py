@@ -7,9 +7,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from seglens.compare.drawing import Drawn, label_of
-from seglens.record import Record
 from seglens.report import html, pictures
 from seglens.report.contents import RunContents
+from seglens.results.record import Record
 
 Row = dict[str, Any]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seglens.record import Record
 from seglens.report.contents import RunContents
+from seglens.results.record import Record
 
 ABOUT_STEPS = ("seed", "device", "settings", "data_sha256", "versions")
 """What of the record of a later step says how its result came about; the model is the run's."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
-from seglens.record import sha256
+from seglens.results.record import sha256
 
 ALL = "all"
 """The split that is every picture of a set."""

@@ -35,6 +35,7 @@ from seglens.inspection.opened import Opened
 from seglens.inspection.pointing import Place
 from seglens.inspection.removing import Removal
 from seglens.masks import foreground, only_valid
+from seglens.results.names import map_name
 from seglens.runs import Run
 from seglens.shapes import Region
 
@@ -112,7 +113,7 @@ def save(
     `seglens.batch.raw.raw_arrays`.
     """
     row = answer.row
-    name = row["method"] if row["layer"] is None else f"{row['method']}@{row['layer']}"
+    name = map_name(row["method"], row["layer"])
     tiles = [
         Tile(bare(run, opened), "image"),
         Tile(predicted_over(run, opened), "prediction", "white: truth" if opened.has_truth else ""),

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seglens.intervals import NOTHING, Interval
-from seglens.judge.case import Outcome, Verdict
+from seglens.judge.case import Outcome
+from seglens.results.names import Verdict, map_name
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Judgement:
     @property
     def text(self) -> str:
         """The row as one line: value, interval, what it was compared with, verdict and reason."""
-        name = self.method if self.layer is None else f"{self.method}@{self.layer}"
+        name = map_name(self.method, self.layer)
         on = f"on {self.num_evaluable} of {self.num_total} images"
         parts = [f"{name}: {self.score} {_spell(self.interval)} {on}"]
         if self.reference in self.nulls:

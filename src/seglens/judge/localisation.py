@@ -28,6 +28,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.intervals import NOTHING, Interval, interval
 from seglens.judge.nulls import Surface, centre, edges, mirror, other_images, random
+from seglens.results.names import RESTATES
 from seglens.shapes import Maps, PerImage, Regions
 
 STATISTICS = ("mass_inside", "enrichment_log2", "ratio", "ratio_without_margin")
@@ -39,8 +40,6 @@ RESEMBLANCE = 0.8
 
 FLOOR = -10.0
 """Where a map has nothing inside, log2 of its enrichment counts as this: a thousandth of an even share."""
-
-RESTATES = "restates the prediction"
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from seglens.display import card, data_frame, number, table
+from seglens.display import card, data_frame, table
 from seglens.intervals import Interval
-from seglens.judge.case import Verdict
 from seglens.judge.definitions import DEFINITIONS
 from seglens.judge.judgement import Judgement
-from seglens.judge.nulls import NULL
 from seglens.judge.restating import Restating, restating
 from seglens.outputs import table_cell
+from seglens.results.names import MARKS, NULL, formatted, map_name
 
 if TYPE_CHECKING:
     import pandas
-
-MARKS: dict[Verdict, str] = {"pass": "✓", "warn": "!", "fail": "✗", "not evaluable": "?", "reference": "·"}
-"""Signs that tell verdicts apart without colour."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ class Scorecard:
         """Show in a notebook every score beside what it is compared with; all of a row on pointing at it."""
         rows = [
             (
-                row.method if row.layer is None else f"{row.method}@{row.layer}",
+                map_name(row.method, row.layer),
                 row.score.replace("_", " "),
                 _spell(row.interval),
                 f"{_spell(row.difference)} to {row.reference}" if row.difference.num else row.reference,
@@ -108,4 +104,4 @@ class Scorecard:
 
 
 def _spell(found: Interval) -> str:
-    return f"{number(found.mean)} [{number(found.low)}, {number(found.high)}]" if found.num else "—"
+    return f"{formatted(found.mean)} [{formatted(found.low)}, {formatted(found.high)}]" if found.num else "—"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seglens import record
 from seglens.errors import DataError, SettingError
+from seglens.results import record
 
 TABLES = {"evaluate": "scores.json", "explain": "explanations.json", "judge": "scorecard.json"}
 """The verb that writes into a run folder, and the table that it leaves there."""

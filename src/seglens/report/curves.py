@@ -8,12 +8,10 @@ from markupsafe import Markup
 from seglens.report import figures
 from seglens.report.contents import RunContents
 from seglens.report.figures import Series
+from seglens.results.names import NULL
 
 REMOVAL = ("faithfulness", "context_faithfulness")
 """Scores that remove cells in the order of a map."""
-
-NULL = "null:"
-"""What the name of a reference begins with, where it stands among those of maps."""
 
 MOST = 24
 """Charts for one score: a page with more of them is read by nobody."""

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seglens.report.contents import Part, RunContents
-from seglens.report.glossary import RESTATES
-from seglens.report.words import number
+from seglens.results.names import RESTATES, number
 
 SAID = {
     "faithfulness": {

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from seglens.report.contents import RunContents
-
-RESTATES = "restates the prediction"
+from seglens.results.names import RESTATES
 
 WORDS = {
     "pooled": "Counted over all pixels of all pictures together, so large objects weigh more than small.",

@@ -16,10 +16,11 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from seglens.record import versions
 from seglens.report import album, cards, figures, findings, missing, mistakes, tables, words
 from seglens.report.contents import Part, RunContents
-from seglens.report.glossary import RESTATES, glossary
+from seglens.report.glossary import glossary
+from seglens.results import names
+from seglens.results.record import versions
 
 OWN = "seglens.report"
 
@@ -28,8 +29,6 @@ SCRIPTS = ("colours.js", "maps.js", "stage.js", "viewer.js", "gallery.js", "mist
 
 REST = 600_000
 """Bytes of a page without its data and pictures, tables of a large scorecard included."""
-
-VERDICTS = {"pass": "✓", "warn": "!", "fail": "✕", "not evaluable": "—"}
 
 
 def page(
@@ -61,7 +60,7 @@ def page(
         "script": Markup(script),
         "policy": policy(style, script),
         "seglens_version": versions()["seglens"],
-        "verdicts": VERDICTS,
+        "verdicts": names.MARKS,
     }
     return _environment(package).get_template(template).render({**view, **shared})
 
@@ -114,7 +113,7 @@ def render(runs: Sequence[RunContents], shortcut: Part | None, *, beside: Path) 
         "examples": examples,
         "glossary": glossary(runs),
         "data": data,
-        "restates": RESTATES,
+        "restates": names.RESTATES,
     }
     view["sections"] = sections(view)
     return page("report.html.jinja", view, scripts=SCRIPTS if shown else ())
@@ -216,10 +215,10 @@ def _environment(package: str) -> Environment:
         lstrip_blocks=True,
     )
     shown: dict[str, Callable[..., Any]] = {
-        "number": words.number,
-        "significant": words.significant,
-        "duration": words.duration,
-        "percent": words.percent,
+        "number": names.number,
+        "significant": names.significant,
+        "duration": names.duration,
+        "percent": names.percent,
     }
     environment.filters.update(shown)
     environment.globals.update({"bars": figures.bars})

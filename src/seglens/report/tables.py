@@ -5,10 +5,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from seglens.record import Record
 from seglens.report import curves, figures, words
 from seglens.report.contents import Part, RunContents
 from seglens.report.figures import Axis, Series
+from seglens.results.record import Record
 
 CURVES = {
     "Loss": (("train_loss", "training", True), ("valid_loss", "validation", False)),

@@ -5,34 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from seglens.report.contents import Part, RunContents
-from seglens.report.glossary import RESTATES
-
-
-def number(value: object, digits: int = 3) -> str:
-    """Return a number as text; a dash where there is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "—" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
-
-
-def significant(value: object) -> str:
-    """Return a number whose size is not known beforehand, to three significant digits."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "—" if value is None else str(value)
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def percent(value: object) -> str:
-    """Return a share as a percentage."""
-    return f"{value:z.1%}" if isinstance(value, int | float) and not isinstance(value, bool) else "—"
-
-
-def duration(seconds: int | float) -> str:
-    """Return a duration as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+from seglens.results.names import RESTATES, number
 
 
 def about_model(run: RunContents) -> str:

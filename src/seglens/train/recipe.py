@@ -13,7 +13,7 @@ from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, Normalise, complete
 from seglens.models.zoo import normalisation
-from seglens.record import Record
+from seglens.results.record import Record
 
 MAY_DIFFER = ("device", "workers", "loggers", "compile", "halve_batch")
 """Settings that a resumed training may change: they decide where it runs, not what comes out."""
