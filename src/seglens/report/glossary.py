@@ -64,6 +64,6 @@ def glossary(runs: Iterable[RunContents]) -> dict[str, str]:
     words = dict(WORDS)
     for run in runs:
         for part in run.parts:
-            for name, text in (part.table.get("definitions") or {}).items():
+            for name, text in part.table.definitions.items():
                 words.setdefault(str(name).replace("_", " "), str(text))
     return words

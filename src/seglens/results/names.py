@@ -1,7 +1,7 @@
 """What results call the same things everywhere: maps, nulls and verdicts; and numbers as text."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Verdict = Literal["pass", "warn", "fail", "not evaluable", "reference"]
 """``reference`` stands on the rows of content-free maps: they are what others are compared with."""
@@ -16,6 +16,7 @@ RESTATES = "restates the prediction"
 """The label of a map that does no better than its mirror: the predicted mask, as coarse as the map."""
 
 
+@runtime_checkable
 class OfMap(Protocol):
     """What says which map it is about."""
 

@@ -68,6 +68,12 @@ class Record(BaseModel):
                 raise ValueError(f"palette holds {colour!r}; allowed are colours such as #1f77b4")
         return task
 
+    @property
+    def background(self) -> str | None:
+        """The colour of the background in drawn masks; None where the record has no palette."""
+        palette = (self.task or {}).get("palette")
+        return palette[0] if palette else None
+
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder``, whole or not at all."""
         write_json(folder / FILE_NAME, self.model_dump())
