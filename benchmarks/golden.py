@@ -24,6 +24,8 @@ from html import unescape
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file
 
 CPU = "--device cpu"
 SMALL = "--image-size 32 --width 4 --epochs 8 --batch-size 2 --learning-rate 0.01 --seed 0"
@@ -73,7 +75,6 @@ VARIES = re.compile(
 )
 """Keys of what takes another time, or has another version, from run to run; embedded pictures."""
 LEFT_OUT = re.compile(r"^set/|\.(ckpt|lock|pth)$")
-"""Files that are ours, or hold times."""
 TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ]\S*|\b\d+(\.\d+)? ?(ms|s|seconds?|minutes?|min|h)\b|\d+ images/s")
 
 
@@ -99,8 +100,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         found = tour(folder.resolve())
     if options.write:
-        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()]
-        options.write.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        options.write.write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
         return 0
     expected = json.loads(options.against.read_text(encoding="utf-8"))
     different = [key for key in expected | found if expected.get(key) != found.get(key)]
@@ -121,15 +121,10 @@ def tour(folder: Path) -> dict[str, object]:
         words = [sys.executable, "-m", "seglens", *line.split()]
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         found[f"{name}/exit code"] = done.returncode
-        if done.returncode:
-            print(done.stderr, file=sys.stderr)
-        if "--json" in line and not done.returncode:
-            found |= dict(_flat(json.loads(done.stdout), f"{name}/printed"))
-        else:
-            found |= dict(_flat(done.stdout.splitlines(), f"{name}/printed"))
-        found[f"{name}/warned"] = sorted(
-            {_same(part) for part in done.stderr.splitlines() if "%|" not in part}
-        )
+        parsed = "--json" in line and not done.returncode
+        printed = json.loads(done.stdout) if parsed else done.stdout.splitlines()
+        found |= dict(_flat(printed, f"{name}/printed"))
+        found[f"{name}/warned"] = sorted(map(_same, done.stderr.splitlines()))
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(file.relative_to(folder))
         if not LEFT_OUT.search(name):
@@ -152,13 +147,9 @@ def _file(file: Path, name: str) -> Iterator[tuple[str, object]]:
                 for key in arrays.files:
                     yield f"{name}/{key}", _array(arrays[key])
         case ".safetensors":
-            from safetensors.numpy import load_file
-
             for key, value in sorted(load_file(file).items()):
                 yield f"{name}/{key}", _array(value)
         case ".png":
-            from PIL import Image
-
             with Image.open(file) as picture:
                 yield name, _array(np.asarray(picture))
         case ".html":

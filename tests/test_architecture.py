@@ -13,7 +13,7 @@ SOURCE = Path(seglens.__file__).parent
 
 LEVELS = {
     0: "shapes masks errors arguments sizes verb signals owned locks places outputs results.names "
-    "results.record results.tables results.scores results.maps results.scorecard results "
+    "results.record results.tables results.scores results.maps results.scorecard results.comparison results "
     "arrays progress threads processes device seeds",
     1: "inputs data.limits data.tables data.palette data.picture_files data.stored data.tiff "
     "data.sample data.transforms data.images data.labels data.orientation data.outlines data.layout "

@@ -71,7 +71,7 @@ def test_outlines_are_scored_per_image_and_never_pooled():
     assert all(math.isnan(rows["none"][name]) for name in SURFACES)
     assert found.per_image["hd95"]["mean"] == 8
     assert found.per_image["hd95"]["num"] == 1
-    assert not set(SURFACES) & set(found.pooled)
+    assert not set(SURFACES) & set(found.pooled.plain())
 
 
 def test_shares_of_a_split_add_up():

@@ -169,7 +169,7 @@ def _card(run: str, split: str, part: Evaluated | Explained, row: PictureScores 
 
 
 def _pictures(part: Evaluated | Explained, row: PictureScores | PictureMaps) -> dict[str, Path]:
-    found = {kind: part.file(row.files[kind]) for kind in PLAIN if kind in row.files}
+    found = {kind: part.file_of(row, kind) for kind in PLAIN}
     return {kind: file for kind, file in found.items() if file is not None}
 
 
@@ -177,7 +177,7 @@ def _with_maps(known: Sequence[Heat], part: Explained, row: PictureMaps) -> tupl
     """Append the maps of ``row``; a map of the same name from another folder is told apart by the folder."""
     heats = list(known)
     taken = {(heat.target, heat.method, heat.layer) for heat in known}
-    raw = part.file(row.files["raw"]) if "raw" in row.files else None
+    raw = part.file_of(row, "raw")
     for entry, name in zip(row.maps, map_names(row.maps), strict=True):
         twice = (entry.target, entry.method, entry.layer or "") in taken
         target = f"{entry.target} ({part.name})" if twice else entry.target

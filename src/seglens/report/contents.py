@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 
 from seglens.errors import DataError, SettingError
 from seglens.results import record as records
-from seglens.results.maps import ExplanationTable
+from seglens.results.maps import ExplanationTable, PictureMaps
 from seglens.results.record import Record
 from seglens.results.scorecard import Audit, Card, TagTest
-from seglens.results.scores import EvaluationTable
+from seglens.results.scores import EvaluationTable, PictureScores
 from seglens.results.tables import read_table
 
 TABLES = {"evaluate": "scores.json", "explain": "explanations.json", "judge": "scorecard.json"}
@@ -67,6 +67,10 @@ class Part(Generic[Table]):
             return None
         file = (self.folder / relative).resolve()
         return file if file.is_relative_to(self.folder.resolve()) and file.is_file() else None
+
+    def file_of(self, row: PictureScores | PictureMaps, kind: str) -> Path | None:
+        """Return the file of a picture that is called ``kind``, as `file` does."""
+        return self.file(row.files.get(kind))
 
 
 Evaluated = Part[EvaluationTable]

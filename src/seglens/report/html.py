@@ -70,7 +70,7 @@ def page(
         "script": Markup(script),
         "policy": policy(style, script),
         "seglens_version": versions()["seglens"],
-        "verdicts": names.MARKS,
+        "verdicts": {name: mark for name, mark in names.MARKS.items() if name != "reference"},
     }
     return _environment(package).get_template(template).render({**view, **shared})
 

@@ -54,6 +54,11 @@ class OneMap(Result):
         """``method`` or ``method@layer``."""
         return map_name(self.method, self.layer)
 
+    @property
+    def key(self) -> tuple[str, str, str | None, str]:
+        """Target, method, layer, and whether the region or its context counts."""
+        return self.target, self.method, self.layer, self.where
+
     def statistic(self, name: str) -> float | None:
         """Return a statistic; None where there is none."""
         return self.statistics.get(name)

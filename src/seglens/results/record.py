@@ -153,6 +153,8 @@ def _finite(data: object) -> object:
     """Replace what JSON can't say (NaN, infinities) by null, and paths by text."""
     if isinstance(data, float):
         return data if data == data and abs(data) != float("inf") else None
+    if isinstance(data, BaseModel):
+        return _finite(data.model_dump(exclude_unset=True))
     if isinstance(data, dict):
         return {str(_finite(str(key))): _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

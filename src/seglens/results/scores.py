@@ -1,7 +1,7 @@
 """The scores of an evaluation: ``scores.json``."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from seglens.results.tables import Number, Result
 
@@ -101,13 +101,20 @@ class Reliability(Result):
 
 
 class EvaluationTable(Result):
-    """The contents of ``scores.json``. ``shown`` is how many pictures show each class."""
+    """The contents of ``scores.json``.
 
-    split: str | None = None
+    ``images`` has one row a picture, worst Dice first, then those that failed. ``shown`` is how many of the
+    pictures scored show each class: where none shows any, scores of overlap are NaN. ``settings`` are those
+    that the numbers depend on.
+    """
+
+    split: str = ""
     num_images: int | None = None
     num_failed: int = 0
+    num_empty: int = 0
     classes: tuple[str, ...] = ()
     shown: Mapping[str, int] = {}
+    settings: Mapping[str, Any] = {}
     definitions: Mapping[str, str] = {}
     pooled: Pooled = Pooled()
     per_image: Mapping[str, Spread] = {}

@@ -1,12 +1,15 @@
 """What the types of results share: one way to read their files, and to give back what they were made of."""
 
+import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seglens.errors import DataError
+from seglens.outputs import table_cell
 
 Number = float | None
 """A number of a table; None where there is none: JSON can't say NaN."""
@@ -62,3 +65,14 @@ def read_table(file: Path, kind: type[Kind]) -> Kind:
             f"{file} is damaged: {where!r} in it is not what Seglens writes there "
             f"({error.errors()[0]['msg']}). Make it again with --force."
         ) from error
+
+
+def write_rows(rows: Sequence[Mapping[str, object]], file: Path) -> None:
+    """Write rows as comma-separated values; what a row doesn't have, or isn't a number, is empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if "error" in columns:
+        columns.append(columns.pop(columns.index("error")))
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([table_cell(name) for name in columns])
+        writer.writerows([table_cell(row.get(name)) for name in columns] for row in rows)
