@@ -17,6 +17,7 @@ from seglens.intervals import Interval
 from seglens.judge.judgement import Judgement
 from seglens.judge.scorecard import Scorecard
 from seglens.results.names import MARKS, formatted
+from seglens.results.scores import PictureScores, Pooled, Spread
 
 EVIL = "<script>alert('&\")</script>"
 
@@ -176,12 +177,11 @@ def test_an_evaluation():
     found = Evaluation(
         split="test",
         classes=("background", "cell"),
-        pooled={"dice": 0.875},
-        per_image={"dice": {"mean": 0.75, "low": 0.5, "high": 1.0, "num": 2}},
-        calibration={},
+        pooled=Pooled(dice=0.875),
+        per_image={"dice": Spread(mean=0.75, low=0.5, high=1.0, num=2)},
         images=(
-            {"name": EVIL, "status": "ok", "dice": 0.5},
-            {"name": "b", "status": "failed", "error": "unreadable"},
+            PictureScores(name=EVIL, dice=0.5),
+            PictureScores(name="b", status="failed", error="unreadable"),
         ),
         settings={},
     )

@@ -22,10 +22,11 @@ from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
-from seglens.evaluate import SCORES, SURFACES, evaluate, native_mask
+from seglens.evaluate import evaluate, native_mask
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.native import decide
 from seglens.results.record import to_json
+from seglens.results.scores import SCORES, SURFACES
 from seglens.runs import Run
 
 

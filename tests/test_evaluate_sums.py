@@ -12,11 +12,12 @@ import seglens
 from seglens.data.sample import Sample
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError
-from seglens.evaluate import SURFACES, evaluate
+from seglens.evaluate import evaluate
 from seglens.models.segmenter import Segmenter
 from seglens.native import Inference, native_probabilities
 from seglens.predict import infer
 from seglens.results.record import to_json
+from seglens.results.scores import SURFACES
 from seglens.runs import Run
 from seglens.scores import confusion, scores
 from seglens.scoring import tally

@@ -226,14 +226,16 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, An
             },
         ),
         per_image={
-            name: Spread(**summary(torch.tensor([row[name] for row in scored], dtype=torch.float64)))
+            name: Spread.model_validate(
+                summary(torch.tensor([row[name] for row in scored], dtype=torch.float64))
+            )
             for name in (*SCORES, *SURFACES)
         },
         calibration=Reliability(
             error=counted.calibration.error(),
             maximum_error=counted.calibration.maximum_error(),
-            bins=tuple(Bin(**row) for row in counted.calibration.rows()),
-            foreground=foreground and tuple(Bin(**row) for row in foreground.rows()),
+            bins=tuple(map(Bin.model_validate, counted.calibration.rows())),
+            foreground=None if foreground is None else tuple(map(Bin.model_validate, foreground.rows())),
         ),
         images=(*sorted(scored, key=_worst_first), *failed),
     )

@@ -175,13 +175,10 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
         counts = counted(predicted, sample.mask, sample.valid, num)
     except DataError as error:
         return Tally((_failed(ready, str(error)),), nothing, ())
-    row = PictureScores(
-        index=ready.index,
-        name=ready.name,
-        image_hash=ready.image_hash,
-        truth_hash=_hash_of(sample, run.task),
-        **_row(counts),
-        **surface_scores(predicted, sample.mask, sample.valid, num),
+    about = {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
+    outlines = surface_scores(predicted, sample.mask, sample.valid, num)
+    row = PictureScores.model_validate(
+        {"index": ready.index, "name": ready.name, **about, **_row(counts), **outlines}
     )
     if folder is not None:
         row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})

@@ -15,7 +15,7 @@ NUM = 40
 
 def rows_of(counts):
     """Rows as an evaluation writes them, of confusion matrices."""
-    return [PictureScores(name=str(i), **_row(each)) for i, each in enumerate(counts)]
+    return [PictureScores.model_validate({"name": str(i), **_row(each)}) for i, each in enumerate(counts)]
 
 
 @pytest.fixture

@@ -109,12 +109,11 @@ def judge_folder(
                     names += part.batch.names
         refuse_none_done(len(parts), failed)
         card = score(combine(parts), seed=seed)
-        table = {**card.to_json(), "failed": [ledger.failed_row(failure) for failure in failed]}
+        table = card.table.model_copy(update={"failed": tuple(map(ledger.failed_row, failed))})
         records.write_json(folder / "scorecard.json", table)
         (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8", errors="backslashreplace")
         draw_figures(card, folder)
-        if audit_regions:
-            write_audit(audits, names, members, folder, seed=seed)
+        audited = write_audit(audits, names, members, folder, seed=seed) if audit_regions else None
         settings = {
             "methods": [str(method) for method in methods],
             "layers": layers,
@@ -130,4 +129,4 @@ def judge_folder(
         ledger.write_record(
             "judge", run, split, folder, began, seed=seed, settings=settings, num_done=num, failed=failed
         )
-    return Summary(place, card.num_images, tuple(failed))
+    return Summary(place, card.num_images, tuple(failed), card=table, audit=audited)

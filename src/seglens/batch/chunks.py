@@ -26,6 +26,8 @@ from seglens.explain.target_names import form_of
 from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.results import record as records
+from seglens.results.maps import ExplanationTable
+from seglens.results.scorecard import Audit, Card
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
 from seglens.threads import read_ahead
@@ -53,11 +55,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a batch left behind: its folder, how many pictures were done, and those that were not."""
+    """What a batch left behind: its folder, how many pictures were done, and those that were not.
+
+    Beside it are the results, of an explanation ``maps``, of a judgement ``card`` and ``audit``.
+    """
 
     folder: Path
     num_done: int
     failed: tuple[Failure, ...] = ()
+    maps: ExplanationTable | None = None
+    card: Card | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def _summary(key: Key, found: _Seen, seed: int) -> MapChange:
     target, method, layer, where = key
 
     def mean(values: Sequence[float]) -> Spread:
-        return Spread(**interval(torch.tensor(values, dtype=torch.float64), seed=seed).to_json())
+        return interval(torch.tensor(values, dtype=torch.float64), seed=seed).spread()
 
     shares = {}
     for region, values in found.shares.items():
@@ -176,7 +176,7 @@ def _summary(key: Key, found: _Seen, seed: int) -> MapChange:
         if difference.num:
             means = (float(column[~column.isnan()].mean()) for column in (before, after, area))
             named = dict(zip(("reference", "value", "area"), means, strict=True))
-            shares[region] = Share(**named, difference=Spread(**difference.to_json()))
+            shares[region] = Share(**named, difference=difference.spread())
     return MapChange(
         target=target,
         method=method,
@@ -198,16 +198,9 @@ def _each(key: Key, found: _Seen) -> Iterator[PictureMapChange]:
             for region, values in found.shares.items()
             for run, value in zip(("reference", "value"), values[index], strict=False)
         }
-        yield PictureMapChange(
-            name=name,
-            target=target,
-            method=method,
-            layer=layer,
-            where=where,
-            moved=found.moved[index],
-            correlation=found.correlation[index],
-            **on_regions,
-        )
+        about = {"name": name, "target": target, "method": method, "layer": layer, "where": where}
+        moved = {"moved": found.moved[index], "correlation": found.correlation[index]}
+        yield PictureMapChange.model_validate({**about, **moved, **on_regions})
 
 
 def _arrays(part: Explained, row: PictureMaps) -> Arrays:

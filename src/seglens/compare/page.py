@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from markupsafe import Markup, escape
 
@@ -108,14 +109,14 @@ def _about_maps(table: ComparisonTable, run: str) -> list[str]:
     unrelated = most.unrelated.mean
     beside = f"; two unrelated maps differ by {100 * unrelated:.0f} %" if _known(unrelated) else ""
     told = [
-        f"Attention moved most in {label_of(most.key)}: {100 * most.moved.mean:.0f} % of it lies elsewhere "
-        f"in {run}, on {most.num} pictures{beside}."
+        f"Attention moved most in {label_of(most.key)}: {100 * (most.moved.mean or 0.0):.0f} % of it lies "
+        f"elsewhere in {run}, on {most.num} pictures{beside}."
     ]
     for region, what in (("invented", "what the reference invents"), ("missed", "what the reference misses")):
         found = [(row.key, row.shares[region].difference) for row in rows if region in row.shares]
-        clear = [(key, change) for key, change in found if not change.low <= 0 <= change.high]
+        clear = [(abs(change.mean or 0.0), key, change) for key, change in found if change.misses_zero]
         if clear:
-            key, change = max(clear, key=lambda pair: abs(pair[1].mean))
+            _, key, change = max(clear, key=lambda entry: entry[0])
             told.append(
                 f"In {len(clear)} of {len(found)} kinds of map the share of attention on {what} changed (the "
                 f"interval misses 0). Most in {label_of(key)}: {change.mean:+.3f}"
@@ -124,8 +125,8 @@ def _about_maps(table: ComparisonTable, run: str) -> list[str]:
     return told
 
 
-def _interval(low: float, high: float) -> str:
-    return f" (95 % interval {low:+.3f} to {high:+.3f})" if _known(low) else ""
+def _interval(low: float | None, high: float | None) -> str:
+    return f" (95 % interval {low:+.3f} to {high:+.3f})" if _known(low) and _known(high) else ""
 
 
 @dataclass(frozen=True)
@@ -172,11 +173,11 @@ def _drawn_maps(rows: Sequence[MapChange]) -> list[DrawnMap]:
     ]
 
 
-def _reach(ends: Sequence[float]) -> float:
+def _reach(ends: Sequence[float | None]) -> float:
     return max((abs(end) for end in ends if _known(end)), default=1.0)
 
 
-def forest(value: float, low: float, high: float, reach: float) -> Markup:
+def forest(value: float | None, low: float | None, high: float | None, reach: float) -> Markup:
     """Draw a difference and its interval; 0 is in the middle of an axis that ends at ``reach``."""
     width, height, middle = 140, 22, 70
 
@@ -187,7 +188,7 @@ def forest(value: float, low: float, high: float, reach: float) -> Markup:
         return Markup("")
     name = f"difference {value:+.3f}{_interval(low, high)}"
     parts = [f'<line class="reference" x1="{middle}" x2="{middle}" y1="1" y2="{height - 1}"/>']
-    if _known(low):
+    if _known(low) and _known(high):
         ends = f'x1="{place(low):.1f}" x2="{place(high):.1f}"'
         parts.append(f'<line class="interval" {ends} y1="{height / 2}" y2="{height / 2}"/>')
     parts.append(f'<circle class="mark" cx="{place(value):.1f}" cy="{height / 2}" r="5"/>')
@@ -195,8 +196,8 @@ def forest(value: float, low: float, high: float, reach: float) -> Markup:
     return Markup(f'{head} aria-label="{escape(name)}">{"".join(parts)}</svg>')
 
 
-def _known(value: float) -> bool:
-    return value == value
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and value == value
 
 
 def _grouped(left_out: Sequence[LeftOut]) -> dict[str, list[str]]:

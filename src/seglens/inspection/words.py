@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from seglens.batch.heats import Row
 from seglens.draw import Scale
 from seglens.explain.explanation import reason
 from seglens.explain.statistics import DEFINITIONS
@@ -13,6 +12,7 @@ from seglens.inspection.drawing import bar, scale_of
 from seglens.inspection.opened import Opened
 from seglens.inspection.removing import Removal
 from seglens.masks import of_class
+from seglens.results.maps import OneMap
 from seglens.results.names import formatted
 from seglens.runs import Run
 from seglens.scores import DEFINITIONS as SCORES
@@ -65,7 +65,7 @@ def about_answer(answer: Answer) -> str:
     """Say what the colours mean and where the map lies, next to maps that know nothing of the model."""
     if answer.status != "ok":
         evidence = scale_of(answer, evidence=True)
-        why = reason(answer.status, answer.row["diagnostics"]) or REASONS[answer.status]
+        why = reason(answer.status, answer.row.diagnosed) or REASONS[answer.status]
         found = f'<p role="status">{escape(why)}</p>'
         return found + (_bar(evidence, "for (red) and against (blue)") if evidence else "")
     row, scale = answer.row, scale_of(answer)
@@ -77,11 +77,11 @@ def about_answer(answer: Answer) -> str:
     if evidence is not None:
         text += _bar(evidence, "for (red) and against (blue)")
     if answer.why.where != "region":
-        share = row["statistics"]["mass_context"]
+        share = row.statistics["mass_context"]
         return (
             text + f"<p>{formatted(share, '.1%')} of the map lies outside of the target and its margin.</p>"
         )
-    return text + _inside(row, answer.label) + _diagnosed(row["diagnostics"])
+    return text + _inside(row, answer.label) + _diagnosed(row.diagnosed)
 
 
 def about_removal(removal: Removal) -> str:
@@ -132,9 +132,9 @@ def _compared(removal: Removal) -> str:
     )
 
 
-def _inside(row: Row, label: str) -> str:
+def _inside(row: OneMap, label: str) -> str:
     """Where the map lies, and its nulls."""
-    own, nulls = row["statistics"], row["nulls"]
+    own, nulls = row.statistics, row.nulls
     names = ("mass_inside", "enrichment_log2")
     cells = [("this map", *(formatted(own[name], ".3g") for name in names))]
     cells += [

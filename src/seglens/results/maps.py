@@ -55,6 +55,11 @@ class OneMap(Result):
         return map_name(self.method, self.layer)
 
     @property
+    def diagnosed(self) -> dict[str, float]:
+        """The diagnostics that are numbers."""
+        return {name: value for name, value in self.diagnostics.items() if value is not None}
+
+    @property
     def key(self) -> tuple[str, str, str | None, str]:
         """Target, method, layer, and whether the region or its context counts."""
         return self.target, self.method, self.layer, self.where
@@ -90,16 +95,18 @@ class MapSummary(Result):
     target: str
     method: str
     layer: str | None = None
-    where: str = "region"
     num_ok: int | None = None
     num_no_target: int = 0
     num_total: int | None = None
-    num_degenerate: int = 0
-    num_failed: int = 0
     statistics: Mapping[str, Spread] = {}
     nulls: Mapping[str, Mapping[str, Number]] = {}
     null_intervals: Mapping[str, Mapping[str, Spread]] = {}
+    difference_to_mirror: Spread = Spread()
+    resemblance_to_mirror: Spread = Spread()
     label: str = ""
+    where: str = "region"
+    num_degenerate: int = 0
+    num_failed: int = 0
 
     @property
     def name(self) -> str:
@@ -122,7 +129,10 @@ class ExplanationTable(Result):
     methods: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    against: str | None = None
     where: str = "region"
+    scale: str = "image"
+    no_target: Mapping[str, int] = {}
     definitions: Mapping[str, str] = {}
     samples: tuple[PictureMaps, ...]
     summary: tuple[MapSummary, ...] = ()

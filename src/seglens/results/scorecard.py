@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
 from seglens.results.scores import Spread
 from seglens.results.tables import Number, Result
@@ -22,12 +23,14 @@ class CardRow(Result):
     difference_low: Number = None
     difference_high: Number = None
     verdict: str = ""
+    outcome: str = ""
     reason: str = ""
     num_evaluable: int | None = None
     num_total: int | None = None
     nulls: Mapping[str, Number] = {}
     details: Mapping[str, Spread] = {}
     label: str = ""
+    text: str = ""
 
     @property
     def name(self) -> str:
@@ -92,6 +95,7 @@ class Card(Result):
     left_out: tuple[str, ...] = ()
     definitions: Mapping[str, str] = {}
     figures: Figures = Figures()
+    failed: tuple[PictureMaps, ...] = ()
 
 
 class RegionMap(Result):
@@ -111,6 +115,7 @@ class Region(Result):
     region: str
     num_present: int | None = None
     num_total: int | None = None
+    area: Number = None
     drop: Number = None
     drop_low: Number = None
     drop_high: Number = None
@@ -136,6 +141,7 @@ class Audit(Result):
     """The contents of ``audit.json``."""
 
     definition: str = ""
+    num_images: int | None = None
     regions: tuple[Region, ...] = ()
     groups: tuple[Region, ...] = ()
     images: tuple[RegionOfPicture, ...]

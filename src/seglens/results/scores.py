@@ -72,6 +72,11 @@ class Spread(Result):
     std: Number = None
     median: Number = None
 
+    @property
+    def misses_zero(self) -> bool:
+        """Whether the interval is known and doesn't hold 0, as far as it is known."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
 
 class Bin(Result):
     """Pixels with a probability from ``low`` to ``high``: its mean, and the share where it was right."""
