@@ -28,7 +28,6 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import seglens
 from seglens.batch import explaining
-from seglens.results.maps import Frame, OneMap, PictureMaps
 from tests.batch.discs import make_run, split_of
 folder, written = Path(sys.argv[2]), []
 write = explaining.ledger.write_sample

@@ -170,7 +170,7 @@ def test_infinite_values_dont_swallow_the_mean() -> None:
 
 def test_json_holds_plain_numbers() -> None:
     surface, target = make(5)
-    plain = attention_table([cam(target, pooled(target, 8))], surface)[0].summary()
+    plain = attention_table([cam(target, pooled(target, 8))], surface)[0].summary().plain()
     assert set(plain["statistics"]["ratio"]) == {"mean", "low", "high", "num"}
     assert isinstance(plain["nulls"]["mirror"]["ratio"], float)
     assert plain["label"] == RESTATES

@@ -4,6 +4,7 @@ A difference is drawn in shares of attention, in units of what an even map would
 even shares more lie here than in the reference. All differences of a comparison have the same colours.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,9 +115,9 @@ def _chosen(shown: Shown, table: ComparisonTable) -> dict[str, list[str]]:
             for row in rows:
                 why.setdefault(row.name, []).append(f"{kind} {row.change:+.3f}" + (f" in {run}" * several))
     change = {row.name: row.largest for row in table.images}
-    moved: dict[str, float] = {}
+    moved: defaultdict[str, float] = defaultdict(float)
     for each in table.map_images:
-        moved[each.name] = max(moved.get(each.name, 0.0), each.moved)
+        moved[each.name] = max(moved[each.name], each.moved)
     explained = sorted(moved, key=lambda name: (-change.get(name, 0.0), -moved[name]))
     for name in [name for name in explained if name not in why][:EXPLAINED]:
         why[name] = ["explained"]

@@ -10,6 +10,8 @@ from seglens.results.tables import write_rows
 
 NUM_EXPLAINED = 3
 """Of how many pictures that gained, and that lost, explanations are proposed."""
+GIVEN = (("samples",), ("num_samples", "num_images"))
+"""Settings that say which pictures, and how many."""
 BY = "dice"
 """The score by which pictures are said to have changed."""
 
@@ -89,7 +91,7 @@ def _as_in(part: Evaluated | Explained | Judged) -> list[str]:
             for value in values
         ):
             words += [f"--{name}", *values]
-    samples, num = settings.get("samples"), settings.get("num_samples") or settings.get("num_images")
+    samples, num = (next((settings[n] for n in names if settings.get(n)), None) for names in GIVEN)
     words += ["--samples", *map(str, samples)] if samples else []
     words += ["--num-samples", str(num)] if num and not samples else []
     return words

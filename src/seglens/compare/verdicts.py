@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 
 from seglens.report.contents import Judged
-from seglens.results.comparison import OneVerdict, VerdictChange
+from seglens.results.comparison import VerdictChange
 from seglens.results.scorecard import CardRow
+
+KEPT = ("value", "low", "high", "verdict", "reason", "reference", "num_evaluable", "num_total")
 
 
 def side_by_side(cards: Mapping[str, Judged]) -> list[VerdictChange]:
@@ -21,10 +23,7 @@ def side_by_side(cards: Mapping[str, Judged]) -> list[VerdictChange]:
         if len(rows) < 2:
             continue
         target, method, layer, score = key
-        told = {
-            run: OneVerdict(**{name: row[name] for name in OneVerdict.model_fields})
-            for run, row in rows.items()
-        }
+        told = {run: CardRow.model_validate({name: row[name] for name in KEPT}) for run, row in rows.items()}
         changed = len({row.verdict for row in rows.values()}) > 1
         found.append(
             VerdictChange(target=target, method=method, layer=layer, score=score, runs=told, changed=changed)

@@ -168,8 +168,8 @@ def _row(
         small = pictures.shrink(shown, picture_side)
         if small is not None:
             thumbnails[shown] = pictures.address(small)
-    masks = {kind: _mask(card.pictures[kind], shelf) for kind in ("gt", "pred") if kind in card.pictures}
-    unreadable = [PLAIN[kind] for kind, mask in masks.items() if mask is None]
+    gt, pred = (_mask(card.pictures.get(kind), shelf) for kind in ("gt", "pred"))
+    unreadable = [PLAIN[k] for k, mask in (("gt", gt), ("pred", pred)) if mask is None and k in card.pictures]
     return {
         "run": card.run,
         "split": card.split,
@@ -179,8 +179,8 @@ def _row(
         "scores": card.scores,
         "flags": [flag.name for flag in card.flags],
         "native": card.native,
-        "truth": masks.get("gt"),
-        "prediction": masks.get("pred"),
+        "truth": gt,
+        "prediction": pred,
         "unreadable": unreadable,
         "valid": shelf.put(read.regions.get("")),
         "full": {kind: _beside(file, beside) for kind, file in card.pictures.items()},
@@ -192,7 +192,9 @@ def _row(
     }
 
 
-def _mask(file: Path, shelf: Shelf) -> int | None:
+def _mask(file: Path | None, shelf: Shelf) -> int | None:
+    if file is None:
+        return None
     try:
         return shelf.put(rasters.mask_picture(file, FINE_MASK))
     except rasters.UNREADABLE:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from seglens.report.contents import Evaluated, Explained, RunContents
 from seglens.results.maps import Frame, OneMap, PictureMaps
-from seglens.results.names import map_names
 from seglens.results.scores import PictureScores
 
 LIMIT = 100
@@ -91,7 +90,7 @@ class Card:
     @cached_property
     def scores(self) -> dict[str, object]:
         """What is known of the prediction, for the page to show; empty where no truth is known."""
-        return self.row.model_dump(exclude_unset=True, exclude=NO_SCORES)
+        return {name: value for name, value in self.row.plain().items() if name not in NO_SCORES}
 
     @property
     def files(self) -> list[Path]:
@@ -178,7 +177,7 @@ def _with_maps(known: Sequence[Heat], part: Explained, row: PictureMaps) -> tupl
     heats = list(known)
     taken = {(heat.target, heat.method, heat.layer) for heat in known}
     raw = part.file_of(row, "raw")
-    for entry, name in zip(row.maps, map_names(row.maps), strict=True):
+    for entry, name in zip(row.maps, row.map_names, strict=True):
         twice = (entry.target, entry.method, entry.layer or "") in taken
         target = f"{entry.target} ({part.name})" if twice else entry.target
         heats.append(Heat(target, entry, part.file(entry.file), raw, name, row.frame))

@@ -1,5 +1,6 @@
 """The verdicts in plain words: what was found about a model and its maps, each with where to read more."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,7 @@ def matrix(runs: Sequence[RunContents]) -> tuple[list[str], list[Line]]:
     for run in runs:
         rows = [row for part in run.scorecards for row in part.table.rows]
         by_map: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
-        labels: dict[tuple[str, str], str] = {}
+        labels: defaultdict[tuple[str, str], str] = defaultdict(str)
         for row in rows:
             if row.verdict == "reference":
                 continue
@@ -91,7 +92,7 @@ def matrix(runs: Sequence[RunContents]) -> tuple[list[str], list[Line]]:
             by_map.setdefault(key, {})[row.score] = (row.verdict or "not evaluable", said(row))
             if row.label:
                 labels[key] = row.label
-        lines += [Line(run.name, *key, cells, labels.get(key, "")) for key, cells in by_map.items()]
+        lines += [Line(run.name, *key, cells, labels[key]) for key, cells in by_map.items()]
     return list(scores), lines
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from seglens.results.scorecard import CardRow
 from seglens.results.scores import Spread
 from seglens.results.tables import Number, Result
 
@@ -90,27 +91,17 @@ class PictureMapChange(Result):
     correlation: float
 
 
-class OneVerdict(Result):
-    """What a scorecard says of a map, without the map."""
-
-    value: Number = None
-    low: Number = None
-    high: Number = None
-    verdict: str = ""
-    reason: str = ""
-    reference: str = ""
-    num_evaluable: int | None = None
-    num_total: int | None = None
-
-
 class VerdictChange(Result):
-    """One score of one map in each run that has it; ``changed`` where the verdicts are not the same."""
+    """One score of one map in each run that has it; ``changed`` where the verdicts are not the same.
+
+    Of the rows of the scorecards there is what doesn't name the map.
+    """
 
     target: str
     method: str
     layer: str | None
     score: str
-    runs: Mapping[str, OneVerdict]
+    runs: Mapping[str, CardRow]
     changed: bool
 
 

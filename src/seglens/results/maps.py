@@ -88,6 +88,14 @@ class PictureMaps(Result):
     maps: tuple[OneMap, ...] = ()
     sheets: tuple[Sheet, ...] = ()
 
+    @property
+    def map_names(self) -> list[str]:
+        """What the maps are called in the file of raw maps: by the target too where several are."""
+        several = len({entry.target for entry in self.maps}) > 1
+        return [
+            map_name(each.method, each.layer, target=each.target if several else "") for each in self.maps
+        ]
+
 
 class MapSummary(Result):
     """One map over all pictures: means with intervals, those of its nulls, and how many had no map."""

@@ -1,7 +1,6 @@
 """What results call the same things everywhere: maps, nulls and verdicts; and numbers as text."""
 
-from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 Verdict = Literal["pass", "warn", "fail", "not evaluable", "reference"]
 """``reference`` stands on the rows of content-free maps: they are what others are compared with."""
@@ -16,32 +15,9 @@ RESTATES = "restates the prediction"
 """The label of a map that does no better than its mirror: the predicted mask, as coarse as the map."""
 
 
-@runtime_checkable
-class OfMap(Protocol):
-    """What says which map it is about."""
-
-    @property
-    def target(self) -> str:
-        """The target's label."""
-
-    @property
-    def method(self) -> str:
-        """The method's label."""
-
-    @property
-    def layer(self) -> str | None:
-        """The layer; None or empty where the map is of the input."""
-
-
 def map_name(method: str, layer: str | None, *, target: str = "", at: str = "@") -> str:
     """Return what a map is called: ``method@layer``, with its target in front where one is given."""
     return at.join(part for part in (target, method, layer) if part)
-
-
-def map_names(maps: Sequence[OfMap]) -> list[str]:
-    """Return what the maps of one picture are called in its file: by the target too where several are."""
-    several = len({entry.target for entry in maps}) > 1
-    return [map_name(each.method, each.layer, target=each.target if several else "") for each in maps]
 
 
 def in_words(name: str) -> str:

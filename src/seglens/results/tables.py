@@ -34,7 +34,7 @@ class Result(BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """Return what was given as plain data, the contents of the file."""
-        return self.model_dump(exclude_unset=True)
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 Kind = TypeVar("Kind", bound=Result)
