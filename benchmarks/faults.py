@@ -54,7 +54,7 @@ WORKS = {
         f"explain run --split test --layers encoder_last {CPU} --out", "explanations.json", "--resume"
     ),
     "judge": Work(
-        f"judge run --num-samples 100000 --scores attention --layers encoder_last {CPU} --out",
+        f"judge run --num-images 100000 --scores attention --layers encoder_last {CPU} --out",
         "scorecard.json",
     ),
     "predict": Work(f"predict run {CPU} --out", "table.csv"),

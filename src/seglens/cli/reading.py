@@ -8,6 +8,7 @@ import typer
 
 import seglens
 from seglens.cli import options as o
+from seglens.cli.command import check_options
 from seglens.cli.given import READING, flag_of, was_given
 from seglens.errors import SettingError
 
@@ -68,6 +69,7 @@ class _Reading(o.Verb):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         values = {name: ctx.params.pop(name) for name in self.reading}
+        check_options(values)
         ctx.meta[READING] = {name: value for name, value in values.items() if was_given(ctx, name)}
         return super().invoke(ctx)
 

@@ -10,7 +10,7 @@ from seglens.results.tables import write_rows
 
 NUM_EXPLAINED = 3
 """Of how many pictures that gained, and that lost, explanations are proposed."""
-GIVEN = (("samples",), ("num_samples", "num_images"))
+GIVEN = (("samples",), ("num_images", "num_samples"))
 """Settings that say which pictures, and how many."""
 BY = "dice"
 """The score by which pictures are said to have changed."""
@@ -93,7 +93,7 @@ def _as_in(part: Evaluated | Explained | Judged) -> list[str]:
             words += [f"--{name}", *values]
     samples, num = (next((settings[n] for n in names if settings.get(n)), None) for names in GIVEN)
     words += ["--samples", *map(str, samples)] if samples else []
-    words += ["--num-samples", str(num)] if num and not samples else []
+    words += ["--num-images", str(num)] if num and not samples else []
     return words
 
 
