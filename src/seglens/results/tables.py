@@ -32,6 +32,10 @@ class Result(BaseModel):
             raise KeyError(name)
         return getattr(self, name)
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a value was given under ``name``."""
+        return name in self.model_fields_set
+
     def plain(self) -> dict[str, Any]:
         """Return what was given as plain data, the contents of the file."""
         return self.model_dump(mode="json", exclude_unset=True)
