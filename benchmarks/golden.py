@@ -139,9 +139,8 @@ def _file(file: Path, name: str) -> Iterator[tuple[str, object]]:
         case ".json":
             yield from _flat(json.loads(file.read_text(encoding="utf-8")), name)
         case ".csv":
-            with file.open(encoding="utf-8", newline="") as stream:
-                for number, row in enumerate(csv.DictReader(stream)):
-                    yield from _flat(dict(row), f"{name}/{number}")
+            rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines(keepends=True))
+            yield from _flat([dict(row) for row in rows], name)
         case ".npz":
             with np.load(file) as arrays:
                 for key in arrays.files:
@@ -178,8 +177,8 @@ def _flat(value: object, key: str) -> Iterator[tuple[str, object]]:
 
 def _array(values: np.ndarray) -> dict[str, object]:
     """Return the hash of an array and what makes a difference readable."""
-    content = _hash(np.ascontiguousarray(values).tobytes())
-    about: dict[str, object] = {"sha256": content, "shape": list(values.shape), "type": str(values.dtype)}
+    about: dict[str, object] = {"sha256": _hash(np.ascontiguousarray(values).tobytes())}
+    about |= {"shape": list(values.shape), "type": str(values.dtype)}
     numbers = values.astype(np.float64)
     numbers = numbers[np.isfinite(numbers)]
     if numbers.size:
