@@ -140,7 +140,8 @@ def _file(file: Path, name: str) -> Iterator[tuple[str, object]]:
             yield from _flat(json.loads(file.read_text(encoding="utf-8")), name)
         case ".csv":
             rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines(keepends=True))
-            yield from _flat([dict(row) for row in rows], name)
+            for number, row in enumerate(rows):
+                yield from _flat(dict(row), f"{name}/{number}")
         case ".npz":
             with np.load(file) as arrays:
                 for key in arrays.files:
@@ -179,8 +180,7 @@ def _array(values: np.ndarray) -> dict[str, object]:
     """Return the hash of an array and what makes a difference readable."""
     about: dict[str, object] = {"sha256": _hash(np.ascontiguousarray(values).tobytes())}
     about |= {"shape": list(values.shape), "type": str(values.dtype)}
-    numbers = values.astype(np.float64)
-    numbers = numbers[np.isfinite(numbers)]
+    numbers = values.astype(np.float64)[np.isfinite(values)]
     if numbers.size:
         about |= {name: float(getattr(numbers, name)()) for name in ("mean", "std", "min", "max")}
     return about

@@ -14,7 +14,7 @@ from seglens.results.scorecard import Audit, Card, TagTest
 from seglens.results.scores import EvaluationTable, PictureScores
 from seglens.results.tables import Result, read_table
 
-TABLES = {
+TABLES: dict[str, type[Result]] = {
     "first/evaluate/test/scores.json": EvaluationTable,
     "first/explain/test/explanations.json": ExplanationTable,
     "first/judge/test/scorecard.json": Card,
