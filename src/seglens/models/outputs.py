@@ -194,9 +194,9 @@ def check_steady(answer: Tensor, others: Mapping[str, Tensor]) -> None:
         if apart > allowed * largest:
             raise ModelError(
                 f"The network gives another answer to the same picture {when}: up to {apart:.3g} apart, the "
-                f"largest logit is {largest:.3g}. What it answers can't be scored or explained then. Look for "
-                "dropout that ignores training=False (F.dropout(x) without training=self.training), random "
-                "noise, or a normalisation over the batch (track_running_stats=False)."
+                f"largest logit is {largest:.3g}. What it answers can't be scored or explained then. Look "
+                "for dropout that ignores training=False (F.dropout(x) without training=self.training), "
+                "random noise, or a normalisation over the batch (track_running_stats=False)."
             )
 
 
