@@ -112,8 +112,8 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
         "processor_seconds": round(time.process_time() - used, 1),
         "threads": torch.get_num_threads(),
     }
-    since = {entry.method: entry.since for entry in card.restating}
-    rows = [about | row.to_json() | {"restates_from": since.get(row.method)} for row in card.rows]
+    since = {entry.method: entry.restates_from for entry in card.restating}
+    rows = [about | row.row().plain() | {"restates_from": since.get(row.method)} for row in card.rows]
     return [{key: value for key, value in row.items() if key != "text"} for row in rows]
 
 
@@ -129,7 +129,7 @@ def read_rows() -> list[dict[str, Any]]:
 
 def append_rows(stage: str, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows of a unit in one go, so that it is there as a whole or not at all."""
-    from seglens.record import to_json  # what is not a number is null
+    from seglens.results.record import to_json  # what is not a number is null
 
     lines = [json.dumps(json.loads(to_json({"stage": stage, **row}))) for row in rows]
     with RESULTS.open("a") as file:

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from seglens import record as records
 from seglens.data.images import as_image, read_pixels
 from seglens.data.sample import Task
 from seglens.explain.large_targets import large_target
 from seglens.explain.windows import explain_large
 from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.results import record as records
 from seglens.runs import load, save_run
 from seglens.tiles import plan
 

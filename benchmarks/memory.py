@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from seglens import record as records
 from seglens.data.sample import Task
 from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.results import record as records
 from seglens.runs import save_run
 
 GROWTH = 0.05

@@ -50,7 +50,7 @@ EVALUATION: tuple[Rule, ...] = (
     ("scores", "segmentation_models_pytorch/metrics/", ""),
     ("intervals", "seglens/intervals.py", ""),
     ("scores", "seglens/scores.py", ""),
-    ("write", "seglens/record.py", ""),
+    ("write", "seglens/results/record.py", ""),
     ("write", "seglens/evaluate.py", "_write"),
     ("write", "seglens/draw.py", ""),
     ("letterbox", "", "letterbox_image"),

@@ -39,7 +39,7 @@ from seglens.judge.agreement import even_share, share, tag_zone
 from seglens.judge.causal import RIM, effect
 from seglens.judge.nulls import edges, mirror_of_stride, probability, random, surface
 from seglens.predict import infer
-from seglens.record import versions
+from seglens.results.record import versions
 from seglens.runs import Run
 
 HERE = Path(__file__).parent

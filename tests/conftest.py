@@ -10,10 +10,10 @@ from PIL import Image
 from tests.browser import chromium, chromium_browser, chromium_like  # noqa: F401
 from tests.public_sets import library, public_sets  # noqa: F401
 
-from seglens import record as records
 from seglens.data.layout import DataSettings
 from seglens.data.sample import Task
 from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.results import record as records
 from seglens.runs import save_run
 
 

@@ -13,8 +13,8 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 ROOMS = (
-    "shapes masks errors renamed arguments validated sizes verb signals owned locks places outputs arrays "
-    "record progress threads processes device seeds inputs data models intervals correlation losses scores "
+    "shapes masks errors renamed arguments validated sizes verb signals owned locks places outputs results "
+    "arrays progress threads processes device seeds inputs data models intervals correlation losses scores "
     "surfaces calibration impute superpixels draw display predict tiles runs native sources spread gallery "
     "scoring evaluate train explain judge weak batch inspection report demo compare app cli __main__"
 ).split()
@@ -122,7 +122,18 @@ def test_a_library_is_used_in_its_place_only(library):
     assert users <= ONLY_IN[library]
 
 
-@pytest.mark.parametrize("module", ["report", "record", "errors", "outputs", "progress", "verb", "cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(name for name in FILES if name.startswith("results")),
+        "report",
+        "errors",
+        "outputs",
+        "progress",
+        "verb",
+        "cli",
+    ],
+)
 def test_reports_and_records_need_no_torch(module):
     script = f"import sys, seglens.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 
 import seglens
-from seglens.display import card, figure, number, paragraph, table
+from seglens.display import card, figure, paragraph, table
 from seglens.evaluate import Evaluation
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target
 from seglens.intervals import Interval
 from seglens.judge.judgement import Judgement
-from seglens.judge.scorecard import MARKS, Scorecard
+from seglens.judge.scorecard import Scorecard
+from seglens.results.names import MARKS, formatted
+from seglens.results.scores import PictureScores, Pooled, Spread
 
 EVIL = "<script>alert('&\")</script>"
 
@@ -98,7 +100,7 @@ def test_a_long_table_says_what_is_left():
 
 
 def test_what_is_no_number_is_a_dash():
-    assert [number(value) for value in (None, math.nan, 0.12345)] == ["—", "—", "0.123"]
+    assert [formatted(value) for value in (None, math.nan, 0.12345)] == ["—", "—", "0.123"]
 
 
 @pytest.fixture
@@ -175,12 +177,11 @@ def test_an_evaluation():
     found = Evaluation(
         split="test",
         classes=("background", "cell"),
-        pooled={"dice": 0.875},
-        per_image={"dice": {"mean": 0.75, "low": 0.5, "high": 1.0, "num": 2}},
-        calibration={},
+        pooled=Pooled(dice=0.875),
+        per_image={"dice": Spread(mean=0.75, low=0.5, high=1.0, num=2)},
         images=(
-            {"name": EVIL, "status": "ok", "dice": 0.5},
-            {"name": "b", "status": "failed", "error": "unreadable"},
+            PictureScores(name=EVIL, dice=0.5),
+            PictureScores(name="b", status="failed", error="unreadable"),
         ),
         settings={},
     )

@@ -24,10 +24,11 @@ from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
-from seglens.evaluate import SCORES, SURFACES, evaluate, native_mask
+from seglens.evaluate import evaluate, native_mask
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.native import decide
-from seglens.record import to_json
+from seglens.results.record import to_json
+from seglens.results.scores import SCORES, SURFACES
 from seglens.runs import Run
 
 
@@ -129,7 +130,7 @@ def test_broken_pictures_are_listed_and_the_rest_is_done(tmp_path):
         "range": "Mask values run from 0 to 9, allowed are 0 to 1 (2 classes). "
         "Name the classes, or correct the masks.",
     }
-    assert found.per_image["dice"] == found.per_image["dice"] | {"num": 1, "mean": pytest.approx(0.5)}
+    assert (found.per_image["dice"].num, found.per_image["dice"].mean) == (1, pytest.approx(0.5))
     with pytest.raises(DataError, match=r"None of the 1 pictures .* The first, broken-0: b\.png"):
         evaluate(bright_run(), split_of(DataError("b.png")), out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -282,5 +283,5 @@ def test_a_picture_with_values_that_are_no_numbers_is_named(value, tmp_path):
     broken = Sample("broken", image, TRUTH, right.valid)
     rows = {row["name"]: row for row in evaluate(bright_run(), split_of(right, broken)).images}
     assert (rows["right"]["status"], rows["right"]["dice"]) == ("ok", 1.0)
-    assert (rows["broken"]["status"], rows["broken"].get("dice")) == ("failed", None)
+    assert (rows["broken"]["status"], "dice" in rows["broken"]) == ("failed", False)
     assert "picture 'broken' is not finite (NaN or infinity)" in rows["broken"]["error"]

@@ -12,11 +12,12 @@ import seglens
 from seglens.data.sample import Sample
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError
-from seglens.evaluate import SURFACES, evaluate
+from seglens.evaluate import evaluate
 from seglens.models.segmenter import Segmenter
 from seglens.native import Inference, native_probabilities
 from seglens.predict import infer
-from seglens.record import to_json
+from seglens.results.record import to_json
+from seglens.results.scores import SURFACES
 from seglens.runs import Run
 from seglens.scores import confusion, scores
 from seglens.scoring import tally
@@ -71,7 +72,7 @@ def test_outlines_are_scored_per_image_and_never_pooled():
     assert all(math.isnan(rows["none"][name]) for name in SURFACES)
     assert found.per_image["hd95"]["mean"] == 8
     assert found.per_image["hd95"]["num"] == 1
-    assert not set(SURFACES) & set(found.pooled)
+    assert not set(SURFACES) & set(found.pooled.plain())
 
 
 def test_shares_of_a_split_add_up():

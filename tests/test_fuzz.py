@@ -22,7 +22,6 @@ from safetensors.torch import save as to_safetensors
 from tests.conftest import write_run
 
 import seglens
-from seglens import record as records
 from seglens.arrays import open_npz
 from seglens.data.images import read_image, read_size
 from seglens.data.labels import read_label
@@ -30,6 +29,7 @@ from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.errors import DataError, SeglensError
 from seglens.models.weights import read_state_dict
+from seglens.results import record as records
 
 CASES = 40 * int(os.environ.get("SEGLENS_FUZZ", "1"))
 TRIED = settings(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seglens import record as records
 from seglens.errors import DataError
-from seglens.record import Record
+from seglens.results import record as records
+from seglens.results.record import Record
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path):

@@ -9,7 +9,6 @@ from PIL import Image
 from torch import nn
 
 import seglens
-from seglens import record as records
 from seglens.batch import explain_folder
 from seglens.batch.prediction import predict_files
 from seglens.data.sample import Task
@@ -23,6 +22,7 @@ from seglens.errors import (
 )
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import save_weights
+from seglens.results import record as records
 from seglens.runs import Run, adopt, load, save_run, wrap
 
 SMALL: dict[str, dict[str, Any]] = {

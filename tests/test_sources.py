@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from tests.conftest import write_pair, write_run, write_set
 
-from seglens import record as records
 from seglens.data.layout import DataSettings
 from seglens.data.listing import FILE_NAME, write_listing
 from seglens.data.opening import open_data
 from seglens.errors import DataError, SettingError, UnknownNameError
+from seglens.results import record as records
 from seglens.runs import Run, load
 from seglens.sources import open_split
 

@@ -17,7 +17,6 @@ from PIL.Image import Image as Picture
 from torch import Tensor
 
 from seglens import draw
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.batch import explain_folder, judge_folder
 from seglens.data.labels import read_label
@@ -33,6 +32,7 @@ from seglens.judge.shortcut import Shortcut, planted_shortcut
 from seglens.outputs import new_folder
 from seglens.owned import REPORT, moved, write_text
 from seglens.report import report
+from seglens.results import record as records
 from seglens.runs import Run
 from seglens.shapes import Regions
 from seglens.train import TrainSettings, train

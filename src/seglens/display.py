@@ -5,7 +5,6 @@ Every text is escaped here, once. Colours are the notebook's own, so that a card
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -96,11 +95,6 @@ def address(drawn: Picture) -> str:
     written = io.BytesIO()
     drawn.save(written, format="PNG")
     return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode("ascii")
-
-
-def number(value: float | None, form: str = ".3g") -> str:
-    """Return a number as it is shown; a dash where there is none."""
-    return "—" if value is None or math.isnan(value) else format(value, form)
 
 
 def _hint(text: str) -> str:

@@ -5,10 +5,8 @@ What is kept of a picture is one row, so that memory doesn't grow with the split
 listed, and the rest is done.
 """
 
-import csv
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -17,22 +15,36 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seglens import calibration, surfaces
-from seglens import record as records
 from seglens import scores as overlap
 from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
 from seglens.data.layout import Split
 from seglens.device import choose_precision
-from seglens.display import card, data_frame, number, paragraph, table
+from seglens.display import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.native import Inference, native_mask, native_probabilities, prepared
-from seglens.outputs import safe_name, table_cell
+from seglens.outputs import safe_name
 from seglens.places import check_output
 from seglens.renamed import renamed
+from seglens.results import record as records
+from seglens.results.names import formatted
+from seglens.results.scores import (
+    PIXELS,
+    SCORES,
+    SURFACES,
+    Bin,
+    EvaluationTable,
+    PictureScores,
+    Pooled,
+    Reliability,
+    Scores,
+    Spread,
+)
+from seglens.results.tables import write_rows
 from seglens.runs import Run
 from seglens.scores import OF_FOREGROUND, per_class, pooled_scores, summary
-from seglens.scoring import Row, Tally, tally
+from seglens.scoring import Tally, tally
 from seglens.spread import ALONE, Share
 from seglens.tiles import plan
 from seglens.verb import make_callable
@@ -42,41 +54,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "evaluate", "native_mask", "native_probabilities"]
 
-SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
-"""Scores that are pooled and per image."""
-SURFACES = surfaces.NAMES
-"""Scores of outlines, per image only: there is no outline of pixels that are pooled."""
-PIXELS = ("false_positive_pixels", "false_negative_pixels", "truth_pixels", "predicted_pixels")
 DEFINITIONS = {**overlap.DEFINITIONS, **surfaces.DEFINITIONS, **calibration.DEFINITIONS}
 """Everything that an evaluation measures, in plain words."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The scores of one split.
-
-    ``pooled`` holds the scores over all pixels, and ``per_class`` below it. ``per_image`` holds mean, std,
-    median, interval and number of the images' scores. ``calibration`` holds ``error``, ``maximum_error`` and
-    the ``bins`` of the most probable class, over all pixels; with two classes ``foreground`` holds the
-    bins of the foreground, which is what the reliability curve shows. ``images`` has one row a picture,
-    worst Dice first, then those that failed; ``index`` is a picture's number in the split. ``shown`` is how
-    many of the pictures scored show each class: where none shows any, scores of overlap are NaN, in the rows
-    too. ``settings`` are those that the numbers depend on.
-    """
-
-    split: str
-    classes: tuple[str, ...]
-    pooled: dict[str, Any]
-    per_image: dict[str, dict[str, float | int]]
-    calibration: dict[str, Any]
-    images: tuple[Row, ...]
-    settings: dict[str, Any]
-    shown: dict[str, int] = field(default_factory=dict)
+class Evaluation(EvaluationTable):
+    """The scores of one split, as `seglens.results.scores.EvaluationTable` has them."""
 
     @property
-    def failed(self) -> tuple[Row, ...]:
+    def failed(self) -> tuple[PictureScores, ...]:
         """The rows of pictures that could not be scored."""
-        return tuple(row for row in self.images if row["status"] == "failed")
+        return tuple(row for row in self.images if row.status == "failed")
 
     @property
     def not_shown(self) -> tuple[str, ...]:
@@ -88,18 +76,18 @@ class Evaluation:
         """Show in a notebook the scores, pooled and per image, and the worst pictures."""
         rows = []
         for name in (*SCORES, *SURFACES):
-            each = self.per_image.get(name, {})
-            between = f"{number(each.get('low'))} to {number(each.get('high'))}" if each else ""
-            values = number(self.pooled.get(name)), number(each.get("mean")), between
+            each = self.average(name)
+            between = f"{formatted(each.low)} to {formatted(each.high)}" if name in self.per_image else ""
+            values = formatted(self.pooled.score(name)), formatted(each.mean), between
             rows.append((name.replace("_", " "), *values))
-        worst = [row for row in self.images if row["status"] != "failed"][:5]
+        worst = [row for row in self.images if row.status != "failed"][:5]
         parts = [
             table(
                 ("score", "pooled", "per image", "95 % interval"),
                 rows,
                 hints=[DEFINITIONS.get(name, "") for name in (*SCORES, *SURFACES)],
             ),
-            table(("worst pictures", "dice"), [(str(row["name"]), number(row["dice"])) for row in worst]),
+            table(("worst pictures", "dice"), [(row.name, formatted(row.dice)) for row in worst]),
         ]
         parts += [paragraph(text) for text in self.not_shown]
         if self.failed:
@@ -108,24 +96,11 @@ class Evaluation:
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the pictures' scores as a table, one row a picture."""
-        return data_frame(self.images)
+        return data_frame([row.plain() for row in self.images])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return everything as plain data, with the definition of every score."""
-        return {
-            "split": self.split,
-            "num_images": len(self.images),
-            "num_failed": len(self.failed),
-            "num_empty": sum(row["status"] == "empty" for row in self.images),
-            "classes": list(self.classes),
-            "shown": self.shown,
-            "settings": self.settings,
-            "definitions": DEFINITIONS,
-            "pooled": self.pooled,
-            "per_image": self.per_image,
-            "calibration": self.calibration,
-            "images": list(self.images),
-        }
+        return self.plain()
 
 
 @renamed(flips="tta")
@@ -220,49 +195,59 @@ def _tally(
     return reduce(add, share.gather([own]))
 
 
-def _summarise(run: Run, split: Split, counted: Tally, settings: dict[str, Any]) -> Evaluation:
+def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, Any]) -> Evaluation:
     """Pool the counts and average the rows."""
-    classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row["index"])
-    scored = [row for row in rows if row["status"] != "failed"]
+    classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row.index or 0)
+    scored = [row for row in rows if row.status != "failed"]
     if not scored or counted.calibration is None:
         raise DataError(
             f"None of the {len(rows)} pictures of the {split.name} split could be scored. "
-            f"The first, {rows[0]['name']}: {rows[0]['error']}"
+            f"The first, {rows[0].name}: {rows[0].error}"
         )
-    shown = {
-        label: sum(index in row["shows"] for row in scored) for index, label in enumerate(classes) if index
-    }
+    shown = {label: sum(index in row.shows for row in scored) for index, label in enumerate(classes) if index}
     if not any(shown.values()):
-        for row in scored:
-            row.update(dict.fromkeys(OF_FOREGROUND, float("nan")))
+        nothing = dict.fromkeys(OF_FOREGROUND, float("nan"))
+        scored = [row.model_copy(update=nothing) for row in scored]
+    failed = [row for row in rows if row.status == "failed"]
     by_class = {name: values.tolist() for name, values in per_class(counted.counts).items()}
+    foreground = counted.calibration.foreground
     return Evaluation(
         split=split.name,
+        num_images=len(rows),
+        num_failed=len(failed),
+        num_empty=sum(row.status == "empty" for row in rows),
         classes=classes,
-        pooled={name: float(value) for name, value in pooled_scores(counted.counts).items()}
-        | {"per_class": {label: {n: v[i] for n, v in by_class.items()} for i, label in enumerate(classes)}},
+        shown=shown,
+        settings=settings,
+        definitions=DEFINITIONS,
+        pooled=Pooled(
+            **{name: float(value) for name, value in pooled_scores(counted.counts).items()},
+            per_class={
+                label: Scores(**{name: values[i] for name, values in by_class.items()})
+                for i, label in enumerate(classes)
+            },
+        ),
         per_image={
-            name: summary(torch.tensor([row[name] for row in scored], dtype=torch.float64))
+            name: Spread.model_validate(
+                summary(torch.tensor([row[name] for row in scored], dtype=torch.float64))
+            )
             for name in (*SCORES, *SURFACES)
         },
-        calibration={
-            "error": counted.calibration.error(),
-            "maximum_error": counted.calibration.maximum_error(),
-            "bins": counted.calibration.rows(),
-            "foreground": counted.calibration.foreground and counted.calibration.foreground.rows(),
-        },
-        images=tuple(sorted(rows, key=_worst_first)),
-        settings=settings,
-        shown=shown,
+        calibration=Reliability(
+            error=counted.calibration.error(),
+            maximum_error=counted.calibration.maximum_error(),
+            bins=tuple(map(Bin.model_validate, counted.calibration.rows())),
+            foreground=None if foreground is None else tuple(map(Bin.model_validate, foreground.rows())),
+        ),
+        images=(*sorted(scored, key=_worst_first), *failed),
     )
 
 
-def _worst_first(row: Row) -> tuple[bool, float]:
-    dice = row.get("dice", float("nan"))
-    return row["status"] == "failed", dice if dice == dice else float("inf")
+def _worst_first(row: PictureScores) -> float:
+    return row.dice if row.dice is not None and row.dice == row.dice else float("inf")
 
 
-def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str, Any]:
+def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str, object]:
     """Refuse what can't be done; return the settings that the numbers depend on."""
     if batch_size < 1:
         raise SettingError(f"The batch size must be at least 1, received {batch_size}.")
@@ -278,14 +263,11 @@ def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str,
 
 
 def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
-    records.write_json(folder / "scores.json", found.to_json())
+    records.write_json(folder / "scores.json", found)
     assert counted.calibration is not None
     calibration.reliability_plot(counted.calibration, folder / "reliability.png")
-    with (folder / "scores.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        columns = ("index", "name", "status", *SCORES, *SURFACES, *PIXELS, "error")
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows([table_cell(row.get(name)) for name in columns] for row in found.images)
+    columns = ("index", "name", "status", *SCORES, *SURFACES, *PIXELS, "error")
+    write_rows([{name: row[name] for name in columns} for row in found.images], folder / "scores.csv")
 
 
 make_callable(__name__)

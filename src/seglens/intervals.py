@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seglens.results.scores import Spread
 from seglens.shapes import PerImage
 
 RESAMPLES = 2000
@@ -24,9 +25,9 @@ class Interval:
     high: float
     num: int
 
-    def to_json(self) -> dict[str, float | int]:
-        """Return the fields as plain numbers."""
-        return {"mean": self.mean, "low": self.low, "high": self.high, "num": self.num}
+    def spread(self) -> Spread:
+        """Return the interval as it stands in results."""
+        return Spread(mean=self.mean, low=self.low, high=self.high, num=self.num)
 
 
 NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0)

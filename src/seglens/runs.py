@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.device import choose_device
@@ -43,7 +42,8 @@ from seglens.models.zoo import normalisation
 from seglens.outputs import new_file, new_folder
 from seglens.places import check_output
 from seglens.predict import Prediction, infer
-from seglens.record import Record
+from seglens.results import record as records
+from seglens.results.record import Record
 from seglens.shapes import Images
 
 WEIGHTS = "model.safetensors"

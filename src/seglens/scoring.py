@@ -13,11 +13,9 @@ from hashlib import sha256
 from itertools import islice
 from operator import add
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from seglens import record as records
 from seglens.calibration import Calibration, count
 from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
@@ -27,13 +25,13 @@ from seglens.masks import foreground, is_stack, only_valid
 from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
 from seglens.outputs import unused_name
 from seglens.progress import track
+from seglens.results import record as records
+from seglens.results.scores import PictureScores
 from seglens.runs import Run
 from seglens.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
 from seglens.shapes import AnyMask
 from seglens.surfaces import surface_scores
 from seglens.threads import read_ahead
-
-Row = dict[str, Any]
 
 HASH = 16
 """Hex digits of the hashes that tell whether two evaluations saw the same picture and the same truth."""
@@ -48,7 +46,7 @@ class Tally:
     fractions, which come out the same to the last digit only where they are added in the same order.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[PictureScores, ...]
     counts: Counts
     calibrations: tuple[Calibration, ...]
 
@@ -82,7 +80,7 @@ def tally(
     taken: set[str] = set()
     places = [unused_name(entry.name, taken) for entry in split.entries]
     num = len(run.task.classes)
-    rows: list[Row] = []
+    rows: list[PictureScores] = []
     counts = no_counts(num, multilabel=run.task.multilabel)
     calibrations: list[Calibration] = []
 
@@ -168,22 +166,28 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
 def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     """Compare one picture's prediction with its truth, and draw them."""
     num = len(run.task.classes)
-    row: Row = {"index": ready.index, "name": ready.name}
     sample, nothing = ready.sample, no_counts(num, multilabel=run.task.multilabel)
     if sample is None or sample.mask is None or ready.placed is None or ready.probabilities is None:
-        return Tally(({**row, "status": "failed", "error": ready.error},), nothing, ())
+        return Tally((_failed(ready, ready.error),), nothing, ())
     probabilities = at_native_size(ready.placed, ready.probabilities)
     predicted = decide(probabilities, run.spec)
     try:
         counts = counted(predicted, sample.mask, sample.valid, num)
     except DataError as error:
-        return Tally(({**row, "status": "failed", "error": str(error)},), nothing, ())
-    row |= {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
-    row |= _row(counts) | surface_scores(predicted, sample.mask, sample.valid, num)
+        return Tally((_failed(ready, str(error)),), nothing, ())
+    about = {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
+    outlines = surface_scores(predicted, sample.mask, sample.valid, num)
+    row = PictureScores.model_validate(
+        {"index": ready.index, "name": ready.name, **about, **_row(counts), **outlines}
+    )
     if folder is not None:
-        row["files"] = _save(run, sample, predicted, folder, where)
+        row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
         records.write_json(folder / where / "metrics.json", row)
     return Tally((row,), counts, (count(probabilities, sample.mask, sample.valid),))
+
+
+def _failed(ready: _Ready, error: str) -> PictureScores:
+    return PictureScores(index=ready.index, name=ready.name, status="failed", error=error)
 
 
 def _hash_of(sample: Sample, task: Task) -> str:
@@ -198,7 +202,7 @@ def _hash_of(sample: Sample, task: Task) -> str:
     return sha256(classes.numpy().tobytes()).hexdigest()[:HASH]
 
 
-def _row(counts: Counts) -> Row:
+def _row(counts: Counts) -> dict[str, object]:
     """Return the scores of one picture and its pixels; those of several labels count for each of them."""
     if isinstance(counts, LabelCounts):
         labels = counts.pixels[1:]
@@ -215,7 +219,7 @@ def _row(counts: Counts) -> Row:
         "false_negative_pixels": missed,
         "truth_pixels": truth,
         "predicted_pixels": prediction,
-        "shows": [index for index, shown in enumerate(shows(counts), start=1) if shown],
+        "shows": tuple(index for index, shown in enumerate(shows(counts), start=1) if shown),
     }
 
 

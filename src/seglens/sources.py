@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.layout import ALL, Dataset, DataSettings, Split
@@ -19,6 +18,7 @@ from seglens.data.listing import (
 from seglens.data.opening import find, layout_name, open_as_it_is, open_data, without_unread
 from seglens.data.sample import Task
 from seglens.errors import DataError, SettingError, UserError
+from seglens.results import record as records
 from seglens.runs import Run
 
 DEFAULT = "test"

@@ -8,9 +8,10 @@ from tests.batch.discs import TASK, read, size_of, split_of, table_of, values_of
 
 import seglens
 from seglens import batch
-from seglens.batch import chunks, ledger
+from seglens.batch import chunks
 from seglens.data.layout import Split
 from seglens.errors import SettingError
+from seglens.results.tables import write_rows
 from seglens.runs import Run
 
 
@@ -50,7 +51,7 @@ def test_judge_folder_gives_the_card_of_judge(run: Run, folder: Path):
     images = square[0].image[None]
     target = seglens.targets.predicted(run, images)
     maps = seglens.explain(run, images, target, methods=("grad-cam",), layers=("body",), seed=3)
-    rows = seglens.judge(run, images, target, maps, seed=3).to_json()["rows"]
+    rows = seglens.judge(run, images, target, maps, seed=3).table.rows
     assert [row["score"] for row in table["rows"]] == [row["score"] for row in rows]
     for row, expected in zip(table["rows"], rows, strict=True):
         value = expected["value"]
@@ -85,7 +86,5 @@ def test_predict_files_at_native_size(run: Run, folder: Path):
 
 
 def test_tables_defuse_formulas(tmp_path: Path):
-    ledger.write_table(
-        [{"name": "=1+1", "dice": float("nan")}, {"name": "b", "error": "x"}], tmp_path / "t.csv"
-    )
+    write_rows([{"name": "=1+1", "dice": float("nan")}, {"name": "b", "error": "x"}], tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text() == "name,dice,error\n'=1+1,,\nb,,x\n"

@@ -20,6 +20,7 @@ from seglens.batch.chunks import Failure
 from seglens.batch.partial import DONE, Done, _plain, _whole
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.judge.localisation import Attention
+from seglens.results.maps import Frame, OneMap, PictureMaps
 from seglens.runs import Run
 
 KILLED = """
@@ -109,7 +110,7 @@ def test_pictures_that_changed_are_not_mixed_with_those_that_are_done(
 ):
     split, written = split_of(folder), ledger.write_sample
 
-    def breaks(*values: Any) -> dict[str, Any]:
+    def breaks(*values: Any) -> PictureMaps:
         if values[2] or any((folder / ".out.partial" / DONE).glob("0*.json")):
             raise RuntimeError("on the way")
         return written(*values)
@@ -142,7 +143,13 @@ def test_what_is_kept_of_a_chunk_comes_back_the_same():
         target="t", method="m", layer=None, status=("ok", "no_target", "ok"), statistics={"ratio": numbers},
         nulls={"mirror": {"ratio": numbers.double()}}, resemblance=numbers.double(),
     )  # fmt: skip
-    row = {"a": [1, 2.5, None], "b": {"tensor": "x"}, "c": float("inf")}
+    row = PictureMaps(
+        name="a",
+        status="ok",
+        files={"tensor": "x"},
+        frame=Frame(native=(1, 2), part=(0.0, 0.5, 1.0, 1.0)),
+        maps=(OneMap(method="m", target="t", layer=None, statistics={"ratio": float("inf"), "min": None}),),
+    )
     done = Done((3, 4), [row], [(attention, {"mean": numbers})], (Failure("x", "why", 7),))
     back = _whole(json.loads(json.dumps(_plain(done))))
     assert (back.numbers, back.rows, back.failed[0].number) == ((3, 4), [row], 7)

@@ -8,12 +8,12 @@ import pytest
 
 from seglens import IntegratedGradients, JudgeSettings, Rise, SmoothGrad, TrainSettings, WeakSettings
 from seglens.arguments import check_range
-from seglens.batch.ledger import write_table
 from seglens.cli.terminal import explain_error, printable
 from seglens.errors import DataError, SettingError
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.outputs import table_cell
-from seglens.record import read
+from seglens.results.record import read
+from seglens.results.tables import write_rows
 from seglens.sizes import parse_bytes
 from seglens.spread import refuse_lone_node
 from seglens.weak.classifier import ClassifierSettings
@@ -110,7 +110,7 @@ def test_a_terminal_obeys_no_name():
 @pytest.mark.parametrize("name", ["=1", "+1", "-1x", "@x", "\tx", "\rx", " =1"])
 def test_no_cell_of_a_table_is_a_formula(name, tmp_path):
     assert table_cell(name) == f"'{name}"
-    write_table([{name: 1}], tmp_path / "table.csv")
+    write_rows([{name: 1}], tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_bytes().lstrip(b'"').startswith(b"'")
 
 

@@ -8,7 +8,7 @@ import torch
 from tests.conftest import write_pair, write_run
 
 import seglens
-from seglens import record as records
+from seglens.results import record as records
 from seglens.runs import save_run
 
 EVIL = '"><img src=x onerror=alert(1)><script>alert(2)<!--'

@@ -1,5 +1,7 @@
 """How far attention moved, against closed forms."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 
 from seglens.compare.attention import CELLS, movements, on_cells, shares
 from seglens.errors import DataError
-from seglens.report.contents import Part
+from seglens.report.contents import read_explanation
 
 SIDE = CELLS
 LEFT, RIGHT = np.zeros((SIDE, SIDE), np.float32), np.zeros((SIDE, SIDE), np.float32)
@@ -32,7 +34,9 @@ def make_part(folder, maps, *, truth=None, said=None, images=None):
         np.savez(place / "maps.npz", **{"map:cam@last": values})
         entry = {"target": "predicted", "method": "cam", "layer": "last", "where": "region", "status": "ok"}
         rows.append({"name": str(index), "status": "ok", "files": files, "maps": [entry]})
-    return Part("explain", "test", folder, {"split": "test", "samples": rows}, None)
+    table = {"split": "test", "samples": rows}
+    (folder / "explanations.json").write_text(json.dumps(table))
+    return read_explanation(folder)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +88,12 @@ def test_other_pictures_are_not_compared(tmp_path):
 
 
 def test_maps_that_one_run_lacks_are_left_out(tmp_path):
-    first, second = make_part(tmp_path / "a", [LEFT]), make_part(tmp_path / "b", [LEFT])
-    second.table["samples"][0]["maps"][0]["status"] = "no-target"
-    assert movements(first, second) == ([], [])
+    first, file = make_part(tmp_path / "a", [LEFT]), tmp_path / "b/explanations.json"
+    make_part(file.parent, [LEFT])
+    table = json.loads(file.read_text())
+    table["samples"][0]["maps"][0]["status"] = "no-target"
+    file.write_text(json.dumps(table))
+    assert movements(first, read_explanation(file.parent)) == ([], [])
 
 
 @pytest.mark.parametrize(("text", "error"), [(b"nothing", "can't be read"), (None, "are not in")])

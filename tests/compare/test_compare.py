@@ -77,7 +77,7 @@ def test_a_run_without_evaluation_is_compared_by_its_maps(two):
     shutil.rmtree(two / "second/evaluate")
     found = seglens.compare([two / "first", two / "second"])
     assert found.folder == two / "first/compare/second"
-    assert (found.table["scores"], len(found.table["maps"])) == ([], 2)
+    assert (found.table["scores"], len(found.table["maps"])) == ((), 2)
     shutil.rmtree(two / "second/explain")
     with pytest.raises(
         DataError, match=r"nothing of the test split in common.*seglens evaluate .*second --split test"
@@ -132,7 +132,7 @@ def test_three_runs(two):
     found = seglens.compare([two / name for name in ("first", "second", "third")])
     assert found.folder.name == "second-third"
     by_run = {run: [r for r in found.table["scores"] if r["run"] == run] for run in ("second", "third")}
-    same = [[{**row, "run": ""} for row in rows] for rows in by_run.values()]
+    same = [[{**row.plain(), "run": ""} for row in rows] for rows in by_run.values()]
     assert json.dumps(same[0]) == json.dumps(same[1])
 
 

@@ -6,6 +6,7 @@ import torch
 
 from seglens.compare.differences import paired, score_rows, verdict
 from seglens.intervals import RESAMPLES, Interval
+from seglens.results.scores import PictureScores
 from seglens.scores import scores
 from seglens.scoring import _row
 
@@ -14,7 +15,7 @@ NUM = 40
 
 def rows_of(counts):
     """Rows as an evaluation writes them, of confusion matrices."""
-    return [{"name": str(i), **_row(each)} for i, each in enumerate(counts)]
+    return [PictureScores.model_validate({"name": str(i), **_row(each)}) for i, each in enumerate(counts)]
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_pooled_scores_are_of_two_classes_only(counts):
 
 
 def test_of_distances_less_is_better():
-    near, far = ([{"hd95": value + i} for i in range(5)] for value in (1.0, 9.0))
+    near, far = ([PictureScores(name="", hd95=value + i) for i in range(5)] for value in (1.0, 9.0))
     (row,) = score_rows(far, near, 3)
     assert (row["score"], row["verdict"], row["num_better"]) == ("hd95", "better", 5)
 

@@ -1,10 +1,12 @@
 """Which pictures of two evaluations are the same."""
 
 from seglens.compare.matching import common_pictures
+from seglens.results.scores import PictureScores
 
 
 def row(name, index=0, **more):
-    return {"name": name, "index": index, "status": "ok", "image_hash": "i", "truth_hash": "t", **more}
+    known = {"index": index, "image_hash": "i", "truth_hash": "t"} | more
+    return PictureScores(name=name, **known)
 
 
 def test_pictures_are_matched_by_name_in_one_order():
@@ -43,6 +45,6 @@ def test_what_differs_is_left_out_and_said():
 
 
 def test_rows_without_hashes_go_by_name_and_truth():
-    old = {"name": "a", "index": 0, "status": "ok", "truth_pixels": 3}
+    old = PictureScores(name="a", index=0, truth_pixels=3)
     found = common_pictures({"x": [old], "y": [row("a", truth_pixels=3)]})
     assert (found.names, found.hashed) == (("a",), False)

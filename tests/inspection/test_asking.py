@@ -15,13 +15,13 @@ from tests.arrays import arrays_of
 
 import seglens
 from seglens.data.sample import Sample
-from seglens.display import number
 from seglens.errors import SettingError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.target import Target
 from seglens.inspection import asking, drawing, words
 from seglens.inspection.opened import open_sample
 from seglens.inspection.removing import remove
+from seglens.results.names import formatted
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +176,8 @@ def test_words_hold_the_numbers_and_no_markup_of_others(run, labelled):
     assert f"{opened.scores['dice']:.3f}" in about.text
     answer = asking.ask(run, opened, asking.Why("predicted"))
     told = Tags(words.about_answer(answer))
-    assert number(answer.row["statistics"]["mass_inside"]) in told.text
-    assert number(answer.row["nulls"]["edges"]["mass_inside"]) in told.text
+    assert formatted(answer.row["statistics"]["mass_inside"]) in told.text
+    assert formatted(answer.row["nulls"]["edges"]["mass_inside"]) in told.text
     assert not {"script", "style"} & {*about.seen, *told.seen}
 
 

@@ -9,7 +9,8 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.judge import localisation, nulls
-from seglens.judge.localisation import RESTATES, AttentionRow, attention, join, summarise
+from seglens.judge.localisation import AttentionRow, attention, join, summarise
+from seglens.results.names import RESTATES
 
 SIZE = 32
 
@@ -175,7 +176,7 @@ def test_infinite_values_dont_swallow_the_mean() -> None:
 
 def test_json_holds_plain_numbers() -> None:
     surface, target = make(5)
-    plain = row_of(cam(target, pooled(target, 8)), surface).to_json()
+    plain = row_of(cam(target, pooled(target, 8)), surface).summary().plain()
     assert set(plain["statistics"]["ratio"]) == {"mean", "low", "high", "num"}
     assert isinstance(plain["nulls"]["mirror"]["ratio"], float)
     assert plain["label"] == RESTATES

@@ -187,15 +187,15 @@ def test_the_restating_layer_is_labelled_and_the_ratio_stands_beside(planted) ->
     assert "restates the prediction" in restating.text
     # From the input to the output, whatever the order in which they were given; without layers there is none.
     found = {entry.method: entry for entry in card.restating}
-    assert [step.layer for step in found["restating"].steps] == [
+    assert [step.layer for step in found["restating"].layers] == [
         "encoder_early",
         "encoder_mid",
         "decoder_last",
         "seg_head",
     ]
-    assert [step.restates for step in found["restating"].steps] == [True, False, True, True]
-    assert found["restating"].since == "decoder_last"
-    assert found["elsewhere"].since is None
+    assert [step.restates for step in found["restating"].layers] == [True, False, True, True]
+    assert found["restating"].restates_from == "decoder_last"
+    assert found["elsewhere"].restates_from is None
     assert set(found) == {"restating", "elsewhere"}
     table = list(csv.DictReader(io.StringIO(card.to_csv())))
     assert {row["restates_from"] for row in table if row["method"] == "restating"} == {"decoder_last"}

@@ -8,10 +8,10 @@ import segmentation_models_pytorch as smp
 import torch
 
 import seglens
-from seglens import record as records
 from seglens.errors import CheckpointError, SettingError, UnknownNameError
 from seglens.models.options import SILENT, assumed, checked
 from seglens.models.segmenter import ModelSpec
+from seglens.results import record as records
 
 FEW = (32, 16, 16, 8, 8)
 TWO = ("background", "thing")

@@ -8,6 +8,8 @@ from PIL import Image
 
 from seglens.report import cards, pictures
 from seglens.report.cards import Card
+from seglens.results.maps import OneMap
+from seglens.results.scores import PictureScores
 
 
 def noise(file: Path, seed: int, side: int = 300) -> Path:
@@ -42,8 +44,8 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path):
 
 
 def card(name: str, dice: float | None, *, explained: bool = False) -> Card:
-    heats = (cards.Heat("predicted", "grad-cam", "", "ok", None, {}, {}),) if explained else ()
-    return Card("run", "test", name, "ok", "", {"dice": dice}, {}, heats)
+    heats = (cards.Heat("predicted", OneMap(method="grad-cam"), None),) if explained else ()
+    return Card("run", "test", name, "ok", "", PictureScores(name=name, dice=dice), {}, heats)
 
 
 def test_choose_keeps_the_explained_the_worst_and_a_spread():

@@ -32,7 +32,7 @@ def test_a_run_folder_is_complete(discs, tmp_path, capfd, tiny, history_of):
     record = json.loads((folder / "run.json").read_text())
     rows = history_of(folder)
     assert (record["kind"], record["state"], record["seed"]) == ("train", "finished", 0)
-    assert record["model_sha256"] == seglens.record.sha256([folder / "model.safetensors"])
+    assert record["model_sha256"] == seglens.results.record.sha256([folder / "model.safetensors"])
     assert [record["results"][f"num_{split}"] for split in ("train", "valid", "test")] == [8, 4, 4]
     assert tuple(rows[0]) == COLUMNS
     best = max(rows, key=lambda row: float(row["valid_dice"]))

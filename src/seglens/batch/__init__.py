@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.asking import class_index_of, place_of, targets_of, with_references_of
@@ -38,6 +37,7 @@ from seglens.judge.figures import draw_figures
 from seglens.outputs import new_folder
 from seglens.places import check_output
 from seglens.renamed import renamed
+from seglens.results import record as records
 from seglens.runs import Run
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
@@ -113,12 +113,11 @@ def judge_folder(
                     names += part.batch.names
         refuse_none_done(len(parts), failed)
         card = score(combine(parts), seed=seed)
-        table = {**card.to_json(), "failed": [ledger.failed_row(failure) for failure in failed]}
+        table = card.table.model_copy(update={"failed": tuple(map(ledger.failed_row, failed))})
         records.write_json(folder / "scorecard.json", table)
         (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8", errors="backslashreplace")
         draw_figures(card, folder)
-        if audit_regions:
-            write_audit(audits, names, members, folder, seed=seed)
+        audited = write_audit(audits, names, members, folder, seed=seed) if audit_regions else None
         settings = {
             "methods": [str(method) for method in methods],
             "layers": layers,
@@ -134,4 +133,4 @@ def judge_folder(
         ledger.write_record(
             "judge", run, split, folder, began, seed=seed, settings=settings, num_done=num, failed=failed
         )
-    return Summary(place, card.num_images, tuple(failed))
+    return Summary(place, card.num_images, tuple(failed), card=table, audit=audited)

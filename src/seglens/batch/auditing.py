@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
-from seglens import record as records
-from seglens.batch import ledger
 from seglens.batch.chunks import Chunk
 from seglens.data.layout import Split
 from seglens.data.mask_values import read_foreground
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 from seglens.judge.audit import Audited, conclude_audit, join_audits
 from seglens.judge.regions import REGIONS, fitted
+from seglens.results import record as records
+from seglens.results.scorecard import Audit
+from seglens.results.tables import write_rows
 from seglens.shapes import Regions
 
 MASK = "mask:"
@@ -127,8 +128,9 @@ def write_audit(
     folder: Path,
     *,
     seed: int,
-) -> None:
-    """Write ``audit.json`` (all of it) and ``audit.csv`` (the pictures, those that lose most first)."""
+) -> Audit:
+    """Write ``audit.json`` (all of it, returned) and ``audit.csv`` (pictures, those that lose most first)."""
     table = conclude_audit(join_audits(parts), names, groups, seed=seed)
     records.write_json(folder / "audit.json", table)
-    ledger.write_table(table["images"], folder / "audit.csv")
+    write_rows([row.plain() for row in table.images], folder / "audit.csv")
+    return table

@@ -13,7 +13,6 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from seglens import record as records
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split, is_torch
 from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
@@ -24,6 +23,9 @@ from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
 from seglens.outputs import unused_name
 from seglens.progress import track
+from seglens.results import record as records
+from seglens.results.maps import ExplanationTable
+from seglens.results.scorecard import Audit, Card
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
 from seglens.threads import read_ahead
@@ -51,11 +53,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a batch left behind: its folder, how many pictures were done, and those that were not."""
+    """What a batch left behind: its folder, how many pictures were done, and those that were not.
+
+    Beside it are the results, of an explanation ``maps``, of a judgement ``card`` and ``audit``.
+    """
 
     folder: Path
     num_done: int
     failed: tuple[Failure, ...] = ()
+    maps: ExplanationTable | None = None
+    card: Card | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.asking import Question, place_of, question_of, settings_of, targets_of
@@ -27,7 +26,7 @@ from seglens.batch.heats import Shared, shared_by
 from seglens.batch.large import frame_of, pieces_of, predict_large
 from seglens.batch.ledger import Drawing
 from seglens.batch.measuring import maps_of, measure
-from seglens.batch.partial import Done, Measured, Partial, Row, partial_folder
+from seglens.batch.partial import Done, Measured, Partial, partial_folder
 from seglens.batch.prediction import native_masks
 from seglens.batch.raw import raw_format
 from seglens.batch.scales import scaling, shared_limits
@@ -41,6 +40,9 @@ from seglens.outputs import unused_name
 from seglens.places import check_output
 from seglens.progress import track
 from seglens.renamed import renamed
+from seglens.results import record as records
+from seglens.results.maps import ExplanationTable, PictureMaps
+from seglens.results.tables import write_rows
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
 from seglens.tiles import plan
@@ -143,34 +145,35 @@ def explain_folder(
         failed = _explain_chunks(run, split, question, drawing, partial, names, batch_size, tiles, share)
         done = [partial.done[index] for index in ours if index in partial.done]
         if drawing.scaling.kind == "dataset":
-            found = shared_by([entry for part in done for row in part.rows for entry in row["maps"]])
+            found = shared_by([entry for part in done for row in part.rows for entry in row.maps])
             _redraw(run, split, done, drawing, partial, found, tiles, share)
         rows = share.gather([row for part in done for row in part.rows])
         measured = share.gather([part.measured for part in done])
         failed = _once(share.gather([*failed, *(each for part in done for each in part.failed)]))
         refuse_none_done(len(rows), failed)
+        table = None
         if share.first:
             summary = [
                 ledger.summary_row(of_map, where=where, seed=seed) for of_map in zip(*measured, strict=True)
             ]
             every = rows + [ledger.failed_row(failure) for failure in failed]
-            table = {
-                "split": None if split.name == FILES else split.name,
-                "methods": list(dict.fromkeys(row["method"] for row in summary)),
-                "layers": list(dict.fromkeys(row["layer"] for row in summary if row["layer"] is not None)),
-                "targets": list(question.targets),
-                "class": run.task.classes[question.class_index],
-                "against": against,
-                "where": where,
-                "scale": scale,
-                "no_target": {row["target"]: row["num_no_target"] for row in summary},
-                "definitions": DEFINITIONS,
-                "samples": every,
-                "summary": summary,
-            }
+            table = ExplanationTable(
+                split=None if split.name == FILES else split.name,
+                methods=tuple(dict.fromkeys(row.method for row in summary)),
+                layers=tuple(dict.fromkeys(row.layer for row in summary if row.layer is not None)),
+                targets=tuple(question.targets),
+                against=against,
+                where=where,
+                scale=scale,
+                no_target={row.target: row.num_no_target for row in summary},
+                definitions=DEFINITIONS,
+                samples=tuple(every),
+                summary=tuple(summary),
+                **{"class": run.task.classes[question.class_index]},
+            )
             records.write_json(partial.folder / "explanations.json", table)
-            ledger.write_table(ledger.flat(every), partial.folder / "table.csv")
-            ledger.write_table(ledger.flat_summary(summary), partial.folder / "summary.csv")
+            write_rows(ledger.flat(every), partial.folder / "table.csv")
+            write_rows(ledger.flat_summary(summary), partial.folder / "summary.csv")
             ledger.write_record(
                 "explain",
                 run,
@@ -182,7 +185,7 @@ def explain_folder(
                 num_done=len(rows),
                 failed=failed,
             )
-    return Summary(place, len(rows), tuple(failed))
+    return Summary(place, len(rows), tuple(failed), maps=table)
 
 
 def _explain_chunks(
@@ -204,7 +207,7 @@ def _explain_chunks(
         run, split, most=batch_size, failed=failed, targets=question.targets, share=share, skip=partial.done
     )
     for part in chunks:
-        rows: list[Row] = []
+        rows: list[PictureMaps] = []
         measured: list[list[Measured]] = []
         numbers: list[int] = []
         for piece in pieces_of(run, part, tiles):
@@ -226,7 +229,7 @@ def _explain_chunks(
 
 def write_chunk(
     run: Run, part: Chunk, question: Question, drawing: Drawing, names: Sequence[str], folder: Path
-) -> tuple[list[Row], list[Measured]]:
+) -> tuple[list[PictureMaps], list[Measured]]:
     """Explain a chunk and write its pictures; what is returned holds no picture and no map."""
     large = part.windows is not None
     with naming_pictures(part):
@@ -260,11 +263,11 @@ def _redraw(
     for group, limits in share.gather(list(found.items())):
         gathered.setdefault(group, []).append(limits)
     shared = {group: shared_limits(each) for group, each in gathered.items()}
-    pictures = [pair for part in done for pair in zip(part.numbers, part.rows, strict=True)]
-    for number, row in track(pictures, total=len(pictures), what="drawing") if share.first else pictures:
-        sample = split[number]
+    pictures = [(part, i) for part in done for i in range(len(part.rows))]
+    for part, i in track(pictures, total=len(pictures), what="drawing") if share.first else pictures:
+        sample = split[part.numbers[i]]
         frame = frame_of(sample, run.spec, tiles)
-        ledger.redraw(run, sample, frame, row, partial.folder, drawing, shared)
+        part.rows[i] = ledger.redraw(run, sample, frame, part.rows[i], partial.folder, drawing, shared)
 
 
 def _once(failed: Sequence[Failure]) -> list[Failure]:

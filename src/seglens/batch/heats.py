@@ -1,7 +1,7 @@
 """The maps of one picture as they will be drawn: values, where they count, and limits of colours."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,19 +10,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.batch.raw import Arrays, evidence, name_of
+from seglens.batch.raw import Arrays, evidence
 from seglens.batch.scales import Limits, Scaling, own_limits, shared_limits
 from seglens.data.transforms import Frame, nearest
 from seglens.explain.target_names import form_of
 from seglens.masks import is_stack
 from seglens.models.segmenter import ModelSpec
+from seglens.results.maps import Evidence, OneMap
+from seglens.results.names import map_name
 from seglens.shapes import AnyMask, Region, ResizedMask
 
 DRAWN = 1024
 """Longest side of a drawn picture, in pixels; numbers and raw maps are of the whole picture all the same."""
-
-Row = dict[str, Any]
-"""Of one map of one picture, as it stands in ``explanations.json``."""
 
 Drawn = Float[Tensor, "rows columns"]
 """A map at the size at which it is drawn."""
@@ -35,7 +34,7 @@ Shared = Mapping[tuple[str, ...], Limits]
 class Heats:
     """The maps of one picture: a row and raw arrays for each."""
 
-    rows: Sequence[Row]
+    rows: Sequence[OneMap]
     arrays: Arrays
     frame: Frame
     spec: ModelSpec
@@ -43,37 +42,37 @@ class Heats:
     @cached_property
     def several(self) -> bool:
         """Whether the names of maps begin with their target."""
-        return len({row["target"] for row in self.rows}) > 1
+        return len({row.target for row in self.rows}) > 1
 
-    def name(self, row: Row) -> str:
+    def name(self, row: OneMap) -> str:
         """What the map of a row is called."""
-        return name_of(row["target"], row["method"], row["layer"], self.several)
+        return map_name(row.method, row.layer, target=row.target if self.several else "")
 
-    def values(self, row: Row) -> Drawn:
+    def values(self, row: OneMap) -> Drawn:
         """The map, NaN where it doesn't count."""
         return self._counting(row, torch.from_numpy(self.arrays[f"map:{self.name(row)}"]))
 
-    def evidence(self, row: Row) -> Drawn | None:
+    def evidence(self, row: OneMap) -> Drawn | None:
         """What speaks for and against: the layer's grid before the ReLU, or the map where it is signed."""
         if self.is_signed(row):
             return self.values(row)
         signed = evidence(self.arrays, self.name(row), self.frame, self.spec)
         return None if signed is None else self._counting(row, signed)
 
-    def is_signed(self, row: Row) -> bool:
+    def is_signed(self, row: OneMap) -> bool:
         """Whether the map itself tells for from against."""
         return bool((self.arrays[f"map:{self.name(row)}"] < 0).any())
 
-    def region(self, row: Row) -> Region:
+    def region(self, row: OneMap) -> Region:
         """The target's pixels."""
-        return _region(self.arrays[f"region:{row['target']}"])
+        return _region(self.arrays[f"region:{row.target}"])
 
-    def hidden(self, row: Row) -> Region | None:
+    def hidden(self, row: OneMap) -> Region | None:
         """The pixels that don't count; None where all do."""
         counted = self.arrays.get(f"counted:{self.name(row)}")
         return None if counted is None else ~_region(counted)
 
-    def _counting(self, row: Row, native: Float[Tensor, "h w"]) -> Drawn:
+    def _counting(self, row: OneMap, native: Float[Tensor, "h w"]) -> Drawn:
         size, hidden = drawn_size(native.shape[0], native.shape[1]), self.hidden(row)
         drawn = native
         if size != tuple(native.shape):
@@ -81,29 +80,34 @@ class Heats:
         return drawn if hidden is None else drawn.masked_fill(hidden, torch.nan)
 
 
-def about_error(row: Row) -> bool:
+def about_error(row: OneMap) -> bool:
     """Say whether a row's target is about an error: evidence for and against the class is shown then."""
-    return form_of(str(row["target"])).errors
+    return form_of(row.target).errors
 
 
-def add_limits(heats: Heats) -> None:
-    """Write into each row the ``limits`` that the colours of its map would have by themselves.
+def with_limits(heats: Heats) -> Heats:
+    """Give each row the ``limits`` that the colours of its map would have by themselves.
 
     Targets that are about errors get ``evidence`` beside: the limits of what speaks for and against the
     class, and the share of it that is ``opposing``; None where the method doesn't tell for from against. All
     of it can be: then the map is degenerate, and the evidence is there.
     """
+    rows = []
     for row in heats.rows:
-        ok, detailed = row["status"] == "ok", row["layer"] is None
-        row["limits"] = own_limits(heats.values(row), detailed=detailed) if ok else None
+        ok, detailed = row.status == "ok", row.layer is None
+        found: dict[str, object] = {
+            "limits": own_limits(heats.values(row), detailed=detailed) if ok else None
+        }
         if about_error(row):
             # Where all evidence is against, nothing is left after the ReLU: the map is degenerate.
-            signed = heats.evidence(row) if ok or row["status"] == "degenerate" else None
+            signed = heats.evidence(row) if ok or row.status == "degenerate" else None
             known = signed is not None and bool(signed.isfinite().any())
-            row["evidence"] = _weighed(signed, detailed) if signed is not None and known else None
+            found["evidence"] = _weighed(signed, detailed) if signed is not None and known else None
+        rows.append(row.model_copy(update=found))
+    return replace(heats, rows=rows)
 
 
-def shared_by(rows: Sequence[Row]) -> Shared:
+def shared_by(rows: Sequence[OneMap]) -> Shared:
     """Return the limits that the maps of each method, layer and target share; those of evidence too."""
     found: dict[tuple[str, ...], list[Limits]] = {}
     for row in rows:
@@ -114,7 +118,7 @@ def shared_by(rows: Sequence[Row]) -> Shared:
     return {group: shared_limits(limits) for group, limits in found.items()}
 
 
-def limits_of(row: Row, kind: str, scaling: Scaling, shared: Shared) -> Limits:
+def limits_of(row: OneMap, kind: str, scaling: Scaling, shared: Shared) -> Limits:
     """Return the limits of a map (``kind`` is ``map``) or of its evidence, which are symmetric about 0."""
     limits = shared.get(_group(row, kind)) if scaling.kind == "dataset" else _own(row, kind)
     low, high = scaling.limits or limits or (0.0, 1.0)
@@ -138,18 +142,19 @@ def fitted(mask: AnyMask) -> ResizedMask:
     return F.interpolate(mask[None, None].to(torch.uint8), size, mode="nearest-exact")[0, 0].long()
 
 
-def _weighed(signed: Drawn, detailed: bool) -> Row:
+def _weighed(signed: Drawn, detailed: bool) -> Evidence:
     opposing = signed.clamp(max=0).abs().nansum() / signed.abs().nansum()
-    return {"limits": own_limits(signed, detailed=detailed, signed=True), "opposing": float(opposing)}
+    limits = own_limits(signed, detailed=detailed, signed=True)
+    return Evidence(limits=limits, opposing=float(opposing))
 
 
-def _own(row: Row, kind: str) -> Limits | None:
-    limits = (row if kind == "map" else row.get("evidence") or {}).get("limits")
-    return None if limits is None else (limits[0], limits[1])
+def _own(row: OneMap, kind: str) -> Limits | None:
+    about = row if kind == "map" else row.evidence
+    return about.limits if about else None
 
 
-def _group(row: Row, kind: str) -> tuple[str, ...]:
-    return kind, row["target"], row["method"], row["layer"] or ""
+def _group(row: OneMap, kind: str) -> tuple[str, ...]:
+    return kind, row.target, row.method, row.layer or ""
 
 
 def _region(values: Any) -> Region:

@@ -1,6 +1,5 @@
 """What a batch writes down: a row for each picture and map, means over pictures, tables and the record."""
 
-import csv
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from seglens import record as records
 from seglens.batch.chunks import Chunk, Failure, images_sha256
-from seglens.batch.heats import Heats, Shared, add_limits, fitted
-from seglens.batch.partial import Measured, Row
+from seglens.batch.heats import Heats, Shared, fitted, with_limits
+from seglens.batch.partial import Measured
 from seglens.batch.raw import Arrays, raw_arrays, raw_format
 from seglens.batch.scales import Scaling, unit_of
 from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject, shown
@@ -25,10 +23,16 @@ from seglens.explain.explanation import Explanation
 from seglens.intervals import interval
 from seglens.judge.localisation import join, summarise
 from seglens.masks import is_stack, of_class
-from seglens.outputs import table_cell, unused_name
+from seglens.outputs import unused_name
+from seglens.results import record as records
+from seglens.results.maps import Frame as FrameRow
+from seglens.results.maps import MapSummary, OneMap, PictureMaps
 from seglens.runs import Run
 from seglens.scores import counted, scores
 from seglens.shapes import AnyMask
+
+OF_MAP = ("target", "method", "layer")
+COUNTS = ("num_ok", "num_no_target", "num_total", "num_degenerate", "num_failed")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def write_sample(
     folder: Path,
     place: str,
     drawing: Drawing,
-) -> Row:
+) -> PictureMaps:
     """Write picture ``index`` of a chunk into ``folder / place``; return its row of ``explanations.json``.
 
     Heat maps are drawn where their limits are known by now; `redraw` does it where they depend on the others.
@@ -64,32 +68,37 @@ def write_sample(
         arrays["valid"] = sample.valid.numpy().astype(np.uint8)
     files["raw"] = f"{place}/maps{kind.suffix}"
     kind.write(arrays, folder / files["raw"])
-    row: Row = {"name": sample.name, "status": "ok"}
     dice = dice_of(predicted, sample, len(run.task.classes))
+    rows = [map_row(entry, found, index) for entry, found in zip(maps, measured, strict=True)]
+    row = PictureMaps(
+        name=sample.name,
+        status="ok",
+        files=files,
+        frame=frame_row(part.frames[index], run.spec.divisor),
+        maps=tuple(with_limits(Heats(rows, arrays, part.frames[index], run.spec)).rows),
+    )
     if dice is not None:
-        row["dice"] = dice
-    row["files"] = files
-    row["frame"] = frame_row(part.frames[index], run.spec.divisor)
-    row["maps"] = [map_row(entry, found, index) for entry, found in zip(maps, measured, strict=True)]
-    add_limits(Heats(row["maps"], arrays, part.frames[index], run.spec))
-    if drawing.scaling.kind != "dataset":
-        _draw(run, subject, row, arrays, drawing, {})
-    return row
+        row = row.model_copy(update={"dice": dice})
+    return row if drawing.scaling.kind == "dataset" else _draw(run, subject, row, arrays, drawing, {})
 
 
 def redraw(
-    run: Run, sample: Sample, frame: Frame, row: Row, folder: Path, drawing: Drawing, shared: Shared
-) -> None:
+    run: Run, sample: Sample, frame: Frame, row: PictureMaps, folder: Path, drawing: Drawing, shared: Shared
+) -> PictureMaps:
     """Draw the heat maps of a picture from its raw maps, in the limits that it shares with the others."""
-    arrays = raw_format(drawing.raw).read(folder / row["files"]["raw"])
-    subject = Subject(sample, frame, folder, str(Path(row["files"]["raw"]).parent.as_posix()))
-    _draw(run, subject, row, arrays, drawing, shared)
+    arrays = raw_format(drawing.raw).read(folder / row.files["raw"])
+    subject = Subject(sample, frame, folder, str(Path(row.files["raw"]).parent.as_posix()))
+    return _draw(run, subject, row, arrays, drawing, shared)
 
 
-def _draw(run: Run, subject: Subject, row: Row, arrays: Arrays, drawing: Drawing, shared: Shared) -> None:
-    heats = Heats(row["maps"], arrays, subject.frame, run.spec)
-    row["sheets"] = draw_maps(subject, heats, drawing.scaling, shared)
-    records.write_json(subject.folder / subject.place / "explanation.json", row)
+def _draw(
+    run: Run, subject: Subject, row: PictureMaps, arrays: Arrays, drawing: Drawing, shared: Shared
+) -> PictureMaps:
+    heats = Heats(row.maps, arrays, subject.frame, run.spec)
+    maps, sheets = draw_maps(subject, heats, drawing.scaling, shared)
+    drawn = row.model_copy(update={"maps": maps, "sheets": sheets})
+    records.write_json(subject.folder / subject.place / "explanation.json", drawn)
+    return drawn
 
 
 def dice_of(predicted: AnyMask, sample: Sample, num_classes: int) -> float | None:
@@ -99,7 +108,7 @@ def dice_of(predicted: AnyMask, sample: Sample, num_classes: int) -> float | Non
     return float(scores(counted(predicted, sample.mask, sample.valid, num_classes))["dice"])
 
 
-def frame_row(frame: Frame, divisor: int) -> Row:
+def frame_row(frame: Frame, divisor: int) -> FrameRow:
     """Return how the picture lies in a layer's grid: ``native`` (rows, columns), and which part it takes.
 
     ``part`` is left, top, width and height of the picture as shares of the grid, whatever its resolution; the
@@ -107,57 +116,56 @@ def frame_row(frame: Frame, divisor: int) -> Row:
     """
     padded = frame.size + -frame.size % divisor
     (rows, columns), box = frame.scaled, (frame.left, frame.top)
-    return {"native": list(frame.native), "part": [side / padded for side in (*box, columns, rows)]}
+    part = tuple(side / padded for side in (*box, columns, rows))
+    return FrameRow(native=frame.native, part=part)
 
 
-def map_row(entry: Explanation, found: Measured, index: int) -> Row:
+def map_row(entry: Explanation, found: Measured, index: int) -> OneMap:
     """Return what is known of one map of one picture."""
     attended, measured = found
-    return {
-        "target": entry.target.label,
-        "method": entry.method,
-        "layer": entry.layer,
-        "where": entry.where,
-        "unit": unit_of(entry.method, entry.settings),
-        "status": entry.status[index],
-        "statistics": {name: float(values[index]) for name, values in measured.items()},
-        "nulls": {
+    return OneMap(
+        target=entry.target.label,
+        method=entry.method,
+        layer=entry.layer,
+        where=entry.where,
+        unit=unit_of(entry.method, entry.settings),
+        status=entry.status[index],
+        statistics={name: float(values[index]) for name, values in measured.items()},
+        nulls={
             null: {name: float(values[index]) for name, values in row.items()}
             for null, row in (attended.nulls.items() if entry.where == "region" else ())
         },
-        "diagnostics": {name: float(values[index]) for name, values in entry.diagnostics.items()},
-    }
+        diagnostics={name: float(values[index]) for name, values in entry.diagnostics.items()},
+    )
 
 
-def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> Row:
+def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> MapSummary:
     """Return the means over all pictures of one map, with intervals and nulls, and how many have no map."""
     whole = join([attended for attended, _ in parts])
-    row = summarise(whole, seed=seed).to_json()
-    row["where"] = where
-    row["num_degenerate"], row["num_failed"] = (whole.status.count(kind) for kind in ("degenerate", "failed"))
+    row = summarise(whole, seed=seed).summary()
+    statistics = dict(row.statistics)
     for name in parts[0][1]:
-        if name not in row["statistics"]:
+        if name not in statistics:
             values = torch.cat([measured[name].cpu() for _, measured in parts])
-            row["statistics"][name] = interval(
-                values.masked_fill(values.isinf(), torch.nan), seed=seed
-            ).to_json()
+            finite = values.masked_fill(values.isinf(), torch.nan)
+            statistics[name] = interval(finite, seed=seed).spread()
+    degenerate, failed = (whole.status.count(kind) for kind in ("degenerate", "failed"))
+    found = {"statistics": statistics, "where": where, "num_degenerate": degenerate, "num_failed": failed}
     if where != "region":
         # The nulls are of what lies on the target, which doesn't count; nor can it restate the prediction.
-        row |= {"nulls": {}, "null_intervals": {}, "label": ""}
-    return row
+        found |= {"nulls": {}, "null_intervals": {}, "label": ""}
+    return row.model_copy(update=found)
 
 
-def flat_summary(rows: Iterable[Row]) -> list[Row]:
+def flat_summary(rows: Iterable[MapSummary]) -> list[dict[str, object]]:
     """Spread the rows of the summary out to plain numbers, for a table."""
     found = []
     for row in rows:
-        plain = {key: row[key] for key in ("target", "method", "layer", "where")}
-        plain |= {key: value for key, value in row.items() if key.startswith("num_")}
-        for name, values in row["statistics"].items():
-            plain |= {name: values["mean"], f"{name} low": values["low"], f"{name} high": values["high"]}
-        nulls = row["nulls"].items()
-        plain |= {f"ratio ({null})": values.get("ratio") for null, values in nulls}
-        found.append(plain | {"label": row["label"]})
+        plain = {name: row[name] for name in (*OF_MAP, "where", *COUNTS)}
+        for name, values in row.statistics.items():
+            plain |= {name: values.mean, f"{name} low": values.low, f"{name} high": values.high}
+        plain |= {f"ratio ({null})": value for null, value in row.of_nulls("ratio").items()}
+        found.append(plain | {"label": row.label})
     return found
 
 
@@ -172,41 +180,30 @@ def joined(parts: Sequence[Sequence[Measured]]) -> list[Measured]:
     ]
 
 
-def failed_row(failure: Failure) -> Row:
+def failed_row(failure: Failure) -> PictureMaps:
     """Return the row of a picture that could not be done."""
-    return {"name": failure.name, "status": "failed", "error": failure.error}
+    return PictureMaps(name=failure.name, status="failed", error=failure.error)
 
 
-def flat(rows: Iterable[Row]) -> list[Row]:
+def flat(rows: Iterable[PictureMaps]) -> list[dict[str, object]]:
     """Spread the rows of pictures out to one row for each map, for a table of numbers."""
     found = []
     for row in rows:
-        plain = {key: row[key] for key in ("name", "status", "error", "dice") if key in row}
-        for entry in row.get("maps", [{}]):
-            named = {key: entry[key] for key in ("target", "method", "layer") if key in entry}
-            if entry:
-                named["map"] = entry["status"]
+        plain = row.model_dump(include={"name", "status", "error", "dice"}, exclude_unset=True)
+        if row.status == "failed":
+            found.append(plain)
+        for entry in row.maps:
+            named = {name: entry[name] for name in OF_MAP} | {"map": entry.status}
             nulls = {
                 f"{name} ({null})": value
-                for null, values in entry.get("nulls", {}).items()
+                for null, values in entry.nulls.items()
                 for name, value in values.items()
             }
-            found.append({**plain, **named, **entry.get("statistics", {}), **nulls})
+            found.append({**plain, **named, **entry.statistics, **nulls})
     return found
 
 
-def write_table(rows: Sequence[Row], file: Path) -> None:
-    """Write rows as comma-separated values; what a row doesn't have, or isn't a number, is empty."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    if "error" in columns:
-        columns.append(columns.pop(columns.index("error")))
-    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([table_cell(name) for name in columns])
-        writer.writerows([table_cell(row.get(name)) for name in columns] for row in rows)
-
-
-def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name: str) -> Row:
+def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name: str) -> dict[str, object]:
     """Save the mask (of labels that may overlap one each) and the overlay of a picture; return its row."""
     files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
     if is_stack(mask):

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens import record as records
 from seglens.batch.chunks import Failure
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.judge.localisation import Attention
@@ -26,6 +25,8 @@ from seglens.outputs import alone, naming, put_in_place
 from seglens.owned import list_files
 from seglens.places import check_output
 from seglens.renamed import in_new_names
+from seglens.results import record as records
+from seglens.results.maps import PictureMaps
 from seglens.spread import Share
 
 DONE, SETTINGS = ".done", "settings.json"
@@ -33,7 +34,6 @@ COMMAND = "explain"
 PICTURES = "pictures"
 """Where the settings of a job hold the name and the hashes of every picture."""
 
-Row = dict[str, Any]
 Measured = tuple[Attention, dict[str, Float[Tensor, "_"]]]
 """Of one map of a chunk: its statistics next to their nulls, and all its statistics, picture by picture."""
 
@@ -46,7 +46,7 @@ class Done:
     """
 
     numbers: tuple[int, ...]
-    rows: list[Row]
+    rows: list[PictureMaps]
     measured: list[Measured]
     failed: tuple[Failure, ...] = ()
 
@@ -183,7 +183,7 @@ def _opened(folder: Path) -> Partial:
         try:
             found = _whole(json.loads(file.read_bytes()))
             whole = isinstance(found, Done) and all(
-                (folder / name).stat().st_size for row in found.rows for name in row["files"].values()
+                (folder / name).stat().st_size for row in found.rows for name in row.files.values()
             )
             number = int(file.stem)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -212,6 +212,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Done | Attention | Failure):
         plain = {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
         return {"record": type(value).__name__, "values": plain}
+    if isinstance(value, PictureMaps):
+        return {"record": "PictureMaps", "values": value.model_dump(exclude_unset=True)}
     if isinstance(value, tuple):
         return {"tuple": [_plain(part) for part in value]}
     if isinstance(value, list):
@@ -227,6 +229,8 @@ def _whole(value: Any) -> Any:
     match value:
         case {"tensor": kind, "values": values} if len(value) == 2:
             return torch.tensor(values, dtype=getattr(torch, kind))
+        case {"record": "PictureMaps", "values": values} if len(value) == 2:
+            return PictureMaps.model_validate(values, strict=False)
         case {"record": kind, "values": values} if len(value) == 2:
             return RECORDS[kind](**_whole(values))
         case {"tuple": parts} if len(value) == 1:

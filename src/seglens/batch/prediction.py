@@ -11,7 +11,7 @@ import torch
 from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
-from seglens.batch.heats import Row, drawn_size
+from seglens.batch.heats import drawn_size
 from seglens.data.from_torch import is_torch
 from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
@@ -35,6 +35,7 @@ from seglens.places import check_output
 from seglens.predict import Prediction
 from seglens.progress import track
 from seglens.renamed import renamed
+from seglens.results.tables import write_rows
 from seglens.runs import Run
 from seglens.shapes import AnyMask, Image
 from seglens.threads import read_ahead
@@ -85,7 +86,7 @@ def predict_files(
     }
     plan((1, 1), run.spec, tiles)
     failed: list[Failure] = []
-    rows: list[Row] = []
+    rows: list[dict[str, object]] = []
     check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(Path(out), command="predict", force=force) as folder:
         for name in ("masks", "overlays"):
@@ -101,8 +102,8 @@ def predict_files(
             else:
                 rows.append(done)
         refuse_none_done(len(rows), failed)
-        every = rows + [ledger.failed_row(failure) for failure in failed]
-        ledger.write_table(every, folder / "table.csv")
+        every = rows + [ledger.failed_row(failure).plain() for failure in failed]
+        write_rows(every, folder / "table.csv")
         ledger.write_record(
             "predict",
             run,
@@ -253,7 +254,7 @@ def _small(cut: Cut, native: tuple[int, int]) -> Image:
     )
 
 
-def _write(run: Run, folder: Path, found: _Found | Failure) -> Row | Failure:
+def _write(run: Run, folder: Path, found: _Found | Failure) -> dict[str, object] | Failure:
     if isinstance(found, Failure):
         return found
     made = found.prediction

@@ -15,6 +15,7 @@ from seglens.errors import unknown_name
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
 from seglens.models.segmenter import ModelSpec
+from seglens.results.names import map_name
 from seglens.shapes import Map, Region
 
 Arrays = Mapping[str, np.ndarray]
@@ -40,11 +41,6 @@ def raw_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def name_of(target: str, method: str, layer: str | None, several: bool) -> str:
-    """Return what a map is called: ``method@layer``, the target in front where there are several."""
-    return "@".join([target] * several + [method] + ([] if layer is None else [layer]))
-
-
 def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> dict[str, np.ndarray]:
     """Return all there is to keep of picture ``row``.
 
@@ -57,7 +53,7 @@ def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> d
     several = len({entry.target.label for entry in explanations}) > 1
     arrays: dict[str, np.ndarray] = {}
     for entry in explanations:
-        name = name_of(entry.target.label, entry.method, entry.layer, several)
+        name = map_name(entry.method, entry.layer, target=entry.target.label if several else "")
         region = f"region:{entry.target.label}"
         if region not in arrays:
             arrays[region] = _native_region(entry.target.pixels[row], frame)

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
 
-from seglens.batch.heats import Heats, Row, Shared, about_error, drawn_size, fitted, limits_of
-from seglens.batch.raw import name_of
+from seglens.batch.heats import Heats, Shared, about_error, drawn_size, fitted, limits_of
 from seglens.batch.scales import Scaling, colours
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
@@ -30,6 +29,7 @@ from seglens.draw import (
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
 from seglens.outputs import unused_name
+from seglens.results.maps import Colours, OneMap, Sheet
 from seglens.shapes import AnyMask, Image, Mask
 
 ROW = 5
@@ -66,69 +66,71 @@ def draw_subject(subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Ta
     return files
 
 
-def draw_maps(subject: Subject, heats: Heats, scaling: Scaling, shared: Shared) -> list[dict[str, str]]:
+def draw_maps(
+    subject: Subject, heats: Heats, scaling: Scaling, shared: Shared
+) -> tuple[tuple[OneMap, ...], tuple[Sheet, ...]]:
     """Save a heat map for each row, and sheets that compare methods, layers and targets.
 
-    The names of the files, and the ``scale`` of their colours, go into the rows. ``shared`` are the limits
-    of a scale over the whole set.
+    ``shared`` are the limits of a scale over the whole set.
 
     Returns:
-        The sheets' titles and files.
+        The rows with the names of the files and the ``scale`` of their colours, and the sheets.
     """
     image = shown(subject.sample, heats.spec).image
     taken = {"orig", "gt", "pred", "overlay"}
     tiles: list[list[Tile]] = []
+    drawn: list[OneMap] = []
     for row in heats.rows:
         tile = _tile(heats, row, image, scaling, shared)
-        row["file"] = subject.save(tile.picture, unused_name(heats.name(row), taken))
+        file = subject.save(tile.picture, unused_name(heats.name(row), taken))
+        found: dict[str, object] = {"file": file}
         if tile.scale:
-            row["scale"] = {"limits": list(tile.scale.limits), "unit": tile.scale.unit}
+            found["scale"] = Colours(limits=tile.scale.limits, unit=tile.scale.unit)
         tiles.append([tile])
-        if row.get("evidence") and heats.is_signed(row):
-            row["evidence"]["file"] = row["file"]
-        elif row.get("evidence"):
+        if row.evidence and not heats.is_signed(row):
             tile = _evidence_tile(heats, row, image, scaling, shared)
             file = subject.save(tile.picture, unused_name(f"{heats.name(row)}@evidence", taken))
-            row["evidence"]["file"] = file
             tiles[-1].append(tile)
+        if row.evidence:
+            found["evidence"] = row.evidence.model_copy(update={"file": file})
+        drawn.append(row.model_copy(update=found))
     sheets = []
     for title, kept in comparisons(heats.rows):
         by_target = title.startswith("targets@")
         every = [Tile(picture(image), "image")]
         for i in kept:
             row = heats.rows[i]
-            name = row["target"] if by_target else name_of("", row["method"], row["layer"], False)
+            name = row.target if by_target else row.name
             every += [replace(tiles[i][0], title=name), *tiles[i][1:]]
         lines = [every[i : i + ROW] for i in range(0, len(every), ROW)]
         page = sheet(lines, title=f"{subject.sample.name}: {title}")
-        sheets.append({"title": title, "file": subject.save(page, unused_name(title, taken))})
-    return sheets
+        sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
+    return tuple(drawn), tuple(sheets)
 
 
-def comparisons(rows: Sequence[Row]) -> list[tuple[str, list[int]]]:
+def comparisons(rows: Sequence[OneMap]) -> list[tuple[str, list[int]]]:
     """Return the sheets worth drawing: methods side by side, layers, and targets.
 
     Maps without a layer stand on every sheet of methods. One map alone has a sheet for its colour bar.
     """
     targets, layers, methods = (
-        list(dict.fromkeys(row[key] for row in rows if row[key] is not None))
-        for key in ("target", "layer", "method")
+        list(dict.fromkeys(found for found in each if found is not None))
+        for each in ([r.target for r in rows], [r.layer for r in rows], [r.method for r in rows])
     )
     found: dict[str, list[int]] = {}
     for target in targets:
         front = f"{target}@" if len(targets) > 1 else ""
-        ours = [i for i, row in enumerate(rows) if row["target"] == target]
+        ours = [i for i, row in enumerate(rows) if row.target == target]
         for layer in layers:
-            found[f"{front}methods@{layer}"] = [i for i in ours if rows[i]["layer"] in (layer, None)]
+            found[f"{front}methods@{layer}"] = [i for i in ours if rows[i].layer in (layer, None)]
         for method in methods:
-            found[f"{front}layers@{method}"] = [i for i in ours if rows[i]["method"] == method]
+            found[f"{front}layers@{method}"] = [i for i in ours if rows[i].method == method]
         if not layers:
             found[f"{front}methods"] = ours
     if len(targets) > 1:
         for row in rows:
-            title = f"targets@{name_of('', row['method'], row['layer'], False)}"
-            same = (row["method"], row["layer"])
-            found[title] = [i for i, other in enumerate(rows) if (other["method"], other["layer"]) == same]
+            title = f"targets@{row.name}"
+            found[title] = [i for i, other in enumerate(rows) if other.name == row.name]
     sheets = [(title, kept) for title, kept in found.items() if len(kept) > 1]
     return sheets or [("map", list(range(len(rows))))]
 
@@ -149,15 +151,15 @@ def class_indices(mask: Mask) -> Picture:
     return image_of(mask.to(torch.uint8).cpu().numpy())
 
 
-def _tile(heats: Heats, row: Row, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+def _tile(heats: Heats, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
     name = heats.name(row)
-    if row["status"] != "ok":
-        caption = "all evidence is against" if row.get("evidence") else ""
-        return Tile(no_map(image.shape[1], image.shape[2], row["status"].replace("_", " ")), name, caption)
-    scale = colours(limits_of(row, "map", scaling, shared), row["unit"])
+    if row.status != "ok":
+        caption = "all evidence is against" if row.evidence else ""
+        return Tile(no_map(image.shape[1], image.shape[2], row.status.replace("_", " ")), name, caption)
+    scale = colours(limits_of(row, "map", scaling, shared), row.unit)
     drawn, hidden = heat_overlay(image, heats.values(row), scale), heats.hidden(row)
     caption = ""
-    if about_error(row) and not row["evidence"]:
+    if about_error(row) and not row.evidence:
         caption = "unsigned: neither for nor against"
     elif about_error(row) and heats.is_signed(row):
         caption = _weighed(row)
@@ -166,18 +168,18 @@ def _tile(heats: Heats, row: Row, image: Image, scaling: Scaling, shared: Shared
     return Tile(outline(drawn, heats.region(row)), name, caption, scale)
 
 
-def _evidence_tile(heats: Heats, row: Row, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+def _evidence_tile(heats: Heats, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
     signed, hidden = heats.evidence(row), heats.hidden(row)
     assert signed is not None  # or the row would have no evidence
-    scale = colours(limits_of(row, "evidence", scaling, shared), row["unit"])
+    scale = colours(limits_of(row, "evidence", scaling, shared), row.unit)
     drawn = heat_overlay(image, signed, scale)
     if hidden is not None:
         drawn = hatch(drawn, hidden)
     return Tile(outline(drawn, heats.region(row), INK), "for and against", _weighed(row), scale)
 
 
-def _weighed(row: Row) -> str:
-    against = row["evidence"]["opposing"]
-    if against != against:
+def _weighed(row: OneMap) -> str:
+    against = row.evidence.opposing if row.evidence else None
+    if against is None or against != against:
         return "nothing for or against"
     return f"red: for {1 - against:.0%}, blue: against {against:.0%}"

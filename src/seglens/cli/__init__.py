@@ -147,8 +147,8 @@ def evaluate(
             tiles=tiles,
             share=share,
         )
-    summaries.tell_evaluation(found.to_json())
-    terminal.list_failed([(row["name"], row["error"]) for row in found.failed], len(found.images))
+    summaries.tell_evaluation(found)
+    terminal.list_failed([(row.name, row.error) for row in found.failed], len(found.images))
 
 
 @app.command(cls=o.Verb)
@@ -286,8 +286,7 @@ def explain(
             resume=resume,
             share=share,
         )
-    more = {"summary": summaries.read(done.folder / "explanations.json")["summary"]}
-    summaries.tell_batch("explained", done, more, summaries.show_explanations)
+    summaries.tell_explained(done)
 
 
 app.command(cls=reading.OnData)(judging.judge)

@@ -204,7 +204,9 @@ def _look_at_paths(options: Sequence[Any], values: Mapping[str, Any]) -> None:
         if not missing or (option.name == "images" and len(missing) < len(paths)):
             continue
         if by_place and option.name in ("run", "runs"):
-            from seglens import record as records  # not above: pydantic takes its time, and help shouldn't
+            from seglens.results import (
+                record as records,  # not above: pydantic takes its time, and help shouldn't
+            )
 
             records.read(missing[0])  # says which run may be meant
         name = (option.metavar or option.name.upper()).strip("[].") if by_place else option.opts[0]

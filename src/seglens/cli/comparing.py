@@ -1,7 +1,7 @@
 """The verb ``seglens compare``: two or more runs side by side."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from seglens.cli import options as o
 from seglens.cli.given import refuse
 from seglens.cli.summaries import number
 from seglens.cli.terminal import say, table, tell
+from seglens.results.names import formatted, map_name
+
+if TYPE_CHECKING:
+    from seglens.results.comparison import ComparisonTable
 
 
 def compare(
@@ -71,55 +75,53 @@ def compare(
 
 def _show(found: "seglens.Comparison") -> None:
     told = found.table
-    for run in told["runs"][1:]:
+    for run in told.runs[1:]:
         _show_scores(told, run)
         _show_maps(told, run)
-    changed = sum(row["changed"] for row in told["scorecard"])
-    if told["scorecard"]:
-        say(f"{changed} of {len(told['scorecard'])} verdicts of the scorecards differ.")
-    if told["left_out"]:
-        say(f"{len(told['left_out'])} pictures were left out, see compare.json.")
-    for entry in told["missing"]:
-        say(f"Missing: {entry['command']}")
+    if told.scorecard:
+        changed = sum(row.changed for row in told.scorecard)
+        say(f"{changed} of {len(told.scorecard)} verdicts of the scorecards differ.")
+    if told.left_out:
+        say(f"{len(told.left_out)} pictures were left out, see compare.json.")
+    for entry in told.missing:
+        say(f"Missing: {entry.command}")
     say(f"The comparison is in {found.page}")
 
 
-def _show_scores(told: dict[str, Any], run: str) -> None:
+def _show_scores(told: "ComparisonTable", run: str) -> None:
     rows = [
         (
-            f"{row['score'].replace('_', ' ')}, {row['kind']}",
-            number(row["reference"]),
-            number(row["value"]),
-            f"{row['difference']:+.3f}",
-            "-" if row["low"] != row["low"] else f"{row['low']:+.3f} to {row['high']:+.3f}",
-            row["verdict"],
+            f"{row.score.replace('_', ' ')}, {row.kind}",
+            number(row.reference),
+            number(row.value),
+            f"{row.difference:+.3f}",
+            "-" if row.low != row.low else f"{row.low:+.3f} to {row.high:+.3f}",
+            row.verdict,
         )
-        for row in told["scores"]
-        if row["run"] == run
+        for row in told.scores
+        if row.run == run
     ]
     if rows:
-        title = f"{run} against {told['reference']}: {told['num_common']} common pictures of {told['split']}"
-        columns = ("score", told["reference"], run, "difference", "95 % interval", "verdict")
+        title = f"{run} against {told.reference}: {told.num_common} common pictures of {told.split}"
+        columns = ("score", told.reference, run, "difference", "95 % interval", "verdict")
         table(columns, rows, title=title)
 
 
-def _show_maps(told: dict[str, Any], run: str) -> None:
+def _show_maps(told: "ComparisonTable", run: str) -> None:
     rows = [
         (
-            f"{row['target']}: {row['method']}" + (f"@{row['layer']}" if row["layer"] else ""),
-            f"{row['moved']['mean']:.0%}",
-            "-"
-            if row["unrelated"]["mean"] != row["unrelated"]["mean"]
-            else f"{row['unrelated']['mean']:.0%}",
+            f"{row.target}: {map_name(row.method, row.layer)}",
+            formatted(row.moved.mean, ".0%", dash="-"),
+            formatted(row.unrelated.mean, ".0%", dash="-"),
             *(
-                f"{row['shares'][place]['difference']['mean']:+.3f}" if place in row["shares"] else "-"
+                formatted(row.shares[place].difference.mean, "+.3f", dash="-") if place in row.shares else "-"
                 for place in ("truth", "invented", "missed")
             ),
-            str(row["num"]),
+            str(row.num),
         )
-        for row in told["maps"]
-        if row["run"] == run
+        for row in told.maps
+        if row.run == run
     ]
     if rows:
         columns = ("map", "moved", "unrelated maps", "on truth", "on invented", "on missed", "pictures")
-        table(columns, rows, title=f"Attention of {run} against {told['reference']}")
+        table(columns, rows, title=f"Attention of {run} against {told.reference}")

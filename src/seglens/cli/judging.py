@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -123,16 +122,7 @@ def judge(
         seed=seed,
         force=force,
     )
-    card = summaries.read(done.folder / "scorecard.json")
-    more = {"rows": card["rows"], "restating": card["restating"], "left_out": card["left_out"]}
-    more |= {"audit": summaries.read(done.folder / "audit.json")} if audit else {}
-
-    def show_left_out(folder: Path) -> None:
-        say(*_left_out(card["left_out"], plan))
-
-    tables = [summaries.show_scorecard, summaries.show_restating, show_left_out]
-    tables += [summaries.show_audit] if audit else []
-    summaries.tell_batch("judged", done, more, *tables)
+    summaries.tell_judged(done, lambda left_out: say(*_left_out(left_out, plan)))
 
 
 def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:

@@ -1,15 +1,19 @@
 """Results as they are told: tables for the terminal, plain data for ``--json``. No numbers are made here."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seglens.cli.terminal import list_failed, say, table, tell
+from seglens.results.names import RESTATES, formatted
 
 if TYPE_CHECKING:
     from seglens.batch import Summary
+    from seglens.results.maps import ExplanationTable
+    from seglens.results.record import Record
+    from seglens.results.scorecard import Audit, Card
+    from seglens.results.scores import EvaluationTable
 
 Row = Mapping[str, Any]
 
@@ -22,8 +26,8 @@ def tell_file(kind: str, file: Path) -> None:
     tell({kind: str(file)}, lambda: say(f"The {kind} is in {file}"))
 
 
-def tell_batch(what: str, done: "Summary", more: Row, *tables: Callable[[Path], None]) -> None:
-    """Tell what a batch came to: ``tables`` of its folder, where it is, and what could not be done.
+def tell_batch(what: str, done: "Summary", more: Mapping[str, object], *tables: Callable[[], None]) -> None:
+    """Tell what a batch came to: ``tables``, where it is, and what could not be done.
 
     Ends with exit code 1 where some of it could not be done. ``more`` goes into the JSON document.
     """
@@ -31,13 +35,36 @@ def tell_batch(what: str, done: "Summary", more: Row, *tables: Callable[[Path], 
 
     def show() -> None:
         for each in tables:
-            each(done.folder)
+            each()
         say(f"{done.num_done} pictures {what}: {done.folder}")
 
     plain = {"folder": str(done.folder), "num_done": done.num_done}
     plain["failed"] = [{"name": name, "error": error} for name, error in failed]
     tell({**plain, **more}, show)
     list_failed(failed, done.num_done + len(failed))
+
+
+def tell_explained(done: "Summary") -> None:
+    """Tell what explaining a folder came to."""
+    if done.maps is not None:
+        tell_batch("explained", done, {"summary": done.maps.summary}, partial(_show_maps, done.maps))
+
+
+def tell_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]) -> None:
+    """Tell what judging a folder came to; ``show_left_out`` prints which scores were left out."""
+    card, audit = done.card, done.audit
+    if card is None:
+        return
+    more: dict[str, object] = {"rows": card.rows, "restating": card.restating, "left_out": card.left_out}
+    tables: list[Callable[[], None]] = [
+        partial(_show_card, card),
+        partial(_show_restating, card),
+        lambda: show_left_out(card.left_out),
+    ]
+    if audit is not None:
+        more["audit"] = audit
+        tables.append(partial(_show_audit, audit))
+    tell_batch("judged", done, more, *tables)
 
 
 def tell_findings(found: Row) -> None:
@@ -61,7 +88,7 @@ def _show_findings(found: Row) -> None:
 
 def tell_public_set(folder: Path) -> None:
     """Tell what was downloaded, who may use it and what to cite."""
-    found = read(folder / "run.json")["results"]
+    found = record_of(folder).results
     lines = (
         f"{folder}: {found['title']} ({found['num_files']} files).",
         f"Licence: {found['licence']}.",
@@ -73,7 +100,7 @@ def tell_public_set(folder: Path) -> None:
 
 def tell_training(run: Path) -> None:
     """Tell what a training came to."""
-    results = read(run / "run.json")["results"]
+    results = record_of(run).results
     valid = results["valid"]
     text = (
         f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
@@ -84,10 +111,10 @@ def tell_training(run: Path) -> None:
 
 def tell_adopted(run: Path, adopted: Row) -> None:
     """Tell what a checkpoint became, what was read from it, and what had to be assumed."""
-    record = read(run / "run.json")
-    results, key = record["results"], record["settings"]["weights_key"]
+    record = record_of(run)
+    results, key = record.results, record.settings["weights_key"]
     lines = [f"{run}: {adopted['model']['architecture']} for {', '.join(adopted['classes'])}."]
-    lines += [f"Weights: {key} of {record['settings']['file']}."] if key else []
+    lines += [f"Weights: {key} of {record.settings['file']}."] if key else []
     for what, values in (
         ("Read from the tensors", results["read_from_tensors"]),
         ("Assumed, as the file doesn't tell (--set changes it, --head the head)", results["assumed"]),
@@ -98,34 +125,34 @@ def tell_adopted(run: Path, adopted: Row) -> None:
     tell({**adopted, **results, "weights_key": key}, lambda: say("\n".join(lines)))
 
 
-def tell_evaluation(found: Row) -> None:
+def tell_evaluation(found: "EvaluationTable") -> None:
     """Tell an evaluation: every score, pooled over pixels and averaged over pictures."""
     tell(found, partial(_show_evaluation, found))
 
 
-def _show_evaluation(found: Row) -> None:
+def _show_evaluation(found: "EvaluationTable") -> None:
     rows = [
         (
             score.replace("_", " "),
-            number(found["pooled"].get(score)),
-            number(values["mean"]),
-            _range(values),
-            number(values["median"]),
+            number(found.pooled.score(score)),
+            number(values.mean),
+            _range(values.low, values.high),
+            number(values.median),
         )
-        for score, values in found["per_image"].items()
+        for score, values in found.per_image.items()
     ]
-    scored = found["num_images"] - found["num_failed"]
-    title = f"{found['split']} split, {scored} pictures, at native resolution"
+    scored = len(found.images) - found.num_failed
+    title = f"{found.split} split, {scored} pictures, at native resolution"
     table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
-    by_class = found["pooled"].get("per_class") or {}
+    by_class = found.pooled.per_class
     if len(by_class) > 2:
         columns = ("dice", "iou", "precision", "recall")
         lines = [(label, *(number(values[name]) for name in columns)) for label, values in by_class.items()]
         table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
-    for label, count in found["shown"].items():
+    for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
-    error, worst = (number(found["calibration"][name]) for name in ("error", "maximum_error"))
+    error, worst = number(found.calibration.error), number(found.calibration.maximum_error)
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
 
 
@@ -151,102 +178,96 @@ def tell_layers(layers: Sequence[Row]) -> None:
     tell(layers, lambda: table(columns, rows))
 
 
-def show_explanations(folder: Path) -> None:
+def _show_maps(found: "ExplanationTable") -> None:
     """Print the mean attention of every map next to the largest that a map without content gets."""
     rows = []
-    found = read(folder / "explanations.json")
-    several, outside = len(found["targets"]) > 1, found["where"] == "context"
-    for row in found["summary"]:
-        ratio = row["statistics"].get("mass_context" if outside else "ratio") or {}
-        nulls = {name: values.get("ratio") for name, values in row["nulls"].items()}
-        known = {name: value for name, value in nulls.items() if value is not None}
+    several, outside = len(found.targets) > 1, found.where == "context"
+    for row in found.summary:
+        nulls = row.of_nulls("ratio").items()
+        known = {name: value for name, value in nulls if value is not None and value == value}
         best = max(known, key=lambda name: known[name], default=None)
         rows.append(
             (
-                f"{row['target']}: {_name(row)}" if several else _name(row),
-                number(ratio.get("mean")),
+                f"{row.target}: {row.name}" if several else row.name,
+                number(row.statistic("mass_context" if outside else "ratio").mean),
                 f"{number(known[best])} ({best})" if best else "-",
-                f"{row['num_ok']} of {row['num_total']}",
-                str(row["num_no_target"]),
-                row.get("label") or "",
+                f"{row.num_ok} of {row.num_total}",
+                str(row.num_no_target),
+                row.label,
             )
         )
     measured = "share outside of the target" if outside else "attention ratio"
     table(("map", measured, "best null", "pictures", "no target", ""), rows)
 
 
-def show_scorecard(folder: Path) -> None:
+def _show_card(card: "Card") -> None:
     """Print a scorecard, the reference rows last."""
-    rows = read(folder / "scorecard.json")["rows"]
-    rows = sorted(rows, key=lambda row: row["verdict"] == "reference")
     shown = [
         (
-            _name(row),
-            row["score"],
-            number(row["value"]),
-            _range(row),
-            f"{row['num_evaluable']} of {row['num_total']}",
-            row["reference"] or "-",
-            row["verdict"],
+            row.name,
+            row.score,
+            number(row.value),
+            _range(row.low, row.high),
+            f"{row.num_evaluable} of {row.num_total}",
+            row.reference or "-",
+            row.verdict,
         )
-        for row in rows
+        for row in sorted(card.rows, key=lambda row: row.verdict == "reference")
     ]
     table(("map", "score", "value", "95 % interval", "pictures", "best reference", "verdict"), shown)
 
 
-def show_restating(folder: Path) -> None:
+def _show_restating(card: "Card") -> None:
     """Print from which layer on each method only restates the prediction, where attention was measured."""
     rows = [
         (
-            found["method"],
-            step["layer"],
-            number(step["ratio"]["mean"]),
-            number(step["ratio_of_mirror"]["mean"]),
-            number(step["resemblance_to_mirror"]["mean"]),
-            "restates the prediction" if step["restates"] else "",
-            (found["restates_from"] or "nowhere") if step is found["layers"][-1] else "",
+            found.method,
+            step.layer,
+            number(step.ratio.mean),
+            number(step.ratio_of_mirror.mean),
+            number(step.resemblance_to_mirror.mean),
+            RESTATES if step.restates else "",
+            (found.restates_from or "nowhere") if step is found.layers[-1] else "",
         )
-        for found in read(folder / "scorecard.json")["restating"]
-        for step in found["layers"]
+        for found in card.restating
+        for step in found.layers
     ]
     columns = ("method", "layer", "attention ratio", "of the mirror", "likeness", "", "restates from")
     if rows:
         table(columns, rows, title="Layer by layer: where a map says no more than the prediction")
 
 
-def show_audit(folder: Path) -> None:
+def _show_audit(audit: "Audit") -> None:
     """Print what was found in the regions of an audit."""
     rows = [
         (
-            found["region"],
-            entry["map"],
-            f"{found['num_present']} of {found['num_total']}",
-            number(found["drop"]),
-            number(found["control"]),
-            number(entry["enrichment"]),
-            entry["verdict"],
+            found.region,
+            entry.map,
+            f"{found.num_present} of {found.num_total}",
+            number(found.drop),
+            number(found.control),
+            number(entry.enrichment),
+            entry.verdict,
         )
-        for found in read(folder / "audit.json")["regions"]
-        for entry in found["maps"]
+        for found in audit.regions
+        for entry in found.maps
     ]
     columns = ("region", "map", "pictures", "score lost", "elsewhere", "log2 enrichment", "verdict")
     table(columns, rows, title="Audit: regions that should not matter")
 
 
-def read(file: Path) -> dict[str, Any]:
-    """Read a table that a verb has just written."""
-    return json.loads(file.read_text(encoding="utf-8"))
+def record_of(folder: Path) -> "Record":
+    """Return what a command has said of the folder that it made."""
+    from seglens.results import record  # not above: pydantic takes its time, and help shouldn't
+
+    return record.read(folder)
 
 
-def _name(row: Row) -> str:
-    return row["method"] if row["layer"] is None else f"{row['method']}@{row['layer']}"
-
-
-def _range(values: Row) -> str:
-    low, high = number(values["low"]), number(values["high"])
-    return "-" if "-" in (low, high) else f"{low} to {high}"
+def _range(low: float | None, high: float | None) -> str:
+    ends = number(low), number(high)
+    return "-" if "-" in ends else " to ".join(ends)
 
 
 def number(value: float | None) -> str:
     """Return a number to three digits, a dash where there is none."""
-    return "-" if value is None or value != value else f"{value:.3f}"
+    return formatted(value, ".3f", dash="-")

@@ -64,7 +64,7 @@ def tell(found: object, show: Callable[[], None]) -> None:
     if document is None:
         show()
         return
-    from seglens.record import to_json  # not above: pydantic takes its time, and help shouldn't
+    from seglens.results.record import to_json  # not above: pydantic takes its time, and help shouldn't
 
     print(to_json(found), file=document, flush=True)
 
@@ -290,7 +290,7 @@ def ask_pictures(split: str, num: int) -> tuple[list[Path], list[int]]:
 
 
 def _is_run(folder: Path) -> bool:
-    from seglens import record as records  # not above: pydantic takes its time, and help shouldn't
+    from seglens.results import record as records  # not above: pydantic takes its time, and help shouldn't
 
     try:
         return records.read(folder).kind in ("train", "adopt")

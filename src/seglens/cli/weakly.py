@@ -1,6 +1,7 @@
 """The verb ``seglens weak``: from image-level labels to a model and the comparison table."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import typer
 import seglens
 from seglens.cli import options as o
 from seglens.cli.reading import own_data
-from seglens.cli.summaries import number, read
+from seglens.cli.summaries import number, record_of
 from seglens.cli.terminal import need_path, say, table, tell
 from seglens.errors import DataError, SettingError
 
@@ -140,11 +141,11 @@ def weak(
     )
     pictures = own_data(context, data)
     seglens.weak(pictures, settings, run, resume=resume, force=force)
-    found = read(run / "run.json")["results"]
+    found = record_of(run).results
     tell({"run": str(run), **found}, lambda: _show(run, found))
 
 
-def _show(run: Path, found: dict[str, Any]) -> None:
+def _show(run: Path, found: Mapping[str, Any]) -> None:
     """Print the comparison, and what was read of masks."""
     columns = ("row", "pictures", "mIoU", "object IoU", "per picture", "no border", "uses masks")
     rows = [
@@ -185,7 +186,7 @@ def _question(text: str) -> tuple[Literal["imagenet", "labels"], tuple[str, ...]
     return "imagenet", tuple(part.strip() for part in positive.split(",") if part.strip())
 
 
-def _stages(file: Path | None, asked: dict[str, Any]) -> "PseudoSettings":
+def _stages(file: Path | None, asked: Mapping[str, Any]) -> "PseudoSettings":
     """Return the settings of the stages in ``file``; what it lacks of the question is that of the flags."""
     from seglens.weak.settings import from_plain
 

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.compare import attention, differences, drawing, page
 from seglens.compare.matching import Common, common_pictures
@@ -23,14 +22,16 @@ from seglens.errors import DataError, SettingError, unknown_name
 from seglens.evaluate import evaluate
 from seglens.outputs import new_folder, safe_name
 from seglens.places import check_output, refuse_overlap
-from seglens.report.contents import Part, RunContents, read_part, read_runs, told_with_the_files
+from seglens.report.contents import Evaluated, Explained, Judged, RunContents, read_evaluation, read_runs
+from seglens.results import record as records
+from seglens.results.comparison import ComparisonTable, MapChange, PictureMapChange, ScoreChange
 from seglens.runs import Run, load
 from seglens.sources import open_split
 from seglens.verb import make_callable
 
 __all__ = ["Comparison", "compare"]
 
-Row = dict[str, Any]
+Kind = TypeVar("Kind", Evaluated, Explained, Judged)
 
 FILE_NAME = page.FILE_NAME
 SPLITS = ("test", "valid", "train", "all")
@@ -42,16 +43,16 @@ class Comparison:
     """What runs differ in. ``table`` is what ``compare.json`` holds, ``folder`` where it and the page are."""
 
     folder: Path
-    table: dict[str, Any]
+    table: ComparisonTable
 
     @property
     def page(self) -> Path:
         """The HTML file."""
         return self.folder / FILE_NAME
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return everything as plain data."""
-        return self.table
+        return self.table.plain()
 
 
 @checked
@@ -125,9 +126,8 @@ def compare(
             evaluations = {
                 name: _evaluated(name, model, pictures[name], folder) for name, model in models.items()
             }
-        with told_with_the_files(contents):
-            table, shown = _compare(contents, evaluations, split, top, seed)
-            drawn = drawing.draw(shown, table, folder)
+        table, shown = _compare(contents, evaluations, split, top, seed)
+        drawn = drawing.draw(shown, table, folder)
         records.write_json(folder / "compare.json", table)
         write_tables(table, folder)
         page.write(contents, table, drawn, folder)
@@ -143,7 +143,7 @@ def compare(
                 "models": {run.name: run.record.model_sha256 for run in contents},
             },
         )
-        results = {"num_common": table["num_common"], "num_left_out": len(table["left_out"])}
+        results = {"num_common": table.num_common, "num_left_out": len(table.left_out)}
         records.finish(described, began, results=results).write(folder)
     return Comparison(place, table)
 
@@ -155,54 +155,56 @@ def _folders(data: str | Path | DataSettings | None) -> list[Path]:
 
 
 def _compare(
-    runs: Sequence[RunContents], evaluations: Mapping[str, Part | None], split: str, top: int, seed: int
-) -> tuple[Row, drawing.Shown]:
+    runs: Sequence[RunContents], evaluations: Mapping[str, Evaluated | None], split: str, top: int, seed: int
+) -> tuple[ComparisonTable, drawing.Shown]:
     """Return the table of a comparison, and what is shown of it as pictures."""
     reference, others = runs[0], runs[1:]
     explained = {run.name: _of_split(run.explanations, split) for run in runs}
     judged = {run.name: _of_split(run.scorecards, split) for run in runs}
     evaluated = {name: part for name, part in evaluations.items() if part is not None}
     common = _common(evaluated, runs, split)
-    table: Row = {
-        "split": split,
-        "reference": reference.name,
-        "runs": [run.name for run in runs],
-        "num_common": len(common.names) if common else 0,
-        "matched_by": "name and hash" if common and common.hashed else "name and number of true pixels",
-        "left_out": list(common.left_out) if common else [],
-        "scores": [],
-        "images": [],
-        "changed": {},
-        "explain_changed": [],
-        "maps": [],
-        "map_images": [],
-    }
+    scores: list[ScoreChange] = []
+    maps: list[MapChange] = []
+    map_images: list[PictureMapChange] = []
+    images = pictures(common, reference.name) if common else []
+    kinds = {run.name: changed(images, run.name, top) for run in others} if common else {}
     if common is not None:
         first = common.rows[reference.name]
-        classes = _same_classes({run.name: evaluated[run.name].table.get("classes", []) for run in runs})
+        classes = _same_classes({run.name: evaluated[run.name].table.classes for run in runs})
         for run in others:
             rows = differences.score_rows(first, common.rows[run.name], classes, seed=seed)
-            table["scores"] += [{"run": run.name, **row} for row in rows]
-        table["images"] = pictures(common, reference.name)
-        table["changed"] = {run.name: changed(table["images"], run.name, top) for run in others}
-        table["explain_changed"] = explaining(runs, table["images"], table["changed"], split)
+            scores += [row.model_copy(update={"run": run.name}) for row in rows]
     base = explained[reference.name]
     for run in others:
         part = explained[run.name]
         if base is not None and part is not None:
-            rows, each = attention.movements(base, part, seed=seed)
-            table["maps"] += [{"run": run.name, **row} for row in rows]
-            table["map_images"] += [{"run": run.name, **row} for row in each]
+            moved, each = attention.movements(base, part, seed=seed)
+            maps += [row.model_copy(update={"run": run.name}) for row in moved]
+            map_images += [row.model_copy(update={"run": run.name}) for row in each]
     cards = {name: part for name, part in judged.items() if part is not None}
-    table["scorecard"] = side_by_side(cards)
-    table["judged_same_pictures"] = same_pictures(cards) if len(cards) > 1 else None
-    table["settings"] = differing(runs)
-    table["missing"] = missing(runs, evaluations, explained, judged, split)
-    table["definitions"] = {**differences.DEFINITIONS, **attention.DEFINITIONS}
-    if common is None and not table["maps"] and not table["scorecard"]:
-        told = "; ".join(entry["command"] for entry in table["missing"][:2])
+    table = ComparisonTable(
+        split=split,
+        reference=reference.name,
+        runs=tuple(run.name for run in runs),
+        num_common=len(common.names) if common else 0,
+        matched_by="name and hash" if common and common.hashed else "name and number of true pixels",
+        left_out=common.left_out if common else (),
+        scores=tuple(scores),
+        images=tuple(images),
+        changed=kinds,
+        explain_changed=tuple(explaining(runs, images, kinds, split)) if common else (),
+        maps=tuple(maps),
+        map_images=tuple(map_images),
+        scorecard=tuple(side_by_side(cards)),
+        judged_same_pictures=same_pictures(cards) if len(cards) > 1 else None,
+        settings=tuple(differing(runs)),
+        missing=tuple(missing(runs, evaluations, explained, judged, split)),
+        definitions={**differences.DEFINITIONS, **attention.DEFINITIONS},
+    )
+    if common is None and not table.maps and not table.scorecard:
+        told = "; ".join(entry.command for entry in table.missing[:2])
         raise DataError(
-            f"{' and '.join(run.name for run in runs)} have nothing of the {split} split in common to "
+            f"{' and '.join(table.runs)} have nothing of the {split} split in common to "
             f"compare. Make it, as with: {told or 'seglens evaluate RUN'}"
         )
     return table, drawing.Shown(
@@ -210,7 +212,7 @@ def _compare(
     )
 
 
-def _common(evaluated: Mapping[str, Part], runs: Sequence[RunContents], split: str) -> Common | None:
+def _common(evaluated: Mapping[str, Evaluated], runs: Sequence[RunContents], split: str) -> Common | None:
     """Match the evaluations of all runs; None where not all have one.
 
     Raises:
@@ -218,10 +220,10 @@ def _common(evaluated: Mapping[str, Part], runs: Sequence[RunContents], split: s
     """
     if len(evaluated) < len(runs):
         return None
-    common = common_pictures({name: part.table.get("images", []) for name, part in evaluated.items()})
+    common = common_pictures({name: part.table.images for name, part in evaluated.items()})
     if common.names:
         return common
-    whys = list(dict.fromkeys(entry["why"] for entry in common.left_out))
+    whys = list(dict.fromkeys(entry.why for entry in common.left_out))
     raise DataError(
         f"The runs have no picture of the {split} split in common: {'; '.join(whys) or 'there are none'}. "
         "Evaluate all on the same pictures by naming them with --data."
@@ -244,9 +246,9 @@ def _same_classes(classes: Mapping[str, Sequence[str]]) -> int:
     return len(names)
 
 
-def _of_split(parts: Sequence[Part], split: str) -> Part | None:
+def _of_split(parts: Sequence[Kind], split: str) -> Kind | None:
     """Return the result on a split; a scorecard and maps of image files name none, their folder does."""
-    named = [part for part in parts if (part.table.get("split") or part.name) == split]
+    named = [part for part in parts if part.split == split]
     return named[-1] if named else None
 
 
@@ -260,11 +262,11 @@ def _shared_split(runs: Sequence[RunContents]) -> str:
     return SPLITS[0]
 
 
-def _evaluated(name: str, model: Run, pictures: Split, folder: Path) -> Part:
+def _evaluated(name: str, model: Run, pictures: Split, folder: Path) -> Evaluated:
     """Evaluate a run into the folder of the comparison."""
     place = folder / "evaluate" / safe_name(name)
     evaluate(model, pictures, out=place, save_images=True)
-    return read_part("evaluate", place)
+    return read_evaluation(place)
 
 
 def _of_model(class_map: Mapping[str, str], model: Run) -> dict[str, str]:

@@ -6,10 +6,9 @@ common). Next to it stands what maps without anything in common but the model ge
 picture against the other run's map of the next picture.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,18 +19,18 @@ from PIL import ImageColor
 from torch import Tensor
 
 from seglens.batch.heats import drawn_size
-from seglens.batch.raw import FORMATS, Arrays, name_of
+from seglens.batch.raw import FORMATS, Arrays
 from seglens.compare.differences import paired
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.intervals import interval
 from seglens.progress import track
-from seglens.report.contents import Part
+from seglens.report.contents import Explained
+from seglens.results.comparison import Key, MapChange, PictureMapChange, Share
+from seglens.results.maps import PictureMaps
+from seglens.results.names import map_name
+from seglens.results.scores import Spread
 from seglens.shapes import Map, Region
-
-Row = dict[str, Any]
-Key = tuple[str, str, str | None, str]
-"""Target, method, layer, and whether the region or its context counts."""
 
 CELLS = 64
 """Cells on a side on which maps are laid over one another: maps of layers are coarser than that."""
@@ -75,11 +74,13 @@ class Pair:
     """One picture as two runs explained it: rows of ``explanations.json``, and the maps on one grid."""
 
     name: str
-    rows: tuple[Row, Row]
+    rows: tuple[PictureMaps, PictureMaps]
     maps: Mapping[Key, tuple[Map, Map]]
 
 
-def movements(reference: Part, other: Part, *, seed: int = 0) -> tuple[list[Row], list[Row]]:
+def movements(
+    reference: Explained, other: Explained, *, seed: int = 0
+) -> tuple[list[MapChange], list[PictureMapChange]]:
     """Measure how far the maps of ``other`` lie from those of ``reference``.
 
     Returns a row for each map that both have (means over pictures with intervals), and one for each picture
@@ -103,29 +104,31 @@ def movements(reference: Part, other: Part, *, seed: int = 0) -> tuple[list[Row]
     return rows, [row for key, found in seen.items() for row in _each(key, found)]
 
 
-def pairs_of(reference: Part, other: Part, *, name: str | None = None) -> Iterator[tuple[Row, Row]]:
+def pairs_of(
+    reference: Explained, other: Explained, *, name: str | None = None
+) -> Iterator[tuple[PictureMaps, PictureMaps]]:
     """Yield the rows of pictures that both have explained and that look the same; of one name, if given."""
-    theirs = {row["name"]: row for row in other.table.get("samples", []) if row.get("status") == "ok"}
-    for row in reference.table.get("samples", []):
-        match = theirs.get(row.get("name"))
-        if row.get("status") != "ok" or match is None or name not in (None, row.get("name")):
+    theirs = {row.name: row for row in other.table.samples if row.status == "ok"}
+    for row in reference.table.samples:
+        if row.status != "ok" or row.name not in theirs or name not in (None, row.name):
             continue
-        ours, other_file = reference.file(row["files"].get("orig")), other.file(match["files"].get("orig"))
+        match = theirs[row.name]
+        ours, other_file = reference.file_of(row, "orig"), other.file_of(match, "orig")
         if ours is not None and other_file is not None and _same_picture(ours, other_file):
             yield row, match
 
 
-def read_pair(reference: Part, other: Part, first: Row, second: Row) -> Pair:
+def read_pair(reference: Explained, other: Explained, first: PictureMaps, second: PictureMaps) -> Pair:
     """Read the raw maps of a picture that both runs have with status ok, at the size at which it is drawn."""
-    theirs = {_key(entry): entry for entry in second["maps"]}
+    theirs = {entry.key: entry for entry in second.maps}
     arrays = _arrays(reference, first), _arrays(other, second)
     maps = {}
-    for entry in first["maps"]:
-        key = _key(entry)
-        if key in theirs and entry["status"] == theirs[key]["status"] == "ok":
+    for entry in first.maps:
+        key = entry.key
+        if key in theirs and entry.status == theirs[key].status == "ok":
             maps[key] = (_map(arrays[0], first, key), _map(arrays[1], second, key))
     same = {key: found for key, found in maps.items() if found[0].shape == found[1].shape}
-    return Pair(str(first["name"]), (first, second), same)
+    return Pair(first.name, (first, second), same)
 
 
 def shares(map: Map) -> Map:
@@ -160,43 +163,52 @@ def _distance(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().sum() / 2)
 
 
-def _summary(key: Key, found: _Seen, seed: int) -> Row:
+def _summary(key: Key, found: _Seen, seed: int) -> MapChange:
     target, method, layer, where = key
-    row: Row = {"target": target, "method": method, "layer": layer, "where": where, "num": len(found.moved)}
-    for name in ("moved", "unrelated", "correlation"):
-        row[name] = interval(torch.tensor(getattr(found, name), dtype=torch.float64), seed=seed).to_json()
-    row["shares"] = {}
+
+    def mean(values: Sequence[float]) -> Spread:
+        return interval(torch.tensor(values, dtype=torch.float64), seed=seed).spread()
+
+    shares = {}
     for region, values in found.shares.items():
         before, after, area = torch.tensor(values, dtype=torch.float64).reshape(-1, 3).unbind(1)
         difference = paired(before, after, seed=seed)
         if difference.num:
             means = (float(column[~column.isnan()].mean()) for column in (before, after, area))
             named = dict(zip(("reference", "value", "area"), means, strict=True))
-            row["shares"][region] = {**named, "difference": difference.to_json()}
-    return row
+            shares[region] = Share(**named, difference=difference.spread())
+    return MapChange(
+        target=target,
+        method=method,
+        layer=layer,
+        where=where,
+        num=len(found.moved),
+        moved=mean(found.moved),
+        unrelated=mean(found.unrelated),
+        correlation=mean(found.correlation),
+        shares=shares,
+    )
 
 
-def _each(key: Key, found: _Seen) -> Iterator[Row]:
+def _each(key: Key, found: _Seen) -> Iterator[PictureMapChange]:
     target, method, layer, where = key
     for index, name in enumerate(found.names):
-        plain: Row = {"name": name, "target": target, "method": method, "layer": layer, "where": where}
-        plain |= {"moved": found.moved[index], "correlation": found.correlation[index]}
-        for region, values in found.shares.items():
-            before, after, _ = values[index]
-            plain |= {f"{region} reference": before, f"{region} value": after}
-        yield plain
+        on_regions = {
+            f"{region} {run}": value
+            for region, values in found.shares.items()
+            for run, value in zip(("reference", "value"), values[index], strict=False)
+        }
+        about = {"name": name, "target": target, "method": method, "layer": layer, "where": where}
+        moved = {"moved": found.moved[index], "correlation": found.correlation[index]}
+        yield PictureMapChange.model_validate({**about, **moved, **on_regions})
 
 
-def _key(entry: Row) -> Key:
-    return str(entry["target"]), str(entry["method"]), entry.get("layer"), str(entry.get("where", "region"))
-
-
-def _arrays(part: Part, row: Row) -> Arrays:
-    file = part.file(row["files"].get("raw"))
+def _arrays(part: Explained, row: PictureMaps) -> Arrays:
+    file = part.file_of(row, "raw")
     formats = {kind.suffix: kind for kind in FORMATS.values()}
     if file is None or file.suffix not in formats:
         raise DataError(
-            f"The raw maps of {row['name']} are not in {part.folder}. Explain it again: 'seglens explain RUN "
+            f"The raw maps of {row.name} are not in {part.folder}. Explain it again: 'seglens explain RUN "
             "--force'."
         )
     try:
@@ -205,15 +217,16 @@ def _arrays(part: Part, row: Row) -> Arrays:
         raise DataError(f"{file} can't be read ({error}). Explain it again with --force.") from error
 
 
-def _map(arrays: Arrays, row: Row, key: Key) -> Map:
+def _map(arrays: Arrays, row: PictureMaps, key: Key) -> Map:
     """Return a map at the size at which its picture is drawn, 0 where it doesn't count."""
     target, method, layer, _ = key
-    name = name_of(target, method, layer, len({entry["target"] for entry in row["maps"]}) > 1)
+    several = len({entry.target for entry in row.maps}) > 1
+    name = map_name(method, layer, target=target if several else "")
     try:
         native = torch.from_numpy(arrays[f"map:{name}"]).float()
     except KeyError:
         raise DataError(
-            f"The raw map {name!r} of {row['name']} is missing. Explain it again with --force."
+            f"The raw map {name!r} of {row.name} is missing. Explain it again with --force."
         ) from None
     counted = arrays.get(f"counted:{name}")
     if counted is not None:
@@ -222,9 +235,9 @@ def _map(arrays: Arrays, row: Row, key: Key) -> Map:
     return F.interpolate(native.nan_to_num()[None, None], size, mode="area")[0, 0]
 
 
-def _places(part: Part, row: Row, background: tuple[int, ...]) -> dict[str, Region]:
+def _places(part: Explained, row: PictureMaps, background: tuple[int, ...]) -> dict[str, Region]:
     """Return the regions of a picture, as its truth and the reference's prediction were drawn."""
-    drawn = {kind: part.file(row["files"].get(kind)) for kind in ("gt", "pred")}
+    drawn = {kind: part.file_of(row, kind) for kind in ("gt", "pred")}
     if drawn["gt"] is None:
         return {}
     truth = _marked(drawn["gt"], background)
@@ -240,9 +253,8 @@ def _marked(file: Path, background: tuple[int, ...]) -> Region:
     return torch.from_numpy((colours != np.asarray(background[:3])).any(-1))
 
 
-def _background(part: Part) -> str:
-    task = part.record.task if part.record else None
-    return str((task or {}).get("palette", ["#000000"])[0])
+def _background(part: Explained) -> str:
+    return (part.record and part.record.background) or "#000000"
 
 
 def _same_picture(first: Path, second: Path) -> bool:

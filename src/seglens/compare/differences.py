@@ -5,17 +5,16 @@ runs, so that what makes a picture hard for both cancels (Efron and Tibshirani 1
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.evaluate import SCORES, SURFACES
 from seglens.intervals import NOTHING, Interval, bounds, interval
+from seglens.results.comparison import ScoreChange
+from seglens.results.scores import SCORES, SURFACES, PictureScores
 from seglens.shapes import PerImage
 
-Row = dict[str, Any]
 Counts = Float[Tensor, "n 3"]
 """Of each picture the pixels that are true, predicted, and both."""
 
@@ -43,20 +42,22 @@ def paired(reference: PerImage, other: PerImage, *, seed: int = 0) -> Interval:
     return interval(difference.masked_fill(~difference.isfinite(), torch.nan), seed=seed)
 
 
-def column(rows: Sequence[Row], name: str) -> PerImage:
+def column(rows: Sequence[PictureScores], name: str) -> PerImage:
     """Return one number a row, NaN where there is none."""
-    values = [row.get(name) for row in rows]
-    known = [v if isinstance(v, int | float) else float("nan") for v in values]
+    values = [row[name] for row in rows]
+    known = [float("nan") if value is None else value for value in values]
     return torch.tensor(known, dtype=torch.float64)
 
 
-def score_rows(reference: Sequence[Row], other: Sequence[Row], classes: int, *, seed: int = 0) -> list[Row]:
+def score_rows(
+    reference: Sequence[PictureScores], other: Sequence[PictureScores], classes: int, *, seed: int = 0
+) -> list[ScoreChange]:
     """Return a row for each score: both values on the common pictures, the difference and its verdict."""
     found = [_per_image(name, column(reference, name), column(other, name), seed) for name in PER_IMAGE]
     if classes == 2:
         before, after = _counts(reference), _counts(other)
         found += [_pooled(name, before, after, seed) for name in POOLED]
-    return [row for row in found if row["num"]]
+    return [row for row in found if row.num]
 
 
 def verdict(score: str, found: Interval) -> str:
@@ -68,22 +69,15 @@ def verdict(score: str, found: Interval) -> str:
     return BETTER if (found.low > 0) != (score in LOWER_IS_BETTER) else WORSE
 
 
-def _per_image(name: str, reference: PerImage, other: PerImage, seed: int) -> Row:
+def _per_image(name: str, reference: PerImage, other: PerImage, seed: int) -> ScoreChange:
     found = paired(reference, other, seed=seed)
     both = reference.isfinite() & other.isfinite()
     gain = (other - reference)[both] * (-1 if name in LOWER_IS_BETTER else 1)
-    return {
-        "score": name,
-        "kind": "per image",
-        "reference": float(reference[both].mean()) if found.num else None,
-        "value": float(other[both].mean()) if found.num else None,
-        **_spread(name, found),
-        "num_better": int((gain > 0).sum()),
-        "num_worse": int((gain < 0).sum()),
-    }
+    means = [float(values[both].mean()) if found.num else None for values in (reference, other)]
+    return _change(name, "per image", means, found, int((gain > 0).sum()), int((gain < 0).sum()))
 
 
-def _pooled(name: str, reference: Counts, other: Counts, seed: int) -> Row:
+def _pooled(name: str, reference: Counts, other: Counts, seed: int) -> ScoreChange:
     score = POOLED[name]
     values = [float(score(counts.sum(0))) for counts in (reference, other)]
 
@@ -95,21 +89,33 @@ def _pooled(name: str, reference: Counts, other: Counts, seed: int) -> Row:
     num = len(reference)
     low, high = bounds(num, difference, seed=seed) if num > 1 else (float("nan"), float("nan"))
     found = Interval(values[1] - values[0], low, high, num) if num else NOTHING
-    plain = {"score": name, "kind": "pooled", "reference": values[0], "value": values[1]}
-    return {**plain, **_spread(name, found), "num_better": None, "num_worse": None}
+    return _change(name, "pooled", values, found)
 
 
-def _spread(name: str, found: Interval) -> Row:
-    return {
-        "difference": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "num": found.num,
-        "verdict": verdict(name, found),
-    }
+def _change(
+    name: str,
+    kind: str,
+    values: Sequence[float | None],
+    found: Interval,
+    better: int | None = None,
+    worse: int | None = None,
+) -> ScoreChange:
+    return ScoreChange(
+        score=name,
+        kind=kind,
+        reference=values[0],
+        value=values[1],
+        difference=found.mean,
+        low=found.low,
+        high=found.high,
+        num=found.num,
+        verdict=verdict(name, found),
+        num_better=better,
+        num_worse=worse,
+    )
 
 
-def _counts(rows: Sequence[Row]) -> Counts:
+def _counts(rows: Sequence[PictureScores]) -> Counts:
     true, predicted = column(rows, "truth_pixels"), column(rows, "predicted_pixels")
     return torch.stack([true, predicted, true - column(rows, "false_negative_pixels")], 1)
 

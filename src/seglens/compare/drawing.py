@@ -4,10 +4,10 @@ A difference is drawn in shares of attention, in units of what an even map would
 even shares more lie here than in the reference. All differences of a comparison have the same colours.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.compare.attention import Key, pairs_of, read_pair, shares
+from seglens.compare.attention import pairs_of, read_pair, shares
 from seglens.data.picture_files import open_picture
 from seglens.draw import Scale, heat_overlay, save_png, signed_scale
 from seglens.outputs import unused_name
-from seglens.report.contents import Part
+from seglens.report.contents import Evaluated, Explained
+from seglens.results.comparison import ComparisonTable, Key
+from seglens.results.maps import PictureMaps
 from seglens.shapes import Map
-
-Row = dict[str, Any]
 
 SIDE = 256
 """Longest side of a drawn difference, in pixels."""
@@ -36,8 +36,8 @@ EXPLAINED = 6
 class Shown:
     """Where pictures come from: the evaluation and the explanation of each run that has one."""
 
-    evaluated: Mapping[str, Part]
-    explained: Mapping[str, Part]
+    evaluated: Mapping[str, Evaluated]
+    explained: Mapping[str, Explained]
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class _Change:
     file: Path | None = field(default=None)
 
 
-def draw(shown: Shown, table: Row, folder: Path) -> Drawn:
+def draw(shown: Shown, table: ComparisonTable, folder: Path) -> Drawn:
     """Draw what is shown of a comparison, differences of maps into ``folder / differences``."""
-    reference = str(table["reference"])
+    reference = table.reference
     why = _chosen(shown, table)
     changes = {name: _changes(shown, reference, name) for name in why} if len(shown.explained) > 1 else {}
     every = [change for found in changes.values() for change in found]
@@ -91,7 +91,7 @@ def draw(shown: Shown, table: Row, folder: Path) -> Drawn:
             change.file = place / f"{unused_name(f'{change.label} {change.run}', files)}.png"
             change.file.parent.mkdir(parents=True, exist_ok=True)
             _draw_change(change, scale, change.file)
-    scores = {row["name"]: row["dice"] for row in table["images"]}
+    scores = {row.name: row.dice for row in table.images}
     cards = [
         Card(
             name,
@@ -106,23 +106,18 @@ def draw(shown: Shown, table: Row, folder: Path) -> Drawn:
     return Drawn(kept, scale.limits[1] if scale else None)
 
 
-def _chosen(shown: Shown, table: Row) -> dict[str, list[str]]:
+def _chosen(shown: Shown, table: ComparisonTable) -> dict[str, list[str]]:
     """Return the pictures to show, and for what: those that changed most, then those with maps."""
     why: dict[str, list[str]] = {}
-    several = len(table["changed"]) > 1
-    for run, kinds in table["changed"].items():
+    several = len(table.changed) > 1
+    for run, kinds in table.changed.items():
         for kind, rows in kinds.items():
             for row in rows:
-                why.setdefault(row["name"], []).append(
-                    f"{kind} {row['change']:+.3f}" + (f" in {run}" * several)
-                )
-    change = {
-        row["name"]: max((abs(v or 0.0) for v in row["change"].values()), default=0.0)
-        for row in table["images"]
-    }
-    moved: dict[str, float] = {}
-    for row in table["map_images"]:
-        moved[row["name"]] = max(moved.get(row["name"], 0.0), row["moved"])
+                why.setdefault(row.name, []).append(f"{kind} {row.change:+.3f}" + (f" in {run}" * several))
+    change = {row.name: row.largest for row in table.images}
+    moved: defaultdict[str, float] = defaultdict(float)
+    for each in table.map_images:
+        moved[each.name] = max(moved[each.name], each.moved)
     explained = sorted(moved, key=lambda name: (-change.get(name, 0.0), -moved[name]))
     for name in [name for name in explained if name not in why][:EXPLAINED]:
         why[name] = ["explained"]
@@ -136,7 +131,7 @@ def _changes(shown: Shown, reference: str, name: str) -> list[_Change]:
         if run == reference or base is None:
             continue
         for first, second in pairs_of(base, part, name=name):
-            pair, image = read_pair(base, part, first, second), base.file(first["files"].get("orig"))
+            pair, image = read_pair(base, part, first, second), base.file_of(first, "orig")
             heats = (_heats(base, first), _heats(part, second))
             for key in list(pair.maps)[:MAPS]:
                 before, after = pair.maps[key]
@@ -172,13 +167,8 @@ def _draw_change(change: _Change, scale: Scale, file: Path) -> None:
     save_png(heat_overlay(image, change.difference, scale), file)
 
 
-def _heats(part: Part, row: Row) -> dict[Key, Path | None]:
-    return {
-        (str(e["target"]), str(e["method"]), e.get("layer"), str(e.get("where", "region"))): part.file(
-            e.get("file")
-        )
-        for e in row["maps"]
-    }
+def _heats(part: Explained, row: PictureMaps) -> dict[Key, Path | None]:
+    return {entry.key: part.file(entry.file) for entry in row.maps}
 
 
 def _tiles(shown: Shown, reference: str, name: str) -> tuple[tuple[str, Path], ...]:
@@ -197,13 +187,14 @@ def _tiles(shown: Shown, reference: str, name: str) -> tuple[tuple[str, Path], .
 def _files(shown: Shown, run: str, name: str) -> dict[str, Path]:
     """Return the drawn pictures of a picture in a run, of its evaluation or its explanation."""
     found: dict[str, Path] = {}
-    for parts, rows in ((shown.explained, "samples"), (shown.evaluated, "images")):
-        part = parts.get(run)
-        row = next((r for r in part.table.get(rows, []) if r.get("name") == name), None) if part else None
-        for kind, relative in ((row or {}).get("files") or {}).items():
-            file = part.file(relative) if part else None
-            if file is not None:
-                found[kind] = file
+    explained, evaluated = shown.explained.get(run), shown.evaluated.get(run)
+    for part, rows in (
+        (explained, explained.table.samples if explained else ()),
+        (evaluated, evaluated.table.images if evaluated else ()),
+    ):
+        row = next((each for each in rows if each.name == name), None)
+        files = {kind: part.file_of(row, kind) for kind in row.files} if part and row else {}
+        found |= {kind: file for kind, file in files.items() if file is not None}
     return found
 
 

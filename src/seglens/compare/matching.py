@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Row = dict[str, Any]
+from seglens.results.comparison import LeftOut
+from seglens.results.scores import PictureScores
+
 Key = tuple[str, int]
 """A picture's name, and which one it is of those that bear it."""
 
@@ -18,50 +19,49 @@ class Common:
     versions kept no hashes, and then it is by name and by the number of true pixels.
     """
 
-    rows: Mapping[str, tuple[Row, ...]]
-    left_out: tuple[dict[str, str], ...]
+    rows: Mapping[str, tuple[PictureScores, ...]]
+    left_out: tuple[LeftOut, ...]
     hashed: bool
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the common pictures."""
-        return tuple(str(row["name"]) for row in next(iter(self.rows.values()), ()))
+        return tuple(row.name for row in next(iter(self.rows.values()), ()))
 
 
-def common_pictures(tables: Mapping[str, Sequence[Row]]) -> Common:
+def common_pictures(tables: Mapping[str, Sequence[PictureScores]]) -> Common:
     """Match the rows of evaluations, by run; of each picture that is not common to all, say why."""
     keyed = {run: _keyed(rows) for run, rows in tables.items()}
     order = list(dict.fromkeys(key for rows in keyed.values() for key in rows))
-    found: dict[str, list[Row]] = {run: [] for run in tables}
+    found: dict[str, list[PictureScores]] = {run: [] for run in tables}
     left_out, hashed = [], True
     for key in order:
         rows = {run: rows[key] for run, rows in keyed.items() if key in rows}
         why = _difference(rows, list(tables))
         if why:
-            left_out.append({"name": key[0], "why": why})
+            left_out.append(LeftOut(name=key[0], why=why))
             continue
-        hashed = hashed and all(row.get("image_hash") and row.get("truth_hash") for row in rows.values())
+        hashed = hashed and all(row.image_hash and row.truth_hash for row in rows.values())
         for run, row in rows.items():
             found[run].append(row)
     return Common({run: tuple(rows) for run, rows in found.items()}, tuple(left_out), hashed)
 
 
-def _keyed(rows: Sequence[Row]) -> dict[Key, Row]:
+def _keyed(rows: Sequence[PictureScores]) -> dict[Key, PictureScores]:
     seen: dict[str, int] = {}
     found = {}
-    for row in sorted(rows, key=lambda row: (row.get("index") is None, row.get("index") or 0)):
-        name = str(row["name"])
-        found[name, seen.setdefault(name, 0)] = row
-        seen[name] += 1
+    for row in sorted(rows, key=lambda row: (row.index is None, row.index or 0)):
+        found[row.name, seen.setdefault(row.name, 0)] = row
+        seen[row.name] += 1
     return found
 
 
-def _difference(rows: Mapping[str, Row], runs: Sequence[str]) -> str:
+def _difference(rows: Mapping[str, PictureScores], runs: Sequence[str]) -> str:
     """Say why a picture can't be compared; empty where it can."""
     lacking = [run for run in runs if run not in rows]
     if lacking:
         return f"not among the pictures of {' and '.join(lacking)}"
-    failed = [run for run, row in rows.items() if row.get("status") == "failed"]
+    failed = [run for run, row in rows.items() if row.status == "failed"]
     if failed:
         return f"could not be scored in {' and '.join(failed)}"
     if _differ(rows, "image_hash"):
@@ -71,6 +71,6 @@ def _difference(rows: Mapping[str, Row], runs: Sequence[str]) -> str:
     return ""
 
 
-def _differ(rows: Mapping[str, Row], key: str) -> bool:
+def _differ(rows: Mapping[str, PictureScores], key: str) -> bool:
     """Whether two rows say something else; a row that says nothing agrees with all."""
-    return len({row[key] for row in rows.values() if row.get(key) not in (None, "")}) > 1
+    return len({row[key] for row in rows.values() if row[key] not in (None, "")}) > 1

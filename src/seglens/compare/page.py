@@ -1,17 +1,17 @@
 """The page of a comparison: what the tables say, in plain words, with every interval drawn about 0."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from markupsafe import Markup, escape
 
 from seglens.compare.drawing import Drawn, label_of
-from seglens.record import Record
 from seglens.report import html, pictures
 from seglens.report.contents import RunContents
-
-Row = dict[str, Any]
+from seglens.results.comparison import ComparisonTable, LeftOut, MapChange, ScoreChange
+from seglens.results.record import Record
 
 FILE_NAME = "compare.html"
 TITLES = {
@@ -29,28 +29,28 @@ VERDICTS = {"better": "pass", "worse": "fail", "no difference shown": "none", "n
 """Which style a verdict has."""
 
 
-def write(runs: Sequence[RunContents], table: Row, drawn: Drawn, folder: Path) -> None:
+def write(runs: Sequence[RunContents], table: ComparisonTable, drawn: Drawn, folder: Path) -> None:
     """Write `FILE_NAME` into ``folder``."""
     files = [file for card in drawn.cards for _, file in card.tiles]
     files += [file for card in drawn.cards for _, row in card.maps for _, file in row]
     view = {
         "table": table,
         "runs": runs,
-        "others": table["runs"][1:],
-        "reference": table["reference"],
+        "others": table.runs[1:],
+        "reference": table.reference,
         "colours": {run.name: i for i, run in enumerate(runs)},
         "sentences": sentences(table),
-        "score_groups": _drawn_scores(table["scores"]),
+        "score_groups": _drawn_scores(table.scores),
         "titles": TITLES,
         "styles": VERDICTS,
-        "maps": _drawn_maps(table["maps"]),
+        "maps": _drawn_maps(table.maps),
         "cards": drawn.cards,
         "reach": drawn.reach,
         "addresses": pictures.embed(files),
-        "glossary": table["definitions"],
+        "glossary": table.definitions,
         "provenance": {run.name: steps(run) for run in runs},
-        "data": html.as_script_data({name: value for name, value in table.items() if name != "definitions"}),
-        "left_out": _grouped(table["left_out"]),
+        "data": html.as_script_data(table.model_dump(exclude={"definitions"}, exclude_unset=True)),
+        "left_out": _grouped(table.left_out),
     }
     text = html.page("compare.html.jinja", view, scripts=("compare.js",), package="seglens.compare")
     html.write(text, folder / FILE_NAME)
@@ -62,137 +62,133 @@ def steps(run: RunContents) -> list[tuple[str, Record]]:
     return found + [(f"{part.verb} {part.name}", part.record) for part in run.parts if part.record]
 
 
-def sentences(table: Row) -> list[str]:
+def sentences(table: ComparisonTable) -> list[str]:
     """Say in plain words what came out."""
     told = []
-    for run in table["runs"][1:]:
+    for run in table.runs[1:]:
         told += _about_scores(table, run)
         told += _about_maps(table, run)
-    rows = table["scorecard"]
+    rows = table.scorecard
     if rows:
-        changed = [row for row in rows if row["changed"]]
+        changed = [row for row in rows if row.changed]
         told.append(
             f"{len(changed)} of {len(rows)} verdicts of the scorecards differ."
             if changed
             else f"None of the {len(rows)} verdicts of the scorecards differs."
         )
-        if table["judged_same_pictures"] is not True:
-            known = (
-                "were not judged" if table["judged_same_pictures"] is False else "may not have been judged"
-            )
+        if table.judged_same_pictures is not True:
+            known = "were not judged" if table.judged_same_pictures is False else "may not have been judged"
             told.append(
                 f"The runs {known} on the same pictures: their scorecards can't be held against each other."
             )
     return told
 
 
-def _about_scores(table: Row, run: str) -> list[str]:
-    row = next(
-        (r for r in table["scores"] if (r["run"], r["score"], r["kind"]) == (run, "dice", "per image")), None
-    )
+def _about_scores(table: ComparisonTable, run: str) -> list[str]:
+    row = next((r for r in table.scores if (r.run, r.score, r.kind) == (run, "dice", "per image")), None)
     if row is None:
         return []
     verdict = {
         "better": "That is better: the interval lies above 0.",
         "worse": "That is worse: the interval lies below 0.",
         "no difference shown": "No difference is shown: the interval holds 0.",
-    }.get(row["verdict"], "Too few pictures to tell.")
-    change = f"{row['difference']:+.3f}{_interval(row)}"
+    }.get(row.verdict, "Too few pictures to tell.")
+    change = f"{row.difference:+.3f}{_interval(row.low, row.high)}"
     return [
-        f"On {row['num']} common pictures {run} has a Dice of {row['value']:.3f} per picture, "
-        f"{table['reference']} of {row['reference']:.3f}: {change}. {verdict}",
-        f"{row['num_better']} pictures got a higher Dice in {run}, {row['num_worse']} a lower one.",
+        f"On {row.num} common pictures {run} has a Dice of {row.value:.3f} per picture, "
+        f"{table.reference} of {row.reference:.3f}: {change}. {verdict}",
+        f"{row.num_better} pictures got a higher Dice in {run}, {row.num_worse} a lower one.",
     ]
 
 
-def _about_maps(table: Row, run: str) -> list[str]:
-    rows = [row for row in table["maps"] if row["run"] == run and row["num"]]
+def _about_maps(table: ComparisonTable, run: str) -> list[str]:
+    rows = [row for row in table.maps if row.run == run and row.num]
     if not rows:
         return []
-    most = max(rows, key=lambda row: row["moved"]["mean"])
-    key = (most["target"], most["method"], most["layer"], most["where"])
-    unrelated = most["unrelated"]["mean"]
-    beside = f"; two unrelated maps differ by {100 * unrelated:.0f} %" if unrelated == unrelated else ""
+    most = max(rows, key=lambda row: row.moved.mean or 0.0)
+    unrelated = most.unrelated.mean
+    beside = f"; two unrelated maps differ by {100 * unrelated:.0f} %" if _known(unrelated) else ""
     told = [
-        f"Attention moved most in {label_of(key)}: {100 * most['moved']['mean']:.0f} % of it lies elsewhere "
-        f"in {run}, on {most['num']} pictures{beside}."
+        f"Attention moved most in {label_of(most.key)}: {100 * (most.moved.mean or 0.0):.0f} % of it lies "
+        f"elsewhere in {run}, on {most.num} pictures{beside}."
     ]
     for region, what in (("invented", "what the reference invents"), ("missed", "what the reference misses")):
-        found = [(row, row["shares"][region]["difference"]) for row in rows if region in row["shares"]]
-        clear = [
-            pair
-            for pair in found
-            if pair[1]["low"] is not None and not pair[1]["low"] <= 0 <= pair[1]["high"]
-        ]
+        found = [(row.key, row.shares[region].difference) for row in rows if region in row.shares]
+        clear = [(abs(change.mean or 0.0), key, change) for key, change in found if change.misses_zero]
         if clear:
-            row, difference = max(clear, key=lambda pair: abs(pair[1]["mean"]))
-            kinds = f"{len(clear)} of {len(found)} kinds of map"
-            key = (row["target"], row["method"], row["layer"], row["where"])
+            _, key, change = max(clear, key=lambda entry: entry[0])
             told.append(
-                f"In {kinds} the share of attention on {what} changed (the interval misses 0). Most in "
-                f"{label_of(key)}: {difference['mean']:+.3f}{_interval(difference)}."
+                f"In {len(clear)} of {len(found)} kinds of map the share of attention on {what} changed (the "
+                f"interval misses 0). Most in {label_of(key)}: {change.mean:+.3f}"
+                f"{_interval(change.low, change.high)}."
             )
     return told
 
 
-def _interval(row: Mapping[str, Any]) -> str:
-    low, high = row.get("low"), row.get("high")
-    if low is None or high is None or low != low:
-        return ""
-    return f" (95 % interval {low:+.3f} to {high:+.3f})"
+def _interval(low: float | None, high: float | None) -> str:
+    return f" (95 % interval {low:+.3f} to {high:+.3f})" if _known(low) and _known(high) else ""
 
 
-def _drawn_scores(rows: Sequence[Row]) -> dict[str, list[Row]]:
+@dataclass(frozen=True)
+class DrawnScore:
+    """A row of the table of scores, and its interval."""
+
+    row: ScoreChange
+    strip: Markup
+
+
+@dataclass(frozen=True)
+class DrawnMap:
+    """A row of the table of maps, what it is called, and the intervals of its shares by region."""
+
+    row: MapChange
+    label: str
+    strips: Mapping[str, Markup]
+
+
+def _drawn_scores(rows: Sequence[ScoreChange]) -> dict[str, list[DrawnScore]]:
     """Group score rows by run, each with its interval drawn; scores in pixels have an axis of their own."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[DrawnScore]] = {}
     for row in rows:
-        alike = [r for r in rows if (r["score"] == "hd95") == (row["score"] == "hd95")]
-        reach = max(
-            (abs(r[end]) for r in alike for end in ("low", "high", "difference") if _known(r[end])),
-            default=1.0,
+        alike = [r for r in rows if (r.score == "hd95") == (row.score == "hd95")]
+        reach = _reach([end for r in alike for end in (r.low, r.high, r.difference)])
+        strip = forest(row.difference, row.low, row.high, reach)
+        found.setdefault(row.run, []).append(DrawnScore(row, strip))
+    return found
+
+
+def _drawn_maps(rows: Sequence[MapChange]) -> list[DrawnMap]:
+    every = [share.difference for row in rows for share in row.shares.values()]
+    reach = _reach([end for each in every for end in (each.low, each.high, each.mean)])
+    return [
+        DrawnMap(
+            row,
+            label_of(row.key),
+            {
+                region: forest(share.difference.mean, share.difference.low, share.difference.high, reach)
+                for region, share in row.shares.items()
+            },
         )
-        found.setdefault(row["run"], []).append({**row, "strip": forest(row, reach)})
-    return found
+        for row in rows
+    ]
 
 
-def _drawn_maps(rows: Sequence[Row]) -> list[Row]:
-    found = []
-    reach = max(
-        (
-            abs(share["difference"][end])
-            for row in rows
-            for share in row["shares"].values()
-            for end in ("low", "high", "mean")
-            if _known(share["difference"][end])
-        ),
-        default=1.0,
-    )
-    for row in rows:
-        shares = {
-            region: {
-                **share,
-                "strip": forest({**share["difference"], "difference": share["difference"]["mean"]}, reach),
-            }
-            for region, share in row["shares"].items()
-        }
-        key = (row["target"], row["method"], row["layer"], row["where"])
-        found.append({**row, "label": label_of(key), "shares": shares})
-    return found
+def _reach(ends: Sequence[float | None]) -> float:
+    return max((abs(end) for end in ends if _known(end)), default=1.0)
 
 
-def forest(row: Mapping[str, Any], reach: float) -> Markup:
+def forest(value: float | None, low: float | None, high: float | None, reach: float) -> Markup:
     """Draw a difference and its interval; 0 is in the middle of an axis that ends at ``reach``."""
     width, height, middle = 140, 22, 70
 
     def place(value: float) -> float:
         return middle + max(-1.0, min(1.0, value / (reach or 1.0))) * (middle - 8)
 
-    value, low, high = (row.get(name) for name in ("difference", "low", "high"))
-    if value is None or not _known(value):
+    if not _known(value):
         return Markup("")
-    name = f"difference {value:+.3f}{_interval(row)}"
+    name = f"difference {value:+.3f}{_interval(low, high)}"
     parts = [f'<line class="reference" x1="{middle}" x2="{middle}" y1="1" y2="{height - 1}"/>']
-    if low is not None and high is not None and _known(low):
+    if _known(low) and _known(high):
         ends = f'x1="{place(low):.1f}" x2="{place(high):.1f}"'
         parts.append(f'<line class="interval" {ends} y1="{height / 2}" y2="{height / 2}"/>')
     parts.append(f'<circle class="mark" cx="{place(value):.1f}" cy="{height / 2}" r="5"/>')
@@ -200,13 +196,13 @@ def forest(row: Mapping[str, Any], reach: float) -> Markup:
     return Markup(f'{head} aria-label="{escape(name)}">{"".join(parts)}</svg>')
 
 
-def _known(value: object) -> bool:
-    return isinstance(value, int | float) and value == value
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and value == value
 
 
-def _grouped(left_out: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+def _grouped(left_out: Sequence[LeftOut]) -> dict[str, list[str]]:
     """Return the pictures that were left out, by the reason."""
     found: dict[str, list[str]] = {}
     for entry in left_out:
-        found.setdefault(entry["why"], []).append(entry["name"])
+        found.setdefault(entry.why, []).append(entry.name)
     return found

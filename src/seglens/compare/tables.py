@@ -1,63 +1,61 @@
 """Rows of a comparison: pictures, those that changed most, what is missing, and tables as CSV files."""
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from seglens.compare.matching import Common
-from seglens.outputs import table_cell
-from seglens.report.contents import Part, RunContents
-
-Row = dict[str, Any]
+from seglens.report.contents import Evaluated, Explained, Judged, RunContents
+from seglens.results.comparison import ComparisonTable, Gain, Lacking, PictureChange
+from seglens.results.tables import write_rows
 
 NUM_EXPLAINED = 3
 """Of how many pictures that gained, and that lost, explanations are proposed."""
+GIVEN = (("samples",), ("num_images", "num_samples"))
+"""Settings that say which pictures, and how many."""
 BY = "dice"
 """The score by which pictures are said to have changed."""
 
 
-def pictures(common: Common, reference: str) -> list[Row]:
+def pictures(common: Common, reference: str) -> list[PictureChange]:
     """Return a row for each common picture: its score in every run and the changes, the largest first."""
     found = []
     for index, name in enumerate(common.names):
-        scores = {run: _number(rows[index].get(BY)) for run, rows in common.rows.items()}
+        scores = {run: rows[index].dice for run, rows in common.rows.items()}
         base = scores[reference]
         change = {
             run: None if base is None or value is None else value - base
             for run, value in scores.items()
             if run != reference
         }
-        numbers = {run: rows[index].get("index") for run, rows in common.rows.items()}
-        found.append({"name": name, BY: scores, "change": change, "index": numbers})
-    return sorted(
-        found, key=lambda row: -max((abs(value or 0.0) for value in row["change"].values()), default=0)
-    )
+        numbers = {run: rows[index].index for run, rows in common.rows.items()}
+        found.append(PictureChange(name=name, dice=scores, change=change, index=numbers))
+    return sorted(found, key=lambda row: -row.largest)
 
 
-def changed(rows: Sequence[Row], run: str, top: int) -> dict[str, list[Row]]:
+def changed(rows: Sequence[PictureChange], run: str, top: int) -> dict[str, tuple[Gain, ...]]:
     """Return the ``top`` pictures that gained most in a run, and the ``top`` that lost most."""
-    known = [(row["change"][run], row["name"]) for row in rows if row["change"][run] is not None]
+    known = [(change, row.name) for row in rows if (change := row.change[run]) is not None]
     gained = sorted((pair for pair in known if pair[0] > 0), reverse=True)[:top]
     lost = sorted(pair for pair in known if pair[0] < 0)[:top]
     return {
-        kind: [{"name": name, "change": change} for change, name in pairs]
+        kind: tuple(Gain(name=name, change=change) for change, name in pairs)
         for kind, pairs in (("gained", gained), ("lost", lost))
     }
 
 
 def explaining(
-    runs: Sequence[RunContents], rows: Sequence[Row], kinds: Mapping[str, Row], split: str
+    runs: Sequence[RunContents],
+    rows: Sequence[PictureChange],
+    kinds: Mapping[str, Mapping[str, Sequence[Gain]]],
+    split: str,
 ) -> list[str]:
     """Return the commands that explain the pictures that changed most, the first of each kind."""
-    changes = [
-        entry for kind in kinds.values() for entries in kind.values() for entry in entries[:NUM_EXPLAINED]
-    ]
-    names = list(dict.fromkeys(str(entry["name"]) for entry in changes))
-    by_name = {row["name"]: row["index"] for row in rows}
+    most = [gain for kind in kinds.values() for gains in kind.values() for gain in gains[:NUM_EXPLAINED]]
+    names = list(dict.fromkeys(gain.name for gain in most))
+    by_name = {row.name: row.index for row in rows}
     found = []
     for run in runs:
-        numbers = [by_name[name][run.name] for name in names if by_name[name].get(run.name) is not None]
+        numbers = [by_name[name][run.name] for name in names if by_name[name][run.name] is not None]
         if numbers:
             told = " ".join(map(str, numbers))
             found.append(f"seglens explain {run.folder} --split {split} --samples {told}")
@@ -66,11 +64,11 @@ def explaining(
 
 def missing(
     runs: Sequence[RunContents],
-    evaluations: Mapping[str, Part | None],
-    explained: Mapping[str, Part | None],
-    judged: Mapping[str, Part | None],
+    evaluations: Mapping[str, Evaluated | None],
+    explained: Mapping[str, Explained | None],
+    judged: Mapping[str, Judged | None],
     split: str,
-) -> list[dict[str, str]]:
+) -> list[Lacking]:
     """Return what runs lack for a comparison, each with the command that makes it."""
     found = []
     for verb, parts in (("evaluate", evaluations), ("explain", explained), ("judge", judged)):
@@ -78,11 +76,11 @@ def missing(
         for run in runs:
             if parts[run.name] is None:
                 words = ["seglens", verb, str(run.folder), "--split", split, *(_as_in(like) if like else [])]
-                found.append({"run": run.name, "verb": verb, "command": " ".join(words)})
+                found.append(Lacking(run=run.name, verb=verb, command=" ".join(words)))
     return found
 
 
-def _as_in(part: Part) -> list[str]:
+def _as_in(part: Evaluated | Explained | Judged) -> list[str]:
     """Return the flags that ask for the same maps as another run has."""
     settings = part.record.settings if part.record else {}
     words = []
@@ -93,35 +91,22 @@ def _as_in(part: Part) -> list[str]:
             for value in values
         ):
             words += [f"--{name}", *values]
-    samples, num = settings.get("samples"), settings.get("num_images") or settings.get("num_samples")
+    samples, num = (next((settings[n] for n in names if settings.get(n)), None) for names in GIVEN)
     words += ["--samples", *map(str, samples)] if samples else []
     words += ["--num-images", str(num)] if num and not samples else []
     return words
 
 
-def write_tables(table: Row, folder: Path) -> None:
+def write_tables(table: ComparisonTable, folder: Path) -> None:
     """Write ``scores.csv``, ``images.csv`` and ``maps.csv`` of a comparison."""
-    _write(table["scores"], folder / "scores.csv")
+    write_rows([row.plain() for row in table.scores], folder / "scores.csv")
     images = [
         {
-            "name": row["name"],
-            **{f"{BY} {run}": value for run, value in row[BY].items()},
-            **{f"change {run}": value for run, value in row["change"].items()},
+            "name": row.name,
+            **{f"{BY} {run}": value for run, value in row.dice.items()},
+            **{f"change {run}": value for run, value in row.change.items()},
         }
-        for row in table["images"]
+        for row in table.images
     ]
-    _write(images, folder / "images.csv")
-    _write(table["map_images"], folder / "maps.csv")
-
-
-def _write(rows: Iterable[Row], file: Path) -> None:
-    kept = list(rows)
-    columns = list(dict.fromkeys(name for row in kept for name in row))
-    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([table_cell(name) for name in columns])
-        writer.writerows([table_cell(row.get(name)) for name in columns] for row in kept)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    write_rows(images, folder / "images.csv")
+    write_rows([row.plain() for row in table.map_images], folder / "maps.csv")

@@ -14,9 +14,9 @@ from pathlib import Path
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from seglens import record as records
 from seglens.errors import DataError
 from seglens.progress import count_bytes
+from seglens.results import record as records
 
 CHUNK = 1 << 18
 """Bytes that are written at a time."""

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 import pooch
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.data.download import Patience, download, forget, need_space
 from seglens.data.unpack import unpack
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.outputs import new_folder
 from seglens.places import check_output
+from seglens.results import record as records
 
 
 @dataclass(frozen=True)

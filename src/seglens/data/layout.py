@@ -13,7 +13,7 @@ from seglens.data.images import read_image
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
-from seglens.record import sha256
+from seglens.results.record import sha256
 from seglens.validated import Validated
 
 ALL = "all"

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
-from seglens import record as records
 from seglens.data.layout import Dataset, DataSettings, Entry, Found, Split
 from seglens.data.opening import dataset_of, find
 from seglens.errors import DataError
+from seglens.results import record as records
 
 FILE_NAME = "split.json"
 HASH = "blake2b-128"

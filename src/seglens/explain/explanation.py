@@ -9,11 +9,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from seglens.arguments import check_fields
-from seglens.display import card, figure, number, paragraph, table
+from seglens.display import card, figure, paragraph, table
 from seglens.draw import INK, PAPER, enlarge, heat, heat_scale, no_map, outline, signed_scale
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.target import Target, dilate
 from seglens.models.layers import averaged_out
+from seglens.results.names import formatted
 from seglens.shapes import ChannelMaps, Grids, Maps, PerImage, Regions
 
 Status = Literal["ok", "no_target", "degenerate", "failed"]
@@ -144,7 +145,7 @@ class Explanation:
         if len(self.map) > num:
             parts.append(paragraph(f"... and {len(self.map) - num} more pictures."))
         numbers = [
-            (name.replace("_", " "), *(number(float(value)) for value in values[:num]))
+            (name.replace("_", " "), *(formatted(float(value)) for value in values[:num]))
             for name, values in self.diagnostics.items()
         ]
         heads = ("diagnostic", *(str(row) for row in range(num)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seglens.batch.asking import question_of, targets_of
-from seglens.batch.heats import Heats, Row, add_limits
+from seglens.batch.heats import Heats, with_limits
 from seglens.batch.ledger import map_row
 from seglens.batch.measuring import maps_of
 from seglens.batch.raw import raw_arrays
@@ -21,6 +21,7 @@ from seglens.judge.localisation import attention, summarise
 from seglens.judge.nulls import Surface
 from seglens.masks import of_class
 from seglens.models.layers import layers as layers_of
+from seglens.results.maps import OneMap
 from seglens.runs import Run
 
 
@@ -49,7 +50,7 @@ class Answer:
 
     why: Why
     explanation: Explanation
-    row: Row
+    row: OneMap
     heats: Heats
     arrays: Mapping[str, np.ndarray]
     label: str
@@ -105,9 +106,8 @@ def ask(run: Run, opened: Opened, why: Why, *, seed: int = 0) -> Answer:
     )
     row = map_row(entry, measured, 0)
     arrays = raw_arrays([entry], 0, opened.frame)
-    heats = Heats([row], arrays, opened.frame, run.spec)
-    add_limits(heats)
-    return Answer(why, entry, row, heats, arrays, summarise(measured[0]).label)
+    heats = with_limits(Heats([row], arrays, opened.frame, run.spec))
+    return Answer(why, entry, heats.rows[0], heats, arrays, summarise(measured[0]).label)
 
 
 def method_of(why: Why) -> Method:

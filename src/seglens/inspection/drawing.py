@@ -79,7 +79,7 @@ def answered(run: Run, opened: Opened, answer: Answer, *, evidence: bool = False
     scale = scale_of(answer, evidence=evidence)
     if scale is None:
         drawn = _large(no_map(image.shape[1], image.shape[2], " "))
-        tile = no_map(drawn.height, drawn.width, str(row["status"]).replace("_", " "))
+        tile = no_map(drawn.height, drawn.width, row.status.replace("_", " "))
         return tile if answer.status == "no_target" else outline(tile, heats.region(row), INK)
     values = heats.evidence(row) if evidence else heats.values(row)
     assert values is not None  # or there would be no scale
@@ -93,8 +93,8 @@ def scale_of(answer: Answer, *, evidence: bool = False) -> Scale | None:
     """Return what the colours of an answer mean; None where there is no map, or no such evidence."""
     row = answer.row
     if evidence:
-        return colours(limits_of(row, "evidence", OWN, {}), row["unit"]) if row.get("evidence") else None
-    return colours(limits_of(row, "map", OWN, {}), row["unit"]) if row["status"] == "ok" else None
+        return colours(limits_of(row, "evidence", OWN, {}), row.unit) if row.evidence else None
+    return colours(limits_of(row, "map", OWN, {}), row.unit) if row.status == "ok" else None
 
 
 def bar(scale: Scale) -> str:
@@ -112,16 +112,15 @@ def save(
     `seglens.batch.raw.raw_arrays`.
     """
     row = answer.row
-    name = row["method"] if row["layer"] is None else f"{row['method']}@{row['layer']}"
     tiles = [
         Tile(bare(run, opened), "image"),
         Tile(predicted_over(run, opened), "prediction", "white: truth" if opened.has_truth else ""),
-        Tile(drawn, name, row["status"].replace("_", " "), scale_of(answer)),
+        Tile(drawn, row.name, row.status.replace("_", " "), scale_of(answer)),
     ]
     if evidence is not None:
         both = scale_of(answer, evidence=True)
         tiles.append(Tile(evidence, "for and against", "red: for, blue: against", both))
-    title = f"{opened.sample.name}: {row['target']} of {answer.why.class_name or run.task.classes[1]}"
+    title = f"{opened.sample.name}: {row.target} of {answer.why.class_name or run.task.classes[1]}"
     file, raw = folder / "sheet.png", folder / "maps.npz"
     save_png(sheet([tiles], title=title, tile_width=320), file)
     FORMATS["npz"].write(answer.arrays, raw)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from seglens.batch.heats import Row
 from seglens.draw import Scale
 from seglens.explain.explanation import reason
 from seglens.explain.statistics import DEFINITIONS
@@ -13,6 +12,8 @@ from seglens.inspection.drawing import bar, scale_of
 from seglens.inspection.opened import Opened
 from seglens.inspection.removing import Removal
 from seglens.masks import of_class
+from seglens.results.maps import OneMap
+from seglens.results.names import formatted
 from seglens.runs import Run
 from seglens.scores import DEFINITIONS as SCORES
 
@@ -54,7 +55,7 @@ def about_picture(run: Run, opened: Opened) -> str:
     if not opened.scores:
         return text + "<p>The truth is not known, so nothing is scored.</p>"
     cells = [
-        (escape(name.replace("_", " ")), _number(value, ".3f"), SCORES[name])
+        (escape(name.replace("_", " ")), formatted(value, ".3f"), SCORES[name])
         for name, value in opened.scores.items()
     ]
     return text + _table(("score", "of this picture"), cells)
@@ -64,7 +65,7 @@ def about_answer(answer: Answer) -> str:
     """Say what the colours mean and where the map lies, next to maps that know nothing of the model."""
     if answer.status != "ok":
         evidence = scale_of(answer, evidence=True)
-        why = reason(answer.status, answer.row["diagnostics"]) or REASONS[answer.status]
+        why = reason(answer.status, answer.row.diagnosed) or REASONS[answer.status]
         found = f'<p role="status">{escape(why)}</p>'
         return found + (_bar(evidence, "for (red) and against (blue)") if evidence else "")
     row, scale = answer.row, scale_of(answer)
@@ -76,9 +77,11 @@ def about_answer(answer: Answer) -> str:
     if evidence is not None:
         text += _bar(evidence, "for (red) and against (blue)")
     if answer.why.where != "region":
-        share = row["statistics"]["mass_context"]
-        return text + f"<p>{_number(share, '.1%')} of the map lies outside of the target and its margin.</p>"
-    return text + _inside(row, answer.label) + _diagnosed(row["diagnostics"])
+        share = row.statistics["mass_context"]
+        return (
+            text + f"<p>{formatted(share, '.1%')} of the map lies outside of the target and its margin.</p>"
+        )
+    return text + _inside(row, answer.label) + _diagnosed(row.diagnosed)
 
 
 def about_removal(removal: Removal) -> str:
@@ -93,7 +96,7 @@ def about_removal(removal: Removal) -> str:
         (name, value, after.scores[name], ".3f") for name, value in before.scores.items() if name == "dice"
     ]
     rows = [
-        (escape(name), _number(old, form), _number(new, form), _change(old, new, form))
+        (escape(name), formatted(old, form), formatted(new, form), _change(old, new, form))
         for name, old, new, form in cells
     ]
     text = (
@@ -129,13 +132,13 @@ def _compared(removal: Removal) -> str:
     )
 
 
-def _inside(row: Row, label: str) -> str:
+def _inside(row: OneMap, label: str) -> str:
     """Where the map lies, and its nulls."""
-    own, nulls = row["statistics"], row["nulls"]
+    own, nulls = row.statistics, row.nulls
     names = ("mass_inside", "enrichment_log2")
-    cells = [("this map", *(_number(own[name], ".3g") for name in names))]
+    cells = [("this map", *(formatted(own[name], ".3g") for name in names))]
     cells += [
-        (f"{escape(words)}", *(_number(nulls[null][name], ".3g") for name in names))
+        (f"{escape(words)}", *(formatted(nulls[null][name], ".3g") for name in names))
         for null, words in NULLS.items()
         if null in nulls
     ]
@@ -164,7 +167,9 @@ def _diagnosed(diagnostics: Mapping[str, float]) -> str:
         if diagnostics["small_denominator"]
         else ""
     )
-    return f"<p>Completeness error {_number(error, '.2%')} in {diagnostics['steps']:.0f} steps.{doubtful}</p>"
+    return (
+        f"<p>Completeness error {formatted(error, '.2%')} in {diagnostics['steps']:.0f} steps.{doubtful}</p>"
+    )
 
 
 def _bar(scale: Scale, what: str) -> str:
@@ -188,10 +193,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return f'<table class="seglens-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _number(value: float, form: str) -> str:
-    return "—" if math.isnan(value) else format(value, form)
 
 
 def _change(old: float, new: float, form: str) -> str:

@@ -12,6 +12,7 @@ from seglens.explain.target import dilate
 from seglens.intervals import Interval, auroc, interval
 from seglens.judge.causal import Effect
 from seglens.judge.definitions import MIN_IMAGES
+from seglens.results.names import map_name
 from seglens.shapes import PerImage, Regions
 
 HONEST, CHEAT = "honest", "cheat"
@@ -42,7 +43,7 @@ class TagShare:
     @property
     def name(self) -> str:
         """``method`` or ``method@layer``."""
-        return self.method if self.layer is None else f"{self.method}@{self.layer}"
+        return map_name(self.method, self.layer)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain data."""

@@ -6,7 +6,6 @@ doesn't care. Attribution together with a causal effect is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from seglens.judge.localisation import FLOOR
 from seglens.judge.nulls import content_free, surface
 from seglens.judge.reading import unit_of
 from seglens.judge.regions import elsewhere
+from seglens.results.scorecard import Audit, Region, RegionMap, RegionOfPicture
 from seglens.runs import Run
 from seglens.seeds import content_generator, content_normal
 from seglens.shapes import Images, Maps, PerImage, Regions
@@ -153,51 +153,56 @@ def conclude_audit(
     groups: Mapping[str, str] | None = None,
     *,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Return the audit as plain data: regions with verdicts, groups of images, and images by their drop.
+) -> Audit:
+    """Return the audit: regions with verdicts, groups of images, and images by their drop.
 
     ``names`` are those of the images, in order; ``groups`` say which group each is in, by name.
     """
     every = torch.ones(len(names), dtype=torch.bool)
     members = dict.fromkeys((groups or {}).get(name, "") for name in names)
-    return {
-        "definition": DEFINITION,
-        "num_images": len(names),
-        "regions": [_region_row(found, every, seed) for found in audited],
-        "groups": [
-            {"group": group}
-            | _region_row(found, torch.tensor([(groups or {}).get(n, "") == group for n in names]), seed)
+    return Audit(
+        definition=DEFINITION,
+        num_images=len(names),
+        regions=tuple(_region_row(found, every, seed) for found in audited),
+        groups=tuple(
+            _region_row(
+                found, torch.tensor([(groups or {}).get(n, "") == group for n in names]), seed, group=group
+            )
             for group in members
             for found in audited
-        ]
+        )
         if groups
-        else [],
-        "images": image_rows(audited, names, groups),
-    }
+        else (),
+        images=tuple(image_rows(audited, names, groups)),
+    )
 
 
 def image_rows(
     audited: Sequence[Audited], names: Sequence[str], groups: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
+) -> list[RegionOfPicture]:
     """Return one row for each image that holds a region, those that lose most first."""
     rows = [
-        {"name": name}
-        | ({"group": groups.get(name, "")} if groups else {})
-        | {
-            "region": found.region,
-            "area": float(found.area[i]),
-            "drop": float(found.drop[i]),
-            "control": float(found.control[i]),
-        }
-        | {f"enrichment:{entry}": float(values[i]) for entry, values in found.maps.items()}
+        RegionOfPicture.model_validate(
+            {
+                "name": name,
+                "region": found.region,
+                "area": float(found.area[i]),
+                "drop": float(found.drop[i]),
+                "control": float(found.control[i]),
+            }
+            | ({"group": groups.get(name, "")} if groups else {})
+            | {f"enrichment:{entry}": float(values[i]) for entry, values in found.maps.items()}
+        )
         for found in audited
         for i, name in enumerate(names)
         if float(found.area[i]) > 0
     ]
-    return sorted(rows, key=lambda row: -row["drop"] if row["drop"] == row["drop"] else float("inf"))
+    return sorted(
+        rows, key=lambda row: float("inf") if row.drop is None or row.drop != row.drop else -row.drop
+    )
 
 
-def _region_row(found: Audited, which: torch.Tensor, seed: int) -> dict[str, Any]:
+def _region_row(found: Audited, which: torch.Tensor, seed: int, **group: str) -> Region:
     """One region over some of the images: its effect, and what each map makes of it."""
     drop = interval(found.drop[which], seed=seed)
     control = interval(found.control[which], seed=seed)
@@ -209,20 +214,26 @@ def _region_row(found: Audited, which: torch.Tensor, seed: int) -> dict[str, Any
         nulls = {null: float(other[which].nanmean()) for null, other in found.nulls.items()}
         verdict, reason = verdict_on(drop, shown, causal, nulls)
         maps.append(
-            {"map": name, "verdict": verdict, "reason": reason, "nulls": nulls} | _named("enrichment", shown)
+            RegionMap.model_validate(
+                {"map": name, "verdict": verdict, "reason": reason, "nulls": nulls}
+                | _named("enrichment", shown)
+            )
         )
     present = int((found.area[which] > 0).sum())
-    return {
-        "region": found.region,
-        "num_present": present,
-        "num_total": int(which.sum()),
-        "area": float(found.area[which].nanmean()),
-        **_named("drop", drop),
-        **_named("control", control),
-        **_named("difference", above),
-        "matters": causal,
-        "maps": maps,
-    }
+    return Region.model_validate(
+        {
+            **group,
+            "region": found.region,
+            "num_present": present,
+            "num_total": int(which.sum()),
+            "area": float(found.area[which].nanmean()),
+            **_named("drop", drop),
+            **_named("control", control),
+            **_named("difference", above),
+            "matters": bool(causal),
+            "maps": tuple(maps),
+        }
+    )
 
 
 def verdict_on(drop: Interval, shown: Interval, causal: bool, nulls: Mapping[str, float]) -> tuple[str, str]:

@@ -25,9 +25,6 @@ Key = tuple[str, str | None]
 Explainer = Callable[[Run, Images, Target], Maps]
 """Makes the map of somebody's own method again: for another model, or for changed pictures."""
 
-Verdict = Literal["pass", "warn", "fail", "not evaluable", "reference"]
-"""``reference`` stands on the rows of content-free maps: they are what others are compared with."""
-
 Outcome = Literal[
     "better",
     "undecided",
@@ -223,8 +220,3 @@ def select(entry: Explanation, rows: slice) -> Explanation:
         diagnostics={name: values[rows] for name, values in entry.diagnostics.items()},
         channels=None if entry.channels is None else entry.channels[rows],
     )
-
-
-def name_of(key: Key) -> str:
-    """``method`` or ``method@layer``."""
-    return "@".join(part for part in key if part is not None)

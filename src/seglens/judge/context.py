@@ -6,12 +6,12 @@ import torch
 
 from seglens.explain.target import dilate
 from seglens.impute import blurred, linear
-from seglens.judge.case import Case, Measured, name_of
+from seglens.judge.case import Case, Measured
 from seglens.judge.cells import CELLS
 from seglens.judge.faithfulness import EVALUABLE, Curves, agreement_of, dice_of, road
 from seglens.judge.localisation import SHIFTS
-from seglens.judge.nulls import NULL
 from seglens.judge.reading import reading, unit_of
+from seglens.results.names import NULL, map_name
 from seglens.shapes import Images, PerImage, Regions, Rows
 
 RELIANCE = 0.02
@@ -71,7 +71,7 @@ def context_faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
     denominator: near `RELIANCE` the mean of such quotients hangs on the images that lose least. So both
     scores have one unit, and this one says how much of the answer the order of the context explains.
     """
-    named = {name_of(key): entry.map for key, entry in case.maps.items()}
+    named = {map_name(*key): entry.map for key, entry in case.maps.items()}
     named |= {NULL + name: maps for name, maps in case.nulls.items()}
     reliance = context_reliance(case)
     curves = road(
@@ -93,7 +93,7 @@ def context_faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
 
 def faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
     """Measure ROAD over the whole picture."""
-    named = {name_of(key): entry.map for key, entry in case.maps.items()}
+    named = {map_name(*key): entry.map for key, entry in case.maps.items()}
     named |= {NULL + name: maps for name, maps in case.nulls.items()}
     curves = road(
         case.run.segmenter,
@@ -112,9 +112,9 @@ def faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
 def removal_score(case: Case, curves: Mapping[str, Curves], about: Mapping[str, PerImage]) -> Measured:
     """Turn curves by name into the values of maps and reference rows, the secondary score beside each."""
     return Measured(
-        values={key: curves[name_of(key)].value for key in case.maps},
+        values={key: curves[map_name(*key)].value for key in case.maps},
         references={name: curves[NULL + name].value for name in case.nulls},
         about=dict(about),
-        details={key: dice_of(curves[name_of(key)]) for key in case.maps},
+        details={key: dice_of(curves[map_name(*key)]) for key in case.maps},
         reference_details={name: dice_of(curves[NULL + name]) for name in case.nulls},
     )

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred, noisy_linear
-from seglens.judge.case import Case, Key, Measured, name_of
+from seglens.judge.case import Case, Key, Measured
 from seglens.judge.cells import PerCell, cell_means, cell_sums, rank_correlation
 from seglens.judge.context import surroundings
 from seglens.judge.reading import reading
+from seglens.results.names import map_name
 from seglens.seeds import content_normal
 from seglens.shapes import Images, Regions, Rows
 
@@ -39,7 +40,7 @@ def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, Any]]:
         The scores by name, followed by the imputer where it is the second one, and points to draw.
     """
     cells, occluded = case.partition.cpu(), effects(case)
-    maps = {name_of(key): entry.map for key, entry in case.maps.items()}
+    maps = {map_name(*key): entry.map for key, entry in case.maps.items()}
     maps |= {name: stack for name, stack in case.nulls.items() if name not in maps}
     areas = cell_sums(case.valid.cpu().double(), cells)
     valid = areas > 0
@@ -56,7 +57,7 @@ def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, Any]]:
             if keys or imputer == IMPUTERS[0]:
                 truth = occluded[imputer]
                 found[score if imputer == IMPUTERS[0] else f"{score}:{imputer}"] = Measured(
-                    values={key: rank_correlation(totals[name_of(key)], truth, zone) for key in keys},
+                    values={key: rank_correlation(totals[map_name(*key)], truth, zone) for key in keys},
                     references={name: rank_correlation(totals[name], truth, zone) for name in case.nulls},
                     about={"ceiling": ceiling},
                 )
@@ -145,6 +146,6 @@ def _points(
         return (chosen / largest)[counted[shown]].nan_to_num().tolist()
 
     return {
-        name_of(key): {"attribution": share(totals[name_of(key)]), "effect": share(occluded[imputer])}
+        map_name(*key): {"attribution": share(totals[map_name(*key)]), "effect": share(occluded[imputer])}
         for key, imputer in scored_with.items()
     }

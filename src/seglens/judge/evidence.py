@@ -12,7 +12,7 @@ from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target, for_head
 from seglens.judge import case as cases
-from seglens.judge.case import SCORES, Case, Explainer, JudgeSettings, Key, Measured, name_of
+from seglens.judge.case import SCORES, Case, Explainer, JudgeSettings, Key, Measured
 from seglens.judge.cells import PARTITIONS
 from seglens.judge.context import context_faithfulness, faithfulness
 from seglens.judge.effects import causal_agreement
@@ -25,6 +25,7 @@ from seglens.judge.rerun import recipes
 from seglens.judge.scorecard import Scorecard
 from seglens.judge.stability import stability
 from seglens.judge.verdicts import attention_row, compared_rows, completeness_row, with_faithfulness
+from seglens.results.names import map_name
 from seglens.runs import Run
 from seglens.shapes import Images, PerImage, Regions
 
@@ -229,7 +230,7 @@ def _by_key(maps: Sequence[Explanation], target: Target) -> dict[Key, Explanatio
 
 
 def _refuse_strangers(explainers: Mapping[str, Explainer], maps: Mapping[Key, Explanation]) -> None:
-    known = [name for key in maps for name in (name_of(key), key[0])]
+    known = [name for key in maps for name in (map_name(*key), key[0])]
     for name in explainers:
         if name not in known:
             raise SettingError(

@@ -5,9 +5,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from seglens.judge.nulls import NULL
 from seglens.judge.scorecard import Scorecard
 from seglens.outputs import new_file
+from seglens.results.names import NULL, map_name
 
 MOST = 12
 """Maps in one figure; more than this are told apart by nobody."""
@@ -127,7 +127,7 @@ def restating(card: Scorecard) -> Any:
             fontsize=7,
             va="center",
         )
-    names = [row.method if row.layer is None else f"{row.method}@{row.layer}" for row in rows]
+    names = [map_name(row.method, row.layer) for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("log2 enrichment of heat in the region (bar: its mirror)")
@@ -162,7 +162,7 @@ def _forest(card: Scorecard, score: str, what: str) -> Any:
             axes.annotate(row.reference, (known, place), (0, 7), textcoords="offset points", fontsize=6)
         axes.plot([row.interval.low, row.interval.high], [place, place], color="C0", linewidth=1.2)
         axes.plot([row.value], [place], "o", color="C0", markersize=4)
-    names = [row.method if row.layer is None else f"{row.method}@{row.layer}" for row in rows]
+    names = [map_name(row.method, row.layer) for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{what} (bars: reference rows)" if rows[0].nulls else what)

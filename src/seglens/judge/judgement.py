@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from seglens.intervals import NOTHING, Interval
-from seglens.judge.case import Outcome, Verdict
+from seglens.judge.case import Outcome
+from seglens.results.names import Verdict, map_name
+from seglens.results.scorecard import CardRow
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Judgement:
     @property
     def text(self) -> str:
         """The row as one line: value, interval, what it was compared with, verdict and reason."""
-        name = self.method if self.layer is None else f"{self.method}@{self.layer}"
+        name = map_name(self.method, self.layer)
         on = f"on {self.num_evaluable} of {self.num_total} images"
         parts = [f"{name}: {self.score} {_spell(self.interval)} {on}"]
         if self.reference in self.nulls:
@@ -69,30 +70,30 @@ class Judgement:
         counted = "" if found.num == self.num_evaluable else f" (on {found.num})"
         return f"{name} {found.mean:.3g}{counted}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as plain data, intervals spread out into numbers."""
-        return {
-            "target": self.target,
-            "method": self.method,
-            "layer": self.layer,
-            "score": self.score,
-            "value": self.interval.mean,
-            "low": self.interval.low,
-            "high": self.interval.high,
-            "reference": self.reference,
-            "difference": self.difference.mean,
-            "difference_low": self.difference.low,
-            "difference_high": self.difference.high,
-            "verdict": self.verdict,
-            "outcome": self.outcome,
-            "reason": self.reason,
-            "num_evaluable": self.num_evaluable,
-            "num_total": self.num_total,
-            "nulls": dict(self.nulls),
-            "details": {name: found.to_json() for name, found in self.details.items()},
-            "label": self.label,
-            "text": self.text,
-        }
+    def row(self) -> CardRow:
+        """Return the row as it stands in ``scorecard.json``, intervals spread out into numbers."""
+        return CardRow(
+            target=self.target,
+            method=self.method,
+            layer=self.layer,
+            score=self.score,
+            value=self.interval.mean,
+            low=self.interval.low,
+            high=self.interval.high,
+            reference=self.reference,
+            difference=self.difference.mean,
+            difference_low=self.difference.low,
+            difference_high=self.difference.high,
+            verdict=self.verdict,
+            outcome=self.outcome,
+            reason=self.reason,
+            num_evaluable=self.num_evaluable,
+            num_total=self.num_total,
+            nulls=dict(self.nulls),
+            details={name: found.spread() for name, found in self.details.items()},
+            label=self.label,
+            text=self.text,
+        )
 
 
 def _spell(found: Interval) -> str:

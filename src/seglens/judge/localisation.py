@@ -17,7 +17,6 @@ In a folder of images, call `attention` batch by batch (16 pictures or more, so 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -28,6 +27,8 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.intervals import NOTHING, Interval, interval
 from seglens.judge.nulls import Surface, centre, edges, mirror, other_images, random
+from seglens.results.maps import MapSummary
+from seglens.results.names import RESTATES
 from seglens.shapes import Maps, PerImage, Regions
 
 STATISTICS = ("mass_inside", "enrichment_log2", "ratio", "ratio_without_margin")
@@ -39,8 +40,6 @@ RESEMBLANCE = 0.8
 
 FLOOR = -10.0
 """Where a map has nothing inside, log2 of its enrichment counts as this: a thousandth of an even share."""
-
-RESTATES = "restates the prediction"
 
 
 @dataclass(frozen=True)
@@ -82,27 +81,27 @@ class AttentionRow:
     resemblance: Interval
     label: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as plain data, the form of ``summary`` in ``explanations.json``."""
-        return {
-            "target": self.target,
-            "method": self.method,
-            "layer": self.layer,
-            "num_ok": self.num_ok,
-            "num_no_target": self.num_no_target,
-            "num_total": self.num_total,
-            "statistics": {name: value.to_json() for name, value in self.statistics.items()},
-            "nulls": {
+    def summary(self) -> MapSummary:
+        """Return the row as it stands in ``explanations.json``."""
+        return MapSummary(
+            target=self.target,
+            method=self.method,
+            layer=self.layer,
+            num_ok=self.num_ok,
+            num_no_target=self.num_no_target,
+            num_total=self.num_total,
+            statistics={name: value.spread() for name, value in self.statistics.items()},
+            nulls={
                 null: {name: value.mean for name, value in row.items()} for null, row in self.nulls.items()
             },
-            "null_intervals": {
-                null: {name: value.to_json() for name, value in row.items()}
+            null_intervals={
+                null: {name: value.spread() for name, value in row.items()}
                 for null, row in self.nulls.items()
             },
-            "difference_to_mirror": self.difference.to_json(),
-            "resemblance_to_mirror": self.resemblance.to_json(),
-            "label": self.label,
-        }
+            difference_to_mirror=self.difference.spread(),
+            resemblance_to_mirror=self.resemblance.spread(),
+            label=self.label,
+        )
 
 
 def attention(

@@ -25,9 +25,6 @@ from seglens.runs import Run
 from seglens.seeds import content_uniform
 from seglens.shapes import Images, Maps, Regions
 
-NULL = "null:"
-"""What the method of a reference row begins with."""
-
 BLOB_SIGMA = 1 / 7
 """Width of the centre blob as a share of each side: a centred object of 6 % area gets a ratio near 9."""
 

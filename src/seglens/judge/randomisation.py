@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seglens.judge.case import Case, Key, Measured, name_of
+from seglens.judge.case import Case, Key, Measured
 from seglens.judge.cells import PerCell, rank_correlation
 from seglens.judge.nulls import content_free, randomised, surface
 from seglens.judge.rerun import Recipes
 from seglens.models.segmenter import evaluating
+from seglens.results.names import map_name
 from seglens.runs import Run
 from seglens.shapes import Maps, PerImage
 
@@ -82,7 +83,7 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, dict[str, An
     }
     measured = Measured(values, references, details=details, reasons=dict(found.reasons))
     for key, values_last in changed.items():
-        cascade["maps"][name_of(key)].append(_mean(values_last))
+        cascade["maps"][map_name(*key)].append(_mean(values_last))
     return measured, cascade
 
 
@@ -143,11 +144,11 @@ def _decoder(case: Case) -> Sequence[str]:
 def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[str, Any]:
     """Randomise the network from its output to its input, step by step, all but the last step."""
     steps = stages(case.run, case.images[:1], case.settings.stages)
-    told: dict[str, list[float]] = {name_of(key): [1.0] for key in own}
+    told: dict[str, list[float]] = {map_name(*key): [1.0] for key in own}
     for names in steps[:-1]:
         other = randomised(case.run, case.images, seed=SEED + case.seed, only=names)
         for key, maps in found.make(other, case.images, case.target, batch_size=case.batch_size).items():
-            told[name_of(key)].append(_mean(_alike(case, own[key], case.cells(maps)).abs()))
+            told[map_name(*key)].append(_mean(_alike(case, own[key], case.cells(maps)).abs()))
     total = len(steps[-1])
     return {"share_of_modules": [0.0, *(len(names) / total for names in steps)], "maps": told}
 

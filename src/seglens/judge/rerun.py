@@ -10,7 +10,8 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.methods import METHODS, Method
 from seglens.explain.target import Target
-from seglens.judge.case import Case, Explainer, Key, Reason, name_of
+from seglens.judge.case import Case, Explainer, Key, Reason
+from seglens.results.names import map_name
 from seglens.runs import Run
 from seglens.shapes import Images, Maps
 
@@ -67,7 +68,7 @@ def recipes(case: Case) -> Recipes:
     seeds: dict[Key, int] = {}
     for key, entry in case.maps.items():
         seeds[key] = int(entry.settings.get("seed", case.seed))
-        explainer = case.explainers.get(name_of(key), case.explainers.get(entry.method))
+        explainer = case.explainers.get(map_name(*key), case.explainers.get(entry.method))
         method = method_of(entry)
         if explainer is not None:
             own[key] = explainer

@@ -9,20 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from seglens.display import card, data_frame, number, table
+from seglens.display import card, data_frame, table
 from seglens.intervals import Interval
-from seglens.judge.case import Verdict
 from seglens.judge.definitions import DEFINITIONS
 from seglens.judge.judgement import Judgement
-from seglens.judge.nulls import NULL
-from seglens.judge.restating import Restating, restating
+from seglens.judge.restating import restating
 from seglens.outputs import table_cell
+from seglens.results.names import MARKS, NULL, formatted, map_name
+from seglens.results.scorecard import Card, Figures, LayerByLayer
 
 if TYPE_CHECKING:
     import pandas
-
-MARKS: dict[Verdict, str] = {"pass": "✓", "warn": "!", "fail": "✗", "not evaluable": "?", "reference": "·"}
-"""Signs that tell verdicts apart without colour."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +35,25 @@ class Scorecard:
     left_out: tuple[str, ...] = ()
 
     @property
-    def restating(self) -> list[Restating]:
+    def restating(self) -> list[LayerByLayer]:
         """From which layer on each method only restates the prediction, where attention was measured."""
         return restating(self.rows)
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def table(self) -> Card:
+        """The card as it stands in ``scorecard.json``."""
+        return Card(
+            num_images=self.num_images,
+            rows=tuple(row.row() for row in self.rows),
+            restating=tuple(self.restating),
+            left_out=self.left_out,
+            definitions=DEFINITIONS,
+            figures=Figures.model_validate(self.figures, strict=False),
+        )
+
+    def to_json(self) -> dict[str, object]:
         """Return the card as plain data, each row with its line of text, and the definitions."""
-        rows = [row.to_json() for row in self.rows]
-        return {
-            "num_images": self.num_images,
-            "rows": rows,
-            "restating": [entry.to_json() for entry in self.restating],
-            "left_out": list(self.left_out),
-            "definitions": DEFINITIONS,
-            "figures": dict(self.figures),
-        }
+        return self.table.plain()
 
     def to_csv(self) -> str:
         """Return the card as comma-separated values, a column per null and detail; missing numbers are empty.
@@ -71,18 +72,17 @@ class Scorecard:
         """Return the rows as a table, with the columns of `to_csv`."""
         return data_frame(self._flat())
 
-    def _flat(self) -> list[dict[str, Any]]:
+    def _flat(self) -> list[dict[str, object]]:
         """Every row as plain values, all with the same names."""
-        rows = [row.to_json() for row in self.rows]
-        since = {entry.method: entry.since for entry in self.restating}
-        for row in rows:
-            row["restates_from"] = since.get(row["method"])
-        nulls = list(dict.fromkeys(name for row in rows for name in row["nulls"]))
-        details = list(dict.fromkeys(name for row in rows for name in row["details"]))
+        rows = [row.row() for row in self.rows]
+        since = {entry.method: entry.restates_from for entry in self.restating}
+        nulls = list(dict.fromkeys(name for row in rows for name in row.nulls))
+        details = list(dict.fromkeys(name for row in rows for name in row.details))
         return [
-            {name: value for name, value in row.items() if name not in ("nulls", "details", "text")}
-            | {name: row["details"].get(name, {}).get("mean") for name in details}
-            | {f"{NULL}{name}": row["nulls"].get(name) for name in nulls}
+            row.model_dump(exclude={"nulls", "details", "text"})
+            | {"restates_from": since.get(row.method)}
+            | {name: row.details[name].mean if name in row.details else None for name in details}
+            | {f"{NULL}{name}": row.nulls.get(name) for name in nulls}
             for row in rows
         ]
 
@@ -90,7 +90,7 @@ class Scorecard:
         """Show in a notebook every score beside what it is compared with; all of a row on pointing at it."""
         rows = [
             (
-                row.method if row.layer is None else f"{row.method}@{row.layer}",
+                map_name(row.method, row.layer),
                 row.score.replace("_", " "),
                 _spell(row.interval),
                 f"{_spell(row.difference)} to {row.reference}" if row.difference.num else row.reference,
@@ -108,4 +108,4 @@ class Scorecard:
 
 
 def _spell(found: Interval) -> str:
-    return f"{number(found.mean)} [{number(found.low)}, {number(found.high)}]" if found.num else "—"
+    return f"{formatted(found.mean)} [{formatted(found.low)}, {formatted(found.high)}]" if found.num else "—"

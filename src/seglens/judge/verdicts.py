@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from seglens.intervals import Interval, interval
-from seglens.judge.case import Key, Measured, Outcome, Reason, Verdict
+from seglens.judge.case import Key, Measured, Outcome, Reason
 from seglens.judge.context import RELIANCE
 from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
 from seglens.judge.judgement import Judgement
 from seglens.judge.localisation import AttentionRow
-from seglens.judge.nulls import NULL
 from seglens.judge.randomisation import REPEATS
+from seglens.results.names import NULL, Verdict
 from seglens.shapes import PerImage
 
 

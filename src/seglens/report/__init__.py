@@ -7,7 +7,9 @@ from seglens import outputs, verb
 from seglens.arguments import checked
 from seglens.places import check_file
 from seglens.report import html
-from seglens.report.contents import Part, read_runs, read_table, told_with_the_files
+from seglens.report.contents import Part, read_runs
+from seglens.results.scorecard import TagTest
+from seglens.results.tables import read_table
 
 FILE_NAME = "report.html"
 SHORTCUT = "shortcut.json"
@@ -44,16 +46,15 @@ def report(
     tables = [Path(shortcut)] if shortcut is not None else []
     check_file(file, force=force, runs=folders, files=tables)
     checked = _shortcut(Path(shortcut)) if shortcut is not None else None
-    with told_with_the_files(contents):
-        page = html.render(contents, checked, beside=file.resolve().parent)
+    page = html.render(contents, checked, beside=file.resolve().parent)
     with outputs.output_file(file, force=force) as temporary:
         html.write(page, temporary)
     return file
 
 
-def _shortcut(file: Path) -> Part:
+def _shortcut(file: Path) -> Part[TagTest]:
     table = file / SHORTCUT if file.is_dir() else file
-    return Part("shortcut", table.parent.name, table.parent, read_table(table), None)
+    return Part("shortcut", table, read_table(table, TagTest))
 
 
 verb.make_callable(__name__)

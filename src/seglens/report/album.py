@@ -124,7 +124,7 @@ def read_card(card: Card) -> Read:
                     left_out = rasters.region_picture(arrays, f"counted:{heat.name}", FINE_MASK)
                     if left_out is not None:
                         hidden[i] = left_out
-                for target, asked in {heat.target: heat.asked for _, heat in ours}.items():
+                for target, asked in {heat.target: heat.row.target for _, heat in ours}.items():
                     region = rasters.region_picture(arrays, f"region:{asked}", FINE_MASK)
                     if region is not None:
                         regions[target] = region
@@ -137,7 +137,7 @@ def read_card(card: Card) -> Read:
 
 
 def _grid(arrays: Mapping[str, Any], heat: Heat) -> Grid | None:
-    if heat.status not in ("ok", "degenerate") or (heat.status != "ok" and not heat.row.get("evidence")):
+    if heat.row.status not in ("ok", "degenerate") or (heat.row.status != "ok" and not heat.row.evidence):
         return None
     try:
         return rasters.grid_of(arrays, heat.name, heat.row, heat.frame)
@@ -160,16 +160,16 @@ def _album(
 
 def _row(
     read: Read, shelf: Shelf, thumbnails: dict[Path, str], beside: Path, picture_side: int, map_side: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return one card as plain data; its picture itself goes to ``thumbnails``."""
     card = read.card
-    shown = card.pictures.get("orig") or card.pictures.get("overlay")
+    shown = card.shown
     if shown is not None and shown not in thumbnails:
         small = pictures.shrink(shown, picture_side)
         if small is not None:
             thumbnails[shown] = pictures.address(small)
-    masks = {kind: _mask(card.pictures.get(kind), shelf) for kind in ("gt", "pred")}
-    unreadable = [PLAIN[kind] for kind, mask in masks.items() if mask is None and kind in card.pictures]
+    gt, pred = (_mask(card.pictures.get(kind), shelf) for kind in ("gt", "pred"))
+    unreadable = [PLAIN[k] for k, mask in (("gt", gt), ("pred", pred)) if mask is None and k in card.pictures]
     return {
         "run": card.run,
         "split": card.split,
@@ -179,8 +179,8 @@ def _row(
         "scores": card.scores,
         "flags": [flag.name for flag in card.flags],
         "native": card.native,
-        "truth": masks["gt"],
-        "prediction": masks["pred"],
+        "truth": gt,
+        "prediction": pred,
         "unreadable": unreadable,
         "valid": shelf.put(read.regions.get("")),
         "full": {kind: _beside(file, beside) for kind, file in card.pictures.items()},
@@ -203,27 +203,26 @@ def _mask(file: Path | None, shelf: Shelf) -> int | None:
 
 def _map(
     heat: Heat, grid: Grid | None, counted: int | None, shelf: Shelf, map_side: int, picture_side: int
-) -> dict[str, Any]:
-    row, evidence = heat.row, heat.row.get("evidence") or None
-    scale = row.get("scale") or {}
-    found: dict[str, Any] = {
+) -> dict[str, object]:
+    row, evidence = heat.row, heat.row.evidence
+    found: dict[str, object] = {
         "target": heat.target,
         "method": heat.method,
         "layer": heat.layer,
-        "status": heat.status,
-        "unit": row.get("unit") or "",
-        "limits": scale.get("limits") or row.get("limits"),
-        "evidence": {key: evidence.get(key) for key in ("limits", "opposing")} if evidence else None,
+        "status": row.status,
+        "unit": row.unit,
+        "limits": (row.scale and row.scale.limits) or row.limits,
+        "evidence": evidence and {"limits": evidence.limits, "opposing": evidence.opposing},
         "counted": counted,
-        "statistics": heat.statistics,
-        "nulls": heat.nulls,
+        "statistics": row.statistics,
+        "nulls": row.nulls,
     }
     if grid is not None:
         found["levels"] = shelf.put(rasters.grid_picture(grid, map_side))
         found |= {"low": grid.low, "high": grid.high, "part": grid.part, "floored": grid.floored}
         found["averaged"] = grid.finest > map_side
         found["finest"] = grid.finest
-    elif heat.file is not None and heat.status == "ok":
+    elif heat.file is not None and row.status == "ok":
         # Drawn already, by an older version or by somebody else: it can be looked at, but not read.
         found["drawn"] = shelf.put(pictures.shrink(heat.file, min(picture_side, 256)))
     return found

@@ -1,12 +1,13 @@
 """The gallery: one card for each picture and run, with its scores, pictures and heat maps."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from seglens.report.contents import Part, RunContents
-from seglens.report.rasters import names_of
+from seglens.report.contents import Evaluated, Explained, RunContents
+from seglens.results.maps import Frame, OneMap, PictureMaps
+from seglens.results.scores import PictureScores
 
 LIMIT = 100
 """Cards in one report, over all its runs: a page that a browser still opens at once."""
@@ -18,26 +19,35 @@ PLAIN = {"orig": "Image", "gt": "Truth", "pred": "Prediction", "overlay": "Overl
 """Pictures that are not heat maps, in the order of the card."""
 
 
+NO_FRAME = Frame()
+NO_SCORES = {"name", "status", "error", "files", "maps", "sheets"}
+"""What a table says of a picture besides its scores."""
+
+
 @dataclass(frozen=True)
 class Heat:
-    """One heat map: what it explains, how, its picture (None where there is no target) and its numbers.
+    """One heat map: all that the table says of it, and its picture (None where there is no target).
 
-    ``raw`` is the file with its values, in which it is called ``name``; ``row`` is all that the table says of
-    it, and ``asked`` the target as it was asked for, by which its region is called.
+    ``target`` is told apart from those of other explanations. ``raw`` is the file with the map's values, in
+    which it is called ``name``.
     """
 
     target: str
-    method: str
-    layer: str
-    status: str
+    row: OneMap
     file: Path | None
-    statistics: dict[str, float | None]
-    nulls: dict[str, dict[str, float | None]]
     raw: Path | None = None
     name: str = ""
-    asked: str = ""
-    row: dict[str, Any] = field(default_factory=dict)
-    frame: dict[str, Any] = field(default_factory=dict)
+    frame: Frame = NO_FRAME
+
+    @property
+    def method(self) -> str:
+        """The method's label."""
+        return self.row.method
+
+    @property
+    def layer(self) -> str:
+        """The layer; empty where the map is of the input."""
+        return self.row.layer or ""
 
 
 @dataclass(frozen=True)
@@ -50,28 +60,37 @@ class Flag:
 
 @dataclass(frozen=True)
 class Card:
-    """One picture as one run sees it. ``scores`` is empty where no truth is known."""
+    """One picture as one run sees it. ``row`` is all that the first table says of it."""
 
     run: str
     split: str
     name: str
     status: str
     error: str
-    scores: dict[str, Any]
+    row: PictureScores | PictureMaps
     pictures: dict[str, Path]
     heats: tuple[Heat, ...] = ()
     flags: tuple[Flag, ...] = ()
 
     @property
     def dice(self) -> float | None:
-        """The Dice score, by which the gallery is sorted."""
-        value = self.scores.get("dice")
-        return float(value) if isinstance(value, int | float) else None
+        """The Dice score, by which the gallery is sorted; None where no truth is known."""
+        return self.row.dice
 
     @property
-    def native(self) -> list[int] | None:
+    def native(self) -> tuple[int, int] | None:
         """Rows and columns of the picture itself, where they are known."""
-        return next((list(heat.frame["native"]) for heat in self.heats if heat.frame.get("native")), None)
+        return next((heat.frame.native for heat in self.heats if heat.frame.native), None)
+
+    @property
+    def shown(self) -> Path | None:
+        """The picture that stands for the card."""
+        return self.pictures.get("orig") or self.pictures.get("overlay")
+
+    @cached_property
+    def scores(self) -> dict[str, object]:
+        """What is known of the prediction, for the page to show; empty where no truth is known."""
+        return {name: value for name, value in self.row.plain().items() if name not in NO_SCORES}
 
     @property
     def files(self) -> list[Path]:
@@ -93,17 +112,16 @@ def gallery(runs: Sequence[RunContents], limit: int = LIMIT) -> tuple[list[Card]
 def cards_of(run: RunContents) -> list[Card]:
     """Return one card for each picture of a run: evaluated ones with their maps, then the others."""
     cards: dict[tuple[str, str], Card] = {}
-    for part in run.evaluations:
-        for row in part.table.get("images", []):
-            split = str(part.table.get("split", part.name))
-            cards[split, str(row["name"])] = _evaluated(run.name, split, part, row)
+    for evaluated in run.evaluations:
+        for scores in evaluated.table.images:
+            cards[evaluated.split, scores.name] = _card(run.name, evaluated.split, evaluated, scores)
     for part in run.explanations:
-        for row in part.table.get("samples", []):
-            key = _place(cards, part.table.get("split"), str(row["name"]))
-            known = cards.get(key) or _evaluated(run.name, key[0], part, row)
+        for row in part.table.samples:
+            split = part.table.split
+            key = next((k for k in cards if k[1] == row.name and split is None), (split or "", row.name))
+            known = cards[key] if key in cards else _card(run.name, key[0], part, row)
             pictures = {**_pictures(part, row), **known.pictures}
-            heats = _with_maps(known.heats, part, row)
-            cards[key] = replace(known, pictures=pictures, heats=heats)
+            cards[key] = replace(known, pictures=pictures, heats=_with_maps(known.heats, part, row))
     flags = _flags(run)
     for key, card in cards.items():
         if card.name in flags:
@@ -137,57 +155,32 @@ def _worst_first(card: Card) -> tuple[bool, float, str, str]:
     return (card.dice is None, card.dice or 0.0, card.name, card.run)
 
 
-def _place(cards: dict[tuple[str, str], Card], split: object, name: str) -> tuple[str, str]:
-    """Return the card that an explained picture belongs to: the same split, or the one that has the name."""
-    if split is not None:
-        return (str(split), name)
-    return next((key for key in cards if key[1] == name), ("", name))
-
-
-def _evaluated(run: str, split: str, part: Part, row: dict[str, Any]) -> Card:
-    skipped = {"name", "status", "error", "files", "maps", "sheets"}
-    scores = {key: value for key, value in row.items() if key not in skipped}
+def _card(run: str, split: str, part: Evaluated | Explained, row: PictureScores | PictureMaps) -> Card:
     return Card(
         run=run,
         split=split,
-        name=str(row["name"]),
-        status=str(row.get("status", "ok")),
-        error=str(row.get("error") or ""),
-        scores=scores,
+        name=row.name,
+        status=row.status,
+        error=row.error,
+        row=row,
         pictures=_pictures(part, row),
     )
 
 
-def _pictures(part: Part, row: dict[str, Any]) -> dict[str, Path]:
-    files = row.get("files") or {}
-    found = {kind: part.file(files.get(kind)) for kind in PLAIN}
+def _pictures(part: Evaluated | Explained, row: PictureScores | PictureMaps) -> dict[str, Path]:
+    found = {kind: part.file_of(row, kind) for kind in PLAIN}
     return {kind: file for kind, file in found.items() if file is not None}
 
 
-def _with_maps(known: Sequence[Heat], part: Part, row: dict[str, Any]) -> tuple[Heat, ...]:
+def _with_maps(known: Sequence[Heat], part: Explained, row: PictureMaps) -> tuple[Heat, ...]:
     """Append the maps of ``row``; a map of the same name from another folder is told apart by the folder."""
     heats = list(known)
     taken = {(heat.target, heat.method, heat.layer) for heat in known}
-    rows, raw = row.get("maps") or [], part.file((row.get("files") or {}).get("raw"))
-    for entry, name in zip(rows, names_of(rows), strict=True):
-        asked, method, layer = str(entry["target"]), str(entry["method"]), str(entry.get("layer") or "")
-        target = f"{asked} ({part.name})" if (asked, method, layer) in taken else asked
-        heats.append(
-            Heat(
-                target=target,
-                method=method,
-                layer=layer,
-                status=str(entry.get("status", "ok")),
-                file=part.file(entry.get("file")),
-                statistics=entry.get("statistics") or {},
-                nulls=entry.get("nulls") or {},
-                raw=raw,
-                name=name,
-                asked=asked,
-                row=entry,
-                frame=row.get("frame") or {},
-            )
-        )
+    raw = part.file_of(row, "raw")
+    for entry, name in zip(row.maps, row.map_names, strict=True):
+        twice = (entry.target, entry.method, entry.layer or "") in taken
+        target = f"{entry.target} ({part.name})" if twice else entry.target
+        heats.append(Heat(target, entry, part.file(entry.file), raw, name, row.frame))
     return tuple(heats)
 
 
@@ -198,12 +191,11 @@ def _flags(run: RunContents) -> dict[str, list[Flag]]:
     the same shape elsewhere does.
     """
     found: dict[str, list[Flag]] = {}
-    for part in run.scorecards:
-        for row in (part.audit or {}).get("images", []):
-            drop, control = row.get("drop"), row.get("control")
-            if drop is None or drop < MATTERS or (control is not None and drop <= control):
-                continue
-            against = "" if control is None else f"; the same shape elsewhere {control:.0%}"
-            text = f"Without the region {row['region']} the answer loses {drop:.0%} of its score{against}."
-            found.setdefault(str(row["name"]), []).append(Flag(str(row["region"]), text))
+    for row in (row for part in run.scorecards if part.audit for row in part.audit.images):
+        drop, control = row.drop, row.control
+        if drop is None or drop < MATTERS or (control is not None and drop <= control):
+            continue
+        against = "" if control is None else f"; the same shape elsewhere {control:.0%}"
+        text = f"Without the region {row.region} the answer loses {drop:.0%} of its score{against}."
+        found.setdefault(row.name, []).append(Flag(row.region, text))
     return found

@@ -1,44 +1,61 @@
-"""What a report is about: the records and tables of run folders, read back as plain data. Needs no torch."""
+"""What a report is about: the records and results of run folders, read back. Needs no torch."""
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
-from seglens import record
 from seglens.errors import DataError, SettingError
+from seglens.results import record as records
+from seglens.results.maps import ExplanationTable, PictureMaps
+from seglens.results.record import Record
+from seglens.results.scorecard import Audit, Card, TagTest
+from seglens.results.scores import EvaluationTable, PictureScores
+from seglens.results.tables import read_table
 
 TABLES = {"evaluate": "scores.json", "explain": "explanations.json", "judge": "scorecard.json"}
 """The verb that writes into a run folder, and the table that it leaves there."""
 
 AUDIT = "audit.json"
 
-
-SHAPES: dict[str, dict[str, type]] = {
-    "scores.json": {"images": list, "pooled": dict, "per_image": dict, "calibration": dict},
-    "explanations.json": {"samples": list, "summary": list, "methods": list, "layers": list},
-    "scorecard.json": {"rows": list},
-    AUDIT: {"images": list},
-}
-"""What stands in each table, the first in every one; the entries of a list are objects, or names."""
+Table = TypeVar("Table", EvaluationTable, ExplanationTable, Card, TagTest)
 
 
 @dataclass(frozen=True)
-class Part:
-    """One result of a verb: the folder, what its table says, and its record where there is one.
+class Part(Generic[Table]):
+    """One result of a verb: the file with its table, and its record where there is one.
 
     ``audit`` is what ``judge`` found in regions that ought not to matter, where it was asked to look.
     """
 
     verb: str
-    name: str
-    folder: Path
-    table: dict[str, Any]
-    record: record.Record | None
-    audit: dict[str, Any] | None = None
+    source: Path
+    table: Table
+    record: Record | None = None
+    audit: Audit | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the result is."""
+        return self.source.parent
+
+    @property
+    def name(self) -> str:
+        """What the folder is called."""
+        return self.folder.name
+
+    @property
+    def split(self) -> str:
+        """The split; scorecards, and maps of image files, name none: their folder does."""
+        return getattr(self.table, "split", None) or self.name
+
+    @cached_property
+    def raw(self) -> object:
+        """The table as it stands in the file."""
+        return json.loads(self.source.read_bytes())
 
     def file(self, relative: str | None) -> Path | None:
         """Return a file that the table names, or None where there is none inside of the folder.
@@ -51,6 +68,15 @@ class Part:
         file = (self.folder / relative).resolve()
         return file if file.is_relative_to(self.folder.resolve()) and file.is_file() else None
 
+    def file_of(self, row: PictureScores | PictureMaps, kind: str) -> Path | None:
+        """Return the file of a picture that is called ``kind``, as `file` does."""
+        return self.file(row.files.get(kind))
+
+
+Evaluated = Part[EvaluationTable]
+Explained = Part[ExplanationTable]
+Judged = Part[Card]
+
 
 @dataclass(frozen=True)
 class RunContents:
@@ -58,16 +84,16 @@ class RunContents:
 
     name: str
     folder: Path
-    record: record.Record
+    record: Record
     history: dict[str, list[float | None]] = field(default_factory=dict)
-    evaluations: tuple[Part, ...] = ()
-    explanations: tuple[Part, ...] = ()
-    scorecards: tuple[Part, ...] = ()
+    evaluations: tuple[Evaluated, ...] = ()
+    explanations: tuple[Explained, ...] = ()
+    scorecards: tuple[Judged, ...] = ()
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[Evaluated | Explained | Judged, ...]:
         """All results below the run, in the order in which the verbs are used."""
-        return self.evaluations + self.explanations + self.scorecards
+        return (*self.evaluations, *self.explanations, *self.scorecards)
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[RunContents, ...]:
@@ -85,79 +111,47 @@ def read_runs(folders: Sequence[Path]) -> tuple[RunContents, ...]:
 
 def read_run(folder: Path, name: str) -> RunContents:
     """Read one run folder, or the folder of one evaluation, explanation or judgement by itself."""
-    own = record.read(folder)
-    found: dict[str, tuple[Part, ...]] = {}
-    if own.kind in TABLES:
-        found[own.kind] = (read_part(own.kind, folder),)
-    else:
-        found = {verb: _parts(folder, verb) for verb in TABLES}
+    own = records.read(folder)
+    places = {verb: [folder] if own.kind == verb else [] for verb in TABLES}
+    if own.kind not in TABLES:
+        places = {verb: _below(folder / verb, file) for verb, file in TABLES.items()}
     return RunContents(
         name=name,
         folder=folder,
         record=own,
         history=read_history(folder / "history.csv"),
-        evaluations=found.get("evaluate", ()),
-        explanations=found.get("explain", ()),
-        scorecards=found.get("judge", ()),
+        evaluations=tuple(map(read_evaluation, places["evaluate"])),
+        explanations=tuple(map(read_explanation, places["explain"])),
+        scorecards=tuple(map(read_judgement, places["judge"])),
     )
 
 
-def _parts(folder: Path, verb: str) -> tuple[Part, ...]:
+def _below(folder: Path, file: str) -> list[Path]:
     # A dot in front: a result that is still being written.
-    below = sorted(path for path in (folder / verb).glob("*") if not path.name.startswith("."))
-    return tuple(read_part(verb, path) for path in below if (path / TABLES[verb]).is_file())
+    return sorted(p for p in folder.glob("*") if not p.name.startswith(".") and (p / file).is_file())
 
 
-def read_part(verb: str, folder: Path) -> Part:
-    """Read one result folder of ``verb``."""
-    own = record.read(folder) if (folder / record.FILE_NAME).is_file() else None
-    audit = read_table(folder / AUDIT) if verb == "judge" and (folder / AUDIT).is_file() else None
-    return Part(verb, folder.name, folder, read_table(folder / TABLES[verb]), own, audit)
+def read_evaluation(folder: Path) -> Evaluated:
+    """Read the folder of an evaluation."""
+    file = folder / TABLES["evaluate"]
+    return Part("evaluate", file, read_table(file, EvaluationTable), _record(folder))
 
 
-def read_table(file: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        DataError: the file is missing, is not JSON, or holds something other than an object.
-    """
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file {file}. Make it with the verb that writes it.") from error
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON ({error}). Make it again with --force.") from error
-    except RecursionError as error:
-        raise DataError(f"{file} is nested too deep to be a table. Make it again with --force.") from error
-    if not isinstance(table, dict):
-        raise DataError(f"{file} holds a {type(table).__name__}, not an object. Make it again with --force.")
-    for number, (key, kind) in enumerate(SHAPES.get(file.name, {}).items()):
-        value = table.get(key, kind() if number else None)
-        entries = value if isinstance(value, list) else []
-        if not isinstance(value, kind) or not all(isinstance(entry, dict | str) for entry in entries):
-            raise DataError(
-                f"{file} is damaged: {key!r} in it is not what Seglens writes there. Make it again with "
-                "--force."
-            )
-    return table
+def read_explanation(folder: Path) -> Explained:
+    """Read the folder of an explanation."""
+    file = folder / TABLES["explain"]
+    return Part("explain", file, read_table(file, ExplanationTable), _record(folder))
 
 
-@contextmanager
-def told_with_the_files(runs: Sequence[RunContents]) -> Iterator[None]:
-    """Within, let contents of tables that nothing can be made of be an error that names these.
+def read_judgement(folder: Path) -> Judged:
+    """Read the folder of a judgement."""
+    file, audit = folder / TABLES["judge"], folder / AUDIT
+    audited = read_table(audit, Audit) if audit.is_file() else None
+    return Part("judge", file, read_table(file, Card), _record(folder), audited)
 
-    Raises:
-        DataError: a value is missing, or is not of its kind.
-    """
-    try:
-        yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        files = [part.folder / TABLES[part.verb] for run in runs for part in run.parts]
-        files += [run.folder / record.FILE_NAME for run in runs]
-        raise DataError(
-            f"Something in {', '.join(map(str, files))} is not what Seglens writes there "
-            f"({type(error).__name__}: {error}). Make the damaged one again with --force."
-        ) from error
+
+def _record(folder: Path) -> Record | None:
+    return records.read(folder) if (folder / records.FILE_NAME).is_file() else None
 
 
 def read_history(file: Path) -> dict[str, list[float | None]]:
@@ -169,7 +163,7 @@ def read_history(file: Path) -> dict[str, list[float | None]]:
             rows = list(csv.DictReader(stream))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{file} can't be read as a table ({error}). Delete it, or train again.") from error
-    return {name: [_finite(row.get(name)) for row in rows] for name in (rows[0] if rows else {})}
+    return {name: [_finite(row[name]) for row in rows] for name in (rows[0] if rows else {})}
 
 
 def _finite(text: str | None) -> float | None:

@@ -1,19 +1,17 @@
 """The curves behind the scorecard: what the answer loses while cells go, what a map keeps of a model."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
 from seglens.report import figures
 from seglens.report.contents import RunContents
 from seglens.report.figures import Series
+from seglens.results.names import NULL
+from seglens.results.scorecard import Card, Cascade, RemovalCurves
 
 REMOVAL = ("faithfulness", "context_faithfulness")
 """Scores that remove cells in the order of a map."""
-
-NULL = "null:"
-"""What the name of a reference begins with, where it stands among those of maps."""
 
 MOST = 24
 """Charts for one score: a page with more of them is read by nobody."""
@@ -30,11 +28,17 @@ def by_score(runs: Sequence[RunContents]) -> dict[str, list[Markup]]:
     for run in runs:
         before = f"{run.name}, " if len(runs) > 1 else ""
         for part in run.scorecards:
-            drawn = part.table.get("figures") or {}
-            rows = part.table.get("rows", [])
-            for score, map_name, chart in _removals(drawn, rows):
-                charts.setdefault(score, []).append(figures.line_chart(f"{before}{map_name}", **chart))
-            lines = _cascade(drawn.get("cascade") or {})
+            for score, name, lines in _removals(part.table):
+                charts.setdefault(score, []).append(
+                    figures.line_chart(
+                        f"{before}{name}",
+                        lines,
+                        y_label="score of the frozen region",
+                        x_label="share of cells removed",
+                        whole=False,
+                    )
+                )
+            lines = _cascade(part.table.figures.cascade)
             if lines:
                 charts.setdefault("model_dependence", []).append(
                     figures.line_chart(
@@ -48,41 +52,34 @@ def by_score(runs: Sequence[RunContents]) -> dict[str, list[Markup]]:
     return {score: found[:MOST] for score, found in charts.items()}
 
 
-def _removals(
-    drawn: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield score, map and what its chart needs, in the order of the scorecard's rows."""
-    shares = [0.0, *(drawn.get("fractions") or [])]
-    for row in rows:
-        score = str(row.get("score"))
-        found = (drawn.get("removal") or {}).get(score) or {}
-        map_name = str(row.get("method")) + (f"@{row['layer']}" if row.get("layer") else "")
-        if score not in REMOVAL or row.get("verdict") == "reference" or not _known(found.get(map_name)):
+def _removals(card: Card) -> Iterator[tuple[str, str, list[Series]]]:
+    """Yield score, map and the lines of its chart, in the order of the scorecard's rows."""
+    shares, drawn = [0.0, *card.figures.fractions], card.figures
+    for row in card.rows:
+        found = drawn.removing(row.score, row.name)
+        if row.score not in REMOVAL or row.verdict == "reference" or found is None:
             continue
-        lines = _pair(map_name, found[map_name], shares, 0)
-        reference = str(row.get("reference") or "")
-        if _known(found.get(f"{NULL}{reference}")):
-            lines += _pair(f"{reference} (reference)", found[f"{NULL}{reference}"], shares, 1)
-        labels = {"y_label": "score of the frozen region", "x_label": "share of cells removed"}
-        yield score, map_name, {"lines": lines, "whole": False, **labels}
+        lines = _pair(row.name, found, shares, 0)
+        reference = drawn.removing(row.score, f"{NULL}{row.reference}")
+        if reference is not None:
+            lines += _pair(f"{row.reference} (reference)", reference, shares, 1)
+        yield row.score, row.name, lines
 
 
-def _known(curves: Mapping[str, Any] | None) -> bool:
-    return bool(curves and curves.get("num"))
-
-
-def _pair(name: str, curves: Mapping[str, Any], shares: Sequence[float], colour: int) -> list[Series]:
+def _pair(name: str, curves: RemovalCurves, shares: Sequence[float], colour: int) -> list[Series]:
+    both = (("most relevant", curves.most_first, False), ("least", curves.least_first, True))
     return [
-        Series(f"{name}, {what} first", shares, [curves["full"], *curves[key]], colour, dashed)
-        for what, key, dashed in (("most relevant", "most_first", False), ("least", "least_first", True))
+        Series(f"{name}, {what} first", shares, [curves.full, *values], colour, dashed)
+        for what, values, dashed in both
     ]
 
 
-def _cascade(found: Mapping[str, Any]) -> list[Series]:
+def _cascade(found: Cascade) -> list[Series]:
     """Return a line for each map; from the fifth on colours come again, dashed."""
-    shares = found.get("share_of_modules") or []
     return [
-        Series(name, shares, values, place % figures.NUM_COLOURS, place >= figures.NUM_COLOURS)
-        for place, (name, values) in enumerate((found.get("maps") or {}).items())
+        Series(
+            name, found.share_of_modules, values, place % figures.NUM_COLOURS, place >= figures.NUM_COLOURS
+        )
+        for place, (name, values) in enumerate(found.maps.items())
         if place < 2 * figures.NUM_COLOURS
     ]

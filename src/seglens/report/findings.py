@@ -1,12 +1,13 @@
 """The verdicts in plain words: what was found about a model and its maps, each with where to read more."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from seglens.report.contents import Part, RunContents
-from seglens.report.glossary import RESTATES
-from seglens.report.words import number
+from seglens.report.contents import Evaluated, Judged, RunContents
+from seglens.results.names import RESTATES, in_words, map_name, number
+from seglens.results.scorecard import CardRow
+from seglens.results.scores import Reliability
 
 SAID = {
     "faithfulness": {
@@ -80,46 +81,39 @@ def matrix(runs: Sequence[RunContents]) -> tuple[list[str], list[Line]]:
     scores: dict[str, None] = {}
     lines = []
     for run in runs:
-        rows = [row for part in run.scorecards for row in part.table.get("rows", [])]
+        rows = [row for part in run.scorecards for row in part.table.rows]
         by_map: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
-        labels: dict[tuple[str, str], str] = {}
+        labels: defaultdict[tuple[str, str], str] = defaultdict(str)
         for row in rows:
-            if row.get("verdict") == "reference":
+            if row.verdict == "reference":
                 continue
-            key = (name_of(row), str(row.get("target") or ""))
-            score = str(row.get("score"))
-            scores[score] = None
-            cells = by_map.setdefault(key, {})
-            cells[score] = (str(row.get("verdict") or "not evaluable"), said(row))
-            if row.get("label"):
-                labels[key] = str(row["label"])
-        lines += [Line(run.name, *key, cells, labels.get(key, "")) for key, cells in by_map.items()]
+            key = (name_of(row), row.target)
+            scores[row.score] = None
+            by_map.setdefault(key, {})[row.score] = (row.verdict or "not evaluable", said(row))
+            if row.label:
+                labels[key] = row.label
+        lines += [Line(run.name, *key, cells, labels[key]) for key, cells in by_map.items()]
     return list(scores), lines
 
 
-def said(row: Mapping[str, Any]) -> str:
+def said(row: CardRow) -> str:
     """Return what the verdict of a row of a scorecard means, in words."""
-    verdict, reason = str(row.get("verdict") or ""), str(row.get("reason") or "")
-    if row.get("label") == RESTATES:
+    if row.label == RESTATES:
         return "shows where the model answered, not why"
-    text = SAID.get(str(row.get("score")), {}).get(verdict, "")
+    text = SAID.get(row.score, {}).get(row.verdict, "")
     if not text:
-        return reason or verdict
-    reference = f"the null {str(row.get('reference') or 'null').replace('null:', '').replace('_', ' ')}"
-    return text.format(reference=reference)
+        return row.reason or row.verdict
+    return text.format(reference=f"the null {in_words(row.reference or 'null')}")
 
 
-def name_of(row: Mapping[str, Any]) -> str:
+def name_of(row: CardRow) -> str:
     """Return ``method`` or ``method @ layer``."""
-    method = str(row.get("method"))
-    return f"{method} @ {row['layer']}" if row.get("layer") else method
+    return map_name(row.method, row.layer, at=" @ ")
 
 
-def _of_scores(part: Part) -> list[Finding]:
-    table, pooled = part.table, part.table.get("pooled") or {}
-    split = str(table.get("split", part.name))
-    found = []
-    precision, recall = pooled.get("precision"), pooled.get("recall")
+def _of_scores(part: Evaluated) -> list[Finding]:
+    split, found = part.split, []
+    precision, recall = part.table.pooled.precision, part.table.pooled.recall
     if precision is not None and recall is not None:
         more = "invents more than it misses" if precision < recall else "misses more than it invents"
         text = (
@@ -127,46 +121,43 @@ def _of_scores(part: Part) -> list[Finding]:
             f"{1 - precision:.1%} of those that it marked are wrong."
         )
         found.append(Finding("", f"What it gets wrong, {split}", text, "scores"))
-    calibration = table.get("calibration") or {}
-    if calibration.get("error") is not None:
-        found.append(
-            Finding("", f"Its probabilities, {split}", about_calibration(calibration), "calibration")
-        )
-    return found
+    told = about_calibration(part.table.calibration)
+    return [*found, Finding("", f"Its probabilities, {split}", told, "calibration")] if told else found
 
 
-def about_calibration(table: Mapping[str, Any]) -> str:
-    """Say how far the probabilities can be taken at their word."""
-    bins = [row for row in table.get("bins") or [] if row.get("pixels")]
-    total = sum(row["pixels"] for row in bins)
-    text = f"They are off by {100 * float(table['error']):.1f} percentage points on average"
+def about_calibration(table: Reliability) -> str:
+    """Say how far the probabilities can be taken at their word; empty where that was not measured."""
+    if table.error is None:
+        return ""
+    text = f"They are off by {100 * table.error:.1f} percentage points on average"
+    bins = table.known(table.bins)
+    total = sum(pixels for pixels, _, _ in bins)
     if total:
-        lean = sum(row["pixels"] * (row["probability"] - row["share"]) for row in bins) / total
+        lean = sum(pixels * (probability - share) for pixels, probability, share in bins) / total
         if abs(lean) >= 0.005:
             more = "surer than it should be" if lean > 0 else "less sure than it could be"
             text += f"; the model is {more}"
         else:
             text += ", and lean neither way"
-        last = bins[-1]
+        _, surest, share = bins[-1]
         text += (
-            f". Where it is surest ({number(last['probability'], 2)} on average) it is right in "
-            f"{last['share']:.1%} of the pixels"
+            f". Where it is surest ({number(surest, 2)} on average) it is right in {share:.1%} of the pixels"
         )
     return text + "."
 
 
-def _of_maps(part: Part) -> list[Finding]:
+def _of_maps(part: Judged) -> list[Finding]:
     """Return one finding for each verdict about faithfulness, with the maps that got it."""
-    rows = [row for row in part.table.get("rows", []) if row.get("verdict") != "reference"]
-    judged = [row for row in rows if row.get("score") == "faithfulness"]
+    rows = [row for row in part.table.rows if row.verdict != "reference"]
+    judged = [row for row in rows if row.score == "faithfulness"]
     found = []
     for verdict in ORDER:
-        ours = [row for row in judged if row.get("verdict") == verdict]
+        ours = [row for row in judged if row.verdict == verdict]
         if ours:
             names = ", ".join(name_of(row) for row in ours)
             texts = list(dict.fromkeys(said(row) for row in ours))
             found.append(Finding(verdict, names, f"{_capital('; '.join(texts))}.", "scorecard"))
-    restating = [name_of(row) for row in rows if row.get("label") == RESTATES]
+    restating = [name_of(row) for row in rows if row.label == RESTATES]
     if restating:
         names = ", ".join(dict.fromkeys(restating))
         text = "No better than the prediction itself made coarse: where the model answered, not why."
@@ -174,24 +165,21 @@ def _of_maps(part: Part) -> list[Finding]:
     return found
 
 
-def _of_audit(part: Part) -> list[Finding]:
-    audit = part.audit or {}
+def _of_audit(part: Judged) -> list[Finding]:
     found = []
-    for region in audit.get("regions", []):
-        verdicts = [str(row.get("verdict")) for row in region.get("maps", [])]
-        name = str(region.get("region"))
-        drop = region.get("drop")
+    for region in part.audit.regions if part.audit else ():
+        verdicts, name, drop = [entry.verdict for entry in region.maps], region.region, region.drop
         cost = "" if drop is None else f" Taking it away costs {max(0.0, drop):.1%} of the score."
         if "shortcut" in verdicts:
-            maps = ", ".join(str(r["map"]) for r in region["maps"] if r.get("verdict") == "shortcut")
+            maps = ", ".join(entry.map for entry in region.maps if entry.verdict == "shortcut")
             text = f"It changes the answer, and {maps} lights up there.{cost}"
             found.append(Finding("fail", f"Shortcut: {name}", text, "audit"))
-        elif region.get("matters"):
+        elif region.matters:
             text = f"It changes the answer, but no map shows it.{cost}"
             found.append(Finding("warn", f"Region {name} matters", text, "audit"))
         elif verdicts and all(verdict == "not evaluable" for verdict in verdicts):
-            reason = str(region["maps"][0].get("reason") or "")
-            found.append(Finding("not evaluable", f"Region {name}", f"{_capital(reason)}.", "audit"))
+            text = f"{_capital(region.maps[0].reason)}."
+            found.append(Finding("not evaluable", f"Region {name}", text, "audit"))
         else:
             text = f"Not shown to matter to the answer.{cost}"
             found.append(Finding("nothing found", f"Region {name}", text, "audit"))

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from seglens.report.contents import RunContents
-
-RESTATES = "restates the prediction"
+from seglens.results.names import RESTATES
 
 WORDS = {
     "pooled": "Counted over all pixels of all pictures together, so large objects weigh more than small.",
@@ -65,6 +64,6 @@ def glossary(runs: Iterable[RunContents]) -> dict[str, str]:
     words = dict(WORDS)
     for run in runs:
         for part in run.parts:
-            for name, text in (part.table.get("definitions") or {}).items():
+            for name, text in part.table.definitions.items():
                 words.setdefault(str(name).replace("_", " "), str(text))
     return words

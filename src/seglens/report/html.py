@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from seglens.record import versions
 from seglens.report import album, cards, figures, findings, missing, mistakes, tables, words
-from seglens.report.contents import Part, RunContents
-from seglens.report.glossary import RESTATES, glossary
+from seglens.report.contents import TABLES, Part, RunContents
+from seglens.report.glossary import glossary
+from seglens.results import names
+from seglens.results.record import versions
+from seglens.results.scorecard import TagTest
 
 OWN = "seglens.report"
 
@@ -29,7 +32,13 @@ SCRIPTS = ("colours.js", "maps.js", "stage.js", "viewer.js", "gallery.js", "mist
 REST = 600_000
 """Bytes of a page without its data and pictures, tables of a large scorecard included."""
 
-VERDICTS = {"pass": "✓", "warn": "!", "fail": "✕", "not evaluable": "—"}
+
+@dataclass(frozen=True)
+class Example:
+    """A picture of the shortcut check: what it is called, and files by what they show."""
+
+    name: str
+    pictures: dict[str, Path]
 
 
 def page(
@@ -61,30 +70,27 @@ def page(
         "script": Markup(script),
         "policy": policy(style, script),
         "seglens_version": versions()["seglens"],
-        "verdicts": VERDICTS,
+        "verdicts": {name: mark for name, mark in names.MARKS.items() if name != "reference"},
     }
     return _environment(package).get_template(template).render({**view, **shared})
 
 
-def render(runs: Sequence[RunContents], shortcut: Part | None, *, beside: Path) -> str:
+def render(runs: Sequence[RunContents], shortcut: Part[TagTest] | None, *, beside: Path) -> str:
     """Return the report as one HTML page, to be put into the folder ``beside``."""
     shown, num_cards = cards.gallery(runs)
     examples = shortcut_examples(shortcut) if shortcut else []
-    others = [file for example in examples for file in example["pictures"].values()]
+    others = [file for example in examples for file in example.pictures.values()]
     data = as_script_data(numbers(runs, shortcut))
     used = len(data) + REST + sum(len(str(card.scores)) * 3 for card in shown)
     found = album.build(shown, others, beside=beside, used=used)
     calibrated = [
-        f"{run.name if len(runs) > 1 else 'On'} {part.table.get('split', part.name)}: "
-        f"{findings.about_calibration(part.table['calibration'])}"
+        f"{run.name if len(runs) > 1 else 'On'} {part.split}: {told}"
         for run in runs
         for part in run.evaluations
-        if (part.table.get("calibration") or {}).get("error") is not None
+        if (told := findings.about_calibration(part.table.calibration))
     ]
-    palettes = [(run.record.task or {}).get("palette") for run in runs]
-    palette = next((found for found in palettes if found), ["#000000"])
-    background = int(str(palette[0]).lstrip("#"), 16)
-    view: dict[str, Any] = {
+    background = next((colour for run in runs if (colour := run.record.background)), "#000000")
+    view = {
         "runs": runs,
         "colours": {run.name: i for i, run in enumerate(runs)},
         "sentences": {run.name: tables.sentences(run) for run in runs},
@@ -101,7 +107,7 @@ def render(runs: Sequence[RunContents], shortcut: Part | None, *, beside: Path) 
         "num_cards": num_cards,
         "switches": cards.switches(shown),
         "album": found,
-        "album_data": as_script_data(found.data | {"background": background}),
+        "album_data": as_script_data(found.data | {"background": int(background.lstrip("#"), 16)}),
         "addresses": found.thumbnails,
         "mistakes": mistakes.cases(shown, runs),
         "attention": tables.attention(runs),
@@ -114,7 +120,7 @@ def render(runs: Sequence[RunContents], shortcut: Part | None, *, beside: Path) 
         "examples": examples,
         "glossary": glossary(runs),
         "data": data,
-        "restates": RESTATES,
+        "restates": names.RESTATES,
     }
     view["sections"] = sections(view)
     return page("report.html.jinja", view, scripts=SCRIPTS if shown else ())
@@ -130,8 +136,8 @@ def sections(view: Mapping[str, Any]) -> dict[str, str]:
         "calibration": ("Calibration", view["reliability"]),
         "gallery": ("Gallery", view["cards"]),
         "mistakes": ("Errors", view["mistakes"]),
-        "attention": ("Attention", view["attention"]["rows"]),
-        "scorecard": ("Scorecard", view["judgements"]["by_score"]),
+        "attention": ("Attention", view["attention"].rows),
+        "scorecard": ("Scorecard", view["judgements"].by_score),
         "audit": ("Audit", view["audits"]),
         "provenance": ("Provenance", True),
         "glossary": ("Glossary", True),
@@ -139,7 +145,7 @@ def sections(view: Mapping[str, Any]) -> dict[str, str]:
     return {name: title for name, (title, shown) in known.items() if shown}
 
 
-def shortcut_examples(shortcut: Part) -> list[dict[str, Any]]:
+def shortcut_examples(shortcut: Part[TagTest]) -> list[Example]:
     """Return the example pictures of the shortcut check that exist, with what each of them shows."""
     labels = {
         "orig": "Image",
@@ -150,13 +156,13 @@ def shortcut_examples(shortcut: Part) -> list[dict[str, Any]]:
         "without_tag_cheat": "Cheating model, tag removed",
     }
     found = []
-    for example in shortcut.table.get("examples", []):
-        files = {label: shortcut.file(example.get(key)) for key, label in labels.items()}
-        found.append({"name": example.get("name", ""), "pictures": {k: f for k, f in files.items() if f}})
-    return [example for example in found if example["pictures"]]
+    for example in shortcut.table.examples:
+        files = {label: shortcut.file(example[key]) for key, label in labels.items() if key in example}
+        found.append(Example(example.get("name", ""), {k: f for k, f in files.items() if f}))
+    return [example for example in found if example.pictures]
 
 
-def numbers(runs: Sequence[RunContents], shortcut: Part | None) -> dict[str, Any]:
+def numbers(runs: Sequence[RunContents], shortcut: Part[TagTest] | None) -> dict[str, object]:
     """Return every number behind the page, for a program to read."""
     return {
         "runs": [
@@ -164,16 +170,12 @@ def numbers(runs: Sequence[RunContents], shortcut: Part | None) -> dict[str, Any
                 "name": run.name,
                 "record": run.record.model_dump(),
                 "history": run.history,
-                **{verb: [part.table for part in parts] for verb, parts in _by_verb(run).items()},
+                **{verb: [part.raw for part in run.parts if part.verb == verb] for verb in TABLES},
             }
             for run in runs
         ],
-        "shortcut": shortcut.table if shortcut else None,
+        "shortcut": shortcut.raw if shortcut else None,
     }
-
-
-def _by_verb(run: RunContents) -> dict[str, tuple[Part, ...]]:
-    return {"evaluate": run.evaluations, "explain": run.explanations, "judge": run.scorecards}
 
 
 def as_script_data(data: object) -> Markup:
@@ -216,10 +218,11 @@ def _environment(package: str) -> Environment:
         lstrip_blocks=True,
     )
     shown: dict[str, Callable[..., Any]] = {
-        "number": words.number,
-        "significant": words.significant,
-        "duration": words.duration,
-        "percent": words.percent,
+        "number": names.number,
+        "significant": names.significant,
+        "duration": names.duration,
+        "percent": names.percent,
+        "in_words": names.in_words,
     }
     environment.filters.update(shown)
     environment.globals.update({"bars": figures.bars})

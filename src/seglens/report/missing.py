@@ -22,7 +22,7 @@ def missing(run: RunContents) -> list[Missing]:
         return []
     folder, found = shlex.quote(str(run.folder)), []
     explained = bool(run.explanations)
-    with_pictures = any(row.get("files") for part in run.evaluations for row in part.table.get("images", []))
+    with_pictures = any(row.files for part in run.evaluations for row in part.table.images)
     if not run.evaluations:
         found.append(
             Missing(
@@ -39,7 +39,7 @@ def missing(run: RunContents) -> list[Missing]:
                 f"seglens explain {folder} --num-images 24 --target predicted {' '.join(ERRORS)}",
             )
         )
-    elif not any(target in ERRORS for part in run.explanations for target in part.table.get("targets", [])):
+    elif not any(target in ERRORS for part in run.explanations for target in part.table.targets):
         found.append(
             Missing(
                 "Why it missed or invented what it did",

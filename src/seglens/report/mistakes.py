@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from seglens.report.cards import Card, Heat
 from seglens.report.contents import RunContents
+from seglens.results.names import map_name
+from seglens.results.scores import PictureScores
 
 NUM_CASES = 4
 """Cases of each kind and run; the gallery has all."""
@@ -68,7 +69,7 @@ def cases(cards: Sequence[Card], runs: Sequence[RunContents]) -> list[tuple[Kind
     for kind in KINDS:
         ranked: list[tuple[float, Case]] = []
         for number, card in enumerate(cards):
-            case = _case(number, card, kind, verdicts.get(card.run, {}))
+            case = _case(number, card, kind, verdicts[card.run])
             if case is not None:
                 ranked.append((_size(card, kind), case))
         ranked.sort(key=lambda pair: (-pair[0], pair[1].name))
@@ -81,13 +82,13 @@ def cases(cards: Sequence[Card], runs: Sequence[RunContents]) -> list[tuple[Kind
 def _case(number: int, card: Card, kind: Kind, verdicts: Mapping[tuple[str, str], str]) -> Case | None:
     """Return the case of a card; None where nothing of this kind was explained."""
     heats = [
-        (i, heat)
+        (i, heat, heat.row.evidence.opposing)
         for i, heat in enumerate(card.heats)
-        if heat.asked == kind.target and (heat.row.get("evidence") or {}).get("opposing") is not None
+        if heat.row.target == kind.target and heat.row.evidence and heat.row.evidence.opposing is not None
     ]
     if not heats:
         return None
-    weights = tuple(_weight(i, heat, verdicts) for i, heat in heats)
+    weights = tuple(_weight(i, heat, against, verdicts) for i, heat, against in heats)
     return Case(
         number,
         heats[0][0],
@@ -99,22 +100,21 @@ def _case(number: int, card: Card, kind: Kind, verdicts: Mapping[tuple[str, str]
     )
 
 
-def _weight(number: int, heat: Heat, verdicts: Mapping[tuple[str, str], str]) -> Weight:
-    against = float(heat.row["evidence"]["opposing"])
+def _weight(number: int, heat: Heat, against: float, verdicts: Mapping[tuple[str, str], str]) -> Weight:
     return Weight(
-        name=f"{heat.method} @ {heat.layer}" if heat.layer else heat.method,
+        name=map_name(heat.method, heat.layer, at=" @ "),
         supporting=1 - against,
         opposing=against,
-        on_target=heat.statistics.get("mass_inside"),
-        verdict=verdicts.get((heat.method, heat.layer), ""),
+        on_target=heat.row.statistic("mass_inside"),
+        verdict=verdicts[heat.method, heat.layer] if (heat.method, heat.layer) in verdicts else "",
         number=number,
     )
 
 
 def _about_size(card: Card, kind: Kind, heat: Heat) -> str:
-    pixels, whole = card.scores.get(kind.pixels), card.scores.get(kind.whole)
+    pixels, whole = _pixels(card, kind.pixels), _pixels(card, kind.whole)
     if pixels is None:
-        area = heat.statistics.get("area")
+        area = heat.row.statistic("area")
         return f"An error {kind.verb} by the model" + (
             f" on {area:.1%} of the picture." if area is not None else "."
         )
@@ -141,18 +141,19 @@ def _about_evidence(weights: Sequence[Weight]) -> list[str]:
     return told
 
 
+def _pixels(card: Card, name: str) -> int | None:
+    return card.row[name] if isinstance(card.row, PictureScores) else None
+
+
 def _size(card: Card, kind: Kind) -> float:
-    pixels: Any = card.scores.get(kind.pixels)
-    if isinstance(pixels, int | float):
+    pixels = _pixels(card, kind.pixels)
+    if pixels is not None:
         return float(pixels)
-    return max((h.statistics.get("area") or 0.0 for h in card.heats if h.asked == kind.target), default=0.0)
+    areas = [heat.row.statistic("area") or 0.0 for heat in card.heats if heat.row.target == kind.target]
+    return max(areas, default=0.0)
 
 
 def _verdicts(run: RunContents) -> dict[tuple[str, str], str]:
     """Return what the scorecard says of each map's faithfulness."""
-    rows = [row for part in run.scorecards for row in part.table.get("rows", [])]
-    return {
-        (str(row.get("method")), str(row.get("layer") or "")): str(row.get("verdict"))
-        for row in rows
-        if row.get("score") == "faithfulness"
-    }
+    rows = [row for part in run.scorecards for row in part.table.rows if row.score == "faithfulness"]
+    return {(row.method, row.layer or ""): row.verdict for row in rows}

@@ -6,7 +6,7 @@ even steps between two limits, so the page can tell the value under the pointer.
 
 import io
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from PIL import Image
 from seglens.arrays import open_npz
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
+from seglens.results.maps import Frame, OneMap
 
 Values = Float[np.ndarray, "rows columns"]
 Levels = UInt8[np.ndarray, "rows columns"]
@@ -62,7 +63,7 @@ def opened(file: Path) -> Iterator[Mapping[str, Any]]:
             yield arrays
 
 
-def grid_of(arrays: Mapping[str, Any], name: str, row: Mapping[str, Any], frame: Mapping[str, Any]) -> Grid:
+def grid_of(arrays: Mapping[str, Any], name: str, row: OneMap, frame: Frame) -> Grid:
     """Return the values of the map ``name``, whose row in the table is ``row``.
 
     A layer's own grid is taken where it is there and ``frame`` says how the picture lies in it; else the map
@@ -72,9 +73,8 @@ def grid_of(arrays: Mapping[str, Any], name: str, row: Mapping[str, Any], frame:
         KeyError: there is no such map.
         ValueError: it is no map, or has no value.
     """
-    positive = float((row.get("statistics") or {}).get("min") or 0.0) >= 0
-    signed = bool(row.get("evidence"))
-    part = tuple(float(share) for share in frame.get("part") or ())
+    positive = (row.statistic("min") or 0.0) >= 0
+    signed, part = row.evidence is not None, frame.part
     if len(part) == 4 and f"grid:{name}" in arrays:
         values = _read(arrays, f"grid:{name}")
         if positive and not signed:
@@ -84,12 +84,12 @@ def grid_of(arrays: Mapping[str, Any], name: str, row: Mapping[str, Any], frame:
         limits = _apart(float(np.nanmin(values)), float(np.nanmax(values)))
         return Grid(values, (part[0], part[1], part[2], part[3]), *limits, positive and signed, finest)
     values = _read(arrays, f"map:{name}")
-    finest, own = max(values.shape), row.get("limits")
+    finest, own = max(values.shape), row.limits
     values = averaged(values, FINEST)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if own and row.get("layer") is None:
+    if own and row.layer is None:
         # The few extreme pixels of such a map would leave hardly a level to all others.
-        low, high = max(low, float(own[0])), min(high, float(own[1]))
+        low, high = max(low, own[0]), min(high, own[1])
     return Grid(values, (0.0, 0.0, 1.0, 1.0), *_apart(low, high), floored=False, finest=finest)
 
 
@@ -160,16 +160,3 @@ def lossless(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
     picture.convert("RGB").save(stream, "WEBP", lossless=True, quality=60, method=4, exact=True)
     return stream.getvalue()
-
-
-def names_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what the maps of one picture are called in its file: by the target too where several are."""
-    several = len({row.get("target") for row in rows}) > 1
-    return [
-        "@".join(
-            ([str(row["target"])] if several else [])
-            + [str(row["method"])]
-            + ([str(row["layer"])] if row.get("layer") else [])
-        )
-        for row in rows
-    ]

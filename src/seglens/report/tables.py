@@ -1,14 +1,19 @@
 """The tables and charts of the page, put together from what the run folders say."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from markupsafe import Markup
 
-from seglens.record import Record
 from seglens.report import curves, figures, words
-from seglens.report.contents import Part, RunContents
+from seglens.report.contents import Evaluated, RunContents
 from seglens.report.figures import Axis, Series
+from seglens.results.maps import MapSummary
+from seglens.results.names import in_words
+from seglens.results.record import Record
+from seglens.results.scorecard import CardRow, Region, TagRow, TagTest
+from seglens.results.scores import Spread
 
 CURVES = {
     "Loss": (("train_loss", "training", True), ("valid_loss", "validation", False)),
@@ -32,6 +37,63 @@ SCORES = {
 
 LOWER_IS_BETTER = ("hd95", "ece")
 
+Row = TypeVar("Row", MapSummary, CardRow, TagRow)
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """The scores of one run on one split, averaged in one way.
+
+    ``first`` marks the first row of a split and average, ``best`` the scores in which a row is the best of
+    the runs.
+    """
+
+    run: str
+    split: str
+    num: int | None
+    average: str
+    scores: Mapping[str, Spread]
+    first: bool = False
+    best: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Drawn(Generic[Row]):
+    """A row of a table with what its nulls got, and a strip that shows its value among them."""
+
+    run: str
+    row: Row
+    nulls: Mapping[str, float | None]
+    strip: Markup
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The statistics of all maps: rows, the legend of their strips, and the axis of these."""
+
+    rows: list[Drawn[MapSummary]]
+    legend: Markup
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """The rows of all scorecards by score, each score's axis, the legend, and charts by score."""
+
+    by_score: dict[str, list[Drawn[CardRow]]]
+    axes: dict[str, Axis]
+    legend: Markup
+    curves: dict[str, list[Markup]]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The regions of an audit, and those of each group where there are groups."""
+
+    run: str
+    rows: tuple[Region, ...]
+    definition: str
+
 
 def sentences(run: RunContents) -> list[str]:
     """Return the headline of one run: what it is, how good, what its maps are worth."""
@@ -47,7 +109,7 @@ def charts(runs: Sequence[RunContents]) -> list[Markup]:
         lines = []
         for colour, run in enumerate(runs):
             for column, label, dashed in columns:
-                values = run.history.get(column, [])
+                values = run.history[column] if column in run.history else []
                 if any(value is not None for value in values):
                     epochs = [float(i + 1) for i in range(len(values))]
                     name = f"{run.name}, {label}" if len(runs) > 1 else label
@@ -57,55 +119,36 @@ def charts(runs: Sequence[RunContents]) -> list[Markup]:
     return drawn
 
 
-def score_rows(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
-    """Return one row for each split, average and run: pooled, pooled by class, and per picture.
-
-    ``first`` marks the first row of a split and average, ``best`` the scores in which a row is the best of
-    the runs.
-    """
+def score_rows(runs: Sequence[RunContents]) -> list[ScoreRow]:
+    """Return one row for each split, average and run: pooled, pooled by class, and per picture."""
     rows = [row for run in runs for part in run.evaluations for row in _score_rows(run.name, part)]
-    places = list(dict.fromkeys((row["split"], row["average"]) for row in rows))
-    groups = [[row for row in rows if (row["split"], row["average"]) == place] for place in places]
-    for group in groups:
-        for i, row in enumerate(group):
-            row["first"] = i == 0
-            row["best"] = {name for name in SCORES if len(group) > 1 and _is_best(row, group, name)}
-    return [row for group in groups for row in group]
-
-
-def _score_rows(run: str, part: Part) -> list[dict[str, Any]]:
-    pooled, per_image = part.table.get("pooled", {}), part.table.get("per_image", {})
-    averages: dict[str, dict[str, tuple[float | None, dict[str, Any]]]] = {}
-    pooled = {**pooled, "ece": (part.table.get("calibration") or {}).get("error")}
-    averages["pooled"] = {name: (real(pooled.get(name)), {}) for name in SCORES}
-    background = next(iter(part.table.get("classes") or ["background"]))
-    by_class = {name: row for name, row in (pooled.get("per_class") or {}).items() if name != background}
-    for class_name, scores in by_class.items() if len(by_class) > 1 else ():
-        averages[f"pooled, {class_name}"] = {name: (real(scores.get(name)), {}) for name in SCORES}
-    means = {name: per_image.get(name) or {} for name in SCORES}
-    averages["per picture"] = {name: (real(row.get("mean")), row) for name, row in means.items()}
-    split, num = str(part.table.get("split", part.name)), part.table.get("num_images")
+    places = list(dict.fromkeys((row.split, row.average) for row in rows))
+    groups = [[row for row in rows if (row.split, row.average) == place] for place in places]
     return [
-        {"run": run, "split": split, "num": num, "average": average, "scores": scores}
-        for average, scores in averages.items()
+        replace(row, first=i == 0, best=frozenset(name for name in SCORES if _is_best(row, group, name)))
+        for group in groups
+        for i, row in enumerate(group)
     ]
 
 
-def _is_best(row: Mapping[str, Any], group: Sequence[Mapping[str, Any]], name: str) -> bool:
-    known = [other["scores"][name][0] for other in group if other["scores"][name][0] is not None]
+def _score_rows(run: str, part: Evaluated) -> list[ScoreRow]:
+    table = part.table
+    by_class = {label: row for label, row in table.pooled.per_class.items() if label not in table.classes[:1]}
+    averages = {"pooled": {name: Spread(mean=table.pooled.score(name)) for name in SCORES}}
+    averages["pooled"]["ece"] = Spread(mean=table.calibration.error)
+    for label, scores in by_class.items() if len(by_class) > 1 else ():
+        averages[f"pooled, {label}"] = {name: Spread(mean=scores.score(name)) for name in SCORES}
+    averages["per picture"] = {name: table.average(name) for name in SCORES}
+    return [
+        ScoreRow(run, part.split, table.num_images, average, scores) for average, scores in averages.items()
+    ]
+
+
+def _is_best(row: ScoreRow, group: Sequence[ScoreRow], name: str) -> bool:
+    values = [other.scores[name].mean for other in group]
+    known = {value for value in values if value is not None}
     best = min if name in LOWER_IS_BETTER else max
-    return len(set(known)) > 1 and row["scores"][name][0] == best(known)
-
-
-def _spoken(row: Mapping[str, Any], statistic: str) -> dict[str, float | None]:
-    """Return one statistic of each null by the name that a reader sees."""
-    nulls = row.get("nulls") or {}
-    return {str(name).replace("_", " "): real(null.get(statistic)) for name, null in nulls.items()}
-
-
-def real(value: object) -> float | None:
-    """Return a number of a table as a float; None for everything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return len(known) > 1 and row.scores[name].mean == best(known)
 
 
 def histograms(runs: Sequence[RunContents]) -> list[Markup]:
@@ -113,10 +156,9 @@ def histograms(runs: Sequence[RunContents]) -> list[Markup]:
     drawn = []
     for colour, run in enumerate(runs):
         for part in run.evaluations:
-            found = [real(row.get("dice")) for row in part.table.get("images", [])]
-            dice = [value for value in found if value is not None]
+            dice = [row.dice for row in part.table.images if row.dice is not None]
             if dice:
-                title = f"Pictures by Dice: {run.name}, {part.table.get('split', part.name)}"
+                title = f"Pictures by Dice: {run.name}, {part.split}"
                 drawn.append(figures.histogram(title, dice, colour=colour))
     return drawn
 
@@ -126,15 +168,13 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
     drawn = []
     for colour, run in enumerate(runs):
         for part in run.evaluations:
-            table = part.table.get("calibration") or {}
-            foreground = table.get("foreground")
-            known = [row for row in foreground or table.get("bins") or [] if row.get("pixels")]
+            foreground = part.table.calibration.foreground
+            known = part.table.calibration.known(foreground or part.table.calibration.bins)
             if known:
-                promised = [float(row["probability"]) for row in known]
-                found = [float(row["share"]) for row in known]
+                _, promised, found = zip(*known, strict=True)
                 lines = [Series("right as often as promised", (0.0, 1.0), (0.0, 1.0), colour + 1, True)]
                 lines.append(Series("the model", promised, found, colour))
-                title = f"Reliability: {run.name}, {part.table.get('split', part.name)}"
+                title = f"Reliability: {run.name}, {part.split}"
                 of = "foreground" if foreground else "the most probable class"
                 label = f"share of these pixels that are {of}"
                 drawn.append(
@@ -145,73 +185,64 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
     return drawn
 
 
-def attention(runs: Sequence[RunContents]) -> dict[str, Any]:
+def attention(runs: Sequence[RunContents]) -> Attention:
     """Return the table of attention statistics with a strip that shows each ratio among its nulls."""
-    rows = [
-        {"run": run.name, "folder": part.name, **row}
-        for run in runs
-        for part in run.explanations
-        for row in part.table.get("summary", [])
+    rows = [(run.name, row) for run in runs for part in run.explanations for row in part.table.summary]
+    nulls = [_spoken(row.of_nulls("ratio")) for _, row in rows]
+    ratios = [row.statistic("ratio") for _, row in rows]
+    shapes = figures.shapes_of([name for each in nulls for name in each])
+    values = [value for ratio in ratios for value in (ratio.mean, ratio.low, ratio.high)]
+    axis = figures.axis_over([*values, *_every(nulls)], log=True, include=(1.0,))
+    drawn = [
+        Drawn(run, row, each, figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes))
+        for (run, row), ratio, each in zip(rows, ratios, nulls, strict=True)
     ]
-    for row in rows:
-        row["ratio"] = (row.get("statistics") or {}).get("ratio") or {}
-        row["null_ratios"] = _spoken(row, "ratio")
-    shapes = figures.shapes_of([name for row in rows for name in row["null_ratios"]])
-    values = [real(row["ratio"].get(key)) for row in rows for key in ("mean", "low", "high")]
-    values += [value for row in rows for value in row["null_ratios"].values()]
-    axis = figures.axis_over(values, log=True, include=(1.0,))
-    for row in rows:
-        row["strip"] = _strip(row["ratio"], "mean", row["null_ratios"], axis, shapes)
-    return {"rows": rows, "legend": figures.mark_legend(shapes), "axis": axis}
+    return Attention(drawn, figures.mark_legend(shapes), axis)
 
 
-def judgements(runs: Sequence[RunContents]) -> dict[str, Any]:
-    """Return the rows of all scorecards, by score, each with a strip that shows it among its nulls.
-
-    ``curves`` are the charts of the scores that have some.
-    """
-    rows = [
-        {"run": run.name, "folder": part.name, "num_images": part.table.get("num_images"), **row}
-        for run in runs
-        for part in run.scorecards
-        for row in part.table.get("rows", [])
-    ]
-    for row in rows:
-        row["nulls"] = {str(n).replace("_", " "): real(v) for n, v in (row.get("nulls") or {}).items()}
-    shapes = figures.shapes_of([name for row in rows for name in row["nulls"]])
-    by_score: dict[str, list[dict[str, Any]]] = {}
+def judgements(runs: Sequence[RunContents]) -> Judgements:
+    """Return the rows of all scorecards, by score, each with a strip that shows it among its nulls."""
+    rows = [(run.name, row) for run in runs for part in run.scorecards for row in part.table.rows]
+    shapes = figures.shapes_of([name for _, row in rows for name in _spoken(row.nulls)])
+    by_score: dict[str, list[Drawn[CardRow]]] = {}
     axes: dict[str, Axis] = {}
-    for row in rows:
-        by_score.setdefault(str(row.get("score")), []).append(row)
-    for score, group in by_score.items():
-        values = [real(row.get(key)) for row in group for key in ("value", "low", "high")]
-        values += [value for row in group for value in row["nulls"].values()]
-        axes[score] = axis = figures.axis_over(values, include=(0.0,))
-        for row in group:
-            row["strip"] = _strip(row, "value", row["nulls"], axis, shapes)
-    legend, charts = figures.mark_legend(shapes), curves.by_score(runs)
-    return {"by_score": by_score, "axes": axes, "legend": legend, "curves": charts}
+    for score in dict.fromkeys(row.score for _, row in rows):
+        group = [(run, row, _spoken(row.nulls)) for run, row in rows if row.score == score]
+        values = [value for _, row, _ in group for value in (row.value, row.low, row.high)]
+        axis = figures.axis_over([*values, *_every([nulls for _, _, nulls in group])], include=(0.0,))
+        axes[score] = axis
+        by_score[score] = [
+            Drawn(run, row, nulls, figures.strip(row.value, (row.low, row.high), nulls, axis, shapes))
+            for run, row, nulls in group
+        ]
+    return Judgements(by_score, axes, figures.mark_legend(shapes), curves.by_score(runs))
 
 
-def audits(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
-    """Return the audits of all runs: their regions, and those of each group where there are groups."""
-    found = []
-    for run in runs:
-        for part in run.scorecards:
-            rows = [*(part.audit or {}).get("regions", []), *(part.audit or {}).get("groups", [])]
-            if rows:
-                definition = (part.audit or {}).get("definition") or ""
-                found.append({"run": run.name, "rows": rows, "definition": definition})
-    return found
+def _spoken(nulls: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {in_words(name): value for name, value in nulls.items()}
 
 
-def tag_rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _every(nulls: Sequence[Mapping[str, float | None]]) -> list[float | None]:
+    return [value for each in nulls for value in each.values()]
+
+
+def audits(runs: Sequence[RunContents]) -> list[Audited]:
+    """Return the audits of all runs that found something to say."""
+    found = [(run.name, part.audit) for run in runs for part in run.scorecards if part.audit]
+    return [
+        Audited(run, audit.regions + audit.groups, audit.definition)
+        for run, audit in found
+        if audit.regions + audit.groups
+    ]
+
+
+def tag_rows(table: TagTest) -> list[Drawn[TagRow]]:
     """Return the rows of a shortcut check, each with its AUROC drawn from 0 to 1 beside the coin toss."""
-    chance: dict[str, float | None] = {"coin toss": 0.5}
-    rows = [dict(row) for row in table.get("methods", [])]
-    for row in rows:
-        row["strip"] = _strip(row, "auroc", chance, Axis(0.0, 1.0), {"coin toss": "plus"})
-    return rows
+    chance, axis, shapes = {"coin toss": 0.5}, Axis(0.0, 1.0), {"coin toss": "plus"}
+    return [
+        Drawn("", row, chance, figures.strip(row.auroc, (row.low, row.high), chance, axis, shapes))
+        for row in table.methods
+    ]
 
 
 def provenance(run: RunContents) -> list[tuple[str, Record]]:
@@ -219,14 +250,3 @@ def provenance(run: RunContents) -> list[tuple[str, Record]]:
     steps = [(run.record.kind, run.record)]
     steps += [(f"{part.verb} {part.name}", part.record) for part in run.parts if part.record]
     return [step for i, step in enumerate(steps) if i == 0 or step[1] != run.record]
-
-
-def _strip(
-    row: Mapping[str, Any],
-    key: str,
-    nulls: Mapping[str, float | None],
-    axis: Axis,
-    shapes: Mapping[str, str],
-) -> Markup:
-    interval = (real(row.get("low")), real(row.get("high")))
-    return figures.strip(real(row.get(key)), interval, nulls, axis, shapes)

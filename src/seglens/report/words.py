@@ -1,38 +1,12 @@
 """What the tables say, in plain sentences."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from seglens.report.contents import Part, RunContents
-from seglens.report.glossary import RESTATES
-
-
-def number(value: object, digits: int = 3) -> str:
-    """Return a number as text; a dash where there is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "—" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
-
-
-def significant(value: object) -> str:
-    """Return a number whose size is not known beforehand, to three significant digits."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "—" if value is None else str(value)
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def percent(value: object) -> str:
-    """Return a share as a percentage."""
-    return f"{value:z.1%}" if isinstance(value, int | float) and not isinstance(value, bool) else "—"
-
-
-def duration(seconds: int | float) -> str:
-    """Return a duration as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+from seglens.report.contents import Evaluated, Explained, Judged, RunContents
+from seglens.results.names import RESTATES, map_name, number
+from seglens.results.scorecard import TagRow, TagTest
+from seglens.results.scores import Spread
 
 
 def about_model(run: RunContents) -> str:
@@ -60,39 +34,36 @@ def about_model(run: RunContents) -> str:
     return f"{what}, trained{pictures}{of_data}{size}{rounds}{changed}.{finds}{unfinished}"
 
 
-def about_scores(part: Part) -> str:
+def about_scores(part: Evaluated) -> str:
     """Say how good the model is on one split, and how bad it gets."""
-    table, split = part.table, part.table.get("split", part.name)
-    pooled, dice = table.get("pooled", {}).get("dice"), table.get("per_image", {}).get("dice", {})
-    rows = [row for row in table.get("images", []) if isinstance(row.get("dice"), int | float)]
-    scored = _count(len(rows) or table.get("num_images", 0), "picture")
-    shown = table.get("shown") or {}
+    table, split, dice = part.table, part.split, part.table.average("dice")
+    rows = [(row.dice, row.name) for row in table.images if row.dice is not None]
+    scored = _count(len(rows) or table.num_images or 0, "picture")
+    shown = table.shown
     absent = ", ".join(str(label) for label, count in shown.items() if not count)
     if shown and not any(shown.values()):
         return f"0 of {scored} of the {split} split show {absent}: how well it is found can't be said there."
     text = (
-        f"On {scored} of the {split} split the Dice score is {number(pooled)} pooled over all pixels and "
-        f"{number(dice.get('mean'))} on average per picture{_interval(dice)}."
+        f"On {scored} of the {split} split the Dice score is {number(table.pooled.dice)} pooled over all "
+        f"pixels and {number(dice.mean)} on average per picture{_interval(dice)}."
     )
     if rows:
-        low = sum(row["dice"] < 0.5 for row in rows)
-        worst = min(rows, key=lambda row: row["dice"])
-        text += (
-            f" {_are(low, 'picture')} below 0.5; the worst is {worst['name']} ({number(worst['dice'], 2)})."
-        )
+        low = sum(found < 0.5 for found, _ in rows)
+        worst, name = min(rows, key=lambda row: row[0])
+        text += f" {_are(low, 'picture')} below 0.5; the worst is {name} ({number(worst, 2)})."
     if absent:
         text += f" No picture shows {absent}."
-    if table.get("num_failed"):
-        text += f" {_count(table['num_failed'], 'picture')} could not be scored."
+    if table.num_failed:
+        text += f" {_count(table.num_failed, 'picture')} could not be scored."
     return text
 
 
-def about_maps(parts: Iterable[Part]) -> str:
+def about_maps(parts: Iterable[Explained]) -> str:
     """Say how many maps do no better than the prediction itself; empty without maps."""
-    rows = [row for part in parts for row in part.table.get("summary", [])]
+    rows = [row for part in parts for row in part.table.summary]
     if not rows:
         return ""
-    restating = sum(row.get("label") == RESTATES for row in rows)
+    restating = sum(row.label == RESTATES for row in rows)
     if not restating:
         return f"None of the {_count(len(rows), 'kind')} of heat map merely restates the prediction."
     does, they = ("does", "It shows") if restating == 1 else ("do", "They show")
@@ -102,59 +73,54 @@ def about_maps(parts: Iterable[Part]) -> str:
     )
 
 
-def about_judgement(parts: Iterable[Part]) -> str:
+def about_judgement(parts: Iterable[Judged]) -> str:
     """Say how the maps were judged; empty without a scorecard."""
-    rows = [row for part in parts for row in part.table.get("rows", [])]
+    rows = [row for part in parts for row in part.table.rows]
     if not rows:
         return ""
-    counts = Counter(str(row.get("verdict")) for row in rows)
+    counts = Counter(row.verdict for row in rows)
     verdicts = ("pass", "warn", "fail", "not evaluable")
     told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict])
     passed: dict[str, list[str]] = {}
     for row in rows:
-        if row.get("verdict") == "pass":
-            passed.setdefault(str(row.get("score")), []).append(_map_name(row))
+        if row.verdict == "pass":
+            passed.setdefault(row.score, []).append(map_name(row.method, row.layer, at=" at "))
     beaten = "".join(f" Passed in {score}: {', '.join(names)}." for score, names in passed.items())
     nothing = "" if passed else " No map was shown to beat maps that know nothing of the model's reasons."
     return f"Scorecard: {told}.{beaten}{nothing}"
 
 
-def how_found(shortcut: Mapping[str, Any]) -> list[str]:
+def how_found(shortcut: TagTest) -> list[str]:
     """Say step by step how the planted shortcut was found, from the numbers of the check."""
-    models, causal = shortcut.get("models", {}), shortcut.get("causal", {})
     steps = []
-    dice = {name: model["dice"] for name, model in models.items() if model.get("dice") is not None}
+    dice = shortcut.dice
     if len(dice) > 1:
         gap = max(dice.values()) - min(dice.values())
         told = " and ".join(f"{name} {value:.3f}" for name, value in dice.items())
         steps.append(f"{'The scores cannot tell' if gap < 0.05 else 'The scores differ'}: Dice {told}.")
-    for name, row in causal.items():
-        if row.get("drop_removed") is None:
+    for name, row in shortcut.causal.items():
+        if row.drop_removed is None:
             continue
-        moved = row.get("drop_moved")
+        moved = row.drop_moved
         also = "" if moved is None else f" With the tag moved elsewhere it {_change(moved)}."
         steps.append(
-            f"Causal check on {_count(row.get('num', 0), 'picture')}: without the tag the {name} model "
-            f"{_change(row['drop_removed'])} ({number(row.get('full'), 2)} becomes "
-            f"{number(row.get('tag_removed'), 2)}).{also}"
+            f"Causal check on {_count(row.num, 'picture')}: without the tag the {name} model "
+            f"{_change(row.drop_removed)} ({number(row.full, 2)} becomes "
+            f"{number(row.tag_removed, 2)}).{also}"
         )
-    measured = [row for row in shortcut.get("methods", []) if row.get("auroc") is not None]
+    measured = [(row.auroc, row) for row in shortcut.methods if row.auroc is not None]
     if measured:
-        best = max(measured, key=lambda row: row["auroc"])
+        auroc, best = max(measured, key=lambda pair: pair[0])
         steps.append(
-            f"Heat on the tag: {_map_name(best)} tells the two models apart with AUROC "
-            f"{number(best['auroc'], 2)}{_interval(best)}; 0.5 would be a coin toss."
+            f"Heat on the tag: {map_name(best.method, best.layer, at=' at ')} tells the two models apart "
+            f"with AUROC {number(auroc, 2)}{_interval(best)}; 0.5 would be a coin toss."
         )
     return steps
 
 
-def _map_name(row: Mapping[str, Any]) -> str:
-    return f"{row.get('method')} at {row['layer']}" if row.get("layer") else str(row.get("method"))
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    low, high = row.get("low"), row.get("high")
-    return "" if low is None or high is None else f" (95 % interval {low:.3f} to {high:.3f})"
+def _interval(row: Spread | TagRow) -> str:
+    known = row.low is not None and row.high is not None
+    return f" (95 % interval {row.low:.3f} to {row.high:.3f})" if known else ""
 
 
 def _change(drop: int | float) -> str:

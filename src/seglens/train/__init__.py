@@ -23,7 +23,6 @@ from jaxtyping import Float
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.data.from_torch import TorchData, torch_splits
 from seglens.data.layout import Dataset, DataSettings, Split
@@ -38,7 +37,8 @@ from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.outputs import alone, begin_run, close_run
 from seglens.places import place_of_run, refuse_overlap, run_in_use
-from seglens.record import Record
+from seglens.results import record as records
+from seglens.results.record import Record
 from seglens.runs import KEPT_SHA256, Run, load, save_run
 from seglens.spread import kind_of_devices, refuse_lone_node
 from seglens.train.batches import Batches

@@ -13,7 +13,7 @@ from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, Normalise, complete
 from seglens.models.zoo import normalisation
-from seglens.record import Record
+from seglens.results.record import Record
 from seglens.validated import Validated
 
 MAY_DIFFER = ("device", "workers", "loggers", "compile", "halve_batch")

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from seglens import record as records
 from seglens.arguments import checked
 from seglens.data.layout import DataSettings
 from seglens.data.listing import FILE_NAME as SPLITS
@@ -23,7 +22,8 @@ from seglens.losses import choose_loss
 from seglens.models.zoo import build
 from seglens.outputs import alone, begin_run, close_run, new_file
 from seglens.places import place_of_run, refuse_overlap
-from seglens.record import Record
+from seglens.results import record as records
+from seglens.results.record import Record
 from seglens.runs import Run, load, save_run
 from seglens.verb import make_callable
 from seglens.weak import pictures as sheets

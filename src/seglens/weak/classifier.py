@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seglens import record as records
 from seglens.arguments import check_range
 from seglens.data.layout import Split
 from seglens.data.transforms import augment, letterbox, sample_generator
@@ -26,6 +25,7 @@ from seglens.models.encoders import pretrained_normalisation
 from seglens.models.weights import load_weights, save_weights
 from seglens.outputs import new_file
 from seglens.progress import track
+from seglens.results import record as records
 from seglens.shapes import Images, Scores
 from seglens.threads import read_ahead
 from seglens.weak.checkpoint import read_state, write_state

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from seglens import record as records
 from seglens.data.layout import Entry
 from seglens.errors import SettingError
 from seglens.progress import track
+from seglens.results import record as records
 from seglens.shapes import Image, Map
 from seglens.threads import read_ahead
 from seglens.weak.banded import IGNORED, banded, write_pair

@@ -16,13 +16,13 @@ from jaxtyping import Int
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from seglens import record as records
 from seglens.arrays import open_npz
 from seglens.data.images import read_image
 from seglens.errors import DataError
 from seglens.outputs import new_file
 from seglens.processes import Crew, reporting
 from seglens.progress import track
+from seglens.results import record as records
 from seglens.superpixels import superpixels
 from seglens.weak.settings import PatchSettings
 

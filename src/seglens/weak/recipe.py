@@ -7,7 +7,7 @@ from pydantic import Field
 
 from seglens.data.listing import Listing, refuse_changed, refuse_other_names
 from seglens.errors import DataError, SettingError
-from seglens.record import Record
+from seglens.results.record import Record
 from seglens.train.recipe import MAY_DIFFER as TRAINING_MAY_DIFFER
 from seglens.train.recipe import TrainSettings
 from seglens.validated import Validated

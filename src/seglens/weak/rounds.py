@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from seglens import record as records
+from seglens.results import record as records
 from seglens.runs import Run, load
 from seglens.shapes import Mask
 from seglens.train import train

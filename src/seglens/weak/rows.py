@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from seglens import record as records
+from seglens.results import record as records
 from seglens.runs import load
 from seglens.shapes import Image, Mask, Region
 from seglens.weak.banded import IGNORED

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from seglens import record as records
 from seglens.errors import DataError
+from seglens.results import record as records
 
 FILE_NAME = "steps.json"
 

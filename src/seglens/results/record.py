@@ -69,6 +69,12 @@ class Record(BaseModel):
                 raise ValueError(f"palette holds {colour!r}; allowed are colours such as #1f77b4")
         return task
 
+    @property
+    def background(self) -> str | None:
+        """The colour of the background in drawn masks; None where the record has no palette."""
+        palette = (self.task or {}).get("palette")
+        return palette[0] if palette else None
+
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder``, whole or not at all."""
         write_json(folder / FILE_NAME, self.model_dump())
@@ -146,6 +152,8 @@ def _finite(data: object) -> object:
     """Replace what JSON can't say (NaN, infinities) by null, and paths by text."""
     if isinstance(data, float):
         return data if data == data and abs(data) != float("inf") else None
+    if isinstance(data, BaseModel):
+        return _finite(data.model_dump(exclude_unset=True))
     if isinstance(data, dict):
         return {str(_finite(str(key))): _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

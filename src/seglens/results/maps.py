@@ -1,0 +1,146 @@
+"""The statistics of maps: ``explanations.json``."""
+
+from collections.abc import Mapping
+
+from seglens.results.names import map_name
+from seglens.results.scores import Spread
+from seglens.results.tables import Number, Result
+
+Limits = tuple[float, float]
+"""The values at the two ends of a map's colours."""
+
+
+class Frame(Result):
+    """How a picture of some rows and columns lies in a grid: left, top, width and height as shares."""
+
+    native: tuple[int, int] | None = None
+    part: tuple[float, ...] = ()
+
+
+class Evidence(Result):
+    """What speaks for and against the class: limits of colours, the share against it, the drawn picture."""
+
+    limits: Limits | None = None
+    opposing: Number = None
+    file: str | None = None
+
+
+class Colours(Result):
+    """What the colours of a drawn map stand for."""
+
+    limits: Limits | None = None
+    unit: str = ""
+
+
+class OneMap(Result):
+    """One map of one picture. ``limits`` are those that its colours have by themselves."""
+
+    target: str = ""
+    method: str
+    layer: str | None = None
+    where: str = "region"
+    unit: str = ""
+    status: str = "ok"
+    statistics: Mapping[str, Number] = {}
+    nulls: Mapping[str, Mapping[str, Number]] = {}
+    diagnostics: Mapping[str, Number] = {}
+    limits: Limits | None = None
+    evidence: Evidence | None = None
+    file: str | None = None
+    scale: Colours | None = None
+
+    @property
+    def name(self) -> str:
+        """``method`` or ``method@layer``."""
+        return map_name(self.method, self.layer)
+
+    @property
+    def diagnosed(self) -> dict[str, float]:
+        """The diagnostics that are numbers."""
+        return {name: value for name, value in self.diagnostics.items() if value is not None}
+
+    @property
+    def key(self) -> tuple[str, str, str | None, str]:
+        """Target, method, layer, and whether the region or its context counts."""
+        return self.target, self.method, self.layer, self.where
+
+    def statistic(self, name: str) -> float | None:
+        """Return a statistic; None where there is none."""
+        return self.statistics.get(name)
+
+
+class Sheet(Result):
+    """A drawn comparison of maps."""
+
+    title: str
+    file: str
+
+
+class PictureMaps(Result):
+    """All maps of one picture, and its files; or why it could not be done."""
+
+    name: str
+    status: str = "ok"
+    error: str = ""
+    dice: Number = None
+    files: Mapping[str, str] = {}
+    frame: Frame = Frame()
+    maps: tuple[OneMap, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+
+    @property
+    def map_names(self) -> list[str]:
+        """What the maps are called in the file of raw maps: by the target too where several are."""
+        several = len({entry.target for entry in self.maps}) > 1
+        return [
+            map_name(each.method, each.layer, target=each.target if several else "") for each in self.maps
+        ]
+
+
+class MapSummary(Result):
+    """One map over all pictures: means with intervals, those of its nulls, and how many had no map."""
+
+    target: str
+    method: str
+    layer: str | None = None
+    num_ok: int | None = None
+    num_no_target: int = 0
+    num_total: int | None = None
+    statistics: Mapping[str, Spread] = {}
+    nulls: Mapping[str, Mapping[str, Number]] = {}
+    null_intervals: Mapping[str, Mapping[str, Spread]] = {}
+    difference_to_mirror: Spread = Spread()
+    resemblance_to_mirror: Spread = Spread()
+    label: str = ""
+    where: str = "region"
+    num_degenerate: int = 0
+    num_failed: int = 0
+
+    @property
+    def name(self) -> str:
+        """``method`` or ``method@layer``."""
+        return map_name(self.method, self.layer)
+
+    def statistic(self, name: str) -> Spread:
+        """Return the mean of a statistic; without a mean where there is none."""
+        return self.statistics.get(name, Spread())
+
+    def of_nulls(self, statistic: str) -> dict[str, float | None]:
+        """Return the mean of a statistic by null; None where a null has none."""
+        return {null: found.get(statistic) for null, found in self.nulls.items()}
+
+
+class ExplanationTable(Result):
+    """The contents of ``explanations.json``. Without a split the pictures were named one by one."""
+
+    split: str | None = None
+    methods: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    against: str | None = None
+    where: str = "region"
+    scale: str = "image"
+    no_target: Mapping[str, int] = {}
+    definitions: Mapping[str, str] = {}
+    samples: tuple[PictureMaps, ...]
+    summary: tuple[MapSummary, ...] = ()

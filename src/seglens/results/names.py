@@ -1,0 +1,57 @@
+"""What results call the same things everywhere: maps, nulls and verdicts; and numbers as text."""
+
+from typing import Literal
+
+Verdict = Literal["pass", "warn", "fail", "not evaluable", "reference"]
+"""``reference`` stands on the rows of content-free maps: they are what others are compared with."""
+
+MARKS: dict[str, str] = {"pass": "✓", "warn": "!", "fail": "✕", "not evaluable": "—", "reference": "·"}
+"""Signs that tell verdicts apart without colour."""
+
+NULL = "null:"
+"""What the method of a reference row begins with."""
+
+RESTATES = "restates the prediction"
+"""The label of a map that does no better than its mirror: the predicted mask, as coarse as the map."""
+
+
+def map_name(method: str, layer: str | None, *, target: str = "", at: str = "@") -> str:
+    """Return what a map is called: ``method@layer``, with its target in front where one is given."""
+    return at.join(part for part in (target, method, layer) if part)
+
+
+def in_words(name: str) -> str:
+    """Return a name that a program uses as a reader sees it: ``null:other_images`` is ``other images``."""
+    return name.removeprefix(NULL).replace("_", " ")
+
+
+def formatted(value: float | None, form: str = ".3g", *, dash: str = "—") -> str:
+    """Return a number in the format ``form``; a dash where there is none (None or NaN)."""
+    return dash if value is None or value != value else format(value, form)
+
+
+def number(value: object, digits: int = 3) -> str:
+    """Return a number with so many digits after the point, whole ones with commas; a dash for None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "—" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def significant(value: object) -> str:
+    """Return a number whose size is not known beforehand, to three significant digits; a dash for None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return number(value)
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def percent(value: object) -> str:
+    """Return a share as a percentage; a dash where there is none."""
+    return f"{value:z.1%}" if isinstance(value, int | float) and not isinstance(value, bool) else "—"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,189 @@
+"""What a judgement came to: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
+
+from collections.abc import Mapping
+
+from seglens.results.maps import PictureMaps
+from seglens.results.names import map_name
+from seglens.results.scores import Spread
+from seglens.results.tables import Number, Result
+
+
+class CardRow(Result):
+    """One score of one map; ``value`` and ``difference`` are means with 95 % intervals."""
+
+    target: str = ""
+    method: str = ""
+    layer: str | None = None
+    score: str = ""
+    value: Number = None
+    low: Number = None
+    high: Number = None
+    reference: str = ""
+    difference: Number = None
+    difference_low: Number = None
+    difference_high: Number = None
+    verdict: str = ""
+    outcome: str = ""
+    reason: str = ""
+    num_evaluable: int | None = None
+    num_total: int | None = None
+    nulls: Mapping[str, Number] = {}
+    details: Mapping[str, Spread] = {}
+    label: str = ""
+    text: str = ""
+
+    @property
+    def name(self) -> str:
+        """``method`` or ``method@layer``."""
+        return map_name(self.method, self.layer)
+
+
+class LayerStep(Result):
+    """One layer of a method: its attention ratio, that of its mirror, how alike they are, and the label."""
+
+    layer: str
+    ratio: Spread = Spread()
+    ratio_of_mirror: Spread = Spread()
+    resemblance_to_mirror: Spread = Spread()
+    restates: bool = False
+
+
+class LayerByLayer(Result):
+    """From which layer on a method only restates the prediction."""
+
+    method: str
+    restates_from: str | None = None
+    layers: tuple[LayerStep, ...] = ()
+
+
+class RemovalCurves(Result):
+    """Mean scores of ``num`` pictures: of the whole picture, and while cells go in the order of a map."""
+
+    num: int = 0
+    full: Number = None
+    most_first: tuple[Number, ...] = ()
+    least_first: tuple[Number, ...] = ()
+
+
+class Cascade(Result):
+    """How much of each map is left while the network is randomised."""
+
+    share_of_modules: tuple[float, ...] = ()
+    maps: Mapping[str, tuple[Number, ...]] = {}
+
+
+class Figures(Result):
+    """The numbers behind the figures of a scorecard; curves are by score and map."""
+
+    fractions: tuple[float, ...] = ()
+    removal: Mapping[str, Mapping[str, RemovalCurves]] = {}
+    cascade: Cascade = Cascade()
+
+    def removing(self, score: str, name: str) -> RemovalCurves | None:
+        """Return the curves of a map, or of a null with ``null:`` in front; None where no picture has any."""
+        found = self.removal.get(score, {}).get(name)
+        return found if found and found.num else None
+
+
+class Card(Result):
+    """The contents of ``scorecard.json``. ``left_out`` are the scores that were not asked for."""
+
+    split: str | None = None
+    num_images: int | None = None
+    rows: tuple[CardRow, ...]
+    restating: tuple[LayerByLayer, ...] = ()
+    left_out: tuple[str, ...] = ()
+    definitions: Mapping[str, str] = {}
+    figures: Figures = Figures()
+    failed: tuple[PictureMaps, ...] = ()
+
+
+class RegionMap(Result):
+    """What an audit says of one map on one region."""
+
+    map: str = ""
+    verdict: str = ""
+    reason: str = ""
+    enrichment: Number = None
+    nulls: Mapping[str, Number] = {}
+
+
+class Region(Result):
+    """One region over all pictures, or over those of a group: what taking it away costs, and who shows it."""
+
+    group: str = ""
+    region: str
+    num_present: int | None = None
+    num_total: int | None = None
+    area: Number = None
+    drop: Number = None
+    drop_low: Number = None
+    drop_high: Number = None
+    control: Number = None
+    control_low: Number = None
+    control_high: Number = None
+    matters: bool = False
+    maps: tuple[RegionMap, ...] = ()
+
+
+class RegionOfPicture(Result):
+    """One region of one picture: what taking it away costs, and taking the same shape elsewhere."""
+
+    name: str
+    group: str = ""
+    region: str
+    area: Number = None
+    drop: Number = None
+    control: Number = None
+
+
+class Audit(Result):
+    """The contents of ``audit.json``."""
+
+    definition: str = ""
+    num_images: int | None = None
+    regions: tuple[Region, ...] = ()
+    groups: tuple[Region, ...] = ()
+    images: tuple[RegionOfPicture, ...]
+
+
+class TagEffect(Result):
+    """What a model answers with the tag, without it and with it elsewhere, and how much it loses."""
+
+    full: Number = None
+    tag_removed: Number = None
+    tag_moved: Number = None
+    drop_removed: Number = None
+    drop_moved: Number = None
+    num: int = 0
+
+
+class TagRow(Result):
+    """How well the heat of one map on the tag tells the two models apart."""
+
+    method: str = ""
+    layer: str | None = None
+    auroc: Number = None
+    low: Number = None
+    high: Number = None
+    share: Mapping[str, Number] = {}
+    chance_share: Number = None
+
+
+class TagTest(Result):
+    """The contents of ``shortcut.json``; ``examples`` are names and files of pictures."""
+
+    definition: str = ""
+    models: Mapping[str, Mapping[str, bool | int | float | str | None]] = {}
+    causal: Mapping[str, TagEffect] = {}
+    methods: tuple[TagRow, ...] = ()
+    valid: bool = True
+    verdict: str = ""
+    reason: str = ""
+    examples: tuple[dict[str, str], ...] = ()
+
+    @property
+    def dice(self) -> dict[str, float]:
+        """The Dice score of each model that has one."""
+        scores = {name: model.get("dice") for name, model in self.models.items()}
+        return {name: dice for name, dice in scores.items() if isinstance(dice, float)}

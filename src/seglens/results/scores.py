@@ -1,0 +1,131 @@
+"""The scores of an evaluation: ``scores.json``."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from seglens.results.tables import Number, Result
+
+SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
+"""Scores that are pooled and per image."""
+SURFACES = ("boundary_iou", "nsd", "hd95")
+"""Scores of outlines, per image only: there is no outline of pixels that are pooled."""
+PIXELS = ("false_positive_pixels", "false_negative_pixels", "truth_pixels", "predicted_pixels")
+
+
+class Scores(Result):
+    """Scores by name; None where one says nothing."""
+
+    dice: Number = None
+    iou: Number = None
+    miou: Number = None
+    pixel_accuracy: Number = None
+    precision: Number = None
+    recall: Number = None
+
+    def score(self, name: str) -> float | None:
+        """Return the score called ``name``; None where there is none."""
+        return getattr(self, name, None)
+
+
+class Pooled(Scores):
+    """Scores over all pixels of all pictures, and of each class below."""
+
+    per_class: Mapping[str, Scores] = {}
+
+
+class PictureScores(Result):
+    """What an evaluation says of one picture: its number in the split, hashes, scores, pixels and files.
+
+    ``shows`` are the classes that its truth has.
+    """
+
+    index: int | None = None
+    name: str
+    image_hash: str = ""
+    truth_hash: str = ""
+    status: Literal["ok", "empty", "failed"] = "ok"
+    error: str = ""
+    dice: Number = None
+    iou: Number = None
+    miou: Number = None
+    pixel_accuracy: Number = None
+    precision: Number = None
+    recall: Number = None
+    false_positive_pixels: int | None = None
+    false_negative_pixels: int | None = None
+    truth_pixels: int | None = None
+    predicted_pixels: int | None = None
+    shows: tuple[int, ...] = ()
+    boundary_iou: Number = None
+    nsd: Number = None
+    hd95: Number = None
+    files: Mapping[str, str] = {}
+
+
+class Spread(Result):
+    """A mean over ``num`` pictures with its 95 % interval, and for scores deviation and median."""
+
+    mean: Number = None
+    low: Number = None
+    high: Number = None
+    num: int = 0
+    std: Number = None
+    median: Number = None
+
+    @property
+    def misses_zero(self) -> bool:
+        """Whether the interval is known and doesn't hold 0, as far as it is known."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+class Bin(Result):
+    """Pixels with a probability from ``low`` to ``high``: its mean, and the share where it was right."""
+
+    low: float = 0.0
+    high: float = 1.0
+    pixels: int = 0
+    probability: Number = None
+    share: Number = None
+
+
+class Reliability(Result):
+    """How far probabilities are off, and the bins of the most probable class and of the foreground."""
+
+    error: Number = None
+    maximum_error: Number = None
+    bins: tuple[Bin, ...] = ()
+    foreground: tuple[Bin, ...] | None = None
+
+    def known(self, bins: tuple[Bin, ...]) -> list[tuple[int, float, float]]:
+        """Return pixels, mean probability and share of those of ``bins`` that have pixels."""
+        return [
+            (row.pixels, row.probability, row.share)
+            for row in bins
+            if row.pixels and row.probability is not None and row.share is not None
+        ]
+
+
+class EvaluationTable(Result):
+    """The contents of ``scores.json``.
+
+    ``images`` has one row a picture, worst Dice first, then those that failed. ``shown`` is how many of the
+    pictures scored show each class: where none shows any, scores of overlap are NaN. ``settings`` are those
+    that the numbers depend on.
+    """
+
+    split: str = ""
+    num_images: int | None = None
+    num_failed: int = 0
+    num_empty: int = 0
+    classes: tuple[str, ...] = ()
+    shown: Mapping[str, int] = {}
+    settings: Mapping[str, Any] = {}
+    definitions: Mapping[str, str] = {}
+    pooled: Pooled = Pooled()
+    per_image: Mapping[str, Spread] = {}
+    calibration: Reliability = Reliability()
+    images: tuple[PictureScores, ...]
+
+    def average(self, name: str) -> Spread:
+        """Return the score called ``name`` over the pictures; without a mean where there is none."""
+        return self.per_image.get(name, Spread())

@@ -1,0 +1,81 @@
+"""Results as types: what a file holds comes back the same, and what is not what Seglens writes is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.report.conftest import make_run, make_shortcut
+
+from seglens.errors import DataError
+from seglens.results.maps import ExplanationTable, OneMap, PictureMaps
+from seglens.results.names import formatted, in_words, map_name
+from seglens.results.record import to_json
+from seglens.results.scorecard import Audit, Card, TagTest
+from seglens.results.scores import EvaluationTable, PictureScores
+from seglens.results.tables import Result, read_table
+
+TABLES: dict[str, type[Result]] = {
+    "first/evaluate/test/scores.json": EvaluationTable,
+    "first/explain/test/explanations.json": ExplanationTable,
+    "first/judge/test/scorecard.json": Card,
+    "first/judge/test/audit.json": Audit,
+    "shortcut/shortcut.json": TagTest,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_run(tmp_path / "first")
+    make_shortcut(tmp_path / "shortcut")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_file_comes_back_as_it_was(folder: Path, name: str) -> None:
+    """Also what this version knows nothing of; and nothing is added that was not there."""
+    table = json.loads((folder / name).read_text()) | {"of_another_version": [1, {"a": None}]}
+    (folder / name).write_text(json.dumps(table))
+    assert json.loads(to_json(read_table(folder / name, TABLES[name]))) == table
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "where"),
+    [
+        ("first/evaluate/test/scores.json", EvaluationTable, ("images", 1, "dice")),
+        ("first/explain/test/explanations.json", ExplanationTable, ("samples", 0, "maps", 1, "limits")),
+        ("first/judge/test/scorecard.json", Card, ("rows", 2, "num_total")),
+        ("first/judge/test/audit.json", Audit, ("images",)),
+    ],
+)
+@pytest.mark.parametrize("value", ["0.5", [[1]], True])
+def test_a_value_of_another_kind_is_named(
+    folder: Path, name: str, kind: type[Result], where: tuple[str | int, ...], value: object
+) -> None:
+    table = json.loads((folder / name).read_text())
+    part = table
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    (folder / name).write_text(json.dumps(table))
+    with pytest.raises(DataError, match=rf"damaged: '{'.'.join(map(str, where))}.*--force"):
+        read_table(folder / name, kind)
+
+
+def test_rows_read_as_the_tables_that_they_become() -> None:
+    row = PictureScores(name="a", dice=0.5, shows=(1,))
+    assert (row["dice"], row["iou"], "dice" in row, "iou" in row) == (0.5, None, True, False)
+    assert row.plain() == {"name": "a", "dice": 0.5, "shows": [1]}
+    with pytest.raises(KeyError, match="dise"):
+        row["dise"]
+
+
+def test_maps_are_named_by_their_target_where_there_are_several() -> None:
+    maps = tuple(OneMap(target=target, method="cam", layer="last") for target in ("x", "y"))
+    assert PictureMaps(name="a", maps=maps).map_names == ["x@cam@last", "y@cam@last"]
+    assert PictureMaps(name="a", maps=maps[:1]).map_names == ["cam@last"] == [maps[0].name]
+    assert map_name("saliency", None) == "saliency"
+
+
+def test_words_and_numbers() -> None:
+    assert in_words("null:other_images") == "other images"
+    assert [formatted(value, ".1%") for value in (None, float("nan"), 0.123)] == ["—", "—", "12.3%"]
