@@ -1,6 +1,7 @@
 """The direction of imports, where each library may be used, the size of files and the public names."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -143,6 +144,13 @@ def test_explain_knows_no_data_set():
     for name in FILES:
         if name.startswith("explain"):
             assert not {"data.layout", "data.opening"} & own_imports(FILES[name])
+
+
+def test_the_walk_through_the_package_names_files_that_are_there():
+    text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = {path for path in re.findall(r"`([\w/]+\.py)`", text) if not path.startswith("tests/")}
+    assert len(named) > 25
+    assert {path for path in named if not (SOURCE / path).is_file()} == set()
 
 
 @pytest.mark.parametrize("name", FILES)
