@@ -76,7 +76,7 @@ WORKS = {
         helpers="--devices 2",
     ),
     "judge": Work(
-        f"judge run --num-samples 100000 --scores attention --layers encoder_last {CPU} --out",
+        f"judge run --num-images 100000 --scores attention --layers encoder_last {CPU} --out",
         "scorecard.json",
         helpers="--devices 2",
     ),

@@ -28,7 +28,7 @@ from torch import nn
 
 from seglens.data.sample import Task
 from seglens.explain import explain
-from seglens.explain.memory import CHUNK
+from seglens.explain.memory import BATCH_SIZE
 from seglens.explain.memory import measure as need_of
 from seglens.explain.methods import sorted_out
 from seglens.explain.passes import passes
@@ -183,8 +183,10 @@ def measure(row: Row) -> dict[str, float]:
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
     (step,) = passes(run.segmenter, sorted_out(row.methods), layers, seed=0)
-    chunk = min(CHUNK, row.pictures) if row.methods == CAMS else CHUNK
-    need = need_of(step, run.segmenter, images[:2].to(row.device), [target.select(slice(0, 2))]).of(chunk)
+    batch_size = min(BATCH_SIZE, row.pictures) if row.methods == CAMS else BATCH_SIZE
+    need = need_of(step, run.segmenter, images[:2].to(row.device), [target.select(slice(0, 2))]).of(
+        batch_size
+    )
     return found | {"peak": float(max(peak - before, 0)), "bytes": float(need)}
 
 

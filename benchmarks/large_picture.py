@@ -112,7 +112,7 @@ def main() -> int:
                 "--out",
                 folder / "out",
             ]
-            words += ["--tta"] if asked.flips else []
+            words += ["--tta"] if asked.tta else []
         began = time.monotonic()
         subprocess.run([*map(str, words)], check=True)
         seconds = time.monotonic() - began

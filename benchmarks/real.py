@@ -45,13 +45,13 @@ def run_row(name: str, data: Path, runs: Path, *, judged: bool) -> dict[str, obj
     seconds = {
         "evaluate": seglens("evaluate", str(run), "--split", "test", "--save-images", "--force"),
         "explain": seglens(
-            "explain", str(run), "--split", "test", "--num-samples", "10",
+            "explain", str(run), "--split", "test", "--num-images", "10",
             "--methods", *METHODS, "--layers", *LAYERS, "--force",
         ),
     }  # fmt: skip
     if judged:
         seconds["judge"] = seglens(
-            "judge", str(run), "--split", "test", "--num-samples", "10", "--methods", "grad-cam",
+            "judge", str(run), "--split", "test", "--num-images", "10", "--methods", "grad-cam",
             "--layers", "encoder_last", "decoder_last", "--force",
         )  # fmt: skip
     seconds["report"] = seglens("report", str(run), "--force")

@@ -90,7 +90,7 @@ def ours(settings: ScoreCam, segmenter: Segmenter, images: Tensor, target: Targe
 
     setattr(channels, "score_copies", noting)  # noqa: B010 - the name that the method uses
     began = time.perf_counter()
-    found = score_cam(segmenter, images, (target,), (layer,), settings, chunk=CHUNK)[0]
+    found = score_cam(segmenter, images, (target,), (layer,), settings, batch_size=CHUNK)[0]
     shown = found.map[0].cpu()  # which waits for a GPU
     seconds = time.perf_counter() - began
     about = {name: values[0].item() for name, values in found.diagnostics.items()}

@@ -6,7 +6,7 @@ Four gradient CAMs at five layers (the encoder at three depths, the decoder's la
 Integrated Gradients, of one picture, random weights. Each side runs in a process of its own: seconds without
 start-up and without a first forward pass, and the peak of its resident memory (or the GPU's).
 The peers are used as their documentation shows: pytorch-grad-cam with one object a map, captum with all steps
-in one batch unless ``--chunk`` says otherwise.
+in one batch unless ``--batch-size`` says otherwise.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def here(run: Run, image: Tensor, target: seglens.Target, options: argparse.Name
                 image,
                 target,
                 methods=[seglens.IntegratedGradients(steps=options.steps)],
-                chunk=options.chunk,
+                batch_size=options.batch_size,
             ),
             image,
         ),
@@ -93,7 +93,7 @@ def there(run: Run, image: Tensor, target: seglens.Target, options: argparse.Nam
             return target.score(run.segmenter.module(rows), owner, "mean")
 
         IntegratedGradients(score).attribute(
-            image, n_steps=options.steps, method="gausslegendre", internal_batch_size=options.chunk
+            image, n_steps=options.steps, method="gausslegendre", internal_batch_size=options.batch_size
         )
 
     return {"CAMs": timed(maps, image), "Integrated Gradients": timed(path, image)}
@@ -116,7 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A whole sheet for U-Net++ with EfficientNet-B5.")
     parser.add_argument("--size", type=int, default=640)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--chunk", type=int, default=2, help="pictures in the model at once along the path")
+    parser.add_argument(
+        "--batch-size", type=int, default=2, help="pictures in the model at once along the path"
+    )
     parser.add_argument("--encoder", default="efficientnet-b5")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--side", choices=SIDES, help="run this side only and print JSON")
@@ -131,7 +133,7 @@ def main() -> None:
         print(json.dumps(found | {"peak memory, GiB": peak}))
         return
     command = [sys.executable, "-m", "benchmarks.sheet"]
-    for name in ("size", "steps", "chunk", "encoder", "device"):
+    for name in ("size", "steps", "batch_size", "encoder", "device"):
         command += [f"--{name}", str(getattr(options, name))]
     results = {}
     for side in SIDES:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.shortcut_detection import FALSE_ALARMS, Pairs, auroc_over_pairs, detection, pairs
 from seglens.intervals import Interval
 from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, check
 from seglens.judge.causal import Effect
-from seglens.judge.detection import FALSE_ALARMS, Pairs, auroc_over_pairs, detection, pairs
 
 PAGE = Path(__file__).parent / "SHORTCUTS.md"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"

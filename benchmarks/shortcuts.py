@@ -59,13 +59,13 @@ PARTS: dict[str, tuple[Method, ...]] = {
     "reference": (Occlusion(window=32, stride=16, fill="noisy-linear", precision="auto", label=REFERENCE),),
     "occlusion": (Occlusion(window=24, stride=12, precision="auto"),),
     "integrated-gradients": (IntegratedGradients(steps=16),),
-    "smoothgrad": (SmoothGrad(samples=12),),
+    "smoothgrad": (SmoothGrad(num_samples=12),),
     "superpixel-occlusion": (SuperpixelOcclusion(precision="auto"),),
     "ablation-cam": (AblationCam(precision="auto"),),
     "score-cam": (ScoreCam(precision="auto"),),
     "control": (*CAMS, "saliency", "input-x-gradient"),
     "rise": (Rise(num_masks=200, precision="auto"),),
-    "expected-gradients": (ExpectedGradients(samples=16),),
+    "expected-gradients": (ExpectedGradients(num_samples=16),),
 }
 """``causal`` measures what the tag does to the models. ``reference`` is the causal reference among the maps:
 occlusion by a window that holds the whole tag, filled from its surroundings. ``control`` are the maps of C.
@@ -124,7 +124,7 @@ def _maps(part: str, run: Run, some: Tested, target: Target, seed: int) -> list[
         return []
     methods = PARTS[part]
     if part == "expected-gradients":
-        methods = (ExpectedGradients(samples=16, references=some.references),)
+        methods = (ExpectedGradients(num_samples=16, references=some.references),)
     layers = LAYERS if part in ON_ALL else SLOW_LAYERS
     maps = list(explain(run, some.images, target, methods=methods, layers=layers, seed=seed).values())
     if part in ON_ALL:

@@ -96,7 +96,7 @@ SIDES = (cams_here, cams_there)
 def path_here(run: Run, images: Tensor, target: seglens.Target) -> Maps:
     """Integrated Gradients from black."""
     settings = seglens.IntegratedGradients(steps=STEPS, quadrature="gauss-legendre")
-    found = explain(run, images, target, methods=[settings], chunk=CHUNK)
+    found = explain(run, images, target, methods=[settings], batch_size=CHUNK)
     return {"integrated-gradients": found["integrated-gradients"].map}
 
 

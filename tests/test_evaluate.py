@@ -239,7 +239,7 @@ def test_bfloat16_scores_are_near_and_are_said_to_be(tmp_path):
     assert rough.settings["precision"] == "bf16"
     evaluate(bright_run(), split, precision="bf16", tiles="never", out=tmp_path / "out")
     settings = json.loads((tmp_path / "out/run.json").read_text())["settings"]
-    assert settings == settings | {"precision": "bf16", "flips": False, "tiles": "never", "threshold": 0.5}
+    assert settings == settings | {"precision": "bf16", "tta": False, "tiles": "never", "threshold": 0.5}
 
 
 def test_pictures_are_let_go(monkeypatch):

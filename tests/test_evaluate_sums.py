@@ -112,15 +112,15 @@ def test_mirror_images_are_averaged_at_native_size():
     grid, frame = letterbox_image(image, 32)
     turned = [infer(run.segmenter, grid[None].flip(axes)).probabilities.flip(axes) for axes in MIRRORS]
     expected = frame.maps_to_native(torch.stack(turned).mean(0)[0])
-    found = native_probabilities(run, [image], precision="32", flips=True)[0]
+    found = native_probabilities(run, [image], precision="32", tta=True)[0]
     torch.testing.assert_close(found, expected)
     truth = torch.randint(2, (64, 48), generator=torch.Generator().manual_seed(4))
     split = split_of(Sample("a", image, truth, torch.ones(64, 48, dtype=torch.bool)))
-    plain, averaged = (evaluate(run, split, flips=flips, precision="32") for flips in (False, True))
+    plain, averaged = (evaluate(run, split, tta=tta, precision="32") for tta in (False, True))
     counts = confusion((expected[1] >= 0.5).long(), truth, torch.ones(64, 48, dtype=torch.bool), 2)
     assert averaged.images[0]["dice"] == pytest.approx(float(scores(counts)["dice"]))
     assert averaged.images[0]["dice"] != plain.images[0]["dice"]
-    assert averaged.settings == {"precision": "32", "flips": True, "tiles": "auto", "threshold": 0.5}
+    assert averaged.settings == {"precision": "32", "tta": True, "tiles": "auto", "threshold": 0.5}
 
 
 def test_pictures_of_several_sizes_and_ways_go_together():

@@ -35,7 +35,7 @@ def test_sheet_has_a_row_for_each_sample_and_a_column_for_each_view(data: DataSe
     shapes = {}
     for num, augmented in ((1, 0), (2, 0), (1, 2)):
         file = tmp_path / f"{num}-{augmented}.png"
-        assert show_data(data, file, num=num, augmented=augmented, image_size=64) == file
+        assert show_data(data, file, num_images=num, augmented=augmented, image_size=64) == file
         shapes[num, augmented] = pixels_of(file).shape
     tile = shapes[2, 0][0] - shapes[1, 0][0]
     assert tile > 224
@@ -43,7 +43,7 @@ def test_sheet_has_a_row_for_each_sample_and_a_column_for_each_view(data: DataSe
 
 
 def test_pictures_are_letterboxed_and_the_mask_is_on_them(data: DataSettings, tmp_path: Path):
-    values = pixels_of(show_data(data, tmp_path / "a.png", num=1, augmented=0, image_size=64))
+    values = pixels_of(show_data(data, tmp_path / "a.png", num_images=1, augmented=0, image_size=64))
     red = (values[..., 0] > 140) & (values[..., 1] < 40) & (values[..., 2] < 40)
     orange = (values[..., 0] > 150) & (values[..., 1] > 50) & (values[..., 1] < 120) & (values[..., 2] < 40)
     # Two thirds of the square are picture; half of it is object, on the second tile only.
@@ -53,7 +53,7 @@ def test_pictures_are_letterboxed_and_the_mask_is_on_them(data: DataSettings, tm
 
 def test_same_seed_same_sheet(data: DataSettings, tmp_path: Path):
     files = [
-        show_data(data, tmp_path / f"{i}.png", num=2, image_size=64, seed=seed)
+        show_data(data, tmp_path / f"{i}.png", num_images=2, image_size=64, seed=seed)
         for i, seed in enumerate((1, 1, 2))
     ]
     pages = [pixels_of(file) for file in files]
@@ -64,17 +64,17 @@ def test_same_seed_same_sheet(data: DataSettings, tmp_path: Path):
 def test_a_broken_picture_leaves_its_place(data: DataSettings, tmp_path: Path):
     for file in sorted((data.path / "images").iterdir())[:6]:
         file.write_bytes(file.read_bytes()[:90])
-    show_data(data, tmp_path / "a.png", split="all", num=12, image_size=64)
+    show_data(data, tmp_path / "a.png", split="all", num_images=12, image_size=64)
     for file in (data.path / "images").iterdir():
         file.write_bytes(file.read_bytes()[:90])
     with pytest.raises(DataError, match="None of 12 samples could be read"):
-        show_data(data, tmp_path / "b.png", split="all", num=12, image_size=64)
+        show_data(data, tmp_path / "b.png", split="all", num_images=12, image_size=64)
     assert not (tmp_path / "b.png").exists()
 
 
 def test_errors(data: DataSettings, tmp_path: Path):
-    with pytest.raises(SettingError, match="num must be at least 1, received 0"):
-        show_data(data, tmp_path / "a.png", num=0)
+    with pytest.raises(SettingError, match="num_images is 0, but must be from 1"):
+        show_data(data, tmp_path / "a.png", num_images=0)
     with pytest.raises(UnknownNameError, match=r"Unknown split 'trian'. Did you mean 'train'"):
         show_data(data, tmp_path / "a.png", split="trian")
     with pytest.raises(DataError, match="does not exist"):

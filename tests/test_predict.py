@@ -14,12 +14,12 @@ def segmenter(**fields) -> Segmenter:
     return Segmenter(nn.Sequential(*parts), spec)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 5, 100])
-def test_chunks_change_nothing(chunk):
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_chunks_change_nothing(batch_size):
     model, images = segmenter(), torch.rand(5, 1, 12, 16)
     model.eval()
     expected = model(images)
-    torch.testing.assert_close(infer(model, images, chunk=chunk).logits, expected)
+    torch.testing.assert_close(infer(model, images, batch_size=batch_size).logits, expected)
 
 
 def test_parts_agree_with_each_other():
@@ -71,7 +71,7 @@ def test_an_unknown_precision():
 def test_flips_are_the_mean_over_the_four_mirror_images(head):
     model = segmenter(head=head, threshold=0.45).eval()
     images = torch.rand(3, 1, 12, 16)
-    found = infer(model, images, flips=True, chunk=2)
+    found = infer(model, images, tta=True, batch_size=2)
     turns = [lambda x: x, torch.fliplr, torch.flipud, lambda x: torch.rot90(x, 2)]
     expected = torch.stack(
         [
@@ -96,5 +96,5 @@ def test_flips_of_a_certain_model_have_finite_logits():
     spec = ModelSpec(architecture="wrapped", channels=1, mean=(0.5,), std=(0.5,))
     certain = Segmenter(convolution, spec)
     torch.testing.assert_close(
-        infer(certain, torch.rand(1, 1, 4, 4), flips=True).logits, torch.full((1, 1, 4, 4), 200.0)
+        infer(certain, torch.rand(1, 1, 4, 4), tta=True).logits, torch.full((1, 1, 4, 4), 200.0)
     )

@@ -78,14 +78,14 @@ def test_several_classes_in_windows(tmp_path):
     assert np.array_equal(values_of(done.folder / "masks/a.png"), scored.argmax(2))
 
 
-@pytest.mark.parametrize(("flips", "scale"), [(False, 0.5), (True, 0.7), (False, 2.0)])
-def test_files_and_tensors_are_predicted_alike(tmp_path, flips, scale):
+@pytest.mark.parametrize(("tta", "scale"), [(False, 0.5), (True, 0.7), (False, 2.0)])
+def test_files_and_tensors_are_predicted_alike(tmp_path, tta, scale):
     """A mask from a file's bytes, band by band, is that of the picture's probabilities in one piece."""
     pixels = write(tmp_path / "a.png", (190, 150))
     run = run_of(scale=scale)
-    done = predict_files(run, [tmp_path / "a.png"], out=tmp_path / "out", precision="32", flips=flips)
+    done = predict_files(run, [tmp_path / "a.png"], out=tmp_path / "out", precision="32", tta=tta)
     image = torch.from_numpy(pixels).permute(2, 0, 1) / 255
-    expected = decide(native_probabilities(run, [image], precision="32", flips=flips)[0], run.spec)
+    expected = decide(native_probabilities(run, [image], precision="32", tta=tta)[0], run.spec)
     assert np.array_equal(values_of(done.folder / "masks/a.png"), expected)
 
 
@@ -94,7 +94,7 @@ def test_large_and_small_pictures_keep_their_order(tmp_path):
     sizes = {"a": (30, 32), "b": (90, 40), "c": (40, 40), "d": (64, 65), "e": (20, 20)}
     truth = {name: write(tmp_path / f"{name}.png", size)[..., 0] > 127 for name, size in sizes.items()}
     files = [tmp_path / f"{name}.png" for name in sizes]
-    done = predict_files(run_of(scale=1.0), files, out=tmp_path / "out", chunk=2, precision="32")
+    done = predict_files(run_of(scale=1.0), files, out=tmp_path / "out", batch_size=2, precision="32")
     assert [row["name"] for row in table_of(done.folder)] == list(sizes)
     exact = {
         name for name in sizes if np.array_equal(values_of(done.folder / f"masks/{name}.png"), truth[name])
@@ -148,16 +148,16 @@ def test_a_large_picture_that_is_broken_is_listed(tmp_path):
 
 def test_the_record_says_how(tmp_path):
     write(tmp_path / "a.png", (20, 20))
-    predict_files(run_of(), [tmp_path / "a.png"], out=tmp_path / "out", precision="bf16", flips=True)
+    predict_files(run_of(), [tmp_path / "a.png"], out=tmp_path / "out", precision="bf16", tta=True)
     settings = json.loads((tmp_path / "out/run.json").read_text())["settings"]
-    assert settings == settings | {"precision": "bf16", "flips": True, "tiles": "auto", "chunk": 8}
+    assert settings == settings | {"precision": "bf16", "tta": True, "tiles": "auto", "batch_size": 8}
 
 
 def test_what_is_not_allowed(tmp_path):
     file = tmp_path / "a.png"
     write(file, (20, 20))
-    with pytest.raises(SettingError, match="chunk is 0, but must be from 1 to"):
-        predict_files(run_of(), [file], out=tmp_path / "out", chunk=0)
+    with pytest.raises(SettingError, match="batch_size is 0, but must be from 1 to"):
+        predict_files(run_of(), [file], out=tmp_path / "out", batch_size=0)
     with pytest.raises(SettingError, match="Unknown precision '16'"):
         predict_files(run_of(), [file], out=tmp_path / "out", precision="16")
     with pytest.raises(UnknownNameError, match="rule for tiles 'some'"):

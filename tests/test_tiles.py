@@ -82,16 +82,16 @@ def test_a_constant_field_stays_one(size, overlap):
     expected = torch.tensor([0.3, -1.0, 2.0]).softmax(0)[:, None, None].expand(3, *size)
     for scale in (1.0, 0.6, 2.5):
         image = picture(*size)
-        found = whole(segmenter, image, windows_of(image, overlap=overlap, scale=scale), chunk=3)
+        found = whole(segmenter, image, windows_of(image, overlap=overlap, scale=scale), batch_size=3)
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("tta", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_model_of_single_pixels_sees_no_windows(size, flips):
+def test_a_model_of_single_pixels_sees_no_windows(size, tta):
     segmenter, image = model(nn.Conv2d(3, 3, 1), classes=3, head="softmax"), picture(*size)
     expected = infer(segmenter, image[None]).probabilities[0]
-    torch.testing.assert_close(whole(segmenter, image, windows_of(image), flips=flips), expected)
+    torch.testing.assert_close(whole(segmenter, image, windows_of(image), tta=tta), expected)
 
 
 def test_away_from_the_border_windows_with_context_are_the_whole_picture():
@@ -125,7 +125,7 @@ def test_chunks_and_bands_change_nothing(scale, monkeypatch):
     windows = windows_of(image, scale=scale)
     expected = whole(segmenter, image, windows)
     assert expected.shape == (2, 60, 90)
-    torch.testing.assert_close(whole(segmenter, image, windows, chunk=1), expected)
+    torch.testing.assert_close(whole(segmenter, image, windows, batch_size=1), expected)
     monkeypatch.setattr("seglens.tiles.BAND", 2 * 90 * 7)
     parts = list(bands(segmenter, cut_of(image), windows))
     assert max(part.shape[1] for part in parts) == 7

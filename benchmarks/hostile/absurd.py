@@ -20,7 +20,7 @@ EXPLAIN = f"explain run {PICTURE} --layers encoder_last {CPU} --out new"
 TRAIN = f"train set --epochs 1 --logger none {SMALL} --run new"
 WEAK = f"weak set --epochs 1 --student unet --rounds 0 {SMALL} --run new"
 ADOPT = "adopt run/model.safetensors --run new"
-JUDGE = f"judge run --num-samples 2 --scores attention --layers encoder_last {CPU} --out new"
+JUDGE = f"judge run --num-images 2 --scores attention --layers encoder_last {CPU} --out new"
 
 WHOLE = {
     TRAIN: (
@@ -33,13 +33,13 @@ WHOLE = {
     ),
     ADOPT: "--image-size --width --channels",
     EXPLAIN: "--seed --steps --epoch --memory --devices --num-nodes --max-pixels",
-    f"explain run --split test --layers encoder_last {CPU} --out new": "--samples --num-samples",
+    f"explain run --split test --layers encoder_last {CPU} --out new": "--samples --num-images",
     f"evaluate run {CPU} --out new": "--batch-size --epoch --devices --num-nodes",
-    JUDGE: "--seed --num-samples --samples --epoch",
-    f"verify run {CPU}": "--num-samples --seed",
+    JUDGE: "--seed --num-images --samples --epoch",
+    f"verify run {CPU}": "--num-images --seed",
     "compare run results/trained --out new": "--top --seed",
-    "data show set --image-size 64 --out new.png": "--num-samples --seed",
-    "data show set --num-samples 1 --out new.png": "--image-size",
+    "data show set --image-size 64 --out new.png": "--num-images --seed",
+    "data show set --num-images 1 --out new.png": "--image-size",
     "demo --out new": "--seed",
     f"app run {CPU}": "--port",
 }
@@ -71,8 +71,8 @@ ALLOWED = {
 SETTINGS = {
     "integrated-gradients": {"steps": "whole", "max_steps": "whole", "draws": "whole", "tolerance": "real",
                              "blur": "real"},
-    "smoothgrad": {"samples": "whole", "noise": "real"},
-    "expected-gradients": {"samples": "whole"},
+    "smoothgrad": {"num_samples": "whole", "noise": "real"},
+    "expected-gradients": {"num_samples": "whole"},
     "rise": {"num_masks": "whole", "cells": "whole", "probability": "real"},
     "occlusion": {"window": "whole", "stride": "whole"},
     "superpixel-occlusion": {"num_segments": "whole", "compactness": "real"},
@@ -303,7 +303,7 @@ def _text() -> Iterator[Case]:
         for line, file in (
             (f"evaluate run {CPU} --out new", "new"),
             (f"{JUDGE}", "new"),
-            (f"explain run --split test --num-samples 1 --layers encoder_last {CPU} --out new", "new"),
+            (f"explain run --split test --num-images 1 --layers encoder_last {CPU} --out new", "new"),
         ):
 
             def check(world: Path, out: str, file: str = file) -> str:

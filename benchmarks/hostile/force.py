@@ -13,8 +13,8 @@ NEVER = (
 
 WRITING = {
     "evaluate": f"evaluate run {CPU} --out",
-    "explain": f"explain run --split test --num-samples 2 --layers encoder_last {CPU} --out",
-    "judge": f"judge run --num-samples 2 --scores attention --layers encoder_last {CPU} --out",
+    "explain": f"explain run --split test --num-images 2 --layers encoder_last {CPU} --out",
+    "judge": f"judge run --num-images 2 --scores attention --layers encoder_last {CPU} --out",
     "predict": f"predict run set/test/images/test-0.png {CPU} --out",
     "compare": "compare run results/trained --out",
     "adopt": "adopt run/model.safetensors --width 4 --image-size 32 --run",
@@ -25,7 +25,7 @@ WRITING = {
 }
 """Commands that make a folder, up to its name."""
 
-PAGES = {"report": "report run --out", "show": "data show set --num-samples 2 --image-size 64 --out"}
+PAGES = {"report": "report run --out", "show": "data show set --num-images 2 --image-size 64 --out"}
 """Commands that make a file, up to its name."""
 
 READS_RUN = ("evaluate", "explain", "judge", "predict", "compare", "adopt")

@@ -20,13 +20,13 @@ SMALL = f"--width 4 --image-size 32 {CPU}"
 
 MADE = {
     "evaluate": f"evaluate run --out results/evaluate {CPU}",
-    "explain": f"explain run --split test --num-samples 2 --out results/explain --layers encoder_last {CPU}",
+    "explain": f"explain run --split test --num-images 2 --out results/explain --layers encoder_last {CPU}",
     "predict": f"predict run set/test/images/test-0.png --out results/predict {CPU}",
-    "judge": f"judge run --num-samples 2 --scores attention --layers encoder_last --out results/judge {CPU}",
+    "judge": f"judge run --num-images 2 --scores attention --layers encoder_last --out results/judge {CPU}",
     "adopt": "adopt run/model.safetensors --width 4 --image-size 32 --run results/adopted",
     "train": f"train set --epochs 1 --run results/trained --logger none {SMALL}",
     "report": "report run --out results/page.html",
-    "show": "data show set --out results/set.png --num-samples 2 --image-size 64",
+    "show": "data show set --out results/set.png --num-images 2 --image-size 64",
 }
 """How the results of the world are made, by the commands that a user would type."""
 

@@ -158,7 +158,7 @@ def _make(name: str, tag: str, out: Path, seed: int, settings: DemoSettings) -> 
     _say(f"{name} model: Dice {evaluation.pooled['dice']:.3f} on its test pictures; explaining and judging")
     # Every other specimen shows cells of interest; in the others there is nothing to explain.
     shown = split.select(range(0, len(split), 2))
-    explain_folder(run, shown, methods=METHODS, layers=LAYERS, num_samples=settings.num_explained, seed=seed)
+    explain_folder(run, shown, methods=METHODS, layers=LAYERS, num_images=settings.num_explained, seed=seed)
     judge_folder(
         run,
         shown,

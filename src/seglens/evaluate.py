@@ -29,6 +29,7 @@ from seglens.errors import DataError, SettingError
 from seglens.native import Inference, native_mask, native_probabilities, prepared
 from seglens.outputs import safe_name, table_cell
 from seglens.places import check_output
+from seglens.renamed import renamed
 from seglens.runs import Run
 from seglens.scores import OF_FOREGROUND, per_class, pooled_scores, summary
 from seglens.scoring import Row, Tally, tally
@@ -127,6 +128,7 @@ class Evaluation:
         }
 
 
+@renamed(flips="tta")
 @checked
 def evaluate(
     run: Run,
@@ -137,7 +139,7 @@ def evaluate(
     force: bool = False,
     batch_size: int = 8,
     precision: str = "auto",
-    flips: bool = False,
+    tta: bool = False,
     tiles: str = "auto",
     class_map: Mapping[str, str] = NO_MAP,
     share: Share = ALONE,
@@ -146,7 +148,7 @@ def evaluate(
 
     ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
     ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
-    shows the prediction, with the truth as a white outline. ``precision`` and ``flips`` are those of
+    shows the prediction, with the truth as a white outline. ``precision`` and ``tta`` are those of
     `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. Classes are
     matched by name; ``class_map`` says which class of the split is which of the run, where they are called
     otherwise. ``share`` is this process's part of a job that is spread over several, which together score as
@@ -158,7 +160,7 @@ def evaluate(
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
     began = time.monotonic()
-    how = Inference(precision, flips, tiles)
+    how = Inference(precision, tta, tiles)
     split = as_split(split, run.task, run.spec.channels)
     settings = _check(run, split, batch_size, how)
     split = in_classes_of(run.task, split, class_map)
@@ -269,7 +271,7 @@ def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str,
     plan((1, 1), run.spec, how.tiles)
     return {
         "precision": choose_precision(how.precision, run.segmenter.device),
-        "flips": how.flips,
+        "tta": how.tta,
         "tiles": how.tiles,
         "threshold": run.spec.threshold if run.spec.head == "sigmoid" else None,
     } | ({"thresholds": list(run.spec.thresholds)} if run.spec.thresholds else {})

@@ -18,21 +18,23 @@ from seglens.errors import DataError, SettingError
 from seglens.masks import foreground, only_valid
 from seglens.outputs import output_file
 from seglens.places import check_file
+from seglens.renamed import renamed
 
 
+@renamed(num="num_images")
 @checked
 def show_data(
     settings: DataSettings,
     out: str | Path,
     *,
     split: str = "train",
-    num: int = 6,
+    num_images: int = 6,
     augmented: int = 3,
     image_size: int = 256,
     seed: int = 0,
     force: bool = False,
 ) -> Path:
-    """Draw ``num`` samples, spread evenly over a split, as the model will see them, and return the file.
+    """Draw ``num_images`` pictures, spread evenly over a split, as the model sees them; return the file.
 
     Intensities are mapped to [0, 1] as a training would. Each row is one sample: the picture, the picture
     with its mask, and ``augmented`` augmented pairs of it.
@@ -43,7 +45,7 @@ def show_data(
         DataError: the set or the split is empty, or no sample could be read.
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
-    for name, value, least in (("num", num, 1), ("augmented", augmented, 0), ("image_size", image_size, 16)):
+    for name, value, least in (("augmented", augmented, 0), ("image_size", image_size, 16)):
         if value < least:
             raise SettingError(f"{name} must be at least {least}, received {value}.")
     check_file(Path(out), force=force, data=[settings.path])
@@ -51,7 +53,7 @@ def show_data(
     chosen = dataset.split(split)
     if not len(chosen):
         raise DataError(f"The {split} split of {settings.path} is empty. Name another split.")
-    num = min(num, len(chosen))
+    num = min(num_images, len(chosen))
     low, high = found_window(dataset.split("train") if "train" in dataset.splits else chosen)
     rows, errors = [], []
     for position in range(num):

@@ -27,7 +27,7 @@ class Inference:
     """How predictions are made; see `seglens.predict.infer` and `seglens.tiles.TILES`."""
 
     precision: str = "auto"
-    flips: bool = False
+    tta: bool = False
     tiles: str = "auto"
 
 
@@ -74,7 +74,7 @@ def forward(run: Run, pictures: Sequence[Placed], how: Inference) -> list[Probab
     found = iter(())
     if grids:
         images = torch.stack(grids).contiguous(memory_format=torch.channels_last)
-        prediction = infer(run.segmenter, images, chunk=len(grids), precision=how.precision, flips=how.flips)
+        prediction = infer(run.segmenter, images, batch_size=len(grids), precision=how.precision, tta=how.tta)
         found = iter(prediction.probabilities)
     return [next(found) if placed.windows is None else _in_windows(run, placed, how) for placed in pictures]
 
@@ -89,7 +89,7 @@ def native_probabilities(
     images: Sequence[Float[Tensor, "_ _ _"]],
     *,
     precision: str = "auto",
-    flips: bool = False,
+    tta: bool = False,
     tiles: str = "auto",
 ) -> list[Probability]:
     """Return the probabilities of pictures of any sizes, each at its own.
@@ -98,7 +98,7 @@ def native_probabilities(
         SettingError, UnknownNameError: a setting is not allowed.
     """
     pictures = [place(image, run.spec, tiles) for image in images]
-    found = forward(run, pictures, Inference(precision, flips, tiles))
+    found = forward(run, pictures, Inference(precision, tta, tiles))
     return [at_native_size(*pair) for pair in zip(pictures, found, strict=True)]
 
 
@@ -133,5 +133,5 @@ def _in_windows(run: Run, placed: Placed, how: Inference) -> Probability:
     def cut(rows: slice, columns: slice) -> Image:
         return placed.image[:, rows, columns]
 
-    parts = bands(run.segmenter, cut, placed.windows, precision=how.precision, flips=how.flips)
+    parts = bands(run.segmenter, cut, placed.windows, precision=how.precision, tta=how.tta)
     return torch.cat(list(parts), dim=1)

@@ -29,12 +29,13 @@ class Prediction:
 
 
 def infer(
-    segmenter: Segmenter, images: Images, *, chunk: int = 8, precision: str = "32", flips: bool = False
+    segmenter: Segmenter, images: Images, *, batch_size: int = 8, precision: str = "32", tta: bool = False
 ) -> Prediction:
-    """Run ``segmenter`` in evaluation mode on ``images``, ``chunk`` at a time; the model is left as found.
+    """Run ``segmenter`` in evaluation mode on ``images``, ``batch_size`` at a time.
 
-    ``precision`` is as in `choose_precision`; results are in float32 at least. With ``flips`` the
-    probabilities are the mean over the image and its three mirror images, and the logits are theirs.
+    The model is left as found. ``precision`` is as in `choose_precision`; results are in float32 at least.
+    With ``tta`` the probabilities are the mean over the image and its three mirror images, and the logits
+    are theirs.
 
     Raises:
         SettingError: there is no such precision.
@@ -42,7 +43,7 @@ def infer(
     """
     device = segmenter.device
     mixed = choose_precision(precision, device) == "bf16"
-    forward = partial(_over_flips, segmenter) if flips else segmenter
+    forward = partial(_over_flips, segmenter) if tta else segmenter
     # In bfloat16, convolutions want the channels of a pixel side by side.
     placing = torch.channels_last if mixed else torch.preserve_format
     # Not inference_mode: its tensors could take no part in later computations with gradients.
@@ -50,7 +51,7 @@ def infer(
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             parts = [
                 forward(part.to(device, memory_format=placing)).to(images.device)
-                for part in images.split(chunk)
+                for part in images.split(batch_size)
             ]
         logits = torch.cat(parts)
         broken = ~logits.flatten(1).isfinite().all(1)

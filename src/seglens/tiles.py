@@ -91,19 +91,19 @@ def bands(
     cut: Cut,
     windows: Windows,
     *,
-    chunk: int = 8,
+    batch_size: int = 8,
     precision: str = "32",
-    flips: bool = False,
+    tta: bool = False,
 ) -> Iterator[Band]:
     """Yield the probabilities of a picture at its native size, from the top, a band of rows at a time.
 
-    ``chunk`` windows go through the network together; ``precision`` and ``flips`` are those of `infer`.
+    ``batch_size`` windows go through the network together; ``precision`` and ``tta`` are those of `infer`.
     """
 
     def predict(images: Float[Tensor, "n c s s"]) -> Float[Tensor, "n classes s s"]:
-        return infer(segmenter, images, chunk=chunk, precision=precision, flips=flips).probabilities
+        return infer(segmenter, images, batch_size=batch_size, precision=precision, tta=tta).probabilities
 
-    blended = _blend(predict, cut, windows, segmenter.spec.classes, chunk)
+    blended = _blend(predict, cut, windows, segmenter.spec.classes, batch_size)
     return rescaled(blended, windows.scaled, windows.native)
 
 
@@ -165,7 +165,7 @@ def scaled_part(cut: Cut, old: Size, new: Size, rows: slice, columns: slice) -> 
 
 
 def _blend(
-    predict: Callable[[Tensor], Tensor], cut: Cut, windows: Windows, classes: int, chunk: int
+    predict: Callable[[Tensor], Tensor], cut: Cut, windows: Windows, classes: int, batch_size: int
 ) -> Iterator[Band]:
     """Yield probabilities at the working scale: after each row of windows the rows that are done."""
     height, width = windows.scaled
@@ -175,11 +175,11 @@ def _blend(
     sums = torch.zeros(classes, 0, width)  # of rows from ``top`` on
     for top, after, shares in zip(down.starts, (*down.starts[1:], height), down.weights, strict=True):
         sums = torch.cat([sums, torch.zeros(classes, reach[0] - sums.shape[1], width)], dim=1)
-        for first in range(0, len(across.starts), chunk):
-            lefts = across.starts[first : first + chunk]
+        for first in range(0, len(across.starts), batch_size):
+            lefts = across.starts[first : first + batch_size]
             found = predict(torch.stack([_window(cut, windows, (top, left), reach) for left in lefts]))
             inner = found[..., above : above + reach[0], beside : beside + reach[1]]
-            weights = shares[:, None] * across.weights[first : first + chunk, None, None]
+            weights = shares[:, None] * across.weights[first : first + batch_size, None, None]
             for left, part in zip(lefts, inner * weights, strict=True):
                 sums[..., left : left + reach[1]] += part
         yield sums[:, : after - top]

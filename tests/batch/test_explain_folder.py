@@ -20,7 +20,7 @@ def test_explain_folder_writes_all_that_it_promises(run: Run, folder: Path):
     out = folder / "out"
     done = seglens.explain_folder(
         run, split_of(folder), out=out, methods=("grad-cam", "activation", "integrated-gradients"),
-        layers=("body", "head"), chunk=2,
+        layers=("body", "head"), batch_size=2,
     )  # fmt: skip
     assert done == batch.Summary(out, 5)
     table = table_of(out / "explanations.json")
@@ -70,7 +70,9 @@ def test_numbers_are_those_of_the_functions(run: Run, folder: Path):
 
 
 def test_summary_is_the_mean_over_pictures(run: Run, folder: Path):
-    out = batch.explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), chunk=2).folder
+    out = batch.explain_folder(
+        run, split_of(folder), out=folder / "out", layers=("body",), batch_size=2
+    ).folder
     table = table_of(out / "explanations.json")
     ratios = [row["maps"][0]["statistics"]["ratio"] for row in table["samples"]]
     summary = table["summary"][0]
@@ -95,7 +97,7 @@ def test_chunks_do_not_change_the_maps(run: Run, folder: Path):
     maps = []
     for size in (2, 16):
         place = folder / str(size)
-        batch.explain_folder(run, split_of(folder), out=place, layers=("body",), chunk=size)
+        batch.explain_folder(run, split_of(folder), out=place, layers=("body",), batch_size=size)
         maps.append([arrays_of(file)["map:grad-cam@body"] for file in sorted(place.rglob("maps.npz"))])
     assert len(maps[0]) == 5
     for one, other in zip(*maps, strict=True):
@@ -107,7 +109,7 @@ def test_a_broken_picture_is_listed_and_the_rest_is_done(run: Run, folder: Path)
     (folder / "images" / "1.png").write_bytes(whole[: len(whole) // 2])
     (folder / "images" / "=cmd.png").write_bytes(b"nothing")
     files = sorted((folder / "images").glob("*.png"))
-    done = seglens.explain_folder(run, files, out=folder / "out", layers=("body",), chunk=2)
+    done = seglens.explain_folder(run, files, out=folder / "out", layers=("body",), batch_size=2)
     assert done.num_done == 4
     assert [failure.name for failure in done.failed] == ["1", "_cmd"]
     rows = table_of(done.folder / "explanations.json")["samples"]
@@ -173,8 +175,8 @@ def test_wrong_settings_leave_nothing_behind(run: Run, folder: Path):
         batch.explain_folder(run, [], out=out)
     with pytest.raises(SettingError, match="no folder to explain into"):
         batch.explain_folder(run, split)
-    with pytest.raises(SettingError, match="chunk is 0, but must be from 1 to"):
-        batch.explain_folder(run, split, out=out, chunk=0)
+    with pytest.raises(SettingError, match="batch_size is 0, but must be from 1 to"):
+        batch.explain_folder(run, split, out=out, batch_size=0)
     assert not [path for path in folder.iterdir() if "out" in path.name]
 
 

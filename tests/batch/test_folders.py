@@ -62,7 +62,7 @@ def test_judge_folder_gives_the_card_of_judge(run: Run, folder: Path):
 def test_judge_folder_survives_broken_pictures(run: Run, folder: Path):
     (folder / "images" / "0.png").write_bytes(b"")
     done = batch.judge_folder(
-        run, split_of(folder), out=folder / "out", layers=("body",), num_images=2, chunk=1
+        run, split_of(folder), out=folder / "out", layers=("body",), num_images=2, batch_size=1
     )
     assert done.num_done == 1
     assert table_of(done.folder / "scorecard.json")["failed"][0]["name"] == "0"
@@ -70,7 +70,7 @@ def test_judge_folder_survives_broken_pictures(run: Run, folder: Path):
 
 def test_predict_files_at_native_size(run: Run, folder: Path):
     files = sorted((folder / "images").glob("*.png"))
-    done = seglens.predict_files(run, files, out=folder / "out", chunk=2)
+    done = seglens.predict_files(run, files, out=folder / "out", batch_size=2)
     with (done.folder / "table.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 5

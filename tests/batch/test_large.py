@@ -180,7 +180,7 @@ def size_of_windows(run: Run) -> int:
 
 def test_a_plan_says_what_will_be_refused(run: Run, folder: Path):
     split = split_of(folder)
-    planned = seglens.plan_folder(run, split, methods=("seg-xres-cam",), layers=("body",), num_samples=None)
+    planned = seglens.plan_folder(run, split, methods=("seg-xres-cam",), layers=("body",), num_images=None)
     assert planned.large is not None
     assert "'seg-xres-cam' has no meaning over the windows" in planned.large.refused
     assert "1 pictures in" in planned.rows()[-2]["methods"]

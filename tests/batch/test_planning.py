@@ -19,7 +19,7 @@ METHODS = ("grad-cam", "saliency", IntegratedGradients(steps=3))
 def test_a_folder_takes_the_passes_that_were_planned(run: Run, folder: Path):
     """The random model that CAMs are compared with is not a pass of the maps: it is part of the rest."""
     split = split_of(folder).select([0, 1])
-    planned = seglens.plan_folder(run, split, methods=METHODS, layers=("body",), chunk=1)
+    planned = seglens.plan_folder(run, split, methods=METHODS, layers=("body",), batch_size=1)
     assert planned.num_images == 2
     assert [entry.forwards for entry in planned.passes] == [2, 2 * (2 + 3)]
     assert [entry.backwards for entry in planned.passes] == [2, 2 * 3]
@@ -30,14 +30,14 @@ def test_a_folder_takes_the_passes_that_were_planned(run: Run, folder: Path):
             graded.append(len(given[0]))
 
     handle = register_module_forward_pre_hook(note)
-    seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, layers=("body",), chunk=1)
+    seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, layers=("body",), batch_size=1)
     handle.remove()
     assert sum(graded) == planned.backwards + 2  # once more for the random model
 
 
 def test_nothing_is_left_and_the_rest_is_timed(run: Run, folder: Path):
     before = sorted(folder.rglob("*"))
-    planned = seglens.plan_folder(run, split_of(folder), layers=("body",), num_samples=2)
+    planned = seglens.plan_folder(run, split_of(folder), layers=("body",), num_images=2)
     assert sorted(folder.rglob("*")) == before
     assert planned.rest > 0
     assert planned.seconds == pytest.approx(planned.passes[0].seconds + 2 * planned.rest)
@@ -46,7 +46,7 @@ def test_nothing_is_left_and_the_rest_is_timed(run: Run, folder: Path):
 
 def test_a_broken_picture_does_not_stand_for_the_others(run: Run, folder: Path):
     (folder / "images" / "0.png").write_bytes(b"broken")
-    planned = seglens.plan_folder(run, split_of(folder), layers=("body",), num_samples=2)
+    planned = seglens.plan_folder(run, split_of(folder), layers=("body",), num_images=2)
     assert planned.passes[0].forwards == 2
 
 

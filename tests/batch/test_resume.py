@@ -37,12 +37,12 @@ def deadly(*values):
     return write(*values)
 explaining.ledger.write_sample = deadly
 seglens.explain_folder(make_run(), split_of(folder), out=folder / "out", layers=("body",),
-    target=("predicted", "false-negative"), methods=("grad-cam", "saliency"), chunk=1, scale="dataset")
+    target=("predicted", "false-negative"), methods=("grad-cam", "saliency"), batch_size=1, scale="dataset")
 """
 ASKED: dict[str, Any] = {
     "layers": ("body",),
     "target": ("predicted", "false-negative"),
-    "chunk": 1,
+    "batch_size": 1,
     "scale": "dataset",
 }
 METHODS = ("grad-cam", "saliency")
@@ -97,8 +97,8 @@ def test_an_error_on_the_way_keeps_what_was_done(run: Run, folder: Path, monkeyp
 
     monkeypatch.setattr(ledger, "write_sample", stopped)
     with pytest.raises(KeyboardInterrupt):
-        seglens.explain_folder(run, split, out=folder / "out", layers=("body",), chunk=1)
-    seglens.explain_folder(run, split, out=folder / "out", layers=("body",), chunk=1, resume=True)
+        seglens.explain_folder(run, split, out=folder / "out", layers=("body",), batch_size=1)
+    seglens.explain_folder(run, split, out=folder / "out", layers=("body",), batch_size=1, resume=True)
     assert len(calls) == 3 + 3  # the third one again, and two more
     assert not (folder / ".out.partial").exists()
 

@@ -28,7 +28,7 @@ NAN, HUGE = float("nan"), 10**12
     [
         (lambda: Rise(num_masks=HUGE), "num_masks"),
         (lambda: Rise(cells=HUGE), "cells"),
-        (lambda: SmoothGrad(samples=HUGE), "samples"),
+        (lambda: SmoothGrad(num_samples=HUGE), "num_samples"),
         (lambda: IntegratedGradients(steps=HUGE, max_steps=HUGE), "max_steps"),
         (lambda: IntegratedGradients(draws=HUGE), "draws"),
         (lambda: IntegratedGradients(tolerance=NAN), "tolerance"),

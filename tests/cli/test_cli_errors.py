@@ -103,7 +103,7 @@ MAPS = {
     "{verb} run --target component:0 --out new": "counted from 1",
     "{verb} run --target point:400,2 --out new": "40 x 32",
     "{verb} run --class foregrund --out new": "Did you mean 'foreground'?",
-    "{verb} run --num-samples 0 --out new": "--num-samples is 0, but must be from 1",
+    "{verb} run --num-images 0 --out new": "--num-images is 0, but must be from 1",
     "{verb} run --baseline blur --out new": "not among grad-cam",
     "{verb} run --methods integrated-gradients --baseline blurr --out new": "Did you mean 'blur'?",
     "{verb} run --methods integrated-gradients --steps 0 --out new": "steps is 0",
@@ -114,7 +114,7 @@ CASES = {
     "data show": DATA
     | {
         "{verb} set --out page.html": "page.html exists already",
-        "{verb} set --num-samples 0": "--num-samples is 0, but must be from 1",
+        "{verb} set --num-images 0": "--num-images is 0, but must be from 1",
         "{verb} set --split tests": "Did you mean 'test'?",
     },
     "train": {f"{line} --run new {SMALL}": text for line, text in DATA.items()}
@@ -172,7 +172,7 @@ CASES = {
     | MAPS
     | {
         "{verb} run --samples 9 --out new": "samples 0 to 2",
-        "{verb} run --samples 0 --num-samples 1 --out new": "not both",
+        "{verb} run --samples 0 --num-images 1 --out new": "not both",
         "{verb} run nowhere.png --out new": "nowhere.png",
         "{verb} run text.png --out new": "text.png can't be read",
         "{verb} run set/test/images/test-0.png --target truth --out new": "needs the truth",

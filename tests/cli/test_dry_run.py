@@ -3,11 +3,11 @@
 
 def test_a_dry_run_prints_a_table_and_writes_nothing(seglens, small_run):
     before = sorted(small_run.rglob("*"))
-    words = "--num-samples 1 --methods grad-cam --layers encoder_last"
+    words = "--num-images 1 --methods grad-cam --layers encoder_last"
     ended = seglens("explain", small_run, *words.split(), "--memory", "2GB", "--dry-run")
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
-    assert lines[0].split() == ["methods", "forwards", "backwards", "chunk", "memory", "time"]
+    assert lines[0].split() == ["methods", "forwards", "backwards", "batch_size", "memory", "time"]
     assert [line.split()[0] for line in lines[1:]] == ["grad-cam", "reading,", "all,"]
     assert sorted(small_run.rglob("*")) == before
 

@@ -67,7 +67,7 @@ def test_evaluate_shows_outlines_and_calibration(seglens, small_run):
     ended = seglens("evaluate", small_run, "--precision", "bf16", "--tta", "--tiles", "never")
     assert (ended.code, ended.err) == (0, "")
     written = json.loads((small_run / "evaluate/test/scores.json").read_text())
-    expected = {"precision": "bf16", "flips": True, "tiles": "never", "threshold": 0.5}
+    expected = {"precision": "bf16", "tta": True, "tiles": "never", "threshold": 0.5}
     assert written["settings"] == expected
     row = next(line for line in ended.out.splitlines() if line.startswith("hd95"))
     mean = written["per_image"]["hd95"]["mean"]
@@ -92,7 +92,7 @@ def test_predict_in_windows(seglens, small_run, small_set):
     words = ("predict", small_run, picture, "--tiles", "always", "--tta", "--precision", "32")
     assert seglens(*words, "--out", "masks").code == 0
     settings = json.loads((small_run.parent / "masks/run.json").read_text())["settings"]
-    assert settings == settings | {"precision": "32", "flips": True, "tiles": "always"}
+    assert settings == settings | {"precision": "32", "tta": True, "tiles": "always"}
 
 
 def test_predict(seglens, small_run, small_set):
@@ -136,7 +136,7 @@ def test_explain_pictures(seglens, small_run, small_set):
 
 
 def test_explain_several_targets(seglens, small_run):
-    words = "--target predicted false-negative --layers decoder_last --num-samples 2 --raw safetensors"
+    words = "--target predicted false-negative --layers decoder_last --num-images 2 --raw safetensors"
     ended = seglens("explain", small_run, *words.split(), "--out", "maps")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines()[0].split()[-3:] == ["pictures", "no", "target"]
@@ -150,7 +150,7 @@ def test_explain_several_targets(seglens, small_run):
 
 
 def test_judge_and_report(seglens, small_run):
-    ended = seglens("judge", small_run, "--num-samples", 2, "--layers", "decoder_last")
+    ended = seglens("judge", small_run, "--num-images", 2, "--layers", "decoder_last")
     assert (ended.code, ended.err) == (0, "")
     assert "grad-cam@decoder_last" in ended.out
     assert ended.out.splitlines()[-1] == f"2 pictures judged: {small_run / 'judge/test'}"

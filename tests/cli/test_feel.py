@@ -95,15 +95,15 @@ def test_verbs_come_in_the_order_of_their_use(seglens):
 
 RESULTS = {
     "data check": "set",
-    "data show": "set --image-size 32 --num-samples 1 --out drawn.png",
+    "data show": "set --image-size 32 --num-images 1 --out drawn.png",
     "adopt": "run/model.safetensors --width 4 --image-size 32 --mean .5 .5 .5 --std .5 .5 .5 --run new",
     "evaluate": "run",
     "predict": "run set/test/images/test-0.png --out masks",
     "layers": "run",
     "explain": "run --samples 0 --layers decoder_last --methods activation",
     "report": "run",
-    "verify": "run --num-samples 1 --layers decoder_last",
-    "judge": "run --num-samples 1 --layers decoder_last --scores attention",
+    "verify": "run --num-images 1 --layers decoder_last",
+    "judge": "run --num-images 1 --layers decoder_last --scores attention",
 }
 """Verbs that are quick on a small set; the others' results go through the same function."""
 

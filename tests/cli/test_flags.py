@@ -16,7 +16,7 @@ REFUSED = {
     "explain RUN --methods integrated-gradients --set integrated-gradients.tolerance=nan": "a finite number",
     "judge RUN --audit mask: --out new": "names no file. Write mask:FILE",
     "judge RUN --audit mask:set --out new": "holds no mask NAME.png",
-    "verify RUN a.png --num-samples 2": "--num-samples can't be given here",
+    "verify RUN a.png --num-images 2": "--num-images can't be given here",
     "compare RUN RUN --device cpu": "--device can't be given here: nothing is computed without --data",
 }
 

@@ -5,7 +5,7 @@ import json
 
 def test_scores_are_chosen_and_an_audit_is_written(seglens, small_run):
     ended = seglens(
-        *("judge", small_run, "--num-samples", 2, "--layers", "decoder_last"),
+        *("judge", small_run, "--num-images", 2, "--layers", "decoder_last"),
         *("--scores", "attention,faithfulness", "--audit", "border,corners", "--groups", "folder"),
     )
     assert (ended.code, ended.err) == (0, "")

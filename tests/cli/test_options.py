@@ -154,7 +154,12 @@ def test_the_help_of_explain_names_all_there_is():
 def test_how_a_set_is_read(tmp_path, monkeypatch):
     """What is given reaches the settings; what is not is their own default, as the help says."""
     made = []
-    monkeypatch.setattr(seglens, "show_data", lambda settings, out, **rest: made.append(settings) or out)
+
+    def shown(settings, out, **rest):
+        made.append(settings)
+        return out
+
+    monkeypatch.setattr(seglens, "show_data", shown)
     line = "--train-dir a --test-dir b --classes x --no-merge --border ignore --channels 1 --split-seed 3"
     assert command(["data", "show", str(tmp_path), *line.split()]) == 0
     assert command(["data", "show", str(tmp_path)]) == 0

@@ -44,7 +44,7 @@ def test_defaults_of_questions(seglens, answer, small_run):
 
 def test_what_is_given_is_not_asked_for(seglens, answer, small_run):
     answer()
-    assert seglens("explain", small_run, "--num-samples", 1, "--layers", "encoder_last").code == 0
+    assert seglens("explain", small_run, "--num-images", 1, "--layers", "encoder_last").code == 0
 
 
 def test_nobody_is_asked_where_there_is_no_terminal(seglens):

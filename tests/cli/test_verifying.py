@@ -32,7 +32,7 @@ def test_verify_shows_every_check(seglens, one_run, small_set):
 
 @pytest.mark.usefixtures("quick")
 def test_verify_takes_the_runs_own_pictures(seglens, one_run):
-    ended = seglens("verify", one_run, "--json", "--layers", "decoder_last", "--num-samples", 3, "--seed", 5)
+    ended = seglens("verify", one_run, "--json", "--layers", "decoder_last", "--num-images", 3, "--seed", 5)
     assert ended.err == ""
     found = json.loads(ended.out)
     assert (ended.code, found["num_images"], found["layers"], found["seed"]) == (0, 3, ["decoder_last"], 5)
@@ -70,7 +70,7 @@ def test_verify_takes_noise_where_a_run_knows_no_pictures(seglens, one_run, tmp_
 def test_verify_ends_with_1_where_a_check_fails(seglens, one_run, monkeypatch):
     wrong = RULES["hires-completeness"]._replace(measure=lambda case: Measured(0.5, "at decoder_last"))
     monkeypatch.setattr("seglens.explain.verify.RULES", {"hires-completeness": wrong})
-    ended = seglens("verify", one_run, "--num-samples", 1)
+    ended = seglens("verify", one_run, "--num-images", 1)
     assert ended.code == 1
     (line,) = [line for line in ended.out.splitlines() if line.startswith("hires-completeness")]
     assert line.split()[1:5] == ["fail", "5.0e-01", "1e-05", "at"]
@@ -80,7 +80,7 @@ def test_verify_ends_with_1_where_a_check_fails(seglens, one_run, monkeypatch):
 def test_an_option_that_does_not_suit_the_model_is_no_failure_of_its_maps(seglens, one_run, monkeypatch):
     wrong = RULES["bf16-scores"]._replace(measure=lambda case: Measured(0.5, "far off"))
     monkeypatch.setattr("seglens.explain.verify.RULES", {"bf16-scores": wrong})
-    ended = seglens("verify", one_run, "--num-samples", 1)
+    ended = seglens("verify", one_run, "--num-images", 1)
     assert ended.code == 0
     assert "0 passed, 1 failed, 0 not applicable" in ended.out
     assert "bf16-scores: leave precision=bf16 off with this model, as it is by default." in ended.out
@@ -90,7 +90,7 @@ def test_an_option_that_does_not_suit_the_model_is_no_failure_of_its_maps(seglen
     ("words", "message"),
     [
         (("--layers", "encoder_lst"), "encoder_last"),
-        (("--num-samples", "0"), "--num-samples is 0, but must be from 1"),
+        (("--num-images", "0"), "--num-images is 0, but must be from 1"),
         (("--split", "tset"), "test"),
         (("missing.png",), "there is no missing.png"),
     ],

@@ -17,7 +17,7 @@ ALWAYS: dict[str, dict[str, str]] = {
         "--logger": "none",
     },
     "adopt": {"--image-size": str(SIZE)},
-    "judge": {"--num-samples": "3", "--scores": "attention"},
+    "judge": {"--num-images": "3", "--scores": "attention"},
     "weak": {
         "--classifier-weights": "none",
         "--stages": "stages.json",
@@ -33,9 +33,9 @@ WHERE_GIVEN: dict[str, dict[str, str]] = {
     "train": {"--encoder": ENCODER, "--encoder-weights": "none", "--keep-every": "1"},
     "adopt": {"--encoder": ENCODER},
     "evaluate": {"--epoch": "1"},
-    "explain": {"--num-samples": "2", "--steps": "4"},
+    "explain": {"--num-images": "2", "--steps": "4"},
     "judge": {"--steps": "4"},
-    "verify": {"--num-samples": "1"},
+    "verify": {"--num-images": "1"},
     "data": {"--image-size": str(SIZE)},
     "weak": {"--encoder": ENCODER, "--encoder-weights": "none"},
 }
@@ -43,8 +43,8 @@ WHERE_GIVEN: dict[str, dict[str, str]] = {
 
 SETTINGS = {
     "rise": "rise.num_masks=8",
-    "smoothgrad": "smoothgrad.samples=2",
-    "expected-gradients": "expected-gradients.samples=4",
+    "smoothgrad": "smoothgrad.num_samples=2",
+    "expected-gradients": "expected-gradients.num_samples=4",
     "integrated-gradients": "integrated-gradients.steps=4",
     "occlusion": "occlusion.window=32",
     "superpixel-occlusion": "superpixel-occlusion.num_segments=4",

@@ -66,7 +66,7 @@ def test_the_reference_has_every_public_name_and_every_verb(site):
     for verb in ("train", "explain", "judge", "data-check"):
         assert f'id="seglens-{verb}"' in commands
     told = re.sub(r"<[^>]+>", "", commands)  # highlighting marks words
-    assert "--num-samples" in told
+    assert "--num-images" in told
     assert "seglens explain runs/first" in told  # an example
 
 

@@ -158,8 +158,8 @@ def short(images: Tensor) -> dict[str, Method]:
     """Every method by name, with settings that let it end soon and with what it can't do without."""
     settings: list[Settings] = [
         IntegratedGradients(steps=5),
-        SmoothGrad(samples=3),
-        ExpectedGradients(samples=4, references=images[:2].flip(3)),
+        SmoothGrad(num_samples=3),
+        ExpectedGradients(num_samples=4, references=images[:2].flip(3)),
         Occlusion(window=16),
         SuperpixelOcclusion(num_segments=6),
         Rise(num_masks=10),

@@ -139,7 +139,7 @@ def test_maps_are_whole_when_memory_runs_out_on_the_way(run, images, target, mon
 
     for registry in (CAMS, METHODS):
         monkeypatch.setitem(registry, "tight", Cam(tight, relu=True))
-    found = explain(run, images, target, methods=["grad-cam", "tight"], layers=["deep"], chunk=3)
+    found = explain(run, images, target, methods=["grad-cam", "tight"], layers=["deep"], batch_size=3)
     assert calls == [3, 1, 1, 1]
     torch.testing.assert_close(found["grad-cam", "deep"].map, right["grad-cam", "deep"].map)
     torch.testing.assert_close(found["tight", "deep"].map, right["hires-cam", "deep"].map)

@@ -81,7 +81,7 @@ def test_averages_are_weighted_sums_over_the_steps_of_each_path(run, images, tar
         return slope, (1 + path + 10 * step).view(-1, 1, 1, 1) * slope.square()
 
     with left_as_found(run.segmenter, images):
-        found = averages(run.segmenter, (target, other), owner, weights, point, values, chunk=5)
+        found = averages(run.segmenter, (target, other), owner, weights, point, values, batch_size=5)
         for position, aim in enumerate((target, other)):
             for path in range(4):
                 plain, squared = torch.zeros(2, *images.shape[1:])
@@ -117,6 +117,6 @@ def test_several_targets_share_a_forward_pass(run, images, target):
 
 def test_scores_are_those_of_the_target(run, images, target):
     rows = torch.tensor([2, 2, 0])
-    found = scores_of(run.segmenter, images, (target,), rows, chunk=2)
+    found = scores_of(run.segmenter, images, (target,), rows, batch_size=2)
     with torch.no_grad():
         torch.testing.assert_close(found[0], target.score(run.segmenter(images), rows, "mean"))

@@ -216,11 +216,11 @@ def test_order_batch_and_chunk_change_nothing(baseline, run, images, target):
     found = attribute(run, images, target, settings, seed=3)
     limit = {"rtol": 0, "atol": 1e-5 * found.map.abs().max().item()}
     turned = Target("region", 1, target.pixels.flip(0))
-    backwards = attribute(run, images.flip(0), turned, settings, seed=3, chunk=7)
+    backwards = attribute(run, images.flip(0), turned, settings, seed=3, batch_size=7)
     torch.testing.assert_close(backwards.map.flip(0), found.map, **limit)
     for row in range(3):
         chosen = slice(row, row + 1)
-        alone = attribute(run, images[chosen], target.select(chosen), settings, seed=3, chunk=1)
+        alone = attribute(run, images[chosen], target.select(chosen), settings, seed=3, batch_size=1)
         torch.testing.assert_close(alone.map, found.map[chosen], **limit)
 
 
@@ -250,7 +250,7 @@ def test_the_chunk_is_halved_when_memory_runs_out(make_run, make_unet, images, t
             return self.module(images)
 
     tight = Tight(make_unet())
-    found = attribute(make_run(tight), images, target, IntegratedGradients(steps=8), chunk=16)
+    found = attribute(make_run(tight), images, target, IntegratedGradients(steps=8), batch_size=16)
     right = attribute(make_run(make_unet()), images, target, IntegratedGradients(steps=8))
     torch.testing.assert_close(found.map, right.map, rtol=0, atol=1e-5 * right.map.abs().max().item())
     assert max(sizes) == 16

@@ -127,7 +127,7 @@ def test_targets_by_name_are_those_of_the_picture_in_one_piece(make_run):
         "class": torch.ones(size, dtype=torch.bool),
     }
     for text, pixels in expected.items():
-        made = large_target(text, run, cut_of(image), windows_of(size), mask=truth, chunk=3)
+        made = large_target(text, run, cut_of(image), windows_of(size), mask=truth, batch_size=3)
         assert (made.label, made.class_index) == (text, 1)
         assert torch.equal(made.pixels[0], pixels), text
 

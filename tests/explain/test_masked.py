@@ -41,9 +41,9 @@ def dim(images: torch.Tensor, copies: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("unit", ["sum", "mean", "probability"])
-@pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_scores_are_those_of_the_copies_one_by_one(run, images, target, unit, chunk) -> None:
-    found = masked_scores(run.segmenter, images, (target,), ROWS, dim, unit=unit, chunk=chunk)[0]
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_scores_are_those_of_the_copies_one_by_one(run, images, target, unit, batch_size) -> None:
+    found = masked_scores(run.segmenter, images, (target,), ROWS, dim, unit=unit, batch_size=batch_size)[0]
     for copy, row in enumerate(ROWS.tolist()):
         logit = run.predict(images[row : row + 1] * (1 - copy / 10)).logits[0, 0][target.pixels[row]]
         expected = {"sum": logit.sum(), "mean": logit.mean(), "probability": logit.sigmoid().mean()}[unit]
@@ -59,7 +59,7 @@ def test_memory_that_runs_out_halves_the_chunk(run, images, target) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
         return dim(copies, which)
 
-    found = masked_scores(run.segmenter, images, (target,), ROWS, greedy, unit="mean", chunk=8)[0]
+    found = masked_scores(run.segmenter, images, (target,), ROWS, greedy, unit="mean", batch_size=8)[0]
     torch.testing.assert_close(
         found, masked_scores(run.segmenter, images, (target,), ROWS, dim, unit="mean")[0]
     )
@@ -109,9 +109,9 @@ def own() -> Segmenter:
 
 def test_a_prepared_model_gives_the_same_scores_and_leaves_the_given_one_alone(own, images, target) -> None:
     before = {name: value.clone() for name, value in own.state_dict().items()}
-    model = prepare(own, images, forwards=7, chunk=4)
+    model = prepare(own, images, forwards=7, batch_size=4)
     assert model.segmenter is not own
-    found = score_copies(model, images, (target,), ROWS, dim, unit="mean", chunk=4)
+    found = score_copies(model, images, (target,), ROWS, dim, unit="mean", batch_size=4)
     expected = masked_scores(own, images, (target,), ROWS, dim, unit="mean")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert all(module.training for module in own.modules())
@@ -120,9 +120,13 @@ def test_a_prepared_model_gives_the_same_scores_and_leaves_the_given_one_alone(o
     assert all(torch.equal(value, before[name]) for name, value in own.state_dict().items())
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 16])
-def test_half_precision_keeps_the_scores_to_a_percent_whatever_the_chunk(own, images, target, chunk) -> None:
-    found = masked_scores(own, images, (target,), ROWS, dim, unit="mean", chunk=chunk, precision="bf16")
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_half_precision_keeps_the_scores_to_a_percent_whatever_the_chunk(
+    own, images, target, batch_size
+) -> None:
+    found = masked_scores(
+        own, images, (target,), ROWS, dim, unit="mean", batch_size=batch_size, precision="bf16"
+    )
     expected = masked_scores(own, images, (target,), ROWS, dim, unit="mean")
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
@@ -158,16 +162,18 @@ def compiler(monkeypatch) -> list[int]:
 
 
 def test_a_compiled_network_sees_one_size_of_chunk_only(own, images, target, compiler) -> None:
-    found = masked_scores(own, images, (target,), ROWS, dim, unit="mean", chunk=4, compile="always")
+    found = masked_scores(own, images, (target,), ROWS, dim, unit="mean", batch_size=4, compile="always")
     expected = masked_scores(own, images, (target,), ROWS, dim, unit="mean")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert compiler == [4, 4, 4]  # once to compile, then 4 and 3 copies
-    assert prepare(own, images, forwards=7, chunk=4, compile="always").seconds > 0
+    assert prepare(own, images, forwards=7, batch_size=4, compile="always").seconds > 0
 
 
 def test_a_foreign_network_is_left_alone_when_it_is_compiled(run, images, target, compiler) -> None:
     run.segmenter.train()
-    masked_scores(run.segmenter, images, (target,), ROWS, dim, chunk=4, precision="bf16", compile="always")
+    masked_scores(
+        run.segmenter, images, (target,), ROWS, dim, batch_size=4, precision="bf16", compile="always"
+    )
     assert all(module.training for module in run.segmenter.modules())
     assert all(parameter.is_contiguous() for parameter in run.segmenter.parameters())
     assert compiler == [4, 4, 4]
@@ -176,11 +182,11 @@ def test_a_foreign_network_is_left_alone_when_it_is_compiled(run, images, target
 def test_a_compiled_network_halves_its_chunk_too(own, images, target, monkeypatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(torch, "compile", lambda network, **options: Compiled(network, sizes, 100))
-    model = prepare(own, images, forwards=7, chunk=4, compile="always")
+    model = prepare(own, images, forwards=7, batch_size=4, compile="always")
     network = model.segmenter.module
     assert isinstance(network, Compiled)
     network.limit = 2
-    found = score_copies(model, images, (target,), ROWS, dim, unit="mean", chunk=4)
+    found = score_copies(model, images, (target,), ROWS, dim, unit="mean", batch_size=4)
     expected = masked_scores(own, images, (target,), ROWS, dim, unit="mean")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert sizes == [4, 4, 2, 2, 2, 1]  # the first size that fits what is left
@@ -195,7 +201,7 @@ def test_many_forwards_are_compiled_where_that_is_quicker(own, images, compiler,
     monkeypatch.setattr(masked, "PAYS", 100)
     for seconds, kept in (({True: 1.0, False: 2.0}, True), ({True: 2.0, False: 1.0}, False)):
         monkeypatch.setattr(masked, "_seconds", lambda model, trial, took=seconds: took[model.size > 0])
-        assert (prepare(own, images, forwards=1000, chunk=4, compile="auto").size > 0) is kept
+        assert (prepare(own, images, forwards=1000, batch_size=4, compile="auto").size > 0) is kept
 
 
 def test_without_a_compiler_it_says_so_and_goes_on(own, images, target, monkeypatch) -> None:
@@ -210,7 +216,7 @@ def test_without_a_compiler_it_says_so_and_goes_on(own, images, target, monkeypa
     with pytest.warns(
         UserWarning, match="runs uncompiled.*No working C\\+\\+ compiler found. Install"
     ) as said:
-        found = masked_scores(own, images, (target,), ROWS, dim, unit="mean", chunk=2, compile="always")
+        found = masked_scores(own, images, (target,), ROWS, dim, unit="mean", batch_size=2, compile="always")
     assert len(said) == 1
     expected = masked_scores(own, images, (target,), ROWS, dim, unit="mean")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

@@ -116,10 +116,10 @@ def assert_same(found: Explanation, expected: Explanation) -> None:
 
 def test_no_chunk_and_no_budget_changes_a_result(run, images, target, short) -> None:
     methods = list(short.values())
-    whole = explain(run, images, target, methods=methods, layers=("deep", "up"), chunk=1000)
-    for chunk, budget in ((1, None), (2, None), (7, None), (None, 60_000_000)):
+    whole = explain(run, images, target, methods=methods, layers=("deep", "up"), batch_size=1000)
+    for batch_size, budget in ((1, None), (2, None), (7, None), (None, 60_000_000)):
         found = explain(
-            run, images, target, methods=methods, layers=("deep", "up"), chunk=chunk, memory=budget
+            run, images, target, methods=methods, layers=("deep", "up"), batch_size=batch_size, memory=budget
         )
         assert list(found) == list(whole)
         for key, expected in whole.items():
@@ -128,7 +128,7 @@ def test_no_chunk_and_no_budget_changes_a_result(run, images, target, short) -> 
 
 def test_halved_chunks_change_no_result(run, images, target, short, monkeypatch) -> None:
     methods = list(short.values())
-    whole = explain(run, images, target, methods=methods, layers=("deep",), chunk=8)
+    whole = explain(run, images, target, methods=methods, layers=("deep",), batch_size=8)
     forward = type(run.segmenter).forward
 
     def small(self, images):
@@ -137,7 +137,7 @@ def test_halved_chunks_change_no_result(run, images, target, short, monkeypatch)
         return forward(self, images)
 
     monkeypatch.setattr(type(run.segmenter), "forward", small)
-    found = explain(run, images, target, methods=methods, layers=("deep",), chunk=8)
+    found = explain(run, images, target, methods=methods, layers=("deep",), batch_size=8)
     for key, expected in whole.items():
         assert_same(found[key], expected)
 
@@ -151,8 +151,10 @@ def test_a_pass_stays_within_its_budget(make_unet, make_run, short, method) -> N
     target = Target("region", 1, torch.ones(4, 32, 40, dtype=torch.bool))
     step = passes(run.segmenter, sorted_out([short[method]]), ("deep", "up"), seed=0)[0]
     need = memory.measure(step, run.segmenter, images, [target])
-    chunk = memory.chunk_of(step, run.segmenter, images, [target], num=4, chunk=None, memory=need.of(3))
-    assert 3 <= chunk <= 4
+    batch_size = memory.batch_size_of(
+        step, run.segmenter, images, [target], num=4, batch_size=None, memory=need.of(3)
+    )
+    assert 3 <= batch_size <= 4
     with LiveBytes() as live:
         step.work(images, [target], 3)
     assert 0.4 * need.of(3) <= live.peak <= need.of(3)
@@ -180,7 +182,7 @@ def test_without_a_budget_a_chunk_is_no_more_than_is_free(
 ) -> None:
     step = passes(run.segmenter, sorted_out(["grad-cam"]), ("deep", "up"), seed=0)[0]
     monkeypatch.setattr(memory, "free_bytes", lambda device: free)
-    found = memory.chunk_of(step, run.segmenter, images, [target], num=50, chunk=None, memory=None)
+    found = memory.batch_size_of(step, run.segmenter, images, [target], num=50, batch_size=None, memory=None)
     assert found == expected
 
 

@@ -85,7 +85,7 @@ def test_a_pixel_sum_loses_what_its_windows_hide(linear_run, images, target) -> 
 def test_windows_of_one_pixel_give_the_pixels_themselves(linear_run, images, target) -> None:
     """On a linear model that is ``w (x - mean)``, what Integrated Gradients gives from the same baseline."""
     images, target = images[:, :, :12, :14], Target("right", 1, images[:, 0, :12, :14] > 0.5)
-    found = attribute(linear_run, images, target, Occlusion(window=1, stride=1, fill="mean"), chunk=64)
+    found = attribute(linear_run, images, target, Occlusion(window=1, stride=1, fill="mean"), batch_size=64)
     weight = linear_run.segmenter.module.weight.detach()[0] * target.pixels[:, None]
     difference = images - images.mean((2, 3), keepdim=True)
     expected = (weight * difference).sum(1) / target.pixels.sum((1, 2))[:, None, None]
@@ -120,7 +120,7 @@ def test_captum_agrees(window, stride, run, images, target) -> None:
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_superpixels_are_hidden_one_by_one(fill, run, images, target) -> None:
-    found = attribute(run, images, target, SuperpixelOcclusion(12, fill=fill), seed=3, chunk=5)
+    found = attribute(run, images, target, SuperpixelOcclusion(12, fill=fill), seed=3, batch_size=5)
     segments = superpixels(images, num_segments=12)
     noise = content_normal(images, (3, 32, 40), 3, "imputation")
     for row in range(3):
@@ -153,7 +153,7 @@ def test_rise_is_the_sum_over_its_masks(run, images, target) -> None:
     run.segmenter.mean.fill_(0.3)
     run.segmenter.std.fill_(0.5)
     settings = Rise(num_masks=20, cells=3, probability=0.4)
-    found = attribute(run, images, target, settings, seed=5, chunk=7)
+    found = attribute(run, images, target, settings, seed=5, batch_size=7)
     grids, shifts = draws(images, settings, 5)
     for row in range(3):
         shifted = []
@@ -201,15 +201,15 @@ def test_rise_masks_are_on_as_often_as_asked(images) -> None:
 def test_batch_chunk_order_and_company_change_nothing(settings, run, images, target) -> None:
     other = Target("rest", 0, ~target.pixels)
     work = WORK[type(settings)]
-    found = work(run.segmenter, images, (target, other), settings, seed=3, chunk=100)
+    found = work(run.segmenter, images, (target, other), settings, seed=3, batch_size=100)
     assert [item.target.label for item in found] == ["region", "rest"]
     atol = 2e-7  # of logits around 0.1, whose differences these are
     turned = Target("rest", 0, other.pixels.flip(0))
-    backwards = attribute(run, images.flip(0), turned, settings, seed=3, chunk=7)
+    backwards = attribute(run, images.flip(0), turned, settings, seed=3, batch_size=7)
     torch.testing.assert_close(backwards.map.flip(0), found[1].map, rtol=0, atol=atol)
     for row in range(3):
         part = slice(row, row + 1)
-        alone = attribute(run, images[part], target.select(part), settings, seed=3, chunk=1)
+        alone = attribute(run, images[part], target.select(part), settings, seed=3, batch_size=1)
         torch.testing.assert_close(alone.map, found[0].map[part], rtol=0, atol=atol)
 
 

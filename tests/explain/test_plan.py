@@ -95,11 +95,11 @@ def test_steps_that_may_be_doubled_are_told(run, images, targets) -> None:
 
 def test_a_few_pictures_stand_for_many(run, images, targets) -> None:
     """References are looked at once in each of the 4 calls of explain."""
-    settings = ExpectedGradients(samples=5, references=torch.rand(2, 3, 32, 40))
+    settings = ExpectedGradients(num_samples=5, references=torch.rand(2, 3, 32, 40))
     asked: list[Method] = ["grad-cam", settings]
     found = plan(run, images, targets[0], methods=asked, layers=LAYERS, num_images=50, per_call=16)
     assert [entry.forwards for entry in found.passes] == [50, 50 * (1 + 5) + 4 * 2]
-    assert found.passes[0].chunk == 16
+    assert found.passes[0].batch_size == 16
     assert found.num_images == 50
 
 
@@ -117,11 +117,11 @@ def test_a_plan_leaves_the_pictures_unexplained_and_the_model_as_it_was(run, ima
 def test_a_plan_keeps_to_the_budget(run, images, targets) -> None:
     with pytest.raises(SettingError, match="more than the budget of 1 KB"):
         plan(run, images, targets[0], methods=["integrated-gradients"], memory=1000)
-    one, eight = (plan(run, images, targets[0], methods=["occlusion"], chunk=num) for num in (1, 8))
-    assert (one.passes[0].chunk, eight.passes[0].chunk) == (1, 8)
+    one, eight = (plan(run, images, targets[0], methods=["occlusion"], batch_size=num) for num in (1, 8))
+    assert (one.passes[0].batch_size, eight.passes[0].batch_size) == (1, 8)
     budget = (one.bytes + eight.bytes) // 2
-    tight = plan(run, images, targets[0], methods=["occlusion"], memory=budget, chunk=8)
-    assert 1 < tight.passes[0].chunk < 8
+    tight = plan(run, images, targets[0], methods=["occlusion"], memory=budget, batch_size=8)
+    assert 1 < tight.passes[0].batch_size < 8
     assert tight.bytes <= budget
 
 
@@ -136,7 +136,7 @@ def test_sums_and_the_table() -> None:
         "methods": "grad-cam saliency",
         "forwards": "20",
         "backwards": "40",
-        "chunk": "16",
+        "batch_size": "16",
         "memory": "5 MB",
         "time": "2 s",
     }

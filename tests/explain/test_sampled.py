@@ -53,13 +53,15 @@ class Square(nn.Module):
         return images.square().sum(1, keepdim=True)
 
 
-def smooth(run, images, target, seed=0, chunk=16, **settings):
-    return smoothgrad(run.segmenter, images, (target,), SmoothGrad(**settings), seed=seed, chunk=chunk)[0]
+def smooth(run, images, target, seed=0, batch_size=16, **settings):
+    return smoothgrad(
+        run.segmenter, images, (target,), SmoothGrad(**settings), seed=seed, batch_size=batch_size
+    )[0]
 
 
-def expect(run, images, target, references, seed=0, chunk=16, **settings):
+def expect(run, images, target, references, seed=0, batch_size=16, **settings):
     asked = ExpectedGradients(references, **settings)
-    return expected_gradients(run.segmenter, images, (target,), asked, seed=seed, chunk=chunk)[0]
+    return expected_gradients(run.segmenter, images, (target,), asked, seed=seed, batch_size=batch_size)[0]
 
 
 def share(target):
@@ -71,17 +73,17 @@ def share(target):
 
 
 def test_noise_changes_nothing_where_the_gradient_is_the_same_everywhere(linear, images, target):
-    found = smooth(linear, images, target, samples=4)
+    found = smooth(linear, images, target, num_samples=4)
     torch.testing.assert_close(found.map, 3.0 * share(target))
     assert (found.diagnostics["standard_error"] < 1e-3).all()
-    squared = smooth(linear, images, target, samples=4, squared=True)
+    squared = smooth(linear, images, target, num_samples=4, squared=True)
     torch.testing.assert_close(squared.map, 9.0 * share(target) ** 2)
 
 
 def test_the_gradient_of_a_square_follows_the_noise(make_run, images, target):
     """dS/dx is 2 (x + noise): its mean is known exactly, its standard error in expectation."""
     run = make_run(Square())
-    found = smooth(run, images, target, noise=0.2, samples=6, seed=3)
+    found = smooth(run, images, target, noise=0.2, num_samples=6, seed=3)
     expected = torch.zeros_like(images)
     for row, image in enumerate(images):
         deviation = 0.2 * (image.max() - image.min())
@@ -105,13 +107,13 @@ def test_captum_averages_to_the_same(run, images, target):
     theirs = (
         NoiseTunnel(score).attribute(images, nt_samples=100, stdevs=0.05 * width, abs=False).abs().amax(1)
     )
-    found = smooth(run, images, target, noise=0.05, samples=100).map
+    found = smooth(run, images, target, noise=0.05, num_samples=100).map
     for one, other in zip(found, theirs, strict=True):
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98
 
 
 def test_more_samples_are_surer(run, images, target):
-    few, many = (smooth(run, images, target, samples=n).diagnostics["standard_error"] for n in (8, 64))
+    few, many = (smooth(run, images, target, num_samples=n).diagnostics["standard_error"] for n in (8, 64))
     assert (many < 0.6 * few).all()
 
 
@@ -121,7 +123,7 @@ def test_more_samples_are_surer(run, images, target):
 def test_a_linear_model_gives_w_times_the_distance_from_the_mean_reference(
     linear, images, target, references
 ):
-    found = expect(linear, images, target, references, samples=10)
+    found = expect(linear, images, target, references, num_samples=10)
     expected = WEIGHT * (images - references.mean(0)) * share(target)[:, None]
     torch.testing.assert_close(found.channels, expected, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(found.map, found.channels.sum(1))
@@ -130,7 +132,7 @@ def test_a_linear_model_gives_w_times_the_distance_from_the_mean_reference(
 
 def test_stratified_positions_are_nearly_exact_on_a_square(make_run, images, target, references):
     """The integral of (x - r) 2 (r + a (x - r)) over a is x^2 - r^2; here are 200 points in 200 strata."""
-    found = expect(make_run(Square()), images, target, references, samples=200)
+    found = expect(make_run(Square()), images, target, references, num_samples=200)
     expected = (images.square() - references.square().mean(0)) * share(target)[:, None]
     difference = (found.channels - expected).flatten(1).abs().mean(1)
     assert (difference < 0.05 * expected.flatten(1).abs().mean(1)).all()
@@ -139,7 +141,7 @@ def test_stratified_positions_are_nearly_exact_on_a_square(make_run, images, tar
 def test_the_map_sums_to_what_the_picture_has_over_the_mean_of_the_references(
     run, images, target, references
 ):
-    found = expect(run, images, target, references, samples=200)
+    found = expect(run, images, target, references, num_samples=200)
     with torch.no_grad():
         reached = target.score(run.segmenter(images), torch.arange(3), "mean")
         rows = torch.arange(3).repeat_interleave(5)
@@ -155,7 +157,7 @@ def test_the_map_sums_to_what_the_picture_has_over_the_mean_of_the_references(
 def test_one_reference_is_integrated_gradients(run, images, target):
     """From black, by 256 points in strata against 256 of Gauss and Legendre."""
     black = torch.zeros(1, 3, 32, 40)
-    found = expect(run, images, target, black, samples=256)
+    found = expect(run, images, target, black, num_samples=256)
     right = explain(run, images, target, methods=[seglens.IntegratedGradients(steps=256)])[
         "integrated-gradients"
     ]
@@ -165,7 +167,7 @@ def test_one_reference_is_integrated_gradients(run, images, target):
 
 def test_each_reference_is_used_equally_often(linear, images, target, references):
     """A linear model's map knows how often: 5 references in 10 points, and 3 of them in 3."""
-    few = expect(linear, images, target, references, samples=3)
+    few = expect(linear, images, target, references, num_samples=3)
     used = few.channels[0] / (WEIGHT * share(target)[:, None])[0]
     inside = target.pixels[0].expand(3, -1, -1)
     triples = [references[list(three)].mean(0) for three in torch.combinations(torch.arange(5), 3).tolist()]
@@ -189,19 +191,19 @@ def test_references_must_be_given_and_fit(run, images, target, references):
 
 
 def test_references_are_written_down_by_their_hash(run, images, target, references):
-    found = expect(run, images, target, references, samples=2)
+    found = expect(run, images, target, references, num_samples=2)
     assert json.loads(json.dumps(found.settings)) == found.settings
     assert found.settings["num_references"] == 5
     same, other = ExpectedGradients(references.clone(), 2), ExpectedGradients(references.flip(0), 2)
     assert found.settings["references_sha256"] == same.references_sha256 != other.references_sha256
     assert ExpectedGradients(references, 2) == same != other
     maps = explain(run, images, target, methods=[same, ExpectedGradients(references, 3)])
-    assert list(maps) == ["expected-gradients(samples=2)", "expected-gradients(samples=3)"]
+    assert list(maps) == ["expected-gradients(num_samples=2)", "expected-gradients(num_samples=3)"]
 
 
 def test_the_command_line_s_references(references):
     mine = ExpectedGradients(references[:1])
-    asked = ["grad-cam", "expected-gradients", ExpectedGradients(samples=8, label="x"), mine]
+    asked = ["grad-cam", "expected-gradients", ExpectedGradients(num_samples=8, label="x"), mine]
     assert needs_references(asked)
     assert not needs_references(["grad-cam", mine])
     cam, named, labelled, same = with_references(asked, references)
@@ -223,11 +225,11 @@ def method(request, references):
     """Runs one of the methods with few samples."""
     if request.param == "expected-gradients":
         return lambda run, images, target, **options: expect(
-            run, images, target, references, samples=7, **options
+            run, images, target, references, num_samples=7, **options
         )
     squared = request.param == "smoothgrad squared"
     return lambda run, images, target, **options: smooth(
-        run, images, target, samples=7, squared=squared, **options
+        run, images, target, num_samples=7, squared=squared, **options
     )
 
 
@@ -235,11 +237,11 @@ def test_order_batch_and_chunk_change_nothing(method, run, images, target):
     found = method(run, images, target, seed=3)
     limit = {"rtol": 0, "atol": 1e-5 * found.map.abs().max().item()}
     turned = Target("region", 1, target.pixels.flip(0))
-    backwards = method(run, images.flip(0), turned, seed=3, chunk=4)
+    backwards = method(run, images.flip(0), turned, seed=3, batch_size=4)
     torch.testing.assert_close(backwards.map.flip(0), found.map, **limit)
     for row in range(3):
         chosen = slice(row, row + 1)
-        alone = method(run, images[chosen], target.select(chosen), seed=3, chunk=1)
+        alone = method(run, images[chosen], target.select(chosen), seed=3, batch_size=1)
         torch.testing.assert_close(alone.map, found.map[chosen], **limit)
     assert not torch.allclose(method(run, images, target, seed=4).map, found.map, **limit)
 
@@ -256,7 +258,7 @@ def test_a_picture_without_a_target_is_left_out(method, run, images, pixels):
 
 def test_several_targets_are_as_each_alone(run, images, target, references):
     other = Target("other", 0, ~target.pixels)
-    asked: list[Method] = [SmoothGrad(samples=3), ExpectedGradients(references, samples=3)]
+    asked: list[Method] = [SmoothGrad(num_samples=3), ExpectedGradients(references, num_samples=3)]
     together = explain(run, images, [target, other], methods=asked)
     for aim in (target, other):
         for right in explain(run, images, aim, methods=asked).values():
@@ -277,8 +279,8 @@ def test_the_model_is_left_as_found(method, run, images, target):
     ("settings", "says"),
     [
         (lambda: SmoothGrad(noise=0.0), r"noise is 0\.0"),
-        (lambda: SmoothGrad(samples=1), "samples is 1"),
-        (lambda: ExpectedGradients(samples=0), "samples is 0"),
+        (lambda: SmoothGrad(num_samples=1), "num_samples is 1"),
+        (lambda: ExpectedGradients(num_samples=0), "num_samples is 0"),
     ],
 )
 def test_settings_outside_of_what_is_allowed(settings, says):

@@ -6,7 +6,7 @@ from seglens.data.transforms import fit_frame
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import target as targets
 from seglens.explain.target import Target
-from seglens.explain.target_names import TARGETS, Scene, named_target, named_targets
+from seglens.explain.target_names import TARGETS, Scene, named_targets
 
 ROWS = torch.arange(2)
 
@@ -118,6 +118,10 @@ def scene(make_run):
     return make_run(Fixed()), images, masks, valid, 1, [fit_frame((16, 16), 16)] * 2
 
 
+def named(text, *scene):
+    return named_targets((text,), Scene(*scene))[0]
+
+
 def area(target):
     return target.pixels.sum((1, 2)).tolist()
 
@@ -126,16 +130,16 @@ def area(target):
 def test_no_target_holds_an_invalid_pixel(name, scene):
     numbers = {"N": "1", "X0": "0", "Y0": "0", "X1": "16", "Y1": "16", "X": "15", "Y": "15"}
     text = ":".join(filter(None, (name, ",".join(numbers[n] for n in TARGETS[name].numbers))))
-    made = named_target(text, *scene)
+    made = named(text, *scene)
     assert made.label == text
     assert made.pixels.shape == (2, 16, 16)
     assert not (made.pixels & ~scene[3]).any()
     assert made.empty().all() == (name == "point")
     if TARGETS[name].needs_truth:
         with pytest.raises(SettingError, match="needs the truth"):
-            named_target(text, scene[0], scene[1], None, *scene[3:])
+            named(text, scene[0], scene[1], None, *scene[3:])
     else:
-        assert torch.equal(named_target(text, scene[0], scene[1], None, *scene[3:]).pixels, made.pixels)
+        assert torch.equal(named(text, scene[0], scene[1], None, *scene[3:]).pixels, made.pixels)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_no_target_holds_an_invalid_pixel(name, scene):
     ],
 )
 def test_areas_by_hand(text, expected, scene):
-    assert area(named_target(text, *scene)) == [expected, expected]
+    assert area(named(text, *scene)) == [expected, expected]
 
 
 def test_components_touch_at_corners_and_are_counted_from_the_largest():
@@ -189,9 +193,7 @@ def test_native_points_land_where_the_frame_puts_them(native, scene):
     run, images, masks, valid, _, _ = scene
     frame = fit_frame(native, 16)
     for x, y in [(0, 0), (native[1] - 1, native[0] - 1), (native[1] // 2, native[0] // 3)]:
-        made = named_target(
-            f"point:{x},{y}", run, images[:1], masks[:1], torch.ones_like(valid[:1]), 1, [frame]
-        )
+        made = named(f"point:{x},{y}", run, images[:1], masks[:1], torch.ones_like(valid[:1]), 1, [frame])
         rows, columns = made.pixels[0].nonzero().float().T
         there = frame.to_grid(x, y)
         assert abs(columns.mean().item() - there[0]) <= 0.5
@@ -201,7 +203,7 @@ def test_native_points_land_where_the_frame_puts_them(native, scene):
 def test_a_native_box_covers_its_share_of_the_grid(scene):
     run, images, masks, valid, _, _ = scene
     frame = fit_frame((40, 80), 16)  # a fifth, four rows of padding above
-    made = named_target("box:40,0,80,20", run, images[:1], masks[:1], torch.ones_like(valid[:1]), 1, [frame])
+    made = named("box:40,0,80,20", run, images[:1], masks[:1], torch.ones_like(valid[:1]), 1, [frame])
     expected = torch.zeros(16, 16, dtype=torch.bool)
     expected[4:8, 8:16] = True
     assert torch.equal(made.pixels[0], expected)
@@ -209,13 +211,13 @@ def test_a_native_box_covers_its_share_of_the_grid(scene):
 
 def test_errors_on_the_command_line_name_what_would_work(scene):
     with pytest.raises(UnknownNameError, match="Did you mean 'predicted'"):
-        named_target("predictd", *scene)
+        named("predictd", *scene)
     with pytest.raises(SettingError, match="Write it as 'point:X,Y'"):
-        named_target("point:3", *scene)
+        named("point:3", *scene)
     with pytest.raises(SettingError, match="Write it as 'predicted'"):
-        named_target("predicted:3", *scene)
+        named("predicted:3", *scene)
     with pytest.raises(SettingError, match="'point:16,0' is not in the picture, which is 16 x 16"):
-        named_target("point:16,0", *scene)
+        named("point:16,0", *scene)
 
 
 def test_several_targets_ask_the_model_once(scene):
@@ -228,7 +230,7 @@ def test_several_targets_ask_the_model_once(scene):
     assert [target.label for target in made] == list(dict.fromkeys(texts))
     assert {target.against for target in made} == {0}
     for target in made:
-        assert torch.equal(target.pixels, named_target(target.label, *scene).pixels)
+        assert torch.equal(target.pixels, named(target.label, *scene).pixels)
     named_targets(("truth", "class", "point:1,1"), Scene(run, images, masks, valid, 1, frames))
     assert len(passes) == 1 + len(made)
 
@@ -240,6 +242,6 @@ def test_the_functions_choose_what_the_names_choose(scene):
         (targets.false_negative, "false-negative"),
     ):
         made = make(run, images, masks, class_index, valid)
-        assert torch.equal(made.pixels, named_target(name, *scene).pixels)
+        assert torch.equal(made.pixels, named(name, *scene).pixels)
     made = targets.predicted(run, images, class_index, valid)
-    assert torch.equal(made.pixels, named_target("predicted", *scene).pixels)
+    assert torch.equal(made.pixels, named("predicted", *scene).pixels)

@@ -40,7 +40,7 @@ def test_a_network_of_single_pixels_sees_no_windows(size, window, overlap, make_
     run, image = make_run(Points().eval()), picture(*size)
     target = region_of(size, slice(2, 30), slice(10, 35))
     asked: dict[str, Any] = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("first", "second")}
-    found = stitched(run, image, windows_of(size, window, overlap), target, chunk=3, **asked)
+    found = stitched(run, image, windows_of(size, window, overlap), target, batch_size=3, **asked)
     expected = explain(run, image[None], target, **asked)
     assert set(found) == set(expected)
     for key, made in found.items():
@@ -115,11 +115,11 @@ def test_a_budget_sizes_the_chunks(run, make_run, monkeypatch):
     image, target, seen = picture(*size), region_of(size, slice(5, 28), slice(17, 23)), []
     asked: dict[str, Any] = {"methods": ("hires-cam",), "layers": ("down",)}
     run.segmenter.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
-    whole = stitched(run, image, windows_of(size), target, chunk=8, **asked)["hires-cam", "down"]
+    whole = stitched(run, image, windows_of(size), target, batch_size=8, **asked)["hires-cam", "down"]
     assert max(seen) == 8
     need = measure_of(run, asked)
     seen.clear()
-    made = stitched(run, image, windows_of(size), target, chunk=8, memory=need.of(3), **asked)
+    made = stitched(run, image, windows_of(size), target, batch_size=8, memory=need.of(3), **asked)
     assert seen[-1] <= 3
     assert 3 in seen
     assert_same(made["hires-cam", "down"].grid, whole.grid)
@@ -134,8 +134,8 @@ def measure_of(run, asked):
     return measure(step, run.segmenter, picture(16, 16)[None], (aim,))
 
 
-@pytest.mark.parametrize("chunk", [1, 100])
-def test_chunks_change_nothing(chunk, run, make_run):
+@pytest.mark.parametrize("batch_size", [1, 100])
+def test_chunks_change_nothing(batch_size, run, make_run):
     # In float64: a completeness error is a small difference of sums, and float32 rounds it by 1e-4.
     run, image, windows = (
         make_run(deepcopy(run.segmenter.module).double(), divisor=4),
@@ -144,8 +144,8 @@ def test_chunks_change_nothing(chunk, run, make_run):
     )
     target = region_of((30, 37), slice(5, 28), slice(17, 23))
     asked: dict[str, Any] = {"methods": (*ON_LAYERS, *ON_INPUT), "layers": ("down", "deep")}
-    found = stitched(run, image, windows, target, chunk=chunk, **asked)
-    expected = stitched(run, image, windows, target, chunk=3, **asked)
+    found = stitched(run, image, windows, target, batch_size=batch_size, **asked)
+    expected = stitched(run, image, windows, target, batch_size=3, **asked)
     for key, made in found.items():
         assert_same(made.grid, expected[key].grid)
         assert made.diagnostics == pytest.approx(expected[key].diagnostics, rel=1e-6)

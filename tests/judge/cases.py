@@ -82,7 +82,7 @@ def case_of(where: torch.Tensor, cells: torch.Tensor, maps: dict[str, torch.Tens
         "settings": JudgeSettings(),
         "explainers": {},
         "seed": 0,
-        "chunk": 64,
+        "batch_size": 64,
     }
     return cases.Case(**{**values, **changes})
 
@@ -126,7 +126,7 @@ def small_case(methods: Sequence[Method], own: dict | None = None, **changes) ->
         "settings": JudgeSettings(max_seconds=1e9),
         "explainers": own or {},
         "seed": 0,
-        "chunk": 64,
+        "batch_size": 64,
     }
     return cases.Case(**{**values, **changes})
 

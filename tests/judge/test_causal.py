@@ -138,7 +138,7 @@ def test_occlusion_finds_the_cells_that_matter() -> None:
         assert bool(touched.flatten()[found.grid[row].argmax()])
     # The map is the grid, each cell drawn evenly.
     assert torch.equal(found.map[:, ::4, ::4], found.grid)
-    part = occlusion(run_of(where).segmenter, images[1:], target.select(slice(1, 2)), cells=8, chunk=5)
+    part = occlusion(run_of(where).segmenter, images[1:], target.select(slice(1, 2)), cells=8, batch_size=5)
     assert part.grid is not None
     torch.testing.assert_close(part.grid, found.grid[1:], atol=1e-5, rtol=1e-4)
 

@@ -56,7 +56,7 @@ def test_a_model_without_context_is_not_evaluable_and_not_bad(cells: torch.Tenso
         case.target,
         list(case.maps.values()),
         settings=JudgeSettings(("context_faithfulness",)),
-        chunk=64,
+        batch_size=64,
     )
     row = evidence.score(found).rows[0]
     assert (row.score, row.verdict, row.num_evaluable) == ("context_faithfulness", "not evaluable", 0)

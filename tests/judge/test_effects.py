@@ -10,7 +10,7 @@ from seglens.explain.explanation import Explanation
 from seglens.impute import blurred
 from seglens.judge import effects
 from seglens.judge.case import JudgeSettings, Measured
-from seglens.judge.cells import CELLS, cell_means, cell_of_pixel, spearman
+from seglens.judge.cells import CELLS, cell_means, cell_of_pixel, rank_correlation
 from seglens.judge.verdicts import compared_rows
 
 
@@ -82,7 +82,7 @@ def test_large_superpixels_agree_with_nothing_by_being_large(cells: torch.Tensor
     assert found[effects.WHOLE].references["flat"].tolist() == [0] * NUM
     sizes = torch.bincount(columns).double()
     raw = effects.effects(case)["noisy-linear"]
-    assert spearman(sizes.expand(NUM, -1), raw, torch.ones_like(raw, dtype=torch.bool)).min() > 0.9
+    assert rank_correlation(sizes.expand(NUM, -1), raw, torch.ones_like(raw, dtype=torch.bool)).min() > 0.9
 
 
 def test_effects_are_those_of_float32_whatever_was_asked_for(cells: torch.Tensor) -> None:

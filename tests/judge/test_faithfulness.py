@@ -136,10 +136,14 @@ def test_batch_chunk_and_order_change_nothing_with_the_real_imputer(cells: torch
     run = run_of(Contrast())
     images, target = checkered(cells[:3]), square(3)
     maps = {"oracle": wide(cells[:3]), "constant": torch.ones(3, SIZE, SIZE)}
-    whole = road(run.segmenter, images, target, maps, chunk=64)
+    whole = road(run.segmenter, images, target, maps, batch_size=64)
     for rows in ([0], [2, 1]):
         part = road(
-            run.segmenter, images[rows], square(len(rows)), {k: v[rows] for k, v in maps.items()}, chunk=5
+            run.segmenter,
+            images[rows],
+            square(len(rows)),
+            {k: v[rows] for k, v in maps.items()},
+            batch_size=5,
         )
         for name in maps:
             torch.testing.assert_close(part[name].value, whole[name].value[rows], atol=1e-4, rtol=1e-4)

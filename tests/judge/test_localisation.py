@@ -9,7 +9,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.judge import localisation, nulls
-from seglens.judge.localisation import RESTATES, attention, attention_table, join, summarise
+from seglens.judge.localisation import RESTATES, AttentionRow, attention, join, summarise
 
 SIZE = 32
 
@@ -39,9 +39,15 @@ def pooled(target: Target, cells: int) -> torch.Tensor:
     return F.adaptive_avg_pool2d(target.pixels.float()[:, None], cells)[:, 0]
 
 
+def row_of(
+    made: Explanation, surface: nulls.Surface, *, randomised: Explanation | None = None
+) -> AttentionRow:
+    return summarise(attention(made, surface, randomised=randomised))
+
+
 def test_the_mirror_itself_restates_the_prediction() -> None:
     surface, target = make(12)
-    row = attention_table([cam(target, pooled(target, 8))], surface)[0]
+    row = row_of(cam(target, pooled(target, 8)), surface)
     assert row.label == RESTATES
     assert row.difference.mean == pytest.approx(0, abs=1e-6)
     assert row.resemblance.mean == pytest.approx(1, abs=1e-6)
@@ -52,11 +58,11 @@ def test_the_mirror_itself_restates_the_prediction() -> None:
 def test_a_map_that_looks_elsewhere_is_not_labelled() -> None:
     surface, target = make(12)
     away = (pooled(target, 8) == 0).float()
-    row = attention_table([cam(target, away)], surface)[0]
+    row = row_of(cam(target, away), surface)
     assert row.label == ""
     assert row.difference.high < -2
     noise = torch.rand(12, 8, 8, generator=torch.Generator().manual_seed(1))
-    assert attention_table([cam(target, noise)], surface)[0].label == ""
+    assert row_of(cam(target, noise), surface).label == ""
 
 
 def test_a_question_about_the_whole_picture_restates_nothing() -> None:
@@ -76,7 +82,7 @@ def test_a_map_above_the_mirror_is_labelled_too() -> None:
     surface, target = make(12)
     sharp = Explanation("mine", None, target, target.pixels.float() * surface.images.mean(1))
     coarse = cam(target, pooled(target, 8).square())
-    rows = attention_table([coarse, sharp], surface)
+    rows = [row_of(made, surface) for made in (coarse, sharp)]
     assert rows[0].difference.mean > 0.1
     assert [row.label for row in rows] == [RESTATES, RESTATES]
 
@@ -84,7 +90,7 @@ def test_a_map_above_the_mirror_is_labelled_too() -> None:
 def test_a_washed_out_mirror_is_labelled_for_its_shape() -> None:
     surface, target = make(12)
     pale = pooled(target, 8) + 0.2
-    row = attention_table([cam(target, pale)], surface)[0]
+    row = row_of(cam(target, pale), surface)
     assert row.difference.high < 0
     # Both are brought to full size and averaged again, so a constant more leaves the correlation at 1.
     assert row.resemblance.low > 0.99
@@ -121,10 +127,10 @@ def test_rows_without_an_answer_are_left_out_of_map_and_nulls() -> None:
 
 def test_a_lone_picture_has_no_others_and_is_judged_by_its_values() -> None:
     surface, target = make(1)
-    row = attention_table([cam(target, pooled(target, 8))], surface)[0]
+    row = row_of(cam(target, pooled(target, 8)), surface)
     assert row.nulls["other_images"]["ratio"].num == 0
     assert row.label == RESTATES
-    far = attention_table([cam(target, (pooled(target, 8) == 0).float())], surface)[0]
+    far = row_of(cam(target, (pooled(target, 8) == 0).float()), surface)
     assert far.label == ""
 
 
@@ -150,10 +156,10 @@ def test_the_randomised_model_s_map_becomes_a_null() -> None:
     surface, target = make(5)
     grid = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(5))
     mine, other = cam(target, grid), cam(target, pooled(target, 8))
-    row = attention_table([mine], surface, randomised=[other])[0]
+    row = row_of(mine, surface, randomised=other)
     expected = statistics(other)["ratio"].mean()
     assert row.nulls["randomised_model"]["ratio"].mean == pytest.approx(float(expected), rel=1e-5)
-    assert "randomised_model" not in attention_table([mine], surface)[0].nulls
+    assert "randomised_model" not in row_of(mine, surface).nulls
 
 
 def test_infinite_values_dont_swallow_the_mean() -> None:
@@ -161,7 +167,7 @@ def test_infinite_values_dont_swallow_the_mean() -> None:
     maps = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(6))
     maps[0] *= target.pixels[0]  # nothing outside: the ratio is infinite
     maps[1] *= ~target.pixels[1]  # nothing inside: the enrichment is -infinite
-    row = attention_table([Explanation("mine", None, target, maps)], surface)[0]
+    row = row_of(Explanation("mine", None, target, maps), surface)
     assert row.statistics["ratio"].num == 3
     assert row.statistics["enrichment_log2"].num == 4
     assert row.statistics["enrichment_log2"].mean > localisation.FLOOR
@@ -169,7 +175,7 @@ def test_infinite_values_dont_swallow_the_mean() -> None:
 
 def test_json_holds_plain_numbers() -> None:
     surface, target = make(5)
-    plain = attention_table([cam(target, pooled(target, 8))], surface)[0].to_json()
+    plain = row_of(cam(target, pooled(target, 8)), surface).to_json()
     assert set(plain["statistics"]["ratio"]) == {"mean", "low", "high", "num"}
     assert isinstance(plain["nulls"]["mirror"]["ratio"], float)
     assert plain["label"] == RESTATES

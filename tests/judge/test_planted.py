@@ -99,7 +99,7 @@ def card(planted) -> Scorecard:
         maps,
         settings=settings,
         explainers={f"my {name}": explainer for name, explainer in own.items()},
-        chunk=128,
+        batch_size=128,
     )
     patch.undo()
     return found

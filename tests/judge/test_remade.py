@@ -119,7 +119,7 @@ def test_methods_are_made_again_from_what_they_left_behind(monkeypatch: pytest.M
     assert rerun.method_of(foreign) is None
     found = rerun.recipes(case)
     assert found.built_in["mine", None] == mine
-    again = found.make(case.run, case.images, case.target, chunk=64)
+    again = found.make(case.run, case.images, case.target, batch_size=64)
     for key, entry in case.maps.items():
         torch.testing.assert_close(again[key], entry.map)
     unknown = rerun.recipes(replace(case, maps={("saliency", None): foreign}))

@@ -49,7 +49,7 @@ def test_mirror_images_are_averaged_label_by_label():
 
     run, images = two_labels(), squares()
     assert torch.allclose(
-        infer(run.segmenter, images, flips=True).probabilities, run.predict(images).probabilities, atol=1e-5
+        infer(run.segmenter, images, tta=True).probabilities, run.predict(images).probabilities, atol=1e-5
     )
 
 

@@ -163,7 +163,7 @@ def test_a_run_that_was_only_trained_has_a_report(tmp_path: Path):
     text = text_of(run / "report.html")
     for verb in ("evaluate", "explain", "judge"):
         assert f"seglens {verb} {run}" in text
-    assert f"seglens judge {run} --num-samples 100 --audit border corners marks" in text
+    assert f"seglens judge {run} --num-images 100 --audit border corners marks" in text
 
 
 @pytest.mark.parametrize(("verb", "told"), [("evaluate", "Scores with"), ("judge", "deserve belief")])

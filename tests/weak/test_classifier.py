@@ -8,15 +8,13 @@ import torch
 from PIL import Image
 from tests.weak.scenes import red_question
 
-from seglens.data.layout import DataSettings, Entry, Split
-from seglens.data.opening import open_data
+from seglens.data.layout import Entry, PictureOnly, Split
 from seglens.data.sample import Task
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.weak import classifier
 from seglens.weak.checkpoint import write_state
 from seglens.weak.classifier import ClassifierSettings, measure, open_classifier, part, train_classifier
-from seglens.weak.cutouts import CutoutSettings, cut_tiles, places
-from seglens.weak.labels import Hidden, Labelled, PictureOnly
+from seglens.weak.labels import Labelled
 
 CPU = torch.device("cpu")
 
@@ -108,34 +106,3 @@ def test_settings_that_make_no_sense(tmp_path: Path) -> None:
         ClassifierSettings(valid_share=1.0)
     with pytest.raises(DataError, match="holds no classifier: there is none in it"):
         open_classifier(tmp_path, device=CPU)
-
-
-def test_tiles_are_labelled_by_what_they_hold(small_set: Path, tmp_path: Path) -> None:
-    split = open_data(DataSettings(path=small_set)).splits["train"]
-    hidden = Hidden(split)
-    settings = CutoutSettings(size=8, step=8, least=0.5)
-    labelled = cut_tiles(hidden, tmp_path / "tiles", settings)
-    assert len(hidden.uses) == 1
-    expected = {}
-    for index in range(4):
-        mask = split[index].mask
-        assert mask is not None
-        for row in range(0, 32, 8):
-            for column in range(0, 40, 8):
-                share = float((mask[row : row + 8, column : column + 8] > 0).double().mean())
-                if share >= 0.5 or share == 0:
-                    expected[f"{split.entries[index].name}-{row}-{column}"] = share > 0
-    found = {
-        entry.image.stem: there for entry, there in zip(labelled.split.entries, labelled.present, strict=True)
-    }
-    assert set(found) <= set(expected)
-    assert all(expected[name] == there for name, there in found.items())
-    assert sum(found.values()) == sum(expected.values())
-    for index in range(4):
-        kept = places(split[index], settings)
-        assert sum(not there for _, there in kept) == 8
-    with pytest.raises(DataError, match="No tile of 8 x 8 pixels is one of 'object'"):
-        cut_tiles(hidden, tmp_path / "none", replace(settings, least=1.0, step=40))
-    assert not (tmp_path / "none").exists()
-    with pytest.raises(SettingError, match="Tiles got the size 0"):
-        CutoutSettings(size=0)

@@ -6,13 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from seglens.data.layout import DataSettings, Split
+from seglens.data.layout import DataSettings, PictureOnly, Split
 from seglens.data.opening import open_data
 from seglens.errors import DataError, SettingError
 from seglens.weak.labels import (
     Hidden,
     Labelled,
-    PictureOnly,
     all_positive,
     by_file,
     by_folders,

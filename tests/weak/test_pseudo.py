@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from tests.weak.scenes import red_question, red_square
 
-from seglens.data.layout import Entry, Split
+from seglens.data.layout import Entry, PictureOnly, Split
 from seglens.data.opening import open_data
 from seglens.data.sample import Task
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
 from seglens.weak import making
 from seglens.weak.banded import IGNORED, as_values, banded
-from seglens.weak.labels import Labelled, PictureOnly
+from seglens.weak.labels import Labelled
 from seglens.weak.making import as_probability
 from seglens.weak.pseudo import make_pseudo_masks
 from seglens.weak.refine import refine

@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 
 from seglens.data.labels import read_label
-from seglens.data.layout import DataSettings
+from seglens.data.layout import DataSettings, PictureOnly
 from seglens.data.opening import open_data
 from seglens.errors import DataError, SettingError
 from seglens.weak.banded import IGNORED
-from seglens.weak.labels import PictureOnly
 from seglens.weak.material import gather
 from seglens.weak.students import Pictures, opened_as, read_label_of, write_set
 

@@ -1,17 +1,12 @@
 """Thresholds against brute force and against scikit-image, and the oracle's use on record."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from skimage.filters import threshold_multiotsu, threshold_otsu, threshold_triangle
 
-from seglens.data.layout import DataSettings
-from seglens.data.opening import open_data
 from seglens.errors import DataError, SettingError, UnknownNameError
-from seglens.weak.labels import Hidden
 from seglens.weak.settings import ThresholdSettings
-from seglens.weak.threshold import BINS, RULES, choose, histogram, oracle, otsu, otsu_twice
+from seglens.weak.threshold import BINS, RULES, choose, histogram, otsu, otsu_twice
 
 
 def hills(seed: int = 0) -> torch.Tensor:
@@ -83,32 +78,3 @@ def test_what_is_refused() -> None:
         choose(histogram([hills()]), ThresholdSettings(rule="ostu"))
     with pytest.raises(SettingError, match="between 0 and 1"):
         choose(histogram([hills()]), ThresholdSettings(rule="fixed", value=1.0))
-
-
-def test_the_oracle_is_right_and_on_record(small_set: Path) -> None:
-    split = open_data(DataSettings(path=small_set)).splits["train"]
-    hidden = Hidden(split)
-    masks = [split[index].mask for index in range(4)]
-    assert all(mask is not None for mask in masks)
-    generator = torch.Generator().manual_seed(0)
-    maps = [
-        (0.5 * mask.float() + 0.3 + 0.2 * torch.randn(mask.shape, generator=generator)).clamp(0, 1)
-        for mask in masks
-        if mask is not None
-    ]
-    best, curve = oracle(maps, hidden)
-    assert [use["purpose"] for use in hidden.uses] == [
-        "oracle threshold: the IoU at every threshold, for a row that is marked"
-    ]
-
-    def iou(threshold: float) -> float:
-        pairs = [
-            (values >= threshold, mask.bool())
-            for values, mask in zip(maps, masks, strict=True)
-            if mask is not None
-        ]
-        return sum(int((a & b).sum()) for a, b in pairs) / sum(int((a | b).sum()) for a, b in pairs)
-
-    for threshold, value in curve[16::48]:
-        assert value == pytest.approx(iou(threshold), abs=1e-9)
-    assert max(value for _, value in curve) == pytest.approx(iou(best), abs=1e-9)

@@ -37,11 +37,13 @@ from seglens.judge.evidence import Evidence, combine, gather, score
 from seglens.judge.figures import draw_figures
 from seglens.outputs import new_folder
 from seglens.places import check_output
+from seglens.renamed import renamed
 from seglens.runs import Run
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
 
 
+@renamed(chunk="batch_size")
 @checked
 def judge_folder(
     run: Run,
@@ -54,7 +56,7 @@ def judge_folder(
     class_name: str | None = None,
     num_images: int | None = None,
     seed: int = 0,
-    chunk: int = CHUNK,
+    batch_size: int = CHUNK,
     judging: JudgeSettings | None = None,
     audit_regions: Sequence[str] = (),
     groups: str | None = None,
@@ -86,7 +88,9 @@ def judge_folder(
     parts: list[Evidence] = []
     check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(place, command="judge", force=force) as folder:
-        for part in read_chunks(run, split, most=chunk, failed=failed, targets=(target,), what="judging"):
+        for part in read_chunks(
+            run, split, most=batch_size, failed=failed, targets=(target,), what="judging"
+        ):
             with naming_pictures(part):
                 (aim,) = targets_of(run, part, (target,), class_index)
                 found = explain(run, part.batch.images, aim, methods=methods, layers=layers, seed=seed)
@@ -121,7 +125,7 @@ def judge_folder(
             "target": target,
             "class": run.task.classes[class_index],
             "num_images": num_images,
-            "chunk": chunk,
+            "batch_size": batch_size,
             "judging": asdict(judging or JudgeSettings()),
             "audit_regions": list(audit_regions),
             "groups": groups,

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
-import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from seglens import record as records
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split, is_torch
-from seglens.data.images import read_image
-from seglens.data.layout import Entry, Split, picture_sha256
+from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.device import release_memory
@@ -88,7 +86,7 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
         taken: set[str] = set()
         files = [Path(file) for file in pictures]
         entries = tuple(Entry(unused_name(file.stem, taken), file, labelled=False) for file in files)
-        split = Split(name=FILES, task=run.task, entries=entries, reader=Bare(run.spec.channels))
+        split = Split(name=FILES, task=run.task, entries=entries, reader=PictureOnly(run.spec.channels))
     if not len(split):
         raise SettingError(
             f"There are no pictures in {split.name!r}. Name a split that has some, or image files."
@@ -96,25 +94,13 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
     return split
 
 
-@dataclass(frozen=True)
-class Bare:
-    """Reads a picture that has no truth."""
-
-    channels: int
-
-    def __call__(self, entry: Entry) -> Sample:
-        """Read the picture of ``entry``; every pixel is valid."""
-        image = read_image(entry.image, self.channels)
-        return Sample(entry.name, image, None, torch.ones(image.shape[1:], dtype=torch.bool))
-
-
-def choose(split: Split, samples: Sequence[int] | None, num_samples: int | None) -> Split:
-    """Keep the pictures with these numbers, or ``num_samples`` spread evenly over the split, or all.
+def choose(split: Split, samples: Sequence[int] | None, num_images: int | None) -> Split:
+    """Keep the pictures with these numbers, or ``num_images`` spread evenly over the split, or all.
 
     Raises:
         SettingError: both are given, or a number is not in the split.
     """
-    if samples is not None and num_samples is not None:
+    if samples is not None and num_images is not None:
         raise SettingError("Give either the numbers of samples or how many, not both.")
     num = len(split)
     if samples is not None:
@@ -125,11 +111,11 @@ def choose(split: Split, samples: Sequence[int] | None, num_samples: int | None)
                 f"samples 0 to {num - 1}."
             )
         return split.select(list(dict.fromkeys(samples)))
-    if num_samples is None or num_samples >= num:
+    if num_images is None or num_images >= num:
         return split
-    if num_samples < 1:
-        raise SettingError(f"The number of samples must be at least 1, received {num_samples}.")
-    return split.select([i * num // num_samples for i in range(num_samples)])
+    if num_images < 1:
+        raise SettingError(f"The number of pictures must be at least 1, received {num_images}.")
+    return split.select([i * num // num_images for i in range(num_images)])
 
 
 def read_chunks(
@@ -200,7 +186,7 @@ def even_sizes(num: int, most: int) -> list[int]:
         SettingError: ``most`` is below 1.
     """
     if most < 1:
-        raise SettingError(f"A chunk must hold at least 1 picture, received {most}.")
+        raise SettingError(f"The batch size must be at least 1, received {most}.")
     parts = -(-num // most)
     return [num * (i + 1) // parts - num * i // parts for i in range(parts)]
 

@@ -40,11 +40,13 @@ from seglens.explain.statistics import DEFINITIONS
 from seglens.outputs import unused_name
 from seglens.places import check_output
 from seglens.progress import track
+from seglens.renamed import renamed
 from seglens.runs import Run
 from seglens.spread import ALONE, Share
 from seglens.tiles import plan
 
 
+@renamed(num_samples="num_images", chunk="batch_size")
 @checked
 def explain_folder(
     run: Run,
@@ -61,9 +63,9 @@ def explain_folder(
     raw: str = "npz",
     tiles: str = "auto",
     samples: Sequence[int] | None = None,
-    num_samples: int | None = None,
+    num_images: int | None = None,
     seed: int = 0,
-    chunk: int = CHUNK,
+    batch_size: int = CHUNK,
     memory: int | None = None,
     class_map: Mapping[str, str] = NO_MAP,
     force: bool = False,
@@ -96,9 +98,9 @@ def explain_folder(
         tiles: which pictures are explained in windows, as they are predicted: see `seglens.tiles.TILES` and
             `seglens.explain.windows`. Methods that mean nothing there fail on such pictures.
         samples: numbers of the pictures to explain.
-        num_samples: how many to explain, spread evenly over the split.
+        num_images: how many to explain, spread evenly over the split.
         seed: of everything that is drawn at random.
-        chunk: pictures at a time.
+        batch_size: pictures at a time.
         memory: bytes that the passes of the model may take, see `seglens.explain`.
         class_map: which class of the split is which of the run, where they are not called the same.
         force: replace a folder that is there, and what an interrupted job left.
@@ -114,11 +116,11 @@ def explain_folder(
         OutputExistsError: ``out`` exists and ``force`` is not given, or an interrupted job is there.
     """
     began = time.monotonic()
-    split = choose(split_of(run, pictures, class_map), samples, num_samples)
+    split = choose(split_of(run, pictures, class_map), samples, num_images)
     place = place_of(run, split, out, "explain")
     if share.first:
         check_output(place, "explain", force=force, runs=filter(None, [run.folder]), files=split.files)
-    ours = share.of(len(chunks_of(len(split), chunk)))
+    ours = share.of(len(chunks_of(len(split), batch_size)))
     asked = question_of(run, split, methods, layers, target, class_name, against, where, seed)
     question = replace(asked, memory=memory)
     drawing = Drawing(scaling(scale), raw)
@@ -127,13 +129,18 @@ def explain_folder(
     names = [unused_name(entry.name, taken) for entry in split.entries]
     share.agree("pictures", names)
     plan((1, 1), run.spec, tiles)  # A wrong name is an error before any work is done.
-    settings = settings_of(run, question) | {"scale": scale, "raw": raw, "chunk": chunk, "tiles": tiles}
-    settings |= {"samples": samples, "num_samples": num_samples}
+    settings = settings_of(run, question) | {
+        "scale": scale,
+        "raw": raw,
+        "batch_size": batch_size,
+        "tiles": tiles,
+    }
+    settings |= {"samples": samples, "num_images": num_images}
     contents = fingerprints(split.entries) if share.first else []
     job = settings | {"seed": seed, "model": run.sha256}
     job["pictures"] = [list(pair) for pair in zip(names, contents, strict=True)] if share.first else []
     with partial_folder(place, job, force=force, resume=resume, share=share) as partial:
-        failed = _explain_chunks(run, split, question, drawing, partial, names, chunk, tiles, share)
+        failed = _explain_chunks(run, split, question, drawing, partial, names, batch_size, tiles, share)
         done = [partial.done[index] for index in ours if index in partial.done]
         if drawing.scaling.kind == "dataset":
             found = shared_by([entry for part in done for row in part.rows for entry in row["maps"]])
@@ -185,7 +192,7 @@ def _explain_chunks(
     drawing: Drawing,
     partial: Partial,
     names: Sequence[str],
-    chunk: int,
+    batch_size: int,
     tiles: str,
     share: Share,
 ) -> list[Failure]:
@@ -194,7 +201,7 @@ def _explain_chunks(
     told = 0
     (partial.folder / "samples").mkdir(exist_ok=True)
     chunks = read_chunks(
-        run, split, most=chunk, failed=failed, targets=question.targets, share=share, skip=partial.done
+        run, split, most=batch_size, failed=failed, targets=question.targets, share=share, skip=partial.done
     )
     for part in chunks:
         rows: list[Row] = []

@@ -11,6 +11,7 @@ from seglens.inputs import names_of
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
 from seglens.judge.costs import JudgePlan, plan_scores
 from seglens.judge.definitions import CLAIM_IMAGES
+from seglens.renamed import renamed
 from seglens.runs import Run
 
 ALL = "all"
@@ -35,6 +36,7 @@ def num_images_of(num: int | None, device: str) -> int:
     return num if num is not None else ON_CPU if device == "cpu" else CLAIM_IMAGES
 
 
+@renamed(chunk="batch_size")
 @checked
 def plan_judging(
     run: Run,
@@ -47,7 +49,7 @@ def plan_judging(
     num_images: int | None = None,
     judging: JudgeSettings | None = None,
     seed: int = 0,
-    chunk: int = CHUNK,
+    batch_size: int = CHUNK,
 ) -> JudgePlan:
     """Say what `judge_folder` would take with these arguments, for every score, asked for or not.
 
@@ -72,7 +74,7 @@ def plan_judging(
                 settings=judging or JudgeSettings(),
                 num_images=len(chosen),
                 seed=seed,
-                chunk=chunk,
+                batch_size=batch_size,
             )
     refuse_none_done(0, failed)
     raise AssertionError("refuse_none_done raises")

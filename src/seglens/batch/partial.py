@@ -25,6 +25,7 @@ from seglens.locks import beside
 from seglens.outputs import alone, naming, put_in_place
 from seglens.owned import list_files
 from seglens.places import check_output
+from seglens.renamed import in_new_names
 from seglens.spread import Share
 
 DONE, SETTINGS = ".done", "settings.json"
@@ -65,6 +66,10 @@ class Partial:
         # Not write_json(): it would make null of NaN and infinity, which a table tells apart.
         temporary.write_text(json.dumps(_plain(done)), encoding="utf-8")
         temporary.replace(file)
+
+
+RENAMED = {"chunk": "batch_size", "num_samples": "num_images"}
+"""What settings were called in folders that were begun by versions before."""
 
 
 @contextmanager
@@ -138,6 +143,7 @@ def _refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} can't be resumed: {DONE}/{SETTINGS} in it is damaged ({error}), so that nobody knows "
             "what was asked for. Start again with --force and without --resume."
         ) from error
+    before = in_new_names(before, RENAMED)
     was, now = (found.get(PICTURES) or [] for found in (before, settings))
     done = {number for part in _opened(folder).done.values() for number in part.numbers}
     if [name for name, _ in was] == [name for name, _ in now]:

@@ -24,15 +24,16 @@ from seglens.data.layout import Split
 from seglens.errors import DataError, SettingError
 from seglens.explain import explain
 from seglens.explain.explanation import Explanation
-from seglens.explain.memory import chunk_of
+from seglens.explain.memory import batch_size_of
 from seglens.explain.memory import measure as needs_of
 from seglens.explain.methods import Method, sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.plan import Plan, WindowsPlan, plan
 from seglens.explain.target import Target, for_head
-from seglens.explain.windows import CHUNK as WINDOWS
+from seglens.explain.windows import BATCH_SIZE as WINDOWS
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
+from seglens.renamed import renamed
 from seglens.runs import Run
 from seglens.tiles import number_of
 from seglens.tiles import plan as cover
@@ -41,6 +42,7 @@ FEW = 4
 """Pictures that are read, measured and drawn to see how long that takes, after one to warm up."""
 
 
+@renamed(num_samples="num_images", chunk="batch_size")
 @checked
 def plan_folder(
     run: Run,
@@ -56,9 +58,9 @@ def plan_folder(
     raw: str = "npz",
     tiles: str = "auto",
     samples: Sequence[int] | None = None,
-    num_samples: int | None = None,
+    num_images: int | None = None,
     seed: int = 0,
-    chunk: int = CHUNK,
+    batch_size: int = CHUNK,
     memory: int | None = None,
 ) -> Plan:
     """Say what `explain_folder` would take with these arguments, in one process.
@@ -72,7 +74,7 @@ def plan_folder(
     Raises:
         UnknownNameError, SettingError, ModelError, DataError: as `explain_folder`.
     """
-    split = choose(split_of(run, pictures), samples, num_samples)
+    split = choose(split_of(run, pictures), samples, num_images)
     asked = question_of(run, split, methods, layers, target, class_name, against, where, seed)
     question = replace(asked, memory=memory)
     raw_format(raw)
@@ -81,7 +83,7 @@ def plan_folder(
     pieces = split.select([number for number in range(len(split)) if number not in in_windows])
     found = Plan(0, (run.spec.image_size, run.spec.image_size), len(question.targets), ())
     if len(pieces):
-        part = _first(run, pieces, question, min(chunk, len(pieces)))
+        part = _first(run, pieces, question, min(batch_size, len(pieces)))
         aims, _ = _aims(run, part, question)
         found = plan(
             run,
@@ -90,7 +92,7 @@ def plan_folder(
             methods=question.methods,
             layers=question.layers,
             num_images=len(pieces),
-            per_call=chunk,
+            per_call=batch_size,
             seed=seed,
             memory=memory,
         )
@@ -148,7 +150,9 @@ def _bytes_of_windows(run: Run, question: Question) -> int:
     layers = tuple(dict.fromkeys(question.layers)) if asked.need_layers else ()
     found = []
     for step in passes(run.segmenter, asked, layers, seed=question.seed):
-        num = chunk_of(step, run.segmenter, blank, aims, num=WINDOWS, chunk=WINDOWS, memory=question.memory)
+        num = batch_size_of(
+            step, run.segmenter, blank, aims, num=WINDOWS, batch_size=WINDOWS, memory=question.memory
+        )
         found.append(needs_of(step, run.segmenter, blank, aims).of(num))
     return max(found)
 

@@ -33,6 +33,7 @@ from seglens.outputs import new_folder, unused_name
 from seglens.places import check_output
 from seglens.predict import Prediction
 from seglens.progress import track
+from seglens.renamed import renamed
 from seglens.runs import Run
 from seglens.shapes import AnyMask, Image
 from seglens.threads import read_ahead
@@ -42,23 +43,24 @@ STRIP = 64
 """Rows of a large picture's overlay that are scaled at a time."""
 
 
+@renamed(chunk="batch_size", flips="tta")
 @checked
 def predict_files(
     run: Run,
     pictures: Split | Sequence[Path | str],
     *,
     out: str | Path,
-    chunk: int = 8,
+    batch_size: int = 8,
     force: bool = False,
     precision: str = "auto",
-    flips: bool = False,
+    tta: bool = False,
     tiles: str = "auto",
 ) -> Summary:
     """Predict pictures of any size: ``masks/`` (class indices), ``overlays/``, ``table.csv``, ``run.json``.
 
     A mask is a grey PNG of the picture's own size whose values are class indices. Where classes may overlap
     there is one a class, ``masks/<class>/<name>.png`` with 0 and 255: the layout that ``pairs`` reads with
-    ``--multilabel``. ``precision`` and ``flips``
+    ``--multilabel``. ``precision`` and ``tta``
     are those of `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. A
     picture that is covered with windows is never held as floating-point numbers.
 
@@ -67,12 +69,12 @@ def predict_files(
     """
     began = time.monotonic()
     split = split_of(run, pictures)
-    how = Inference(precision, flips, tiles)
+    how = Inference(precision, tta, tiles)
     settings = {
         "files": [str(entry.image) for entry in split.entries],
-        "chunk": _allowed(chunk),
+        "batch_size": _allowed(batch_size),
         "precision": choose_precision(precision, run.segmenter.device),
-        "flips": flips,
+        "tta": tta,
         "tiles": tiles,
     }
     plan((1, 1), run.spec, tiles)
@@ -84,7 +86,9 @@ def predict_files(
             (folder / name).mkdir()
         for label in ledger.label_folders(run.task) if run.task.multilabel else ():
             (folder / "masks" / label).mkdir()
-        written = read_ahead(partial(_write, run, folder), _predicted(prepared(run, how), split, how, chunk))
+        written = read_ahead(
+            partial(_write, run, folder), _predicted(prepared(run, how), split, how, batch_size)
+        )
         for done in track(written, total=len(split), what="predicting"):
             if isinstance(done, Failure):
                 failed.append(done)
@@ -140,13 +144,13 @@ class _Found:
     prediction: tuple[Placed, Probability] | AnyMask
 
 
-def _allowed(chunk: int) -> int:
-    if chunk < 1:
-        raise SettingError(f"A chunk must hold at least 1 picture, received {chunk}.")
-    return chunk
+def _allowed(batch_size: int) -> int:
+    if batch_size < 1:
+        raise SettingError(f"The batch size must be at least 1, received {batch_size}.")
+    return batch_size
 
 
-def _predicted(run: Run, split: Split, how: Inference, chunk: int) -> Iterator[_Found | Failure]:
+def _predicted(run: Run, split: Split, how: Inference, batch_size: int) -> Iterator[_Found | Failure]:
     """Read ahead and predict, in the order of the split; large pictures one at a time."""
     taken: set[str] = set()
     waiting: list[_Read] = []
@@ -163,12 +167,12 @@ def _predicted(run: Run, split: Split, how: Inference, chunk: int) -> Iterator[_
     for read in read_ahead(partial(_read, run, split, how), range(len(split))):
         if isinstance(read, _Read):
             waiting.append(read)
-        if not isinstance(read, _Read) or len(waiting) == chunk:
+        if not isinstance(read, _Read) or len(waiting) == batch_size:
             yield from flush()
         if isinstance(read, Failure):
             yield read
         if isinstance(read, _Large):
-            yield _in_windows(run, read, how, chunk, taken)
+            yield _in_windows(run, read, how, batch_size, taken)
     yield from flush()
 
 
@@ -198,7 +202,9 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large 
     return _Read(sample, place(sample.image, run.spec, "never"))
 
 
-def _in_windows(run: Run, large: _Large, how: Inference, chunk: int, taken: set[str]) -> _Found | Failure:
+def _in_windows(
+    run: Run, large: _Large, how: Inference, batch_size: int, taken: set[str]
+) -> _Found | Failure:
     """Predict a large picture from its file; what is drawn of it is small."""
     try:
         pixels = read_pixels(large.file, channels=run.spec.channels)
@@ -209,7 +215,7 @@ def _in_windows(run: Run, large: _Large, how: Inference, chunk: int, taken: set[
 
         windows = plan((rows, columns), run.spec, how.tiles)
         assert windows is not None
-        mask = _mask(run, cut, windows, how, chunk)
+        mask = _mask(run, cut, windows, how, batch_size)
         image = _small(cut, (rows, columns))
     except DataError as error:
         return Failure(large.name, str(error))
@@ -219,11 +225,13 @@ def _in_windows(run: Run, large: _Large, how: Inference, chunk: int, taken: set[
     return _Found(unused_name(large.name, taken), Sample(large.name, image, None, valid), mask)
 
 
-def _mask(run: Run, cut: Cut, windows: Windows, how: Inference, chunk: int) -> AnyMask:
+def _mask(run: Run, cut: Cut, windows: Windows, how: Inference, batch_size: int) -> AnyMask:
     """Return the mask at native size, a byte a pixel: eight would weigh more than the picture."""
     mask = empty_mask(run.spec, windows.native)
     top = 0
-    for band in bands(run.segmenter, cut, windows, chunk=chunk, precision=how.precision, flips=how.flips):
+    for band in bands(
+        run.segmenter, cut, windows, batch_size=batch_size, precision=how.precision, tta=how.tta
+    ):
         rows = band.shape[1]
         mask[..., top : top + rows, :] = decide(band, run.spec)
         top += rows

@@ -143,7 +143,7 @@ def evaluate(
             force=force,
             batch_size=batch_size,
             precision=precision,
-            flips=tta,
+            tta=tta,
             tiles=tiles,
             share=share,
         )
@@ -171,7 +171,7 @@ def predict(
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     files = images or [need_path(None, "IMAGE", "Which picture?")]
     done = seglens.predict_files(
-        model, files, out=out, force=force, precision=precision, flips=tta, tiles=tiles
+        model, files, out=out, force=force, precision=precision, tta=tta, tiles=tiles
     )
     summaries.tell_batch("predicted", done, {})
 
@@ -193,7 +193,7 @@ def explain(
     data: o.Data = None,
     split: o.SplitOrTest = None,
     samples: o.Samples = None,
-    num_samples: o.NumSamples = None,
+    num_images: o.NumImages = None,
     methods: o.Methods = None,
     layers: o.Layers = None,
     targets: o.Targets = None,
@@ -241,7 +241,7 @@ def explain(
             pictures: "seglens.Split | list[Path]" = images
         else:
             pictures = reading.open_split(context, model, split, data)
-            if terminal.interactive() and (split, samples, num_samples) == (None, None, None):
+            if terminal.interactive() and (split, samples, num_images) == (None, None, None):
                 files, samples = terminal.ask_pictures(pictures.name, len(pictures))
                 pictures = files or pictures
         if dry_run:
@@ -259,7 +259,7 @@ def explain(
                     raw=raw,
                     tiles=tiles,
                     samples=samples or None,
-                    num_samples=num_samples,
+                    num_images=num_images,
                     seed=seed,
                     memory=memory,
                 )
@@ -279,7 +279,7 @@ def explain(
             raw=raw,
             tiles=tiles,
             samples=samples or None,
-            num_samples=num_samples,
+            num_images=num_images,
             seed=seed,
             memory=memory,
             force=force,

@@ -13,8 +13,10 @@ from seglens.arguments import RANGES, check_ranges
 from seglens.cli import terminal
 from seglens.cli.examples import EXAMPLES
 from seglens.cli.given import flag_of
+from seglens.cli.names import RENAMED
 from seglens.data import limits
 from seglens.errors import DataError
+from seglens.renamed import refuse_both, warn_of_old
 
 VALUES_END = "--"
 
@@ -69,6 +71,8 @@ class Verb(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, after the lists have been spelled as one flag a value, which is what Click knows."""
         lists = {flag: flag in SPLIT_AT_COMMAS for option in self.params for flag in _list_flags(option)}
+        known = {flag for option in self.params for flag in getattr(option, "opts", ())}
+        args = renew_flags(args, {old: new for old, new in RENAMED.items() if new in known - {old}})
         rest = super().parse_args(ctx, spread_lists(args, lists))
         flag = open_list(args, lists)
         if flag is not None:
@@ -82,8 +86,7 @@ class Verb(TyperCommand):
             option.name: ctx.params[option.name] if option.name in own else ctx.params.pop(option.name, None)
             for option in _EVERYWHERE
         }
-        for name in RANGES.keys() & ctx.params.keys():
-            check_ranges(flag_of(name), ctx.params[name], RANGES[name])
+        check_options(ctx.params)
         _look_at_paths(self.params, ctx.params)
         with (
             terminal.telling(as_json=asked["as_json"], quiet=asked["quiet"]),
@@ -115,6 +118,21 @@ class Verbs(TyperGroup):
         """Return the names of the verbs; those without an example come last."""
         order = list(dict.fromkeys(words.partition(" ")[0] for words in EXAMPLES))
         return sorted(super().list_commands(ctx), key=lambda name: _place(order, name))
+
+
+def renew_flags(args: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Write flags that are called by a name of before as they are called today, with a warning.
+
+    Raises:
+        SettingError: one is given by both names.
+    """
+    end = args.index(VALUES_END) if VALUES_END in args else len(args)
+    given = [word.partition("=") for word in args[:end]]
+    for old in renamed.keys() & {flag for flag, _, _ in given}:
+        if any(flag == renamed[old] for flag, _, _ in given):
+            refuse_both("seglens", old, renamed[old])
+        warn_of_old("seglens", old, renamed[old])
+    return [renamed.get(flag, flag) + equals + value for flag, equals, value in given] + list(args[end:])
 
 
 def spread_lists(args: Sequence[str], lists: Mapping[str, bool]) -> list[str]:
@@ -158,6 +176,12 @@ def open_list(args: Sequence[str], lists: Mapping[str, bool]) -> str | None:
         if not _is_value(word):
             found = word if word in lists else None
     return found
+
+
+def check_options(values: Mapping[str, Any]) -> None:
+    """Raise a SettingError that names the first flag whose number is out of `RANGES`."""
+    for name in RANGES.keys() & values.keys():
+        check_ranges(flag_of(name), values[name], RANGES[name])
 
 
 def _look_at_paths(options: Sequence[Any], values: Mapping[str, Any]) -> None:

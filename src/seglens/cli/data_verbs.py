@@ -71,7 +71,7 @@ def show(
     context: typer.Context,
     data: o.DataFolder = None,
     split: o.SplitName = "train",
-    num_samples: Annotated[int, typer.Option(help="How many pictures.")] = 4,
+    num_images: Annotated[int, typer.Option(help="How many pictures.")] = 4,
     image_size: o.ImageSize = 256,
     seed: o.Seed = 0,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write.")] = Path("data.png"),
@@ -81,6 +81,6 @@ def show(
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = own_data(context, data)
     file = seglens.show_data(
-        settings, out, split=split, num=num_samples, image_size=image_size, seed=seed, force=force
+        settings, out, split=split, num_images=num_images, image_size=image_size, seed=seed, force=force
     )
     summaries.tell_file("picture", file)

@@ -48,14 +48,14 @@ EXAMPLES = {
         ("seglens explain runs/first cell.png --target point:120,84 --out why", "why this pixel?"),
         (
             "seglens explain runs/first --methods grad-cam integrated-gradients --layers encoder_last "
-            "decoder_last --num-samples 8",
+            "decoder_last --num-images 8",
             "methods and layers side by side",
         ),
         ("seglens explain runs/first --target false-negative", "why did it miss this?"),
     ),
     "verify": (("seglens verify runs/first", "on pictures of the run's own data"),),
     "judge": (
-        ("seglens judge runs/first --num-samples 50", "do the maps say what the model uses?"),
+        ("seglens judge runs/first --num-images 50", "do the maps say what the model uses?"),
         ("seglens judge runs/first --audit border corners", "do regions matter that should not?"),
     ),
     "app": (("seglens app runs/first --open", "click on a picture and see why"),),

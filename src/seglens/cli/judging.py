@@ -30,7 +30,7 @@ Scores = Annotated[
 Pictures = Annotated[
     int | None,
     typer.Option(
-        "--num-samples",
+        "--num-images",
         help="How many pictures, spread evenly over the split. [default: 100 on a GPU, 16 on a CPU]",
         show_default=False,
     ),
@@ -62,7 +62,7 @@ def judge(
     run: o.RunFolder = None,
     data: o.Data = None,
     split: o.SplitOrTest = None,
-    num_samples: Pictures = None,
+    num_images: Pictures = None,
     methods: o.Methods = None,
     layers: o.Layers = None,
     target: o.TargetText = "predicted",
@@ -95,7 +95,7 @@ def judge(
     pictures = reading.open_split(context, model, split, data)
     check_output(place_of(model, pictures, out, "judge"), "judge", force=force)
     chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
-    num = num_images_of(num_samples, on)
+    num = num_images_of(num_images, on)
     plan = seglens.plan_judging(
         model,
         pictures,

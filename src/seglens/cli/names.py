@@ -131,6 +131,8 @@ ELSEWHERE = {
     "--overwrite": "--force",
     "--dataset": "--data",
     "--data-dir": "--data",
+    "--chunk": "--batch-size",
+    "--flips": "--tta",
     "--indices": "--samples",
     "--sample-ids": "--samples",
     "--n-steps": "--steps",
@@ -140,6 +142,10 @@ ELSEWHERE = {
     "--silent": "--quiet",
 }
 """What flags are called in other tools, and here; a hint where one is typed that a verb doesn't have."""
+
+
+RENAMED = {"--num-samples": "--num-images"}
+"""Flags by names that they had before, and by those of today: both work, the old ones with a warning."""
 
 
 def among(names: Sequence[str]) -> Callable[[str], list[str]]:

@@ -126,9 +126,6 @@ NumNodes = Annotated[int, typer.Option(help="Nodes that share the work.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON document, and nothing else.")
-]
 BatchSize = Annotated[int, typer.Option(help="Pictures at a time.")]
 PredictPrecision = Annotated[
     str,
@@ -181,7 +178,7 @@ Normalise = Annotated[
 Samples = Annotated[
     list[int] | None, typer.Option(metavar="NUMBER...", help="Which pictures, from 0.", show_default=False)
 ]
-NumSamples = Annotated[
+NumImages = Annotated[
     int | None, typer.Option(help="How many, spread evenly over the split.", show_default=False)
 ]
 Methods = Annotated[

@@ -8,6 +8,7 @@ import typer
 
 import seglens
 from seglens.cli import options as o
+from seglens.cli.command import check_options
 from seglens.cli.given import READING, flag_of, was_given
 from seglens.errors import SettingError
 
@@ -68,6 +69,7 @@ class _Reading(o.Verb):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         values = {name: ctx.params.pop(name) for name in self.reading}
+        check_options(values)
         ctx.meta[READING] = {name: value for name, value in values.items() if was_given(ctx, name)}
         return super().invoke(ctx)
 
@@ -75,7 +77,7 @@ class _Reading(o.Verb):
 class OnSet(_Reading):
     """A command with the argument DATA; its function takes the context, and the set from `own_data`."""
 
-    reading = _params("every") | _params("own")
+    reading: ClassVar[dict[str, Any]] = _params("every") | _params("own")
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -88,7 +90,7 @@ class OnData(_Reading):
     Its function takes the context, and gets the data from `other_data`, `open_split` and `class_map`.
     """
 
-    reading = _params("every") | _params("other")
+    reading: ClassVar[dict[str, Any]] = _params("every") | _params("other")
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)

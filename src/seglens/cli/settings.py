@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.methods import METHODS
+from seglens.renamed import old_names_of, warn_of_old
 
 
 def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Any
                 f"--set {text} is a setting of {method}, which is not among {', '.join(asked)}. Add it to "
                 "--methods or leave the setting out."
             )
+        setting = _renewed(method, setting)
         kind = _type_of(method, setting)
         if setting in changes.setdefault(method, {}):
             raise SettingError(f"--set {method}.{setting} is given twice. Give one value.")
@@ -103,6 +105,14 @@ def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
             raise SettingError(f"{flag} {key} is given twice. Give one value.")
         found[key] = value
     return found
+
+
+def _renewed(method: str, setting: str) -> str:
+    """Return what a setting is called today, with a warning where that is not how it was called."""
+    old = old_names_of(type(METHODS[method]))
+    if setting in old:
+        warn_of_old(f"--set {method}", setting, old[setting])
+    return old.get(setting, setting)
 
 
 def _type_of(method: str, setting: str) -> Any:

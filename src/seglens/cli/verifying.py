@@ -28,7 +28,7 @@ def verify(
     ] = None,
     data: o.Data = None,
     split: o.SplitOrTest = None,
-    num_samples: Annotated[int, typer.Option(help="How many, spread evenly over the split.")] = 2,
+    num_images: Annotated[int, typer.Option(help="How many, spread evenly over the split.")] = 2,
     layers: o.Layers = None,
     compiled: Annotated[
         bool, typer.Option("--compiled", help="Compile a copy of the model too: a minute or more.")
@@ -39,13 +39,13 @@ def verify(
 ) -> None:
     """Check the identities that maps rest on, on this model. Exit code 1 where one fails."""
     if images:
-        refuse(context, ("data", "split", "num_samples"), "the pictures are named themselves")
+        refuse(context, ("data", "split", "num_images"), "the pictures are named themselves")
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     if images:
         size, channels = model.spec.image_size, model.spec.channels
         pictures: "Images | None" = seglens.read_images(images, size=size, channels=channels)
     else:
-        pictures = _from_split(context, model, split, data, num_samples)
+        pictures = _from_split(context, model, split, data, num_images)
     done = seglens.verify(model, pictures, layers=tuple(layers or o.LAYERS), seed=seed, compiled=compiled)
     tell(done.to_json(), lambda: _show(done))
     if not done.passed:

@@ -93,9 +93,9 @@ def _as_in(part: Part) -> list[str]:
             for value in values
         ):
             words += [f"--{name}", *values]
-    samples, num = settings.get("samples"), settings.get("num_samples") or settings.get("num_images")
+    samples, num = settings.get("samples"), settings.get("num_images") or settings.get("num_samples")
     words += ["--samples", *map(str, samples)] if samples else []
-    words += ["--num-samples", str(num)] if num and not samples else []
+    words += ["--num-images", str(num)] if num and not samples else []
     return words
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from seglens.data.images import read_image
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
@@ -76,6 +78,22 @@ def picture_sha256(entry: Entry) -> str | None:
     if entry.image.is_file():
         return sha256([entry.image])
     return entry.sha256 or None
+
+
+@dataclass(frozen=True)
+class PictureOnly:
+    """Reads the picture of an entry and nothing else: it has no code that opens a mask."""
+
+    channels: int = 3
+
+    def __call__(self, entry: Entry) -> Sample:
+        """Return the picture without a mask; every pixel is valid.
+
+        Raises:
+            DataError: the file can't be read.
+        """
+        image = read_image(entry.image, self.channels)
+        return Sample(entry.name, image, None, torch.ones(image.shape[1:], dtype=torch.bool))
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,20 @@ import torch
 from seglens.arguments import checked
 from seglens.explain.explanation import Explanation, Explanations, check_where
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.memory import chunk_of
+from seglens.explain.memory import batch_size_of
 from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
 from seglens.inputs import Pictures, as_images, names_of
 from seglens.models.layers import resolve
+from seglens.renamed import renamed
 from seglens.runs import Run
 from seglens.verb import make_callable
 
 __all__ = ["METHODS", "Method", "explain"]
 
 
+@renamed(chunk="batch_size")
 @checked
 def explain(
     run: Run,
@@ -34,14 +36,14 @@ def explain(
     layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
     where: str = "region",
     seed: int = 0,
-    chunk: int | None = None,
+    batch_size: int | None = None,
     memory: int | None = None,
 ) -> Explanations:
     """Explain what the model says about ``target`` (or about several) on ``images``, which lie in [0, 1].
 
-    A method is its name in `METHODS`, or its settings. At most ``chunk`` pictures are in the model at once,
-    16 by default; like the batch and its order it changes nothing in the result. ``memory`` is a budget in
-    bytes, on top of weights, pictures and maps, for what the passes need at work: chunks are sized to it
+    A method is its name in `METHODS`, or its settings. At most ``batch_size`` pictures are in the model at
+    once, 16 by default; like the batch and its order it changes nothing in the result. ``memory`` is a budget
+    in bytes, on top of weights, pictures and maps, for what the passes need at work: chunks are sized to it
     (see ``memory.py``), which takes a few runs of the model. Maps come back on the device of ``images``.
 
     Where the model has an intensity window, everything happens within it: baselines, noise and what is filled
@@ -69,7 +71,9 @@ def explain(
     run, there = run.opened(images.to(run.segmenter.device))
     found: list[Explanation] = []
     for step in passes(run.segmenter, asked, layers, seed=seed):
-        most = chunk_of(step, run.segmenter, there, targets, num=len(there), chunk=chunk, memory=memory)
+        most = batch_size_of(
+            step, run.segmenter, there, targets, num=len(there), batch_size=batch_size, memory=memory
+        )
         found += step.work(there, targets, most)
     return Explanations(_moved(item, images.device, where) for item in found)
 

@@ -60,7 +60,7 @@ def ablation_cam(
     settings: AblationCam,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Weigh each channel by what the score loses without it: ``sum_k (S - S_k) / |S| A_k``.
 
@@ -73,18 +73,22 @@ def ablation_cam(
     with float32.
     """
     del seed
-    model = prepare(segmenter, images, forwards=0, chunk=chunk, precision=settings.precision, fold=False)
+    model = prepare(
+        segmenter, images, forwards=0, batch_size=batch_size, precision=settings.precision, fold=False
+    )
     chunks: list[Made] = []
 
     def work(rows: slice) -> None:
         frozen = [target.select(rows) for target in targets]
         made: Made = {}
         for layer, (activation, layout) in taps(segmenter, images[rows], layers).items():
-            found = _ablation_cam(segmenter, model, images[rows], frozen, layer, activation, layout, chunk)
+            found = _ablation_cam(
+                segmenter, model, images[rows], frozen, layer, activation, layout, batch_size
+            )
             made |= {(position, layer): values for position, values in enumerate(found)}
         chunks.append(made)
 
-    in_chunks(len(images), chunk, work)
+    in_chunks(len(images), batch_size, work)
     how = asdict(settings) | {"precision": model.precision}
     name, divisor = settings.label or settings.name, segmenter.spec.divisor
     return put_together(chunks, images, targets, layers, name, how, divisor)
@@ -98,21 +102,23 @@ def _ablation_cam(
     layer: str,
     activation: Activations,
     layout: Layout,
-    chunk: int,
+    batch_size: int,
 ) -> list[dict[str, Tensor]]:
     """Grids and diagnostics of one layer for each target."""
     wanted = ~torch.stack([target.empty() for target in targets]).all(0).to(images.device)
     zero = (activation == 0).all(3).all(2)
     rows, channels = (~zero & wanted[:, None]).nonzero(as_tuple=True)
     full_rows = torch.arange(len(images), device=images.device)
-    full = score_copies(model, images, targets, full_rows, lambda same, _: same, unit="sum", chunk=chunk)
+    full = score_copies(
+        model, images, targets, full_rows, lambda same, _: same, unit="sum", batch_size=batch_size
+    )
     with ablating(model, _path(segmenter, layer), layout, images) as ablate:
 
         def perturb(copies: Images, which: Rows) -> Images:
             ablate(rows[which], channels[which])
             return copies
 
-        found = score_copies(model, images, targets, rows, perturb, unit="sum", chunk=chunk)
+        found = score_copies(model, images, targets, rows, perturb, unit="sum", batch_size=batch_size)
     scores = full[..., None].repeat(1, 1, activation.shape[1])
     scores[:, rows, channels] = found
     weights = (full[..., None] - scores) / full[..., None].abs()
@@ -122,7 +128,7 @@ def _ablation_cam(
         plain = Prepared(segmenter)
         with ablating(plain, _path(segmenter, layer), layout, images) as ablate:  # which `perturb` calls
             about["rank_agreement"] = rank_agreement(
-                segmenter, images, targets, rows, perturb, found, unit="sum", chunk=chunk
+                segmenter, images, targets, rows, perturb, found, unit="sum", batch_size=batch_size
             )
     return [
         {"grid": grids[t], **{name: values[t] for name, values in about.items()}} for t in range(len(grids))

@@ -96,7 +96,7 @@ def score_cam(
     settings: ScoreCam,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Weigh each channel by the score of the picture shown through it: ``sum_k w_k A_k``. Wang et al. 2020.
 
@@ -119,7 +119,7 @@ def score_cam(
         segmenter,
         padded,
         forwards=forwards,
-        chunk=chunk,
+        batch_size=batch_size,
         precision=settings.precision,
         compile=settings.compile,
     )
@@ -129,11 +129,11 @@ def score_cam(
         frozen = [target.select(rows) for target in targets_there]
         made: Made = {}
         for layer, (activation, _) in taps(segmenter, padded[rows], layers).items():
-            found = _score_cam(segmenter, model, padded[rows], frozen, activation, settings, chunk)
+            found = _score_cam(segmenter, model, padded[rows], frozen, activation, settings, batch_size)
             made |= {(position, layer): values for position, values in enumerate(found)}
         chunks.append(made)
 
-    in_chunks(len(images), chunk, work)
+    in_chunks(len(images), batch_size, work)
     how = asdict(settings) | {"masking": "normalised", "precision": model.precision}
     return put_together(chunks, images, targets, layers, settings.label or settings.name, how, divisor)
 
@@ -145,7 +145,7 @@ def _score_cam(
     targets: Sequence[Target],
     activation: Activations,
     settings: ScoreCam,
-    chunk: int,
+    batch_size: int,
 ) -> list[dict[str, Tensor]]:
     """Grids and diagnostics of one layer for each target."""
     wanted = ~torch.stack([target.empty() for target in targets]).all(0).to(images.device)
@@ -162,9 +162,9 @@ def _score_cam(
     def nothing(copies: Images, which: Rows) -> Images:
         return faded(segmenter, copies, torch.zeros_like(copies[:, 0]))
 
-    found = score_copies(model, images, targets, rows, perturb, unit="sum", chunk=chunk)
+    found = score_copies(model, images, targets, rows, perturb, unit="sum", batch_size=batch_size)
     everyone = torch.arange(len(images), device=images.device)
-    base = score_copies(model, images, targets, everyone, nothing, unit="sum", chunk=chunk)
+    base = score_copies(model, images, targets, everyone, nothing, unit="sum", batch_size=batch_size)
     scores = found.new_full((len(targets), *live.shape), torch.nan)
     scores[:, rows, channels] = found
     weights = WEIGHTINGS[settings.weighting](scores, base, live)
@@ -173,7 +173,7 @@ def _score_cam(
     about["constant_channels"] = constant.sum(1).to(grids).expand(len(targets), -1)
     if model.precision == "bf16":
         about["rank_agreement"] = rank_agreement(
-            segmenter, images, targets, rows, perturb, found, unit="sum", chunk=chunk
+            segmenter, images, targets, rows, perturb, found, unit="sum", batch_size=batch_size
         )
     if model.size:
         about["compile_seconds"] = torch.full_like(base, model.seconds)

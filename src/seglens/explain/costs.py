@@ -88,13 +88,15 @@ def integrated(settings: IntegratedGradients, scene: Scene) -> Cost:
 
 def smooth(settings: SmoothGrad, scene: Scene) -> Cost:
     """The noisy copies."""
-    return Cost(graded=settings.samples, backwards=settings.samples * scene.targets)
+    return Cost(graded=settings.num_samples, backwards=settings.num_samples * scene.targets)
 
 
 def expected(settings: ExpectedGradients, scene: Scene) -> Cost:
     """The points between picture and references; the score of the picture, and once of the references."""
     num = 0 if settings.references is None else len(settings.references)
-    return Cost(plain=1, graded=settings.samples, backwards=settings.samples * scene.targets, once=num)
+    return Cost(
+        plain=1, graded=settings.num_samples, backwards=settings.num_samples * scene.targets, once=num
+    )
 
 
 def score_cam(settings: ScoreCam, scene: Scene) -> Cost:

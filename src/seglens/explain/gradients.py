@@ -63,13 +63,13 @@ def averages(
     point: Point,
     values: Values,
     *,
-    chunk: int,
+    batch_size: int,
 ) -> tuple[Averages, ...]:
     """Sum ``weights * values`` over the steps of each path, for each target; path i is of ``owner[i]``.
 
-    Points of several paths share a batch, at most ``chunk`` of them, so that the last one of a path is not a
-    small one; several targets share the forward pass. Summed in float32, and on a GPU in a fixed order. Call
-    it where the model is `left_as_found`.
+    Points of several paths share a batch, at most ``batch_size`` of them, so that the last one of a path is
+    not a small one; several targets share the forward pass. Summed in float32, and on a GPU in a fixed order.
+    Call it where the model is `left_as_found`.
     """
     paths, steps = weights.shape
     sums: list[Averages] = []
@@ -89,7 +89,7 @@ def averages(
             for total, kind in zip(sums, kinds, strict=True):
                 total[position, first : last + 1] += torch.tensordot(share, kind, dims=([0], [0]))
 
-    in_chunks(paths * steps, at_once(targets[0], weights.device, chunk), work)
+    in_chunks(paths * steps, at_once(targets[0], weights.device, batch_size), work)
     return tuple(sums)
 
 
@@ -115,7 +115,7 @@ def input_gradients(
 
 @torch.no_grad()
 def scores_of(
-    segmenter: Segmenter, points: Points, targets: Sequence[Target], rows: Rows, *, chunk: int
+    segmenter: Segmenter, points: Points, targets: Sequence[Target], rows: Rows, *, batch_size: int
 ) -> Float[Tensor, "targets n"]:
     """Return each target's mean logit at ``points``; point i keeps the pixels of picture ``rows[i]``."""
     scores = torch.zeros(len(targets), len(points), device=points.device)
@@ -125,14 +125,14 @@ def scores_of(
         for position, target in enumerate(targets):
             scores[position, part] = target.score(logits, rows[part], "mean").float()
 
-    in_chunks(len(points), at_once(targets[0], points.device, chunk), work)
+    in_chunks(len(points), at_once(targets[0], points.device, batch_size), work)
     return scores
 
 
-def at_once(target: Target, device: torch.device, chunk: int) -> int:
-    """How many pictures go through the model at once: ``chunk``, on a CPU no more than `PIXELS` have."""
+def at_once(target: Target, device: torch.device, batch_size: int) -> int:
+    """How many pictures go through the model at once: ``batch_size``, on a CPU no more than `PIXELS` have."""
     height, width = target.pixels.shape[-2:]
-    return min(chunk, max(1, PIXELS // (height * width))) if device.type == "cpu" else chunk
+    return min(batch_size, max(1, PIXELS // (height * width))) if device.type == "cpu" else batch_size
 
 
 GRADIENTS: dict[str, InputGradient] = {

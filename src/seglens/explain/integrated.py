@@ -123,13 +123,13 @@ def integrated_gradients(
     settings: IntegratedGradients,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Attribute each target's mean logit to the pixels: ``(x - x0) * mean_t dS/dx(x0 + t (x - x0))``.
 
     ``map`` is signed and sums over the picture to S(x) - S(x0); it is itself the sum of ``channels``, the
-    parts of the input's channels. Only the input requires grad, and at most ``chunk`` pictures are in the
-    model at once (half as many when memory runs out). Diagnostics, one number per picture:
+    parts of the input's channels. Only the input requires grad, and at most ``batch_size`` pictures are in
+    the model at once (half as many when memory runs out). Diagnostics, one number per picture:
 
     - ``completeness_error``: ``|sum of map - (S(x) - S(x0))| / |S(x) - S(x0)|``
     - ``small_denominator``: 1 where S(x) - S(x0) is so small (`SMALL`) that this error tells nothing
@@ -143,7 +143,7 @@ def integrated_gradients(
         chosen = [target.select(usable) for target in targets]
         with left_as_found(segmenter, images):
             starts = _baselines(images, settings, seed)[usable]
-            found = _converged(quick(segmenter), images[usable], starts, chosen, settings, seed, chunk)
+            found = _converged(quick(segmenter), images[usable], starts, chosen, settings, seed, batch_size)
     return [
         _explanation(target, settings, seed, *_spread_out(found[i] if found else None, usable, images))
         for i, target in enumerate(targets)
@@ -212,7 +212,7 @@ def _converged(
     targets: Sequence[Target],
     settings: IntegratedGradients,
     seed: int,
-    chunk: int,
+    batch_size: int,
 ) -> list[Found]:
     """Integrate, with more steps where a picture is not good enough; return attributions and diagnostics."""
     draws = baselines.shape[1]
@@ -220,8 +220,10 @@ def _converged(
     ends = images.repeat_interleave(draws, 0)
     everyone = torch.arange(len(images), device=images.device)
     owner = everyone.repeat_interleave(draws)
-    reached = scores_of(segmenter, images, targets, everyone, chunk=chunk)
-    left = scores_of(segmenter, starts, targets, owner, chunk=chunk).unflatten(1, (-1, draws)).mean(2)
+    reached = scores_of(segmenter, images, targets, everyone, batch_size=batch_size)
+    left = (
+        scores_of(segmenter, starts, targets, owner, batch_size=batch_size).unflatten(1, (-1, draws)).mean(2)
+    )
 
     found = torch.zeros(len(targets), *ends.shape, device=ends.device)
     used = torch.zeros_like(reached)
@@ -233,7 +235,7 @@ def _converged(
         if settings.baseline in NOISY:
             positions, weights = 1 - positions.flip(0), weights.flip(0)
         fresh = _along(
-            segmenter, targets, starts[paths], ends[paths], owner[paths], positions, weights, chunk
+            segmenter, targets, starts[paths], ends[paths], owner[paths], positions, weights, batch_size
         )
         wanted = unfinished[:, owner[paths]].view(len(targets), -1, 1, 1, 1)
         found[:, paths] = torch.where(wanted, fresh, found[:, paths])
@@ -276,7 +278,7 @@ def _along(
     owner: Int[Tensor, " p"],
     positions: Steps,
     weights: Steps,
-    chunk: int,
+    batch_size: int,
 ) -> Float[Tensor, "targets p c h w"]:
     """Integrate along straight paths; path i belongs to picture ``owner[i]``."""
     positions, weights = positions.to(ends.device), weights.to(ends.device)
@@ -287,7 +289,9 @@ def _along(
     def values(path: Rows, step: Rows, slope: Points) -> tuple[Points, ...]:
         return (slope,)
 
-    (slopes,) = averages(segmenter, targets, owner, weights.expand(len(ends), -1), point, values, chunk=chunk)
+    (slopes,) = averages(
+        segmenter, targets, owner, weights.expand(len(ends), -1), point, values, batch_size=batch_size
+    )
     return (ends - starts) * slopes
 
 

@@ -16,7 +16,9 @@ from seglens.shapes import AnyMask, AnyMasks, Region
 from seglens.tiles import Cut, Windows, bands, resized
 
 
-def large_mask(run: Run, cut: Cut, windows: Windows, *, chunk: int = 8, precision: str = "32") -> AnyMask:
+def large_mask(
+    run: Run, cut: Cut, windows: Windows, *, batch_size: int = 8, precision: str = "32"
+) -> AnyMask:
     """Return what the model says of a large picture at the working scale, a byte a pixel (and label)."""
     here = replace(windows, native=windows.scaled)
     mask = empty_mask(run.spec, windows.scaled)
@@ -25,7 +27,7 @@ def large_mask(run: Run, cut: Cut, windows: Windows, *, chunk: int = 8, precisio
         return resized(cut, windows.native, windows.scaled, rows, columns)
 
     top = 0
-    for band in bands(run.segmenter, scaled, here, chunk=chunk, precision=precision):
+    for band in bands(run.segmenter, scaled, here, batch_size=batch_size, precision=precision):
         mask[..., top : top + band.shape[1], :] = decide(band, run.spec)
         top += band.shape[1]
     return mask
@@ -51,7 +53,7 @@ def large_scene(
     mask: AnyMask | None = None,
     valid: Region | None = None,
     class_index: int = 1,
-    chunk: int = 8,
+    batch_size: int = 8,
 ) -> LargeScene:
     """Return what `seglens.explain.target_names.named_targets` makes targets of: coordinates are native.
 
@@ -65,7 +67,7 @@ def large_scene(
         valid=kept[None],
         class_index=class_index,
         frames=(Frame(windows.native, max(windows.scaled), windows.scaled, top=0, left=0),),
-        predict=lambda: large_mask(run, cut, windows, chunk=chunk),
+        predict=lambda: large_mask(run, cut, windows, batch_size=batch_size),
     )
 
 
@@ -79,12 +81,14 @@ def large_target(
     valid: Region | None = None,
     class_index: int = 1,
     against: int | None = None,
-    chunk: int = 8,
+    batch_size: int = 8,
 ) -> Target:
     """Make the target that the command line calls ``text`` for a large picture; see `large_scene`.
 
     Raises:
         UnknownNameError, SettingError: as `seglens.explain.target_names.named_targets`.
     """
-    scene = large_scene(run, cut, windows, mask=mask, valid=valid, class_index=class_index, chunk=chunk)
+    scene = large_scene(
+        run, cut, windows, mask=mask, valid=valid, class_index=class_index, batch_size=batch_size
+    )
     return named_targets((text,), scene, against=against)[0]

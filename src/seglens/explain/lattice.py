@@ -136,7 +136,7 @@ class View:
     cut: Cut
     windows: Windows
     target: Target
-    chunk: int
+    batch_size: int
 
     @cached_property
     def covers(self) -> tuple[Cover, Cover]:
@@ -207,4 +207,4 @@ class View:
             after = places[rows.stop].row if rows.stop < len(places) else None
             work(list(places[rows]), after)
 
-        in_chunks(len(places), self.chunk, some)
+        in_chunks(len(places), self.batch_size, some)

@@ -13,9 +13,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from seglens.correlation import spearman
 from seglens.device import choose_precision
 from seglens.errors import SettingError
 from seglens.explain.target import Target, Unit
@@ -51,7 +51,7 @@ SAMPLE = 16
 class Prepared:
     """A model made ready for many forward passes without gradients.
 
-    ``size`` is the chunk that it was compiled for, which took ``seconds``; 0 where it was not compiled.
+    ``size`` is the batch that it was compiled for, which took ``seconds``; 0 where it was not compiled.
     """
 
     segmenter: Segmenter
@@ -63,7 +63,7 @@ class Prepared:
     def forward(self, images: Images) -> Logits:
         """Return the logits of raw images, in float32 at least."""
         num, size = len(images), self.size
-        if size >= num:  # Other shapes would be compiled anew: it is the chunk, or halves when memory ends.
+        if size >= num:  # Other shapes would be compiled anew: it is the batch, or halves when memory ends.
             while size // 2 >= num:
                 size //= 2
             images = torch.cat([images, images[-1:].expand(size - num, -1, -1, -1)])
@@ -79,7 +79,7 @@ def prepare(
     images: Images,
     *,
     forwards: int,
-    chunk: int,
+    batch_size: int,
     precision: str = "32",
     compile: Compile = "never",
     fold: bool = True,
@@ -106,7 +106,7 @@ def prepare(
     pays = forwards * images.shape[-2] * images.shape[-1] >= PAYS
     if compile == "never" or (compile == "auto" and not pays):
         return model
-    trial = images[:1].to(segmenter.device).expand(min(chunk, max(forwards, 1)), -1, -1, -1)
+    trial = images[:1].to(segmenter.device).expand(min(batch_size, max(forwards, 1)), -1, -1, -1)
     compiled = _compiled(model, trial)
     return compiled if compile == "always" or _seconds(compiled, trial) < _seconds(model, trial) else model
 
@@ -171,11 +171,11 @@ def score_copies(
     perturb: Perturb,
     *,
     unit: Unit = "probability",
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> TargetScores:
     """Score ``len(rows)`` changed copies; copy i is of picture ``rows[i]`` and keeps its frozen pixels.
 
-    All targets are scored from the same forward pass. Copies are made and scored ``chunk`` at a time, or
+    All targets are scored from the same forward pass. Copies are made and scored ``batch_size`` at a time, or
     fewer where memory runs out, which changes nothing in the result as long as ``perturb`` treats every copy
     by itself. Scores are on the model's device, and nothing here waits for it.
     """
@@ -184,7 +184,7 @@ def score_copies(
     def read(logits: Logits, which: Rows) -> TargetScores:
         return torch.stack([target.score(logits, which, unit) for target in targets])
 
-    return read_copies(model, images, rows, perturb, read, len(targets), chunk=chunk)
+    return read_copies(model, images, rows, perturb, read, len(targets), batch_size=batch_size)
 
 
 def read_copies(
@@ -195,7 +195,7 @@ def read_copies(
     read: Read,
     num: int,
     *,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> Float[Tensor, "numbers n"]:
     """Return the ``num`` numbers that ``read`` gives of each changed copy, as `score_copies` does scores."""
     device = model.segmenter.device
@@ -208,7 +208,7 @@ def read_copies(
         found[:, part] = read(logits, rows[part])
 
     with evaluating(model.segmenter), torch.no_grad():
-        in_chunks(len(rows), chunk, work)
+        in_chunks(len(rows), batch_size, work)
     return found
 
 
@@ -220,7 +220,7 @@ def masked_scores(
     perturb: Perturb,
     *,
     unit: Unit = "probability",
-    chunk: int = 16,
+    batch_size: int = 16,
     precision: str = "32",
     compile: Compile = "never",
 ) -> TargetScores:
@@ -228,9 +228,9 @@ def masked_scores(
     model = Prepared(segmenter)
     if (precision, compile) != ("32", "never"):
         model = prepare(
-            segmenter, images, forwards=len(rows), chunk=chunk, precision=precision, compile=compile
+            segmenter, images, forwards=len(rows), batch_size=batch_size, precision=precision, compile=compile
         )
-    return score_copies(model, images, targets, rows, perturb, unit=unit, chunk=chunk)
+    return score_copies(model, images, targets, rows, perturb, unit=unit, batch_size=batch_size)
 
 
 def clean_scores(
@@ -239,11 +239,13 @@ def clean_scores(
     targets: Sequence[Target],
     *,
     unit: Unit = "probability",
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> TargetScores:
     """Score the pictures as they are."""
     rows = torch.arange(len(images))
-    return masked_scores(segmenter, images, targets, rows, lambda same, _: same, unit=unit, chunk=chunk)
+    return masked_scores(
+        segmenter, images, targets, rows, lambda same, _: same, unit=unit, batch_size=batch_size
+    )
 
 
 def rank_agreement(
@@ -255,7 +257,7 @@ def rank_agreement(
     scores: TargetScores,
     *,
     unit: Unit,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> Agreement:
     """Spearman's rank correlation of ``scores`` with those of the given model in float32, per picture.
 
@@ -270,7 +272,7 @@ def rank_agreement(
         rows[sample],
         lambda copies, which: perturb(copies, sample[which]),
         unit=unit,
-        chunk=chunk,
+        batch_size=batch_size,
     )
     sizes = [len(part) for part in picked]
     pairs = zip(scores[:, sample].split(sizes, 1), exact.split(sizes, 1), strict=True)
@@ -284,17 +286,10 @@ def _spaced(copies: Rows) -> Int[Tensor, " sample"]:
 
 
 def _spearman(one: TargetScores, other: TargetScores) -> Float[Tensor, " targets"]:
-    """Pearson's correlation of the ranks, ties by their mean rank."""
-    ranks = [torch.from_numpy(rankdata(values.cpu().double(), axis=1)) for values in (one, other)]
+    """The rank correlation of each row; NaN for fewer than three copies."""
     if one.shape[1] < 3:
         return torch.full((len(one),), torch.nan, device=one.device)
-    return correlation(*ranks).to(one.device, torch.float32)
-
-
-def correlation(one: Float[Tensor, "r m"], other: Float[Tensor, "r m"]) -> Float[Tensor, " r"]:
-    """Pearson's correlation of each row with its counterpart; NaN where one is constant."""
-    one, other = (values.double() - values.double().mean(1, keepdim=True) for values in (one, other))
-    return (one * other).sum(1) / (one.square().sum(1) * other.square().sum(1)).sqrt()
+    return spearman(one, other).to(one.device, torch.float32)
 
 
 def faded(segmenter: Segmenter, images: Images, masks: Maps) -> Images:

@@ -22,7 +22,7 @@ from seglens.models.segmenter import Segmenter
 from seglens.shapes import Images
 from seglens.sizes import say_bytes
 
-CHUNK = 16
+BATCH_SIZE = 16
 """Pictures in the model at once where nobody says otherwise: larger chunks are hardly any faster."""
 
 MOST = 64
@@ -75,9 +75,9 @@ class Needs:
 
     parts: tuple[Need, ...]
 
-    def of(self, chunk: int) -> int:
-        """Bytes with ``chunk`` pictures in the model at once."""
-        return max(part.fixed + part.each * chunk for part in self.parts)
+    def of(self, batch_size: int) -> int:
+        """Bytes with ``batch_size`` pictures in the model at once."""
+        return max(part.fixed + part.each * batch_size for part in self.parts)
 
     def most(self, budget: int) -> int:
         """How many pictures may be in the model within ``budget`` bytes."""
@@ -88,27 +88,28 @@ _NEEDS: "weakref.WeakKeyDictionary[Segmenter, dict[tuple[object, ...], Needs]]" 
 """What was measured: it depends on the picture's size, not on what it shows."""
 
 
-def chunk_of(
+def batch_size_of(
     step: Pass,
     segmenter: Segmenter,
     images: Images,
     targets: Sequence[Target],
     *,
     num: int,
-    chunk: int | None,
+    batch_size: int | None,
     memory: int | None,
 ) -> int:
     """Return how many of ``num`` pictures like ``images`` may be in the model at once during ``step``.
 
-    With a budget (``memory``, bytes) as many as it allows, at most ``chunk`` or `MOST`. Without one ``chunk``
-    or `CHUNK`; on a CPU no more than its free memory holds, which is only looked into where many pictures
-    of that size could be too much. (A GPU says by itself when it is full, and the chunk is halved then.)
+    With a budget (``memory``, bytes) as many as it allows, at most ``batch_size`` or `MOST`. Without one
+    ``batch_size`` or `BATCH_SIZE`; on a CPU no more than its free memory holds, which is only looked into
+    where many pictures of that size could be too much. (A GPU says by itself when it is full, and the batch
+    is halved then.)
 
     Raises:
         SettingError: not even one picture is within the budget.
     """
     height, width = images.shape[-2:]
-    most = chunk if chunk is not None else CHUNK if memory is None else MOST
+    most = batch_size if batch_size is not None else BATCH_SIZE if memory is None else MOST
     if step.settings is None:
         most = min(most, max(num, 1))
     if not len(images):
@@ -123,7 +124,7 @@ def chunk_of(
             )
         return min(most, need.most(memory))
     free = free_bytes(segmenter.device)
-    if chunk is not None or free is None or most * height * width * ROUGH <= LEFT * free:
+    if batch_size is not None or free is None or most * height * width * ROUGH <= LEFT * free:
         return most
     need = measure(step, segmenter, images, targets)
     return max(1, min(most, need.most(int(LEFT * free))))
@@ -168,7 +169,7 @@ def sample(images: Images, targets: Sequence[Target], num: int) -> tuple[Few, li
 def free_bytes(device: torch.device) -> int | None:
     """Return how many bytes of a CPU's memory are free to be taken, None where nobody says.
 
-    A GPU says when it is full, and a chunk is halved then: None.
+    A GPU says when it is full, and a batch is halved then: None.
     """
     if device.type != "cpu" or not MEMINFO.exists():
         return None

@@ -106,7 +106,7 @@ def occlusion(
     settings: Occlusion,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Slide a window: ``map(p) = mean over windows W with p in W of S(x) - S(x without W)``. Zeiler 2014.
 
@@ -123,7 +123,7 @@ def occlusion(
         return down[which % num // len(across)][:, :, None] & across[which % len(across)][:, None, :]
 
     rows = torch.arange(len(images), device=images.device).repeat_interleave(num)
-    drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, chunk)
+    drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, batch_size)
     grid = drops.unflatten(1, (len(images), len(down), len(across)))
     total = torch.einsum("tbyx,yh,xw->tbhw", grid, down.to(grid), across.to(grid))
     maps = total / (down.sum(0)[:, None] * across.sum(0)[None, :])
@@ -138,7 +138,7 @@ def superpixel_occlusion(
     settings: SuperpixelOcclusion,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Hide one superpixel after the other: ``map(p) = S(x) - S(x without the superpixel of p)``.
 
@@ -153,7 +153,7 @@ def superpixel_occlusion(
     def removed(which: Rows) -> Regions:
         return segments[rows[which]] == (which - first[rows[which]])[:, None, None]
 
-    drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, chunk)
+    drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, batch_size)
     maps = drops[:, segments + first[:, None, None]]
     found["segments"] = counts.to(maps).expand(len(targets), -1)
     how = asdict(settings) | {"unit": "mean", "seed": seed}
@@ -168,7 +168,7 @@ def _drops(
     removed: Removed,
     settings: Occlusion | SuperpixelOcclusion,
     seed: int,
-    chunk: int,
+    batch_size: int,
 ) -> tuple[TargetScores, dict[str, Tensor]]:
     """``S(x) - S(x without a part)`` for each part, and diagnostics."""
     imputer = IMPUTERS[settings.fill]
@@ -184,11 +184,15 @@ def _drops(
         def perturb(copies: Images, which: Rows) -> Images:
             return torch.where(removed(which)[:, None], fills[rows[which]], copies)
 
-    model = prepare(segmenter, images, forwards=len(rows), chunk=chunk, precision=settings.precision)
-    changed = score_copies(model, images, targets, rows, perturb, unit="mean", chunk=chunk)
+    model = prepare(
+        segmenter, images, forwards=len(rows), batch_size=batch_size, precision=settings.precision
+    )
+    changed = score_copies(model, images, targets, rows, perturb, unit="mean", batch_size=batch_size)
     everyone = torch.arange(len(images), device=images.device)
-    full = score_copies(model, images, targets, everyone, lambda same, _: same, unit="mean", chunk=chunk)
-    found = agreement(segmenter, model, images, targets, rows, perturb, changed, chunk)
+    full = score_copies(
+        model, images, targets, everyone, lambda same, _: same, unit="mean", batch_size=batch_size
+    )
+    found = agreement(segmenter, model, images, targets, rows, perturb, changed, batch_size)
     return full[:, rows] - changed, found
 
 
@@ -200,12 +204,14 @@ def agreement(
     rows: Rows,
     perturb: Perturb,
     scores: TargetScores,
-    chunk: int,
+    batch_size: int,
 ) -> dict[str, Tensor]:
     """In bfloat16, how well scores are ranked as in float32."""
     if model.precision == "32":
         return {}
-    found = rank_agreement(segmenter, images, targets, rows, perturb, scores, unit="mean", chunk=chunk)
+    found = rank_agreement(
+        segmenter, images, targets, rows, perturb, scores, unit="mean", batch_size=batch_size
+    )
     return {"rank_agreement": found}
 
 

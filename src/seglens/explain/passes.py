@@ -61,10 +61,10 @@ def _on_layers(
     seed: int,
     images: Images,
     targets: Sequence[Target],
-    chunk: int,
+    batch_size: int,
 ) -> list[Explanation]:
     work = ON_LAYERS[type(settings)]
-    return work(segmenter, images, targets, layers, settings, seed=seed, chunk=chunk)
+    return work(segmenter, images, targets, layers, settings, seed=seed, batch_size=batch_size)
 
 
 def _on_input(
@@ -73,9 +73,9 @@ def _on_input(
     seed: int,
     images: Images,
     targets: Sequence[Target],
-    chunk: int,
+    batch_size: int,
 ) -> list[Explanation]:
-    return ON_INPUT[type(settings)](segmenter, images, targets, settings, seed=seed, chunk=chunk)
+    return ON_INPUT[type(settings)](segmenter, images, targets, settings, seed=seed, batch_size=batch_size)
 
 
 def _traced(
@@ -84,7 +84,7 @@ def _traced(
     layers: Sequence[str],
     images: Images,
     targets: Sequence[Target],
-    chunk: int,
+    batch_size: int,
 ) -> list[Explanation]:
     """All CAMs of all layers and all maps of the input's gradient for all targets: one trace per chunk."""
     chunks: list[Made] = []
@@ -103,7 +103,7 @@ def _traced(
                 made[position, name, None] = _of_input(formula, images[rows], traced, chosen[position])
         chunks.append(made)  # All of the chunk or, where memory ran out on the way, nothing of it.
 
-    in_chunks(len(images), at_once(targets[0], images.device, chunk), work)
+    in_chunks(len(images), at_once(targets[0], images.device, batch_size), work)
     explanations = []
     for position, name, layer in chunks[0] if chunks else ():
         parts = [made[position, name, layer] for made in chunks]

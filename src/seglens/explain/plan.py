@@ -1,7 +1,7 @@
 """A plan: what an explanation will take, before it is made.
 
 Passes through the model follow from the settings and are exact. Seconds and bytes are measured: each pass
-begins its work on the pictures given, with the chunk that it will have, and is stopped when it has shown
+begins its work on the pictures given, with the batch size that it will have, and is stopped when it has shown
 how long a call takes.
 """
 
@@ -12,13 +12,14 @@ from typing import Any
 
 from seglens.arguments import checked
 from seglens.explain.costs import Cost, cost_of
-from seglens.explain.memory import Needs, chunk_of, measure, sample
+from seglens.explain.memory import Needs, batch_size_of, measure, sample
 from seglens.explain.methods import Method, methods_of, sorted_out
 from seglens.explain.passes import Pass, passes
 from seglens.explain.target import Target, targets_on
 from seglens.explain.watch import Watched, shown, watch
 from seglens.inputs import Pictures, as_images, names_of
 from seglens.models.layers import resolve
+from seglens.renamed import renamed
 from seglens.runs import Run
 from seglens.sizes import say_bytes
 
@@ -26,6 +27,7 @@ SHORT = 1.0
 """A pass that showed what it takes in less than so many seconds is timed again, now that it is warm."""
 
 
+@renamed(chunk="batch_size")
 @dataclass(frozen=True)
 class PassPlan:
     """What one pass takes for all pictures; the methods that share the trace share one pass.
@@ -38,7 +40,7 @@ class PassPlan:
     forwards: int
     backwards: int
     extra: int
-    chunk: int
+    batch_size: int
     bytes: int
     seconds: float
     seconds_at_most: float
@@ -109,14 +111,14 @@ class Plan:
                 + (f" to {entry.forwards + entry.extra}" if entry.extra else ""),
                 "backwards": f"{entry.backwards}"
                 + (f" to {entry.backwards + entry.extra}" if entry.extra else ""),
-                "chunk": f"{entry.chunk}",
+                "batch_size": f"{entry.batch_size}",
                 "memory": say_bytes(entry.bytes),
                 "time": say_seconds(entry.seconds)
                 + (f" to {say_seconds(entry.seconds_at_most)}" if entry.extra else ""),
             }
             for entry in self.passes
         ]
-        blank = {"forwards": "", "backwards": "", "chunk": "", "memory": ""}
+        blank = {"forwards": "", "backwards": "", "batch_size": "", "memory": ""}
         if self.rest:
             time = say_seconds(self.rest * self.num_images)
             table.append({"methods": "reading, measuring, writing", **blank, "time": time})
@@ -128,7 +130,7 @@ class Plan:
             "methods": what,
             "forwards": f"{self.forwards}",
             "backwards": f"{self.backwards}",
-            "chunk": "",
+            "batch_size": "",
             "memory": say_bytes(self.bytes),
             "time": say_seconds(self.seconds),
         }
@@ -139,18 +141,19 @@ def _row_of_windows(large: WindowsPlan) -> dict[str, str]:
     """The pictures in windows as a row of the table."""
     what = f"{large.num_images} pictures in {large.windows} windows"
     if large.refused:
-        blank = dict.fromkeys(("forwards", "backwards", "chunk", "memory", "time"), "")
+        blank = dict.fromkeys(("forwards", "backwards", "batch_size", "memory", "time"), "")
         return {"methods": f"{what}: will fail. {large.refused}", **blank}
     return {
         "methods": f"{what}, all told",
         "forwards": f"{large.forwards}",
         "backwards": "",
-        "chunk": "",
+        "batch_size": "",
         "memory": say_bytes(large.bytes),
         "time": say_seconds(large.seconds),
     }
 
 
+@renamed(chunk="batch_size")
 @checked
 def plan(
     run: Run,
@@ -162,7 +165,7 @@ def plan(
     num_images: int | None = None,
     per_call: int | None = None,
     seed: int = 0,
-    chunk: int | None = None,
+    batch_size: int | None = None,
     memory: int | None = None,
 ) -> Plan:
     """Say what `explain` would take with these arguments; nothing is explained.
@@ -185,7 +188,9 @@ def plan(
     steps = passes(run.segmenter, asked, layers, seed=seed)
     planned = []
     for step in steps:
-        size = chunk_of(step, run.segmenter, there, targets, num=together, chunk=chunk, memory=memory)
+        size = batch_size_of(
+            step, run.segmenter, there, targets, num=together, batch_size=batch_size, memory=memory
+        )
         need = measure(step, run.segmenter, there, targets)
         cost = cost_of(step, run.segmenter, there, len(targets))
         few, aims = sample(there, targets, min(size, together))
@@ -210,7 +215,7 @@ def _of_pass(
         forwards=cost.forwards(num, calls),
         backwards=num * cost.backwards,
         extra=num * cost.extra,
-        chunk=seen.most,
+        batch_size=seen.most,
         bytes=need.of(seen.most),
         seconds=seconds,
         seconds_at_most=seconds + num * cost.extra * graded,

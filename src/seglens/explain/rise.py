@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
+from seglens.correlation import pearson
 from seglens.errors import SettingError
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
@@ -17,7 +18,6 @@ from seglens.explain.masked import (
     Compile,
     check_compile,
     check_precision,
-    correlation,
     faded,
     prepare,
     score_copies,
@@ -73,7 +73,7 @@ def rise(
     settings: Rise,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Show random parts: ``map(p) = sum_i (S_i - mean S) M_i(p) / sum_i M_i(p)``. Petsiuk et al. 2018, eq. 6.
 
@@ -105,12 +105,12 @@ def rise(
         segmenter,
         images,
         forwards=len(rows),
-        chunk=chunk,
+        batch_size=batch_size,
         precision=settings.precision,
         compile=settings.compile,
     )
-    scores = score_copies(model, images, targets, rows, perturb, unit="mean", chunk=chunk)
-    found = agreement(segmenter, model, images, targets, rows, perturb, scores, chunk)
+    scores = score_copies(model, images, targets, rows, perturb, unit="mean", batch_size=batch_size)
+    found = agreement(segmenter, model, images, targets, rows, perturb, scores, batch_size)
     if model.size:
         found["compile_seconds"] = scores.new_full((len(targets), len(images)), model.seconds)
     by_picture = scores.unflatten(1, (len(images), settings.num_masks))
@@ -125,7 +125,7 @@ def rise(
                 cover[half, 0, row] += seen.sum(0)
     maps = total.sum(0) / cover.sum(0).clamp(min=TINY)
     halves = (total / cover.clamp(min=TINY)).flatten(3).flatten(1, 2)
-    found["half_split_correlation"] = correlation(*halves).float().view(len(targets), -1)
+    found["half_split_correlation"] = pearson(*halves).float().view(len(targets), -1)
     how = asdict(settings) | {
         "masking": "normalised",
         "precision": model.precision,

@@ -1,7 +1,7 @@
 """Gradients averaged over random points: near the picture (SmoothGrad), or between it and other pictures.
 
 The score is the mean logit over the target's pixels. What is random is keyed by seed, picture and number of
-the sample, so that batch, chunk and order change nothing.
+the sample, so that batch size and order change nothing.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from seglens.explain.trace import in_chunks, left_as_found
 from seglens.inputs import sha256_of
 from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter
+from seglens.renamed import renamed
 from seglens.seeds import content_generator
 from seglens.shapes import ChannelMaps, Images, Maps, PerImage, Rows
 
@@ -29,6 +30,7 @@ TINY = 1e-30
 """Keeps 0 / 0 at 0: where the gradient is zero at every point."""
 
 
+@renamed(samples="num_samples")
 @dataclass(frozen=True)
 class SmoothGrad:
     """Settings of SmoothGrad: ``noise`` is its standard deviation as a share of the picture's own range.
@@ -40,7 +42,7 @@ class SmoothGrad:
     name: ClassVar[str] = "smoothgrad"
 
     noise: float = 0.15
-    samples: int = 32
+    num_samples: int = 32
     squared: bool = False
     label: str = ""
 
@@ -50,30 +52,31 @@ class SmoothGrad:
             raise SettingError(
                 f"noise is {self.noise}, but must be above 0 and at most 1 (of the picture's range)."
             )
-        _check_samples(self.samples)
+        _check_samples(self.num_samples)
 
 
+@renamed(samples="num_samples")
 @dataclass(frozen=True)
 class ExpectedGradients:
     """Settings of Expected Gradients: ``references`` [r, c, h, w] are pictures that it starts from.
 
-    They have the size of the pictures that are explained, and 20 to 100 of the training set do. ``samples``
-    is the number of points for each picture; as many as there are references or a multiple of it uses each
-    equally often. The references are no part of what is written down: ``references_sha256`` and
+    They have the size of the pictures that are explained, and 20 to 100 of the training set do.
+    ``num_samples`` is the number of points for each picture; as many as there are references or a multiple of
+    it uses each equally often. The references are no part of what is written down: ``references_sha256`` and
     ``num_references`` are. ``label`` is what the results are called by.
     """
 
     name: ClassVar[str] = "expected-gradients"
 
     references: Float[Tensor, "r c h w"] | None = field(default=None, compare=False, repr=False)
-    samples: int = 64
+    num_samples: int = 64
     label: str = ""
     references_sha256: str = field(default="", init=False)
     num_references: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _check_samples(self.samples)
+        _check_samples(self.num_samples)
         if self.references is None:
             return
         if not len(self.references) or not self.references.isfinite().all():
@@ -86,10 +89,12 @@ class ExpectedGradients:
         object.__setattr__(self, "num_references", len(self.references))
 
 
-def _check_samples(samples: int) -> None:
-    if samples < 2:
-        raise SettingError(f"samples is {samples}, but at least 2 are needed to tell how sure the mean is.")
-    check_range("samples", samples, 2, 10**5)
+def _check_samples(num_samples: int) -> None:
+    if num_samples < 2:
+        raise SettingError(
+            f"num_samples is {num_samples}, but at least 2 are needed to tell how sure the mean is."
+        )
+    check_range("num_samples", num_samples, 2, 10**5)
 
 
 def smoothgrad(
@@ -99,7 +104,7 @@ def smoothgrad(
     settings: SmoothGrad,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Average dS/dx over noisy copies of the picture: ``1/n sum_i dS/dx(x + N(0, s^2))``.
 
@@ -122,7 +127,7 @@ def smoothgrad(
         value = slope.square() if settings.squared else slope
         return value, value.square()
 
-    means, errors = _sampled(segmenter, images, targets, settings.samples, point, values, chunk)
+    means, errors = _sampled(segmenter, images, targets, settings.num_samples, point, values, batch_size)
     recorded = asdict(settings) | {"seed": seed}
     return [
         _explanation(settings, target, None, mean.abs().amax(1), recorded, {"standard_error": error})
@@ -137,15 +142,15 @@ def expected_gradients(
     settings: ExpectedGradients,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> list[Explanation]:
     """Integrated Gradients from other pictures, averaged: ``E[(x - x') dS/dx(x' + a (x - x'))]``.
 
     Erion et al. 2021, equation 3, with x' drawn from the references and a uniform in (0, 1). Two deviations
     lower the variance and leave the expectation as it is: the positions are stratified (one is drawn in each
     of n equal parts of the path), and the references are dealt, each as often as the others as far as
-    ``samples`` allow, in an order that is drawn. ``map`` is the sum of ``channels`` and sums to S(x) - mean
-    S(x') up to chance. Diagnostics:
+    ``num_samples`` allow, in an order that is drawn. ``map`` is the sum of ``channels`` and sums to
+    S(x) - mean S(x') up to chance. Diagnostics:
 
     - ``completeness_error``: how far it is from that, as a share of that (over all references)
     - ``small_denominator``: 1 where that is so small that the error tells nothing
@@ -157,7 +162,7 @@ def expected_gradients(
     """
     images = images.detach()
     references = _fitting(settings, images)
-    count = settings.samples
+    count = settings.num_samples
     drawn = [_dealt(image, len(references), count, seed) for image in images]
     which = torch.stack([entry[0] for entry in drawn]).to(images.device)
     position = torch.stack([entry[1] for entry in drawn]).to(images)
@@ -170,13 +175,13 @@ def expected_gradients(
         value = (images[path] - references[which[path, step]]).float() * slope
         return value, value.square()
 
-    means, errors = _sampled(segmenter, images, targets, count, point, values, chunk)
-    names = ("samples", "label", "references_sha256", "num_references")
+    means, errors = _sampled(segmenter, images, targets, count, point, values, batch_size)
+    names = ("num_samples", "label", "references_sha256", "num_references")
     recorded = {name: getattr(settings, name) for name in names} | {"seed": seed}
     with left_as_found(segmenter, images):
         everyone = torch.arange(len(images), device=images.device)
-        reached = scores_of(segmenter, images, targets, everyone, chunk=chunk)
-        left = _mean_scores(segmenter, references, targets, len(images), chunk)
+        reached = scores_of(segmenter, images, targets, everyone, batch_size=batch_size)
+        left = _mean_scores(segmenter, references, targets, len(images), batch_size)
     return [
         _explanation(
             settings,
@@ -220,7 +225,7 @@ def _mean_scores(
     references: Float[Tensor, "r c h w"],
     targets: Sequence[Target],
     num: int,
-    chunk: int,
+    batch_size: int,
 ) -> Float[Tensor, "targets b"]:
     """Return the references' mean score on the frozen pixels of each of ``num`` pictures, in one pass."""
     total = torch.zeros(len(targets), num, device=references.device)
@@ -231,7 +236,7 @@ def _mean_scores(
         found = [torch.stack([target.score(logits, row, "mean").sum() for row in rows]) for target in targets]
         total.add_(torch.stack(found))
 
-    in_chunks(len(references), chunk, work)
+    in_chunks(len(references), batch_size, work)
     return total / len(references)
 
 
@@ -239,10 +244,10 @@ def _sampled(
     segmenter: Segmenter,
     images: Images,
     targets: Sequence[Target],
-    samples: int,
+    num_samples: int,
     point: Point,
     values: Values,
-    chunk: int,
+    batch_size: int,
 ) -> tuple[Float[Tensor, "targets b c h w"], Float[Tensor, "targets b"]]:
     """Return the mean over the samples, and its standard error as a share of its mean magnitude.
 
@@ -253,7 +258,7 @@ def _sampled(
     errors = torch.zeros(len(targets), len(images), device=images.device)
     if not len(usable):
         return means, errors
-    weights = torch.full((len(usable), samples), 1 / samples, device=images.device)
+    weights = torch.full((len(usable), num_samples), 1 / num_samples, device=images.device)
     with left_as_found(segmenter, images):
         mean, square = averages(
             quick(segmenter),
@@ -262,9 +267,9 @@ def _sampled(
             weights,
             lambda path, step: point(usable[path], step),
             lambda path, step, slope: values(usable[path], step, slope),
-            chunk=chunk,
+            batch_size=batch_size,
         )
-    error = ((square - mean.square()).clamp(min=0) / (samples - 1)).sqrt()
+    error = ((square - mean.square()).clamp(min=0) / (num_samples - 1)).sqrt()
     means[:, usable] = mean
     errors[:, usable] = error.flatten(2).mean(2) / mean.flatten(2).abs().mean(2).clamp(min=TINY)
     return means, errors

@@ -99,33 +99,17 @@ class Form:
     errors: bool = False
 
 
-def named_target(
-    text: str,
-    run: Run,
-    images: Images,
-    masks: AnyMasks | None,
-    valid: Regions,
-    class_index: int,
-    frames: Sequence[Frame],
-) -> Target:
-    """Make the target that the command line calls ``text``, such as ``predicted`` or ``point:120,84``.
+def named_targets(texts: Sequence[str], scene: Scene, *, against: int | None = None) -> list[Target]:
+    """Make the targets that the command line calls ``texts``, such as ``predicted`` or ``point:120,84``.
 
-    Numbers follow a colon and are in pixels of the native image, whose place on the grid ``frames`` tell.
+    Numbers follow a colon and are in pixels of the native image, whose place on the grid the scene's frames
+    tell. What the model predicts is computed once for all. ``against`` is the class that all of them are
+    scored against, see `Target`.
 
     Raises:
         UnknownNameError: no such target.
-        SettingError: the numbers are wrong, or the target needs masks and there are none.
-    """
-    return named_targets((text,), Scene(run, images, masks, valid, class_index, frames))[0]
-
-
-def named_targets(texts: Sequence[str], scene: Scene, *, against: int | None = None) -> list[Target]:
-    """Make several targets of the same pictures; what the model says is found out once for all.
-
-    ``against`` is the class that all of them are asked against, see `Target`.
-
-    Raises:
-        UnknownNameError, SettingError: as `named_target`; two classes are the same.
+        SettingError: the numbers are wrong, the target needs masks and there are none, two classes are the
+            same.
     """
     return [_named(text, scene, against) for text in dict.fromkeys(texts)]
 

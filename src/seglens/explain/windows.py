@@ -48,7 +48,7 @@ from seglens.explain.explanation import LEFT
 from seglens.explain.gradients import InputGradient
 from seglens.explain.large_map import LargeMap
 from seglens.explain.lattice import Lattice, OpenRows, Place, View
-from seglens.explain.memory import chunk_of
+from seglens.explain.memory import batch_size_of
 from seglens.explain.methods import ON_INPUT, Method, Settings, sorted_out
 from seglens.explain.passes import Pass, passes
 from seglens.explain.stitching import OVER_WINDOWS, stitch
@@ -60,7 +60,7 @@ from seglens.tiles import Cut, Windows, resized
 
 Key = str | tuple[str, str]
 
-CHUNK = 8
+BATCH_SIZE = 8
 """Windows in the model at once."""
 
 
@@ -73,18 +73,18 @@ def explain_large(
     methods: Sequence[Method] = ("grad-cam",),
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     seed: int = 0,
-    chunk: int = CHUNK,
+    batch_size: int = BATCH_SIZE,
     memory: int | None = None,
 ) -> dict[Key, LargeMap]:
     """Explain what the model says about ``target`` in a picture that is predicted in windows.
 
     ``cut`` and ``windows`` are those of the prediction (`seglens.tiles.plan`); ``target`` is of one picture
-    at the working scale, see `large_target`. At most ``chunk`` windows are in the model at once, fewer where
-    ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in the result,
-    see `seglens.explain.explain`. What the stitched map is, method by method, the module's
-    docstring says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how
-    many hold a pixel of the target, ``score`` is S in the method's unit; others are means over those windows,
-    weighted by their share of the target.
+    at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once, fewer
+    where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in the
+    result, see `seglens.explain.explain`. What the stitched map is, method by method, the module's docstring
+    says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how many hold
+    a pixel of the target, ``score`` is S in the method's unit; others are means over those windows, weighted
+    by their share of the target.
 
     Returns:
         The maps by ``(method, layer)``, or by ``method`` where there is no layer.
@@ -112,9 +112,11 @@ def explain_large(
     layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, cut = _opened(run, cut)
-    view = View(run.segmenter, cut, windows, target, chunk)
+    view = View(run.segmenter, cut, windows, target, batch_size)
     if memory is not None and view.aimed:
-        view = replace(view, chunk=_within(view, passes(run.segmenter, asked, layers, seed=seed), memory))
+        view = replace(
+            view, batch_size=_within(view, passes(run.segmenter, asked, layers, seed=seed), memory)
+        )
     found = [*_of_layers(view, asked.cams, layers), *_of_input(view, asked.gradients)]
     found += [_linear(view, entry, seed) for entry in asked.on_input]
     return {item.method if item.layer is None else (item.method, item.layer): item for item in found}
@@ -130,7 +132,9 @@ def _within(view: View, steps: Sequence[Pass], memory: int) -> int:
     """How many windows may be in the model in every pass."""
     one, aim = view.images(view.aimed[:1]), view.targets(view.aimed[:1])
     return min(
-        chunk_of(step, view.segmenter, one, (aim,), num=view.chunk, chunk=view.chunk, memory=memory)
+        batch_size_of(
+            step, view.segmenter, one, (aim,), num=view.batch_size, batch_size=view.batch_size, memory=memory
+        )
         for step in steps
     )
 
@@ -185,7 +189,7 @@ def _linear(view: View, settings: Settings, seed: int) -> LargeMap:
     def work(places: list[Place], after: int | None) -> None:
         images, target = view.images(places), view.targets(places)
         made = ON_INPUT[type(settings)](
-            view.segmenter, images, (target,), settings, seed=seed, chunk=view.chunk
+            view.segmenter, images, (target,), settings, seed=seed, batch_size=view.batch_size
         )[0]
         assert target.weights is not None
         shares = (target.weights * target.pixels).sum((1, 2), dtype=torch.float64) / count

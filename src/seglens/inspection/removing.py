@@ -150,7 +150,7 @@ def _controls(
     copies, valid = (values.expand(len(moved), *values.shape[1:]) for values in (batch.images, batch.valid))
     images = imputed(copies, moved, valid, imputer, seed).to(run.segmenter.device)
     again = target.select(torch.zeros(len(moved), dtype=torch.long))
-    found = clean_scores(run.segmenter, images, (again,), unit="probability", chunk=len(moved))[0]
+    found = clean_scores(run.segmenter, images, (again,), unit="probability", batch_size=len(moved))[0]
     return tuple(float(value) for value in found)
 
 

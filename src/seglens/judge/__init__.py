@@ -13,11 +13,13 @@ from seglens.inputs import Pictures, as_images
 from seglens.judge.case import Explainer, JudgeSettings
 from seglens.judge.evidence import gather, score
 from seglens.judge.scorecard import Scorecard
+from seglens.renamed import renamed
 from seglens.runs import Run
 from seglens.shapes import Regions
 from seglens.verb import make_callable
 
 
+@renamed(chunk="batch_size")
 @checked
 def judge(
     run: Run,
@@ -29,13 +31,13 @@ def judge(
     settings: JudgeSettings | None = None,
     explainers: Mapping[str, Explainer] | None = None,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> Scorecard:
     """Judge maps of ``target`` on ``images`` in [0, 1]; anybody's map may be among them.
 
     Each map gets a row for each score of ``settings`` (all by default; completeness only where it is of
-    Integrated Gradients); each content-free map gets a reference row. ``chunk`` perturbed pictures are in the
-    model at once. Padding, which is what is not ``valid``, counts nowhere.
+    Integrated Gradients); each content-free map gets a reference row. ``batch_size`` perturbed pictures are
+    in the model at once. Padding, which is what is not ``valid``, counts nowhere.
 
     Model dependence and stability make maps again. Ours know how; for somebody else's, ``explainers`` may
     bring a function ``(run, images, target) -> maps`` by method or ``method@layer``, or these rows are not
@@ -57,7 +59,7 @@ def judge(
         settings=settings,
         explainers=explainers,
         seed=seed,
-        chunk=chunk,
+        batch_size=batch_size,
     )
     return score(found, seed=seed)
 

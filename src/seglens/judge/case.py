@@ -135,7 +135,7 @@ class Case:
     settings: JudgeSettings
     explainers: Mapping[str, Explainer]
     seed: int
-    chunk: int
+    batch_size: int
 
     def first(self, num: int) -> "Case":
         """Return the case of the first ``num`` images only."""
@@ -154,7 +154,7 @@ class Case:
             settings=self.settings,
             explainers=self.explainers,
             seed=self.seed,
-            chunk=self.chunk,
+            batch_size=self.batch_size,
         )
 
     def cells(self, maps: Maps) -> PerCell:

@@ -118,12 +118,12 @@ def effect(
     occupied: Regions,
     *,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> Effect:
     """Score the pictures as they are, without the tag, and with the tag elsewhere; on the CPU."""
     elsewhere, possible = moved(images, tags, occupied, seed=seed)
     full, removed, at_other_place = (
-        clean_scores(segmenter, pictures, (target,), chunk=chunk)[0].cpu()
+        clean_scores(segmenter, pictures, (target,), batch_size=batch_size)[0].cpu()
         for pictures in (images, without(images, tags, seed=seed), elsewhere)
     )
     return Effect(full, removed, torch.where(possible, at_other_place, torch.nan))
@@ -136,7 +136,7 @@ def occlusion(
     *,
     cells: int = 16,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> Explanation:
     """Show for each of ``cells`` x ``cells`` cells how far the score falls when its place is imputed.
 
@@ -153,8 +153,10 @@ def occlusion(
     def perturb(copies: Images, which: Rows) -> Images:
         return _impute_windows(copies, windows[which % len(windows)], noise[rows[which]], cells)
 
-    changed = masked_scores(segmenter, images, (target,), rows, perturb, chunk=chunk)[0].view(len(images), -1)
-    drops = clean_scores(segmenter, images, (target,), chunk=chunk)[0][:, None] - changed
+    changed = masked_scores(segmenter, images, (target,), rows, perturb, batch_size=batch_size)[0].view(
+        len(images), -1
+    )
+    drops = clean_scores(segmenter, images, (target,), batch_size=batch_size)[0][:, None] - changed
     grid = drops.view(-1, cells, cells).to(images.device)
     maps = F.interpolate(grid[:, None], (height, width), mode="nearest-exact")[:, 0]
     settings = {"cells": cells, "unit": "probability", "imputer": "noisy-linear", "seed": seed}

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seglens.correlation import spearman
 from seglens.seeds import content_uniform
 from seglens.shapes import Images, Maps, PerImage, Regions
 from seglens.superpixels import superpixels
@@ -75,27 +76,20 @@ def order(images: Images, maps: Maps, cells: Partition, seed: int, counted: Regi
     return shuffled.gather(1, values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
 
 
-def ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return the rank of each value from 1 up; equal values share the mean of their ranks."""
-    _, place, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0).double() - (counts - 1) / 2)[place]
-
-
-def spearman(values: PerCell, truth: PerCell, counted: Bool[Tensor, "b cells"]) -> PerImage:
+def rank_correlation(values: PerCell, truth: PerCell, counted: Bool[Tensor, "b cells"]) -> PerImage:
     """Return the rank correlation of each row over its ``counted`` cells (Spearman 1904), on the CPU.
 
     0 where ``values`` are all equal: the mean over random orders of the ties. NaN where ``truth`` is constant
     or a row holds NaN, and with fewer than `MIN_CELLS` cells.
     """
     found = []
-    for one, other, which in zip(values.cpu(), truth.cpu(), counted.cpu(), strict=True):
-        first, second = (ranks(row[which].double()) for row in (one, other))
-        first, second = first - first.mean(), second - second.mean()
-        usable = int(which.sum()) >= MIN_CELLS and bool((one[which] + other[which]).isfinite().all())
-        if not usable or float(second.norm()) == 0:
+    for one, other, which in zip(values.cpu().double(), truth.cpu().double(), counted.cpu(), strict=True):
+        first, second = one[None, which], other[None, which]
+        usable = int(which.sum()) >= MIN_CELLS and bool((first + second).isfinite().all())
+        if not usable or bool((second == second[0, 0]).all()):
             found.append(torch.nan)
         else:
-            found.append(float(first @ second / (first.norm() * second.norm()).clamp_min(1e-12)))
+            found.append(float(spearman(first, second).nan_to_num(nan=0.0)))
     return torch.tensor(found)
 
 

@@ -34,7 +34,7 @@ def context_reliance(case: Case) -> PerImage:
     images, kept = case.images.to(device), surroundings(case).to(device)
     bare = linear(images, kept & case.valid.to(device))
     rows = (~case.target.empty()).nonzero()[:, 0].to(device)
-    read = reading(case.run.segmenter, images, case.target, case.valid, chunk=case.chunk)
+    read = reading(case.run.segmenter, images, case.target, case.valid, batch_size=case.batch_size)
     full = read.clean(images)[0]
     found = torch.full((len(images),), torch.nan)
     others = [rows.roll(-shift) for shift in range(1, min(SHIFTS, len(rows) - 1) + 1)]
@@ -56,7 +56,7 @@ def context_worth(case: Case) -> PerImage:
 
     The most that any order of the context's cells could reach in `context_faithfulness`, or nearly so.
     """
-    read = reading(case.run.segmenter, case.images, case.target, case.valid, chunk=case.chunk)
+    read = reading(case.run.segmenter, case.images, case.target, case.valid, batch_size=case.batch_size)
     images, soft = read.images, blurred(read.images)
     partly = torch.where(surroundings(case).to(images.device)[:, None], images, soft)
     full, context, base = (read.clean(pictures)[0] for pictures in (images, partly, soft))
@@ -85,7 +85,7 @@ def context_faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
         cells=case.partition,
         precision=case.settings.precision,
         seed=case.seed,
-        chunk=case.chunk,
+        batch_size=case.batch_size,
     )
     about = {"context_reliance": reliance, "context_worth": context_worth(case), **agreement_of(curves)}
     return removal_score(case, curves, about), curves
@@ -104,7 +104,7 @@ def faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
         cells=case.partition,
         precision=case.settings.precision,
         seed=case.seed,
-        chunk=case.chunk,
+        batch_size=case.batch_size,
     )
     return removal_score(case, curves, agreement_of(curves)), curves
 

@@ -72,18 +72,18 @@ def plan_scores(
     settings: JudgeSettings,
     num_images: int,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> JudgePlan:
     """Say what every score of `SCORES` would take, asked for or not, from a few ``images``."""
     num_maps = 0
 
     def make() -> None:
         nonlocal num_maps
-        found = explain(run, images, target, methods=methods, layers=layers, seed=seed, chunk=chunk)
+        found = explain(run, images, target, methods=methods, layers=layers, seed=seed, batch_size=batch_size)
         num_maps = len(found)
 
     making = _quickest(make) / len(images)
-    removing = _seconds_a_copy(run, images, target, valid, chunk)
+    removing = _seconds_a_copy(run, images, target, valid, batch_size)
     counts = {
         score: (min(num, num_images), forwards, remakes)
         for score, (num, forwards, remakes) in _counts(num_maps, settings, num_images).items()
@@ -120,9 +120,9 @@ def _counts(num_maps: int, settings: JudgeSettings, num: int) -> dict[str, tuple
     return {score: found[score] for score in SCORES}
 
 
-def _seconds_a_copy(run: Run, images: Images, target: Target, valid: Regions, chunk: int) -> float:
+def _seconds_a_copy(run: Run, images: Images, target: Target, valid: Regions, batch_size: int) -> float:
     """Time imputing half of a picture and scoring it, which is what a removal takes on average."""
-    read = reading(run.segmenter, images, target, valid, chunk=chunk)
+    read = reading(run.segmenter, images, target, valid, batch_size=batch_size)
     rows = torch.arange(COPIES, device=read.images.device) % len(images)
     noise = torch.zeros_like(read.images)
     height, width = images.shape[-2:]

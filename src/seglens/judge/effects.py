@@ -10,7 +10,7 @@ from torch import Tensor
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred, noisy_linear
 from seglens.judge.case import Case, Key, Measured, name_of
-from seglens.judge.cells import PerCell, cell_means, cell_sums, spearman
+from seglens.judge.cells import PerCell, cell_means, cell_sums, rank_correlation
 from seglens.judge.context import surroundings
 from seglens.judge.reading import reading
 from seglens.seeds import content_normal
@@ -50,14 +50,14 @@ def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, Any]]:
     scored_with = {key: imputer_for(entry) for key, entry in case.maps.items()}
     found = {}
     for score, zone in ((WHOLE, valid), (CONTEXT, valid & apart)):
-        ceiling = spearman(occluded["blur"], occluded["noisy-linear"], zone)
+        ceiling = rank_correlation(occluded["blur"], occluded["noisy-linear"], zone)
         for imputer in IMPUTERS:
             keys = [key for key, name in scored_with.items() if name == imputer]
             if keys or imputer == IMPUTERS[0]:
                 truth = occluded[imputer]
                 found[score if imputer == IMPUTERS[0] else f"{score}:{imputer}"] = Measured(
-                    values={key: spearman(totals[name_of(key)], truth, zone) for key in keys},
-                    references={name: spearman(totals[name], truth, zone) for name in case.nulls},
+                    values={key: rank_correlation(totals[name_of(key)], truth, zone) for key in keys},
+                    references={name: rank_correlation(totals[name], truth, zone) for name in case.nulls},
                     about={"ceiling": ceiling},
                 )
     return found, _points(case, scored_with, totals, occluded, valid)
@@ -82,7 +82,7 @@ def effects(case: Case) -> dict[str, PerCell]:
     rows = torch.arange(len(images), device=device).repeat_interleave(total)
     noise = content_normal(images, tuple(images.shape[1:]), case.seed, "imputation")
     soft = blurred(images)
-    read = reading(case.run.segmenter, images, case.target, valid, chunk=case.chunk)
+    read = reading(case.run.segmenter, images, case.target, valid, batch_size=case.batch_size)
     full = read.clean(images)[0]
 
     def gone(which: Rows) -> Regions:

@@ -59,7 +59,7 @@ def gather(
     explainers: Mapping[str, Explainer] | None = None,
     done: int = 0,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> Evidence:
     """Measure every map of ``maps``, and the content-free ones, on ``images``.
 
@@ -73,7 +73,7 @@ def gather(
         explainers: what makes somebody's own maps again, by method or ``method@layer``.
         done: how many images of the set were gathered before: the dear scores need only the first.
         seed: of everything random.
-        chunk: pictures in the model at once.
+        batch_size: pictures in the model at once.
 
     Raises:
         SettingError: a map is not of this target, two maps share method and layer, or an explainer is for a
@@ -98,7 +98,7 @@ def gather(
         settings=chosen,
         explainers=explainers or {},
         seed=seed,
-        chunk=chunk,
+        batch_size=batch_size,
     )
     measured, curves = _removals(case)
     drawn: dict[str, Any] = {}
@@ -199,7 +199,7 @@ def _attention(case: Case) -> dict[Key, Attention]:
             methods=methods,
             layers=layers,
             seed=case.seed,
-            chunk=case.chunk,
+            batch_size=case.batch_size,
         )
         chance = {(entry.method, entry.layer): entry for entry in found.values()}
     return {

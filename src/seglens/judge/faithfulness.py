@@ -90,7 +90,7 @@ def road(
     imputer: Imputer = noisy_linear,
     precision: str = "32",
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
 ) -> dict[str, Curves]:
     """Return the curves of every map of ``maps``, all on the same pictures, noise and breaking of ties.
 
@@ -112,7 +112,7 @@ def road(
         imputer: what fills the holes.
         precision: of the removal's forward passes, as in `choose_precision`.
         seed: of noise and ties.
-        chunk: perturbed pictures in the model at once.
+        batch_size: perturbed pictures in the model at once.
     """
     device = segmenter.device
     images = images.to(device)
@@ -120,7 +120,7 @@ def road(
     valid = whole if valid is None else valid.to(device)
     cells = grid_cells(images, valid, CELLS) if cells is None else cells.to(device)
     removable = valid if kept is None else valid & ~kept.to(device)
-    read = reading(segmenter, images, target, valid, chunk=chunk)
+    read = reading(segmenter, images, target, valid, batch_size=batch_size)
     full, base = read.clean(images), read.clean(blurred(images))
     worth = ((full[0] - base[0]) > EVALUABLE) & removable.flatten(1).any(1).cpu()
     worth &= torch.ones_like(worth) if counted is None else counted.cpu()

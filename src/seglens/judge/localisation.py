@@ -12,8 +12,7 @@ a mark; it stands beside the same statistic of
 - ``random``, ``centre``, ``edges``: content-free maps.
 
 In a folder of images, call `attention` batch by batch (16 pictures or more, so that there are others),
-`join` the parts, and `summarise` once; nothing but one number per image and statistic is kept. For maps in
-memory, `attention_table` does all three.
+`join` the parts, and `summarise` once; nothing but one number per image and statistic is kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.correlation import pearson
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.intervals import NOTHING, Interval, interval
@@ -219,25 +219,6 @@ def at_mirror(difference: Interval, resemblance: Interval) -> bool:
     return level >= 0 or shape >= RESEMBLANCE
 
 
-def attention_table(
-    explanations: Iterable[Explanation],
-    surface: Surface,
-    *,
-    randomised: Iterable[Explanation] = (),
-    valid: Regions | None = None,
-    seed: int = 0,
-) -> list[AttentionRow]:
-    """Return one row per map; ``randomised`` maps are matched by target, method and layer."""
-    found = {_key(entry): entry for entry in randomised}
-    return [
-        summarise(
-            attention(entry, surface, randomised=found.get(_key(entry)), valid=valid),
-            seed=seed,
-        )
-        for entry in explanations
-    ]
-
-
 def grid_of(explanation: Explanation) -> tuple[int, int]:
     """Return rows and columns of the grid on which a map was made; its own pixels where it has no grid."""
     source = explanation.map if explanation.grid is None else explanation.grid
@@ -246,13 +227,8 @@ def grid_of(explanation: Explanation) -> tuple[int, int]:
 
 def correlation(maps: Maps, others: Maps, grid: tuple[int, int]) -> PerImage:
     """Return Pearson's correlation of two stacks of maps, image by image, after averaging over ``grid``."""
-    first, second = (_centred(stack, grid) for stack in (maps, others))
-    return (first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))
-
-
-def _centred(maps: Maps, grid: tuple[int, int]) -> torch.Tensor:
-    cells = torch.nn.functional.adaptive_avg_pool2d(maps.double()[:, None], grid).flatten(1)
-    return cells - cells.mean(1, keepdim=True)
+    pooled = torch.nn.functional.adaptive_avg_pool2d
+    return pearson(*(pooled(stack.double()[:, None], grid).flatten(1) for stack in (maps, others)))
 
 
 def _bounded(name: str, values: PerImage) -> PerImage:
@@ -277,7 +253,3 @@ def _keep(values: PerImage, usable: Bool[Tensor, " b"]) -> PerImage:
 
 def _nothing(usable: Bool[Tensor, " b"]) -> PerImage:
     return torch.full(usable.shape, torch.nan, device=usable.device)
-
-
-def _key(explanation: Explanation) -> tuple[str, str, str | None]:
-    return explanation.target.label, explanation.method, explanation.layer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seglens.judge.case import Case, Key, Measured, name_of
-from seglens.judge.cells import PerCell, spearman
+from seglens.judge.cells import PerCell, rank_correlation
 from seglens.judge.nulls import content_free, randomised, surface
 from seglens.judge.rerun import Recipes
 from seglens.models.segmenter import evaluating
@@ -44,14 +44,14 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, dict[str, An
     """
     own = {key: case.cells(entry.map) for key, entry in case.maps.items() if key in found.keys}
     nulls = {name: case.cells(maps) for name, maps in case.nulls.items()}
-    again = found.make(case.run, case.images, case.target, chunk=case.chunk)
+    again = found.make(case.run, case.images, case.target, batch_size=case.batch_size)
     repeat = {key: _alike(case, cells, case.cells(again[key])) for key, cells in own.items()}
     apart: dict[Key, list[PerImage]] = {key: [] for key in own}
     gained: dict[Key, list[PerImage]] = {key: [] for key in own}
     null_apart: dict[str, list[PerImage]] = {name: [] for name in nulls}
     for number in range(case.settings.num_models):
         other = randomised(case.run, case.images, seed=SEED + case.seed + number)
-        for key, maps in found.make(other, case.images, case.target, chunk=case.chunk).items():
+        for key, maps in found.make(other, case.images, case.target, batch_size=case.batch_size).items():
             apart[key].append(_alike(case, own[key], case.cells(maps)).abs())
             before = complexity(case.maps[key].map)
             gained[key].append((complexity(maps) - before) / before)
@@ -66,7 +66,7 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, dict[str, An
     parts = _decoder(case)
     if parts:
         other = randomised(case.run, case.images, seed=SEED + case.seed, only=parts)
-        for key, maps in found.make(other, case.images, case.target, chunk=case.chunk).items():
+        for key, maps in found.make(other, case.images, case.target, batch_size=case.batch_size).items():
             details[key]["decoder_only"] = _alike(case, own[key], case.cells(maps)).abs()
     nothing = torch.full((len(case.images),), torch.nan)
     values = {
@@ -88,7 +88,7 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, dict[str, An
 
 def _alike(case: Case, cells: PerCell, others: PerCell) -> PerImage:
     """The rank correlation with the map of the trained model; 1 where a flat null stays the same."""
-    found = spearman(others, cells, case.counted)
+    found = rank_correlation(others, cells, case.counted)
     same = (torch.where(case.counted, cells - others, 0) == 0).all(1).cpu()
     return torch.where(same, 1, found)
 
@@ -146,7 +146,7 @@ def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[str, A
     told: dict[str, list[float]] = {name_of(key): [1.0] for key in own}
     for names in steps[:-1]:
         other = randomised(case.run, case.images, seed=SEED + case.seed, only=names)
-        for key, maps in found.make(other, case.images, case.target, chunk=case.chunk).items():
+        for key, maps in found.make(other, case.images, case.target, batch_size=case.batch_size).items():
             told[name_of(key)].append(_mean(_alike(case, own[key], case.cells(maps)).abs()))
     total = len(steps[-1])
     return {"share_of_modules": [0.0, *(len(names) / total for names in steps)], "maps": told}

@@ -34,7 +34,7 @@ class Reading:
     target: Target
     valid: Regions
     answer: Maps
-    chunk: int
+    batch_size: int
 
     def scores(self, logits: Logits, rows: Rows) -> Both:
         """Return `s_reg` and `s_dice` of the copies that ``logits`` are of."""
@@ -46,7 +46,7 @@ class Reading:
         """Read ``images`` in the place of the clean ones; on the CPU."""
         rows = torch.arange(len(images))
         return read_copies(
-            self.model, images, rows, lambda same, _: same, self.scores, 2, chunk=self.chunk
+            self.model, images, rows, lambda same, _: same, self.scores, 2, batch_size=self.batch_size
         ).cpu()
 
     def changed(self, rows: Rows, perturb: Perturb, precision: str) -> tuple[Both, PerImage | None]:
@@ -55,33 +55,48 @@ class Reading:
         model = self.model
         if reduced:
             model = prepare(
-                self.segmenter, self.images, forwards=len(rows), chunk=self.chunk, precision=precision
+                self.segmenter,
+                self.images,
+                forwards=len(rows),
+                batch_size=self.batch_size,
+                precision=precision,
             )
-        found = read_copies(model, self.images, rows, perturb, self.scores, 2, chunk=self.chunk)
+        found = read_copies(model, self.images, rows, perturb, self.scores, 2, batch_size=self.batch_size)
         if not reduced:
             return found.cpu(), None
         unit, first = unit_of(self.target), found[:1]
         alike = rank_agreement(
-            self.segmenter, self.images, (self.target,), rows, perturb, first, unit=unit, chunk=self.chunk
+            self.segmenter,
+            self.images,
+            (self.target,),
+            rows,
+            perturb,
+            first,
+            unit=unit,
+            batch_size=self.batch_size,
         )
         return found.cpu(), alike[0].float().cpu()
 
 
-def reading(segmenter: Segmenter, images: Images, target: Target, valid: Regions, *, chunk: int) -> Reading:
+def reading(
+    segmenter: Segmenter, images: Images, target: Target, valid: Regions, *, batch_size: int
+) -> Reading:
     """Make a model ready for many changed copies of ``images`` (see `explain.masked.prepare`)."""
     device = segmenter.device
     images, valid = images.to(device), valid.to(device)
     if device.type == "cpu":
-        chunk = min(chunk, max(1, ON_CPU // images[0, 0].numel()))
-    model = prepare(segmenter, images, forwards=len(images), chunk=chunk)
+        batch_size = min(batch_size, max(1, ON_CPU // images[0, 0].numel()))
+    model = prepare(segmenter, images, forwards=len(images), batch_size=batch_size)
     answer = torch.empty(valid.shape, device=device)
 
     def keep(logits: Logits, rows: Rows) -> Float[Tensor, "one n"]:
         answer[rows] = target.probability(logits.float())
         return answer.new_zeros(1, len(rows))
 
-    read_copies(model, images, torch.arange(len(images)), lambda same, _: same, keep, 1, chunk=chunk)
-    return Reading(segmenter, model, images, target, valid, answer, chunk)
+    read_copies(
+        model, images, torch.arange(len(images)), lambda same, _: same, keep, 1, batch_size=batch_size
+    )
+    return Reading(segmenter, model, images, target, valid, answer, batch_size)
 
 
 def unit_of(target: Target) -> Unit:

@@ -31,7 +31,7 @@ class Recipes:
         """The maps that can be made again."""
         return [*self.built_in, *self.own]
 
-    def make(self, run: Run, images: Images, target: Target, *, chunk: int) -> dict[Key, Maps]:
+    def make(self, run: Run, images: Images, target: Target, *, batch_size: int) -> dict[Key, Maps]:
         """Make every map again, one pass for all that share one."""
         found: dict[Key, Maps] = {}
         for seed in dict.fromkeys(self.seeds[key] for key in self.built_in):
@@ -40,7 +40,9 @@ class Recipes:
             methods: list[Method] = []
             for method in chosen.values():
                 methods += [] if method in methods else [method]
-            made = explain(run, images, target, methods=methods, layers=layers, seed=seed, chunk=chunk)
+            made = explain(
+                run, images, target, methods=methods, layers=layers, seed=seed, batch_size=batch_size
+            )
             entries = {(entry.method, entry.layer): entry.map for entry in made.values()}
             found |= {key: entries[key] for key in chosen}
         return found | {
@@ -140,7 +142,7 @@ def _slow(case: Case, found: Recipes) -> dict[Key, Reason]:
 
 def _seconds(case: Case, alone: Recipes, images: Images, target: Target) -> float:
     began = time.perf_counter()
-    for maps in alone.make(case.run, images, target, chunk=case.chunk).values():
+    for maps in alone.make(case.run, images, target, batch_size=case.batch_size).values():
         maps.sum().item()  # waits for the device
     return time.perf_counter() - began
 

@@ -87,7 +87,7 @@ def planted_shortcut(
     valid: Regions | None = None,
     class_index: int = 1,
     seed: int = 0,
-    chunk: int = 16,
+    batch_size: int = 16,
     num_occluded: int = 8,
     occlusion_cells: int = 16,
 ) -> Shortcut:
@@ -104,7 +104,7 @@ def planted_shortcut(
         valid: pixels that are picture (not padding).
         class_index: the class whose region is explained.
         seed: of noise, places and bootstrap.
-        chunk: pictures in the model at once.
+        batch_size: pictures in the model at once.
         num_occluded: how many pictures the occlusion map is made for (``occlusion_cells`` squared runs each).
         occlusion_cells: rows and columns of the occlusion map.
 
@@ -136,13 +136,13 @@ def planted_shortcut(
     answers = targets[HONEST].pixels | targets[CHEAT].pixels
     occupied = answers | ~inside if objects is None else answers | ~inside | objects[rows]
     effects = {
-        name: effect(run.segmenter, images, targets[name], tags, occupied, seed=seed, chunk=chunk)
+        name: effect(run.segmenter, images, targets[name], tags, occupied, seed=seed, batch_size=batch_size)
         for name, run in runs.items()
     }
     maps = {
         name: (
             *explain(
-                run, images, targets[name], methods=methods, layers=layers, seed=seed, chunk=chunk
+                run, images, targets[name], methods=methods, layers=layers, seed=seed, batch_size=batch_size
             ).values(),
             occlusion(
                 run.segmenter,
@@ -150,7 +150,7 @@ def planted_shortcut(
                 targets[name].select(slice(num_occluded)),
                 cells=occlusion_cells,
                 seed=seed,
-                chunk=chunk,
+                batch_size=batch_size,
             ),
         )
         for name, run in runs.items()

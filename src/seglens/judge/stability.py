@@ -10,7 +10,7 @@ import torch
 
 from seglens.explain.target import Target
 from seglens.judge.case import Case, Key, Measured
-from seglens.judge.cells import PerCell, spearman
+from seglens.judge.cells import PerCell, rank_correlation
 from seglens.judge.nulls import content_free, surface
 from seglens.judge.rerun import Recipes
 from seglens.masks import of_class
@@ -75,7 +75,7 @@ def stability(case: Case, found: Recipes) -> Measured:
         changed = torch.where(case.valid[:, None], perturb(case.images, case.seed).clamp(0, 1), case.images)
         now = _answer(case.run, changed, case.target)
         same = dice(answer, now, case.valid) > SAME
-        for key, maps in found.make(case.run, changed, case.target, chunk=case.chunk).items():
+        for key, maps in found.make(case.run, changed, case.target, batch_size=case.batch_size).items():
             worst[key] = _worse(worst[key], _moved(case, own[key], maps), same)
         switched = (now ^ answer) & case.valid.to(now.device)
         followed = replace(case.target, pixels=case.target.pixels.to(now.device) ^ switched)
@@ -131,7 +131,7 @@ def _flipped(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[Key, P
     back = _answer(case.run, images, target).flip(-1)
     same = dice(back, _answer(case.run, case.images, case.target), case.valid)
     alike = {}
-    for key, maps in found.make(case.run, images, target, chunk=case.chunk).items():
-        rho = spearman(case.cells(maps.flip(-1)), own[key], case.counted)
+    for key, maps in found.make(case.run, images, target, batch_size=case.batch_size).items():
+        rho = rank_correlation(case.cells(maps.flip(-1)), own[key], case.counted)
         alike[key] = torch.where(same > SAME, rho, torch.nan)
     return alike

@@ -36,24 +36,24 @@ def missing(run: RunContents) -> list[Missing]:
         found.append(
             Missing(
                 "Heat maps, and why it missed or invented what it did",
-                f"seglens explain {folder} --num-samples 24 --target predicted {' '.join(ERRORS)}",
+                f"seglens explain {folder} --num-images 24 --target predicted {' '.join(ERRORS)}",
             )
         )
     elif not any(target in ERRORS for part in run.explanations for target in part.table.get("targets", [])):
         found.append(
             Missing(
                 "Why it missed or invented what it did",
-                f"seglens explain {folder} --num-samples 24 --target {' '.join(ERRORS)} "
+                f"seglens explain {folder} --num-images 24 --target {' '.join(ERRORS)} "
                 f"--out {shlex.quote(str(run.folder / 'explain' / 'errors'))}",
             )
         )
     if not run.scorecards:
-        found.append(Missing("Whether the maps deserve belief", f"seglens judge {folder} --num-samples 100"))
+        found.append(Missing("Whether the maps deserve belief", f"seglens judge {folder} --num-images 100"))
     if not any(part.audit for part in run.scorecards):
         found.append(
             Missing(
                 "Whether it leans on borders, corners and marks",
-                f"seglens judge {folder} --num-samples 100 --audit border corners marks "
+                f"seglens judge {folder} --num-images 100 --audit border corners marks "
                 f"--out {shlex.quote(str(run.folder / 'judge' / 'audit'))}",
             )
         )

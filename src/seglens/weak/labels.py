@@ -11,12 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unicodedata import normalize
 
-import torch
-
 from seglens.data.folders import visible_files
-from seglens.data.images import read_image
-from seglens.data.layout import Entry, Split
-from seglens.data.sample import Sample, Task
+from seglens.data.layout import Entry, PictureOnly, Split
+from seglens.data.sample import Task
 from seglens.data.tables import read_text
 from seglens.errors import DataError, SettingError
 
@@ -25,22 +22,6 @@ COLUMNS = ("image", "label")
 YES = ("1", "true", "yes", "object", "foreground", "present", "positive")
 NO = ("0", "false", "no", "none", "background", "absent", "negative")
 """What a label, or the folder of pictures with that label, may say, in lower case."""
-
-
-@dataclass(frozen=True)
-class PictureOnly:
-    """Reads the picture of an entry and nothing else: it has no code that opens a mask."""
-
-    channels: int = 3
-
-    def __call__(self, entry: Entry) -> Sample:
-        """Return the picture without a mask; every pixel is valid.
-
-        Raises:
-            DataError: the file can't be read.
-        """
-        image = read_image(entry.image, self.channels)
-        return Sample(entry.name, image, None, torch.ones(image.shape[1:], dtype=torch.bool))
 
 
 @dataclass(frozen=True)

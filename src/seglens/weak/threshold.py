@@ -6,7 +6,7 @@ The threshold that masks would choose is `oracle`, which takes `Hidden`, so that
 belongs into a row that is marked as such and nowhere else.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.weak.heat import Grid
-from seglens.weak.labels import Hidden
 from seglens.weak.settings import ThresholdSettings
 
 BINS = 256
@@ -138,31 +137,6 @@ def by_entropy(counts: Counts, settings: ThresholdSettings) -> Cut:
 def fixed(counts: Counts, settings: ThresholdSettings) -> Cut:
     """Cut at ``settings.value``, which somebody else chose; the published reference takes 0.4."""
     return _with_halves(counts, settings.value)
-
-
-def oracle(maps: Sequence[Grid], hidden: Hidden) -> tuple[float, list[tuple[float, float]]]:
-    """Return the threshold with the best IoU of the object over all pictures, and IoU over threshold.
-
-    ``maps`` are at the pictures' own sizes, in the order of ``hidden``, whose masks are opened and the use
-    noted: **this is no result of weak supervision**, but the bound of what a threshold can do. Pixels that
-    the set says to ignore don't count.
-
-    Raises:
-        DataError: a mask can't be read.
-    """
-    split = hidden.opened("oracle threshold: the IoU at every threshold, for a row that is marked")
-    true, false = torch.zeros(BINS, dtype=torch.float64), torch.zeros(BINS, dtype=torch.float64)
-    for index, values in enumerate(maps):
-        sample = split[index]
-        if sample.mask is None:
-            raise DataError(f"The picture {sample.name} has no mask. Leave it out where masks are compared.")
-        there = sample.mask.bool()
-        for total, region in ((true, there), (false, ~there)):
-            total += torch.histc(values.float().cpu()[region & sample.valid], BINS, 0, 1).double()
-    hits, wrong = (part.flip(0).cumsum(0).flip(0) for part in (true, false))
-    iou = hits / (true.sum() + wrong).clamp(min=1)
-    curve = [(index / BINS, float(value)) for index, value in enumerate(iou)]
-    return max(curve, key=lambda point: point[1])[0], curve
 
 
 def _with_halves(counts: Counts, middle: float) -> Cut:

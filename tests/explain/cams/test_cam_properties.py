@@ -20,7 +20,9 @@ LINEAR = ("grad-cam", "hires-cam", "layer-cam", "xgrad-cam", "seg-xres-cam")
 @pytest.mark.parametrize("method", CAMS)
 def test_a_batch_equals_its_pictures_and_chunks_change_nothing(method, run, images, target):
     batch = explain(run, images, target, methods=[method], layers=["deep"])[method, "deep"].map
-    chunked = explain(run, images, target, methods=[method], layers=["deep"], chunk=2)[method, "deep"].map
+    chunked = explain(run, images, target, methods=[method], layers=["deep"], batch_size=2)[
+        method, "deep"
+    ].map
     assert largest(chunked, batch) < 1e-5
     for row in range(3):
         chosen = slice(row, row + 1)

@@ -61,7 +61,7 @@ def test_score_cam_is_the_loop_over_masked_inputs(weighting, divisor, make_unet,
     images = images[..., :30, :37]
     target = Target("region", 1, target.pixels[:, :30, :37])
     run = strong(Run(Segmenter(make_unet(), spec), Task()))
-    found = cam(run, images, target, ScoreCam(weighting), chunk=5)
+    found = cam(run, images, target, ScoreCam(weighting), batch_size=5)
     expected = by_masking(run, images, target, "deep", weighting)
     assert expected.abs().amax((1, 2)).min() > 0
     close(found.grid, expected)
@@ -92,7 +92,7 @@ def test_ablation_cam_is_the_loop_over_silent_channels(run, images, target) -> N
                 grid += (full - score(silent)) / full.abs() * coarse[row, channel]
             grids.append(grid)
     run.segmenter.float()
-    found = cam(run, images, target, AblationCam(), chunk=5)
+    found = cam(run, images, target, AblationCam(), batch_size=5)
     close(found.grid, torch.stack(grids).float())
     assert found.settings["unit"] == "sum"
 

@@ -26,7 +26,7 @@ def test_batch_chunk_and_company_change_nothing(settings, layer, run, images, ta
             run.segmenter.module.head.weight.mul_(0.01)
     other = Target("rest", 1, ~target.pixels)
     work = score_cam if isinstance(settings, ScoreCam) else ablation_cam
-    found = work(run.segmenter, images, (target, other), (layer, "up"), settings, chunk=100)
+    found = work(run.segmenter, images, (target, other), (layer, "up"), settings, batch_size=100)
     assert [(item.target.label, item.layer) for item in found] == [
         ("region", layer),
         ("region", "up"),
@@ -34,10 +34,10 @@ def test_batch_chunk_and_company_change_nothing(settings, layer, run, images, ta
         ("rest", "up"),
     ]
     for asked, together in ((target, found[0]), (other, found[2])):
-        close(cam(run, images, asked, settings, layer, chunk=5).grid, together.grid)
+        close(cam(run, images, asked, settings, layer, batch_size=5).grid, together.grid)
     for row in range(3):
         part = slice(row, row + 1)
-        alone = cam(run, images[part], target.select(part), settings, layer, chunk=1 if row else 7)
+        alone = cam(run, images[part], target.select(part), settings, layer, batch_size=1 if row else 7)
         assert found[0].grid is not None
         close(alone.grid, found[0].grid[part])
 
@@ -116,7 +116,7 @@ def test_a_network_that_keeps_things_aside_runs_as_a_whole(make_run, make_unet, 
     """Kept are the values of the pictures, in another order than the copies come in."""
     run = strong(make_run(Aside(make_unet())))
     inner = run.segmenter.module.inner
-    found = cam(run, images, target, AblationCam(), "inner.deep", chunk=5)
+    found = cam(run, images, target, AblationCam(), "inner.deep", batch_size=5)
     for row in range(3):
         part = slice(row, row + 1)
         alone = cam(make_run(inner), images[part], target.select(part), AblationCam(), "deep")

@@ -58,7 +58,7 @@ def _batch_against_single(case: Case) -> Measured:
         pixels=torch.cat([pixels, pixels.flip(2)]),
         weights=None if weights is None else torch.cat([weights, weights.flip(2)]),
     )
-    batch = explain(case.run, images, target, methods=STEADY, layers=case.layers, chunk=len(images))
+    batch = explain(case.run, images, target, methods=STEADY, layers=case.layers, batch_size=len(images))
     pairs = []
     for row in range(len(case.images)):
         one = torch.tensor([row])

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from benchmarks import shortcut_detection as detecting
+from benchmarks.shortcut_detection import auroc_over_pairs, detection, nested_bounds, pairs, threshold
 from scipy.stats import mannwhitneyu
 
 from seglens.errors import SettingError
 from seglens.intervals import auroc
-from seglens.judge import detection as detecting
-from seglens.judge.detection import auroc_over_pairs, detection, nested_bounds, pairs, threshold
 
 
 def means(groups: list[torch.Tensor]) -> list:
