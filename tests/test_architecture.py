@@ -13,10 +13,10 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 ROOMS = (
-    "shapes masks errors renamed arguments sizes verb signals owned locks places outputs arrays record "
-    "progress threads processes device seeds inputs data models intervals correlation losses scores surfaces "
-    "calibration impute superpixels draw display predict tiles runs native sources spread gallery scoring "
-    "evaluate train explain judge weak batch inspection report demo compare app cli __main__"
+    "shapes masks errors renamed arguments validated sizes verb signals owned locks places outputs arrays "
+    "record progress threads processes device seeds inputs data models intervals correlation losses scores "
+    "surfaces calibration impute superpixels draw display predict tiles runs native sources spread gallery "
+    "scoring evaluate train explain judge weak batch inspection report demo compare app cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
 

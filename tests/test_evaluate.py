@@ -6,6 +6,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from tests.evaluated import (
@@ -18,6 +19,7 @@ from tests.evaluated import (
     split_of,
 )
 
+from seglens.data.images import read_image
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import letterbox_image
@@ -259,3 +261,26 @@ def test_pictures_are_let_go(monkeypatch):
     evaluate(bright_run(), Split("test", Task(), entries, read), batch_size=2)
     assert len(most) == 80
     assert max(most) < 20
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_picture_with_values_that_are_no_numbers_is_named(value, tmp_path):
+    pixels = torch.rand(32, 32, 3).numpy().astype("float32")
+    pixels[3, 4, 1] = value
+    tifffile.imwrite(tmp_path / "torn.tif", pixels, photometric="rgb")
+    entries = (Entry("torn", tmp_path / "torn.tif"),)
+    right = sample("right", TRUTH, TRUTH)
+
+    def read(entry):
+        image = read_image(entry.image, 3)
+        return Sample(entry.name, image, TRUTH, torch.ones(32, 32, dtype=torch.bool))
+
+    with pytest.raises(DataError, match=r"torn\.tif.*1 of its values are not finite"):
+        evaluate(bright_run(), Split("test", Task(classes=("background", "disc")), entries, read))
+    image = right.image.clone()
+    image[0, 3, 4] = value
+    broken = Sample("broken", image, TRUTH, right.valid)
+    rows = {row["name"]: row for row in evaluate(bright_run(), split_of(right, broken)).images}
+    assert (rows["right"]["status"], rows["right"]["dice"]) == ("ok", 1.0)
+    assert (rows["broken"]["status"], rows["broken"].get("dice")) == ("failed", None)
+    assert "picture 'broken' is not finite (NaN or infinity)" in rows["broken"]["error"]

@@ -61,6 +61,42 @@ CASES = {
     **{f"run.predict({given})": told for given, told in PICTURES.items()},
     **{f"seglens.explain(run, {given}, target)": told for given, told in PICTURES.items() if given != "None"},
     "seglens.explain(run, None, target)": "images",
+    **{
+        f"seglens.{verb}": told
+        for given, told in PICTURES.items()
+        if given != "None"
+        for verb in (
+            f"judge(run, {given}, target, [mine])",
+            f"plan(run, {given}, target)",
+            f"verify(run, {given})",
+            f"targets.predicted(run, {given})",
+        )
+    },
+    **{
+        f"seglens.{verb}": "run must be a (Run|HasSegmenter)"
+        for given in ("net.state_dict()", "net.forward")
+        for verb in (
+            f"explain({given}, images, target)",
+            f"judge({given}, images, target, [mine])",
+            f"plan({given}, images, target)",
+            f"verify({given})",
+            f"layers({given})",
+            f"evaluate({given}, 'test')",
+            f"explain_folder({given}, ['a.png'])",
+            f"judge_folder({given}, ['a.png'])",
+            f"plan_folder({given}, ['a.png'])",
+            f"plan_judging({given}, ['a.png'])",
+            f"predict_files({given}, ['a.png'], out='x')",
+            f"open_split({given})",
+            f"app({given})",
+            f"targets.predicted({given}, images)",
+        )
+    },
+    "seglens.plan(run, images, 'predicted')": "target must be a Target",
+    "seglens.verify(run, images, 'predicted')": "target must be a Target",
+    "seglens.from_torch(torch.utils.data.TensorDataset(images, masks), classes=2)": "classes must be",
+    "seglens.DataSettings(path='set', classes=2)": "classes is not allowed.*received 2",
+    "seglens.Task(classes=2)": "classes is not allowed.*received 2",
     "grey.predict(images)": "3 channels in shape .* takes 1",
     "grey.predict(np.zeros((16, 16, 3)))": "neither",
     "seglens.judge(run, images * 255, target, [mine])": "raw pictures",

@@ -193,7 +193,10 @@ def test_run_that_describes_no_model(tmp_path):
     content = json.loads(file.read_text())
     content["model"]["head"] = "relu"
     file.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="describes no model: head: Input should be 'sigmoid', 'softmax' or"):
+    with pytest.raises(
+        DataError,
+        match="describes no model: ModelSpec: head is not allowed: Input should be 'sigmoid', 'softmax' or",
+    ):
         load(tmp_path)
 
 

@@ -10,11 +10,10 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL.Image import Image as Picture
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from seglens import draw
@@ -37,6 +36,7 @@ from seglens.report import report
 from seglens.runs import Run
 from seglens.shapes import Regions
 from seglens.train import TrainSettings, train
+from seglens.validated import Validated
 from seglens.verb import make_callable
 
 __all__ = ["DemoSettings", "demo"]
@@ -49,14 +49,12 @@ LAYERS = ("encoder_last", "bottleneck", "decoder_last")
 JUDGED_LAYERS = ("encoder_last", "decoder_last")
 
 
-class DemoSettings(BaseModel):
+class DemoSettings(Validated):
     """How large the demo is. The defaults take about two minutes on two cores.
 
     ``num_explained`` pictures of each model are explained, ``num_judged`` judged, and ``num_examples`` shown
     side by side.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     size: int = 96
     num_train: int = 240

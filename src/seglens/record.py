@@ -24,6 +24,7 @@ from seglens.errors import DataError
 from seglens.locks import beside
 from seglens.outputs import naming
 from seglens.owned import write_text
+from seglens.validated import fault
 
 SCHEMA: Literal[1] = 1
 FILE_NAME = "run.json"
@@ -108,10 +109,8 @@ def read(folder: Path) -> Record:
     try:
         return Record.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DataError(
-            f"{file} is not a record of schema {SCHEMA}: {where}: {first['msg']}. "
+            f"{file} is not a record of schema {SCHEMA}: {fault(error)}. "
             "It was damaged or written by another version of Seglens."
         ) from error
 

@@ -10,12 +10,12 @@ A run folder is the unit that every verb takes::
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from seglens import record as records
@@ -28,7 +28,15 @@ from seglens.inputs import Pictures, as_images
 from seglens.models import options as of_models
 from seglens.models.checkpoint import check_file, read_checkpoint
 from seglens.models.dimensions import check_weights
-from seglens.models.outputs import Outputs, Selector, check_finite, check_outputs, find
+from seglens.models.outputs import (
+    Outputs,
+    Selector,
+    check_finite,
+    check_outputs,
+    check_resolution,
+    check_steady,
+    find,
+)
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
 from seglens.models.weights import State, choose, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
@@ -116,8 +124,8 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
     file = _weights_file(folder, record, epoch)
     try:
         spec, task = ModelSpec.model_validate(record.model), Task.model_validate(record.task)
-    except ValidationError as error:
-        raise DataError(f"{folder / records.FILE_NAME} describes no model: {_reason(error)}.") from error
+    except SettingError as error:
+        raise DataError(f"{folder / records.FILE_NAME} describes no model: {error}") from error
     sha256 = _unchanged(file, record, epoch)
     segmenter = Segmenter.from_spec(spec)
     load_weights(segmenter.module, file)
@@ -142,12 +150,13 @@ def wrap(
 ) -> Run:
     """Make a run of any module that segments images; the module itself is left as found.
 
-    It is tried once on a noise image of ``image_size``. A ``head`` left out is told by the outputs: one
-    channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left out are ImageNet's; ``normalise``
-    and ``window`` are as in `ModelSpec`. ``outputs_are`` left out means logits, and outputs that look like
-    probabilities are then refused. ``output`` says which of several outputs is the answer: a key or an index
-    (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module returned and gives the
-    logits; left out it must be clear, see `seglens.models.outputs`, and the spec says which it was.
+    It is tried on noise images of ``image_size``, and must give one answer to one picture. A ``head`` left
+    out is told by the outputs: one channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left
+    out are ImageNet's; ``normalise`` and ``window`` are as in `ModelSpec`. ``outputs_are`` left out means
+    logits, and outputs that look like probabilities are then refused. ``output`` says which of several
+    outputs is the answer: a key or an index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes
+    what the module returned and gives the logits; left out it must be clear, see `seglens.models.outputs`,
+    and the spec says which it was.
 
     A ``multilabel`` head has an output for each label and none for the background, which is put in front of
     ``classes`` where it isn't named.
@@ -157,7 +166,7 @@ def wrap(
         SettingError: the arguments contradict one another.
     """
     default_mean, default_std = normalisation(None, None, channels)
-    spec = _spec(
+    spec = ModelSpec(
         architecture=WRAPPED,
         channels=channels,
         classes=max(2, len(classes)),
@@ -179,9 +188,15 @@ def wrap(
     # Logits may all lie in [0, 1] on one image, but hardly on one whose contrast is far out of range.
     returned = [trial.trial(image_size, contrast) for contrast in (1.0, 100.0)]
     raw = torch.cat([trial.answer(each, allowed) for each in returned])
+    side = image_size + -image_size % divisor
+    check_resolution(raw.shape[-2:], (side, side))
+    again = {"when it is asked again": trial.answer(trial.trial(image_size), allowed)}
+    with suppress(ModelError):  # one that takes single pictures only says so when it gets more
+        both = trial.answer(trial.trial(image_size, beside=0.1), allowed, 2)
+        again["beside another picture"] = both[:1]
     if head == "multilabel":
         classes = with_background(classes, raw.shape[1])
-        spec = _spec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
+        spec = ModelSpec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
     task = task_of(classes, multilabel=head == "multilabel", what="The classes")
     if head is None and raw.shape[1] == 1:
         spec = spec.model_copy(update={"head": "sigmoid"})
@@ -189,6 +204,7 @@ def wrap(
         spec = spec.model_copy(update={"output": find(returned[0], allowed, 1, spec.output).place or None})
     segmenter = Segmenter(module, spec, select)
     check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
+    check_steady(raw[:1], again)
     if head is None and spec.head == "softmax" and not is_background(task.classes[0]):
         raise ModelError(
             f"The network has an output channel for each of {', '.join(task.classes)}, and the first is not "
@@ -245,7 +261,7 @@ def adopt(
     channels = of_models.agreed("number of channels", channels, said.channels) or 3
     options = {**(said.options or {}), **of_models.checked(model, options or {})}
     default_mean, default_std = normalisation(None, None, channels)
-    spec = _spec(
+    spec = ModelSpec(
         architecture=model,
         encoder=of_models.agreed("encoder", encoder, said.encoder),
         width=width,
@@ -294,19 +310,6 @@ def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> 
     return record
 
 
-def _spec(**fields: Any) -> ModelSpec:
-    try:
-        return ModelSpec(**fields)
-    except ValidationError as error:
-        raise SettingError(f"The model can't be described so: {_reason(error)}.") from error
-
-
-def _reason(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
-
-
 def _build_for(
     dicts: Mapping[str, State], spec: ModelSpec, head: Head | None, key: str | None, file: Path
 ) -> tuple[Segmenter, str, State, dict[str, Any]]:
@@ -321,7 +324,7 @@ def _build_for(
     outputs = next((tensor.shape[0] for name, tensor in state.items() if name.endswith(last)), None)
     wanted = spec
     if head == "multilabel" and outputs is not None:
-        wanted = _spec(**spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1})
+        wanted = ModelSpec(**spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1})
     elif head is None and spec.head == "sigmoid" and outputs == 2:
         wanted = spec.model_copy(update={"head": "softmax"})
     read = of_models.read_from(state, wanted)

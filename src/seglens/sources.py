@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from seglens import record as records
 from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
@@ -137,9 +135,9 @@ def _stored(run: Run) -> DataSettings | None:
         return None
     try:
         return DataSettings.model_validate(record.data)
-    except ValidationError as error:
+    except SettingError as error:
         raise DataError(
-            f"{run.folder}/{records.FILE_NAME} describes no data; name some with --data."
+            f"{run.folder}/{records.FILE_NAME} describes no data: {error} Name some with --data."
         ) from error
 
 

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,24 @@ def test_what_is_kept_of_a_chunk_comes_back_the_same():
     ):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_weights_of_another_epoch_are_not_mixed_with_those_that_are_done(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A run folder that kept two epochs: each has weights of its own hash."""
+    split, write = split_of(folder), ledger.write_sample
+    first, second = (replace(run, sha256=letter * 64) for letter in "ab")
+
+    def stopped(*values: object) -> object:
+        if (folder / ".out.partial" / DONE / "000000.json").exists():
+            raise KeyboardInterrupt
+        return write(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger, "write_sample", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        seglens.explain_folder(first, split, out=folder / "out", layers=("body",), batch_size=1)
+    monkeypatch.setattr(ledger, "write_sample", write)
+    with pytest.raises(SettingError, match=r'other settings: model was "aaa.*", now "bbb'):
+        seglens.explain_folder(second, split, out=folder / "out", layers=("body",), batch_size=1, resume=True)
+    seglens.explain_folder(first, split, out=folder / "out", layers=("body",), batch_size=1, resume=True)

@@ -68,7 +68,8 @@ DATA = {
     "{verb} empty": "empty",
     "{verb} text.png": "text.png is a file",
     "{verb} set --layout pears": "Did you mean 'pairs'?",
-    "{verb} set --border blue": "--border blue is not allowed",
+    "{verb} set --border blue": "--border is not allowed: Input should be 'foreground', 'background', "
+    "'ignore' or 'class', received 'blue'",
     "{verb} set --channels 0": "--channels is 0, but must be from 1",
     "{verb} set --train-dir trains": "trains",
     "{verb}": "DATA is missing.",

@@ -2,9 +2,12 @@
 
 import csv
 import json
+from inspect import signature
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
+import torch
 from PIL import Image
 
 import seglens as package
@@ -38,6 +41,18 @@ def test_train_can_be_repeated_and_resumed_by_its_record(seglens, small_set, tmp
     assert "--width can't be given here: --resume without DATA takes all else from the run." in wrong.err
     wrong = seglens("train", "--run", tmp_path / "none", "--resume")
     assert (wrong.code, "is not a run folder" in wrong.err) == (2, True)
+
+
+def test_adopt_says_what_no_tensor_tells(seglens, tmp_path):
+    """What is assumed are the defaults of the library's own signature, and nothing that was given."""
+    torch.save(smp.FPN("resnet18", encoder_weights=None, classes=1).state_dict(), tmp_path / "a.pth")
+    words = "adopt a.pth --model fpn --encoder resnet18 --image-size 64 --classes background disc"
+    ended = seglens(*words.split(), "--run", "guess")
+    defaults = {name: value.default for name, value in signature(smp.FPN).parameters.items()}
+    told = ", ".join(f"{name}={defaults[name]}" for name in ("decoder_interpolation", "upsampling"))
+    assert f"\nAssumed, as the file doesn't tell (--set changes it, --head the head): {told}.\n" in ended.out
+    ended = seglens(*words.split(), "--run", "said", "--set", "decoder_interpolation=nearest", "upsampling=4")
+    assert (ended.code, "Assumed" in ended.out) == (0, False), ended.err
 
 
 def test_adopt(seglens, small_run):

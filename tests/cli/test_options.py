@@ -181,4 +181,4 @@ def test_how_a_set_is_read(tmp_path, monkeypatch):
 
 def test_a_border_that_there_is_not(tmp_path, capsys):
     assert command(["data", "show", str(tmp_path), "--border", "none"]) == 2
-    assert re.search(r"--border none is not allowed: .*'foreground'", capsys.readouterr().err)
+    assert re.search(r"--border is not allowed: .*'foreground'.*received 'none'", capsys.readouterr().err)

@@ -15,6 +15,7 @@ from tests.data.layouts import (
     write_coco,
 )
 
+from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.errors import DataError, UnknownNameError
 
@@ -103,5 +104,7 @@ class TestCoco:
             only(tmp_path)
 
     def test_an_outline_of_two_points_encloses_nothing(self, tmp_path):
-        """pycocotools would take the four numbers for a box."""
-        assert mask_is(only(write_coco(tmp_path, [{"segmentation": [[2, 2, 9, 9]]}])), BOX * 0)
+        """pycocotools would take the four numbers for a box; as nothing, the object would be background."""
+        write_coco(tmp_path, [{"segmentation": [[2, 2, 9, 9]]}])
+        with pytest.raises(DataError, match="enclose nothing"):
+            open_data(DataSettings(path=tmp_path))

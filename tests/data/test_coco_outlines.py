@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -99,7 +100,8 @@ def test_what_means_nothing_is_refused_by_name(tmp_path, outline, message):
 
 
 def test_overhang_is_cut_off_and_stubs_are_left_out_with_a_warning(tmp_path):
-    write_coco(tmp_path, [{"segmentation": polygon(-8, -8, 5, 6)}, {"segmentation": [[2, 2, 9, 9]]}])
+    far = polygon(-8, -8, 5, 6)
+    write_coco(tmp_path, [{"segmentation": far}, {"segmentation": [[2, 2, 9, 9], *polygon(1, 1, 4, 4)]}])
     expected = np.zeros_like(BOX)
     expected[:6, :5] = 1
     assert mask_is(only(tmp_path), expected)
@@ -107,6 +109,39 @@ def test_overhang_is_cut_off_and_stubs_are_left_out_with_a_warning(tmp_path):
     assert told[0][0] == "Outlines reach out of their picture"
     assert "annotation 0: by 8 pixels" in told[0][1][0]
     assert "annotation 1: 1" in told[1][1][0]
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [[2, 2, 9, 9]],
+        [[5, 5, 10, 5, 20, 5]],
+        [[5, 5, 5, 5, 5, 5]],
+        {"size": [SIDE, SIDE], "counts": [SIDE * SIDE]},
+    ],
+)
+def test_an_object_that_encloses_nothing_is_no_background(tmp_path, outline):
+    write_coco(tmp_path, [{"segmentation": polygon(1, 1, 5, 6)}, {"segmentation": outline}])
+    with pytest.raises(DataError, match="enclose nothing"):
+        open_data(DataSettings(path=tmp_path))
+    (finding,) = [each for each in check_data(DataSettings(path=tmp_path)).findings if each.kind == "outline"]
+    assert (finding.severity, "enclose nothing" in finding.text) == ("error", True)
+
+
+def test_what_is_too_small_to_mark_a_pixel_is_said(tmp_path):
+    small = [[5.6, 5.6, 5.8, 5.6, 5.8, 5.9]]
+    write_coco(tmp_path, [{"segmentation": polygon(1, 1, 5, 6)}, {"segmentation": small}])
+    (warning,) = [each for each in open_data(DataSettings(path=tmp_path)).warnings if each.kind == "outline"]
+    assert "too small" in warning.text
+    assert warning.names[0].endswith("annotation 1")
+
+
+def test_pictures_that_no_file_lists_are_said(tmp_path):
+    write_coco(tmp_path, [{"segmentation": polygon(1, 1, 5, 6)}])
+    (listed,) = tmp_path.glob("*.png")
+    shutil.copy(listed, tmp_path / "more.png")
+    (warning,) = [each for each in open_data(DataSettings(path=tmp_path)).warnings if each.kind == "unlisted"]
+    assert warning.names == (str(tmp_path / "more.png"),)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -215,3 +215,15 @@ def test_one_data_set_is_dealt_as_a_folder_is():
     assert {name: len(split) for name, split in splits.items()} == {"train": 14, "valid": 3, "test": 3}
     names = [{entry.name for entry in split.entries} for split in splits.values()]
     assert any({"00000", "00001"} <= each for each in names)
+
+
+def test_files_of_a_data_set_can_not_be_predicted_but_its_maps_can_be_planned(run, tmp_path):
+    data = Pictures(make=tensors)
+    with pytest.raises(SettingError, match=r"pictures must be a Split or a list or tuple.*type Pictures"):
+        seglens.predict_files(run, data, out=tmp_path / "out")  # type: ignore[arg-type]
+    split = seglens.from_torch(data, classes=("background", "pet"))
+    with pytest.raises(SettingError, match=r"the 4 items of 'torch' are PyTorch's.*run\.predict\(images\)"):
+        seglens.predict_files(run, split, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    planned = seglens.plan_folder(run, split, methods="saliency")
+    assert (planned.num_images, planned.large) == (4, None)

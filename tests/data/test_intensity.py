@@ -44,6 +44,10 @@ def test_the_window_is_what_the_pictures_use(tmp_path):
     assert (low * TOP, high * TOP) == (pytest.approx(100, abs=1), pytest.approx(220, abs=1))
 
 
+def test_pictures_of_one_bit_use_all_of_it(tmp_path):
+    assert found_window(split_with(tmp_path, [counts(0, 1.99).astype(bool)])) == (0, 1)
+
+
 def test_hot_pixels_and_odd_pictures_decide_nothing(tmp_path):
     pictures = [counts(100, 560, seed) for seed in range(100)]
     for picture in pictures:

@@ -99,6 +99,16 @@ def test_captum_with_gauss_legendre_agrees(baseline, run, images, target):
 # Completeness and steps.
 
 
+@pytest.mark.parametrize("baseline", ["zero", "random"])
+def test_pictures_and_models_in_float64_have_the_same_map(baseline, run, images, target):
+    expected = attribute(run, images, target, IntegratedGradients(baseline, steps=4))
+    run.segmenter.double()
+    found = attribute(run, images.double(), target, IntegratedGradients(baseline, steps=4))
+    assert found.map.dtype == torch.float32
+    size = expected.map.abs().max().item()
+    torch.testing.assert_close(found.map, expected.map, rtol=0, atol=1e-5 * size)
+
+
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_the_map_sums_to_the_difference_of_the_scores(baseline, run, images, target):
     settings = IntegratedGradients(baseline, steps=128)

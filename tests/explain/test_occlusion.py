@@ -82,6 +82,16 @@ def test_a_pixel_sum_loses_what_its_windows_hide(linear_run, images, target) -> 
     }
 
 
+@pytest.mark.parametrize("settings", QUICK[:3])
+def test_what_a_window_costs_is_not_lost_in_a_large_score(settings, linear_run, images, target) -> None:
+    """A bias of the logits costs nothing wherever it is hidden, however large it is."""
+    linear_run.segmenter.double()
+    expected = attribute(linear_run, images.double(), target, settings)
+    with torch.no_grad():
+        linear_run.segmenter.module.bias += 1e6
+    close(attribute(linear_run, images.double(), target, settings).map, expected.map)
+
+
 def test_windows_of_one_pixel_give_the_pixels_themselves(linear_run, images, target) -> None:
     """On a linear model that is ``w (x - mean)``, what Integrated Gradients gives from the same baseline."""
     images, target = images[:, :, :12, :14], Target("right", 1, images[:, 0, :12, :14] > 0.5)

@@ -1,11 +1,15 @@
 """A pass leaves the model as it was, and it doesn't matter who calls, or what the model is wrapped in."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+import seglens
+from seglens.errors import ModelError
 from seglens.explain.cams import hires_cam
 from seglens.explain.target import Target
 from seglens.explain.trace import trace
@@ -100,6 +104,35 @@ def test_an_encoder_that_runs_under_no_grad_can_be_tapped(
     (right,) = trace(make_run(module).segmenter, images, [target], ["deep"])
     (found,) = trace(make_run(frozen).segmenter, images, [target], ["deep"])
     assert_taps_equal(found, right, atol=0)
+
+
+def test_parts_that_are_computed_again_in_the_backward_pass_can_be_tapped(
+    make_run, make_unet, images, target, assert_taps_equal
+):
+    """Gradient checkpointing changes nothing but the memory that a pass takes; the oracle is without."""
+    module, checkpointed = make_unet(), make_unet()
+    checkpointed.load_state_dict(module.state_dict())
+    for part in (checkpointed.down, checkpointed.deep):
+        part.forward = partial(checkpoint, part.forward, use_reentrant=False)
+    run, other = make_run(module), make_run(checkpointed)
+    inside = [*LAYERS, "deep.0", "down.2"]
+    targets = [target, Target("other", 0, target.pixels)]
+    expected = trace(run.segmenter, images, targets, inside, input_gradient=True)
+    found = trace(other.segmenter, images, targets, inside, input_gradient=True)
+    for one, right in zip(found, expected, strict=True):
+        assert_taps_equal(one, right, atol=0)
+        torch.testing.assert_close(one.input_gradient, right.input_gradient)
+    assert seglens.layers(other) == seglens.layers(run)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
+def test_checkpoints_that_serve_training_only_are_refused(make_run, make_unet, images, target):
+    module = make_unet()
+    module.deep.forward = partial(checkpoint, module.deep.forward, use_reentrant=True)
+    run = make_run(module)
+    for work in (seglens.layers, lambda run: trace(run.segmenter, images, [target], ["down"])):
+        with pytest.raises(ModelError, match="use_reentrant=True, which has gradients for training only"):
+            work(run)
 
 
 def test_a_compiled_model_runs_uncompiled(make_run, make_unet, images, target, assert_taps_equal):

@@ -1,11 +1,13 @@
 """Which tensor is the answer: by hand-made outputs of every form that networks have."""
 
+import re
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seglens.errors import ModelError
@@ -194,3 +196,52 @@ def test_classes_without_a_background_are_not_taken_for_a_softmax():
         wrap(module, classes=("man", "shirt"), image_size=16)
     assert wrap(module, classes=("man", "shirt"), head="softmax", image_size=16).spec.head == "softmax"
     assert wrap(module, classes=("Hintergrund", "shirt"), image_size=16).spec.head == "softmax"
+
+
+class Told(nn.Module):
+    """Brightness as logits, changed by ``change``."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.change(self.scale * torch.cat([-images[:, :1], images[:, :1]], dim=1))
+
+
+def wrapped(change):
+    return wrap(Told(change), classes=TWO, mean=(0.5,) * 3, std=(0.5,) * 3, image_size=64)
+
+
+@pytest.mark.parametrize(
+    ("change", "when"),
+    [
+        (lambda logits: F.dropout(logits, 0.5), "when it is asked again"),
+        (lambda logits: logits + torch.rand(()), "when it is asked again"),
+        (nn.BatchNorm2d(2, track_running_stats=False), "beside another picture"),
+        (lambda logits: logits - logits.mean(0), "beside another picture"),
+    ],
+)
+def test_a_network_with_several_answers_to_one_picture_is_refused(change, when):
+    with pytest.raises(ModelError, match=f"another answer to the same picture {when}"):
+        wrapped(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "border"),
+    [
+        (lambda logits: logits[..., 4:-4, 4:-4], (4, 4, 4, 4)),
+        (lambda logits: logits[..., 3:, :-1], (0, 1, 1, 2)),
+    ],
+)
+def test_an_answer_whose_pixels_nobody_knows_is_refused(change, border):
+    with pytest.raises(ModelError, match=re.escape(f"torch.nn.functional.pad(output, {border})")):
+        wrapped(change)
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 5, 14])
+@pytest.mark.parametrize("ceil", [False, True])
+def test_a_coarse_answer_of_the_whole_picture_is_taken(step, ceil):
+    run = wrapped(lambda logits: F.avg_pool2d(logits, step, ceil_mode=ceil))
+    assert run.predict(torch.rand(1, 3, 64, 64)).mask.shape == (1, 64, 64)

@@ -2,11 +2,10 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seglens.errors import ModelError, UnknownNameError
+from seglens.errors import ModelError, SettingError, UnknownNameError
 from seglens.models.outputs import check_outputs
 from seglens.models.segmenter import (
     ModelSpec,
@@ -185,7 +184,7 @@ def test_an_answer_that_is_not_finite(bad):
     ],
 )
 def test_numbers_that_normalise_nothing(fields, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingError, match=message):
         plain(**fields)
 
 
@@ -260,7 +259,7 @@ def test_trying_out_says_what_the_network_can_not_take():
     ],
 )
 def test_specs_that_contradict_themselves(fields, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(SettingError, match=message):
         plain(**fields)
 
 

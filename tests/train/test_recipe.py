@@ -28,10 +28,13 @@ from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, r"setting batch_size is not allowed: .*greater than or equal to 1, received 0\."),
-        ({"epochs": -1}, r"setting epochs is not allowed"),
-        ({"learning_rate": nan}, r"setting learning_rate is not allowed: .*finite"),
-        ({"colour": "red"}, r"setting colour is not allowed: .*not permitted"),
+        (
+            {"batch_size": 0},
+            r"TrainSettings: batch_size is not allowed: .*greater than or equal to 1, received 0\.",
+        ),
+        ({"epochs": -1}, r"TrainSettings: epochs is not allowed"),
+        ({"learning_rate": nan}, r"TrainSettings: learning_rate is not allowed: .*finite"),
+        ({"colour": "red"}, r"TrainSettings: there is no colour\. Allowed: model, encoder, .*, normalise\."),
         ({"mean": (0.5,), "std": (0.5,)}, r"need one value for each of 3 channels"),
         ({"device": "gpu"}, "Unknown device 'gpu'"),
         ({"precision": "16"}, "Unknown precision '16'"),
@@ -44,10 +47,13 @@ from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
         ({"augment": False, "rotation": 5.0}, "rotation is a part of augmentation"),
         (
             {"augment": True, "rotation": -5.0},
-            r"setting rotation is not allowed: .*greater than or equal to 0",
+            r"TrainSettings: rotation is not allowed: .*greater than or equal to 0",
         ),
         ({"devices": 3}, r"A batch of 4 pictures can't be shared evenly by 3 devices: choose a multiple"),
-        ({"schedule": "linear"}, r"setting schedule is not allowed: .*'cosine', 'one-cycle' or 'constant'"),
+        (
+            {"schedule": "linear"},
+            r"TrainSettings: schedule is not allowed: .*'cosine', 'one-cycle' or 'constant'",
+        ),
     ],
 )
 def test_wrong_settings_are_told_in_one_line_before_anything_is_written(

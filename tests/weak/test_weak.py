@@ -286,7 +286,7 @@ def test_rounds_end_where_students_agree(done):
 def test_settings_that_contradict_one_another(small_set, tmp_path):
     with pytest.raises(SettingError, match="classifier can't be trained on labels='all'"):
         WeakSettings(question="labels")
-    with pytest.raises(SettingError, match="The setting stop_at of weak supervision is not allowed"):
+    with pytest.raises(SettingError, match=r"WeakSettings: stop_at is not allowed: .*received"):
         WeakSettings(stop_at=1.5)
     with pytest.raises(SettingError, match="There is no picture 6 to draw; allowed are 0 to 5"):
         seglens.weak(

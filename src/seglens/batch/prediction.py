@@ -12,6 +12,7 @@ from seglens.arguments import checked
 from seglens.batch import ledger
 from seglens.batch.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
 from seglens.batch.heats import Row, drawn_size
+from seglens.data.from_torch import is_torch
 from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
@@ -69,6 +70,11 @@ def predict_files(
     """
     began = time.monotonic()
     split = split_of(run, pictures)
+    if is_torch(split):
+        raise SettingError(
+            f"predict_files reads files, and the {len(split)} items of {split.name!r} are PyTorch's. Give "
+            "image files or a split of a folder; for tensors write run.predict(images).mask."
+        )
     how = Inference(precision, tta, tiles)
     settings = {
         "files": [str(entry.image) for entry in split.entries],

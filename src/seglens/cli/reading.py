@@ -134,17 +134,17 @@ def _settings(path: Path, given: Mapping[str, Any]) -> "DataSettings":
     from pydantic import ValidationError
 
     from seglens.data.palette import read_palette
+    from seglens.validated import fault
 
     palette = given.get("palette")
     try:
         return seglens.DataSettings(
             path=path, **{**given, "palette": None if palette is None else read_palette(palette)}
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingError(
-            f"{flag_of(str(first['loc'][0]))} {first['input']} is not allowed: {first['msg']}."
-        ) from error
+    except SettingError as error:
+        if isinstance(error.__cause__, ValidationError):
+            raise SettingError(f"{fault(error.__cause__, called=flag_of)}.") from error
+        raise
 
 
 def class_map(context: typer.Context) -> Mapping[str, str]:

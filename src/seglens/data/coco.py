@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seglens.data.coco_file import CocoFile, Id, read_coco
 from seglens.data.coco_places import Place, has_pictures, locate, named_folders, places, recognises, split_of
+from seglens.data.folders import visible_files
 from seglens.data.layout import DataSettings, Finding, Found
 from seglens.data.outlined import Listed, Source, outlined
 from seglens.errors import DataError
@@ -30,11 +31,18 @@ def find(settings: DataSettings) -> Found:
         UnknownNameError: a category that was asked for doesn't exist.
     """
     sources, problems = [], []
+    beside: set[Path] = set()
     for place in places(settings):
+        beside.update(file for folder in place.folders for file in visible_files(folder))
         content = read_coco(place.file)
         pictures, found = _pictures(content, place, settings.path)
         sources.append(Source(content, pictures))
         problems += found
+    listed = {each.path.resolve() for source in sources for each in source.pictures.values()}
+    unlisted = tuple(str(file) for file in sorted(beside) if file.resolve() not in listed)
+    if unlisted:
+        text = "Pictures are listed in no COCO file: nobody says what they show, and they are left out."
+        problems.append(Finding("unlisted", "warning", text, unlisted))
     _refuse_pictures_beside_splits(settings.path, sources)
     return outlined(settings, sources, problems)
 

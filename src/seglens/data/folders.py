@@ -8,12 +8,15 @@ import torch
 
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.labels import read_label
-from seglens.data.layout import DataSettings
+from seglens.data.layout import DataSettings, Finding
 from seglens.errors import DataError, SettingError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region
 
 NAMES = {"train": ("train", "training"), "valid": ("valid", "val", "validation"), "test": ("test", "testing")}
 """What the folder of a split may be called, in small letters or large."""
+
+LEFT_BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+"""Files that Windows leaves in folders of pictures; those of others are hidden (``.DS_Store``)."""
 
 
 def named_split(name: str) -> str | None:
@@ -106,6 +109,18 @@ def visible_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> l
         return []
     files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes)
     return sorted(file for file in files if not file.name.startswith("."))
+
+
+def unknown_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Finding]:
+    """Return a finding for each file right in ``folder`` that is none of those, and no `LEFT_BY_SYSTEMS`."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    text = f"Files are of no kind that is read here (allowed: {' '.join(suffixes)}); move them away."
+    return [
+        Finding("unknown-file", "error", text, (str(file),))
+        for file in files
+        if not file.name.startswith(".") and file.name.lower() not in LEFT_BY_SYSTEMS
+        if file.suffix.lower() not in suffixes and not file.is_dir()
+    ]
 
 
 def class_folders(masks: Path) -> list[str]:

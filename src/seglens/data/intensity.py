@@ -132,6 +132,8 @@ def _pixels(split: Split, entry: Entry) -> np.ndarray:
 
 def _ends(pixels: np.ndarray) -> np.ndarray:
     """The `PERCENTILES` of a picture, all channels together; all of it where those are one number."""
+    if pixels.dtype == bool:  # of one bit
+        pixels = pixels.astype(np.uint8)
     values = pixels[np.isfinite(pixels)] if np.issubdtype(pixels.dtype, np.floating) else pixels.ravel()
     if not values.size:
         return np.array([0.0, 0.0])

@@ -4,22 +4,23 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from seglens.data.images import read_image
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
 from seglens.record import sha256
+from seglens.validated import Validated
 
 ALL = "all"
 """The split that is every picture of a set."""
 
 
-class DataSettings(BaseModel):
+class DataSettings(Validated):
     """Which data, and how to read them. Travels with the run, so ``path`` is made absolute.
 
     ``layout`` None means: recognise it. ``train_dir``, ``valid_dir`` and ``test_dir`` name the folders of the
@@ -32,8 +33,6 @@ class DataSettings(BaseModel):
     keeps every category of a pixel, ``pairs`` has a folder of masks for each class. ``split_seed`` decides
     the splits that the set doesn't come with.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
     layout: str | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seglens.data.folders import all_valid, split_folders, visible_files
+from seglens.data.folders import all_valid, split_folders, unknown_files, visible_files
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.mask_values import read_foreground
@@ -94,6 +94,8 @@ def _listed(settings: DataSettings) -> tuple[dict[str, tuple[Entry, ...]], list[
         listed = []
         for specimen in _specimens(folder):
             pictures = visible_files(specimen / "images")
+            for folder_of in (specimen / "images", specimen / "masks", *_inner(specimen / "masks")):
+                problems += unknown_files(folder_of)
             if len(pictures) != 1:
                 text = "Folders images/ don't hold exactly one picture."
                 problems.append(Finding("not-one-image", "error", text, (str(specimen),)))
@@ -111,10 +113,13 @@ def _masks_of(entry: Entry) -> Path:
 
 
 def _classes_of(entry: Entry) -> list[str]:
+    return [inner.name for inner in _inner(_masks_of(entry))]
+
+
+def _inner(masks: Path) -> list[Path]:
     """The folders in masks/: hidden ones are none."""
-    return sorted(
-        inner.name for inner in _masks_of(entry).iterdir() if inner.is_dir() and inner.name[0] not in "._"
-    )
+    inside = masks.iterdir() if masks.is_dir() else ()
+    return sorted(inner for inner in inside if inner.is_dir() and inner.name[0] not in "._")
 
 
 def kind_of_picture(entry: Entry) -> str:

@@ -15,9 +15,13 @@ from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found
 from seglens.data.orientation import Header, frame_orientation, read_header
 from seglens.data.outlines import (
+    AGAIN,
     Annotation,
     OutlineError,
+    area,
     check_position,
+    described,
+    draw,
     index_mask,
     label_mask,
     parse,
@@ -28,6 +32,8 @@ from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_n
 
 LINE = 1.0
 """Pixels that outlines may reach out of a picture without a warning: rounding, and lines along its edge."""
+SMALL = 64.0
+"""Outlines that enclose fewer pixels are drawn at once, to see whether they mark any."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,13 @@ def _annotation(
     try:
         shapes, stubs = parse(note.segmentation, size)
         over = check_position(shapes, size)
+        enclosed = area(shapes)
+        if enclosed == 0:
+            rule = (
+                "Annotations enclose nothing: they have fewer than three points, all on a line, or only "
+                "pixels outside; allowed are outlines with an area"
+            )
+            raise OutlineError(f"{rule}. {AGAIN}", described(note.segmentation))
     except OutlineError as error:
         return [], [Finding("outline", "error", error.rule, (f"{where}: {error.found}",))]
     found = []
@@ -210,7 +223,11 @@ def _annotation(
     if over > LINE:
         text = "Outlines reach out of their picture; what lies outside is cut off."
         found.append(Finding("outline", "warning", text, (f"{where}: by {over:.6g} pixels",)))
-    return [Annotation(note.name, class_index, shapes, size, note.crowd)], found
+    made = Annotation(note.name, class_index, shapes, size, note.crowd)
+    if enclosed < SMALL and not draw(made).any():
+        text = "Outlines are too small to hold the centre of a pixel: these objects are in no mask."
+        found.append(Finding("outline", "warning", text, (where,)))
+    return [made], found
 
 
 def _about_size(listed: Listed, header: Header, size: tuple[int, int], *, annotated: bool) -> list[Finding]:

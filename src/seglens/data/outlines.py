@@ -111,7 +111,7 @@ def parse(found: object, size: tuple[int, int]) -> tuple[tuple[Shape, ...], int]
                 "An outline is no list of numbers, of points, or RLE; allowed are [[x, y, x, y, "
                 "...], ...] and"
             )
-            raise OutlineError(f"{rule} {{size, counts}}. {AGAIN}", _described(piece))
+            raise OutlineError(f"{rule} {{size, counts}}. {AGAIN}", described(piece))
     _refuse_rings_in_rings(rings)
     return (*shapes, *rings), len(pieces) - len(shapes) - len(rings)
 
@@ -147,6 +147,18 @@ def check_position(shapes: Sequence[Shape], size: tuple[int, int]) -> float:
         )
         raise OutlineError(rule, where)
     return over
+
+
+def area(shapes: Sequence[Shape]) -> float:
+    """Return the pixels that shapes enclose, each for itself: of polygons by the shoelace formula."""
+    found = 0.0
+    for shape in shapes:
+        if isinstance(shape, RunLengths):
+            found += sum(shape.counts[1::2])
+        else:
+            x, y = np.array(shape.points[::2]), np.array(shape.points[1::2])
+            found += abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+    return found
 
 
 def regions(annotations: Sequence[Annotation], image: Image, file: Path) -> list[Region]:
@@ -252,7 +264,7 @@ def _run_lengths(found: dict[Any, Any], size: tuple[int, int]) -> RunLengths:
         rows, columns = size
         swapped = ", rows and columns swapped" if of == (columns, rows) else ""
         raise OutlineError(
-            rule, f"size {_described(told)}{swapped}, the picture has {rows} rows, {columns} columns"
+            rule, f"size {described(told)}{swapped}, the picture has {rows} rows, {columns} columns"
         )
     counts = found.get("counts")
     runs = _decompressed(counts) if isinstance(counts, str) else _counted(counts)
@@ -274,7 +286,7 @@ def _counted(counts: object) -> tuple[int, ...]:
             "Run lengths of RLE are no whole numbers from 0 on; allowed are those, or a compressed "
             f"string. {AGAIN}"
         )
-        raise OutlineError(rule, _described(counts[wrong] if isinstance(counts, list) else counts))
+        raise OutlineError(rule, described(counts[wrong] if isinstance(counts, list) else counts))
     return kept
 
 
@@ -303,7 +315,7 @@ def _decompressed(text: str) -> tuple[int, ...]:
     else:
         if not digits:
             return tuple(runs)
-    raise OutlineError(f"The string of compressed RLE can't be decoded. {AGAIN}", _described(text))
+    raise OutlineError(f"The string of compressed RLE can't be decoded. {AGAIN}", described(text))
 
 
 def _refuse_rings_in_rings(rings: Sequence[Polygon]) -> None:
@@ -344,6 +356,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _described(value: object) -> str:
+def described(value: object) -> str:
+    """Return a value of a file as messages write it, cut off after 40 characters."""
     text = _kind(value) if isinstance(value, dict) else repr(value)
     return text if len(text) <= 40 else f"{text[:40]}..."

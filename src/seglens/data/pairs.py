@@ -6,7 +6,14 @@ from unicodedata import normalize
 
 import torch
 
-from seglens.data.folders import all_valid, class_folders, refuse_other_size, split_folders, visible_files
+from seglens.data.folders import (
+    all_valid,
+    class_folders,
+    refuse_other_size,
+    split_folders,
+    unknown_files,
+    visible_files,
+)
 from seglens.data.images import IMAGE_SUFFIXES, read_image
 from seglens.data.labels import MASK_SUFFIXES
 from seglens.data.layout import DataSettings, Entry, Finding, Found
@@ -80,12 +87,12 @@ def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], l
 
 
 def by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[Finding]]:
-    """Return the files of a folder by their stems; files that share one are problems.
+    """Return the files of a folder by their stems; shared stems and files of other kinds are problems.
 
     Accents are composed (NFC): a Mac takes them apart, so that one name has two forms.
     """
     files: dict[str, Path] = {}
-    problems = []
+    problems = unknown_files(folder, suffixes)
     for file in visible_files(folder, suffixes):
         stem = normalize("NFC", file.stem)
         if stem in files:

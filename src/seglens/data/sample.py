@@ -3,12 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from seglens.errors import ModelError, SettingError, unknown_name
 from seglens.shapes import AnyMask, Image, Region
+from seglens.validated import Validated
 
 BACKGROUND = "background"
 """The name of class 0, and of no other class."""
@@ -38,7 +36,7 @@ class Sample:
     valid: Region
 
 
-class Task(BaseModel):
+class Task(Validated):
     """What is segmented: class names (index 0 is the background) and the colour that each is drawn in.
 
     With ``multilabel`` the classes may overlap: a mask has a layer for each but the background, see `masks`.
@@ -46,16 +44,13 @@ class Task(BaseModel):
     ``unused`` are classes that a set lists and that none of its pictures show: they are no class here.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-
     classes: tuple[str, ...] = ("background", "foreground")
     palette: tuple[str, ...] = ()
     multilabel: bool = False
     merged: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _complete(self) -> "Task":
+    def _agree(self) -> None:
         if len(self.classes) < 2:
             raise ValueError(f"a task needs a background and at least one class, got {self.classes}")
         twice = [name for name, num in Counter(self.classes).items() if num > 1]
@@ -69,7 +64,6 @@ class Task(BaseModel):
         if not self.palette:
             colours = tuple(PALETTE[i % len(PALETTE)] for i in range(len(self.classes)))
             object.__setattr__(self, "palette", colours)
-        return self
 
     def categories(self, index: int) -> tuple[str, ...]:
         """Return the names that class ``index`` stands for: those that it was merged from, or its own."""
@@ -109,11 +103,10 @@ def task_of(
     """
     try:
         return Task(classes=tuple(classes), merged=tuple(merged), unused=tuple(unused), multilabel=multilabel)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+    except SettingError as error:
         raise SettingError(
-            f"{what} can't be used: {reason}. Allowed is the background first, then each name once; rename "
-            "or leave out the wrong one."
+            f"{what} can't be used: {error.__cause__}. Allowed is the background first, then each name once; "
+            "rename or leave out the wrong one."
         ) from error
 
 

@@ -22,7 +22,14 @@ from torch import Tensor, nn
 from seglens.arguments import check_fields
 from seglens.explain.channels import Made, put_together, taps
 from seglens.explain.explanation import Explanation
-from seglens.explain.masked import Prepared, check_precision, prepare, rank_agreement, score_copies
+from seglens.explain.masked import (
+    Prepared,
+    check_precision,
+    clean_logits,
+    prepare,
+    rank_agreement,
+    score_drops,
+)
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, left_as_found
 from seglens.models.layers import resolve
@@ -109,26 +116,26 @@ def _ablation_cam(
     zero = (activation == 0).all(3).all(2)
     rows, channels = (~zero & wanted[:, None]).nonzero(as_tuple=True)
     full_rows = torch.arange(len(images), device=images.device)
-    full = score_copies(
-        model, images, targets, full_rows, lambda same, _: same, unit="sum", batch_size=batch_size
-    )
+    clean = clean_logits(model, images, targets, batch_size=batch_size)
+    pairs = zip(targets, clean, strict=True)
+    full = torch.stack([target.over(values, full_rows) for target, values in pairs]).float()
     with ablating(model, _path(segmenter, layer), layout, images) as ablate:
 
         def perturb(copies: Images, which: Rows) -> Images:
             ablate(rows[which], channels[which])
             return copies
 
-        found = score_copies(model, images, targets, rows, perturb, unit="sum", batch_size=batch_size)
-    scores = full[..., None].repeat(1, 1, activation.shape[1])
-    scores[:, rows, channels] = found
-    weights = (full[..., None] - scores) / full[..., None].abs()
+        lost = score_drops(model, images, targets, rows, perturb, clean, batch_size=batch_size)
+    drops = torch.zeros_like(full)[..., None].repeat(1, 1, activation.shape[1])
+    drops[:, rows, channels] = lost
+    weights = drops / full[..., None].abs()
     grids = torch.einsum("tbd,bdhw->tbhw", weights, activation)
     about = {"zero_channels": zero.sum(1).to(grids).expand(len(targets), -1)}
     if model.precision == "bf16":
         plain = Prepared(segmenter)
         with ablating(plain, _path(segmenter, layer), layout, images) as ablate:  # which `perturb` calls
             about["rank_agreement"] = rank_agreement(
-                segmenter, images, targets, rows, perturb, found, unit="sum", batch_size=batch_size
+                segmenter, images, targets, rows, perturb, -lost, unit="sum", batch_size=batch_size
             )
     return [
         {"grid": grids[t], **{name: values[t] for name, values in about.items()}} for t in range(len(grids))

@@ -292,7 +292,7 @@ def _along(
     (slopes,) = averages(
         segmenter, targets, owner, weights.expand(len(ends), -1), point, values, batch_size=batch_size
     )
-    return (ends - starts) * slopes
+    return ((ends - starts) * slopes).float()  # pictures may be in float64
 
 
 def log_midpoint(steps: int) -> tuple[Steps, Steps]:

@@ -21,9 +21,10 @@ from seglens.explain.masked import (
     Prepared,
     TargetScores,
     check_precision,
+    clean_logits,
     prepare,
     rank_agreement,
-    score_copies,
+    score_drops,
 )
 from seglens.explain.target import Target
 from seglens.impute import BY_SURROUNDINGS, IMPUTERS
@@ -187,13 +188,11 @@ def _drops(
     model = prepare(
         segmenter, images, forwards=len(rows), batch_size=batch_size, precision=settings.precision
     )
-    changed = score_copies(model, images, targets, rows, perturb, unit="mean", batch_size=batch_size)
-    everyone = torch.arange(len(images), device=images.device)
-    full = score_copies(
-        model, images, targets, everyone, lambda same, _: same, unit="mean", batch_size=batch_size
-    )
-    found = agreement(segmenter, model, images, targets, rows, perturb, changed, batch_size)
-    return full[:, rows] - changed, found
+    clean = clean_logits(model, images, targets, batch_size=batch_size)
+    drops = score_drops(model, images, targets, rows, perturb, clean, unit="mean", batch_size=batch_size)
+    # Ranks within a picture are those of the scores, backwards.
+    found = agreement(segmenter, model, images, targets, rows, perturb, -drops, batch_size)
+    return drops, found
 
 
 def agreement(

@@ -85,24 +85,32 @@ class Target:
         Raises:
             SettingError: the model has no such class, or works on another grid.
         """
-        pixels = self.pixels.to(logits.device)[rows.to(logits.device)]
-        if pixels.shape[-2:] != logits.shape[-2:]:
+        if self.pixels.shape[-2:] != logits.shape[-2:]:
             raise SettingError(
-                f"Target {self.label!r} was made for pictures of {tuple(pixels.shape[-2:])} pixels, but "
+                f"Target {self.label!r} was made for pictures of {tuple(self.pixels.shape[-2:])} pixels, but "
                 f"the logits have {tuple(logits.shape[-2:])}. Make the target from the same images."
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        values = self.probability(logits) if unit == "probability" else self._logit(logits)
+        values = self.probability(logits) if unit == "probability" else self.logit(logits)
+        return self.over(values, rows, unit)
+
+    def over(self, values: Float[Tensor, "n h w"], rows: Rows, unit: Unit = "sum") -> Scores:
+        """Return the sum, or else the mean, of each row's ``values`` over the frozen pixels: see `score`.
+
+        A sum is linear: of a difference of two `logit` maps it is the difference of two scores, and keeps the
+        digits that are lost where large sums are subtracted.
+        """
+        pixels = self.pixels.to(values.device)[rows.to(values.device)]
         count = pixels.sum((1, 2))
         total = torch.where(pixels, values, 0)
         weight = count.clamp(min=1)
         if self.weights is not None:
-            shares = self.weights.to(values)[rows.to(logits.device)] * pixels
+            shares = self.weights.to(values)[rows.to(values.device)] * pixels
             total, weight = total * shares, shares.sum((1, 2)).clamp(min=torch.finfo(values.dtype).tiny)
         score = total.sum((1, 2)) if unit == "sum" else total.sum((1, 2)) / weight
         return torch.where(count > 0, score, torch.nan)
 
-    def _logit(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
+    def logit(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
         """The class's logit: +z and -z where one channel stands for two classes."""
         outputs = logits.shape[1]
         num = outputs + 1 if self.multilabel else max(outputs, 2)
@@ -127,7 +135,7 @@ class Target:
 
         A label's own, where labels may overlap.
         """
-        value = self._logit(logits)
+        value = self.logit(logits)
         if self.multilabel or logits.shape[1] == 1 or self.against is not None:
             return value.sigmoid()
         return (value - logits.logsumexp(1)).exp()

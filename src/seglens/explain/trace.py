@@ -14,7 +14,7 @@ from seglens.device import is_out_of_memory
 from seglens.errors import ModelError, SettingError
 from seglens.explain.target import Target, Unit
 from seglens.models.layers import find_layout, resolve
-from seglens.models.probing import intercepted, uncompiled
+from seglens.models.probing import gradients_of, intercepted, leaf_or_clone, uncompiled
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Activations, Images, Logits, Scores
 
@@ -91,7 +91,8 @@ def trace(
         for position, target in enumerate(targets):
             score = target.score(logits, torch.arange(len(images)), unit)
             keep = position + 1 < len(targets)
-            gradients = differentiate(score, wanted, target, keep=keep)
+            with recomputed(modules):
+                gradients = differentiate(score, wanted, target, keep=keep)
             taps = {
                 name: LayerTap(
                     name,
@@ -122,7 +123,7 @@ def differentiate(
             "way that can be differentiated: the model detaches its output, or these layers serve another "
             "output."
         )
-    found = torch.autograd.grad(score.sum(), list(wanted.values()), retain_graph=keep, allow_unused=True)
+    found = gradients_of(score.sum(), list(wanted.values()), keep=keep)
     gradients = {}
     for name, gradient in zip(wanted, found, strict=True):
         if gradient is None:
@@ -168,9 +169,7 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
                     f"{tuple(output.shape)}; a map needs floats of shape ({num} pictures, channels, rows, "
                     f"columns), ({num}, rows, columns, channels) or ({num}, tokens, channels)."
                 )
-            kept[name] = output.clone()
-            if not kept[name].requires_grad:
-                kept[name].requires_grad_()
+            kept[name] = leaf_or_clone(output)
             return kept[name].clone()
 
         return tap
@@ -179,6 +178,18 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
         for name, module in modules.items():
             stack.enter_context(intercepted(module, tap_of(name, module)))
         yield kept
+
+
+@contextmanager
+def recomputed(modules: dict[str, nn.Module]) -> Iterator[None]:
+    """Let modules that run again in the backward pass (gradient checkpointing) do what they did when tapped.
+
+    The graph is that of the forward pass; what is computed again must have the same operations.
+    """
+    with ExitStack() as stack:
+        for module in modules.values():
+            stack.enter_context(intercepted(module, lambda output: leaf_or_clone(output).clone()))
+        yield
 
 
 def _count(output: object) -> str:

@@ -20,6 +20,7 @@ from seglens.errors import CheckpointError, ModelError, SettingError, unknown_na
 from seglens.models import zoo
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import misfits
+from seglens.validated import fault
 
 SILENT = (
     "encoder_output_stride",
@@ -133,9 +134,7 @@ def checked(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
             kind = _listed(allowed[name])
             known = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
         except ValidationError as error:
-            raise SettingError(
-                f"The option {name} of {model} can't be {value!r}: {error.errors()[0]['msg']}."
-            ) from error
+            raise SettingError(f"The option {name} of {model} can't be {value!r}: {fault(error)}.") from error
         found[name] = list(known) if isinstance(known, tuple) else known
     return found
 

@@ -6,10 +6,11 @@ answer; of several it is that called ``out`` or ``logits`` where all others are 
 (``aux...``, hidden states); any other choice is the user's, and never guessed.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from seglens.errors import ModelError
@@ -82,9 +83,10 @@ def find(output: Any, channels: Collection[int], batch: int, choice: Choice = No
     main = [found for found in fitting if _last(found) in MAIN]
     if len(main) == 1 and all(found is main[0] or _stands_beside(found) for found in fitting):
         return main[0]
+    example = max(reversed(fitting), key=lambda found: found.tensor.shape[-1])  # the last of the finest
     raise ModelError(
         f"The network returns {len(fitting)} outputs that could be its answer: {_listed(fitting)}. Say which "
-        f"by its key or index: output={_example(fitting[-1])!r} in Python, --output {fitting[-1].place} on "
+        f"by its key or index: output={_example(example)!r} in Python, --output {example.place} on "
         "the command line; in Python a function of the output serves too."
     )
 
@@ -145,6 +147,57 @@ def check_finite(raw: Tensor) -> None:
             f"The network's answer to a trial picture is not finite: {broken} of {raw.numel()} values are "
             "NaN or infinite. Check its weights, mean, std and precision."
         )
+
+
+def check_resolution(returned: Sequence[int], given: Sequence[int]) -> None:
+    """Raise where an answer of ``returned`` rows, columns can't be laid on a picture of ``given`` ones.
+
+    It can where both sides are the picture's, a whole fraction of them (rounded up or down), or a multiple:
+    the answer is that of the whole picture then, and is scaled to it.
+
+    Raises:
+        ModelError: the sizes differ otherwise, as where convolutions without padding cut the border off.
+    """
+    if all(_is_whole_share(*sides) for sides in zip(returned, given, strict=True)):
+        return
+    (rows, columns), (height, width) = returned, given
+    border = [given[i] - returned[i] for i in (1, 0)]
+    pad = tuple(side for each in border for side in (each // 2, each - each // 2))
+    raise ModelError(
+        f"The network returns {rows} x {columns} values for {height} x {width} pixels: neither as many, nor "
+        "a whole fraction, so that it can't be told which pixels they are of. If convolutions without "
+        f"padding cut the border off, put it back: torch.nn.functional.pad(output, {pad})."
+    )
+
+
+def _is_whole_share(returned: int, given: int) -> bool:
+    """Whether one of both lengths is the other, divided by a whole number and rounded up or down."""
+    less, more = sorted((returned, given))
+    if less < 1:
+        return False
+    shares = (more // less, -(-more // less))
+    return any(less in (more // share, -(-more // share)) for share in shares)
+
+
+def check_steady(answer: Tensor, others: Mapping[str, Tensor]) -> None:
+    """Raise where a picture's ``answer`` is another one among ``others``, which say when that came.
+
+    Half precision may differ by a tenth of the largest logit, other numbers by a thousandth.
+
+    Raises:
+        ModelError: one differs by more.
+    """
+    allowed = 0.1 if answer.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    largest = float(answer.float().abs().max())
+    for when, other in others.items():
+        apart = float((answer.float() - other.float()).abs().max())
+        if apart > allowed * largest:
+            raise ModelError(
+                f"The network gives another answer to the same picture {when}: up to {apart:.3g} apart, the "
+                f"largest logit is {largest:.3g}. What it answers can't be scored or explained then. Look "
+                "for dropout that ignores training=False (F.dropout(x) without training=self.training), "
+                "random noise, or a normalisation over the batch (track_running_stats=False)."
+            )
 
 
 def _sums_to_one(raw: Tensor) -> bool:

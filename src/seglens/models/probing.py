@@ -97,6 +97,30 @@ def intercepted(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[Non
         own.update(found)
 
 
+def leaf_or_clone(output: Tensor) -> Tensor:
+    """Return a copy of ``output`` that has a gradient, in the graph where there is one."""
+    copied = output.clone()
+    return copied if copied.requires_grad else copied.requires_grad_()
+
+
+def gradients_of(total: Tensor, wanted: list[Tensor], *, keep: bool = False) -> tuple[Tensor | None, ...]:
+    """Return d ``total`` / d each of ``wanted``, None where it has none; ``keep`` the graph for another call.
+
+    Raises:
+        ModelError: parts of the network are checkpointed in the way that only serves training.
+    """
+    try:
+        return torch.autograd.grad(total, wanted, retain_graph=keep, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):
+            raise
+        raise ModelError(
+            "The network computes parts of itself again in the backward pass, by torch.utils.checkpoint with "
+            "use_reentrant=True, which has gradients for training only. Switch checkpointing off (it saves "
+            "memory in training), or take use_reentrant=False."
+        ) from error
+
+
 @dataclass(frozen=True)
 class Observed:
     """What a run showed: calls by path, in the order in which they ended, and how the encoder's stages end.
@@ -193,9 +217,7 @@ def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> In
     kept: dict[str, Tensor] = {}
 
     def tap(path: str, output: Tensor) -> Tensor:
-        kept[path] = output.clone()
-        if not kept[path].requires_grad:
-            kept[path].requires_grad_()
+        kept[path] = leaf_or_clone(output)
         return kept[path].clone()
 
     chance = torch.Generator().manual_seed(0)
@@ -209,12 +231,13 @@ def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> In
         for path in paths:
             stack.enter_context(intercepted(segmenter.module.get_submodule(path), partial(tap, path)))
         logits = segmenter(images)
-    if not logits.requires_grad:
-        return None
-    weights = torch.randn(logits.shape, generator=chance).to(logits)
-    found = torch.autograd.grad((weights * logits).sum(), list(kept.values()), allow_unused=True)
+        if not logits.requires_grad:
+            return None
+        weights = torch.randn(logits.shape, generator=chance).to(logits)
+        first = dict(kept)  # gradient checkpointing runs modules again in the backward pass
+        found = gradients_of((weights * logits).sum(), list(first.values()))
     left, answers = {}, []
-    for (path, value), gradient in zip(kept.items(), found, strict=True):
+    for (path, value), gradient in zip(first.items(), found, strict=True):
         if gradient is None:
             continue
         layouts = [one for one in readings(tuple(value.shape), (size, size)) if one.rule == calls[path].rule]

@@ -7,10 +7,10 @@ window, the normalisation, padding and cropping, and what the network's output h
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,8 +18,9 @@ from seglens.errors import ModelError, UserError
 from seglens.models import zoo
 from seglens.models.dimensions import check_dimensions, flat_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
-from seglens.models.outputs import Choice, Outputs, Selector, find
+from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
+from seglens.validated import Validated
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
 Normalise = Literal["dataset", "image"]
@@ -34,7 +35,7 @@ _SMALLEST = 1e-6
 """Probabilities are kept this far from 0 and 1 before the logarithm, so that logits stay finite."""
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Validated):
     """Enough to build a model again; together with its weights it is a checkpoint.
 
     ``window`` is the range of intensities that is mapped to [0, 1], as fractions of the file's integer
@@ -49,8 +50,6 @@ class ModelSpec(BaseModel):
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str
     encoder: str | None = None
@@ -69,15 +68,14 @@ class ModelSpec(BaseModel):
     outputs_are: Outputs = "logits"
     scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     output: Choice = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def outputs(self) -> int:
         """Channels of the network's output."""
         return {"sigmoid": 1, "softmax": self.classes, "multilabel": self.classes - 1}[self.head]
 
-    @model_validator(mode="after")
-    def _agree(self) -> "ModelSpec":
+    def _agree(self) -> None:
         if self.head == "sigmoid" and self.classes != 2:
             raise ValueError(f"a sigmoid head has 2 classes, background and one more, not {self.classes}")
         if self.head == "multilabel" and not self.thresholds:
@@ -101,7 +99,6 @@ class ModelSpec(BaseModel):
             raise ValueError(
                 f"the window's ends must be finite and the low one below the high one, got {self.window}"
             )
-        return self
 
 
 def complete(spec: ModelSpec) -> ModelSpec:
@@ -202,6 +199,7 @@ class Segmenter(nn.Module):
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
         logits = self.read_output(self._run(padded), len(images))
         if logits.shape[-2:] != padded.shape[-2:]:
+            check_resolution(logits.shape[-2:], padded.shape[-2:])
             logits = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., :height, :width]
 
@@ -299,16 +297,18 @@ class Segmenter(nn.Module):
         """
         return self.answer(self.trial(size, contrast), (self.spec.outputs,))
 
-    def trial(self, size: int, contrast: float = 1.0) -> Any:
+    def trial(self, size: int, contrast: float = 1.0, *, beside: float | None = None) -> Any:
         """Return what the network returns for a square of noise, ``size`` pixels wide.
 
-        The noise is uniform in [0, 1]; ``contrast`` multiplies its distance from grey.
+        The noise is uniform in [0, 1]; ``contrast`` multiplies its distance from grey. With ``beside`` the
+        same noise of that contrast is a second picture of the batch.
 
         Raises:
             ModelError: the network can't take such an image.
         """
         noise = torch.rand(1, self.spec.channels, size, size, generator=torch.Generator().manual_seed(0))
-        images = 0.5 + contrast * (noise.to(self.mean) - 0.5)
+        contrasts = [contrast] if beside is None else [contrast, beside]
+        images = torch.cat([0.5 + each * (noise.to(self.mean) - 0.5) for each in contrasts])
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
         # Not inference_mode: what a network stores for later (a mask, an embedding) must serve gradients too.
         with evaluating(self.module), torch.no_grad(), flat_layers(self.module):

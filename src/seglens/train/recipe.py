@@ -2,9 +2,9 @@
 
 from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field
 
 from seglens.data.from_torch import LAYOUT as TORCH
 from seglens.data.intensity import bounds, window_of
@@ -14,12 +14,13 @@ from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, Normalise, complete
 from seglens.models.zoo import normalisation
 from seglens.record import Record
+from seglens.validated import Validated
 
 MAY_DIFFER = ("device", "workers", "loggers", "compile", "halve_batch")
 """Settings that a resumed training may change: they decide where it runs, not what comes out."""
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Validated):
     """How to train. What is None is chosen by the model, its weights, the data or the machine.
 
     A value outside of what is allowed raises a SettingError of one line.
@@ -39,8 +40,6 @@ class TrainSettings(BaseModel):
     ``auto`` (found on the train split, see `seglens.data.intensity`), ``full``, or ``LOW,HIGH`` as the files
     hold them. ``normalise`` is by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "unet"
     encoder: str | None = None
@@ -79,17 +78,8 @@ class TrainSettings(BaseModel):
     window: str = "auto"
     normalise: Normalise = "dataset"
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_one_line(
-        cls, values: Any, handler: ModelWrapValidatorHandler["TrainSettings"]
-    ) -> "TrainSettings":
-        try:
-            settings = handler(values)
-        except ValidationError as error:
-            raise SettingError(_first_fault("training", error)) from error
-        _refuse_contradictions(settings)
-        return settings
+    def _agree(self) -> None:
+        _refuse_contradictions(self)
 
 
 def _refuse_contradictions(settings: TrainSettings) -> None:
@@ -137,14 +127,11 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "window": window_of(settings.window, dataset.split("train")),
         "normalise": settings.normalise,
     }
-    try:
-        plain = complete(ModelSpec(**described, mean=(0.0,) * channels, std=(1.0,) * channels))
-        mean, std = plain.mean, plain.std
-        if settings.normalise == "dataset":
-            mean, std = normalisation(plain.encoder, settings.encoder_weights, channels)
-        return ModelSpec(**{**plain.model_dump(), "mean": settings.mean or mean, "std": settings.std or std})
-    except ValidationError as error:
-        raise SettingError(_first_fault("model", error)) from error
+    plain = complete(ModelSpec(**described, mean=(0.0,) * channels, std=(1.0,) * channels))
+    mean, std = plain.mean, plain.std
+    if settings.normalise == "dataset":
+        mean, std = normalisation(plain.encoder, settings.encoder_weights, channels)
+    return ModelSpec(**{**plain.model_dump(), "mean": settings.mean or mean, "std": settings.std or std})
 
 
 def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Dataset, folder: Path) -> None:
@@ -175,13 +162,3 @@ def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Data
                     f"{folder} was begun with {kind} {name} = {before.get(name)!r}, received {now[name]!r}. "
                     "Leave data and flags out to resume it as it was begun, or train into another folder."
                 )
-
-
-def _first_fault(kind: str, error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    what = first["msg"].removeprefix("Value error, ")
-    received = f", received {first['input']!r}" if where else ""
-    return (
-        f"The {kind} setting {where} is not allowed: {what}{received}." if where else f"The {kind}: {what}."
-    )

@@ -1,15 +1,16 @@
 """What a weakly supervised run is to be: who labels, who is asked, which student learns, how often."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field
 
 from seglens.data.listing import Listing, refuse_changed, refuse_other_names
 from seglens.errors import DataError, SettingError
 from seglens.record import Record
 from seglens.train.recipe import MAY_DIFFER as TRAINING_MAY_DIFFER
 from seglens.train.recipe import TrainSettings
+from seglens.validated import Validated
 from seglens.weak.classifier import ClassifierSettings
 from seglens.weak.material import Material
 from seglens.weak.self_training import TeacherSettings
@@ -22,7 +23,7 @@ STUDENT = TrainSettings(model="deeplabv3", epochs=10, augment=True)
 """The student where none is named; without an encoder's weights it learns little from few pictures."""
 
 
-class WeakSettings(BaseModel):
+class WeakSettings(Validated):
     """How to get from image-level labels to a segmentation model.
 
     ``labels`` says where image-level labels come from: ``all`` (every picture shows the object), ``folders``
@@ -39,8 +40,6 @@ class WeakSettings(BaseModel):
     are rows of the table that are marked.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-
     labels: str = "all"
     question: Literal["imagenet", "labels"] = "imagenet"
     classifier: ClassifierSettings = Field(default_factory=ClassifierSettings)
@@ -56,24 +55,12 @@ class WeakSettings(BaseModel):
     oracle: bool = False
     supervised: bool = False
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_one_line(cls, values: Any, handler: ModelWrapValidatorHandler["WeakSettings"]) -> "WeakSettings":
-        try:
-            settings = handler(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise SettingError(
-                f"The setting {where} of weak supervision is not allowed: {first['msg']}, received "
-                f"{first['input']!r}."
-            ) from error
-        if settings.question == "labels" and settings.labels == "all":
+    def _agree(self) -> None:
+        if self.question == "labels" and self.labels == "all":
             raise SettingError(
                 "A classifier can't be trained on labels='all': it needs pictures without the object too. "
                 "Name folders, masks or a CSV file, or ask an ImageNet classifier."
             )
-        return settings
 
 
 def refuse_other(

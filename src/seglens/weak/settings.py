@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from seglens.arguments import check_range, in_words
+from seglens.arguments import check_range
 from seglens.errors import SettingError
+from seglens.validated import fault
 
 RANGES: dict[str, dict[str, tuple[int | float, int | float]]] = {
     "HeatSettings": {"scales": (16, 2**13), "side": (16, 2**13)},
@@ -191,10 +192,4 @@ def from_plain(values: dict[str, Any]) -> PseudoSettings:
     try:
         return TypeAdapter(PseudoSettings).validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        if first["type"] == "unexpected_keyword_argument":
-            raise SettingError(f"There is no setting {where} of pseudo-masks.") from error
-        raise SettingError(
-            f"The setting {where} of pseudo-masks is {in_words(first['input'])}: {first['msg']}."
-        ) from error
+        raise SettingError(f"PseudoSettings: {fault(error)}.") from error

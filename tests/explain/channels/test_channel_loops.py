@@ -97,6 +97,19 @@ def test_ablation_cam_is_the_loop_over_silent_channels(run, images, target) -> N
     assert found.settings["unit"] == "sum"
 
 
+def test_what_a_channel_adds_is_not_lost_in_a_large_score(run, images, target) -> None:
+    """By algebra a bias of the logits changes ``S`` in ``sum_k (S - S_k) / |S| A_k`` alone, not the drops."""
+    segmenter = strong(run).segmenter.double()
+    pictures = images.double()
+    before = cam(run, pictures, target, AblationCam())
+    numbers = target.pixels.sum((1, 2))
+    small = target.score(segmenter(pictures).detach(), torch.arange(3))
+    with torch.no_grad():
+        segmenter.module.head.bias += 1e6
+    found = cam(run, pictures, target, AblationCam())
+    close(found.grid, before.grid * (small / (small + 1e6 * numbers)).float()[:, None, None])
+
+
 def test_the_sign_survives_a_negative_score(run, images, target) -> None:
     """A constant taken off the logits makes the score negative: what speaks for the class still does."""
     strong(run)
