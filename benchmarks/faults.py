@@ -80,7 +80,6 @@ WORKS = {
     "judge": Work(
         f"judge run --num-images 100000 --scores attention --layers encoder_last {CPU} --out",
         "scorecard.json",
-        helpers="--devices 2",
     ),
     "predict": Work(f"predict run {CPU} --out", "table.csv"),
     "train": Work(
@@ -293,7 +292,7 @@ def unclean(ended: Ended, thing: str, work: Work, out: Path, reference: Path) ->
     faults = []
     if thing in ENDS and ended.code not in ENDS[thing]:
         faults.append(f"code {ended.code} instead of {ENDS[thing][0]}: {ended.said[-200:]}")
-    elif thing not in ENDS and (ended.code <= 0 or not ended.said):
+    elif thing not in ENDS and (ended.code <= 0 or not ended.said or "No such option" in ended.said):
         faults.append(f"no clear end: code {ended.code}: {ended.said[-200:]}")
     faults += [word for word in ("Traceback", "Unexpected", "processes left") if word in ended.said]
     if thing != "KILL":
@@ -349,12 +348,14 @@ def main() -> None:
                     print(trial.line(label), flush=True)
                     counts[thing] += 1
                     counts["equal"] += not trial.faults
+                    counts["untouched"] += trial.events == ["ended"]
                     faults += [f"- {label}: {fault}" for fault in trial.faults]
             row = {
                 "command": name,
                 "pictures": options.pictures,
                 "seconds": round(ended.seconds),
                 "trials": {thing: counts[thing] for thing in THINGS},
+                "untouched": counts["untouched"],
                 "equal": counts["equal"],
                 "faults": faults,
                 "day": str(date.today()),
@@ -372,15 +373,16 @@ def main() -> None:
 
 def page(rows: list[dict[str, Any]]) -> str:
     """Return the last trials of each command as Markdown."""
-    heads = ["command", "pictures", "seconds in one go", *THINGS, "equal", "faulty"]
+    heads = ["command", "pictures", "seconds in one go", *THINGS, "untouched", "equal", "faulty"]
     lines = [
         "# Faults in long work",
         "",
         "Pictures of 40 x 32 pixels, one in twenty broken (for `train` and `weak`, which refuse a broken "
         "picture by name, all whole), and a U-Net of width 4 at 32 pixels. The work was stopped at random "
         "moments, or left without more memory, a helper process or room on the disk, then gone on with; the "
-        "columns count the trials of each kind. Equal: the same files and bytes as in one go (times apart), "
-        "every picture once, nothing left over, one clear line and the right exit code on the way.",
+        "columns count the trials of each kind. Untouched: of these, the command ended before anything was "
+        "done to it, or didn't need what was taken. Equal: the same files and bytes as in one go (times "
+        "apart), every picture once, nothing left over, one clear line and the right exit code on the way.",
         "",
         f"`python -m benchmarks.faults --pictures N --trials M --write` ({rows[-1]['day']}, Linux, 2 cores "
         "that other work shared; seconds of processor time). Made from the last row of each command in "
@@ -393,7 +395,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         counts = [row["trials"][thing] for thing in THINGS]
         cells = [row["command"], row["pictures"], row["seconds"], *(num or "-" for num in counts)]
-        lines.append(f"| {' | '.join(map(str, [*cells, row['equal'], sum(counts) - row['equal']]))} |")
+        cells += [row["untouched"], row["equal"], sum(counts) - row["equal"]]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
         faults += row["faults"]
     return "\n".join([*lines, *(["", "Faulty:", "", *faults] if faults else [])])
 

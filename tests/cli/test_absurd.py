@@ -115,6 +115,7 @@ def test_a_job_on_several_nodes_says_until_when_it_waits(monkeypatch, capsys):
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."),
         RuntimeError("could not create a primitive"),
+        ImportError("a.so: failed to map segment from shared object"),
     ],
 )
 def test_memory_that_is_not_enough_is_said(error, capsys):
@@ -122,9 +123,16 @@ def test_memory_that_is_not_enough_is_said(error, capsys):
     assert "Memory doesn't suffice" in capsys.readouterr().err
 
 
-def test_an_operation_that_is_not_supported_is_not_taken_for_memory(capsys):
-    assert explain_error(RuntimeError("could not create a primitive descriptor for x"), debug=False) == 1
-    assert "Unexpected RuntimeError" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("could not create a primitive descriptor for x"),
+        ImportError("a.so: failed to map segment from shared object: Operation not permitted"),
+    ],
+)
+def test_what_is_not_supported_or_allowed_is_not_taken_for_memory(error, capsys):
+    assert explain_error(error, debug=False) == 1
+    assert f"Unexpected {type(error).__name__}" in capsys.readouterr().err
 
 
 def test_a_terminal_obeys_no_name():

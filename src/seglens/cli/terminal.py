@@ -115,6 +115,7 @@ NO_MEMORY = (
     "can't start new thread",
     "could not create a primitive\n",  # without "descriptor", which is about what an operation supports
     "could not create a memory object\n",
+    "failed to map segment from shared object\n",  # where it isn't allowed to, that is said after it
 )
 """What torch and numpy say where memory is not enough."""
 
@@ -174,7 +175,7 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
 def _is_of_memory(error: BaseException) -> bool:
     """Whether the machine had no more memory to give; torch and numpy say so by errors of other kinds."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | ValueError | OverflowError)
+        isinstance(error, RuntimeError | ValueError | OverflowError | ImportError)
         and any(part in f"{error}\n" for part in NO_MEMORY)
     )
 
