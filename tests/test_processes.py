@@ -91,3 +91,10 @@ def test_a_crew_does_not_outlive_the_process_that_started_it(tmp_path: Path):
 
     with pytest.raises(SpreadError, match="Process 2 of 2 ended with code 1 before the work was done: hello"):
         vanish()
+
+
+def test_a_process_that_is_killed_while_the_first_waits_for_its_end_is_named(tmp_path: Path):
+    """The work here is done; the interruption meant for it must not look like Ctrl-C."""
+    body = "    os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(SpreadError, match="was killed from outside"), crew_of(tmp_path, body) as crew:
+        crew.meet()

@@ -96,3 +96,39 @@ def test_ctrl_c_before_anything_is_there_says_nothing():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
+
+
+WAITS = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from torch.distributed import TCPStore
+from seglens.signals import ended_by_signals, watched_wait
+
+begun = Path(sys.argv[1])
+with ended_by_signals(), watched_wait(timedelta(seconds=float(sys.argv[2])), "Nobody came.", begun.unlink):
+    print("waiting", flush=True)
+    TCPStore("127.0.0.1", 0, 2, True, timeout=timedelta(minutes=5))
+"""
+"""Waits for another process in C++, where Python obeys no signal."""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sent", "code", "words"),
+    [("600", signal.SIGTERM, 143, "Stopped by signal 15."), ("1", None, 1, "Nobody came.")],
+)
+def test_a_wait_outside_python_ends_by_a_signal_or_in_time(tmp_path, seconds, sent, code, words):
+    begun = tmp_path / "begun"
+    begun.touch()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITS, str(begun), seconds],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    if sent is not None:
+        process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, f"seglens: {words}" in err, begun.exists()) == (code, True, False), err

@@ -1,8 +1,13 @@
-"""Run the hostile cases, count the outcomes, and write them to HOSTILE.md beside."""
+"""Run the hostile cases, keep their outcomes in hostile.jsonl, and write the counts to HOSTILE.md.
+
+nice python -m benchmarks.hostile [--area force] [--only WORD] [--every 7] [--faulty | --new]
+python -m benchmarks.hostile --write        # runs nothing where outcomes are kept
+"""
 
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import re
 import resource
@@ -13,7 +18,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from benchmarks.hostile import MEMORY, SECONDS, Case, absurd, damage, force, streams
@@ -28,6 +34,9 @@ AREAS: tuple[Callable[[], list[Case]], ...] = (
 )
 """Every table of cases; add yours here."""
 
+KEPT = Path(__file__).parent.parent / "hostile.jsonl"
+"""The last outcome of each case."""
+
 RIGHT, REFUSED, FAILED = "right", "refused", "failed clearly"
 FAULTS = ("wrong answer", "unexpected", "crash", "hang", "data loss", "half-written", "unclear")
 
@@ -38,6 +47,8 @@ class Outcome:
 
     kind: str
     why: str = ""
+    seconds: float = 0.0
+    day: str = ""
 
 
 def run(case: Case, template: Path, place: Path) -> Outcome:
@@ -45,11 +56,13 @@ def run(case: Case, template: Path, place: Path) -> Outcome:
     world = moved(template, place)
     if case.spoil is not None:
         case.spoil(world)
-    before = listing(world)
+    before, began = listing(world), time.monotonic()
     said, told = place.with_suffix(".err"), place.with_suffix(".out")
     code = _shell(case, world, said, told) if case.shell else _forked(case, world, said, told)
     err, out = said.read_text(errors="replace"), told.read_text(errors="replace")
-    return judged(case, code, err, out, before, world)
+    found = judged(case, code, err, out, before, world)
+    seconds = round(time.monotonic() - began, 1)
+    return replace(found, why=found.why.replace(str(world), "."), seconds=seconds, day=str(date.today()))
 
 
 def judged(case: Case, code: int | None, err: str, out: str, before: dict[str, str], world: Path) -> Outcome:
@@ -162,54 +175,86 @@ def _held() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--area", nargs="*", default=[], help="only these")
     parser.add_argument("--only", default="", help="only cases whose name holds this")
     parser.add_argument("--every", type=int, default=1, help="only every N-th case")
-    parser.add_argument("--write", action="store_true", help="write HOSTILE.md")
+    parser.add_argument("--faulty", action="store_true", help="only cases that were at fault when last run")
+    parser.add_argument("--new", action="store_true", help="only cases that were never run")
+    parser.add_argument(
+        "--write", action="store_true", help="write HOSTILE.md from all outcomes that are kept"
+    )
     options = parser.parse_args()
-    cases = [case for area in AREAS for case in area()]
-    cases = [case for case in cases if not options.area or case.area in options.area]
-    cases = [case for case in cases if options.only in case.name][:: options.every]
-    counts: Counter[tuple[str, str]] = Counter()
-    faults = []
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-        template = make(Path(folder) / "template")
-        for number, case in enumerate(cases):
-            place = Path(folder) / f"world-{number:04d}"
-            found = run(case, template, place)
-            counts[case.area, found.kind] += 1
-            if found.kind in FAULTS:
-                faults.append(f"{case.area}: {case.name}: {found.kind}: {found.why}")
-                print(faults[-1], flush=True)
-            with contextlib.suppress(OSError):
-                subprocess.run(["rm", "-rf", str(place)], check=False)
-    text = table(counts, faults, len(cases), time.monotonic() - began)
+    every = {f"{case.area}: {case.name}": case for area in AREAS for case in area()}
+    kept = {name: found for name, found in outcomes().items() if name in every}
+    chosen = [
+        name
+        for name, case in every.items()
+        if (not options.area or case.area in options.area) and options.only in case.name
+    ][:: options.every]
+    if options.faulty:
+        chosen = [name for name in chosen if name in kept and kept[name].kind in FAULTS]
+    if options.new:
+        chosen = [name for name in chosen if name not in kept]
+    if chosen and not (options.write and len(sys.argv) == 2 and kept):
+        with (
+            tempfile.TemporaryDirectory(prefix="hostile-") as folder,
+            KEPT.open("a", encoding="utf-8") as log,
+        ):
+            template = make(Path(folder) / "template")
+            for number, name in enumerate(chosen):
+                place = Path(folder) / f"world-{number:04d}"
+                kept[name] = found = run(every[name], template, place)
+                log.write(json.dumps({"case": name, **asdict(found)}) + "\n")
+                log.flush()
+                if found.kind in FAULTS:
+                    print(f"{name}: {found.kind}: {found.why}", flush=True)
+                with contextlib.suppress(OSError):
+                    subprocess.run(["rm", "-rf", str(place)], check=False)
+    text = table(every, kept)
     print(text)
     if options.write:
+        KEPT.write_text(
+            "".join(json.dumps({"case": n, **asdict(kept[n])}) + "\n" for n in every if n in kept)
+        )
         (Path(__file__).parent.parent / "HOSTILE.md").write_text(text + "\n", encoding="utf-8")
-    sys.exit(1 if faults else 0)
+    sys.exit(1 if any(kept[name].kind in FAULTS for name in chosen if name in kept) else 0)
 
 
-def table(counts: Counter[tuple[str, str]], faults: list[str], num: int, seconds: float) -> str:
-    """Return the counts as Markdown, and every fault on a line."""
+def outcomes() -> dict[str, Outcome]:
+    """Return the last outcome of every case that was ever run."""
+    rows = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    return {row["case"]: Outcome(row["kind"], row["why"], row["seconds"], row["day"]) for row in rows}
+
+
+def table(every: dict[str, Case], kept: dict[str, Outcome]) -> str:
+    """Return the kept outcomes as Markdown: counts by area, what was not run, and every fault on a line."""
+    counts = Counter((every[name].area, found.kind) for name, found in kept.items())
     kinds = [kind for kind in (RIGHT, REFUSED, FAILED, *FAULTS) if any(key[1] == kind for key in counts)]
+    faults = [f"- {n}: {found.kind}: {found.why}" for n, found in kept.items() if found.kind in FAULTS]
+    days = sorted({found.day for found in kept.values()})
+    minutes = sum(found.seconds for found in kept.values()) / 60
     lines = [
         "# Hostile cases",
         "",
-        f"{num} cases, {len(faults)} faults, {seconds:.0f} s on one core: "
-        "`python -m benchmarks.hostile --write`.",
-        "Every case is a row in `benchmarks/hostile/`, with the outcomes that it allows.",
+        "Every case is a row in `benchmarks/hostile/`, with the outcomes that it allows, and is run in a "
+        "process and a world of its own. The last outcome of each is kept in `hostile.jsonl`, beside; this "
+        "page is made from that by `python -m benchmarks.hostile --write`.",
         "",
-        f"| area | {' | '.join(kinds)} |",
-        "|---" * (len(kinds) + 1) + "|",
+        f"{len(kept)} of {len(every)} cases were run ({days[0]} to {days[-1]}, Linux, 2 cores, one case at a "
+        f"time, {minutes:.0f} minutes in all); {len(faults)} ended at fault. Of an area that "
+        "was not run whole, such as `numbers` (the same few values on every option), it was every seventh case "
+        "(`--every 7`) and the neighbours of what was at fault at first.",
+        "",
+        f"| area | cases | run | {' | '.join(kinds)} |",
+        "|---" * (len(kinds) + 3) + "|",
     ]
-    for area in dict.fromkeys(key[0] for key in counts):
-        lines.append(f"| {area} | {' | '.join(str(counts[area, kind]) for kind in kinds)} |")
-    if faults:
-        lines += ["", *(f"- {fault}" for fault in faults)]
-    return "\n".join(lines)
+    for area, num in Counter(case.area for case in every.values()).items():
+        row = [counts[area, kind] for kind in kinds]
+        lines.append(f"| {area} | {num} | {sum(row)} | {' | '.join(map(str, row))} |")
+    return "\n".join([*lines, *(["", "At fault:", "", *faults] if faults else [])])
 
 
 if __name__ == "__main__":

@@ -330,7 +330,7 @@ def _called(name: str) -> Spoil:
         table = json.loads(file.read_text())
         table["task"]["classes"][1] = name
         if table["data"]:
-            table["data"]["classes"] = ["background", name]
+            table["data"] |= {"classes": ["background", name], "masks": "foreground"}
         file.write_text(json.dumps(table))
 
     return spoil

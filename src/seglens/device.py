@@ -7,6 +7,7 @@ import platform
 import re
 import sys
 import warnings
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,6 +16,10 @@ from seglens.errors import SettingError
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 PRECISIONS = ("auto", "32", "bf16")
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says how much memory is free, and how much a container may take."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -77,6 +82,21 @@ def wait_for_all() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory could not be had, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return how many bytes of a CPU's memory are free to be taken, None where nobody says.
+
+    A GPU says when it is full, and a batch is halved then: None.
+    """
+    if device.type != "cpu" or not MEMINFO.exists():
+        return None
+    told = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
+    free = int(told["MemAvailable"].split()[0]) * 1024
+    limit, used = (CGROUP / "memory.max", CGROUP / "memory.current")
+    if limit.exists() and used.exists() and (allowed := limit.read_text(encoding="ascii").strip()) != "max":
+        free = min(free, int(allowed) - int(used.read_text(encoding="ascii")))
+    return max(free, 0)
 
 
 def release_memory() -> None:

@@ -99,13 +99,18 @@ class Crew:
         Raises:
             SeglensError: one of them failed.
         """
-        if error is None:
-            for listener in self._listeners:
-                listener.join()
+        try:
+            if error is None:
+                for listener in self._listeners:
+                    listener.join()
+        except KeyboardInterrupt as stopped:  # also of a process that ended just now
+            error = stopped
         self.stop()
         signal.signal(signal.SIGINT, self._on_interrupt or signal.SIG_DFL)
         if self.failure is not None and (error is None or isinstance(error, KeyboardInterrupt | SpreadError)):
             raise self.failure from None
+        if kind is None and error is not None:
+            raise error
 
     def meet(self) -> None:
         """Wait until each process has said that it is ready, or one has ended."""

@@ -5,17 +5,21 @@ that were started end. While that goes on, further signals don't disturb it; the
 """
 
 import os
+import select
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from threading import Timer, current_thread, main_thread
+from datetime import timedelta
+from threading import Event, Thread, Timer, current_thread, main_thread
 from types import FrameType
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that ask a process to end; a terminal that is closed sends the second."""
 
+OBEYED = 3.0
+"""Seconds that Python has to obey a signal during a wait outside it."""
 
 _CAUGHT: ContextVar[bool] = ContextVar("caught", default=False)
 """Whether signals raise exceptions already."""
@@ -71,6 +75,50 @@ def ended_by_signals() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _CAUGHT.reset(within)
+
+
+@contextmanager
+def watched_wait(patience: timedelta, late: str, leave: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """Let a thread end this process, by a signal or after ``patience``, until the yielded function is called.
+
+    For a wait outside Python, as for the processes of other nodes, in which no exception can be raised. A
+    signal that Python doesn't obey within some seconds ends the process with the signal's usual code, the
+    end of ``patience`` with code 1 and the words ``late``; before that ``leave`` removes what was begun.
+    """
+    if current_thread() is not main_thread():
+        yield lambda: None
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    over = Event()
+
+    def watch() -> None:
+        number = -1
+        while number not in (0, signal.SIGINT, *ENDING):
+            ready, _, _ = select.select([reader], [], [], patience.total_seconds())
+            number = os.read(reader, 1)[0] if ready else 0
+        if over.wait(OBEYED if number else 0):
+            return
+        with suppress(OSError):
+            leave()
+        os.write(2, f"seglens: {f'Stopped by signal {number}.' if number else late}\n".encode())
+        os._exit(128 + number if number else 1)
+
+    def met() -> None:
+        over.set()
+        os.write(writer, b"\0")
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield met
+    finally:
+        met()
+        watcher.join()
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
 
 
 def _is_ending(error: BaseException | None) -> bool:

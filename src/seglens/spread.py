@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -253,10 +253,10 @@ def _fabric(kind: str, devices: int, num_nodes: int) -> "tuple[Fabric, ClusterEn
     return fabric, environment
 
 
-def refuse_lone_node(num_nodes: int) -> None:
+def refuse_lone_node(num_nodes: int, patience: timedelta = MEETING) -> None:
     """Raise where other nodes take part and nobody has said where to meet: the job would wait for ever.
 
-    Otherwise say what is waited for, and until when.
+    Otherwise say what is waited for, and until when: ``patience`` from now.
 
     Raises:
         SettingError: it is so.
@@ -277,9 +277,11 @@ def refuse_lone_node(num_nodes: int) -> None:
         )
     if int(os.environ.get("LOCAL_RANK", 0)) == 0 and STARTED not in os.environ:
         where = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT") if name in os.environ)
+        hours, minutes = divmod(int(patience.total_seconds()) // 60, 60)
         print(
-            f"Waiting for the processes of {num_nodes} nodes{f' at {where}' if where else ''}. "
-            "Start the same command on each.",
+            f"Waiting for the processes of {num_nodes} nodes{f' at {where}' if where else ''}, for at most "
+            f"{f'{hours} hours' if hours else f'{minutes} minutes'}, until "
+            f"{datetime.now() + patience:%Y-%m-%d %H:%M}. Start the same command on each.",
             file=sys.stderr,
         )
 

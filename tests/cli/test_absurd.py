@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -95,12 +96,43 @@ def test_a_job_on_several_nodes_says_where_it_must_be_started(monkeypatch):
         refuse_lone_node(2)
 
 
+def test_a_job_on_several_nodes_says_until_when_it_waits(monkeypatch, capsys):
+    for name, value in (("MASTER_ADDR", "there"), ("MASTER_PORT", "29500"), ("NODE_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    now = datetime.now()
+    refuse_lone_node(3, timedelta(days=1))
+    refuse_lone_node(3)
+    day, short = capsys.readouterr().err.splitlines()
+    assert day.startswith("Waiting for the processes of 3 nodes at there:29500, for at most 24 hours, until")
+    said = datetime.strptime(short.partition("until ")[2][:16], "%Y-%m-%d %H:%M")
+    assert "for at most 10 minutes" in short
+    assert timedelta(minutes=9) < said - now < timedelta(minutes=11)
+
+
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+        RuntimeError("could not create a primitive"),
+        ImportError("a.so: failed to map segment from shared object"),
+    ],
 )
 def test_memory_that_is_not_enough_is_said(error, capsys):
     assert explain_error(error, debug=False) == 1
     assert "Memory doesn't suffice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("could not create a primitive descriptor for x"),
+        ImportError("a.so: failed to map segment from shared object: Operation not permitted"),
+    ],
+)
+def test_what_is_not_supported_or_allowed_is_not_taken_for_memory(error, capsys):
+    assert explain_error(error, debug=False) == 1
+    assert f"Unexpected {type(error).__name__}" in capsys.readouterr().err
 
 
 def test_a_terminal_obeys_no_name():

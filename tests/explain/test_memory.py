@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from seglens import device
+from seglens.device import free_bytes
 from seglens.errors import SettingError
 from seglens.explain import METHODS, explain, memory
 from seglens.explain.explanation import Explanation
-from seglens.explain.memory import Need, Needs, free_bytes
+from seglens.explain.memory import Need, Needs
 from seglens.explain.methods import sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.target import Target
@@ -189,8 +191,8 @@ def test_without_a_budget_a_chunk_is_no_more_than_is_free(
 def test_free_memory_is_what_the_system_says_or_what_a_container_may_take(tmp_path, monkeypatch) -> None:
     told = tmp_path / "meminfo"
     told.write_text("MemTotal:       100 kB\nMemAvailable:    50 kB\nHugePages_Total:       0\n")
-    monkeypatch.setattr(memory, "MEMINFO", told)
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(device, "MEMINFO", told)
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
     assert free_bytes(torch.device("cpu")) == 50 * 1024
     assert free_bytes(torch.device("cuda")) is None
     (tmp_path / "memory.current").write_text("1000\n")
@@ -198,5 +200,5 @@ def test_free_memory_is_what_the_system_says_or_what_a_container_may_take(tmp_pa
     assert free_bytes(torch.device("cpu")) == 50 * 1024
     (tmp_path / "memory.max").write_text("11000\n")
     assert free_bytes(torch.device("cpu")) == 10_000
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(device, "MEMINFO", tmp_path / "none")
     assert free_bytes(torch.device("cpu")) is None

@@ -1,3 +1,4 @@
+import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch.nn import functional
 from seglens.errors import CheckpointError, ModelError, SettingError, UnknownNameError
 from seglens.models import zoo
 from seglens.models.encoders import load_encoder
+from seglens.sizes import say_bytes
 
 LITE0 = "tf_efficientnet_lite0"
 
@@ -170,3 +172,22 @@ def test_normalisation_is_that_of_the_weights():
 def test_deprecated_encoder_names_raise_no_warning():
     module, _ = zoo.build("resnet-unet", encoder="timm-tf_efficientnet_lite0")
     assert functional.mse_loss(*[module.eval()(torch.ones(1, 3, 32, 32))] * 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("unet", {"width": 8}), ("resnet-unet", {"options": {"decoder_channels": [64, 32, 16, 8, 8]}})],
+)
+def test_a_network_larger_than_memory_is_refused_before_any_is_taken(monkeypatch, name, arguments):
+    """The bytes that are counted are those of the network; a byte less and it isn't made."""
+    torch.manual_seed(0)
+    made, _ = zoo.build(name, **arguments)
+    size = sum(each.numel() * each.element_size() for each in made.state_dict().values())
+    monkeypatch.setattr(zoo, "free_bytes", lambda device: size)
+    torch.manual_seed(0)
+    again, _ = zoo.build(name, **arguments)
+    for one, other in zip(made.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    monkeypatch.setattr(zoo, "free_bytes", lambda device: size - 1)
+    with pytest.raises(ModelError, match=rf"{name} .* take {re.escape(say_bytes(size))}, but .* free"):
+        zoo.build(name, **arguments)

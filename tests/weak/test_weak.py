@@ -10,7 +10,7 @@ import torch
 
 import seglens
 from seglens.data.layout import DataSettings
-from seglens.errors import DataError, OutputExistsError, SettingError
+from seglens.errors import CheckpointError, DataError, OutputExistsError, SettingError, UnknownNameError
 from seglens.models.weights import read_state_dict
 from seglens.owned import contents
 from seglens.train.learner import Learner
@@ -20,6 +20,7 @@ from seglens.weak.labels import Labelled
 from seglens.weak.pseudo import PseudoMasks
 from seglens.weak.recipe import WeakSettings
 from seglens.weak.self_training import TeacherSettings
+from seglens.weak.settings import PseudoSettings, QuestionSettings
 from seglens.weak.shelf import Stage
 
 TINY = TrainSettings(
@@ -292,3 +293,38 @@ def test_settings_that_contradict_one_another(small_set, tmp_path):
             DataSettings(path=small_set), SETTINGS.model_copy(update={"samples": (6,)}), tmp_path / "run"
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("question", "error"),
+    [
+        (QuestionSettings(encoder="nope"), UnknownNameError),
+        (QuestionSettings(weights="nowhere.safetensors"), CheckpointError),
+        (QuestionSettings(positive=("nope",)), UnknownNameError),
+        (QuestionSettings(positive=("99999",)), SettingError),
+    ],
+)
+def test_a_classifier_that_cannot_be_had_is_refused_before_anything_is_made(
+    tmp_path, small_set, question, error
+):
+    settings = SETTINGS.model_copy(update={"pseudo": PseudoSettings(question=question)})
+    with pytest.raises(error, match=r"nope|nowhere|99999"):
+        seglens.weak(DataSettings(path=small_set), settings, tmp_path / "run")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_that_has_made_nothing_leaves_nothing(tmp_path, small_set, monkeypatch):
+    """Stopped while the classifier is loaded, nothing is left; after the first map, all is kept."""
+
+    def stop(labelled, settings, folder, *, device, seed):
+        (folder / "heat").mkdir(parents=True)
+        (folder / "heat" / "stage.json").write_text("{}")
+        if with_a_map:
+            (folder / "heat" / "one.npz").write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "make_pseudo_masks", stop)
+    for with_a_map in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            seglens.weak(DataSettings(path=small_set), SETTINGS, tmp_path / "run")
+        assert [file.name for file in tmp_path.iterdir()] == ["run"] * with_a_map

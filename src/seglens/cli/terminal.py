@@ -112,6 +112,10 @@ NO_MEMORY = (
     "array is too big",
     "Maximum allowed dimension exceeded",
     "too large to convert",
+    "can't start new thread",
+    "could not create a primitive\n",  # without "descriptor", which is about what an operation supports
+    "could not create a memory object\n",
+    "failed to map segment from shared object\n",  # where it isn't allowed to, that is said after it
 )
 """What torch and numpy say where memory is not enough."""
 
@@ -171,8 +175,8 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
 def _is_of_memory(error: BaseException) -> bool:
     """Whether the machine had no more memory to give; torch and numpy say so by errors of other kinds."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | ValueError | OverflowError)
-        and any(part in str(error) for part in NO_MEMORY)
+        isinstance(error, RuntimeError | ValueError | OverflowError | ImportError)
+        and any(part in f"{error}\n" for part in NO_MEMORY)
     )
 
 

@@ -43,7 +43,7 @@ class DataSettings(Validated):
     merge: bool = True
     multilabel: bool = False
     border: Literal["foreground", "background", "ignore", "class"] = "foreground"
-    ignore: int | None = Field(default=None, ge=0)
+    ignore: int | None = Field(default=None, ge=0, lt=2**32)
     masks: Literal["foreground", "classes", "instances"] | None = None
     palette: tuple[tuple[str, str], ...] | None = None
     channels: int = Field(default=3, ge=1, le=1024)

@@ -7,12 +7,12 @@ maps that come back. How much a picture takes is measured with the pass itself, 
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seglens.device import free_bytes
 from seglens.errors import SettingError
 from seglens.explain.costs import Cost, cost_of
 from seglens.explain.passes import Pass
@@ -46,10 +46,6 @@ LEFT = 0.8
 
 Few = Float[Tensor, "few c h w"]
 """Some of the pictures."""
-
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says how much memory is free, and how much a container may take."""
 
 
 @dataclass(frozen=True)
@@ -164,18 +160,3 @@ def sample(images: Images, targets: Sequence[Target], num: int) -> tuple[Few, li
     everywhere = torch.ones(num, *images.shape[-2:], dtype=torch.bool)
     aims = [replace(target, pixels=everywhere, weights=None) for target in targets]
     return images[rows.to(images.device)], aims
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Return how many bytes of a CPU's memory are free to be taken, None where nobody says.
-
-    A GPU says when it is full, and a batch is halved then: None.
-    """
-    if device.type != "cpu" or not MEMINFO.exists():
-        return None
-    told = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
-    free = int(told["MemAvailable"].split()[0]) * 1024
-    limit, used = (CGROUP / "memory.max", CGROUP / "memory.current")
-    if limit.exists() and used.exists() and (allowed := limit.read_text(encoding="ascii").strip()) != "max":
-        free = min(free, int(allowed) - int(used.read_text(encoding="ascii")))
-    return max(free, 0)

@@ -4,12 +4,14 @@ To add a network, write one function and give it one line in ``MODELS`` at the f
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from seglens.device import free_bytes
 from seglens.errors import ModelError, SettingError, unknown_name
 from seglens.models.encoders import (
     IMAGENET_MEAN,
@@ -21,6 +23,7 @@ from seglens.models.encoders import (
     resolve_encoder,
 )
 from seglens.models.unet import UNet
+from seglens.sizes import say_bytes
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,17 @@ def build(
             )
         if width is not None and chosen.width is None:
             raise SettingError(f"The model {name} has no width: received {width}. Leave it out.")
-        made = chosen.make(Parts("", False, channels, outputs, width or chosen.width or 0, options or {}))
-        return made, "random"
+        parts = Parts("", False, channels, outputs, width or chosen.width or 0, options or {})
+        _refuse_larger_than_memory(name, chosen, parts)
+        return chosen.make(parts), "random"
     if width is not None:
         raise SettingError(f"The model {name} has no width: received {width}. Choose an encoder instead.")
     encoder = encoder or chosen.encoder
     parts = Parts(
         resolve_encoder(encoder), encoder_weights == "imagenet", channels, outputs, 0, options or {}
     )
+    if options:
+        _refuse_larger_than_memory(name, chosen, parts)
     from_file = encoder_weights not in ("imagenet", "none")
     if from_file and not Path(encoder_weights).is_file():
         raise ModelError(
@@ -121,6 +127,29 @@ def build(
     if from_file:
         return module, load_encoder(module, Path(encoder_weights))
     return module, "random" if encoder_weights == "none" else "encoder: ImageNet weights from the hub"
+
+
+def _refuse_larger_than_memory(name: str, chosen: Architecture, parts: Parts) -> None:
+    """Refuse a network whose weights alone need more memory than is free, before any of it is taken.
+
+    It is made without memory to be counted; what can't be made so, the call that makes it judges.
+
+    Raises:
+        ModelError: it is too large.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet():
+            module = chosen.make(replace(parts, pretrained=False))
+    except (ValueError, NotImplementedError, AssertionError, KeyError, TypeError, RuntimeError):
+        return
+    needed = sum(each.numel() * each.element_size() for each in module.state_dict().values())
+    free = free_bytes(torch.device("cpu"))
+    if free is not None and needed > free:
+        what = f"of width {parts.width}" if parts.width else f"with the arguments {dict(parts.options)}"
+        raise ModelError(
+            f"The weights of the model {name} {what} take {say_bytes(needed)}, but {say_bytes(free)} "
+            "of memory are free. Choose a smaller network."
+        )
 
 
 def normalisation(

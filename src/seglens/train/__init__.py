@@ -32,6 +32,7 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.errors import CheckpointError, DataError, SettingError
+from seglens.locks import beside
 from seglens.losses import check_takes_weights, choose_loss, class_weights
 from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
@@ -43,7 +44,7 @@ from seglens.runs import KEPT_SHA256, Run, load, save_run
 from seglens.spread import kind_of_devices, refuse_lone_node
 from seglens.train.batches import Batches
 from seglens.train.feed import Feed
-from seglens.train.fit import Keeper, fit
+from seglens.train.fit import MEETING, Keeper, fit
 from seglens.train.learner import Learner, ema_decay, encoder_of
 from seglens.train.memory import fit_within_memory
 from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
@@ -79,7 +80,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C; the training can be resumed.
     """
     out = Path(out)
-    refuse_lone_node(settings.num_nodes)
+    refuse_lone_node(settings.num_nodes, MEETING)
     first = is_first_process(settings.devices * settings.num_nodes)
     refuse_overlap(out, data=[data.path] if isinstance(data, DataSettings) else [])
     if not first:
@@ -91,9 +92,15 @@ def train(
         try:
             return _train(data, settings, out, place, first=True, resume=resume)
         except BaseException:
-            if place != out and not (place / "checkpoints" / "last.ckpt").exists():
-                shutil.rmtree(place, ignore_errors=True)
+            if place != out:
+                _remove_unbegun(place)
             raise
+
+
+def _remove_unbegun(place: Path) -> None:
+    """Remove a run of which no epoch has ended."""
+    if not (place / "checkpoints" / "last.ckpt").exists():
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _train(
@@ -170,9 +177,15 @@ def _train(
         if listing is None and isinstance(data, DataSettings):
             write_listing(place, dataset)
 
+    def leave() -> None:
+        if first and earlier is None:
+            _remove_unbegun(place)
+        if first:
+            beside(out, "lock").unlink()
+
     def attempt(splits: int) -> None:
         part = batches.split(splits)
-        fit(learner, part, keeper, settings, loggers, device=device, precision=precision)
+        fit(learner, part, keeper, settings, loggers, device=device, precision=precision, leave=leave)
 
     splits = fit_within_memory(learner, attempt)
     if first:

@@ -9,8 +9,8 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from math import isnan, nan
 from pathlib import Path
@@ -21,7 +21,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -30,7 +30,7 @@ from seglens.data.transforms import Batch
 from seglens.errors import TrainingError
 from seglens.models.weights import save_weights
 from seglens.outputs import naming, new_file
-from seglens.signals import Terminated
+from seglens.signals import Terminated, watched_wait
 from seglens.train.batches import Batches
 from seglens.train.curves import learning_curves
 from seglens.train.history import History
@@ -39,6 +39,9 @@ from seglens.train.recipe import TrainSettings
 
 PATIENCE = timedelta(days=1)
 """How long the other processes wait for the first to choose the threshold and close the folder."""
+
+MEETING = timedelta(minutes=30)
+"""How long the processes of several nodes wait for one another at the start."""
 
 
 class Keeper(Checkpoint):
@@ -146,8 +149,12 @@ def fit(
     *,
     device: torch.device,
     precision: str,
+    leave: Callable[[], object],
 ) -> None:
     """Let Lightning fit ``learner``, from the last checkpoint where there is one.
+
+    Where the processes of other nodes don't come, or a signal ends the wait for them, ``leave`` removes what
+    was begun.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, saying how far it got.
@@ -159,7 +166,12 @@ def fit(
         logger.log_hyperparams(settings.model_dump(mode="json"))
     several = settings.devices * settings.num_nodes > 1
     one = [device.index or 0] if device.type == "cuda" else 1
-    with _quiet_lightning(), _determinism_restored(), naming(keeper.out):
+    late = (
+        f"Not all processes of {settings.num_nodes} nodes came within {MEETING.seconds // 60} minutes. Start "
+        "the same command on every node, with the same MASTER_ADDR and MASTER_PORT; under SLURM by srun."
+    )
+    wait = watched_wait(MEETING, late, leave) if settings.num_nodes > 1 else nullcontext(lambda: None)
+    with _quiet_lightning(), _determinism_restored(), naming(keeper.out), wait as met:
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=settings.devices if several else one,
@@ -175,7 +187,11 @@ def fit(
             # On a CPU all is deterministic as it is.
             deterministic="warn" if device.type == "cuda" else None,
             logger=loggers or False,
-            callbacks=[keeper, *([RichProgressBar()] if in_terminal else [])],
+            callbacks=[
+                keeper,
+                LambdaCallback(setup=lambda trainer, module, stage: met()),
+                *([RichProgressBar()] if in_terminal else []),
+            ],
             enable_progress_bar=in_terminal,
             enable_model_summary=False,
             plugins=[InPlace()],

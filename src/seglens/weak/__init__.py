@@ -30,8 +30,10 @@ from seglens.weak import pictures as sheets
 from seglens.weak import rows as scoring
 from seglens.weak import stages
 from seglens.weak.heat import taps
+from seglens.weak.making import check_question
 from seglens.weak.material import Material, gather
 from seglens.weak.pseudo import PseudoMasks
+from seglens.weak.question import check_classifier
 from seglens.weak.recipe import WeakSettings, refuse_other
 from seglens.weak.refine import REFINEMENTS
 from seglens.weak.rounds import Job, planned, pseudo_masks, students, supervised
@@ -69,27 +71,33 @@ def weak(
     given = settings.pseudo_folder
     if given is not None and not given.is_dir():
         raise DataError(f"There is no folder {given} with pseudo-masks. Name the pseudo/ of another run.")
-    _try_out(data, settings)
+    _try_out(data, settings, resume=resume)
     refuse_overlap(out, data=[data.path, *filter(None, [settings.pseudo_folder])])
     out.parent.mkdir(parents=True, exist_ok=True)
     with alone(out):
         place = place_of_run(out, "weak", resume=resume, force=force)
+        new = not place.is_dir() or not any(place.iterdir())
         try:
             return _weak(data, settings, out, place, resume=resume)
         except BaseException:
-            begun = [entry.name for entry in place.iterdir()] if place.is_dir() else []
-            if begun == [records.FILE_NAME] or (place != out and stages.FILE_NAME not in begun):
+            if new and not _has_work(place):
                 shutil.rmtree(place, ignore_errors=True)
             raise
 
 
-def _try_out(data: DataSettings, settings: WeakSettings) -> None:
-    """Refuse before any work what is used only after much of it: names of stages, and the student itself.
+def _has_work(place: Path) -> bool:
+    """Return whether anything is there that took work: a step that is done, a map, weights."""
+    files = [file for file in place.rglob("*") if file.is_file()]
+    return any(file.suffix != ".json" or file.name == stages.FILE_NAME for file in files)
+
+
+def _try_out(data: DataSettings, settings: WeakSettings, *, resume: bool) -> None:
+    """Refuse before any work what is used only after some of it: stages, the student, a new run's classifier.
 
     Raises:
         UserError: there is no such thing, or it can't serve.
     """
-    student, pseudo = settings.student, settings.pseudo
+    student, pseudo, given = settings.student, settings.pseudo, settings.pseudo_folder
     named: list[tuple[str, str, Iterable[str]]] = [("rule for a threshold", pseudo.threshold.rule, RULES)]
     if pseudo.refine is not None:
         named.append(("refinement", pseudo.refine.method, REFINEMENTS))
@@ -97,6 +105,10 @@ def _try_out(data: DataSettings, settings: WeakSettings) -> None:
     for kind, name, allowed in named:
         if name not in allowed:
             raise unknown_name(kind, name, allowed)
+    if given is None and not resume and settings.question == "imagenet":
+        check_question(pseudo.question)
+    elif given is None and not resume:
+        check_classifier(settings.classifier.encoder, settings.classifier.weights)
     choose_precision(student.precision, choose_device(student.device))
     choose_loss(student.loss, 1, multilabel=False)
     build(

@@ -22,7 +22,7 @@ from seglens.weak.classifier import open_classifier
 from seglens.weak.heat import blank, heat, taps, working_size
 from seglens.weak.labels import Labelled
 from seglens.weak.patches import cut_patches, read_patches
-from seglens.weak.question import Question, imagenet_question
+from seglens.weak.question import Question, check_classifier, class_numbers, imagenet_question
 from seglens.weak.refine import refine, vote
 from seglens.weak.settings import PseudoSettings, QuestionSettings, to_plain
 from seglens.weak.shelf import Shelf, Stage, stems_of, to_size
@@ -52,6 +52,17 @@ def open_question(settings: QuestionSettings, device: torch.device) -> Question:
     if settings.classifier is not None:
         return open_classifier(Path(settings.classifier), device=device)
     return imagenet_question(settings.encoder, settings.weights, settings.positive, device=device)
+
+
+def check_question(settings: QuestionSettings) -> None:
+    """Refuse what `open_question` can't open, as far as that is known without a network.
+
+    Raises:
+        DataError, SettingError, UnknownNameError, CheckpointError: it can't be had.
+    """
+    if settings.classifier is None:
+        check_classifier(settings.encoder, settings.weights)
+        class_numbers(settings.positive)
 
 
 class Making:

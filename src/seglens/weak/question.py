@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seglens.errors import ModelError, SettingError, unknown_name
+from seglens.errors import CheckpointError, ModelError, SettingError, unknown_name
 from seglens.models.encoders import ask_hub, load_encoder, pretrained_normalisation
 from seglens.models.probing import intercepted
 from seglens.shapes import Activations, Images, Scores
@@ -170,8 +170,7 @@ def classifier_network(encoder: str, weights: str, num_outputs: int = IMAGENET) 
     """
     import timm
 
-    if not timm.is_model(encoder):
-        raise unknown_name("classifier of timm", encoder, timm.list_models())
+    check_classifier(encoder, weights)
     if weights == "imagenet":
         with ask_hub(encoder):
             network: nn.Module = timm.create_model(encoder, pretrained=True)
@@ -182,6 +181,23 @@ def classifier_network(encoder: str, weights: str, num_outputs: int = IMAGENET) 
     if num_outputs != IMAGENET:
         network.reset_classifier(num_outputs)  # type: ignore[operator]
     return network.eval().requires_grad_(False)
+
+
+def check_classifier(encoder: str, weights: str) -> None:
+    """Refuse what `classifier_network` can't make, as far as that is known without making it.
+
+    Raises:
+        UnknownNameError: timm has no such network.
+        CheckpointError: there is no such file of weights.
+    """
+    import timm
+
+    if not timm.is_model(encoder):
+        raise unknown_name("classifier of timm", encoder, timm.list_models())
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise CheckpointError(
+            f"There is no file {weights} with weights of {encoder}. Name one, or imagenet, or none."
+        )
 
 
 def class_numbers(positive: Sequence[str]) -> tuple[int, ...]:
