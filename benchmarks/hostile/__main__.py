@@ -245,8 +245,8 @@ def table(every: dict[str, Case], kept: dict[str, Outcome]) -> str:
         "",
         f"{len(kept)} of {len(every)} cases were run ({days[0]} to {days[-1]}, Linux, 2 cores, one case at a "
         f"time, {minutes:.0f} minutes in all); {len(faults)} ended at fault. Of an area that "
-        "was not run whole, such as `numbers` (the same few values on every option), it was every seventh case "
-        "(`--every 7`) and the neighbours of what was at fault at first.",
+        "was not run whole, such as `numbers` (the same few values on every option), it was every seventh "
+        "case (`--every 7`) and the neighbours of what was at fault at first.",
         "",
         f"| area | cases | run | {' | '.join(kinds)} |",
         "|---" * (len(kinds) + 3) + "|",
