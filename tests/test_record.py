@@ -36,7 +36,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
             "schema_number is not allowed: Input should be 1, received 2",
         ),
         ('{"schema_number": 1}', "kind is missing: name it"),
-        ('{"kind": "train", "colour": 1}', r"there is no colour\."),
+        ('{"kind": "train", "colour": 1}', r"there is no setting colour\."),
     ],
 )
 def test_a_damaged_record(tmp_path, text, message):

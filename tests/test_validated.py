@@ -20,7 +20,7 @@ CASES: list[tuple[type, dict[str, Any], str]] = [
     (
         seglens.DataSettings,
         {"path": "set", "boarder": "class"},
-        r"there is no boarder\. Did you mean border\? Allowed: path, layout, .*, split_seed\.$",
+        r"there is no setting boarder\. Did you mean border\? Allowed: path, layout, .*, split_seed\.$",
     ),
     (
         seglens.DataSettings,
@@ -44,7 +44,11 @@ CASES: list[tuple[type, dict[str, Any], str]] = [
         "ModelSpec: .*one value for each of 3 channels",
     ),
     (seglens.TrainSettings, {"epochs": "many"}, r"TrainSettings: epochs is not allowed: .*integer.* 'many'"),
-    (seglens.TrainSettings, {"epoch": 3}, r"TrainSettings: there is no epoch\. Did you mean epochs\?"),
+    (
+        seglens.TrainSettings,
+        {"epoch": 3},
+        r"TrainSettings: there is no setting epoch\. Did you mean epochs\?",
+    ),
     (
         seglens.WeakSettings,
         {"rounds": -1},

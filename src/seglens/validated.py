@@ -52,7 +52,7 @@ def fault(error: ValidationError, *, called: Callable[[str], str] = str, allowed
         near = get_close_matches(name, names, n=1)
         hint = f" Did you mean {called(near[0])}?" if near else ""
         shown = f" Allowed: {', '.join(map(called, names))}" if names else ""
-        return f"there is no {called(name)}.{hint}{shown}".rstrip(".")
+        return f"there is no setting {called(name)}.{hint}{shown}".rstrip(".")
     if first["type"] in ("missing", "missing_argument"):
         return f"{called(name)} is missing: name it"
     value = first["input"]

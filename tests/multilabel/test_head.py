@@ -34,9 +34,9 @@ def test_outputs_and_labels_must_be_as_many(classes):
 
 def test_a_threshold_for_each_label():
     assert ModelSpec(architecture="unet", classes=3, head="multilabel").thresholds == (0.5, 0.5)
-    with pytest.raises(ValueError, match="1 thresholds; a multilabel head has one for each label"):
+    with pytest.raises(SettingError, match="1 thresholds; a multilabel head has one for each label"):
         ModelSpec(architecture="unet", classes=3, head="multilabel", thresholds=(0.5,))
-    with pytest.raises(ValueError, match="0 and 1"):
+    with pytest.raises(SettingError, match="0 and 1"):
         ModelSpec(architecture="unet", classes=3, head="multilabel", thresholds=(0.5, 1.0))
     run = two_labels()
     run.segmenter.spec = run.spec.model_copy(update={"thresholds": (0.5, 0.99)})

@@ -34,7 +34,10 @@ from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
         ),
         ({"epochs": -1}, r"TrainSettings: epochs is not allowed"),
         ({"learning_rate": nan}, r"TrainSettings: learning_rate is not allowed: .*finite"),
-        ({"colour": "red"}, r"TrainSettings: there is no colour\. Allowed: model, encoder, .*, normalise\."),
+        (
+            {"colour": "red"},
+            r"TrainSettings: there is no setting colour\. Allowed: model, encoder, .*, normalise\.",
+        ),
         ({"mean": (0.5,), "std": (0.5,)}, r"need one value for each of 3 channels"),
         ({"device": "gpu"}, "Unknown device 'gpu'"),
         ({"precision": "16"}, "Unknown precision '16'"),

@@ -175,7 +175,7 @@ def test_no_picture_with_the_object(labelled: Labelled, tmp_path: Path) -> None:
 def test_settings_are_plain_json() -> None:
     assert from_plain(to_plain(SETTINGS)) == SETTINGS
     assert from_plain({"spread": None, "heat": {"flips": False}}).heat == HeatSettings(flips=False)
-    with pytest.raises(SettingError, match=r"PseudoSettings: there is no heat\.flip\."):
+    with pytest.raises(SettingError, match=r"PseudoSettings: there is no setting heat\.flip\."):
         from_plain({"heat": {"flip": True}})
 
 

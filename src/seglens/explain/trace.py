@@ -252,7 +252,7 @@ def left_as_found(segmenter: nn.Module, images: Images) -> Iterator[None]:
 def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> None:
     """Call ``work`` on slices of at most ``size`` out of ``total``; halve the size when memory runs out."""
     if size < 1:
-        raise SettingError(f"The batch size must be at least 1, received {size}.")
+        raise SettingError(f"The batch size must be at least 1 picture, received {size}.")
     begin = 0
     while begin < total:
         rows = slice(begin, min(begin + size, total))

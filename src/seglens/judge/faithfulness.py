@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seglens.explain.target import Target
 from seglens.impute import Imputer, blurred, noisy_linear
 from seglens.judge.cells import CELLS, Order, Partition, PerCell, cell_sums, grid_cells, order
-from seglens.judge.reading import Both, Reading, reading
+from seglens.judge.reading import Reading, reading
 from seglens.models.segmenter import Segmenter
 from seglens.seeds import content_normal
 from seglens.shapes import Images, Maps, PerImage, Regions, Rows
@@ -167,8 +167,12 @@ def _removals(ranked: Order, areas: PerCell) -> Bool[Tensor, "n cells"]:
 
 
 def _score(
-    read: Reading, removal: Removal, copied: list[Rows], gone: list[Bool[Tensor, "_ cells"]], precision: str
-) -> tuple[list[Both], PerImage | None]:
+    read: Reading,
+    removal: Removal,
+    copied: list[Int[Tensor, " _"]],
+    gone: list[Bool[Tensor, "_ cells"]],
+    precision: str,
+) -> tuple[list[Float[Tensor, "both _"]], PerImage | None]:
     """Score pictures ``copied`` without the cells that are ``gone``, each distinct one once."""
     if not copied:
         return [], None
