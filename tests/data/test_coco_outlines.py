@@ -27,7 +27,16 @@ from seglens.data.check import check_data
 from seglens.data.coco_file import read_coco
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
-from seglens.data.outlines import Annotation, OutlineError, RunLengths, check_position, draw, parse
+from seglens.data.outlines import (
+    Annotation,
+    OutlineError,
+    Polygon,
+    RunLengths,
+    check_position,
+    draw,
+    marks_pixels,
+    parse,
+)
 from seglens.errors import DataError
 
 CORNERS = [[6, 4], [16, 4], [16, 10], [6, 10]]
@@ -116,6 +125,7 @@ def test_overhang_is_cut_off_and_stubs_are_left_out_with_a_warning(tmp_path):
         [[5, 5, 10, 5, 20, 5]],
         [[5, 5, 5, 5, 5, 5]],
         [[5.6, 5.6, 5.8, 5.6, 5.8, 5.9]],
+        [[1, 5.7, SIDE - 1, 5.7, SIDE - 1, 5.9, 1, 5.9]],
         {"size": [SIDE, SIDE], "counts": [SIDE * SIDE]},
     ],
 )
@@ -124,6 +134,17 @@ def test_an_object_that_marks_no_pixel_is_said(tmp_path, outline):
     (warning,) = [each for each in open_data(DataSettings(path=tmp_path)).warnings if each.kind == "outline"]
     assert "in no mask" in warning.text
     assert warning.names[0].endswith("annotation 1")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(-3, SIDE + 3), min_size=6, max_size=8).filter(lambda points: len(points) % 2 == 0))
+def test_what_marks_pixels_is_what_is_drawn(points):
+    annotation = Annotation("it", 1, (Polygon(tuple(points)),), (SIDE, SIDE))
+    try:
+        check_position(annotation.shapes, annotation.size)
+    except OutlineError:
+        return
+    assert marks_pixels(annotation) == bool(draw(annotation).any())
 
 
 def test_pictures_that_no_file_lists_are_said(tmp_path):

@@ -17,11 +17,10 @@ from seglens.data.orientation import Header, frame_orientation, read_header
 from seglens.data.outlines import (
     Annotation,
     OutlineError,
-    area,
     check_position,
-    draw,
     index_mask,
     label_mask,
+    marks_pixels,
     parse,
     regions,
 )
@@ -30,8 +29,6 @@ from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_n
 
 LINE = 1.0
 """Pixels that outlines may reach out of a picture without a warning: rounding, and lines along its edge."""
-SMALL = 64.0
-"""Outlines that enclose fewer pixels are drawn at once, to see whether they mark any."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +212,7 @@ def _annotation(
         text = "Outlines reach out of their picture; what lies outside is cut off."
         found.append(Finding("outline", "warning", text, (f"{where}: by {over:.6g} pixels",)))
     made = Annotation(note.name, class_index, shapes, size, note.crowd)
-    if shapes and area(shapes) < SMALL and not draw(made).any():
+    if shapes and not marks_pixels(made):
         text = "Outlines enclose nothing, or hold the centre of no pixel: these objects are in no mask."
         found.append(Finding("outline", "warning", text, (where,)))
     return [made], found

@@ -149,18 +149,6 @@ def check_position(shapes: Sequence[Shape], size: tuple[int, int]) -> float:
     return over
 
 
-def area(shapes: Sequence[Shape]) -> float:
-    """Return the pixels that shapes enclose, each for itself: of polygons by the shoelace formula."""
-    found = 0.0
-    for shape in shapes:
-        if isinstance(shape, RunLengths):
-            found += sum(shape.counts[1::2])
-        else:
-            x, y = np.array(shape.points[::2]), np.array(shape.points[1::2])
-            found += abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
-    return found
-
-
 def regions(annotations: Sequence[Annotation], image: Image, file: Path) -> list[Region]:
     """Return the pixels of each annotation of the picture ``image`` that was read from ``file``.
 
@@ -190,6 +178,14 @@ def draw(annotation: Annotation) -> np.ndarray:
             runs = np.arange(len(shape.counts)) % 2 == 1
             inside |= np.repeat(runs, shape.counts).reshape(columns, rows).T
     return inside
+
+
+def marks_pixels(annotation: Annotation) -> bool:
+    """Whether `draw` would find a pixel, without drawing: in microseconds, however large the picture is."""
+    if any(any(shape.counts[1::2]) for shape in annotation.shapes if isinstance(shape, RunLengths)):
+        return True
+    polygons = [list(shape.points) for shape in annotation.shapes if isinstance(shape, Polygon)]
+    return bool(polygons) and int(rle.area(rle.merge(rle.frPyObjects(polygons, *annotation.size)))) > 0
 
 
 def index_mask(
