@@ -38,11 +38,14 @@ def find(settings: DataSettings) -> Found:
         pictures, found = _pictures(content, place, settings.path)
         sources.append(Source(content, pictures))
         problems += found
-    listed = {each.path.resolve() for source in sources for each in source.pictures.values()}
-    unlisted = tuple(str(file) for file in sorted(beside) if file.resolve() not in listed)
+    listed = {each.path for source in sources for each in source.pictures.values()}
+    unlisted = sorted(beside - listed)
+    if unlisted:  # or under another path, by a link: looked up only now, which takes a while in large sets
+        same = {file.resolve() for file in listed}
+        unlisted = [file for file in unlisted if file.resolve() not in same]
     if unlisted:
         text = "Pictures are listed in no COCO file: nobody says what they show, and they are left out."
-        problems.append(Finding("unlisted", "warning", text, unlisted))
+        problems.append(Finding("unlisted", "warning", text, tuple(map(str, unlisted))))
     _refuse_pictures_beside_splits(settings.path, sources)
     return outlined(settings, sources, problems)
 
