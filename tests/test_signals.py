@@ -99,23 +99,36 @@ def test_ctrl_c_before_anything_is_there_says_nothing():
 
 
 WAITS = """
+import socket
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from torch.distributed import TCPStore
 from seglens.signals import ended_by_signals, watched_wait
 
 begun = Path(sys.argv[1])
-with ended_by_signals(), watched_wait(timedelta(seconds=float(sys.argv[2])), "Nobody came.", begun.unlink):
+with socket.create_server(("127.0.0.1", 0)) as free:
+    place = free.getsockname()
+
+
+def tell():
+    while socket.socket().connect_ex(place):
+        time.sleep(0.05)
     print("waiting", flush=True)
-    TCPStore("127.0.0.1", 0, 2, True, timeout=timedelta(minutes=5))
+
+
+Thread(target=tell, daemon=True).start()
+with ended_by_signals(), watched_wait(timedelta(seconds=float(sys.argv[2])), "Nobody came.", begun.unlink):
+    TCPStore(*place, 2, True, timeout=timedelta(minutes=5))
 """
-"""Waits for another process in C++, where Python obeys no signal."""
+"""Waits for another process in C++, where Python obeys no signal; says so once the store there listens."""
 
 
 @pytest.mark.parametrize(
     ("seconds", "sent", "code", "words"),
-    [("600", signal.SIGTERM, 143, "Stopped by signal 15."), ("1", None, 1, "Nobody came.")],
+    [("600", signal.SIGTERM, 143, "Stopped by signal 15."), ("5", None, 1, "Nobody came.")],
 )
 def test_a_wait_outside_python_ends_by_a_signal_or_in_time(tmp_path, seconds, sent, code, words):
     begun = tmp_path / "begun"
