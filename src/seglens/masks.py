@@ -17,11 +17,11 @@ def is_stack(masks: AnyMask | AnyMasks) -> bool:
     return masks.dtype == torch.bool
 
 
-def of_class(masks: AnyMask | AnyMasks, class_index: int) -> Region | Regions:
-    """Return the pixels of a class; class 0 of a stack is where no label is."""
+def of_class(masks: AnyMask | AnyMasks, class_index: int, dims: int = 2) -> Region | Regions:
+    """Return the pixels of a class; class 0 of a stack is where no label is. Volumes have 3 ``dims``."""
     if not is_stack(masks):
         return masks == class_index
-    return masks[..., class_index - 1, :, :] if class_index else ~masks.any(-3)
+    return masks.select(-dims - 1, class_index - 1) if class_index else ~masks.any(-dims - 1)
 
 
 def foreground(masks: AnyMask | AnyMasks) -> Region | Regions:

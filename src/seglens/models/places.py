@@ -20,18 +20,18 @@ def stages_by_grid(layers: Sequence[str], calls: Mapping[str, Call]) -> list[str
     """
     if not layers:
         return []
-    rows = {path: calls[path].layouts[0].rows for path in layers}
-    coarsest = min(rows.values())
-    deep = [path for path in layers if rows[path] == coarsest]
+    cells = {path: calls[path].layouts[0].cells for path in layers}
+    coarsest = min(cells.values())
+    deep = [path for path in layers if cells[path] == coarsest]
     # What a part of the decoder begins with, before it goes up, belongs to the decoder.
     firsts = {part: next(path for path in layers if _holds(part, path)) for part in layers}
-    up = [part for part in layers if rows[part] > coarsest and rows[firsts[part]] == coarsest]
+    up = [part for part in layers if cells[part] > coarsest and cells[firsts[part]] == coarsest]
     deep = [path for path in deep if not any(_holds(part, path) for part in up)] or deep
     turn = layers.index(deep[-1])
-    if all(rows[path] <= coarsest for path in layers[turn + 1 :]):
+    if all(cells[path] <= coarsest for path in layers[turn + 1 :]):
         return []
     down = layers[: turn + 1]
-    ends = {rows[path]: path for path in down}
+    ends = {cells[path]: path for path in down}
     stages = [ends[length] for length in sorted(ends, reverse=True)]
     if len(stages) >= FEW:
         return stages
@@ -49,12 +49,12 @@ def head_by_answer(answers: Sequence[str], deepest: str, calls: Mapping[str, Cal
 
     None where it would hold the ``deepest`` layer.
     """
-    grids = {path: call.layouts[0].rows for path, call in calls.items() if call.can_be_tapped}
+    grids = {path: call.layouts[0].cells for path, call in calls.items() if call.can_be_tapped}
     parts = [
         part
         for part in answers
         if not _holds(part, deepest)
-        and len({rows for path, rows in grids.items() if _holds(part, path)}) == 1
+        and len({cells for path, cells in grids.items() if _holds(part, path)}) == 1
     ]
     return min(parts, key=lambda path: (path.count("."), -list(calls).index(path)), default=None)
 
