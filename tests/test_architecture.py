@@ -14,7 +14,8 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 ROOMS = (
-    "axes shapes masks errors renamed arguments validated sizes verb signals owned locks places outputs results "
+    "axes "
+    "shapes masks errors renamed arguments validated sizes verb signals owned locks places outputs results "
     "arrays progress threads processes device seeds inputs data models intervals correlation losses scores "
     "surfaces calibration impute superpixels draw display predict tiles runs native sources spread gallery "
     "scoring evaluate train explain judge weak batch inspection report demo compare app cli __main__"

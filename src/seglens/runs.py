@@ -158,9 +158,10 @@ def wrap(
     It is tried on noise images of ``image_size`` (256, of volumes 64, where it is left out), and must give
     one answer to one picture. A ``head`` left out is told by the outputs: one channel is a sigmoid, several
     are a softmax. ``mean`` and ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in
-    `ModelSpec`. ``outputs_are`` left out means logits, and outputs that look like probabilities are then refused. ``output`` says which of several
-    outputs is the answer: a key or an index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes
-    what the module returned and gives the logits; left out it must be clear, see `seglens.models.outputs`,
+    `ModelSpec`. ``outputs_are`` left out means logits, and outputs that look like probabilities are
+    then refused. ``output`` says which of several outputs is the answer: a key or an
+    index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module returned and gives the
+    logits; left out it must be clear, see `seglens.models.outputs`,
     and the spec says which it was.
 
     A ``multilabel`` head has an output for each label and none for the background, which is put in front of

@@ -98,7 +98,7 @@ def test_networks_for_volumes_are_told_from_their_layers(make, channels):
 
 
 def test_networks_of_other_kinds_are_refused_as_networks_for_volumes():
-    with pytest.raises(ModelError, match="2-D, for pictures: its layer 'itself' is a Conv2d.*dims=2"):
+    with pytest.raises(ModelError, match=r"2-D, for pictures: its layer 'itself' is a Conv2d.*dims=2"):
         wrap(nn.Conv2d(3, 2, 1), dims=3)
     with pytest.raises(ModelError, match="'0' is a MaxPool3d"):
         wrap(nn.Sequential(nn.MaxPool3d(1), nn.Conv2d(3, 2, 1)))
@@ -108,13 +108,13 @@ def test_networks_of_other_kinds_are_refused_as_networks_for_volumes():
 
 def test_pictures_and_volumes_are_refused_where_the_model_takes_the_other():
     volumes, pictures = wrap(nn.Conv3d(3, 2, 1)), wrap(nn.Conv2d(3, 2, 1))
-    with pytest.raises(SettingError, match="4 axes, .*a tensor has 5, .b c d h w.*The model is 3-D"):
+    with pytest.raises(SettingError, match=r"4 axes, .*a tensor has 5, .b c d h w.*The model is 3-D"):
         volumes.predict(torch.rand(1, 3, 8, 8))
-    with pytest.raises(SettingError, match="5 axes, .*a tensor has 4, .b c h w.*Volumes are for 3-D models"):
+    with pytest.raises(SettingError, match=r"5 axes, .*a tensor has 4, .b c h w.*Volumes are for 3-D models"):
         pictures.predict(torch.rand(1, 3, 8, 8, 8))
-    with pytest.raises(ModelError, match="3-D, for volumes: it takes .*slices, rows, columns"):
+    with pytest.raises(ModelError, match=r"3-D, for volumes: it takes .*slices, rows, columns"):
         volumes.segmenter(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ModelError, match="2-D, for pictures: it takes .*channels, rows, columns"):
+    with pytest.raises(ModelError, match=r"2-D, for pictures: it takes .*channels, rows, columns"):
         pictures.segmenter(torch.rand(1, 3, 8, 8, 8))
 
 

@@ -1,10 +1,14 @@
-"""Small networks for volumes, twins of them for pictures and with other axes, and what is asked about them."""
+"""Small networks for volumes, their twins for pictures and with other axes, and what is asked of them."""
+
+from typing import Any
 
 import torch
-from monai.networks.nets import SegResNet, UNet
+from monai.networks.nets.segresnet import SegResNet
+from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 
 import seglens
+from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.runs import Run
 
@@ -12,8 +16,8 @@ SIZE = (24, 20, 16)
 """Anisotropic, so that axes that are mixed up show."""
 
 CLASSES = ("background", "thing")
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class Small(nn.Module):
@@ -53,7 +57,7 @@ def small(kernel: tuple[int, ...] = (3, 3, 3), seed: int = 0) -> Small:
 
 
 def with_weights(network: Small, kernel: tuple[int, ...], change) -> Small:
-    """A network of another ``kernel`` with the weights of ``network``, each convolution's under ``change``."""
+    """A network of another ``kernel`` with the weights of ``network``, each kernel under ``change``."""
     twin = Small(kernel)
     twin.load_state_dict(
         {name: change(value) if value.ndim > 1 else value for name, value in network.state_dict().items()}
@@ -106,3 +110,13 @@ def scattered(images: Tensor, label: str = "scattered") -> Target:
     """Frozen pixels that follow no axis."""
     pixels = torch.rand(len(images), *images.shape[2:], generator=torch.Generator().manual_seed(4)) > 0.7
     return Target(label, 1, pixels)
+
+
+def grid_of(explanation: Explanation) -> Tensor:
+    assert explanation.grid is not None
+    return explanation.grid
+
+
+def channels_of(explanation: Explanation) -> Tensor:
+    assert explanation.channels is not None
+    return explanation.channels

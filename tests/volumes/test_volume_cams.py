@@ -1,15 +1,18 @@
 """CAMs of volumes, against formulas written down again, hooks made by hand, and MONAI's Grad-CAM."""
 
+from functools import partial
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from monai.visualize.class_activation_maps import GradCAM
-from tests.volumes.networks import MONAI, SIZE, run_of, scattered, small, volumes
+from tests.volumes.networks import MONAI, SIZE, grid_of, run_of, scattered, small, volumes
 from torch.nn import functional
 
 import seglens
 from seglens import targets
-from seglens.explain.cams import CAMS, SegXResCam
+from seglens.explain.cams import CAMS, Pool, SegXResCam
 from seglens.explain.trace import trace
 
 
@@ -83,7 +86,7 @@ ORACLES = {
     "eigen-cam": eigen_cam,
     "activation": activation_map,
 }
-BLOCKS = [(window, pool) for window in (2, 3) for pool in ("mean", "max")]
+BLOCKS: list[tuple[int, Pool]] = [(window, pool) for window in (2, 3) for pool in get_args(Pool)]
 
 
 @pytest.mark.parametrize("name", MONAI)
@@ -100,7 +103,7 @@ def test_cams_of_volumes_are_those_of_hooks_made_by_hand(name):
         for window, pool in BLOCKS:
             formulas[f"{window} {pool}"] = (
                 SegXResCam(window=window, pool=pool).cam.formula,
-                lambda a, g, window=window, pool=pool: seg_xres_cam(a, g, window, pool),
+                partial(seg_xres_cam, window=window, pool=pool),
             )
         for key, (formula, oracle) in formulas.items():
             found = formula(tap.activation, tap.gradient).numpy()
@@ -116,8 +119,8 @@ def test_maps_are_interpolated_along_every_axis():
     images = volumes()
     found = seglens.explain(run_of(small()), images, scattered(images), methods="hires-cam", layers="deep")
     explanation = found["hires-cam", "deep"]
-    assert explanation.grid.shape[1:] == (12, 10, 8)
-    expected = functional.interpolate(explanation.grid[:, None].relu(), SIZE, mode="trilinear")[:, 0]
+    assert grid_of(explanation).shape[1:] == (12, 10, 8)
+    expected = functional.interpolate(grid_of(explanation)[:, None].relu(), SIZE, mode="trilinear")[:, 0]
     torch.testing.assert_close(explanation.map, expected)
 
 
@@ -126,8 +129,8 @@ def test_what_was_padded_is_cut_off():
     target = scattered(images)
     found = seglens.explain(run_of(small(), divisor=4), images, target, methods="grad-cam", layers="deep")
     explanation = found["grad-cam", "deep"]
-    assert explanation.grid.shape[1:] == (6, 6, 4)
-    whole = functional.interpolate(explanation.grid[:, None].relu(), (12, 12, 8), mode="trilinear")[:, 0]
+    assert grid_of(explanation).shape[1:] == (6, 6, 4)
+    whole = functional.interpolate(grid_of(explanation)[:, None].relu(), (12, 12, 8), mode="trilinear")[:, 0]
     torch.testing.assert_close(explanation.map, whole[:, :10, :9, :7])
 
 

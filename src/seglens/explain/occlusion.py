@@ -54,7 +54,8 @@ class Occlusion:
     ``window`` and ``stride`` are in pixels; None is an eighth of the shorter side for the window (see
     `default_window`), and half a window for the stride. ``fill`` is what is put in its place: ``blur`` (the
     picture without its detail), ``mean`` (the picture's mean colour), ``zero`` (black) or
-    ``noisy-linear`` (see ``impute.py``). ``precision`` is ``32``, ``bf16`` or ``auto``. ``label`` is what the results are called by.
+    ``noisy-linear`` (see ``impute.py``). ``precision`` is ``32``, ``bf16`` or ``auto``. ``label`` is
+    what the results are called by.
     """
 
     name: ClassVar[str] = "occlusion"
