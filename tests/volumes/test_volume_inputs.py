@@ -252,3 +252,16 @@ def test_chunks_change_nothing():
     )
     for key, explanation in one.items():
         close(explanation.map, other[key].map)
+
+
+def test_a_budget_of_memory_changes_nothing():
+    images, run = volumes(2, LITTLE), run_of(small())
+    target = scattered(images)
+    wide = seglens.Occlusion(window=6, stride=6)
+    for method in ("hires-cam", wide):
+        found, expected = (
+            seglens.explain(run, images, target, methods=[method], layers="deep", memory=memory)
+            for memory in (2**30, None)
+        )
+        for key, explanation in expected.items():
+            close(found[key].map, explanation.map)

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from seglens.axes import count, size_of
 from seglens.device import choose_precision
 from seglens.explain.ablation import AblationCam
 from seglens.explain.channels import ScoreCam
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.masked import SAMPLE
-from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
+from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, sides_of
 from seglens.explain.passes import Pass
 from seglens.explain.rise import BLOCK, Rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad
@@ -71,7 +72,7 @@ def cost_of(step: Pass, segmenter: Segmenter, images: Images, targets: int) -> C
 
 
 def _channels(segmenter: Segmenter, images: Images, layers: Sequence[str]) -> dict[str, int]:
-    everywhere = torch.ones(1, *images.shape[-2:], dtype=torch.bool)
+    everywhere = torch.ones(1, *size_of(images), dtype=torch.bool)
     taps = trace(segmenter, images[:1], [Target("all", 1, everywhere)], layers)[0].taps
     return {name: tap.activation.shape[1] for name, tap in taps.items()}
 
@@ -117,10 +118,8 @@ def ablation_cam(settings: AblationCam, scene: Scene) -> Cost:
 
 def occlusion(settings: Occlusion, scene: Scene) -> Cost:
     """The windows, and the whole picture."""
-    height, width = scene.images.shape[-2:]
-    window = settings.window or max(1, min(height, width) // 8)
-    stride = settings.stride or max(1, window // 2)
-    num = math.prod(max(0, math.ceil((length - window) / stride)) + 1 for length in (height, width))
+    sides = sides_of(settings, size_of(scene.images))
+    num = math.prod(max(0, math.ceil((length - window) / stride)) + 1 for length, window, stride in sides)
     return Cost(plain=num + 1 + _again(settings.precision, scene, [num]))
 
 
@@ -133,9 +132,8 @@ def superpixel_occlusion(settings: SuperpixelOcclusion, scene: Scene) -> Cost:
 
 def rise(settings: Rise, scene: Scene) -> Cost:
     """The masks, which are made again to be summed up."""
-    height, width = scene.images.shape[-2:]
     again = _again(settings.precision, scene, [settings.num_masks])
-    return Cost(plain=settings.num_masks + again, after=4 * BLOCK * height * width * 4)
+    return Cost(plain=settings.num_masks + again, after=4 * BLOCK * count(size_of(scene.images)) * 4)
 
 
 def _again(precision: str, scene: Scene, copies: Iterable[int]) -> int:

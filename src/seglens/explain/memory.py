@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seglens.axes import count, size_of, spelled
 from seglens.device import free_bytes
 from seglens.errors import SettingError
 from seglens.explain.costs import Cost, cost_of
@@ -44,7 +45,7 @@ LEFT = 0.8
 """The share of a CPU's free memory that a pass may take."""
 
 
-Few = Float[Tensor, "few c h w"]
+Few = Float[Tensor, "few c *size"]
 """Some of the pictures."""
 
 
@@ -104,7 +105,6 @@ def batch_size_of(
     Raises:
         SettingError: not even one picture is within the budget.
     """
-    height, width = images.shape[-2:]
     most = batch_size if batch_size is not None else BATCH_SIZE if memory is None else MOST
     if step.settings is None:
         most = min(most, max(num, 1))
@@ -114,13 +114,13 @@ def batch_size_of(
         need = measure(step, segmenter, images, targets)
         if need.of(1) > memory:
             raise SettingError(
-                f"{', '.join(step.methods)} on one picture of {height} x {width} pixels takes "
+                f"{', '.join(step.methods)} on one picture of {spelled(size_of(images))} pixels takes "
                 f"about {say_bytes(need.of(1))}, more than the budget of {say_bytes(memory)}. Allow that "
                 "much, or explain smaller pictures, fewer layers or fewer methods at a time."
             )
         return min(most, need.most(memory))
     free = free_bytes(segmenter.device)
-    if batch_size is not None or free is None or most * height * width * ROUGH <= LEFT * free:
+    if batch_size is not None or free is None or most * count(size_of(images)) * ROUGH <= LEFT * free:
         return most
     need = measure(step, segmenter, images, targets)
     return max(1, min(most, need.most(int(LEFT * free))))
@@ -157,6 +157,6 @@ def _watched(
 def sample(images: Images, targets: Sequence[Target], num: int) -> tuple[Few, list[Target]]:
     """Return ``num`` of the pictures, over again where there are fewer, and targets that hold all."""
     rows = torch.arange(num) % len(images)
-    everywhere = torch.ones(num, *images.shape[-2:], dtype=torch.bool)
+    everywhere = torch.ones(num, *size_of(images), dtype=torch.bool)
     aims = [replace(target, pixels=everywhere, weights=None) for target in targets]
     return images[rows.to(images.device)], aims

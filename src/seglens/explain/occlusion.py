@@ -121,17 +121,16 @@ def occlusion(
     score. The first window begins at the first pixel, the last ones are cut off at the border.
     """
     size = size_of(images)
-    windows = [settings.window or default_window(size, length) for length in size]
-    strides = [settings.stride or max(1, window // 2) for window in windows]
-    covers = [_cover(*side).to(images.device) for side in zip(size, windows, strides, strict=True)]
+    sides = sides_of(settings, size)
+    covers = [_cover(*side).to(images.device) for side in sides]
     shape = [len(cover) for cover in covers]
     num = count(shape)
 
     def removed(which: Rows) -> Regions:
         places = torch.unravel_index(which % num, shape)
-        sides = [cover[place] for cover, place in zip(covers, places, strict=True)]
+        seen = [cover[place] for cover, place in zip(covers, places, strict=True)]
         return reduce(
-            lambda region, side: region[..., None] & side[(slice(None), *[None] * (region.ndim - 1))], sides
+            lambda region, side: region[..., None] & side[(slice(None), *[None] * (region.ndim - 1))], seen
         )
 
     rows = torch.arange(len(images), device=images.device).repeat_interleave(num)
@@ -141,6 +140,7 @@ def occlusion(
     terms = ",".join(map("".join, zip(places, pixels, strict=True)))
     total = torch.einsum(f"tb{places},{terms}->tb{pixels}", grid, *(cover.to(grid) for cover in covers))
     maps = total / reduce(lambda times, side: times[..., None] * side, [cover.sum(0) for cover in covers])
+    _, windows, strides = zip(*sides, strict=True)
     used = {"window": _one(windows), "stride": _one(strides)}
     how = asdict(settings) | used | {"unit": "mean", "seed": seed}
     return explanations(maps, targets, settings.label or settings.name, how, found)
@@ -244,9 +244,16 @@ def default_window(size: Sequence[int], length: int) -> int:
     return max(1, min(middle_side(size), length) // 8)
 
 
-def _one(sides: list[int]) -> int | list[int]:
+def sides_of(settings: Occlusion, size: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return length, window and stride along each axis of a picture of ``size``."""
+    windows = [settings.window or default_window(size, length) for length in size]
+    strides = [settings.stride or max(1, window // 2) for window in windows]
+    return list(zip(size, windows, strides, strict=True))
+
+
+def _one(lengths: tuple[int, ...]) -> int | list[int]:
     """What is the same along all axes as one number."""
-    return sides[0] if len(set(sides)) == 1 else sides
+    return lengths[0] if len(set(lengths)) == 1 else list(lengths)
 
 
 def _check_fill(fill: str) -> None:
