@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seglens.data.coco_file import CocoFile, Id, Note
 from seglens.data.images import read_image
-from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.orientation import Header, frame_orientation, read_header
 from seglens.data.outlines import (
     Annotation,
@@ -48,7 +48,12 @@ class Source:
     pictures: Mapping[Id, Listed]
 
 
-def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequence[Finding]) -> Found:
+def outlined(
+    settings: DataSettings,
+    sources: Sequence[Source],
+    searched: Sequence[Searched],
+    problems: Sequence[Finding],
+) -> Found:
     """Return the entries of a set, with the outlines of the chosen categories, and what is wrong with it.
 
     Categories are told apart by name, since ids may differ between files. Unused ones are dropped; the
@@ -84,7 +89,7 @@ def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequen
     )
     labels = len(classes) if settings.multilabel else None
     reader = partial(read_outlined, channels=settings.channels, labels=labels)
-    return Found(task, in_order, reader, tuple(found), is_marked)
+    return Found(task, in_order, reader, tuple(searched), tuple(found), is_marked)
 
 
 def is_marked(entry: Entry) -> str:
