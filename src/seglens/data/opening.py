@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from seglens.arguments import checked
 from seglens.data import class_folders, coco, labelme, nuclei, oxford_pet, pairs
-from seglens.data.folders import named_split, passed_over
+from seglens.data.coco_file import LABEL_STUDIO, is_label_studio, read_json
+from seglens.data.folders import named_split, passed_over, visible_files
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, deal
 from seglens.errors import DataError, SettingError, unknown_name
@@ -149,9 +151,25 @@ def layout_name(settings: DataSettings) -> str:
     found = settings.layout or recognised(settings)
     if found is not None:
         return found
+    refuse_label_studio(settings.path)
     what = "is in no known layout" if any(settings.path.iterdir()) else "is empty"
     known = "; ".join(f"{name}: {layout.looks_like}" for name, layout in LAYOUTS.items())
     raise DataError(f"The data folder {settings.path} {what}. Allowed are {known}. --layout names one.")
+
+
+def refuse_label_studio(folder: Path) -> None:
+    """Raise where a JSON file right in a folder that nothing recognises is Label Studio's own.
+
+    Raises:
+        DataError: it is, and what to do.
+    """
+    for file in visible_files(folder, (".json",)):
+        try:
+            found = is_label_studio(read_json(file))
+        except DataError:
+            continue
+        if found:
+            raise DataError(f"{file} {LABEL_STUDIO}")
 
 
 def recognised(settings: DataSettings) -> str | None:
