@@ -11,6 +11,7 @@ import pytest
 import seglens
 from seglens.batch import partial
 from seglens.cli.command import renew_flags
+from seglens.cli.settings import changed_methods
 from seglens.errors import SettingError
 from seglens.renamed import renamed
 
@@ -101,3 +102,16 @@ def test_a_folder_begun_under_old_names_can_be_resumed(tmp_path: Any) -> None:
     partial._refuse_others(tmp_path, asked)
     with pytest.raises(SettingError, match="batch_size was 4, now 8"):
         partial._refuse_others(tmp_path, asked | {"batch_size": 8})
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "expected-gradients"])
+def test_a_typed_setting_of_before_is_that_of_today(method: str) -> None:
+    with pytest.warns(FutureWarning, match=f"--set {method}: samples is now called num_samples"):
+        made = changed_methods([f"{method}.samples=3"], [method])
+    assert made[method] == changed_methods([f"{method}.num_samples=3"], [method])[method]
+    assert made[method].num_samples == 3
+    with (
+        pytest.warns(FutureWarning),
+        pytest.raises(SettingError, match=rf"--set {method}\.num_samples is given twice"),
+    ):
+        changed_methods([f"{method}.num_samples=3", f"{method}.samples=3"], [method])
