@@ -63,7 +63,7 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, Cascade]:
         key: {"repeat": repeat[key], "randomised": changed[key], "emprt": torch.stack(gained[key]).mean(0)}
         for key in own
     }
-    cascade = _cascade(case, found, own)
+    cascade = _cascade(case, found, own, changed)
     parts = _decoder(case)
     if parts:
         other = randomised(case.run, case.images, seed=SEED + case.seed, only=parts)
@@ -82,8 +82,6 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, Cascade]:
         for name, each in null_apart.items()
     }
     measured = Measured(values, references, details=details, reasons=dict(found.reasons))
-    for key, values_last in changed.items():
-        cascade["maps"][map_name(*key)].append(_mean(values_last))
     return measured, cascade
 
 
@@ -141,8 +139,8 @@ def _decoder(case: Case) -> Sequence[str]:
     return ran[inside[-1] + 1 :] if inside else []
 
 
-def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell]) -> Cascade:
-    """Randomise the network from its output to its input, step by step, all but the last step."""
+def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell], last: dict[Key, PerImage]) -> Cascade:
+    """Randomise the network step by step from its output to its input; ``last`` is the last step."""
     steps = stages(case.run, case.images[:1], case.settings.stages)
     told: dict[str, list[float]] = {map_name(*key): [1.0] for key in own}
     for names in steps[:-1]:
@@ -152,7 +150,7 @@ def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell]) -> Cascade:
     total = len(steps[-1])
     return Cascade(
         share_of_modules=(0.0, *(len(names) / total for names in steps)),
-        maps={name: tuple(alike) for name, alike in told.items()},
+        maps={map_name(*key): (*told[map_name(*key)], _mean(alike)) for key, alike in last.items()},
     )
 
 
