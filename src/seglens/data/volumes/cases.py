@@ -1,7 +1,7 @@
 """Sets of volumes: nnU-Net's folders, those of the Medical Segmentation Decathlon, and pairs of volumes.
 
-``dataset.json`` beside ``imagesTr/`` says what the labels and the channels are (Isensee et al. 2021, format of
-nnU-Net v2; Antonelli et al. 2022 for the decathlon). In nnU-Net a case has a file for each channel,
+``dataset.json`` beside ``imagesTr/`` says what the labels and the channels are (Isensee et al. 2021, as
+nnU-Net v2 has it; Antonelli et al. 2022 for the decathlon). In nnU-Net a case has a file for each channel,
 ``case_0000.nii.gz``; in the decathlon one file.
 """
 
@@ -32,7 +32,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """The volumes of a set: ``train`` and ``test``, or all of them under ``all`` where there is no such split.
+    """The volumes of a set: ``train`` and ``test``, or all under ``all`` where there is no such split.
 
     ``classes`` are the names of the labels 0, 1, ..., ``channels`` those of the channels.
     """
@@ -82,8 +82,8 @@ def _of_nnunet(folder: Path) -> Cases:
         wrong = [name for name, found in files.items() if len(found) != files_of_a_case]
         if wrong:
             raise DataError(
-                f"{folder / images} holds {len(files[wrong[0]])} file(s) of the case {wrong[0]!r}, but {file} "
-                f"lists {len(channels)} channel(s) ({', '.join(channels)}). Add what is missing."
+                f"{folder / images} holds {len(files[wrong[0]])} file(s) of the case {wrong[0]!r}, but "
+                f"{file} lists {len(channels)} channel(s) ({', '.join(channels)}). Add what is missing."
             )
         told = {name: tuple(sorted(found)) for name, found in files.items()}
         splits[split] = _paired(told, folder / labels, needed=split == "train")
@@ -101,8 +101,8 @@ def _paired(pictures: Mapping[str, tuple[Path, ...]], masks: Path, *, needed: bo
         if missing or strange:
             which = f"no labels of {missing[0]!r}" if missing else f"labels of {strange[0]!r}, but no picture"
             raise DataError(
-                f"{masks} holds {which} ({len(missing)} lack labels, {len(strange)} lack a picture). Add what "
-                "is missing, or move away what is too many."
+                f"{masks} holds {which} ({len(missing)} lack labels, {len(strange)} lack a picture). Add "
+                "what is missing, or move away what is too many."
             )
     return tuple(Case(name, files, truth.get(name)) for name, files in sorted(pictures.items()))
 
@@ -117,7 +117,7 @@ def _volumes(folder: Path) -> list[Path]:
     other = [file for file in files if not is_volume(file) and file.suffix.lower() not in (".json", ".raw")]
     if other and len(other) < len(files):
         raise DataError(
-            f"{other[0]} is no volume that is read here ({', '.join(SUFFIXES)}). Move it out of {folder.name}/."
+            f"{other[0]} is no volume that is read here ({', '.join(SUFFIXES)}). Move it elsewhere."
         )
     return [file for file in files if is_volume(file)]
 
@@ -143,8 +143,8 @@ def _classes(labels: Any, file: Path) -> tuple[str, ...]:
         by_number[int(number)] = str(name)
     if sorted(by_number) != list(range(len(by_number))):
         raise DataError(
-            f"{file} lists the labels {sorted(by_number)}; allowed are 0, 1, 2, ... without a gap, 0 being the "
-            "background. An ignored label is not read yet."
+            f"{file} lists the labels {sorted(by_number)}; allowed are 0, 1, 2, ... without a gap, 0 being "
+            "the background. An ignored label is not read yet."
         )
     return tuple(by_number[number] for number in range(len(by_number)))
 

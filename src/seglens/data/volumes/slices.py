@@ -30,7 +30,7 @@ HOUNSFIELD = (-1024.0, 3071.0)
 SHARES = {"valid": 0.15, "test": 0.15}
 """Shares of the volumes that a split gets which the set doesn't come with."""
 UPRIGHT = {"axial": ("P", "L"), "coronal": ("I", "L"), "sagittal": ("I", "P")}
-"""The sides that rows and columns of a slice run to: as radiologists look at them, the patient's left right."""
+"""The sides that rows and columns of a slice run to: as radiologists look at them, left is on the right."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def slice_volumes(
         plane: ``axial``, ``coronal`` or ``sagittal``: the plane that lies closest to the volume's axes.
         empty: ``keep`` or ``drop`` slices of train on which nothing is marked; valid and test keep theirs.
         window: ``LOW,HIGH``, the numbers that become black and white in all volumes. By default Hounsfield
-            units -1024 to 3071 where the channel is called CT, else the percentiles .5 and 99.5 of each volume.
+            -1024 to 3071 where the channel is called CT, else the percentiles .5 and 99.5 of each volume.
         seed: which volumes go to a split that the set doesn't come with.
         force: replace a folder of slices that was made before.
 
@@ -82,8 +82,8 @@ def slice_volumes(
     cases = find_cases(Path(source))
     if len(cases.channels) not in (1, 3):
         raise DataError(
-            f"{source} has {len(cases.channels)} channels ({', '.join(cases.channels)}); slices are written as "
-            "pictures of 1 or 3. Take one channel, or three."
+            f"{source} has {len(cases.channels)} channels ({', '.join(cases.channels)}); slices are written "
+            "as pictures of 1 or 3. Take one channel, or three."
         )
     if ends is None and any(name.strip().lower() == "ct" for name in cases.channels):
         ends = HOUNSFIELD
@@ -110,8 +110,8 @@ def slice_volumes(
         classes = cases.classes or ("background", *(f"label{number}" for number in range(1, highest + 1)))
         if highest >= len(classes):
             raise DataError(
-                f"Masks in {source} hold the label {highest}, but only {', '.join(classes)} are listed. Add it "
-                "to dataset.json, or mend the masks."
+                f"Masks in {source} hold the label {highest}, but only {', '.join(classes)} are listed. Add "
+                "it to dataset.json, or mend the masks."
             )
         with (made / TABLE).open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
