@@ -1,10 +1,26 @@
 """The names that can be typed, for help and completion: both must answer before anything heavy is loaded.
 
-The registries say what is allowed; a test holds these lists to them.
+The registries say what is allowed; a test holds these lists to them. Those that grow are read from the source
+of their registry, because to import it takes seconds.
 """
 
+import ast
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+
+def keys_of(module: str, registry: str) -> tuple[str, ...]:
+    """Return the keys of a dictionary that a file of the package writes out, without running the file.
+
+    ``module`` is the file's path below the package, ``registry`` the name of the dictionary in it.
+    """
+    source = (Path(__file__).parents[1] / module).read_text(encoding="utf-8")
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == registry:
+            assert isinstance(line.value, ast.Dict)
+            return tuple(ast.literal_eval(key) for key in line.value.keys if key is not None)
+    raise LookupError(f"{module} has no dictionary {registry}")
+
 
 MODELS = (
     "unet",
@@ -42,16 +58,7 @@ ENCODERS = (
     "mit_b0",
 )
 """Some of the hundreds that segmentation-models-pytorch and timm have."""
-CAMS = (
-    "grad-cam",
-    "grad-cam++",
-    "hires-cam",
-    "layer-cam",
-    "xgrad-cam",
-    "eigen-cam",
-    "seg-xres-cam",
-    "activation",
-)
+CAMS = keys_of("explain/cams.py", "CAMS")
 GRADIENTS = ("saliency", "input-x-gradient", "smoothgrad", "integrated-gradients", "expected-gradients")
 PERTURBATIONS = ("score-cam", "ablation-cam", "occlusion", "superpixel-occlusion", "rise")
 METHODS = (*CAMS, *GRADIENTS, *PERTURBATIONS)

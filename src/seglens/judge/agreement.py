@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -45,7 +44,7 @@ class TagShare:
         """``method`` or ``method@layer``."""
         return map_name(self.method, self.layer)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the row as plain data."""
         return {
             "method": self.method,

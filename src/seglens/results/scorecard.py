@@ -57,12 +57,17 @@ class LayerByLayer(Result):
 
 
 class RemovalCurves(Result):
-    """Mean scores of ``num`` pictures: of the whole picture, and while cells go in the order of a map."""
+    """Mean scores of ``num`` pictures: of the whole picture, and while cells go in the order of a map.
 
-    num: int = 0
+    ``base`` is the score with everything removed; ``s_dice`` are the same curves of the soft Dice.
+    """
+
     full: Number = None
-    most_first: tuple[Number, ...] = ()
+    base: Number = None
     least_first: tuple[Number, ...] = ()
+    most_first: tuple[Number, ...] = ()
+    num: int = 0
+    s_dice: "RemovalCurves | None" = None
 
 
 class Cascade(Result):
@@ -72,12 +77,20 @@ class Cascade(Result):
     maps: Mapping[str, tuple[Number, ...]] = {}
 
 
+class CellPoints(Result):
+    """Attribution and effect of every cell of a few pictures, each as a share of its picture's largest."""
+
+    attribution: tuple[float, ...] = ()
+    effect: tuple[float, ...] = ()
+
+
 class Figures(Result):
-    """The numbers behind the figures of a scorecard; curves are by score and map."""
+    """The numbers behind the figures of a scorecard: curves by score and map, cells by map."""
 
     fractions: tuple[float, ...] = ()
     removal: Mapping[str, Mapping[str, RemovalCurves]] = {}
     cascade: Cascade = Cascade()
+    agreement: Mapping[str, CellPoints] = {}
 
     def removing(self, score: str, name: str) -> RemovalCurves | None:
         """Return the curves of a map, or of a null with ``null:`` in front; None where no picture has any."""
