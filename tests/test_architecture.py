@@ -14,10 +14,10 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 ROOMS = (
-    "shapes masks errors renamed arguments validated sizes verb signals owned locks places outputs results "
-    "arrays progress threads processes device seeds inputs data models intervals correlation losses scores "
-    "surfaces calibration impute superpixels draw display predict tiles runs native sources spread gallery "
-    "scoring evaluate train explain judge weak batch inspection report demo compare app cli __main__"
+    "shapes masks errors renamed arguments validated sizes verb signals files results progress threads "
+    "processes device seeds inputs data models intervals correlation losses scores surfaces calibration "
+    "impute superpixels draw display predict tiles runs native sources spread gallery scoring evaluate "
+    "train explain judge weak batch inspection report demo compare app cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
 
@@ -129,7 +129,7 @@ def test_a_library_is_used_in_its_place_only(library):
         *(name for name in FILES if name.startswith("results")),
         "report",
         "errors",
-        "outputs",
+        "files.output",
         "progress",
         "verb",
         "cli",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seglens.arrays import open_npz
+from seglens.files.arrays import open_npz
 
 
 @pytest.fixture

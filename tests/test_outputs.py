@@ -12,10 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seglens.errors import OutputBusyError, OutputExistsError, SettingError
-from seglens.locks import beside, locked
-from seglens.outputs import close_run, naming, new_file, new_folder, output_file, remade_folder, safe_name
-from seglens.owned import contents, list_files
-from seglens.places import check_file, check_output, place_of_run, refuse_overlap
+from seglens.files.locks import beside, locked
+from seglens.files.output import (
+    close_run,
+    naming,
+    new_file,
+    new_folder,
+    output_file,
+    remade_folder,
+    safe_name,
+)
+from seglens.files.overwrite import check_file, check_output, place_of_run, refuse_overlap
+from seglens.files.ownership import contents, list_files
 
 
 def make(path, *, command="evaluate", force=False, **files):
@@ -127,7 +135,7 @@ def test_a_lock_whose_holder_is_gone_holds_nothing(tmp_path, monkeypatch):
     beside(tmp_path / "out", "lock").write_text('{"process": 1, "host": "elsewhere"}')
     make(tmp_path / "out")
     # Where the file system knows no locks: one of a process here that has ended, and of one elsewhere.
-    monkeypatch.setattr("seglens.locks.fcntl", None)
+    monkeypatch.setattr("seglens.files.locks.fcntl", None)
     ended = subprocess.Popen(["true"])
     ended.wait()
     beside(tmp_path / "b", "lock").write_text(

@@ -11,7 +11,7 @@ import pytest
 WORK = """
 import os, signal, sys, time
 from pathlib import Path
-from seglens.outputs import new_folder
+from seglens.files.output import new_folder
 from seglens.signals import Terminated, ended_by_signals
 
 def send(number=signal.{number}):

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seglens.errors import SettingError
+from seglens.files.output import new_file
 from seglens.masks import is_stack, of_class
-from seglens.outputs import new_file
 from seglens.shapes import AnyMask, Map, Mask, Region
 
 NUM_BINS = 15

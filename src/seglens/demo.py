@@ -26,11 +26,11 @@ from seglens.data.specimens import write_specimens
 from seglens.data.transforms import Batch, collate
 from seglens.evaluate import Evaluation, evaluate
 from seglens.explain.integrated import IntegratedGradients
+from seglens.files.output import new_folder
+from seglens.files.ownership import REPORT, moved, write_text
 from seglens.judge.agreement import CHEAT, HONEST, TagShare
 from seglens.judge.case import CHEAP, JudgeSettings
 from seglens.judge.shortcut import Shortcut, planted_shortcut
-from seglens.outputs import new_folder
-from seglens.owned import REPORT, moved, write_text
 from seglens.report import report
 from seglens.results import record as records
 from seglens.runs import Run

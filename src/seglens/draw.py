@@ -21,8 +21,8 @@ from torch import Tensor
 
 from seglens.data.sample import PALETTE
 from seglens.errors import SettingError, unknown_name
+from seglens.files.output import new_file
 from seglens.masks import foreground, is_stack, of_class
-from seglens.outputs import new_file
 from seglens.shapes import AnyMask, Image, Map, Region
 
 HEAT = "inferno"

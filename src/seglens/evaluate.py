@@ -23,9 +23,9 @@ from seglens.data.layout import Split
 from seglens.device import choose_precision
 from seglens.display import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
+from seglens.files.output import safe_name
+from seglens.files.overwrite import check_output
 from seglens.native import Inference, native_mask, native_probabilities, prepared
-from seglens.outputs import safe_name
-from seglens.places import check_output
 from seglens.renamed import renamed
 from seglens.results import record as records
 from seglens.results.names import formatted

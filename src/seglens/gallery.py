@@ -15,9 +15,9 @@ from seglens.data.sample import Sample, Task
 from seglens.data.transforms import augment, letterbox, sample_generator
 from seglens.draw import Tile, no_map, overlay, picture, sheet
 from seglens.errors import DataError, SettingError
+from seglens.files.output import output_file
+from seglens.files.overwrite import check_file
 from seglens.masks import foreground, only_valid
-from seglens.outputs import output_file
-from seglens.places import check_file
 from seglens.renamed import renamed
 
 

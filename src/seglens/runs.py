@@ -23,6 +23,8 @@ from seglens.data.sample import Task, is_background, labels_of, task_of, with_ba
 from seglens.device import choose_device
 from seglens.display import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
+from seglens.files.output import new_file, new_folder
+from seglens.files.overwrite import check_output
 from seglens.inputs import Pictures, as_images
 from seglens.models import options as of_models
 from seglens.models.checkpoint import check_file, read_checkpoint
@@ -39,8 +41,6 @@ from seglens.models.outputs import (
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
 from seglens.models.weights import State, choose, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
-from seglens.outputs import new_file, new_folder
-from seglens.places import check_output
 from seglens.predict import Prediction, infer
 from seglens.results import record as records
 from seglens.results.record import Record

@@ -21,9 +21,9 @@ from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
 from seglens.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.errors import DataError, NonFiniteError
+from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, only_valid
 from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
-from seglens.outputs import unused_name
 from seglens.progress import track
 from seglens.results import record as records
 from seglens.results.scores import PictureScores

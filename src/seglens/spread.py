@@ -21,7 +21,7 @@ import torch
 from seglens.arguments import checked
 from seglens.device import choose_device
 from seglens.errors import SettingError, SpreadError
-from seglens.outputs import new_folder
+from seglens.files.output import new_folder
 from seglens.processes import (
     STARTED,
     Crew,

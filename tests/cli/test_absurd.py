@@ -12,7 +12,7 @@ from seglens.arguments import check_range
 from seglens.cli.terminal import explain_error, printable
 from seglens.errors import DataError, SettingError
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
-from seglens.outputs import table_cell
+from seglens.files.output import table_cell
 from seglens.results.record import read
 from seglens.results.tables import write_rows
 from seglens.sizes import parse_bytes

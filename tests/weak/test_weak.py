@@ -11,8 +11,8 @@ import torch
 import seglens
 from seglens.data.layout import DataSettings
 from seglens.errors import CheckpointError, DataError, OutputExistsError, SettingError, UnknownNameError
+from seglens.files.ownership import contents
 from seglens.models.weights import read_state_dict
-from seglens.owned import contents
 from seglens.train.learner import Learner
 from seglens.train.recipe import TrainSettings
 from seglens.weak import rounds

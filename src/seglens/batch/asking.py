@@ -16,10 +16,10 @@ from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
 from seglens.explain.references import chosen_references, needs_references, with_references
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, form_of, named_targets
+from seglens.files.output import safe_name
 from seglens.inputs import names_of
 from seglens.models.layers import layers as layers_of
 from seglens.models.layers import resolve
-from seglens.outputs import safe_name
 from seglens.predict import Prediction
 from seglens.runs import Run
 from seglens.sources import own_split

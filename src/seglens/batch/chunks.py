@@ -21,7 +21,7 @@ from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.device import release_memory
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
-from seglens.outputs import unused_name
+from seglens.files.output import unused_name
 from seglens.progress import track
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable

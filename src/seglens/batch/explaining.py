@@ -36,8 +36,8 @@ from seglens.data.listing import fingerprints
 from seglens.errors import SettingError
 from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS
-from seglens.outputs import unused_name
-from seglens.places import check_output
+from seglens.files.output import unused_name
+from seglens.files.overwrite import check_output
 from seglens.progress import track
 from seglens.renamed import renamed
 from seglens.results import record as records

@@ -20,10 +20,10 @@ from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
 from seglens.draw import overlay, save_png
 from seglens.explain.explanation import Explanation
+from seglens.files.output import unused_name
 from seglens.intervals import interval
 from seglens.judge.localisation import join, summarise
 from seglens.masks import is_stack, of_class
-from seglens.outputs import unused_name
 from seglens.results import record as records
 from seglens.results.maps import Frame as FrameRow
 from seglens.results.maps import MapSummary, OneMap, PictureMaps

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from seglens.batch.chunks import Failure
 from seglens.errors import DataError, OutputExistsError, SettingError
+from seglens.files.locks import beside
+from seglens.files.output import alone, naming, put_in_place
+from seglens.files.overwrite import check_output
+from seglens.files.ownership import list_files
 from seglens.judge.localisation import Attention
-from seglens.locks import beside
-from seglens.outputs import alone, naming, put_in_place
-from seglens.owned import list_files
-from seglens.places import check_output
 from seglens.renamed import in_new_names
 from seglens.results import record as records
 from seglens.results.maps import PictureMaps

@@ -18,6 +18,8 @@ from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.device import choose_precision
 from seglens.errors import DataError, NonFiniteError, SettingError
+from seglens.files.output import new_folder, unused_name
+from seglens.files.overwrite import check_output
 from seglens.native import (
     Inference,
     Placed,
@@ -30,8 +32,6 @@ from seglens.native import (
     place,
     prepared,
 )
-from seglens.outputs import new_folder, unused_name
-from seglens.places import check_output
 from seglens.predict import Prediction
 from seglens.progress import track
 from seglens.renamed import renamed

@@ -26,9 +26,9 @@ from seglens.draw import (
     save_png,
     sheet,
 )
+from seglens.files.output import unused_name
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
-from seglens.outputs import unused_name
 from seglens.results.maps import Colours, OneMap, Sheet
 from seglens.shapes import AnyMask, Image, Mask
 

@@ -11,7 +11,7 @@ from seglens.cli import names, reading, summaries
 from seglens.cli import options as o
 from seglens.cli.terminal import keep_apart, need_run, say
 from seglens.errors import SettingError
-from seglens.places import check_output
+from seglens.files.overwrite import check_output
 
 if TYPE_CHECKING:
     from seglens.judge.costs import JudgePlan

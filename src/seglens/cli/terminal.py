@@ -21,7 +21,7 @@ from seglens import progress
 from seglens.cli.names import LAYERS
 from seglens.cli.typos import misspelt_flag
 from seglens.errors import DataError, SeglensError, SettingError, UserError
-from seglens.places import refuse_overlap
+from seglens.files.overwrite import refuse_overlap
 from seglens.signals import Terminated, drop_output
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130

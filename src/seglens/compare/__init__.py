@@ -20,8 +20,8 @@ from seglens.data.classes import NO_MAP
 from seglens.data.layout import DataSettings, Split
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.evaluate import evaluate
-from seglens.outputs import new_folder, safe_name
-from seglens.places import check_output, refuse_overlap
+from seglens.files.output import new_folder, safe_name
+from seglens.files.overwrite import check_output, refuse_overlap
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents, read_evaluation, read_runs
 from seglens.results import record as records
 from seglens.results.comparison import ComparisonTable, MapChange, PictureMapChange, ScoreChange

@@ -18,7 +18,7 @@ Where a stage ends is told by running the network: it is the last module that re
 the encoder handed on, or the same numbers arranged otherwise (Swin, ViT). This holds for whatever encoder,
 whatever its modules are called. Foreign networks have roles where a part is called encoder or backbone,
 decoder or classifier, and so on, or is all that stands beside the decoder; where nothing is called so, by
-resolution, see ``places.py``. Module paths always work. What counts as a grid: see ``layout.py``.
+resolution, see ``files/overwrite.py``. Module paths always work. What counts as a grid: see ``layout.py``.
 """
 
 import weakref

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from seglens import outputs, verb
+from seglens import verb
 from seglens.arguments import checked
-from seglens.places import check_file
+from seglens.files import output
+from seglens.files.overwrite import check_file
 from seglens.report import html
 from seglens.report.contents import Part, read_runs
 from seglens.results.scorecard import TagTest
@@ -47,7 +48,7 @@ def report(
     check_file(file, force=force, runs=folders, files=tables)
     checked = _shortcut(Path(shortcut)) if shortcut is not None else None
     page = html.render(contents, checked, beside=file.resolve().parent)
-    with outputs.output_file(file, force=force) as temporary:
+    with output.output_file(file, force=force) as temporary:
         html.write(page, temporary)
     return file
 

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from seglens.arrays import open_npz
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
+from seglens.files.arrays import open_npz
 from seglens.results.maps import Frame, OneMap
 
 Values = Float[np.ndarray, "rows columns"]

@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from seglens.errors import DataError
-from seglens.locks import beside
-from seglens.outputs import naming
-from seglens.owned import write_text
+from seglens.files.locks import beside
+from seglens.files.output import naming
+from seglens.files.ownership import write_text
 from seglens.validated import fault
 
 SCHEMA: Literal[1] = 1
@@ -37,7 +37,7 @@ class Record(BaseModel):
     ``state`` is ``running`` while a resumable job goes on and ``finished`` afterwards. ``settings`` are
     the verb's own; ``model``, ``task`` and ``data`` are what later verbs need to open the run again.
     ``files`` are those that the verb made, by which ``--force`` knows what it may replace, see
-    `seglens.owned`.
+    `seglens.files.ownership`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

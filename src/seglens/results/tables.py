@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seglens.errors import DataError
-from seglens.outputs import table_cell
+from seglens.files.output import table_cell
 
 Number = float | None
 """A number of a table; None where there is none: JSON can't say NaN."""

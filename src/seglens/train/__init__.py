@@ -32,12 +32,12 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.errors import CheckpointError, DataError, SettingError
-from seglens.locks import beside
+from seglens.files.locks import beside
+from seglens.files.output import alone, begin_run, close_run
+from seglens.files.overwrite import place_of_run, refuse_overlap, run_in_use
 from seglens.losses import check_takes_weights, choose_loss, class_weights
 from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
-from seglens.outputs import alone, begin_run, close_run
-from seglens.places import place_of_run, refuse_overlap, run_in_use
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runs import KEPT_SHA256, Run, load, save_run

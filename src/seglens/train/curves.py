@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from seglens.outputs import new_file
+from seglens.files.output import new_file
 from seglens.train.history import Row
 
 PANELS = (

@@ -28,8 +28,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from seglens.data.transforms import Batch
 from seglens.errors import TrainingError
+from seglens.files.output import naming, new_file
 from seglens.models.weights import save_weights
-from seglens.outputs import naming, new_file
 from seglens.signals import Terminated, watched_wait
 from seglens.train.batches import Batches
 from seglens.train.curves import learning_curves

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
 
-from seglens.outputs import new_file
+from seglens.files.output import new_file
 
 COLUMNS = (
     "epoch",

@@ -18,10 +18,10 @@ from seglens.data.listing import read_listing, write_listing
 from seglens.data.sample import Task
 from seglens.device import choose_device, choose_precision
 from seglens.errors import DataError, SettingError, unknown_name
+from seglens.files.output import alone, begin_run, close_run, new_file
+from seglens.files.overwrite import place_of_run, refuse_overlap
 from seglens.losses import choose_loss
 from seglens.models.zoo import build
-from seglens.outputs import alone, begin_run, close_run, new_file
-from seglens.places import place_of_run, refuse_overlap
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runs import Run, load, save_run

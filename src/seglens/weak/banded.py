@@ -9,7 +9,7 @@ import torch
 from PIL import Image as pil
 
 from seglens.errors import SettingError
-from seglens.outputs import new_file
+from seglens.files.output import new_file
 from seglens.shapes import Map, Mask
 from seglens.weak.refine import tidy
 from seglens.weak.settings import MaskSettings

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seglens.errors import DataError
-from seglens.outputs import new_file
+from seglens.files.output import new_file
 
 
 def write_state(

@@ -21,9 +21,9 @@ from seglens.arguments import check_range
 from seglens.data.layout import Split
 from seglens.data.transforms import augment, letterbox, sample_generator
 from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError
+from seglens.files.output import new_file
 from seglens.models.encoders import pretrained_normalisation
 from seglens.models.weights import load_weights, save_weights
-from seglens.outputs import new_file
 from seglens.progress import track
 from seglens.results import record as records
 from seglens.shapes import Images, Scores

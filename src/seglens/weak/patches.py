@@ -16,10 +16,10 @@ from jaxtyping import Int
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from seglens.arrays import open_npz
 from seglens.data.images import read_image
 from seglens.errors import DataError
-from seglens.outputs import new_file
+from seglens.files.arrays import open_npz
+from seglens.files.output import new_file
 from seglens.processes import Crew, reporting
 from seglens.progress import track
 from seglens.results import record as records

@@ -19,8 +19,8 @@ from seglens.data.labels import read_label
 from seglens.data.layout import Split
 from seglens.data.transforms import letterbox_image
 from seglens.errors import SettingError, unknown_name
+from seglens.files.output import remade_folder
 from seglens.native import Inference, prepared
-from seglens.outputs import remade_folder
 from seglens.predict import infer
 from seglens.progress import track
 from seglens.runs import Run

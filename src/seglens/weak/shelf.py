@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.arrays import open_npz
 from seglens.errors import DataError, OutputExistsError
-from seglens.outputs import new_file, unused_name
+from seglens.files.arrays import open_npz
+from seglens.files.output import new_file, unused_name
 from seglens.progress import track
 from seglens.results import record as records
 from seglens.shapes import Map

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seglens.arrays import open_npz
 from seglens.errors import DataError, SettingError
-from seglens.outputs import new_file
+from seglens.files.arrays import open_npz
+from seglens.files.output import new_file
 from seglens.progress import track
 from seglens.shapes import Activations, Image
 from seglens.weak.heat import Grid, at_scale, both_ways, one_way, working_size

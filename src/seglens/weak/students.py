@@ -17,7 +17,7 @@ from PIL import Image as pil
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Entry
 from seglens.errors import DataError, SettingError
-from seglens.outputs import remade_folder
+from seglens.files.output import remade_folder
 from seglens.progress import track
 from seglens.runs import Run
 from seglens.shapes import Mask

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from seglens.errors import OutputExistsError, SettingError
-from seglens.locks import beside
-from seglens.owned import RECORD, RESULTS, RUNS, contents, is_ours, read_record
+from seglens.files.locks import beside
+from seglens.files.ownership import RECORD, RESULTS, RUNS, contents, is_ours, read_record
 
 LONGEST_NAME = 200
 """Bytes of a name on the command line: temporary ones are a little longer, and file systems stop at 255."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from secrets import token_hex
 
 from seglens.errors import OutputExistsError
-from seglens.locks import beside, locked
-from seglens.owned import contents, list_files, moved, remove
-from seglens.places import LONGEST_NAME, NAME_ANOTHER, check_file, check_output, some
+from seglens.files.locks import beside, locked
+from seglens.files.overwrite import LONGEST_NAME, NAME_ANOTHER, check_file, check_output, some
+from seglens.files.ownership import contents, list_files, moved, remove
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Full, over the quota, file too large, broken, read-only."""
