@@ -14,22 +14,29 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 ROOMS = (
-    "shapes masks errors renamed arguments validated sizes verb signals files results progress threads "
-    "processes device seeds inputs data models intervals correlation losses scores surfaces calibration "
-    "impute superpixels draw display predict tiles runs native sources spread gallery scoring evaluate "
-    "train explain judge weak batch inspection report demo compare app cli __main__"
+    "shapes masks errors renamed arguments validated sizes verb files runtime results seeds inputs data "
+    "models intervals correlation losses scores surfaces calibration impute superpixels draw display "
+    "predict tiles runs native sources gallery scoring evaluate train explain judge weak batch inspection "
+    "report demo compare app cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
 
 ONLY_IN = {
     "gradio": {"app", "app.page", "app.wires"},
     "jinja2": {"report.html"},
-    "lightning": {"train", "train.batches", "train.fit", "train.learner", "train.tracking", "spread"},
+    "lightning": {
+        "train",
+        "train.batches",
+        "train.fit",
+        "train.learner",
+        "train.tracking",
+        "runtime.distributed",
+    },
     "matplotlib": {"calibration", "draw", "judge.figures", "train.curves"},
     "pandas": {"display", "evaluate", "explain.statistics", "judge.scorecard"},
     "pooch": {"data.get"},
     "pycocotools": {"data.outlines"},
-    "rich": {"progress", "cli.terminal"},
+    "rich": {"runtime.progress", "cli.terminal"},
     "safetensors": {"batch.raw", "models.checkpoint", "models.weights", "report.rasters", "weak.checkpoint"},
     "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
@@ -130,7 +137,7 @@ def test_a_library_is_used_in_its_place_only(library):
         "report",
         "errors",
         "files.output",
-        "progress",
+        "runtime.progress",
         "verb",
         "cli",
     ],

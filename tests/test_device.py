@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from seglens.device import choose_device, choose_precision
 from seglens.errors import SettingError
+from seglens.runtime.device import choose_device, choose_precision
 
 
 def test_cpu_is_the_cpu():

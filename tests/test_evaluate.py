@@ -247,7 +247,7 @@ def test_bfloat16_scores_are_near_and_are_said_to_be(tmp_path):
 
 def test_pictures_are_let_go(monkeypatch):
     """However many there are: those that are read ahead, those in a batch, and those being scored."""
-    monkeypatch.setattr("seglens.threads.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("seglens.runtime.threads.os.cpu_count", lambda: 2)
     alive: set[int] = set()
     most = []
 

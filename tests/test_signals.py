@@ -12,7 +12,7 @@ WORK = """
 import os, signal, sys, time
 from pathlib import Path
 from seglens.files.output import new_folder
-from seglens.signals import Terminated, ended_by_signals
+from seglens.runtime.signals import Terminated, ended_by_signals
 
 def send(number=signal.{number}):
     os.kill(os.getpid(), number)
@@ -92,7 +92,7 @@ def test_a_full_stream_is_told(tmp_path):
 
 def test_ctrl_c_before_anything_is_there_says_nothing():
     code = (
-        "from seglens.signals import quiet_until_ready as quiet; import os; quiet(); os.kill(os.getpid(), 2)"
+        "from seglens.runtime.signals import quiet_until_ready as f; import os; f(); os.kill(os.getpid(), 2)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
@@ -106,7 +106,7 @@ from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from torch.distributed import TCPStore
-from seglens.signals import ended_by_signals, watched_wait
+from seglens.runtime.signals import ended_by_signals, watched_wait
 
 begun = Path(sys.argv[1])
 with socket.create_server(("127.0.0.1", 0)) as free:

@@ -44,7 +44,7 @@ _HOMES = {
     "SeglensWarning": "errors",
     "Segmenter": "models.segmenter",
     "Served": "app",
-    "Share": "spread",
+    "Share": "runtime.distributed",
     "SmoothGrad": "explain.sampled",
     "Split": "data.layout",
     "Statistics": "explain.statistics",
@@ -79,7 +79,7 @@ _HOMES = {
     "read_images": "data.images",
     "report": "report",
     "show_data": "gallery",
-    "spread": "spread",
+    "spread": "runtime.distributed",
     "statistics": "explain.statistics",
     "train": "train",
     "verify": "explain.verify",
@@ -215,8 +215,8 @@ if TYPE_CHECKING:
     from seglens.predict import Prediction
     from seglens.report import report
     from seglens.runs import Run, adopt, load, wrap
+    from seglens.runtime.distributed import Share, spread
     from seglens.sources import open_split
-    from seglens.spread import Share, spread
     from seglens.train import TrainSettings, train
     from seglens.weak import weak
     from seglens.weak.recipe import WeakSettings

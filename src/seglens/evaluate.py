@@ -20,7 +20,6 @@ from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
 from seglens.data.layout import Split
-from seglens.device import choose_precision
 from seglens.display import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.files.output import safe_name
@@ -43,9 +42,10 @@ from seglens.results.scores import (
 )
 from seglens.results.tables import write_rows
 from seglens.runs import Run
+from seglens.runtime.device import choose_precision
+from seglens.runtime.distributed import ALONE, Share
 from seglens.scores import OF_FOREGROUND, per_class, pooled_scores, summary
 from seglens.scoring import Tally, tally
-from seglens.spread import ALONE, Share
 from seglens.tiles import plan
 from seglens.verb import make_callable
 

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.data.transforms import Frame, letterbox_image
-from seglens.device import choose_precision
 from seglens.models.folding import folded
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import infer
 from seglens.runs import Run
+from seglens.runtime.device import choose_precision
 from seglens.shapes import AnyMask, Image
 from seglens.tiles import Windows, bands, plan
 

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch.nn.functional import logsigmoid
 
-from seglens.device import choose_precision
 from seglens.errors import NonFiniteError
 from seglens.models.segmenter import Segmenter, evaluating
+from seglens.runtime.device import choose_precision
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))

@@ -20,7 +20,6 @@ from torch import nn
 
 from seglens.arguments import checked
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
-from seglens.device import choose_device
 from seglens.display import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
 from seglens.files.output import new_file, new_folder
@@ -44,6 +43,7 @@ from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
 from seglens.results import record as records
 from seglens.results.record import Record
+from seglens.runtime.device import choose_device
 from seglens.shapes import Images
 
 WEIGHTS = "model.safetensors"

@@ -24,14 +24,14 @@ from seglens.errors import DataError, NonFiniteError
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, only_valid
 from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
-from seglens.progress import track
 from seglens.results import record as records
 from seglens.results.scores import PictureScores
 from seglens.runs import Run
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
 from seglens.shapes import AnyMask
 from seglens.surfaces import surface_scores
-from seglens.threads import read_ahead
 
 HASH = 16
 """Hex digits of the hashes that tell whether two evaluations saw the same picture and the same truth."""

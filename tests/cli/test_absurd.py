@@ -15,8 +15,8 @@ from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.files.output import table_cell
 from seglens.results.record import read
 from seglens.results.tables import write_rows
+from seglens.runtime.distributed import refuse_lone_node
 from seglens.sizes import parse_bytes
-from seglens.spread import refuse_lone_node
 from seglens.weak.classifier import ClassifierSettings
 from seglens.weak.settings import HeatSettings, from_plain
 

@@ -19,7 +19,6 @@ from seglens.cli.examples import EXAMPLES
 from seglens.data.get import PUBLIC_SETS
 from seglens.data.layout import DataSettings
 from seglens.data.opening import LAYOUTS
-from seglens.device import PRECISIONS
 from seglens.explain.baselines import BASELINES
 from seglens.explain.methods import METHODS
 from seglens.explain.target_names import TARGETS
@@ -28,6 +27,7 @@ from seglens.judge.regions import REGIONS
 from seglens.losses import BINARY_LOSSES, CLASS_LOSSES
 from seglens.models.layers import ROLES
 from seglens.models.zoo import MODELS
+from seglens.runtime.device import PRECISIONS
 from seglens.tiles import TILES
 from seglens.train.tracking import LOGGERS
 

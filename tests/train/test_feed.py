@@ -10,7 +10,7 @@ from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import DataError
-from seglens.threads import read_ahead
+from seglens.runtime.threads import read_ahead
 from seglens.train.feed import BLANK, Feed, Part, Shuffled, validation_batches
 
 

@@ -38,13 +38,13 @@ from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS
 from seglens.files.output import unused_name
 from seglens.files.overwrite import check_output
-from seglens.progress import track
 from seglens.renamed import renamed
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable, PictureMaps
 from seglens.results.tables import write_rows
 from seglens.runs import Run
-from seglens.spread import ALONE, Share
+from seglens.runtime.distributed import ALONE, Share
+from seglens.runtime.progress import track
 from seglens.tiles import plan
 
 

@@ -27,7 +27,7 @@ from seglens.judge.localisation import Attention
 from seglens.renamed import in_new_names
 from seglens.results import record as records
 from seglens.results.maps import PictureMaps
-from seglens.spread import Share
+from seglens.runtime.distributed import Share
 
 DONE, SETTINGS = ".done", "settings.json"
 COMMAND = "explain"
@@ -107,8 +107,8 @@ def partial_folder(
             put_in_place(folder, path, COMMAND, force=force)
         except BaseException:
             # Before the folder may be removed, nobody must write into it any more.
-            if share.links is not None and share.links.crew is not None:
-                share.links.crew.stop()
+            if share.links is not None and share.links.launcher is not None:
+                share.links.launcher.stop()
             if not _chunks(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -16,7 +16,6 @@ from seglens.data.from_torch import is_torch
 from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.device import choose_precision
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.files.output import new_folder, unused_name
 from seglens.files.overwrite import check_output
@@ -33,12 +32,13 @@ from seglens.native import (
     prepared,
 )
 from seglens.predict import Prediction
-from seglens.progress import track
 from seglens.renamed import renamed
 from seglens.results.tables import write_rows
 from seglens.runs import Run
+from seglens.runtime.device import choose_precision
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.shapes import AnyMask, Image
-from seglens.threads import read_ahead
 from seglens.tiles import Cut, Windows, bands, plan, resized
 
 STRIP = 64

@@ -30,7 +30,7 @@ from seglens.cli import options as o
 from seglens.cli.command import Verbs
 from seglens.cli.given import refuse
 from seglens.cli.terminal import keep_apart, need_path, need_run, say
-from seglens.signals import Terminated, ended_by_signals, open_streams
+from seglens.runtime.signals import Terminated, ended_by_signals, open_streams
 from seglens.sizes import parse_bytes
 
 HELP = """Train segmentation models, show what they look at, and measure whether to believe it.

@@ -17,12 +17,12 @@ from unicodedata import category
 
 import typer
 
-from seglens import progress
 from seglens.cli.names import LAYERS
 from seglens.cli.typos import misspelt_flag
 from seglens.errors import DataError, SeglensError, SettingError, UserError
 from seglens.files.overwrite import refuse_overlap
-from seglens.signals import Terminated, drop_output
+from seglens.runtime import progress
+from seglens.runtime.signals import Terminated, drop_output
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: something went wrong or some pictures could not be done; the user's fault; Ctrl-C."""

@@ -24,12 +24,12 @@ from seglens.compare.differences import paired
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.intervals import interval
-from seglens.progress import track
 from seglens.report.contents import Explained
 from seglens.results.comparison import Key, MapChange, PictureMapChange, Share
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
 from seglens.results.scores import Spread
+from seglens.runtime.progress import track
 from seglens.shapes import Map, Region
 
 CELLS = 64

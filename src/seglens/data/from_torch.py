@@ -31,7 +31,7 @@ from seglens.data.sample import Sample, Task
 from seglens.data.splits import SHARES, SIDE, alike_groups, deal_groups
 from seglens.errors import DataError, MaskValueError, SettingError, SizeMismatchError
 from seglens.inputs import as_mask, as_picture
-from seglens.progress import track
+from seglens.runtime.progress import track
 from seglens.shapes import Mask
 
 TorchData = TorchDataset[Any] | DataLoader[Any]

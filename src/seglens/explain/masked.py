@@ -16,13 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seglens.correlation import spearman
-from seglens.device import choose_precision
 from seglens.errors import SettingError
 from seglens.explain.target import Target, Unit
 from seglens.explain.trace import in_chunks
 from seglens.models.folding import quick
 from seglens.models.segmenter import WRAPPED, Segmenter, evaluating
-from seglens.progress import shown
+from seglens.runtime.device import choose_precision
+from seglens.runtime.progress import shown
 from seglens.shapes import Images, Logits, Maps, Rows
 
 Perturb = Callable[[Images, Rows], Images]

@@ -30,7 +30,6 @@ from seglens.data.listing import Listing, open_listed, read_listing, refuse_chan
 from seglens.data.opening import in_short, open_data
 from seglens.data.sample import Sample
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
-from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.errors import CheckpointError, DataError, SettingError
 from seglens.files.locks import beside
 from seglens.files.output import alone, begin_run, close_run
@@ -41,10 +40,11 @@ from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runs import KEPT_SHA256, Run, load, save_run
-from seglens.spread import kind_of_devices, refuse_lone_node
+from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
+from seglens.runtime.distributed import kind_of_devices, refuse_lone_node
 from seglens.train.batches import Batches
 from seglens.train.feed import Feed
-from seglens.train.fit import MEETING, Keeper, fit
+from seglens.train.fit import START_TIMEOUT, Keeper, fit
 from seglens.train.learner import Learner, ema_decay, encoder_of
 from seglens.train.memory import fit_within_memory
 from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
@@ -80,7 +80,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C; the training can be resumed.
     """
     out = Path(out)
-    refuse_lone_node(settings.num_nodes, MEETING)
+    refuse_lone_node(settings.num_nodes, START_TIMEOUT)
     first = is_first_process(settings.devices * settings.num_nodes)
     refuse_overlap(out, data=[data.path] if isinstance(data, DataSettings) else [])
     if not first:

@@ -15,8 +15,8 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import Policy, augment_within, collate, letterbox, sample_generator
 from seglens.errors import DataError
 from seglens.masks import class_pixels, is_stack
-from seglens.progress import track
-from seglens.threads import read_ahead
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 
 MEMORY = 2 << 30
 """Bytes of pictures that a split may keep in memory."""

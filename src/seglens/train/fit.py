@@ -30,17 +30,17 @@ from seglens.data.transforms import Batch
 from seglens.errors import TrainingError
 from seglens.files.output import naming, new_file
 from seglens.models.weights import save_weights
-from seglens.signals import Terminated, watched_wait
+from seglens.runtime.signals import Terminated, watched_wait
 from seglens.train.batches import Batches
 from seglens.train.curves import learning_curves
 from seglens.train.history import History
 from seglens.train.learner import Learner
 from seglens.train.recipe import TrainSettings
 
-PATIENCE = timedelta(days=1)
+FINISH_TIMEOUT = timedelta(days=1)
 """How long the other processes wait for the first to choose the threshold and close the folder."""
 
-MEETING = timedelta(minutes=30)
+START_TIMEOUT = timedelta(minutes=30)
 """How long the processes of several nodes wait for one another at the start."""
 
 
@@ -167,17 +167,17 @@ def fit(
     several = settings.devices * settings.num_nodes > 1
     one = [device.index or 0] if device.type == "cuda" else 1
     late = (
-        f"Not all processes of {settings.num_nodes} nodes came within {MEETING.seconds // 60} minutes. Start "
+        f"Not all processes of {settings.num_nodes} nodes came within {START_TIMEOUT.seconds // 60} minutes. Start "
         "the same command on every node, with the same MASTER_ADDR and MASTER_PORT; under SLURM by srun."
     )
-    wait = watched_wait(MEETING, late, leave) if settings.num_nodes > 1 else nullcontext(lambda: None)
+    wait = watched_wait(START_TIMEOUT, late, leave) if settings.num_nodes > 1 else nullcontext(lambda: None)
     with _quiet_lightning(), _determinism_restored(), naming(keeper.out), wait as met:
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=settings.devices if several else one,
             num_nodes=settings.num_nodes,
             # A frozen encoder takes no part in a step.
-            strategy=DDPStrategy(find_unused_parameters=settings.freeze_encoder > 0, timeout=PATIENCE)
+            strategy=DDPStrategy(find_unused_parameters=settings.freeze_encoder > 0, timeout=FINISH_TIMEOUT)
             if several
             else "auto",
             use_distributed_sampler=False,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from seglens.device import is_out_of_memory, release_memory
 from seglens.errors import TrainingError
+from seglens.runtime.device import is_out_of_memory, release_memory
 from seglens.shapes import AnyMasks
 from seglens.train.learner import Learner
 

@@ -11,7 +11,7 @@ from seglens.masks import of_class
 from seglens.models.segmenter import ModelSpec
 from seglens.native import Inference, native_probabilities, prepared
 from seglens.runs import Run
-from seglens.threads import read_ahead
+from seglens.runtime.threads import read_ahead
 
 
 class Chosen(TypedDict):

@@ -16,7 +16,6 @@ from seglens.data.layout import DataSettings
 from seglens.data.listing import FILE_NAME as SPLITS
 from seglens.data.listing import read_listing, write_listing
 from seglens.data.sample import Task
-from seglens.device import choose_device, choose_precision
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.files.output import alone, begin_run, close_run, new_file
 from seglens.files.overwrite import place_of_run, refuse_overlap
@@ -25,6 +24,7 @@ from seglens.models.zoo import build
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runs import Run, load, save_run
+from seglens.runtime.device import choose_device, choose_precision
 from seglens.verb import make_callable
 from seglens.weak import pictures as sheets
 from seglens.weak import rows as scoring

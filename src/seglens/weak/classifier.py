@@ -24,10 +24,10 @@ from seglens.errors import DataError, OutputExistsError, SettingError, TrainingE
 from seglens.files.output import new_file
 from seglens.models.encoders import pretrained_normalisation
 from seglens.models.weights import load_weights, save_weights
-from seglens.progress import track
 from seglens.results import record as records
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.shapes import Images, Scores
-from seglens.threads import read_ahead
 from seglens.weak.checkpoint import read_state, write_state
 from seglens.weak.labels import Labelled
 from seglens.weak.question import Question, classifier_network

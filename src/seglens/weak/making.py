@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from seglens.data.layout import Entry
 from seglens.errors import SettingError
-from seglens.progress import track
 from seglens.results import record as records
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.shapes import Image, Map
-from seglens.threads import read_ahead
 from seglens.weak.banded import IGNORED, banded, write_pair
 from seglens.weak.classifier import open_classifier
 from seglens.weak.heat import blank, heat, taps, working_size

@@ -20,9 +20,9 @@ from seglens.data.images import read_image
 from seglens.errors import DataError
 from seglens.files.arrays import open_npz
 from seglens.files.output import new_file
-from seglens.processes import Crew, reporting
-from seglens.progress import track
 from seglens.results import record as records
+from seglens.runtime.launcher import Launcher, reporting
+from seglens.runtime.progress import track
 from seglens.superpixels import superpixels
 from seglens.weak.settings import PatchSettings
 
@@ -84,7 +84,7 @@ def cut_patches(
     try:
         command = [sys.executable, "-m", "seglens.weak.patches", str(folder.absolute())]
         environments = [os.environ | {"SEGLENS_PART": f"{part}/{size}"} for part in range(1, size)]
-        with Crew(command, environments, size):
+        with Launcher(command, environments, size):
             _cut(job, folder, 0, size)
     finally:
         (folder / JOB).unlink(missing_ok=True)

@@ -22,11 +22,11 @@ from seglens.errors import SettingError, unknown_name
 from seglens.files.output import remade_folder
 from seglens.native import Inference, prepared
 from seglens.predict import infer
-from seglens.progress import track
 from seglens.runs import Run
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.scores import confusion, scores
 from seglens.shapes import Image, Map, Mask
-from seglens.threads import read_ahead
 from seglens.weak.banded import IGNORED
 from seglens.weak.refine import REFINEMENTS, refine, vote
 from seglens.weak.settings import RefineSettings

@@ -20,8 +20,8 @@ from torch import Tensor
 from seglens.errors import DataError, OutputExistsError
 from seglens.files.arrays import open_npz
 from seglens.files.output import new_file, unused_name
-from seglens.progress import track
 from seglens.results import record as records
+from seglens.runtime.progress import track
 from seglens.shapes import Map
 
 CARD = "stage.json"

@@ -22,7 +22,7 @@ from torch import Tensor
 from seglens.errors import DataError, SettingError
 from seglens.files.arrays import open_npz
 from seglens.files.output import new_file
-from seglens.progress import track
+from seglens.runtime.progress import track
 from seglens.shapes import Activations, Image
 from seglens.weak.heat import Grid, at_scale, both_ways, one_way, working_size
 from seglens.weak.question import Question, features

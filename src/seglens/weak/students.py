@@ -18,8 +18,8 @@ from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Entry
 from seglens.errors import DataError, SettingError
 from seglens.files.output import remade_folder
-from seglens.progress import track
 from seglens.runs import Run
+from seglens.runtime.progress import track
 from seglens.shapes import Mask
 from seglens.train import train
 from seglens.train.recipe import TrainSettings

@@ -15,11 +15,11 @@ from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.errors import DataError
 from seglens.native import Inference, decide, native_probabilities, prepared
-from seglens.progress import track
 from seglens.runs import Run
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.scores import confusion, scores, summary
 from seglens.shapes import Image, Map, Mask, Region
-from seglens.threads import read_ahead
 
 BATCH = 8
 """Pictures of a batch in the figure that is averaged over batches."""

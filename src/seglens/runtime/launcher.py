@@ -1,6 +1,6 @@
-"""Processes that another one starts and listens to: an error in one comes home, and none is left over.
+"""Start further processes of this program and watch them: an error in one is raised here, and all end.
 
-The one that starts others has a `Crew` of them; they talk to it by `reporting`. Needs no torch.
+The process that starts the others holds a `Launcher`; the others report to it (`reporting`). Needs no torch.
 """
 
 import _thread
@@ -20,19 +20,19 @@ from seglens import errors
 from seglens.errors import SeglensError, SettingError, SpreadError
 
 STARTED = "SEGLENS_STARTED"
-"""Environment variable of processes that a `Crew` started."""
+"""Environment variable of processes that a `Launcher` started."""
 
 MARK = "\x1eseglens:"
-"""What begins a line that is meant for the `Crew`, among whatever a process prints."""
+"""What begins a line that is meant for the `Launcher`, among whatever a process prints."""
 
 KEPT = 400
 """Lines of a process's output that are kept, to be shown if it fails."""
 
-LAST_WORDS = 2.0
-"""Seconds in which a process that has ended is heard out."""
+EXIT_GRACE = 2.0
+"""Seconds to wait for the last output of a process that has ended."""
 
 
-class Crew:
+class Launcher:
     """The processes that this one started, ``command`` once for each of ``environments``: a context.
 
     An error in one of them interrupts the block, and is raised at its end: an error of Seglens as it was,
@@ -53,7 +53,7 @@ class Crew:
         self._ready, self._lock = Semaphore(0), Lock()
         self._closing = self._stopped = False
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "Launcher":
         """Start the processes."""
         # Also where this program was started so that it ignores Ctrl-C, an error must interrupt it.
         self._on_interrupt = signal.getsignal(signal.SIGINT)
@@ -112,29 +112,29 @@ class Crew:
         if kind is None and error is not None:
             raise error
 
-    def meet(self) -> None:
-        """Wait until each process has said that it is ready, or one has ended."""
+    def barrier(self) -> None:
+        """Wait until every process is ready, or one has ended."""
         for _ in self._processes:
             self._ready.acquire()
 
     def stop(self) -> None:
-        """Kill those that still run; those that have ended are heard out."""
+        """Kill the processes that still run; read the last output of those that have ended."""
         with self._lock:
             self._closing = True
         for process, listener in zip(self._processes, self._listeners, strict=True):
             if process.poll() is not None:
-                listener.join(LAST_WORDS)
+                listener.join(EXIT_GRACE)
         with self._lock:
             self._stopped = True
         for process, listener in zip(self._processes, self._listeners, strict=True):
             process.kill()
             process.wait()
-            listener.join(LAST_WORDS)
+            listener.join(EXIT_GRACE)
             if process.stdin is not None:
                 process.stdin.close()
 
     def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
-        """Hear a process out to its end (in a thread), and interrupt the block if that is a bad one."""
+        """Read what a process prints until it ends (in a thread); interrupt the block if it failed."""
         assert process.stdout is not None
         printed: deque[str] = deque(maxlen=KEPT)
         last: dict[str, Any] = {}
@@ -156,20 +156,20 @@ class Crew:
 
 @contextmanager
 def reporting() -> Iterator[Callable[[], None]]:
-    """In a process that a `Crew` started: report how the block ends, and end when the crew's process does.
+    """Report to the `Launcher` how the block ends, and end this process when the one that started it ends.
 
-    The function that is yielded says that this process is ready. Elsewhere nothing of all this happens.
+    Yields a function that reports that this process is ready. Where no launcher started it, nothing happens.
     """
     if os.environ.pop(STARTED, None) is None:
         yield lambda: None
         return
-    Thread(target=_end_with_the_other, daemon=True).start()
+    Thread(target=_end_with_parent, daemon=True).start()
     try:
-        yield lambda: _tell(state="ready")
+        yield lambda: _report(state="ready")
     except BaseException as error:
-        _tell(state="failed", kind=type(error).__name__, text=str(error))
+        _report(state="failed", kind=type(error).__name__, text=str(error))
         raise
-    _tell(state="done")
+    _report(state="done")
 
 
 def same_command() -> list[str]:
@@ -190,8 +190,8 @@ def same_command() -> list[str]:
 
 
 @contextmanager
-def nobody_to_ask() -> Iterator[None]:
-    """Let standard input be empty: one process would know an answer, the others wouldn't."""
+def empty_input() -> Iterator[None]:
+    """Make standard input empty: an answer typed into one process would not reach the others."""
     before = sys.stdin
     with open(os.devnull, encoding="utf-8") as nobody:
         sys.stdin = nobody
@@ -241,12 +241,12 @@ def _interrupt() -> None:
         _thread.interrupt_main()
 
 
-def _tell(**report: str) -> None:
+def _report(**report: str) -> None:
     os.write(1, f"\n{MARK}{json.dumps(report)}\n".encode())
 
 
-def _end_with_the_other(stdin: int = 0) -> None:
-    """End this process when the other end of its input is closed: whoever started it is gone."""
+def _end_with_parent(stdin: int = 0) -> None:
+    """End this process when its input is closed: the process that started it has ended."""
     while os.read(stdin, 1024):
         pass
     os._exit(1)

@@ -10,7 +10,7 @@ import torch
 from tests.jobs import ALONE_ENVIRONMENT, files_below
 
 from seglens.errors import OutputExistsError, SettingError
-from seglens.spread import ALONE, Share, spread
+from seglens.runtime.distributed import ALONE, Share, spread
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])

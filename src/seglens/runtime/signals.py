@@ -18,10 +18,10 @@ from types import FrameType
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that ask a process to end; a terminal that is closed sends the second."""
 
-OBEYED = 3.0
-"""Seconds that Python has to obey a signal during a wait outside it."""
+HANDLED_WITHIN = 3.0
+"""Seconds in which Python must handle a signal while the process waits in code outside Python."""
 
-_CAUGHT: ContextVar[bool] = ContextVar("caught", default=False)
+_HANDLED: ContextVar[bool] = ContextVar("caught", default=False)
 """Whether signals raise exceptions already."""
 
 
@@ -41,10 +41,10 @@ def ended_by_signals() -> Iterator[None]:
     A signal that the process was started to ignore stays ignored. In other threads than the main one nothing
     happens.
     """
-    if current_thread() is not main_thread() or _CAUGHT.get():
+    if current_thread() is not main_thread() or _HANDLED.get():
         yield
         return
-    within, hook = _CAUGHT.set(True), sys.unraisablehook
+    within, hook = _HANDLED.set(True), sys.unraisablehook
     again: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -74,7 +74,7 @@ def ended_by_signals() -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
-        _CAUGHT.reset(within)
+        _HANDLED.reset(within)
 
 
 @contextmanager
@@ -97,14 +97,14 @@ def watched_wait(patience: timedelta, late: str, leave: Callable[[], object]) ->
         while number not in (0, signal.SIGINT, *ENDING):
             ready, _, _ = select.select([reader], [], [], patience.total_seconds())
             number = os.read(reader, 1)[0] if ready else 0
-        if over.wait(OBEYED if number else 0):
+        if over.wait(HANDLED_WITHIN if number else 0):
             return
         with suppress(OSError):
             leave()
         os.write(2, f"seglens: {f'Stopped by signal {number}.' if number else late}\n".encode())
         os._exit(128 + number if number else 1)
 
-    def met() -> None:
+    def reached() -> None:
         over.set()
         os.write(writer, b"\0")
 
@@ -112,9 +112,9 @@ def watched_wait(patience: timedelta, late: str, leave: Callable[[], object]) ->
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield met
+        yield reached
     finally:
-        met()
+        reached()
         watcher.join()
         signal.set_wakeup_fd(before)
         os.close(reader)

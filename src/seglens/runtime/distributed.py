@@ -1,8 +1,8 @@
-"""One job over several devices or nodes: every process does its share, and the first one speaks for all.
+"""One job over several devices or nodes: every process does its share, and the first one writes and prints.
 
 The processes are started here, or by torchrun, SLURM and whatever else Lightning knows; they exchange plain
-objects only, through gloo, also where they compute on GPUs: it needs no GPU memory, and it notices at once
-when a process is gone. With one process nothing of this is imported.
+objects only, by gloo, also where they compute on GPUs: gloo needs no GPU memory and notices at once that a
+process has ended. With one process nothing of this is imported.
 """
 
 import logging
@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from seglens.arguments import checked
-from seglens.device import choose_device
 from seglens.errors import SettingError, SpreadError
 from seglens.files.output import new_folder
-from seglens.processes import (
+from seglens.runtime.device import choose_device
+from seglens.runtime.launcher import (
     STARTED,
-    Crew,
+    Launcher,
+    empty_input,
     environment_kept,
-    nobody_to_ask,
     reporting,
     same_command,
 )
-from seglens.signals import ended_by_signals
+from seglens.runtime.signals import ended_by_signals
 from seglens.verb import make_callable
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ALONE", "Share", "kind_of_devices", "spread"]
 
-MEETING = timedelta(minutes=10)
+START_TIMEOUT = timedelta(minutes=10)
 """How long the processes wait for one another at the start."""
 
 LEAST = 8
 """Processes that a machine without a GPU may share the work among, however few cores it has."""
 
-PATIENCE = timedelta(days=1)
+FINISH_TIMEOUT = timedelta(days=1)
 """How much later than the first process the last one may be done with its share."""
 
 Item = TypeVar("Item")
@@ -56,7 +56,7 @@ class _Links:
     """How a process reaches the others: their group, and those of them that it started."""
 
     group: Any
-    crew: Crew | None
+    launcher: Launcher | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Share:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes common files and speaks."""
+        """Whether this is the process that writes the common files and prints."""
         return self.rank == 0
 
     def of(self, num: int) -> range:
@@ -97,8 +97,8 @@ class Share:
         try:
             torch.distributed.all_gather_object(parts, list(items), group=self.links.group)
         except RuntimeError as error:
-            if self.links.crew is not None:
-                time.sleep(1.0)  # The crew hears why it ended, which is more than that the line is dead.
+            if self.links.launcher is not None:
+                time.sleep(1.0)  # Until the launcher has read why that process ended.
             raise SpreadError(
                 f"Another of the {self.size} processes ended before the work was done; "
                 "its own message says why."
@@ -141,14 +141,14 @@ class Share:
                     self.wait()
                 except BaseException:
                     # Before the folder is removed, nobody must write into it any more.
-                    if self.links is not None and self.links.crew is not None:
-                        self.links.crew.stop()
+                    if self.links is not None and self.links.launcher is not None:
+                        self.links.launcher.stop()
                     raise
         self.wait()
 
 
 ALONE = Share()
-"""The whole of a job that is not spread."""
+"""The share of the only process: the whole job."""
 
 
 @checked
@@ -180,21 +180,21 @@ def spread(*, devices: int = 1, num_nodes: int = 1, device: str = "auto") -> Ite
         yield Share(device=device)
         return
     kind = kind_of_devices(device, devices)
-    with nobody_to_ask(), environment_kept(), ended_by_signals(), reporting() as ready:
+    with empty_input(), environment_kept(), ended_by_signals(), reporting() as ready:
         fabric, environment = _fabric(kind, devices, num_nodes)
-        crew = None
+        launcher = None
         if not environment.creates_processes_externally:
             command = same_command()
             os.environ |= _addresses(environment, size)
             others = [os.environ | {"LOCAL_RANK": str(rank)} for rank in range(1, devices)]
             os.environ["LOCAL_RANK"] = "0"
-            crew = Crew(command, others, size)
-        with crew or nullcontext():
-            if crew is not None:
-                crew.meet()
+            launcher = Launcher(command, others, size)
+        with launcher or nullcontext():
+            if launcher is not None:
+                launcher.barrier()
             ready()
             try:
-                yield _join(fabric, size, crew)
+                yield _join(fabric, size, launcher)
             finally:
                 if torch.distributed.is_initialized():
                     torch.distributed.destroy_process_group()
@@ -236,7 +236,7 @@ def _fabric(kind: str, devices: int, num_nodes: int) -> "tuple[Fabric, ClusterEn
 
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)  # or it announces the processes that it counts
-    strategy = DDPStrategy(process_group_backend="gloo", timeout=MEETING)
+    strategy = DDPStrategy(process_group_backend="gloo", timeout=START_TIMEOUT)
     try:
         fabric = Fabric(accelerator=kind, devices=devices, num_nodes=num_nodes, strategy=strategy)
         environment = strategy.cluster_environment
@@ -253,10 +253,10 @@ def _fabric(kind: str, devices: int, num_nodes: int) -> "tuple[Fabric, ClusterEn
     return fabric, environment
 
 
-def refuse_lone_node(num_nodes: int, patience: timedelta = MEETING) -> None:
-    """Raise where other nodes take part and nobody has said where to meet: the job would wait for ever.
+def refuse_lone_node(num_nodes: int, patience: timedelta = START_TIMEOUT) -> None:
+    """Raise where other nodes take part but no address is set: the job would wait for ever.
 
-    Otherwise say what is waited for, and until when: ``patience`` from now.
+    Otherwise print what is waited for, and until when: ``patience`` from now.
 
     Raises:
         SettingError: it is so.
@@ -287,7 +287,7 @@ def refuse_lone_node(num_nodes: int, patience: timedelta = MEETING) -> None:
 
 
 def _addresses(environment: "ClusterEnvironment", size: int) -> dict[str, str]:
-    """Return where the processes meet that are started here, as environment variables."""
+    """Return the environment variables that tell the processes started here where the first one listens."""
     return {
         "MASTER_ADDR": environment.main_address,
         "MASTER_PORT": str(environment.main_port),
@@ -296,7 +296,7 @@ def _addresses(environment: "ClusterEnvironment", size: int) -> dict[str, str]:
     }
 
 
-def _join(fabric: "Fabric", size: int, crew: Crew | None) -> Share:
+def _join(fabric: "Fabric", size: int, launcher: Launcher | None) -> Share:
     """Meet the other processes and return this one's share.
 
     Raises:
@@ -304,15 +304,15 @@ def _join(fabric: "Fabric", size: int, crew: Crew | None) -> Share:
     """
     try:
         fabric.launch()
-        # The time to meet is short, the time to be done with one's share is not.
-        group = torch.distributed.new_group(timeout=PATIENCE)
+        # The limit for the start is short; that for finishing a share of the work is long.
+        group = torch.distributed.new_group(timeout=FINISH_TIMEOUT)
     except RuntimeError as error:
         raise SpreadError(
-            f"Not all {size} processes of the job found one another within {MEETING.seconds // 60} minutes: "
-            f"{str(error).splitlines()[0]} On every node the same command must be started, under SLURM by "
-            "srun."
+            f"Not all {size} processes of the job found one another within "
+            f"{START_TIMEOUT.seconds // 60} minutes: {str(error).splitlines()[0]} On every node the same "
+            "command must be started, under SLURM by srun."
         ) from error
-    return Share(fabric.global_rank, size, str(fabric.device), _Links(group, crew))
+    return Share(fabric.global_rank, size, str(fabric.device), _Links(group, launcher))
 
 
 def _refuse_torchrun() -> None:
