@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from benchmarks.training import lite0_file
 from seglens.data.layout import DataSettings
 from seglens.data.transforms import letterbox
+from seglens.evaluate.intervals import interval
+from seglens.evaluate.scores import confusion, scores
 from seglens.explain.target import Target
-from seglens.intervals import interval
 from seglens.judge.faithfulness import road
 from seglens.runs import wrap
-from seglens.scores import confusion, scores
 from seglens.weak.heat import heat
 from seglens.weak.material import gather
 from seglens.weak.question import Question, imagenet_question

@@ -14,10 +14,9 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 ROOMS = (
-    "shapes masks errors renamed arguments validated sizes verb files runtime results seeds inputs data "
-    "models intervals correlation losses scores surfaces calibration impute superpixels draw display "
-    "predict tiles runs native sources gallery scoring evaluate train explain judge weak batch inspection "
-    "report demo compare app cli __main__"
+    "shapes masks errors callable_module arguments files runtime results seeds data models drawing impute "
+    "superpixels predict runs evaluate train explain judge weak batch inspection report demo compare app "
+    "cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
 
@@ -32,13 +31,13 @@ ONLY_IN = {
         "train.tracking",
         "runtime.distributed",
     },
-    "matplotlib": {"calibration", "draw", "judge.figures", "train.curves"},
-    "pandas": {"display", "evaluate", "explain.statistics", "judge.scorecard"},
+    "matplotlib": {"evaluate.calibration", "drawing.draw", "judge.figures", "train.curves"},
+    "pandas": {"drawing.notebook", "evaluate", "explain.statistics", "judge.scorecard"},
     "pooch": {"data.get"},
     "pycocotools": {"data.outlines"},
     "rich": {"runtime.progress", "cli.terminal"},
     "safetensors": {"batch.raw", "models.checkpoint", "models.weights", "report.rasters", "weak.checkpoint"},
-    "segmentation_models_pytorch": {"losses", "models.encoders", "models.zoo"},
+    "segmentation_models_pytorch": {"train.losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.tiff"},
     "timm": {"models.encoders", "models.zoo", "weak.question"},
@@ -138,7 +137,7 @@ def test_a_library_is_used_in_its_place_only(library):
         "errors",
         "files.output",
         "runtime.progress",
-        "verb",
+        "callable_module",
         "cli",
     ],
 )

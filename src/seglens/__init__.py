@@ -24,7 +24,7 @@ _HOMES = {
     "Finding": "data.layout",
     "Findings": "data.check",
     "IntegratedGradients": "explain.integrated",
-    "Interval": "intervals",
+    "Interval": "evaluate.intervals",
     "JudgePlan": "judge.costs",
     "JudgeSettings": "judge.case",
     "Judgement": "judge.judgement",
@@ -71,14 +71,14 @@ _HOMES = {
     "layers": "models.layers",
     "load": "runs",
     "open_data": "data.opening",
-    "open_split": "sources",
+    "open_split": "runs.data",
     "plan": "explain.plan",
     "plan_folder": "batch.planning",
     "plan_judging": "batch.judge_plan",
     "predict_files": "batch",
     "read_images": "data.images",
     "report": "report",
-    "show_data": "gallery",
+    "show_data": "drawing.gallery",
     "spread": "runtime.distributed",
     "statistics": "explain.statistics",
     "train": "train",
@@ -86,7 +86,7 @@ _HOMES = {
     "weak": "weak",
     "wrap": "runs",
 }
-"""Where each public name lives; a verb's module is itself callable (see ``verb.py``)."""
+"""Where each public name lives; a verb's module is itself callable (see ``callable_module.py``)."""
 
 _MODULES = {"targets": "explain.target"}
 """Public modules under a name of their own."""
@@ -187,8 +187,10 @@ if TYPE_CHECKING:
     from seglens.data.opening import open_data
     from seglens.data.sample import Sample, Task
     from seglens.demo import demo
+    from seglens.drawing.gallery import show_data
     from seglens.errors import SeglensError, SeglensWarning, UserError
     from seglens.evaluate import Evaluation, evaluate
+    from seglens.evaluate.intervals import Interval
     from seglens.explain import explain
     from seglens.explain import target as targets
     from seglens.explain.ablation import AblationCam
@@ -203,8 +205,6 @@ if TYPE_CHECKING:
     from seglens.explain.statistics import Statistics, statistics
     from seglens.explain.target import Target
     from seglens.explain.verify import Check, Verification, verify
-    from seglens.gallery import show_data
-    from seglens.intervals import Interval
     from seglens.judge import judge
     from seglens.judge.case import JudgeSettings
     from seglens.judge.costs import JudgePlan
@@ -215,8 +215,8 @@ if TYPE_CHECKING:
     from seglens.predict import Prediction
     from seglens.report import report
     from seglens.runs import Run, adopt, load, wrap
+    from seglens.runs.data import open_split
     from seglens.runtime.distributed import Share, spread
-    from seglens.sources import open_split
     from seglens.train import TrainSettings, train
     from seglens.weak import weak
     from seglens.weak.recipe import WeakSettings

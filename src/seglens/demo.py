@@ -16,14 +16,16 @@ import torch
 from PIL.Image import Image as Picture
 from torch import Tensor
 
-from seglens import draw
 from seglens.arguments import checked
+from seglens.arguments.validated import Validated
 from seglens.batch import explain_folder, judge_folder
+from seglens.callable_module import make_callable
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Split
 from seglens.data.opening import open_data
 from seglens.data.specimens import write_specimens
 from seglens.data.transforms import Batch, collate
+from seglens.drawing import draw
 from seglens.evaluate import Evaluation, evaluate
 from seglens.explain.integrated import IntegratedGradients
 from seglens.files.output import new_folder
@@ -36,8 +38,6 @@ from seglens.results import record as records
 from seglens.runs import Run
 from seglens.shapes import Regions
 from seglens.train import TrainSettings, train
-from seglens.validated import Validated
-from seglens.verb import make_callable
 
 __all__ = ["DemoSettings", "demo"]
 

@@ -24,11 +24,11 @@ from seglens.explain.methods import METHODS
 from seglens.explain.target_names import TARGETS
 from seglens.judge.case import SCORES
 from seglens.judge.regions import REGIONS
-from seglens.losses import BINARY_LOSSES, CLASS_LOSSES
 from seglens.models.layers import ROLES
 from seglens.models.zoo import MODELS
+from seglens.predict.tiles import TILES
 from seglens.runtime.device import PRECISIONS
-from seglens.tiles import TILES
+from seglens.train.losses import BINARY_LOSSES, CLASS_LOSSES
 from seglens.train.tracking import LOGGERS
 
 REGISTRIES: dict[str, Iterable[str]] = {

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from seglens.compare.differences import paired, score_rows, verdict
-from seglens.intervals import RESAMPLES, Interval
+from seglens.evaluate.intervals import RESAMPLES, Interval
+from seglens.evaluate.scores import scores
+from seglens.evaluate.tally import _row
 from seglens.results.scores import PictureScores
-from seglens.scores import scores
-from seglens.scoring import _row
 
 NUM = 40
 

@@ -22,7 +22,7 @@ from seglens.inspection.opened import open_sample
 from seglens.inspection.pointing import class_at
 from seglens.inspection.removing import remove, target_of
 from seglens.inspection.words import about_picture
-from seglens.sources import open_split
+from seglens.runs.data import open_split
 
 NUM = {"train": 8, "valid": 3, "test": 3}
 

@@ -16,12 +16,12 @@ import seglens
 from seglens import train as training
 from seglens.data.transforms import ANY_WAY_UP
 from seglens.errors import SettingError, UnknownNameError
-from seglens.losses import class_weights
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import read_state_dict
 from seglens.train import repeat, train
 from seglens.train.feed import Feed
 from seglens.train.learner import Learner, averaged, ema_decay, encoder_of
+from seglens.train.losses import class_weights
 from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
 
 

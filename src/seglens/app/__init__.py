@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from seglens.app.policy import Access, Policy
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.data.layout import Split
 from seglens.errors import SettingError
 from seglens.runs import Run
-from seglens.verb import make_callable
 
 if TYPE_CHECKING:
     import gradio

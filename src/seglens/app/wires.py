@@ -12,7 +12,7 @@ import gradio as gr
 
 from seglens.app.widgets import Widgets
 from seglens.data.layout import Split
-from seglens.display import address
+from seglens.drawing.notebook import address
 from seglens.errors import SeglensError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.inspection import asking, drawing, pointing, removing, words

@@ -21,6 +21,7 @@ from seglens.data.transforms import Batch, Frame, collate, letterbox
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
 from seglens.files.output import unused_name
+from seglens.predict.tiles import Windows
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable
 from seglens.results.scorecard import Audit, Card
@@ -29,7 +30,6 @@ from seglens.runtime.device import release_memory
 from seglens.runtime.distributed import ALONE, Share
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
-from seglens.tiles import Windows
 
 FILES = "files"
 """What the split of image files given one by one is called."""

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seglens.arguments.renamed import in_new_names
 from seglens.batch.chunks import Failure
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.files.locks import beside
@@ -24,7 +25,6 @@ from seglens.files.output import alone, naming, put_in_place
 from seglens.files.overwrite import check_output
 from seglens.files.ownership import list_files
 from seglens.judge.localisation import Attention
-from seglens.renamed import in_new_names
 from seglens.results import record as records
 from seglens.results.maps import PictureMaps
 from seglens.runtime.distributed import Share

@@ -13,7 +13,7 @@ from seglens.batch.heats import Heats, Shared, about_error, drawn_size, fitted, 
 from seglens.batch.scales import Scaling, colours
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
-from seglens.draw import (
+from seglens.drawing.draw import (
     INK,
     Tile,
     hatch,

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import seglens
+from seglens.arguments.byte_sizes import parse_bytes
 from seglens.cli import (
     comparing,
     data_verbs,
@@ -31,7 +32,6 @@ from seglens.cli.command import Verbs
 from seglens.cli.given import refuse
 from seglens.cli.terminal import keep_apart, need_path, need_run, say
 from seglens.runtime.signals import Terminated, ended_by_signals, open_streams
-from seglens.sizes import parse_bytes
 
 HELP = """Train segmentation models, show what they look at, and measure whether to believe it.
 

@@ -10,13 +10,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from seglens.arguments import RANGES, check_ranges
+from seglens.arguments.renamed import refuse_both, warn_of_old
 from seglens.cli import terminal
 from seglens.cli.examples import EXAMPLES
 from seglens.cli.given import flag_of
 from seglens.cli.names import RENAMED
 from seglens.data import limits
 from seglens.errors import DataError
-from seglens.renamed import refuse_both, warn_of_old
 
 VALUES_END = "--"
 

@@ -133,8 +133,8 @@ def _settings(path: Path, given: Mapping[str, Any]) -> "DataSettings":
     """Return the settings of a set; what is not given is the settings' own default."""
     from pydantic import ValidationError
 
+    from seglens.arguments.validated import fault
     from seglens.data.palette import read_palette
-    from seglens.validated import fault
 
     palette = given.get("palette")
     try:

@@ -6,9 +6,9 @@ from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from seglens.arguments.renamed import old_names_of, warn_of_old
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.methods import METHODS
-from seglens.renamed import old_names_of, warn_of_old
 
 
 def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Any]:

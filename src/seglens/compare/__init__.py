@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.compare import attention, differences, drawing, page
 from seglens.compare.matching import Common, common_pictures
 from seglens.compare.settings import differing
@@ -26,8 +27,7 @@ from seglens.report.contents import Evaluated, Explained, Judged, RunContents, r
 from seglens.results import record as records
 from seglens.results.comparison import ComparisonTable, MapChange, PictureMapChange, ScoreChange
 from seglens.runs import Run, load
-from seglens.sources import open_split
-from seglens.verb import make_callable
+from seglens.runs.data import open_split
 
 __all__ = ["Comparison", "compare"]
 

@@ -23,7 +23,7 @@ from seglens.batch.raw import FORMATS, Arrays
 from seglens.compare.differences import paired
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
-from seglens.intervals import interval
+from seglens.evaluate.intervals import interval
 from seglens.report.contents import Explained
 from seglens.results.comparison import Key, MapChange, PictureMapChange, Share
 from seglens.results.maps import PictureMaps

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.intervals import NOTHING, Interval, bounds, interval
+from seglens.evaluate.intervals import NOTHING, Interval, bounds, interval
 from seglens.results.comparison import ScoreChange
 from seglens.results.scores import SCORES, SURFACES, PictureScores
 from seglens.shapes import PerImage

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seglens.compare.attention import pairs_of, read_pair, shares
 from seglens.data.picture_files import open_picture
-from seglens.draw import Scale, heat_overlay, save_png, signed_scale
+from seglens.drawing.draw import Scale, heat_overlay, save_png, signed_scale
 from seglens.files.output import unused_name
 from seglens.report.contents import Evaluated, Explained
 from seglens.results.comparison import ComparisonTable, Key

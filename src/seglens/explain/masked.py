@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seglens.correlation import spearman
 from seglens.errors import SettingError
+from seglens.evaluate.correlation import spearman
 from seglens.explain.target import Target, Unit
 from seglens.explain.trace import in_chunks
 from seglens.models.folding import quick

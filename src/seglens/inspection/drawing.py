@@ -14,8 +14,7 @@ from seglens.batch.heats import drawn_size, fitted, limits_of
 from seglens.batch.raw import FORMATS
 from seglens.batch.scales import Scaling, colours
 from seglens.batch.sheets import shown
-from seglens.display import address
-from seglens.draw import (
+from seglens.drawing.draw import (
     INK,
     Scale,
     Tile,
@@ -30,6 +29,7 @@ from seglens.draw import (
     save_png,
     sheet,
 )
+from seglens.drawing.notebook import address
 from seglens.inspection.asking import Answer
 from seglens.inspection.opened import Opened
 from seglens.inspection.pointing import Place

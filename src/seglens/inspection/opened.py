@@ -17,12 +17,12 @@ from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Frame, collate, letterbox, nearest
 from seglens.errors import DataError
+from seglens.evaluate.scores import counted, scores
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
+from seglens.predict.tiles import plan
 from seglens.runs import Run
-from seglens.scores import counted, scores
 from seglens.shapes import AnyMask, Region
-from seglens.tiles import plan
 
 MOST_PIXELS = 2**24
 """The largest picture that is opened, 4096 x 4096: a person waits for the answer."""

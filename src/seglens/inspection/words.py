@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from seglens.draw import Scale
+from seglens.drawing.draw import Scale
+from seglens.evaluate.scores import DEFINITIONS as SCORES
 from seglens.explain.explanation import reason
 from seglens.explain.statistics import DEFINITIONS
 from seglens.inspection.asking import Answer
@@ -15,7 +16,6 @@ from seglens.masks import of_class
 from seglens.results.maps import OneMap
 from seglens.results.names import formatted
 from seglens.runs import Run
-from seglens.scores import DEFINITIONS as SCORES
 
 NULLS = {
     "mirror": "the predicted region itself, on the layer's grid",

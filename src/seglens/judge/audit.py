@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from seglens.errors import SettingError
+from seglens.evaluate.intervals import Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target
 from seglens.impute import noisy_linear
-from seglens.intervals import Interval, interval
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.judge.faithfulness import EVALUABLE
 from seglens.judge.localisation import FLOOR

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seglens.evaluate.intervals import NOTHING, Interval, bounds
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import clean_scores, masked_scores
 from seglens.explain.target import Target, dilate
 from seglens.impute import noisy_linear
-from seglens.intervals import NOTHING, Interval, bounds
 from seglens.models.segmenter import Segmenter
 from seglens.seeds import content_generator, content_normal
 from seglens.shapes import Images, PerImage, Regions, Rows

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from seglens.display import card, data_frame, table
+from seglens.drawing.notebook import card, data_frame, table
+from seglens.evaluate.intervals import Interval
 from seglens.files.output import table_cell
-from seglens.intervals import Interval
 from seglens.judge.definitions import DEFINITIONS
 from seglens.judge.judgement import Judgement
 from seglens.judge.restating import restating

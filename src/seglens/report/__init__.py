@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from seglens import verb
+from seglens import callable_module
 from seglens.arguments import checked
 from seglens.files import output
 from seglens.files.overwrite import check_file
@@ -58,4 +58,4 @@ def _shortcut(file: Path) -> Part[TagTest]:
     return Part("shortcut", table, read_table(table, TagTest))
 
 
-verb.make_callable(__name__)
+callable_module.make_callable(__name__)

@@ -20,11 +20,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from seglens.arguments.validated import fault
 from seglens.errors import DataError
 from seglens.files.locks import beside
 from seglens.files.output import naming
 from seglens.files.ownership import write_text
-from seglens.validated import fault
 
 SCHEMA: Literal[1] = 1
 FILE_NAME = "run.json"

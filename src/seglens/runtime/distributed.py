@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.errors import SettingError, SpreadError
 from seglens.files.output import new_folder
 from seglens.runtime.device import choose_device
@@ -31,7 +32,6 @@ from seglens.runtime.launcher import (
     same_command,
 )
 from seglens.runtime.signals import ended_by_signals
-from seglens.verb import make_callable
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -24,6 +24,7 @@ from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.data.from_torch import TorchData, torch_splits
 from seglens.data.layout import Dataset, DataSettings, Split
 from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
@@ -34,7 +35,6 @@ from seglens.errors import CheckpointError, DataError, SettingError
 from seglens.files.locks import beside
 from seglens.files.output import alone, begin_run, close_run
 from seglens.files.overwrite import place_of_run, refuse_overlap, run_in_use
-from seglens.losses import check_takes_weights, choose_loss, class_weights
 from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.results import record as records
@@ -46,11 +46,11 @@ from seglens.train.batches import Batches
 from seglens.train.feed import Feed
 from seglens.train.fit import START_TIMEOUT, Keeper, fit
 from seglens.train.learner import Learner, ema_decay, encoder_of
+from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
 from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
 from seglens.train.threshold import best_thresholds, with_thresholds
 from seglens.train.tracking import open_loggers
-from seglens.verb import make_callable
 
 __all__ = ["TrainSettings", "repeat", "train"]
 

@@ -167,8 +167,9 @@ def fit(
     several = settings.devices * settings.num_nodes > 1
     one = [device.index or 0] if device.type == "cuda" else 1
     late = (
-        f"Not all processes of {settings.num_nodes} nodes came within {START_TIMEOUT.seconds // 60} minutes. Start "
-        "the same command on every node, with the same MASTER_ADDR and MASTER_PORT; under SLURM by srun."
+        f"Not all processes of {settings.num_nodes} nodes came within {START_TIMEOUT.seconds // 60} minutes. "
+        "Start the same command on every node, with the same MASTER_ADDR and MASTER_PORT; under SLURM by "
+        "srun."
     )
     wait = watched_wait(START_TIMEOUT, late, leave) if settings.num_nodes > 1 else nullcontext(lambda: None)
     with _quiet_lightning(), _determinism_restored(), naming(keeper.out), wait as met:

@@ -16,10 +16,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from seglens.data.transforms import Batch
 from seglens.errors import SettingError, TrainingError
-from seglens.losses import Loss
+from seglens.evaluate.scores import Counts, LabelCounts, counted, no_counts, pooled_scores
 from seglens.models.segmenter import Segmenter
-from seglens.scores import Counts, LabelCounts, counted, no_counts, pooled_scores
 from seglens.shapes import AnyMasks, Logits
+from seglens.train.losses import Loss
 from seglens.train.recipe import TrainSettings
 from seglens.train.schedule import SCHEDULES
 

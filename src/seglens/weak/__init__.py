@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.data.layout import DataSettings
 from seglens.data.listing import FILE_NAME as SPLITS
 from seglens.data.listing import read_listing, write_listing
@@ -19,13 +20,12 @@ from seglens.data.sample import Task
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.files.output import alone, begin_run, close_run, new_file
 from seglens.files.overwrite import place_of_run, refuse_overlap
-from seglens.losses import choose_loss
 from seglens.models.zoo import build
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runs import Run, load, save_run
 from seglens.runtime.device import choose_device, choose_precision
-from seglens.verb import make_callable
+from seglens.train.losses import choose_loss
 from seglens.weak import pictures as sheets
 from seglens.weak import rows as scoring
 from seglens.weak import stages

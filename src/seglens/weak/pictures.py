@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from PIL import Image as pil
 
-from seglens.draw import Scale, Tile, hatch, heat, outline, overlay, picture, save_png, sheet
+from seglens.drawing.draw import Scale, Tile, hatch, heat, outline, overlay, picture, save_png, sheet
 from seglens.errors import SettingError
-from seglens.scores import confusion, scores
+from seglens.evaluate.scores import confusion, scores
 from seglens.shapes import Image, Mask
 from seglens.weak.banded import IGNORED
 from seglens.weak.pseudo import PseudoMasks

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from seglens.arguments.validated import Validated
 from seglens.data.listing import Listing, refuse_changed, refuse_other_names
 from seglens.errors import DataError, SettingError
 from seglens.results.record import Record
 from seglens.train.recipe import MAY_DIFFER as TRAINING_MAY_DIFFER
 from seglens.train.recipe import TrainSettings
-from seglens.validated import Validated
 from seglens.weak.classifier import ClassifierSettings
 from seglens.weak.material import Material
 from seglens.weak.self_training import TeacherSettings

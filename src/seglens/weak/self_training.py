@@ -19,13 +19,13 @@ from seglens.data.labels import read_label
 from seglens.data.layout import Split
 from seglens.data.transforms import letterbox_image
 from seglens.errors import SettingError, unknown_name
+from seglens.evaluate.scores import confusion, scores
 from seglens.files.output import remade_folder
-from seglens.native import Inference, prepared
 from seglens.predict import infer
-from seglens.runs import Run
+from seglens.predict.original import Inference
+from seglens.runs import Run, prepared
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
-from seglens.scores import confusion, scores
 from seglens.shapes import Image, Map, Mask
 from seglens.weak.banded import IGNORED
 from seglens.weak.refine import REFINEMENTS, refine, vote

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from seglens.arguments import check_range
+from seglens.arguments.validated import fault
 from seglens.errors import SettingError
-from seglens.validated import fault
 
 RANGES: dict[str, dict[str, tuple[int | float, int | float]]] = {
     "HeatSettings": {"scales": (16, 2**13), "side": (16, 2**13)},

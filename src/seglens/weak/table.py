@@ -14,11 +14,11 @@ from torch import Tensor
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.errors import DataError
-from seglens.native import Inference, decide, native_probabilities, prepared
-from seglens.runs import Run
+from seglens.evaluate.scores import confusion, scores, summary
+from seglens.predict.original import Inference, decide, probabilities_at_original_size
+from seglens.runs import Run, prepared
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
-from seglens.scores import confusion, scores, summary
 from seglens.shapes import Image, Map, Mask, Region
 
 BATCH = 8
@@ -92,7 +92,7 @@ def count_student(truth: Truth, run: Run, *, what: str, precision: str = "auto")
     ready = prepared(run, Inference(precision))
 
     def answer(index: int, image: Image) -> tuple[Mask, Region]:
-        probability = native_probabilities(ready, [image], precision=precision)[0]
+        probability = probabilities_at_original_size(ready.segmenter, [image], precision=precision)[0]
         return decide(probability, run.spec), torch.ones(image.shape[1:], dtype=torch.bool)
 
     return count(truth, answer, what=what)

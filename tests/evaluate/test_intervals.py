@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from seglens.intervals import auroc, bounds, interval
+from seglens.evaluate.intervals import auroc, bounds, interval
 
 
 def test_interval_is_that_of_the_normal_theory_for_many_values() -> None:
@@ -34,7 +34,7 @@ def test_nan_is_left_out_and_lone_values_have_no_interval() -> None:
 def test_an_interval_doesnt_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.arange(10.0)
     whole = interval(values, seed=5)
-    monkeypatch.setattr("seglens.intervals.BLOCK", 70)
+    monkeypatch.setattr("seglens.evaluate.intervals.BLOCK", 70)
     assert interval(values, seed=5) == whole
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seglens import draw
+from seglens.drawing import draw
 from seglens.errors import SettingError, UnknownNameError
 
 

@@ -14,18 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from seglens import calibration, surfaces
-from seglens import scores as overlap
 from seglens.arguments import checked
+from seglens.arguments.renamed import renamed
+from seglens.callable_module import make_callable
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
 from seglens.data.layout import Split
-from seglens.display import card, data_frame, paragraph, table
+from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
+from seglens.evaluate import boundaries, calibration
+from seglens.evaluate import scores as overlap
+from seglens.evaluate.scores import OF_FOREGROUND, per_class, pooled_scores, summary
+from seglens.evaluate.tally import Tally, tally
 from seglens.files.output import safe_name
 from seglens.files.overwrite import check_output
-from seglens.native import Inference, native_mask, native_probabilities, prepared
-from seglens.renamed import renamed
+from seglens.predict.original import Inference, mask_at_original_size, probabilities_at_original_size
+from seglens.predict.tiles import plan
 from seglens.results import record as records
 from seglens.results.names import formatted
 from seglens.results.scores import (
@@ -41,20 +45,16 @@ from seglens.results.scores import (
     Spread,
 )
 from seglens.results.tables import write_rows
-from seglens.runs import Run
+from seglens.runs import Run, prepared
 from seglens.runtime.device import choose_precision
 from seglens.runtime.distributed import ALONE, Share
-from seglens.scores import OF_FOREGROUND, per_class, pooled_scores, summary
-from seglens.scoring import Tally, tally
-from seglens.tiles import plan
-from seglens.verb import make_callable
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Evaluation", "evaluate", "native_mask", "native_probabilities"]
+__all__ = ["Evaluation", "evaluate", "mask_at_original_size", "probabilities_at_original_size"]
 
-DEFINITIONS = {**overlap.DEFINITIONS, **surfaces.DEFINITIONS, **calibration.DEFINITIONS}
+DEFINITIONS = {**overlap.DEFINITIONS, **boundaries.DEFINITIONS, **calibration.DEFINITIONS}
 """Everything that an evaluation measures, in plain words."""
 
 
@@ -124,8 +124,8 @@ def evaluate(
     ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
     ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
     shows the prediction, with the truth as a white outline. ``precision`` and ``tta`` are those of
-    `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. Classes are
-    matched by name; ``class_map`` says which class of the split is which of the run, where they are called
+    `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.predict.tiles.TILES`. Classes
+    are matched by name; ``class_map`` says which class of the split is which of the run, where they are called
     otherwise. ``share`` is this process's part of a job that is spread over several, which together score as
     one alone would.
 

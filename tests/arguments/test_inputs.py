@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from seglens.display import data_frame
+from seglens.arguments.inputs import Pictures, as_images, as_masks
+from seglens.drawing.notebook import data_frame
 from seglens.errors import SeglensWarning, SettingError
-from seglens.inputs import Pictures, as_images, as_masks
 
 STORED = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 RAW = torch.from_numpy(STORED).permute(2, 0, 1)[None].float() / 255

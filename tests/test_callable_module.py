@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 import seglens
-from seglens.verb import make_callable
+from seglens.callable_module import make_callable
 
 VERBS = ("demo", "evaluate", "explain", "judge", "report", "train")
 

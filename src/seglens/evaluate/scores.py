@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.errors import DataError
-from seglens.intervals import RESAMPLES, interval
+from seglens.evaluate.intervals import RESAMPLES, interval
 from seglens.masks import is_stack, of_class
 from seglens.shapes import AnyMask, Labels, Mask, PerImage, Region
 

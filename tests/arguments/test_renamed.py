@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import seglens
+from seglens.arguments.renamed import renamed
 from seglens.batch import partial
 from seglens.cli.command import renew_flags
 from seglens.errors import SettingError
-from seglens.renamed import renamed
 
 OLD = {
     "evaluate": {"flips": "tta"},

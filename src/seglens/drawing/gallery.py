@@ -8,17 +8,17 @@ from PIL.Image import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
 from seglens.arguments import checked
+from seglens.arguments.renamed import renamed
 from seglens.data.intensity import found_window
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import augment, letterbox, sample_generator
-from seglens.draw import Tile, no_map, overlay, picture, sheet
+from seglens.drawing.draw import Tile, no_map, overlay, picture, sheet
 from seglens.errors import DataError, SettingError
 from seglens.files.output import output_file
 from seglens.files.overwrite import check_file
 from seglens.masks import foreground, only_valid
-from seglens.renamed import renamed
 
 
 @renamed(num="num_images")

@@ -17,7 +17,7 @@ from seglens.batch.heats import DRAWN
 from seglens.data.images import as_image
 from seglens.errors import DataError, SettingError, UnknownNameError
 from seglens.models.segmenter import Segmenter
-from seglens.native import decide, native_probabilities
+from seglens.predict.original import decide, probabilities_at_original_size
 from seglens.runs import Run
 
 RANDOM = np.random.default_rng(0)
@@ -85,7 +85,9 @@ def test_files_and_tensors_are_predicted_alike(tmp_path, tta, scale):
     run = run_of(scale=scale)
     done = predict_files(run, [tmp_path / "a.png"], out=tmp_path / "out", precision="32", tta=tta)
     image = torch.from_numpy(pixels).permute(2, 0, 1) / 255
-    expected = decide(native_probabilities(run, [image], precision="32", tta=tta)[0], run.spec)
+    expected = decide(
+        probabilities_at_original_size(run.segmenter, [image], precision="32", tta=tta)[0], run.spec
+    )
     assert np.array_equal(values_of(done.folder / "masks/a.png"), expected)
 
 

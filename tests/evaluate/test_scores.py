@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seglens.errors import DataError
-from seglens.intervals import interval
-from seglens.scores import DEFINITIONS, confusion, per_class, pooled_scores, scores, summary
+from seglens.evaluate.intervals import interval
+from seglens.evaluate.scores import DEFINITIONS, confusion, per_class, pooled_scores, scores, summary
 
 ALL = torch.ones(2, 3, dtype=torch.bool)
 

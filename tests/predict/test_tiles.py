@@ -10,7 +10,7 @@ from torch import nn
 from seglens.errors import SettingError, UnknownNameError
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict import infer
-from seglens.tiles import TILES, Windows, bands, cover, plan, resized
+from seglens.predict.tiles import TILES, Windows, bands, cover, plan, resized
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -126,7 +126,7 @@ def test_chunks_and_bands_change_nothing(scale, monkeypatch):
     expected = whole(segmenter, image, windows)
     assert expected.shape == (2, 60, 90)
     torch.testing.assert_close(whole(segmenter, image, windows, batch_size=1), expected)
-    monkeypatch.setattr("seglens.tiles.BAND", 2 * 90 * 7)
+    monkeypatch.setattr("seglens.predict.tiles.BAND", 2 * 90 * 7)
     parts = list(bands(segmenter, cut_of(image), windows))
     assert max(part.shape[1] for part in parts) == 7
     torch.testing.assert_close(torch.cat(parts, dim=1), expected)

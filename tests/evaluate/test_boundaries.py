@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seglens.errors import SettingError
-from seglens.surfaces import (
+from seglens.evaluate.boundaries import (
     BAND_RATIO,
     DEFINITIONS,
     NAMES,

@@ -14,7 +14,7 @@ from seglens.data.opening import open_data
 from seglens.errors import DataError, SettingError, UnknownNameError
 from seglens.results import record as records
 from seglens.runs import Run, load
-from seglens.sources import open_split
+from seglens.runs.data import open_split
 
 
 def names(run: Run, name: str | None = None, **fields) -> list[str]:

@@ -1,30 +1,27 @@
-"""Pictures of any size: their probabilities at their own size, by way of one input or of windows.
+"""Predictions at the original resolution of pictures of any size, by one input or by windows.
 
-What is scored, what is written down, and what a threshold is chosen on come from here, all the same way.
+Scores, written masks and chosen thresholds all use these functions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from seglens.data.transforms import Frame, letterbox_image
-from seglens.models.folding import folded
-from seglens.models.segmenter import ModelSpec
+from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict import infer
-from seglens.runs import Run
-from seglens.runtime.device import choose_precision
+from seglens.predict.tiles import Windows, bands, plan
 from seglens.shapes import AnyMask, Image
-from seglens.tiles import Windows, bands, plan
 
 Probability = Float[Tensor, "classes _ _"]
 
 
 @dataclass(frozen=True)
 class Inference:
-    """How predictions are made; see `seglens.predict.infer` and `seglens.tiles.TILES`."""
+    """How predictions are made; see `seglens.predict.infer` and `seglens.predict.tiles.TILES`."""
 
     precision: str = "auto"
     tta: bool = False
@@ -40,17 +37,6 @@ class Placed:
     windows: Windows | None
 
 
-def prepared(run: Run, how: Inference) -> Run:
-    """Return ``run`` as it predicts fastest in this way; in float32 it is left exactly as it is.
-
-    Raises:
-        SettingError: there is no such precision.
-    """
-    if choose_precision(how.precision, run.segmenter.device) == "32":
-        return run
-    return replace(run, segmenter=folded(run.segmenter))
-
-
 def place(image: Image, spec: ModelSpec, tiles: str = "auto") -> Placed:
     """Scale a picture into one input, or say in which windows it will be cut.
 
@@ -64,7 +50,7 @@ def place(image: Image, spec: ModelSpec, tiles: str = "auto") -> Placed:
     return Placed(grid, frame, None)
 
 
-def forward(run: Run, pictures: Sequence[Placed], how: Inference) -> list[Probability]:
+def forward(segmenter: Segmenter, pictures: Sequence[Placed], how: Inference) -> list[Probability]:
     """Run the network: probabilities on the input grid, of all those pictures at once, or of windows.
 
     Raises:
@@ -74,18 +60,20 @@ def forward(run: Run, pictures: Sequence[Placed], how: Inference) -> list[Probab
     found = iter(())
     if grids:
         images = torch.stack(grids).contiguous(memory_format=torch.channels_last)
-        prediction = infer(run.segmenter, images, batch_size=len(grids), precision=how.precision, tta=how.tta)
+        prediction = infer(segmenter, images, batch_size=len(grids), precision=how.precision, tta=how.tta)
         found = iter(prediction.probabilities)
-    return [next(found) if placed.windows is None else _in_windows(run, placed, how) for placed in pictures]
+    return [
+        next(found) if placed.windows is None else _in_windows(segmenter, placed, how) for placed in pictures
+    ]
 
 
-def at_native_size(placed: Placed, probabilities: Probability) -> Probability:
+def at_original_size(placed: Placed, probabilities: Probability) -> Probability:
     """Return what `forward` found for a picture at the picture's own size."""
     return probabilities if placed.frame is None else placed.frame.maps_to_native(probabilities)
 
 
-def native_probabilities(
-    run: Run,
+def probabilities_at_original_size(
+    segmenter: Segmenter,
     images: Sequence[Float[Tensor, "_ _ _"]],
     *,
     precision: str = "auto",
@@ -97,12 +85,14 @@ def native_probabilities(
     Raises:
         SettingError, UnknownNameError: a setting is not allowed.
     """
-    pictures = [place(image, run.spec, tiles) for image in images]
-    found = forward(run, pictures, Inference(precision, tta, tiles))
-    return [at_native_size(*pair) for pair in zip(pictures, found, strict=True)]
+    pictures = [place(image, segmenter.spec, tiles) for image in images]
+    found = forward(segmenter, pictures, Inference(precision, tta, tiles))
+    return [at_original_size(*pair) for pair in zip(pictures, found, strict=True)]
 
 
-def native_mask(probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec) -> AnyMask:
+def mask_at_original_size(
+    probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec
+) -> AnyMask:
     """Return the mask of one picture at its native size: probabilities are scaled, then decided on."""
     return decide(frame.maps_to_native(probabilities), spec)
 
@@ -127,11 +117,11 @@ def decide(probabilities: Float[Tensor, "classes h w"], spec: ModelSpec) -> AnyM
     return probabilities.argmax(dim=0)
 
 
-def _in_windows(run: Run, placed: Placed, how: Inference) -> Probability:
+def _in_windows(segmenter: Segmenter, placed: Placed, how: Inference) -> Probability:
     assert placed.windows is not None
 
     def cut(rows: slice, columns: slice) -> Image:
         return placed.image[:, rows, columns]
 
-    parts = bands(run.segmenter, cut, placed.windows, precision=how.precision, tta=how.tta)
+    parts = bands(segmenter, cut, placed.windows, precision=how.precision, tta=how.tta)
     return torch.cat(list(parts), dim=1)

@@ -16,22 +16,22 @@ from pathlib import Path
 
 import torch
 
-from seglens.calibration import Calibration, count
 from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
-from seglens.draw import mask_picture, outline, overlay, picture, save_png
+from seglens.drawing.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.errors import DataError, NonFiniteError
+from seglens.evaluate.boundaries import surface_scores
+from seglens.evaluate.calibration import Calibration, count
+from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, only_valid
-from seglens.native import Inference, Placed, Probability, at_native_size, decide, forward, place
+from seglens.predict.original import Inference, Placed, Probability, at_original_size, decide, forward, place
 from seglens.results import record as records
 from seglens.results.scores import PictureScores
 from seglens.runs import Run
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
-from seglens.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
 from seglens.shapes import AnyMask
-from seglens.surfaces import surface_scores
 
 HASH = 16
 """Hex digits of the hashes that tell whether two evaluations saw the same picture and the same truth."""
@@ -139,7 +139,7 @@ def _scored(
 def _predicted(run: Run, batch: Sequence[_Ready], how: Inference) -> list[_Ready]:
     """Send the pictures that could be read through the network."""
     try:
-        found = iter(forward(run, [each.placed for each in batch if each.placed is not None], how))
+        found = iter(forward(run.segmenter, [each.placed for each in batch if each.placed is not None], how))
     except NonFiniteError:
         if len(batch) > 1:
             return [done for each in batch for done in _predicted(run, [each], how)]
@@ -169,7 +169,7 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     sample, nothing = ready.sample, no_counts(num, multilabel=run.task.multilabel)
     if sample is None or sample.mask is None or ready.placed is None or ready.probabilities is None:
         return Tally((_failed(ready, ready.error),), nothing, ())
-    probabilities = at_native_size(ready.placed, ready.probabilities)
+    probabilities = at_original_size(ready.placed, ready.probabilities)
     predicted = decide(probabilities, run.spec)
     try:
         counts = counted(predicted, sample.mask, sample.valid, num)

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 import seglens
-from seglens.display import card, figure, paragraph, table
+from seglens.drawing.notebook import card, figure, paragraph, table
 from seglens.evaluate import Evaluation
+from seglens.evaluate.intervals import Interval
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target
-from seglens.intervals import Interval
 from seglens.judge.judgement import Judgement
 from seglens.judge.scorecard import Scorecard
 from seglens.results.names import MARKS, formatted

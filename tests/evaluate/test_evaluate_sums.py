@@ -13,15 +13,15 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError
 from seglens.evaluate import evaluate
+from seglens.evaluate.boundaries import surface_scores
+from seglens.evaluate.scores import confusion, scores
+from seglens.evaluate.tally import tally
 from seglens.models.segmenter import Segmenter
-from seglens.native import Inference, native_probabilities
 from seglens.predict import infer
+from seglens.predict.original import Inference, probabilities_at_original_size
 from seglens.results.record import to_json
 from seglens.results.scores import SURFACES
 from seglens.runs import Run
-from seglens.scores import confusion, scores
-from seglens.scoring import tally
-from seglens.surfaces import surface_scores
 
 
 def unsure(share: float, size: int = 32) -> torch.Tensor:
@@ -113,7 +113,7 @@ def test_mirror_images_are_averaged_at_native_size():
     grid, frame = letterbox_image(image, 32)
     turned = [infer(run.segmenter, grid[None].flip(axes)).probabilities.flip(axes) for axes in MIRRORS]
     expected = frame.maps_to_native(torch.stack(turned).mean(0)[0])
-    found = native_probabilities(run, [image], precision="32", tta=True)[0]
+    found = probabilities_at_original_size(run.segmenter, [image], precision="32", tta=True)[0]
     torch.testing.assert_close(found, expected)
     truth = torch.randint(2, (64, 48), generator=torch.Generator().manual_seed(4))
     split = split_of(Sample("a", image, truth, torch.ones(64, 48, dtype=torch.bool)))
@@ -128,15 +128,15 @@ def test_pictures_of_several_sizes_and_ways_go_together():
     """Each as it would be alone, whether in one input or in windows."""
     run = slanted_run(scale=1.0)
     images = [torch.rand(3, *size) for size in ((32, 32), (100, 70), (20, 40), (65, 65))]
-    together = native_probabilities(run, images, precision="32")
-    assert native_probabilities(run, []) == []
+    together = probabilities_at_original_size(run.segmenter, images, precision="32")
+    assert probabilities_at_original_size(run.segmenter, []) == []
     for image, found in zip(images, together, strict=True):
         assert found.shape[1:] == image.shape[1:]
-        assert torch.equal(native_probabilities(run, [image], precision="32")[0], found)
+        assert torch.equal(probabilities_at_original_size(run.segmenter, [image], precision="32")[0], found)
         grid, frame = letterbox_image(image, 32)
         boxed = frame.maps_to_native(infer(run.segmenter, grid[None]).probabilities[0])
         same = torch.allclose(found, boxed, atol=1e-6)
         assert same == (max(image.shape) <= 64)
         torch.testing.assert_close(
-            native_probabilities(run, [image], precision="32", tiles="never")[0], boxed
+            probabilities_at_original_size(run.segmenter, [image], precision="32", tiles="never")[0], boxed
         )

@@ -1,7 +1,7 @@
-"""Modules that can be called: a verb's module, function and command share one name.
+"""Modules that can be called, so that a public function and its module share one name.
 
-``seglens.explain(...)`` is the function and ``seglens.explain.cams`` the module below it. A name can't
-be both by plain assignment (importing a submodule rebinds it), so a verb's module is itself callable.
+``seglens.explain(...)`` is the function and ``seglens.explain.cams`` a module below it. A name can't be both
+by plain assignment (importing a submodule rebinds it), so the module ``seglens.explain`` is itself callable.
 """
 
 import sys
@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 
-class Verb(ModuleType):
+class CallableModule(ModuleType):
     """A module whose call is a call of the function that bears the module's name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -24,4 +24,4 @@ class Verb(ModuleType):
 
 def make_callable(module_name: str) -> None:
     """Make the module called ``module_name`` callable; call it with ``__name__`` at the module's foot."""
-    sys.modules[module_name].__class__ = Verb
+    sys.modules[module_name].__class__ = CallableModule

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from seglens.data.layout import DataSettings
+from seglens.drawing.gallery import show_data
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
-from seglens.gallery import show_data
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from seglens import calibration as module
-from seglens.calibration import (
+from seglens.errors import SettingError
+from seglens.evaluate import calibration as module
+from seglens.evaluate.calibration import (
     NUM_BINS,
     STEPS,
     Thresholds,
@@ -16,8 +17,7 @@ from seglens.calibration import (
     count_thresholds,
     reliability_plot,
 )
-from seglens.errors import SettingError
-from seglens.scores import confusion, scores
+from seglens.evaluate.scores import confusion, scores
 
 
 def picture(seed, num_classes=2, size=(13, 11)):

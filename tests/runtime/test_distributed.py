@@ -14,7 +14,7 @@ from tests.conftest import write_pair, write_run
 from tests.jobs import ALONE_ENVIRONMENT, files_below
 
 import seglens
-from seglens.scores import confusion, scores
+from seglens.evaluate.scores import confusion, scores
 from seglens.train.feed import Feed
 
 

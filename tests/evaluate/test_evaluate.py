@@ -24,9 +24,9 @@ from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
-from seglens.evaluate import evaluate, native_mask
+from seglens.evaluate import evaluate, mask_at_original_size
 from seglens.models.segmenter import ModelSpec, Segmenter
-from seglens.native import decide
+from seglens.predict.original import decide
 from seglens.results.record import to_json
 from seglens.results.scores import SCORES, SURFACES
 from seglens.runs import Run
@@ -110,7 +110,7 @@ def test_probabilities_are_scaled_not_masks():
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     _, frame = letterbox_image(image, 32)
     ramp = torch.linspace(0, 1, 32).expand(32, 32)
-    mask = native_mask(torch.stack([1 - ramp, ramp]), frame, bright_run().spec)
+    mask = mask_at_original_size(torch.stack([1 - ramp, ramp]), frame, bright_run().spec)
     expected = torch.nn.functional.interpolate(ramp[None, None], size=(64, 64), mode="bilinear")[0, 0] >= 0.5
     assert torch.equal(mask, expected.long())
 
