@@ -125,8 +125,8 @@ def evaluate(
     ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
     shows the prediction, with the truth as a white outline. ``precision`` and ``tta`` are those of
     `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.predict.tiles.TILES`. Classes
-    are matched by name; ``class_map`` says which class of the split is which of the run, where they are called
-    otherwise. ``share`` is this process's part of a job that is spread over several, which together score as
+    are matched by name; ``class_map`` says which class of the split is which of the run, where they are
+    called otherwise. ``share`` is this process's part of a job that is spread over several, which together score as
     one alone would.
 
     Raises:

@@ -1,8 +1,8 @@
 """Pictures larger than the training's: explanations of a prediction in windows, stitched from raw values.
 
 A large picture is predicted in overlapping windows w, see ``predict/tiles.py``, whose weights a_w(p) sum to
-1 at every pixel p. What is predicted there is blended from probabilities; an explanation is about logits, so its
-one score is the blend of those::
+1 at every pixel p. What is predicted there is blended from probabilities; an explanation is about logits, so
+its one score is the blend of those::
 
     S  =  sum over w of S_w,      S_w  =  sum over p in M of a_w(p) z_w(p)
 
@@ -79,8 +79,8 @@ def explain_large(
     """Explain what the model says about ``target`` in a picture that is predicted in windows.
 
     ``cut`` and ``windows`` are those of the prediction (`seglens.predict.tiles.plan`); ``target`` is of one
-    picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once, fewer
-    where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in the
+    picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once,
+    fewer where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in the
     result, see `seglens.explain.explain`. What the stitched map is, method by method, the module's docstring
     says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how many hold
     a pixel of the target, ``score`` is S in the method's unit; others are means over those windows, weighted
