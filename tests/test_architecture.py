@@ -36,11 +36,11 @@ ONLY_IN = {
     "pooch": {"data.get"},
     "pycocotools": {"data.outlines"},
     "rich": {"runtime.progress", "cli.terminal"},
-    "safetensors": {"batch.raw", "models.checkpoint", "models.weights", "report.rasters", "weak.checkpoint"},
+    "safetensors": {"batch.raw", "models.checkpoint", "models.weights", "report.rasters", "weak.classifier"},
     "segmentation_models_pytorch": {"train.losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.tiff"},
-    "timm": {"models.encoders", "models.zoo", "weak.question"},
+    "timm": {"models.encoders", "models.zoo", "weak.classifier_score"},
     "typer": {
         "cli",
         "cli.command",

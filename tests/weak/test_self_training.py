@@ -6,7 +6,7 @@ from torch import nn
 
 import seglens
 from seglens.errors import SettingError, UnknownNameError
-from seglens.weak.banded import IGNORED
+from seglens.weak.ignore_band import IGNORED
 from seglens.weak.self_training import (
     TeacherSettings,
     agreement,

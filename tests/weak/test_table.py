@@ -10,7 +10,8 @@ from tests.conftest import write_run
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.errors import DataError
-from seglens.weak.table import BATCH, Truth, above, count, count_student, figures, markdown, threshold_curve
+from seglens.weak.data import Truth
+from seglens.weak.table import BATCH, above, count, count_student, figures, markdown, threshold_curve
 
 
 def _truth(num=11, size=(9, 7), seed=0, border=True):

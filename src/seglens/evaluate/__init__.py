@@ -126,8 +126,8 @@ def evaluate(
     shows the prediction, with the truth as a white outline. ``precision`` and ``tta`` are those of
     `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.predict.tiles.TILES`. Classes
     are matched by name; ``class_map`` says which class of the split is which of the run, where they are
-    called otherwise. ``share`` is this process's part of a job that is spread over several, which together score as
-    one alone would.
+    called otherwise. ``share`` is this process's part of a job that is spread over several, which together
+    score as one alone would.
 
     Raises:
         SettingError: the run and the split have different classes, or a setting is not allowed.

@@ -80,11 +80,11 @@ def explain_large(
 
     ``cut`` and ``windows`` are those of the prediction (`seglens.predict.tiles.plan`); ``target`` is of one
     picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once,
-    fewer where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in the
-    result, see `seglens.explain.explain`. What the stitched map is, method by method, the module's docstring
-    says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how many hold
-    a pixel of the target, ``score`` is S in the method's unit; others are means over those windows, weighted
-    by their share of the target.
+    fewer where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in
+    the result, see `seglens.explain.explain`. What the stitched map is, method by method, the module's
+    docstring says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how
+    many hold a pixel of the target, ``score`` is S in the method's unit; others are means over those windows,
+    weighted by their share of the target.
 
     Returns:
         The maps by ``(method, layer)``, or by ``method`` where there is no layer.

@@ -1,4 +1,4 @@
-"""Heat brought to the picture's edges: by what looks alike nearby or anywhere, and by patches."""
+"""Refinement: maps are moved to the edges of the picture, by the likeness of pixels or by superpixels."""
 
 from collections.abc import Callable
 
@@ -28,10 +28,10 @@ SURE = 0.98
 """The mean field takes no probability to be nearer to 0 or 1 than this: heat of 0 is no proof."""
 
 LANDMARKS = 1000
-"""How many pixels, on an even grid, the mean field asks; each pixel of the picture asks all of them."""
+"""Pixels, on an even grid, that every pixel is compared with in the mean field."""
 
 ROWS = 1024
-"""How many pixels ask at once: 4 MB, which a processor's cache holds (more is three times slower)."""
+"""Pixels that are compared at once: 4 MB, which a processor's cache holds (more is three times slower)."""
 
 
 def refine(image: Image, probability: Float[Tensor, "_ _"], settings: RefineSettings) -> Map:
@@ -82,8 +82,8 @@ def mean_field(image: Image, probability: Map, settings: RefineSettings) -> Map:
     longer side, colour in intensities (root of the sum of squares over channels). Our deviations: the kernel
     is divided by its sum, so that the weight means the same in the middle and at the border; there is no
     second, purely spatial kernel; and in place of filtering in a lattice, j runs over some `LANDMARKS` pixels
-    on an even grid, exactly. The landmarks settle among each other in ``steps`` steps, then every pixel asks
-    them once.
+    on an even grid, exactly. The landmarks make ``steps`` steps among each other, then every
+    pixel makes one step towards them.
     """
     height, width = probability.shape
     stride = max(1, round((height * width / LANDMARKS) ** 0.5))
@@ -92,14 +92,14 @@ def mean_field(image: Image, probability: Map, settings: RefineSettings) -> Map:
     unary = torch.logit(probability.flatten().clamp(1 - SURE, SURE))
     chosen = (rows[:, None] * width + columns[None, :]).flatten()
     asked = points[chosen]
-    field = settle(asked, unary[chosen], weight=settings.weight, steps=settings.steps)
+    field = mean_field_steps(asked, unary[chosen], weight=settings.weight, steps=settings.steps)
     asking = zip(points.split(ROWS), unary.split(ROWS), strict=True)
     found = [own + settings.weight * (_likeness(some, asked) @ _signs(field)) for some, own in asking]
     return torch.cat(found).sigmoid().view(height, width)
 
 
-def settle(points: Points, unary: Logits, *, weight: float, steps: int) -> Logits:
-    """Return the logits of `mean_field` for points that all ask each other; see there for the update."""
+def mean_field_steps(points: Points, unary: Logits, *, weight: float, steps: int) -> Logits:
+    """Return the logits of `mean_field` after ``steps`` updates in which every point is compared with all."""
     kernel, field = _likeness(points, points), unary
     for _ in range(steps):
         field = unary + weight * (kernel @ _signs(field))

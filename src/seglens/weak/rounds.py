@@ -12,8 +12,8 @@ from seglens.runs import Run, load
 from seglens.shapes import Mask
 from seglens.train import train
 from seglens.weak.classifier import train_classifier
-from seglens.weak.material import Material
-from seglens.weak.pseudo import PseudoMasks, make_pseudo_masks
+from seglens.weak.data import WeakData
+from seglens.weak.pseudo_masks import PseudoMasks, make_pseudo_masks
 from seglens.weak.recipe import WeakSettings
 from seglens.weak.self_training import (
     agreement,
@@ -24,7 +24,7 @@ from seglens.weak.self_training import (
     write_answers,
 )
 from seglens.weak.settings import PseudoSettings
-from seglens.weak.stages import Facts, Steps
+from seglens.weak.steps import Facts, Steps
 from seglens.weak.students import opened_as, read_label_of, train_student, write_set
 
 
@@ -32,7 +32,7 @@ from seglens.weak.students import opened_as, read_label_of, train_student, write
 class Job:
     """One run on its way: what it works on and how, where it writes, and the steps that are done."""
 
-    material: Material
+    weak_data: WeakData
     settings: WeakSettings
     out: Path
     device: torch.device
@@ -50,10 +50,10 @@ def planned(settings: WeakSettings) -> tuple[str, ...]:
     return (*steps, *full, *("score",) * scored, "sheets with the truth")
 
 
-def pseudo_masks(job: Job) -> PseudoMasks:
+def prepare_pseudo_masks(job: Job) -> PseudoMasks:
     """Make the pseudo-masks, or take up those that are there."""
     made: list[PseudoMasks] = []
-    settings, labelled = _stages(job), job.material.pictures.labelled
+    settings, labelled = _stages(job), job.weak_data.pictures.labelled
     folder, seed = job.settings.pseudo_folder or job.out / "pseudo", job.settings.pseudo_seed
     seed = job.settings.student.seed if seed is None else seed
 
@@ -106,10 +106,10 @@ def supervised(job: Job) -> Path:
     folder = job.out / "supervised"
 
     def work() -> Facts:
-        before = len(job.material.uses)
-        job.material.truth("learning", "training the fully supervised student of the comparison")
-        run = train(job.material.settings, job.settings.student, folder, resume=True)
-        return _trained(run) | {"mask_uses": job.material.uses[before:]}
+        before = len(job.weak_data.uses)
+        job.weak_data.truth("learning", "training the fully supervised student of the comparison")
+        run = train(job.weak_data.settings, job.settings.student, folder, resume=True)
+        return _trained(run) | {"mask_uses": job.weak_data.uses[before:]}
 
     job.steps.take("fully supervised student", work)
     return folder
@@ -122,7 +122,7 @@ def _round(job: Job, number: int) -> Path:
 def _take(job: Job, number: int, pseudo: PseudoMasks) -> None:
     """Do one round: masks, student, answers."""
     folder, name = _round(job, number), f"round {number}"
-    pictures = job.material.pictures
+    pictures = job.weak_data.pictures
 
     def masks() -> Facts:
         label = _pseudo_label(pseudo) if number == 0 else _answered(job, number)
@@ -136,7 +136,7 @@ def _take(job: Job, number: int, pseudo: PseudoMasks) -> None:
     def answers() -> Facts:
         run = load(folder / "student", device=str(job.device))
         settings = job.settings.teacher
-        refine = refinement(settings, pseudo.load_patches)
+        refine = refinement(settings, pseudo.load_superpixels)
         write_answers(
             run,
             pictures,
@@ -166,7 +166,7 @@ def _trained(run: Run) -> Facts:
 
 def _agreed(job: Job, number: int, threshold: float) -> Facts:
     """Compare this student's answers with the last one's, or the first's with the masks it learned from."""
-    pictures = job.material.pictures
+    pictures = job.weak_data.pictures
     now = _round(job, number) / "answers"
 
     def hard(folder: Path, index: int, cut: float) -> Mask:
@@ -196,7 +196,7 @@ def _pseudo_label(pseudo: PseudoMasks) -> Callable[[int], Mask]:
 
 def _answered(job: Job, number: int) -> Callable[[int], Mask]:
     """Return the masks that round ``number`` learns from: answers of the round before, where it is sure."""
-    pictures, margin = job.material.pictures, job.settings.teacher.margin
+    pictures, margin = job.weak_data.pictures, job.settings.teacher.margin
     threshold = job.steps.done[f"round {number - 1}: student"]["threshold"]
     before = _round(job, number - 1)
 
@@ -212,7 +212,7 @@ def _stages(job: Job) -> PseudoSettings:
     settings = job.settings.pseudo
     if job.settings.question == "imagenet":
         return settings
-    folder, labelled = job.out / "classifier", job.material.pictures.labelled
+    folder, labelled = job.out / "classifier", job.weak_data.pictures.labelled
 
     def work() -> Facts:
         seed, recipe = job.settings.student.seed, job.settings.classifier

@@ -27,7 +27,7 @@ from seglens.runs import Run, prepared
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
 from seglens.shapes import Image, Map, Mask
-from seglens.weak.banded import IGNORED
+from seglens.weak.ignore_band import IGNORED
 from seglens.weak.refine import REFINEMENTS, refine, vote
 from seglens.weak.settings import RefineSettings
 from seglens.weak.students import Pictures

@@ -23,7 +23,7 @@ from seglens.runtime.progress import track
 from seglens.shapes import Mask
 from seglens.train import train
 from seglens.train.recipe import TrainSettings
-from seglens.weak.banded import IGNORED
+from seglens.weak.ignore_band import IGNORED
 from seglens.weak.labels import Labelled
 
 

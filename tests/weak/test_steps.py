@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from seglens.weak.stages import Steps, kind_of
+from seglens.weak.steps import Steps, kind_of
 
 
 def test_a_step_is_done_once(tmp_path):

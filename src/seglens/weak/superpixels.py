@@ -24,7 +24,7 @@ from seglens.results import record as records
 from seglens.runtime.launcher import Launcher, reporting
 from seglens.runtime.progress import track
 from seglens.superpixels import superpixels
-from seglens.weak.settings import PatchSettings
+from seglens.weak.settings import SuperpixelSettings
 
 JOB = "job.json"
 """What the processes are to cut, beside what they write."""
@@ -44,14 +44,14 @@ class Job:
 
     images: list[str]
     stems: list[str]
-    settings: PatchSettings
+    settings: SuperpixelSettings
     channels: int
 
 
-def cut_patches(
+def cut_superpixels(
     images: Sequence[Path],
     stems: Sequence[str],
-    settings: PatchSettings,
+    settings: SuperpixelSettings,
     folder: Path,
     *,
     channels: int = 3,
@@ -66,7 +66,7 @@ def cut_patches(
         DataError: a picture can't be read.
         SettingError: a setting is not allowed.
     """
-    missing = [index for index, stem in enumerate(stems) if not patch_file(folder, stem).is_file()]
+    missing = [index for index, stem in enumerate(stems) if not superpixel_file(folder, stem).is_file()]
     if not missing:
         return 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def cut_patches(
         return len(missing)
     records.write_json(folder / JOB, asdict(job))
     try:
-        command = [sys.executable, "-m", "seglens.weak.patches", str(folder.absolute())]
+        command = [sys.executable, "-m", "seglens.weak.superpixels", str(folder.absolute())]
         environments = [os.environ | {"SEGLENS_PART": f"{part}/{size}"} for part in range(1, size)]
         with Launcher(command, environments, size):
             _cut(job, folder, 0, size)
@@ -91,18 +91,18 @@ def cut_patches(
     return len(missing)
 
 
-def patch_file(folder: Path, stem: str) -> Path:
+def superpixel_file(folder: Path, stem: str) -> Path:
     """Return the file of one picture's superpixels."""
     return folder / f"{stem}.npz"
 
 
-def read_patches(folder: Path, stem: str) -> Segments:
+def read_superpixels(folder: Path, stem: str) -> Segments:
     """Return the superpixels of one picture at its own size, numbered from 0.
 
     Raises:
         DataError: they were not cut, or the file is damaged.
     """
-    file = patch_file(folder, stem)
+    file = superpixel_file(folder, stem)
     try:
         with open_npz(file) as opened:
             return torch.from_numpy(opened["patches"].astype(np.int64))
@@ -121,14 +121,14 @@ def _cut(job: Job, folder: Path, part: int, parts: int) -> None:
             compactness=settings.compactness,
             sigma=settings.sigma,
         )[0].numpy()
-        with new_file(patch_file(folder, stem), force=True) as temporary:
+        with new_file(superpixel_file(folder, stem), force=True) as temporary:
             np.savez_compressed(
                 temporary, patches=found.astype(np.uint16 if found.max() < MANY else np.int32)
             )
 
 
 def _work() -> None:
-    """Do the part of the job that the environment names, in a process that `cut_patches` started."""
+    """Do the part of the job that the environment names, in a process that `cut_superpixels` started."""
     with reporting() as ready:
         ready()
         torch.set_num_threads(1)

@@ -1,12 +1,12 @@
-"""Spreading: a head learns the set's object from confident pixels of its heat, on frozen features.
+"""A pixel classifier: a linear head on frozen features, fitted to the confident pixels of all pictures' heat.
 
-Heat covers the parts that decide the question, not all of the object. But what is certain on some pictures
-teaches what the object looks like on all: a linear head on the classifier's frozen features, one for the
-whole set, is fitted to confident pixels, then to those that it is confident of itself, and so on
-(self-training). Linear, because it must not be able to learn the heat's own faults.
+Heat covers the parts of the object that decide the classifier's score, not all of it. Pixels that are certain
+on some pictures show what the object looks like on all of them: one linear head for the whole set, on the
+classifier's frozen features, is fitted to these pixels, then to the pixels that the head itself is confident
+of, and so on (self-training). It is linear so that it can't learn the faults of the heat.
 
-Labels that don't settle within the rounds (``settled`` in the stage's facts) say that the head drifts:
-objects that cover little of their pictures are lost in what resembles them, and the heat alone is better.
+Where labels still change after the last round (``settled`` is false in the stage's facts), the head drifts:
+small objects are lost in what resembles them, and the heat alone is better.
 """
 
 from collections.abc import Callable
@@ -24,30 +24,30 @@ from seglens.files.arrays import open_npz
 from seglens.files.output import new_file
 from seglens.runtime.progress import track
 from seglens.shapes import Activations, Image
+from seglens.weak.classifier_score import ClassifierScore, features
 from seglens.weak.heat import Grid, at_scale, both_ways, one_way, working_size
-from seglens.weak.question import Question, features
-from seglens.weak.refine import Points, likeness_points, settle
+from seglens.weak.refine import Points, likeness_points, mean_field_steps
 from seglens.weak.settings import SpreadSettings
 from seglens.weak.threshold import Cut
 
 CELLS = 60_000
-"""Cells that teach at most, over all pictures: 65 MB of 272 features."""
+"""The largest number of cells that the head is fitted to, over all pictures: 65 MB of 272 features."""
 
 FIRST, LATER = 40, 12
 """Iterations of L-BFGS in the first round, and in those that go on from the one before."""
 
 STEPS = 4
-"""In which the cells of a picture settle after a round."""
+"""Mean-field steps over the cells of a picture after each round."""
 
 FLAT = 1e-3
-"""Standard deviation that a feature is taken to have at least."""
+"""The smallest standard deviation that a feature is divided by."""
 
 Cells = Float[Tensor, "cells features"]
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """Of one picture: the features of its cells, their heat, and their mean colours, all on one grid."""
+class TrainingSample:
+    """What one picture gives to the fit: features, heat and mean colours of its cells, all on one grid."""
 
     features: Activations
     heat: Float[Tensor, "gh gw"]
@@ -58,8 +58,8 @@ class Lesson:
 class Head:
     """``logit = ((x - mean) / std) . weight + bias`` of a cell's features x.
 
-    ``history`` tells of each round the share of the cells that taught, and the share of all cells whose label
-    changed in it.
+    ``history`` holds for each round the share of the cells that it was fitted to, and the share of all cells
+    whose label changed in it.
     """
 
     weight: Float[Tensor, " features"]
@@ -74,22 +74,22 @@ class Head:
 
 
 def fit_head(
-    read: Callable[[int], Lesson], num: int, settings: SpreadSettings, cut: Cut, *, seed: int
+    read: Callable[[int], TrainingSample], num: int, settings: SpreadSettings, cut: Cut, *, seed: int
 ) -> Head:
     """Fit the head to ``num`` pictures that show the object.
 
-    ``read`` gives of each what `lesson` returns. Cells whose heat is above ``cut.high`` or below ``cut.low``
-    teach in the first round, in later ones those of which the head is sure. Object and none weigh the same in
-    sum. After each round the cells of a picture settle among each other by `seglens.weak.refine.settle`, so
-    that what looks alike and lies close is labelled alike. Rounds end when less than ``settings.settled`` of
-    the cells change their label, or after ``settings.rounds``: no mask is asked when to stop.
+    ``read`` gives the `TrainingSample` of each. The first round is fitted to cells whose heat is above
+    ``cut.high`` or below ``cut.low``, later ones to cells that the head is sure of. Object and background
+    have the same total weight. After each round `seglens.weak.refine.mean_field_steps` makes the labels of
+    similar, near cells of a picture agree. Rounds end when less than ``settings.settled`` of the cells change
+    their label, or after ``settings.rounds``: no mask decides when to stop.
 
     Raises:
         DataError: no cell is surely object, or none is surely not.
         SettingError: a setting is not allowed.
     """
     _check(settings)
-    known, heats, points = _gather(read, num, settings, seed)
+    known, heats, points = _read_samples(read, num, settings, seed)
     mean, std = known.mean(0), known.std(0).clamp(min=FLAT)
     known = (known - mean) / std
     there, absent = heats >= cut.high, heats <= cut.low
@@ -103,7 +103,7 @@ def fit_head(
                 "choose another rule for the threshold."
             )
         free = _fit(known, there, absent, settings.penalty, free, LATER if number else FIRST)
-        probability = _settled(known @ free[:-1] + free[-1], points, settings.weight).sigmoid()
+        probability = _smoothed(known @ free[:-1] + free[-1], points, settings.weight).sigmoid()
         changed = float(((probability >= 0.5) != label).double().mean())
         history.append((float((there | absent).double().mean()), changed))
         label = probability >= 0.5
@@ -113,45 +113,49 @@ def fit_head(
     return Head(free[:-1], free[-1], mean, std, tuple(history))
 
 
-def cells(question: Question, image: Image, settings: SpreadSettings) -> Activations:
+def cells(classifier: ClassifierScore, image: Image, settings: SpreadSettings) -> Activations:
     """Return the features of a picture on the head's grid, ``1 x features x rows x columns``.
 
     Each of ``layers`` is read at each of ``scales`` and averaged with that of the mirrored picture, brought
     to the grid (averaged where it is finer, bilinear where it is coarser), then averaged over the scales.
 
     Raises:
-        UnknownNameError, ModelError: see `seglens.weak.question.features`.
+        UnknownNameError, ModelError: see `seglens.weak.classifier_score.features`.
     """
     _check(settings)
     size = _grid(image, settings)
     total: list[Tensor] = []
     for scale in settings.scales:
-        given = features(question, both_ways(at_scale(image[None], scale), settings.flips), settings.layers)
+        given = features(classifier, both_ways(at_scale(image[None], scale), settings.flips), settings.layers)
         found = [_to_grid(one_way(given[layer]), size) / len(settings.scales) for layer in settings.layers]
         total = [torch.add(*pair) for pair in zip(total, found, strict=True)] if total else found
     return torch.cat(total, 1)
 
 
-def spread(question: Question, image: Image, head: Head, settings: SpreadSettings, side: int) -> Grid:
+def pixel_probability(
+    classifier: ClassifierScore, image: Image, head: Head, settings: SpreadSettings, side: int
+) -> Grid:
     """Return the head's probability of the object on the working grid of a picture.
 
     Logits are brought to the grid bilinearly before the sigmoid is taken.
     """
-    grid = cells(question, image, settings)
+    grid = cells(classifier, image, settings)
     logits = head.logits(grid[0].flatten(1).T).view(1, 1, *grid.shape[2:])
     size = working_size((image.shape[1], image.shape[2]), side)
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)[0, 0].sigmoid()
 
 
-def lesson(question: Question, image: Image, heat: Grid, settings: SpreadSettings) -> Lesson:
-    """Return what a picture has to teach: features, heat and colours on the head's grid.
+def training_sample(
+    classifier: ClassifierScore, image: Image, heat: Grid, settings: SpreadSettings
+) -> TrainingSample:
+    """Return the features, heat and colours of a picture on the head's grid.
 
     Raises:
-        UnknownNameError, ModelError: see `seglens.weak.question.features`.
+        UnknownNameError, ModelError: see `seglens.weak.classifier_score.features`.
     """
     size = _grid(image, settings)
-    return Lesson(
-        cells(question, image, settings),
+    return TrainingSample(
+        cells(classifier, image, settings),
         _to_grid(heat[None, None], size)[0, 0],
         _to_grid(image[None], size)[0],
     )
@@ -181,8 +185,8 @@ def load_head(file: Path, device: torch.device) -> Head:
     return Head(parts["weight"], parts["bias"], parts["mean"], parts["std"], history)
 
 
-def _gather(
-    read: Callable[[int], Lesson], num: int, settings: SpreadSettings, seed: int
+def _read_samples(
+    read: Callable[[int], TrainingSample], num: int, settings: SpreadSettings, seed: int
 ) -> tuple[Cells, Float[Tensor, " cells"], list[Points]]:
     """Read all pictures; of more than `CELLS` cells as many of each picture are drawn by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
@@ -198,12 +202,14 @@ def _gather(
     return torch.cat(known), torch.cat(heats), points
 
 
-def _settled(logits: Float[Tensor, " cells"], points: list[Points], weight: float) -> Float[Tensor, " cells"]:
-    """Let the cells of each picture settle among each other."""
+def _smoothed(
+    logits: Float[Tensor, " cells"], points: list[Points], weight: float
+) -> Float[Tensor, " cells"]:
+    """Return the logits after `STEPS` mean-field steps over the cells of each picture."""
     if weight == 0:
         return logits
     parts = zip(logits.split([len(placed) for placed in points]), points, strict=True)
-    return torch.cat([settle(placed, own, weight=weight, steps=STEPS) for own, placed in parts])
+    return torch.cat([mean_field_steps(placed, own, weight=weight, steps=STEPS) for own, placed in parts])
 
 
 def _fit(
@@ -261,8 +267,8 @@ def _check(settings: SpreadSettings) -> None:
     if settings.weight < 0 or min(settings.colour, settings.distance) <= 0:
         raise SettingError(
             f"The head got weight {settings.weight}, colour {settings.colour} and distance "
-            f"{settings.distance}. Allowed is a weight from 0 on (0: cells ask nobody); the others must be "
-            "above 0."
+            f"{settings.distance}. Allowed is a weight from 0 on (0: no mean-field steps); the others must "
+            "be above 0."
         )
     if not 0.5 <= settings.sure < 1 or settings.penalty <= 0 or not 0 <= settings.settled < 1:
         raise SettingError(

@@ -1,7 +1,7 @@
-"""Stages on disk: a map for each picture, what each took, and a card that says what the stage was made with.
+"""Stages on disk: a map for each picture, the seconds that each took, and the settings of the stage.
 
-A stage that was stopped is taken up at the first picture that has no file; one that was made with other
-settings, or of other pictures, is never mixed with these.
+A stage that was stopped goes on at the first picture that has no file. One that was made with other settings,
+or of other pictures, is refused.
 """
 
 import json
@@ -24,7 +24,7 @@ from seglens.results import record as records
 from seglens.runtime.progress import track
 from seglens.shapes import Map
 
-CARD = "stage.json"
+STAGE_FILE = "stage.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Clock:
 
 
 @dataclass
-class Shelf:
+class StageCache:
     """The folder of one stage. ``made_with`` are the plain settings of this stage and of all before it.
 
     ``facts`` and ``threshold`` are what the stage says of itself once it is done; ``once`` are the seconds
@@ -67,12 +67,12 @@ class Shelf:
         Raises:
             OutputExistsError: the folder holds a stage of other settings or other pictures.
         """
-        card = self.folder / CARD
-        if not card.is_file():
+        written = self.folder / STAGE_FILE
+        if not written.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write(done=False)
             return False
-        before = _read_card(card)
+        before = _read_stage_file(written)
         wanted = json.loads(records.to_json(self.made_with))
         known = before["made_with"]
         differing = [key for key in {**wanted, **known} if known.get(key) != wanted.get(key)]
@@ -135,7 +135,7 @@ class Shelf:
         return float(wall), float(processor)
 
     def _write(self, *, done: bool) -> None:
-        card = {
+        written = {
             "stage": self.name,
             "done": done,
             "seconds": self.seconds,
@@ -145,7 +145,7 @@ class Shelf:
             "facts": self.facts,
             "made_with": self.made_with,
         }
-        records.write_json(self.folder / CARD, card)
+        records.write_json(self.folder / STAGE_FILE, written)
 
 
 @dataclass(frozen=True)
@@ -181,12 +181,14 @@ def to_size(values: Float[Tensor, "_ _"], size: tuple[int, int]) -> Map:
     return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0].clamp(0, 1)
 
 
-def _read_card(file: Path) -> dict[str, Any]:
+def _read_stage_file(file: Path) -> dict[str, Any]:
     try:
-        card = json.loads(file.read_bytes())
-        whole = isinstance(card["made_with"], dict) and isinstance(card["facts"], dict)
-        numbers = [card[name] for name in ("once", "seconds", "processor_seconds")]
-        whole = whole and all(isinstance(number, float | int) for number in numbers) and "threshold" in card
+        written = json.loads(file.read_bytes())
+        whole = isinstance(written["made_with"], dict) and isinstance(written["facts"], dict)
+        numbers = [written[name] for name in ("once", "seconds", "processor_seconds")]
+        whole = (
+            whole and all(isinstance(number, float | int) for number in numbers) and "threshold" in written
+        )
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         whole = False
     if not whole:
@@ -194,7 +196,7 @@ def _read_card(file: Path) -> dict[str, Any]:
             f"{file} is damaged, so that nobody knows what the stage was made with. Delete the folder "
             f"{file.parent}; it is made again."
         )
-    return dict(card)
+    return dict(written)
 
 
 def _array(file: Path, name: str) -> np.ndarray:

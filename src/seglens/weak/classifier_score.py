@@ -1,7 +1,8 @@
-"""The question that is put to a classifier: one number a picture, whose gradient says what speaks for "yes".
+"""The score of a classifier: one number for each picture, whose gradient shows what raises it.
 
-Not "which breed?", which asks for faces and ears, but "a pet, or anything else?", which asks for the pet. The
-classifier knows labels of whole pictures only: those of ImageNet, or those of the user's own set.
+The score compares groups of classes ("a pet, or anything else?"), not single ones ("which breed?"), so that
+the whole object raises it and not only face and ears. The classifier was trained on labels of whole pictures
+only: those of ImageNet, or those of the user's own set.
 """
 
 import re
@@ -28,11 +29,11 @@ Outputs = Float[Tensor, "b outputs"]
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """A classifier, and which of its outputs mean "yes".
+class ClassifierScore:
+    """A classifier, and which of its outputs mean that the object is there (``positive``).
 
-    ``mean`` and ``std`` are what its pictures are normalised with, in [0, 1]. ``about`` says in a sentence
-    where its labels came from. The network is in evaluation mode and its weights need no gradient.
+    Pictures are normalised by ``mean`` and ``std``, in [0, 1]. ``about`` says in a sentence where its labels
+    came from. The network is in evaluation mode and its weights need no gradient.
     """
 
     network: nn.Module
@@ -48,9 +49,9 @@ class Question:
         return outputs
 
     def score(self, outputs: Outputs) -> Scores:
-        """``logsumexp(positive logits) - logsumexp(the others)``: the log odds of "yes" under the softmax.
+        """``logsumexp(positive logits) - logsumexp(the others)``: the log odds of the object.
 
-        A classifier with one output has these already.
+        The output of a classifier with one output is already that.
         """
         if outputs.shape[1] == 1:
             return outputs[:, 0]
@@ -59,15 +60,15 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class ScoreTrace:
     """The score of some pictures, and of each layer its activation and the gradient of the score there."""
 
     score: Scores
     taps: dict[str, tuple[Activations, Activations]]
 
 
-def ask(question: Question, images: Images, layers: Sequence[str]) -> Answer:
-    """Put the question to pictures: one forward and one backward pass, which stops at the earliest layer.
+def trace_score(classifier: ClassifierScore, images: Images, layers: Sequence[str]) -> ScoreTrace:
+    """Return the score of pictures, with activations and gradients of ``layers``, by one backward pass.
 
     Raises:
         UnknownNameError: the network has no such layer.
@@ -81,13 +82,13 @@ def ask(question: Question, images: Images, layers: Sequence[str]) -> Answer:
         return kept[name].clone()
 
     with torch.enable_grad():
-        score = question.score(_run(question, images, layers, keep))
+        score = classifier.score(_run(classifier, images, layers, keep))
         gradients = torch.autograd.grad(score.sum(), [kept[name] for name in layers])
     pairs = zip(layers, gradients, strict=True)
-    return Answer(score.detach(), {name: (kept[name].detach(), gradient) for name, gradient in pairs})
+    return ScoreTrace(score.detach(), {name: (kept[name].detach(), gradient) for name, gradient in pairs})
 
 
-def features(question: Question, images: Images, layers: Sequence[str]) -> dict[str, Activations]:
+def features(classifier: ClassifierScore, images: Images, layers: Sequence[str]) -> dict[str, Activations]:
     """Return what layers of the classifier give for pictures: one forward pass, no gradient.
 
     Raises:
@@ -101,15 +102,15 @@ def features(question: Question, images: Images, layers: Sequence[str]) -> dict[
         return output
 
     with torch.no_grad():
-        _run(question, images, layers, keep)
+        _run(classifier, images, layers, keep)
     return kept
 
 
 def _run(
-    question: Question, images: Images, layers: Sequence[str], keep: Callable[[str, Tensor], Tensor]
+    classifier: ClassifierScore, images: Images, layers: Sequence[str], keep: Callable[[str, Tensor], Tensor]
 ) -> Outputs:
     """Run the classifier, and let ``keep`` see and replace what each of ``layers`` returns."""
-    modules = dict(question.network.named_modules())
+    modules = dict(classifier.network.named_modules())
     for name in layers:
         if name not in modules or not name:
             raise unknown_name(
@@ -129,16 +130,16 @@ def _run(
     with ExitStack() as stack:
         for name in layers:
             stack.enter_context(intercepted(modules[name], partial(called, name)))
-        outputs = question.outputs(images)
+        outputs = classifier.outputs(images)
     missing = [name for name in layers if name not in seen]
     if missing:
         raise ModelError(f"The layer {missing[0]!r} didn't run. Name one that the classifier goes through.")
     return outputs
 
 
-def imagenet_question(
+def imagenet_score(
     encoder: str, weights: str, positive: Sequence[str], *, device: torch.device
-) -> Question:
+) -> ClassifierScore:
     """Return a classifier of ImageNet that is asked whether a picture shows one of ``positive``.
 
     ``encoder`` is a network of timm with 1000 outputs; ``weights`` is ``imagenet`` (from the hub) or a file,
@@ -156,7 +157,7 @@ def imagenet_question(
         f"{encoder} with ImageNet weights, never trained further; {len(chosen)} of the {IMAGENET} ImageNet "
         f"classes mean yes ({', '.join(positive)}). Labels used: those of whole pictures of ImageNet."
     )
-    return Question(network.to(device), chosen, mean, std, about)
+    return ClassifierScore(network.to(device), chosen, mean, std, about)
 
 
 def classifier_network(encoder: str, weights: str, num_outputs: int = IMAGENET) -> nn.Module:
@@ -166,7 +167,7 @@ def classifier_network(encoder: str, weights: str, num_outputs: int = IMAGENET) 
     state.
 
     Raises:
-        UnknownNameError, CheckpointError, ModelError: see `imagenet_question`.
+        UnknownNameError, CheckpointError, ModelError: see `imagenet_score`.
     """
     import timm
 

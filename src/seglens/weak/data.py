@@ -1,5 +1,6 @@
 """What a weakly supervised run works on: pictures stripped of their masks, and the masks in hiding."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -7,20 +8,40 @@ from pathlib import Path
 from seglens.data.layout import Dataset, DataSettings, Entry, Split
 from seglens.data.listing import open_listed, read_listing
 from seglens.data.opening import open_data, recognised
+from seglens.data.sample import Sample
 from seglens.data.splits import deal
 from seglens.errors import DataError, SettingError
+from seglens.runtime.threads import read_ahead
+from seglens.shapes import Region
 from seglens.weak import labels as image_labels
 from seglens.weak.labels import Hidden, Labelled
-from seglens.weak.shelf import stems_of
+from seglens.weak.stage_cache import stems_of
 from seglens.weak.students import Pictures
-from seglens.weak.table import Truth
 
 VALID_SHARE = 0.15
 """Of pictures without masks that are held out."""
 
 
 @dataclass(frozen=True)
-class Material:
+class Truth:
+    """Pictures with masks, the border counted as object; ``no_border`` leaves it out, where it is marked."""
+
+    split: Split
+    no_border: Split | None = None
+
+    def __iter__(self) -> Iterator[tuple[Sample, Region | None]]:
+        """Yield each sample, and its pixels that are not on the border."""
+        return read_ahead(self._read, range(len(self.split)))
+
+    def _read(self, index: int) -> tuple[Sample, Region | None]:
+        sample = self.split[index]
+        if sample.mask is None:
+            raise DataError(f"{sample.name} of the {self.split.name} split has no mask to compare with.")
+        return sample, None if self.no_border is None else self.no_border[index].valid
+
+
+@dataclass(frozen=True)
+class WeakData:
     """Pictures with image-level labels, and their masks, if there are any, which note every use.
 
     ``learning`` are the masks of the pictures that students learn from, in the order of ``pictures``;
@@ -70,7 +91,7 @@ class Material:
         return Truth(hidden.opened(purpose), None if inner is None else inner.opened(purpose))
 
 
-def gather(data: DataSettings, labels: str, resumed: Path | None = None) -> Material:
+def open_weak_data(data: DataSettings, labels: str, resumed: Path | None = None) -> WeakData:
     """Open a set for weak supervision; ``labels`` is as in `WeakSettings`.
 
     The splits are those of the run in the folder ``resumed``, where one is named that lists its own.
@@ -118,7 +139,7 @@ def gather(data: DataSettings, labels: str, resumed: Path | None = None) -> Mate
         data.channels,
     )
     inner = _without_border(dataset)
-    return Material(
+    return WeakData(
         dataset.settings,
         pictures,
         dataset,
@@ -165,7 +186,7 @@ def _alone(data: DataSettings) -> Split | None:
     return image_labels.pictures_alone(data.path, data.channels) or None
 
 
-def _of_pictures(data: DataSettings, labelled: Labelled) -> Material:
+def _of_pictures(data: DataSettings, labelled: Labelled) -> WeakData:
     """Return pictures that have labels alone; a part is held out, near-duplicates together."""
     entries = labelled.split.entries
     dealt = deal(
@@ -185,7 +206,7 @@ def _of_pictures(data: DataSettings, labelled: Labelled) -> Material:
     )
     parts = {name: replace(labelled.split.select(positions), name=name) for name, positions in dealt.items()}
     dataset = Dataset(data, "folders", labelled.split.task, parts)
-    return Material(data, pictures, dataset, _sha256(labelled, entries))
+    return WeakData(data, pictures, dataset, _sha256(labelled, entries))
 
 
 def _sha256(labelled: Labelled, entries: tuple[Entry, ...]) -> str:

@@ -7,25 +7,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.weak.scenes import red_question, red_square
+from tests.weak.scenes import red_score, red_square
 
 from seglens.data.layout import Entry, PictureOnly, Split
 from seglens.data.opening import open_data
 from seglens.data.sample import Task
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
-from seglens.weak import making
-from seglens.weak.banded import IGNORED, as_values, banded
+from seglens.weak import pseudo_masks
+from seglens.weak.ignore_band import IGNORED, as_values, with_ignore_band
 from seglens.weak.labels import Labelled
-from seglens.weak.making import as_probability
-from seglens.weak.pseudo import make_pseudo_masks
+from seglens.weak.pseudo_masks import as_probability, make_pseudo_masks
 from seglens.weak.refine import refine
 from seglens.weak.settings import (
     HeatSettings,
     MaskSettings,
-    PatchSettings,
     PseudoSettings,
     RefineSettings,
     SpreadSettings,
+    SuperpixelSettings,
     from_plain,
     to_plain,
 )
@@ -36,13 +35,13 @@ CPU = torch.device("cpu")
 SETTINGS = PseudoSettings(
     heat=HeatSettings(maps=("hires-cam@act",), scales=(64,), side=64),
     spread=SpreadSettings(layers=("body",), scales=(64,), stride=4, rounds=3),
-    patches=PatchSettings(num_segments=40, compactness=10.0, sigma=0.0),
+    patches=SuperpixelSettings(num_segments=40, compactness=10.0, sigma=0.0),
 )
 
 
 @pytest.fixture(autouse=True)
 def _asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "open_question", lambda settings, device: red_question())
+    monkeypatch.setattr(pseudo_masks, "open_classifier_score", lambda settings, device: red_score())
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def test_every_stage_finds_the_square(labelled: Labelled, tmp_path: Path) -> Non
         assert not made.load_stage(name, 3).any()
         assert made.stage(name).seconds > 0
         assert made.stage(name).processor_seconds > 0
-    assert made.load_patches(1).shape == (48, 64)
+    assert made.load_superpixels(1).shape == (48, 64)
     facts = made.stage("spread").facts
     assert facts["settled"] == (facts["rounds"][-1]["changed"] < 0.002)
     heat = made.stage("heat")
@@ -115,18 +114,20 @@ def test_a_stopped_call_goes_on_and_a_finished_one_only_reads(
         asked.append(1)
         return refine(image, values, settings)
 
-    monkeypatch.setattr(making, "refine", stops)
+    monkeypatch.setattr(pseudo_masks, "refine", stops)
     with pytest.raises(KeyboardInterrupt):
         make_pseudo_masks(labelled, SETTINGS, tmp_path / "parts", device=CPU, seed=0)
     done = tmp_path / "parts" / "refined" / "p0.npz"
     before = done.stat().st_mtime_ns
-    monkeypatch.setattr(making, "refine", refine)
+    monkeypatch.setattr(pseudo_masks, "refine", refine)
     parts = make_pseudo_masks(labelled, SETTINGS, tmp_path / "parts", device=CPU, seed=0)
     assert done.stat().st_mtime_ns == before
     for name in ("heat", "spread", "refined", "voted", "masks"):
         for index in range(4):
             assert torch.equal(whole.load_stage(name, index), parts.load_stage(name, index))
-    monkeypatch.setattr(making, "open_question", lambda settings, device: pytest.fail("asked again"))
+    monkeypatch.setattr(
+        pseudo_masks, "open_classifier_score", lambda settings, device: pytest.fail("asked again")
+    )
     again = make_pseudo_masks(labelled, SETTINGS, tmp_path / "parts", device=CPU, seed=0)
     assert again == parts
 
@@ -187,10 +188,10 @@ def test_heat_read_as_probability() -> None:
 
 def test_the_band_lies_around_the_threshold() -> None:
     values = torch.tensor([[0.1, 0.35, 0.5, 0.65, 0.9]])
-    mask = banded(values, 0.5, MaskSettings(margin=0.1))
+    mask = with_ignore_band(values, 0.5, MaskSettings(margin=0.1))
     assert mask.tolist() == [[0, 0, IGNORED, 1, 1]]
     assert as_values(mask).tolist() == [[0, 0, 0.5, 1, 1]]
-    assert not (banded(values, 0.5, MaskSettings(margin=0.0)) == IGNORED).any()
+    assert not (with_ignore_band(values, 0.5, MaskSettings(margin=0.0)) == IGNORED).any()
     with pytest.raises(SettingError, match=r"MaskSettings\.margin is -0\.1, but must be from 0 to 0\.5"):
-        banded(values, 0.5, MaskSettings(margin=-0.1))
+        with_ignore_band(values, 0.5, MaskSettings(margin=-0.1))
     assert np.unique(mask.numpy()).max() <= 255

@@ -4,29 +4,41 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor
 
-from seglens.data.layout import Entry
-from seglens.errors import SettingError
+from seglens.data.labels import read_label
+from seglens.data.layout import DataSettings, Entry
+from seglens.errors import SettingError, unknown_name
 from seglens.results import record as records
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
 from seglens.shapes import Image, Map
-from seglens.weak.banded import IGNORED, banded, write_pair
 from seglens.weak.classifier import open_classifier
+from seglens.weak.classifier_score import ClassifierScore, check_classifier, class_numbers, imagenet_score
 from seglens.weak.heat import blank, heat, taps, working_size
+from seglens.weak.ignore_band import IGNORED, as_values, mask_file, with_ignore_band, write_pair
 from seglens.weak.labels import Labelled
-from seglens.weak.patches import cut_patches, read_patches
-from seglens.weak.question import Question, check_classifier, class_numbers, imagenet_question
+from seglens.weak.pixel_classifier import (
+    Head,
+    TrainingSample,
+    fit_head,
+    load_head,
+    pixel_probability,
+    save_head,
+    training_sample,
+)
 from seglens.weak.refine import refine, vote
-from seglens.weak.settings import PseudoSettings, QuestionSettings, to_plain
-from seglens.weak.shelf import Shelf, Stage, stems_of, to_size
-from seglens.weak.spreading import Head, Lesson, fit_head, lesson, load_head, save_head, spread
+from seglens.weak.settings import PseudoSettings, ScoreSettings, to_plain
+from seglens.weak.stage_cache import Stage, StageCache, stems_of, to_size
+from seglens.weak.superpixels import cut_superpixels, read_superpixels
 from seglens.weak.threshold import Cut, choose, histogram
 
 PICTURES = "pictures.json"
@@ -43,7 +55,7 @@ def as_probability(values: Map, cut: Cut) -> Map:
     return (CERTAIN * torch.where(values >= cut.middle, above, below)).sigmoid()
 
 
-def open_question(settings: QuestionSettings, device: torch.device) -> Question:
+def open_classifier_score(settings: ScoreSettings, device: torch.device) -> ClassifierScore:
     """Return the classifier that the settings name, ready to be asked.
 
     Raises:
@@ -51,11 +63,11 @@ def open_question(settings: QuestionSettings, device: torch.device) -> Question:
     """
     if settings.classifier is not None:
         return open_classifier(Path(settings.classifier), device=device)
-    return imagenet_question(settings.encoder, settings.weights, settings.positive, device=device)
+    return imagenet_score(settings.encoder, settings.weights, settings.positive, device=device)
 
 
-def check_question(settings: QuestionSettings) -> None:
-    """Refuse what `open_question` can't open, as far as that is known without a network.
+def check_score_settings(settings: ScoreSettings) -> None:
+    """Refuse what `open_classifier_score` can't open, as far as that is known without a network.
 
     Raises:
         DataError, SettingError, UnknownNameError, CheckpointError: it can't be had.
@@ -65,7 +77,7 @@ def check_question(settings: QuestionSettings) -> None:
         class_numbers(settings.positive)
 
 
-class Making:
+class PseudoMaskJob:
     """One call of `make_pseudo_masks` on its way; the methods are the stages, in their order."""
 
     labelled: Labelled
@@ -106,9 +118,9 @@ class Making:
         self.stages: list[Stage] = []
 
     @cached_property
-    def question(self) -> Question:
+    def classifier(self) -> ClassifierScore:
         """The classifier, opened when the first stage needs it."""
-        return open_question(self.settings.question, self.device)
+        return open_classifier_score(self.settings.question, self.device)
 
     def run(self) -> tuple[Stage, ...]:
         """Pass all stages that the settings have."""
@@ -126,89 +138,91 @@ class Making:
         self.masks(last, cut)
         return tuple(self.stages)
 
-    def heat(self) -> Shelf:
+    def heat(self) -> StageCache:
         """Make the fused maps, then the threshold."""
-        shelf, done = self._shelf("heat", "question", "heat", "threshold")
+        cache, done = self._cache("heat", "question", "heat", "threshold")
         if not done:
-            shelf.do_once(lambda: self.question)
+            cache.do_once(lambda: self.classifier)
             scores: list[float] = []
 
             def work(index: int) -> Map:
                 image = self._image(index)
                 if not self.labelled.present[index]:
                     return blank(image.shape[1:], self.settings.heat.side)
-                found, score = heat(self.question, image, self.settings.heat)
+                found, score = heat(self.classifier, image, self.settings.heat)
                 scores.append(score)
                 return found
 
-            shelf.fill(self.stems, work)
+            cache.fill(self.stems, work)
             positive = [self.stems[index] for index in self.labelled.positive]
-            cut = choose(histogram(shelf.read(stem) for stem in positive), self.settings.threshold)
-            shelf.threshold = cut.middle
-            shelf.facts = {
-                "question": self.question.about,
+            cut = choose(histogram(cache.read(stem) for stem in positive), self.settings.threshold)
+            cache.threshold = cut.middle
+            cache.facts = {
+                "question": self.classifier.about,
                 "low": cut.low,
                 "middle": cut.middle,
                 "high": cut.high,
             }
-            shelf.close()
-        self.cut = Cut(*(shelf.facts[name] for name in ("low", "middle", "high")))
-        return self._passed(shelf)
+            cache.close()
+        self.cut = Cut(*(cache.facts[name] for name in ("low", "middle", "high")))
+        return self._passed(cache)
 
     def patches(self) -> None:
         """Cut the superpixels, which depend on the pictures and nothing before."""
         assert self.settings.patches is not None
-        shelf = Shelf(
+        cache = StageCache(
             "patches",
             self.folder / "patches",
             {"pictures": self.made_with["pictures"], "patches": self.plain["patches"]},
         )
-        if not shelf.open():
+        if not cache.open():
             settings, files = self.settings.patches, [entry.image for entry in self.entries]
             channels = self.labelled.channels
-            shelf.do_once(lambda: cut_patches(files, self.stems, settings, shelf.folder, channels=channels))
-            shelf.close()
-        self._passed(shelf)
+            cache.do_once(
+                lambda: cut_superpixels(files, self.stems, settings, cache.folder, channels=channels)
+            )
+            cache.close()
+        self._passed(cache)
 
-    def spread(self, before: Shelf) -> Shelf:
+    def spread(self, before: StageCache) -> StageCache:
         """Fit the head to the heat, then ask it about every picture."""
         settings = self.settings.spread
         assert settings is not None
-        shelf, done = self._shelf("spread", "spread")
+        cache, done = self._cache("spread", "spread")
         if not done:
-            file = shelf.folder / "head.npz"
+            file = cache.folder / "head.npz"
             positive = self.labelled.positive
 
-            def read(number: int) -> Lesson:
+            def read(number: int) -> TrainingSample:
                 index = positive[number]
                 warm = before.read(self.stems[index]).to(self.device)
-                return lesson(self.question, self._image(index), warm, settings)
+                return training_sample(self.classifier, self._image(index), warm, settings)
 
             def learn() -> None:
                 save_head(fit_head(read, len(positive), settings, self.cut, seed=self.seed), file)
 
             if not file.is_file():
-                shelf.do_once(learn)
+                cache.do_once(learn)
             head = load_head(file, self.device)
-            self._fill(shelf, lambda index: self._spread_one(index, head))
-            shelf.threshold = 0.5
-            shelf.facts = {
+            self._fill(cache, lambda index: self._spread_one(index, head))
+            cache.threshold = 0.5
+            cache.facts = {
                 "settled": head.history[-1][1] < settings.settled,
                 "rounds": [{"taught": first, "changed": second} for first, second in head.history],
             }
-            shelf.close()
-        return self._passed(shelf)
+            cache.close()
+        return self._passed(cache)
 
     def _spread_one(self, index: int, head: Head) -> Map:
         assert self.settings.spread is not None
         image = self._image(index)
-        return spread(self.question, image, head, self.settings.spread, self.settings.heat.side)
+        return pixel_probability(self.classifier, image, head, self.settings.spread, self.settings.heat.side)
 
-    def refined(self, before: Shelf, cut: Cut) -> Shelf:
+    def refined(self, before: StageCache, cut: Cut) -> StageCache:
         """Bring the maps to the edges of their pictures."""
         settings = self.settings.refine
         assert settings is not None
-        shelf, done = self._shelf("refined", "refine")
+        cache, done = self._cache("refined", "refine")
         if not done:
 
             def work(index: int) -> Map:
@@ -217,45 +231,45 @@ class Making:
                 small = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
                 return refine(small, self._probability(before, index, cut).to(self.device), settings)
 
-            self._fill(shelf, work)
-            shelf.threshold = 0.5
-            shelf.close()
-        return self._passed(shelf)
+            self._fill(cache, work)
+            cache.threshold = 0.5
+            cache.close()
+        return self._passed(cache)
 
-    def voted(self, before: Shelf, cut: Cut) -> Shelf:
+    def voted(self, before: StageCache, cut: Cut) -> StageCache:
         """Give every superpixel its mean, at the pictures' own size."""
-        shelf, done = self._shelf("voted", "patches")
+        cache, done = self._cache("voted", "patches")
         if not done:
 
             def work(index: int) -> Map:
                 values = to_size(self._probability(before, index, cut), self.sizes[index])
-                return vote(values, read_patches(self.folder / "patches", self.stems[index]))
+                return vote(values, read_superpixels(self.folder / "patches", self.stems[index]))
 
-            self._fill(shelf, work)
-            shelf.threshold = 0.5
-            shelf.close()
-        return self._passed(shelf)
+            self._fill(cache, work)
+            cache.threshold = 0.5
+            cache.close()
+        return self._passed(cache)
 
-    def masks(self, before: Shelf, cut: Cut) -> None:
+    def masks(self, before: StageCache, cut: Cut) -> None:
         """Write the masks with their ignored band."""
-        shelf, done = self._shelf("masks", "masks")
+        cache, done = self._cache("masks", "masks")
         if not done:
             shares: list[list[float]] = []
 
             def write() -> None:
                 for index in track(range(len(self.stems)), total=len(self.stems), what="masks"):
                     values = to_size(self._probability(before, index, cut), self.sizes[index])
-                    mask = banded(values, 0.5, self.settings.masks)
+                    mask = with_ignore_band(values, 0.5, self.settings.masks)
                     mask = mask if self.labelled.present[index] else torch.zeros_like(mask)
                     shares.append([float((mask == value).double().mean()) for value in (IGNORED, 1)])
-                    write_pair(shelf.folder / "train", self.stems[index], self.entries[index].image, mask)
+                    write_pair(cache.folder / "train", self.stems[index], self.entries[index].image, mask)
 
-            shelf.do_once(write)
+            cache.do_once(write)
             ignored, there = (sum(share) for share in zip(*shares, strict=True))
-            shelf.threshold = 0.5
-            shelf.facts = {"ignored": ignored / len(self.stems), "object": there / len(self.stems)}
-            shelf.close()
-        self._passed(shelf)
+            cache.threshold = 0.5
+            cache.facts = {"ignored": ignored / len(self.stems), "object": there / len(self.stems)}
+            cache.close()
+        self._passed(cache)
 
     @cached_property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -276,17 +290,17 @@ class Making:
         image: Image = self.labelled.split[index].image.to(self.device)
         return image
 
-    def _probability(self, before: Shelf, index: int, cut: Cut) -> Map:
+    def _probability(self, before: StageCache, index: int, cut: Cut) -> Map:
         values = before.read(self.stems[index])
         return as_probability(values, cut) if before.name == "heat" else values
 
-    def _shelf(self, name: str, *settings: str) -> tuple[Shelf, bool]:
+    def _cache(self, name: str, *settings: str) -> tuple[StageCache, bool]:
         """Open the folder of a stage that depends on these settings and all of the stages before."""
         self.made_with = {**self.made_with, **{key: self.plain[key] for key in settings}}
-        shelf = Shelf(name, self.folder / name, self.made_with)
-        return shelf, shelf.open()
+        cache = StageCache(name, self.folder / name, self.made_with)
+        return cache, cache.open()
 
-    def _fill(self, shelf: Shelf, work: Callable[[int], Map]) -> None:
+    def _fill(self, cache: StageCache, work: Callable[[int], Map]) -> None:
         """Make the maps of the pictures with the object; those of others are 0."""
 
         def one(index: int) -> Map:
@@ -294,18 +308,103 @@ class Making:
                 return work(index)
             return blank(self.sizes[index], self.settings.heat.side)
 
-        shelf.fill(self.stems, one)
+        cache.fill(self.stems, one)
 
-    def _passed(self, shelf: Shelf) -> Shelf:
+    def _passed(self, cache: StageCache) -> StageCache:
         self.stages.append(
             Stage(
-                shelf.name,
-                shelf.folder,
-                shelf.seconds,
-                shelf.once,
-                shelf.processor_seconds,
-                shelf.threshold,
-                shelf.facts,
+                cache.name,
+                cache.folder,
+                cache.seconds,
+                cache.once,
+                cache.processor_seconds,
+                cache.threshold,
+                cache.facts,
             )
         )
-        return shelf
+        return cache
+
+
+STAGES = ("heat", "patches", "spread", "refined", "voted", "masks")
+"""The folders, in the order in which they are made; ``patches`` are superpixels and predict nothing."""
+
+
+@dataclass(frozen=True)
+class PseudoMasks:
+    """All that was made: the stages in order, and the pictures they were made for.
+
+    ``names`` are those of the pictures, ``files`` the stem under which each is kept in a stage's folder, and
+    ``sizes`` their rows and columns.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    files: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    stages: tuple[Stage, ...]
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage called ``name``.
+
+        Raises:
+            UnknownNameError: there is none, or the settings left it out.
+        """
+        found = next((stage for stage in self.stages if stage.name == name), None)
+        if found is None:
+            raise unknown_name("stage", name, [stage.name for stage in self.stages])
+        return found
+
+    def load_stage(self, name: str, index: int) -> Map:
+        """Return what a stage predicts for picture ``index``, in [0, 1], at the picture's own size.
+
+        `Stage.threshold` says from which value on a pixel is object. Of ``masks``, ignored pixels are 0.5.
+
+        Raises:
+            UnknownNameError: there is no such stage, or it predicts nothing.
+            DataError: a file is missing or damaged.
+        """
+        stage = self.stage(name)
+        if stage.threshold is None:
+            raise unknown_name(
+                "stage that predicts", name, [one.name for one in self.stages if one.threshold]
+            )
+        if name == "masks":
+            return as_values(read_label(mask_file(stage.folder / "train", self.files[index])))
+        return to_size(StageCache(name, stage.folder, {}).read(self.files[index]), self.sizes[index])
+
+    def load_superpixels(self, index: int) -> Int[Tensor, "h w"]:
+        """Return the superpixels of picture ``index`` at its own size, numbered from 0.
+
+        Raises:
+            UnknownNameError: the settings left superpixels out.
+            DataError: the file is missing or damaged.
+        """
+        return read_superpixels(self.stage("patches").folder, self.files[index])
+
+    def data_settings(self) -> DataSettings:
+        """Return how to open the pseudo-masks as a set: layout ``pairs``, 255 ignored, all in train."""
+        return DataSettings(
+            path=self.stage("masks").folder, layout="pairs", ignore=IGNORED, masks="foreground"
+        )
+
+
+def make_pseudo_masks(
+    labelled: Labelled, settings: PseudoSettings, folder: Path, *, device: torch.device, seed: int
+) -> PseudoMasks:
+    """Make pseudo-masks of pictures with image-level labels; no mask is read.
+
+    In ``folder`` every stage has a folder: ``heat/`` (fused maps), ``patches/`` (superpixels), ``spread/``
+    (the head's maps), ``refined/``, ``voted/``, ``masks/`` (the set in layout ``pairs``, with 0, 1 and 255).
+    A call with the same settings goes on where an earlier one was stopped; a stage depends on the settings of
+    those before it only, so that another way to end may use the heat that is there (after deleting the
+    folders of later stages). Pictures without the object get maps and masks of 0.
+
+    Raises:
+        SettingError, UnknownNameError: a setting is not allowed, or no picture shows the object.
+        OutputExistsError: ``folder`` holds stages of other settings or other pictures.
+        DataError: a picture can't be read, or nothing can be told apart.
+        CheckpointError, ModelError: the classifier can't be had.
+    """
+    job = PseudoMaskJob(labelled, settings, Path(folder), device, seed)
+    stages = job.run()
+    return PseudoMasks(Path(folder), job.names, job.stems, job.sizes, stages)

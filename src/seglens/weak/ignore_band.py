@@ -18,7 +18,7 @@ IGNORED = 255
 """The value of pixels that are in no loss and no score."""
 
 
-def banded(probability: Map, threshold: float, settings: MaskSettings) -> Mask:
+def with_ignore_band(probability: Map, threshold: float, settings: MaskSettings) -> Mask:
     """Return 1 from ``threshold + margin`` on, 0 up to ``threshold - margin``, `IGNORED` in between.
 
     Both borders of the band are opened and closed by themselves, so that the band stays between them.

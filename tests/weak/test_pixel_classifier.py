@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from tests.weak.scenes import red_question, red_square
+from tests.weak.scenes import red_score, red_square
 
 from seglens.errors import DataError, SettingError
+from seglens.weak.pixel_classifier import (
+    TrainingSample,
+    _fit,
+    cells,
+    fit_head,
+    load_head,
+    pixel_probability,
+    save_head,
+    training_sample,
+)
 from seglens.weak.settings import SpreadSettings
-from seglens.weak.spreading import Lesson, _fit, cells, fit_head, lesson, load_head, save_head, spread
 from seglens.weak.threshold import Cut
 
 CUT = Cut(0.2, 0.4, 0.6)
@@ -34,7 +43,7 @@ def test_the_fit_minimises_the_weighted_and_penalised_entropy() -> None:
     np.testing.assert_allclose(found.numpy(), theirs, atol=2e-3)
 
 
-def taught_by_a_part(number: int) -> tuple[Lesson, torch.Tensor]:
+def taught_by_a_part(number: int) -> tuple[TrainingSample, torch.Tensor]:
     """Heat covers a quarter of the object; features tell object from none, with noise."""
     generator = torch.Generator().manual_seed(number)
     there = torch.zeros(16, 16, dtype=torch.bool)
@@ -45,7 +54,7 @@ def taught_by_a_part(number: int) -> tuple[Lesson, torch.Tensor]:
     given = torch.randn(1, 6, 16, 16, generator=generator)
     given[:, 0] += 3.0 * there
     given[:, 1] -= 3.0 * there
-    return Lesson(given, heat, torch.rand(3, 16, 16, generator=generator)), there
+    return TrainingSample(given, heat, torch.rand(3, 16, 16, generator=generator)), there
 
 
 def test_the_head_finds_what_the_heat_left_out() -> None:
@@ -69,10 +78,10 @@ def test_rounds_end_when_labels_settle() -> None:
 def test_neighbours_that_look_alike_settle_alike() -> None:
     from dataclasses import replace
 
-    def read(number: int) -> Lesson:
+    def read(number: int) -> TrainingSample:
         given, there = taught_by_a_part(number)
         noise = 1.5 * torch.randn(given.features.shape, generator=torch.Generator().manual_seed(number + 50))
-        return Lesson(given.features + noise, given.heat, there.float().expand(3, -1, -1).clone())
+        return TrainingSample(given.features + noise, given.heat, there.float().expand(3, -1, -1).clone())
 
     def right(weight: float) -> float:
         settings = replace(SETTINGS, weight=weight, distance=0.3, settled=0.0, rounds=4)
@@ -87,16 +96,16 @@ def test_neighbours_that_look_alike_settle_alike() -> None:
 def test_from_a_picture_to_its_map_and_back_from_disk(tmp_path) -> None:
     pairs = [red_square(seed=number) for number in range(3)]
 
-    def read(number: int) -> Lesson:
+    def read(number: int) -> TrainingSample:
         image, there = pairs[number]
-        return lesson(red_question(), image, there.float(), SETTINGS)
+        return training_sample(red_score(), image, there.float(), SETTINGS)
 
     head = fit_head(read, 3, SETTINGS, CUT, seed=0)
     save_head(head, tmp_path / "head.npz")
     loaded = load_head(tmp_path / "head.npz", torch.device("cpu"))
     assert loaded.history == head.history
     image, there = red_square((64, 48), seed=7)
-    found = spread(red_question(), image, loaded, SETTINGS, 64)
+    found = pixel_probability(red_score(), image, loaded, SETTINGS, 64)
     assert found.shape == there.shape
     assert float(((found >= 0.5) == there).double().mean()) > 0.93
     (tmp_path / "head.npz").write_bytes(b"")
@@ -106,7 +115,7 @@ def test_from_a_picture_to_its_map_and_back_from_disk(tmp_path) -> None:
 
 def test_features_of_a_finer_layer_are_averaged_over_cells() -> None:
     image, _ = red_square((32, 64))
-    found = cells(red_question(), image, SETTINGS)
+    found = cells(red_score(), image, SETTINGS)
     assert found.shape == (1, 2, 8, 16)
     expected = torch.nn.functional.avg_pool2d(image[None, [0, 2]], 4) - torch.tensor([0.5, 0.0]).view(
         1, 2, 1, 1
@@ -115,9 +124,9 @@ def test_features_of_a_finer_layer_are_averaged_over_cells() -> None:
 
 
 def test_what_is_refused() -> None:
-    def cold(number: int) -> Lesson:
+    def cold(number: int) -> TrainingSample:
         given, _ = taught_by_a_part(number)
-        return Lesson(given.features, given.heat * 0, given.image)
+        return TrainingSample(given.features, given.heat * 0, given.image)
 
     with pytest.raises(DataError, match="In round 1 0 of 512 cells are surely object and 512 surely none"):
         fit_head(cold, 2, SETTINGS, CUT, seed=0)

@@ -10,11 +10,11 @@ from seglens.drawing.draw import Scale, Tile, hatch, heat, outline, overlay, pic
 from seglens.errors import SettingError
 from seglens.evaluate.scores import confusion, scores
 from seglens.shapes import Image, Mask
-from seglens.weak.banded import IGNORED
-from seglens.weak.pseudo import PseudoMasks
+from seglens.weak.data import Truth
+from seglens.weak.ignore_band import IGNORED
+from seglens.weak.pseudo_masks import PseudoMasks
 from seglens.weak.self_training import decided, masks_of, read_answer
 from seglens.weak.students import Pictures
-from seglens.weak.table import Truth
 
 NUM_SAMPLES = 6
 """How many are drawn where none are named, evenly spread over those that show the object."""
@@ -98,7 +98,7 @@ def _stages(image: Image, pseudo: PseudoMasks, index: int) -> list[Tile]:
 
 
 def _patches(image: Image, pseudo: PseudoMasks, index: int, seconds: float) -> Tile:
-    numbers = pseudo.load_patches(index)
+    numbers = pseudo.load_superpixels(index)
     edges = torch.zeros_like(numbers, dtype=torch.bool)
     edges[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
     edges[1:] |= numbers[1:] != numbers[:-1]
