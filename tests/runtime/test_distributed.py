@@ -15,7 +15,7 @@ from tests.jobs import ALONE_ENVIRONMENT, files_below
 
 import seglens
 from seglens.evaluate.scores import confusion, scores
-from seglens.train.feed import Feed
+from seglens.train.dataset import TrainingDataset
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,10 +157,10 @@ from pathlib import Path
 import torch
 import seglens
 from seglens.data.layout import DataSettings
-from seglens.train.fit import Keeper
-from seglens.train.learner import Learner
+from seglens.train.fit import CheckpointCallback
+from seglens.train.lightning_module import SegmentationModule
 
-seen, step, end = [], Learner.training_step, Keeper.on_train_epoch_end
+seen, step, end = [], SegmentationModule.training_step, CheckpointCallback.on_train_epoch_end
 
 def training_step(self, batch, index):
     seen.extend(batch.names)
@@ -174,7 +174,7 @@ def on_train_epoch_end(self, trainer, module):
     if trainer.is_global_zero:
         Path("seen.json").write_text(json.dumps(parts))
 
-Learner.training_step, Keeper.on_train_epoch_end = training_step, on_train_epoch_end
+SegmentationModule.training_step, CheckpointCallback.on_train_epoch_end = training_step, on_train_epoch_end
 settings = seglens.TrainSettings(
     width=4, image_size=32, epochs=1, batch_size=8, device="cpu", precision="32", devices=2, ema=0,
     threshold=0.5, loggers=(),
@@ -197,7 +197,7 @@ def test_training_in_two_processes(tmp_path: Path):
     assert sorted(ours + theirs) == [f"train-{index}" for index in range(7)]
     run = seglens.load(tmp_path / "run", device="cpu")
     counts = torch.zeros(2, 2, dtype=torch.int64)
-    feed = Feed(seglens.open_split(run, "valid"), size=32)
+    feed = TrainingDataset(seglens.open_split(run, "valid"), size=32)
     for small in (feed[0, index] for index in range(3)):
         assert small.mask is not None
         counts += confusion(run.predict(small.image[None]).mask[0], small.mask, small.valid, 2)

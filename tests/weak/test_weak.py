@@ -13,7 +13,7 @@ from seglens.data.layout import DataSettings
 from seglens.errors import CheckpointError, DataError, OutputExistsError, SettingError, UnknownNameError
 from seglens.files.ownership import contents
 from seglens.models.weights import read_state_dict
-from seglens.train.learner import Learner
+from seglens.train.lightning_module import SegmentationModule
 from seglens.train.recipe import TrainSettings
 from seglens.weak import rounds
 from seglens.weak.labels import Labelled
@@ -200,7 +200,7 @@ def test_no_mask_is_opened_before_the_evaluation(tmp_path, bright, small_set, mo
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, bright, small_set, done, monkeypatch):
     out = tmp_path / "run"
-    step = Learner.training_step
+    step = SegmentationModule.training_step
 
     def stop(self, batch, batch_index):
         if len(list(out.rglob("answers"))) == 1 and batch_index == 0:
@@ -209,7 +209,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, bright, sm
 
     data, settings = DataSettings(path=small_set), SETTINGS.model_copy(update={"evaluate": False})
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "training_step", stop)
+        patch.setattr(SegmentationModule, "training_step", stop)
         with pytest.raises(KeyboardInterrupt):
             seglens.weak(data, settings, out)
     assert _record(out)["state"] == "running"

@@ -42,10 +42,9 @@ from seglens.results.record import Record
 from seglens.runs import KEPT_SHA256, Run, load, save_run
 from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.runtime.distributed import kind_of_devices, refuse_lone_node
-from seglens.train.batches import Batches
-from seglens.train.feed import Feed
-from seglens.train.fit import START_TIMEOUT, Keeper, fit
-from seglens.train.learner import Learner, ema_decay, encoder_of
+from seglens.train.dataset import Batches, TrainingDataset
+from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit
+from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
 from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
 from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
@@ -145,19 +144,19 @@ def _train(
     _refuse_weights_that_do_not_fit(settings, spec)
 
     seed_everything(settings.seed, workers=True, verbose=False)
-    keeper = Keeper(
+    checkpoints = CheckpointCallback(
         place, patience=settings.patience, keep_every=settings.keep_every, resumed=earlier is not None
     )
-    segmenter = _segmenter(spec, settings, earlier if keeper.checkpoint else None)
+    segmenter = _segmenter(spec, settings, earlier if checkpoints.checkpoint else None)
     if settings.freeze_encoder or settings.encoder_rate != 1:
         encoder_of(segmenter)  # raises where there is none
     batches = _batches(dataset, settings, spec, device)
     weights = _class_weights(batches.training, settings, spec.classes)
-    learner = Learner(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
+    module = SegmentationModule(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 
-    if keeper.checkpoint is not None:
+    if checkpoints.checkpoint is not None:
         for name in ("last.ckpt", "best.ckpt"):
-            _read_checkpoint(keeper.folder / name, learner)
+            _read_checkpoint(checkpoints.folder / name, module)
     record = earlier or records.start(
         "train",
         seed=settings.seed,
@@ -172,7 +171,7 @@ def _train(
     if first:
         if earlier is None:
             begin_run(place)
-        keeper.folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
         record.write(place)
         if listing is None and isinstance(data, DataSettings):
             write_listing(place, dataset)
@@ -185,11 +184,13 @@ def _train(
 
     def attempt(splits: int) -> None:
         part = batches.split(splits)
-        fit(learner, part, keeper, settings, loggers, device=device, precision=precision, leave=leave)
+        fit(module, part, checkpoints, settings, loggers, device=device, precision=precision, leave=leave)
 
-    splits = fit_within_memory(learner, attempt)
+    splits = fit_within_memory(module, attempt)
     if first:
-        _close(place, record, learner, keeper, dataset, batches, began, precision=precision, splits=splits)
+        _close(
+            place, record, module, checkpoints, dataset, batches, began, precision=precision, splits=splits
+        )
         close_run(place, out, "train")
     wait_for_all()
     if not first:
@@ -301,32 +302,34 @@ def _batches(dataset: Dataset, settings: TrainSettings, spec: ModelSpec, device:
     """Read the pictures to train and to validate on; a set too small to be split has none of the second."""
     usual = ANY_WAY_UP if settings.vertical_flips else DEFAULT_POLICY
     varied = replace(usual, rotation=(-settings.rotation, settings.rotation))
-    training = Feed(
+    training = TrainingDataset(
         dataset.split("train"),
         size=settings.image_size,
         seed=settings.seed,
         policy=varied if settings.augment else None,
         window=spec.window,
     )
-    training.keep()
+    training.preload()
     validation = None
     if "valid" in dataset.splits:
-        validation = Feed(dataset.split("valid"), size=settings.image_size)
-        validation.keep()
+        validation = TrainingDataset(dataset.split("valid"), size=settings.image_size)
+        validation.preload()
     return Batches(training, validation, settings, workers=_workers(settings, device))
 
 
-def _class_weights(feed: Feed, settings: TrainSettings, num_classes: int) -> Float[Tensor, "classes"] | None:
+def _class_weights(
+    dataset: TrainingDataset, settings: TrainSettings, num_classes: int
+) -> Float[Tensor, "classes"] | None:
     if settings.balanced:
-        return class_weights(feed.class_pixels(num_classes))
+        return class_weights(dataset.class_pixels(num_classes))
     return None if settings.class_weights is None else torch.tensor(settings.class_weights)
 
 
 def _close(
     out: Path,
     record: Record,
-    learner: Learner,
-    keeper: Keeper,
+    module: SegmentationModule,
+    checkpoints: CheckpointCallback,
     dataset: Dataset,
     batches: Batches,
     began: float,
@@ -335,9 +338,9 @@ def _close(
     splits: int,
 ) -> None:
     """Take the best epoch's weights, choose the threshold and finish the folder."""
-    learner.load_state_dict(_read_checkpoint(keeper.folder / "best.ckpt", learner))
-    settings, history = learner.settings, keeper.history
-    best, kept = history.best(), learner.kept
+    module.load_state_dict(_read_checkpoint(checkpoints.folder / "best.ckpt", module))
+    settings, history = module.settings, checkpoints.history
+    best, kept = history.best(), module.kept
     kept.spec = kept.spec.model_copy(update={"scale": batches.training.scale})
     results: dict[str, Any] = {
         "best_epoch": best["epoch"],
@@ -347,11 +350,11 @@ def _close(
         **{f"num_{name}": len(split) for name, split in dataset.splits.items()},
         "images_per_second": history.speed(),
         "precision": precision,
-        "ema": ema_decay(settings.ema, learner.num_steps),
+        "ema": ema_decay(settings.ema, module.num_steps),
         "batch_splits": splits,
     }
-    if learner.class_weights is not None:
-        results["class_weights"] = learner.class_weights.tolist()
+    if module.class_weights is not None:
+        results["class_weights"] = module.class_weights.tolist()
     if settings.threshold is not None:
         kept.spec = with_thresholds(kept.spec, [settings.threshold] * kept.spec.outputs)
     elif kept.spec.head != "softmax" and "valid" in dataset.splits:
@@ -372,7 +375,7 @@ def _close(
     save_run(out, kept, dataset.task, records.finish(record, began, results=results))
 
 
-def _read_checkpoint(file: Path, learner: Learner) -> dict[str, Tensor]:
+def _read_checkpoint(file: Path, module: SegmentationModule) -> dict[str, Tensor]:
     """Return the weights in a checkpoint of this training.
 
     Raises:
@@ -386,7 +389,7 @@ def _read_checkpoint(file: Path, learner: Learner) -> dict[str, Tensor]:
     except Exception as error:  # whatever torch meets in a damaged file; its advice would be unsafe
         why = error.strerror if isinstance(error, OSError) else "it is damaged, or no checkpoint"
         raise CheckpointError(f"{file} can't be read: {why}. {todo}") from error
-    if shapes != {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()}:
+    if shapes != {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}:
         raise CheckpointError(f"{file} holds the weights of another network. {todo}")
     return state
 

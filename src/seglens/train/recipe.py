@@ -1,4 +1,4 @@
-"""What a training is to be: its settings, and the model that they and the data describe."""
+"""The settings of a training, and the model that they and the data describe."""
 
 from math import inf
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How samples reach the network: at its size, kept in memory, in an order that seed and epoch decide."""
+"""Training samples: resized, kept in memory, in an order that seed and epoch decide; and their batches."""
 
 import random
 import sys
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.data.transforms import Policy, augment_within, collate, letterbox, sample_generator
+from seglens.data.transforms import Batch, Policy, augment_within, collate, letterbox, sample_generator
 from seglens.errors import DataError
 from seglens.masks import class_pixels, is_stack
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
+from seglens.train.recipe import TrainSettings
 
 MEMORY = 2 << 30
 """Bytes of pictures that a split may keep in memory."""
@@ -26,7 +28,7 @@ BLANK = -1
 
 
 def training_batches(
-    feed: "Feed", *, batch_size: int, workers: int, part: "Part | None" = None, splits: int = 1
+    dataset: "TrainingDataset", *, batch_size: int, workers: int, part: "Part | None" = None, splits: int = 1
 ) -> DataLoader[Sample]:
     """Return the batches to train on: shuffled, augmented in ``workers`` processes.
 
@@ -37,9 +39,9 @@ def training_batches(
     # Whole numbers: settings and halving see to that.
     size = batch_size // part.of // splits
     return DataLoader(
-        feed,
+        dataset,
         batch_size=size,
-        sampler=Shuffled(len(feed), batch_size=batch_size, seed=feed.seed, part=part, splits=splits),
+        sampler=Shuffled(len(dataset), batch_size=batch_size, seed=dataset.seed, part=part, splits=splits),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -48,15 +50,18 @@ def training_batches(
     )
 
 
-def validation_batches(feed: "Feed", *, batch_size: int, part: "Part | None" = None) -> DataLoader[Sample]:
+def validation_batches(
+    dataset: "TrainingDataset", *, batch_size: int, part: "Part | None" = None
+) -> DataLoader[Sample]:
     """Return this process's batches to validate on, as they are and in order.
 
-    Every process has equally many pictures: where the number doesn't divide, `Feed.blank` fills up.
+    Every process has equally many pictures: where the number doesn't divide, `TrainingDataset.blank` fills
+    up.
     """
     part = part or Part()
-    keys = [(0, index) for index in range(part.index, len(feed), part.of)]
-    keys += [(0, BLANK)] * (-(-len(feed) // part.of) - len(keys))
-    return DataLoader(feed, batch_size=max(1, batch_size // part.of), sampler=keys, collate_fn=collate)
+    keys = [(0, index) for index in range(part.index, len(dataset), part.of)]
+    keys += [(0, BLANK)] * (-(-len(dataset) // part.of) - len(keys))
+    return DataLoader(dataset, batch_size=max(1, batch_size // part.of), sampler=keys, collate_fn=collate)
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,11 @@ class Part:
     of: int = 1
 
 
-class Feed(Dataset[Sample]):
+class TrainingDataset(Dataset[Sample]):
     """The samples of a split, letterboxed to ``size``; asked for by ``(epoch, index)``.
 
-    The epoch is part of the question so that augmentation depends on (seed, epoch, index) alone: not on
-    the order, on the number of worker processes, or on whether training was interrupted in between.
+    The epoch is part of the key, so that augmentation depends on (seed, epoch, index) alone: not on the
+    order, on the number of worker processes, or on an interruption of the training.
     """
 
     split: Split
@@ -95,7 +100,7 @@ class Feed(Dataset[Sample]):
         self._kept: list[_Packed] = []
         self.scales: list[float] = []
 
-    def keep(self) -> None:
+    def preload(self) -> None:
         """Read the pictures once, as many as fit into ``memory``, so that a broken one is named at once.
 
         Raises:
@@ -256,3 +261,66 @@ def _pack(sample: Sample, size: int) -> _Packed:
     if not is_stack(mask):
         mask = mask.to(torch.uint8 if int(mask.max()) < 256 else torch.int32)
     return _Packed(small.name, image, mask, small.valid, max(frame.scaled) / max(frame.native))
+
+
+class Batches(LightningDataModule):
+    """The batches of each process, made when its place among them is known.
+
+    ``splits`` is the number of smaller batches that a step is computed in; their gradients are averaged.
+    """
+
+    training: TrainingDataset
+    validation: TrainingDataset | None
+    settings: TrainSettings
+    workers: int
+    splits: int
+
+    def __init__(
+        self,
+        training: TrainingDataset,
+        validation: TrainingDataset | None,
+        settings: TrainSettings,
+        *,
+        workers: int,
+        splits: int = 1,
+    ) -> None:
+        super().__init__()
+        self.training, self.validation, self.settings = training, validation, settings
+        self.workers, self.splits = workers, splits
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the optimiser in the whole training."""
+        order = self._training(Part(0, self.settings.devices * self.settings.num_nodes)).sampler
+        assert isinstance(order, Shuffled)
+        return self.settings.epochs * -(-order.num_batches // self.splits)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Return this process's batches to train on."""
+        return self._training(self._part())
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Return this process's batches to validate on."""
+        assert self.validation is not None
+        size = self.settings.batch_size // self.splits
+        return validation_batches(self.validation, batch_size=size, part=self._part())
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch, which Lightning doesn't know how to do."""
+        images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        masks = None if batch.masks is None else batch.masks.to(device, non_blocking=True)
+        return Batch(batch.names, images, masks, batch.valid.to(device, non_blocking=True))
+
+    def split(self, splits: int) -> "Batches":
+        """Return the same batches with every step computed in so many smaller ones."""
+        return Batches(self.training, self.validation, self.settings, workers=self.workers, splits=splits)
+
+    def _part(self) -> Part:
+        assert self.trainer is not None
+        return Part(self.trainer.global_rank, self.trainer.world_size)
+
+    def _training(self, part: Part) -> DataLoader[Sample]:
+        size = self.settings.batch_size
+        return training_batches(
+            self.training, batch_size=size, workers=self.workers, part=part, splits=self.splits
+        )

@@ -1,4 +1,4 @@
-"""What is done with a batch: a training step, a validation step, and the optimiser."""
+"""The LightningModule: training step, validation step and optimiser."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ from seglens.train.schedule import SCHEDULES
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-class Learner(LightningModule):
+class SegmentationModule(LightningModule):
     """A training step, a validation step, and the optimiser.
 
     ``average`` holds the running average of the weights where there is one: it is validated and kept.
@@ -231,5 +231,5 @@ def averaged(segmenter: Segmenter, decay: int | float) -> AveragedModel | None:
 
 
 def _masks(batch: Batch) -> AnyMasks:
-    assert batch.masks is not None  # Feed has refused pictures without one.
+    assert batch.masks is not None  # TrainingDataset has refused pictures without one.
     return batch.masks

@@ -11,7 +11,7 @@ from seglens.data.sample import Sample, Task
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import DataError
 from seglens.runtime.threads import read_ahead
-from seglens.train.feed import BLANK, Feed, Part, Shuffled, validation_batches
+from seglens.train.dataset import BLANK, Part, Shuffled, TrainingDataset, validation_batches
 
 
 def split_of(*samples):
@@ -28,8 +28,8 @@ def noise(name, *, levels=256, shape=(20, 12), seed=0):
 
 
 def feed_of(*samples, policy=None, seed=0, memory=1 << 20, size=20):
-    feed = Feed(split_of(*samples), size=size, seed=seed, policy=policy, memory=memory)
-    feed.keep()
+    feed = TrainingDataset(split_of(*samples), size=size, seed=seed, policy=policy, memory=memory)
+    feed.preload()
     return feed
 
 
