@@ -21,7 +21,7 @@ ROOMS = (
 """Folders, and files that are in none. One imports from itself and from those before it."""
 
 ONLY_IN = {
-    "gradio": {"app", "app.page", "app.wires"},
+    "gradio": {"app", "app.page", "app.callbacks"},
     "jinja2": {"report.html"},
     "lightning": {
         "train",
@@ -36,7 +36,13 @@ ONLY_IN = {
     "pooch": {"data.get"},
     "pycocotools": {"data.outlines"},
     "rich": {"runtime.progress", "cli.terminal"},
-    "safetensors": {"batch.raw", "models.checkpoint", "models.weights", "report.rasters", "weak.classifier"},
+    "safetensors": {
+        "batch.raw",
+        "models.checkpoint",
+        "models.weights",
+        "report.encoded_maps",
+        "weak.classifier",
+    },
     "segmentation_models_pytorch": {"train.losses", "models.encoders", "models.zoo"},
     "skimage": {"superpixels"},
     "tifffile": {"data.tiff"},

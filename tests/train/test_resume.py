@@ -150,5 +150,5 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(discs, tmp_path, mon
 
 
 def test_the_history_is_found_under_the_key_of_earlier_checkpoints():
-    """Lightning finds a callback's state by this key; another one would lose the rows of a training in silence."""
+    """Lightning finds a callback's state by this key; another one would lose the rows of a training."""
     assert CheckpointCallback(Path("run"), patience=None, keep_every=None, resumed=True).state_key == "Keeper"

@@ -1,4 +1,4 @@
-"""The interactive page: `seglens app RUN`. Widgets and their wires; what they do is in `seglens.inspection`.
+"""The interactive page: `seglens app RUN`. Widgets and callbacks; `seglens.inspection` does the work.
 
 The page is served to this machine only, to whoever has the token of its address, and asks nothing of any
 other: Gradio's analytics are off, fonts are the system's, and a policy in every answer forbids the browser to

@@ -1,4 +1,4 @@
-"""Who may use the page, and what a browser may load of it: the first thing that every request meets.
+"""Access control: who may use the page, and what a browser may load. Every request passes here first.
 
 A server on localhost is reached by any web page that the same browser shows. Three checks keep others out:
 

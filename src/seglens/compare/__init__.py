@@ -13,10 +13,9 @@ from typing import TypeVar
 from seglens.arguments import checked
 from seglens.callable_module import make_callable
 from seglens.compare import attention, differences, drawing, page
+from seglens.compare.differences import differing, same_pictures, side_by_side
 from seglens.compare.matching import Common, common_pictures
-from seglens.compare.settings import differing
 from seglens.compare.tables import changed, explaining, missing, pictures, write_tables
-from seglens.compare.verdicts import same_pictures, side_by_side
 from seglens.data.classes import NO_MAP
 from seglens.data.layout import DataSettings, Split
 from seglens.errors import DataError, SettingError, unknown_name

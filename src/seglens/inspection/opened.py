@@ -1,4 +1,4 @@
-"""One picture that is looked at: as it is, on the input grid, and what the model says about it."""
+"""One opened picture: at its own size, on the input grid, and with its prediction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A causal check by hand: a region is taken out of the picture, and the model is asked again.
+"""A causal check by hand: a region is removed from the picture, and the model predicts again.
 
 What was removed is filled in as the judges do it (`seglens.impute`). How much of the change is owed to that
 very region is told by its *controls*: regions of the same shape elsewhere in the picture.
@@ -15,7 +15,7 @@ from seglens.errors import SettingError, unknown_name
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target, for_head
 from seglens.impute import IMPUTERS
-from seglens.inspection.asking import Answer
+from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened, on_grid, predicted, scores_of
 from seglens.masks import of_class
 from seglens.runs import Run
@@ -99,7 +99,7 @@ def remove(
     )
 
 
-def target_of(run: Run, opened: Opened, class_name: str, answer: Answer | None) -> Target:
+def target_of(run: Run, opened: Opened, class_name: str, answer: ExplainedPicture | None) -> Target:
     """Return the target of the last question, or all that is predicted where nothing was asked yet."""
     if answer is not None:
         return answer.target

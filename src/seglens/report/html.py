@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from seglens.report import album, cards, figures, findings, missing, mistakes, tables, words
+from seglens.report import cards, figures, findings, gallery_data, missing, mistakes, tables, wording
 from seglens.report.contents import TABLES, Part, RunContents
 from seglens.report.glossary import glossary
 from seglens.results import names
@@ -82,7 +82,7 @@ def render(runs: Sequence[RunContents], shortcut: Part[TagTest] | None, *, besid
     others = [file for example in examples for file in example.pictures.values()]
     data = as_script_data(numbers(runs, shortcut))
     used = len(data) + REST + sum(len(str(card.scores)) * 3 for card in shown)
-    found = album.build(shown, others, beside=beside, used=used)
+    found = gallery_data.build(shown, others, beside=beside, used=used)
     calibrated = [
         f"{run.name if len(runs) > 1 else 'On'} {part.split}: {told}"
         for run in runs
@@ -116,7 +116,7 @@ def render(runs: Sequence[RunContents], shortcut: Part[TagTest] | None, *, besid
         "provenance": {run.name: tables.provenance(run) for run in runs},
         "shortcut": shortcut.table if shortcut else None,
         "tag_rows": tables.tag_rows(shortcut.table) if shortcut else [],
-        "how_found": words.how_found(shortcut.table) if shortcut else [],
+        "how_found": wording.how_found(shortcut.table) if shortcut else [],
         "examples": examples,
         "glossary": glossary(runs),
         "data": data,

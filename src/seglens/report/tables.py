@@ -1,18 +1,18 @@
 """The tables and charts of the page, put together from what the run folders say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from markupsafe import Markup
 
-from seglens.report import curves, figures, words
+from seglens.report import figures, wording
 from seglens.report.contents import Evaluated, RunContents
 from seglens.report.figures import Axis, Series
 from seglens.results.maps import MapSummary
-from seglens.results.names import in_words
+from seglens.results.names import NULL, in_words
 from seglens.results.record import Record
-from seglens.results.scorecard import CardRow, Region, TagRow, TagTest
+from seglens.results.scorecard import Card, CardRow, Cascade, Region, RemovalCurves, TagRow, TagTest
 from seglens.results.scores import Spread
 
 CURVES = {
@@ -97,8 +97,8 @@ class Audited:
 
 def sentences(run: RunContents) -> list[str]:
     """Return the headline of one run: what it is, how good, what its maps are worth."""
-    told = [words.about_model(run), *(words.about_scores(part) for part in run.evaluations)]
-    told += [words.about_maps(run.explanations), words.about_judgement(run.scorecards)]
+    told = [wording.about_model(run), *(wording.about_scores(part) for part in run.evaluations)]
+    told += [wording.about_maps(run.explanations), wording.about_judgement(run.scorecards)]
     return [text for text in told if text]
 
 
@@ -215,7 +215,7 @@ def judgements(runs: Sequence[RunContents]) -> Judgements:
             Drawn(run, row, nulls, figures.strip(row.value, (row.low, row.high), nulls, axis, shapes))
             for run, row, nulls in group
         ]
-    return Judgements(by_score, axes, figures.mark_legend(shapes), curves.by_score(runs))
+    return Judgements(by_score, axes, figures.mark_legend(shapes), curves_by_score(runs))
 
 
 def _spoken(nulls: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -250,3 +250,78 @@ def provenance(run: RunContents) -> list[tuple[str, Record]]:
     steps = [(run.record.kind, run.record)]
     steps += [(f"{part.verb} {part.name}", part.record) for part in run.parts if part.record]
     return [step for i, step in enumerate(steps) if i == 0 or step[1] != run.record]
+
+
+REMOVAL = ("faithfulness", "context_faithfulness")
+"""Scores that remove cells in the order of a map."""
+
+MOST = 24
+"""Charts for one score: a page with more of them is read by nobody."""
+
+
+def curves_by_score(runs: Sequence[RunContents]) -> dict[str, list[Markup]]:
+    """Return the charts of each score, one for each map that was judged, the first `MOST` of them.
+
+    A map that removes cells is drawn with the reference that its verdict names: solid while what is ranked
+    first goes first, dashed while what is ranked last does. The model dependence is drawn over the share of
+    modules that have been randomised.
+    """
+    charts: dict[str, list[Markup]] = {}
+    for run in runs:
+        before = f"{run.name}, " if len(runs) > 1 else ""
+        for part in run.scorecards:
+            for score, name, lines in _removals(part.table):
+                charts.setdefault(score, []).append(
+                    figures.line_chart(
+                        f"{before}{name}",
+                        lines,
+                        y_label="score of the frozen region",
+                        x_label="share of cells removed",
+                        whole=False,
+                    )
+                )
+            lines = _cascade(part.table.figures.cascade)
+            if lines:
+                charts.setdefault("model_dependence", []).append(
+                    figures.line_chart(
+                        f"{before}while the network is randomised, output first",
+                        lines,
+                        y_label="|rank correlation| with the trained model's map",
+                        x_label="share of the modules randomised",
+                        whole=False,
+                    )
+                )
+    return {score: found[:MOST] for score, found in charts.items()}
+
+
+def _removals(card: Card) -> Iterator[tuple[str, str, list[Series]]]:
+    """Yield score, map and the lines of its chart, in the order of the scorecard's rows."""
+    shares, drawn = [0.0, *card.figures.fractions], card.figures
+    for row in card.rows:
+        found = drawn.removing(row.score, row.name)
+        if row.score not in REMOVAL or row.verdict == "reference" or found is None:
+            continue
+        lines = _pair(row.name, found, shares, 0)
+        reference = drawn.removing(row.score, f"{NULL}{row.reference}")
+        if reference is not None:
+            lines += _pair(f"{row.reference} (reference)", reference, shares, 1)
+        yield row.score, row.name, lines
+
+
+def _pair(name: str, curves: RemovalCurves, shares: Sequence[float], colour: int) -> list[Series]:
+    both = (("most relevant", curves.most_first, False), ("least", curves.least_first, True))
+    return [
+        Series(f"{name}, {what} first", shares, [curves.full, *values], colour, dashed)
+        for what, values, dashed in both
+    ]
+
+
+def _cascade(found: Cascade) -> list[Series]:
+    """Return a line for each map; from the fifth on colours come again, dashed."""
+    return [
+        Series(
+            name, found.share_of_modules, values, place % figures.NUM_COLOURS, place >= figures.NUM_COLOURS
+        )
+        for place, (name, values) in enumerate(found.maps.items())
+        if place < 2 * figures.NUM_COLOURS
+    ]

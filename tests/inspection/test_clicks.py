@@ -9,8 +9,8 @@ import seglens
 from seglens.data.sample import Sample
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain.target import component
+from seglens.inspection.clicks import choices, class_at, number_of_piece, text_of
 from seglens.inspection.opened import Opened, open_sample
-from seglens.inspection.pointing import choices, class_at, number_of_piece, text_of
 
 
 def test_the_piece_under_a_click_is_the_component_of_that_number():

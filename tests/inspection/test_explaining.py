@@ -18,7 +18,7 @@ from seglens.data.sample import Sample
 from seglens.errors import SettingError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.target import Target
-from seglens.inspection import asking, drawing, words
+from seglens.inspection import drawing, explaining, sentences
 from seglens.inspection.opened import open_sample
 from seglens.inspection.removing import remove
 from seglens.results.names import formatted
@@ -48,16 +48,16 @@ def finite(values):
 @pytest.mark.parametrize(
     ("why", "method"),
     [
-        (asking.Why("component:1", "hires-cam", "encoder_last"), "hires-cam"),
+        (explaining.ExplainRequest("component:1", "hires-cam", "encoder_last"), "hires-cam"),
         (
-            asking.Why("false-negative", "integrated-gradients", baseline="mean"),
+            explaining.ExplainRequest("false-negative", "integrated-gradients", baseline="mean"),
             IntegratedGradients(baseline="mean"),
         ),
-        (asking.Why("box:3,4,20,19", "layer-cam", where="context"), "layer-cam"),
+        (explaining.ExplainRequest("box:3,4,20,19", "layer-cam", where="context"), "layer-cam"),
     ],
 )
 def test_an_answer_is_what_explain_writes(run, labelled, tmp_path, why, method):
-    answer = asking.ask(run, labelled, why)
+    answer = explaining.explain_picture(run, labelled, why)
     seglens.explain_folder(
         run,
         labelled.split.select([0]),
@@ -82,24 +82,26 @@ def test_an_answer_is_what_explain_writes(run, labelled, tmp_path, why, method):
 
 
 def test_an_empty_target_has_no_map_but_a_reason(run, labelled):
-    answer = asking.ask(run, labelled, asking.Why("component:999"))
+    answer = explaining.explain_picture(run, labelled, explaining.ExplainRequest("component:999"))
     assert answer.status == "no_target"
-    assert "There is no pixel to explain" in words.about_answer(answer)
+    assert "There is no pixel to explain" in sentences.about_answer(answer)
     assert drawing.scale_of(answer) is None
     assert drawing.answered(run, labelled, answer).size == drawing.drawn_to(labelled)
 
 
 def test_a_target_that_needs_a_truth_that_is_not_known(linear_run, opened):
     with pytest.raises(SettingError, match="This target needs the truth"):
-        asking.ask(linear_run, opened, asking.Why("false-positive", "saliency"))
+        explaining.explain_picture(
+            linear_run, opened, explaining.ExplainRequest("false-positive", "saliency")
+        )
 
 
 def test_what_can_be_asked_for(run):
-    assert "expected-gradients" in asking.method_names(True)
-    assert "expected-gradients" not in asking.method_names(False), "it starts from other pictures"
-    assert asking.needs_layer("score-cam")
-    assert not asking.needs_layer("integrated-gradients")
-    names = asking.layer_names(run)
+    assert "expected-gradients" in explaining.method_names(True)
+    assert "expected-gradients" not in explaining.method_names(False), "it starts from other pictures"
+    assert explaining.needs_layer("score-cam")
+    assert not explaining.needs_layer("integrated-gradients")
+    names = explaining.layer_names(run)
     assert {"encoder_last", "decoder_last"} < set(names)
     assert len(names) == len(set(names))
 
@@ -129,7 +131,7 @@ def test_a_stroke_touches_what_is_near_enough(opened):
 
 
 def test_files_to_take_away(run, labelled, tmp_path):
-    answer = asking.ask(run, labelled, asking.Why("predicted"))
+    answer = explaining.explain_picture(run, labelled, explaining.ExplainRequest("predicted"))
     drawn = drawing.answered(run, labelled, answer)
     sheet, raw = drawing.save(run, labelled, answer, drawn, None, tmp_path)
     with Image.open(sheet) as opened:
@@ -170,12 +172,12 @@ def test_words_hold_the_numbers_and_no_markup_of_others(run, labelled):
     evil = '<img src=x onerror=alert(1)>&"'
     sample = Sample(evil, labelled.sample.image, labelled.sample.mask, labelled.sample.valid)
     opened = replace(labelled, part=replace(labelled.part, natives=(sample,)))
-    about = Tags(words.about_picture(run, opened))
+    about = Tags(sentences.about_picture(run, opened))
     assert evil in about.text
     assert "img" not in about.seen
     assert f"{opened.scores['dice']:.3f}" in about.text
-    answer = asking.ask(run, opened, asking.Why("predicted"))
-    told = Tags(words.about_answer(answer))
+    answer = explaining.explain_picture(run, opened, explaining.ExplainRequest("predicted"))
+    told = Tags(sentences.about_answer(answer))
     assert formatted(answer.row["statistics"]["mass_inside"]) in told.text
     assert formatted(answer.row["nulls"]["edges"]["mass_inside"]) in told.text
     assert not {"script", "style"} & {*about.seen, *told.seen}
@@ -185,14 +187,14 @@ def test_a_removal_is_told_beside_its_controls(linear_run, opened):
     region = torch.zeros(32, 32, dtype=torch.bool)
     region[21:24, 20:23] = True
     target = Target("component:2", 1, region[None])
-    told = Tags(words.about_removal(remove(linear_run, opened, region, target, imputer="zero"))).text
+    told = Tags(sentences.about_removal(remove(linear_run, opened, region, target, imputer="zero"))).text
     assert "changed by -0.742" in told, "sigmoid(2.5) - sigmoid(-1.5), the other way round"
     assert "at 4 other places it changed by +0.000 to +0.000" in told
     assert "what was here speaks for the target" in told
     beside = torch.zeros(32, 32, dtype=torch.bool)
     beside[0:3, 28:31] = True
-    nothing = Tags(words.about_removal(remove(linear_run, opened, beside, target, imputer="zero"))).text
+    nothing = Tags(sentences.about_removal(remove(linear_run, opened, beside, target, imputer="zero"))).text
     assert "Hardly any change" in nothing
     nowhere = Target("component:3", 1, torch.zeros(1, 32, 32, dtype=torch.bool))
-    text = Tags(words.about_removal(remove(linear_run, opened, region, nowhere))).text
+    text = Tags(sentences.about_removal(remove(linear_run, opened, region, nowhere))).text
     assert re.search("The target is empty", text)

@@ -1,4 +1,4 @@
-"""What is said about a picture, an answer and a removal: short pieces of HTML, every name escaped."""
+"""Sentences about a picture, an explanation and a removal: short pieces of HTML, every name escaped."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from seglens.drawing.draw import Scale
 from seglens.evaluate.scores import DEFINITIONS as SCORES
 from seglens.explain.explanation import reason
 from seglens.explain.statistics import DEFINITIONS
-from seglens.inspection.asking import Answer
 from seglens.inspection.drawing import bar, scale_of
+from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened
 from seglens.inspection.removing import Removal
 from seglens.masks import of_class
@@ -61,7 +61,7 @@ def about_picture(run: Run, opened: Opened) -> str:
     return text + _table(("score", "of this picture"), cells)
 
 
-def about_answer(answer: Answer) -> str:
+def about_answer(answer: ExplainedPicture) -> str:
     """Say what the colours mean and where the map lies, next to maps that know nothing of the model."""
     if answer.status != "ok":
         evidence = scale_of(answer, evidence=True)
@@ -76,7 +76,7 @@ def about_answer(answer: Answer) -> str:
     evidence = scale_of(answer, evidence=True)
     if evidence is not None:
         text += _bar(evidence, "for (red) and against (blue)")
-    if answer.why.where != "region":
+    if answer.request.where != "region":
         share = row.statistics["mass_context"]
         return (
             text + f"<p>{formatted(share, '.1%')} of the map lies outside of the target and its margin.</p>"

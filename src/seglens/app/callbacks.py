@@ -1,4 +1,4 @@
-"""What the widgets call: each reads some, asks `seglens.inspection`, and returns what others show now."""
+"""The callbacks of the page: each reads widgets, calls `seglens.inspection` and returns new values."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from seglens.app.widgets import Widgets
 from seglens.data.layout import Split
 from seglens.drawing.notebook import address
 from seglens.errors import SeglensError
 from seglens.explain.integrated import IntegratedGradients
-from seglens.inspection import asking, drawing, pointing, removing, words
+from seglens.inspection import clicks, drawing, explaining, removing, sentences
 from seglens.inspection.opened import Opened, open_file, open_sample
 from seglens.runs import Run
 
@@ -30,20 +29,20 @@ CLICK = "Click on the picture, or choose what to ask about."
 
 @dataclass(frozen=True)
 class Seen:
-    """What a person has before them: the picture, the clicks on it since, and the last answer."""
+    """The state of one visitor: the picture, the clicks on it, and the last explanation."""
 
     opened: Opened
-    clicks: tuple[pointing.Place, ...] = ()
-    answer: asking.Answer | None = None
+    clicks: tuple[clicks.Place, ...] = ()
+    answer: explaining.ExplainedPicture | None = None
 
 
-def telling(wire: Callable[..., Shown]) -> Callable[..., Shown]:
-    """Let errors that a person can mend be told on the page, above everything."""
+def showing_errors(callback: Callable[..., Shown]) -> Callable[..., Shown]:
+    """Show errors that the user can mend at the top of the page."""
 
-    @wraps(wire)
-    def told(self: "Wires", *values: Any) -> Shown:
+    @wraps(callback)
+    def told(self: "Callbacks", *values: Any) -> Shown:
         try:
-            return {self.w.message: "", **wire(self, *values)}
+            return {self.w.message: "", **callback(self, *values)}
         except SeglensError as error:
             return {self.w.message: f'<div class="seglens-error" role="alert">{escape(str(error))}</div>'}
 
@@ -51,7 +50,7 @@ def telling(wire: Callable[..., Shown]) -> Callable[..., Shown]:
 
 
 @dataclass(frozen=True)
-class Wires:
+class Callbacks:
     """The calls of one page."""
 
     run: Run
@@ -59,14 +58,14 @@ class Wires:
     scratch: Path
     w: Widgets
 
-    @telling
+    @showing_errors
     def choose(self, index: int | None, target: str) -> Shown:
         """Open a sample."""
         if index is None or self.pictures is None:
             return {}
         return self._opened(open_sample(self.run, self.pictures, index), target)
 
-    @telling
+    @showing_errors
     def drop(self, file: str | None, target: str) -> Shown:
         """Open a file."""
         return {} if file is None else self._opened(open_file(self.run, Path(file)), target)
@@ -88,12 +87,12 @@ class Wires:
             seen, target, method, layer, class_name, against, where, baseline, tuple(event.index)
         )
 
-    @telling
+    @showing_errors
     def ask(self, seen: Seen | None, target: str, *rest: str) -> Shown:
         """Ask again, with other settings; without a picture there is nothing to ask yet."""
         return {} if seen is None else self._asked(seen, target, *rest)
 
-    @telling
+    @showing_errors
     def again(self, seen: Seen | None, target: str, *rest: str) -> Shown:
         """Ask, or say what is missing."""
         if seen is None:
@@ -103,7 +102,7 @@ class Wires:
     def fit(self, method: str) -> Shown:
         """Show the settings that a method has."""
         return {
-            self.w.layer: gr.update(interactive=asking.needs_layer(method)),
+            self.w.layer: gr.update(interactive=explaining.needs_layer(method)),
             self.w.baseline: gr.update(visible=method == IntegratedGradients.name),
         }
 
@@ -111,7 +110,7 @@ class Wires:
         """Take out what was brushed over, and predict again."""
         return self._removed(seen, imputer, class_name, event.strokes)
 
-    @telling
+    @showing_errors
     def _removed(
         self, seen: Seen | None, imputer: str, class_name: str, strokes: Sequence[Mapping[str, Any]]
     ) -> Shown:
@@ -122,10 +121,10 @@ class Wires:
         removal = removing.remove(self.run, seen.opened, region, target, imputer=imputer)
         return {
             self.w.removed: drawing.removed_over(self.run, seen.opened, removal),
-            self.w.changed: words.about_removal(removal),
+            self.w.changed: sentences.about_removal(removal),
         }
 
-    @telling
+    @showing_errors
     def _clicked(
         self,
         seen: Seen | None,
@@ -140,9 +139,9 @@ class Wires:
     ) -> Shown:
         if seen is None:
             return {}
-        kind = target if target in pointing.CLICKS else "component"
+        kind = target if target in clicks.CLICKS else "component"
         place = drawing.native_place(seen.opened, *at)
-        asked = pointing.class_at(kind, seen.opened, place, self.run.task) or class_name
+        asked = clicks.class_at(kind, seen.opened, place, self.run.task) or class_name
         seen = replace(seen, clicks=(*seen.clicks, place)[-2:])
         # What the click leaves as it was is not sent back: a choice made meanwhile would be lost.
         shown: Shown = {self.w.seen: seen}
@@ -155,12 +154,12 @@ class Wires:
 
         A kind of target that this picture has stays chosen; a piece or a pixel of the last one doesn't.
         """
-        offered = pointing.choices(opened)
+        offered = clicks.choices(opened)
         chosen: dict[str, Any] = {} if target in offered else {"value": "component"}
         return {
             self.w.seen: Seen(opened),
             self.w.picture: drawing.predicted_over(self.run, opened),
-            self.w.about: words.about_picture(self.run, opened),
+            self.w.about: sentences.about_picture(self.run, opened),
             self.w.target: gr.update(choices=offered, **chosen),
             self.w.brush: address(drawing.bare(self.run, opened)),
             self.w.map: None,
@@ -184,13 +183,13 @@ class Wires:
         baseline: str,
     ) -> Shown:
         opened = seen.opened
-        text = pointing.text_of(target, opened, self.run.task.class_index(class_name), seen.clicks)
+        text = clicks.text_of(target, opened, self.run.task.class_index(class_name), seen.clicks)
         if text is None:
             more = "Click on the opposite corner of the box." if seen.clicks else CLICK
             return {self.w.message: _hint(more)}
         other = None if against == NONE else against
-        why = asking.Why(text, method, layer, baseline, class_name, other, where)
-        answer = asking.ask(self.run, opened, why)
+        why = explaining.ExplainRequest(text, method, layer, baseline, class_name, other, where)
+        answer = explaining.explain_picture(self.run, opened, why)
         drawn = drawing.answered(self.run, opened, answer)
         both = drawing.scale_of(answer, evidence=True)
         evidence = None if both is None else drawing.answered(self.run, opened, answer, evidence=True)
@@ -201,7 +200,7 @@ class Wires:
             self.w.seen: Seen(opened, () if target == "box" else seen.clicks, answer),
             self.w.map: gr.update(value=drawn, label=f"Why: {text} by {answer.explanation.name}"),
             self.w.evidence: gr.update(value=evidence, visible=evidence is not None),
-            self.w.told: words.about_answer(answer),
+            self.w.told: sentences.about_answer(answer),
             self.w.sheet: gr.update(value=str(sheet), interactive=True),
             self.w.raw: gr.update(value=str(raw), interactive=True),
         }
@@ -209,3 +208,66 @@ class Wires:
 
 def _hint(text: str) -> str:
     return f'<p role="status">{escape(text)}</p>'
+
+
+@dataclass(frozen=True)
+class Widgets:
+    """Everything on the page that is read or written."""
+
+    seen: Any
+    message: Any
+    sample: Any
+    upload: Any
+    about: Any
+    target: Any
+    method: Any
+    layer: Any
+    class_name: Any
+    against: Any
+    where: Any
+    baseline: Any
+    again: Any
+    picture: Any
+    map: Any
+    evidence: Any
+    told: Any
+    sheet: Any
+    raw: Any
+    brush: Any
+    imputer: Any
+    removed: Any
+    changed: Any
+
+    @property
+    def question(self) -> list[Any]:
+        """What a question is read from, in the order of `Callbacks.ask`."""
+        return [
+            self.seen,
+            self.target,
+            self.method,
+            self.layer,
+            self.class_name,
+            self.against,
+            self.where,
+            self.baseline,
+        ]
+
+    @property
+    def answer(self) -> list[Any]:
+        """What a question may change."""
+        return [
+            self.seen,
+            self.message,
+            self.target,
+            self.class_name,
+            self.map,
+            self.evidence,
+            self.told,
+            self.sheet,
+            self.raw,
+        ]
+
+    @property
+    def view(self) -> list[Any]:
+        """What another picture changes."""
+        return [*self.answer, self.picture, self.about, self.brush, self.removed, self.changed]

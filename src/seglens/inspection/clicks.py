@@ -1,4 +1,4 @@
-"""From a click on a picture to the target that it asks about. Coordinates are native pixels."""
+"""Clicks on a picture become targets. Coordinates are pixels of the picture at its own size."""
 
 from collections.abc import Sequence
 

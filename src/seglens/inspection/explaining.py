@@ -1,4 +1,4 @@
-"""One question about one picture, and its answer: the map, its numbers next to those of its nulls."""
+"""An explanation of one picture: the map, and its numbers next to those of its null maps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ from seglens.runs import Run
 
 
 @dataclass(frozen=True)
-class Why:
-    """What is asked: the names of the command line, the class and the one against it by their names.
+class ExplainRequest:
+    """What to explain: the names of the command line, the class and the one against it by their names.
 
     ``baseline`` is for Integrated Gradients alone.
     """
@@ -42,13 +42,13 @@ class Why:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class ExplainedPicture:
     """The map, the row that ``explanations.json`` would have for it, and its raw arrays.
 
     ``label`` is "restates the prediction" or empty, by the rule of `seglens.judge.localisation.summarise`.
     """
 
-    why: Why
+    request: ExplainRequest
     explanation: Explanation
     row: OneMap
     heats: Heats
@@ -62,11 +62,11 @@ class Answer:
 
     @property
     def status(self) -> str:
-        """``ok``, or why there is no map."""
+        """``ok``, or request there is no map."""
         return self.explanation.status[0]
 
 
-def ask(run: Run, opened: Opened, why: Why, *, seed: int = 0) -> Answer:
+def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: int = 0) -> ExplainedPicture:
     """Explain one picture. The raw map and its numbers are those of `seglens.explain_folder`.
 
     Null maps are those that cost no run of the model: the random network isn't asked, nor are other pictures.
@@ -79,12 +79,12 @@ def ask(run: Run, opened: Opened, why: Why, *, seed: int = 0) -> Answer:
     question = question_of(
         run,
         opened.split,
-        (method_of(why),),
-        (why.layer,),
-        why.target,
-        why.class_name,
-        why.against,
-        why.where,
+        (method_of(request),),
+        (request.layer,),
+        request.target,
+        request.class_name,
+        request.against,
+        request.where,
         seed,
     )
     part, prediction = opened.part, opened.prediction
@@ -107,14 +107,14 @@ def ask(run: Run, opened: Opened, why: Why, *, seed: int = 0) -> Answer:
     row = map_row(entry, measured, 0)
     arrays = raw_arrays([entry], 0, opened.frame)
     heats = with_limits(Heats([row], arrays, opened.frame, run.spec))
-    return Answer(why, entry, heats.rows[0], heats, arrays, summarise(measured[0]).label)
+    return ExplainedPicture(request, entry, heats.rows[0], heats, arrays, summarise(measured[0]).label)
 
 
-def method_of(why: Why) -> Method:
+def method_of(request: ExplainRequest) -> Method:
     """Return the method that is asked for, with its baseline where it has one."""
-    if why.method == IntegratedGradients.name:
-        return IntegratedGradients(baseline=why.baseline)
-    return why.method
+    if request.method == IntegratedGradients.name:
+        return IntegratedGradients(baseline=request.baseline)
+    return request.method
 
 
 def method_names(known_data: bool) -> list[str]:
