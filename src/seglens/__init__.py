@@ -86,7 +86,7 @@ _HOMES = {
     "weak": "weak",
     "wrap": "runs",
 }
-"""Where each public name lives; a verb's module is itself callable (see ``callable_module.py``)."""
+"""Where each public name lives; the module of a command is itself callable (see ``callable_module.py``)."""
 
 _MODULES = {"targets": "explain.target"}
 """Public modules under a name of their own."""
@@ -230,7 +230,7 @@ if not TYPE_CHECKING:  # or a checker would take any name for one that is there
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        # Importing a verb's module has bound the module, which is callable: let it stand.
+        # Importing the module of a command has bound the module, which is callable: let it stand.
         return globals().setdefault(name, value)
 
 

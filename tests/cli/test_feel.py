@@ -149,9 +149,9 @@ def test_pictures_that_failed_are_in_the_document(seglens, here, small_set):
 
 
 def test_what_libraries_print_is_no_part_of_the_document(capsys):
-    with terminal.telling(as_json=True, quiet=False):
+    with terminal.output_mode(as_json=True, quiet=False):
         print("chatter")
-        terminal.tell({"value": float("nan")}, lambda: print("table"))
+        terminal.print_result({"value": float("nan")}, lambda: print("table"))
     captured = capsys.readouterr()
     assert (json.loads(captured.out), captured.err) == ({"value": None}, "chatter\n")
 

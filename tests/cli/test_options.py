@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import seglens
 from seglens.cli import command
-from seglens.cli.command import Verb, spread_lists
+from seglens.cli.command import Command, spread_lists
+from seglens.cli.data_options import OnSet
 from seglens.cli.options import EXPLAIN_NAMES, methods
-from seglens.cli.reading import OnSet
 from seglens.cli.settings import read, settings_of
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import METHODS
@@ -56,7 +56,7 @@ def test_a_verb_takes_lists():
     app = typer.Typer()
     seen = []
 
-    @app.command(cls=Verb)
+    @app.command(cls=Command)
     def choose(run: str, mean: list[float] = [], layers: list[str] = [], force: bool = False):  # noqa: B006
         seen.append((run, mean, layers, force))
 

@@ -1,4 +1,4 @@
-"""The options that verbs share. `Verb` is the class of every verb, see `seglens.cli.command`."""
+"""The options that commands share. `Command` is the class of every command, see `seglens.cli.command`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ import typer
 
 import seglens
 from seglens.cli import names
-from seglens.cli.command import Verb
+from seglens.cli.command import Command
 from seglens.cli.names import LAYERS, among
 from seglens.errors import SettingError, unknown_name
 
 if TYPE_CHECKING:
     from seglens.explain.methods import Method
 
-__all__ = ["LAYERS", "Verb"]
+__all__ = ["LAYERS", "Command"]
 
 EXPLAIN_NAMES = f"""Methods: {", ".join(names.CAMS)}; {", ".join(names.GRADIENTS)};
 {", ".join(names.PERTURBATIONS)}; all.

@@ -1,4 +1,4 @@
-"""What is said to the person at the terminal, and what is asked of them.
+"""Output to the terminal, and questions to the user.
 
 Results go to standard output; questions, warnings and errors to standard error, each error on one line.
 Questions are asked only where standard input is a terminal.
@@ -17,8 +17,7 @@ from unicodedata import category
 
 import typer
 
-from seglens.cli.names import LAYERS
-from seglens.cli.typos import misspelt_flag
+from seglens.cli.names import LAYERS, misspelt_flag
 from seglens.errors import DataError, SeglensError, SettingError, UserError
 from seglens.files.overwrite import refuse_overlap
 from seglens.runtime import progress
@@ -33,11 +32,12 @@ _DOCUMENT: ContextVar[TextIO | None] = ContextVar("document", default=None)
 
 
 @contextmanager
-def telling(*, as_json: bool, quiet: bool) -> Iterator[None]:
-    """Within, give results as was asked for.
+def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
+    """Choose how results are printed within the block.
 
-    With ``as_json`` standard output belongs to the document of `tell`: what else is printed, by whatever
-    library, goes to standard error. With ``quiet`` nothing is printed there, and no progress is shown.
+    With ``as_json`` standard output belongs to the document of `print_result`: what else is printed, by
+    whatever library, goes to standard error. With ``quiet`` nothing is printed there, and no progress is
+    shown.
     """
     if not (as_json or quiet):
         yield
@@ -55,10 +55,10 @@ def telling(*, as_json: bool, quiet: bool) -> Iterator[None]:
             _DOCUMENT.reset(told)
 
 
-def tell(found: object, show: Callable[[], None]) -> None:
-    """Give the result of a verb: ``found``, plain data, as one JSON document, or what ``show`` prints.
+def print_result(found: object, show: Callable[[], None]) -> None:
+    """Print the result of a command: ``found``, plain data, as one JSON document, or what ``show`` prints.
 
-    A verb calls it once, as soon as it has its result; what is not a number becomes null.
+    A command calls it once, as soon as it has its result; what is not a number becomes null.
     """
     document = _DOCUMENT.get()
     if document is None:
@@ -148,9 +148,9 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
             return FAILED
         case typer.TyperException():
             context = getattr(error, "ctx", None)
-            verb = context.command_path if context is not None else "seglens"
+            command = context.command_path if context is not None else "seglens"
             message = misspelt_flag(error) or error.format_message()
-            warn(f"{message if message.endswith(('.', '?')) else message + '.'} See '{verb} --help'.")
+            warn(f"{message if message.endswith(('.', '?')) else message + '.'} See '{command} --help'.")
             return error.exit_code
         case BrokenPipeError():  # what reads our output has seen enough
             drop_output()

@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens anywhere, from what verbs left in run folders. Needs no torch."""
+"""The report: one HTML file that opens anywhere, from what commands left in run folders. Needs no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -17,7 +17,7 @@ from seglens.results.scores import EvaluationTable, PictureScores
 from seglens.results.tables import read_table
 
 TABLES = {"evaluate": "scores.json", "explain": "explanations.json", "judge": "scorecard.json"}
-"""The verb that writes into a run folder, and the table that it leaves there."""
+"""The command that writes into a run folder, and the table that it leaves there."""
 
 AUDIT = "audit.json"
 
@@ -26,7 +26,7 @@ Table = TypeVar("Table", EvaluationTable, ExplanationTable, Card, TagTest)
 
 @dataclass(frozen=True)
 class Part(Generic[Table]):
-    """One result of a verb: the file with its table, and its record where there is one.
+    """One result of a command: the file with its table, and its record where there is one.
 
     ``audit`` is what ``judge`` found in regions that ought not to matter, where it was asked to look.
     """
@@ -92,7 +92,7 @@ class RunContents:
 
     @property
     def parts(self) -> tuple[Evaluated | Explained | Judged, ...]:
-        """All results below the run, in the order in which the verbs are used."""
+        """All results below the run, in the order in which the commands are used."""
         return (*self.evaluations, *self.explanations, *self.scorecards)
 
 

@@ -17,7 +17,7 @@ class Missing:
 
 
 def missing(run: RunContents) -> list[Missing]:
-    """Return what the report of a run lacks, in the order in which the verbs are used."""
+    """Return what the report of a run lacks, in the order in which the commands are used."""
     if run.record.kind in TABLES:
         return []
     folder, found = shlex.quote(str(run.folder)), []

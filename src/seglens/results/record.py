@@ -35,8 +35,8 @@ class Record(BaseModel):
     """The contents of one ``run.json``.
 
     ``state`` is ``running`` while a resumable job goes on and ``finished`` afterwards. ``settings`` are
-    the verb's own; ``model``, ``task`` and ``data`` are what later verbs need to open the run again.
-    ``files`` are those that the verb made, by which ``--force`` knows what it may replace, see
+    the command's own; ``model``, ``task`` and ``data`` are what later commands need to open the run again.
+    ``files`` are those that the command made, by which ``--force`` knows what it may replace, see
     `seglens.files.ownership`.
     """
 

@@ -54,7 +54,7 @@ def read_table(file: Path, kind: type[Kind]) -> Kind:
         content = file.read_bytes()
         table = json.loads(content)
     except FileNotFoundError as error:
-        raise DataError(f"There is no file {file}. Make it with the verb that writes it.") from error
+        raise DataError(f"There is no file {file}. Make it with the command that writes it.") from error
     except ValueError as error:
         raise DataError(f"{file} is not JSON ({error}). Make it again with --force.") from error
     except RecursionError as error:

@@ -1,6 +1,6 @@
 """Runs: a model with its task and, where there is one, its folder.
 
-A run folder is the unit that every verb takes::
+A run folder is the unit that every command takes::
 
     run.json             a Record of kind "train" or "adopt": model, task, data, settings
     model.safetensors    the weights

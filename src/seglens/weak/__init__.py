@@ -1,7 +1,7 @@
 """Weakly supervised segmentation: from image-level labels to a model, without reading a mask.
 
 `weak` reads from top to bottom: labels, pseudo-masks, students, and only then the evaluation. Every step is
-done once and kept; a run that was stopped goes on where it was. Later verbs take the run folder itself:
+done once and kept; a run that was stopped goes on where it was. Later commands take the run folder itself:
 its model is the last student, its data those of the user.
 """
 

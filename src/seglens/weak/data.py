@@ -62,7 +62,7 @@ class WeakData:
 
     @property
     def has_masks(self) -> bool:
-        """Whether the set can be opened as one; later verbs see the student's own pictures otherwise."""
+        """Whether the set can be opened as one; later commands see the student's own pictures otherwise."""
         return self.learning is not None or self.test is not None
 
     @property

@@ -1,4 +1,4 @@
-"""The verb ``seglens weak``: from image-level labels to a model and the comparison table."""
+"""The command ``seglens weak``: from image-level labels to a model and the comparison table."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ import typer
 
 import seglens
 from seglens.cli import options as o
-from seglens.cli.reading import own_data
-from seglens.cli.summaries import number, record_of
-from seglens.cli.terminal import need_path, say, table, tell
+from seglens.cli.data_options import own_data
+from seglens.cli.printing import number, record_of
+from seglens.cli.terminal import need_path, print_result, say, table
 from seglens.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def weak(
     pictures = own_data(context, data)
     seglens.weak(pictures, settings, run, resume=resume, force=force)
     found = record_of(run).results
-    tell({"run": str(run), **found}, lambda: _show(run, found))
+    print_result({"run": str(run), **found}, lambda: _show(run, found))
 
 
 def _show(run: Path, found: Mapping[str, Any]) -> None:

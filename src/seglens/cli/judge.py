@@ -1,4 +1,4 @@
-"""The verb ``seglens judge``: the scorecard of a run's maps, and the audit of regions."""
+"""The command ``seglens judge``: the scorecard of a run's maps, and the audit of regions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
-from seglens.cli import names, reading, summaries
+from seglens.cli import data_options, names, printing
 from seglens.cli import options as o
 from seglens.cli.terminal import keep_apart, need_run, say
 from seglens.errors import SettingError
@@ -91,7 +91,7 @@ def judge(
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     on = model.segmenter.device.type
     judging = replace(asked, scores=scores_of(scores, on))
-    pictures = reading.open_split(context, model, split, data)
+    pictures = data_options.open_split(context, model, split, data)
     check_output(place_of(model, pictures, out, "judge"), "judge", force=force)
     chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
     num = num_images_of(num_images, on)
@@ -122,7 +122,7 @@ def judge(
         seed=seed,
         force=force,
     )
-    summaries.tell_judged(done, lambda left_out: say(*_left_out(left_out, plan)))
+    printing.print_judged(done, lambda left_out: say(*_left_out(left_out, plan)))
 
 
 def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:

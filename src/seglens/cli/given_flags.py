@@ -1,4 +1,4 @@
-"""What was given on a command line, told from what was left out."""
+"""Which parameters were given on the command line, and which are defaults."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import typer
 from seglens.errors import SettingError
 
 READING = "seglens.reading"
-"""Where a context keeps the options that say how a set is read (`seglens.cli.reading`)."""
+"""Where a context keeps the options that say how a set is read (`seglens.cli.data_options`)."""
 
 
 def refuse_others(context: typer.Context, allowed: Sequence[str], reason: str) -> None:

@@ -1,11 +1,11 @@
-"""Results as they are told: tables for the terminal, plain data for ``--json``. No numbers are made here."""
+"""Results are printed: tables for the terminal, plain data for ``--json``. No numbers are computed here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglens.cli.terminal import list_failed, say, table, tell
+from seglens.cli.terminal import list_failed, print_result, say, table
 from seglens.results.names import RESTATES, formatted
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ SHOWN = 3
 """How many pictures a finding names; JSON has all."""
 
 
-def tell_file(kind: str, file: Path) -> None:
-    """Tell where a single file was written; ``kind`` is what JSON calls it."""
-    tell({kind: str(file)}, lambda: say(f"The {kind} is in {file}"))
+def print_file(kind: str, file: Path) -> None:
+    """Print where a single file was written; ``kind`` is what JSON calls it."""
+    print_result({kind: str(file)}, lambda: say(f"The {kind} is in {file}"))
 
 
-def tell_batch(what: str, done: "Summary", more: Mapping[str, object], *tables: Callable[[], None]) -> None:
-    """Tell what a batch came to: ``tables``, where it is, and what could not be done.
+def print_batch(what: str, done: "Summary", more: Mapping[str, object], *tables: Callable[[], None]) -> None:
+    """Print what a batch came to: ``tables``, where it is, and what could not be done.
 
     Ends with exit code 1 where some of it could not be done. ``more`` goes into the JSON document.
     """
@@ -40,18 +40,18 @@ def tell_batch(what: str, done: "Summary", more: Mapping[str, object], *tables: 
 
     plain = {"folder": str(done.folder), "num_done": done.num_done}
     plain["failed"] = [{"name": name, "error": error} for name, error in failed]
-    tell({**plain, **more}, show)
+    print_result({**plain, **more}, show)
     list_failed(failed, done.num_done + len(failed))
 
 
-def tell_explained(done: "Summary") -> None:
-    """Tell what explaining a folder came to."""
+def print_explained(done: "Summary") -> None:
+    """Print what explaining a folder came to."""
     if done.maps is not None:
-        tell_batch("explained", done, {"summary": done.maps.summary}, partial(_show_maps, done.maps))
+        print_batch("explained", done, {"summary": done.maps.summary}, partial(_show_maps, done.maps))
 
 
-def tell_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]) -> None:
-    """Tell what judging a folder came to; ``show_left_out`` prints which scores were left out."""
+def print_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]) -> None:
+    """Print what judging a folder came to; ``show_left_out`` prints which scores were left out."""
     card, audit = done.card, done.audit
     if card is None:
         return
@@ -64,12 +64,12 @@ def tell_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None])
     if audit is not None:
         more["audit"] = audit
         tables.append(partial(_show_audit, audit))
-    tell_batch("judged", done, more, *tables)
+    print_batch("judged", done, more, *tables)
 
 
-def tell_findings(found: Row) -> None:
-    """Tell what a check of a set found, errors first."""
-    tell(found, partial(_show_findings, found))
+def print_findings(found: Row) -> None:
+    """Print what a check of a set found, errors first."""
+    print_result(found, partial(_show_findings, found))
 
 
 def _show_findings(found: Row) -> None:
@@ -86,8 +86,8 @@ def _show_findings(found: Row) -> None:
         say(f"{finding['severity']}: {finding['kind']}: {finding['text']}{listed}")
 
 
-def tell_public_set(folder: Path) -> None:
-    """Tell what was downloaded, who may use it and what to cite."""
+def print_public_set(folder: Path) -> None:
+    """Print what was downloaded, who may use it and what to cite."""
     found = record_of(folder).results
     lines = (
         f"{folder}: {found['title']} ({found['num_files']} files).",
@@ -95,22 +95,22 @@ def tell_public_set(folder: Path) -> None:
         f"To cite: {found['citation']}",
         f"Try: seglens data check {folder}",
     )
-    tell({"folder": str(folder), **found}, lambda: say(*lines))
+    print_result({"folder": str(folder), **found}, lambda: say(*lines))
 
 
-def tell_training(run: Path) -> None:
-    """Tell what a training came to."""
+def print_training(run: Path) -> None:
+    """Print what a training came to."""
     results = record_of(run).results
     valid = results["valid"]
     text = (
         f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
         f"Dice {number(valid['dice'])}, IoU {number(valid['iou'])}. Try: seglens evaluate {run}"
     )
-    tell({"run": str(run), **results}, lambda: say(text))
+    print_result({"run": str(run), **results}, lambda: say(text))
 
 
-def tell_adopted(run: Path, adopted: Row) -> None:
-    """Tell what a checkpoint became, what was read from it, and what had to be assumed."""
+def print_adopted(run: Path, adopted: Row) -> None:
+    """Print what a checkpoint became, what was read from it, and what had to be assumed."""
     record = record_of(run)
     results, key = record.results, record.settings["weights_key"]
     lines = [f"{run}: {adopted['model']['architecture']} for {', '.join(adopted['classes'])}."]
@@ -122,12 +122,12 @@ def tell_adopted(run: Path, adopted: Row) -> None:
         if values:
             lines.append(f"{what}: {', '.join(f'{name}={value}' for name, value in values.items())}.")
     lines.append(f"Try: seglens layers {run}")
-    tell({**adopted, **results, "weights_key": key}, lambda: say("\n".join(lines)))
+    print_result({**adopted, **results, "weights_key": key}, lambda: say("\n".join(lines)))
 
 
-def tell_evaluation(found: "EvaluationTable") -> None:
+def print_evaluation(found: "EvaluationTable") -> None:
     """Tell an evaluation: every score, pooled over pixels and averaged over pictures."""
-    tell(found, partial(_show_evaluation, found))
+    print_result(found, partial(_show_evaluation, found))
 
 
 def _show_evaluation(found: "EvaluationTable") -> None:
@@ -156,12 +156,12 @@ def _show_evaluation(found: "EvaluationTable") -> None:
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
 
 
-def tell_plan(rows: Sequence[Mapping[str, str]]) -> None:
-    """Tell what an explanation would take: a row for each pass, the rest, and the sum."""
-    tell(rows, lambda: table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
+def print_plan(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print what an explanation would take: a row for each pass, the rest, and the sum."""
+    print_result(rows, lambda: table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
 
 
-def tell_layers(layers: Sequence[Row]) -> None:
+def print_layers(layers: Sequence[Row]) -> None:
     """Tell which layers can be explained."""
     rows = [
         (
@@ -175,7 +175,7 @@ def tell_layers(layers: Sequence[Row]) -> None:
         for layer in layers
     ]
     columns = ("layer", "roles", "type", "channels x rows x columns", "stride", "note")
-    tell(layers, lambda: table(columns, rows))
+    print_result(layers, lambda: table(columns, rows))
 
 
 def _show_maps(found: "ExplanationTable") -> None:

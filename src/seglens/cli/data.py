@@ -1,4 +1,4 @@
-"""The verbs ``seglens data get``, ``check`` and ``show``: a set, and a look at it before training on it."""
+"""The commands ``seglens data get``, ``check`` and ``show``: a set, and a look at it before training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 import seglens
-from seglens.cli import names, summaries
+from seglens.cli import names, printing
 from seglens.cli import options as o
-from seglens.cli.reading import OnSet, own_data
+from seglens.cli.data_options import OnSet, own_data
 from seglens.cli.terminal import ask, need_path
 
 app: typer.Typer = typer.Typer(
@@ -16,7 +16,7 @@ app: typer.Typer = typer.Typer(
 )
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=o.Command)
 def get(
     name: Annotated[
         str | None,
@@ -49,7 +49,7 @@ def get(
 
     patience = Patience(stall_seconds=stall_seconds)
     made = seglens.get_data(name, folder, source=source, force=force, patience=patience)
-    summaries.tell_public_set(made)
+    printing.print_public_set(made)
 
 
 @app.command(cls=OnSet)
@@ -61,7 +61,7 @@ def check(
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = own_data(context, data)
     found = seglens.check_data(settings)
-    summaries.tell_findings(found.to_json())
+    printing.print_findings(found.to_json())
     if found.num_errors:
         raise typer.Exit(1)
 
@@ -83,4 +83,4 @@ def show(
     file = seglens.show_data(
         settings, out, split=split, num_images=num_images, image_size=image_size, seed=seed, force=force
     )
-    summaries.tell_file("picture", file)
+    printing.print_file("picture", file)

@@ -9,7 +9,7 @@ import typer
 import seglens
 from seglens.cli import options as o
 from seglens.cli.command import check_options
-from seglens.cli.given import READING, flag_of, was_given
+from seglens.cli.given_flags import READING, flag_of, was_given
 from seglens.errors import SettingError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _params(name: str) -> dict[str, Any]:
     return {option.name: option for option in typer.main.get_group(_options).commands[name].params}
 
 
-class _Reading(o.Verb):
+class _Reading(o.Command):
     """A command with options that say how a set is read; what was given of them is kept in the context."""
 
     reading: ClassVar[dict[str, Any]]

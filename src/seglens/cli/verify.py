@@ -1,4 +1,4 @@
-"""The verb ``seglens verify``: do the identities that maps rest on hold on this model?"""
+"""The command ``seglens verify``: do the identities that maps rest on hold on this model?"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
+from seglens.cli import data_options
 from seglens.cli import options as o
-from seglens.cli import reading
-from seglens.cli.given import refuse
-from seglens.cli.terminal import need_run, say, table, tell, warn
+from seglens.cli.given_flags import refuse
+from seglens.cli.terminal import need_run, print_result, say, table, warn
 from seglens.errors import DataError, SettingError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def verify(
     else:
         pictures = _from_split(context, model, split, data, num_images)
     done = seglens.verify(model, pictures, layers=tuple(layers or o.LAYERS), seed=seed, compiled=compiled)
-    tell(done.to_json(), lambda: _show(done))
+    print_result(done.to_json(), lambda: _show(done))
     if not done.passed:
         raise typer.Exit(1)
 
@@ -76,13 +76,13 @@ def _from_split(
 def _some_split(context: typer.Context, model: "seglens.Run", name: str | None, data: Path | None) -> "Split":
     """Open the split that is named; else the usual one, or what there is, and then say which that is."""
     try:
-        return reading.open_split(context, model, name, data)
+        return data_options.open_split(context, model, name, data)
     except UnknownNameError:
         if name is not None:
             raise
         for other in SPLITS:
             try:
-                split = reading.open_split(context, model, other, data)
+                split = data_options.open_split(context, model, other, data)
             except UnknownNameError:
                 continue
             warn(f"There is no split {SPLITS[0]!r}: pictures are those of {split.name!r}.")

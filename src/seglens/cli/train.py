@@ -1,4 +1,4 @@
-"""The verbs that make a run folder: ``seglens train`` and ``seglens adopt``."""
+"""The commands that make a run folder: ``seglens train`` and ``seglens adopt``."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 import seglens
-from seglens.cli import names, summaries
+from seglens.cli import names, printing
 from seglens.cli import options as o
-from seglens.cli.given import refuse_others
-from seglens.cli.reading import own_data
+from seglens.cli.data_options import own_data
+from seglens.cli.given_flags import refuse_others
 from seglens.cli.terminal import need_path
 
 
@@ -114,7 +114,7 @@ def train(
         from seglens.train import repeat as train_again
 
         train_again(repeat, run, data=data, device=None if device == "auto" else device, force=force)
-        return summaries.tell_training(run)
+        return printing.print_training(run)
     if resume and data is None:
         refuse_others(
             context, ("resume", "run", "device"), "--resume without DATA takes all else from the run"
@@ -123,7 +123,7 @@ def train(
         from seglens.train import go_on
 
         go_on(run, device=None if device == "auto" else device)
-        return summaries.tell_training(run)
+        return printing.print_training(run)
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
     settings = seglens.TrainSettings(
@@ -166,7 +166,7 @@ def train(
     )
     pictures = own_data(context, data)
     seglens.train(pictures, settings, run, resume=resume, force=force)
-    summaries.tell_training(run)
+    printing.print_training(run)
 
 
 def adopt(
@@ -243,4 +243,4 @@ def adopt(
         force=force,
     )
     found = {"run": str(run), "model": adopted.spec.model_dump(), "classes": list(adopted.task.classes)}
-    summaries.tell_adopted(run, found)
+    printing.print_adopted(run, found)

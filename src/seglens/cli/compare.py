@@ -1,4 +1,4 @@
-"""The verb ``seglens compare``: two or more runs side by side."""
+"""The command ``seglens compare``: two or more runs side by side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
-from seglens.cli import names, reading, terminal
+from seglens.cli import data_options, names, terminal
 from seglens.cli import options as o
-from seglens.cli.given import refuse
-from seglens.cli.summaries import number
-from seglens.cli.terminal import say, table, tell
+from seglens.cli.given_flags import refuse
+from seglens.cli.printing import number
+from seglens.cli.terminal import print_result, say, table
 from seglens.results.names import formatted, map_name
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def compare(
         given,
         out=out,
         split=split,
-        data=reading.other_data(context, data),
-        class_map=reading.class_map(context),
+        data=data_options.other_data(context, data),
+        class_map=data_options.class_map(context),
         device=device,
         top=top,
         seed=seed,
         force=force,
     )
-    tell({"folder": str(found.folder), **found.to_json()}, lambda: _show(found))
+    print_result({"folder": str(found.folder), **found.to_json()}, lambda: _show(found))
 
 
 def _show(found: "seglens.Comparison") -> None:

@@ -1,4 +1,4 @@
-"""The verb ``seglens app``: the interactive page of a run."""
+"""The command ``seglens app``: the interactive page of a run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
+from seglens.cli import data_options
 from seglens.cli import options as o
-from seglens.cli import reading
-from seglens.cli.terminal import need_run, say, tell, warn
+from seglens.cli.terminal import need_run, print_result, say, warn
 from seglens.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def app(
     """Serve the interactive page: click on a picture and see why. Ctrl-C ends it."""
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     served = seglens.app(model, _pictures(context, model, data, split), host=host, port=port, show=show)
-    tell({"address": served.address}, lambda: say(f"The page is at {served.address} (Ctrl-C ends it)"))
+    print_result(
+        {"address": served.address}, lambda: say(f"The page is at {served.address} (Ctrl-C ends it)")
+    )
     served.wait()
 
 
@@ -44,7 +46,7 @@ def _pictures(
 ) -> "Split | None":
     """The pictures to choose from; None, and a warning, where none are known and none were asked for."""
     try:
-        found = reading.open_split(context, model, name, data)
+        found = data_options.open_split(context, model, name, data)
     except (DataError, SettingError) as error:
         if data is not None or name is not None:
             raise

@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.weak.test_weak import _stand_in
 
-from seglens.cli import command, weakly
+from seglens.cli import command, weak
 from seglens.weak import rounds
 
 STUDENT = "--student unet --width 4 --image-size 32 --epochs 1 --batch-size 4 --rounds 0 --device cpu"
@@ -36,9 +36,9 @@ def test_from_a_set_to_a_table(tmp_path, bright, small_set, capsys):
 
 
 def test_the_question_as_it_is_typed():
-    assert weakly._question("labels") == ("labels", ())
-    assert weakly._question("imagenet:pets") == ("imagenet", ("pets",))
-    assert weakly._question("imagenet:151-268, 281") == ("imagenet", ("151-268", "281"))
+    assert weak._question("labels") == ("labels", ())
+    assert weak._question("imagenet:pets") == ("imagenet", ("pets",))
+    assert weak._question("imagenet:151-268, 281") == ("imagenet", ("151-268", "281"))
 
 
 @pytest.mark.parametrize("text", ["imagenet", "imagenet:", "labels:pets", "breeds"])
@@ -52,7 +52,7 @@ def test_a_question_that_can_not_be_put(text, tmp_path, small_set, capsys):
 def test_settings_of_stages_in_a_file(tmp_path):
     file = tmp_path / "stages.json"
     file.write_text(json.dumps({"spread": None, "question": {"positive": ["birds"]}}))
-    settings = weakly._stages(file, {"encoder": "tf_efficientnet_lite0", "weights": "here.pth"})
+    settings = weak._stages(file, {"encoder": "tf_efficientnet_lite0", "weights": "here.pth"})
     assert settings.spread is None
     assert settings.question.positive == ("birds",)
     assert settings.question.weights == "here.pth"
