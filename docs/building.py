@@ -108,7 +108,7 @@ def mend_links(markdown: str, source: str) -> str:
     return LINK.sub(mended, markdown)
 
 
-def commands() -> Iterator[tuple[str, Any]]:
+def every_command() -> Iterator[tuple[str, Any]]:
     """Yield every command, as it is typed, with its Typer object."""
     root: Any = typer.main.get_command(cli.app)
     for name, command in root.commands.items():
@@ -121,7 +121,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 def commands() -> Iterator[str]:
     """Yield the lines of the reference of the command line."""
-    for name, command in commands():
+    for name, command in every_command():
         if command.hidden:
             continue
         context = typer.Context(command, info_name=name)
