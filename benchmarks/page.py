@@ -27,7 +27,7 @@ from seglens.data.sample import Task
 from seglens.data.specimens import specimens
 from seglens.inspection import clicks, drawing, explaining, sentences
 from seglens.inspection.opened import Opened, open_file
-from seglens.inspection.removing import remove
+from seglens.inspection.removing import remove_region
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
 
@@ -53,7 +53,7 @@ def main() -> None:
         region = torch.zeros(opened.frame.native, dtype=torch.bool)
         region[: region.shape[0] // 4, : region.shape[1] // 4] = True
         target = explaining.explain_picture(run, opened, explaining.ExplainRequest("class")).target
-        _report("remove a sixteenth", asked.repeats, lambda: remove(run, opened, region, target))
+        _report("remove a sixteenth", asked.repeats, lambda: remove_region(run, opened, region, target))
 
 
 def _show(run: Run, file: Path) -> None:

@@ -30,9 +30,9 @@ from seglens.judge.faithfulness import road
 from seglens.runs import wrap
 from seglens.weak.classifier_score import ClassifierScore, imagenet_score
 from seglens.weak.data import open_weak_data
-from seglens.weak.heat import heat
+from seglens.weak.heat import fused_heat
 from seglens.weak.settings import HeatSettings, ThresholdSettings
-from seglens.weak.threshold import choose, histogram
+from seglens.weak.threshold import choose_threshold, count_values
 
 SIZE = 224
 
@@ -86,7 +86,7 @@ def main() -> None:
         outputs_are="logits",
     )
     maps = {
-        name: torch.stack([heat(question, image, replace(settings, side=SIZE))[0] for image in images])
+        name: torch.stack([fused_heat(question, image, replace(settings, side=SIZE))[0] for image in images])
         for name, settings in MAPS.items()
     }
     centre = torch.linspace(-1, 1, SIZE)
@@ -101,7 +101,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|")
     for name, stack in maps.items():
-        cut = choose(histogram(list(stack)), ThresholdSettings()).middle
+        cut = choose_threshold(count_values(list(stack)), ThresholdSettings()).middle
         best = max(_iou(stack, masks, valid, float(step)) for step in torch.arange(0.05, 1, 0.025))
         found = interval(curves[name].value)
         print(

@@ -29,7 +29,7 @@ from seglens.drawing import draw
 from seglens.evaluate import Evaluation, evaluate
 from seglens.explain.integrated import IntegratedGradients
 from seglens.files.output import new_folder
-from seglens.files.ownership import REPORT, moved, write_text
+from seglens.files.ownership import REPORT, rename_in_records, write_text
 from seglens.judge.agreement import CHEAT, HONEST, TagShare
 from seglens.judge.case import CHEAP, JudgeSettings
 from seglens.judge.shortcut import Shortcut, planted_shortcut
@@ -88,7 +88,7 @@ def demo(out: str | Path, *, force: bool = False, seed: int = 0, settings: DemoS
     out = Path(out)
     with new_folder(out, command="demo", force=force) as folder:
         _tell_story(folder, seed, settings)
-        moved(folder, folder, out)
+        rename_in_records(folder, folder, out)
         page = folder / REPORT
         write_text(page, page.read_text(encoding="utf-8").replace(str(folder), str(out)))
     return out / REPORT

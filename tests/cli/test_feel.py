@@ -271,7 +271,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch, capsys, settings,
     monkeypatch.setattr("sys.stderr", Terminal(sys.stderr))
     monkeypatch.setattr("sys.stdout", Terminal(sys.stdout))
     terminal.warn("Wrong.")
-    terminal.table(("a", "verdict"), [("1", "fail")])
+    terminal.print_table(("a", "verdict"), [("1", "fail")])
     captured = capsys.readouterr()
     assert ("\x1b[" in captured.err) is coloured
     assert ("\x1b[1;31m" in captured.out) is coloured

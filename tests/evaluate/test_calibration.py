@@ -13,7 +13,7 @@ from seglens.evaluate.calibration import (
     NUM_BINS,
     STEPS,
     Thresholds,
-    count,
+    count_bins,
     count_thresholds,
     reliability_plot,
 )
@@ -49,7 +49,7 @@ def brute_bins(claims):
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_bins_and_errors_against_the_definition(num_classes):
     pictures = [picture(seed, num_classes) for seed in range(3)]
-    found = reduce(add, [count(*each) for each in pictures])
+    found = reduce(add, [count_bins(*each) for each in pictures])
     top, second = [], []
     for probabilities, truth, valid in pictures:
         for y, x in valid.nonzero().tolist():
@@ -72,7 +72,7 @@ def test_bins_and_errors_against_the_definition(num_classes):
 
 def test_bins_are_closed_above():
     edges = torch.tensor([[0.0, 0.2, 0.2 + 1e-6, 1.0]], dtype=torch.float64)
-    counted = count(foreground(edges), torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4) > 0)
+    counted = count_bins(foreground(edges), torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4) > 0)
     assert counted.foreground is not None
     assert counted.foreground.pixels.nonzero()[:, 0].tolist() == [0, 2, 3, 14]
     rows = counted.foreground.rows()
@@ -85,7 +85,7 @@ def test_a_calibrated_model_has_hardly_an_error():
     generator = torch.Generator().manual_seed(0)
     probability = torch.rand(300, 300, generator=generator, dtype=torch.float64)
     truth = (torch.rand(300, 300, generator=generator) < probability).long()
-    counted = count(foreground(probability), truth, truth >= 0)
+    counted = count_bins(foreground(probability), truth, truth >= 0)
     allowed = (math.sqrt(NUM_BINS) / 2 + math.sqrt(math.log(1e6) / 2)) / 300
     assert counted.error() < allowed < 0.016
     assert counted.foreground is not None
@@ -95,23 +95,23 @@ def test_a_calibrated_model_has_hardly_an_error():
 def test_a_certain_model_that_is_half_wrong():
     prediction = torch.tensor([[0, 1], [0, 1]])
     truth = torch.tensor([[0, 1], [1, 0]])
-    counted = count(foreground(prediction.float()), truth, truth >= 0)
+    counted = count_bins(foreground(prediction.float()), truth, truth >= 0)
     assert counted.error() == counted.maximum_error() == 0.5
 
 
 def test_a_hedging_model_that_is_always_right():
     truth = torch.tensor([[0, 1, 0, 1]])
-    counted = count(foreground(0.3 + 0.4 * truth), truth, truth >= 0)
+    counted = count_bins(foreground(0.3 + 0.4 * truth), truth, truth >= 0)
     assert counted.error() == pytest.approx(0.3)
 
 
 def test_counts_of_parts_add_up(monkeypatch):
     probabilities, truth, valid = picture(0, size=(30, 20))
-    whole, steps = count(probabilities, truth, valid), count_thresholds(probabilities[1], truth, valid)
+    whole, steps = count_bins(probabilities, truth, valid), count_thresholds(probabilities[1], truth, valid)
     top, bottom = ((probabilities[:, part], truth[part], valid[part]) for part in (slice(11), slice(11, 30)))
-    parts = count(*top) + count(*bottom)
+    parts = count_bins(*top) + count_bins(*bottom)
     monkeypatch.setattr(module, "STRIP", 70)
-    strips = count(probabilities, truth, valid)
+    strips = count_bins(probabilities, truth, valid)
     for other in (parts, strips):
         assert other.foreground is not None
         assert whole.foreground is not None
@@ -129,13 +129,13 @@ def test_counts_of_parts_add_up(monkeypatch):
 
 def test_what_is_not_valid_counts_for_nothing():
     probabilities, truth, valid = picture(4)
-    before = count(probabilities, truth, valid)
+    before = count_bins(probabilities, truth, valid)
     probabilities[:, ~valid] = 0.5
     truth[~valid] = 255
-    after = count(probabilities, truth, valid)
+    after = count_bins(probabilities, truth, valid)
     for row, other in zip(before.rows(), after.rows(), strict=True):
         assert row == pytest.approx(other, nan_ok=True, abs=0, rel=0)
-    nothing = count(probabilities, truth, torch.zeros_like(valid))
+    nothing = count_bins(probabilities, truth, torch.zeros_like(valid))
     assert math.isnan(nothing.error())
     assert math.isnan(nothing.maximum_error())
     assert math.isnan(count_thresholds(probabilities[1], truth, torch.zeros_like(valid)).best()[1])
@@ -204,7 +204,7 @@ def test_the_plot_shows_the_counts(num_classes, tmp_path, monkeypatch):
         save(figure, *args, **kwargs)
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
-    counted = count(*picture(5, num_classes))
+    counted = count_bins(*picture(5, num_classes))
     reliability_plot(counted, tmp_path / "reliability.png")
     with Image.open(tmp_path / "reliability.png") as image:
         assert image.format == "PNG"
@@ -223,5 +223,5 @@ def test_the_plot_shows_the_counts(num_classes, tmp_path, monkeypatch):
 
 def test_a_plot_of_nothing(tmp_path):
     probabilities, truth, valid = picture(5)
-    reliability_plot(count(probabilities, truth, torch.zeros_like(valid)), tmp_path / "nothing.png")
+    reliability_plot(count_bins(probabilities, truth, torch.zeros_like(valid)), tmp_path / "nothing.png")
     assert (tmp_path / "nothing.png").is_file()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from seglens.evaluate.intervals import auroc, bounds, interval
+from seglens.evaluate.intervals import auroc, interval, interval_bounds
 
 
 def test_interval_is_that_of_the_normal_theory_for_many_values() -> None:
@@ -39,7 +39,7 @@ def test_an_interval_doesnt_depend_on_the_size_of_blocks(monkeypatch: pytest.Mon
 
 
 def test_bounds_of_a_constant_are_the_constant() -> None:
-    assert bounds(7, lambda rows: torch.full((len(rows),), 2.5), seed=0) == (2.5, 2.5)
+    assert interval_bounds(7, lambda rows: torch.full((len(rows),), 2.5), seed=0) == (2.5, 2.5)
 
 
 def test_auroc_by_hand() -> None:

@@ -20,7 +20,7 @@ from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.target import Target
 from seglens.inspection import drawing, explaining, sentences
 from seglens.inspection.opened import open_sample
-from seglens.inspection.removing import remove
+from seglens.inspection.removing import remove_region
 from seglens.results.names import formatted
 
 
@@ -187,14 +187,18 @@ def test_a_removal_is_told_beside_its_controls(linear_run, opened):
     region = torch.zeros(32, 32, dtype=torch.bool)
     region[21:24, 20:23] = True
     target = Target("component:2", 1, region[None])
-    told = Tags(sentences.about_removal(remove(linear_run, opened, region, target, imputer="zero"))).text
+    told = Tags(
+        sentences.about_removal(remove_region(linear_run, opened, region, target, imputer="zero"))
+    ).text
     assert "changed by -0.742" in told, "sigmoid(2.5) - sigmoid(-1.5), the other way round"
     assert "at 4 other places it changed by +0.000 to +0.000" in told
     assert "what was here speaks for the target" in told
     beside = torch.zeros(32, 32, dtype=torch.bool)
     beside[0:3, 28:31] = True
-    nothing = Tags(sentences.about_removal(remove(linear_run, opened, beside, target, imputer="zero"))).text
+    nothing = Tags(
+        sentences.about_removal(remove_region(linear_run, opened, beside, target, imputer="zero"))
+    ).text
     assert "Hardly any change" in nothing
     nowhere = Target("component:3", 1, torch.zeros(1, 32, 32, dtype=torch.bool))
-    text = Tags(sentences.about_removal(remove(linear_run, opened, region, nowhere))).text
+    text = Tags(sentences.about_removal(remove_region(linear_run, opened, region, nowhere))).text
     assert re.search("The target is empty", text)

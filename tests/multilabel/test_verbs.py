@@ -20,7 +20,7 @@ from seglens.inspection.clicks import class_at
 from seglens.inspection.drawing import predicted_over
 from seglens.inspection.explaining import ExplainRequest, explain_picture
 from seglens.inspection.opened import open_sample
-from seglens.inspection.removing import remove, target_of
+from seglens.inspection.removing import remove_region, target_of
 from seglens.inspection.sentences import about_picture
 from seglens.runs.data import open_split
 
@@ -131,7 +131,7 @@ def test_the_page_asks_about_a_label(trained):
         assert class_at("truth-component", opened, (x, y), trained.task) == name
     brushed = torch.zeros(rows, columns, dtype=torch.bool)
     brushed[: rows // 2] = True
-    removal = remove(trained, opened, brushed, target_of(trained, opened, "shirt", None))
+    removal = remove_region(trained, opened, brushed, target_of(trained, opened, "shirt", None))
     assert predicted_over(trained, opened).size
     assert "shirt" in about_picture(trained, opened)
     assert removal.before.area == pytest.approx(float(opened.prediction.mask[0, 1].float().mean()))

@@ -20,7 +20,7 @@ from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import read_state_dict
 from seglens.train import repeat, train
 from seglens.train.dataset import TrainingDataset
-from seglens.train.lightning_module import SegmentationModule, averaged, ema_decay, encoder_of
+from seglens.train.lightning_module import SegmentationModule, averaged_model, ema_decay, encoder_of
 from seglens.train.losses import class_weights
 from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
 
@@ -119,7 +119,7 @@ def segmenter(**changes):
 
 def test_the_average_of_the_weights_by_hand():
     network = segmenter()
-    average = averaged(network, 0.5)
+    average = averaged_model(network, 0.5)
     assert average is not None
     first = next(network.parameters())
     counter = next(buffer for buffer in network.buffers() if buffer.dtype == torch.int64)
@@ -133,7 +133,7 @@ def test_the_average_of_the_weights_by_hand():
         assert torch.allclose(next(average.module.parameters()), torch.tensor(expected))
         kept = next(buffer for buffer in average.module.buffers() if buffer.dtype == torch.int64)
         assert kept == step
-    assert averaged(network, 0) is None
+    assert averaged_model(network, 0) is None
 
 
 def test_the_decay_follows_the_number_of_steps():

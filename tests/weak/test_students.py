@@ -13,7 +13,7 @@ from seglens.data.opening import open_data
 from seglens.errors import DataError, SettingError
 from seglens.weak.data import open_weak_data
 from seglens.weak.ignore_band import IGNORED
-from seglens.weak.students import Pictures, opened_as, read_label_of, write_set
+from seglens.weak.students import LearningPictures, opened_as, read_label_of, write_set
 
 
 @pytest.fixture
@@ -172,9 +172,9 @@ def test_several_classes_are_refused(tmp_path, small_set):
 def test_pictures_to_learn_from_and_to_choose_on(weak_data):
     pictures = weak_data.pictures
     with pytest.raises(SettingError, match="6 of 6 pictures are held out"):
-        Pictures(pictures.labelled, (True,) * 6, pictures.files, (), pictures.classes)
+        LearningPictures(pictures.labelled, (True,) * 6, pictures.files, (), pictures.classes)
     with pytest.raises(SettingError, match="6 pictures have 5 marks"):
-        Pictures(pictures.labelled, (True,) * 5, pictures.files, (), pictures.classes)
+        LearningPictures(pictures.labelled, (True,) * 5, pictures.files, (), pictures.classes)
 
 
 def test_masks_on_disk_hold_three_values(tmp_path, weak_data):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seglens.app.policy import Access, Policy
+from seglens.app.policy import Access, AccessPolicy
 from seglens.arguments import checked
 from seglens.callable_module import make_callable
 from seglens.data.layout import Split
@@ -112,7 +112,7 @@ def app(
             ),
             css=(Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
             app_kwargs={
-                "middleware": [Middleware(Policy, access=access)],
+                "middleware": [Middleware(AccessPolicy, access=access)],
                 "docs_url": None,
                 "redoc_url": None,
             },

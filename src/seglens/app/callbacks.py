@@ -15,6 +15,7 @@ from seglens.drawing.notebook import address
 from seglens.errors import SeglensError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.inspection import clicks, drawing, explaining, removing, sentences
+from seglens.inspection.clicks import Place
 from seglens.inspection.opened import Opened, open_file, open_sample
 from seglens.runs import Run
 
@@ -32,7 +33,7 @@ class Seen:
     """The state of one visitor: the picture, the clicks on it, and the last explanation."""
 
     opened: Opened
-    clicks: tuple[clicks.Place, ...] = ()
+    clicks: tuple[Place, ...] = ()
     answer: explaining.ExplainedPicture | None = None
 
 
@@ -118,7 +119,7 @@ class Callbacks:
             return {self.w.message: _hint("Open a picture first: choose a sample, or drop a file.")}
         region = drawing.brushed(seen.opened, strokes)
         target = removing.target_of(self.run, seen.opened, class_name, seen.answer)
-        removal = removing.remove(self.run, seen.opened, region, target, imputer=imputer)
+        removal = removing.remove_region(self.run, seen.opened, region, target, imputer=imputer)
         return {
             self.w.removed: drawing.removed_over(self.run, seen.opened, removal),
             self.w.changed: sentences.about_removal(removal),

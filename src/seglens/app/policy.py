@@ -82,7 +82,7 @@ class Access:
         return hmac.compare_digest(given.encode(), self.token.encode())
 
 
-class Policy:
+class AccessPolicy:
     """ASGI middleware: lets in whom `Access` knows, and adds `HEADERS` to every answer."""
 
     def __init__(self, app: Application, access: Access) -> None:

@@ -26,7 +26,7 @@ from seglens.files.output import unused_name
 from seglens.judge.localisation import join, summarise
 from seglens.masks import is_stack, of_class
 from seglens.results import record as records
-from seglens.results.maps import Frame as FrameRow
+from seglens.results.maps import MapFrame as FrameRow
 from seglens.results.maps import MapSummary, OneMap, PictureMaps
 from seglens.runs import Run
 from seglens.shapes import AnyMask

@@ -135,7 +135,7 @@ def evaluate(
     keep_apart(out, run=run, data=data)
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)
-        pictures = data_options.open_split(context, model, split, data)
+        pictures = data_options.open_other_split(context, model, split, data)
         found = seglens.evaluate(
             model,
             pictures,
@@ -241,7 +241,7 @@ def explain(
         if images:
             pictures: "seglens.Split | list[Path]" = images
         else:
-            pictures = data_options.open_split(context, model, split, data)
+            pictures = data_options.open_other_split(context, model, split, data)
             if terminal.interactive() and (split, samples, num_images) == (None, None, None):
                 files, samples = terminal.ask_pictures(pictures.name, len(pictures))
                 pictures = files or pictures

@@ -10,7 +10,7 @@ from seglens.cli import data_options, names, terminal
 from seglens.cli import options as o
 from seglens.cli.given_flags import refuse
 from seglens.cli.printing import number
-from seglens.cli.terminal import print_result, say, table
+from seglens.cli.terminal import print_result, print_table, say
 from seglens.results.names import formatted, map_name
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _show_scores(told: "ComparisonTable", run: str) -> None:
     if rows:
         title = f"{run} against {told.reference}: {told.num_common} common pictures of {told.split}"
         columns = ("score", told.reference, run, "difference", "95 % interval", "verdict")
-        table(columns, rows, title=title)
+        print_table(columns, rows, title=title)
 
 
 def _show_maps(told: "ComparisonTable", run: str) -> None:
@@ -124,4 +124,4 @@ def _show_maps(told: "ComparisonTable", run: str) -> None:
     ]
     if rows:
         columns = ("map", "moved", "unrelated maps", "on truth", "on invented", "on missed", "pictures")
-        table(columns, rows, title=f"Attention of {run} against {told.reference}")
+        print_table(columns, rows, title=f"Attention of {run} against {told.reference}")

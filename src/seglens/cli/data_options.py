@@ -87,7 +87,7 @@ class OnSet(_Reading):
 class OnData(_Reading):
     """A command with ``--data`` and all options that say how those are read, which stand after it.
 
-    Its function takes the context, and gets the data from `other_data`, `open_split` and `class_map`.
+    Its function takes the context, and gets the data from `other_data`, `open_other_split` and `class_map`.
     """
 
     reading: ClassVar[dict[str, Any]] = _params("every") | _params("other")
@@ -166,6 +166,8 @@ def class_map(context: typer.Context) -> Mapping[str, str]:
     return found
 
 
-def open_split(context: typer.Context, run: "seglens.Run", name: str | None, data: Path | None) -> "Split":
+def open_other_split(
+    context: typer.Context, run: "seglens.Run", name: str | None, data: Path | None
+) -> "Split":
     """Open a split of the run's own data or of ``data``, read as the options say."""
     return seglens.open_split(run, name, data=other_data(context, data), class_map=class_map(context))

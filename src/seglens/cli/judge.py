@@ -91,7 +91,7 @@ def judge(
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     on = model.segmenter.device.type
     judging = replace(asked, scores=scores_of(scores, on))
-    pictures = data_options.open_split(context, model, split, data)
+    pictures = data_options.open_other_split(context, model, split, data)
     check_output(place_of(model, pictures, out, "judge"), "judge", force=force)
     chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
     num = num_images_of(num_images, on)

@@ -321,6 +321,6 @@ def methods(
     ]
 
 
-def numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:
+def parse_numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:
     """Return the values of a list option as a tuple; None where it was left out."""
     return tuple(given) if given else None

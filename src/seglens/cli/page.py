@@ -46,7 +46,7 @@ def _pictures(
 ) -> "Split | None":
     """The pictures to choose from; None, and a warning, where none are known and none were asked for."""
     try:
-        found = data_options.open_split(context, model, name, data)
+        found = data_options.open_other_split(context, model, name, data)
     except (DataError, SettingError) as error:
         if data is not None or name is not None:
             raise

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglens.cli.terminal import list_failed, print_result, say, table
+from seglens.cli.terminal import list_failed, print_result, print_table, say
 from seglens.results.names import RESTATES, formatted
 
 if TYPE_CHECKING:
@@ -143,12 +143,12 @@ def _show_evaluation(found: "EvaluationTable") -> None:
     ]
     scored = len(found.images) - found.num_failed
     title = f"{found.split} split, {scored} pictures, at native resolution"
-    table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
+    print_table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
     by_class = found.pooled.per_class
     if len(by_class) > 2:
         columns = ("dice", "iou", "precision", "recall")
         lines = [(label, *(number(values[name]) for name in columns)) for label, values in by_class.items()]
-        table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
+        print_table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
     for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
@@ -158,7 +158,7 @@ def _show_evaluation(found: "EvaluationTable") -> None:
 
 def print_plan(rows: Sequence[Mapping[str, str]]) -> None:
     """Print what an explanation would take: a row for each pass, the rest, and the sum."""
-    print_result(rows, lambda: table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
+    print_result(rows, lambda: print_table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
 
 
 def print_layers(layers: Sequence[Row]) -> None:
@@ -175,7 +175,7 @@ def print_layers(layers: Sequence[Row]) -> None:
         for layer in layers
     ]
     columns = ("layer", "roles", "type", "channels x rows x columns", "stride", "note")
-    print_result(layers, lambda: table(columns, rows))
+    print_result(layers, lambda: print_table(columns, rows))
 
 
 def _show_maps(found: "ExplanationTable") -> None:
@@ -197,7 +197,7 @@ def _show_maps(found: "ExplanationTable") -> None:
             )
         )
     measured = "share outside of the target" if outside else "attention ratio"
-    table(("map", measured, "best null", "pictures", "no target", ""), rows)
+    print_table(("map", measured, "best null", "pictures", "no target", ""), rows)
 
 
 def _show_card(card: "Card") -> None:
@@ -214,7 +214,7 @@ def _show_card(card: "Card") -> None:
         )
         for row in sorted(card.rows, key=lambda row: row.verdict == "reference")
     ]
-    table(("map", "score", "value", "95 % interval", "pictures", "best reference", "verdict"), shown)
+    print_table(("map", "score", "value", "95 % interval", "pictures", "best reference", "verdict"), shown)
 
 
 def _show_restating(card: "Card") -> None:
@@ -234,7 +234,7 @@ def _show_restating(card: "Card") -> None:
     ]
     columns = ("method", "layer", "attention ratio", "of the mirror", "likeness", "", "restates from")
     if rows:
-        table(columns, rows, title="Layer by layer: where a map says no more than the prediction")
+        print_table(columns, rows, title="Layer by layer: where a map says no more than the prediction")
 
 
 def _show_audit(audit: "Audit") -> None:
@@ -253,7 +253,7 @@ def _show_audit(audit: "Audit") -> None:
         for entry in found.maps
     ]
     columns = ("region", "map", "pictures", "score lost", "elsewhere", "log2 enrichment", "verdict")
-    table(columns, rows, title="Audit: regions that should not matter")
+    print_table(columns, rows, title="Audit: regions that should not matter")
 
 
 def record_of(folder: Path) -> "Record":

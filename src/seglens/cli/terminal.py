@@ -194,7 +194,7 @@ def list_failed(failed: Sequence[tuple[str, str]], num_total: int) -> None:
     raise typer.Exit(FAILED)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """Print a table: drawn in a terminal, plain columns elsewhere."""
     rows = [[_one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():

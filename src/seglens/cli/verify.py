@@ -9,7 +9,7 @@ import seglens
 from seglens.cli import data_options
 from seglens.cli import options as o
 from seglens.cli.given_flags import refuse
-from seglens.cli.terminal import need_run, print_result, say, table, warn
+from seglens.cli.terminal import need_run, print_result, print_table, say, warn
 from seglens.errors import DataError, SettingError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ def _from_split(
 def _some_split(context: typer.Context, model: "seglens.Run", name: str | None, data: Path | None) -> "Split":
     """Open the split that is named; else the usual one, or what there is, and then say which that is."""
     try:
-        return data_options.open_split(context, model, name, data)
+        return data_options.open_other_split(context, model, name, data)
     except UnknownNameError:
         if name is not None:
             raise
         for other in SPLITS:
             try:
-                split = data_options.open_split(context, model, other, data)
+                split = data_options.open_other_split(context, model, other, data)
             except UnknownNameError:
                 continue
             warn(f"There is no split {SPLITS[0]!r}: pictures are those of {split.name!r}.")
@@ -102,7 +102,7 @@ def _show(done: "seglens.Verification") -> None:
         )
         for check in done.checks
     ]
-    table(("check", "result", "value", "at most", "", "what it says"), rows)
+    print_table(("check", "result", "value", "at most", "", "what it says"), rows)
     num = {kind: sum(check.outcome == kind for check in done.checks) for kind in ("pass", "fail")}
     rest = len(done.checks) - sum(num.values())
     for check in done.checks:

@@ -11,7 +11,7 @@ import seglens
 from seglens.cli import options as o
 from seglens.cli.data_options import own_data
 from seglens.cli.printing import number, record_of
-from seglens.cli.terminal import need_path, print_result, say, table
+from seglens.cli.terminal import need_path, print_result, print_table, say
 from seglens.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _show(run: Path, found: Mapping[str, Any]) -> None:
         for row in found["rows"]
     ]
     if rows:
-        table(columns, rows)
+        print_table(columns, rows)
     else:
         say("No mask was read: there is no comparison.")
     uses = [str(use["purpose"]) for use in found["mask_uses"]]

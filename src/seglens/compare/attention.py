@@ -25,7 +25,7 @@ from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.evaluate.intervals import interval
 from seglens.report.contents import Explained
-from seglens.results.comparison import Key, MapChange, PictureMapChange, Share
+from seglens.results.comparison import AttentionShare, Key, MapChange, PictureMapChange
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
 from seglens.results.scores import Spread
@@ -176,7 +176,7 @@ def _summary(key: Key, found: _Seen, seed: int) -> MapChange:
         if difference.num:
             means = (float(column[~column.isnan()].mean()) for column in (before, after, area))
             named = dict(zip(("reference", "value", "area"), means, strict=True))
-            shares[region] = Share(**named, difference=difference.spread())
+            shares[region] = AttentionShare(**named, difference=difference.spread())
     return MapChange(
         target=target,
         method=method,

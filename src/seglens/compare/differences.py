@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.evaluate.intervals import NOTHING, Interval, bounds, interval
+from seglens.evaluate.intervals import NOTHING, Interval, interval, interval_bounds
 from seglens.report.contents import Judged, RunContents
 from seglens.results.comparison import ScoreChange, SettingChange, VerdictChange
 from seglens.results.record import Record
@@ -53,7 +53,7 @@ def column(rows: Sequence[PictureScores], name: str) -> PerImage:
     return torch.tensor(known, dtype=torch.float64)
 
 
-def score_rows(
+def score_changes(
     reference: Sequence[PictureScores], other: Sequence[PictureScores], classes: int, *, seed: int = 0
 ) -> list[ScoreChange]:
     """Return a row for each score: both values on the common pictures, the difference and its verdict."""
@@ -91,7 +91,7 @@ def _pooled(name: str, reference: Counts, other: Counts, seed: int) -> ScoreChan
         return score(sums[1]) - score(sums[0])
 
     num = len(reference)
-    low, high = bounds(num, difference, seed=seed) if num > 1 else (float("nan"), float("nan"))
+    low, high = interval_bounds(num, difference, seed=seed) if num > 1 else (float("nan"), float("nan"))
     found = Interval(values[1] - values[0], low, high, num) if num else NOTHING
     return _change(name, "pooled", values, found)
 

@@ -118,7 +118,7 @@ class Calibration:
         return self.top.rows()
 
 
-def count(probabilities: Float[Tensor, "classes h w"], truth: AnyMask, valid: Region) -> Calibration:
+def count_bins(probabilities: Float[Tensor, "classes h w"], truth: AnyMask, valid: Region) -> Calibration:
     """Count one picture's valid pixels; the background is class 0.
 
     The most probable class is the first of the largest, also where a run's mask comes from a threshold.
@@ -137,7 +137,7 @@ def count(probabilities: Float[Tensor, "classes h w"], truth: AnyMask, valid: Re
 
 
 def _yes_or_no(probability: Map, true: Region, valid: Region) -> Calibration:
-    return count(torch.stack([1 - probability, probability]), true.long(), valid)
+    return count_bins(torch.stack([1 - probability, probability]), true.long(), valid)
 
 
 def _count(probabilities: Float[Tensor, "classes h w"], truth: Mask, valid: Region) -> Calibration:

@@ -41,11 +41,11 @@ def interval(values: PerImage, *, seed: int = 0) -> Interval:
         return NOTHING
     if kept.numel() == 1:
         return Interval(float(kept), float("nan"), float("nan"), 1)
-    low, high = bounds(kept.numel(), lambda rows: kept[rows].mean(1), seed=seed)
+    low, high = interval_bounds(kept.numel(), lambda rows: kept[rows].mean(1), seed=seed)
     return Interval(float(kept.mean()), low, high, kept.numel())
 
 
-def bounds(
+def interval_bounds(
     num: int, statistic: Callable[[Int[Tensor, "r m"]], Float[Tensor, " r"]], *, seed: int
 ) -> tuple[float, float]:
     """Return the 2.5 % and 97.5 % quantiles of ``statistic`` over resamples of ``num`` images.
@@ -85,5 +85,5 @@ def auroc(positive: PerImage, negative: PerImage, *, seed: int = 0) -> Interval:
         )
         return ((times @ wins) * times).sum(1) / num**2
 
-    low, high = bounds(num, area, seed=seed) if num > 1 else (float("nan"), float("nan"))
+    low, high = interval_bounds(num, area, seed=seed) if num > 1 else (float("nan"), float("nan"))
     return Interval(float(wins.mean()), low, high, num)

@@ -21,7 +21,7 @@ from seglens.data.sample import Sample, Task
 from seglens.drawing.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.errors import DataError, NonFiniteError
 from seglens.evaluate.boundaries import surface_scores
-from seglens.evaluate.calibration import Calibration, count
+from seglens.evaluate.calibration import Calibration, count_bins
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, only_valid
@@ -183,7 +183,7 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     if folder is not None:
         row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
         records.write_json(folder / where / "metrics.json", row)
-    return Tally((row,), counts, (count(probabilities, sample.mask, sample.valid),))
+    return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),))
 
 
 def _failed(ready: _Ready, error: str) -> PictureScores:

@@ -22,7 +22,7 @@ from seglens.explain.trace import in_chunks
 from seglens.models.folding import quick
 from seglens.models.segmenter import WRAPPED, Segmenter, evaluating
 from seglens.runtime.device import choose_precision
-from seglens.runtime.progress import shown
+from seglens.runtime.progress import is_shown
 from seglens.shapes import Images, Logits, Maps, Rows
 
 Perturb = Callable[[Images, Rows], Images]
@@ -150,7 +150,7 @@ def _compiled(model: Prepared, trial: Images) -> Prepared:
         )
         return model
     seconds = time.perf_counter() - began
-    if shown():
+    if is_shown():
         print(f"Compiled the network in {seconds:.0f} s.", file=sys.stderr)
     return replace(ready, seconds=seconds)
 

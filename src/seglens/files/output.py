@@ -13,7 +13,7 @@ from secrets import token_hex
 from seglens.errors import OutputExistsError
 from seglens.files.locks import beside, locked
 from seglens.files.overwrite import LONGEST_NAME, NAME_ANOTHER, check_file, check_output, some
-from seglens.files.ownership import contents, list_files, moved, remove
+from seglens.files.ownership import contents, list_files, remove_listed, rename_in_records
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Full, over the quota, file too large, broken, read-only."""
@@ -57,7 +57,7 @@ def alone(path: Path) -> Iterator[None]:
     with locked(path):
         for old in _left(path, "old"):
             if path.exists():
-                remove(old, contents(old).ours)
+                remove_listed(old, contents(old).ours)
             else:  # killed between putting the old one aside and the new one in its place
                 os.replace(old, path)
         for partial in _left(path, "partial"):
@@ -188,7 +188,7 @@ def put_in_place(new: Path, path: Path, command: str, *, force: bool) -> None:
     except OSError:
         os.replace(old, path)
         raise
-    if not remove(old, ours):
+    if not remove_listed(old, ours):
         warnings.warn(
             f"While {path} was replaced, something was added to it. That is kept in {old}.", stacklevel=2
         )
@@ -204,7 +204,7 @@ def begin_run(place: Path) -> None:
     if found is not None and found.others:
         raise OutputExistsError(f"{place} holds {some(found.others)}. {NAME_ANOTHER}")
     if found is not None:
-        remove(place, found.ours)
+        remove_listed(place, found.ours)
     place.mkdir(parents=True, exist_ok=True)
 
 
@@ -217,7 +217,7 @@ def close_run(place: Path, path: Path, command: str) -> None:
     list_files(place, command)
     if place == path:
         return
-    moved(place, place, path)
+    rename_in_records(place, place, path)
     try:
         put_in_place(place, path, command, force=True)
     except OutputExistsError as error:

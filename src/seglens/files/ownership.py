@@ -106,7 +106,7 @@ def list_files(folder: Path, command: str) -> None:
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def moved(folder: Path, before: Path, after: Path) -> None:
+def rename_in_records(folder: Path, before: Path, after: Path) -> None:
     """Let the records below ``folder``, which was made as ``before``, name files in it as in ``after``."""
     pairs = [(str(before), str(after)), (os.path.abspath(before), os.path.abspath(after))]
     for file in folder.rglob(RECORD):
@@ -121,7 +121,7 @@ def write_text(file: Path, text: str) -> None:
     file.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def remove(folder: Path, names: tuple[str, ...]) -> bool:
+def remove_listed(folder: Path, names: tuple[str, ...]) -> bool:
     """Remove these files of ``folder``, then all folders that are empty; return whether nothing is left."""
     for name in names:
         (folder / name).unlink(missing_ok=True)

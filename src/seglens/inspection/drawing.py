@@ -33,7 +33,7 @@ from seglens.drawing.notebook import address
 from seglens.inspection.clicks import Place
 from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened
-from seglens.inspection.removing import Removal
+from seglens.inspection.removing import RemovedRegion
 from seglens.masks import foreground, only_valid
 from seglens.runs import Run
 from seglens.shapes import Region
@@ -59,7 +59,7 @@ def predicted_over(run: Run, opened: Opened) -> Picture:
     return outline(drawn, foreground(only_valid(sample.mask, sample.valid)))
 
 
-def removed_over(run: Run, opened: Opened, removal: Removal) -> Picture:
+def removed_over(run: Run, opened: Opened, removal: RemovedRegion) -> Picture:
     """Draw the picture as the model saw it after the removal, with its prediction, the region outlined."""
     frame = opened.frame
     image = frame.maps_to_native(removal.image).clamp(0, 1)

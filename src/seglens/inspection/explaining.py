@@ -79,7 +79,7 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: 
     question = question_of(
         run,
         opened.split,
-        (method_of(request),),
+        (requested_method(request),),
         (request.layer,),
         request.target,
         request.class_name,
@@ -110,7 +110,7 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: 
     return ExplainedPicture(request, entry, heats.rows[0], heats, arrays, summarise(measured[0]).label)
 
 
-def method_of(request: ExplainRequest) -> Method:
+def requested_method(request: ExplainRequest) -> Method:
     """Return the method that is asked for, with its baseline where it has one."""
     if request.method == IntegratedGradients.name:
         return IntegratedGradients(baseline=request.baseline)

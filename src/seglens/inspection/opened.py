@@ -79,15 +79,15 @@ def open_sample(run: Run, split: Split, index: int) -> Opened:
         DataError: it can't be read, or is too large, as in `open_file`.
     """
     entry = split.entries[index]
-    refuse_large(read_size(entry.image), run.spec, entry.image)
+    refuse_to_open_large(read_size(entry.image), run.spec, entry.image)
     sample = split[index]
     part = chunk_of_one(sample, run.spec)
-    prediction = predicted(run, part)
+    prediction = predict_opened(run, part)
     mask = native_masks(run, part, prediction)[0]
-    return Opened(part, split, prediction, mask, scores_of(sample, mask, run.spec.classes))
+    return Opened(part, split, prediction, mask, scores_of_opened(sample, mask, run.spec.classes))
 
 
-def refuse_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> None:
+def refuse_to_open_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> None:
     """Raise where a picture of ``size`` (rows, columns) is more than a person would wait for.
 
     Raises:
@@ -123,12 +123,12 @@ def chunk_of_one(sample: Sample, spec: ModelSpec) -> Chunk:
     return Chunk((sample,), collate([placed]), (frame,), (0,))
 
 
-def predicted(run: Run, part: Chunk) -> Prediction:
+def predict_opened(run: Run, part: Chunk) -> Prediction:
     """Return what the model says, in one input or in windows."""
     return predict_large(run, part) if part.windows is not None else run.predict(part.batch.images)
 
 
-def scores_of(sample: Sample, mask: AnyMask, num_classes: int) -> dict[str, float]:
+def scores_of_opened(sample: Sample, mask: AnyMask, num_classes: int) -> dict[str, float]:
     """Return the `SCORES` of a prediction at the picture's own size; nothing where no truth is known."""
     if sample.mask is None or not bool(sample.valid.any()):
         return {}

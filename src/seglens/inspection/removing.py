@@ -16,7 +16,7 @@ from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target, for_head
 from seglens.impute import IMPUTERS
 from seglens.inspection.explaining import ExplainedPicture
-from seglens.inspection.opened import Opened, on_grid, predicted, scores_of
+from seglens.inspection.opened import Opened, on_grid, predict_opened, scores_of_opened
 from seglens.masks import of_class
 from seglens.runs import Run
 from seglens.seeds import content_normal
@@ -27,7 +27,7 @@ CONTROLS = 4
 
 
 @dataclass(frozen=True)
-class State:
+class RemovalState:
     """What the model says of the target: mean probability and mean logit over its frozen pixels.
 
     ``area`` is the share of the valid pixels that the target's class is predicted at.
@@ -40,7 +40,7 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class Removal:
+class RemovedRegion:
     """What became of picture and prediction; ``image`` is on the grid, ``mask`` at the picture's own size.
 
     ``controls`` are the mean probabilities of the target after the same shape was removed elsewhere; there
@@ -51,16 +51,16 @@ class Removal:
     image: Image
     region: Region
     mask: ResizedMask
-    before: State
-    after: State
+    before: RemovalState
+    after: RemovalState
     controls: tuple[float, ...]
     share: float
     of_target: float
 
 
-def remove(
+def remove_region(
     run: Run, opened: Opened, region: Region, target: Target, *, imputer: str = "noisy-linear", seed: int = 0
-) -> Removal:
+) -> RemovedRegion:
     """Take ``region`` (at the picture's own size) out, and ask again about the same frozen pixels.
 
     Raises:
@@ -81,13 +81,13 @@ def remove(
         raise SettingError("Nothing of the picture was brushed over. Draw on the picture, then remove it.")
     images = imputed(batch.images, removed, valid, imputer, seed)
     part = replace(opened.part, batch=replace(batch, images=images))
-    prediction = predicted(run, part)
+    prediction = predict_opened(run, part)
     mask = native_masks(run, part, prediction)[0]
     before = _state(target, opened.prediction.logits, opened.prediction.mask, valid, dict(opened.scores))
-    after_scores = scores_of(opened.sample, mask, run.spec.classes)
+    after_scores = scores_of_opened(opened.sample, mask, run.spec.classes)
     after = _state(target, prediction.logits, prediction.mask, valid, after_scores)
     pixels = target.pixels.cpu()
-    return Removal(
+    return RemovedRegion(
         image=images[0],
         region=removed[0],
         mask=mask,
@@ -115,7 +115,7 @@ def imputed(images: Images, removed: Regions, valid: Regions, imputer: str, seed
     return torch.where(removed[:, None], filled, images)
 
 
-def elsewhere(region: Region, valid: Region, num: int, seed: int) -> Bool[Tensor, "found h w"]:
+def region_elsewhere(region: Region, valid: Region, num: int, seed: int) -> Bool[Tensor, "found h w"]:
     """Return up to ``num`` copies of ``region``, moved to where they lie on valid pixels and not on itself.
 
     Places are drawn by ``seed`` from all whole shifts; a region that is too large for another place has none.
@@ -144,7 +144,7 @@ def _controls(
     if opened.part.windows is not None or bool(target.empty()[0]):
         return ()
     batch = opened.part.batch
-    moved = elsewhere(region, batch.valid[0], CONTROLS, seed)
+    moved = region_elsewhere(region, batch.valid[0], CONTROLS, seed)
     if not len(moved):
         return ()
     copies, valid = (values.expand(len(moved), *values.shape[1:]) for values in (batch.images, batch.valid))
@@ -154,10 +154,12 @@ def _controls(
     return tuple(float(value) for value in found)
 
 
-def _state(target: Target, logits: Tensor, said: Tensor, valid: Regions, measured: dict[str, float]) -> State:
+def _state(
+    target: Target, logits: Tensor, said: Tensor, valid: Regions, measured: dict[str, float]
+) -> RemovalState:
     first = torch.zeros(1, dtype=torch.long)
     area = (of_class(said.cpu(), target.class_index) & valid).sum() / valid.sum()
-    return State(
+    return RemovalState(
         probability=float(target.score(logits, first, "probability")),
         logit=float(target.score(logits, first, "mean")),
         area=float(area),

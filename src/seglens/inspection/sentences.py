@@ -11,7 +11,7 @@ from seglens.explain.statistics import DEFINITIONS
 from seglens.inspection.drawing import bar, scale_of
 from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened
-from seglens.inspection.removing import Removal
+from seglens.inspection.removing import RemovedRegion
 from seglens.masks import of_class
 from seglens.results.maps import OneMap
 from seglens.results.names import formatted
@@ -84,7 +84,7 @@ def about_answer(answer: ExplainedPicture) -> str:
     return text + _inside(row, answer.label) + _diagnosed(row.diagnosed)
 
 
-def about_removal(removal: Removal) -> str:
+def about_removal(removal: RemovedRegion) -> str:
     """Say what the removal did, and what removing the same shape elsewhere does."""
     before, after = removal.before, removal.after
     cells = [
@@ -107,7 +107,7 @@ def about_removal(removal: Removal) -> str:
     return text + f"<p>{_compared(removal)}</p>"
 
 
-def _compared(removal: Removal) -> str:
+def _compared(removal: RemovedRegion) -> str:
     """Set the change beside that of the controls."""
     if math.isnan(removal.before.probability):
         return "The target is empty, so no change of it can be told: ask about a target first."

@@ -8,7 +8,7 @@ from seglens.arguments import checked
 from seglens.files import output
 from seglens.files.overwrite import check_file
 from seglens.report import html
-from seglens.report.contents import Part, read_runs
+from seglens.report.contents import RunPart, read_runs
 from seglens.results.scorecard import TagTest
 from seglens.results.tables import read_table
 
@@ -49,13 +49,13 @@ def report(
     checked = _shortcut(Path(shortcut)) if shortcut is not None else None
     page = html.render(contents, checked, beside=file.resolve().parent)
     with output.output_file(file, force=force) as temporary:
-        html.write(page, temporary)
+        html.write_html(page, temporary)
     return file
 
 
-def _shortcut(file: Path) -> Part[TagTest]:
+def _shortcut(file: Path) -> RunPart[TagTest]:
     table = file / SHORTCUT if file.is_dir() else file
-    return Part("shortcut", table, read_table(table, TagTest))
+    return RunPart("shortcut", table, read_table(table, TagTest))
 
 
 callable_module.make_callable(__name__)

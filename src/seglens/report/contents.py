@@ -25,7 +25,7 @@ Table = TypeVar("Table", EvaluationTable, ExplanationTable, Card, TagTest)
 
 
 @dataclass(frozen=True)
-class Part(Generic[Table]):
+class RunPart(Generic[Table]):
     """One result of a command: the file with its table, and its record where there is one.
 
     ``audit`` is what ``judge`` found in regions that ought not to matter, where it was asked to look.
@@ -73,9 +73,9 @@ class Part(Generic[Table]):
         return self.file(row.files.get(kind))
 
 
-Evaluated = Part[EvaluationTable]
-Explained = Part[ExplanationTable]
-Judged = Part[Card]
+Evaluated = RunPart[EvaluationTable]
+Explained = RunPart[ExplanationTable]
+Judged = RunPart[Card]
 
 
 @dataclass(frozen=True)
@@ -134,20 +134,20 @@ def _below(folder: Path, file: str) -> list[Path]:
 def read_evaluation(folder: Path) -> Evaluated:
     """Read the folder of an evaluation."""
     file = folder / TABLES["evaluate"]
-    return Part("evaluate", file, read_table(file, EvaluationTable), _record(folder))
+    return RunPart("evaluate", file, read_table(file, EvaluationTable), _record(folder))
 
 
 def read_explanation(folder: Path) -> Explained:
     """Read the folder of an explanation."""
     file = folder / TABLES["explain"]
-    return Part("explain", file, read_table(file, ExplanationTable), _record(folder))
+    return RunPart("explain", file, read_table(file, ExplanationTable), _record(folder))
 
 
 def read_judgement(folder: Path) -> Judged:
     """Read the folder of a judgement."""
     file, audit = folder / TABLES["judge"], folder / AUDIT
     audited = read_table(audit, Audit) if audit.is_file() else None
-    return Part("judge", file, read_table(file, Card), _record(folder), audited)
+    return RunPart("judge", file, read_table(file, Card), _record(folder), audited)
 
 
 def _record(folder: Path) -> Record | None:

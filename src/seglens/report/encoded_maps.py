@@ -19,7 +19,7 @@ from PIL import Image
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.files.arrays import open_npz
-from seglens.results.maps import Frame, OneMap
+from seglens.results.maps import MapFrame, OneMap
 
 Values = Float[np.ndarray, "rows columns"]
 Levels = UInt8[np.ndarray, "rows columns"]
@@ -35,7 +35,7 @@ UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, zipfile.BadZipFile, Da
 
 
 @dataclass(frozen=True)
-class Grid:
+class EncodedGrid:
     """The values of one map, NaN where there are none.
 
     ``part`` is left, top, width and height of the picture as shares of the grid: what is beside is padding.
@@ -63,7 +63,7 @@ def opened(file: Path) -> Iterator[Mapping[str, Any]]:
             yield arrays
 
 
-def grid_of(arrays: Mapping[str, Any], name: str, row: OneMap, frame: Frame) -> Grid:
+def encoded_grid(arrays: Mapping[str, Any], name: str, row: OneMap, frame: MapFrame) -> EncodedGrid:
     """Return the values of the map ``name``, whose row in the table is ``row``.
 
     A layer's own grid is taken where it is there and ``frame`` says how the picture lies in it; else the map
@@ -80,17 +80,17 @@ def grid_of(arrays: Mapping[str, Any], name: str, row: OneMap, frame: Frame) -> 
         if positive and not signed:
             values = np.maximum(values, 0)
         finest = max(values.shape)
-        values = averaged(values, FINEST)
+        values = box_averaged(values, FINEST)
         limits = _apart(float(np.nanmin(values)), float(np.nanmax(values)))
-        return Grid(values, (part[0], part[1], part[2], part[3]), *limits, positive and signed, finest)
+        return EncodedGrid(values, (part[0], part[1], part[2], part[3]), *limits, positive and signed, finest)
     values = _read(arrays, f"map:{name}")
     finest, own = max(values.shape), row.limits
-    values = averaged(values, FINEST)
+    values = box_averaged(values, FINEST)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if own and row.layer is None:
         # The few extreme pixels of such a map would leave hardly a level to all others.
         low, high = max(low, own[0]), min(high, own[1])
-    return Grid(values, (0.0, 0.0, 1.0, 1.0), *_apart(low, high), floored=False, finest=finest)
+    return EncodedGrid(values, (0.0, 0.0, 1.0, 1.0), *_apart(low, high), floored=False, finest=finest)
 
 
 def _read(arrays: Mapping[str, Any], key: str) -> Values:
@@ -105,7 +105,7 @@ def _apart(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (high - max(abs(high), 1e-12), high)
 
 
-def averaged(values: Values, side: int) -> Values:
+def box_averaged(values: Values, side: int) -> Values:
     """Return values with no side above ``side``, each the mean over a box; NaN where the box holds none."""
     rows, columns = values.shape
     share = side / max(rows, columns)
@@ -128,25 +128,25 @@ def levels(values: Values, low: float, high: float) -> Levels:
     return np.where(np.isfinite(values), 1 + np.round(share * NUM_LEVELS), 0).astype(np.uint8)
 
 
-def grid_picture(grid: Grid, side: int) -> bytes:
+def grid_picture(grid: EncodedGrid, side: int) -> bytes:
     """Return a map as a lossless grey picture with no side above ``side``."""
-    return lossless(Image.fromarray(levels(averaged(grid.values, side), grid.low, grid.high)))
+    return lossless(Image.fromarray(levels(box_averaged(grid.values, side), grid.low, grid.high)))
 
 
 def region_picture(arrays: Mapping[str, Any], key: str, side: int) -> bytes | None:
     """Return the region ``key`` of raw maps in black and white; None where there is none."""
     if key not in arrays:
         return None
-    return lossless(fitted(Image.fromarray((np.asarray(arrays[key]) > 0).astype(np.uint8) * 255), side))
+    return lossless(fitted_to(Image.fromarray((np.asarray(arrays[key]) > 0).astype(np.uint8) * 255), side))
 
 
-def mask_picture(file: Path, side: int) -> bytes:
+def encoded_mask(file: Path, side: int) -> bytes:
     """Return a drawn mask, its colours untouched."""
     with open_picture(file) as mask:
-        return lossless(fitted(mask.convert("RGB"), side))
+        return lossless(fitted_to(mask.convert("RGB"), side))
 
 
-def fitted(picture: Image.Image, side: int) -> Image.Image:
+def fitted_to(picture: Image.Image, side: int) -> Image.Image:
     """Return a picture with no side above ``side``, every pixel one of the picture's own."""
     share = side / max(picture.size)
     if share >= 1:

@@ -32,7 +32,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChartAxis:
     """The range that several small figures share, so that they can be compared by eye."""
 
     low: Number
@@ -49,17 +49,19 @@ class Axis:
         return math.log10(max(value, 1e-6)) if self.log else value
 
 
-def axis_over(values: Sequence[Number | None], *, log: bool = False, include: Sequence[Number] = ()) -> Axis:
+def axis_over(
+    values: Sequence[Number | None], *, log: bool = False, include: Sequence[Number] = ()
+) -> ChartAxis:
     """Return an axis that holds all ``values`` that are numbers and all of ``include``."""
     known = [value for value in (*values, *include) if value is not None and math.isfinite(value)]
     if log:
         known = [max(value, 1e-2) for value in known]
     if not known:
-        return Axis(0.1, 10.0, log) if log else Axis(0.0, 1.0)
+        return ChartAxis(0.1, 10.0, log) if log else ChartAxis(0.0, 1.0)
     low, high = min(known), max(known)
     if low == high:
         low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
-    return Axis(low, high, log)
+    return ChartAxis(low, high, log)
 
 
 def line_chart(
@@ -73,7 +75,7 @@ def line_chart(
     xs = [x for line in lines for x in line.xs]
     known = [y for line in lines for y in line.ys if y is not None]
     ticks = nice_ticks(min(known, default=0.0), max(known, default=1.0))
-    x_axis, y_axis = axis_over(xs), Axis(ticks[0], ticks[-1])
+    x_axis, y_axis = axis_over(xs), ChartAxis(ticks[0], ticks[-1])
     plot_width, plot_height = width - left - right, height - top - bottom
 
     def place(x: Number, y: Number) -> tuple[Number, Number]:
@@ -130,7 +132,7 @@ def strip(
     value: Number | None,
     interval: tuple[Number | None, Number | None],
     nulls: Mapping[str, Number | None],
-    axis: Axis,
+    axis: ChartAxis,
     shapes: Mapping[str, str],
 ) -> Markup:
     """Draw one value with its interval on a line, and each null as a hollow mark of its own shape."""
@@ -148,7 +150,7 @@ def strip(
     for name, number in nulls.items():
         if number is not None:
             tip = f"<title>{escape(name)}: {number:.3g}</title>"
-            parts.append(f"<g>{tip}{mark(shapes.get(name, 'ring'), across(number), middle)}</g>")
+            parts.append(f"<g>{tip}{null_mark(shapes.get(name, 'ring'), across(number), middle)}</g>")
     if value is not None:
         tip = f"<title>the map itself: {value:.3g}</title>"
         spot = f'<circle class="mark" cx="{across(value):.1f}" cy="{middle}" r="5">{tip}</circle>'
@@ -158,7 +160,7 @@ def strip(
     return Markup(_svg(width, height, f"{shown}; nulls: {known or 'none'}", parts, "strip"))
 
 
-def mark(shape: str, x: Number, y: Number) -> str:
+def null_mark(shape: str, x: Number, y: Number) -> str:
     """Draw the mark of one null, about 10 pixels large, at (x, y)."""
     radius = 5.0
     if shape == "ring":
@@ -177,7 +179,7 @@ def mark_legend(shapes: Mapping[str, str]) -> Markup:
     """Draw what the marks of a strip mean."""
     own = '<svg class="swatch" width="14" height="14" aria-hidden="true">'
     items = [f'<li>{own}<circle class="mark" cx="7" cy="7" r="5"/></svg>value, with its 95 % interval</li>']
-    items += [f"<li>{own}{mark(shape, 7, 7)}</svg>{escape(name)}</li>" for name, shape in shapes.items()]
+    items += [f"<li>{own}{null_mark(shape, 7, 7)}</svg>{escape(name)}</li>" for name, shape in shapes.items()]
     return Markup(f'<ul class="legend">{"".join(items)}</ul>')
 
 
@@ -198,7 +200,7 @@ def bars(title: str, rows: Sequence[tuple[str, Number | None, int]], *, limit: N
         if value is None:
             parts.append(f'<text x="{left + 6}" y="{text}">not measured</text>')
             continue
-        filled = Axis(0.0, limit).position(value, length)
+        filled = ChartAxis(0.0, limit).position(value, length)
         place = f'x="{left}" y="{top}" width="{filled:.1f}" height="18" rx="3"'
         parts.append(f'<rect class="bar series-{colour % NUM_COLOURS}" {place}/>')
         parts.append(f'<text x="{width - right + 8}" y="{text}">{value:.2f}</text>')
@@ -207,7 +209,7 @@ def bars(title: str, rows: Sequence[tuple[str, Number | None, int]], *, limit: N
     return _figure(title, svg)
 
 
-def histogram(title: str, values: Sequence[Number], *, colour: int, num_bins: int = 20) -> Markup:
+def histogram_chart(title: str, values: Sequence[Number], *, colour: int, num_bins: int = 20) -> Markup:
     """Draw how values between 0 and 1 are spread, one bar for each of ``num_bins`` equal steps."""
     width, height, left, bottom, top = 400, 140, 34, 22, 8
     counts = [0] * num_bins

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from seglens.report import encoded_maps, pictures
-from seglens.report.cards import PLAIN, Card, Heat
-from seglens.report.encoded_maps import Grid
+from seglens.report.cards import PLAIN, GalleryCard, Heat
+from seglens.report.encoded_maps import EncodedGrid
 
 LIMIT = 14_800_000
 """Bytes of a whole page; with the text that is not counted here it stays below 15 MB."""
@@ -40,8 +40,8 @@ FINE_MASK = 384
 class CardData:
     """One card with its maps as they were read, and the regions that go with them."""
 
-    card: Card
-    grids: Mapping[int, Grid]
+    card: GalleryCard
+    grids: Mapping[int, EncodedGrid]
     regions: Mapping[str, bytes]
     hidden: Mapping[int, bytes]
 
@@ -77,7 +77,7 @@ class Assets:
             return None
         if data not in self.known:
             self.known[data] = len(self.addresses)
-            self.addresses.append(pictures.address(data))
+            self.addresses.append(pictures.data_uri(data))
         return self.known[data]
 
     @property
@@ -86,7 +86,9 @@ class Assets:
         return sum(len(address) + 3 for address in self.addresses)
 
 
-def build(cards: Sequence[Card], others: Sequence[Path], *, beside: Path, used: int = 0) -> GalleryData:
+def build_gallery_data(
+    cards: Sequence[GalleryCard], others: Sequence[Path], *, beside: Path, used: int = 0
+) -> GalleryData:
     """Put the data of ``cards`` together.
 
     Args:
@@ -108,9 +110,9 @@ def build(cards: Sequence[Card], others: Sequence[Path], *, beside: Path, used: 
     return _gallery_data(read, others, beside, *SIZES[-1])
 
 
-def read_card(card: Card) -> CardData:
+def read_card(card: GalleryCard) -> CardData:
     """Read the maps of a card; what can't be read is left out, and its drawn picture stands for it."""
-    grids: dict[int, Grid] = {}
+    grids: dict[int, EncodedGrid] = {}
     regions: dict[str, bytes] = {}
     hidden: dict[int, bytes] = {}
     for raw in dict.fromkeys(heat.raw for heat in card.heats if heat.raw):
@@ -136,11 +138,11 @@ def read_card(card: Card) -> CardData:
     return CardData(card, grids, regions, hidden)
 
 
-def _grid(arrays: Mapping[str, Any], heat: Heat) -> Grid | None:
+def _grid(arrays: Mapping[str, Any], heat: Heat) -> EncodedGrid | None:
     if heat.row.status not in ("ok", "degenerate") or (heat.row.status != "ok" and not heat.row.evidence):
         return None
     try:
-        return encoded_maps.grid_of(arrays, heat.name, heat.row, heat.frame)
+        return encoded_maps.encoded_grid(arrays, heat.name, heat.row, heat.frame)
     except encoded_maps.UNREADABLE:
         return None
 
@@ -153,7 +155,7 @@ def _gallery_data(
     for file in others:
         small = pictures.shrink(file, picture_side)
         if small is not None:
-            thumbnails[file] = pictures.address(small)
+            thumbnails[file] = pictures.data_uri(small)
     data = {"assets": assets.addresses, "cards": rows, "pictureSide": picture_side, "mapSide": map_side}
     return GalleryData(data, thumbnails)
 
@@ -172,7 +174,7 @@ def _row(
     if shown is not None and shown not in thumbnails:
         small = pictures.shrink(shown, picture_side)
         if small is not None:
-            thumbnails[shown] = pictures.address(small)
+            thumbnails[shown] = pictures.data_uri(small)
     gt, pred = (_mask(card.pictures.get(kind), assets) for kind in ("gt", "pred"))
     unreadable = [PLAIN[k] for k, mask in (("gt", gt), ("pred", pred)) if mask is None and k in card.pictures]
     return {
@@ -201,13 +203,18 @@ def _mask(file: Path | None, assets: Assets) -> int | None:
     if file is None:
         return None
     try:
-        return assets.put(encoded_maps.mask_picture(file, FINE_MASK))
+        return assets.put(encoded_maps.encoded_mask(file, FINE_MASK))
     except encoded_maps.UNREADABLE:
         return None
 
 
 def _map(
-    heat: Heat, grid: Grid | None, counted: int | None, assets: Assets, map_side: int, picture_side: int
+    heat: Heat,
+    grid: EncodedGrid | None,
+    counted: int | None,
+    assets: Assets,
+    map_side: int,
+    picture_side: int,
 ) -> dict[str, object]:
     row, evidence = heat.row, heat.row.evidence
     found: dict[str, object] = {

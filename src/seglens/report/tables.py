@@ -8,11 +8,11 @@ from markupsafe import Markup
 
 from seglens.report import figures, wording
 from seglens.report.contents import Evaluated, RunContents
-from seglens.report.figures import Axis, Series
+from seglens.report.figures import ChartAxis, Series
 from seglens.results.maps import MapSummary
-from seglens.results.names import NULL, in_words
+from seglens.results.names import NULL, null_in_words
 from seglens.results.record import Record
-from seglens.results.scorecard import Card, CardRow, Cascade, Region, RemovalCurves, TagRow, TagTest
+from seglens.results.scorecard import AuditedRegion, Card, CardRow, Cascade, RemovalCurves, TagRow, TagTest
 from seglens.results.scores import Spread
 
 CURVES = {
@@ -58,7 +58,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Drawn(Generic[Row]):
+class DrawnRow(Generic[Row]):
     """A row of a table with what its nulls got, and a strip that shows its value among them."""
 
     run: str
@@ -68,30 +68,30 @@ class Drawn(Generic[Row]):
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionChart:
     """The statistics of all maps: rows, the legend of their strips, and the axis of these."""
 
-    rows: list[Drawn[MapSummary]]
+    rows: list[DrawnRow[MapSummary]]
     legend: Markup
-    axis: Axis
+    axis: ChartAxis
 
 
 @dataclass(frozen=True)
 class Judgements:
     """The rows of all scorecards by score, each score's axis, the legend, and charts by score."""
 
-    by_score: dict[str, list[Drawn[CardRow]]]
-    axes: dict[str, Axis]
+    by_score: dict[str, list[DrawnRow[CardRow]]]
+    axes: dict[str, ChartAxis]
     legend: Markup
     curves: dict[str, list[Markup]]
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditedRun:
     """The regions of an audit, and those of each group where there are groups."""
 
     run: str
-    rows: tuple[Region, ...]
+    rows: tuple[AuditedRegion, ...]
     definition: str
 
 
@@ -159,7 +159,7 @@ def histograms(runs: Sequence[RunContents]) -> list[Markup]:
             dice = [row.dice for row in part.table.images if row.dice is not None]
             if dice:
                 title = f"Pictures by Dice: {run.name}, {part.split}"
-                drawn.append(figures.histogram(title, dice, colour=colour))
+                drawn.append(figures.histogram_chart(title, dice, colour=colour))
     return drawn
 
 
@@ -185,7 +185,7 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
     return drawn
 
 
-def attention(runs: Sequence[RunContents]) -> Attention:
+def attention(runs: Sequence[RunContents]) -> AttentionChart:
     """Return the table of attention statistics with a strip that shows each ratio among its nulls."""
     rows = [(run.name, row) for run in runs for part in run.explanations for row in part.table.summary]
     nulls = [_spoken(row.of_nulls("ratio")) for _, row in rows]
@@ -194,53 +194,53 @@ def attention(runs: Sequence[RunContents]) -> Attention:
     values = [value for ratio in ratios for value in (ratio.mean, ratio.low, ratio.high)]
     axis = figures.axis_over([*values, *_every(nulls)], log=True, include=(1.0,))
     drawn = [
-        Drawn(run, row, each, figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes))
+        DrawnRow(run, row, each, figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes))
         for (run, row), ratio, each in zip(rows, ratios, nulls, strict=True)
     ]
-    return Attention(drawn, figures.mark_legend(shapes), axis)
+    return AttentionChart(drawn, figures.mark_legend(shapes), axis)
 
 
 def judgements(runs: Sequence[RunContents]) -> Judgements:
     """Return the rows of all scorecards, by score, each with a strip that shows it among its nulls."""
     rows = [(run.name, row) for run in runs for part in run.scorecards for row in part.table.rows]
     shapes = figures.shapes_of([name for _, row in rows for name in _spoken(row.nulls)])
-    by_score: dict[str, list[Drawn[CardRow]]] = {}
-    axes: dict[str, Axis] = {}
+    by_score: dict[str, list[DrawnRow[CardRow]]] = {}
+    axes: dict[str, ChartAxis] = {}
     for score in dict.fromkeys(row.score for _, row in rows):
         group = [(run, row, _spoken(row.nulls)) for run, row in rows if row.score == score]
         values = [value for _, row, _ in group for value in (row.value, row.low, row.high)]
         axis = figures.axis_over([*values, *_every([nulls for _, _, nulls in group])], include=(0.0,))
         axes[score] = axis
         by_score[score] = [
-            Drawn(run, row, nulls, figures.strip(row.value, (row.low, row.high), nulls, axis, shapes))
+            DrawnRow(run, row, nulls, figures.strip(row.value, (row.low, row.high), nulls, axis, shapes))
             for run, row, nulls in group
         ]
     return Judgements(by_score, axes, figures.mark_legend(shapes), curves_by_score(runs))
 
 
 def _spoken(nulls: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {in_words(name): value for name, value in nulls.items()}
+    return {null_in_words(name): value for name, value in nulls.items()}
 
 
 def _every(nulls: Sequence[Mapping[str, float | None]]) -> list[float | None]:
     return [value for each in nulls for value in each.values()]
 
 
-def audits(runs: Sequence[RunContents]) -> list[Audited]:
+def audits(runs: Sequence[RunContents]) -> list[AuditedRun]:
     """Return the audits of all runs that found something to say."""
     found = [(run.name, part.audit) for run in runs for part in run.scorecards if part.audit]
     return [
-        Audited(run, audit.regions + audit.groups, audit.definition)
+        AuditedRun(run, audit.regions + audit.groups, audit.definition)
         for run, audit in found
         if audit.regions + audit.groups
     ]
 
 
-def tag_rows(table: TagTest) -> list[Drawn[TagRow]]:
+def tag_rows(table: TagTest) -> list[DrawnRow[TagRow]]:
     """Return the rows of a shortcut check, each with its AUROC drawn from 0 to 1 beside the coin toss."""
-    chance, axis, shapes = {"coin toss": 0.5}, Axis(0.0, 1.0), {"coin toss": "plus"}
+    chance, axis, shapes = {"coin toss": 0.5}, ChartAxis(0.0, 1.0), {"coin toss": "plus"}
     return [
-        Drawn("", row, chance, figures.strip(row.auroc, (row.low, row.high), chance, axis, shapes))
+        DrawnRow("", row, chance, figures.strip(row.auroc, (row.low, row.high), chance, axis, shapes))
         for row in table.methods
     ]
 

@@ -49,7 +49,7 @@ class Gain(Result):
     change: float
 
 
-class Share(Result):
+class AttentionShare(Result):
     """Which share of a map lies on a region, what an even map would have there, and how it changed."""
 
     reference: float
@@ -70,7 +70,7 @@ class MapChange(Result):
     moved: Spread
     unrelated: Spread
     correlation: Spread
-    shares: Mapping[str, Share]
+    shares: Mapping[str, AttentionShare]
 
     @property
     def key(self) -> Key:

@@ -10,7 +10,7 @@ Limits = tuple[float, float]
 """The values at the two ends of a map's colours."""
 
 
-class Frame(Result):
+class MapFrame(Result):
     """How a picture of some rows and columns lies in a grid: left, top, width and height as shares."""
 
     native: tuple[int, int] | None = None
@@ -84,7 +84,7 @@ class PictureMaps(Result):
     error: str = ""
     dice: Number = None
     files: Mapping[str, str] = {}
-    frame: Frame = Frame()
+    frame: MapFrame = MapFrame()
     maps: tuple[OneMap, ...] = ()
     sheets: tuple[Sheet, ...] = ()
 

@@ -20,7 +20,7 @@ def map_name(method: str, layer: str | None, *, target: str = "", at: str = "@")
     return at.join(part for part in (target, method, layer) if part)
 
 
-def in_words(name: str) -> str:
+def null_in_words(name: str) -> str:
     """Return a name that a program uses as a reader sees it: ``null:other_images`` is ``other images``."""
     return name.removeprefix(NULL).replace("_", " ")
 

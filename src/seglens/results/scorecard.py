@@ -108,7 +108,7 @@ class RegionMap(Result):
     nulls: Mapping[str, Number] = {}
 
 
-class Region(Result):
+class AuditedRegion(Result):
     """One region over all pictures, or over those of a group: what taking it away costs, and who shows it."""
 
     group: str = ""
@@ -142,8 +142,8 @@ class Audit(Result):
 
     definition: str = ""
     num_images: int | None = None
-    regions: tuple[Region, ...] = ()
-    groups: tuple[Region, ...] = ()
+    regions: tuple[AuditedRegion, ...] = ()
+    groups: tuple[AuditedRegion, ...] = ()
     images: tuple[RegionOfPicture, ...]
 
 

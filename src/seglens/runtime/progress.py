@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 _SILENT = ContextVar("silent", default=False)
 
 
-def shown() -> bool:
+def is_shown() -> bool:
     """Whether somebody sees progress: in a terminal, where it was not asked to be quiet."""
     return sys.stderr.isatty() and not _SILENT.get()
 
@@ -28,7 +28,7 @@ def silence() -> Iterator[None]:
 
 def track(items: Iterable[Item], *, total: int, what: str) -> Iterator[Item]:
     """Yield ``items`` under a progress bar on standard error called ``what``."""
-    if not shown():
+    if not is_shown():
         yield from items
         return
     from rich.console import Console
@@ -45,7 +45,7 @@ def count_bytes(what: str, *, total: int | None, done: int = 0) -> Iterator[Call
 
     ``total`` is how many there will be (None: nobody knows), ``done`` how many there were before.
     """
-    if not shown():
+    if not is_shown():
         yield lambda num: None
         return
     from rich.console import Console

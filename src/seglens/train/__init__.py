@@ -43,7 +43,7 @@ from seglens.runs import KEPT_SHA256, Run, load, save_run
 from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.runtime.distributed import kind_of_devices, refuse_lone_node
 from seglens.train.dataset import Batches, TrainingDataset
-from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit
+from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
 from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
 from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
@@ -184,7 +184,9 @@ def _train(
 
     def attempt(splits: int) -> None:
         part = batches.split(splits)
-        fit(module, part, checkpoints, settings, loggers, device=device, precision=precision, leave=leave)
+        fit_module(
+            module, part, checkpoints, settings, loggers, device=device, precision=precision, leave=leave
+        )
 
     splits = fit_within_memory(module, attempt)
     if first:

@@ -144,7 +144,7 @@ class CheckpointCallback(Checkpoint):
             ) from error
 
 
-def fit(
+def fit_module(
     module: SegmentationModule,
     batches: Batches,
     checkpoints: CheckpointCallback,

@@ -56,7 +56,7 @@ class SegmentationModule(LightningModule):
         # Convolutions are fastest with the channels of a pixel side by side.
         self.segmenter = segmenter.to(memory_format=torch.channels_last)
         self.loss, self.settings, self.num_steps = loss, settings, num_steps
-        self.average = averaged(segmenter, ema_decay(settings.ema, num_steps))
+        self.average = averaged_model(segmenter, ema_decay(settings.ema, num_steps))
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.multilabel = segmenter.spec.head == "multilabel"
         self.counts = self._pixels(no_counts(segmenter.spec.classes, multilabel=self.multilabel))
@@ -208,7 +208,7 @@ def ema_decay(asked: int | float | None, num_steps: int) -> int | float:
     return min(0.9999, max(0.9, 1 - 20 / num_steps)) if asked is None else asked
 
 
-def averaged(segmenter: Segmenter, decay: int | float) -> AveragedModel | None:
+def averaged_model(segmenter: Segmenter, decay: int | float) -> AveragedModel | None:
     """Return a copy of ``segmenter`` that follows its weights, or None where ``decay`` is 0.
 
     Exponential moving average (Polyak, Juditsky 1992; Tarvainen, Valpola 2017) of weights and buffers,

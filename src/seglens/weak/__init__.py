@@ -30,11 +30,11 @@ from seglens.weak import contact_sheets as sheets
 from seglens.weak import steps, table
 from seglens.weak.classifier_score import check_classifier
 from seglens.weak.data import WeakData, open_weak_data
-from seglens.weak.heat import taps
+from seglens.weak.heat import map_taps
 from seglens.weak.pseudo_masks import PseudoMasks, check_score_settings
 from seglens.weak.recipe import WeakSettings, refuse_other
 from seglens.weak.refine import REFINEMENTS
-from seglens.weak.rounds import Job, planned, prepare_pseudo_masks, students, supervised
+from seglens.weak.rounds import WeakJob, planned, prepare_pseudo_masks, students, supervised
 from seglens.weak.steps import Facts, Steps
 from seglens.weak.threshold import RULES
 
@@ -98,7 +98,7 @@ def _try_out(data: DataSettings, settings: WeakSettings, *, resume: bool) -> Non
     named: list[tuple[str, str, Iterable[str]]] = [("rule for a threshold", pseudo.threshold.rule, RULES)]
     if pseudo.refine is not None:
         named.append(("refinement", pseudo.refine.method, REFINEMENTS))
-    taps(pseudo.heat)
+    map_taps(pseudo.heat)
     for kind, name, allowed in named:
         if name not in allowed:
             raise unknown_name(kind, name, allowed)
@@ -133,7 +133,7 @@ def _weak(data: DataSettings, settings: WeakSettings, out: Path, place: Path, *,
     record = _begun(earlier, settings, weak_data, str(device))
     record.write(place)
 
-    job = Job(weak_data, settings, place, device, Steps.of(place, planned(settings)))
+    job = WeakJob(weak_data, settings, place, device, Steps.of(place, planned(settings)))
     pseudo = prepare_pseudo_masks(job)
     folders = students(job, pseudo)
     _draw(job, pseudo, folders, indices, with_truth=False)
@@ -160,7 +160,7 @@ def _begun(earlier: Record | None, settings: WeakSettings, weak_data: WeakData, 
 
 
 def _draw(
-    job: Job, pseudo: PseudoMasks, folders: list[Path], indices: list[int], *, with_truth: bool
+    job: WeakJob, pseudo: PseudoMasks, folders: list[Path], indices: list[int], *, with_truth: bool
 ) -> None:
     """Draw the sheets of the samples; the truth comes onto them after the evaluation."""
     if with_truth and job.weak_data.learning is None:
@@ -183,7 +183,7 @@ def _draw(
     job.steps.take("sheets with the truth" if with_truth else "sheets", work)
 
 
-def _evaluate(job: Job, pseudo: PseudoMasks, folders: list[Path]) -> None:
+def _evaluate(job: WeakJob, pseudo: PseudoMasks, folders: list[Path]) -> None:
     """Read masks for the first time: score stages and students, and write the table."""
     titles = [
         f"student{f', round {number} of self-training' if number else ''}" for number in range(len(folders))
@@ -203,7 +203,7 @@ def _evaluate(job: Job, pseudo: PseudoMasks, folders: list[Path]) -> None:
     records.write_json(job.out / f"{TABLE}.json", {"rows": rows, "definitions": table.DEFINITIONS})
 
 
-def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> None:
+def _close(job: WeakJob, record: Record, folders: list[Path], seconds: float) -> None:
     """Make ``out`` the run folder of the last student, and write down every use of a mask."""
     final, steps = load(folders[-1], device="cpu"), job.steps
     trained = records.read(folders[-1])

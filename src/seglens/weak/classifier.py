@@ -124,7 +124,7 @@ def train_classifier(
     classifier.network.eval().requires_grad_(False)
     results = {
         "train": {"object": len(parted.positive), "none": len(parted.negative)},
-        "held_out": measure(classifier, labelled.select(parted.held_out), settings.image_size),
+        "held_out": measure_classifier(classifier, labelled.select(parted.held_out), settings.image_size),
         "loss": history,
     }
     with new_file(folder / WEIGHTS, force=True) as temporary:
@@ -180,7 +180,7 @@ def part(labelled: Labelled, valid_share: float, seed: int) -> Parted:
     return Parted(tuple(train[True]), tuple(train[False]), tuple(sorted(held_out)))
 
 
-def measure(
+def measure_classifier(
     classifier: ClassifierScore, labelled: Labelled, image_size: int
 ) -> dict[str, float | int | None]:
     """Return how often the classifier is right: balanced accuracy at 0, and the area under the ROC.

@@ -14,7 +14,7 @@ from seglens.weak.data import Truth
 from seglens.weak.ignore_band import IGNORED
 from seglens.weak.pseudo_masks import PseudoMasks
 from seglens.weak.self_training import decided, masks_of, read_answer
-from seglens.weak.students import Pictures
+from seglens.weak.students import LearningPictures
 
 NUM_SAMPLES = 6
 """How many are drawn where none are named, evenly spread over those that show the object."""
@@ -30,7 +30,7 @@ SHOWN = {
 }
 
 
-def chosen(pictures: Pictures, samples: Sequence[int] | None) -> list[int]:
+def chosen(pictures: LearningPictures, samples: Sequence[int] | None) -> list[int]:
     """Return the numbers of the pictures to draw.
 
     Raises:
@@ -51,7 +51,7 @@ def chosen(pictures: Pictures, samples: Sequence[int] | None) -> list[int]:
 
 def write_sheets(
     folder: Path,
-    pictures: Pictures,
+    pictures: LearningPictures,
     pseudo: PseudoMasks,
     answers: Sequence[tuple[Path, float]],
     indices: Sequence[int],
@@ -110,7 +110,7 @@ def _patches(image: Image, pseudo: PseudoMasks, index: int, seconds: float) -> T
 
 def _masks(
     image: Image,
-    pictures: Pictures,
+    pictures: LearningPictures,
     pseudo: PseudoMasks,
     answers: Sequence[tuple[Path, float]],
     index: int,

@@ -16,7 +16,7 @@ from seglens.shapes import Region
 from seglens.weak import labels as image_labels
 from seglens.weak.labels import Hidden, Labelled
 from seglens.weak.stage_cache import stems_of
-from seglens.weak.students import Pictures
+from seglens.weak.students import LearningPictures
 
 VALID_SHARE = 0.15
 """Of pictures without masks that are held out."""
@@ -51,7 +51,7 @@ class WeakData:
     """
 
     settings: DataSettings
-    pictures: Pictures
+    pictures: LearningPictures
     dataset: Dataset
     sha256: str
     learning: Hidden | None = None
@@ -130,7 +130,7 @@ def open_weak_data(data: DataSettings, labels: str, resumed: Path | None = None)
     kept = [index for index, entry in enumerate(learning.entries) if entry.name in chosen]
     held = {entry.image for entry in dataset.splits.get("valid", learning.select([])).entries}
     test = dataset.splits.get("test", learning.select([]))
-    pictures = Pictures(
+    pictures = LearningPictures(
         labelled,
         tuple(entry.image in held for entry in labelled.split.entries),
         stems_of([entry.name for entry in labelled.split.entries]),
@@ -196,7 +196,7 @@ def _of_pictures(data: DataSettings, labelled: Labelled) -> WeakData:
         data.split_seed,
     )
     held = set(dealt["valid"])
-    pictures = Pictures(
+    pictures = LearningPictures(
         labelled,
         tuple(index in held for index in range(len(entries))),
         stems_of([entry.name for entry in entries]),

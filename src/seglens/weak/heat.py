@@ -40,7 +40,7 @@ class Tap:
     layer: str
 
 
-def taps(settings: HeatSettings) -> tuple[Tap, ...]:
+def map_taps(settings: HeatSettings) -> tuple[Tap, ...]:
     """Return the maps that ``settings`` ask for.
 
     Raises:
@@ -65,16 +65,16 @@ def taps(settings: HeatSettings) -> tuple[Tap, ...]:
     return tuple(found)
 
 
-def heat(classifier: ClassifierScore, image: Image, settings: HeatSettings) -> tuple[Grid, float]:
+def fused_heat(classifier: ClassifierScore, image: Image, settings: HeatSettings) -> tuple[Grid, float]:
     """Return the fused map of a picture on its working grid, in [0, 1], and the mean score over the scales.
 
     One forward and one backward pass per scale, in which the picture and its mirror image go together.
 
     Raises:
-        SettingError, UnknownNameError: see `taps`; or the classifier has no such layer.
+        SettingError, UnknownNameError: see `map_taps`; or the classifier has no such layer.
         ModelError: a layer returns no grid.
     """
-    wanted = taps(settings)
+    wanted = map_taps(settings)
     layers = tuple(dict.fromkeys(tap.layer for tap in wanted))
     size = working_size((image.shape[1], image.shape[2]), settings.side)
     total = torch.zeros(size, device=image.device)

@@ -55,7 +55,7 @@ class TrainingSample:
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class LinearHead:
     """``logit = ((x - mean) / std) . weight + bias`` of a cell's features x.
 
     ``history`` holds for each round the share of the cells that it was fitted to, and the share of all cells
@@ -75,7 +75,7 @@ class Head:
 
 def fit_head(
     read: Callable[[int], TrainingSample], num: int, settings: SpreadSettings, cut: Cut, *, seed: int
-) -> Head:
+) -> LinearHead:
     """Fit the head to ``num`` pictures that show the object.
 
     ``read`` gives the `TrainingSample` of each. The first round is fitted to cells whose heat is above
@@ -110,7 +110,7 @@ def fit_head(
         if changed < settings.settled:
             break
         there, absent = probability >= settings.sure, probability <= 1 - settings.sure
-    return Head(free[:-1], free[-1], mean, std, tuple(history))
+    return LinearHead(free[:-1], free[-1], mean, std, tuple(history))
 
 
 def cells(classifier: ClassifierScore, image: Image, settings: SpreadSettings) -> Activations:
@@ -133,7 +133,7 @@ def cells(classifier: ClassifierScore, image: Image, settings: SpreadSettings) -
 
 
 def pixel_probability(
-    classifier: ClassifierScore, image: Image, head: Head, settings: SpreadSettings, side: int
+    classifier: ClassifierScore, image: Image, head: LinearHead, settings: SpreadSettings, side: int
 ) -> Grid:
     """Return the head's probability of the object on the working grid of a picture.
 
@@ -161,14 +161,14 @@ def training_sample(
     )
 
 
-def save_head(head: Head, file: Path) -> None:
+def save_head(head: LinearHead, file: Path) -> None:
     """Write the head to an ``.npz`` file, whole or not at all."""
     arrays = {name: getattr(head, name).cpu().numpy() for name in ("weight", "bias", "mean", "std")}
     with new_file(file, force=True) as temporary:
         np.savez(temporary, history=np.asarray(head.history), **arrays)
 
 
-def load_head(file: Path, device: torch.device) -> Head:
+def load_head(file: Path, device: torch.device) -> LinearHead:
     """Read what `save_head` wrote.
 
     Raises:
@@ -182,7 +182,7 @@ def load_head(file: Path, device: torch.device) -> Head:
             history = tuple((float(first), float(second)) for first, second in opened["history"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{file} holds no head: {error}. Delete the folder; it is made again.") from error
-    return Head(parts["weight"], parts["bias"], parts["mean"], parts["std"], history)
+    return LinearHead(parts["weight"], parts["bias"], parts["mean"], parts["std"], history)
 
 
 def _read_samples(

@@ -23,11 +23,11 @@ from seglens.runtime.threads import read_ahead
 from seglens.shapes import Image, Map
 from seglens.weak.classifier import open_classifier
 from seglens.weak.classifier_score import ClassifierScore, check_classifier, class_numbers, imagenet_score
-from seglens.weak.heat import blank, heat, taps, working_size
+from seglens.weak.heat import blank, fused_heat, map_taps, working_size
 from seglens.weak.ignore_band import IGNORED, as_values, mask_file, with_ignore_band, write_pair
 from seglens.weak.labels import Labelled
 from seglens.weak.pixel_classifier import (
-    Head,
+    LinearHead,
     TrainingSample,
     fit_head,
     load_head,
@@ -39,7 +39,7 @@ from seglens.weak.refine import refine, vote
 from seglens.weak.settings import PseudoSettings, ScoreSettings, to_plain
 from seglens.weak.stage_cache import Stage, StageCache, stems_of, to_size
 from seglens.weak.superpixels import cut_superpixels, read_superpixels
-from seglens.weak.threshold import Cut, choose, histogram
+from seglens.weak.threshold import Cut, choose_threshold, count_values
 
 PICTURES = "pictures.json"
 """Names, files and sizes of the pictures, beside the folders of the stages."""
@@ -103,7 +103,7 @@ class PseudoMaskJob:
             raise SettingError(
                 "Masks are to be made of votes, but superpixels are left out. Give patches, or no votes."
             )
-        taps(settings.heat)
+        map_taps(settings.heat)
         self.labelled, self.settings, self.folder = labelled, settings, folder
         self.device, self.seed = device, seed
         self.entries = labelled.split.entries
@@ -149,13 +149,15 @@ class PseudoMaskJob:
                 image = self._image(index)
                 if not self.labelled.present[index]:
                     return blank(image.shape[1:], self.settings.heat.side)
-                found, score = heat(self.classifier, image, self.settings.heat)
+                found, score = fused_heat(self.classifier, image, self.settings.heat)
                 scores.append(score)
                 return found
 
             cache.fill(self.stems, work)
             positive = [self.stems[index] for index in self.labelled.positive]
-            cut = choose(histogram(cache.read(stem) for stem in positive), self.settings.threshold)
+            cut = choose_threshold(
+                count_values(cache.read(stem) for stem in positive), self.settings.threshold
+            )
             cache.threshold = cut.middle
             cache.facts = {
                 "question": self.classifier.about,
@@ -213,7 +215,7 @@ class PseudoMaskJob:
             cache.close()
         return self._passed(cache)
 
-    def _spread_one(self, index: int, head: Head) -> Map:
+    def _spread_one(self, index: int, head: LinearHead) -> Map:
         assert self.settings.spread is not None
         image = self._image(index)
         return pixel_probability(self.classifier, image, head, self.settings.spread, self.settings.heat.side)

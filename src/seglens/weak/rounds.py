@@ -16,7 +16,7 @@ from seglens.weak.data import WeakData
 from seglens.weak.pseudo_masks import PseudoMasks, make_pseudo_masks
 from seglens.weak.recipe import WeakSettings
 from seglens.weak.self_training import (
-    agreement,
+    mask_agreement,
     masks_of,
     next_labels,
     read_answer,
@@ -29,7 +29,7 @@ from seglens.weak.students import opened_as, read_label_of, train_student, write
 
 
 @dataclass(frozen=True)
-class Job:
+class WeakJob:
     """One run on its way: what it works on and how, where it writes, and the steps that are done."""
 
     weak_data: WeakData
@@ -50,7 +50,7 @@ def planned(settings: WeakSettings) -> tuple[str, ...]:
     return (*steps, *full, *("score",) * scored, "sheets with the truth")
 
 
-def prepare_pseudo_masks(job: Job) -> PseudoMasks:
+def prepare_pseudo_masks(job: WeakJob) -> PseudoMasks:
     """Make the pseudo-masks, or take up those that are there."""
     made: list[PseudoMasks] = []
     settings, labelled = _stages(job), job.weak_data.pictures.labelled
@@ -78,7 +78,7 @@ def prepare_pseudo_masks(job: Job) -> PseudoMasks:
     return made[0] if made else make()
 
 
-def students(job: Job, pseudo: PseudoMasks) -> list[Path]:
+def students(job: WeakJob, pseudo: PseudoMasks) -> list[Path]:
     """Train a student on the pseudo-masks, and further ones on each other's answers; return their folders.
 
     Every student begins with the weights that the first began with: what a student learned wrongly is handed
@@ -101,7 +101,7 @@ def students(job: Job, pseudo: PseudoMasks) -> list[Path]:
     return trained
 
 
-def supervised(job: Job) -> Path:
+def supervised(job: WeakJob) -> Path:
     """Train the same student on the masks, for comparison; return its folder. The use is noted."""
     folder = job.out / "supervised"
 
@@ -115,11 +115,11 @@ def supervised(job: Job) -> Path:
     return folder
 
 
-def _round(job: Job, number: int) -> Path:
+def _round(job: WeakJob, number: int) -> Path:
     return job.out / "rounds" / str(number)
 
 
-def _take(job: Job, number: int, pseudo: PseudoMasks) -> None:
+def _take(job: WeakJob, number: int, pseudo: PseudoMasks) -> None:
     """Do one round: masks, student, answers."""
     folder, name = _round(job, number), f"round {number}"
     pictures = job.weak_data.pictures
@@ -164,7 +164,7 @@ def _trained(run: Run) -> Facts:
     }
 
 
-def _agreed(job: Job, number: int, threshold: float) -> Facts:
+def _agreed(job: WeakJob, number: int, threshold: float) -> Facts:
     """Compare this student's answers with the last one's, or the first's with the masks it learned from."""
     pictures = job.weak_data.pictures
     now = _round(job, number) / "answers"
@@ -184,7 +184,7 @@ def _agreed(job: Job, number: int, threshold: float) -> Facts:
         pairs = (
             (hard(before, index, last), hard(now, index, threshold)) for index in pictures.labelled.positive
         )
-    return {**agreement(pairs), "with": f"student {number - 1}" if number else "the pseudo-masks"}
+    return {**mask_agreement(pairs), "with": f"student {number - 1}" if number else "the pseudo-masks"}
 
 
 def _pseudo_label(pseudo: PseudoMasks) -> Callable[[int], Mask]:
@@ -194,7 +194,7 @@ def _pseudo_label(pseudo: PseudoMasks) -> Callable[[int], Mask]:
     return label
 
 
-def _answered(job: Job, number: int) -> Callable[[int], Mask]:
+def _answered(job: WeakJob, number: int) -> Callable[[int], Mask]:
     """Return the masks that round ``number`` learns from: answers of the round before, where it is sure."""
     pictures, margin = job.weak_data.pictures, job.settings.teacher.margin
     threshold = job.steps.done[f"round {number - 1}: student"]["threshold"]
@@ -207,7 +207,7 @@ def _answered(job: Job, number: int) -> Callable[[int], Mask]:
     return label
 
 
-def _stages(job: Job) -> PseudoSettings:
+def _stages(job: WeakJob) -> PseudoSettings:
     """Return the settings of the pseudo-masks; a classifier is trained on the labels first, if asked for."""
     settings = job.settings.pseudo
     if job.settings.question == "imagenet":

@@ -28,7 +28,7 @@ from seglens.weak.labels import Labelled
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LearningPictures:
     """What students learn from: pictures without masks, and which of them are held out.
 
     ``held_out`` says of each picture of ``labelled`` whether it is in the valid split; ``files`` is the stem
@@ -58,7 +58,9 @@ class Pictures:
         return len(self.files)
 
 
-def write_set(folder: Path, pictures: Pictures, label: Callable[[int], Mask], *, what: str) -> DataSettings:
+def write_set(
+    folder: Path, pictures: LearningPictures, label: Callable[[int], Mask], *, what: str
+) -> DataSettings:
     """Write the set whose masks ``label`` returns for each picture (0, 1, 255), and return how to open it.
 
     A picture without the object gets a mask of 0 whatever ``label`` says. The folder is there whole or not at
@@ -94,14 +96,14 @@ def write_set(folder: Path, pictures: Pictures, label: Callable[[int], Mask], *,
     return opened_as(folder, pictures)
 
 
-def opened_as(folder: Path, pictures: Pictures) -> DataSettings:
+def opened_as(folder: Path, pictures: LearningPictures) -> DataSettings:
     """Return how to open the set of students that `write_set` wrote."""
     return DataSettings(
         path=folder, layout="pairs", classes=pictures.classes, ignore=IGNORED, channels=pictures.channels
     )
 
 
-def read_label_of(folder: Path, pictures: Pictures, index: int) -> Mask:
+def read_label_of(folder: Path, pictures: LearningPictures, index: int) -> Mask:
     """Return the mask of picture ``index`` in the set ``folder``: 0, 1 and 255."""
     split = "valid" if pictures.held_out[index] else "train"
     return read_label(folder / split / "masks" / f"{pictures.files[index]}.png")

@@ -39,7 +39,7 @@ Segments = Int[Tensor, "h w"]
 
 
 @dataclass(frozen=True)
-class Job:
+class CuttingJob:
     """What is to be cut, for all processes alike."""
 
     images: list[str]
@@ -71,7 +71,7 @@ def cut_superpixels(
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     size = max(1, min(processes or os.cpu_count() or 1, len(missing) // WORTH))
-    job = Job(
+    job = CuttingJob(
         [str(images[index].absolute()) for index in missing],
         [stems[index] for index in missing],
         settings,
@@ -110,7 +110,7 @@ def read_superpixels(folder: Path, stem: str) -> Segments:
         raise DataError(f"{file} holds no superpixels: {error}. Delete the file; it is cut again.") from error
 
 
-def _cut(job: Job, folder: Path, part: int, parts: int) -> None:
+def _cut(job: CuttingJob, folder: Path, part: int, parts: int) -> None:
     """Cut every ``parts``-th picture, from ``part`` on."""
     settings = job.settings
     pairs = list(zip(job.images, job.stems, strict=True))[part::parts]
@@ -133,7 +133,7 @@ def _work() -> None:
         ready()
         torch.set_num_threads(1)
         folder = Path(sys.argv[1])
-        job = TypeAdapter(Job).validate_json((folder / JOB).read_bytes())
+        job = TypeAdapter(CuttingJob).validate_json((folder / JOB).read_bytes())
         part, _, parts = os.environ["SEGLENS_PART"].partition("/")
         _cut(job, folder, int(part), int(parts))
 

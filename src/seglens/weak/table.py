@@ -45,7 +45,7 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class Confusions:
     """A confusion matrix (true row, predicted column) for each picture, with and without its border."""
 
     counts: Counts
@@ -53,7 +53,7 @@ class Found:
     decided: float
 
 
-def count(truth: Truth, answer: Answer, *, what: str) -> Found:
+def count_pixels(truth: Truth, answer: Answer, *, what: str) -> Confusions:
     """Compare what ``answer`` says of each picture with its mask; ``what`` names the progress bar.
 
     Raises:
@@ -69,10 +69,10 @@ def count(truth: Truth, answer: Answer, *, what: str) -> Found:
         if inner is not None:
             without.append(confusion(mask, there, inner & sure, 2))
     decided = sum(share) / max(1, len(share))
-    return Found(torch.stack(with_border), torch.stack(without) if without else None, decided)
+    return Confusions(torch.stack(with_border), torch.stack(without) if without else None, decided)
 
 
-def count_student(truth: Truth, run: Run, *, what: str, precision: str = "auto") -> Found:
+def count_student(truth: Truth, run: Run, *, what: str, precision: str = "auto") -> Confusions:
     """Compare the masks of ``run`` with the truth, one picture at a time, at native size."""
     ready = prepared(run, Inference(precision))
 
@@ -80,7 +80,7 @@ def count_student(truth: Truth, run: Run, *, what: str, precision: str = "auto")
         probability = probabilities_at_original_size(ready.segmenter, [image], precision=precision)[0]
         return decide(probability, run.spec), torch.ones(image.shape[1:], dtype=torch.bool)
 
-    return count(truth, answer, what=what)
+    return count_pixels(truth, answer, what=what)
 
 
 def above(load: Callable[[int], Map], threshold: float) -> Answer:
@@ -93,7 +93,7 @@ def above(load: Callable[[int], Map], threshold: float) -> Answer:
     return answer
 
 
-def figures(found: Found) -> dict[str, Any]:
+def figures(found: Confusions) -> dict[str, Any]:
     """Return the scores of a row, see `DEFINITIONS`; those without border are None where it is not marked."""
     pooled, each = scores(found.counts.sum(0)), scores(found.counts)
     batches = torch.stack([part.sum(0) for part in found.counts.split(BATCH)])
@@ -227,7 +227,7 @@ def oracle_rows(weak_data: WeakData, pseudo: PseudoMasks, steps: Steps) -> None:
 
             curve = threshold_curve(truth, read, what=title)
             best = curve["threshold"][max(range(len(curve["miou"])), key=lambda place: curve["miou"][place])]
-            found = figures(count(truth, above(read, best), what=title))
+            found = figures(count_pixels(truth, above(read, best), what=title))
             return {
                 **_about(title, "learning", True),
                 **found,
@@ -292,7 +292,7 @@ def _about(title: str, which: str, uses_masks: bool) -> dict[str, Any]:
 
 def _fixed(pseudo: PseudoMasks, title: str) -> Callable[[Truth], Any]:
     answer = above(lambda index: pseudo.load_stage("heat", index), REFERENCE)
-    return lambda truth: count(truth, answer, what=title)
+    return lambda truth: count_pixels(truth, answer, what=title)
 
 
 def _stage(pseudo: PseudoMasks, name: str) -> Callable[[Truth], Any]:
@@ -306,7 +306,7 @@ def _stage(pseudo: PseudoMasks, name: str) -> Callable[[Truth], Any]:
         assert threshold is not None
         return (values >= threshold).long(), torch.ones_like(values, dtype=torch.bool)
 
-    return lambda truth: count(truth, answer, what=TITLES[name])
+    return lambda truth: count_pixels(truth, answer, what=TITLES[name])
 
 
 def _seconds(folder: Path) -> float:

@@ -31,7 +31,7 @@ class Cut:
     high: float
 
 
-def histogram(maps: Iterable[Grid]) -> Counts:
+def count_values(maps: Iterable[Grid]) -> Counts:
     """Count the values, in [0, 1], of all pixels of all maps in `BINS` bins.
 
     Every map counts the same, whatever its number of pixels, and values of exactly 0 and 1 are counted too.
@@ -42,7 +42,7 @@ def histogram(maps: Iterable[Grid]) -> Counts:
     return total
 
 
-def choose(counts: Counts, settings: ThresholdSettings) -> Cut:
+def choose_threshold(counts: Counts, settings: ThresholdSettings) -> Cut:
     """Return the cut that the rule of ``settings`` finds.
 
     Raises:
