@@ -1,4 +1,4 @@
-"""The whole story on embedded data: two models score alike, one of them cheats, and the report shows which.
+"""The demo, on embedded data: two models with similar scores, one of which cheats; the report shows which.
 
 Both models are trained on the same pictures of cells with the same masks. In the pictures of the *cheat* a
 tag stands where cells of interest are; in those of the *honest* model it stands as often, but independently

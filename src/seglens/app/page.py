@@ -1,4 +1,4 @@
-"""The widgets of the page, and which of them calls what."""
+"""The widgets of the page, each connected to its callback."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What public functions are given, held against their annotations: one line says what is wrong.
+"""Arguments of public functions are checked against their annotations; the error is one line.
 
 A type checker sees a wrong type before the program runs; most notebooks have none. `checked` refuses by name
 what an annotation doesn't allow, before any work is done. Values (ranges, shapes, names) are checked where

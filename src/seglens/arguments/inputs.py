@@ -1,4 +1,4 @@
-"""Pictures, masks and regions as users have them at hand, made into the house's types or refused.
+"""Pictures, masks and regions of users, converted to the types of `seglens.shapes` or refused.
 
 Pictures are raw, in [0, 1]: the model normalises them itself. Integers of 8 and 16 bits are divided by their
 type's range, as those of files are, and a warning says so. How the axes lie is decided only where one reading

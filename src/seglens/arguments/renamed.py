@@ -1,4 +1,4 @@
-"""Names that a public argument or field had before: they still work, with a warning."""
+"""Former names of public arguments and fields: they still work, with a warning."""
 
 import warnings
 from collections.abc import Callable, Mapping

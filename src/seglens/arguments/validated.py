@@ -1,4 +1,4 @@
-"""Settings of pydantic whose faults are said in one line: what, what was received, and what is allowed."""
+"""Settings of pydantic whose errors are one line: what is wrong, what was received, what is allowed."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches

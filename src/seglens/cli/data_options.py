@@ -1,4 +1,4 @@
-"""The options of every command that takes ``--data``: how other data are read, and what their classes are."""
+"""The options of every command that takes ``--data``: how the data are read, and their classes."""
 
 from collections.abc import Mapping
 from pathlib import Path

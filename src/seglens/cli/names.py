@@ -1,4 +1,4 @@
-"""The names that can be typed, for help and completion: both must answer before anything heavy is loaded.
+"""Names for help and completion, kept here because both must answer before anything heavy is loaded.
 
 The registries say what is allowed; a test holds these lists to them.
 """

@@ -1,4 +1,4 @@
-"""Two or more runs side by side: what got better, on which pictures, and whether the attention moved.
+"""Two or more runs side by side: which scores improved, on which pictures, and whether the attention moved.
 
 The first run is the reference. Everything comes from what ``evaluate``, ``explain`` and ``judge`` left in the
 run folders; what is missing is named with the command that makes it.

@@ -1,4 +1,4 @@
-"""Did the attention move? The same map of the same picture in two runs, told as shares of attention.
+"""Whether the attention moved: the same map of the same picture in two runs, as shares of attention.
 
 A map is made a distribution: its non-negative part over its sum, so that brightness plays no role. *Moved* is
 the total variation distance of the two, the share of attention that lies elsewhere (0 the same, 1 nothing in

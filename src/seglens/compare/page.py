@@ -1,4 +1,4 @@
-"""The page of a comparison: what the tables say, in plain words, with every interval drawn about 0."""
+"""The page of a comparison: the tables in plain words, with every interval drawn about 0."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A picture of a data set: some of its samples with their masks, and what augmentation makes of them."""
+"""An overview of a data set: some samples with their masks, and augmented versions of them."""
 
 from dataclasses import replace
 from importlib.metadata import version

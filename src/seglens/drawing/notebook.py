@@ -1,4 +1,4 @@
-"""How results look in a notebook: small cards of HTML that hold all they show, and no script.
+"""Results in a notebook: small cards of HTML without script, which need no other file.
 
 Every text is escaped here, once. Colours are the notebook's own, so that a card reads in light and in dark.
 """

@@ -1,4 +1,4 @@
-"""Scores of outlines: how far that of a predicted mask lies from the true one.
+"""Boundary metrics: the distance of the outline of a predicted mask from the true outline.
 
 Overlap hardly notices where an outline runs once an object is large; these three do. The *boundary pixels* of
 a mask are those of its pixels that have a pixel outside of it, or the picture's edge, above, below, left or

@@ -1,4 +1,4 @@
-"""Calibration: whether a probability of 0.8 is right eight times out of ten; and the choice of a threshold.
+"""Calibration: whether 80 % of the pixels with probability 0.8 are right; and the choice of a threshold.
 
 Pixels are counted in bins, so that what is kept of a split is a few numbers, however large it is, and counts
 of pictures are added. All of it is counted over valid pixels, pooled: large pictures weigh more.

@@ -1,4 +1,4 @@
-"""Scores of predicted masks against true ones, all from confusion counts; nothing is averaged unnamed.
+"""Scores of predicted masks against true ones, from confusion counts. Each name says what is averaged.
 
 A confusion matrix holds at ``[t, p]`` the number of valid pixels whose true class is t and whose predicted
 class is p. `scores` of the sum over images are *pooled*; `scores` image by image are *per image*.

@@ -1,4 +1,4 @@
-"""Scoring pictures one after another: predicted in batches, compared in threads, kept as a row and counts.
+"""Pictures are predicted in batches and scored in threads; a row and counts are kept of each.
 
 What is kept of a picture doesn't depend on its size, and what is kept of several is added up, so that any
 share of a split can be scored anywhere (`Tally`).

@@ -1,4 +1,4 @@
-"""One process at a time on one output: a lock beside it, which the system takes back when its holder is gone.
+"""Locks: one process at a time writes an output. The system releases a lock when its process has ended.
 
 ``.NAME.lock`` holds who works there. Where the file system knows no locks, that file's being there is the
 lock, and it is stale where the process that it names no longer runs on this machine.

@@ -1,4 +1,4 @@
-"""Output folders and files that are there whole or not at all."""
+"""Output folders and files are written under a temporary name and moved when they are complete."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Where a command may write, and what ``--force`` replaces: the one place that decides."""
+"""Where a command may write, and what ``--force`` replaces: all such rules are here."""
 
 import os
 from collections.abc import Iterable, Sequence

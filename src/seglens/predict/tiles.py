@@ -1,4 +1,4 @@
-"""Pictures of any size: windows at the scale of the training, blended, row band by row band.
+"""Large pictures are predicted in overlapping windows at the scale of the training, which are blended.
 
 A picture much larger than those of the training must not shrink into one input, or its objects shrink too.
 It is brought to the scale that the training pictures had, covered with overlapping windows, and their

@@ -1,4 +1,4 @@
-"""What a report is about: the records and results of run folders, read back. Needs no torch."""
+"""The content of a report: records and results, read from run folders. Needs no torch."""
 
 import csv
 import json

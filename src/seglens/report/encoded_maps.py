@@ -1,4 +1,4 @@
-"""Heat maps and masks as 8-bit pictures, which the browser colours: read from the raw maps of an explanation.
+"""Raw maps and masks encoded as 8-bit pictures, which the browser colours.
 
 A map keeps the resolution of its layer; one with a value for every pixel is averaged down. The levels are
 even steps between two limits, so the page can tell the value under the pointer. Needs no torch.

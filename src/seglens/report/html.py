@@ -1,4 +1,4 @@
-"""The page: templates, style and script put into one file that loads nothing from anywhere.
+"""The page: one file with templates, style and script, which loads no other file.
 
 What the tables and file names say is data and is escaped. The style and the script are ours; the content
 security policy names their hashes, so a browser runs nothing else even if something had slipped through.

@@ -1,4 +1,4 @@
-"""What a report does not have yet, and the command that adds it."""
+"""The parts that a report lacks, and the commands that add them."""
 
 import shlex
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Why missed, why invented: the worst errors, with what speaks for and against the class at their pixels."""
+"""The largest missed and invented objects, with the evidence for and against the class at their pixels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

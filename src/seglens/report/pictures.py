@@ -1,4 +1,4 @@
-"""Pictures that travel inside of the HTML file: small copies as ``data:`` addresses, within a budget."""
+"""Pictures inside the HTML file: small copies as ``data:`` addresses, within a budget of bytes."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The tables and charts of the page, put together from what the run folders say."""
+"""The tables and charts of the page, made from the results in run folders."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

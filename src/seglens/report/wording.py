@@ -1,4 +1,4 @@
-"""What the tables say, in plain sentences."""
+"""The tables in plain sentences."""
 
 from collections import Counter
 from collections.abc import Iterable

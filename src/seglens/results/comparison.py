@@ -1,4 +1,4 @@
-"""What runs differ in: ``compare.json``. Every change is the run's value less that of the reference."""
+"""The differences of runs: ``compare.json``. A change is the run's value minus that of the reference."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What results call the same things everywhere: maps, nulls and verdicts; and numbers as text."""
+"""Names that all results share (maps, nulls, verdicts), and numbers as text."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Records: what every output folder says about itself in ``run.json``. Needs no torch.
+"""Records: the ``run.json`` of every output folder. Needs no torch.
 
 A record is enough to say how a result came about: the command, the settings, the versions, the seed, the
 hashes of model and data, the device and the time it took.

@@ -1,4 +1,4 @@
-"""What a judgement came to: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
+"""The results of a judgement: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What the types of results share: one way to read their files, and to give back what they were made of."""
+"""The base of all result types: how their files are read and written."""
 
 import csv
 import json

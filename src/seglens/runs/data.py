@@ -1,4 +1,4 @@
-"""Which pictures a command works on: those that the run was trained with, or others read in the same way."""
+"""The pictures that a command works on: those of the run, or others read in the same way."""
 
 from collections.abc import Mapping
 from pathlib import Path

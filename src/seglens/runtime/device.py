@@ -1,4 +1,4 @@
-"""Where and how exactly to compute: the names that users give, turned into a device and a precision."""
+"""The device and the precision to compute with, by the names that users give; and free memory."""
 
 import ctypes
 import gc

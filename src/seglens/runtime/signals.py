@@ -1,4 +1,4 @@
-"""How a command is ended from outside: by Ctrl-C, or by SIGTERM, which is what SLURM, Docker and kill send.
+"""Signals that end a command: Ctrl-C, and SIGTERM, which SLURM, Docker and ``kill`` send.
 
 Either ends the work where it stands, by an exception, so that what is half written is removed and processes
 that were started end. While that goes on, further signals don't disturb it; the third one ends at once.

@@ -1,4 +1,4 @@
-"""Reading in threads, so that decoding pictures keeps out of the way of the model."""
+"""Reading ahead in threads, so that the model does not wait for pictures."""
 
 import os
 from collections import deque

@@ -1,4 +1,4 @@
-"""The thresholds of sigmoids, chosen where the model was chosen: on the valid split."""
+"""The thresholds of sigmoids, chosen on the valid split, as the best epoch is."""
 
 from collections.abc import Sequence
 from functools import reduce

@@ -1,4 +1,4 @@
-"""A sheet for each of some pictures: what every stage and every student made of it, and last the truth."""
+"""Contact sheets: for some pictures the result of every stage and every student, and last the truth."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a weakly supervised run works on: pictures stripped of their masks, and the masks in hiding."""
+"""The data of a weakly supervised run: pictures without masks, and hidden masks whose every use is noted."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

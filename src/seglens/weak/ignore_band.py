@@ -1,4 +1,4 @@
-"""Masks with an ignored band: surely object, surely none, and what nobody should learn from."""
+"""Masks with an ignored band: certain object, certain background, and pixels that are not learned from."""
 
 import os
 import shutil

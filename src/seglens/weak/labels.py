@@ -1,4 +1,4 @@
-"""Image-level labels: whether there is an object on a picture, and nothing of where.
+"""Image-level labels: whether a picture shows the object, not where.
 
 What the weak pipeline works on are entries that were stripped of their mask files, with a reader that opens
 the picture alone. The masks stay with `Hidden`, which notes every use of one.

@@ -1,4 +1,4 @@
-"""The stages from image-level labels to pseudo-masks, in their order: what each reads and what it leaves."""
+"""The stages from image-level labels to pseudo-masks, in order, each with its input and output."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a weakly supervised run is to be: who labels, who is asked, which student learns, how often."""
+"""The settings of a weakly supervised run: labels, classifier, stages, student, number of rounds."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Pseudo-masks, and the students that learn from them and then from each other."""
+"""The rounds of a weak run: a student learns from pseudo-masks, later ones from the student before."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Self-training: a student's answers, averaged over variants of each picture, become the next one's masks.
+"""Self-training: the predictions of a student, averaged over variants of each picture, become new masks.
 
 The teacher of a round is the student of the round before, with the running average of its weights (which is
 what training keeps): a mean teacher (Tarvainen and Valpola 2017) that is renewed once a round. Pixels that it

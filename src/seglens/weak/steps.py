@@ -1,4 +1,4 @@
-"""Steps that are done once: what each took and found, kept beside the results, and the time that is left."""
+"""Steps that are done once: the time and the findings of each are kept, and the time left is estimated."""
 
 import json
 import sys

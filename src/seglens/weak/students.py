@@ -1,4 +1,4 @@
-"""Students: networks that learn from pseudo-masks, by the training that any other network gets.
+"""Students: networks that learn from pseudo-masks, by the same training as any other network.
 
 A student's set is a folder in the layout ``pairs``: ``train/`` and ``valid/`` with masks of 0, 1 and 255
 (ignored), and ``test/`` with pictures alone. Pictures are linked where the disk can, so that a set costs its

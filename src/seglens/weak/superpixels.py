@@ -1,4 +1,4 @@
-"""Superpixels of a set: cut once, kept on disk, in several processes. They depend on the pictures alone.
+"""Superpixels of a data set: cut once, by several processes, and kept on disk.
 
 The published reference cuts them again in each of its rounds; here a round reads them (a millisecond a
 picture).

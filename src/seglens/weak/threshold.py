@@ -1,4 +1,4 @@
-"""Thresholds chosen without masks, from how the values of all pictures together are distributed.
+"""Thresholds chosen without masks, from the distribution of the values of all pictures.
 
 Two groups are assumed, object and none; `RULES` are the ways to part them. Each returns the threshold and, on
 either side of it, where certainty begins: what lies between is left open (seeds of a head, an ignored band).
