@@ -133,7 +133,7 @@ def app(
 
 @contextmanager
 def _keeping_files_in(folder: Path) -> Iterator[None]:
-    """Let Gradio keep what is uploaded in ``folder``, which is removed with the page; it reads a variable."""
+    """Make Gradio keep uploads in ``folder``, which is removed with the page, by an environment variable."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     try:

@@ -108,7 +108,7 @@ class Callbacks:
         }
 
     def remove(self, seen: Seen | None, imputer: str, class_name: str, event: gr.EventData) -> Shown:
-        """Take out what was brushed over, and predict again."""
+        """Remove the brushed region from the picture, and predict again."""
         return self._removed(seen, imputer, class_name, event.strokes)
 
     @showing_errors
@@ -241,7 +241,7 @@ class Widgets:
 
     @property
     def question(self) -> list[Any]:
-        """What a question is read from, in the order of `Callbacks.ask`."""
+        """The widgets that an explanation is requested by, in the order of `Callbacks.ask`."""
         return [
             self.seen,
             self.target,
@@ -255,7 +255,7 @@ class Widgets:
 
     @property
     def answer(self) -> list[Any]:
-        """What a question may change."""
+        """The widgets that a new explanation changes."""
         return [
             self.seen,
             self.message,
@@ -270,5 +270,5 @@ class Widgets:
 
     @property
     def view(self) -> list[Any]:
-        """What another picture changes."""
+        """The widgets that another picture changes."""
         return [*self.answer, self.picture, self.about, self.brush, self.removed, self.changed]

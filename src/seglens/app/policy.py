@@ -42,7 +42,7 @@ UPLOAD_SECONDS = 120.0
 """How long the body of one request may take to arrive."""
 
 STARTS = "/gradio_api/startup-events"
-"""What Gradio asks of its own server as it starts, without a token. It tells nothing."""
+"""The address that Gradio requests from its own server at the start, without a token; it reveals nothing."""
 
 NO_TOKEN = (
     "This page opens with the token of the address that 'seglens app' printed, and only with it. "
@@ -128,7 +128,7 @@ class AccessPolicy:
         return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and self.access.is_token(given)
 
     async def _welcome(self, send: Send) -> None:
-        """Keep the token in a cookie, and go to the address without it: it shall not stay in the history."""
+        """Set the token as a cookie, and redirect to the address without it: it is not kept in the history."""
         # Lax, not Strict: a browser that follows a link here would not send a strict one.
         kept = f"{self.access.cookie}={self.access.token}; Path=/; HttpOnly; SameSite=Lax"
         headers = [(b"location", b"/"), (b"set-cookie", kept.encode()), (b"cache-control", b"no-store")]

@@ -26,7 +26,7 @@ WORDS = {
     Path: "a path",
     type(None): "None",
 }
-"""What users call the types that arguments mostly have."""
+"""Plain names of the most common types of arguments."""
 
 HOW = {
     "Run": "Make one by seglens.load (a run folder) or seglens.wrap (any nn.Module).",
@@ -40,7 +40,7 @@ HOW = {
     "Path": "Write pathlib.Path(...).",
     "ndarray": "Read files by seglens.read_images.",
 }
-"""Where to get a value of a type, by the type's name."""
+"""How to get a value of a type, by the name of the type."""
 
 
 RANGES: dict[str, tuple[int | float, int | float]] = {
@@ -65,7 +65,7 @@ RANGES: dict[str, tuple[int | float, int | float]] = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Let ``function`` refuse arguments that its annotations don't allow.
+    """Return ``function``, which then refuses arguments that its annotations don't allow.
 
     Raises:
         SettingError: when called with one; it is named, with what was received and what is allowed.
@@ -154,7 +154,7 @@ def _refuse_other(where: str, name: str, value: object, allowed: Any) -> None:
 
 
 def _fits(value: object, allowed: Any) -> bool:
-    """Whether an annotation allows a value; what it can't tell is allowed."""
+    """Whether an annotation allows a value; where that can't be decided, the value is allowed."""
     origin, parts = get_origin(allowed), get_args(allowed)
     if allowed is Any or isinstance(allowed, TypeVar):
         return True

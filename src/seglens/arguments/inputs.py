@@ -29,7 +29,7 @@ GivenMasks = Tensor | np.ndarray | pil.Image | Sequence[Picture]
 """Class indices of a batch: [b h w] or [b 1 h w], or one mask or several; bool stacks [b l h w] of labels."""
 
 OVERSHOOT = 1e-4
-"""How far rounding may bring a value out of [0, 1]."""
+"""The largest distance from [0, 1] that is taken for rounding."""
 
 _PLAIN = {
     "1": "L",
@@ -41,7 +41,7 @@ _PLAIN = {
     "CMYK": "RGB",
     "YCbCr": "RGB",
 }
-"""What Pillow's modes are turned to: palettes to colours, alpha dropped."""
+"""The mode that each of Pillow's modes is converted to: palettes to colours, without alpha."""
 
 
 def as_images(pictures: Pictures, channels: int) -> Images:

@@ -11,7 +11,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 def renamed(**names: str) -> Callable[[C], C]:
-    """Let a function, or a class, take its arguments by names of before, as ``renamed(chunk="batch_size")``.
+    """Return a decorator that accepts former names of arguments, as in ``renamed(chunk="batch_size")``.
 
     Of a class the old names can be read as well. Type checkers know the new ones only.
 
@@ -43,7 +43,7 @@ def in_new_names(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[
 
 
 def warn_of_old(where: str, old: str, new: str, *, stacklevel: int = 3) -> None:
-    """Say that a name is an old one; Python says so once for each line that uses it."""
+    """Warn that a name is an old one, once for each line that uses it."""
     warnings.warn(
         f"{where}: {old} is now called {new}. The old name goes in a later version: write {new}.",
         FutureWarning,

@@ -126,7 +126,7 @@ def judge(
 
 
 def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:
-    """What is about to be made, and how long that takes at most."""
+    """Return what will be computed, and the longest time that it takes."""
     return (
         f"Judging {plan.num_images} pictures by {', '.join(scores)}: "
         f"{_duration(plan.seconds(scores))} at most on this machine as busy as it is."
@@ -134,7 +134,7 @@ def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:
 
 
 def _left_out(scores: Sequence[str], plan: "JudgePlan") -> list[str]:
-    """Which scores were left out, what they would take, and how to get them."""
+    """Return which scores were left out, their time, and the flags that add them."""
     dear = [(name, plan.more((name,))) for name in scores]
     told = ", ".join(f"{name} ({_duration(seconds)})" if seconds else name for name, seconds in dear)
     return [f"Left out: {told}. Add --scores all --force to this command to have them too."] if told else []

@@ -66,7 +66,7 @@ ROLES = (
     "seg_head",
 )
 LAYERS = ("encoder_last", "decoder_last")
-"""What is explained where no layer is named."""
+"""The layers that are explained where none is named."""
 TARGETS = (
     "predicted",
     "truth",
@@ -142,7 +142,7 @@ ELSEWHERE = {
     "--verbose": "--debug",
     "--silent": "--quiet",
 }
-"""What flags are called in other tools, and here; a hint where one is typed that a command doesn't have."""
+"""The names of flags in other tools, and ours: a hint where a flag is unknown."""
 
 
 RENAMED = {"--num-samples": "--num-images"}

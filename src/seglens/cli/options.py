@@ -25,7 +25,7 @@ Layers, by role: {", ".join(names.ROLES)}; all; or a module path of 'seglens lay
 Targets: predicted, truth, false-positive (why did it invent this), false-negative (why did it miss this),
 class, component:N, truth-component:N, boundary, box:X0,Y0,X1,Y1, point:X,Y (pixels of the picture).
 """
-"""What can be asked for, below the help of ``explain``."""
+"""The methods, layers and targets, shown below the help of ``explain``."""
 
 RunFolder = Annotated[
     Path | None,

@@ -126,7 +126,7 @@ def print_adopted(run: Path, adopted: Row) -> None:
 
 
 def print_evaluation(found: "EvaluationTable") -> None:
-    """Tell an evaluation: every score, pooled over pixels and averaged over pictures."""
+    """Print an evaluation: every score, pooled over pixels and averaged over pictures."""
     print_result(found, partial(_show_evaluation, found))
 
 
@@ -162,7 +162,7 @@ def print_plan(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def print_layers(layers: Sequence[Row]) -> None:
-    """Tell which layers can be explained."""
+    """Print the layers that can be explained."""
     rows = [
         (
             layer["name"],

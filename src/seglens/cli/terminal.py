@@ -28,7 +28,7 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 
 _DOCUMENT: ContextVar[TextIO | None] = ContextVar("document", default=None)
-"""Where a JSON document goes; None where people read results."""
+"""The stream for a JSON document; None where results are printed as tables."""
 
 
 @contextmanager
@@ -117,7 +117,7 @@ NO_MEMORY = (
     "could not create a memory object\n",
     "failed to map segment from shared object\n",  # where it isn't allowed to, that is said after it
 )
-"""What torch and numpy say where memory is not enough."""
+"""Parts of the messages of torch and numpy where memory is not enough."""
 
 STYLES = {
     "pass": "green",
@@ -130,7 +130,7 @@ STYLES = {
 
 
 def explain_error(error: BaseException, *, debug: bool) -> int:
-    """Say on one line what went wrong (with ``debug``, the trace before it), and return the exit code."""
+    """Print an error on one line (with ``debug``, the trace before it), and return the exit code."""
     if debug and not isinstance(error, typer.Exit):
         traceback.print_exception(error)
     match error:
@@ -173,7 +173,7 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    """Whether the machine had no more memory to give; torch and numpy say so by errors of other kinds."""
+    """Whether memory was not enough; torch and numpy raise errors of several types for it."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ValueError | OverflowError | ImportError)
         and any(part in f"{error}\n" for part in NO_MEMORY)
@@ -215,7 +215,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
 
 
 def interactive() -> bool:
-    """Whether somebody is there to answer."""
+    """Whether questions can be asked: standard input is a terminal."""
     return sys.stdin.isatty()
 
 
@@ -280,7 +280,7 @@ def need_layers(given: Sequence[str] | None) -> list[str]:
 
 
 def ask_pictures(split: str, num: int) -> tuple[list[Path], list[int]]:
-    """Let somebody choose the whole split, one of its pictures or an image file; return files and numbers.
+    """Ask for the whole split, one of its pictures or an image file; return files and numbers.
 
     Both are empty for the whole split.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from seglens.shapes import Images
 
 SPLITS = ("test", "valid", "train", "all")
-"""Where pictures are taken from, the first of these that there is."""
+"""The splits to take pictures from: the first that the data have."""
 
 
 def verify(

@@ -39,7 +39,7 @@ SPLITS = ("test", "valid", "train", "all")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What runs differ in. ``table`` is what ``compare.json`` holds, ``folder`` where it and the page are."""
+    """The differences of runs. ``table`` is the content of ``compare.json``, which is in ``folder``."""
 
     folder: Path
     table: ComparisonTable

@@ -56,7 +56,7 @@ DEFINITIONS = {
 
 @dataclass
 class _Seen:
-    """What is measured of one kind of map, a number for each picture."""
+    """The measurements of one kind of map: for each of them one number for each picture."""
 
     moved: list[float] = field(default_factory=list)
     unrelated: list[float] = field(default_factory=list)

@@ -65,7 +65,7 @@ def score_changes(
 
 
 def verdict(score: str, found: Interval) -> str:
-    """Say on which side of 0 the interval of a difference lies."""
+    """Return on which side of 0 the interval of a difference lies."""
     if found.num < 2 or found.low != found.low:
         return UNKNOWN
     if found.low <= 0 <= found.high:

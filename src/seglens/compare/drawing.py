@@ -34,7 +34,7 @@ EXPLAINED = 6
 
 @dataclass(frozen=True)
 class ShownRun:
-    """Where pictures come from: the evaluation and the explanation of each run that has one."""
+    """The sources of pictures: the evaluation and the explanation of each run that has one."""
 
     evaluated: Mapping[str, Evaluated]
     explained: Mapping[str, Explained]

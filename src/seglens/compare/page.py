@@ -26,7 +26,7 @@ TITLES = {
     "hd95": "HD95, pixels (lower is better)",
 }
 VERDICTS = {"better": "pass", "worse": "fail", "no difference shown": "none", "not evaluable": "none"}
-"""Which style a verdict has."""
+"""The style of each verdict."""
 
 
 def write_page(
@@ -65,7 +65,7 @@ def steps(run: RunContents) -> list[tuple[str, Record]]:
 
 
 def comparison_in_words(table: ComparisonTable) -> list[str]:
-    """Say in plain words what came out."""
+    """Return the results in plain sentences."""
     told = []
     for run in table.runs[1:]:
         told += _about_scores(table, run)

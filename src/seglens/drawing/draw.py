@@ -36,7 +36,7 @@ GAP = 10
 
 @dataclass(frozen=True)
 class Scale:
-    """What the colours of a map mean: a matplotlib colormap, and the values at its two ends."""
+    """The colours of a map: a matplotlib colormap, and the values at its two ends."""
 
     limits: tuple[float, float]
     colormap: str = HEAT

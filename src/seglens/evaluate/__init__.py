@@ -68,7 +68,7 @@ class Evaluation(EvaluationTable):
 
     @property
     def not_shown(self) -> tuple[str, ...]:
-        """What to say of classes that no picture shows, a sentence each."""
+        """One sentence for each class that no picture shows."""
         num = len(self.images) - len(self.failed)
         return tuple(f"0 of {num} pictures show {label}." for label, count in self.shown.items() if not count)
 

@@ -24,7 +24,7 @@ STEPS = 1000
 """Thresholds are told apart to 1/1000."""
 
 STRIP = 1 << 22
-"""How many pixels are binned at once: large pictures shall not need several times their size."""
+"""Pixels that are binned at once, so that large pictures don't need several times their memory."""
 
 DEFINITIONS = {
     "ece": "Expected calibration error (Guo et al. 2017, eq. 3): pixels are sorted into "

@@ -13,7 +13,7 @@ from seglens.shapes import PerImage
 RESAMPLES = 2000
 
 BLOCK = 1 << 22
-"""How many resampled numbers are held at once."""
+"""Resampled numbers that are in memory at once."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ HASH = 16
 
 @dataclass(frozen=True)
 class Tally:
-    """What is known of some pictures of a split: a row each, and their counts added up.
+    """The scores of some pictures of a split: one row for each, and the sum of their counts.
 
     Every row has its picture's ``index`` in the split. ``calibrations`` are those of the pictures that could
     be scored, in their order, in a stretch from the first picture on added up already: they are sums of

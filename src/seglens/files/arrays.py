@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 _DAMAGE = (EOFError, BadZipFile, zlib.error, struct.error, NotImplementedError, SyntaxError, OverflowError)
-"""What numpy and zipfile raise, beside ValueError, for a file that is cut short or changed."""
+"""The errors of numpy and zipfile, besides ValueError, for a file that is cut short or changed."""
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the disk name ``path`` where it names no file: a failed write knows only its number."""
+    """Add ``path`` to an error of the disk that names no file, as a failed write does."""
     try:
         yield
     except OSError as error:

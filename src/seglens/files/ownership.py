@@ -1,4 +1,4 @@
-"""Which files of a folder Seglens made, as the records in it say. Needs neither torch nor pydantic.
+"""The files of a folder that Seglens made, by the records in it. Needs neither torch nor pydantic.
 
 A ``run.json`` names the command that made the folder and lists the files that it made. A file that no list
 names is the user's, whatever it is called and wherever it lies.
@@ -17,7 +17,7 @@ RECORD = "run.json"
 REPORT = "report.html"
 
 RUNS, RESULTS = ("train", "adopt", "weak"), ("evaluate", "explain", "judge", "compare", "predict", "shortcut")
-"""What is a run folder, and what stands in one, or anywhere, and can be made again from a run."""
+"""The commands that make run folders, and those whose results can be made again from a run."""
 
 _TRAINING = (
     r"split\.json|history\.csv|curves\.png|model\.safetensors|checkpoints/(last|best)\.ckpt|"
@@ -48,7 +48,7 @@ Known = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a folder: the command that made it (None: none did), and its files, relative."""
+    """The content of a folder: the command that made it (None: none did), and its files, relative."""
 
     command: str | None
     ours: tuple[str, ...]
@@ -57,7 +57,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """Tell the files that Seglens made in ``folder`` from all others; links are not followed.
+    """Return the files of ``folder`` that Seglens made, and all others; links are not followed.
 
     Results that other commands put into a folder have a record of their own; a run in it has not been made
     with it, unless the folder's own record lists it.
@@ -107,7 +107,7 @@ def list_files(folder: Path, command: str) -> None:
 
 
 def rename_in_records(folder: Path, before: Path, after: Path) -> None:
-    """Let the records below ``folder``, which was made as ``before``, name files in it as in ``after``."""
+    """Replace the path ``before`` by ``after`` in the records below ``folder``."""
     pairs = [(str(before), str(after)), (os.path.abspath(before), os.path.abspath(after))]
     for file in folder.rglob(RECORD):
         record = read_record(file.parent)

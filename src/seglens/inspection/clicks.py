@@ -14,7 +14,7 @@ from seglens.masks import of_class
 from seglens.shapes import Region
 
 REACH = 2
-"""How far beside a piece a click may be and still mean it, in pixels of the grid: a finger is no needle."""
+"""The largest distance between a click and the component that it selects, in pixels of the grid."""
 
 CLICKS: dict[str, str] = {
     "component": "the predicted piece under the click",
@@ -22,7 +22,7 @@ CLICKS: dict[str, str] = {
     "point": "the pixel under the click",
     "box": "the box between two clicks",
 }
-"""What a click can ask about. All other targets are about the whole picture, and need no click."""
+"""The targets that a click selects. All others concern the whole picture, and need no click."""
 
 WITHOUT_CLICK = tuple(name for name in TARGETS if name not in CLICKS)
 """Targets that the picture itself answers."""

@@ -130,5 +130,5 @@ def layer_names(run: Run) -> list[str]:
 
 
 def needs_layer(method: str) -> bool:
-    """Say whether a method looks at a layer."""
+    """Return whether a method needs a layer."""
     return sorted_out((method,)).need_layers

@@ -31,7 +31,7 @@ MOST_WINDOWS = 64
 """The most windows that one picture may take, for the same reason."""
 
 SCORES = ("dice", "iou", "precision", "recall", "pixel_accuracy")
-"""Which scores are shown where the truth is known."""
+"""The scores that are shown where the truth is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Opened:
 
     @property
     def frame(self) -> Frame:
-        """How the picture sits on the grid."""
+        """The place and scale of the picture on the grid."""
         return self.part.frames[0]
 
     @property
@@ -115,7 +115,7 @@ def refuse_to_open_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> 
 
 
 def chunk_of_one(sample: Sample, spec: ModelSpec) -> Chunk:
-    """Put one picture on the input grid, or say in which windows it is predicted."""
+    """Put one picture on the input grid, or plan the windows in which it is predicted."""
     windows = plan((sample.image.shape[1], sample.image.shape[2]), spec)
     if windows is not None:
         return large_chunk(sample, windows, 0, 0)
@@ -124,7 +124,7 @@ def chunk_of_one(sample: Sample, spec: ModelSpec) -> Chunk:
 
 
 def predict_opened(run: Run, part: Chunk) -> Prediction:
-    """Return what the model says, in one input or in windows."""
+    """Return the prediction, by one input or by windows."""
     return predict_large(run, part) if part.windows is not None else run.predict(part.batch.images)
 
 

@@ -28,7 +28,7 @@ CONTROLS = 4
 
 @dataclass(frozen=True)
 class RemovalState:
-    """What the model says of the target: mean probability and mean logit over its frozen pixels.
+    """The prediction of the target: mean probability and mean logit over its frozen pixels.
 
     ``area`` is the share of the valid pixels that the target's class is predicted at.
     """
@@ -41,7 +41,7 @@ class RemovalState:
 
 @dataclass(frozen=True, eq=False)
 class RemovedRegion:
-    """What became of picture and prediction; ``image`` is on the grid, ``mask`` at the picture's own size.
+    """Picture and prediction after the removal; ``image`` is on the grid, ``mask`` at the picture's own size.
 
     ``controls`` are the mean probabilities of the target after the same shape was removed elsewhere; there
     are none in pictures that take several windows. ``share`` is how much of the valid picture was removed,
@@ -61,7 +61,7 @@ class RemovedRegion:
 def remove_region(
     run: Run, opened: Opened, region: Region, target: Target, *, imputer: str = "noisy-linear", seed: int = 0
 ) -> RemovedRegion:
-    """Take ``region`` (at the picture's own size) out, and ask again about the same frozen pixels.
+    """Remove ``region`` (at the picture's own size), and predict the same frozen pixels again.
 
     Raises:
         UnknownNameError: there is no such imputer.

@@ -39,7 +39,7 @@ REASONS = {
 
 
 def about_picture(run: Run, opened: Opened) -> str:
-    """Say what was predicted, and how well where the truth is known."""
+    """Describe the prediction, with its scores where the truth is known."""
     rows, columns = opened.frame.native
     valid = opened.sample.valid
     parts = [f"<b>{escape(opened.sample.name)}</b>, {columns} x {rows} pixels."]
@@ -62,7 +62,7 @@ def about_picture(run: Run, opened: Opened) -> str:
 
 
 def about_answer(answer: ExplainedPicture) -> str:
-    """Say what the colours mean and where the map lies, next to maps that know nothing of the model."""
+    """Describe the colours and the place of the map, next to null maps."""
     if answer.status != "ok":
         evidence = scale_of(answer, evidence=True)
         why = reason(answer.status, answer.row.diagnosed) or REASONS[answer.status]
@@ -85,7 +85,7 @@ def about_answer(answer: ExplainedPicture) -> str:
 
 
 def about_removal(removal: RemovedRegion) -> str:
-    """Say what the removal did, and what removing the same shape elsewhere does."""
+    """Describe the effect of the removal, and that of removing the same shape elsewhere."""
     before, after = removal.before, removal.after
     cells = [
         ("probability of the target", before.probability, after.probability, ".3f"),

@@ -18,7 +18,7 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about a batch, at the resolution of its images and on their device.
+    """The prediction of a batch, at the resolution of its images and on their device.
 
     ``mask`` holds class indices ``Int[b h w]``; of a multilabel head the labels' pixels ``Bool[b l h w]``.
     """

@@ -21,7 +21,7 @@ PLAIN = {"orig": "Image", "gt": "Truth", "pred": "Prediction", "overlay": "Overl
 
 NO_FRAME = MapFrame()
 NO_SCORES = {"name", "status", "error", "files", "maps", "sheets"}
-"""What a table says of a picture besides its scores."""
+"""The columns of the table of pictures that are no scores."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Heat:
 
 @dataclass(frozen=True)
 class Flag:
-    """What an audit found in one picture: a short name, and a sentence."""
+    """A finding of an audit in one picture: a short name, and a sentence."""
 
     name: str
     text: str
@@ -89,7 +89,7 @@ class GalleryCard:
 
     @cached_property
     def scores(self) -> dict[str, object]:
-        """What is known of the prediction, for the page to show; empty where no truth is known."""
+        """The scores of the prediction to show; empty where no truth is known."""
         return {name: value for name, value in self.row.plain().items() if name not in NO_SCORES}
 
     @property

@@ -39,12 +39,12 @@ class RunPart(Generic[Table]):
 
     @property
     def folder(self) -> Path:
-        """Where the result is."""
+        """The folder of the result."""
         return self.source.parent
 
     @property
     def name(self) -> str:
-        """What the folder is called."""
+        """The name of the folder."""
         return self.folder.name
 
     @property

@@ -31,7 +31,7 @@ NUM_LEVELS = 254
 """Steps between the limits of a map; level 0 is left for cells without a value."""
 
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, zipfile.BadZipFile, DataError)
-"""What reading a damaged picture or file of raw maps can raise."""
+"""The errors of reading a damaged picture or file of raw maps."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 Number = int | float
-"""What tables hold: JSON does not tell 1 from 1.0."""
+"""A number of a table; JSON does not distinguish 1 from 1.0."""
 
 NUM_COLOURS = 4
 NULL_SHAPES = ("diamond", "ring", "cross", "square", "triangle", "plus")

@@ -59,7 +59,7 @@ class FindingInWords:
 
 @dataclass(frozen=True)
 class Line:
-    """What the scorecard says of one map: a verdict and a reason for each score."""
+    """The scorecard of one map: a verdict and a reason for each score."""
 
     run: str
     name: str
@@ -126,7 +126,7 @@ def _of_scores(part: Evaluated) -> list[FindingInWords]:
 
 
 def about_calibration(table: Reliability) -> str:
-    """Say how far the probabilities can be taken at their word; empty where that was not measured."""
+    """Return a sentence about calibration; empty where it was not measured."""
     if table.error is None:
         return ""
     text = f"They are off by {100 * table.error:.1f} percentage points on average"

@@ -10,7 +10,7 @@ ERRORS = ("false-negative", "false-positive")
 
 @dataclass(frozen=True)
 class Missing:
-    """What would be in the report after ``command``."""
+    """A part that ``command`` would add to the report."""
 
     what: str
     command: str

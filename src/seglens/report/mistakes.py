@@ -41,7 +41,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Weight:
-    """What one map says of an error: the shares of its evidence for and against the class."""
+    """The evidence of one map at an error: the shares of its evidence for and against the class."""
 
     name: str
     supporting: float

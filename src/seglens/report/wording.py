@@ -10,7 +10,7 @@ from seglens.results.scores import Spread
 
 
 def about_model(run: RunContents) -> str:
-    """Say what the model is and where it came from."""
+    """Describe the model and its origin."""
     record, model = run.record, run.record.model or {}
     encoder = f" with encoder {model['encoder']}" if model.get("encoder") else ""
     size = f" at {model['image_size']} pixels" if model.get("image_size") else ""
@@ -35,7 +35,7 @@ def about_model(run: RunContents) -> str:
 
 
 def about_scores(part: Evaluated) -> str:
-    """Say how good the model is on one split, and how bad it gets."""
+    """Describe the scores of the model on one split, and its worst pictures."""
     table, split, dice = part.table, part.split, part.table.average("dice")
     rows = [(row.dice, row.name) for row in table.images if row.dice is not None]
     scored = _count(len(rows) or table.num_images or 0, "picture")
@@ -59,7 +59,7 @@ def about_scores(part: Evaluated) -> str:
 
 
 def about_maps(parts: Iterable[Explained]) -> str:
-    """Say how many maps do no better than the prediction itself; empty without maps."""
+    """Return how many maps are no better than the prediction itself; empty without maps."""
     rows = [row for part in parts for row in part.table.summary]
     if not rows:
         return ""
@@ -74,7 +74,7 @@ def about_maps(parts: Iterable[Explained]) -> str:
 
 
 def about_judgement(parts: Iterable[Judged]) -> str:
-    """Say how the maps were judged; empty without a scorecard."""
+    """Describe how the maps were judged; empty without a scorecard."""
     rows = [row for part in parts for row in part.table.rows]
     if not rows:
         return ""
@@ -91,7 +91,7 @@ def about_judgement(parts: Iterable[Judged]) -> str:
 
 
 def how_found(shortcut: TagTest) -> list[str]:
-    """Say step by step how the planted shortcut was found, from the numbers of the check."""
+    """Describe step by step how the planted shortcut was found, with the numbers of the check."""
     steps = []
     dice = shortcut.dice
     if len(dice) > 1:
@@ -124,7 +124,7 @@ def _interval(row: Spread | TagRow) -> str:
 
 
 def _change(drop: int | float) -> str:
-    """Say a relative drop of the answer; what rounds to nothing is said to be nothing."""
+    """Return a relative drop of the score in words."""
     if abs(drop) < 0.005:
         return "keeps its answer"
     return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.0%} of its answer"

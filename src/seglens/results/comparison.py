@@ -50,7 +50,7 @@ class Gain(Result):
 
 
 class AttentionShare(Result):
-    """Which share of a map lies on a region, what an even map would have there, and how it changed."""
+    """The share of a map on a region, that of an even map, and the change."""
 
     reference: float
     value: float
@@ -59,7 +59,7 @@ class AttentionShare(Result):
 
 
 class MapChange(Result):
-    """How far one map moved over the pictures, next to maps that have nothing in common."""
+    """The distance that one map moved over the pictures, next to that between unrelated maps."""
 
     run: str = ""
     target: str
@@ -74,12 +74,12 @@ class MapChange(Result):
 
     @property
     def key(self) -> Key:
-        """Which map it is."""
+        """The name of the map."""
         return self.target, self.method, self.layer, self.where
 
 
 class PictureMapChange(Result):
-    """How far one map of one picture moved; the shares on each region stand beside."""
+    """The distance that one map of one picture moved, with its shares on each region."""
 
     run: str = ""
     name: str
@@ -114,7 +114,7 @@ class SettingChange(Result):
 
 
 class Lacking(Result):
-    """What a run lacks, and the command that makes it."""
+    """A result that a run lacks, and the command that makes it."""
 
     run: str
     verb: str

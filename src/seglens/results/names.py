@@ -9,7 +9,7 @@ MARKS: dict[str, str] = {"pass": "✓", "warn": "!", "fail": "✕", "not evaluab
 """Signs that tell verdicts apart without colour."""
 
 NULL = "null:"
-"""What the method of a reference row begins with."""
+"""The prefix of the method of a null's row."""
 
 RESTATES = "restates the prediction"
 """The label of a map that does no better than its mirror: the predicted mask, as coarse as the map."""

@@ -66,7 +66,7 @@ class RemovalCurves(Result):
 
 
 class Cascade(Result):
-    """How much of each map is left while the network is randomised."""
+    """The similarity of each map to the original while the network is randomised."""
 
     share_of_modules: tuple[float, ...] = ()
     maps: Mapping[str, tuple[Number, ...]] = {}
@@ -99,7 +99,7 @@ class Card(Result):
 
 
 class RegionMap(Result):
-    """What an audit says of one map on one region."""
+    """The audit of one map on one region."""
 
     map: str = ""
     verdict: str = ""
@@ -148,7 +148,7 @@ class Audit(Result):
 
 
 class TagEffect(Result):
-    """What a model answers with the tag, without it and with it elsewhere, and how much it loses."""
+    """The score of a model with the tag, without it and with it elsewhere, and the loss."""
 
     full: Number = None
     tag_removed: Number = None
@@ -159,7 +159,7 @@ class TagEffect(Result):
 
 
 class TagRow(Result):
-    """How well the heat of one map on the tag tells the two models apart."""
+    """How well the share of one map on the tag separates the two models (AUROC)."""
 
     method: str = ""
     layer: str | None = None

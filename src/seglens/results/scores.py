@@ -34,7 +34,7 @@ class Pooled(Scores):
 
 
 class PictureScores(Result):
-    """What an evaluation says of one picture: its number in the split, hashes, scores, pixels and files.
+    """The evaluation of one picture: its number in the split, hashes, scores, pixels and files.
 
     ``shows`` are the classes that its truth has.
     """
@@ -89,7 +89,7 @@ class Bin(Result):
 
 
 class Reliability(Result):
-    """How far probabilities are off, and the bins of the most probable class and of the foreground."""
+    """The calibration error, and the bins of the most probable class and of the foreground."""
 
     error: Number = None
     maximum_error: Number = None

@@ -50,7 +50,7 @@ from seglens.shapes import Images
 
 WEIGHTS = "model.safetensors"
 KEPT_SHA256 = "kept_sha256"
-"""Where a record holds the hashes of the weights that ``--keep-every`` kept, by epoch."""
+"""The key in a record of the hashes of the weights that ``--keep-every`` kept, by epoch."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model is made of."""
+        """The spec of the model."""
         return self.segmenter.spec
 
     def predict(self, images: Pictures) -> Prediction:

@@ -19,7 +19,7 @@ PRECISIONS = ("auto", "32", "bf16")
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says how much memory is free, and how much a container may take."""
+"""The files of Linux with the free memory, and with the limit of a container."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -100,7 +100,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def release_memory() -> None:
-    """Give memory that is no longer in use back to the system, and to others on a GPU.
+    """Return unused memory to the system, and on a GPU to other processes.
 
     What threads have allocated and freed stays with glibc otherwise, in pieces that a long job adds to.
     """

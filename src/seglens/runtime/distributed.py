@@ -46,14 +46,14 @@ LEAST = 8
 """Processes that a machine without a GPU may share the work among, however few cores it has."""
 
 FINISH_TIMEOUT = timedelta(days=1)
-"""How much later than the first process the last one may be done with its share."""
+"""The longest time that one process waits for another to finish its share."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class _Links:
-    """How a process reaches the others: their group, and those of them that it started."""
+    """The connections of a process: the group of all, and the processes that it started."""
 
     group: Any
     launcher: Launcher | None
@@ -226,7 +226,7 @@ def kind_of_devices(device: str, devices: int) -> str:
 
 
 def _fabric(kind: str, devices: int, num_nodes: int) -> "tuple[Fabric, ClusterEnvironment]":
-    """Let Lightning find out who has started which processes.
+    """Let Lightning detect what has started the processes.
 
     Raises:
         SettingError: they are not those asked for.

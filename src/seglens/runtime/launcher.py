@@ -23,7 +23,7 @@ STARTED = "SEGLENS_STARTED"
 """Environment variable of processes that a `Launcher` started."""
 
 MARK = "\x1eseglens:"
-"""What begins a line that is meant for the `Launcher`, among whatever a process prints."""
+"""The prefix of lines that are meant for the `Launcher`, among all that a process prints."""
 
 KEPT = 400
 """Lines of a process's output that are kept, to be shown if it fails."""

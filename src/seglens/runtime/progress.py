@@ -12,7 +12,7 @@ _SILENT = ContextVar("silent", default=False)
 
 
 def is_shown() -> bool:
-    """Whether somebody sees progress: in a terminal, where it was not asked to be quiet."""
+    """Whether progress is shown: in a terminal, unless it was silenced."""
     return sys.stderr.isatty() and not _SILENT.get()
 
 

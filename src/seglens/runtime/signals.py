@@ -79,7 +79,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def watched_wait(patience: timedelta, late: str, leave: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Let a thread end this process, by a signal or after ``patience``, until the yielded function is called.
+    """Run a thread that ends this process, by a signal or after ``patience``, until the yielded function runs.
 
     For a wait outside Python, as for the processes of other nodes, in which no exception can be raised. A
     signal that Python doesn't obey within some seconds ends the process with the signal's usual code, the
@@ -131,13 +131,13 @@ def _is_ending(error: BaseException | None) -> bool:
 
 
 def quiet_until_ready() -> None:
-    """Let Ctrl-C end the process without a word, as other signals do, while nothing is written yet."""
+    """Make Ctrl-C end the process without a message while nothing is written yet."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def open_streams() -> None:
-    """Let standard streams that were closed lead to nowhere; the next file opened would take their place.
+    """Open closed standard streams on the null device: the next opened file would take their place.
 
     Bytes of file names that are no text are printed as their numbers.
     """
@@ -157,7 +157,7 @@ def open_streams() -> None:
 
 
 def drop_output() -> None:
-    """Throw away what can't be printed: nobody reads it any more, or there is no room for it."""
+    """Discard output that can't be written: its reader is gone, or the disk is full."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

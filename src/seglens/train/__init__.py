@@ -339,7 +339,7 @@ def _close(
     precision: str,
     splits: int,
 ) -> None:
-    """Take the best epoch's weights, choose the threshold and finish the folder."""
+    """Load the weights of the best epoch, choose the threshold and complete the folder."""
     module.load_state_dict(_read_checkpoint(checkpoints.folder / "best.ckpt", module))
     settings, history = module.settings, checkpoints.history
     best, kept = history.best(), module.kept

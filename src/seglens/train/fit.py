@@ -72,7 +72,7 @@ class CheckpointCallback(Checkpoint):
 
     @property
     def checkpoint(self) -> Path | None:
-        """Where to go on, if there is something to go on with that is this training's own."""
+        """The checkpoint to resume from; None where this training has none."""
         last = self.folder / "last.ckpt"
         return last if (self.resumed or self.history.rows) and last.exists() else None
 
@@ -155,7 +155,7 @@ def fit_module(
     precision: str,
     leave: Callable[[], object],
 ) -> None:
-    """Let Lightning fit ``module``, from the last checkpoint where there is one.
+    """Fit ``module`` with Lightning, from the last checkpoint where there is one.
 
     Where the processes of other nodes don't come, or a signal ends the wait for them, ``leave`` removes what
     was begun.
@@ -252,7 +252,7 @@ def _room(folder: Path) -> str:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep back Lightning's tips and advice; warnings of everything else come through."""
+    """Hide the tips of Lightning; all other warnings are shown."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -66,7 +66,7 @@ class SegmentationModule(LightningModule):
 
     @property
     def kept(self) -> Segmenter:
-        """What is validated and kept: the averaged network where there is one."""
+        """The network that is validated and saved: the averaged one where there is one."""
         if self.average is None:
             return self.segmenter
         copy = self.average.module

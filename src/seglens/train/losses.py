@@ -43,7 +43,7 @@ GAMMA = 2.0
 """The focusing exponent of the focal loss; the value that Lin et al. found best."""
 
 ALPHA, BETA = 0.3, 0.7
-"""What a false positive and a false negative count in the Tversky loss: a miss is the worse."""
+"""The weights of false positives and of false negatives in the Tversky loss."""
 
 
 def bce(

@@ -42,7 +42,7 @@ __all__ = ["WeakSettings", "weak"]
 
 TABLE = "table"
 PICTURES = "pictures.json"
-"""What lists pictures that have no masks, as ``split.json`` does those of the run's model."""
+"""The file that lists pictures without masks, as ``split.json`` lists those of the run's model."""
 
 
 @checked

@@ -17,7 +17,7 @@ from seglens.weak.self_training import decided, masks_of, read_answer
 from seglens.weak.students import LearningPictures
 
 NUM_SAMPLES = 6
-"""How many are drawn where none are named, evenly spread over those that show the object."""
+"""The number of pictures that are drawn by default, evenly spread over those that show the object."""
 
 SHARE = Scale((0.0, 1.0), unit="share of the largest value")
 CHANCE = Scale((0.0, 1.0), unit="probability")

@@ -19,7 +19,7 @@ from seglens.weak.stage_cache import stems_of
 from seglens.weak.students import LearningPictures
 
 VALID_SHARE = 0.15
-"""Of pictures without masks that are held out."""
+"""The share of pictures without masks that is held out."""
 
 
 @dataclass(frozen=True)

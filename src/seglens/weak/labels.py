@@ -21,7 +21,7 @@ COLUMNS = ("image", "label")
 
 YES = ("1", "true", "yes", "object", "foreground", "present", "positive")
 NO = ("0", "false", "no", "none", "background", "absent", "negative")
-"""What a label, or the folder of pictures with that label, may say, in lower case."""
+"""The values of a label, and names of folders, that mean that the object is there or not, in lower case."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ Cells = Float[Tensor, "cells features"]
 
 @dataclass(frozen=True, eq=False)
 class TrainingSample:
-    """What one picture gives to the fit: features, heat and mean colours of its cells, all on one grid."""
+    """The training data of one picture: features, heat and mean colours of its cells, all on one grid."""
 
     features: Activations
     heat: Float[Tensor, "gh gw"]

@@ -57,7 +57,7 @@ def refine(image: Image, probability: Float[Tensor, "_ _"], settings: RefineSett
 
 
 def pixel_adaptive(image: Image, probability: Map, settings: RefineSettings) -> Map:
-    """Let each pixel take the weighted mean of its neighbours, ``steps`` times: ``m_i <- sum_j a_ij m_j``.
+    """Replace each pixel by the weighted mean of its neighbours, ``steps`` times: ``m_i <- sum_j a_ij m_j``.
 
     ``a_ij = softmax_j(-mean over channels |x_i - x_j| / (WIDTH s_i))`` over the eight neighbours at each of
     `DILATIONS`, s_i the standard deviation of the intensities among them. PAMR: Araslanov and Roth 2020,
@@ -212,4 +212,4 @@ REFINEMENTS: dict[str, Callable[[Image, Map, RefineSettings], Map]] = {
     "pamr": pixel_adaptive,
     "guided": guided,
 }
-"""How a map is brought to edges. To add one: a function, one line."""
+"""The methods of refinement. To add one: a function, one line."""

@@ -58,7 +58,7 @@ class _Strict:
 
 @dataclass(frozen=True)
 class ScoreSettings(_Strict):
-    """Who is asked, and what.
+    """The classifier, and the classes whose score is explained.
 
     ``encoder`` is a classifier of timm with ``weights`` (``imagenet`` or a file), asked whether a picture
     shows one of ``positive``: numbers of ImageNet classes, ranges of them such as ``151-268``, or names of

@@ -29,7 +29,7 @@ from seglens.weak.labels import Labelled
 
 @dataclass(frozen=True)
 class LearningPictures:
-    """What students learn from: pictures without masks, and which of them are held out.
+    """The pictures that students learn from, without masks, and which of them are held out.
 
     ``held_out`` says of each picture of ``labelled`` whether it is in the valid split; ``files`` is the stem
     under which its mask is kept. ``test`` are the pictures that a set shows without masks.

@@ -27,7 +27,7 @@ from seglens.superpixels import superpixels
 from seglens.weak.settings import SuperpixelSettings
 
 JOB = "job.json"
-"""What the processes are to cut, beside what they write."""
+"""The file with the job of the processes, in the folder of their results."""
 
 WORTH = 40
 """Pictures that a further process must have to do, since it takes seconds to start."""
@@ -40,7 +40,7 @@ Segments = Int[Tensor, "h w"]
 
 @dataclass(frozen=True)
 class CuttingJob:
-    """What is to be cut, for all processes alike."""
+    """The pictures to cut and the settings, the same for all processes."""
 
     images: list[str]
     stems: list[str]

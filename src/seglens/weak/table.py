@@ -193,7 +193,7 @@ TITLES = {
     "voted": "+ superpixels",
     "masks": "pseudo-masks, where decided",
 }
-"""What the stages are called in the table."""
+"""The names of the stages in the table."""
 
 
 def stage_rows(weak_data: WeakData, pseudo: PseudoMasks, steps: Steps) -> None:

@@ -164,4 +164,4 @@ RULES: dict[str, Callable[[Counts, ThresholdSettings], Cut]] = {
     "entropy": by_entropy,
     "fixed": fixed,
 }
-"""How a threshold is chosen. To add one: a function, one line."""
+"""The rules for a threshold. To add one: a function, one line."""
