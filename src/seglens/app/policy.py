@@ -128,7 +128,7 @@ class AccessPolicy:
         return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and self.access.is_token(given)
 
     async def _welcome(self, send: Send) -> None:
-        """Set the token as a cookie, and redirect to the address without it: it is not kept in the history."""
+        """Set the token as a cookie and redirect to the address without it: it stays out of the history."""
         # Lax, not Strict: a browser that follows a link here would not send a strict one.
         kept = f"{self.access.cookie}={self.access.token}; Path=/; HttpOnly; SameSite=Lax"
         headers = [(b"location", b"/"), (b"set-cookie", kept.encode()), (b"cache-control", b"no-store")]

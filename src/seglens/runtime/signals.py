@@ -79,7 +79,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def watched_wait(patience: timedelta, late: str, leave: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Run a thread that ends this process, by a signal or after ``patience``, until the yielded function runs.
+    """Run a thread that ends this process by a signal or after ``patience``, until the yielded function runs.
 
     For a wait outside Python, as for the processes of other nodes, in which no exception can be raised. A
     signal that Python doesn't obey within some seconds ends the process with the signal's usual code, the
