@@ -37,10 +37,10 @@ from seglens.weak.threshold import choose_threshold, count_values
 SIZE = 224
 
 MAPS = {
-    "Grad-CAM++, last layer (reference)": HeatSettings(maps=("grad-cam++@bn2",), scales=(224,), tta=False),
-    "Grad-CAM, last layer": HeatSettings(maps=("grad-cam@bn2",), scales=(224,), tta=False),
-    "HiResCAM, last block": HeatSettings(maps=("hires-cam@blocks.6",), scales=(224,), tta=False),
-    "Layer-CAM, last block": HeatSettings(maps=("layer-cam@blocks.6",), scales=(224,), tta=False),
+    "Grad-CAM++, last layer (reference)": HeatSettings(maps=("grad-cam++@bn2",), scales=(224,), flips=False),
+    "Grad-CAM, last layer": HeatSettings(maps=("grad-cam@bn2",), scales=(224,), flips=False),
+    "HiResCAM, last block": HeatSettings(maps=("hires-cam@blocks.6",), scales=(224,), flips=False),
+    "Layer-CAM, last block": HeatSettings(maps=("layer-cam@blocks.6",), scales=(224,), flips=False),
     "the pipeline's: HiResCAM and Layer-CAM, four scales, both ways round": HeatSettings(),
 }
 

@@ -17,7 +17,7 @@ from seglens.explain.target import Target
 from seglens.judge.judgement import Judgement
 from seglens.judge.scorecard import Scorecard
 from seglens.results.names import MARKS, formatted
-from seglens.results.scores import PictureScores, Pooled, Spread
+from seglens.results.scores import PictureScores, PooledScores, Spread
 
 EVIL = "<script>alert('&\")</script>"
 
@@ -177,7 +177,7 @@ def test_an_evaluation():
     found = Evaluation(
         split="test",
         classes=("background", "cell"),
-        pooled=Pooled(dice=0.875),
+        pooled=PooledScores(dice=0.875),
         per_image={"dice": Spread(mean=0.75, low=0.5, high=1.0, num=2)},
         images=(
             PictureScores(name=EVIL, dice=0.5),

@@ -15,7 +15,7 @@ from seglens.drawing.notebook import address
 from seglens.errors import SeglensError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.inspection import clicks, drawing, explaining, removing, sentences
-from seglens.inspection.clicks import Place
+from seglens.inspection.clicks import ClickedPixel
 from seglens.inspection.opened import Opened, open_file, open_sample
 from seglens.runs import Run
 
@@ -29,11 +29,74 @@ CLICK = "Click on the picture, or choose what to ask about."
 
 
 @dataclass(frozen=True)
+class Widgets:
+    """Everything on the page that is read or written."""
+
+    seen: Any
+    message: Any
+    sample: Any
+    upload: Any
+    about: Any
+    target: Any
+    method: Any
+    layer: Any
+    class_name: Any
+    against: Any
+    where: Any
+    baseline: Any
+    again: Any
+    picture: Any
+    map: Any
+    evidence: Any
+    told: Any
+    sheet: Any
+    raw: Any
+    brush: Any
+    imputer: Any
+    removed: Any
+    changed: Any
+
+    @property
+    def question(self) -> list[Any]:
+        """The widgets that an explanation is requested by, in the order of `Callbacks.ask`."""
+        return [
+            self.seen,
+            self.target,
+            self.method,
+            self.layer,
+            self.class_name,
+            self.against,
+            self.where,
+            self.baseline,
+        ]
+
+    @property
+    def answer(self) -> list[Any]:
+        """The widgets that a new explanation changes."""
+        return [
+            self.seen,
+            self.message,
+            self.target,
+            self.class_name,
+            self.map,
+            self.evidence,
+            self.told,
+            self.sheet,
+            self.raw,
+        ]
+
+    @property
+    def view(self) -> list[Any]:
+        """The widgets that another picture changes."""
+        return [*self.answer, self.picture, self.about, self.brush, self.removed, self.changed]
+
+
+@dataclass(frozen=True)
 class Seen:
     """The state of one visitor: the picture, the clicks on it, and the last explanation."""
 
     opened: Opened
-    clicks: tuple[Place, ...] = ()
+    clicks: tuple[ClickedPixel, ...] = ()
     answer: explaining.ExplainedPicture | None = None
 
 
@@ -209,66 +272,3 @@ class Callbacks:
 
 def _hint(text: str) -> str:
     return f'<p role="status">{escape(text)}</p>'
-
-
-@dataclass(frozen=True)
-class Widgets:
-    """Everything on the page that is read or written."""
-
-    seen: Any
-    message: Any
-    sample: Any
-    upload: Any
-    about: Any
-    target: Any
-    method: Any
-    layer: Any
-    class_name: Any
-    against: Any
-    where: Any
-    baseline: Any
-    again: Any
-    picture: Any
-    map: Any
-    evidence: Any
-    told: Any
-    sheet: Any
-    raw: Any
-    brush: Any
-    imputer: Any
-    removed: Any
-    changed: Any
-
-    @property
-    def question(self) -> list[Any]:
-        """The widgets that an explanation is requested by, in the order of `Callbacks.ask`."""
-        return [
-            self.seen,
-            self.target,
-            self.method,
-            self.layer,
-            self.class_name,
-            self.against,
-            self.where,
-            self.baseline,
-        ]
-
-    @property
-    def answer(self) -> list[Any]:
-        """The widgets that a new explanation changes."""
-        return [
-            self.seen,
-            self.message,
-            self.target,
-            self.class_name,
-            self.map,
-            self.evidence,
-            self.told,
-            self.sheet,
-            self.raw,
-        ]
-
-    @property
-    def view(self) -> list[Any]:
-        """The widgets that another picture changes."""
-        return [*self.answer, self.picture, self.about, self.brush, self.removed, self.changed]

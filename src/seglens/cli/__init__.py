@@ -202,7 +202,7 @@ def explain(
     against: o.Against = None,
     where: o.Where = "region",
     baseline: o.Baseline = None,
-    steps: o.Steps = None,
+    steps: o.StepsOption = None,
     settings: o.MethodSettings = None,
     scale: o.ScaleText = "image",
     raw: o.Raw = "npz",

@@ -9,7 +9,7 @@ import seglens
 from seglens.cli import data_options, names, terminal
 from seglens.cli import options as o
 from seglens.cli.given_flags import refuse
-from seglens.cli.printing import number
+from seglens.cli.printing import formatted_number
 from seglens.cli.terminal import print_result, print_table, say
 from seglens.results.names import formatted, map_name
 
@@ -92,8 +92,8 @@ def _show_scores(told: "ComparisonTable", run: str) -> None:
     rows = [
         (
             f"{row.score.replace('_', ' ')}, {row.kind}",
-            number(row.reference),
-            number(row.value),
+            formatted_number(row.reference),
+            formatted_number(row.value),
             f"{row.difference:+.3f}",
             "-" if row.low != row.low else f"{row.low:+.3f} to {row.high:+.3f}",
             row.verdict,

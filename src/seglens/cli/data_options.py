@@ -30,7 +30,7 @@ _options = typer.Typer(add_completion=False)
 
 @_options.command("every")
 def _options_of_every_set(
-    layout: o.Layout = None,
+    layout: o.LayoutOption = None,
     train_dir: o.TrainDir = None,
     valid_dir: o.ValidDir = None,
     test_dir: o.TestDir = None,

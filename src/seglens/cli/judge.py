@@ -16,7 +16,7 @@ from seglens.files.overwrite import check_output
 if TYPE_CHECKING:
     from seglens.judge.costs import JudgePlan
 
-Scores = Annotated[
+ScoresOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME...",
@@ -26,7 +26,7 @@ Scores = Annotated[
         autocompletion=names.among((*names.SCORES, "all")),
     ),
 ]
-Pictures = Annotated[
+PicturesOption = Annotated[
     int | None,
     typer.Option(
         "--num-images",
@@ -34,14 +34,14 @@ Pictures = Annotated[
         show_default=False,
     ),
 ]
-Cells = Annotated[
+CellsOption = Annotated[
     str,
     typer.Option(
         help="What is removed at a time, and how all maps are seen: grid (16 x 16) or superpixels.",
         autocompletion=names.among(("grid", "superpixels")),
     ),
 ]
-Audit = Annotated[
+AuditOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="REGION...",
@@ -61,16 +61,16 @@ def judge(
     run: o.RunFolder = None,
     data: o.Data = None,
     split: o.SplitOrTest = None,
-    num_images: Pictures = None,
+    num_images: PicturesOption = None,
     methods: o.Methods = None,
     layers: o.Layers = None,
     target: o.TargetText = "predicted",
     class_name: o.ClassName = None,
     baseline: o.Baseline = None,
-    steps: o.Steps = None,
-    scores: Scores = None,
-    cells: Cells = "grid",
-    audit: Audit = None,
+    steps: o.StepsOption = None,
+    scores: ScoresOption = None,
+    cells: CellsOption = "grid",
+    audit: AuditOption = None,
     groups: Groups = None,
     precision: o.PredictPrecision = "32",
     epoch: o.Epoch = None,

@@ -43,7 +43,7 @@ Data = Annotated[
         metavar="DATA", help="Pictures and masks, if not those of the training.", show_default=False
     ),
 ]
-Layout = Annotated[
+LayoutOption = Annotated[
     str | None,
     typer.Option(
         help="How DATA is laid out; recognised if left out.",
@@ -163,7 +163,7 @@ Mean = Annotated[
 Std = Annotated[
     list[float] | None, typer.Option(metavar="NUMBER...", help="Channel deviations.", show_default=False)
 ]
-Window = Annotated[
+WindowOption = Annotated[
     str,
     typer.Option(
         metavar="RANGE",
@@ -171,7 +171,7 @@ Window = Annotated[
         autocompletion=among(("auto", "full")),
     ),
 ]
-Normalise = Annotated[
+NormaliseOption = Annotated[
     Literal["dataset", "image"],
     typer.Option(help="By mean and std of the data, or of each picture itself (z-score)."),
 ]
@@ -264,7 +264,7 @@ Baseline = Annotated[
         autocompletion=among(names.BASELINES),
     ),
 ]
-Steps = Annotated[
+StepsOption = Annotated[
     int | None,
     typer.Option(help="Integrated Gradients: steps of the path. [default: 32]", show_default=False),
 ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from seglens.results.scorecard import Audit, Card
     from seglens.results.scores import EvaluationTable
 
-Row = Mapping[str, Any]
+PrintedRow = Mapping[str, Any]
 
 SHOWN = 3
 """How many pictures a finding names; JSON has all."""
@@ -67,12 +67,12 @@ def print_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]
     print_batch("judged", done, more, *tables)
 
 
-def print_findings(found: Row) -> None:
+def print_findings(found: PrintedRow) -> None:
     """Print what a check of a set found, errors first."""
     print_result(found, partial(_show_findings, found))
 
 
-def _show_findings(found: Row) -> None:
+def _show_findings(found: PrintedRow) -> None:
     splits = ", ".join(f"{num} {name}" for name, num in found["splits"].items()) or "no pictures"
     say(f"Layout {found['layout']}: {splits}.")
     for row in found["counts"]:
@@ -104,12 +104,13 @@ def print_training(run: Path) -> None:
     valid = results["valid"]
     text = (
         f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
-        f"Dice {number(valid['dice'])}, IoU {number(valid['iou'])}. Try: seglens evaluate {run}"
+        f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}. "
+        f"Try: seglens evaluate {run}"
     )
     print_result({"run": str(run), **results}, lambda: say(text))
 
 
-def print_adopted(run: Path, adopted: Row) -> None:
+def print_adopted(run: Path, adopted: PrintedRow) -> None:
     """Print what a checkpoint became, what was read from it, and what had to be assumed."""
     record = record_of(run)
     results, key = record.results, record.settings["weights_key"]
@@ -134,10 +135,10 @@ def _show_evaluation(found: "EvaluationTable") -> None:
     rows = [
         (
             score.replace("_", " "),
-            number(found.pooled.score(score)),
-            number(values.mean),
+            formatted_number(found.pooled.score(score)),
+            formatted_number(values.mean),
             _range(values.low, values.high),
-            number(values.median),
+            formatted_number(values.median),
         )
         for score, values in found.per_image.items()
     ]
@@ -147,12 +148,18 @@ def _show_evaluation(found: "EvaluationTable") -> None:
     by_class = found.pooled.per_class
     if len(by_class) > 2:
         columns = ("dice", "iou", "precision", "recall")
-        lines = [(label, *(number(values[name]) for name in columns)) for label, values in by_class.items()]
+        lines = [
+            (label, *(formatted_number(values[name]) for name in columns))
+            for label, values in by_class.items()
+        ]
         print_table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
     for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
-    error, worst = number(found.calibration.error), number(found.calibration.maximum_error)
+    error, worst = (
+        formatted_number(found.calibration.error),
+        formatted_number(found.calibration.maximum_error),
+    )
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
 
 
@@ -161,7 +168,7 @@ def print_plan(rows: Sequence[Mapping[str, str]]) -> None:
     print_result(rows, lambda: print_table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
 
 
-def print_layers(layers: Sequence[Row]) -> None:
+def print_layers(layers: Sequence[PrintedRow]) -> None:
     """Print the layers that can be explained."""
     rows = [
         (
@@ -189,8 +196,8 @@ def _show_maps(found: "ExplanationTable") -> None:
         rows.append(
             (
                 f"{row.target}: {row.name}" if several else row.name,
-                number(row.statistic("mass_context" if outside else "ratio").mean),
-                f"{number(known[best])} ({best})" if best else "-",
+                formatted_number(row.statistic("mass_context" if outside else "ratio").mean),
+                f"{formatted_number(known[best])} ({best})" if best else "-",
                 f"{row.num_ok} of {row.num_total}",
                 str(row.num_no_target),
                 row.label,
@@ -206,7 +213,7 @@ def _show_card(card: "Card") -> None:
         (
             row.name,
             row.score,
-            number(row.value),
+            formatted_number(row.value),
             _range(row.low, row.high),
             f"{row.num_evaluable} of {row.num_total}",
             row.reference or "-",
@@ -223,9 +230,9 @@ def _show_restating(card: "Card") -> None:
         (
             found.method,
             step.layer,
-            number(step.ratio.mean),
-            number(step.ratio_of_mirror.mean),
-            number(step.resemblance_to_mirror.mean),
+            formatted_number(step.ratio.mean),
+            formatted_number(step.ratio_of_mirror.mean),
+            formatted_number(step.resemblance_to_mirror.mean),
             RESTATES if step.restates else "",
             (found.restates_from or "nowhere") if step is found.layers[-1] else "",
         )
@@ -244,9 +251,9 @@ def _show_audit(audit: "Audit") -> None:
             found.region,
             entry.map,
             f"{found.num_present} of {found.num_total}",
-            number(found.drop),
-            number(found.control),
-            number(entry.enrichment),
+            formatted_number(found.drop),
+            formatted_number(found.control),
+            formatted_number(entry.enrichment),
             entry.verdict,
         )
         for found in audit.regions
@@ -264,10 +271,10 @@ def record_of(folder: Path) -> "Record":
 
 
 def _range(low: float | None, high: float | None) -> str:
-    ends = number(low), number(high)
+    ends = formatted_number(low), formatted_number(high)
     return "-" if "-" in ends else " to ".join(ends)
 
 
-def number(value: float | None) -> str:
+def formatted_number(value: float | None) -> str:
     """Return a number to three digits, a dash where there is none."""
     return formatted(value, ".3f", dash="-")

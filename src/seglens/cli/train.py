@@ -71,8 +71,8 @@ def train(
     keep_every: Annotated[int | None, typer.Option(help="Keep the weights of every K-th epoch.")] = None,
     mean: o.Mean = None,
     std: o.Std = None,
-    window: o.Window = "auto",
-    normalise: o.Normalise = "dataset",
+    window: o.WindowOption = "auto",
+    normalise: o.NormaliseOption = "dataset",
     precision: o.PredictPrecision = "auto",
     device: o.Device = "auto",
     devices: Annotated[int, typer.Option(help="Devices of a node that share every batch.")] = 1,
@@ -198,7 +198,7 @@ def adopt(
     ] = None,
     mean: o.Mean = None,
     std: o.Std = None,
-    normalise: o.Normalise = "dataset",
+    normalise: o.NormaliseOption = "dataset",
     image_size: o.ImageSize = 256,
     channels: Annotated[
         int | None, typer.Option(help="Of the images.", show_default="3, or of config.json")

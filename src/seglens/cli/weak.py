@@ -10,14 +10,14 @@ import typer
 import seglens
 from seglens.cli import options as o
 from seglens.cli.data_options import own_data
-from seglens.cli.printing import number, record_of
+from seglens.cli.printing import formatted_number, record_of
 from seglens.cli.terminal import need_path, print_result, print_table, say
 from seglens.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     from seglens.weak.settings import PseudoSettings
 
-Question = Annotated[
+QuestionOption = Annotated[
     str,
     typer.Option(
         metavar="imagenet:CLASSES|labels",
@@ -25,7 +25,7 @@ Question = Annotated[
         "labels: a classifier is trained on --labels.",
     ),
 ]
-Labels = Annotated[
+LabelsOption = Annotated[
     str,
     typer.Option(
         metavar="all|folders|masks|FILE",
@@ -39,8 +39,8 @@ def weak(
     context: typer.Context,
     data: o.DataFolder = None,
     run: o.NewRun = None,
-    question: Question = "imagenet:pets",
-    labels: Labels = "all",
+    question: QuestionOption = "imagenet:pets",
+    labels: LabelsOption = "all",
     classifier: Annotated[
         str, typer.Option(help="The classifier: an encoder of timm.")
     ] = "tf_efficientnet_lite0",
@@ -152,10 +152,10 @@ def _show(run: Path, found: Mapping[str, Any]) -> None:
         (
             row["name"],
             f"{row['pictures']} {row['split']}",
-            number(row["miou"]),
-            number(row["fg_iou"]),
-            number(row["fg_iou_per_image"]["mean"]),
-            number(row["fg_iou_no_border"]),
+            formatted_number(row["miou"]),
+            formatted_number(row["fg_iou"]),
+            formatted_number(row["fg_iou_per_image"]["mean"]),
+            formatted_number(row["fg_iou_no_border"]),
             "yes" if row["uses_masks"] else "",
         )
         for row in found["rows"]

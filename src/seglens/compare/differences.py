@@ -19,7 +19,7 @@ from seglens.results.scorecard import CardRow
 from seglens.results.scores import SCORES, SURFACES, PictureScores
 from seglens.shapes import PerImage
 
-Counts = Float[Tensor, "n 3"]
+PixelCounts = Float[Tensor, "n 3"]
 """Of each picture the pixels that are true, predicted, and both."""
 
 LOWER_IS_BETTER = ("hd95",)
@@ -81,7 +81,7 @@ def _per_image(name: str, reference: PerImage, other: PerImage, seed: int) -> Sc
     return _change(name, "per image", means, found, int((gain > 0).sum()), int((gain < 0).sum()))
 
 
-def _pooled(name: str, reference: Counts, other: Counts, seed: int) -> ScoreChange:
+def _pooled(name: str, reference: PixelCounts, other: PixelCounts, seed: int) -> ScoreChange:
     score = POOLED[name]
     values = [float(score(counts.sum(0))) for counts in (reference, other)]
 
@@ -119,7 +119,7 @@ def _change(
     )
 
 
-def _counts(rows: Sequence[PictureScores]) -> Counts:
+def _counts(rows: Sequence[PictureScores]) -> PixelCounts:
     true, predicted = column(rows, "truth_pixels"), column(rows, "predicted_pixels")
     return torch.stack([true, predicted, true - column(rows, "false_negative_pixels")], 1)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from seglens.results.comparison import LeftOut
 from seglens.results.scores import PictureScores
 
-Key = tuple[str, int]
+PictureKey = tuple[str, int]
 """A picture's name, and which one it is of those that bear it."""
 
 
@@ -47,7 +47,7 @@ def common_pictures(tables: Mapping[str, Sequence[PictureScores]]) -> Common:
     return Common({run: tuple(rows) for run, rows in found.items()}, tuple(left_out), hashed)
 
 
-def _keyed(rows: Sequence[PictureScores]) -> dict[Key, PictureScores]:
+def _keyed(rows: Sequence[PictureScores]) -> dict[PictureKey, PictureScores]:
     seen: dict[str, int] = {}
     found = {}
     for row in sorted(rows, key=lambda row: (row.index is None, row.index or 0)):

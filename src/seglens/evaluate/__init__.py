@@ -39,7 +39,7 @@ from seglens.results.scores import (
     Bin,
     EvaluationTable,
     PictureScores,
-    Pooled,
+    PooledScores,
     Reliability,
     Scores,
     Spread,
@@ -220,7 +220,7 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, An
         shown=shown,
         settings=settings,
         definitions=DEFINITIONS,
-        pooled=Pooled(
+        pooled=PooledScores(
             **{name: float(value) for name, value in pooled_scores(counted.counts).items()},
             per_class={
                 label: Scores(**{name: values[i] for name, values in by_class.items()})

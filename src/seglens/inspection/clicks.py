@@ -27,7 +27,7 @@ CLICKS: dict[str, str] = {
 WITHOUT_CLICK = tuple(name for name in TARGETS if name not in CLICKS)
 """Targets that the picture itself answers."""
 
-Place = tuple[int, int]
+ClickedPixel = tuple[int, int]
 """Column and row."""
 
 
@@ -38,7 +38,7 @@ def choices(opened: Opened | None) -> list[str]:
     return [name for name in names if known or not TARGETS[name].needs_truth]
 
 
-def text_of(kind: str, opened: Opened, class_index: int, clicks: Sequence[Place]) -> str | None:
+def text_of(kind: str, opened: Opened, class_index: int, clicks: Sequence[ClickedPixel]) -> str | None:
     """Return the target that ``clicks`` ask for, as `seglens.explain.target_names` writes it.
 
     A ``kind`` with its numbers, such as ``component:2``, says all already. None where another click is
@@ -64,7 +64,7 @@ def text_of(kind: str, opened: Opened, class_index: int, clicks: Sequence[Place]
     return f"{kind}:{_piece(kind, opened, class_index, (x, y))}"
 
 
-def class_at(kind: str, opened: Opened, place: Place, task: Task) -> str | None:
+def class_at(kind: str, opened: Opened, place: ClickedPixel, task: Task) -> str | None:
     """Return the class of the piece under a click; None where it is background, or none is asked for.
 
     Where several classes overlap the click doesn't say which is meant: None.
@@ -97,7 +97,7 @@ def number_of_piece(region: Region, x: int, y: int) -> int:
     return int(np.flatnonzero(largest_first == labels[rows[near], columns[near]] - 1)[0]) + 1
 
 
-def _piece(kind: str, opened: Opened, class_index: int, place: Place) -> int:
+def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> int:
     """The number of the piece under a click, of the prediction or of the truth."""
     x, y = (round(value) for value in opened.frame.to_grid(*place))
     batch = opened.part.batch
@@ -123,7 +123,7 @@ def _piece(kind: str, opened: Opened, class_index: int, place: Place) -> int:
     raise SettingError(f"The model predicts no piece of this class {where}. {hint}")
 
 
-def _refuse_outside(place: Place, opened: Opened) -> None:
+def _refuse_outside(place: ClickedPixel, opened: Opened) -> None:
     rows, columns = opened.frame.native
     if not (0 <= place[0] < columns and 0 <= place[1] < rows):
         raise SettingError(

@@ -30,7 +30,7 @@ from seglens.drawing.draw import (
     sheet,
 )
 from seglens.drawing.notebook import address
-from seglens.inspection.clicks import Place
+from seglens.inspection.clicks import ClickedPixel
 from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened
 from seglens.inspection.removing import RemovedRegion
@@ -127,7 +127,7 @@ def save(
     return file, raw
 
 
-def native_place(opened: Opened, x: int | float, y: int | float) -> Place:
+def native_place(opened: Opened, x: int | float, y: int | float) -> ClickedPixel:
     """Return the native pixel under the point ``(x, y)`` of a picture as it is drawn here."""
     rows, columns = opened.frame.native
     size = drawn_to(opened)

@@ -21,7 +21,7 @@ from seglens.errors import DataError
 from seglens.files.arrays import open_npz
 from seglens.results.maps import MapFrame, OneMap
 
-Values = Float[np.ndarray, "rows columns"]
+MapValues = Float[np.ndarray, "rows columns"]
 Levels = UInt8[np.ndarray, "rows columns"]
 
 FINEST = 192
@@ -43,7 +43,7 @@ class EncodedGrid:
     what is below 0, which is kept as the evidence against. ``finest`` is its longest side as it was read.
     """
 
-    values: Values
+    values: MapValues
     part: tuple[float, float, float, float]
     low: float
     high: float
@@ -93,7 +93,7 @@ def encoded_grid(arrays: Mapping[str, Any], name: str, row: OneMap, frame: MapFr
     return EncodedGrid(values, (0.0, 0.0, 1.0, 1.0), *_apart(low, high), floored=False, finest=finest)
 
 
-def _read(arrays: Mapping[str, Any], key: str) -> Values:
+def _read(arrays: Mapping[str, Any], key: str) -> MapValues:
     values = np.asarray(arrays[key], dtype=np.float32)
     if values.ndim != 2 or not np.isfinite(values).any():
         raise ValueError(f"{key} is no map, or has no value.")
@@ -105,7 +105,7 @@ def _apart(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (high - max(abs(high), 1e-12), high)
 
 
-def box_averaged(values: Values, side: int) -> Values:
+def box_averaged(values: MapValues, side: int) -> MapValues:
     """Return values with no side above ``side``, each the mean over a box; NaN where the box holds none."""
     rows, columns = values.shape
     share = side / max(rows, columns)
@@ -122,7 +122,7 @@ def box_averaged(values: Values, side: int) -> Values:
         return np.where(weight > 0, total / weight, np.nan).astype(np.float32)
 
 
-def levels(values: Values, low: float, high: float) -> Levels:
+def levels(values: MapValues, low: float, high: float) -> Levels:
     """Return values as levels: 1 at ``low`` and below, 255 at ``high`` and above, 0 where there is none."""
     share = np.clip((values - low) / (high - low), 0, 1)
     return np.where(np.isfinite(values), 1 + np.round(share * NUM_LEVELS), 0).astype(np.uint8)

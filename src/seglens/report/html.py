@@ -110,7 +110,7 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         "album_data": as_script_data(found.data | {"background": int(background.lstrip("#"), 16)}),
         "addresses": found.thumbnails,
         "mistakes": mistakes.cases(shown, runs),
-        "attention": tables.attention(runs),
+        "attention": tables.attention_chart(runs),
         "judgements": tables.judgements(runs),
         "audits": tables.audits(runs),
         "provenance": {run.name: tables.provenance(run) for run in runs},

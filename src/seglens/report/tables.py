@@ -185,7 +185,7 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
     return drawn
 
 
-def attention(runs: Sequence[RunContents]) -> AttentionChart:
+def attention_chart(runs: Sequence[RunContents]) -> AttentionChart:
     """Return the table of attention statistics with a strip that shows each ratio among its nulls."""
     rows = [(run.name, row) for run in runs for part in run.explanations for row in part.table.summary]
     nulls = [_spoken(row.of_nulls("ratio")) for _, row in rows]

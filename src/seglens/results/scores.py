@@ -27,7 +27,7 @@ class Scores(Result):
         return getattr(self, name, None)
 
 
-class Pooled(Scores):
+class PooledScores(Scores):
     """Scores over all pixels of all pictures, and of each class below."""
 
     per_class: Mapping[str, Scores] = {}
@@ -121,7 +121,7 @@ class EvaluationTable(Result):
     shown: Mapping[str, int] = {}
     settings: Mapping[str, Any] = {}
     definitions: Mapping[str, str] = {}
-    pooled: Pooled = Pooled()
+    pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}
     calibration: Reliability = Reliability()
     images: tuple[PictureScores, ...]

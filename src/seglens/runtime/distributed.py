@@ -48,7 +48,7 @@ LEAST = 8
 FINISH_TIMEOUT = timedelta(days=1)
 """The longest time that one process waits for another to finish its share."""
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Share:
         """
         return range(num * self.rank // self.size, num * (self.rank + 1) // self.size)
 
-    def gather(self, items: Sequence[Item]) -> list[Item]:
+    def gather(self, items: Sequence[_Item]) -> list[_Item]:
         """Return the items of all processes, in the order of their ranks, in every process.
 
         Raises:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 _SILENT = ContextVar("silent", default=False)
 
@@ -26,7 +26,7 @@ def silence() -> Iterator[None]:
         _SILENT.reset(before)
 
 
-def track(items: Iterable[Item], *, total: int, what: str) -> Iterator[Item]:
+def track(items: Iterable[_Item], *, total: int, what: str) -> Iterator[_Item]:
     """Yield ``items`` under a progress bar on standard error called ``what``."""
     if not is_shown():
         yield from items

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 Result = TypeVar("Result")
 
 
 def read_ahead(
-    read: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 0
+    read: Callable[[_Item], Result], items: Iterable[_Item], *, threads: int = 0
 ) -> Iterator[Result]:
     """Yield ``read(item)`` in order while the next few are read in threads (0: one a core, at most 8)."""
     threads = threads or min(8, os.cpu_count() or 1)

@@ -26,7 +26,7 @@ from seglens.runtime.progress import track
 from seglens.shapes import Activations, Image
 from seglens.weak.classifier_score import ClassifierScore, features
 from seglens.weak.heat import Grid, at_scale, both_ways, one_way, working_size
-from seglens.weak.refine import Points, likeness_points, mean_field_steps
+from seglens.weak.refine import PixelPoints, likeness_points, mean_field_steps
 from seglens.weak.settings import SpreadSettings
 from seglens.weak.threshold import Cut
 
@@ -42,7 +42,7 @@ STEPS = 4
 FLAT = 1e-3
 """The smallest standard deviation that a feature is divided by."""
 
-Cells = Float[Tensor, "cells features"]
+CellFeatures = Float[Tensor, "cells features"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class LinearHead:
     std: Float[Tensor, " features"]
     history: tuple[tuple[float, float], ...]
 
-    def logits(self, cells: Cells) -> Float[Tensor, " cells"]:
+    def logits(self, cells: CellFeatures) -> Float[Tensor, " cells"]:
         """Return the logit of each cell."""
         return ((cells - self.mean) / self.std) @ self.weight + self.bias
 
@@ -187,7 +187,7 @@ def load_head(file: Path, device: torch.device) -> LinearHead:
 
 def _read_samples(
     read: Callable[[int], TrainingSample], num: int, settings: SpreadSettings, seed: int
-) -> tuple[Cells, Float[Tensor, " cells"], list[Points]]:
+) -> tuple[CellFeatures, Float[Tensor, " cells"], list[PixelPoints]]:
     """Read all pictures; of more than `CELLS` cells as many of each picture are drawn by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     share = max(1, CELLS // num)
@@ -203,7 +203,7 @@ def _read_samples(
 
 
 def _smoothed(
-    logits: Float[Tensor, " cells"], points: list[Points], weight: float
+    logits: Float[Tensor, " cells"], points: list[PixelPoints], weight: float
 ) -> Float[Tensor, " cells"]:
     """Return the logits after `STEPS` mean-field steps over the cells of each picture."""
     if weight == 0:
@@ -213,7 +213,7 @@ def _smoothed(
 
 
 def _fit(
-    known: Cells,
+    known: CellFeatures,
     there: Bool[Tensor, " cells"],
     absent: Bool[Tensor, " cells"],
     penalty: float,

@@ -12,8 +12,8 @@ from seglens.errors import SettingError, unknown_name
 from seglens.shapes import Image, Map, Region
 from seglens.weak.settings import RefineSettings
 
-Points = Float[Tensor, "points axes"]
-Logits = Float[Tensor, " points"]
+PixelPoints = Float[Tensor, "points axes"]
+PointLogits = Float[Tensor, " points"]
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 """How far away the neighbours are that a pixel is compared with in PAMR, in pixels."""
@@ -98,7 +98,7 @@ def mean_field(image: Image, probability: Map, settings: RefineSettings) -> Map:
     return torch.cat(found).sigmoid().view(height, width)
 
 
-def mean_field_steps(points: Points, unary: Logits, *, weight: float, steps: int) -> Logits:
+def mean_field_steps(points: PixelPoints, unary: PointLogits, *, weight: float, steps: int) -> PointLogits:
     """Return the logits of `mean_field` after ``steps`` updates in which every point is compared with all."""
     kernel, field = _likeness(points, points), unary
     for _ in range(steps):
@@ -106,7 +106,7 @@ def mean_field_steps(points: Points, unary: Logits, *, weight: float, steps: int
     return field
 
 
-def likeness_points(image: Image, *, colour: float, distance: float) -> Points:
+def likeness_points(image: Image, *, colour: float, distance: float) -> PixelPoints:
     """Return pixels, row by row, as points: half their squared distance is the exponent of `mean_field`."""
     height, width = image.shape[1:]
     reach = distance * max(height, width)
@@ -174,12 +174,12 @@ def tidy(region: Region, *, opening: int, closing: int) -> Region:
     return torch.from_numpy(grown)[pad:-pad, pad:-pad].to(region.device)
 
 
-def _signs(logits: Logits) -> Logits:
+def _signs(logits: PointLogits) -> PointLogits:
     """Return ``2 q - 1`` of the probabilities q that are meant."""
     return 2 * logits.sigmoid() - 1
 
 
-def _likeness(some: Float[Tensor, "m axes"], asked: Points) -> Float[Tensor, "m points"]:
+def _likeness(some: Float[Tensor, "m axes"], asked: PixelPoints) -> Float[Tensor, "m points"]:
     """Return ``exp(-|a - b|^2 / 2)``, each row divided by its sum."""
     exponent = some @ asked.T - some.square().sum(1, keepdim=True) / 2 - asked.square().sum(1) / 2
     return exponent.softmax(1)

@@ -27,7 +27,7 @@ from seglens.weak.steps import Facts, Steps
 BATCH = 8
 """Pictures of a batch in the figure that is averaged over batches."""
 
-Counts = Int[Tensor, "n 2 2"]
+Confusion = Int[Tensor, "n 2 2"]
 Answer = Callable[[int, Image], tuple[Mask, Region]]
 """From a picture's number and the picture to its mask, and where that mask is decided."""
 
@@ -48,8 +48,8 @@ DEFINITIONS = {
 class Confusions:
     """A confusion matrix (true row, predicted column) for each picture, with and without its border."""
 
-    counts: Counts
-    no_border: Counts | None
+    counts: Confusion
+    no_border: Confusion | None
     decided: float
 
 
