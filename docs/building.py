@@ -111,8 +111,8 @@ def mend_links(markdown: str, source: str) -> str:
     return LINK.sub(mended, markdown)
 
 
-def verbs() -> Iterator[tuple[str, Any]]:
-    """Yield every verb of the command line, as it is typed, with its command."""
+def every_command() -> Iterator[tuple[str, Any]]:
+    """Yield every command, as it is typed, with its Typer object."""
     root: Any = typer.main.get_command(cli.app)
     for name, command in root.commands.items():
         inner = getattr(command, "commands", None)
@@ -124,7 +124,7 @@ def verbs() -> Iterator[tuple[str, Any]]:
 
 def commands() -> Iterator[str]:
     """Yield the lines of the reference of the command line."""
-    for name, command in verbs():
+    for name, command in every_command():
         if command.hidden:
             continue
         context = typer.Context(command, info_name=name)
@@ -143,9 +143,9 @@ def commands() -> Iterator[str]:
         yield from ("```bash", *examples(name.removeprefix("seglens ")), "```", "")
 
 
-def examples(verb: str) -> Iterator[str]:
-    """Yield the examples of a verb's help, each under what it is for."""
-    for line, purpose in EXAMPLES.get(verb, ()):
+def examples(name: str) -> Iterator[str]:
+    """Yield the examples of a command's help, each under what it is for."""
+    for line, purpose in EXAMPLES.get(name, ()):
         yield from (f"# {purpose}", line)
 
 

@@ -29,7 +29,7 @@ from seglens.explain.occlusion import Occlusion
 from seglens.explain.passes import passes
 from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
-from seglens.tiles import cover
+from seglens.predict.tiles import cover
 
 # One piece and windows.
 

@@ -22,7 +22,7 @@ from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
-from seglens.progress import track
+from seglens.runtime.progress import track
 from seglens.shapes import AnyMask, Region
 
 MOST = 0.5

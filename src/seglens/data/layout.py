@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from pydantic import Field, field_validator
 
+from seglens.arguments.validated import Validated
 from seglens.data.images import read_image
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
 from seglens.results.record import sha256
-from seglens.validated import Validated
 
 ALL = "all"
 """The split that is every picture of a set."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from seglens.evaluate.intervals import Interval, auroc, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
-from seglens.intervals import Interval, auroc, interval
 from seglens.judge.causal import Effect
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.results.names import map_name

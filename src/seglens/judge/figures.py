@@ -5,8 +5,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from seglens.files.output import new_file
 from seglens.judge.scorecard import Scorecard
-from seglens.outputs import new_file
 from seglens.results.names import NULL, map_name
 from seglens.results.scorecard import RemovalCurves
 

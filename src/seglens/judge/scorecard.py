@@ -8,12 +8,12 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from seglens.display import card, data_frame, table
-from seglens.intervals import Interval
+from seglens.drawing.notebook import card, data_frame, table
+from seglens.evaluate.intervals import Interval
+from seglens.files.output import table_cell
 from seglens.judge.definitions import DEFINITIONS
 from seglens.judge.judgement import Judgement
 from seglens.judge.restating import restating
-from seglens.outputs import table_cell
 from seglens.results.names import MARKS, NULL, formatted, map_name
 from seglens.results.scorecard import Card, Figures, LayerByLayer
 

@@ -18,7 +18,7 @@ Where a stage ends is told by running the network: it is the last module that re
 the encoder handed on, or the same numbers arranged otherwise (Swin, ViT). This holds for whatever encoder,
 whatever its modules are called. Foreign networks have roles where a part is called encoder or backbone,
 decoder or classifier, and so on, or is all that stands beside the decoder; where nothing is called so, by
-resolution, see ``places.py``. Module paths always work. What counts as a grid: see ``layout.py``.
+resolution, see ``files/overwrite.py``. Module paths always work. What counts as a grid: see ``layout.py``.
 """
 
 import weakref
@@ -196,7 +196,11 @@ def find_role(segmenter: Segmenter, role: str) -> str:
     """
     roles, _ = _remembered(segmenter)
     if role not in roles:
-        none = "" if "encoder_last" in roles else "; no encoder can be told where grids become no coarser"
+        none = (
+            ""
+            if not roles or "encoder_last" in roles
+            else "; no encoder can be told where grids become no coarser"
+        )
         raise ModelError(
             f"This network doesn't show which of its layers is {role!r}; it shows "
             f"{', '.join(roles) or 'no roles'}{none}. Name a module path instead; 'seglens layers' lists "

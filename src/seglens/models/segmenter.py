@@ -14,13 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seglens.arguments.validated import Validated
 from seglens.errors import ModelError, UserError
 from seglens.models import zoo
 from seglens.models.dimensions import check_dimensions, flat_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
-from seglens.validated import Validated
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
 Normalise = Literal["dataset", "image"]

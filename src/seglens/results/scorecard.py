@@ -1,4 +1,4 @@
-"""What a judgement came to: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
+"""The results of a judgement: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
 
 from collections.abc import Mapping
 
@@ -71,7 +71,7 @@ class RemovalCurves(Result):
 
 
 class Cascade(Result):
-    """How much of each map is left while the network is randomised."""
+    """The similarity of each map to the original while the network is randomised."""
 
     share_of_modules: tuple[float, ...] = ()
     maps: Mapping[str, tuple[Number, ...]] = {}
@@ -112,7 +112,7 @@ class Card(Result):
 
 
 class RegionMap(Result):
-    """What an audit says of one map on one region."""
+    """The audit of one map on one region."""
 
     map: str = ""
     verdict: str = ""
@@ -121,7 +121,7 @@ class RegionMap(Result):
     nulls: Mapping[str, Number] = {}
 
 
-class Region(Result):
+class AuditedRegion(Result):
     """One region over all pictures, or over those of a group: what taking it away costs, and who shows it."""
 
     group: str = ""
@@ -155,13 +155,13 @@ class Audit(Result):
 
     definition: str = ""
     num_images: int | None = None
-    regions: tuple[Region, ...] = ()
-    groups: tuple[Region, ...] = ()
+    regions: tuple[AuditedRegion, ...] = ()
+    groups: tuple[AuditedRegion, ...] = ()
     images: tuple[RegionOfPicture, ...]
 
 
 class TagEffect(Result):
-    """What a model answers with the tag, without it and with it elsewhere, and how much it loses."""
+    """The score of a model with the tag, without it and with it elsewhere, and the loss."""
 
     full: Number = None
     tag_removed: Number = None
@@ -172,7 +172,7 @@ class TagEffect(Result):
 
 
 class TagRow(Result):
-    """How well the heat of one map on the tag tells the two models apart."""
+    """How well the share of one map on the tag separates the two models (AUROC)."""
 
     method: str = ""
     layer: str | None = None

@@ -19,8 +19,8 @@ from seglens.data.volumes.cases import Case, Cases, find_cases
 from seglens.data.volumes.grid import PLANES, Grid
 from seglens.data.volumes.reading import Volume, read_labels, read_volume
 from seglens.errors import DataError, SettingError
-from seglens.outputs import new_folder
-from seglens.progress import track
+from seglens.files.output import new_folder
+from seglens.runtime.progress import track
 
 TABLE = "slices.csv"
 PERCENTILES = (0.5, 99.5)

@@ -7,7 +7,7 @@ import numpy as np
 from seglens.data.volumes import nifti
 from seglens.data.volumes.grid import Grid
 from seglens.errors import SettingError, SizeMismatchError
-from seglens.outputs import new_file
+from seglens.files.output import new_file
 
 
 def write_mask(file: Path, labels: np.ndarray, grid: Grid, *, force: bool = False) -> None:
