@@ -29,9 +29,9 @@ from seglens.data.sample import Task
 from seglens.explain.large_targets import large_target
 from seglens.explain.windows import explain_large
 from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.predict.tiles import plan
 from seglens.results import record as records
 from seglens.runs import load, save_run
-from seglens.tiles import plan
 
 SIZE = 512
 Image.MAX_IMAGE_PIXELS = None

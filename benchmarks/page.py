@@ -25,9 +25,9 @@ from PIL import Image
 import seglens
 from seglens.data.sample import Task
 from seglens.data.specimens import specimens
-from seglens.inspection import asking, drawing, pointing, words
+from seglens.inspection import clicks, drawing, explaining, sentences
 from seglens.inspection.opened import Opened, open_file
-from seglens.inspection.removing import remove
+from seglens.inspection.removing import remove_region
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
 
@@ -52,24 +52,24 @@ def main() -> None:
             _report(method, asked.repeats, lambda method=method: _answer(run, opened, method, Path(scratch)))
         region = torch.zeros(opened.frame.native, dtype=torch.bool)
         region[: region.shape[0] // 4, : region.shape[1] // 4] = True
-        target = asking.ask(run, opened, asking.Why("class")).target
-        _report("remove a sixteenth", asked.repeats, lambda: remove(run, opened, region, target))
+        target = explaining.explain_picture(run, opened, explaining.ExplainRequest("class")).target
+        _report("remove a sixteenth", asked.repeats, lambda: remove_region(run, opened, region, target))
 
 
 def _show(run: Run, file: Path) -> None:
     opened = open_file(run, file)
     drawing.predicted_over(run, opened)
-    words.about_picture(run, opened)
+    sentences.about_picture(run, opened)
 
 
 def _answer(run: Run, opened: Opened, method: str, scratch: Path) -> None:
     """All that a click on the middle of the picture costs."""
     width, height = drawing.drawn_to(opened)
     place = drawing.native_place(opened, width / 2, height / 2)
-    target = pointing.text_of("point", opened, 1, [place])
-    answer = asking.ask(run, opened, asking.Why(str(target), method))
+    target = clicks.text_of("point", opened, 1, [place])
+    answer = explaining.explain_picture(run, opened, explaining.ExplainRequest(str(target), method))
     drawn = drawing.answered(run, opened, answer)
-    words.about_answer(answer)
+    sentences.about_answer(answer)
     drawing.save(run, opened, answer, drawn, None, scratch)
 
 

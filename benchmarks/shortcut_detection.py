@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.errors import SettingError
-from seglens.intervals import NOTHING, RESAMPLES, Interval
+from seglens.evaluate.intervals import NOTHING, RESAMPLES, Interval
 
 FALSE_ALARMS = 0.05
 """The share of pictures of honest models that may be taken for a cheat's."""

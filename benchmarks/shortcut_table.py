@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.shortcut_detection import FALSE_ALARMS, Pairs, auroc_over_pairs, detection, pairs
-from seglens.intervals import Interval
+from seglens.evaluate.intervals import Interval
 from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, check
 from seglens.judge.causal import Effect
 

@@ -186,7 +186,7 @@ def paired(one: dict[Any, float], other: dict[Any, float]) -> str:
     """Spell the mean of ``one`` less ``other``, number by number, with its 95 % interval."""
     import torch
 
-    from seglens.intervals import interval
+    from seglens.evaluate.intervals import interval
 
     assert one.keys() == other.keys()
     apart = torch.tensor([one[key] - other[key] for key in other], dtype=torch.float64)

@@ -44,7 +44,7 @@ import torch
 import seglens
 from benchmarks.workload import Job
 from seglens.data.specimens import write_specimens
-from seglens.device import choose_device, choose_precision
+from seglens.runtime.device import choose_device, choose_precision
 
 Result = dict[str, Any]
 

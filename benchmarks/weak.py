@@ -150,10 +150,10 @@ def _supervised(name: str, data: Path, folder: Path) -> dict[str, Any]:
     """Score a student that was trained on masks exactly as the weak ones are."""
     from seglens.data.layout import DataSettings
     from seglens.runs import load
-    from seglens.weak.material import gather
+    from seglens.weak.data import open_weak_data
     from seglens.weak.table import count_student, figures
 
-    truth = gather(DataSettings(path=data), "all").truth("test", f"final evaluation: {name}")
+    truth = open_weak_data(DataSettings(path=data), "all").truth("test", f"final evaluation: {name}")
     assert truth is not None
     found = figures(count_student(truth, load(folder), what=name))
     seconds = json.loads((folder / "run.json").read_text())["results"]["seconds"]

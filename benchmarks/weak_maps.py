@@ -23,24 +23,24 @@ from torch import Tensor, nn
 from benchmarks.training import lite0_file
 from seglens.data.layout import DataSettings
 from seglens.data.transforms import letterbox
+from seglens.evaluate.intervals import interval
+from seglens.evaluate.scores import confusion, scores
 from seglens.explain.target import Target
-from seglens.intervals import interval
 from seglens.judge.faithfulness import road
 from seglens.runs import wrap
-from seglens.scores import confusion, scores
-from seglens.weak.heat import heat
-from seglens.weak.material import gather
-from seglens.weak.question import Question, imagenet_question
+from seglens.weak.classifier_score import ClassifierScore, imagenet_score
+from seglens.weak.data import open_weak_data
+from seglens.weak.heat import fused_heat
 from seglens.weak.settings import HeatSettings, ThresholdSettings
-from seglens.weak.threshold import choose, histogram
+from seglens.weak.threshold import choose_threshold, count_values
 
 SIZE = 224
 
 MAPS = {
-    "Grad-CAM++, last layer (reference)": HeatSettings(maps=("grad-cam++@bn2",), scales=(224,), tta=False),
-    "Grad-CAM, last layer": HeatSettings(maps=("grad-cam@bn2",), scales=(224,), tta=False),
-    "HiResCAM, last block": HeatSettings(maps=("hires-cam@blocks.6",), scales=(224,), tta=False),
-    "Layer-CAM, last block": HeatSettings(maps=("layer-cam@blocks.6",), scales=(224,), tta=False),
+    "Grad-CAM++, last layer (reference)": HeatSettings(maps=("grad-cam++@bn2",), scales=(224,), flips=False),
+    "Grad-CAM, last layer": HeatSettings(maps=("grad-cam@bn2",), scales=(224,), flips=False),
+    "HiResCAM, last block": HeatSettings(maps=("hires-cam@blocks.6",), scales=(224,), flips=False),
+    "Layer-CAM, last block": HeatSettings(maps=("layer-cam@blocks.6",), scales=(224,), flips=False),
     "the pipeline's: HiResCAM and Layer-CAM, four scales, both ways round": HeatSettings(),
 }
 
@@ -48,7 +48,7 @@ MAPS = {
 class Everywhere(nn.Module):
     """The classifier's answer as a segmenter's: its log odds at every pixel, so that judges can read it."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: ClassifierScore) -> None:
         super().__init__()
         self.network, self.question = question.network, question
 
@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds oxford-iiit-pet")
     parser.add_argument("--num", type=int, default=24, help="pictures, evenly over trainval")
     arguments = parser.parse_args()
-    material = gather(DataSettings(path=arguments.data / "oxford-iiit-pet"), "all")
-    truth = material.truth("learning", "outlines of maps, for a table")
+    weak_data = open_weak_data(DataSettings(path=arguments.data / "oxford-iiit-pet"), "all")
+    truth = weak_data.truth("learning", "outlines of maps, for a table")
     assert truth is not None
     chosen = range(0, len(truth.split), len(truth.split) // arguments.num)
     samples = [letterbox(truth.split[index], SIZE)[0] for index in list(chosen)[: arguments.num]]
@@ -73,7 +73,7 @@ def main() -> None:
     masks = torch.stack([sample.mask for sample in samples if sample.mask is not None])
     valid = torch.stack([sample.valid for sample in samples])
 
-    question = imagenet_question(
+    question = imagenet_score(
         "tf_efficientnet_lite0", str(lite0_file()), ("pets",), device=torch.device("cpu")
     )
     run = wrap(
@@ -86,7 +86,7 @@ def main() -> None:
         outputs_are="logits",
     )
     maps = {
-        name: torch.stack([heat(question, image, replace(settings, side=SIZE))[0] for image in images])
+        name: torch.stack([fused_heat(question, image, replace(settings, side=SIZE))[0] for image in images])
         for name, settings in MAPS.items()
     }
     centre = torch.linspace(-1, 1, SIZE)
@@ -101,7 +101,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|")
     for name, stack in maps.items():
-        cut = choose(histogram(list(stack)), ThresholdSettings()).middle
+        cut = choose_threshold(count_values(list(stack)), ThresholdSettings()).middle
         best = max(_iou(stack, masks, valid, float(step)) for step in torch.arange(0.05, 1, 0.025))
         found = interval(curves[name].value)
         print(

@@ -224,7 +224,7 @@ def _stages(line: Line) -> list[dict[str, Any]]:
 
 def _threshold(line: Line, title: str) -> float | None:
     """Return the threshold that a stage chose without masks."""
-    from seglens.weak.rows import TITLES
+    from seglens.weak.table import TITLES
 
     names = {value: key for key, value in TITLES.items()}
     stage = names.get(title.removesuffix(", oracle threshold"))

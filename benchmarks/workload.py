@@ -222,7 +222,7 @@ def _prepare_ours(job: Job) -> Callable[[str], object]:
 def _dice(job: Job) -> float:
     """Return the Dice pooled over the valid split, at native size and threshold 0.5, alike for both sides."""
     import seglens
-    from seglens.scores import confusion, scores
+    from seglens.evaluate.scores import confusion, scores
 
     probability = _ours(job) if job.side == "seglens" else _theirs(job)
     counts = torch.zeros(2, 2, dtype=torch.int64)

@@ -22,6 +22,7 @@ from mkdocs.structure.pages import Page
 import seglens
 from seglens import cli
 from seglens.cli.examples import EXAMPLES
+from seglens.explain.cams import CAMS
 from seglens.judge.definitions import DEFINITIONS
 from seglens.report.glossary import WORDS
 
@@ -76,6 +77,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown += "\n".join(names())
     if place == "glossary.md":
         markdown += "\n".join(terms())
+    if place == "methods.md":
+        markdown = with_every_cam(markdown)
     places = {site: source for source, site in OUTSIDE.items()}
     return mend_links(markdown, places.get(place, f"docs/{place}"))
 
@@ -108,8 +111,8 @@ def mend_links(markdown: str, source: str) -> str:
     return LINK.sub(mended, markdown)
 
 
-def verbs() -> Iterator[tuple[str, Any]]:
-    """Yield every verb of the command line, as it is typed, with its command."""
+def every_command() -> Iterator[tuple[str, Any]]:
+    """Yield every command, as it is typed, with its Typer object."""
     root: Any = typer.main.get_command(cli.app)
     for name, command in root.commands.items():
         inner = getattr(command, "commands", None)
@@ -121,7 +124,7 @@ def verbs() -> Iterator[tuple[str, Any]]:
 
 def commands() -> Iterator[str]:
     """Yield the lines of the reference of the command line."""
-    for name, command in verbs():
+    for name, command in every_command():
         if command.hidden:
             continue
         context = typer.Context(command, info_name=name)
@@ -140,9 +143,9 @@ def commands() -> Iterator[str]:
         yield from ("```bash", *examples(name.removeprefix("seglens ")), "```", "")
 
 
-def examples(verb: str) -> Iterator[str]:
-    """Yield the examples of a verb's help, each under what it is for."""
-    for line, purpose in EXAMPLES.get(verb, ()):
+def examples(name: str) -> Iterator[str]:
+    """Yield the examples of a command's help, each under what it is for."""
+    for line, purpose in EXAMPLES.get(name, ()):
         yield from (f"# {purpose}", line)
 
 
@@ -156,6 +159,17 @@ def terms() -> Iterator[str]:
                 f":   {meaning}",
                 "",
             )
+
+
+def with_every_cam(markdown: str) -> str:
+    """Return the page of methods with a section for each CAM that none was written for: its docstring."""
+    missing = [name for name in CAMS if f"### {name}\n" not in markdown]
+    sections = [
+        f"### {name}\n\n{cleandoc(CAMS[name].formula.__doc__ or '')}\n\n**Don't believe** it before "
+        f"`seglens judge` has compared it with its nulls on your data.\n\n"
+        for name in missing
+    ]
+    return markdown.replace("### score-cam\n", f"{''.join(sections)}### score-cam\n")
 
 
 def names() -> Iterator[str]:

@@ -22,12 +22,12 @@ from safetensors.torch import save as to_safetensors
 from tests.conftest import write_run
 
 import seglens
-from seglens.arrays import open_npz
 from seglens.data.images import read_image, read_size
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.errors import DataError, SeglensError
+from seglens.files.arrays import open_npz
 from seglens.models.weights import read_state_dict
 from seglens.results import record as records
 

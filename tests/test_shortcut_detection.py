@@ -9,7 +9,7 @@ from benchmarks.shortcut_detection import auroc_over_pairs, detection, nested_bo
 from scipy.stats import mannwhitneyu
 
 from seglens.errors import SettingError
-from seglens.intervals import auroc
+from seglens.evaluate.intervals import auroc
 
 
 def means(groups: list[torch.Tensor]) -> list:

@@ -24,7 +24,7 @@ _HOMES = {
     "Finding": "data.layout",
     "Findings": "data.check",
     "IntegratedGradients": "explain.integrated",
-    "Interval": "intervals",
+    "Interval": "evaluate.intervals",
     "JudgePlan": "judge.costs",
     "JudgeSettings": "judge.case",
     "Judgement": "judge.judgement",
@@ -44,7 +44,7 @@ _HOMES = {
     "SeglensWarning": "errors",
     "Segmenter": "models.segmenter",
     "Served": "app",
-    "Share": "spread",
+    "Share": "runtime.distributed",
     "SmoothGrad": "explain.sampled",
     "Split": "data.layout",
     "Statistics": "explain.statistics",
@@ -71,22 +71,22 @@ _HOMES = {
     "layers": "models.layers",
     "load": "runs",
     "open_data": "data.opening",
-    "open_split": "sources",
+    "open_split": "runs.data",
     "plan": "explain.plan",
     "plan_folder": "batch.planning",
     "plan_judging": "batch.judge_plan",
     "predict_files": "batch",
     "read_images": "data.images",
     "report": "report",
-    "show_data": "gallery",
-    "spread": "spread",
+    "show_data": "drawing.gallery",
+    "spread": "runtime.distributed",
     "statistics": "explain.statistics",
     "train": "train",
     "verify": "explain.verify",
     "weak": "weak",
     "wrap": "runs",
 }
-"""Where each public name lives; a verb's module is itself callable (see ``verb.py``)."""
+"""Where each public name lives; the module of a command is itself callable (see ``callable_module.py``)."""
 
 _MODULES = {"targets": "explain.target"}
 """Public modules under a name of their own."""
@@ -187,8 +187,10 @@ if TYPE_CHECKING:
     from seglens.data.opening import open_data
     from seglens.data.sample import Sample, Task
     from seglens.demo import demo
+    from seglens.drawing.gallery import show_data
     from seglens.errors import SeglensError, SeglensWarning, UserError
     from seglens.evaluate import Evaluation, evaluate
+    from seglens.evaluate.intervals import Interval
     from seglens.explain import explain
     from seglens.explain import target as targets
     from seglens.explain.ablation import AblationCam
@@ -203,8 +205,6 @@ if TYPE_CHECKING:
     from seglens.explain.statistics import Statistics, statistics
     from seglens.explain.target import Target
     from seglens.explain.verify import Check, Verification, verify
-    from seglens.gallery import show_data
-    from seglens.intervals import Interval
     from seglens.judge import judge
     from seglens.judge.case import JudgeSettings
     from seglens.judge.costs import JudgePlan
@@ -215,8 +215,8 @@ if TYPE_CHECKING:
     from seglens.predict import Prediction
     from seglens.report import report
     from seglens.runs import Run, adopt, load, wrap
-    from seglens.sources import open_split
-    from seglens.spread import Share, spread
+    from seglens.runs.data import open_split
+    from seglens.runtime.distributed import Share, spread
     from seglens.train import TrainSettings, train
     from seglens.weak import weak
     from seglens.weak.recipe import WeakSettings
@@ -230,7 +230,7 @@ if not TYPE_CHECKING:  # or a checker would take any name for one that is there
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        # Importing a verb's module has bound the module, which is callable: let it stand.
+        # Importing the module of a command has bound the module, which is callable: let it stand.
         return globals().setdefault(name, value)
 
 

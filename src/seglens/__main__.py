@@ -1,6 +1,6 @@
 """The command ``seglens``, which is also ``python -m seglens``."""
 
-from seglens.signals import open_streams, quiet_until_ready
+from seglens.runtime.signals import open_streams, quiet_until_ready
 
 
 def main() -> None:

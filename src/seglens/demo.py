@@ -1,4 +1,4 @@
-"""The whole story on embedded data: two models score alike, one of them cheats, and the report shows which.
+"""The demo, on embedded data: two models with similar scores, one of which cheats; the report shows which.
 
 Both models are trained on the same pictures of cells with the same masks. In the pictures of the *cheat* a
 tag stands where cells of interest are; in those of the *honest* model it stands as often, but independently
@@ -16,28 +16,28 @@ import torch
 from PIL.Image import Image as Picture
 from torch import Tensor
 
-from seglens import draw
 from seglens.arguments import checked
+from seglens.arguments.validated import Validated
 from seglens.batch import explain_folder, judge_folder
+from seglens.callable_module import make_callable
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Split
 from seglens.data.opening import open_data
 from seglens.data.specimens import write_specimens
 from seglens.data.transforms import Batch, collate
+from seglens.drawing import draw
 from seglens.evaluate import Evaluation, evaluate
 from seglens.explain.integrated import IntegratedGradients
+from seglens.files.output import new_folder
+from seglens.files.ownership import REPORT, rename_in_records, write_text
 from seglens.judge.agreement import CHEAT, HONEST, TagShare
 from seglens.judge.case import CHEAP, JudgeSettings
 from seglens.judge.shortcut import Shortcut, planted_shortcut
-from seglens.outputs import new_folder
-from seglens.owned import REPORT, moved, write_text
 from seglens.report import report
 from seglens.results import record as records
 from seglens.runs import Run
 from seglens.shapes import Regions
 from seglens.train import TrainSettings, train
-from seglens.validated import Validated
-from seglens.verb import make_callable
 
 __all__ = ["DemoSettings", "demo"]
 
@@ -88,7 +88,7 @@ def demo(out: str | Path, *, force: bool = False, seed: int = 0, settings: DemoS
     out = Path(out)
     with new_folder(out, command="demo", force=force) as folder:
         _tell_story(folder, seed, settings)
-        moved(folder, folder, out)
+        rename_in_records(folder, folder, out)
         page = folder / REPORT
         write_text(page, page.read_text(encoding="utf-8").replace(str(folder), str(out)))
     return out / REPORT

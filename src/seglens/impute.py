@@ -1,4 +1,4 @@
-"""What to put where pixels were taken out of a picture.
+"""Imputers: new values for removed pixels of a picture.
 
 Every imputer takes pictures, the region that is removed from each, and standard normal noise, and gives
 pictures that are untouched elsewhere. `IMPUTERS` at the foot names them all.

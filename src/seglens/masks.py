@@ -1,4 +1,4 @@
-"""Masks of both kinds, asked in one way: one class a pixel, or labels that may overlap.
+"""The same functions for both kinds of masks: one class for each pixel, or labels that may overlap.
 
 Where classes exclude one another a mask holds class indices, ``Int[h w]`` (in a batch ``Int[b h w]``). Where
 they may overlap it is a stack, ``Bool[l h w]`` (``Bool[b l h w]``): class i is layer i - 1, and the

@@ -1,4 +1,4 @@
-"""Randomness keyed by a seed and by what a picture holds, so that batch size and order change nothing."""
+"""Random numbers from a seed and the pixels of a picture: batch size and order change nothing."""
 
 import hashlib
 

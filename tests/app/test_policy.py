@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from seglens.app.policy import Access, Policy
+from seglens.app.policy import Access, AccessPolicy
 
 TOKEN = "a-token"
 
@@ -43,7 +43,7 @@ def ask(access, *, path="/", query="", method="GET", kind="http", body=(b"",), *
     async def send(message):
         sent.append(message)
 
-    run(Policy(inner, access)(scope, receive, send))
+    run(AccessPolicy(inner, access)(scope, receive, send))
     return sent
 
 
@@ -156,5 +156,5 @@ def test_a_body_that_never_comes(monkeypatch):
     async def send(message):
         raise AssertionError(message)
 
-    run(Policy(page, access)(scope, never, send))
+    run(AccessPolicy(page, access)(scope, never, send))
     assert heard == [{"type": "http.disconnect"}]

@@ -15,8 +15,8 @@ from seglens.batch.large import large_chunk, predict_large
 from seglens.errors import UnknownNameError
 from seglens.explain.large_targets import large_mask, large_target
 from seglens.explain.windows import explain_large
+from seglens.predict.tiles import Windows, bands, plan
 from seglens.runs import Run
-from seglens.tiles import Windows, bands, plan
 
 SIZE = (150, 210)
 METHODS = ("grad-cam", "hires-cam", "saliency")

@@ -20,7 +20,7 @@ from seglens.batch.chunks import Failure
 from seglens.batch.partial import DONE, Done, _plain, _whole
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.judge.localisation import Attention
-from seglens.results.maps import Frame, OneMap, PictureMaps
+from seglens.results.maps import MapFrame, OneMap, PictureMaps
 from seglens.runs import Run
 
 KILLED = """
@@ -147,7 +147,7 @@ def test_what_is_kept_of_a_chunk_comes_back_the_same():
         name="a",
         status="ok",
         files={"tensor": "x"},
-        frame=Frame(native=(1, 2), part=(0.0, 0.5, 1.0, 1.0)),
+        frame=MapFrame(native=(1, 2), part=(0.0, 0.5, 1.0, 1.0)),
         maps=(OneMap(method="m", target="t", layer=None, statistics={"ratio": float("inf"), "min": None}),),
     )
     done = Done((3, 4), [row], [(attention, {"mean": numbers})], (Failure("x", "why", 7),))

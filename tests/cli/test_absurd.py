@@ -9,14 +9,14 @@ import pytest
 
 from seglens import IntegratedGradients, JudgeSettings, Rise, SmoothGrad, TrainSettings, WeakSettings
 from seglens.arguments import check_range
+from seglens.arguments.byte_sizes import parse_bytes
 from seglens.cli.terminal import explain_error, printable
 from seglens.errors import DataError, SettingError
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
-from seglens.outputs import table_cell
+from seglens.files.output import table_cell
 from seglens.results.record import read
 from seglens.results.tables import write_rows
-from seglens.sizes import parse_bytes
-from seglens.spread import refuse_lone_node
+from seglens.runtime.distributed import refuse_lone_node
 from seglens.weak.classifier import ClassifierSettings
 from seglens.weak.settings import HeatSettings, from_plain
 

@@ -71,6 +71,8 @@ DATA = {
     "{verb} set --border blue": "--border is not allowed: Input should be 'foreground', 'background', "
     "'ignore' or 'class', received 'blue'",
     "{verb} set --channels 0": "--channels is 0, but must be from 1",
+    "{verb} set --ignore 18446744073709551616": "less than 4294967296, received 18446744073709551616",
+    "{verb} set --ignore 4294967296": "less than 4294967296, received 4294967296",
     "{verb} set --train-dir trains": "trains",
     "{verb}": "DATA is missing.",
 }

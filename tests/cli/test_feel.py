@@ -19,16 +19,16 @@ from seglens.cli.examples import EXAMPLES
 from seglens.data.get import PUBLIC_SETS
 from seglens.data.layout import DataSettings
 from seglens.data.opening import LAYOUTS
-from seglens.device import PRECISIONS
 from seglens.explain.baselines import BASELINES
 from seglens.explain.methods import METHODS
 from seglens.explain.target_names import TARGETS
 from seglens.judge.case import SCORES
 from seglens.judge.regions import REGIONS
-from seglens.losses import BINARY_LOSSES, CLASS_LOSSES
 from seglens.models.layers import ROLES
 from seglens.models.zoo import MODELS
-from seglens.tiles import TILES
+from seglens.predict.tiles import TILES
+from seglens.runtime.device import PRECISIONS
+from seglens.train.losses import BINARY_LOSSES, CLASS_LOSSES
 from seglens.train.tracking import LOGGERS
 
 REGISTRIES: dict[str, Iterable[str]] = {
@@ -149,9 +149,9 @@ def test_pictures_that_failed_are_in_the_document(seglens, here, small_set):
 
 
 def test_what_libraries_print_is_no_part_of_the_document(capsys):
-    with terminal.telling(as_json=True, quiet=False):
+    with terminal.output_mode(as_json=True, quiet=False):
         print("chatter")
-        terminal.tell({"value": float("nan")}, lambda: print("table"))
+        terminal.print_result({"value": float("nan")}, lambda: print("table"))
     captured = capsys.readouterr()
     assert (json.loads(captured.out), captured.err) == ({"value": None}, "chatter\n")
 
@@ -271,7 +271,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch, capsys, settings,
     monkeypatch.setattr("sys.stderr", Terminal(sys.stderr))
     monkeypatch.setattr("sys.stdout", Terminal(sys.stdout))
     terminal.warn("Wrong.")
-    terminal.table(("a", "verdict"), [("1", "fail")])
+    terminal.print_table(("a", "verdict"), [("1", "fail")])
     captured = capsys.readouterr()
     assert ("\x1b[" in captured.err) is coloured
     assert ("\x1b[1;31m" in captured.out) is coloured

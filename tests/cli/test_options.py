@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 import seglens
 from seglens.cli import command
-from seglens.cli.command import Verb, spread_lists
+from seglens.cli.command import Command, spread_lists
+from seglens.cli.data_options import OnSet
 from seglens.cli.options import EXPLAIN_NAMES, methods
-from seglens.cli.reading import OnSet
-from seglens.cli.settings import read, settings_of
+from seglens.cli.settings import read_setting, typed_settings
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import METHODS
 from seglens.explain.integrated import IntegratedGradients
@@ -56,7 +56,7 @@ def test_a_verb_takes_lists():
     app = typer.Typer()
     seen = []
 
-    @app.command(cls=Verb)
+    @app.command(cls=Command)
     def choose(run: str, mean: list[float] = [], layers: list[str] = [], force: bool = False):  # noqa: B006
         seen.append((run, mean, layers, force))
 
@@ -127,21 +127,21 @@ def test_settings_are_of_methods_that_are_asked_for_and_given_once():
     ],
 )
 def test_values_are_read_by_their_type(text, kind, value):
-    found = read(text, kind, "it")
+    found = read_setting(text, kind, "it")
     assert (found, type(found)) == (value, type(value))
     with pytest.raises(SettingError, match="can't be typed"):
-        read("x", dict, "it")
+        read_setting("x", dict, "it")
     with pytest.raises(SettingError, match="must be 2 values"):
-        read("1", tuple[int, str], "it")
+        read_setting("1", tuple[int, str], "it")
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if settings_of(name)])
+@pytest.mark.parametrize("name", [name for name in METHODS if typed_settings(name)])
 def test_every_setting_can_be_typed(name):
     """Its default, written down and read again, is itself."""
-    for setting, kind in settings_of(name).items():
+    for setting, kind in typed_settings(name).items():
         value = getattr(METHODS[name], setting)
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        assert read(text, kind, setting) == value
+        assert read_setting(text, kind, setting) == value
 
 
 def test_the_help_of_explain_names_all_there_is():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from seglens.compare.differences import paired, score_rows, verdict
-from seglens.intervals import RESAMPLES, Interval
+from seglens.compare.differences import paired, score_changes, verdict
+from seglens.evaluate.intervals import RESAMPLES, Interval
+from seglens.evaluate.scores import scores
+from seglens.evaluate.tally import _row
 from seglens.results.scores import PictureScores
-from seglens.scores import scores
-from seglens.scoring import _row
 
 NUM = 40
 
@@ -47,7 +47,7 @@ def test_the_interval_is_that_of_paired_resamples(counts):
 def test_pooled_scores_are_those_of_the_sum_of_counts(counts):
     found = {
         (row["score"], row["kind"]): row
-        for row in score_rows(rows_of(counts[0]), rows_of(counts[1]), 2, seed=3)
+        for row in score_changes(rows_of(counts[0]), rows_of(counts[1]), 2, seed=3)
     }
     drawn = torch.randint(NUM, (RESAMPLES, NUM), generator=torch.Generator().manual_seed(3))
     for name in ("dice", "iou", "precision", "recall"):
@@ -61,19 +61,19 @@ def test_pooled_scores_are_those_of_the_sum_of_counts(counts):
 
 def test_a_row_holds_both_values_and_who_gained(counts):
     first, second = map(rows_of, counts)
-    row = score_rows(first, second, 2)[0]
+    row = score_changes(first, second, 2)[0]
     gain = np.array([b["dice"] - a["dice"] for a, b in zip(first, second, strict=True)])
     assert (row["score"], row["num_better"], row["num_worse"]) == ("dice", (gain > 0).sum(), (gain < 0).sum())
     assert row["difference"] == pytest.approx(row["value"] - row["reference"])
 
 
 def test_pooled_scores_are_of_two_classes_only(counts):
-    assert all(row["kind"] == "per image" for row in score_rows(rows_of(counts[0]), rows_of(counts[1]), 3))
+    assert all(row["kind"] == "per image" for row in score_changes(rows_of(counts[0]), rows_of(counts[1]), 3))
 
 
 def test_of_distances_less_is_better():
     near, far = ([PictureScores(name="", hd95=value + i) for i in range(5)] for value in (1.0, 9.0))
-    (row,) = score_rows(far, near, 3)
+    (row,) = score_changes(far, near, 3)
     assert (row["score"], row["verdict"], row["num_better"]) == ("hd95", "better", 5)
 
 

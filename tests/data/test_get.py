@@ -23,7 +23,6 @@ from tests.data.archives import (
 )
 from tests.data.library import Answer
 
-from seglens import progress
 from seglens.data import get, unpack
 from seglens.data.check import check_data
 from seglens.data.download import Patience
@@ -31,6 +30,7 @@ from seglens.data.get import get_data
 from seglens.data.layout import DataSettings
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
 from seglens.results import record
+from seglens.runtime import progress
 
 
 def test_pets_are_a_set_that_can_be_read(public_sets, tmp_path):

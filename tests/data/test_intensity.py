@@ -16,7 +16,7 @@ from seglens.data.transforms import augment, augment_within, sample_generator
 from seglens.errors import SettingError
 from seglens.judge.audit import audit
 from seglens.models.segmenter import ModelSpec, Segmenter
-from seglens.tiles import plan
+from seglens.predict.tiles import plan
 
 TOP = 65535
 

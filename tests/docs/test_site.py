@@ -79,9 +79,11 @@ def test_formulas_are_drawn_by_the_browser_alone(site):
 
 
 def test_every_method_has_its_place_on_the_page_of_methods():
+    from docs.building import with_every_cam
+
     from seglens.explain.methods import METHODS
 
-    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    text = with_every_cam((ROOT / "docs" / "methods.md").read_text(encoding="utf-8"))
     assert [name for name in METHODS if f"### {name}\n" not in text] == []
     sections = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
     assert len(sections) == len(METHODS)

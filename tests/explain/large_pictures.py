@@ -10,7 +10,7 @@ from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
 from seglens.explain.windows import explain_large
-from seglens.tiles import Windows
+from seglens.predict.tiles import Windows
 
 ON_LAYERS = tuple(name for name in CAMS if name in OVER_WINDOWS)
 ON_INPUT = (*GRADIENTS, IntegratedGradients(steps=4))

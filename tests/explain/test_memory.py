@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seglens import device
-from seglens.device import free_bytes
+from seglens.arguments.byte_sizes import parse_bytes, say_bytes
 from seglens.errors import SettingError
 from seglens.explain import METHODS, explain, memory
 from seglens.explain.explanation import Explanation
@@ -16,7 +15,8 @@ from seglens.explain.methods import sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.target import Target
 from seglens.explain.watch import LiveBytes, metering
-from seglens.sizes import parse_bytes, say_bytes
+from seglens.runtime import device
+from seglens.runtime.device import free_bytes
 
 MIB = 2**20
 

@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 
@@ -11,9 +12,11 @@ from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target
 from seglens.explain.verify import verify
 from seglens.explain.verify.case import Measured, worst, worst_of
+from seglens.explain.verify.identities import ASIDE
 from seglens.explain.verify.numerics import _out_of_order
 from seglens.explain.verify.rules import RULES
 from seglens.explain.verify.snapshot import Snapshot, changes
+from seglens.seeds import content_normal
 
 SMALL = (slice(0, 2), slice(None), slice(0, 16), slice(0, 16))
 """Two pictures of 16 x 16 pixels are enough."""
@@ -189,6 +192,8 @@ def test_a_model_with_something_wrong_fails_the_right_line(
     found = verify(make_run(Broken(make_unet(), between())), images, target, layers=["unet.up", "head"])
     assert set(lines) <= set(failed(found))
     assert not found.passed
+    if "ig-completeness" in lines:
+        assert "it does not fall" in found["ig-completeness"].note
     others = {"repeatable", "batch-is-single", "model-as-found", "hires-cam-is-window-1"} - set(lines)
     assert not others & set(failed(found))
     if "repeatable" in lines:
@@ -215,6 +220,62 @@ def test_rounding_is_told_from_what_depends_on_the_batch(
     found = verify(run, images, target, layers=["unet.up"])["batch-is-single"]
     assert found.outcome == outcome
     assert (found.note.startswith("in float64; ") and "e-04 in float32" in found.note) == (outcome == "pass")
+    assert ("in float64: rounding tips a unit" in found.note) == (outcome == "fail")
+
+
+class Waves(nn.Module):
+    """Its score turns often between black and the picture."""
+
+    def __init__(self, often):
+        super().__init__()
+        self.same, self.often = nn.Conv2d(3, 1, 1), often
+
+    def forward(self, images):
+        return torch.sin(self.often * self.same(images)) + 0.2 * images[:, :1]
+
+
+@pytest.mark.parametrize(("often", "said"), [(10, "32 steps"), (1000, "so it falls: ")])
+def test_whether_more_steps_would_do_is_said(often, said, make_run, images, target, only):
+    only("ig-completeness")
+    torch.manual_seed(0)
+    run = make_run(Waves(often))
+    found = verify(run, images, target, layers=["same"])["ig-completeness"]
+    assert said in found.note
+
+
+class Bent(nn.Module):
+    """Its slope is 1 below ``at``, and 11 above."""
+
+    def __init__(self):
+        super().__init__()
+        self.same, self.at = nn.Conv2d(3, 1, 1), None
+
+    def forward(self, images):
+        values = self.same(images)
+        if self.at is None or values.shape[-2:] != self.at.shape[-2:]:
+            return values
+        return values + 10 * (values - self.at).relu().to(values.dtype)
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_kink_within_the_coarser_steps_is_stepped_over(fine, make_run, images, target, only, monkeypatch):
+    only("gradient-is-slope")
+    torch.manual_seed(0)
+    module = Bent()
+    run = make_run(module)
+    kept = []
+    handle = module.same.register_forward_hook(lambda module, given, output: kept.append(output))
+    first = images[:1].double()
+    copy.deepcopy(run.segmenter).double()(first)
+    handle.remove()
+    size = kept[0].square().mean().sqrt()
+    aside = size * content_normal(first, kept[0].shape[1:], 0, "aside").to(first)
+    module.at = (kept[0] + ASIDE * aside + 8e-7 * size).detach()  # where it is looked at, but for 8e-7
+    if not fine:
+        monkeypatch.setattr("seglens.explain.verify.identities.FINE", ())
+    found = verify(run, images, target, layers=["same"], seed=0)["gradient-is-slope"]
+    assert found.outcome == ("pass" if fine else "fail")
+    assert found.value < 1e-5 if fine else found.value > 1
 
 
 def test_what_is_left_behind_is_told(make_run, make_unet, images, target, monkeypatch, only):

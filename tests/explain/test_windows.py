@@ -1,5 +1,6 @@
 """Pictures larger than the training's: nobody can see where the windows were."""
 
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -28,7 +29,7 @@ from seglens.explain.occlusion import Occlusion
 from seglens.explain.passes import passes
 from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
-from seglens.tiles import cover
+from seglens.predict.tiles import cover
 
 # One piece and windows.
 
@@ -284,11 +285,31 @@ def test_what_is_not_allowed(make_run):
         stitched(run, image, windows, region_of((9, 9), slice(0, 3), slice(0, 3)))
     with pytest.raises(UnknownNameError, match="layer 'frist'"):
         stitched(run, image, windows, target, layers=("frist",))
-    assert set(OVER_WINDOWS) >= {"grad-cam", "integrated-gradients"}
-    assert {name for name in METHODS if name not in OVER_WINDOWS} <= {
-        "seg-xres-cam",
-        "smoothgrad",
-        "score-cam",
-        "ablation-cam",
-        "rise",
-    }
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in OVER_WINDOWS])
+def test_a_method_without_a_meaning_over_windows_is_refused(make_run, method):
+    """Whether it is named or new; those that have one are listed once more."""
+    run, image, windows = make_run(Points().eval()), picture(40, 40), windows_of((40, 40))
+    target = region_of((40, 40), slice(0, 9), slice(0, 9))
+    with pytest.raises(SettingError, match=rf"{re.escape(repr(method))} has no meaning over the windows"):
+        stitched(run, image, windows, target, methods=(method,))
+    assert (
+        set(METHODS)
+        >= set(OVER_WINDOWS)
+        == {
+            "grad-cam",
+            "grad-cam++",
+            "hires-cam",
+            "layer-cam",
+            "xgrad-cam",
+            "eigen-cam",
+            "activation",
+            "saliency",
+            "input-x-gradient",
+            "integrated-gradients",
+            "expected-gradients",
+            "occlusion",
+            "superpixel-occlusion",
+        }
+    )

@@ -10,7 +10,7 @@ from tests.inspection.conftest import logits_of
 import seglens
 from seglens.data.transforms import fit_frame
 from seglens.errors import DataError
-from seglens.inspection.opened import on_grid, open_file, open_sample, refuse_large
+from seglens.inspection.opened import on_grid, open_file, open_sample, refuse_to_open_large
 
 
 def test_a_file_is_predicted_and_not_scored(linear_run, opened):
@@ -50,9 +50,9 @@ def test_a_picture_that_is_too_large(linear_run, tmp_path):
 def test_a_picture_that_takes_too_many_windows(linear_run, tmp_path):
     spec = linear_run.spec.model_copy(update={"scale": 1.0})
     # Windows of 32 pixels with a step of 16: 8 x 8 of them cover 144 pixels a side, one more column doesn't.
-    refuse_large((144, 144), spec, tmp_path / "a.png")
+    refuse_to_open_large((144, 144), spec, tmp_path / "a.png")
     with pytest.raises(DataError, match=r"about 72 windows of the network, too many .* allowed are 64"):
-        refuse_large((144, 160), spec, tmp_path / "a.png")
+        refuse_to_open_large((144, 160), spec, tmp_path / "a.png")
 
 
 def test_a_region_on_the_grid():

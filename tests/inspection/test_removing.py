@@ -8,7 +8,7 @@ from tests.inspection.conftest import BIAS, logits_of
 
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain.target import Target
-from seglens.inspection.removing import CONTROLS, elsewhere, remove, target_of
+from seglens.inspection.removing import CONTROLS, region_elsewhere, remove_region, target_of
 
 
 def sigmoid(value: float) -> float:
@@ -28,7 +28,7 @@ def small_spot(opened) -> Target:
 
 
 def test_removing_the_target_itself(linear_run, opened, small_spot):
-    found = remove(linear_run, opened, small_spot.pixels[0], small_spot, imputer="zero")
+    found = remove_region(linear_run, opened, small_spot.pixels[0], small_spot, imputer="zero")
     assert found.before.logit == pytest.approx(2 - 1 + 3 - 1.5, abs=1e-5)
     assert found.after.logit == pytest.approx(BIAS, abs=1e-5)
     assert found.after.probability == pytest.approx(sigmoid(BIAS), abs=1e-6)
@@ -42,14 +42,16 @@ def test_removing_the_target_itself(linear_run, opened, small_spot):
 
 
 def test_a_model_that_looks_at_single_pixels_needs_nothing_beside_them(linear_run, opened, small_spot):
-    found = remove(linear_run, opened, region_of(slice(0, 20), slice(0, 32)), small_spot)
+    found = remove_region(linear_run, opened, region_of(slice(0, 20), slice(0, 32)), small_spot)
     assert found.after.logit == pytest.approx(found.before.logit, abs=1e-6)
     assert found.of_target == 0
     assert found.controls == (), "twenty of thirty-two rows have no other place"
 
 
 def test_a_part_of_the_target(linear_run, opened, small_spot):
-    found = remove(linear_run, opened, region_of(slice(21, 22), slice(20, 23)), small_spot, imputer="mean")
+    found = remove_region(
+        linear_run, opened, region_of(slice(21, 22), slice(20, 23)), small_spot, imputer="mean"
+    )
     mean = opened.sample.image.mean((1, 2))
     filled = float(logits_of(mean.view(3, 1, 1)))
     assert found.after.logit == pytest.approx((3 * filled + 6 * 2.5) / 9, abs=1e-5)
@@ -58,11 +60,11 @@ def test_a_part_of_the_target(linear_run, opened, small_spot):
 
 def test_only_what_was_removed_changes(linear_run, opened, small_spot):
     region = region_of(slice(4, 14), slice(2, 8))
-    found = remove(linear_run, opened, region, small_spot)
+    found = remove_region(linear_run, opened, region, small_spot)
     image = opened.part.batch.images[0]
     assert torch.equal(found.image[:, ~region], image[:, ~region])
     assert (found.image - image)[:, region].abs().max() > 0.1
-    again = remove(linear_run, opened, region, small_spot)
+    again = remove_region(linear_run, opened, region, small_spot)
     assert torch.equal(found.image, again.image), "the noise is keyed by the picture"
 
 
@@ -72,7 +74,7 @@ def test_places_elsewhere_hold_the_same_shape():
     region[3:5, 6:9] = shape
     valid = torch.ones(20, 20, dtype=torch.bool)
     valid[:, 12:] = False
-    found = elsewhere(region, valid, 5, seed=0)
+    found = region_elsewhere(region, valid, 5, seed=0)
     assert len(found) == 5
     assert len({tuple(one.flatten().tolist()) for one in found}) == 5
     for one in found:
@@ -83,11 +85,11 @@ def test_places_elsewhere_hold_the_same_shape():
 
 def test_what_can_not_be_removed(linear_run, opened, small_spot):
     with pytest.raises(SettingError, match="Nothing of the picture was brushed over"):
-        remove(linear_run, opened, region_of(slice(0, 0), slice(0, 0)), small_spot)
+        remove_region(linear_run, opened, region_of(slice(0, 0), slice(0, 0)), small_spot)
     with pytest.raises(SettingError, match=r"is \(16, 16\) \(rows, columns\), but the picture is \(32, 32\)"):
-        remove(linear_run, opened, torch.ones(16, 16, dtype=torch.bool), small_spot)
+        remove_region(linear_run, opened, torch.ones(16, 16, dtype=torch.bool), small_spot)
     with pytest.raises(UnknownNameError, match="Did you mean 'noisy-linear'"):
-        remove(linear_run, opened, small_spot.pixels[0], small_spot, imputer="noisy_linear")
+        remove_region(linear_run, opened, small_spot.pixels[0], small_spot, imputer="noisy_linear")
 
 
 def test_without_a_question_all_that_is_predicted_is_meant(linear_run, opened):

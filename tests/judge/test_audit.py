@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from seglens import wrap
+from seglens.evaluate.intervals import Interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
-from seglens.intervals import Interval
 from seglens.judge.audit import audit, conclude_audit, effect_of, enrichment, join_audits, verdict_on
 from seglens.judge.regions import REGIONS, elsewhere, fitted
 

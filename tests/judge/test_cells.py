@@ -5,7 +5,7 @@ import torch
 from scipy.stats import spearmanr
 from tests.judge.cases import NUM, SIZE, checkered, run_of, square, wide
 
-from seglens.correlation import spearman
+from seglens.evaluate.correlation import spearman
 from seglens.judge.cells import CELLS, cell_means, cell_sums, grid_cells, rank_correlation
 from seglens.judge.faithfulness import FRACTIONS, road
 

@@ -12,9 +12,9 @@ from torch import nn
 import seglens
 from seglens import wrap
 from seglens.errors import SettingError
+from seglens.evaluate.intervals import Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
-from seglens.intervals import Interval, interval
 from seglens.judge import evidence, figures
 from seglens.judge.case import CHEAP, JudgeSettings, Measured
 from seglens.judge.judgement import Judgement

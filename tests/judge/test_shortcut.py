@@ -9,9 +9,9 @@ from torch import nn
 
 from seglens import wrap
 from seglens.errors import DataError, SettingError
+from seglens.evaluate.intervals import Interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
-from seglens.intervals import Interval
 from seglens.judge.agreement import TagShare, check, conclude, share, tag_share, tag_zone
 from seglens.judge.causal import Effect
 from seglens.judge.shortcut import Shortcut, planted_shortcut

@@ -2,7 +2,7 @@
 
 import torch
 
-from seglens.losses import BINARY_LOSSES, CLASS_LOSSES, WEIGHTED_LOSSES
+from seglens.train.losses import BINARY_LOSSES, CLASS_LOSSES, WEIGHTED_LOSSES
 
 BOTH = [(name, loss, 1) for name, loss in BINARY_LOSSES.items()]
 BOTH += [(name, loss, 3) for name, loss in CLASS_LOSSES.items()]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from tests.losses.cases import WEIGHTED, WEIGHTS, batch
 
 from seglens.errors import DataError, SettingError
-from seglens.losses import LOSSES, WEIGHTED_LOSSES, bce, ce, class_weights, dice
+from seglens.train.losses import LOSSES, WEIGHTED_LOSSES, bce, ce, class_weights, dice
 
 
 def test_weighted_ce_is_that_of_torch():

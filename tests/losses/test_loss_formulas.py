@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.losses import FocalLoss, TverskyLoss
 from tests.losses.cases import WEIGHTS, batch
 
-from seglens.losses import bce, bce_dice, ce, ce_dice, dice, focal, lovasz, tversky
+from seglens.train.losses import bce, bce_dice, ce, ce_dice, dice, focal, lovasz, tversky
 
 
 def test_bce_of_a_zero_logit_is_log_two():

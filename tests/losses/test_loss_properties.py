@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tests.losses.cases import BOTH, WEIGHTS, batch
 
 from seglens.errors import SettingError, UnknownNameError
-from seglens.losses import LOSSES, WEIGHTED_LOSSES, bce_dice, ce_dice, choose_loss, dice
+from seglens.train.losses import LOSSES, WEIGHTED_LOSSES, bce_dice, ce_dice, choose_loss, dice
 
 
 @pytest.mark.parametrize(("name", "loss", "outputs"), BOTH)

@@ -9,9 +9,23 @@ from monai.networks import nets
 from torch import Tensor, nn
 
 import seglens
-from seglens.models.layers import ROLES
+import seglens.errors
+from seglens.models.layers import ROLES, find_role
 
 MONAI: Any = nets
+
+
+class Stride(nn.Module):
+    """A block of a ResNet with its stride in the middle: it begins on the grid of the stage before."""
+
+    def __init__(self, inside: int, out: int) -> None:
+        super().__init__()
+        self.conv1, self.act1 = nn.Conv2d(inside, out, 1), nn.ReLU()
+        self.conv2, self.act2 = nn.Conv2d(out, out, 3, stride=2, padding=1), nn.ReLU()
+        self.conv3, self.act3 = nn.Conv2d(out, out, 1), nn.ReLU()
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.act3(self.conv3(self.act2(self.conv2(self.act1(self.conv1(values))))))
 
 
 class Down(nn.Module):
@@ -111,6 +125,10 @@ NETWORKS: dict[str, tuple[Any, tuple[str, str, str, str, str]]] = {
         lambda: MONAI.VNet(2, 1, 2),  # whose dropout is of volumes by default
         ("down_tr32", "down_tr256", "up_tr256", "up_tr32", "out_tr"),
     ),
+    "RegUNet": (  # its head takes logits from the coarsest grid too
+        lambda: MONAI.RegUNet(2, 3, 8, 3, out_channels=2, out_activation=None, extract_levels=(0, 3)),
+        ("encode_convs.0", "bottom_block", "decode_convs.0", "decode_convs.2", "output_block"),
+    ),
     "PlainConvUNet": (
         lambda: of_nnunet(PlainConvUNet),
         ("encoder.stages.0", "encoder.stages.3", "decoder.transpconvs.0", "decoder.stages.2",
@@ -144,3 +162,70 @@ def test_every_role_is_found(name):
     assert roles["encoder_last"].shape[1] == min(info.shape[1] for info in infos)
     assert not any(roles[role].answer for role in ROLES if role != "seg_head")
     assert "aux" not in {info.name for info in infos}
+
+
+def roles_of(network: nn.Module) -> dict[str, str]:
+    half = (0.5,) * 3
+    run = seglens.wrap(
+        network.eval(), classes=("background", "b"), image_size=64, mean=half, std=half, outputs_are="logits"
+    )
+    return {role: info.name for info in seglens.layers(run) for role in info.roles}
+
+
+def test_what_a_stage_begins_with_is_not_the_end_of_the_one_before():
+    torch.manual_seed(0)
+    down = nn.Sequential(*(nn.Sequential(Stride(4, 4)) for _ in range(4)))
+    up = nn.Sequential(nn.Upsample(scale_factor=16), double_conv(4, 4), nn.Conv2d(4, 2, 1))
+    roles = roles_of(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *down, *up))
+    assert [roles[role] for role in ROLES[:4]] == ["1", "2", "4", "4"]
+
+
+def test_one_grid_has_no_encoder():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        double_conv(3, 4), double_conv(4, 4), nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU())
+    )
+    assert roles_of(network) == {"decoder_last": "1", "seg_head": "2"}
+    half = (0.5,) * 3
+    run = seglens.wrap(
+        network, classes=("background", "b"), image_size=64, mean=half, std=half, outputs_are="logits"
+    )
+    with pytest.raises(seglens.errors.ModelError, match=r"'encoder_last'; it shows .*no encoder can be told"):
+        find_role(run.segmenter, "encoder_last")
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "by_hand"),
+    [
+        (
+            "MobileNetV2ForSemanticSegmentation",
+            {"depth_multiplier": 0.35},
+            ("mobilenet_v2.layer.15", "segmentation_head.conv_aspp", "segmentation_head.conv_projection"),
+        ),
+        (
+            "MobileViTForSemanticSegmentation",
+            {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32],
+             "aspp_out_channels": 16},
+            ("mobilevit.encoder.layer.4", "segmentation_head.aspp", "segmentation_head.aspp"),
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_a_decoder_in_what_is_called_head_is_found(model, config, by_hand):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    kind = getattr(transformers, model.replace("ForSemanticSegmentation", "Config"))
+    roles = roles_of(getattr(transformers, model)(kind(image_size=64, num_labels=2, **config)))
+    assert tuple(roles[role] for role in ("encoder_last", "decoder_first", "decoder_last")) == by_hand
+    assert set(roles) == set(ROLES)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_stages_in_a_part_that_hands_on_only_some():
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(0)
+    roles = roles_of(smp.PSPNet("tu-test_convnext", encoder_weights=None, classes=2))
+    assert [roles[role] for role in ROLES] == [
+        "encoder.model.stages_0", "encoder.model.stages_1", "encoder.model.stages_1",
+        "encoder.model.stages_1", "decoder.psp", "decoder.conv", "segmentation_head",
+    ]  # fmt: skip

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from seglens.arguments.byte_sizes import say_bytes
 from seglens.errors import CheckpointError, ModelError, SettingError, UnknownNameError
 from seglens.models import zoo
 from seglens.models.encoders import load_encoder
-from seglens.sizes import say_bytes
 
 LITE0 = "tf_efficientnet_lite0"
 

@@ -13,7 +13,7 @@ from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.data.transforms import augment, letterbox, sample_generator
 from seglens.errors import DataError, UnknownNameError
-from seglens.train.feed import Feed
+from seglens.train.dataset import TrainingDataset
 
 NUM = {"train": 2, "valid": 1, "test": 1}
 
@@ -173,8 +173,8 @@ def test_layers_move_with_the_picture(tmp_path):
     # Where red was bright 'man' was: the mask must have moved with it.
     inside = changed.image[0][changed.mask[0]].mean()
     assert inside > changed.image[0][~changed.mask[0]].mean() + 0.3
-    feed = Feed(opened(tmp_path).split("train"), size=48)
-    feed.keep()
+    feed = TrainingDataset(opened(tmp_path).split("train"), size=48)
+    feed.preload()
     masks = [feed[0, index].mask for index in range(2)]
     first, second = masks
     assert first is not None

@@ -16,13 +16,13 @@ from seglens.batch import explain_folder, judge_folder, predict_files
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.errors import SettingError
-from seglens.inspection.asking import Why, ask
+from seglens.inspection.clicks import class_at
 from seglens.inspection.drawing import predicted_over
+from seglens.inspection.explaining import ExplainRequest, explain_picture
 from seglens.inspection.opened import open_sample
-from seglens.inspection.pointing import class_at
-from seglens.inspection.removing import remove, target_of
-from seglens.inspection.words import about_picture
-from seglens.sources import open_split
+from seglens.inspection.removing import remove_region, target_of
+from seglens.inspection.sentences import about_picture
+from seglens.runs.data import open_split
 
 NUM = {"train": 8, "valid": 3, "test": 3}
 
@@ -118,7 +118,7 @@ def test_large_pictures_in_windows(trained, tmp_path):
 def test_the_page_asks_about_a_label(trained):
     split = open_split(trained)
     opened = open_sample(trained, split, 0)
-    answer = ask(trained, opened, Why(class_name="shirt"))
+    answer = explain_picture(trained, opened, ExplainRequest(class_name="shirt"))
     assert answer.status == "ok"
     assert torch.equal(
         answer.explanation.target.pixels[0], opened.prediction.mask[0, 1] & opened.sample.valid
@@ -131,7 +131,7 @@ def test_the_page_asks_about_a_label(trained):
         assert class_at("truth-component", opened, (x, y), trained.task) == name
     brushed = torch.zeros(rows, columns, dtype=torch.bool)
     brushed[: rows // 2] = True
-    removal = remove(trained, opened, brushed, target_of(trained, opened, "shirt", None))
+    removal = remove_region(trained, opened, brushed, target_of(trained, opened, "shirt", None))
     assert predicted_over(trained, opened).size
     assert "shirt" in about_picture(trained, opened)
     assert removal.before.area == pytest.approx(float(opened.prediction.mask[0, 1].float().mean()))

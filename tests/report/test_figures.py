@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import pytest
 
 from seglens.report import figures
-from seglens.report.figures import Axis, Series
+from seglens.report.figures import ChartAxis, Series
 
 NASTY = "<script>&\"'"
 
@@ -14,16 +14,16 @@ def parsed(svg: str) -> ElementTree.Element:
 
 
 def test_axis_positions():
-    assert Axis(0.0, 10.0).position(2.5, 200) == 50
-    assert Axis(1.0, 100.0, log=True).position(10.0, 200) == pytest.approx(100)
-    assert Axis(0.0, 1.0).position(7.0, 200) == 200
-    assert Axis(3.0, 3.0).position(3.0, 200) == 100
+    assert ChartAxis(0.0, 10.0).position(2.5, 200) == 50
+    assert ChartAxis(1.0, 100.0, log=True).position(10.0, 200) == pytest.approx(100)
+    assert ChartAxis(0.0, 1.0).position(7.0, 200) == 200
+    assert ChartAxis(3.0, 3.0).position(3.0, 200) == 100
 
 
 def test_axis_over_ignores_what_is_no_number():
-    assert figures.axis_over([None, float("nan"), 2.0, 5.0]) == Axis(2.0, 5.0)
-    assert figures.axis_over([], include=(1.0,), log=True) == Axis(0.5, 2.0, True)
-    assert figures.axis_over([None]) == Axis(0.0, 1.0)
+    assert figures.axis_over([None, float("nan"), 2.0, 5.0]) == ChartAxis(2.0, 5.0)
+    assert figures.axis_over([], include=(1.0,), log=True) == ChartAxis(0.5, 2.0, True)
+    assert figures.axis_over([None]) == ChartAxis(0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_figures_escape_names():
     shapes = figures.shapes_of([NASTY])
     drawn = [
         figures.line_chart(NASTY, [Series(NASTY, [1.0], [0.5], 0)], y_label=NASTY),
-        figures.strip(0.4, (0.3, 0.5), {NASTY: 0.1}, Axis(0.0, 1.0), shapes),
+        figures.strip(0.4, (0.3, 0.5), {NASTY: 0.1}, ChartAxis(0.0, 1.0), shapes),
         figures.mark_legend(shapes),
         figures.bars(NASTY, [(NASTY, 0.5, 0)]),
-        figures.histogram(NASTY, [0.2], colour=0),
+        figures.histogram_chart(NASTY, [0.2], colour=0),
     ]
     for svg in drawn:
         assert not list(parsed(svg).iter("script"))
@@ -80,7 +80,9 @@ def test_figures_escape_names():
 
 def test_strip_places_value_and_nulls_on_one_axis():
     shapes = {"mirror": "ring"}
-    drawn = parsed(figures.strip(0.5, (0.25, 0.75), {"mirror": 1.0, "unknown": None}, Axis(0.0, 1.0), shapes))
+    drawn = parsed(
+        figures.strip(0.5, (0.25, 0.75), {"mirror": 1.0, "unknown": None}, ChartAxis(0.0, 1.0), shapes)
+    )
     circles = {element.get("class"): float(element.get("cx", "nan")) for element in drawn.iter("circle")}
     assert circles == {"mark": 8 + 214 / 2, "null": 8 + 214}
     assert "mirror 1" in (next(drawn.iter("svg")).get("aria-label") or "")
@@ -88,7 +90,7 @@ def test_strip_places_value_and_nulls_on_one_axis():
 
 def test_every_shape_can_be_drawn():
     for shape in figures.NULL_SHAPES:
-        assert parsed(figures.mark(shape, 5, 5)).find("*") is not None
+        assert parsed(figures.null_mark(shape, 5, 5)).find("*") is not None
     assert len(set(figures.shapes_of(list("abcdef")).values())) == 6
 
 
@@ -101,5 +103,7 @@ def test_bars_are_as_long_as_their_values():
 
 def test_histogram_counts_every_picture():
     values = [0.0, 0.04, 0.5, 0.999, 1.0]
-    tips = re.findall(r"<title>[\d.]+ to [\d.]+: (\d+)</title>", figures.histogram("Dice", values, colour=0))
+    tips = re.findall(
+        r"<title>[\d.]+ to [\d.]+: (\d+)</title>", figures.histogram_chart("Dice", values, colour=0)
+    )
     assert [int(tip) for tip in tips] == [2, *[0] * 9, 1, *[0] * 8, 2]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from seglens.report import cards, pictures
-from seglens.report.cards import Card
+from seglens.report.cards import GalleryCard
 from seglens.results.maps import OneMap
 from seglens.results.scores import PictureScores
 
@@ -43,16 +43,16 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path):
     assert pictures.embed([tmp_path / "bad.png", tmp_path / "missing.png"]) == {}
 
 
-def card(name: str, dice: float | None, *, explained: bool = False) -> Card:
+def card(name: str, dice: float | None, *, explained: bool = False) -> GalleryCard:
     heats = (cards.Heat("predicted", OneMap(method="grad-cam"), None),) if explained else ()
-    return Card("run", "test", name, "ok", "", PictureScores(name=name, dice=dice), {}, heats)
+    return GalleryCard("run", "test", name, "ok", "", PictureScores(name=name, dice=dice), {}, heats)
 
 
 def test_choose_keeps_the_explained_the_worst_and_a_spread():
     many = [card(f"{i:03d}", i / 100) for i in range(100)]
     many[90] = card("090", 0.9, explained=True)
-    kept = [one.name for one in cards.choose(many, 10)]
+    kept = [one.name for one in cards.choose_cards(many, 10)]
     assert len(set(kept)) == 10
     assert kept[:5] == ["090", "000", "001", "002", "003"]
     assert max(kept[5:]) > "075"
-    assert cards.choose(many[:5], 10) == many[:5]
+    assert cards.choose_cards(many[:5], 10) == many[:5]

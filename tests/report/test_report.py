@@ -16,7 +16,7 @@ import seglens
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.report import html
 from seglens.report.contents import read_runs
-from seglens.report.curves import by_score
+from seglens.report.tables import curves_by_score
 
 SECTIONS = (
     *("summary", "training", "scores", "calibration", "gallery", "mistakes", "attention", "scorecard"),
@@ -281,7 +281,7 @@ def test_any_page_can_wear_the_clothes_of_the_report(tmp_path: Path):
 
 def test_curves_stand_beside_the_reference_of_the_verdict(tmp_path):
     run = make_run(tmp_path / "run")
-    charts = by_score(read_runs([run]))
+    charts = curves_by_score(read_runs([run]))
     assert {score: len(found) for score, found in charts.items()} == {
         "faithfulness": 1,
         "model_dependence": 1,

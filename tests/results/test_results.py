@@ -8,7 +8,7 @@ from tests.report.conftest import make_run, make_shortcut
 
 from seglens.errors import DataError
 from seglens.results.maps import ExplanationTable, OneMap, PictureMaps
-from seglens.results.names import formatted, in_words, map_name
+from seglens.results.names import formatted, map_name, null_in_words
 from seglens.results.record import to_json
 from seglens.results.scorecard import Audit, Card, TagTest
 from seglens.results.scores import EvaluationTable, PictureScores
@@ -77,5 +77,5 @@ def test_maps_are_named_by_their_target_where_there_are_several() -> None:
 
 
 def test_words_and_numbers() -> None:
-    assert in_words("null:other_images") == "other images"
+    assert null_in_words("null:other_images") == "other images"
     assert [formatted(value, ".1%") for value in (None, float("nan"), 0.123)] == ["—", "—", "12.3%"]

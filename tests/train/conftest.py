@@ -12,7 +12,7 @@ from PIL import Image
 import seglens
 from seglens.data.layout import DataSettings
 from seglens.models.weights import read_state_dict
-from seglens.train.learner import Learner
+from seglens.train.lightning_module import SegmentationModule
 
 SIZE = 32
 
@@ -92,13 +92,13 @@ def interrupt():
     """Makes training raise ``error`` at a batch of an epoch (counted from 0), through a monkeypatch."""
 
     def arrange(patch, error, *, epoch, batch=0):
-        step = Learner.training_step
+        step = SegmentationModule.training_step
 
         def stop_there(self, given, batch_index):
             if self.current_epoch == epoch and batch_index == batch:
                 raise error
             return step(self, given, batch_index)
 
-        patch.setattr(Learner, "training_step", stop_there)
+        patch.setattr(SegmentationModule, "training_step", stop_there)
 
     return arrange

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from seglens.device import is_out_of_memory
 from seglens.errors import TrainingError
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import is_out_of_memory
 from seglens.train import train
 
 

@@ -16,12 +16,12 @@ import seglens
 from seglens import train as training
 from seglens.data.transforms import ANY_WAY_UP
 from seglens.errors import SettingError, UnknownNameError
-from seglens.losses import class_weights
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import read_state_dict
 from seglens.train import repeat, train
-from seglens.train.feed import Feed
-from seglens.train.learner import Learner, averaged, ema_decay, encoder_of
+from seglens.train.dataset import TrainingDataset
+from seglens.train.lightning_module import SegmentationModule, averaged_model, ema_decay, encoder_of
+from seglens.train.losses import class_weights
 from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
 
 
@@ -72,12 +72,12 @@ def test_wrong_settings_are_told_in_one_line_before_anything_is_written(
 def test_pictures_are_turned_by_as_much_as_asked_for(discs, tmp_path, monkeypatch, tiny, degrees):
     policies = []
 
-    class Noting(Feed):
+    class Noting(TrainingDataset):
         def __init__(self, *given, policy=None, **named):
             super().__init__(*given, policy=policy, **named)
             policies.append(policy)
 
-    monkeypatch.setattr(training, "Feed", Noting)
+    monkeypatch.setattr(training, "TrainingDataset", Noting)
     train(discs, tiny(epochs=1, augment=True, vertical_flips=True, rotation=degrees), tmp_path / "run")
     assert policies == [replace(ANY_WAY_UP, rotation=(-degrees, degrees)), None]
 
@@ -119,7 +119,7 @@ def segmenter(**changes):
 
 def test_the_average_of_the_weights_by_hand():
     network = segmenter()
-    average = averaged(network, 0.5)
+    average = averaged_model(network, 0.5)
     assert average is not None
     first = next(network.parameters())
     counter = next(buffer for buffer in network.buffers() if buffer.dtype == torch.int64)
@@ -133,7 +133,7 @@ def test_the_average_of_the_weights_by_hand():
         assert torch.allclose(next(average.module.parameters()), torch.tensor(expected))
         kept = next(buffer for buffer in average.module.buffers() if buffer.dtype == torch.int64)
         assert kept == step
-    assert averaged(network, 0) is None
+    assert averaged_model(network, 0) is None
 
 
 def test_the_decay_follows_the_number_of_steps():
@@ -158,7 +158,7 @@ ENCODED = {"model": "resnet-unet", "encoder": "mobilenet_v2", "width": None, "au
 def test_the_encoder_has_its_own_rate(tiny):
     settings = tiny(**ENCODED, encoder_rate=0.1, learning_rate=0.01, weight_decay=0.5)
     network = segmenter(architecture="resnet-unet", encoder="mobilenet_v2", width=None)
-    learner: Any = Learner(network, nn.Identity(), settings, num_steps=10)
+    learner: Any = SegmentationModule(network, nn.Identity(), settings, num_steps=10)
     optimiser = learner.configure_optimizers()["optimizer"]
     inside = {id(parameter) for parameter in network.module.encoder.parameters()}
     seen = []

@@ -2,6 +2,7 @@
 
 import json
 from math import nan
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 import seglens
 from seglens.errors import OutputExistsError, SettingError, TrainingError
 from seglens.train import go_on, train
+from seglens.train.fit import CheckpointCallback
 
 
 @pytest.mark.parametrize("batch", [0, 1], ids=["between epochs", "within an epoch"])
@@ -145,3 +147,8 @@ def test_a_loss_that_is_not_finite_is_named_and_never_saved(discs, tmp_path, mon
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert saved["epoch"] == 0
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
+
+
+def test_the_history_is_found_under_the_key_of_earlier_checkpoints():
+    """Lightning finds a callback's state by this key; another one would lose the rows of a training."""
+    assert CheckpointCallback(Path("run"), patience=None, keep_every=None, resumed=True).state_key == "Keeper"

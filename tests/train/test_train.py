@@ -11,8 +11,8 @@ from PIL import Image
 import seglens
 from seglens.data.layout import DataSettings
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
+from seglens.files.ownership import contents
 from seglens.models.weights import read_state_dict
-from seglens.owned import contents
 from seglens.train import train
 from seglens.train.history import COLUMNS
 

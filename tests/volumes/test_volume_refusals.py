@@ -7,8 +7,8 @@ from tests.volumes.networks import run_of, scattered, small, volumes
 from torch import nn
 
 import seglens
+from seglens.arguments.inputs import as_images
 from seglens.errors import ModelError, SettingError
-from seglens.inputs import as_images
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from seglens.weak.question import Question
+from seglens.weak.classifier_score import ClassifierScore
 
 
 class Red(nn.Module):
@@ -29,9 +29,9 @@ class Red(nn.Module):
         return out
 
 
-def red_question() -> Question:
+def red_score() -> ClassifierScore:
     """Is there red?"""
-    return Question(Red().eval().requires_grad_(False), (1,), (0.0,) * 3, (1.0,) * 3, "by hand")
+    return ClassifierScore(Red().eval().requires_grad_(False), (1,), (0.0,) * 3, (1.0,) * 3, "by hand")
 
 
 def red_square(size: tuple[int, int] = (64, 64), seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.weak.scenes import red_question
+from tests.weak.scenes import red_score
 
 from seglens.data.layout import Entry, PictureOnly, Split
 from seglens.data.sample import Task
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.weak import classifier
-from seglens.weak.checkpoint import write_state
-from seglens.weak.classifier import ClassifierSettings, measure, open_classifier, part, train_classifier
+from seglens.weak.classifier import (
+    ClassifierSettings,
+    measure_classifier,
+    open_classifier,
+    part,
+    train_classifier,
+    write_state,
+)
 from seglens.weak.labels import Labelled
 
 CPU = torch.device("cpu")
@@ -57,10 +63,10 @@ def test_either_label_is_held_out_by_its_share(labelled: Labelled) -> None:
 
 
 def test_how_often_it_is_right_by_hand(labelled: Labelled) -> None:
-    found = measure(red_question(), labelled, 32)
+    found = measure_classifier(red_score(), labelled, 32)
     # Half of the red values are 0 after the ReLU of blue pictures: their score is 0, which counts as "no".
     assert found == {"num": 20, "balanced_accuracy": 1.0, "area_under_roc": 1.0}
-    assert measure(red_question(), labelled.select([0]), 32)["area_under_roc"] is None
+    assert measure_classifier(red_score(), labelled.select([0]), 32)["area_under_roc"] is None
 
 
 def test_a_resumed_training_gives_the_same_weights(

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from tests.weak.scenes import red_question, red_square
+from tests.weak.scenes import red_score, red_square
 
 from seglens.errors import SettingError, UnknownNameError
-from seglens.weak.heat import at_scale, heat, one_way, taps, working_size
+from seglens.weak.heat import at_scale, fused_heat, map_taps, one_way, working_size
 from seglens.weak.settings import HeatSettings
 
 
 def test_one_scale_is_the_cam_itself() -> None:
     image, there = red_square()
     settings = HeatSettings(maps=("hires-cam@act",), scales=(64,), flips=False, side=64)
-    found, score = heat(red_question(), image, settings)
+    found, score = fused_heat(red_score(), image, settings)
     red = (image[0] - 0.5).relu()
     torch.testing.assert_close(found, red / red.max())
     assert score == pytest.approx(float(4 * red.mean()))
@@ -26,21 +26,21 @@ def test_maps_weigh_the_same_however_large_they_are() -> None:
     for scale in (64, 96):
         for name in ("grad-cam@act", "hires-cam@act"):
             single = HeatSettings(maps=(name,), scales=(scale,), flips=True, side=64)
-            total += heat(red_question(), image, single)[0]
-    torch.testing.assert_close(heat(red_question(), image, one)[0], total / total.max())
+            total += fused_heat(red_score(), image, single)[0]
+    torch.testing.assert_close(fused_heat(red_score(), image, one)[0], total / total.max())
 
 
 def test_a_mirrored_picture_has_a_mirrored_map() -> None:
     image, _ = red_square((48, 64), seed=3)
     settings = HeatSettings(maps=("layer-cam@act",), scales=(64, 128), side=40)
-    there, back = (heat(red_question(), picture, settings)[0] for picture in (image, image.flip(-1)))
+    there, back = (fused_heat(red_score(), picture, settings)[0] for picture in (image, image.flip(-1)))
     assert there.shape == (30, 40)
     torch.testing.assert_close(back.flip(-1), there, atol=1e-5, rtol=0)
 
 
 def test_a_picture_without_the_object_is_cold() -> None:
     settings = HeatSettings(maps=("hires-cam@act",), scales=(32,))
-    found, score = heat(red_question(), torch.zeros(3, 32, 32), settings)
+    found, score = fused_heat(red_score(), torch.zeros(3, 32, 32), settings)
     assert not found.any()
     assert score == 0
 
@@ -63,9 +63,9 @@ def test_sizes() -> None:
 )
 def test_settings_that_make_no_sense(settings: dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        taps(HeatSettings(**settings))
+        map_taps(HeatSettings(**settings))
 
 
 def test_an_unknown_method() -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown method 'hirescam'\. Did you mean 'hires-cam'"):
-        taps(HeatSettings(maps=("hirescam@act",)))
+        map_taps(HeatSettings(maps=("hirescam@act",)))

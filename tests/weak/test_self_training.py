@@ -6,12 +6,12 @@ from torch import nn
 
 import seglens
 from seglens.errors import SettingError, UnknownNameError
-from seglens.weak.banded import IGNORED
+from seglens.weak.ignore_band import IGNORED
 from seglens.weak.self_training import (
     TeacherSettings,
-    agreement,
     answers,
     decided,
+    mask_agreement,
     masks_of,
     next_labels,
     refinement,
@@ -83,7 +83,7 @@ def test_agreement_is_pooled_over_pixels_that_both_decide_on():
     before = torch.tensor([[1, 1, 0, 0, IGNORED, 1]])
     now = torch.tensor([[1, 0, 0, 1, 1, IGNORED]])
     more = torch.tensor([[0, 0, 1]])
-    found = agreement(iter([(before, now), (more, more)]))
+    found = mask_agreement(iter([(before, now), (more, more)]))
     # decided by both: 7 pixels; object in both 2, in either 4; background in both 3, in either 5
     assert found["iou"] == pytest.approx(2 / 4)
     assert found["miou"] == pytest.approx((2 / 4 + 3 / 5) / 2)

@@ -10,7 +10,8 @@ from tests.conftest import write_run
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.errors import DataError
-from seglens.weak.table import BATCH, Truth, above, count, count_student, figures, markdown, threshold_curve
+from seglens.weak.data import Truth
+from seglens.weak.table import BATCH, above, count_pixels, count_student, figures, markdown, threshold_curve
 
 
 def _truth(num=11, size=(9, 7), seed=0, border=True):
@@ -47,7 +48,7 @@ def _iou(predicted, true, valid, value):
 def test_figures_are_those_of_counting_pixel_by_pixel():
     truth, masks, valid, inner, maps = _truth()
     predicted = (maps >= 0.45).long()
-    row = figures(count(truth, above(lambda index: maps[index], 0.45), what="rows"))
+    row = figures(count_pixels(truth, above(lambda index: maps[index], 0.45), what="rows"))
     object_iou = _iou(predicted, masks, valid, 1)
     assert row["pictures"] == 11
     assert row["fg_iou"] == pytest.approx(object_iou)
@@ -64,7 +65,7 @@ def test_figures_are_those_of_counting_pixel_by_pixel():
 def test_the_figure_per_batch_averages_over_batches():
     truth, masks, valid, _, maps = _truth(num=BATCH + 3)
     predicted = (maps >= 0.5).long()
-    row = figures(count(truth, above(lambda index: maps[index], 0.5), what="rows"))
+    row = figures(count_pixels(truth, above(lambda index: maps[index], 0.5), what="rows"))
     parts = [
         (
             _iou(predicted[part], masks[part], valid[part], 1)
@@ -82,7 +83,7 @@ def test_undecided_pixels_count_in_no_score():
     def answer(index, image):
         return (maps[index] >= 0.5).long(), maps[index] < 0.8
 
-    row = figures(count(truth, answer, what="rows"))
+    row = figures(count_pixels(truth, answer, what="rows"))
     assert row["fg_iou"] == pytest.approx(_iou((maps >= 0.5).long(), masks, valid & (maps < 0.8), 1))
     assert row["miou_no_border"] is None
     share = ((maps < 0.8) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1)
@@ -96,7 +97,7 @@ def test_the_curve_is_the_row_at_every_threshold():
     curve = threshold_curve(truth, lambda index: maps[index], what="curve", steps=8)
     assert curve["threshold"] == pytest.approx([step / 8 for step in range(1, 8)])
     for place, threshold in enumerate(curve["threshold"]):
-        row = figures(count(truth, above(lambda index: maps[index], threshold), what="rows"))
+        row = figures(count_pixels(truth, above(lambda index: maps[index], threshold), what="rows"))
         assert curve["miou"][place] == pytest.approx(row["miou"])
         assert curve["fg_iou"][place] == pytest.approx(row["fg_iou"])
 
@@ -110,7 +111,7 @@ def test_a_picture_without_mask():
         lambda entry: Sample(entry.name, torch.zeros(3, 9, 7), None, torch.ones(9, 7, dtype=torch.bool)),
     )
     with pytest.raises(DataError, match="00 of the test split has no mask to compare with"):
-        count(Truth(bare), above(lambda index: maps[index], 0.5), what="rows")
+        count_pixels(Truth(bare), above(lambda index: maps[index], 0.5), what="rows")
 
 
 def test_a_student_is_scored_as_evaluate_scores_it(tmp_path, small_set):
@@ -127,7 +128,7 @@ def test_a_student_is_scored_as_evaluate_scores_it(tmp_path, small_set):
 
 def test_rows_that_used_masks_are_marked():
     truth, *_, maps = _truth()
-    row = figures(count(truth, above(lambda index: maps[index], 0.5), what="rows"))
+    row = figures(count_pixels(truth, above(lambda index: maps[index], 0.5), what="rows"))
     about = {"split": "test", "seconds": 12.3}
     text = markdown(
         [

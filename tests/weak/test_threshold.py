@@ -6,7 +6,7 @@ from skimage.filters import threshold_multiotsu, threshold_otsu, threshold_trian
 
 from seglens.errors import DataError, SettingError, UnknownNameError
 from seglens.weak.settings import ThresholdSettings
-from seglens.weak.threshold import BINS, RULES, choose, histogram, otsu, otsu_twice
+from seglens.weak.threshold import BINS, RULES, choose_threshold, count_values, otsu, otsu_twice
 
 
 def hills(seed: int = 0) -> torch.Tensor:
@@ -18,7 +18,7 @@ def hills(seed: int = 0) -> torch.Tensor:
 
 
 def test_otsu_by_brute_force_and_by_another_library() -> None:
-    counts = histogram([hills()])
+    counts = count_values([hills()])
     centre = (torch.arange(BINS) + 0.5) / BINS
 
     def between(edge: int) -> float:
@@ -37,7 +37,7 @@ def test_otsu_by_brute_force_and_by_another_library() -> None:
 
 def test_two_thresholds_are_those_of_another_library() -> None:
     values = torch.cat([hills().flatten(), torch.full((3000,), 0.45)])
-    counts = histogram([values[None]])[:BINS]
+    counts = count_values([values[None]])[:BINS]
     coarse = counts.view(64, 4).sum(1)
     centre = ((torch.arange(64) + 0.5) / 64).numpy()
     theirs = threshold_multiotsu(classes=3, hist=(coarse.numpy(), centre))
@@ -47,34 +47,34 @@ def test_two_thresholds_are_those_of_another_library() -> None:
 def test_the_triangle_is_that_of_another_library() -> None:
     generator = torch.Generator().manual_seed(0)
     values = (-torch.rand(200, 200, generator=generator).log() * 0.1).clamp(0, 1)
-    found = choose(histogram([values]), ThresholdSettings(rule="triangle")).middle
+    found = choose_threshold(count_values([values]), ThresholdSettings(rule="triangle")).middle
     assert found == pytest.approx(threshold_triangle(values.numpy(), nbins=BINS), abs=0.02)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_parts_two_groups_and_leaves_the_middle_open(rule: str) -> None:
-    cut = choose(histogram([hills()]), ThresholdSettings(rule=rule, value=0.45))
+    cut = choose_threshold(count_values([hills()]), ThresholdSettings(rule=rule, value=0.45))
     assert 0 < cut.low < cut.middle < cut.high < 1
     assert 0.2 < cut.middle < 0.7
 
 
 def test_certainty_begins_at_the_medians_of_the_groups() -> None:
     values = hills()
-    cut = choose(histogram([values]), ThresholdSettings())
+    cut = choose_threshold(count_values([values]), ThresholdSettings())
     assert cut.low == pytest.approx(float(values[values < cut.middle].median()), abs=1 / BINS)
     assert cut.high == pytest.approx(float(values[values >= cut.middle].median()), abs=1 / BINS)
 
 
 def test_every_map_counts_the_same_whatever_its_size() -> None:
     small, large = torch.full((2, 2), 0.1), torch.full((20, 20), 0.9)
-    counts = histogram([small, large])
+    counts = count_values([small, large])
     assert counts[int(0.1 * BINS)] == counts[int(0.9 * BINS)] == 1
 
 
 def test_what_is_refused() -> None:
     with pytest.raises(DataError, match="All maps are flat"):
-        choose(histogram([torch.zeros(4, 4)]), ThresholdSettings())
+        choose_threshold(count_values([torch.zeros(4, 4)]), ThresholdSettings())
     with pytest.raises(UnknownNameError, match=r"rule for a threshold 'ostu'\. Did you mean 'otsu'"):
-        choose(histogram([hills()]), ThresholdSettings(rule="ostu"))
+        choose_threshold(count_values([hills()]), ThresholdSettings(rule="ostu"))
     with pytest.raises(SettingError, match="between 0 and 1"):
-        choose(histogram([hills()]), ThresholdSettings(rule="fixed", value=1.0))
+        choose_threshold(count_values([hills()]), ThresholdSettings(rule="fixed", value=1.0))

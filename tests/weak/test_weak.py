@@ -11,17 +11,17 @@ import torch
 import seglens
 from seglens.data.layout import DataSettings
 from seglens.errors import CheckpointError, DataError, OutputExistsError, SettingError, UnknownNameError
+from seglens.files.ownership import contents
 from seglens.models.weights import read_state_dict
-from seglens.owned import contents
-from seglens.train.learner import Learner
+from seglens.train.lightning_module import SegmentationModule
 from seglens.train.recipe import TrainSettings
 from seglens.weak import rounds
 from seglens.weak.labels import Labelled
-from seglens.weak.pseudo import PseudoMasks
+from seglens.weak.pseudo_masks import PseudoMasks
 from seglens.weak.recipe import WeakSettings
 from seglens.weak.self_training import TeacherSettings
-from seglens.weak.settings import PseudoSettings, QuestionSettings
-from seglens.weak.shelf import Stage
+from seglens.weak.settings import PseudoSettings, ScoreSettings
+from seglens.weak.stage_cache import Stage
 
 TINY = TrainSettings(
     model="unet",
@@ -57,7 +57,7 @@ class Bright(PseudoMasks):
             return torch.where(image > 0.6, 1.0, torch.where(image < 0.4, 0.0, 0.5))
         return image
 
-    def load_patches(self, index):
+    def load_superpixels(self, index):
         rows, columns = torch.meshgrid(torch.arange(32) // 8, torch.arange(40) // 8, indexing="ij")
         return rows * 5 + columns
 
@@ -200,7 +200,7 @@ def test_no_mask_is_opened_before_the_evaluation(tmp_path, bright, small_set, mo
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, bright, small_set, done, monkeypatch):
     out = tmp_path / "run"
-    step = Learner.training_step
+    step = SegmentationModule.training_step
 
     def stop(self, batch, batch_index):
         if len(list(out.rglob("answers"))) == 1 and batch_index == 0:
@@ -209,7 +209,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, bright, sm
 
     data, settings = DataSettings(path=small_set), SETTINGS.model_copy(update={"evaluate": False})
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "training_step", stop)
+        patch.setattr(SegmentationModule, "training_step", stop)
         with pytest.raises(KeyboardInterrupt):
             seglens.weak(data, settings, out)
     assert _record(out)["state"] == "running"
@@ -298,10 +298,10 @@ def test_settings_that_contradict_one_another(small_set, tmp_path):
 @pytest.mark.parametrize(
     ("question", "error"),
     [
-        (QuestionSettings(encoder="nope"), UnknownNameError),
-        (QuestionSettings(weights="nowhere.safetensors"), CheckpointError),
-        (QuestionSettings(positive=("nope",)), UnknownNameError),
-        (QuestionSettings(positive=("99999",)), SettingError),
+        (ScoreSettings(encoder="nope"), UnknownNameError),
+        (ScoreSettings(weights="nowhere.safetensors"), CheckpointError),
+        (ScoreSettings(positive=("nope",)), UnknownNameError),
+        (ScoreSettings(positive=("99999",)), SettingError),
     ],
 )
 def test_a_classifier_that_cannot_be_had_is_refused_before_anything_is_made(

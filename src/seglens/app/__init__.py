@@ -1,4 +1,4 @@
-"""The interactive page: `seglens app RUN`. Widgets and their wires; what they do is in `seglens.inspection`.
+"""The interactive page: `seglens app RUN`. Widgets and callbacks; `seglens.inspection` does the work.
 
 The page is served to this machine only, to whoever has the token of its address, and asks nothing of any
 other: Gradio's analytics are off, fonts are the system's, and a policy in every answer forbids the browser to
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seglens.app.policy import Access, Policy
+from seglens.app.policy import Access, AccessPolicy
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.data.layout import Split
 from seglens.errors import SettingError
 from seglens.runs import Run
-from seglens.verb import make_callable
 
 if TYPE_CHECKING:
     import gradio
@@ -112,7 +112,7 @@ def app(
             ),
             css=(Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
             app_kwargs={
-                "middleware": [Middleware(Policy, access=access)],
+                "middleware": [Middleware(AccessPolicy, access=access)],
                 "docs_url": None,
                 "redoc_url": None,
             },
@@ -133,7 +133,7 @@ def app(
 
 @contextmanager
 def _keeping_files_in(folder: Path) -> Iterator[None]:
-    """Let Gradio keep what is uploaded in ``folder``, which is removed with the page; it reads a variable."""
+    """Make Gradio keep uploads in ``folder``, which is removed with the page, by an environment variable."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     try:

@@ -1,18 +1,17 @@
-"""The widgets of the page, and which of them calls what."""
+"""The widgets of the page, each connected to its callback."""
 
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from seglens.app.widgets import Widgets
-from seglens.app.wires import NONE, Wires
+from seglens.app.callbacks import NONE, Callbacks, Widgets
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.layout import Split
 from seglens.explain.baselines import BASELINES
 from seglens.explain.explanation import WHERE
 from seglens.impute import IMPUTERS
-from seglens.inspection import asking, pointing
+from seglens.inspection import clicks, explaining
 from seglens.runs import Run
 
 INTRODUCTION = """# Seglens: {name}
@@ -35,7 +34,7 @@ def lay_out(run: Run, pictures: Split | None, scratch: Path) -> gr.Blocks:
         title=f"Seglens: {name}", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True
     ) as blocks:
         widgets = _widgets(run, pictures, name)
-        _wire(widgets, Wires(run, pictures, scratch, widgets))
+        _connect(widgets, Callbacks(run, pictures, scratch, widgets))
     return blocks
 
 
@@ -82,11 +81,11 @@ def _source(pictures: Split | None) -> dict[str, Any]:
 
 
 def _question(run: Run, known_data: bool) -> dict[str, Any]:
-    layers, classes = asking.layer_names(run), list(run.task.classes)
+    layers, classes = explaining.layer_names(run), list(run.task.classes)
     first = next((role for role in FIRST_LAYERS if role in layers), layers[-1])
     found: dict[str, Any] = {
         "target": gr.Dropdown(
-            pointing.choices(None),
+            clicks.choices(None),
             value="component",
             label="Ask about",
             info="Click for component, truth-component, point, box (two clicks); or write point:120,84",
@@ -96,7 +95,11 @@ def _question(run: Run, known_data: bool) -> dict[str, Any]:
     }
     with gr.Row():
         found["method"] = gr.Dropdown(
-            asking.method_names(known_data), value="grad-cam", label="Method", min_width=170, elem_id="method"
+            explaining.method_names(known_data),
+            value="grad-cam",
+            label="Method",
+            min_width=170,
+            elem_id="method",
         )
         found["layer"] = gr.Dropdown(layers, value=first, label="Layer", min_width=170, elem_id="layer")
     found["baseline"] = gr.Radio(
@@ -163,7 +166,7 @@ def _image(name: str, label: str, visible: bool = True) -> Any:
     )
 
 
-def _wire(w: Widgets, wires: Wires) -> None:
+def _connect(w: Widgets, callbacks: Callbacks) -> None:
     """Connect the widgets; the model answers one question at a time."""
     model: dict[str, Any] = {
         "concurrency_id": "model",
@@ -172,17 +175,17 @@ def _wire(w: Widgets, wires: Wires) -> None:
         "show_progress_on": [w.map],
     }
     opening = {**model, "show_progress_on": [w.picture]}
-    w.sample.input(wires.choose, [w.sample, w.target], w.view, **opening)
-    w.upload.upload(wires.drop, [w.upload, w.target], w.view, **opening)
-    w.picture.select(wires.click, w.question, w.answer, **model)
-    w.again.click(wires.again, w.question, w.answer, **model)
+    w.sample.input(callbacks.choose, [w.sample, w.target], w.view, **opening)
+    w.upload.upload(callbacks.drop, [w.upload, w.target], w.view, **opening)
+    w.picture.select(callbacks.click, w.question, w.answer, **model)
+    w.again.click(callbacks.again, w.question, w.answer, **model)
     for widget in (w.target, w.layer, w.class_name, w.against, w.where, w.baseline):
-        widget.input(wires.ask, w.question, w.answer, **model)
-    w.method.input(wires.fit, [w.method], [w.layer, w.baseline], api_visibility="private").then(
-        wires.ask, w.question, w.answer, **model
+        widget.input(callbacks.ask, w.question, w.answer, **model)
+    w.method.input(callbacks.fit, [w.method], [w.layer, w.baseline], api_visibility="private").then(
+        callbacks.ask, w.question, w.answer, **model
     )
     w.brush.submit(
-        wires.remove,
+        callbacks.remove,
         [w.seen, w.imputer, w.class_name],
         [w.message, w.removed, w.changed],
         **{**model, "show_progress_on": [w.removed]},

@@ -1,4 +1,4 @@
-"""Who may use the page, and what a browser may load of it: the first thing that every request meets.
+"""Access control: who may use the page, and what a browser may load. Every request passes here first.
 
 A server on localhost is reached by any web page that the same browser shows. Three checks keep others out:
 
@@ -42,7 +42,7 @@ UPLOAD_SECONDS = 120.0
 """How long the body of one request may take to arrive."""
 
 STARTS = "/gradio_api/startup-events"
-"""What Gradio asks of its own server as it starts, without a token. It tells nothing."""
+"""The address that Gradio requests from its own server at the start, without a token; it reveals nothing."""
 
 NO_TOKEN = (
     "This page opens with the token of the address that 'seglens app' printed, and only with it. "
@@ -82,7 +82,7 @@ class Access:
         return hmac.compare_digest(given.encode(), self.token.encode())
 
 
-class Policy:
+class AccessPolicy:
     """ASGI middleware: lets in whom `Access` knows, and adds `HEADERS` to every answer."""
 
     def __init__(self, app: Application, access: Access) -> None:
@@ -128,7 +128,7 @@ class Policy:
         return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and self.access.is_token(given)
 
     async def _welcome(self, send: Send) -> None:
-        """Keep the token in a cookie, and go to the address without it: it shall not stay in the history."""
+        """Set the token as a cookie and redirect to the address without it: it stays out of the history."""
         # Lax, not Strict: a browser that follows a link here would not send a strict one.
         kept = f"{self.access.cookie}={self.access.token}; Path=/; HttpOnly; SameSite=Lax"
         headers = [(b"location", b"/"), (b"set-cookie", kept.encode()), (b"cache-control", b"no-store")]

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from seglens.arguments import checked
+from seglens.arguments.inputs import names_of
+from seglens.arguments.renamed import renamed
 from seglens.batch import ledger
 from seglens.batch.asking import class_index_of, place_of, targets_of, with_references_of
 from seglens.batch.auditing import check_regions, groups_of, regions_of, write_audit
@@ -29,14 +31,12 @@ from seglens.batch.prediction import predict_files
 from seglens.data.classes import NO_MAP
 from seglens.explain import explain
 from seglens.explain.methods import Method, methods_of
-from seglens.inputs import names_of
+from seglens.files.output import new_folder
+from seglens.files.overwrite import check_output
 from seglens.judge.audit import Audited, audit
 from seglens.judge.case import JudgeSettings
 from seglens.judge.evidence import Evidence, combine, gather, score
 from seglens.judge.figures import draw_figures
-from seglens.outputs import new_folder
-from seglens.places import check_output
-from seglens.renamed import renamed
 from seglens.results import record as records
 from seglens.runs import Run
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from seglens.arguments.inputs import names_of
 from seglens.batch.chunks import Chunk, Failure, read_one
 from seglens.data.layout import Split
 from seglens.data.transforms import letterbox
@@ -16,13 +17,12 @@ from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
 from seglens.explain.references import chosen_references, needs_references, with_references
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, form_of, named_targets
-from seglens.inputs import names_of
+from seglens.files.output import safe_name
 from seglens.models.layers import layers as layers_of
 from seglens.models.layers import resolve
-from seglens.outputs import safe_name
 from seglens.predict import Prediction
 from seglens.runs import Run
-from seglens.sources import own_split
+from seglens.runs.data import own_split
 
 ALL = "all"
 """The name that stands for every method, or for every layer that plays a role."""

@@ -18,18 +18,18 @@ from seglens.data.from_torch import TorchData, as_split, is_torch
 from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
-from seglens.device import release_memory
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
-from seglens.outputs import unused_name
-from seglens.progress import track
+from seglens.files.output import unused_name
+from seglens.predict.tiles import Windows
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable
 from seglens.results.scorecard import Audit, Card
 from seglens.runs import Run
-from seglens.spread import ALONE, Share
-from seglens.threads import read_ahead
-from seglens.tiles import Windows
+from seglens.runtime.device import release_memory
+from seglens.runtime.distributed import ALONE, Share
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 
 FILES = "files"
 """What the split of image files given one by one is called."""

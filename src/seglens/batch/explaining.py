@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seglens.arguments import checked
+from seglens.arguments.renamed import renamed
 from seglens.batch import ledger
 from seglens.batch.asking import Question, place_of, question_of, settings_of, targets_of
 from seglens.batch.chunks import (
@@ -36,16 +37,15 @@ from seglens.data.listing import fingerprints
 from seglens.errors import SettingError
 from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS
-from seglens.outputs import unused_name
-from seglens.places import check_output
-from seglens.progress import track
-from seglens.renamed import renamed
+from seglens.files.output import unused_name
+from seglens.files.overwrite import check_output
+from seglens.predict.tiles import plan
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable, PictureMaps
 from seglens.results.tables import write_rows
 from seglens.runs import Run
-from seglens.spread import ALONE, Share
-from seglens.tiles import plan
+from seglens.runtime.distributed import ALONE, Share
+from seglens.runtime.progress import track
 
 
 @renamed(num_samples="num_images", chunk="batch_size")
@@ -97,7 +97,8 @@ def explain_folder(
         where: ``context`` reports what lies outside of the target only, see `seglens.explain`.
         scale: limits of colours, ``image``, ``dataset`` or ``fixed:LOW,HIGH``.
         raw: format of the raw maps, ``npz`` or ``safetensors``.
-        tiles: which pictures are explained in windows, as they are predicted: see `seglens.tiles.TILES` and
+        tiles: which pictures are explained in windows, as they are predicted: see
+            `seglens.predict.tiles.TILES` and
             `seglens.explain.windows`. Methods that mean nothing there fail on such pictures.
         samples: numbers of the pictures to explain.
         num_images: how many to explain, spread evenly over the split.

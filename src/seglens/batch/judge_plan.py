@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from seglens.arguments import checked
+from seglens.arguments.inputs import names_of
+from seglens.arguments.renamed import renamed
 from seglens.batch.asking import class_index_of, targets_of, with_references_of
 from seglens.batch.chunks import CHUNK, Failure, choose, read_chunks, refuse_none_done
 from seglens.data.layout import Split
 from seglens.explain.methods import Method, methods_of
-from seglens.inputs import names_of
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
 from seglens.judge.costs import JudgePlan, plan_scores
 from seglens.judge.definitions import CLAIM_IMAGES
-from seglens.renamed import renamed
 from seglens.runs import Run
 
 ALL = "all"

@@ -22,11 +22,11 @@ from seglens.explain.methods import Method
 from seglens.explain.target import Target
 from seglens.explain.windows import explain_large
 from seglens.models.segmenter import ModelSpec
-from seglens.native import decide
 from seglens.predict import Prediction
+from seglens.predict.original import decide
+from seglens.predict.tiles import Cut, Size, Windows, bands, plan, resized
 from seglens.runs import Run
 from seglens.shapes import Image, Images
-from seglens.tiles import Cut, Size, Windows, bands, plan, resized
 
 NORMALISING = 16
 """Windows from which a model with random weights takes the statistics of its batch norms."""

@@ -18,17 +18,17 @@ from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject
 from seglens.data.layout import Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
-from seglens.draw import overlay, save_png
+from seglens.drawing.draw import overlay, save_png
+from seglens.evaluate.intervals import interval
+from seglens.evaluate.scores import counted, scores
 from seglens.explain.explanation import Explanation
-from seglens.intervals import interval
+from seglens.files.output import unused_name
 from seglens.judge.localisation import join, summarise
 from seglens.masks import is_stack, of_class
-from seglens.outputs import unused_name
 from seglens.results import record as records
-from seglens.results.maps import Frame as FrameRow
+from seglens.results.maps import MapFrame as FrameRow
 from seglens.results.maps import MapSummary, OneMap, PictureMaps
 from seglens.runs import Run
-from seglens.scores import counted, scores
 from seglens.shapes import AnyMask
 
 OF_MAP = ("target", "method", "layer")

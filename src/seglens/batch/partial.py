@@ -17,17 +17,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seglens.arguments.renamed import in_new_names
 from seglens.batch.chunks import Failure
 from seglens.errors import DataError, OutputExistsError, SettingError
+from seglens.files.locks import beside
+from seglens.files.output import alone, naming, put_in_place
+from seglens.files.overwrite import check_output
+from seglens.files.ownership import list_files
 from seglens.judge.localisation import Attention
-from seglens.locks import beside
-from seglens.outputs import alone, naming, put_in_place
-from seglens.owned import list_files
-from seglens.places import check_output
-from seglens.renamed import in_new_names
 from seglens.results import record as records
 from seglens.results.maps import PictureMaps
-from seglens.spread import Share
+from seglens.runtime.distributed import Share
 
 DONE, SETTINGS = ".done", "settings.json"
 COMMAND = "explain"
@@ -107,8 +107,8 @@ def partial_folder(
             put_in_place(folder, path, COMMAND, force=force)
         except BaseException:
             # Before the folder may be removed, nobody must write into it any more.
-            if share.links is not None and share.links.crew is not None:
-                share.links.crew.stop()
+            if share.links is not None and share.links.launcher is not None:
+                share.links.launcher.stop()
             if not _chunks(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from seglens.arguments import checked
+from seglens.arguments.renamed import renamed
 from seglens.batch import ledger
 from seglens.batch.asking import Question, question_of, targets_of
 from seglens.batch.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
@@ -33,10 +34,9 @@ from seglens.explain.target import Target, for_head
 from seglens.explain.windows import BATCH_SIZE as WINDOWS
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
-from seglens.renamed import renamed
+from seglens.predict.tiles import number_of
+from seglens.predict.tiles import plan as cover
 from seglens.runs import Run
-from seglens.tiles import number_of
-from seglens.tiles import plan as cover
 
 FEW = 4
 """Pictures that are read, measured and drawn to see how long that takes, after one to warm up."""

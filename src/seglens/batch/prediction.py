@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from seglens.arguments import checked
+from seglens.arguments.renamed import renamed
 from seglens.batch import ledger
 from seglens.batch.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
 from seglens.batch.heats import drawn_size
@@ -16,30 +17,28 @@ from seglens.data.from_torch import is_torch
 from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.device import choose_precision
 from seglens.errors import DataError, NonFiniteError, SettingError
-from seglens.native import (
+from seglens.files.output import new_folder, unused_name
+from seglens.files.overwrite import check_output
+from seglens.predict import Prediction
+from seglens.predict.original import (
     Inference,
     Placed,
     Probability,
-    at_native_size,
+    at_original_size,
     decide,
     empty_mask,
     forward,
-    native_mask,
+    mask_at_original_size,
     place,
-    prepared,
 )
-from seglens.outputs import new_folder, unused_name
-from seglens.places import check_output
-from seglens.predict import Prediction
-from seglens.progress import track
-from seglens.renamed import renamed
+from seglens.predict.tiles import Cut, Windows, bands, plan, resized
 from seglens.results.tables import write_rows
-from seglens.runs import Run
+from seglens.runs import Run, prepared
+from seglens.runtime.device import choose_precision
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.shapes import AnyMask, Image
-from seglens.threads import read_ahead
-from seglens.tiles import Cut, Windows, bands, plan, resized
 
 STRIP = 64
 """Rows of a large picture's overlay that are scaled at a time."""
@@ -63,7 +62,8 @@ def predict_files(
     A mask is a grey PNG of the picture's own size whose values are class indices. Where classes may overlap
     there is one a class, ``masks/<class>/<name>.png`` with 0 and 255: the layout that ``pairs`` reads with
     ``--multilabel``. ``precision`` and ``tta``
-    are those of `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.tiles.TILES`. A
+    are those of `seglens.predict.infer`; ``tiles`` says when windows are used, see
+    `seglens.predict.tiles.TILES`. A
     picture that is covered with windows is never held as floating-point numbers.
 
     Raises:
@@ -121,7 +121,7 @@ def predict_files(
 def native_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
     """Return the masks of a chunk at native size."""
     return [
-        native_mask(probabilities, frame, run.spec)
+        mask_at_original_size(probabilities, frame, run.spec)
         for probabilities, frame in zip(prediction.probabilities, part.frames, strict=True)
     ]
 
@@ -186,7 +186,7 @@ def _predicted(run: Run, split: Split, how: Inference, batch_size: int) -> Itera
 def _forward(run: Run, pictures: Sequence[_Read], how: Inference) -> list[Probability | Failure]:
     """Predict pictures, one by one where the answer to one of them is not finite."""
     try:
-        return [*forward(run, [each.placed for each in pictures], how)]
+        return [*forward(run.segmenter, [each.placed for each in pictures], how)]
     except NonFiniteError:
         if len(pictures) > 1:
             return [found for each in pictures for found in _forward(run, [each], how)]
@@ -258,5 +258,5 @@ def _write(run: Run, folder: Path, found: _Found | Failure) -> dict[str, object]
     if isinstance(found, Failure):
         return found
     made = found.prediction
-    mask = decide(at_native_size(*made), run.spec) if isinstance(made, tuple) else made
+    mask = decide(at_original_size(*made), run.spec) if isinstance(made, tuple) else made
     return ledger.write_prediction(run, found.sample, mask, folder, found.name)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from seglens.arrays import open_npz
 from seglens.data.transforms import Frame
 from seglens.errors import unknown_name
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
+from seglens.files.arrays import open_npz
 from seglens.models.segmenter import ModelSpec
 from seglens.results.names import map_name
 from seglens.shapes import Map, Region

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.draw import HEAT, SIGNED, Scale, heat_scale, signed_scale
+from seglens.drawing.draw import HEAT, SIGNED, Scale, heat_scale, signed_scale
 from seglens.errors import SettingError, unknown_name
 
 Limits = tuple[float, float]

@@ -13,7 +13,7 @@ from seglens.batch.heats import Heats, Shared, about_error, drawn_size, fitted, 
 from seglens.batch.scales import Scaling, colours
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
-from seglens.draw import (
+from seglens.drawing.draw import (
     INK,
     Tile,
     hatch,
@@ -26,9 +26,9 @@ from seglens.draw import (
     save_png,
     sheet,
 )
+from seglens.files.output import unused_name
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
-from seglens.outputs import unused_name
 from seglens.results.maps import Colours, OneMap, Sheet
 from seglens.shapes import AnyMask, Image, Mask
 

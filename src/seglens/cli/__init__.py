@@ -1,6 +1,7 @@
-"""The command ``seglens``: one verb, one function of the package. No logic, no heavy import outside of verbs.
+"""The program ``seglens``: each command calls one function of the package and shows the result.
 
-``import seglens`` loads nothing but itself; a name of it loads what it needs when a verb first uses it.
+There is no logic here, and no heavy import outside of commands: ``import seglens`` loads nothing but itself,
+and a name of it loads what it needs when a command first uses it.
 """
 
 import os
@@ -13,40 +14,40 @@ from typing import Annotated
 import typer
 
 import seglens
+from seglens.arguments.byte_sizes import parse_bytes
 from seglens.cli import (
-    comparing,
-    data_verbs,
-    judging,
-    making,
+    compare,
+    data,
+    data_options,
+    judge,
     names,
-    reading,
-    showing,
-    summaries,
+    page,
+    printing,
     terminal,
-    verifying,
-    weakly,
+    train,
+    verify,
+    weak,
 )
 from seglens.cli import options as o
-from seglens.cli.command import Verbs
-from seglens.cli.given import refuse
+from seglens.cli.command import CommandGroup
+from seglens.cli.given_flags import refuse
 from seglens.cli.terminal import keep_apart, need_path, need_run, say
-from seglens.signals import Terminated, ended_by_signals, open_streams
-from seglens.sizes import parse_bytes
+from seglens.runtime.signals import Terminated, ended_by_signals, open_streams
 
 HELP = """Train segmentation models, show what they look at, and measure whether to believe it.
 
-A run folder is what every later verb takes. Nothing is overwritten without --force. --debug, on any verb,
-shows the trace of an error; --json prints the result for a program, --quiet nothing but warnings and errors.
-Lists are written --samples 0 3 7, or with commas, or by repeating the flag.
+A run folder is what every later command takes. Nothing is overwritten without --force. On any command,
+--debug shows the trace of an error; --json prints the result for a program, --quiet nothing but warnings and
+errors. Lists are written --samples 0 3 7, or with commas, or by repeating the flag.
 
 Exit codes: 0 done; 1 failed, or some pictures could not be done and are listed; 2 a wrong argument, or input
 that can't be used; 130 stopped by Ctrl-C; 143 ended by SIGTERM.
 """
 
 app: typer.Typer = typer.Typer(
-    cls=Verbs, name="seglens", help=HELP, no_args_is_help=False, rich_markup_mode=None
+    cls=CommandGroup, name="seglens", help=HELP, no_args_is_help=False, rich_markup_mode=None
 )
-app.add_typer(data_verbs.app, name="data")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
@@ -94,23 +95,23 @@ def _root(
     pass
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=o.Command)
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("demo"),
     seed: o.Seed = 0,
     force: o.Force = False,
 ) -> None:
     """Tell a cheating model from an honest one. The pictures are built in; it needs no network."""
-    summaries.tell_file("report", seglens.demo(out, seed=seed, force=force))
+    printing.print_file("report", seglens.demo(out, seed=seed, force=force))
 
 
-app.command(cls=reading.OnSet)(making.train)
-app.command(cls=o.Verb)(making.adopt)
-app.command(cls=reading.OnData)(verifying.verify)
-app.command(cls=reading.OnSet)(weakly.weak)
+app.command(cls=data_options.OnSet)(train.train)
+app.command(cls=o.Command)(train.adopt)
+app.command(cls=data_options.OnData)(verify.verify)
+app.command(cls=data_options.OnSet)(weak.weak)
 
 
-@app.command(cls=reading.OnData)
+@app.command(cls=data_options.OnData)
 def evaluate(
     context: typer.Context,
     run: o.RunFolder = None,
@@ -134,7 +135,7 @@ def evaluate(
     keep_apart(out, run=run, data=data)
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)
-        pictures = reading.open_split(context, model, split, data)
+        pictures = data_options.open_other_split(context, model, split, data)
         found = seglens.evaluate(
             model,
             pictures,
@@ -147,11 +148,11 @@ def evaluate(
             tiles=tiles,
             share=share,
         )
-    summaries.tell_evaluation(found)
+    printing.print_evaluation(found)
     terminal.list_failed([(row.name, row.error) for row in found.failed], len(found.images))
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=o.Command)
 def predict(
     run: o.RunFolder = None,
     images: Annotated[
@@ -173,17 +174,17 @@ def predict(
     done = seglens.predict_files(
         model, files, out=out, force=force, precision=precision, tta=tta, tiles=tiles
     )
-    summaries.tell_batch("predicted", done, {})
+    printing.print_batch("predicted", done, {})
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=o.Command)
 def layers(run: o.RunFolder = None) -> None:
     """List what can be explained: layers, roles, shapes, strides."""
     model = seglens.load(need_run(run), device="cpu")
-    summaries.tell_layers([asdict(layer) for layer in seglens.layers(model)])
+    printing.print_layers([asdict(layer) for layer in seglens.layers(model)])
 
 
-@app.command(cls=reading.OnData, epilog=o.EXPLAIN_NAMES)
+@app.command(cls=data_options.OnData, epilog=o.EXPLAIN_NAMES)
 def explain(
     context: typer.Context,
     run: o.RunFolder = None,
@@ -201,7 +202,7 @@ def explain(
     against: o.Against = None,
     where: o.Where = "region",
     baseline: o.Baseline = None,
-    steps: o.Steps = None,
+    steps: o.StepsOption = None,
     settings: o.MethodSettings = None,
     scale: o.ScaleText = "image",
     raw: o.Raw = "npz",
@@ -240,7 +241,7 @@ def explain(
         if images:
             pictures: "seglens.Split | list[Path]" = images
         else:
-            pictures = reading.open_split(context, model, split, data)
+            pictures = data_options.open_other_split(context, model, split, data)
             if terminal.interactive() and (split, samples, num_images) == (None, None, None):
                 files, samples = terminal.ask_pictures(pictures.name, len(pictures))
                 pictures = files or pictures
@@ -263,7 +264,7 @@ def explain(
                     seed=seed,
                     memory=memory,
                 )
-                summaries.tell_plan(planned.rows())
+                printing.print_plan(planned.rows())
             return
         done = seglens.explain_folder(
             model,
@@ -286,16 +287,16 @@ def explain(
             resume=resume,
             share=share,
         )
-    summaries.tell_explained(done)
+    printing.print_explained(done)
 
 
-app.command(cls=reading.OnData)(judging.judge)
+app.command(cls=data_options.OnData)(judge.judge)
 
 
-app.command(cls=reading.OnData)(showing.app)
+app.command(cls=data_options.OnData)(page.app)
 
 
-@app.command(cls=o.Verb)
+@app.command(cls=o.Command)
 def report(
     runs: Annotated[
         list[Path] | None,
@@ -307,7 +308,7 @@ def report(
 ) -> None:
     """Write one HTML file that opens without network or server."""
     file = seglens.report(runs or [need_run(None)], out=out, shortcut=shortcut, force=force)
-    summaries.tell_file("report", file)
+    printing.print_file("report", file)
 
 
-app.command(cls=reading.OnData)(comparing.compare)
+app.command(cls=data_options.OnData)(compare.compare)

@@ -1,4 +1,4 @@
-"""The command class of every verb: lists of values, flags that all verbs have, examples and completion."""
+"""The class of all commands: lists of values, flags that every command has, examples and completion."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from seglens.arguments import RANGES, check_ranges
+from seglens.arguments.renamed import refuse_both, warn_of_old
 from seglens.cli import terminal
 from seglens.cli.examples import EXAMPLES
-from seglens.cli.given import flag_of
+from seglens.cli.given_flags import flag_of
 from seglens.cli.names import RENAMED
 from seglens.data import limits
 from seglens.errors import DataError
-from seglens.renamed import refuse_both, warn_of_old
 
 VALUES_END = "--"
 
@@ -35,7 +35,7 @@ SPLIT_AT_COMMAS = (
 """Flags whose values hold no comma themselves; the name of a class may."""
 
 READS_NO_PICTURES = ("get", "adopt", "layers")
-"""Verbs that open no picture of the user's, so that ``--max-pixels`` means nothing to them."""
+"""Commands that open no picture of the user's, so that ``--max-pixels`` means nothing to them."""
 
 READ_BY_FLAGS = ("data", "stages", "pseudo", "repeat", "shortcut")
 READ_BY_PLACE = ("run", "runs", "data", "images", "file")
@@ -45,21 +45,21 @@ _OPEN_LIST = "seglens.open_list"
 """Where a context keeps the list flag whose values are being typed, for completion."""
 
 
-class Verb(TyperCommand):
-    """A verb with ``--json`` and its like, and lists that take values in the ways that people write them.
+class Command(TyperCommand):
+    """A command with ``--json`` and its like, and lists that take values in the ways that people write them.
 
     ``--samples 0 3 7``, ``--samples 0,3,7`` and ``--samples 0 --samples 3`` mean the same. The values of a
     list end at the next flag or at ``--``, so arguments come first: ``seglens explain RUN cell.png --layers
     encoder_last decoder_last``.
 
-    The function of a verb knows nothing of ``--json``, ``--quiet`` and ``--max-pixels``: it hands its result
-    to `seglens.cli.terminal.tell`, as plain data and as a function that prints it.
+    The function of a command knows nothing of ``--json``, ``--quiet`` and ``--max-pixels``: it hands its
+    result to `seglens.cli.terminal.print_result`, as plain data and as a function that prints it.
     """
 
-    context_class: type[Any] = typer.Context  # what a verb that asks for its context is said to get
+    context_class: type[Any] = typer.Context  # what a command that asks for its context is said to get
 
     def get_params(self, ctx: Any) -> list[Any]:  # Click's Context and Parameter, wherever Typer keeps them
-        """Return the verb's own parameters, then those that all verbs have, then ``--help``."""
+        """Return the command's own parameters, then those that all commands have, then ``--help``."""
         own = {parameter.name for parameter in self.params}
         own |= {"max_pixels"} if self.name in READS_NO_PICTURES else set()
         *found, last = super().get_params(ctx)
@@ -80,7 +80,7 @@ class Verb(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb, telling its result as was asked for."""
+        """Run the command and print its result in the form that the flags ask for."""
         own = {parameter.name for parameter in self.params}
         asked = {
             option.name: ctx.params[option.name] if option.name in own else ctx.params.pop(option.name, None)
@@ -89,7 +89,7 @@ class Verb(TyperCommand):
         check_options(ctx.params)
         _look_at_paths(self.params, ctx.params)
         with (
-            terminal.telling(as_json=asked["as_json"], quiet=asked["quiet"]),
+            terminal.output_mode(as_json=asked["as_json"], quiet=asked["quiet"]),
             limits.allowing(asked["max_pixels"]),
         ):
             return super().invoke(ctx)
@@ -102,7 +102,7 @@ class Verb(TyperCommand):
         return super().shell_complete(ctx, incomplete)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write what stands below the options, and the examples of the verb."""
+        """Write what stands below the options, and the examples of the command."""
         super().format_epilog(ctx, formatter)
         lines = EXAMPLES.get(ctx.command_path.partition(" ")[2], ())
         if lines:
@@ -111,11 +111,11 @@ class Verb(TyperCommand):
                     formatter.write("".join(f"  {part}\n" for part in (f"# {what}", *_folded(line))))
 
 
-class Verbs(TyperGroup):
-    """The verbs in the order in which they are used, which is that of the examples."""
+class CommandGroup(TyperGroup):
+    """The commands in the order in which they are used, which is that of the examples."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of the verbs; those without an example come last."""
+        """Return the names of the commands; those without an example come last."""
         order = list(dict.fromkeys(words.partition(" ")[0] for words in EXAMPLES))
         return sorted(super().list_commands(ctx), key=lambda name: _place(order, name))
 
@@ -254,4 +254,4 @@ def _flags_of_every_verb(
 
 
 _EVERYWHERE = typer.main.get_command(_flags).params
-"""The options that every verb has, made by Typer as it makes all others."""
+"""The options that every command has, made by Typer as it makes all others."""

@@ -1,4 +1,4 @@
-"""Examples in the help of every verb; a test parses each of them."""
+"""Examples in the help of every command; a test parses each of them."""
 
 EXAMPLES = {
     "demo": (("seglens demo --out demo", "train a cheat and an honest model, tell which is which"),),
@@ -71,4 +71,4 @@ EXAMPLES = {
         ),
     ),
 }
-"""For each verb, command lines with what they are for."""
+"""For each command, command lines with what they are for."""

@@ -1,10 +1,27 @@
-"""The names that can be typed, for help and completion: both must answer before anything heavy is loaded.
+"""Names for help and completion, kept here because both must answer before anything heavy is loaded.
 
-The registries say what is allowed; a test holds these lists to them.
+The registries say what is allowed; a test holds these lists to them. Those that grow are read from the source
+of their registry, because to import it takes seconds.
 """
 
-from collections.abc import Callable, Sequence
+import ast
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+
+def keys_of(module: str, registry: str) -> tuple[str, ...]:
+    """Return the keys of a dictionary that a file of the package writes out, without running the file.
+
+    ``module`` is the file's path below the package, ``registry`` the name of the dictionary in it.
+    """
+    source = (Path(__file__).parents[1] / module).read_text(encoding="utf-8")
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == registry:
+            assert isinstance(line.value, ast.Dict)
+            return tuple(ast.literal_eval(key) for key in line.value.keys if key is not None)
+    raise LookupError(f"{module} has no dictionary {registry}")
+
 
 MODELS = (
     "unet",
@@ -42,16 +59,7 @@ ENCODERS = (
     "mit_b0",
 )
 """Some of the hundreds that segmentation-models-pytorch and timm have."""
-CAMS = (
-    "grad-cam",
-    "grad-cam++",
-    "hires-cam",
-    "layer-cam",
-    "xgrad-cam",
-    "eigen-cam",
-    "seg-xres-cam",
-    "activation",
-)
+CAMS = keys_of("explain/cams.py", "CAMS")
 GRADIENTS = ("saliency", "input-x-gradient", "smoothgrad", "integrated-gradients", "expected-gradients")
 PERTURBATIONS = ("score-cam", "ablation-cam", "occlusion", "superpixel-occlusion", "rise")
 METHODS = (*CAMS, *GRADIENTS, *PERTURBATIONS)
@@ -65,7 +73,7 @@ ROLES = (
     "seg_head",
 )
 LAYERS = ("encoder_last", "decoder_last")
-"""What is explained where no layer is named."""
+"""The layers that are explained where none is named."""
 TARGETS = (
     "predicted",
     "truth",
@@ -141,7 +149,7 @@ ELSEWHERE = {
     "--verbose": "--debug",
     "--silent": "--quiet",
 }
-"""What flags are called in other tools, and here; a hint where one is typed that a verb doesn't have."""
+"""The names of flags in other tools, and ours: a hint where a flag is unknown."""
 
 
 RENAMED = {"--num-samples": "--num-images"}
@@ -164,3 +172,36 @@ def runs(incomplete: str) -> list[str]:
     folder = Path(start or ("/" if incomplete.startswith("/") else "."))
     files = [file for pattern in ("*/run.json", "*/*/run.json") for file in folder.glob(pattern)]
     return sorted(str(file.parent) for file in files if str(file.parent).startswith(incomplete))
+
+
+def misspelt_flag(error: Exception) -> str:
+    """Return a hint for an unknown flag: its name here, or the commands that have it; or an empty text."""
+    flag, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    if not flag or context is None or not hasattr(error, "possibilities"):
+        return ""
+    flag = flag.partition("=")[0]
+    ours = ELSEWHERE.get(flag.replace("_", "-").lower())
+    if ours in _flags(context.command, context):
+        return f"No such option: {flag}. Here it is called {ours}."
+    near = sorted(name for name in error.possibilities or () if name.startswith("--"))
+    spelled = flag.replace("_", "-").lower()
+    same = [name for name in near if name in (spelled, f"{spelled}s", spelled.removesuffix("s"))]
+    having = [
+        name for name, command in _commands(context.find_root().command) if flag in _flags(command, context)
+    ]
+    if having and not same:
+        return f"No such option: {flag}. It is one of {', '.join(having)}."
+    return f"No such option: {flag}. Did you mean {' or '.join(same or near)}?" if near else ""
+
+
+def _flags(command: Any, context: Any) -> list[str]:
+    found = command.get_params(context)
+    return [flag for option in found for flag in (*option.opts, *option.secondary_opts)]
+
+
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command

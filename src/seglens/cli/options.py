@@ -1,4 +1,4 @@
-"""The options that verbs share. `Verb` is the class of every verb, see `seglens.cli.command`."""
+"""The options that commands share. `Command` is the class of every command, see `seglens.cli.command`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ import typer
 
 import seglens
 from seglens.cli import names
-from seglens.cli.command import Verb
+from seglens.cli.command import Command
 from seglens.cli.names import LAYERS, among
 from seglens.errors import SettingError, unknown_name
 
 if TYPE_CHECKING:
     from seglens.explain.methods import Method
 
-__all__ = ["LAYERS", "Verb"]
+__all__ = ["LAYERS", "Command"]
 
 EXPLAIN_NAMES = f"""Methods: {", ".join(names.CAMS)}; {", ".join(names.GRADIENTS)};
 {", ".join(names.PERTURBATIONS)}; all.
@@ -25,7 +25,7 @@ Layers, by role: {", ".join(names.ROLES)}; all; or a module path of 'seglens lay
 Targets: predicted, truth, false-positive (why did it invent this), false-negative (why did it miss this),
 class, component:N, truth-component:N, boundary, box:X0,Y0,X1,Y1, point:X,Y (pixels of the picture).
 """
-"""What can be asked for, below the help of ``explain``."""
+"""The methods, layers and targets, shown below the help of ``explain``."""
 
 RunFolder = Annotated[
     Path | None,
@@ -43,7 +43,7 @@ Data = Annotated[
         metavar="DATA", help="Pictures and masks, if not those of the training.", show_default=False
     ),
 ]
-Layout = Annotated[
+LayoutOption = Annotated[
     str | None,
     typer.Option(
         help="How DATA is laid out; recognised if left out.",
@@ -163,7 +163,7 @@ Mean = Annotated[
 Std = Annotated[
     list[float] | None, typer.Option(metavar="NUMBER...", help="Channel deviations.", show_default=False)
 ]
-Window = Annotated[
+WindowOption = Annotated[
     str,
     typer.Option(
         metavar="RANGE",
@@ -171,7 +171,7 @@ Window = Annotated[
         autocompletion=among(("auto", "full")),
     ),
 ]
-Normalise = Annotated[
+NormaliseOption = Annotated[
     Literal["dataset", "image"],
     typer.Option(help="By mean and std of the data, or of each picture itself (z-score)."),
 ]
@@ -264,7 +264,7 @@ Baseline = Annotated[
         autocompletion=among(names.BASELINES),
     ),
 ]
-Steps = Annotated[
+StepsOption = Annotated[
     int | None,
     typer.Option(help="Integrated Gradients: steps of the path. [default: 32]", show_default=False),
 ]
@@ -321,6 +321,6 @@ def methods(
     ]
 
 
-def numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:
+def parse_numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:
     """Return the values of a list option as a tuple; None where it was left out."""
     return tuple(given) if given else None

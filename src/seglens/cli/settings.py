@@ -6,9 +6,9 @@ from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from seglens.arguments.renamed import old_names_of, warn_of_old
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.methods import METHODS
-from seglens.renamed import old_names_of, warn_of_old
 
 
 def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Any]:
@@ -38,12 +38,12 @@ def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Any
         kind = _type_of(method, setting)
         if setting in changes.setdefault(method, {}):
             raise SettingError(f"--set {method}.{setting} is given twice. Give one value.")
-        changes[method][setting] = read(value, kind, f"--set {method}.{setting}")
+        changes[method][setting] = read_setting(value, kind, f"--set {method}.{setting}")
     made: dict[str, Any] = METHODS
     return {method: replace(made[method], **values) for method, values in changes.items()}
 
 
-def settings_of(method: str) -> dict[str, Any]:
+def typed_settings(method: str) -> dict[str, Any]:
     """Return the types of a method's settings by name; none where it is a formula.
 
     What doesn't take part in comparisons is no plain value, such as pictures, and can't be typed.
@@ -55,7 +55,7 @@ def settings_of(method: str) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(value) if field.init and field.compare}
 
 
-def read(text: str, kind: Any, what: str) -> Any:
+def read_setting(text: str, kind: Any, what: str) -> Any:
     """Read ``text`` as a value of type ``kind``; ``what`` is what errors call it.
 
     Numbers, yes and no, names, ``none``, and values between commas for a tuple.
@@ -79,7 +79,7 @@ def read(text: str, kind: Any, what: str) -> Any:
         kinds = [inner[0]] * len(parts) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
         if len(kinds) != len(parts):
             raise SettingError(f"{what}={text} must be {len(kinds)} values with commas between them.")
-        return tuple(read(part, one, what) for part, one in zip(parts, kinds, strict=True))
+        return tuple(read_setting(part, one, what) for part, one in zip(parts, kinds, strict=True))
     if kind not in READERS:
         raise SettingError(f"{what} can't be typed: it is a {kind}. Give it in Python.")
     try:
@@ -116,9 +116,9 @@ def _renewed(method: str, setting: str) -> str:
 
 
 def _type_of(method: str, setting: str) -> Any:
-    allowed = settings_of(method)
+    allowed = typed_settings(method)
     if not allowed:
-        with_settings = ", ".join(name for name in METHODS if settings_of(name))
+        with_settings = ", ".join(name for name in METHODS if typed_settings(name))
         raise SettingError(f"{method} has no settings. Methods that have some: {with_settings}.")
     if setting not in allowed:
         raise unknown_name(f"setting of {method}", setting, allowed)
@@ -129,10 +129,10 @@ def _first(text: str, kinds: Sequence[Any], what: str) -> Any:
     """The first of several types that the text can be read as; the last one's error where it is none."""
     for kind in kinds[:-1]:
         try:
-            return read(text, kind, what)
+            return read_setting(text, kind, what)
         except SettingError:
             continue
-    return read(text, kinds[-1], what)
+    return read_setting(text, kinds[-1], what)
 
 
 def _finite(text: str) -> float:

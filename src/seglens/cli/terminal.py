@@ -1,4 +1,4 @@
-"""What is said to the person at the terminal, and what is asked of them.
+"""Output to the terminal, and questions to the user.
 
 Results go to standard output; questions, warnings and errors to standard error, each error on one line.
 Questions are asked only where standard input is a terminal.
@@ -17,27 +17,27 @@ from unicodedata import category
 
 import typer
 
-from seglens import progress
-from seglens.cli.names import LAYERS
-from seglens.cli.typos import misspelt_flag
+from seglens.cli.names import LAYERS, misspelt_flag
 from seglens.errors import DataError, SeglensError, SettingError, UserError
-from seglens.places import refuse_overlap
-from seglens.signals import Terminated, drop_output
+from seglens.files.overwrite import refuse_overlap
+from seglens.runtime import progress
+from seglens.runtime.signals import Terminated, drop_output
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: something went wrong or some pictures could not be done; the user's fault; Ctrl-C."""
 
 
 _DOCUMENT: ContextVar[TextIO | None] = ContextVar("document", default=None)
-"""Where a JSON document goes; None where people read results."""
+"""The stream for a JSON document; None where results are printed as tables."""
 
 
 @contextmanager
-def telling(*, as_json: bool, quiet: bool) -> Iterator[None]:
-    """Within, give results as was asked for.
+def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
+    """Choose how results are printed within the block.
 
-    With ``as_json`` standard output belongs to the document of `tell`: what else is printed, by whatever
-    library, goes to standard error. With ``quiet`` nothing is printed there, and no progress is shown.
+    With ``as_json`` standard output belongs to the document of `print_result`: what else is printed, by
+    whatever library, goes to standard error. With ``quiet`` nothing is printed there, and no progress is
+    shown.
     """
     if not (as_json or quiet):
         yield
@@ -55,10 +55,10 @@ def telling(*, as_json: bool, quiet: bool) -> Iterator[None]:
             _DOCUMENT.reset(told)
 
 
-def tell(found: object, show: Callable[[], None]) -> None:
-    """Give the result of a verb: ``found``, plain data, as one JSON document, or what ``show`` prints.
+def print_result(found: object, show: Callable[[], None]) -> None:
+    """Print the result of a command: ``found``, plain data, as one JSON document, or what ``show`` prints.
 
-    A verb calls it once, as soon as it has its result; what is not a number becomes null.
+    A command calls it once, as soon as it has its result; what is not a number becomes null.
     """
     document = _DOCUMENT.get()
     if document is None:
@@ -117,7 +117,7 @@ NO_MEMORY = (
     "could not create a memory object\n",
     "failed to map segment from shared object\n",  # where it isn't allowed to, that is said after it
 )
-"""What torch and numpy say where memory is not enough."""
+"""Parts of the messages of torch and numpy where memory is not enough."""
 
 STYLES = {
     "pass": "green",
@@ -130,7 +130,7 @@ STYLES = {
 
 
 def explain_error(error: BaseException, *, debug: bool) -> int:
-    """Say on one line what went wrong (with ``debug``, the trace before it), and return the exit code."""
+    """Print an error on one line (with ``debug``, the trace before it), and return the exit code."""
     if debug and not isinstance(error, typer.Exit):
         traceback.print_exception(error)
     match error:
@@ -148,9 +148,9 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
             return FAILED
         case typer.TyperException():
             context = getattr(error, "ctx", None)
-            verb = context.command_path if context is not None else "seglens"
+            command = context.command_path if context is not None else "seglens"
             message = misspelt_flag(error) or error.format_message()
-            warn(f"{message if message.endswith(('.', '?')) else message + '.'} See '{verb} --help'.")
+            warn(f"{message if message.endswith(('.', '?')) else message + '.'} See '{command} --help'.")
             return error.exit_code
         case BrokenPipeError():  # what reads our output has seen enough
             drop_output()
@@ -173,7 +173,7 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
 
 
 def _is_of_memory(error: BaseException) -> bool:
-    """Whether the machine had no more memory to give; torch and numpy say so by errors of other kinds."""
+    """Whether memory was not enough; torch and numpy raise errors of several types for it."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | ValueError | OverflowError | ImportError)
         and any(part in f"{error}\n" for part in NO_MEMORY)
@@ -194,7 +194,7 @@ def list_failed(failed: Sequence[tuple[str, str]], num_total: int) -> None:
     raise typer.Exit(FAILED)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """Print a table: drawn in a terminal, plain columns elsewhere."""
     rows = [[_one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
@@ -215,7 +215,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str =
 
 
 def interactive() -> bool:
-    """Whether somebody is there to answer."""
+    """Whether questions can be asked: standard input is a terminal."""
     return sys.stdin.isatty()
 
 
@@ -280,7 +280,7 @@ def need_layers(given: Sequence[str] | None) -> list[str]:
 
 
 def ask_pictures(split: str, num: int) -> tuple[list[Path], list[int]]:
-    """Let somebody choose the whole split, one of its pictures or an image file; return files and numbers.
+    """Ask for the whole split, one of its pictures or an image file; return files and numbers.
 
     Both are empty for the whole split.
     """

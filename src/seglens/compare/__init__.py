@@ -1,4 +1,4 @@
-"""Two or more runs side by side: what got better, on which pictures, and whether the attention moved.
+"""Two or more runs side by side: which scores improved, on which pictures, and whether the attention moved.
 
 The first run is the reference. Everything comes from what ``evaluate``, ``explain`` and ``judge`` left in the
 run folders; what is missing is named with the command that makes it.
@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.compare import attention, differences, drawing, page
+from seglens.compare.differences import differing, same_pictures, side_by_side
 from seglens.compare.matching import Common, common_pictures
-from seglens.compare.settings import differing
-from seglens.compare.tables import changed, explaining, missing, pictures, write_tables
-from seglens.compare.verdicts import same_pictures, side_by_side
+from seglens.compare.tables import changed, explaining, missing_results, pictures, write_tables
 from seglens.data.classes import NO_MAP
 from seglens.data.layout import DataSettings, Split
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.evaluate import evaluate
-from seglens.outputs import new_folder, safe_name
-from seglens.places import check_output, refuse_overlap
+from seglens.files.output import new_folder, safe_name
+from seglens.files.overwrite import check_output, refuse_overlap
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents, read_evaluation, read_runs
 from seglens.results import record as records
 from seglens.results.comparison import ComparisonTable, MapChange, PictureMapChange, ScoreChange
 from seglens.runs import Run, load
-from seglens.sources import open_split
-from seglens.verb import make_callable
+from seglens.runs.data import open_split
 
 __all__ = ["Comparison", "compare"]
 
@@ -40,7 +39,7 @@ SPLITS = ("test", "valid", "train", "all")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What runs differ in. ``table`` is what ``compare.json`` holds, ``folder`` where it and the page are."""
+    """The differences of runs. ``table`` is the content of ``compare.json``, which is in ``folder``."""
 
     folder: Path
     table: ComparisonTable
@@ -127,10 +126,10 @@ def compare(
                 name: _evaluated(name, model, pictures[name], folder) for name, model in models.items()
             }
         table, shown = _compare(contents, evaluations, split, top, seed)
-        drawn = drawing.draw(shown, table, folder)
+        drawn = drawing.draw_comparison(shown, table, folder)
         records.write_json(folder / "compare.json", table)
         write_tables(table, folder)
-        page.write(contents, table, drawn, folder)
+        page.write_page(contents, table, drawn, folder)
         described = records.start(
             "compare",
             seed=seed,
@@ -156,7 +155,7 @@ def _folders(data: str | Path | DataSettings | None) -> list[Path]:
 
 def _compare(
     runs: Sequence[RunContents], evaluations: Mapping[str, Evaluated | None], split: str, top: int, seed: int
-) -> tuple[ComparisonTable, drawing.Shown]:
+) -> tuple[ComparisonTable, drawing.ShownRun]:
     """Return the table of a comparison, and what is shown of it as pictures."""
     reference, others = runs[0], runs[1:]
     explained = {run.name: _of_split(run.explanations, split) for run in runs}
@@ -172,7 +171,7 @@ def _compare(
         first = common.rows[reference.name]
         classes = _same_classes({run.name: evaluated[run.name].table.classes for run in runs})
         for run in others:
-            rows = differences.score_rows(first, common.rows[run.name], classes, seed=seed)
+            rows = differences.score_changes(first, common.rows[run.name], classes, seed=seed)
             scores += [row.model_copy(update={"run": run.name}) for row in rows]
     base = explained[reference.name]
     for run in others:
@@ -198,7 +197,7 @@ def _compare(
         scorecard=tuple(side_by_side(cards)),
         judged_same_pictures=same_pictures(cards) if len(cards) > 1 else None,
         settings=tuple(differing(runs)),
-        missing=tuple(missing(runs, evaluations, explained, judged, split)),
+        missing=tuple(missing_results(runs, evaluations, explained, judged, split)),
         definitions={**differences.DEFINITIONS, **attention.DEFINITIONS},
     )
     if common is None and not table.maps and not table.scorecard:
@@ -207,7 +206,7 @@ def _compare(
             f"{' and '.join(table.runs)} have nothing of the {split} split in common to "
             f"compare. Make it, as with: {told or 'seglens evaluate RUN'}"
         )
-    return table, drawing.Shown(
+    return table, drawing.ShownRun(
         evaluated, {name: part for name, part in explained.items() if part is not None}
     )
 

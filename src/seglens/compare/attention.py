@@ -1,4 +1,4 @@
-"""Did the attention move? The same map of the same picture in two runs, told as shares of attention.
+"""Whether the attention moved: the same map of the same picture in two runs, as shares of attention.
 
 A map is made a distribution: its non-negative part over its sum, so that brightness plays no role. *Moved* is
 the total variation distance of the two, the share of attention that lies elsewhere (0 the same, 1 nothing in
@@ -23,13 +23,13 @@ from seglens.batch.raw import FORMATS, Arrays
 from seglens.compare.differences import paired
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
-from seglens.intervals import interval
-from seglens.progress import track
+from seglens.evaluate.intervals import interval
 from seglens.report.contents import Explained
-from seglens.results.comparison import Key, MapChange, PictureMapChange, Share
+from seglens.results.comparison import AttentionShare, Key, MapChange, PictureMapChange
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
 from seglens.results.scores import Spread
+from seglens.runtime.progress import track
 from seglens.shapes import Map, Region
 
 CELLS = 64
@@ -56,7 +56,7 @@ DEFINITIONS = {
 
 @dataclass
 class _Seen:
-    """What is measured of one kind of map, a number for each picture."""
+    """The measurements of one kind of map: for each of them one number for each picture."""
 
     moved: list[float] = field(default_factory=list)
     unrelated: list[float] = field(default_factory=list)
@@ -176,7 +176,7 @@ def _summary(key: Key, found: _Seen, seed: int) -> MapChange:
         if difference.num:
             means = (float(column[~column.isnan()].mean()) for column in (before, after, area))
             named = dict(zip(("reference", "value", "area"), means, strict=True))
-            shares[region] = Share(**named, difference=difference.spread())
+            shares[region] = AttentionShare(**named, difference=difference.spread())
     return MapChange(
         target=target,
         method=method,

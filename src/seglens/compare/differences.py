@@ -5,17 +5,21 @@ runs, so that what makes a picture hard for both cancels (Efron and Tibshirani 1
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.intervals import NOTHING, Interval, bounds, interval
-from seglens.results.comparison import ScoreChange
+from seglens.evaluate.intervals import NOTHING, Interval, interval, interval_bounds
+from seglens.report.contents import Judged, RunContents
+from seglens.results.comparison import ScoreChange, SettingChange, VerdictChange
+from seglens.results.record import Record
+from seglens.results.scorecard import CardRow
 from seglens.results.scores import SCORES, SURFACES, PictureScores
 from seglens.shapes import PerImage
 
-Counts = Float[Tensor, "n 3"]
+PixelCounts = Float[Tensor, "n 3"]
 """Of each picture the pixels that are true, predicted, and both."""
 
 LOWER_IS_BETTER = ("hd95",)
@@ -49,7 +53,7 @@ def column(rows: Sequence[PictureScores], name: str) -> PerImage:
     return torch.tensor(known, dtype=torch.float64)
 
 
-def score_rows(
+def score_changes(
     reference: Sequence[PictureScores], other: Sequence[PictureScores], classes: int, *, seed: int = 0
 ) -> list[ScoreChange]:
     """Return a row for each score: both values on the common pictures, the difference and its verdict."""
@@ -61,7 +65,7 @@ def score_rows(
 
 
 def verdict(score: str, found: Interval) -> str:
-    """Say on which side of 0 the interval of a difference lies."""
+    """Return on which side of 0 the interval of a difference lies."""
     if found.num < 2 or found.low != found.low:
         return UNKNOWN
     if found.low <= 0 <= found.high:
@@ -77,7 +81,7 @@ def _per_image(name: str, reference: PerImage, other: PerImage, seed: int) -> Sc
     return _change(name, "per image", means, found, int((gain > 0).sum()), int((gain < 0).sum()))
 
 
-def _pooled(name: str, reference: Counts, other: Counts, seed: int) -> ScoreChange:
+def _pooled(name: str, reference: PixelCounts, other: PixelCounts, seed: int) -> ScoreChange:
     score = POOLED[name]
     values = [float(score(counts.sum(0))) for counts in (reference, other)]
 
@@ -87,7 +91,7 @@ def _pooled(name: str, reference: Counts, other: Counts, seed: int) -> ScoreChan
         return score(sums[1]) - score(sums[0])
 
     num = len(reference)
-    low, high = bounds(num, difference, seed=seed) if num > 1 else (float("nan"), float("nan"))
+    low, high = interval_bounds(num, difference, seed=seed) if num > 1 else (float("nan"), float("nan"))
     found = Interval(values[1] - values[0], low, high, num) if num else NOTHING
     return _change(name, "pooled", values, found)
 
@@ -115,7 +119,7 @@ def _change(
     )
 
 
-def _counts(rows: Sequence[PictureScores]) -> Counts:
+def _counts(rows: Sequence[PictureScores]) -> PixelCounts:
     true, predicted = column(rows, "truth_pixels"), column(rows, "predicted_pixels")
     return torch.stack([true, predicted, true - column(rows, "false_negative_pixels")], 1)
 
@@ -135,3 +139,83 @@ POOLED: Mapping[str, Callable[[Float[Tensor, "*b 3"]], Float[Tensor, "*b"]]] = {
     "recall": lambda sums: sums[..., 2] / sums[..., 0],
 }
 """Scores of counts that are added up, of the foreground."""
+
+
+ABOUT_STEPS = ("seed", "device", "settings", "data_sha256", "versions")
+"""What of the record of a later step says how its result came about; the model is the run's."""
+ABOUT = ("kind", "state", "model", "task", "data", "model_sha256", *ABOUT_STEPS)
+"""What of a run's record does; command, time and duration are provenance."""
+
+
+def differing(runs: Sequence[RunContents]) -> list[SettingChange]:
+    """Return every setting that is not the same in all runs: the step, its name and the value in each run.
+
+    A setting that a run's record lacks is None there. Steps that not all runs have are left out.
+    """
+    found = _differing(runs[0].record.kind, {run.name: run.record for run in runs}, ABOUT)
+    for verb in ("evaluations", "explanations", "scorecards"):
+        by_run = {run.name: {part.name: part for part in getattr(run, verb)} for run in runs}
+        for name in sorted(set.intersection(*(set(parts) for parts in by_run.values()))):
+            parts = {run: of_run[name] for run, of_run in by_run.items()}
+            records = {run: part.record for run, part in parts.items() if part.record is not None}
+            step = f"{next(iter(parts.values())).verb} {name}"
+            if len(records) == len(runs):
+                found += _differing(step, records, ABOUT_STEPS)
+    return found
+
+
+def _differing(step: str, records: Mapping[str, Record], about: Sequence[str]) -> list[SettingChange]:
+    flat = {run: flatten({name: getattr(record, name) for name in about}) for run, record in records.items()}
+    found = []
+    for name in dict.fromkeys(name for values in flat.values() for name in values):
+        values = {run: mine.get(name) for run, mine in flat.items()}
+        # The folder of the run differs by its nature.
+        if name != "settings.run" and len(set(map(repr, values.values()))) > 1:
+            found.append(SettingChange(step=step, name=name, values=values))
+    return found
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return nested mappings as one, with dots between the names; what is None or empty is left out."""
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{name}.")
+        elif value not in (None, "", [], ()):
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+KEPT = ("value", "low", "high", "verdict", "reason", "reference", "num_evaluable", "num_total")
+
+
+def side_by_side(cards: Mapping[str, Judged]) -> list[VerdictChange]:
+    """Return a row for each target, method, layer and score that several runs were judged by.
+
+    A scorecard keeps means and intervals, no picture's own value: the intervals are each run's own, and no
+    paired one can be given. ``changed`` tells verdicts that are not the same in all runs.
+    """
+    by_run = {run: {_key(row): row for row in part.table.rows} for run, part in cards.items()}
+    keys = list(dict.fromkeys(key for rows in by_run.values() for key in rows))
+    found = []
+    for key in keys:
+        rows = {run: rows[key] for run, rows in by_run.items() if key in rows}
+        if len(rows) < 2:
+            continue
+        target, method, layer, score = key
+        told = {run: CardRow.model_validate({name: row[name] for name in KEPT}) for run, row in rows.items()}
+        changed = len({row.verdict for row in rows.values()}) > 1
+        found.append(
+            VerdictChange(target=target, method=method, layer=layer, score=score, runs=told, changed=changed)
+        )
+    return sorted(found, key=lambda row: not row.changed)
+
+
+def same_pictures(parts: Mapping[str, Judged]) -> bool | None:
+    """Whether results are of the same pictures by their hash; None where a record lacks it."""
+    hashes = {part.record.data_sha256 if part.record else None for part in parts.values()}
+    return None if None in hashes else len(hashes) == 1
+
+
+def _key(row: CardRow) -> tuple[str, str, str | None, str]:
+    return row.target, row.method, row.layer, row.score

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from seglens.compare.attention import pairs_of, read_pair, shares
 from seglens.data.picture_files import open_picture
-from seglens.draw import Scale, heat_overlay, save_png, signed_scale
-from seglens.outputs import unused_name
+from seglens.drawing.draw import Scale, heat_overlay, save_png, signed_scale
+from seglens.files.output import unused_name
 from seglens.report.contents import Evaluated, Explained
 from seglens.results.comparison import ComparisonTable, Key
 from seglens.results.maps import PictureMaps
@@ -33,15 +33,15 @@ EXPLAINED = 6
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Where pictures come from: the evaluation and the explanation of each run that has one."""
+class ShownRun:
+    """The sources of pictures: the evaluation and the explanation of each run that has one."""
 
     evaluated: Mapping[str, Evaluated]
     explained: Mapping[str, Explained]
 
 
 @dataclass(frozen=True)
-class Card:
+class ComparedCard:
     """A picture as all runs see it.
 
     ``tiles`` are label and file, image and truth first; ``maps`` has a row of tiles for each kind of map.
@@ -56,10 +56,10 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnComparison:
     """All cards, and the limit of the colours of differences; None where there are none."""
 
-    cards: tuple[Card, ...] = ()
+    cards: tuple[ComparedCard, ...] = ()
     reach: float | None = None
 
 
@@ -75,7 +75,7 @@ class _Change:
     file: Path | None = field(default=None)
 
 
-def draw(shown: Shown, table: ComparisonTable, folder: Path) -> Drawn:
+def draw_comparison(shown: ShownRun, table: ComparisonTable, folder: Path) -> DrawnComparison:
     """Draw what is shown of a comparison, differences of maps into ``folder / differences``."""
     reference = table.reference
     why = _chosen(shown, table)
@@ -93,7 +93,7 @@ def draw(shown: Shown, table: ComparisonTable, folder: Path) -> Drawn:
             _draw_change(change, scale, change.file)
     scores = {row.name: row.dice for row in table.images}
     cards = [
-        Card(
+        ComparedCard(
             name,
             tuple(told),
             scores.get(name, {}),
@@ -103,10 +103,10 @@ def draw(shown: Shown, table: ComparisonTable, folder: Path) -> Drawn:
         for name, told in why.items()
     ]
     kept = tuple(card for card in cards if card.tiles or card.maps)
-    return Drawn(kept, scale.limits[1] if scale else None)
+    return DrawnComparison(kept, scale.limits[1] if scale else None)
 
 
-def _chosen(shown: Shown, table: ComparisonTable) -> dict[str, list[str]]:
+def _chosen(shown: ShownRun, table: ComparisonTable) -> dict[str, list[str]]:
     """Return the pictures to show, and for what: those that changed most, then those with maps."""
     why: dict[str, list[str]] = {}
     several = len(table.changed) > 1
@@ -124,7 +124,7 @@ def _chosen(shown: Shown, table: ComparisonTable) -> dict[str, list[str]]:
     return why
 
 
-def _changes(shown: Shown, reference: str, name: str) -> list[_Change]:
+def _changes(shown: ShownRun, reference: str, name: str) -> list[_Change]:
     found = []
     base = shown.explained.get(reference)
     for run, part in shown.explained.items():
@@ -171,7 +171,7 @@ def _heats(part: Explained, row: PictureMaps) -> dict[Key, Path | None]:
     return {entry.key: part.file(entry.file) for entry in row.maps}
 
 
-def _tiles(shown: Shown, reference: str, name: str) -> tuple[tuple[str, Path], ...]:
+def _tiles(shown: ShownRun, reference: str, name: str) -> tuple[tuple[str, Path], ...]:
     runs = [reference, *(run for run in {**shown.evaluated, **shown.explained} if run != reference)]
     files = {run: _files(shown, run, name) for run in runs}
     found = []
@@ -184,7 +184,7 @@ def _tiles(shown: Shown, reference: str, name: str) -> tuple[tuple[str, Path], .
     )
 
 
-def _files(shown: Shown, run: str, name: str) -> dict[str, Path]:
+def _files(shown: ShownRun, run: str, name: str) -> dict[str, Path]:
     """Return the drawn pictures of a picture in a run, of its evaluation or its explanation."""
     found: dict[str, Path] = {}
     explained, evaluated = shown.explained.get(run), shown.evaluated.get(run)

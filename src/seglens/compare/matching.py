@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from seglens.results.comparison import LeftOut
 from seglens.results.scores import PictureScores
 
-Key = tuple[str, int]
+PictureKey = tuple[str, int]
 """A picture's name, and which one it is of those that bear it."""
 
 
@@ -47,7 +47,7 @@ def common_pictures(tables: Mapping[str, Sequence[PictureScores]]) -> Common:
     return Common({run: tuple(rows) for run, rows in found.items()}, tuple(left_out), hashed)
 
 
-def _keyed(rows: Sequence[PictureScores]) -> dict[Key, PictureScores]:
+def _keyed(rows: Sequence[PictureScores]) -> dict[PictureKey, PictureScores]:
     seen: dict[str, int] = {}
     found = {}
     for row in sorted(rows, key=lambda row: (row.index is None, row.index or 0)):
@@ -57,7 +57,7 @@ def _keyed(rows: Sequence[PictureScores]) -> dict[Key, PictureScores]:
 
 
 def _difference(rows: Mapping[str, PictureScores], runs: Sequence[str]) -> str:
-    """Say why a picture can't be compared; empty where it can."""
+    """Return why a picture can't be compared; an empty text where it can."""
     lacking = [run for run in runs if run not in rows]
     if lacking:
         return f"not among the pictures of {' and '.join(lacking)}"
@@ -72,5 +72,5 @@ def _difference(rows: Mapping[str, PictureScores], runs: Sequence[str]) -> str:
 
 
 def _differ(rows: Mapping[str, PictureScores], key: str) -> bool:
-    """Whether two rows say something else; a row that says nothing agrees with all."""
+    """Whether two rows differ in a value that both have."""
     return len({row[key] for row in rows.values() if row[key] not in (None, "")}) > 1

@@ -1,4 +1,4 @@
-"""The page of a comparison: what the tables say, in plain words, with every interval drawn about 0."""
+"""The page of a comparison: the tables in plain words, with every interval drawn about 0."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 from markupsafe import Markup, escape
 
-from seglens.compare.drawing import Drawn, label_of
+from seglens.compare.drawing import DrawnComparison, label_of
 from seglens.report import html, pictures
 from seglens.report.contents import RunContents
 from seglens.results.comparison import ComparisonTable, LeftOut, MapChange, ScoreChange
@@ -26,10 +26,12 @@ TITLES = {
     "hd95": "HD95, pixels (lower is better)",
 }
 VERDICTS = {"better": "pass", "worse": "fail", "no difference shown": "none", "not evaluable": "none"}
-"""Which style a verdict has."""
+"""The style of each verdict."""
 
 
-def write(runs: Sequence[RunContents], table: ComparisonTable, drawn: Drawn, folder: Path) -> None:
+def write_page(
+    runs: Sequence[RunContents], table: ComparisonTable, drawn: DrawnComparison, folder: Path
+) -> None:
     """Write `FILE_NAME` into ``folder``."""
     files = [file for card in drawn.cards for _, file in card.tiles]
     files += [file for card in drawn.cards for _, row in card.maps for _, file in row]
@@ -39,7 +41,7 @@ def write(runs: Sequence[RunContents], table: ComparisonTable, drawn: Drawn, fol
         "others": table.runs[1:],
         "reference": table.reference,
         "colours": {run.name: i for i, run in enumerate(runs)},
-        "sentences": sentences(table),
+        "sentences": comparison_in_words(table),
         "score_groups": _drawn_scores(table.scores),
         "titles": TITLES,
         "styles": VERDICTS,
@@ -53,7 +55,7 @@ def write(runs: Sequence[RunContents], table: ComparisonTable, drawn: Drawn, fol
         "left_out": _grouped(table.left_out),
     }
     text = html.page("compare.html.jinja", view, scripts=("compare.js",), package="seglens.compare")
-    html.write(text, folder / FILE_NAME)
+    html.write_html(text, folder / FILE_NAME)
 
 
 def steps(run: RunContents) -> list[tuple[str, Record]]:
@@ -62,8 +64,8 @@ def steps(run: RunContents) -> list[tuple[str, Record]]:
     return found + [(f"{part.verb} {part.name}", part.record) for part in run.parts if part.record]
 
 
-def sentences(table: ComparisonTable) -> list[str]:
-    """Say in plain words what came out."""
+def comparison_in_words(table: ComparisonTable) -> list[str]:
+    """Return the results in plain sentences."""
     told = []
     for run in table.runs[1:]:
         told += _about_scores(table, run)

@@ -62,7 +62,7 @@ def explaining(
     return found
 
 
-def missing(
+def missing_results(
     runs: Sequence[RunContents],
     evaluations: Mapping[str, Evaluated | None],
     explained: Mapping[str, Explained | None],

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from scipy import ndimage
@@ -23,7 +22,7 @@ from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
-from seglens.progress import track
+from seglens.runtime.progress import track
 from seglens.shapes import AnyMask, Region
 
 MOST = 0.5
@@ -77,7 +76,7 @@ class Findings:
         """Return the findings of one kind."""
         return tuple(finding for finding in self.findings if finding.kind == kind)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain data."""
         return {**asdict(self), "num_errors": self.num_errors}
 

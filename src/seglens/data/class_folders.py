@@ -11,7 +11,7 @@ import torch
 from seglens.data import pairs
 from seglens.data.folders import all_valid, class_folders, refuse_other_size, split_folders, visible_files
 from seglens.data.images import IMAGE_SUFFIXES, read_image
-from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import Meaning, meaning_of
 from seglens.data.sample import Sample, task_of
 from seglens.errors import DataError, SettingError, unknown_name
@@ -55,7 +55,16 @@ def find(settings: DataSettings) -> Found:
     files = [file for part in entries.values() for entry in part for file in entry.masks]
     meaning = meaning_of(settings.model_copy(update={"classes": None}), files)
     reader = partial(_read, channels=settings.channels, meaning=meaning)
-    return Found(task, entries, reader, tuple(problems), values=lambda: meaning.findings)
+    searched = [
+        Searched(folder / name, suffixes)
+        for folder in folders.values()
+        for name, suffixes in (
+            ("images", IMAGE_SUFFIXES),
+            ("masks", pairs.OF_MASKS),
+            *((f"masks/{each}", pairs.OF_MASKS) for each in known),
+        )
+    ]
+    return Found(task, entries, reader, tuple(searched), tuple(problems), values=lambda: meaning.findings)
 
 
 def _entries(

@@ -9,7 +9,8 @@ from pathlib import Path
 from seglens.data.coco_file import CocoFile, Id, read_coco
 from seglens.data.coco_places import Place, has_pictures, locate, named_folders, places, recognises, split_of
 from seglens.data.folders import visible_files
-from seglens.data.layout import DataSettings, Finding, Found
+from seglens.data.images import IMAGE_SUFFIXES
+from seglens.data.layout import DataSettings, Finding, Found, Searched
 from seglens.data.outlined import Listed, Source, outlined
 from seglens.errors import DataError
 
@@ -31,15 +32,17 @@ def find(settings: DataSettings) -> Found:
         UnknownNameError: a category that was asked for doesn't exist.
     """
     sources, problems = [], []
-    beside: set[Path] = set()
+    folders: set[Path] = set()
     for place in places(settings):
-        beside.update(file for folder in place.folders for file in visible_files(folder))
+        folders.update(place.folders)
         content = read_coco(place.file)
         pictures, found = _pictures(content, place, settings.path)
         sources.append(Source(content, pictures))
         problems += found
     listed = {each.path for source in sources for each in source.pictures.values()}
-    unlisted = sorted(beside - listed)
+    folders |= {picture.parent for picture in listed}
+    beside = {folder: visible_files(folder) for folder in folders}
+    unlisted = sorted({file for files in beside.values() for file in files} - listed)
     if unlisted:  # or under another path, by a link: looked up only now, which takes a while in large sets
         same = {file.resolve() for file in listed}
         unlisted = [file for file in unlisted if file.resolve() not in same]
@@ -47,7 +50,10 @@ def find(settings: DataSettings) -> Found:
         text = "Pictures are listed in no COCO file: nobody says what they show, and they are left out."
         problems.append(Finding("unlisted", "warning", text, tuple(map(str, unlisted))))
     _refuse_pictures_beside_splits(settings.path, sources)
-    return outlined(settings, sources, problems)
+    searched = [
+        Searched(folder, (*IMAGE_SUFFIXES, ".json"), "warning") for folder, files in beside.items() if files
+    ]
+    return outlined(settings, sources, searched, problems)
 
 
 def _pictures(content: CocoFile, place: Place, root: Path) -> tuple[dict[Id, Listed], list[Finding]]:

@@ -57,6 +57,13 @@ class CocoFile:
     problems: tuple[Finding, ...]
 
 
+LABEL_STUDIO = (
+    "is the JSON of Label Studio itself: a list of tasks, whose outlines are in percent of the picture. "
+    "Allowed is its export as COCO: choose 'COCO with images' there, and name the folder with result.json "
+    "and images/. Brushes: choose 'Brush labels to PNG', and lay the set out as 'pairs'."
+)
+
+
 class _Wrong(Exception):
     """An entry that can't be understood: the rule that it breaks, and what was found."""
 
@@ -68,6 +75,8 @@ def read_coco(file: Path) -> CocoFile:
         DataError: it is no COCO file.
     """
     content = read_json(file)
+    if is_label_studio(content):
+        raise DataError(f"{file} {LABEL_STUDIO}")
     if not isinstance(content, dict):
         raise DataError(_no_coco(file, "it is no object with images, annotations and categories"))
     for key in ("images", "annotations", "categories"):
@@ -111,6 +120,19 @@ def read_json(file: Path) -> Any:
     except (ValueError, RecursionError) as error:  # also a wrong encoding, and numbers of 5000 digits
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else f"Invalid JSON: {error}"
         raise DataError(_no_coco(file, reason)) from error
+
+
+def is_label_studio(content: object) -> bool:
+    """Whether this is the JSON, or JSON_MIN, that Label Studio writes by itself: a list of its tasks.
+
+    Source of the format: https://labelstud.io/guide/task_format
+    """
+    first = content[0] if isinstance(content, list) and content else None
+    if not isinstance(first, dict):
+        return False
+    results = first.get("annotations") or first.get("completions")
+    full = isinstance(results, list) and isinstance(first.get("data"), dict)
+    return full or {"annotation_id", "annotator"} <= first.keys()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

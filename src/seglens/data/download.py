@@ -15,8 +15,8 @@ import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from seglens.errors import DataError
-from seglens.progress import count_bytes
 from seglens.results import record as records
+from seglens.runtime.progress import count_bytes
 
 CHUNK = 1 << 18
 """Bytes that are written at a time."""

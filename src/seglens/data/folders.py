@@ -1,14 +1,14 @@
 """What several layouts share: the folders of the splits, the files in them, and masks of the right size."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
 
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.labels import read_label
-from seglens.data.layout import DataSettings, Finding
+from seglens.data.layout import DataSettings, Finding, Searched
 from seglens.errors import DataError, SettingError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region
 
@@ -17,6 +17,10 @@ NAMES = {"train": ("train", "training"), "valid": ("valid", "val", "validation")
 
 LEFT_BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini")
 """Files that Windows leaves in folders of pictures; those of others are hidden (``.DS_Store``)."""
+
+ABOUT_A_SET = ("readme", "licence", "license", "citation", "copying", "labels", "classes", "flags")
+TEXTS = ("", ".txt", ".md", ".rst", ".html", ".pdf", ".cff")
+"""How texts are called that say something about a set, before the first dot, and what they end in."""
 
 
 def named_split(name: str) -> str | None:
@@ -111,16 +115,31 @@ def visible_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> l
     return sorted(file for file in files if not file.name.startswith("."))
 
 
-def unknown_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Finding]:
-    """Return a finding for each file right in ``folder`` that is none of those, and no `LEFT_BY_SYSTEMS`."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    text = f"Files are of no kind that is read here (allowed: {' '.join(suffixes)}); move them away."
-    return [
-        Finding("unknown-file", "error", text, (str(file),))
-        for file in files
-        if not file.name.startswith(".") and file.name.lower() not in LEFT_BY_SYSTEMS
-        if file.suffix.lower() not in suffixes and not file.is_dir()
-    ]
+def passed_over(searched: Collection[Searched]) -> list[Finding]:
+    """Return a finding for all in the folders of a set that is not read, so that nothing goes without a word.
+
+    That is files of no kind that is read there, but `LEFT_BY_SYSTEMS` and texts `ABOUT_A_SET`, and folders
+    that hold pictures and are not searched.
+    """
+    found, folders = [], {each.folder for each in searched}
+    for each in dict.fromkeys(searched):
+        unknown = (
+            f"Files are of no kind that is read here (allowed: {' '.join(each.suffixes)}); move them away."
+        )
+        for file in sorted(each.folder.iterdir()) if each.folder.is_dir() else ():
+            if file.name.startswith(".") or file.name.lower() in LEFT_BY_SYSTEMS:
+                continue
+            if file.is_dir():
+                if file not in folders and visible_files(file):
+                    text = (
+                        "Folders hold pictures that are not read: only those right in the folder above are."
+                    )
+                    found.append(Finding("unread-folder", "warning", text, (str(file),)))
+                continue
+            about = file.name.partition(".")[0].lower() in ABOUT_A_SET and file.suffix.lower() in TEXTS
+            if not about and file.suffix.lower() not in each.suffixes:
+                found.append(Finding("unknown-file", each.severity, unknown, (str(file),)))
+    return found
 
 
 def class_folders(masks: Path) -> list[str]:

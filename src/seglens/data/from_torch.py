@@ -26,12 +26,12 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data.dataloader import default_collate, default_convert
 
 from seglens.arguments import checked, in_words
+from seglens.arguments.inputs import as_mask, as_picture
 from seglens.data.layout import Dataset, DataSettings, Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.splits import SHARES, SIDE, alike_groups, deal_groups
 from seglens.errors import DataError, MaskValueError, SettingError, SizeMismatchError
-from seglens.inputs import as_mask, as_picture
-from seglens.progress import track
+from seglens.runtime.progress import track
 from seglens.shapes import Mask
 
 TorchData = TorchDataset[Any] | DataLoader[Any]

@@ -22,8 +22,8 @@ from seglens.arguments import checked
 from seglens.data.download import Patience, download, forget, need_space
 from seglens.data.unpack import unpack
 from seglens.errors import DataError, SettingError, unknown_name
-from seglens.outputs import new_folder
-from seglens.places import check_output
+from seglens.files.output import new_folder
+from seglens.files.overwrite import check_output
 from seglens.results import record as records
 
 

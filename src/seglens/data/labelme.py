@@ -11,7 +11,8 @@ from typing import Any
 from seglens.data.coco_file import Category, CocoFile, Id, Note, Picture, read_json
 from seglens.data.coco_places import relative_name
 from seglens.data.folders import split_folders, visible_files
-from seglens.data.layout import DataSettings, Finding, Found
+from seglens.data.images import IMAGE_SUFFIXES
+from seglens.data.layout import DataSettings, Finding, Found, Searched
 from seglens.data.outlined import Listed, Source, outlined
 from seglens.data.outlines import AGAIN, whole
 from seglens.errors import DataError
@@ -42,6 +43,7 @@ def find(settings: DataSettings) -> Found:
     """
     sources: list[Source] = []
     problems: list[Finding] = []
+    searched: list[Searched] = []
     for split, folder in split_folders(settings, recognises).items():
         taken: dict[Path, Path] = {}
         for file in visible_files(folder, (".json",)):
@@ -56,11 +58,14 @@ def find(settings: DataSettings) -> Found:
                 problems.append(Finding("labelme", "error", text, (f"{taken[picture]}, {file}",)))
             taken[picture] = file
             sources.append(source)
-        bare = tuple(str(picture) for picture in visible_files(folder) if picture not in taken)
+        around = dict.fromkeys((folder, *(picture.parent for picture in taken)))
+        searched += [Searched(each, (*IMAGE_SUFFIXES, ".json")) for each in around]
+        beside = (picture for each in around for picture in visible_files(each))
+        bare = tuple(str(picture) for picture in beside if picture not in taken)
         if bare:
             text = "Pictures have no Labelme file: save one without shapes where nothing is to be seen."
             problems.append(Finding("image-without-mask", "error", text, bare))
-    return outlined(settings, sources, problems)
+    return outlined(settings, sources, searched, problems)
 
 
 def _read(file: Path, split: str) -> Source:

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from pydantic import Field, field_validator
 
+from seglens.arguments.validated import Validated
 from seglens.data.images import read_image
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
 from seglens.results.record import sha256
-from seglens.validated import Validated
 
 ALL = "all"
 """The split that is every picture of a set."""
@@ -203,8 +203,24 @@ def no_kind(entry: Entry) -> str:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """A folder that a layout searched for files, and how the names of those that mean something end.
+
+    ``severity`` is that of any other file: an error where the folder itself says which pictures there are, a
+    warning where a list does.
+    """
+
+    folder: Path
+    suffixes: tuple[str, ...]
+    severity: Literal["error", "warning"] = "error"
+
+
+@dataclass(frozen=True)
 class Found:
     """What a layout finds on disk, before anything is read.
+
+    ``searched`` are the folders in which its pictures and masks lie: `seglens.data.opening.look` names
+    what else is there.
 
     ``entries`` are keyed by the splits that the set itself makes, or by ``""`` where it makes none.
     ``problems`` are what is wrong with files as a whole. Splits are made so that each has its share of every
@@ -215,6 +231,7 @@ class Found:
     task: Task
     entries: dict[str, tuple[Entry, ...]]
     reader: Callable[[Entry], Sample]
+    searched: tuple[Searched, ...]
     problems: tuple[Finding, ...] = ()
     kind: Callable[[Entry], str] = no_kind
     values: Callable[[], tuple[Finding, ...]] = tuple

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 from seglens.errors import DataError, SettingError
@@ -64,3 +65,18 @@ def refuse_large(file: Path, rows: int, columns: int, samples: int, itemsize: in
         f"{size / 1e9:.3g} GB; allowed are {most} pixels, or {BYTES * most / 1e9:.3g} GB. If the file can be "
         f"trusted, allow more with --max-pixels {needed} (or {VARIABLE})."
     )
+
+
+def refuse_large_volume(file: Path, shape: tuple[int, ...]) -> None:
+    """Raise where a volume of that many voxels, as float32, would take more than the budget of bytes.
+
+    Raises:
+        DataError: it would.
+    """
+    most, size = BYTES * max_pixels(), 4 * prod(max(0, int(side)) for side in shape)
+    if size > most:
+        raise DataError(
+            f"{file} says that it has {' x '.join(map(str, shape))} voxels, which takes {size / 1e9:.3g} GB; "
+            f"allowed are {most / 1e9:.3g} GB. If the file can be trusted, allow more with --max-pixels "
+            f"{-(-size // BYTES)} (or {VARIABLE})."
+        )

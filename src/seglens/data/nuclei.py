@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seglens.data.folders import all_valid, split_folders, unknown_files, visible_files
-from seglens.data.images import read_image
-from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.folders import all_valid, split_folders, visible_files
+from seglens.data.images import IMAGE_SUFFIXES, read_image
+from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import read_foreground
 from seglens.data.picture_files import open_picture
 from seglens.data.sample import Sample, Task, task_of
@@ -36,7 +36,7 @@ def find(settings: DataSettings) -> Found:
     Raises:
         DataError: the masks lie in a folder for each class, which ``multilabel`` reads.
     """
-    entries, problems = _listed(settings)
+    entries, searched, problems = _listed(settings)
     by_class = [entry for part in entries.values() for entry in part if _classes_of(entry)]
     if by_class:
         raise DataError(
@@ -44,7 +44,8 @@ def find(settings: DataSettings) -> Found:
             "are classes, read them with --multilabel."
         )
     task = Task(classes=("background", "nucleus"))
-    return Found(task, entries, partial(_read, channels=settings.channels), tuple(problems), kind_of_picture)
+    reader = partial(_read, channels=settings.channels)
+    return Found(task, entries, reader, searched, tuple(problems), kind_of_picture)
 
 
 def find_classes(settings: DataSettings) -> Found:
@@ -55,7 +56,7 @@ def find_classes(settings: DataSettings) -> Found:
     Raises:
         DataError: there is no folder of a class.
     """
-    entries, problems = _listed(settings)
+    entries, searched, problems = _listed(settings)
     listed = [entry for part in entries.values() for entry in part]
     classes = sorted({name for entry in listed for name in _classes_of(entry)})
     if not classes:
@@ -83,19 +84,25 @@ def find_classes(settings: DataSettings) -> Found:
     what = f"The classes of {settings.path}"
     task = task_of(("background", *classes), multilabel=True, what=what)
     reader = partial(_read_classes, classes=tuple(classes), channels=settings.channels)
-    return Found(task, found, reader, tuple(problems), kind_of_picture)
+    return Found(task, found, reader, searched, tuple(problems), kind_of_picture)
 
 
-def _listed(settings: DataSettings) -> tuple[dict[str, tuple[Entry, ...]], list[Finding]]:
-    """Return the pictures of each split, with the files right in masks/, and what is wrong with them."""
+def _listed(
+    settings: DataSettings,
+) -> tuple[dict[str, tuple[Entry, ...]], tuple[Searched, ...], list[Finding]]:
+    """Return the pictures of each split, with the files right in masks/, and what is wrong with them.
+
+    The second are the folders that were searched for them.
+    """
     entries: dict[str, tuple[Entry, ...]] = {}
+    searched: list[Searched] = []
     problems: list[Finding] = []
     for split, folder in split_folders(settings, recognises).items():
         listed = []
         for specimen in _specimens(folder):
             pictures = visible_files(specimen / "images")
-            for folder_of in (specimen / "images", specimen / "masks", *_inner(specimen / "masks")):
-                problems += unknown_files(folder_of)
+            folders = (specimen / "images", specimen / "masks", *_inner(specimen / "masks"))
+            searched += [Searched(each, IMAGE_SUFFIXES) for each in folders]
             if len(pictures) != 1:
                 text = "Folders images/ don't hold exactly one picture."
                 problems.append(Finding("not-one-image", "error", text, (str(specimen),)))
@@ -105,7 +112,7 @@ def _listed(settings: DataSettings) -> tuple[dict[str, tuple[Entry, ...]], list[
             else:
                 listed.append(Entry(specimen.name, pictures[0], tuple(visible_files(specimen / "masks"))))
         entries[split] = tuple(listed)
-    return entries, problems
+    return entries, tuple(searched), problems
 
 
 def _masks_of(entry: Entry) -> Path:

@@ -1,10 +1,13 @@
 """Opening a set: recognise its layout, list its pictures, make the splits that it lacks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from seglens.arguments import checked
 from seglens.data import class_folders, coco, labelme, nuclei, oxford_pet, pairs
-from seglens.data.folders import named_split
+from seglens.data.coco_file import LABEL_STUDIO, is_label_studio, read_json
+from seglens.data.folders import named_split, passed_over, visible_files
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, deal
 from seglens.errors import DataError, SettingError, unknown_name
@@ -95,7 +98,7 @@ def dataset_of(
 
 
 def look(settings: DataSettings, name: str) -> Found:
-    """Return what the layout called ``name`` finds.
+    """Return what the layout called ``name`` finds; what it passes over is among the problems.
 
     Raises:
         DataError: files can't be used as they are.
@@ -112,14 +115,13 @@ def look(settings: DataSettings, name: str) -> Found:
             f"{flag}{shown} is for data in the layout {' or '.join(map(repr, readers))}, not {name!r}, where "
             "it would do nothing: leave it out."
         )
-    if not settings.multilabel:
-        return LAYOUTS[name].find(settings)
-    if name not in OVERLAPPING:
+    if settings.multilabel and name not in OVERLAPPING:
         raise SettingError(
             f"The layout {name!r} holds one class a pixel, so --multilabel is not for it. Layouts whose "
             f"classes may overlap are {', '.join(OVERLAPPING)}: leave --multilabel out, or name one."
         )
-    return OVERLAPPING[name](settings)
+    found = OVERLAPPING[name](settings) if settings.multilabel else LAYOUTS[name].find(settings)
+    return replace(found, problems=(*found.problems, *passed_over(found.searched)))
 
 
 def without_unread(settings: DataSettings, name: str) -> DataSettings:
@@ -149,9 +151,25 @@ def layout_name(settings: DataSettings) -> str:
     found = settings.layout or recognised(settings)
     if found is not None:
         return found
+    refuse_label_studio(settings.path)
     what = "is in no known layout" if any(settings.path.iterdir()) else "is empty"
     known = "; ".join(f"{name}: {layout.looks_like}" for name, layout in LAYOUTS.items())
     raise DataError(f"The data folder {settings.path} {what}. Allowed are {known}. --layout names one.")
+
+
+def refuse_label_studio(folder: Path) -> None:
+    """Raise where a JSON file right in a folder that nothing recognises is Label Studio's own.
+
+    Raises:
+        DataError: it is, and what to do.
+    """
+    for file in visible_files(folder, (".json",)):
+        try:
+            found = is_label_studio(read_json(file))
+        except DataError:
+            continue
+        if found:
+            raise DataError(f"{file} {LABEL_STUDIO}")
 
 
 def recognised(settings: DataSettings) -> str | None:

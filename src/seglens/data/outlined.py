@@ -12,11 +12,12 @@ from pathlib import Path
 
 from seglens.data.coco_file import CocoFile, Id, Note
 from seglens.data.images import read_image
-from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.orientation import Header, frame_orientation, read_header
 from seglens.data.outlines import (
     Annotation,
     OutlineError,
+    Polygon,
     check_position,
     index_mask,
     label_mask,
@@ -26,6 +27,11 @@ from seglens.data.outlines import (
 )
 from seglens.data.sample import BACKGROUND, Sample, task_of
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
+
+PERCENT = 100.0
+NEAR = 95.0
+LARGER = 2
+"""Coordinates of a set all from 0 to 100, some beyond 95, in pictures of twice that, may be percent."""
 
 LINE = 1.0
 """Pixels that outlines may reach out of a picture without a warning: rounding, and lines along its edge."""
@@ -48,7 +54,12 @@ class Source:
     pictures: Mapping[Id, Listed]
 
 
-def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequence[Finding]) -> Found:
+def outlined(
+    settings: DataSettings,
+    sources: Sequence[Source],
+    searched: Sequence[Searched],
+    problems: Sequence[Finding],
+) -> Found:
     """Return the entries of a set, with the outlines of the chosen categories, and what is wrong with it.
 
     Categories are told apart by name, since ids may differ between files. Unused ones are dropped; the
@@ -72,7 +83,7 @@ def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequen
         found += wrong
         for split, entry in made:
             entries.setdefault(split, []).append(entry)
-    found += _in_two_splits(entries)
+    found += [*_in_two_splits(entries), *_about_percent(entries)]
     in_order = {split: tuple(sorted(each, key=lambda entry: entry.name)) for split, each in entries.items()}
     what = f"The categories of {settings.path}"
     task = task_of(
@@ -84,7 +95,7 @@ def outlined(settings: DataSettings, sources: Sequence[Source], problems: Sequen
     )
     labels = len(classes) if settings.multilabel else None
     reader = partial(read_outlined, channels=settings.channels, labels=labels)
-    return Found(task, in_order, reader, tuple(found), is_marked)
+    return Found(task, in_order, reader, tuple(searched), tuple(found), is_marked)
 
 
 def is_marked(entry: Entry) -> str:
@@ -226,6 +237,23 @@ def _about_size(listed: Listed, header: Header, size: tuple[int, int], *, annota
     except DataError as error:
         return [Finding("orientation", "error", str(error), (listed.name,))] if annotated else []
     return []
+
+
+def _about_percent(entries: Mapping[str, Sequence[Entry]]) -> list[Finding]:
+    """Warn where the coordinates of a whole set look like percent; small objects at one corner do, too."""
+    notes = [note for each in entries.values() for entry in each for note in entry.annotations]
+    polygons = [shape.points for note in notes for shape in note.shapes if isinstance(shape, Polygon)]
+    if not polygons or any(max(points) > PERCENT for points in polygons):
+        return []
+    small = any(min(note.size) < LARGER * PERCENT for note in notes)
+    if small or any(max(max(points[axis::2]) for points in polygons) < NEAR for axis in (0, 1)):
+        return []
+    text = (
+        "No coordinate of the set is above 100, and pictures are far larger: outlines in percent of the "
+        "picture, perhaps. Allowed are pixels. Look at some with 'seglens data show'; where they are "
+        "percent, multiply x by the width / 100 and y by the height / 100."
+    )
+    return [Finding("percent", "warning", text)]
 
 
 def _in_two_splits(entries: Mapping[str, Sequence[Entry]]) -> list[Finding]:

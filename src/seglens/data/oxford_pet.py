@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from seglens.data.folders import all_valid, read_fitting_label, visible_files
-from seglens.data.images import read_image
-from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.images import IMAGE_SUFFIXES, read_image
+from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.sample import Sample, Task
 from seglens.data.tables import read_text
 from seglens.errors import DataError, MaskValueError
@@ -16,6 +16,8 @@ from seglens.errors import DataError, MaskValueError
 LOOKS_LIKE = "images/, annotations/trimaps/, annotations/trainval.txt and annotations/test.txt"
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
 PET, BACKGROUND, BORDER = 1, 2, 3
+OF_PICTURES = (*IMAGE_SUFFIXES, ".mat")
+"""What lies in images/: the original set has copies of three pictures for MATLAB there."""
 
 
 def recognises(folder: Path) -> bool:
@@ -32,8 +34,10 @@ def find(settings: DataSettings) -> Found:
     pictures = {file.stem: file for file in visible_files(settings.path / "images")}
     trimaps = {file.stem: file for file in visible_files(settings.path / "annotations" / "trimaps")}
     entries, problems = {}, []
+    unlisted = set(pictures)
     for split, name in LISTS.items():
         stems = _listed(settings.path / "annotations" / name)
+        unlisted -= set(stems)
         for stem in stems:
             if stem not in pictures:
                 text = f"Pictures that {name} lists are not in images/."
@@ -43,10 +47,17 @@ def find(settings: DataSettings) -> Found:
                 problems.append(Finding("image-without-mask", "error", text, (stem,)))
         complete = [stem for stem in stems if stem in pictures and stem in trimaps]
         entries[split] = tuple(Entry(stem, pictures[stem], (trimaps[stem],)) for stem in complete)
+    if unlisted:
+        text = f"Pictures are in neither {' nor '.join(LISTS.values())} and are left out, as the lists say."
+        problems.append(Finding("unlisted", "note", text, tuple(sorted(unlisted))))
     border = ("border",) if settings.border == "class" else ()
     task = Task(classes=("background", "pet", *border))
     reader = partial(_read, border=settings.border, channels=settings.channels)
-    return Found(task, entries, reader, tuple(problems), breed)
+    searched = (
+        Searched(settings.path / "images", OF_PICTURES, "warning"),
+        Searched(settings.path / "annotations" / "trimaps", IMAGE_SUFFIXES, "warning"),
+    )
+    return Found(task, entries, reader, searched, tuple(problems), breed)
 
 
 def breed(entry: Entry) -> str:

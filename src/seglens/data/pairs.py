@@ -11,12 +11,11 @@ from seglens.data.folders import (
     class_folders,
     refuse_other_size,
     split_folders,
-    unknown_files,
     visible_files,
 )
 from seglens.data.images import IMAGE_SUFFIXES, read_image
 from seglens.data.labels import MASK_SUFFIXES
-from seglens.data.layout import DataSettings, Entry, Finding, Found
+from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import Meaning, meaning_of
 from seglens.data.sample import Sample, task_of
 from seglens.errors import DataError
@@ -44,14 +43,20 @@ def find(settings: DataSettings) -> Found:
         DataError: the masks lie in a folder for each class, which ``multilabel`` reads.
     """
     entries, problems = {}, []
-    for split, folder in split_folders(settings, recognises).items():
+    folders = split_folders(settings, recognises)
+    for split, folder in folders.items():
         entries[split], found = _entries(folder, labels_needed=split != "test")
         problems += found
     files = [entry.masks[0] for part in entries.values() for entry in part if entry.masks]
     meaning = meaning_of(settings, files)
     task = task_of(meaning.classes, what="--palette" if settings.palette else "--classes")
     reader = partial(_read, meaning=meaning, channels=settings.channels)
-    return Found(task, entries, reader, tuple(problems), values=lambda: meaning.findings)
+    searched = [
+        Searched(folder / name, suffixes)
+        for folder in folders.values()
+        for name, suffixes in (("images", IMAGE_SUFFIXES), ("masks", OF_MASKS))
+    ]
+    return Found(task, entries, reader, tuple(searched), tuple(problems), values=lambda: meaning.findings)
 
 
 def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], list[Finding]]:
@@ -87,12 +92,12 @@ def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], l
 
 
 def by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[Finding]]:
-    """Return the files of a folder by their stems; shared stems and files of other kinds are problems.
+    """Return the files of a folder by their stems; shared stems are problems.
 
     Accents are composed (NFC): a Mac takes them apart, so that one name has two forms.
     """
     files: dict[str, Path] = {}
-    problems = unknown_files(folder, suffixes)
+    problems = []
     for file in visible_files(folder, suffixes):
         stem = normalize("NFC", file.stem)
         if stem in files:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from seglens.data.sample import Sample
 from seglens.errors import SettingError, unknown_name
-from seglens.outputs import new_folder
+from seglens.files.output import new_folder
 from seglens.shapes import Image, Region
 
 PLACEMENTS = ("none", "with-object", "independent")

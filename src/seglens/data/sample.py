@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seglens.arguments.validated import Validated
 from seglens.errors import ModelError, SettingError, unknown_name
 from seglens.shapes import AnyMask, Image, Region
-from seglens.validated import Validated
 
 BACKGROUND = "background"
 """The name of class 0, and of no other class."""

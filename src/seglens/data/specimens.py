@@ -28,7 +28,7 @@ from seglens.data.planting import (
 )
 from seglens.data.transforms import sample_generator
 from seglens.errors import SettingError, unknown_name
-from seglens.places import check_output
+from seglens.files.overwrite import check_output
 from seglens.shapes import Image, Map, Region
 
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)

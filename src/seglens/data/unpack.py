@@ -17,7 +17,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import IO
 
 from seglens.errors import DataError
-from seglens.progress import count_bytes
+from seglens.runtime.progress import count_bytes
 
 CHUNK = 1 << 18
 """Bytes that are written at a time."""

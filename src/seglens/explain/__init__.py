@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 from seglens.arguments import checked
+from seglens.arguments.inputs import Pictures, as_images, names_of
+from seglens.arguments.renamed import renamed
+from seglens.callable_module import make_callable
 from seglens.explain.explanation import Explanation, Explanations, check_where
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.memory import batch_size_of
 from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
-from seglens.inputs import Pictures, as_images, names_of
 from seglens.models.layers import resolve
-from seglens.renamed import renamed
 from seglens.runs import Run
-from seglens.verb import make_callable
 
 __all__ = ["METHODS", "Method", "explain"]
 

@@ -258,7 +258,7 @@ CAMS: dict[str, Cam] = {
         diagnostics=(("unweighted_channels", unweighted_channels),),
     ),
     "eigen-cam": Cam(eigen_cam, relu=False, options=(("class_agnostic", True),)),
-    SegXResCam.name: SegXResCam().cam,
+    "seg-xres-cam": SegXResCam().cam,
     "activation": Cam(activation_map, relu=False),
 }
-"""Every map that one trace gives. To add one: one function, one line."""
+"""Every map that one trace gives. To add one: one function, one line; `cli/names.py` reads the keys of it."""

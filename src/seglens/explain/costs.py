@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from seglens.axes import count, size_of
-from seglens.device import choose_precision
 from seglens.explain.ablation import AblationCam
 from seglens.explain.channels import ScoreCam
 from seglens.explain.integrated import IntegratedGradients
@@ -23,6 +22,7 @@ from seglens.explain.sampled import ExpectedGradients, SmoothGrad
 from seglens.explain.target import Target
 from seglens.explain.trace import trace
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import choose_precision
 from seglens.shapes import Images
 from seglens.superpixels import superpixels
 

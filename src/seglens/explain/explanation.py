@@ -10,8 +10,8 @@ from torch import Tensor
 
 from seglens.arguments import check_fields
 from seglens.axes import LENGTHS, size_of, widened
-from seglens.display import card, figure, paragraph, table
-from seglens.draw import INK, PAPER, enlarge, heat, heat_scale, no_map, outline, signed_scale
+from seglens.drawing.draw import INK, PAPER, enlarge, heat, heat_scale, no_map, outline, signed_scale
+from seglens.drawing.notebook import card, figure, paragraph, table
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.target import Target, dilate
 from seglens.models.layers import averaged_out

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
+from seglens.arguments.inputs import check_values, sha256_of
 from seglens.axes import widened
 from seglens.errors import SettingError
 from seglens.explain.baselines import BASELINES, NOISY, Baselines
@@ -30,7 +31,6 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.gradients import Points, averages, scores_of
 from seglens.explain.target import Target
 from seglens.explain.trace import left_as_found
-from seglens.inputs import check_values, sha256_of
 from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import ChannelMaps, Images, PerImage, Rows

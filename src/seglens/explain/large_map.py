@@ -14,8 +14,8 @@ from seglens.explain.explanation import LEFT, Explanation, Status
 from seglens.explain.lattice import Lattice
 from seglens.explain.target import Target
 from seglens.models.layers import AVERAGED_OUT
+from seglens.predict.tiles import Size, Windows, rescaled, scaled_part
 from seglens.shapes import Map
-from seglens.tiles import Size, Windows, rescaled, scaled_part
 
 BAND = 512
 """Rows of a map that are made at a time."""

@@ -10,10 +10,10 @@ from torch import Tensor
 from seglens.data.transforms import Frame, nearest
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, named_targets
-from seglens.native import decide, empty_mask
+from seglens.predict.original import decide, empty_mask
+from seglens.predict.tiles import Cut, Windows, bands, resized
 from seglens.runs import Run
 from seglens.shapes import AnyMask, AnyMasks, Region
-from seglens.tiles import Cut, Windows, bands, resized
 
 
 def large_mask(

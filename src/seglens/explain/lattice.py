@@ -18,8 +18,8 @@ from torch import Tensor
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks
 from seglens.models.segmenter import Segmenter
+from seglens.predict.tiles import Cover, Cut, Size, Windows, cover, resized
 from seglens.shapes import Grids, Images
-from seglens.tiles import Cover, Cut, Size, Windows, cover, resized
 
 
 @dataclass(frozen=True)

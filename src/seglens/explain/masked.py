@@ -16,14 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seglens.axes import CHANNELS_LAST, axes, count, size_of
-from seglens.correlation import spearman
-from seglens.device import choose_precision
 from seglens.errors import SettingError
+from seglens.evaluate.correlation import spearman
 from seglens.explain.target import Target, Unit
 from seglens.explain.trace import in_chunks
 from seglens.models.folding import quick
 from seglens.models.segmenter import WRAPPED, Segmenter, evaluating
-from seglens.progress import shown
+from seglens.runtime.device import choose_precision
+from seglens.runtime.progress import is_shown
 from seglens.shapes import Images, Logits, Maps, Rows
 
 Perturb = Callable[[Images, Rows], Images]
@@ -151,7 +151,7 @@ def _compiled(model: Prepared, trial: Images) -> Prepared:
         )
         return model
     seconds = time.perf_counter() - began
-    if shown():
+    if is_shown():
         print(f"Compiled the network in {seconds:.0f} s.", file=sys.stderr)
     return replace(ready, seconds=seconds)
 

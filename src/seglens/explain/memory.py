@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seglens.arguments.byte_sizes import say_bytes
 from seglens.axes import count, size_of, spelled
-from seglens.device import free_bytes
 from seglens.errors import SettingError
 from seglens.explain.costs import Cost, cost_of
 from seglens.explain.passes import Pass
 from seglens.explain.target import Target
 from seglens.explain.watch import LAST, metering, shown, watch
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import free_bytes
 from seglens.shapes import Images
-from seglens.sizes import say_bytes
 
 BATCH_SIZE = 16
 """Pictures in the model at once where nobody says otherwise: larger chunks are hardly any faster."""

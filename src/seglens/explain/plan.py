@@ -11,17 +11,17 @@ from functools import partial
 from typing import Any
 
 from seglens.arguments import checked
+from seglens.arguments.byte_sizes import say_bytes
+from seglens.arguments.inputs import Pictures, as_images, names_of
+from seglens.arguments.renamed import renamed
 from seglens.explain.costs import Cost, cost_of
 from seglens.explain.memory import Needs, batch_size_of, measure, sample
 from seglens.explain.methods import Method, methods_of, sorted_out
 from seglens.explain.passes import Pass, passes
 from seglens.explain.target import Target, targets_on
 from seglens.explain.watch import Watched, shown, watch
-from seglens.inputs import Pictures, as_images, names_of
 from seglens.models.layers import resolve
-from seglens.renamed import renamed
 from seglens.runs import Run
-from seglens.sizes import say_bytes
 
 SHORT = 1.0
 """A pass that showed what it takes in less than so many seconds is timed again, now that it is warm."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
 from seglens.axes import size_of
-from seglens.correlation import pearson
 from seglens.errors import SettingError
+from seglens.evaluate.correlation import pearson
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import (

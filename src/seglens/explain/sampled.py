@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
+from seglens.arguments.inputs import sha256_of
+from seglens.arguments.renamed import renamed
 from seglens.axes import LENGTHS, widened
 from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
@@ -20,10 +22,8 @@ from seglens.explain.gradients import Point, Points, Values, averages, scores_of
 from seglens.explain.integrated import completeness
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, left_as_found
-from seglens.inputs import sha256_of
 from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter
-from seglens.renamed import renamed
 from seglens.seeds import content_generator
 from seglens.shapes import ChannelMaps, Images, Maps, PerImage, Rows
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seglens.arguments import checked
 from seglens.axes import LENGTHS, widened
-from seglens.display import data_frame
+from seglens.drawing.notebook import data_frame
 from seglens.errors import SettingError
 from seglens.explain.explanation import MARGIN, Explanation
 from seglens.explain.target import dilate

@@ -16,9 +16,9 @@ from scipy.ndimage import label as label_components
 from torch import Tensor
 
 from seglens.arguments import checked, in_words
+from seglens.arguments.inputs import GivenMasks, Pictures, as_masks, as_regions
 from seglens.axes import LENGTHS, MAX_POOL, axes, size_of
 from seglens.errors import SettingError
-from seglens.inputs import GivenMasks, Pictures, as_masks, as_regions
 from seglens.masks import is_stack, of_class
 from seglens.runs import Run
 from seglens.shapes import AnyMasks, Images, Maps, Regions, Rows, Scores

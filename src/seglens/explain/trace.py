@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from seglens.axes import LENGTHS, size_of
-from seglens.device import is_out_of_memory
 from seglens.errors import ModelError, SettingError
 from seglens.explain.target import Target, Unit
 from seglens.models.layers import find_layout, resolve
 from seglens.models.probing import gradients_of, intercepted, leaf_or_clone, uncompiled
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import is_out_of_memory
 from seglens.shapes import Activations, Images, Logits, Scores
 
 _SHOWN = 6

@@ -1,8 +1,8 @@
 """Pictures larger than the training's: explanations of a prediction in windows, stitched from raw values.
 
-A large picture is predicted in overlapping windows w, see ``tiles.py``, whose weights a_w(p) sum to 1 at
-every pixel p. What is predicted there is blended from probabilities; an explanation is about logits, so its
-one score is the blend of those::
+A large picture is predicted in overlapping windows w, see ``predict/tiles.py``, whose weights a_w(p) sum to
+1 at every pixel p. What is predicted there is blended from probabilities; an explanation is about logits, so
+its one score is the blend of those::
 
     S  =  sum over w of S_w,      S_w  =  sum over p in M of a_w(p) z_w(p)
 
@@ -55,8 +55,8 @@ from seglens.explain.stitching import OVER_WINDOWS, stitch
 from seglens.explain.target import Target, for_head
 from seglens.explain.trace import trace
 from seglens.models.layers import resolve
+from seglens.predict.tiles import Cut, Windows, resized
 from seglens.runs import Run
-from seglens.tiles import Cut, Windows, resized
 
 Key = str | tuple[str, str]
 
@@ -78,13 +78,13 @@ def explain_large(
 ) -> dict[Key, LargeMap]:
     """Explain what the model says about ``target`` in a picture that is predicted in windows.
 
-    ``cut`` and ``windows`` are those of the prediction (`seglens.tiles.plan`); ``target`` is of one picture
-    at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once, fewer
-    where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in the
-    result, see `seglens.explain.explain`. What the stitched map is, method by method, the module's docstring
-    says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how many hold
-    a pixel of the target, ``score`` is S in the method's unit; others are means over those windows, weighted
-    by their share of the target.
+    ``cut`` and ``windows`` are those of the prediction (`seglens.predict.tiles.plan`); ``target`` is of one
+    picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once,
+    fewer where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in
+    the result, see `seglens.explain.explain`. What the stitched map is, method by method, the module's
+    docstring says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how
+    many hold a pixel of the target, ``score`` is S in the method's unit; others are means over those windows,
+    weighted by their share of the target.
 
     Returns:
         The maps by ``(method, layer)``, or by ``method`` where there is no layer.

@@ -1,5 +1,5 @@
-"""Looking at one picture: what the model says of it, why, and what becomes of that when something is removed.
+"""Inspecting one picture: its prediction, an explanation, and the effect of removing a region.
 
-All that the interactive page does, without a page: a picture is `opened`, a click becomes a target
-(`pointing`), a question an answer (`asking`), a brushed region a removal (`removing`).
+All that the interactive page does, without the page: a picture is `opened`, a click becomes a target
+(`clicks`), a request becomes a map with its numbers (`explaining`), a brushed region is removed (`removing`).
 """

@@ -1,4 +1,4 @@
-"""What is drawn of a picture that is looked at: its prediction, the map of an answer, what a removal did."""
+"""Drawings of one picture: its prediction, the map of an explanation, the effect of a removal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +14,7 @@ from seglens.batch.heats import drawn_size, fitted, limits_of
 from seglens.batch.raw import FORMATS
 from seglens.batch.scales import Scaling, colours
 from seglens.batch.sheets import shown
-from seglens.display import address
-from seglens.draw import (
+from seglens.drawing.draw import (
     INK,
     Scale,
     Tile,
@@ -30,10 +29,11 @@ from seglens.draw import (
     save_png,
     sheet,
 )
-from seglens.inspection.asking import Answer
+from seglens.drawing.notebook import address
+from seglens.inspection.clicks import ClickedPixel
+from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened
-from seglens.inspection.pointing import Place
-from seglens.inspection.removing import Removal
+from seglens.inspection.removing import RemovedRegion
 from seglens.masks import foreground, only_valid
 from seglens.runs import Run
 from seglens.shapes import Region
@@ -59,7 +59,7 @@ def predicted_over(run: Run, opened: Opened) -> Picture:
     return outline(drawn, foreground(only_valid(sample.mask, sample.valid)))
 
 
-def removed_over(run: Run, opened: Opened, removal: Removal) -> Picture:
+def removed_over(run: Run, opened: Opened, removal: RemovedRegion) -> Picture:
     """Draw the picture as the model saw it after the removal, with its prediction, the region outlined."""
     frame = opened.frame
     image = frame.maps_to_native(removal.image).clamp(0, 1)
@@ -70,7 +70,7 @@ def removed_over(run: Run, opened: Opened, removal: Removal) -> Picture:
     return outline(drawn, fitted(where.long()) > 0)
 
 
-def answered(run: Run, opened: Opened, answer: Answer, *, evidence: bool = False) -> Picture:
+def answered(run: Run, opened: Opened, answer: ExplainedPicture, *, evidence: bool = False) -> Picture:
     """Draw the map over the picture, the target outlined; a tile that says why where there is no map.
 
     With ``evidence`` it is what speaks for and against, where the method tells.
@@ -89,7 +89,7 @@ def answered(run: Run, opened: Opened, answer: Answer, *, evidence: bool = False
     return outline(drawn, heats.region(row), INK if scale.limits[0] < 0 else "#ffffff")
 
 
-def scale_of(answer: Answer, *, evidence: bool = False) -> Scale | None:
+def scale_of(answer: ExplainedPicture, *, evidence: bool = False) -> Scale | None:
     """Return what the colours of an answer mean; None where there is no map, or no such evidence."""
     row = answer.row
     if evidence:
@@ -104,7 +104,7 @@ def bar(scale: Scale) -> str:
 
 
 def save(
-    run: Run, opened: Opened, answer: Answer, drawn: Picture, evidence: Picture | None, folder: Path
+    run: Run, opened: Opened, answer: ExplainedPicture, drawn: Picture, evidence: Picture | None, folder: Path
 ) -> tuple[Path, Path]:
     """Write ``sheet.png`` and the raw map ``maps.npz`` into ``folder``; return the files.
 
@@ -120,14 +120,14 @@ def save(
     if evidence is not None:
         both = scale_of(answer, evidence=True)
         tiles.append(Tile(evidence, "for and against", "red: for, blue: against", both))
-    title = f"{opened.sample.name}: {row.target} of {answer.why.class_name or run.task.classes[1]}"
+    title = f"{opened.sample.name}: {row.target} of {answer.request.class_name or run.task.classes[1]}"
     file, raw = folder / "sheet.png", folder / "maps.npz"
     save_png(sheet([tiles], title=title, tile_width=320), file)
     FORMATS["npz"].write(answer.arrays, raw)
     return file, raw
 
 
-def native_place(opened: Opened, x: int | float, y: int | float) -> Place:
+def native_place(opened: Opened, x: int | float, y: int | float) -> ClickedPixel:
     """Return the native pixel under the point ``(x, y)`` of a picture as it is drawn here."""
     rows, columns = opened.frame.native
     size = drawn_to(opened)

@@ -1,4 +1,4 @@
-"""One picture that is looked at: as it is, on the input grid, and what the model says about it."""
+"""One opened picture: at its own size, on the input grid, and with its prediction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Frame, collate, letterbox, nearest
 from seglens.errors import DataError
+from seglens.evaluate.scores import counted, scores
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
+from seglens.predict.tiles import plan
 from seglens.runs import Run
-from seglens.scores import counted, scores
 from seglens.shapes import AnyMask, Region
-from seglens.tiles import plan
 
 MOST_PIXELS = 2**24
 """The largest picture that is opened, 4096 x 4096: a person waits for the answer."""
@@ -31,7 +31,7 @@ MOST_WINDOWS = 64
 """The most windows that one picture may take, for the same reason."""
 
 SCORES = ("dice", "iou", "precision", "recall", "pixel_accuracy")
-"""Which scores are shown where the truth is known."""
+"""The scores that are shown where the truth is known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Opened:
 
     @property
     def frame(self) -> Frame:
-        """How the picture sits on the grid."""
+        """The place and scale of the picture on the grid."""
         return self.part.frames[0]
 
     @property
@@ -79,15 +79,15 @@ def open_sample(run: Run, split: Split, index: int) -> Opened:
         DataError: it can't be read, or is too large, as in `open_file`.
     """
     entry = split.entries[index]
-    refuse_large(read_size(entry.image), run.spec, entry.image)
+    refuse_to_open_large(read_size(entry.image), run.spec, entry.image)
     sample = split[index]
     part = chunk_of_one(sample, run.spec)
-    prediction = predicted(run, part)
+    prediction = predict_opened(run, part)
     mask = native_masks(run, part, prediction)[0]
-    return Opened(part, split, prediction, mask, scores_of(sample, mask, run.spec.classes))
+    return Opened(part, split, prediction, mask, scores_of_opened(sample, mask, run.spec.classes))
 
 
-def refuse_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> None:
+def refuse_to_open_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> None:
     """Raise where a picture of ``size`` (rows, columns) is more than a person would wait for.
 
     Raises:
@@ -115,7 +115,7 @@ def refuse_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> None:
 
 
 def chunk_of_one(sample: Sample, spec: ModelSpec) -> Chunk:
-    """Put one picture on the input grid, or say in which windows it is predicted."""
+    """Put one picture on the input grid, or plan the windows in which it is predicted."""
     windows = plan((sample.image.shape[1], sample.image.shape[2]), spec)
     if windows is not None:
         return large_chunk(sample, windows, 0, 0)
@@ -123,12 +123,12 @@ def chunk_of_one(sample: Sample, spec: ModelSpec) -> Chunk:
     return Chunk((sample,), collate([placed]), (frame,), (0,))
 
 
-def predicted(run: Run, part: Chunk) -> Prediction:
-    """Return what the model says, in one input or in windows."""
+def predict_opened(run: Run, part: Chunk) -> Prediction:
+    """Return the prediction, by one input or by windows."""
     return predict_large(run, part) if part.windows is not None else run.predict(part.batch.images)
 
 
-def scores_of(sample: Sample, mask: AnyMask, num_classes: int) -> dict[str, float]:
+def scores_of_opened(sample: Sample, mask: AnyMask, num_classes: int) -> dict[str, float]:
     """Return the `SCORES` of a prediction at the picture's own size; nothing where no truth is known."""
     if sample.mask is None or not bool(sample.valid.any()):
         return {}

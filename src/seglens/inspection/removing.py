@@ -1,4 +1,4 @@
-"""A causal check by hand: a region is taken out of the picture, and the model is asked again.
+"""A causal check by hand: a region is removed from the picture, and the model predicts again.
 
 What was removed is filled in as the judges do it (`seglens.impute`). How much of the change is owed to that
 very region is told by its *controls*: regions of the same shape elsewhere in the picture.
@@ -15,8 +15,8 @@ from seglens.errors import SettingError, unknown_name
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target, for_head
 from seglens.impute import IMPUTERS
-from seglens.inspection.asking import Answer
-from seglens.inspection.opened import Opened, on_grid, predicted, scores_of
+from seglens.inspection.explaining import ExplainedPicture
+from seglens.inspection.opened import Opened, on_grid, predict_opened, scores_of_opened
 from seglens.masks import of_class
 from seglens.runs import Run
 from seglens.seeds import content_normal
@@ -27,8 +27,8 @@ CONTROLS = 4
 
 
 @dataclass(frozen=True)
-class State:
-    """What the model says of the target: mean probability and mean logit over its frozen pixels.
+class RemovalState:
+    """The prediction of the target: mean probability and mean logit over its frozen pixels.
 
     ``area`` is the share of the valid pixels that the target's class is predicted at.
     """
@@ -40,8 +40,8 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class Removal:
-    """What became of picture and prediction; ``image`` is on the grid, ``mask`` at the picture's own size.
+class RemovedRegion:
+    """Picture and prediction after the removal; ``image`` is on the grid, ``mask`` at the picture's own size.
 
     ``controls`` are the mean probabilities of the target after the same shape was removed elsewhere; there
     are none in pictures that take several windows. ``share`` is how much of the valid picture was removed,
@@ -51,17 +51,17 @@ class Removal:
     image: Image
     region: Region
     mask: ResizedMask
-    before: State
-    after: State
+    before: RemovalState
+    after: RemovalState
     controls: tuple[float, ...]
     share: float
     of_target: float
 
 
-def remove(
+def remove_region(
     run: Run, opened: Opened, region: Region, target: Target, *, imputer: str = "noisy-linear", seed: int = 0
-) -> Removal:
-    """Take ``region`` (at the picture's own size) out, and ask again about the same frozen pixels.
+) -> RemovedRegion:
+    """Remove ``region`` (at the picture's own size), and predict the same frozen pixels again.
 
     Raises:
         UnknownNameError: there is no such imputer.
@@ -81,13 +81,13 @@ def remove(
         raise SettingError("Nothing of the picture was brushed over. Draw on the picture, then remove it.")
     images = imputed(batch.images, removed, valid, imputer, seed)
     part = replace(opened.part, batch=replace(batch, images=images))
-    prediction = predicted(run, part)
+    prediction = predict_opened(run, part)
     mask = native_masks(run, part, prediction)[0]
     before = _state(target, opened.prediction.logits, opened.prediction.mask, valid, dict(opened.scores))
-    after_scores = scores_of(opened.sample, mask, run.spec.classes)
+    after_scores = scores_of_opened(opened.sample, mask, run.spec.classes)
     after = _state(target, prediction.logits, prediction.mask, valid, after_scores)
     pixels = target.pixels.cpu()
-    return Removal(
+    return RemovedRegion(
         image=images[0],
         region=removed[0],
         mask=mask,
@@ -99,7 +99,7 @@ def remove(
     )
 
 
-def target_of(run: Run, opened: Opened, class_name: str, answer: Answer | None) -> Target:
+def target_of(run: Run, opened: Opened, class_name: str, answer: ExplainedPicture | None) -> Target:
     """Return the target of the last question, or all that is predicted where nothing was asked yet."""
     if answer is not None:
         return answer.target
@@ -115,7 +115,7 @@ def imputed(images: Images, removed: Regions, valid: Regions, imputer: str, seed
     return torch.where(removed[:, None], filled, images)
 
 
-def elsewhere(region: Region, valid: Region, num: int, seed: int) -> Bool[Tensor, "found h w"]:
+def region_elsewhere(region: Region, valid: Region, num: int, seed: int) -> Bool[Tensor, "found h w"]:
     """Return up to ``num`` copies of ``region``, moved to where they lie on valid pixels and not on itself.
 
     Places are drawn by ``seed`` from all whole shifts; a region that is too large for another place has none.
@@ -144,7 +144,7 @@ def _controls(
     if opened.part.windows is not None or bool(target.empty()[0]):
         return ()
     batch = opened.part.batch
-    moved = elsewhere(region, batch.valid[0], CONTROLS, seed)
+    moved = region_elsewhere(region, batch.valid[0], CONTROLS, seed)
     if not len(moved):
         return ()
     copies, valid = (values.expand(len(moved), *values.shape[1:]) for values in (batch.images, batch.valid))
@@ -154,10 +154,12 @@ def _controls(
     return tuple(float(value) for value in found)
 
 
-def _state(target: Target, logits: Tensor, said: Tensor, valid: Regions, measured: dict[str, float]) -> State:
+def _state(
+    target: Target, logits: Tensor, said: Tensor, valid: Regions, measured: dict[str, float]
+) -> RemovalState:
     first = torch.zeros(1, dtype=torch.long)
     area = (of_class(said.cpu(), target.class_index) & valid).sum() / valid.sum()
-    return State(
+    return RemovalState(
         probability=float(target.score(logits, first, "probability")),
         logit=float(target.score(logits, first, "mean")),
         area=float(area),

@@ -7,16 +7,16 @@ one: `evidence.gather` for each batch, `evidence.combine`, `evidence.score`.
 from collections.abc import Mapping, Sequence
 
 from seglens.arguments import checked
+from seglens.arguments.inputs import Pictures, as_images
+from seglens.arguments.renamed import renamed
+from seglens.callable_module import make_callable
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target, targets_on
-from seglens.inputs import Pictures, as_images
 from seglens.judge.case import Explainer, JudgeSettings
 from seglens.judge.evidence import gather, score
 from seglens.judge.scorecard import Scorecard
-from seglens.renamed import renamed
 from seglens.runs import Run
 from seglens.shapes import Regions
-from seglens.verb import make_callable
 
 
 @renamed(chunk="batch_size")

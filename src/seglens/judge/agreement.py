@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from seglens.evaluate.intervals import Interval, auroc, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
-from seglens.intervals import Interval, auroc, interval
 from seglens.judge.causal import Effect
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.results.names import map_name
@@ -45,7 +44,7 @@ class TagShare:
         """``method`` or ``method@layer``."""
         return map_name(self.method, self.layer)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the row as plain data."""
         return {
             "method": self.method,

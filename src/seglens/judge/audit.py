@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import torch
 
 from seglens.errors import SettingError
+from seglens.evaluate.intervals import Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target
 from seglens.impute import noisy_linear
-from seglens.intervals import Interval, interval
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.judge.faithfulness import EVALUABLE
 from seglens.judge.localisation import FLOOR
 from seglens.judge.nulls import content_free, surface
 from seglens.judge.reading import unit_of
 from seglens.judge.regions import elsewhere
-from seglens.results.scorecard import Audit, Region, RegionMap, RegionOfPicture
+from seglens.results.scorecard import Audit, AuditedRegion, RegionMap, RegionOfPicture
 from seglens.runs import Run
 from seglens.seeds import content_generator, content_normal
 from seglens.shapes import Images, Maps, PerImage, Regions
@@ -202,7 +202,7 @@ def image_rows(
     )
 
 
-def _region_row(found: Audited, which: torch.Tensor, seed: int, **group: str) -> Region:
+def _region_row(found: Audited, which: torch.Tensor, seed: int, **group: str) -> AuditedRegion:
     """One region over some of the images: its effect, and what each map makes of it."""
     drop = interval(found.drop[which], seed=seed)
     control = interval(found.control[which], seed=seed)
@@ -220,7 +220,7 @@ def _region_row(found: Audited, which: torch.Tensor, seed: int, **group: str) ->
             )
         )
     present = int((found.area[which] > 0).sum())
-    return Region.model_validate(
+    return AuditedRegion.model_validate(
         {
             **group,
             "region": found.region,

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seglens.evaluate.intervals import NOTHING, Interval, interval_bounds
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import clean_scores, masked_scores
 from seglens.explain.target import Target, dilate
 from seglens.impute import noisy_linear
-from seglens.intervals import NOTHING, Interval, bounds
 from seglens.models.segmenter import Segmenter
 from seglens.seeds import content_generator, content_normal
 from seglens.shapes import Images, PerImage, Regions, Rows
@@ -50,7 +50,9 @@ class Effect:
         def relative(drawn: Int[Tensor, "r m"]) -> Float[Tensor, " r"]:
             return 1 - after[drawn].mean(1) / full[drawn].mean(1)
 
-        return Interval(float(1 - after.mean() / full.mean()), *bounds(num, relative, seed=seed), num)
+        return Interval(
+            float(1 - after.mean() / full.mean()), *interval_bounds(num, relative, seed=seed), num
+        )
 
     def to_json(self, *, seed: int = 0) -> dict[str, float | int]:
         """Return means and drops as plain numbers."""

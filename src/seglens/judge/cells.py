@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seglens.correlation import spearman
+from seglens.evaluate.correlation import spearman
 from seglens.seeds import content_uniform
 from seglens.shapes import Images, Maps, PerImage, Regions
 from seglens.superpixels import superpixels

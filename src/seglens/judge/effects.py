@@ -1,7 +1,6 @@
 """Causal agreement: are the places that a map calls important those whose removal changes the answer?"""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -14,6 +13,7 @@ from seglens.judge.cells import PerCell, cell_means, cell_sums, rank_correlation
 from seglens.judge.context import surroundings
 from seglens.judge.reading import reading
 from seglens.results.names import map_name
+from seglens.results.scorecard import CellPoints
 from seglens.seeds import content_normal
 from seglens.shapes import Images, Regions, Rows
 
@@ -26,7 +26,7 @@ SHOWN = 4
 """Images whose cells are drawn one by one."""
 
 
-def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, Any]]:
+def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, CellPoints]]:
     """Correlate each map's attribution to the cells with what occluding each cell does (Spearman, signed).
 
     Both are taken by pixel: a large superpixel has more of any map and of any effect, so that their sums
@@ -136,16 +136,16 @@ def _points(
     totals: Mapping[str, PerCell],
     occluded: Mapping[str, PerCell],
     counted: Bool[Tensor, "b cells"],
-) -> dict[str, Any]:
-    """Attribution and effect of every cell of a few images, each as a share of its image's largest."""
+) -> dict[str, CellPoints]:
+    """The cells of a few images, to draw."""
     shown = (~case.target.empty()).cpu().nonzero()[:SHOWN, 0]
 
-    def share(values: PerCell) -> list[float]:
+    def share(values: PerCell) -> tuple[float, ...]:
         chosen = torch.where(counted, values, 0)[shown]
         largest = chosen.abs().amax(1, keepdim=True).clamp_min(1e-12)
-        return (chosen / largest)[counted[shown]].nan_to_num().tolist()
+        return tuple((chosen / largest)[counted[shown]].nan_to_num().tolist())
 
     return {
-        map_name(*key): {"attribution": share(totals[map_name(*key)]), "effect": share(occluded[imputer])}
+        map_name(*key): CellPoints(attribution=share(totals[map_name(*key)]), effect=share(occluded[imputer]))
         for key, imputer in scored_with.items()
     }

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -26,6 +25,7 @@ from seglens.judge.scorecard import Scorecard
 from seglens.judge.stability import stability
 from seglens.judge.verdicts import attention_row, compared_rows, completeness_row, with_faithfulness
 from seglens.results.names import map_name
+from seglens.results.scorecard import Figures, RemovalCurves
 from seglens.runs import Run
 from seglens.shapes import Images, PerImage, Regions
 
@@ -46,7 +46,7 @@ class Evidence:
     attention: dict[Key, Attention]
     completeness: dict[Key, tuple[PerImage, PerImage]]
     curves: dict[str, dict[str, Curves]]
-    drawn: dict[str, Any]
+    drawn: Figures
 
 
 def gather(
@@ -102,17 +102,19 @@ def gather(
         batch_size=batch_size,
     )
     measured, curves = _removals(case)
-    drawn: dict[str, Any] = {}
+    drawn = Figures()
     left = chosen.num_occluded - done
     if "causal_agreement" in chosen.scores and left > 0:
-        found, drawn["agreement"] = causal_agreement(case.first(left))
+        found, points = causal_agreement(case.first(left))
         measured |= found
+        drawn = drawn.model_copy(update={"agreement": points})
     again, left = {"model_dependence", "stability"} & set(chosen.scores), chosen.num_again - done
     if again and left > 0:
         few = case.first(left)
         known = recipes(few)
         if "model_dependence" in again:
-            measured["model_dependence"], drawn["cascade"] = model_dependence(few, known)
+            measured["model_dependence"], cascade = model_dependence(few, known)
+            drawn = drawn.model_copy(update={"cascade": cascade})
         if "stability" in again:
             measured["stability"] = stability(few, known)
     return Evidence(
@@ -170,10 +172,10 @@ def score(evidence: Evidence, *, seed: int = 0) -> Scorecard:
         for key, (error, small) in evidence.completeness.items()
     ]
     curves = {
-        name: {entry: _plain(values) for entry, values in found.items()}
+        name: {entry: _means(values) for entry, values in found.items()}
         for name, found in evidence.curves.items()
     }
-    figures = {"fractions": list(FRACTIONS), "removal": curves, **evidence.drawn}
+    figures = evidence.drawn.model_copy(update={"fractions": FRACTIONS, "removal": curves})
     left_out = tuple(name for name in SCORES if name not in evidence.scores)
     return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures, left_out)
 
@@ -249,13 +251,14 @@ def _whole(parts: Sequence[Curves]) -> Curves:
     )
 
 
-def _plain(curves: Curves) -> dict[str, Any]:
+def _means(curves: Curves) -> RemovalCurves:
     """Mean curves over the images that have them."""
     usable = curves.most_first.isfinite().all(1)
-    return {
-        "full": float(curves.full[usable].mean()),
-        "base": float(curves.base[usable].mean()),
-        "least_first": curves.least_first[usable].mean(0).tolist(),
-        "most_first": curves.most_first[usable].mean(0).tolist(),
-        "num": int(usable.sum()),
-    } | ({} if curves.dice is None else {"s_dice": _plain(curves.dice)})
+    found = RemovalCurves(
+        full=float(curves.full[usable].mean()),
+        base=float(curves.base[usable].mean()),
+        least_first=tuple(curves.least_first[usable].mean(0).tolist()),
+        most_first=tuple(curves.most_first[usable].mean(0).tolist()),
+        num=int(usable.sum()),
+    )
+    return found if curves.dice is None else found.model_copy(update={"s_dice": _means(curves.dice)})

@@ -5,9 +5,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from seglens.files.output import new_file
 from seglens.judge.scorecard import Scorecard
-from seglens.outputs import new_file
 from seglens.results.names import NULL, map_name
+from seglens.results.scorecard import RemovalCurves
 
 MOST = 12
 """Maps in one figure; more than this are told apart by nobody."""
@@ -33,25 +34,23 @@ def draw_figures(card: Scorecard, folder: Path) -> list[Path]:
 def removal_curves(card: Scorecard) -> Any:
     """The score after growing shares are removed: most relevant first solid, least relevant first dashed."""
     scores = {
-        name: found
-        for name, found in card.figures.get("removal", {}).items()
-        if any(row["num"] for row in found.values())
+        name: found for name, found in card.figures.removal.items() if any(row.num for row in found.values())
     }
     return _curves(card, scores) if scores else None
 
 
-def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, Any]]) -> Any:
+def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, RemovalCurves]]) -> Any:
     figure = _figure(6.6 * len(scores), 4.2)
-    fractions = [0, *card.figures["fractions"]]
+    fractions = [0, *card.figures.fractions]
     for axes, (score, found) in zip(
         figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True
     ):
-        own = [name for name in found if not name.startswith(NULL) and found[name]["num"]][:MOST]
+        own = [name for name in found if not name.startswith(NULL) and found[name].num][:MOST]
         named = {row.reference.removeprefix(NULL) for row in card.rows if row.score == score}
         nulls = [
             name
             for name in found
-            if name.removeprefix(NULL) in {*NULLS_DRAWN, *named} and name not in own and found[name]["num"]
+            if name.removeprefix(NULL) in {*NULLS_DRAWN, *named} and name not in own and found[name].num
         ]
         styles: dict[str, dict[str, Any]] = {
             name: {"color": "0.55", "linewidth": 0.9, "marker": mark, "markersize": 3.5}
@@ -61,8 +60,8 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, Any]]) -> Any:
         for name, style in styles.items():
             row = found[name]
             label = name if name in own else f"{name.removeprefix(NULL)} (null)"
-            axes.plot(fractions, [row["full"], *row["most_first"]], label=label, **style)
-            axes.plot(fractions, [row["full"], *row["least_first"]], linestyle="--", **style)
+            axes.plot(fractions, [row.full, *row.most_first], label=label, **style)
+            axes.plot(fractions, [row.full, *row.least_first], linestyle="--", **style)
         axes.set_title(f"{score.replace('_', ' ')}: solid most relevant first", fontsize=9)
         axes.set_xlabel("share of cells removed")
         axes.set_ylabel("score of the frozen region")
@@ -73,13 +72,13 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, Any]]) -> Any:
 
 def cascade(card: Scorecard) -> Any:
     """How like the trained model's map a map stays while the network is randomised from its output on."""
-    found = card.figures.get("cascade")
-    if not found or not found["maps"]:
+    found = card.figures.cascade
+    if not found.maps:
         return None
     figure = _figure(5.2, 4.0)
     axes = figure.subplots()
-    for name, values in list(found["maps"].items())[:MOST]:
-        axes.plot(found["share_of_modules"], values, marker="o", markersize=3, label=name)
+    for name, values in list(found.maps.items())[:MOST]:
+        axes.plot(found.share_of_modules, values, marker="o", markersize=3, label=name)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("share of the modules randomised, output first")
     axes.set_ylabel("|rank correlation| with the trained model's map")
@@ -90,7 +89,7 @@ def cascade(card: Scorecard) -> Any:
 
 def agreement(card: Scorecard) -> Any:
     """Attribution of each cell against what occluding it does, a few images."""
-    found = list((card.figures.get("agreement") or {}).items())[:MOST]
+    found = list(card.figures.agreement.items())[:MOST]
     if not found:
         return None
     across = min(4, len(found))
@@ -98,7 +97,7 @@ def agreement(card: Scorecard) -> Any:
     figure = _figure(3.0 * across, 3.0 * down)
     panels = figure.subplots(down, across, squeeze=False).flatten()
     for axes, (name, points) in zip(panels, found, strict=False):
-        axes.scatter(points["attribution"], points["effect"], s=4, alpha=0.4)
+        axes.scatter(points.attribution, points.effect, s=4, alpha=0.4)
         axes.axhline(0, color="0.7", linewidth=0.8)
         axes.axvline(0, color="0.7", linewidth=0.8)
         axes.set_title(name, fontsize=8)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from seglens.intervals import NOTHING, Interval
+from seglens.evaluate.intervals import NOTHING, Interval
 from seglens.judge.case import Outcome
 from seglens.results.names import Verdict, map_name
 from seglens.results.scorecard import CardRow

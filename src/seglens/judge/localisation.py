@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from seglens.correlation import pearson
+from seglens.evaluate.correlation import pearson
+from seglens.evaluate.intervals import NOTHING, Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
-from seglens.intervals import NOTHING, Interval, interval
 from seglens.judge.nulls import Surface, centre, edges, mirror, other_images, random
 from seglens.results.maps import MapSummary
 from seglens.results.names import RESTATES

@@ -5,7 +5,6 @@ for saliency maps" (eMPRT). The frozen region is that of the trained model throu
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from seglens.judge.nulls import content_free, randomised, surface
 from seglens.judge.rerun import Recipes
 from seglens.models.segmenter import evaluating
 from seglens.results.names import map_name
+from seglens.results.scorecard import Cascade
 from seglens.runs import Run
 from seglens.shapes import Maps, PerImage
 
@@ -32,7 +32,7 @@ SEED = 101
 """The first set of random weights; attention's null draws others."""
 
 
-def model_dependence(case: Case, found: Recipes) -> tuple[Measured, dict[str, Any]]:
+def model_dependence(case: Case, found: Recipes) -> tuple[Measured, Cascade]:
     """Measure ``rho(map, map made again) - mean over seeds |rho(map, map of random weights)|`` per image.
 
     Rank correlations over the cells. Content-free maps are held to the same: they change as far as they look
@@ -63,7 +63,7 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, dict[str, An
         key: {"repeat": repeat[key], "randomised": changed[key], "emprt": torch.stack(gained[key]).mean(0)}
         for key in own
     }
-    cascade = _cascade(case, found, own)
+    cascade = _cascade(case, found, own, changed)
     parts = _decoder(case)
     if parts:
         other = randomised(case.run, case.images, seed=SEED + case.seed, only=parts)
@@ -82,8 +82,6 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, dict[str, An
         for name, each in null_apart.items()
     }
     measured = Measured(values, references, details=details, reasons=dict(found.reasons))
-    for key, values_last in changed.items():
-        cascade["maps"][map_name(*key)].append(_mean(values_last))
     return measured, cascade
 
 
@@ -141,8 +139,8 @@ def _decoder(case: Case) -> Sequence[str]:
     return ran[inside[-1] + 1 :] if inside else []
 
 
-def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[str, Any]:
-    """Randomise the network from its output to its input, step by step, all but the last step."""
+def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell], last: dict[Key, PerImage]) -> Cascade:
+    """Randomise the network step by step from its output to its input; ``last`` is the last step."""
     steps = stages(case.run, case.images[:1], case.settings.stages)
     told: dict[str, list[float]] = {map_name(*key): [1.0] for key in own}
     for names in steps[:-1]:
@@ -150,7 +148,10 @@ def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[str, A
         for key, maps in found.make(other, case.images, case.target, batch_size=case.batch_size).items():
             told[map_name(*key)].append(_mean(_alike(case, own[key], case.cells(maps)).abs()))
     total = len(steps[-1])
-    return {"share_of_modules": [0.0, *(len(names) / total for names in steps)], "maps": told}
+    return Cascade(
+        share_of_modules=(0.0, *(len(names) / total for names in steps)),
+        maps={map_name(*key): (*told[map_name(*key)], _mean(alike)) for key, alike in last.items()},
+    )
 
 
 def _mean(values: PerImage) -> float:

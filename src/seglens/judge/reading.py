@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.device import choose_precision
 from seglens.explain.masked import Perturb, Prepared, prepare, rank_agreement, read_copies
 from seglens.explain.target import Target, Unit
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import choose_precision
 from seglens.shapes import Images, Logits, Maps, PerImage, Regions, Rows
 
 Both = Float[Tensor, "two n"]

@@ -5,16 +5,15 @@ There is no composite number. How a verdict comes about is in `verdicts`.
 
 import csv
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from seglens.display import card, data_frame, table
-from seglens.intervals import Interval
+from seglens.drawing.notebook import card, data_frame, table
+from seglens.evaluate.intervals import Interval
+from seglens.files.output import table_cell
 from seglens.judge.definitions import DEFINITIONS
 from seglens.judge.judgement import Judgement
 from seglens.judge.restating import restating
-from seglens.outputs import table_cell
 from seglens.results.names import MARKS, NULL, formatted, map_name
 from seglens.results.scorecard import Card, Figures, LayerByLayer
 
@@ -31,7 +30,7 @@ class Scorecard:
 
     rows: tuple[Judgement, ...]
     num_images: int
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Figures = field(default_factory=Figures)
     left_out: tuple[str, ...] = ()
 
     @property
@@ -48,7 +47,7 @@ class Scorecard:
             restating=tuple(self.restating),
             left_out=self.left_out,
             definitions=DEFINITIONS,
-            figures=Figures.model_validate(self.figures, strict=False),
+            figures=self.figures,
         )
 
     def to_json(self) -> dict[str, object]:

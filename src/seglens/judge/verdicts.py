@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from seglens.intervals import Interval, interval
+from seglens.evaluate.intervals import Interval, interval
 from seglens.judge.case import Key, Measured, Outcome, Reason
 from seglens.judge.context import RELIANCE
 from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES

@@ -18,7 +18,7 @@ Where a stage ends is told by running the network: it is the last module that re
 the encoder handed on, or the same numbers arranged otherwise (Swin, ViT). This holds for whatever encoder,
 whatever its modules are called. Foreign networks have roles where a part is called encoder or backbone,
 decoder or classifier, and so on, or is all that stands beside the decoder; where nothing is called so, by
-resolution, see ``places.py``. Module paths always work. What counts as a grid: see ``layout.py``.
+resolution, see ``files/overwrite.py``. Module paths always work. What counts as a grid: see ``layout.py``.
 """
 
 import weakref
@@ -33,7 +33,7 @@ from seglens.arguments import checked
 from seglens.axes import LENGTHS, padded_size, spelled
 from seglens.errors import ModelError, unknown_name
 from seglens.models.layout import MOST_PREFIX, Layout, Rule, readings
-from seglens.models.places import blocks_by_grid, head_by_answer, stages_by_grid
+from seglens.models.places import blocks_by_grid, head_by_answer, outermost_in, stages_by_grid
 from seglens.models.probing import (
     Call,
     Influence,
@@ -198,9 +198,15 @@ def find_role(segmenter: Segmenter, role: str) -> str:
     """
     roles, _ = _remembered(segmenter)
     if role not in roles:
+        none = (
+            ""
+            if not roles or "encoder_last" in roles
+            else "; no encoder can be told where grids become no coarser"
+        )
         raise ModelError(
             f"This network doesn't show which of its layers is {role!r}; it shows "
-            f"{', '.join(roles) or 'no roles'}. Name a module path instead; 'seglens layers' lists them."
+            f"{', '.join(roles) or 'no roles'}{none}. Name a module path instead; 'seglens layers' lists "
+            "them."
         )
     return roles[role]
 
@@ -261,12 +267,19 @@ def _observe(segmenter: Segmenter) -> _Seen:
             ends = {cells[path]: path for path in blocks}
             places |= {"decoder_first": ends[min(ends)], "decoder_last": ends[max(ends)]}
         roles |= {role: path for role, path in places.items() if role not in roles}
+    elif able and len({seen.calls[path].layouts[0].cells for path in able}) == 1:
+        head = roles.get("seg_head") or head_by_answer(answers, able[0], seen.calls)
+        blocks = blocks_by_grid(able, able[0], head) if head else []
+        roles = ({"decoder_last": blocks[-1], "seg_head": head} if head and blocks else {}) | roles
+    if "seg_head" in roles and "decoder_last" not in roles:  # it is called head, and holds a decoder too
+        blocks = outermost_in(roles["seg_head"], able)
+        roles |= {"decoder_first": blocks[0], "decoder_last": blocks[-1]} if blocks else {}
     return _Seen(seen.calls, roles, found)
 
 
 def _encoder(network: nn.Module) -> str | None:
     """Return the path of the part that is called encoder, else of the only part beside the decoder."""
-    path, decoder = _first_path(network, _ENCODERS), _first_path(network, _DECODERS)
+    path, decoder = _first_path(network, _ENCODERS), _first_path(network, (*_DECODERS, *_HEADS))
     if path is not None or decoder is None:
         return path
     around, _, name = decoder.rpartition(".")
@@ -283,10 +296,14 @@ def _stages(seen: Observed, encoder: str) -> list[str]:
     if len(found) > 2:
         return found
     # Features were rearranged afterwards, or only some are handed on: the last layer of every resolution,
-    # among the encoder's direct parts. They must lead to the resolution of the last feature map.
-    inside = [path for path in _children(calls, encoder) if calls[path].can_be_tapped]
-    by_grid = {calls[path].layouts[0].grid: path for path in inside}
-    return list(by_grid.values()) if not seen.deepest or list(by_grid)[-1:] == [seen.deepest] else []
+    # among the encoder's direct parts or those of its lists. They must lead to that of the last feature map.
+    tapped = [path for path, call in calls.items() if call.can_be_tapped]
+    children = [path for path in _children(calls, encoder) if path in tapped]
+    for inside in (children, outermost_in(encoder, tapped)):
+        by_grid = {calls[path].layouts[0].grid: path for path in inside}
+        if by_grid and (not seen.deepest or list(by_grid)[-1] == seen.deepest):
+            return list(by_grid.values())
+    return []
 
 
 def _roles(

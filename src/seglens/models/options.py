@@ -16,11 +16,11 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
+from seglens.arguments.validated import fault
 from seglens.errors import CheckpointError, ModelError, SettingError, unknown_name
 from seglens.models import zoo
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import misfits
-from seglens.validated import fault
 
 SILENT = (
     "encoder_output_stride",

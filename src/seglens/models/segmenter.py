@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from seglens.arguments.validated import Validated
 from seglens.axes import LENGTHS, axes, cropped, padded_size, resized, size_of, spelled
 from seglens.errors import ModelError, UserError
 from seglens.models import zoo
@@ -20,7 +21,6 @@ from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
-from seglens.validated import Validated
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
 Normalise = Literal["dataset", "image"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seglens.device import free_bytes
+from seglens.arguments.byte_sizes import say_bytes
 from seglens.errors import ModelError, SettingError, unknown_name
 from seglens.models.encoders import (
     IMAGENET_MEAN,
@@ -23,7 +23,7 @@ from seglens.models.encoders import (
     resolve_encoder,
 )
 from seglens.models.unet import UNet
-from seglens.sizes import say_bytes
+from seglens.runtime.device import free_bytes
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""The report: one HTML file that opens anywhere, from what verbs left in run folders. Needs no torch."""
+"""The report: one HTML file that opens anywhere, from what commands left in run folders. Needs no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from seglens import outputs, verb
+from seglens import callable_module
 from seglens.arguments import checked
-from seglens.places import check_file
+from seglens.files import output
+from seglens.files.overwrite import check_file
 from seglens.report import html
-from seglens.report.contents import Part, read_runs
+from seglens.report.contents import RunPart, read_runs
 from seglens.results.scorecard import TagTest
 from seglens.results.tables import read_table
 
@@ -47,14 +48,14 @@ def report(
     check_file(file, force=force, runs=folders, files=tables)
     checked = _shortcut(Path(shortcut)) if shortcut is not None else None
     page = html.render(contents, checked, beside=file.resolve().parent)
-    with outputs.output_file(file, force=force) as temporary:
-        html.write(page, temporary)
+    with output.output_file(file, force=force) as temporary:
+        html.write_html(page, temporary)
     return file
 
 
-def _shortcut(file: Path) -> Part[TagTest]:
+def _shortcut(file: Path) -> RunPart[TagTest]:
     table = file / SHORTCUT if file.is_dir() else file
-    return Part("shortcut", table, read_table(table, TagTest))
+    return RunPart("shortcut", table, read_table(table, TagTest))
 
 
-verb.make_callable(__name__)
+callable_module.make_callable(__name__)

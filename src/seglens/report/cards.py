@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from seglens.report.contents import Evaluated, Explained, RunContents
-from seglens.results.maps import Frame, OneMap, PictureMaps
+from seglens.results.maps import MapFrame, OneMap, PictureMaps
 from seglens.results.scores import PictureScores
 
 LIMIT = 100
@@ -19,9 +19,9 @@ PLAIN = {"orig": "Image", "gt": "Truth", "pred": "Prediction", "overlay": "Overl
 """Pictures that are not heat maps, in the order of the card."""
 
 
-NO_FRAME = Frame()
+NO_FRAME = MapFrame()
 NO_SCORES = {"name", "status", "error", "files", "maps", "sheets"}
-"""What a table says of a picture besides its scores."""
+"""The columns of the table of pictures that are no scores."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Heat:
     file: Path | None
     raw: Path | None = None
     name: str = ""
-    frame: Frame = NO_FRAME
+    frame: MapFrame = NO_FRAME
 
     @property
     def method(self) -> str:
@@ -52,14 +52,14 @@ class Heat:
 
 @dataclass(frozen=True)
 class Flag:
-    """What an audit found in one picture: a short name, and a sentence."""
+    """A finding of an audit in one picture: a short name, and a sentence."""
 
     name: str
     text: str
 
 
 @dataclass(frozen=True)
-class Card:
+class GalleryCard:
     """One picture as one run sees it. ``row`` is all that the first table says of it."""
 
     run: str
@@ -89,7 +89,7 @@ class Card:
 
     @cached_property
     def scores(self) -> dict[str, object]:
-        """What is known of the prediction, for the page to show; empty where no truth is known."""
+        """The scores of the prediction to show; empty where no truth is known."""
         return {name: value for name, value in self.row.plain().items() if name not in NO_SCORES}
 
     @property
@@ -98,20 +98,20 @@ class Card:
         return [*self.pictures.values(), *(heat.file for heat in self.heats if heat.file)]
 
 
-def gallery(runs: Sequence[RunContents], limit: int = LIMIT) -> tuple[list[Card], int]:
+def gallery(runs: Sequence[RunContents], limit: int = LIMIT) -> tuple[list[GalleryCard], int]:
     """Return the cards of all runs from worst to best, and how many there were before ``limit``."""
-    shown: list[Card] = []
+    shown: list[GalleryCard] = []
     total = 0
     for run in runs:
         cards = cards_of(run)
         total += len(cards)
-        shown += choose(cards, max(1, limit // len(runs)))
+        shown += choose_cards(cards, max(1, limit // len(runs)))
     return sorted(shown, key=_worst_first), total
 
 
-def cards_of(run: RunContents) -> list[Card]:
+def cards_of(run: RunContents) -> list[GalleryCard]:
     """Return one card for each picture of a run: evaluated ones with their maps, then the others."""
-    cards: dict[tuple[str, str], Card] = {}
+    cards: dict[tuple[str, str], GalleryCard] = {}
     for evaluated in run.evaluations:
         for scores in evaluated.table.images:
             cards[evaluated.split, scores.name] = _card(run.name, evaluated.split, evaluated, scores)
@@ -130,7 +130,7 @@ def cards_of(run: RunContents) -> list[Card]:
     return [card for card in cards.values() if card.files or card.status == "failed"]
 
 
-def choose(cards: Sequence[Card], limit: int) -> list[Card]:
+def choose_cards(cards: Sequence[GalleryCard], limit: int) -> list[GalleryCard]:
     """Keep ``limit`` cards: explained ones first, then the worst, then an even spread over the rest."""
     if len(cards) <= limit:
         return list(cards)
@@ -141,7 +141,7 @@ def choose(cards: Sequence[Card], limit: int) -> list[Card]:
     return kept + [rest[i * len(rest) // num_spread] for i in range(num_spread)]
 
 
-def switches(cards: Iterable[Card]) -> dict[str, list[str]]:
+def switches(cards: Iterable[GalleryCard]) -> dict[str, list[str]]:
     """Return the targets, methods and layers that the gallery can switch between, in order of appearance."""
     heats = [heat for card in cards for heat in card.heats]
     return {
@@ -151,12 +151,12 @@ def switches(cards: Iterable[Card]) -> dict[str, list[str]]:
     }
 
 
-def _worst_first(card: Card) -> tuple[bool, float, str, str]:
+def _worst_first(card: GalleryCard) -> tuple[bool, float, str, str]:
     return (card.dice is None, card.dice or 0.0, card.name, card.run)
 
 
-def _card(run: str, split: str, part: Evaluated | Explained, row: PictureScores | PictureMaps) -> Card:
-    return Card(
+def _card(run: str, split: str, part: Evaluated | Explained, row: PictureScores | PictureMaps) -> GalleryCard:
+    return GalleryCard(
         run=run,
         split=split,
         name=row.name,

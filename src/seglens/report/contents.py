@@ -1,4 +1,4 @@
-"""What a report is about: the records and results of run folders, read back. Needs no torch."""
+"""The content of a report: records and results, read from run folders. Needs no torch."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from seglens.results.scores import EvaluationTable, PictureScores
 from seglens.results.tables import read_table
 
 TABLES = {"evaluate": "scores.json", "explain": "explanations.json", "judge": "scorecard.json"}
-"""The verb that writes into a run folder, and the table that it leaves there."""
+"""The command that writes into a run folder, and the table that it leaves there."""
 
 AUDIT = "audit.json"
 
@@ -25,8 +25,8 @@ Table = TypeVar("Table", EvaluationTable, ExplanationTable, Card, TagTest)
 
 
 @dataclass(frozen=True)
-class Part(Generic[Table]):
-    """One result of a verb: the file with its table, and its record where there is one.
+class RunPart(Generic[Table]):
+    """One result of a command: the file with its table, and its record where there is one.
 
     ``audit`` is what ``judge`` found in regions that ought not to matter, where it was asked to look.
     """
@@ -39,12 +39,12 @@ class Part(Generic[Table]):
 
     @property
     def folder(self) -> Path:
-        """Where the result is."""
+        """The folder of the result."""
         return self.source.parent
 
     @property
     def name(self) -> str:
-        """What the folder is called."""
+        """The name of the folder."""
         return self.folder.name
 
     @property
@@ -73,9 +73,9 @@ class Part(Generic[Table]):
         return self.file(row.files.get(kind))
 
 
-Evaluated = Part[EvaluationTable]
-Explained = Part[ExplanationTable]
-Judged = Part[Card]
+Evaluated = RunPart[EvaluationTable]
+Explained = RunPart[ExplanationTable]
+Judged = RunPart[Card]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class RunContents:
 
     @property
     def parts(self) -> tuple[Evaluated | Explained | Judged, ...]:
-        """All results below the run, in the order in which the verbs are used."""
+        """All results below the run, in the order in which the commands are used."""
         return (*self.evaluations, *self.explanations, *self.scorecards)
 
 
@@ -134,20 +134,20 @@ def _below(folder: Path, file: str) -> list[Path]:
 def read_evaluation(folder: Path) -> Evaluated:
     """Read the folder of an evaluation."""
     file = folder / TABLES["evaluate"]
-    return Part("evaluate", file, read_table(file, EvaluationTable), _record(folder))
+    return RunPart("evaluate", file, read_table(file, EvaluationTable), _record(folder))
 
 
 def read_explanation(folder: Path) -> Explained:
     """Read the folder of an explanation."""
     file = folder / TABLES["explain"]
-    return Part("explain", file, read_table(file, ExplanationTable), _record(folder))
+    return RunPart("explain", file, read_table(file, ExplanationTable), _record(folder))
 
 
 def read_judgement(folder: Path) -> Judged:
     """Read the folder of a judgement."""
     file, audit = folder / TABLES["judge"], folder / AUDIT
     audited = read_table(audit, Audit) if audit.is_file() else None
-    return Part("judge", file, read_table(file, Card), _record(folder), audited)
+    return RunPart("judge", file, read_table(file, Card), _record(folder), audited)
 
 
 def _record(folder: Path) -> Record | None:

@@ -13,8 +13,8 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-Number = int | float
-"""What tables hold: JSON does not tell 1 from 1.0."""
+ChartNumber = int | float
+"""A number of a table; JSON does not distinguish 1 from 1.0."""
 
 NUM_COLOURS = 4
 NULL_SHAPES = ("diamond", "ring", "cross", "square", "triangle", "plus")
@@ -25,41 +25,43 @@ class Series:
     """One line of a chart: a value for each x, None where there is none. ``colour`` is a class number."""
 
     label: str
-    xs: Sequence[Number]
-    ys: Sequence[Number | None]
+    xs: Sequence[ChartNumber]
+    ys: Sequence[ChartNumber | None]
     colour: int
     dashed: bool = False
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChartAxis:
     """The range that several small figures share, so that they can be compared by eye."""
 
-    low: Number
-    high: Number
+    low: ChartNumber
+    high: ChartNumber
     log: bool = False
 
-    def position(self, value: Number, length: Number) -> Number:
+    def position(self, value: ChartNumber, length: ChartNumber) -> ChartNumber:
         """Return where ``value`` lies on an axis of ``length`` pixels; outside values stick to the ends."""
         low, high, value = (self._scaled(number) for number in (self.low, self.high, value))
         share = (value - low) / (high - low) if high > low else 0.5
         return min(1.0, max(0.0, share)) * length
 
-    def _scaled(self, value: Number) -> Number:
+    def _scaled(self, value: ChartNumber) -> ChartNumber:
         return math.log10(max(value, 1e-6)) if self.log else value
 
 
-def axis_over(values: Sequence[Number | None], *, log: bool = False, include: Sequence[Number] = ()) -> Axis:
+def axis_over(
+    values: Sequence[ChartNumber | None], *, log: bool = False, include: Sequence[ChartNumber] = ()
+) -> ChartAxis:
     """Return an axis that holds all ``values`` that are numbers and all of ``include``."""
     known = [value for value in (*values, *include) if value is not None and math.isfinite(value)]
     if log:
         known = [max(value, 1e-2) for value in known]
     if not known:
-        return Axis(0.1, 10.0, log) if log else Axis(0.0, 1.0)
+        return ChartAxis(0.1, 10.0, log) if log else ChartAxis(0.0, 1.0)
     low, high = min(known), max(known)
     if low == high:
         low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
-    return Axis(low, high, log)
+    return ChartAxis(low, high, log)
 
 
 def line_chart(
@@ -73,10 +75,10 @@ def line_chart(
     xs = [x for line in lines for x in line.xs]
     known = [y for line in lines for y in line.ys if y is not None]
     ticks = nice_ticks(min(known, default=0.0), max(known, default=1.0))
-    x_axis, y_axis = axis_over(xs), Axis(ticks[0], ticks[-1])
+    x_axis, y_axis = axis_over(xs), ChartAxis(ticks[0], ticks[-1])
     plot_width, plot_height = width - left - right, height - top - bottom
 
-    def place(x: Number, y: Number) -> tuple[Number, Number]:
+    def place(x: ChartNumber, y: ChartNumber) -> tuple[ChartNumber, ChartNumber]:
         return left + x_axis.position(x, plot_width), top + plot_height - y_axis.position(y, plot_height)
 
     parts = []
@@ -98,7 +100,7 @@ def line_chart(
 
 
 def _polylines(
-    line: Series, place: Callable[[Number, Number], tuple[Number, Number]], x_label: str
+    line: Series, place: Callable[[ChartNumber, ChartNumber], tuple[ChartNumber, ChartNumber]], x_label: str
 ) -> list[str]:
     colour = f"series-{line.colour % NUM_COLOURS}"
     style = f"line {colour}" + (" dashed" if line.dashed else "")
@@ -127,17 +129,17 @@ def _legend(lines: Sequence[Series]) -> str:
 
 
 def strip(
-    value: Number | None,
-    interval: tuple[Number | None, Number | None],
-    nulls: Mapping[str, Number | None],
-    axis: Axis,
+    value: ChartNumber | None,
+    interval: tuple[ChartNumber | None, ChartNumber | None],
+    nulls: Mapping[str, ChartNumber | None],
+    axis: ChartAxis,
     shapes: Mapping[str, str],
 ) -> Markup:
     """Draw one value with its interval on a line, and each null as a hollow mark of its own shape."""
     width, height, pad = 230, 30, 8
     inner, middle = width - 2 * pad, height / 2
 
-    def across(number: Number) -> Number:
+    def across(number: ChartNumber) -> ChartNumber:
         return pad + axis.position(number, inner)
 
     parts = [f'<line class="grid" x1="{pad}" x2="{width - pad}" y1="{middle}" y2="{middle}"/>']
@@ -148,7 +150,7 @@ def strip(
     for name, number in nulls.items():
         if number is not None:
             tip = f"<title>{escape(name)}: {number:.3g}</title>"
-            parts.append(f"<g>{tip}{mark(shapes.get(name, 'ring'), across(number), middle)}</g>")
+            parts.append(f"<g>{tip}{null_mark(shapes.get(name, 'ring'), across(number), middle)}</g>")
     if value is not None:
         tip = f"<title>the map itself: {value:.3g}</title>"
         spot = f'<circle class="mark" cx="{across(value):.1f}" cy="{middle}" r="5">{tip}</circle>'
@@ -158,7 +160,7 @@ def strip(
     return Markup(_svg(width, height, f"{shown}; nulls: {known or 'none'}", parts, "strip"))
 
 
-def mark(shape: str, x: Number, y: Number) -> str:
+def null_mark(shape: str, x: ChartNumber, y: ChartNumber) -> str:
     """Draw the mark of one null, about 10 pixels large, at (x, y)."""
     radius = 5.0
     if shape == "ring":
@@ -177,7 +179,7 @@ def mark_legend(shapes: Mapping[str, str]) -> Markup:
     """Draw what the marks of a strip mean."""
     own = '<svg class="swatch" width="14" height="14" aria-hidden="true">'
     items = [f'<li>{own}<circle class="mark" cx="7" cy="7" r="5"/></svg>value, with its 95 % interval</li>']
-    items += [f"<li>{own}{mark(shape, 7, 7)}</svg>{escape(name)}</li>" for name, shape in shapes.items()]
+    items += [f"<li>{own}{null_mark(shape, 7, 7)}</svg>{escape(name)}</li>" for name, shape in shapes.items()]
     return Markup(f'<ul class="legend">{"".join(items)}</ul>')
 
 
@@ -186,7 +188,9 @@ def shapes_of(nulls: Sequence[str]) -> dict[str, str]:
     return {name: NULL_SHAPES[i % len(NULL_SHAPES)] for i, name in enumerate(dict.fromkeys(nulls))}
 
 
-def bars(title: str, rows: Sequence[tuple[str, Number | None, int]], *, limit: Number = 1.0) -> Markup:
+def bars(
+    title: str, rows: Sequence[tuple[str, ChartNumber | None, int]], *, limit: ChartNumber = 1.0
+) -> Markup:
     """Draw one horizontal bar for each (label, value, colour), from 0 to ``limit``, with its number."""
     width, row, left, right = 360, 26, 104, 40
     length = width - left - right
@@ -198,7 +202,7 @@ def bars(title: str, rows: Sequence[tuple[str, Number | None, int]], *, limit: N
         if value is None:
             parts.append(f'<text x="{left + 6}" y="{text}">not measured</text>')
             continue
-        filled = Axis(0.0, limit).position(value, length)
+        filled = ChartAxis(0.0, limit).position(value, length)
         place = f'x="{left}" y="{top}" width="{filled:.1f}" height="18" rx="3"'
         parts.append(f'<rect class="bar series-{colour % NUM_COLOURS}" {place}/>')
         parts.append(f'<text x="{width - right + 8}" y="{text}">{value:.2f}</text>')
@@ -207,7 +211,7 @@ def bars(title: str, rows: Sequence[tuple[str, Number | None, int]], *, limit: N
     return _figure(title, svg)
 
 
-def histogram(title: str, values: Sequence[Number], *, colour: int, num_bins: int = 20) -> Markup:
+def histogram_chart(title: str, values: Sequence[ChartNumber], *, colour: int, num_bins: int = 20) -> Markup:
     """Draw how values between 0 and 1 are spread, one bar for each of ``num_bins`` equal steps."""
     width, height, left, bottom, top = 400, 140, 34, 22, 8
     counts = [0] * num_bins
@@ -233,7 +237,7 @@ def histogram(title: str, values: Sequence[Number], *, colour: int, num_bins: in
     return _figure(title, svg)
 
 
-def nice_ticks(low: Number, high: Number, num: int = 5) -> list[Number]:
+def nice_ticks(low: ChartNumber, high: ChartNumber, num: int = 5) -> list[ChartNumber]:
     """Return about ``num`` round numbers that hold ``low`` to ``high``."""
     span = high - low if high > low else abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / num))
@@ -242,7 +246,7 @@ def nice_ticks(low: Number, high: Number, num: int = 5) -> list[Number]:
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
-def whole_ticks(low: Number, high: Number, num: int = 6) -> list[int]:
+def whole_ticks(low: ChartNumber, high: ChartNumber, num: int = 6) -> list[int]:
     """Return at most about ``num`` whole numbers from ``low`` to ``high``."""
     step = max(1, math.ceil((high - low) / num))
     return list(range(math.ceil(low), math.floor(high) + 1, step))
@@ -252,6 +256,6 @@ def _figure(title: str, drawing: str) -> Markup:
     return Markup(f"<figure><figcaption>{escape(title)}</figcaption>{drawing}</figure>")
 
 
-def _svg(width: Number, height: Number, name: str, parts: Sequence[str], style: str) -> str:
+def _svg(width: ChartNumber, height: ChartNumber, name: str, parts: Sequence[str], style: str) -> str:
     head = f'<svg class="{style}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(name)}">'
     return f"{head}{''.join(parts)}</svg>"

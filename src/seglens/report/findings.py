@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seglens.report.contents import Evaluated, Judged, RunContents
-from seglens.results.names import RESTATES, in_words, map_name, number
+from seglens.results.names import RESTATES, map_name, null_in_words, number
 from seglens.results.scorecard import CardRow
 from seglens.results.scores import Reliability
 
@@ -48,7 +48,7 @@ ORDER = ("fail", "warn", "pass", "not evaluable")
 
 
 @dataclass(frozen=True)
-class Finding:
+class FindingInWords:
     """One sentence of the overview. ``verdict`` is empty where there is only a number to tell."""
 
     verdict: str
@@ -59,7 +59,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Line:
-    """What the scorecard says of one map: a verdict and a reason for each score."""
+    """The scorecard of one map: a verdict and a reason for each score."""
 
     run: str
     name: str
@@ -68,7 +68,7 @@ class Line:
     label: str
 
 
-def findings(run: RunContents) -> list[Finding]:
+def findings(run: RunContents) -> list[FindingInWords]:
     """Return what is to be known of a run first."""
     found = [finding for part in run.evaluations for finding in _of_scores(part)]
     found += [finding for part in run.scorecards for finding in _of_maps(part)]
@@ -103,7 +103,7 @@ def said(row: CardRow) -> str:
     text = SAID.get(row.score, {}).get(row.verdict, "")
     if not text:
         return row.reason or row.verdict
-    return text.format(reference=f"the null {in_words(row.reference or 'null')}")
+    return text.format(reference=f"the null {null_in_words(row.reference or 'null')}")
 
 
 def name_of(row: CardRow) -> str:
@@ -111,7 +111,7 @@ def name_of(row: CardRow) -> str:
     return map_name(row.method, row.layer, at=" @ ")
 
 
-def _of_scores(part: Evaluated) -> list[Finding]:
+def _of_scores(part: Evaluated) -> list[FindingInWords]:
     split, found = part.split, []
     precision, recall = part.table.pooled.precision, part.table.pooled.recall
     if precision is not None and recall is not None:
@@ -120,13 +120,13 @@ def _of_scores(part: Evaluated) -> list[Finding]:
             f"It {more}: {1 - recall:.1%} of the pixels that are there were missed, and "
             f"{1 - precision:.1%} of those that it marked are wrong."
         )
-        found.append(Finding("", f"What it gets wrong, {split}", text, "scores"))
+        found.append(FindingInWords("", f"What it gets wrong, {split}", text, "scores"))
     told = about_calibration(part.table.calibration)
-    return [*found, Finding("", f"Its probabilities, {split}", told, "calibration")] if told else found
+    return [*found, FindingInWords("", f"Its probabilities, {split}", told, "calibration")] if told else found
 
 
 def about_calibration(table: Reliability) -> str:
-    """Say how far the probabilities can be taken at their word; empty where that was not measured."""
+    """Return a sentence about calibration; empty where it was not measured."""
     if table.error is None:
         return ""
     text = f"They are off by {100 * table.error:.1f} percentage points on average"
@@ -146,7 +146,7 @@ def about_calibration(table: Reliability) -> str:
     return text + "."
 
 
-def _of_maps(part: Judged) -> list[Finding]:
+def _of_maps(part: Judged) -> list[FindingInWords]:
     """Return one finding for each verdict about faithfulness, with the maps that got it."""
     rows = [row for row in part.table.rows if row.verdict != "reference"]
     judged = [row for row in rows if row.score == "faithfulness"]
@@ -156,16 +156,16 @@ def _of_maps(part: Judged) -> list[Finding]:
         if ours:
             names = ", ".join(name_of(row) for row in ours)
             texts = list(dict.fromkeys(said(row) for row in ours))
-            found.append(Finding(verdict, names, f"{_capital('; '.join(texts))}.", "scorecard"))
+            found.append(FindingInWords(verdict, names, f"{_capital('; '.join(texts))}.", "scorecard"))
     restating = [name_of(row) for row in rows if row.label == RESTATES]
     if restating:
         names = ", ".join(dict.fromkeys(restating))
         text = "No better than the prediction itself made coarse: where the model answered, not why."
-        found.append(Finding("warn", f"{names}: restates the prediction", text, "scorecard"))
+        found.append(FindingInWords("warn", f"{names}: restates the prediction", text, "scorecard"))
     return found
 
 
-def _of_audit(part: Judged) -> list[Finding]:
+def _of_audit(part: Judged) -> list[FindingInWords]:
     found = []
     for region in part.audit.regions if part.audit else ():
         verdicts, name, drop = [entry.verdict for entry in region.maps], region.region, region.drop
@@ -173,16 +173,16 @@ def _of_audit(part: Judged) -> list[Finding]:
         if "shortcut" in verdicts:
             maps = ", ".join(entry.map for entry in region.maps if entry.verdict == "shortcut")
             text = f"It changes the answer, and {maps} lights up there.{cost}"
-            found.append(Finding("fail", f"Shortcut: {name}", text, "audit"))
+            found.append(FindingInWords("fail", f"Shortcut: {name}", text, "audit"))
         elif region.matters:
             text = f"It changes the answer, but no map shows it.{cost}"
-            found.append(Finding("warn", f"Region {name} matters", text, "audit"))
+            found.append(FindingInWords("warn", f"Region {name} matters", text, "audit"))
         elif verdicts and all(verdict == "not evaluable" for verdict in verdicts):
             text = f"{_capital(region.maps[0].reason)}."
-            found.append(Finding("not evaluable", f"Region {name}", text, "audit"))
+            found.append(FindingInWords("not evaluable", f"Region {name}", text, "audit"))
         else:
             text = f"Not shown to matter to the answer.{cost}"
-            found.append(Finding("nothing found", f"Region {name}", text, "audit"))
+            found.append(FindingInWords("nothing found", f"Region {name}", text, "audit"))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the words in a report mean, said once and shown at every place that uses them."""
+"""The glossary: the meaning of the words in a report, shown wherever they are used."""
 
 from collections.abc import Iterable
 

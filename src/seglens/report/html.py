@@ -1,4 +1,4 @@
-"""The page: templates, style and script put into one file that loads nothing from anywhere.
+"""The page: one file with templates, style and script, which loads no other file.
 
 What the tables and file names say is data and is escaped. The style and the script are ours; the content
 security policy names their hashes, so a browser runs nothing else even if something had slipped through.
@@ -17,8 +17,8 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from seglens.report import album, cards, figures, findings, missing, mistakes, tables, words
-from seglens.report.contents import TABLES, Part, RunContents
+from seglens.report import cards, figures, findings, gallery_data, missing, mistakes, tables, wording
+from seglens.report.contents import TABLES, RunContents, RunPart
 from seglens.report.glossary import glossary
 from seglens.results import names
 from seglens.results.record import versions
@@ -75,14 +75,14 @@ def page(
     return _environment(package).get_template(template).render({**view, **shared})
 
 
-def render(runs: Sequence[RunContents], shortcut: Part[TagTest] | None, *, beside: Path) -> str:
+def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, beside: Path) -> str:
     """Return the report as one HTML page, to be put into the folder ``beside``."""
     shown, num_cards = cards.gallery(runs)
     examples = shortcut_examples(shortcut) if shortcut else []
     others = [file for example in examples for file in example.pictures.values()]
     data = as_script_data(numbers(runs, shortcut))
     used = len(data) + REST + sum(len(str(card.scores)) * 3 for card in shown)
-    found = album.build(shown, others, beside=beside, used=used)
+    found = gallery_data.build_gallery_data(shown, others, beside=beside, used=used)
     calibrated = [
         f"{run.name if len(runs) > 1 else 'On'} {part.split}: {told}"
         for run in runs
@@ -110,13 +110,13 @@ def render(runs: Sequence[RunContents], shortcut: Part[TagTest] | None, *, besid
         "album_data": as_script_data(found.data | {"background": int(background.lstrip("#"), 16)}),
         "addresses": found.thumbnails,
         "mistakes": mistakes.cases(shown, runs),
-        "attention": tables.attention(runs),
+        "attention": tables.attention_chart(runs),
         "judgements": tables.judgements(runs),
         "audits": tables.audits(runs),
         "provenance": {run.name: tables.provenance(run) for run in runs},
         "shortcut": shortcut.table if shortcut else None,
         "tag_rows": tables.tag_rows(shortcut.table) if shortcut else [],
-        "how_found": words.how_found(shortcut.table) if shortcut else [],
+        "how_found": wording.how_found(shortcut.table) if shortcut else [],
         "examples": examples,
         "glossary": glossary(runs),
         "data": data,
@@ -145,7 +145,7 @@ def sections(view: Mapping[str, Any]) -> dict[str, str]:
     return {name: title for name, (title, shown) in known.items() if shown}
 
 
-def shortcut_examples(shortcut: Part[TagTest]) -> list[Example]:
+def shortcut_examples(shortcut: RunPart[TagTest]) -> list[Example]:
     """Return the example pictures of the shortcut check that exist, with what each of them shows."""
     labels = {
         "orig": "Image",
@@ -162,7 +162,7 @@ def shortcut_examples(shortcut: Part[TagTest]) -> list[Example]:
     return [example for example in found if example.pictures]
 
 
-def numbers(runs: Sequence[RunContents], shortcut: Part[TagTest] | None) -> dict[str, object]:
+def numbers(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None) -> dict[str, object]:
     """Return every number behind the page, for a program to read."""
     return {
         "runs": [
@@ -222,7 +222,7 @@ def _environment(package: str) -> Environment:
         "significant": names.significant,
         "duration": names.duration,
         "percent": names.percent,
-        "in_words": names.in_words,
+        "in_words": names.null_in_words,
     }
     environment.filters.update(shown)
     environment.globals.update({"bars": figures.bars})
@@ -236,6 +236,6 @@ def _source(package: str, name: str) -> str:
     return found.read_text(encoding="utf-8")
 
 
-def write(page: str, file: Path) -> None:
+def write_html(page: str, file: Path) -> None:
     """Write the page."""
     file.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -1,4 +1,4 @@
-"""What a report does not have yet, and the command that adds it."""
+"""The parts that a report lacks, and the commands that add them."""
 
 import shlex
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ ERRORS = ("false-negative", "false-positive")
 
 @dataclass(frozen=True)
 class Missing:
-    """What would be in the report after ``command``."""
+    """A part that ``command`` would add to the report."""
 
     what: str
     command: str
 
 
 def missing(run: RunContents) -> list[Missing]:
-    """Return what the report of a run lacks, in the order in which the verbs are used."""
+    """Return what the report of a run lacks, in the order in which the commands are used."""
     if run.record.kind in TABLES:
         return []
     folder, found = shlex.quote(str(run.folder)), []

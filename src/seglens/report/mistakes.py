@@ -1,9 +1,9 @@
-"""Why missed, why invented: the worst errors, with what speaks for and against the class at their pixels."""
+"""The largest missed and invented objects, with the evidence for and against the class at their pixels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from seglens.report.cards import Card, Heat
+from seglens.report.cards import GalleryCard, Heat
 from seglens.report.contents import RunContents
 from seglens.results.names import map_name
 from seglens.results.scores import PictureScores
@@ -13,7 +13,7 @@ NUM_CASES = 4
 
 
 @dataclass(frozen=True)
-class Kind:
+class MistakeKind:
     """One kind of error: its target, its column of the scores, what it is a share of, and how it is told."""
 
     target: str
@@ -25,8 +25,10 @@ class Kind:
 
 
 KINDS = (
-    Kind("false-negative", "false_negative_pixels", "truth_pixels", "Why missed", "missed", "of the object"),
-    Kind(
+    MistakeKind(
+        "false-negative", "false_negative_pixels", "truth_pixels", "Why missed", "missed", "of the object"
+    ),
+    MistakeKind(
         "false-positive",
         "false_positive_pixels",
         "predicted_pixels",
@@ -39,7 +41,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Weight:
-    """What one map says of an error: the shares of its evidence for and against the class."""
+    """The evidence of one map at an error: the shares of its evidence for and against the class."""
 
     name: str
     supporting: float
@@ -50,7 +52,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Case:
+class Mistake:
     """One picture with an error. ``card`` and ``heat`` are numbers in the album; each map has a weight."""
 
     card: int
@@ -62,12 +64,14 @@ class Case:
     weights: tuple[Weight, ...]
 
 
-def cases(cards: Sequence[Card], runs: Sequence[RunContents]) -> list[tuple[Kind, list[Case]]]:
+def cases(
+    cards: Sequence[GalleryCard], runs: Sequence[RunContents]
+) -> list[tuple[MistakeKind, list[Mistake]]]:
     """Return the worst cases of each kind of error, most pixels first; kinds without a case are left out."""
     verdicts = {run.name: _verdicts(run) for run in runs}
     found = []
     for kind in KINDS:
-        ranked: list[tuple[float, Case]] = []
+        ranked: list[tuple[float, Mistake]] = []
         for number, card in enumerate(cards):
             case = _case(number, card, kind, verdicts[card.run])
             if case is not None:
@@ -79,7 +83,9 @@ def cases(cards: Sequence[Card], runs: Sequence[RunContents]) -> list[tuple[Kind
     return found
 
 
-def _case(number: int, card: Card, kind: Kind, verdicts: Mapping[tuple[str, str], str]) -> Case | None:
+def _case(
+    number: int, card: GalleryCard, kind: MistakeKind, verdicts: Mapping[tuple[str, str], str]
+) -> Mistake | None:
     """Return the case of a card; None where nothing of this kind was explained."""
     heats = [
         (i, heat, heat.row.evidence.opposing)
@@ -89,7 +95,7 @@ def _case(number: int, card: Card, kind: Kind, verdicts: Mapping[tuple[str, str]
     if not heats:
         return None
     weights = tuple(_weight(i, heat, against, verdicts) for i, heat, against in heats)
-    return Case(
+    return Mistake(
         number,
         heats[0][0],
         card.name,
@@ -111,7 +117,7 @@ def _weight(number: int, heat: Heat, against: float, verdicts: Mapping[tuple[str
     )
 
 
-def _about_size(card: Card, kind: Kind, heat: Heat) -> str:
+def _about_size(card: GalleryCard, kind: MistakeKind, heat: Heat) -> str:
     pixels, whole = _pixels(card, kind.pixels), _pixels(card, kind.whole)
     if pixels is None:
         area = heat.row.statistic("area")
@@ -141,11 +147,11 @@ def _about_evidence(weights: Sequence[Weight]) -> list[str]:
     return told
 
 
-def _pixels(card: Card, name: str) -> int | None:
+def _pixels(card: GalleryCard, name: str) -> int | None:
     return card.row[name] if isinstance(card.row, PictureScores) else None
 
 
-def _size(card: Card, kind: Kind) -> float:
+def _size(card: GalleryCard, kind: MistakeKind) -> float:
     pixels = _pixels(card, kind.pixels)
     if pixels is not None:
         return float(pixels)

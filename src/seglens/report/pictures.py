@@ -1,4 +1,4 @@
-"""Pictures that travel inside of the HTML file: small copies as ``data:`` addresses, within a budget."""
+"""Pictures inside the HTML file: small copies as ``data:`` addresses, within a budget of bytes."""
 
 import base64
 import io
@@ -31,8 +31,8 @@ def embed(files: Iterable[Path]) -> dict[Path, str]:
             continue
         encoded = shrink_all(wanted, side)
         if sum(len(data) for data in encoded.values()) <= BUDGET:
-            return {file: address(data) for file, data in encoded.items()}
-    return {file: address(data) for file, data in shrink_all(wanted, SIDES[-1]).items()}
+            return {file: data_uri(data) for file, data in encoded.items()}
+    return {file: data_uri(data) for file, data in shrink_all(wanted, SIDES[-1]).items()}
 
 
 def shrink_all(files: Sequence[Path], side: int) -> dict[Path, bytes]:
@@ -54,6 +54,6 @@ def shrink(file: Path, side: int) -> bytes | None:
     return stream.getvalue()
 
 
-def address(data: bytes) -> str:
+def data_uri(data: bytes) -> str:
     """Return WebP bytes as a ``data:`` address."""
     return "data:image/webp;base64," + base64.b64encode(data).decode("ascii")

@@ -1,18 +1,18 @@
-"""The tables and charts of the page, put together from what the run folders say."""
+"""The tables and charts of the page, made from the results in run folders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from markupsafe import Markup
 
-from seglens.report import curves, figures, words
+from seglens.report import figures, wording
 from seglens.report.contents import Evaluated, RunContents
-from seglens.report.figures import Axis, Series
+from seglens.report.figures import ChartAxis, Series
 from seglens.results.maps import MapSummary
-from seglens.results.names import in_words
+from seglens.results.names import NULL, null_in_words
 from seglens.results.record import Record
-from seglens.results.scorecard import CardRow, Region, TagRow, TagTest
+from seglens.results.scorecard import AuditedRegion, Card, CardRow, Cascade, RemovalCurves, TagRow, TagTest
 from seglens.results.scores import Spread
 
 CURVES = {
@@ -58,7 +58,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Drawn(Generic[Row]):
+class DrawnRow(Generic[Row]):
     """A row of a table with what its nulls got, and a strip that shows its value among them."""
 
     run: str
@@ -68,37 +68,37 @@ class Drawn(Generic[Row]):
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionChart:
     """The statistics of all maps: rows, the legend of their strips, and the axis of these."""
 
-    rows: list[Drawn[MapSummary]]
+    rows: list[DrawnRow[MapSummary]]
     legend: Markup
-    axis: Axis
+    axis: ChartAxis
 
 
 @dataclass(frozen=True)
 class Judgements:
     """The rows of all scorecards by score, each score's axis, the legend, and charts by score."""
 
-    by_score: dict[str, list[Drawn[CardRow]]]
-    axes: dict[str, Axis]
+    by_score: dict[str, list[DrawnRow[CardRow]]]
+    axes: dict[str, ChartAxis]
     legend: Markup
     curves: dict[str, list[Markup]]
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditedRun:
     """The regions of an audit, and those of each group where there are groups."""
 
     run: str
-    rows: tuple[Region, ...]
+    rows: tuple[AuditedRegion, ...]
     definition: str
 
 
 def sentences(run: RunContents) -> list[str]:
     """Return the headline of one run: what it is, how good, what its maps are worth."""
-    told = [words.about_model(run), *(words.about_scores(part) for part in run.evaluations)]
-    told += [words.about_maps(run.explanations), words.about_judgement(run.scorecards)]
+    told = [wording.about_model(run), *(wording.about_scores(part) for part in run.evaluations)]
+    told += [wording.about_maps(run.explanations), wording.about_judgement(run.scorecards)]
     return [text for text in told if text]
 
 
@@ -159,7 +159,7 @@ def histograms(runs: Sequence[RunContents]) -> list[Markup]:
             dice = [row.dice for row in part.table.images if row.dice is not None]
             if dice:
                 title = f"Pictures by Dice: {run.name}, {part.split}"
-                drawn.append(figures.histogram(title, dice, colour=colour))
+                drawn.append(figures.histogram_chart(title, dice, colour=colour))
     return drawn
 
 
@@ -185,7 +185,7 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
     return drawn
 
 
-def attention(runs: Sequence[RunContents]) -> Attention:
+def attention_chart(runs: Sequence[RunContents]) -> AttentionChart:
     """Return the table of attention statistics with a strip that shows each ratio among its nulls."""
     rows = [(run.name, row) for run in runs for part in run.explanations for row in part.table.summary]
     nulls = [_spoken(row.of_nulls("ratio")) for _, row in rows]
@@ -194,53 +194,53 @@ def attention(runs: Sequence[RunContents]) -> Attention:
     values = [value for ratio in ratios for value in (ratio.mean, ratio.low, ratio.high)]
     axis = figures.axis_over([*values, *_every(nulls)], log=True, include=(1.0,))
     drawn = [
-        Drawn(run, row, each, figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes))
+        DrawnRow(run, row, each, figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes))
         for (run, row), ratio, each in zip(rows, ratios, nulls, strict=True)
     ]
-    return Attention(drawn, figures.mark_legend(shapes), axis)
+    return AttentionChart(drawn, figures.mark_legend(shapes), axis)
 
 
 def judgements(runs: Sequence[RunContents]) -> Judgements:
     """Return the rows of all scorecards, by score, each with a strip that shows it among its nulls."""
     rows = [(run.name, row) for run in runs for part in run.scorecards for row in part.table.rows]
     shapes = figures.shapes_of([name for _, row in rows for name in _spoken(row.nulls)])
-    by_score: dict[str, list[Drawn[CardRow]]] = {}
-    axes: dict[str, Axis] = {}
+    by_score: dict[str, list[DrawnRow[CardRow]]] = {}
+    axes: dict[str, ChartAxis] = {}
     for score in dict.fromkeys(row.score for _, row in rows):
         group = [(run, row, _spoken(row.nulls)) for run, row in rows if row.score == score]
         values = [value for _, row, _ in group for value in (row.value, row.low, row.high)]
         axis = figures.axis_over([*values, *_every([nulls for _, _, nulls in group])], include=(0.0,))
         axes[score] = axis
         by_score[score] = [
-            Drawn(run, row, nulls, figures.strip(row.value, (row.low, row.high), nulls, axis, shapes))
+            DrawnRow(run, row, nulls, figures.strip(row.value, (row.low, row.high), nulls, axis, shapes))
             for run, row, nulls in group
         ]
-    return Judgements(by_score, axes, figures.mark_legend(shapes), curves.by_score(runs))
+    return Judgements(by_score, axes, figures.mark_legend(shapes), curves_by_score(runs))
 
 
 def _spoken(nulls: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {in_words(name): value for name, value in nulls.items()}
+    return {null_in_words(name): value for name, value in nulls.items()}
 
 
 def _every(nulls: Sequence[Mapping[str, float | None]]) -> list[float | None]:
     return [value for each in nulls for value in each.values()]
 
 
-def audits(runs: Sequence[RunContents]) -> list[Audited]:
+def audits(runs: Sequence[RunContents]) -> list[AuditedRun]:
     """Return the audits of all runs that found something to say."""
     found = [(run.name, part.audit) for run in runs for part in run.scorecards if part.audit]
     return [
-        Audited(run, audit.regions + audit.groups, audit.definition)
+        AuditedRun(run, audit.regions + audit.groups, audit.definition)
         for run, audit in found
         if audit.regions + audit.groups
     ]
 
 
-def tag_rows(table: TagTest) -> list[Drawn[TagRow]]:
+def tag_rows(table: TagTest) -> list[DrawnRow[TagRow]]:
     """Return the rows of a shortcut check, each with its AUROC drawn from 0 to 1 beside the coin toss."""
-    chance, axis, shapes = {"coin toss": 0.5}, Axis(0.0, 1.0), {"coin toss": "plus"}
+    chance, axis, shapes = {"coin toss": 0.5}, ChartAxis(0.0, 1.0), {"coin toss": "plus"}
     return [
-        Drawn("", row, chance, figures.strip(row.auroc, (row.low, row.high), chance, axis, shapes))
+        DrawnRow("", row, chance, figures.strip(row.auroc, (row.low, row.high), chance, axis, shapes))
         for row in table.methods
     ]
 
@@ -250,3 +250,78 @@ def provenance(run: RunContents) -> list[tuple[str, Record]]:
     steps = [(run.record.kind, run.record)]
     steps += [(f"{part.verb} {part.name}", part.record) for part in run.parts if part.record]
     return [step for i, step in enumerate(steps) if i == 0 or step[1] != run.record]
+
+
+REMOVAL = ("faithfulness", "context_faithfulness")
+"""Scores that remove cells in the order of a map."""
+
+MOST = 24
+"""Charts for one score: a page with more of them is read by nobody."""
+
+
+def curves_by_score(runs: Sequence[RunContents]) -> dict[str, list[Markup]]:
+    """Return the charts of each score, one for each map that was judged, the first `MOST` of them.
+
+    A map that removes cells is drawn with the reference that its verdict names: solid while what is ranked
+    first goes first, dashed while what is ranked last does. The model dependence is drawn over the share of
+    modules that have been randomised.
+    """
+    charts: dict[str, list[Markup]] = {}
+    for run in runs:
+        before = f"{run.name}, " if len(runs) > 1 else ""
+        for part in run.scorecards:
+            for score, name, lines in _removals(part.table):
+                charts.setdefault(score, []).append(
+                    figures.line_chart(
+                        f"{before}{name}",
+                        lines,
+                        y_label="score of the frozen region",
+                        x_label="share of cells removed",
+                        whole=False,
+                    )
+                )
+            lines = _cascade(part.table.figures.cascade)
+            if lines:
+                charts.setdefault("model_dependence", []).append(
+                    figures.line_chart(
+                        f"{before}while the network is randomised, output first",
+                        lines,
+                        y_label="|rank correlation| with the trained model's map",
+                        x_label="share of the modules randomised",
+                        whole=False,
+                    )
+                )
+    return {score: found[:MOST] for score, found in charts.items()}
+
+
+def _removals(card: Card) -> Iterator[tuple[str, str, list[Series]]]:
+    """Yield score, map and the lines of its chart, in the order of the scorecard's rows."""
+    shares, drawn = [0.0, *card.figures.fractions], card.figures
+    for row in card.rows:
+        found = drawn.removing(row.score, row.name)
+        if row.score not in REMOVAL or row.verdict == "reference" or found is None:
+            continue
+        lines = _pair(row.name, found, shares, 0)
+        reference = drawn.removing(row.score, f"{NULL}{row.reference}")
+        if reference is not None:
+            lines += _pair(f"{row.reference} (reference)", reference, shares, 1)
+        yield row.score, row.name, lines
+
+
+def _pair(name: str, curves: RemovalCurves, shares: Sequence[float], colour: int) -> list[Series]:
+    both = (("most relevant", curves.most_first, False), ("least", curves.least_first, True))
+    return [
+        Series(f"{name}, {what} first", shares, [curves.full, *values], colour, dashed)
+        for what, values, dashed in both
+    ]
+
+
+def _cascade(found: Cascade) -> list[Series]:
+    """Return a line for each map; from the fifth on colours come again, dashed."""
+    return [
+        Series(
+            name, found.share_of_modules, values, place % figures.NUM_COLOURS, place >= figures.NUM_COLOURS
+        )
+        for place, (name, values) in enumerate(found.maps.items())
+        if place < 2 * figures.NUM_COLOURS
+    ]

@@ -1,4 +1,4 @@
-"""What runs differ in: ``compare.json``. Every change is the run's value less that of the reference."""
+"""The differences of runs: ``compare.json``. A change is the run's value minus that of the reference."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -49,8 +49,8 @@ class Gain(Result):
     change: float
 
 
-class Share(Result):
-    """Which share of a map lies on a region, what an even map would have there, and how it changed."""
+class AttentionShare(Result):
+    """The share of a map on a region, that of an even map, and the change."""
 
     reference: float
     value: float
@@ -59,7 +59,7 @@ class Share(Result):
 
 
 class MapChange(Result):
-    """How far one map moved over the pictures, next to maps that have nothing in common."""
+    """The distance that one map moved over the pictures, next to that between unrelated maps."""
 
     run: str = ""
     target: str
@@ -70,16 +70,16 @@ class MapChange(Result):
     moved: Spread
     unrelated: Spread
     correlation: Spread
-    shares: Mapping[str, Share]
+    shares: Mapping[str, AttentionShare]
 
     @property
     def key(self) -> Key:
-        """Which map it is."""
+        """The name of the map."""
         return self.target, self.method, self.layer, self.where
 
 
 class PictureMapChange(Result):
-    """How far one map of one picture moved; the shares on each region stand beside."""
+    """The distance that one map of one picture moved, with its shares on each region."""
 
     run: str = ""
     name: str
@@ -114,7 +114,7 @@ class SettingChange(Result):
 
 
 class Lacking(Result):
-    """What a run lacks, and the command that makes it."""
+    """A result that a run lacks, and the command that makes it."""
 
     run: str
     verb: str

@@ -10,15 +10,15 @@ Limits = tuple[float, float]
 """The values at the two ends of a map's colours."""
 
 
-class Frame(Result):
-    """How a picture of some rows and columns lies in a grid: left, top, width and height as shares."""
+class MapFrame(Result):
+    """The place of a picture in a grid: left, top, width and height as shares of the grid."""
 
     native: tuple[int, int] | None = None
     part: tuple[float, ...] = ()
 
 
 class Evidence(Result):
-    """What speaks for and against the class: limits of colours, the share against it, the drawn picture."""
+    """The evidence for and against the class: limits of colours, the share against it, the drawn picture."""
 
     limits: Limits | None = None
     opposing: Number = None
@@ -26,7 +26,7 @@ class Evidence(Result):
 
 
 class Colours(Result):
-    """What the colours of a drawn map stand for."""
+    """The meaning of the colours of a drawn map."""
 
     limits: Limits | None = None
     unit: str = ""
@@ -84,13 +84,13 @@ class PictureMaps(Result):
     error: str = ""
     dice: Number = None
     files: Mapping[str, str] = {}
-    frame: Frame = Frame()
+    frame: MapFrame = MapFrame()
     maps: tuple[OneMap, ...] = ()
     sheets: tuple[Sheet, ...] = ()
 
     @property
     def map_names(self) -> list[str]:
-        """What the maps are called in the file of raw maps: by the target too where several are."""
+        """The names of the maps in the file of raw maps, with the target where there are several."""
         several = len({entry.target for entry in self.maps}) > 1
         return [
             map_name(each.method, each.layer, target=each.target if several else "") for each in self.maps

@@ -1,4 +1,4 @@
-"""What results call the same things everywhere: maps, nulls and verdicts; and numbers as text."""
+"""Names that all results share (maps, nulls, verdicts), and numbers as text."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ MARKS: dict[str, str] = {"pass": "✓", "warn": "!", "fail": "✕", "not evaluab
 """Signs that tell verdicts apart without colour."""
 
 NULL = "null:"
-"""What the method of a reference row begins with."""
+"""The prefix of the method of a null's row."""
 
 RESTATES = "restates the prediction"
 """The label of a map that does no better than its mirror: the predicted mask, as coarse as the map."""
@@ -20,7 +20,7 @@ def map_name(method: str, layer: str | None, *, target: str = "", at: str = "@")
     return at.join(part for part in (target, method, layer) if part)
 
 
-def in_words(name: str) -> str:
+def null_in_words(name: str) -> str:
     """Return a name that a program uses as a reader sees it: ``null:other_images`` is ``other images``."""
     return name.removeprefix(NULL).replace("_", " ")
 

@@ -1,4 +1,4 @@
-"""Records: what every output folder says about itself in ``run.json``. Needs no torch.
+"""Records: the ``run.json`` of every output folder. Needs no torch.
 
 A record is enough to say how a result came about: the command, the settings, the versions, the seed, the
 hashes of model and data, the device and the time it took.
@@ -20,11 +20,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from seglens.arguments.validated import fault
 from seglens.errors import DataError
-from seglens.locks import beside
-from seglens.outputs import naming
-from seglens.owned import write_text
-from seglens.validated import fault
+from seglens.files.locks import beside
+from seglens.files.output import naming
+from seglens.files.ownership import write_text
 
 SCHEMA: Literal[1] = 1
 FILE_NAME = "run.json"
@@ -35,9 +35,9 @@ class Record(BaseModel):
     """The contents of one ``run.json``.
 
     ``state`` is ``running`` while a resumable job goes on and ``finished`` afterwards. ``settings`` are
-    the verb's own; ``model``, ``task`` and ``data`` are what later verbs need to open the run again.
-    ``files`` are those that the verb made, by which ``--force`` knows what it may replace, see
-    `seglens.owned`.
+    the command's own; ``model``, ``task`` and ``data`` are what later commands need to open the run again.
+    ``files`` are those that the command made, by which ``--force`` knows what it may replace, see
+    `seglens.files.ownership`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

@@ -1,4 +1,4 @@
-"""What a judgement came to: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
+"""The results of a judgement: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
 
 from collections.abc import Mapping
 
@@ -57,27 +57,40 @@ class LayerByLayer(Result):
 
 
 class RemovalCurves(Result):
-    """Mean scores of ``num`` pictures: of the whole picture, and while cells go in the order of a map."""
+    """Mean scores of ``num`` pictures: of the whole picture, and while cells go in the order of a map.
 
-    num: int = 0
+    ``base`` is the score with everything removed; ``s_dice`` are the same curves of the soft Dice.
+    """
+
     full: Number = None
-    most_first: tuple[Number, ...] = ()
+    base: Number = None
     least_first: tuple[Number, ...] = ()
+    most_first: tuple[Number, ...] = ()
+    num: int = 0
+    s_dice: "RemovalCurves | None" = None
 
 
 class Cascade(Result):
-    """How much of each map is left while the network is randomised."""
+    """The similarity of each map to the original while the network is randomised."""
 
     share_of_modules: tuple[float, ...] = ()
     maps: Mapping[str, tuple[Number, ...]] = {}
 
 
+class CellPoints(Result):
+    """Attribution and effect of every cell of a few pictures, each as a share of its picture's largest."""
+
+    attribution: tuple[float, ...] = ()
+    effect: tuple[float, ...] = ()
+
+
 class Figures(Result):
-    """The numbers behind the figures of a scorecard; curves are by score and map."""
+    """The numbers behind the figures of a scorecard: curves by score and map, cells by map."""
 
     fractions: tuple[float, ...] = ()
     removal: Mapping[str, Mapping[str, RemovalCurves]] = {}
     cascade: Cascade = Cascade()
+    agreement: Mapping[str, CellPoints] = {}
 
     def removing(self, score: str, name: str) -> RemovalCurves | None:
         """Return the curves of a map, or of a null with ``null:`` in front; None where no picture has any."""
@@ -99,7 +112,7 @@ class Card(Result):
 
 
 class RegionMap(Result):
-    """What an audit says of one map on one region."""
+    """The audit of one map on one region."""
 
     map: str = ""
     verdict: str = ""
@@ -108,7 +121,7 @@ class RegionMap(Result):
     nulls: Mapping[str, Number] = {}
 
 
-class Region(Result):
+class AuditedRegion(Result):
     """One region over all pictures, or over those of a group: what taking it away costs, and who shows it."""
 
     group: str = ""
@@ -142,13 +155,13 @@ class Audit(Result):
 
     definition: str = ""
     num_images: int | None = None
-    regions: tuple[Region, ...] = ()
-    groups: tuple[Region, ...] = ()
+    regions: tuple[AuditedRegion, ...] = ()
+    groups: tuple[AuditedRegion, ...] = ()
     images: tuple[RegionOfPicture, ...]
 
 
 class TagEffect(Result):
-    """What a model answers with the tag, without it and with it elsewhere, and how much it loses."""
+    """The score of a model with the tag, without it and with it elsewhere, and the loss."""
 
     full: Number = None
     tag_removed: Number = None
@@ -159,7 +172,7 @@ class TagEffect(Result):
 
 
 class TagRow(Result):
-    """How well the heat of one map on the tag tells the two models apart."""
+    """How well the share of one map on the tag separates the two models (AUROC)."""
 
     method: str = ""
     layer: str | None = None

@@ -27,14 +27,14 @@ class Scores(Result):
         return getattr(self, name, None)
 
 
-class Pooled(Scores):
+class PooledScores(Scores):
     """Scores over all pixels of all pictures, and of each class below."""
 
     per_class: Mapping[str, Scores] = {}
 
 
 class PictureScores(Result):
-    """What an evaluation says of one picture: its number in the split, hashes, scores, pixels and files.
+    """The evaluation of one picture: its number in the split, hashes, scores, pixels and files.
 
     ``shows`` are the classes that its truth has.
     """
@@ -89,7 +89,7 @@ class Bin(Result):
 
 
 class Reliability(Result):
-    """How far probabilities are off, and the bins of the most probable class and of the foreground."""
+    """The calibration error, and the bins of the most probable class and of the foreground."""
 
     error: Number = None
     maximum_error: Number = None
@@ -121,7 +121,7 @@ class EvaluationTable(Result):
     shown: Mapping[str, int] = {}
     settings: Mapping[str, Any] = {}
     definitions: Mapping[str, str] = {}
-    pooled: Pooled = Pooled()
+    pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}
     calibration: Reliability = Reliability()
     images: tuple[PictureScores, ...]

@@ -1,4 +1,4 @@
-"""What the types of results share: one way to read their files, and to give back what they were made of."""
+"""The base of all result types: how their files are read and written."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seglens.errors import DataError
-from seglens.outputs import table_cell
+from seglens.files.output import table_cell
 
 Number = float | None
 """A number of a table; None where there is none: JSON can't say NaN."""
@@ -54,7 +54,7 @@ def read_table(file: Path, kind: type[Kind]) -> Kind:
         content = file.read_bytes()
         table = json.loads(content)
     except FileNotFoundError as error:
-        raise DataError(f"There is no file {file}. Make it with the verb that writes it.") from error
+        raise DataError(f"There is no file {file}. Make it with the command that writes it.") from error
     except ValueError as error:
         raise DataError(f"{file} is not JSON ({error}). Make it again with --force.") from error
     except RecursionError as error:

@@ -24,33 +24,32 @@ from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.data.from_torch import TorchData, torch_splits
 from seglens.data.layout import Dataset, DataSettings, Split
 from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
 from seglens.data.opening import in_short, open_data
 from seglens.data.sample import Sample
 from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
-from seglens.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.errors import CheckpointError, DataError, SettingError
-from seglens.locks import beside
-from seglens.losses import check_takes_weights, choose_loss, class_weights
+from seglens.files.locks import beside
+from seglens.files.output import alone, begin_run, close_run
+from seglens.files.overwrite import place_of_run, refuse_overlap, run_in_use
 from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
-from seglens.outputs import alone, begin_run, close_run
-from seglens.places import place_of_run, refuse_overlap, run_in_use
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runs import KEPT_SHA256, Run, load, save_run
-from seglens.spread import kind_of_devices, refuse_lone_node
-from seglens.train.batches import Batches
-from seglens.train.feed import Feed
-from seglens.train.fit import MEETING, Keeper, fit
-from seglens.train.learner import Learner, ema_decay, encoder_of
+from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
+from seglens.runtime.distributed import kind_of_devices, refuse_lone_node
+from seglens.train.dataset import Batches, TrainingDataset
+from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
+from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
+from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
 from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
 from seglens.train.threshold import best_thresholds, with_thresholds
 from seglens.train.tracking import open_loggers
-from seglens.verb import make_callable
 
 __all__ = ["TrainSettings", "repeat", "train"]
 
@@ -80,7 +79,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C; the training can be resumed.
     """
     out = Path(out)
-    refuse_lone_node(settings.num_nodes, MEETING)
+    refuse_lone_node(settings.num_nodes, START_TIMEOUT)
     first = is_first_process(settings.devices * settings.num_nodes)
     refuse_overlap(out, data=[data.path] if isinstance(data, DataSettings) else [])
     if not first:
@@ -145,19 +144,19 @@ def _train(
     _refuse_weights_that_do_not_fit(settings, spec)
 
     seed_everything(settings.seed, workers=True, verbose=False)
-    keeper = Keeper(
+    checkpoints = CheckpointCallback(
         place, patience=settings.patience, keep_every=settings.keep_every, resumed=earlier is not None
     )
-    segmenter = _segmenter(spec, settings, earlier if keeper.checkpoint else None)
+    segmenter = _segmenter(spec, settings, earlier if checkpoints.checkpoint else None)
     if settings.freeze_encoder or settings.encoder_rate != 1:
         encoder_of(segmenter)  # raises where there is none
     batches = _batches(dataset, settings, spec, device)
     weights = _class_weights(batches.training, settings, spec.classes)
-    learner = Learner(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
+    module = SegmentationModule(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 
-    if keeper.checkpoint is not None:
+    if checkpoints.checkpoint is not None:
         for name in ("last.ckpt", "best.ckpt"):
-            _read_checkpoint(keeper.folder / name, learner)
+            _read_checkpoint(checkpoints.folder / name, module)
     record = earlier or records.start(
         "train",
         seed=settings.seed,
@@ -172,7 +171,7 @@ def _train(
     if first:
         if earlier is None:
             begin_run(place)
-        keeper.folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
         record.write(place)
         if listing is None and isinstance(data, DataSettings):
             write_listing(place, dataset)
@@ -185,11 +184,15 @@ def _train(
 
     def attempt(splits: int) -> None:
         part = batches.split(splits)
-        fit(learner, part, keeper, settings, loggers, device=device, precision=precision, leave=leave)
+        fit_module(
+            module, part, checkpoints, settings, loggers, device=device, precision=precision, leave=leave
+        )
 
-    splits = fit_within_memory(learner, attempt)
+    splits = fit_within_memory(module, attempt)
     if first:
-        _close(place, record, learner, keeper, dataset, batches, began, precision=precision, splits=splits)
+        _close(
+            place, record, module, checkpoints, dataset, batches, began, precision=precision, splits=splits
+        )
         close_run(place, out, "train")
     wait_for_all()
     if not first:
@@ -301,32 +304,34 @@ def _batches(dataset: Dataset, settings: TrainSettings, spec: ModelSpec, device:
     """Read the pictures to train and to validate on; a set too small to be split has none of the second."""
     usual = ANY_WAY_UP if settings.vertical_flips else DEFAULT_POLICY
     varied = replace(usual, rotation=(-settings.rotation, settings.rotation))
-    training = Feed(
+    training = TrainingDataset(
         dataset.split("train"),
         size=settings.image_size,
         seed=settings.seed,
         policy=varied if settings.augment else None,
         window=spec.window,
     )
-    training.keep()
+    training.preload()
     validation = None
     if "valid" in dataset.splits:
-        validation = Feed(dataset.split("valid"), size=settings.image_size)
-        validation.keep()
+        validation = TrainingDataset(dataset.split("valid"), size=settings.image_size)
+        validation.preload()
     return Batches(training, validation, settings, workers=_workers(settings, device))
 
 
-def _class_weights(feed: Feed, settings: TrainSettings, num_classes: int) -> Float[Tensor, "classes"] | None:
+def _class_weights(
+    dataset: TrainingDataset, settings: TrainSettings, num_classes: int
+) -> Float[Tensor, "classes"] | None:
     if settings.balanced:
-        return class_weights(feed.class_pixels(num_classes))
+        return class_weights(dataset.class_pixels(num_classes))
     return None if settings.class_weights is None else torch.tensor(settings.class_weights)
 
 
 def _close(
     out: Path,
     record: Record,
-    learner: Learner,
-    keeper: Keeper,
+    module: SegmentationModule,
+    checkpoints: CheckpointCallback,
     dataset: Dataset,
     batches: Batches,
     began: float,
@@ -334,10 +339,10 @@ def _close(
     precision: str,
     splits: int,
 ) -> None:
-    """Take the best epoch's weights, choose the threshold and finish the folder."""
-    learner.load_state_dict(_read_checkpoint(keeper.folder / "best.ckpt", learner))
-    settings, history = learner.settings, keeper.history
-    best, kept = history.best(), learner.kept
+    """Load the weights of the best epoch, choose the threshold and complete the folder."""
+    module.load_state_dict(_read_checkpoint(checkpoints.folder / "best.ckpt", module))
+    settings, history = module.settings, checkpoints.history
+    best, kept = history.best(), module.kept
     kept.spec = kept.spec.model_copy(update={"scale": batches.training.scale})
     results: dict[str, Any] = {
         "best_epoch": best["epoch"],
@@ -347,11 +352,11 @@ def _close(
         **{f"num_{name}": len(split) for name, split in dataset.splits.items()},
         "images_per_second": history.speed(),
         "precision": precision,
-        "ema": ema_decay(settings.ema, learner.num_steps),
+        "ema": ema_decay(settings.ema, module.num_steps),
         "batch_splits": splits,
     }
-    if learner.class_weights is not None:
-        results["class_weights"] = learner.class_weights.tolist()
+    if module.class_weights is not None:
+        results["class_weights"] = module.class_weights.tolist()
     if settings.threshold is not None:
         kept.spec = with_thresholds(kept.spec, [settings.threshold] * kept.spec.outputs)
     elif kept.spec.head != "softmax" and "valid" in dataset.splits:
@@ -372,7 +377,7 @@ def _close(
     save_run(out, kept, dataset.task, records.finish(record, began, results=results))
 
 
-def _read_checkpoint(file: Path, learner: Learner) -> dict[str, Tensor]:
+def _read_checkpoint(file: Path, module: SegmentationModule) -> dict[str, Tensor]:
     """Return the weights in a checkpoint of this training.
 
     Raises:
@@ -386,7 +391,7 @@ def _read_checkpoint(file: Path, learner: Learner) -> dict[str, Tensor]:
     except Exception as error:  # whatever torch meets in a damaged file; its advice would be unsafe
         why = error.strerror if isinstance(error, OSError) else "it is damaged, or no checkpoint"
         raise CheckpointError(f"{file} can't be read: {why}. {todo}") from error
-    if shapes != {name: tuple(tensor.shape) for name, tensor in learner.state_dict().items()}:
+    if shapes != {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}:
         raise CheckpointError(f"{file} holds the weights of another network. {todo}")
     return state
 

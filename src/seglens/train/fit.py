@@ -1,4 +1,4 @@
-"""How Lightning is run: checkpoints that survive a kill, no chatter, and an end that says how it ended.
+"""How Lightning is run: checkpoints to resume from, few messages, and an error that says why it ended.
 
 With several devices or nodes every process runs all of this; the first alone writes.
 """
@@ -28,28 +28,27 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from seglens.data.transforms import Batch
 from seglens.errors import TrainingError
+from seglens.files.output import naming, new_file
 from seglens.models.weights import save_weights
-from seglens.outputs import naming, new_file
-from seglens.signals import Terminated, watched_wait
-from seglens.train.batches import Batches
-from seglens.train.curves import learning_curves
-from seglens.train.history import History
-from seglens.train.learner import Learner
+from seglens.runtime.signals import Terminated, watched_wait
+from seglens.train.dataset import Batches
+from seglens.train.history import History, learning_curves
+from seglens.train.lightning_module import SegmentationModule
 from seglens.train.recipe import TrainSettings
 
-PATIENCE = timedelta(days=1)
+FINISH_TIMEOUT = timedelta(days=1)
 """How long the other processes wait for the first to choose the threshold and close the folder."""
 
-MEETING = timedelta(minutes=30)
+START_TIMEOUT = timedelta(minutes=30)
 """How long the processes of several nodes wait for one another at the start."""
 
 
-class Keeper(Checkpoint):
-    """Keeps the history, and by it the best and the last checkpoint, and stops early.
+class CheckpointCallback(Checkpoint):
+    """Writes the history, the best and the last checkpoint, and stops the training early.
 
-    All is decided by the history's rows, and these travel in the checkpoint, so that a resumed training
-    decides as an uninterrupted one. (Lightning's own callbacks remember absolute paths, and lose the best
-    epoch when a run folder is moved.)
+    Every decision follows from the rows of the history, which are saved in the checkpoint, so that a resumed
+    training decides as an uninterrupted one. (Lightning's own callbacks remember absolute paths, and lose the
+    best epoch when a run folder is moved.)
     """
 
     out: Path
@@ -67,25 +66,30 @@ class Keeper(Checkpoint):
         self._seen = 0
 
     @property
+    def state_key(self) -> str:
+        """The key of this callback's state in a checkpoint, which earlier versions wrote too."""
+        return "Keeper"
+
+    @property
     def checkpoint(self) -> Path | None:
-        """Where to go on, if there is something to go on with that is this training's own."""
+        """The checkpoint to resume from; None where this training has none."""
         last = self.folder / "last.ckpt"
         return last if (self.resumed or self.history.rows) and last.exists() else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what has to survive a kill."""
+        """Return the rows of the history, to be saved in the checkpoint."""
         return {"rows": self.history.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what survived."""
+        """Read the rows of the history from a checkpoint."""
         self.history = History(state_dict["rows"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Don't go on with a training that had stopped early."""
+        """Stop at once where the training had stopped early before."""
         trainer.should_stop = self.history.is_over(self.patience)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
+        """Start the clock of the epoch."""
         self._began, self._training, self._seen = time.monotonic(), nan, 0
 
     def on_train_batch_end(
@@ -95,11 +99,11 @@ class Keeper(Checkpoint):
         self._seen += len(batch.names)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time of the training part."""
+        """Note the seconds of the training part."""
         self._training = time.monotonic() - self._began
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the row and save. The best comes first: ``last`` must not speak of a best that isn't there."""
+        """Add a row and save: the best checkpoint first, so that ``last`` never refers to a missing one."""
         seconds = time.monotonic() - self._began
         epoch = trainer.current_epoch + 1
         self.history.add(
@@ -113,7 +117,7 @@ class Keeper(Checkpoint):
                 / (seconds if isnan(self._training) else self._training),
             }
         )
-        assert isinstance(pl_module, Learner)
+        assert isinstance(pl_module, SegmentationModule)
         _refuse_broken_weights(pl_module, epoch)
         if self.history.best()["epoch"] == epoch:
             self._save(trainer, "best.ckpt", weights_only=True)
@@ -140,10 +144,10 @@ class Keeper(Checkpoint):
             ) from error
 
 
-def fit(
-    learner: Learner,
+def fit_module(
+    module: SegmentationModule,
     batches: Batches,
-    keeper: Keeper,
+    checkpoints: CheckpointCallback,
     settings: TrainSettings,
     loggers: list[Logger],
     *,
@@ -151,7 +155,7 @@ def fit(
     precision: str,
     leave: Callable[[], object],
 ) -> None:
-    """Let Lightning fit ``learner``, from the last checkpoint where there is one.
+    """Fit ``module`` with Lightning, from the last checkpoint where there is one.
 
     Where the processes of other nodes don't come, or a signal ends the wait for them, ``leave`` removes what
     was begun.
@@ -167,17 +171,18 @@ def fit(
     several = settings.devices * settings.num_nodes > 1
     one = [device.index or 0] if device.type == "cuda" else 1
     late = (
-        f"Not all processes of {settings.num_nodes} nodes came within {MEETING.seconds // 60} minutes. Start "
-        "the same command on every node, with the same MASTER_ADDR and MASTER_PORT; under SLURM by srun."
+        f"Not all processes of {settings.num_nodes} nodes came within {START_TIMEOUT.seconds // 60} minutes. "
+        "Start the same command on every node, with the same MASTER_ADDR and MASTER_PORT; under SLURM by "
+        "srun."
     )
-    wait = watched_wait(MEETING, late, leave) if settings.num_nodes > 1 else nullcontext(lambda: None)
-    with _quiet_lightning(), _determinism_restored(), naming(keeper.out), wait as met:
+    wait = watched_wait(START_TIMEOUT, late, leave) if settings.num_nodes > 1 else nullcontext(lambda: None)
+    with _quiet_lightning(), _determinism_restored(), naming(checkpoints.out), wait as started:
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=settings.devices if several else one,
             num_nodes=settings.num_nodes,
             # A frozen encoder takes no part in a step.
-            strategy=DDPStrategy(find_unused_parameters=settings.freeze_encoder > 0, timeout=PATIENCE)
+            strategy=DDPStrategy(find_unused_parameters=settings.freeze_encoder > 0, timeout=FINISH_TIMEOUT)
             if several
             else "auto",
             use_distributed_sampler=False,
@@ -188,8 +193,8 @@ def fit(
             deterministic="warn" if device.type == "cuda" else None,
             logger=loggers or False,
             callbacks=[
-                keeper,
-                LambdaCallback(setup=lambda trainer, module, stage: met()),
+                checkpoints,
+                LambdaCallback(setup=lambda trainer, module, stage: started()),
                 *([RichProgressBar()] if in_terminal else []),
             ],
             enable_progress_bar=in_terminal,
@@ -197,10 +202,10 @@ def fit(
             plugins=[InPlace()],
             num_sanity_val_steps=0,
             limit_val_batches=None if batches.validation else 0,
-            default_root_dir=keeper.out,
+            default_root_dir=checkpoints.out,
         )
         try:
-            trainer.fit(learner, datamodule=batches, ckpt_path=keeper.checkpoint, weights_only=True)
+            trainer.fit(module, datamodule=batches, ckpt_path=checkpoints.checkpoint, weights_only=True)
         except SIGTERMException as stop:
             # Lightning would end with code 0, as if all were done.
             raise Terminated(signal.SIGTERM) from stop
@@ -209,13 +214,13 @@ def fit(
             signal.signal(signal.SIGINT, on_interrupt)
             if not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
-            done = f"{len(keeper.history.rows)} of {settings.epochs} epochs"
+            done = f"{len(checkpoints.history.rows)} of {settings.epochs} epochs"
             raise KeyboardInterrupt(f"Stopped after {done}. Go on with --resume.") from None
         finally:
-            if keeper.history.rows and trainer.is_global_zero:
+            if checkpoints.history.rows and trainer.is_global_zero:
                 # Killed after the last checkpoint and before the table, a training has no epoch left to end.
-                keeper.history.write(keeper.out / "history.csv")
-                learning_curves(keeper.history.rows, keeper.out / "curves.png")
+                checkpoints.history.write(checkpoints.out / "history.csv")
+                learning_curves(checkpoints.history.rows, checkpoints.out / "curves.png")
 
 
 class InPlace(TorchCheckpointIO):
@@ -226,9 +231,9 @@ class InPlace(TorchCheckpointIO):
         torch.save(checkpoint, path)
 
 
-def _refuse_broken_weights(learner: LightningModule, epoch: int) -> None:
+def _refuse_broken_weights(module: LightningModule, epoch: int) -> None:
     """Raise before weights that are not finite are saved: a gradient can be, where the loss was not."""
-    broken = [name for name, weights in learner.named_parameters() if not weights.isfinite().all()]
+    broken = [name for name, weights in module.named_parameters() if not weights.isfinite().all()]
     if broken:
         raise TrainingError(
             f"After epoch {epoch} {len(broken)} weights are not finite (the first: {broken[0]}). What was "
@@ -247,7 +252,7 @@ def _room(folder: Path) -> str:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep back Lightning's tips and advice; warnings of everything else come through."""
+    """Hide the tips of Lightning; all other warnings are shown."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,17 +1,17 @@
-"""Training that doesn't fit into memory: say what would, or compute each step in smaller batches."""
+"""Training that doesn't fit into memory: compute each step in smaller batches, or name a size that fits."""
 
 import warnings
 from collections.abc import Callable
 
 import torch
 
-from seglens.device import is_out_of_memory, release_memory
 from seglens.errors import TrainingError
+from seglens.runtime.device import is_out_of_memory, release_memory
 from seglens.shapes import AnyMasks
-from seglens.train.learner import Learner
+from seglens.train.lightning_module import SegmentationModule
 
 
-def fit_within_memory(learner: Learner, attempt: Callable[[int], None]) -> int:
+def fit_within_memory(module: SegmentationModule, attempt: Callable[[int], None]) -> int:
     """Call ``attempt(splits)``, the fit with every step in so many smaller batches, and return the number.
 
     It is 1 unless the settings say ``halve_batch``: then it is doubled whenever memory doesn't suffice, which
@@ -20,11 +20,9 @@ def fit_within_memory(learner: Learner, attempt: Callable[[int], None]) -> int:
     Raises:
         TrainingError: memory doesn't suffice; it says which batch size would fit.
     """
-    settings = learner.settings
+    settings = module.settings
     first = (
-        {name: tensor.clone() for name, tensor in learner.state_dict().items()}
-        if settings.halve_batch
-        else {}
+        {name: tensor.clone() for name, tensor in module.state_dict().items()} if settings.halve_batch else {}
     )
     per_device = settings.batch_size // (settings.devices * settings.num_nodes)
     splits = 1
@@ -39,7 +37,7 @@ def fit_within_memory(learner: Learner, attempt: Callable[[int], None]) -> int:
         release_memory()
         now = per_device // splits
         if not settings.halve_batch or now % 2:
-            raise TrainingError(_advice(learner, now))
+            raise TrainingError(_advice(module, now))
         splits *= 2
         warnings.warn(
             f"Batches of {now} pictures don't fit into memory: going on in batches of {now // 2}, "
@@ -47,41 +45,41 @@ def fit_within_memory(learner: Learner, attempt: Callable[[int], None]) -> int:
             UserWarning,
             stacklevel=2,
         )
-        learner.load_state_dict(first)
+        module.load_state_dict(first)
 
 
-def largest_fitting(learner: Learner, below: int) -> int:
+def largest_fitting(module: SegmentationModule, below: int) -> int:
     """Return the largest half, quarter, ... of ``below`` whose step fits into memory, 0 where none does."""
-    size, channels = learner.settings.image_size, learner.segmenter.spec.channels
+    size, channels = module.settings.image_size, module.segmenter.spec.channels
     num = below // 2
     while num:
         try:
-            masks, valid = _blank(learner, num), torch.ones(num, size, size, dtype=torch.bool)
-            images = torch.zeros(num, channels, size, size, device=learner.device)
-            logits = learner.segmenter(images.contiguous(memory_format=torch.channels_last))
-            learner.loss(logits, masks, valid.to(learner.device), learner.class_weights).backward()
+            masks, valid = _blank(module, num), torch.ones(num, size, size, dtype=torch.bool)
+            images = torch.zeros(num, channels, size, size, device=module.device)
+            logits = module.segmenter(images.contiguous(memory_format=torch.channels_last))
+            module.loss(logits, masks, valid.to(module.device), module.class_weights).backward()
             return num
         except (RuntimeError, MemoryError, ValueError) as error:
             if not is_out_of_memory(error) and not isinstance(error, ValueError):
                 raise
         finally:
-            learner.zero_grad(set_to_none=True)
+            module.zero_grad(set_to_none=True)
         release_memory()
         num //= 2
     return 0
 
 
-def _blank(learner: Learner, num: int) -> AnyMasks:
-    spec, size = learner.segmenter.spec, learner.settings.image_size
+def _blank(module: SegmentationModule, num: int) -> AnyMasks:
+    spec, size = module.segmenter.spec, module.settings.image_size
     if spec.head == "multilabel":
-        return torch.zeros(num, spec.outputs, size, size, dtype=torch.bool, device=learner.device)
-    return torch.zeros(num, size, size, dtype=torch.int64, device=learner.device)
+        return torch.zeros(num, spec.outputs, size, size, dtype=torch.bool, device=module.device)
+    return torch.zeros(num, size, size, dtype=torch.int64, device=module.device)
 
 
-def _advice(learner: Learner, now: int) -> str:
-    size = learner.settings.image_size
+def _advice(module: SegmentationModule, now: int) -> str:
+    size = module.settings.image_size
     told = f"A batch of {now} picture{'s' * (now > 1)} of {size} pixels doesn't fit into memory."
-    fitting = largest_fitting(learner, now)
+    fitting = largest_fitting(module, now)
     if not fitting:
         return f"{told} Smaller ones don't either: choose a smaller image size or a smaller model."
     return (

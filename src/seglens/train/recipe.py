@@ -1,4 +1,4 @@
-"""What a training is to be: its settings, and the model that they and the data describe."""
+"""The settings of a training, and the model that they and the data describe."""
 
 from math import inf
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from seglens.arguments.validated import Validated
 from seglens.data.from_torch import LAYOUT as TORCH
 from seglens.data.intensity import bounds, window_of
 from seglens.data.layout import Dataset, DataSettings
@@ -14,7 +15,6 @@ from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, Normalise, complete
 from seglens.models.zoo import normalisation
 from seglens.results.record import Record
-from seglens.validated import Validated
 
 MAY_DIFFER = ("device", "workers", "loggers", "compile", "halve_batch")
 """Settings that a resumed training may change: they decide where it runs, not what comes out."""

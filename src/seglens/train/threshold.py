@@ -1,17 +1,17 @@
-"""The thresholds of sigmoids, chosen where the model was chosen: on the valid split."""
+"""The thresholds of sigmoids, chosen on the valid split, as the best epoch is."""
 
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import TypedDict
 
-from seglens.calibration import Thresholds, count_thresholds
 from seglens.data.layout import Split
+from seglens.evaluate.calibration import Thresholds, count_thresholds
 from seglens.masks import of_class
 from seglens.models.segmenter import ModelSpec
-from seglens.native import Inference, native_probabilities, prepared
-from seglens.runs import Run
-from seglens.threads import read_ahead
+from seglens.predict.original import Inference, probabilities_at_original_size
+from seglens.runs import Run, prepared
+from seglens.runtime.threads import read_ahead
 
 
 class Chosen(TypedDict):
@@ -38,7 +38,9 @@ def best_thresholds(run: Run, split: Split, *, batch_size: int, precision: str) 
     for position, sample in enumerate(pictures, start=1):
         waiting.append(sample)
         if len(waiting) == batch_size or position == len(split):
-            found = native_probabilities(run, [each.image for each in waiting], precision=precision)
+            found = probabilities_at_original_size(
+                run.segmenter, [each.image for each in waiting], precision=precision
+            )
             for probabilities, each in zip(found, waiting, strict=True):
                 assert each.mask is not None
                 for label, counted in zip(labels, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Where a training's curves are followed live: Lightning's loggers by name."""
+"""Lightning's loggers by name, to follow a training live."""
 
 import os
 from collections.abc import Callable, Sequence

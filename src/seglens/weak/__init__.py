@@ -1,7 +1,7 @@
 """Weakly supervised segmentation: from image-level labels to a model, without reading a mask.
 
 `weak` reads from top to bottom: labels, pseudo-masks, students, and only then the evaluation. Every step is
-done once and kept; a run that was stopped goes on where it was. Later verbs take the run folder itself:
+done once and kept; a run that was stopped goes on where it was. Later commands take the run folder itself:
 its model is the last student, its data those of the user.
 """
 
@@ -12,40 +12,37 @@ from pathlib import Path
 from typing import Any
 
 from seglens.arguments import checked
+from seglens.callable_module import make_callable
 from seglens.data.layout import DataSettings
 from seglens.data.listing import FILE_NAME as SPLITS
 from seglens.data.listing import read_listing, write_listing
 from seglens.data.sample import Task
-from seglens.device import choose_device, choose_precision
 from seglens.errors import DataError, SettingError, unknown_name
-from seglens.losses import choose_loss
+from seglens.files.output import alone, begin_run, close_run, new_file
+from seglens.files.overwrite import place_of_run, refuse_overlap
 from seglens.models.zoo import build
-from seglens.outputs import alone, begin_run, close_run, new_file
-from seglens.places import place_of_run, refuse_overlap
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runs import Run, load, save_run
-from seglens.verb import make_callable
-from seglens.weak import pictures as sheets
-from seglens.weak import rows as scoring
-from seglens.weak import stages
-from seglens.weak.heat import taps
-from seglens.weak.making import check_question
-from seglens.weak.material import Material, gather
-from seglens.weak.pseudo import PseudoMasks
-from seglens.weak.question import check_classifier
+from seglens.runtime.device import choose_device, choose_precision
+from seglens.train.losses import choose_loss
+from seglens.weak import contact_sheets as sheets
+from seglens.weak import steps, table
+from seglens.weak.classifier_score import check_classifier
+from seglens.weak.data import WeakData, open_weak_data
+from seglens.weak.heat import map_taps
+from seglens.weak.pseudo_masks import PseudoMasks, check_score_settings
 from seglens.weak.recipe import WeakSettings, refuse_other
 from seglens.weak.refine import REFINEMENTS
-from seglens.weak.rounds import Job, planned, pseudo_masks, students, supervised
-from seglens.weak.stages import Facts, Steps
-from seglens.weak.table import DEFINITIONS, markdown
+from seglens.weak.rounds import WeakJob, planned, prepare_pseudo_masks, students, supervised
+from seglens.weak.steps import Facts, Steps
 from seglens.weak.threshold import RULES
 
 __all__ = ["WeakSettings", "weak"]
 
 TABLE = "table"
 PICTURES = "pictures.json"
-"""What lists pictures that have no masks, as ``split.json`` does those of the run's model."""
+"""The file that lists pictures without masks, as ``split.json`` lists those of the run's model."""
 
 
 @checked
@@ -88,7 +85,7 @@ def weak(
 def _has_work(place: Path) -> bool:
     """Return whether anything is there that took work: a step that is done, a map, weights."""
     files = [file for file in place.rglob("*") if file.is_file()]
-    return any(file.suffix != ".json" or file.name == stages.FILE_NAME for file in files)
+    return any(file.suffix != ".json" or file.name == steps.FILE_NAME for file in files)
 
 
 def _try_out(data: DataSettings, settings: WeakSettings, *, resume: bool) -> None:
@@ -101,12 +98,12 @@ def _try_out(data: DataSettings, settings: WeakSettings, *, resume: bool) -> Non
     named: list[tuple[str, str, Iterable[str]]] = [("rule for a threshold", pseudo.threshold.rule, RULES)]
     if pseudo.refine is not None:
         named.append(("refinement", pseudo.refine.method, REFINEMENTS))
-    taps(pseudo.heat)
+    map_taps(pseudo.heat)
     for kind, name, allowed in named:
         if name not in allowed:
             raise unknown_name(kind, name, allowed)
     if given is None and not resume and settings.question == "imagenet":
-        check_question(pseudo.question)
+        check_score_settings(pseudo.question)
     elif given is None and not resume:
         check_classifier(settings.classifier.encoder, settings.classifier.weights)
     choose_precision(student.precision, choose_device(student.device))
@@ -124,20 +121,20 @@ def _weak(data: DataSettings, settings: WeakSettings, out: Path, place: Path, *,
     """Work in ``place``, which becomes ``out``."""
     began = time.monotonic()
     earlier = records.read(place) if resume and (place / records.FILE_NAME).is_file() else None
-    material = gather(data, settings.labels, None if earlier is None else place)
-    listed = SPLITS if material.has_masks else PICTURES
+    weak_data = open_weak_data(data, settings.labels, None if earlier is None else place)
+    listed = SPLITS if weak_data.has_masks else PICTURES
     if earlier is not None:
-        refuse_other(earlier, settings, material, read_listing(place, listed), place)
-    indices = sheets.chosen(material.pictures, settings.samples)
+        refuse_other(earlier, settings, weak_data, read_listing(place, listed), place)
+    indices = sheets.chosen(weak_data.pictures, settings.samples)
     device = choose_device(settings.student.device)
     if earlier is None:
         begin_run(place)
-        write_listing(place, material.dataset, listed)
-    record = _begun(earlier, settings, material, str(device))
+        write_listing(place, weak_data.dataset, listed)
+    record = _begun(earlier, settings, weak_data, str(device))
     record.write(place)
 
-    job = Job(material, settings, place, device, Steps.of(place, planned(settings)))
-    pseudo = pseudo_masks(job)
+    job = WeakJob(weak_data, settings, place, device, Steps.of(place, planned(settings)))
+    pseudo = prepare_pseudo_masks(job)
     folders = students(job, pseudo)
     _draw(job, pseudo, folders, indices, with_truth=False)
     if settings.evaluate:
@@ -148,45 +145,45 @@ def _weak(data: DataSettings, settings: WeakSettings, out: Path, place: Path, *,
     return load(out, device=str(device))
 
 
-def _begun(earlier: Record | None, settings: WeakSettings, material: Material, device: str) -> Record:
+def _begun(earlier: Record | None, settings: WeakSettings, weak_data: WeakData, device: str) -> Record:
     """Return the record of a run that goes on: the first one's, or a new one."""
     seed = settings.student.seed
-    record = earlier or records.start("weak", seed=seed, data_sha256=material.sha256)
+    record = earlier or records.start("weak", seed=seed, data_sha256=weak_data.sha256)
     described = {
         "state": "running",
         "device": device,
         "settings": settings.model_dump(mode="json"),
         "results": record.results
-        | {"pictures": material.settings.model_dump(mode="json"), "labels": material.labels_hash},
+        | {"pictures": weak_data.settings.model_dump(mode="json"), "labels": weak_data.labels_hash},
     }
     return record.model_copy(update=described)
 
 
 def _draw(
-    job: Job, pseudo: PseudoMasks, folders: list[Path], indices: list[int], *, with_truth: bool
+    job: WeakJob, pseudo: PseudoMasks, folders: list[Path], indices: list[int], *, with_truth: bool
 ) -> None:
     """Draw the sheets of the samples; the truth comes onto them after the evaluation."""
-    if with_truth and job.material.learning is None:
+    if with_truth and job.weak_data.learning is None:
         return
 
     def work() -> Facts:
-        before = len(job.material.uses)
+        before = len(job.weak_data.uses)
         purpose = "the truth on the sheets of samples, after the evaluation"
-        truth = job.material.truth("learning", purpose) if with_truth else None
+        truth = job.weak_data.truth("learning", purpose) if with_truth else None
         answers = [
             (folder.parent / "answers", load(folder, device="cpu").spec.threshold) for folder in folders
         ]
         margin = job.settings.teacher.margin
-        pictures = job.material.pictures
+        pictures = job.weak_data.pictures
         sheets.write_sheets(
             job.out / "samples", pictures, pseudo, answers, indices, margin=margin, truth=truth
         )
-        return {"pictures": indices, "mask_uses": job.material.uses[before:]}
+        return {"pictures": indices, "mask_uses": job.weak_data.uses[before:]}
 
     job.steps.take("sheets with the truth" if with_truth else "sheets", work)
 
 
-def _evaluate(job: Job, pseudo: PseudoMasks, folders: list[Path]) -> None:
+def _evaluate(job: WeakJob, pseudo: PseudoMasks, folders: list[Path]) -> None:
     """Read masks for the first time: score stages and students, and write the table."""
     titles = [
         f"student{f', round {number} of self-training' if number else ''}" for number in range(len(folders))
@@ -194,23 +191,23 @@ def _evaluate(job: Job, pseudo: PseudoMasks, folders: list[Path]) -> None:
     scored = [(title, folder, False) for title, folder in zip(titles, folders, strict=True)]
     if job.settings.supervised:
         scored.append(("fully supervised student", supervised(job), True))
-    scoring.stage_rows(job.material, pseudo, job.steps)
+    table.stage_rows(job.weak_data, pseudo, job.steps)
     if job.settings.oracle:
-        scoring.oracle_rows(job.material, pseudo, job.steps)
-    scoring.student_rows(job.material, scored, job.steps, device=str(job.device))
-    rows = scoring.rows(job.steps)
+        table.oracle_rows(job.weak_data, pseudo, job.steps)
+    table.student_rows(job.weak_data, scored, job.steps, device=str(job.device))
+    rows = table.rows(job.steps)
     if not rows:
         return
     with new_file(job.out / f"{TABLE}.md", force=True) as file:
-        file.write_text(markdown(rows) + "\n", encoding="utf-8")
-    records.write_json(job.out / f"{TABLE}.json", {"rows": rows, "definitions": DEFINITIONS})
+        file.write_text(table.markdown(rows) + "\n", encoding="utf-8")
+    records.write_json(job.out / f"{TABLE}.json", {"rows": rows, "definitions": table.DEFINITIONS})
 
 
-def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> None:
+def _close(job: WeakJob, record: Record, folders: list[Path], seconds: float) -> None:
     """Make ``out`` the run folder of the last student, and write down every use of a mask."""
     final, steps = load(folders[-1], device="cpu"), job.steps
     trained = records.read(folders[-1])
-    uses: list[dict[str, Any]] = list(job.material.labelling_uses)
+    uses: list[dict[str, Any]] = list(job.weak_data.labelling_uses)
     for facts in steps.done.values():
         uses += facts.get("mask_uses", [])
     results = record.results | {
@@ -222,19 +219,21 @@ def _close(job: Job, record: Record, folders: list[Path], seconds: float) -> Non
         },
         "agreement": [facts["miou"] for name, facts in steps.done.items() if name.endswith(": answers")],
         "mask_uses": uses,
-        "rows": scoring.rows(steps),
+        "rows": table.rows(steps),
     }
     final.segmenter.origin = results["first_weights"]
     done = record.model_copy(
         update={
             "state": "finished",
             "duration_seconds": round(record.duration_seconds + seconds, 3),
-            "data": job.material.settings.model_dump(mode="json") if job.material.has_masks else trained.data,
+            "data": job.weak_data.settings.model_dump(mode="json")
+            if job.weak_data.has_masks
+            else trained.data,
             "results": results,
         }
     )
-    task = Task(classes=job.material.pictures.classes)
-    if not job.material.has_masks:
+    task = Task(classes=job.weak_data.pictures.classes)
+    if not job.weak_data.has_masks:
         shutil.copyfile(folders[-1] / SPLITS, job.out / SPLITS)
     save_run(job.out, final.segmenter, task, done)
 

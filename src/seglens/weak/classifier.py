@@ -2,7 +2,7 @@
 
 It is one of timm's networks, pretrained or not, with one output on its globally pooled features, and needs
 pictures without the object: what all pictures share can't be told from the object. Training can be stopped
-and taken up again; the result is a folder that `open_classifier` makes a `Question` of.
+and taken up again; the result is a folder that `open_classifier` makes a `ClassifierScore` of.
 """
 
 import json
@@ -15,22 +15,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seglens.arguments import check_range
 from seglens.data.layout import Split
 from seglens.data.transforms import augment, letterbox, sample_generator
 from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError
+from seglens.files.output import new_file
 from seglens.models.encoders import pretrained_normalisation
 from seglens.models.weights import load_weights, save_weights
-from seglens.outputs import new_file
-from seglens.progress import track
 from seglens.results import record as records
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.shapes import Images, Scores
-from seglens.threads import read_ahead
-from seglens.weak.checkpoint import read_state, write_state
+from seglens.weak.classifier_score import ClassifierScore, classifier_network
 from seglens.weak.labels import Labelled
-from seglens.weak.question import Question, classifier_network
 
 WEIGHTS = "classifier.safetensors"
 CHECKPOINT = "last.safetensors"
@@ -104,7 +105,7 @@ def train_classifier(
         DataError: all pictures have the same label, or there are too few of one to hold any out.
         OutputExistsError: ``folder`` holds a classifier of other settings or other pictures.
         TrainingError: the loss is not finite.
-        CheckpointError, ModelError, UnknownNameError: see `seglens.weak.question.classifier_network`.
+        CheckpointError, ModelError, UnknownNameError: see `seglens.weak.classifier_score.classifier_network`.
     """
     parted = part(labelled, settings.valid_share, seed)
     about = {**asdict(settings), "seed": seed, "pictures": _fingerprint(labelled)}
@@ -118,22 +119,22 @@ def train_classifier(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         network = classifier_network(settings.encoder, settings.weights, num_outputs=1)
-        question = _question(network.to(device), settings, labelled.split.name)
-        history = _fit(question, labelled, parted, settings, folder, seed)
-    question.network.eval().requires_grad_(False)
+        classifier = _classifier_score(network.to(device), settings, labelled.split.name)
+        history = _fit(classifier, labelled, parted, settings, folder, seed)
+    classifier.network.eval().requires_grad_(False)
     results = {
         "train": {"object": len(parted.positive), "none": len(parted.negative)},
-        "held_out": measure(question, labelled.select(parted.held_out), settings.image_size),
+        "held_out": measure_classifier(classifier, labelled.select(parted.held_out), settings.image_size),
         "loss": history,
     }
     with new_file(folder / WEIGHTS, force=True) as temporary:
-        save_weights(question.network, temporary)
+        save_weights(classifier.network, temporary)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     records.finish(record, began, results=results).write(folder)
     return results
 
 
-def open_classifier(folder: Path, *, device: torch.device) -> Question:
+def open_classifier(folder: Path, *, device: torch.device) -> ClassifierScore:
     """Return the classifier that `train_classifier` wrote, ready to be asked where the object is.
 
     Raises:
@@ -152,7 +153,7 @@ def open_classifier(folder: Path, *, device: torch.device) -> Question:
     settings = ClassifierSettings(**known)
     network = classifier_network(settings.encoder, "none", num_outputs=1)
     load_weights(network, folder / WEIGHTS)
-    return _question(network.to(device), settings, "train")
+    return _classifier_score(network.to(device), settings, "train")
 
 
 def part(labelled: Labelled, valid_share: float, seed: int) -> Parted:
@@ -179,13 +180,15 @@ def part(labelled: Labelled, valid_share: float, seed: int) -> Parted:
     return Parted(tuple(train[True]), tuple(train[False]), tuple(sorted(held_out)))
 
 
-def measure(question: Question, labelled: Labelled, image_size: int) -> dict[str, float | int | None]:
+def measure_classifier(
+    classifier: ClassifierScore, labelled: Labelled, image_size: int
+) -> dict[str, float | int | None]:
     """Return how often the classifier is right: balanced accuracy at 0, and the area under the ROC.
 
     The area is the share of pairs of a picture with and one without the object that the score puts in order,
     ties counting half (Mann and Whitney 1947). None where one of the labels is missing.
     """
-    scores = _scores(question, labelled.split, image_size)
+    scores = _scores(classifier, labelled.split, image_size)
     there = torch.tensor(labelled.present, dtype=torch.bool)
     yes, no = scores[there], scores[~there]
     if not len(yes) or not len(no):
@@ -199,7 +202,7 @@ def measure(question: Question, labelled: Labelled, image_size: int) -> dict[str
 
 
 def _fit(
-    question: Question,
+    classifier: ClassifierScore,
     labelled: Labelled,
     parted: Parted,
     settings: ClassifierSettings,
@@ -207,7 +210,7 @@ def _fit(
     seed: int,
 ) -> list[float]:
     """Train for all epochs that are left; return the mean loss of each."""
-    network = question.network.requires_grad_(True)
+    network = classifier.network.requires_grad_(True)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -229,7 +232,7 @@ def _fit(
                 group["lr"] = settings.learning_rate * _slope(
                     (epoch * steps + step + 1) / (settings.epochs * steps)
                 )
-            logits = question.score(question.outputs(images.to(_device(network))))
+            logits = classifier.score(classifier.outputs(images.to(_device(network))))
             loss = F.binary_cross_entropy_with_logits(logits, truth.to(logits))
             if not loss.isfinite():
                 raise TrainingError(
@@ -271,13 +274,13 @@ def _read(
     return torch.stack([sample.image for sample in samples]), truth
 
 
-def _scores(question: Question, split: Split, size: int) -> Scores:
+def _scores(classifier: ClassifierScore, split: Split, size: int) -> Scores:
     """Return the score of every picture, letterboxed; none for none."""
     found = []
     with torch.no_grad():
         for sample in read_ahead(split.__getitem__, range(len(split))):
-            image = letterbox(sample, size)[0].image.to(_device(question.network))
-            found.append(question.score(question.outputs(image[None])).cpu())
+            image = letterbox(sample, size)[0].image.to(_device(classifier.network))
+            found.append(classifier.score(classifier.outputs(image[None])).cpu())
     return torch.cat(found) if found else torch.zeros(0)
 
 
@@ -286,13 +289,13 @@ def _slope(share: float) -> float:
     return up * (1 + float(torch.cos(torch.tensor(torch.pi * share)))) / 2
 
 
-def _question(network: nn.Module, settings: ClassifierSettings, split: str) -> Question:
+def _classifier_score(network: nn.Module, settings: ClassifierSettings, split: str) -> ClassifierScore:
     mean, std = pretrained_normalisation(f"tu-{settings.encoder}")
     about = (
         f"{settings.encoder}, begun with the weights {settings.weights!r}, trained on image-level labels "
         f"(object or none) of the {split} split."
     )
-    return Question(network, (0,), mean, std, about)
+    return ClassifierScore(network, (0,), mean, std, about)
 
 
 def _fingerprint(labelled: Labelled) -> str:
@@ -320,3 +323,43 @@ def _same_or_new(folder: Path, about: dict[str, Any]) -> None:
 
 def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
+
+
+def write_state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, history: list[float], file: Path
+) -> None:
+    """Write weights, the optimizer's state and the losses so far, whole or not at all."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    with new_file(file, force=True) as temporary:
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+            temporary,
+            metadata={"loss": json.dumps(history)},
+        )
+
+
+def read_state(network: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> list[float]:
+    """Read what `write_state` wrote, where there is one; return the losses so far."""
+    if not file.is_file():
+        return []
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            history = [float(loss) for loss in json.loads(opened.metadata()["loss"])]
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{file} can't be read: {error}. Delete it; training begins anew.") from error
+    try:
+        network.load_state_dict(
+            {name.removeprefix("network."): tensors[name] for name in tensors if name[0] == "n"}
+        )
+    except RuntimeError as error:
+        raise DataError(f"{file} is of another network. Delete it; training begins anew.") from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return history

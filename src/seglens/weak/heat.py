@@ -1,4 +1,4 @@
-"""Heat: class activation maps of the question, at several scales and both ways round, fused to one map.
+"""Heat: class activation maps of the classifier, at several scales and both ways round, fused to one map.
 
 What is fused are the maps of `explain.cams.CAMS` at one or more layers. Each is cut at 0, averaged with that
 of the mirrored picture, brought to the picture's grid, and divided by its largest value, so that no scale and
@@ -16,7 +16,7 @@ from torch import Tensor
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.cams import CAMS, upsample
 from seglens.shapes import Image, Images, Map
-from seglens.weak.question import Question, ask
+from seglens.weak.classifier_score import ClassifierScore, trace_score
 from seglens.weak.settings import HeatSettings
 
 MULTIPLE = 32
@@ -40,7 +40,7 @@ class Tap:
     layer: str
 
 
-def taps(settings: HeatSettings) -> tuple[Tap, ...]:
+def map_taps(settings: HeatSettings) -> tuple[Tap, ...]:
     """Return the maps that ``settings`` ask for.
 
     Raises:
@@ -65,25 +65,25 @@ def taps(settings: HeatSettings) -> tuple[Tap, ...]:
     return tuple(found)
 
 
-def heat(question: Question, image: Image, settings: HeatSettings) -> tuple[Grid, float]:
+def fused_heat(classifier: ClassifierScore, image: Image, settings: HeatSettings) -> tuple[Grid, float]:
     """Return the fused map of a picture on its working grid, in [0, 1], and the mean score over the scales.
 
     One forward and one backward pass per scale, in which the picture and its mirror image go together.
 
     Raises:
-        SettingError, UnknownNameError: see `taps`; or the classifier has no such layer.
+        SettingError, UnknownNameError: see `map_taps`; or the classifier has no such layer.
         ModelError: a layer returns no grid.
     """
-    wanted = taps(settings)
+    wanted = map_taps(settings)
     layers = tuple(dict.fromkeys(tap.layer for tap in wanted))
     size = working_size((image.shape[1], image.shape[2]), settings.side)
     total = torch.zeros(size, device=image.device)
     scores = []
     for scale in settings.scales:
-        answer = ask(question, both_ways(at_scale(image[None], scale), settings.flips), layers)
-        scores.append(float(answer.score.mean()))
+        traced = trace_score(classifier, both_ways(at_scale(image[None], scale), settings.flips), layers)
+        scores.append(float(traced.score.mean()))
         for tap in wanted:
-            grids = CAMS[tap.method].formula(*answer.taps[tap.layer]).relu()
+            grids = CAMS[tap.method].formula(*traced.taps[tap.layer]).relu()
             total += _unit(upsample(one_way(grids[:, None])[:, 0], size)[0])
     return _unit(total), sum(scores) / len(scores)
 

@@ -1,4 +1,4 @@
-"""Image-level labels: whether there is an object on a picture, and nothing of where.
+"""Image-level labels: whether a picture shows the object, not where.
 
 What the weak pipeline works on are entries that were stripped of their mask files, with a reader that opens
 the picture alone. The masks stay with `Hidden`, which notes every use of one.
@@ -21,7 +21,7 @@ COLUMNS = ("image", "label")
 
 YES = ("1", "true", "yes", "object", "foreground", "present", "positive")
 NO = ("0", "false", "no", "none", "background", "absent", "negative")
-"""What a label, or the folder of pictures with that label, may say, in lower case."""
+"""The values of a label, and names of folders, that mean that the object is there or not, in lower case."""
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
-"""What a weakly supervised run is to be: who labels, who is asked, which student learns, how often."""
+"""The settings of a weakly supervised run: labels, classifier, stages, student, number of rounds."""
 
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from seglens.arguments.validated import Validated
 from seglens.data.listing import Listing, refuse_changed, refuse_other_names
 from seglens.errors import DataError, SettingError
 from seglens.results.record import Record
 from seglens.train.recipe import MAY_DIFFER as TRAINING_MAY_DIFFER
 from seglens.train.recipe import TrainSettings
-from seglens.validated import Validated
 from seglens.weak.classifier import ClassifierSettings
-from seglens.weak.material import Material
+from seglens.weak.data import WeakData
 from seglens.weak.self_training import TeacherSettings
 from seglens.weak.settings import PseudoSettings
 
@@ -64,7 +64,7 @@ class WeakSettings(Validated):
 
 
 def refuse_other(
-    record: Record, settings: WeakSettings, material: Material, listing: Listing | None, folder: Path
+    record: Record, settings: WeakSettings, weak_data: WeakData, listing: Listing | None, folder: Path
 ) -> None:
     """Raise where the run that ``record`` tells of can't be resumed as asked.
 
@@ -78,7 +78,7 @@ def refuse_other(
         raise SettingError(f"{folder} was made by 'seglens {record.kind}': only a weak run can be resumed.")
     for kind, before, now in (
         ("the setting", record.settings, settings.model_dump(mode="json")),
-        ("the data setting", record.results.get("pictures", {}), material.settings.model_dump(mode="json")),
+        ("the data setting", record.results.get("pictures", {}), weak_data.settings.model_dump(mode="json")),
     ):
         for name in now:
             if name not in (*MAY_DIFFER, "path") and _lasting(before.get(name)) != _lasting(now[name]):
@@ -87,14 +87,14 @@ def refuse_other(
                     "Resume with the same settings, or name another folder."
                 )
     if listing is not None:
-        refuse_other_names(material.dataset, listing, folder)
-        refuse_changed(material.dataset, material.dataset.splits, listing, folder)
-    elif record.data_sha256 != material.sha256:
+        refuse_other_names(weak_data.dataset, listing, folder)
+        refuse_changed(weak_data.dataset, weak_data.dataset.splits, listing, folder)
+    elif record.data_sha256 != weak_data.sha256:
         raise SettingError(
-            f"The files in {material.settings.path} are not those that {folder} was begun with. Restore "
+            f"The files in {weak_data.settings.path} are not those that {folder} was begun with. Restore "
             "them, or name another folder."
         )
-    if record.results.get("labels", material.labels_hash) != material.labels_hash:
+    if record.results.get("labels", weak_data.labels_hash) != weak_data.labels_hash:
         raise DataError(
             f"The image-level labels ({settings.labels}) are not those that {folder} was begun with: a "
             "picture has another label, or comes or goes with the table. Restore them, or name another "

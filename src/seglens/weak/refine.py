@@ -1,4 +1,4 @@
-"""Heat brought to the picture's edges: by what looks alike nearby or anywhere, and by patches."""
+"""Refinement: maps are moved to the edges of the picture, by the likeness of pixels or by superpixels."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from seglens.errors import SettingError, unknown_name
 from seglens.shapes import Image, Map, Region
 from seglens.weak.settings import RefineSettings
 
-Points = Float[Tensor, "points axes"]
-Logits = Float[Tensor, " points"]
+PixelPoints = Float[Tensor, "points axes"]
+PointLogits = Float[Tensor, " points"]
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 """How far away the neighbours are that a pixel is compared with in PAMR, in pixels."""
@@ -28,10 +28,10 @@ SURE = 0.98
 """The mean field takes no probability to be nearer to 0 or 1 than this: heat of 0 is no proof."""
 
 LANDMARKS = 1000
-"""How many pixels, on an even grid, the mean field asks; each pixel of the picture asks all of them."""
+"""Pixels, on an even grid, that every pixel is compared with in the mean field."""
 
 ROWS = 1024
-"""How many pixels ask at once: 4 MB, which a processor's cache holds (more is three times slower)."""
+"""Pixels that are compared at once: 4 MB, which a processor's cache holds (more is three times slower)."""
 
 
 def refine(image: Image, probability: Float[Tensor, "_ _"], settings: RefineSettings) -> Map:
@@ -57,7 +57,7 @@ def refine(image: Image, probability: Float[Tensor, "_ _"], settings: RefineSett
 
 
 def pixel_adaptive(image: Image, probability: Map, settings: RefineSettings) -> Map:
-    """Let each pixel take the weighted mean of its neighbours, ``steps`` times: ``m_i <- sum_j a_ij m_j``.
+    """Replace each pixel by the weighted mean of its neighbours, ``steps`` times: ``m_i <- sum_j a_ij m_j``.
 
     ``a_ij = softmax_j(-mean over channels |x_i - x_j| / (WIDTH s_i))`` over the eight neighbours at each of
     `DILATIONS`, s_i the standard deviation of the intensities among them. PAMR: Araslanov and Roth 2020,
@@ -82,8 +82,8 @@ def mean_field(image: Image, probability: Map, settings: RefineSettings) -> Map:
     longer side, colour in intensities (root of the sum of squares over channels). Our deviations: the kernel
     is divided by its sum, so that the weight means the same in the middle and at the border; there is no
     second, purely spatial kernel; and in place of filtering in a lattice, j runs over some `LANDMARKS` pixels
-    on an even grid, exactly. The landmarks settle among each other in ``steps`` steps, then every pixel asks
-    them once.
+    on an even grid, exactly. The landmarks make ``steps`` steps among each other, then every
+    pixel makes one step towards them.
     """
     height, width = probability.shape
     stride = max(1, round((height * width / LANDMARKS) ** 0.5))
@@ -92,21 +92,21 @@ def mean_field(image: Image, probability: Map, settings: RefineSettings) -> Map:
     unary = torch.logit(probability.flatten().clamp(1 - SURE, SURE))
     chosen = (rows[:, None] * width + columns[None, :]).flatten()
     asked = points[chosen]
-    field = settle(asked, unary[chosen], weight=settings.weight, steps=settings.steps)
+    field = mean_field_steps(asked, unary[chosen], weight=settings.weight, steps=settings.steps)
     asking = zip(points.split(ROWS), unary.split(ROWS), strict=True)
     found = [own + settings.weight * (_likeness(some, asked) @ _signs(field)) for some, own in asking]
     return torch.cat(found).sigmoid().view(height, width)
 
 
-def settle(points: Points, unary: Logits, *, weight: float, steps: int) -> Logits:
-    """Return the logits of `mean_field` for points that all ask each other; see there for the update."""
+def mean_field_steps(points: PixelPoints, unary: PointLogits, *, weight: float, steps: int) -> PointLogits:
+    """Return the logits of `mean_field` after ``steps`` updates in which every point is compared with all."""
     kernel, field = _likeness(points, points), unary
     for _ in range(steps):
         field = unary + weight * (kernel @ _signs(field))
     return field
 
 
-def likeness_points(image: Image, *, colour: float, distance: float) -> Points:
+def likeness_points(image: Image, *, colour: float, distance: float) -> PixelPoints:
     """Return pixels, row by row, as points: half their squared distance is the exponent of `mean_field`."""
     height, width = image.shape[1:]
     reach = distance * max(height, width)
@@ -174,12 +174,12 @@ def tidy(region: Region, *, opening: int, closing: int) -> Region:
     return torch.from_numpy(grown)[pad:-pad, pad:-pad].to(region.device)
 
 
-def _signs(logits: Logits) -> Logits:
+def _signs(logits: PointLogits) -> PointLogits:
     """Return ``2 q - 1`` of the probabilities q that are meant."""
     return 2 * logits.sigmoid() - 1
 
 
-def _likeness(some: Float[Tensor, "m axes"], asked: Points) -> Float[Tensor, "m points"]:
+def _likeness(some: Float[Tensor, "m axes"], asked: PixelPoints) -> Float[Tensor, "m points"]:
     """Return ``exp(-|a - b|^2 / 2)``, each row divided by its sum."""
     exponent = some @ asked.T - some.square().sum(1, keepdim=True) / 2 - asked.square().sum(1) / 2
     return exponent.softmax(1)
@@ -212,4 +212,4 @@ REFINEMENTS: dict[str, Callable[[Image, Map, RefineSettings], Map]] = {
     "pamr": pixel_adaptive,
     "guided": guided,
 }
-"""How a map is brought to edges. To add one: a function, one line."""
+"""The methods of refinement. To add one: a function, one line."""

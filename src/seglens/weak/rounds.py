@@ -1,4 +1,4 @@
-"""Pseudo-masks, and the students that learn from them and then from each other."""
+"""The rounds of a weak run: a student learns from pseudo-masks, later ones from the student before."""
 
 import sys
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from seglens.runs import Run, load
 from seglens.shapes import Mask
 from seglens.train import train
 from seglens.weak.classifier import train_classifier
-from seglens.weak.material import Material
-from seglens.weak.pseudo import PseudoMasks, make_pseudo_masks
+from seglens.weak.data import WeakData
+from seglens.weak.pseudo_masks import PseudoMasks, make_pseudo_masks
 from seglens.weak.recipe import WeakSettings
 from seglens.weak.self_training import (
-    agreement,
+    mask_agreement,
     masks_of,
     next_labels,
     read_answer,
@@ -24,15 +24,15 @@ from seglens.weak.self_training import (
     write_answers,
 )
 from seglens.weak.settings import PseudoSettings
-from seglens.weak.stages import Facts, Steps
+from seglens.weak.steps import Facts, Steps
 from seglens.weak.students import opened_as, read_label_of, train_student, write_set
 
 
 @dataclass(frozen=True)
-class Job:
+class WeakJob:
     """One run on its way: what it works on and how, where it writes, and the steps that are done."""
 
-    material: Material
+    weak_data: WeakData
     settings: WeakSettings
     out: Path
     device: torch.device
@@ -50,10 +50,10 @@ def planned(settings: WeakSettings) -> tuple[str, ...]:
     return (*steps, *full, *("score",) * scored, "sheets with the truth")
 
 
-def pseudo_masks(job: Job) -> PseudoMasks:
+def prepare_pseudo_masks(job: WeakJob) -> PseudoMasks:
     """Make the pseudo-masks, or take up those that are there."""
     made: list[PseudoMasks] = []
-    settings, labelled = _stages(job), job.material.pictures.labelled
+    settings, labelled = _stages(job), job.weak_data.pictures.labelled
     folder, seed = job.settings.pseudo_folder or job.out / "pseudo", job.settings.pseudo_seed
     seed = job.settings.student.seed if seed is None else seed
 
@@ -78,7 +78,7 @@ def pseudo_masks(job: Job) -> PseudoMasks:
     return made[0] if made else make()
 
 
-def students(job: Job, pseudo: PseudoMasks) -> list[Path]:
+def students(job: WeakJob, pseudo: PseudoMasks) -> list[Path]:
     """Train a student on the pseudo-masks, and further ones on each other's answers; return their folders.
 
     Every student begins with the weights that the first began with: what a student learned wrongly is handed
@@ -101,28 +101,28 @@ def students(job: Job, pseudo: PseudoMasks) -> list[Path]:
     return trained
 
 
-def supervised(job: Job) -> Path:
+def supervised(job: WeakJob) -> Path:
     """Train the same student on the masks, for comparison; return its folder. The use is noted."""
     folder = job.out / "supervised"
 
     def work() -> Facts:
-        before = len(job.material.uses)
-        job.material.truth("learning", "training the fully supervised student of the comparison")
-        run = train(job.material.settings, job.settings.student, folder, resume=True)
-        return _trained(run) | {"mask_uses": job.material.uses[before:]}
+        before = len(job.weak_data.uses)
+        job.weak_data.truth("learning", "training the fully supervised student of the comparison")
+        run = train(job.weak_data.settings, job.settings.student, folder, resume=True)
+        return _trained(run) | {"mask_uses": job.weak_data.uses[before:]}
 
     job.steps.take("fully supervised student", work)
     return folder
 
 
-def _round(job: Job, number: int) -> Path:
+def _round(job: WeakJob, number: int) -> Path:
     return job.out / "rounds" / str(number)
 
 
-def _take(job: Job, number: int, pseudo: PseudoMasks) -> None:
+def _take(job: WeakJob, number: int, pseudo: PseudoMasks) -> None:
     """Do one round: masks, student, answers."""
     folder, name = _round(job, number), f"round {number}"
-    pictures = job.material.pictures
+    pictures = job.weak_data.pictures
 
     def masks() -> Facts:
         label = _pseudo_label(pseudo) if number == 0 else _answered(job, number)
@@ -136,7 +136,7 @@ def _take(job: Job, number: int, pseudo: PseudoMasks) -> None:
     def answers() -> Facts:
         run = load(folder / "student", device=str(job.device))
         settings = job.settings.teacher
-        refine = refinement(settings, pseudo.load_patches)
+        refine = refinement(settings, pseudo.load_superpixels)
         write_answers(
             run,
             pictures,
@@ -164,9 +164,9 @@ def _trained(run: Run) -> Facts:
     }
 
 
-def _agreed(job: Job, number: int, threshold: float) -> Facts:
+def _agreed(job: WeakJob, number: int, threshold: float) -> Facts:
     """Compare this student's answers with the last one's, or the first's with the masks it learned from."""
-    pictures = job.material.pictures
+    pictures = job.weak_data.pictures
     now = _round(job, number) / "answers"
 
     def hard(folder: Path, index: int, cut: float) -> Mask:
@@ -184,7 +184,7 @@ def _agreed(job: Job, number: int, threshold: float) -> Facts:
         pairs = (
             (hard(before, index, last), hard(now, index, threshold)) for index in pictures.labelled.positive
         )
-    return {**agreement(pairs), "with": f"student {number - 1}" if number else "the pseudo-masks"}
+    return {**mask_agreement(pairs), "with": f"student {number - 1}" if number else "the pseudo-masks"}
 
 
 def _pseudo_label(pseudo: PseudoMasks) -> Callable[[int], Mask]:
@@ -194,9 +194,9 @@ def _pseudo_label(pseudo: PseudoMasks) -> Callable[[int], Mask]:
     return label
 
 
-def _answered(job: Job, number: int) -> Callable[[int], Mask]:
+def _answered(job: WeakJob, number: int) -> Callable[[int], Mask]:
     """Return the masks that round ``number`` learns from: answers of the round before, where it is sure."""
-    pictures, margin = job.material.pictures, job.settings.teacher.margin
+    pictures, margin = job.weak_data.pictures, job.settings.teacher.margin
     threshold = job.steps.done[f"round {number - 1}: student"]["threshold"]
     before = _round(job, number - 1)
 
@@ -207,12 +207,12 @@ def _answered(job: Job, number: int) -> Callable[[int], Mask]:
     return label
 
 
-def _stages(job: Job) -> PseudoSettings:
+def _stages(job: WeakJob) -> PseudoSettings:
     """Return the settings of the pseudo-masks; a classifier is trained on the labels first, if asked for."""
     settings = job.settings.pseudo
     if job.settings.question == "imagenet":
         return settings
-    folder, labelled = job.out / "classifier", job.material.pictures.labelled
+    folder, labelled = job.out / "classifier", job.weak_data.pictures.labelled
 
     def work() -> Facts:
         seed, recipe = job.settings.student.seed, job.settings.classifier

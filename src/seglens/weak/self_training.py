@@ -1,4 +1,4 @@
-"""Self-training: a student's answers, averaged over variants of each picture, become the next one's masks.
+"""Self-training: the predictions of a student, averaged over variants of each picture, become new masks.
 
 The teacher of a round is the student of the round before, with the running average of its weights (which is
 what training keeps): a mean teacher (Tarvainen and Valpola 2017) that is renewed once a round. Pixels that it
@@ -19,18 +19,18 @@ from seglens.data.labels import read_label
 from seglens.data.layout import Split
 from seglens.data.transforms import letterbox_image
 from seglens.errors import SettingError, unknown_name
-from seglens.native import Inference, prepared
-from seglens.outputs import remade_folder
+from seglens.evaluate.scores import confusion, scores
+from seglens.files.output import remade_folder
 from seglens.predict import infer
-from seglens.progress import track
-from seglens.runs import Run
-from seglens.scores import confusion, scores
+from seglens.predict.original import Inference
+from seglens.runs import Run, prepared
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
 from seglens.shapes import Image, Map, Mask
-from seglens.threads import read_ahead
-from seglens.weak.banded import IGNORED
+from seglens.weak.ignore_band import IGNORED
 from seglens.weak.refine import REFINEMENTS, refine, vote
 from seglens.weak.settings import RefineSettings
-from seglens.weak.students import Pictures
+from seglens.weak.students import LearningPictures
 
 LEVELS = 255
 """Answers are kept in 8 bits: a probability p is written as round(255 p)."""
@@ -90,7 +90,7 @@ def answers(
 
 def write_answers(
     run: Run,
-    pictures: Pictures,
+    pictures: LearningPictures,
     folder: Path,
     settings: TeacherSettings,
     *,
@@ -115,7 +115,7 @@ def write_answers(
                 pil.fromarray(eight_bit.numpy()).save(new / f"{pictures.files[index]}.png")
 
 
-def read_answer(folder: Path, pictures: Pictures, index: int) -> Map:
+def read_answer(folder: Path, pictures: LearningPictures, index: int) -> Map:
     """Return the answer to picture ``index`` as `write_answers` kept it; zeros where it shows no object."""
     if not pictures.labelled.present[index]:
         return torch.zeros(pictures.labelled.split[index].image.shape[1:])
@@ -139,7 +139,7 @@ def next_labels(answer: Map, before: Mask, threshold: float, margin: float) -> M
     return mask if bool((mask == 1).any()) else before
 
 
-def agreement(pairs: Iterator[tuple[Mask, Mask]]) -> dict[str, float]:
+def mask_agreement(pairs: Iterator[tuple[Mask, Mask]]) -> dict[str, float]:
     """Return how well two sets of masks agree: ``miou`` and ``iou``, pooled, where both decide."""
     counts: Int[Tensor, "2 2"] = torch.zeros(2, 2, dtype=torch.int64)
     total = 0

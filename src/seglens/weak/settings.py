@@ -1,4 +1,4 @@
-"""What each stage from image-level labels to pseudo-masks may be told: plain values, plain JSON.
+"""The settings of each stage from image-level labels to pseudo-masks: plain values, plain JSON.
 
 How the defaults were found: between recipes (which maps and layers, how sure, how many neighbours) was chosen
 with the masks of 76 training pictures of the pet part, every fourth; nothing else in this package has seen a
@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from seglens.arguments import check_range
+from seglens.arguments.validated import fault
 from seglens.errors import SettingError
-from seglens.validated import fault
 
 RANGES: dict[str, dict[str, tuple[int | float, int | float]]] = {
     "HeatSettings": {"scales": (16, 2**13), "side": (16, 2**13)},
@@ -35,7 +35,7 @@ RANGES: dict[str, dict[str, tuple[int | float, int | float]]] = {
         "colour": (1e-6, 10**6),
         "distance": (1e-6, 10**6),
     },
-    "PatchSettings": {"num_segments": (2, 10**5), "compactness": (1e-9, 10**6), "sigma": (0, 1000)},
+    "SuperpixelSettings": {"num_segments": (2, 10**5), "compactness": (1e-9, 10**6), "sigma": (0, 1000)},
     "MaskSettings": {"margin": (0, 0.5), "opening": (0, 1000), "closing": (0, 1000)},
 }
 """From where to where numbers go, by setting."""
@@ -57,12 +57,12 @@ class _Strict:
 
 
 @dataclass(frozen=True)
-class QuestionSettings(_Strict):
-    """Who is asked, and what.
+class ScoreSettings(_Strict):
+    """The classifier, and the classes whose score is explained.
 
     ``encoder`` is a classifier of timm with ``weights`` (``imagenet`` or a file), asked whether a picture
     shows one of ``positive``: numbers of ImageNet classes, ranges of them such as ``151-268``, or names of
-    `seglens.weak.question.GROUPS`. With ``classifier``, the folder that
+    `seglens.weak.classifier_score.GROUPS`. With ``classifier``, the folder that
     `seglens.weak.classifier.train_classifier` wrote, that one is asked, and the other three settings say
     nothing.
     """
@@ -102,10 +102,10 @@ class SpreadSettings(_Strict):
     ``layers`` are read at each of ``scales`` (longer side in pixels), and brought to one grid with a cell
     every ``stride`` pixels of the largest scale. Cells that are certain by the threshold's rule teach in the
     first of ``rounds``; later, those that the head itself is sure of: probability from ``sure`` on, or up to
-    1 - ``sure``. Between rounds the cells of a picture settle by likeness (``weight``, ``colour`` and
-    ``distance`` as in `RefineSettings`; weight 0: they don't). Rounds end before when less than the share
-    ``settled`` of all cells change their label. ``penalty`` is on the squared weights of the standardised
-    features.
+    1 - ``sure``. Between rounds the labels of similar cells of a picture are made to agree (``weight``,
+    ``colour`` and ``distance`` as in `RefineSettings`; weight 0: they are not). Rounds end before when less
+    than the share ``settled`` of all cells change their label. ``penalty`` is on the squared weights of the
+    standardised features.
     """
 
     layers: tuple[str, ...] = ("blocks.2", "blocks.5")
@@ -123,10 +123,10 @@ class SpreadSettings(_Strict):
 
 @dataclass(frozen=True)
 class RefineSettings(_Strict):
-    """``method`` is one of `seglens.weak.refine.REFINEMENTS`; ``steps`` is how often neighbours are asked.
+    """``method`` is one of `seglens.weak.refine.REFINEMENTS`; ``steps`` is the number of updates.
 
-    ``weight`` is what all neighbours together say, in logits; ``colour`` (in intensities) and ``distance``
-    (in shares of the longer side) are how far apart two pixels may be and still speak for each other.
+    ``weight`` is the largest change that all neighbours together make, in logits; ``colour`` (in intensities)
+    and ``distance`` (in shares of the longer side) are the widths of the kernel that compares two pixels.
     ``pamr`` uses none of these three, ``guided`` no steps and no weight.
     """
 
@@ -138,7 +138,7 @@ class RefineSettings(_Strict):
 
 
 @dataclass(frozen=True)
-class PatchSettings(_Strict):
+class SuperpixelSettings(_Strict):
     """Superpixels: how many a picture has, what nearness weighs, how far the picture is blurred before.
 
     The defaults are those of the published reference. More or rounder patches voted worse (docs/weak.md).
@@ -169,12 +169,12 @@ class MaskSettings(_Strict):
 class PseudoSettings(_Strict):
     """All stages; ``spread``, ``refine`` and ``patches`` may be None, which leaves the stage out."""
 
-    question: QuestionSettings = field(default_factory=QuestionSettings)
+    question: ScoreSettings = field(default_factory=ScoreSettings)
     heat: HeatSettings = field(default_factory=HeatSettings)
     threshold: ThresholdSettings = field(default_factory=ThresholdSettings)
     spread: SpreadSettings | None = field(default_factory=SpreadSettings)
     refine: RefineSettings | None = field(default_factory=RefineSettings)
-    patches: PatchSettings | None = field(default_factory=PatchSettings)
+    patches: SuperpixelSettings | None = field(default_factory=SuperpixelSettings)
     masks: MaskSettings = field(default_factory=MaskSettings)
 
 

@@ -1,4 +1,4 @@
-"""Students: networks that learn from pseudo-masks, by the training that any other network gets.
+"""Students: networks that learn from pseudo-masks, by the same training as any other network.
 
 A student's set is a folder in the layout ``pairs``: ``train/`` and ``valid/`` with masks of 0, 1 and 255
 (ignored), and ``test/`` with pictures alone. Pictures are linked where the disk can, so that a set costs its
@@ -17,19 +17,19 @@ from PIL import Image as pil
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Entry
 from seglens.errors import DataError, SettingError
-from seglens.outputs import remade_folder
-from seglens.progress import track
+from seglens.files.output import remade_folder
 from seglens.runs import Run
+from seglens.runtime.progress import track
 from seglens.shapes import Mask
 from seglens.train import train
 from seglens.train.recipe import TrainSettings
-from seglens.weak.banded import IGNORED
+from seglens.weak.ignore_band import IGNORED
 from seglens.weak.labels import Labelled
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What students learn from: pictures without masks, and which of them are held out.
+class LearningPictures:
+    """The pictures that students learn from, without masks, and which of them are held out.
 
     ``held_out`` says of each picture of ``labelled`` whether it is in the valid split; ``files`` is the stem
     under which its mask is kept. ``test`` are the pictures that a set shows without masks.
@@ -58,7 +58,9 @@ class Pictures:
         return len(self.files)
 
 
-def write_set(folder: Path, pictures: Pictures, label: Callable[[int], Mask], *, what: str) -> DataSettings:
+def write_set(
+    folder: Path, pictures: LearningPictures, label: Callable[[int], Mask], *, what: str
+) -> DataSettings:
     """Write the set whose masks ``label`` returns for each picture (0, 1, 255), and return how to open it.
 
     A picture without the object gets a mask of 0 whatever ``label`` says. The folder is there whole or not at
@@ -94,14 +96,14 @@ def write_set(folder: Path, pictures: Pictures, label: Callable[[int], Mask], *,
     return opened_as(folder, pictures)
 
 
-def opened_as(folder: Path, pictures: Pictures) -> DataSettings:
+def opened_as(folder: Path, pictures: LearningPictures) -> DataSettings:
     """Return how to open the set of students that `write_set` wrote."""
     return DataSettings(
         path=folder, layout="pairs", classes=pictures.classes, ignore=IGNORED, channels=pictures.channels
     )
 
 
-def read_label_of(folder: Path, pictures: Pictures, index: int) -> Mask:
+def read_label_of(folder: Path, pictures: LearningPictures, index: int) -> Mask:
     """Return the mask of picture ``index`` in the set ``folder``: 0, 1 and 255."""
     split = "valid" if pictures.held_out[index] else "train"
     return read_label(folder / split / "masks" / f"{pictures.files[index]}.png")

@@ -3,28 +3,31 @@
 Every reading of a mask goes through `Hidden.opened`, which notes what for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.data.layout import Split
-from seglens.data.sample import Sample
-from seglens.errors import DataError
-from seglens.native import Inference, decide, native_probabilities, prepared
-from seglens.progress import track
-from seglens.runs import Run
-from seglens.scores import confusion, scores, summary
+from seglens.evaluate.scores import confusion, scores, summary
+from seglens.predict.original import Inference, decide, probabilities_at_original_size
+from seglens.results import record as records
+from seglens.runs import Run, load, prepared
+from seglens.runtime.progress import track
 from seglens.shapes import Image, Map, Mask, Region
-from seglens.threads import read_ahead
+from seglens.weak.data import Truth, WeakData
+from seglens.weak.ignore_band import IGNORED
+from seglens.weak.pseudo_masks import PseudoMasks
+from seglens.weak.self_training import masks_of
+from seglens.weak.steps import Facts, Steps
 
 BATCH = 8
 """Pictures of a batch in the figure that is averaged over batches."""
 
-Counts = Int[Tensor, "n 2 2"]
+Confusion = Int[Tensor, "n 2 2"]
 Answer = Callable[[int, Image], tuple[Mask, Region]]
 """From a picture's number and the picture to its mask, and where that mask is decided."""
 
@@ -42,33 +45,15 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Pictures with masks, the border counted as object; ``no_border`` leaves it out, where it is marked."""
-
-    split: Split
-    no_border: Split | None = None
-
-    def __iter__(self) -> Iterator[tuple[Sample, Region | None]]:
-        """Yield each sample, and its pixels that are not on the border."""
-        return read_ahead(self._read, range(len(self.split)))
-
-    def _read(self, index: int) -> tuple[Sample, Region | None]:
-        sample = self.split[index]
-        if sample.mask is None:
-            raise DataError(f"{sample.name} of the {self.split.name} split has no mask to compare with.")
-        return sample, None if self.no_border is None else self.no_border[index].valid
-
-
-@dataclass(frozen=True)
-class Found:
+class Confusions:
     """A confusion matrix (true row, predicted column) for each picture, with and without its border."""
 
-    counts: Counts
-    no_border: Counts | None
+    counts: Confusion
+    no_border: Confusion | None
     decided: float
 
 
-def count(truth: Truth, answer: Answer, *, what: str) -> Found:
+def count_pixels(truth: Truth, answer: Answer, *, what: str) -> Confusions:
     """Compare what ``answer`` says of each picture with its mask; ``what`` names the progress bar.
 
     Raises:
@@ -84,18 +69,18 @@ def count(truth: Truth, answer: Answer, *, what: str) -> Found:
         if inner is not None:
             without.append(confusion(mask, there, inner & sure, 2))
     decided = sum(share) / max(1, len(share))
-    return Found(torch.stack(with_border), torch.stack(without) if without else None, decided)
+    return Confusions(torch.stack(with_border), torch.stack(without) if without else None, decided)
 
 
-def count_student(truth: Truth, run: Run, *, what: str, precision: str = "auto") -> Found:
+def count_student(truth: Truth, run: Run, *, what: str, precision: str = "auto") -> Confusions:
     """Compare the masks of ``run`` with the truth, one picture at a time, at native size."""
     ready = prepared(run, Inference(precision))
 
     def answer(index: int, image: Image) -> tuple[Mask, Region]:
-        probability = native_probabilities(ready, [image], precision=precision)[0]
+        probability = probabilities_at_original_size(ready.segmenter, [image], precision=precision)[0]
         return decide(probability, run.spec), torch.ones(image.shape[1:], dtype=torch.bool)
 
-    return count(truth, answer, what=what)
+    return count_pixels(truth, answer, what=what)
 
 
 def above(load: Callable[[int], Map], threshold: float) -> Answer:
@@ -108,7 +93,7 @@ def above(load: Callable[[int], Map], threshold: float) -> Answer:
     return answer
 
 
-def figures(found: Found) -> dict[str, Any]:
+def figures(found: Confusions) -> dict[str, Any]:
     """Return the scores of a row, see `DEFINITIONS`; those without border are None where it is not marked."""
     pooled, each = scores(found.counts.sum(0)), scores(found.counts)
     batches = torch.stack([part.sum(0) for part in found.counts.split(BATCH)])
@@ -196,3 +181,133 @@ def _cell(value: float | dict[str, Any] | None) -> str:
             return "-"
         return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
     return f"{value:.3f}"
+
+
+REFERENCE = 0.4
+"""The fixed threshold of the published reference (a share of the largest value of a picture's heat)."""
+
+TITLES = {
+    "heat": "class activation maps",
+    "spread": "+ head on the classifier's features",
+    "refined": "+ refinement by likeness",
+    "voted": "+ superpixels",
+    "masks": "pseudo-masks, where decided",
+}
+"""The names of the stages in the table."""
+
+
+def stage_rows(weak_data: WeakData, pseudo: PseudoMasks, steps: Steps) -> None:
+    """Score every stage on the pictures that students learn from; nothing where they have no masks."""
+    if weak_data.learning is None:
+        return
+    for stage in pseudo.stages:
+        if stage.name not in TITLES:
+            continue
+        _score(weak_data, steps, TITLES[stage.name], "learning", _stage(pseudo, stage.name), stage.seconds)
+        if stage.name == "heat":
+            title = f"{TITLES['heat']}, fixed threshold {REFERENCE:g}"
+            _score(weak_data, steps, title, "learning", _fixed(pseudo, title), stage.seconds)
+
+
+def oracle_rows(weak_data: WeakData, pseudo: PseudoMasks, steps: Steps) -> None:
+    """Look for the threshold on masks, of the first and the last map: marked rows, with their curves."""
+    if weak_data.learning is None:
+        return
+    mapped = [stage.name for stage in pseudo.stages if stage.name in TITLES and stage.name != "masks"]
+    for name in dict.fromkeys((mapped[0], mapped[-1])):
+        title = f"{TITLES[name]}, oracle threshold"
+
+        def work(name: str = name, title: str = title) -> Facts:
+            before = len(weak_data.uses)
+            truth = weak_data.truth("learning", f"oracle: {title}")
+            assert truth is not None
+
+            def read(index: int) -> torch.Tensor:
+                return pseudo.load_stage(name, index)
+
+            curve = threshold_curve(truth, read, what=title)
+            best = curve["threshold"][max(range(len(curve["miou"])), key=lambda place: curve["miou"][place])]
+            found = figures(count_pixels(truth, above(read, best), what=title))
+            return {
+                **_about(title, "learning", True),
+                **found,
+                "seconds": pseudo.stage(name).seconds,
+                "threshold": best,
+                "curve": curve,
+                "mask_uses": weak_data.uses[before:],
+            }
+
+        steps.take(f"score: {title}", work)
+
+
+def student_rows(
+    weak_data: WeakData, runs: Sequence[tuple[str, Path, bool]], steps: Steps, *, device: str
+) -> None:
+    """Score students on the test split; of each the title, the folder and whether it learned from masks."""
+    if weak_data.test is None:
+        return
+    for title, folder, uses_masks in runs:
+
+        def student(truth: Truth, folder: Path = folder, title: str = title) -> Any:
+            return count_student(truth, load(folder, device=device), what=title)
+
+        seconds = _seconds(folder)
+        _score(weak_data, steps, title, "test", student, seconds, uses_masks=uses_masks)
+
+
+def rows(steps: Steps) -> list[dict[str, Any]]:
+    """Return the rows that were scored, in their order, without curves."""
+    scored = [facts for name, facts in steps.done.items() if name.startswith("score: ")]
+    return [{key: value for key, value in row.items() if key != "curve"} for row in scored]
+
+
+def _score(
+    weak_data: WeakData,
+    steps: Steps,
+    title: str,
+    which: str,
+    counted: Callable[[Truth], Any],
+    seconds: float | None,
+    *,
+    uses_masks: bool = False,
+) -> None:
+    def work() -> Facts:
+        before = len(weak_data.uses)
+        truth = weak_data.truth(which, f"final evaluation: {title}")
+        assert truth is not None
+        found = figures(counted(truth))
+        return {
+            **_about(title, which, uses_masks),
+            **found,
+            "seconds": seconds,
+            "mask_uses": weak_data.uses[before:],
+        }
+
+    steps.take(f"score: {title}", work)
+
+
+def _about(title: str, which: str, uses_masks: bool) -> dict[str, Any]:
+    return {"name": title, "split": "test" if which == "test" else "train", "uses_masks": uses_masks}
+
+
+def _fixed(pseudo: PseudoMasks, title: str) -> Callable[[Truth], Any]:
+    answer = above(lambda index: pseudo.load_stage("heat", index), REFERENCE)
+    return lambda truth: count_pixels(truth, answer, what=title)
+
+
+def _stage(pseudo: PseudoMasks, name: str) -> Callable[[Truth], Any]:
+    threshold = pseudo.stage(name).threshold
+
+    def answer(index: int, image: Image) -> tuple[Mask, Region]:
+        values = pseudo.load_stage(name, index)
+        if name == "masks":
+            mask = masks_of(values)
+            return (mask == 1).long(), mask != IGNORED
+        assert threshold is not None
+        return (values >= threshold).long(), torch.ones_like(values, dtype=torch.bool)
+
+    return lambda truth: count_pixels(truth, answer, what=TITLES[name])
+
+
+def _seconds(folder: Path) -> float:
+    return float(records.read(folder).results["seconds"])

@@ -1,4 +1,4 @@
-"""Thresholds chosen without masks, from how the values of all pictures together are distributed.
+"""Thresholds chosen without masks, from the distribution of the values of all pictures.
 
 Two groups are assumed, object and none; `RULES` are the ways to part them. Each returns the threshold and, on
 either side of it, where certainty begins: what lies between is left open (seeds of a head, an ignored band).
@@ -19,7 +19,7 @@ from seglens.weak.settings import ThresholdSettings
 
 BINS = 256
 
-Counts = Float[Tensor, " bins"]
+Histogram = Float[Tensor, " bins"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cut:
     high: float
 
 
-def histogram(maps: Iterable[Grid]) -> Counts:
+def count_values(maps: Iterable[Grid]) -> Histogram:
     """Count the values, in [0, 1], of all pixels of all maps in `BINS` bins.
 
     Every map counts the same, whatever its number of pixels, and values of exactly 0 and 1 are counted too.
@@ -42,7 +42,7 @@ def histogram(maps: Iterable[Grid]) -> Counts:
     return total
 
 
-def choose(counts: Counts, settings: ThresholdSettings) -> Cut:
+def choose_threshold(counts: Histogram, settings: ThresholdSettings) -> Cut:
     """Return the cut that the rule of ``settings`` finds.
 
     Raises:
@@ -64,7 +64,7 @@ def choose(counts: Counts, settings: ThresholdSettings) -> Cut:
     return RULES[settings.rule](counts, settings)
 
 
-def otsu(counts: Counts) -> float:
+def otsu(counts: Histogram) -> float:
     """Return the threshold with the largest variance between the two groups, ``w0 w1 (m0 - m1)^2``.
 
     Otsu 1979, equation 14: w are the groups' shares of the pixels, m their mean values. Of equals the middle
@@ -78,7 +78,7 @@ def otsu(counts: Counts) -> float:
     return float((best[len(best) // 2] + 1) / len(counts))
 
 
-def otsu_twice(counts: Counts) -> tuple[float, float]:
+def otsu_twice(counts: Histogram) -> tuple[float, float]:
     """Return the two thresholds with the largest variance between three groups, ``sum_k w_k m_k^2``.
 
     Otsu 1979, equation 35, by trying every pair. The group in the middle is what can't be told.
@@ -98,19 +98,19 @@ def otsu_twice(counts: Counts) -> tuple[float, float]:
     return best // len(edges) / len(counts), best % len(edges) / len(counts)
 
 
-def by_otsu(counts: Counts, settings: ThresholdSettings) -> Cut:
+def by_otsu(counts: Histogram, settings: ThresholdSettings) -> Cut:
     """Cut at Otsu's threshold; certain are the halves of either group that lie further from it."""
     middle = otsu(counts)
     return _with_halves(counts, middle)
 
 
-def by_two_otsu(counts: Counts, settings: ThresholdSettings) -> Cut:
+def by_two_otsu(counts: Histogram, settings: ThresholdSettings) -> Cut:
     """Cut at Otsu's two thresholds; one threshold is their middle."""
     low, high = otsu_twice(counts)
     return Cut(low, (low + high) / 2, high)
 
 
-def by_triangle(counts: Counts, settings: ThresholdSettings) -> Cut:
+def by_triangle(counts: Histogram, settings: ThresholdSettings) -> Cut:
     """Cut where the histogram is furthest below the line from its peak to its last value (Zack et al. 1977).
 
     Made for one large group with a tail: objects that are small next to their background.
@@ -122,7 +122,7 @@ def by_triangle(counts: Counts, settings: ThresholdSettings) -> Cut:
     return _with_halves(counts, min(max(middle, 1 / len(counts)), 1 - 1 / len(counts)))
 
 
-def by_entropy(counts: Counts, settings: ThresholdSettings) -> Cut:
+def by_entropy(counts: Histogram, settings: ThresholdSettings) -> Cut:
     """Cut where the entropies of the two groups sum to the most (Kapur, Sahoo, Wong 1985, equation 18)."""
     shares = counts / counts.sum()
     below, part = shares.cumsum(0), -torch.special.xlogy(shares, shares).cumsum(0)
@@ -134,12 +134,12 @@ def by_entropy(counts: Counts, settings: ThresholdSettings) -> Cut:
     return _with_halves(counts, (int(entropy.masked_fill(~usable, -1e9).argmax()) + 1) / len(counts))
 
 
-def fixed(counts: Counts, settings: ThresholdSettings) -> Cut:
+def fixed(counts: Histogram, settings: ThresholdSettings) -> Cut:
     """Cut at ``settings.value``, which somebody else chose; the published reference takes 0.4."""
     return _with_halves(counts, settings.value)
 
 
-def _with_halves(counts: Counts, middle: float) -> Cut:
+def _with_halves(counts: Histogram, middle: float) -> Cut:
     """Add the medians of the two groups to a threshold."""
     edge = min(max(round(middle * len(counts)), 1), len(counts) - 1)
     low, high = _median(counts[:edge]), _median(counts[edge:])
@@ -148,20 +148,20 @@ def _with_halves(counts: Counts, middle: float) -> Cut:
     return Cut(low_value, middle, high_value)
 
 
-def _median(counts: Counts) -> int | None:
+def _median(counts: Histogram) -> int | None:
     """Return the bin up to which half of the values lie; None where there are none."""
     return int((counts.cumsum(0) >= counts.sum() / 2).nonzero()[0]) if float(counts.sum()) > 0 else None
 
 
-def _centres(counts: Counts) -> Counts:
+def _centres(counts: Histogram) -> Histogram:
     return (torch.arange(len(counts), dtype=torch.float64) + 0.5) / len(counts)
 
 
-RULES: dict[str, Callable[[Counts, ThresholdSettings], Cut]] = {
+RULES: dict[str, Callable[[Histogram, ThresholdSettings], Cut]] = {
     "otsu": by_otsu,
     "otsu-twice": by_two_otsu,
     "triangle": by_triangle,
     "entropy": by_entropy,
     "fixed": fixed,
 }
-"""How a threshold is chosen. To add one: a function, one line."""
+"""The rules for a threshold. To add one: a function, one line."""

@@ -14,18 +14,18 @@ from typing import Any, Literal
 import torch
 
 from seglens.arguments import checked
+from seglens.arguments.inputs import Pictures, as_images, names_of
 from seglens.axes import widened
+from seglens.callable_module import make_callable
 from seglens.errors import SettingError
 from seglens.explain.target import Target, predicted, targets_on
 from seglens.explain.verify.case import Case
 from seglens.explain.verify.rules import RULES
 from seglens.explain.verify.snapshot import Snapshot
-from seglens.inputs import Pictures, as_images, names_of
 from seglens.models.layers import layers as list_layers
 from seglens.models.layers import resolve
 from seglens.runs import Run
 from seglens.seeds import content_uniform
-from seglens.verb import make_callable
 
 Outcome = Literal["pass", "fail", "not applicable"]
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from seglens.axes import axes, size_of
+from seglens.explain import explain
 from seglens.explain.cams import CAMS, Cam, SegXResCam, hires_cam
+from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.target import Target
 from seglens.explain.trace import left_as_found, trace
-from seglens.explain.verify.case import ROUNDING, Case, Measured, worst_of
+from seglens.explain.verify.case import INCOMPLETE, ROUNDING, Case, Measured, worst_of
 from seglens.models.layers import find_layout, resolve
 from seglens.models.layers import layers as list_layers
 from seglens.models.segmenter import Segmenter
@@ -34,6 +36,9 @@ score is small next to the change that is expected."""
 ASIDE = 1e-2
 """Share of the layer's magnitude by which it is moved before: where values are equal (zeros after a ReLU) a
 maximum over them has no slope."""
+
+FALLS = 0.7
+"""An error that four times as many steps leave above this share of it does not fall."""
 
 LOST = 1e-13
 """What of a score is rounding in float64, as a share of it."""
@@ -118,7 +123,20 @@ def path_completeness(case: Case) -> Measured:
     if not usable.any():
         return Measured(None, "the score of every picture is about that of a black one")
     errors, steps = (case.path.diagnostics[name][usable] for name in ("completeness_error", "steps"))
-    return Measured(errors.max().item(), f"{int(steps.max())} steps")
+    worst, taken = errors.max().item(), int(steps.max())
+    if worst <= INCOMPLETE:
+        return Measured(worst, f"{taken} steps")
+    quarter = IntegratedGradients(steps=taken // 4, label="quarter")
+    found = explain(case.run, case.images, case.target, methods=[quarter], seed=case.seed)["quarter"]
+    before = found.diagnostics["completeness_error"][usable].max().item()
+    why = (
+        "it falls: the score turns often on the way, and more steps would do"
+        if worst <= FALLS * before
+        else "it does not fall: the score jumps on the way, as where a network normalises each picture by "
+        "itself, or turns more often than steps can follow; or the gradient is not its slope, which "
+        "gradient-is-slope tells"
+    )
+    return Measured(worst, f"{taken} steps; {before:.1e} with a quarter of them, so {why}")
 
 
 def channel_sums(case: Case) -> Measured:

@@ -1,0 +1,127 @@
+"""The command ``seglens compare``: two or more runs side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import seglens
+from seglens.cli import data_options, names, terminal
+from seglens.cli import options as o
+from seglens.cli.given_flags import refuse
+from seglens.cli.printing import formatted_number
+from seglens.cli.terminal import print_result, print_table, say
+from seglens.results.names import formatted, map_name
+
+if TYPE_CHECKING:
+    from seglens.results.comparison import ComparisonTable
+
+
+def compare(
+    context: typer.Context,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Run folders; the first is what the others are compared with.",
+            show_default=False,
+            autocompletion=names.runs,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Evaluate all runs on these, in place of what is there.", show_default=False
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, valid, test or all.",
+            show_default="the first that all have",
+            autocompletion=names.among(names.SPLITS),
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many pictures that gained, and that lost, most.")] = 8,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="[default: RUN/compare/OTHER]", show_default=False)
+    ] = None,
+    force: o.Force = False,
+) -> None:
+    """Compare runs: scores, pictures, attention, verdicts.
+
+    Goes by what evaluate, explain and judge left in the runs, on the pictures that all of them have.
+    """
+    given = list(runs or ()) or ([terminal.need_run(None)] if terminal.interactive() else [])
+    if len(given) < 2 and terminal.interactive():
+        given.append(terminal.need_path(None, "RUN", "Which other run folder?"))
+    if data is None:
+        refuse(context, ("device",), "nothing is computed without --data")
+    found = seglens.compare(
+        given,
+        out=out,
+        split=split,
+        data=data_options.other_data(context, data),
+        class_map=data_options.class_map(context),
+        device=device,
+        top=top,
+        seed=seed,
+        force=force,
+    )
+    print_result({"folder": str(found.folder), **found.to_json()}, lambda: _show(found))
+
+
+def _show(found: "seglens.Comparison") -> None:
+    told = found.table
+    for run in told.runs[1:]:
+        _show_scores(told, run)
+        _show_maps(told, run)
+    if told.scorecard:
+        changed = sum(row.changed for row in told.scorecard)
+        say(f"{changed} of {len(told.scorecard)} verdicts of the scorecards differ.")
+    if told.left_out:
+        say(f"{len(told.left_out)} pictures were left out, see compare.json.")
+    for entry in told.missing:
+        say(f"Missing: {entry.command}")
+    say(f"The comparison is in {found.page}")
+
+
+def _show_scores(told: "ComparisonTable", run: str) -> None:
+    rows = [
+        (
+            f"{row.score.replace('_', ' ')}, {row.kind}",
+            formatted_number(row.reference),
+            formatted_number(row.value),
+            f"{row.difference:+.3f}",
+            "-" if row.low != row.low else f"{row.low:+.3f} to {row.high:+.3f}",
+            row.verdict,
+        )
+        for row in told.scores
+        if row.run == run
+    ]
+    if rows:
+        title = f"{run} against {told.reference}: {told.num_common} common pictures of {told.split}"
+        columns = ("score", told.reference, run, "difference", "95 % interval", "verdict")
+        print_table(columns, rows, title=title)
+
+
+def _show_maps(told: "ComparisonTable", run: str) -> None:
+    rows = [
+        (
+            f"{row.target}: {map_name(row.method, row.layer)}",
+            formatted(row.moved.mean, ".0%", dash="-"),
+            formatted(row.unrelated.mean, ".0%", dash="-"),
+            *(
+                formatted(row.shares[place].difference.mean, "+.3f", dash="-") if place in row.shares else "-"
+                for place in ("truth", "invented", "missed")
+            ),
+            str(row.num),
+        )
+        for row in told.maps
+        if row.run == run
+    ]
+    if rows:
+        columns = ("map", "moved", "unrelated maps", "on truth", "on invented", "on missed", "pictures")
+        print_table(columns, rows, title=f"Attention of {run} against {told.reference}")

@@ -1,0 +1,86 @@
+"""The commands ``seglens data get``, ``check`` and ``show``: a set, and a look at it before training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import seglens
+from seglens.cli import names, printing
+from seglens.cli import options as o
+from seglens.cli.data_options import OnSet, own_data
+from seglens.cli.terminal import ask, need_path
+
+app: typer.Typer = typer.Typer(
+    help="Get a public set; look at a set before training on it.", rich_markup_mode=None
+)
+
+
+@app.command(cls=o.Command)
+def get(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="oxford-pet or dsb2018.",
+            show_default=False,
+            autocompletion=names.among(names.PUBLIC_SETS),
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="The folder to make.", show_default=False)
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="A mirror: the folder with the archives. Their hashes hold.",
+            show_default=False,
+        ),
+    ] = None,
+    stall_seconds: Annotated[float, typer.Option(help="Seconds without a byte that are too long.")] = 60.0,
+    force: o.Force = False,
+) -> None:
+    """Download a public set from its official address. Called again, it goes on where it broke off."""
+    name = name or ask("NAME", "Which set, oxford-pet or dsb2018?")
+    folder = need_path(folder, "DIR", "Into which folder?", default=name)
+    from seglens.data.download import Patience
+
+    patience = Patience(stall_seconds=stall_seconds)
+    made = seglens.get_data(name, folder, source=source, force=force, patience=patience)
+    printing.print_public_set(made)
+
+
+@app.command(cls=OnSet)
+def check(
+    context: typer.Context,
+    data: o.DataFolder = None,
+) -> None:
+    """List what is wrong with a set. Exit code 1 where it can't be used as it is."""
+    data = need_path(data, "DATA", "Which folder of pictures and masks?")
+    settings = own_data(context, data)
+    found = seglens.check_data(settings)
+    printing.print_findings(found.to_json())
+    if found.num_errors:
+        raise typer.Exit(1)
+
+
+@app.command(cls=OnSet)
+def show(
+    context: typer.Context,
+    data: o.DataFolder = None,
+    split: o.SplitName = "train",
+    num_images: Annotated[int, typer.Option(help="How many pictures.")] = 4,
+    image_size: o.ImageSize = 256,
+    seed: o.Seed = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write.")] = Path("data.png"),
+    force: o.Force = False,
+) -> None:
+    """Draw samples as the model will see them. Each comes with some of its augmented variants."""
+    data = need_path(data, "DATA", "Which folder of pictures and masks?")
+    settings = own_data(context, data)
+    file = seglens.show_data(
+        settings, out, split=split, num_images=num_images, image_size=image_size, seed=seed, force=force
+    )
+    printing.print_file("picture", file)

@@ -1,0 +1,145 @@
+"""The command ``seglens judge``: the scorecard of a run's maps, and the audit of regions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import seglens
+from seglens.cli import data_options, names, printing
+from seglens.cli import options as o
+from seglens.cli.terminal import keep_apart, need_run, say
+from seglens.errors import SettingError
+from seglens.files.overwrite import check_output
+
+if TYPE_CHECKING:
+    from seglens.judge.costs import JudgePlan
+
+ScoresOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME...",
+        help="faithfulness, context_faithfulness, causal_agreement, completeness, model_dependence, "
+        "stability, attention; all. [default: all on a GPU, the quick ones on a CPU]",
+        show_default=False,
+        autocompletion=names.among((*names.SCORES, "all")),
+    ),
+]
+PicturesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--num-images",
+        help="How many pictures, spread evenly over the split. [default: 100 on a GPU, 16 on a CPU]",
+        show_default=False,
+    ),
+]
+CellsOption = Annotated[
+    str,
+    typer.Option(
+        help="What is removed at a time, and how all maps are seen: grid (16 x 16) or superpixels.",
+        autocompletion=names.among(("grid", "superpixels")),
+    ),
+]
+AuditOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="REGION...",
+        help="Regions that should not matter: border, corners, marks, clipped, mask:FILE.",
+        show_default=False,
+        autocompletion=names.among((*names.REGIONS, "mask:")),
+    ),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(help="Divide the audit: folder, or FILE.csv:COLUMN.", show_default=False),
+]
+
+
+def judge(
+    context: typer.Context,
+    run: o.RunFolder = None,
+    data: o.Data = None,
+    split: o.SplitOrTest = None,
+    num_images: PicturesOption = None,
+    methods: o.Methods = None,
+    layers: o.Layers = None,
+    target: o.TargetText = "predicted",
+    class_name: o.ClassName = None,
+    baseline: o.Baseline = None,
+    steps: o.StepsOption = None,
+    scores: ScoresOption = None,
+    cells: CellsOption = "grid",
+    audit: AuditOption = None,
+    groups: Groups = None,
+    precision: o.PredictPrecision = "32",
+    epoch: o.Epoch = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    out: o.Out = None,
+    force: o.Force = False,
+) -> None:
+    """Score maps next to what maps that know nothing would get."""
+    if groups and not audit:
+        raise SettingError("--groups divides an audit, and there is none. Name its regions with --audit.")
+    # Not above: these take torch along.
+    from seglens.batch.asking import place_of
+    from seglens.batch.judge_plan import num_images_of, scores_of
+
+    keep_apart(out, run=run, data=data)
+    asked = seglens.JudgeSettings(scores_of(scores, ""), cells=cells, precision=precision)
+    model = seglens.load(need_run(run), epoch=epoch, device=device)
+    on = model.segmenter.device.type
+    judging = replace(asked, scores=scores_of(scores, on))
+    pictures = data_options.open_other_split(context, model, split, data)
+    check_output(place_of(model, pictures, out, "judge"), "judge", force=force)
+    chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
+    num = num_images_of(num_images, on)
+    plan = seglens.plan_judging(
+        model,
+        pictures,
+        methods=chosen,
+        layers=places,
+        target=target,
+        class_name=class_name,
+        num_images=num,
+        judging=judging,
+        seed=seed,
+    )
+    say(_beforehand(plan, judging.scores))
+    done = seglens.judge_folder(
+        model,
+        pictures,
+        out=out,
+        methods=chosen,
+        layers=places,
+        target=target,
+        class_name=class_name,
+        num_images=num,
+        judging=judging,
+        audit_regions=audit or (),
+        groups=groups,
+        seed=seed,
+        force=force,
+    )
+    printing.print_judged(done, lambda left_out: say(*_left_out(left_out, plan)))
+
+
+def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:
+    """Return what will be computed, and the longest time that it takes."""
+    return (
+        f"Judging {plan.num_images} pictures by {', '.join(scores)}: "
+        f"{_duration(plan.seconds(scores))} at most on this machine as busy as it is."
+    )
+
+
+def _left_out(scores: Sequence[str], plan: "JudgePlan") -> list[str]:
+    """Return which scores were left out, their time, and the flags that add them."""
+    dear = [(name, plan.more((name,))) for name in scores]
+    told = ", ".join(f"{name} ({_duration(seconds)})" if seconds else name for name, seconds in dear)
+    return [f"Left out: {told}. Add --scores all --force to this command to have them too."] if told else []
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

@@ -1,0 +1,280 @@
+"""Results are printed: tables for the terminal, plain data for ``--json``. No numbers are computed here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seglens.cli.terminal import list_failed, print_result, print_table, say
+from seglens.results.names import RESTATES, formatted
+
+if TYPE_CHECKING:
+    from seglens.batch import Summary
+    from seglens.results.maps import ExplanationTable
+    from seglens.results.record import Record
+    from seglens.results.scorecard import Audit, Card
+    from seglens.results.scores import EvaluationTable
+
+PrintedRow = Mapping[str, Any]
+
+SHOWN = 3
+"""How many pictures a finding names; JSON has all."""
+
+
+def print_file(kind: str, file: Path) -> None:
+    """Print where a single file was written; ``kind`` is what JSON calls it."""
+    print_result({kind: str(file)}, lambda: say(f"The {kind} is in {file}"))
+
+
+def print_batch(what: str, done: "Summary", more: Mapping[str, object], *tables: Callable[[], None]) -> None:
+    """Print what a batch came to: ``tables``, where it is, and what could not be done.
+
+    Ends with exit code 1 where some of it could not be done. ``more`` goes into the JSON document.
+    """
+    failed = [(failure.name, failure.error) for failure in done.failed]
+
+    def show() -> None:
+        for each in tables:
+            each()
+        say(f"{done.num_done} pictures {what}: {done.folder}")
+
+    plain = {"folder": str(done.folder), "num_done": done.num_done}
+    plain["failed"] = [{"name": name, "error": error} for name, error in failed]
+    print_result({**plain, **more}, show)
+    list_failed(failed, done.num_done + len(failed))
+
+
+def print_explained(done: "Summary") -> None:
+    """Print what explaining a folder came to."""
+    if done.maps is not None:
+        print_batch("explained", done, {"summary": done.maps.summary}, partial(_show_maps, done.maps))
+
+
+def print_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]) -> None:
+    """Print what judging a folder came to; ``show_left_out`` prints which scores were left out."""
+    card, audit = done.card, done.audit
+    if card is None:
+        return
+    more: dict[str, object] = {"rows": card.rows, "restating": card.restating, "left_out": card.left_out}
+    tables: list[Callable[[], None]] = [
+        partial(_show_card, card),
+        partial(_show_restating, card),
+        lambda: show_left_out(card.left_out),
+    ]
+    if audit is not None:
+        more["audit"] = audit
+        tables.append(partial(_show_audit, audit))
+    print_batch("judged", done, more, *tables)
+
+
+def print_findings(found: PrintedRow) -> None:
+    """Print what a check of a set found, errors first."""
+    print_result(found, partial(_show_findings, found))
+
+
+def _show_findings(found: PrintedRow) -> None:
+    splits = ", ".join(f"{num} {name}" for name, num in found["splits"].items()) or "no pictures"
+    say(f"Layout {found['layout']}: {splits}.")
+    for row in found["counts"]:
+        say(
+            f"{row['split']}: {row['name']} in {row['pictures']} of {row['of']} pictures, "
+            f"{row['objects']} objects, {row['pixels']} pixels."
+        )
+    for finding in found["findings"]:
+        names, num = finding["names"], len(finding["names"])
+        listed = f" ({num}: {', '.join(names[:SHOWN])}{', ...' if num > SHOWN else ''})" if names else ""
+        say(f"{finding['severity']}: {finding['kind']}: {finding['text']}{listed}")
+
+
+def print_public_set(folder: Path) -> None:
+    """Print what was downloaded, who may use it and what to cite."""
+    found = record_of(folder).results
+    lines = (
+        f"{folder}: {found['title']} ({found['num_files']} files).",
+        f"Licence: {found['licence']}.",
+        f"To cite: {found['citation']}",
+        f"Try: seglens data check {folder}",
+    )
+    print_result({"folder": str(folder), **found}, lambda: say(*lines))
+
+
+def print_training(run: Path) -> None:
+    """Print what a training came to."""
+    results = record_of(run).results
+    valid = results["valid"]
+    text = (
+        f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
+        f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}. "
+        f"Try: seglens evaluate {run}"
+    )
+    print_result({"run": str(run), **results}, lambda: say(text))
+
+
+def print_adopted(run: Path, adopted: PrintedRow) -> None:
+    """Print what a checkpoint became, what was read from it, and what had to be assumed."""
+    record = record_of(run)
+    results, key = record.results, record.settings["weights_key"]
+    lines = [f"{run}: {adopted['model']['architecture']} for {', '.join(adopted['classes'])}."]
+    lines += [f"Weights: {key} of {record.settings['file']}."] if key else []
+    for what, values in (
+        ("Read from the tensors", results["read_from_tensors"]),
+        ("Assumed, as the file doesn't tell (--set changes it, --head the head)", results["assumed"]),
+    ):
+        if values:
+            lines.append(f"{what}: {', '.join(f'{name}={value}' for name, value in values.items())}.")
+    lines.append(f"Try: seglens layers {run}")
+    print_result({**adopted, **results, "weights_key": key}, lambda: say("\n".join(lines)))
+
+
+def print_evaluation(found: "EvaluationTable") -> None:
+    """Print an evaluation: every score, pooled over pixels and averaged over pictures."""
+    print_result(found, partial(_show_evaluation, found))
+
+
+def _show_evaluation(found: "EvaluationTable") -> None:
+    rows = [
+        (
+            score.replace("_", " "),
+            formatted_number(found.pooled.score(score)),
+            formatted_number(values.mean),
+            _range(values.low, values.high),
+            formatted_number(values.median),
+        )
+        for score, values in found.per_image.items()
+    ]
+    scored = len(found.images) - found.num_failed
+    title = f"{found.split} split, {scored} pictures, at native resolution"
+    print_table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
+    by_class = found.pooled.per_class
+    if len(by_class) > 2:
+        columns = ("dice", "iou", "precision", "recall")
+        lines = [
+            (label, *(formatted_number(values[name]) for name in columns))
+            for label, values in by_class.items()
+        ]
+        print_table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
+    for label, count in found.shown.items():
+        if not count:
+            say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
+    error, worst = (
+        formatted_number(found.calibration.error),
+        formatted_number(found.calibration.maximum_error),
+    )
+    say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
+
+
+def print_plan(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print what an explanation would take: a row for each pass, the rest, and the sum."""
+    print_result(rows, lambda: print_table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
+
+
+def print_layers(layers: Sequence[PrintedRow]) -> None:
+    """Print the layers that can be explained."""
+    rows = [
+        (
+            layer["name"],
+            " ".join(layer["roles"]),
+            layer["type"],
+            " x ".join(map(str, layer["shape"])),
+            str(layer["stride"]),
+            layer["advice"],
+        )
+        for layer in layers
+    ]
+    columns = ("layer", "roles", "type", "channels x rows x columns", "stride", "note")
+    print_result(layers, lambda: print_table(columns, rows))
+
+
+def _show_maps(found: "ExplanationTable") -> None:
+    """Print the mean attention of every map next to the largest that a map without content gets."""
+    rows = []
+    several, outside = len(found.targets) > 1, found.where == "context"
+    for row in found.summary:
+        nulls = row.of_nulls("ratio").items()
+        known = {name: value for name, value in nulls if value is not None and value == value}
+        best = max(known, key=lambda name: known[name], default=None)
+        rows.append(
+            (
+                f"{row.target}: {row.name}" if several else row.name,
+                formatted_number(row.statistic("mass_context" if outside else "ratio").mean),
+                f"{formatted_number(known[best])} ({best})" if best else "-",
+                f"{row.num_ok} of {row.num_total}",
+                str(row.num_no_target),
+                row.label,
+            )
+        )
+    measured = "share outside of the target" if outside else "attention ratio"
+    print_table(("map", measured, "best null", "pictures", "no target", ""), rows)
+
+
+def _show_card(card: "Card") -> None:
+    """Print a scorecard, the reference rows last."""
+    shown = [
+        (
+            row.name,
+            row.score,
+            formatted_number(row.value),
+            _range(row.low, row.high),
+            f"{row.num_evaluable} of {row.num_total}",
+            row.reference or "-",
+            row.verdict,
+        )
+        for row in sorted(card.rows, key=lambda row: row.verdict == "reference")
+    ]
+    print_table(("map", "score", "value", "95 % interval", "pictures", "best reference", "verdict"), shown)
+
+
+def _show_restating(card: "Card") -> None:
+    """Print from which layer on each method only restates the prediction, where attention was measured."""
+    rows = [
+        (
+            found.method,
+            step.layer,
+            formatted_number(step.ratio.mean),
+            formatted_number(step.ratio_of_mirror.mean),
+            formatted_number(step.resemblance_to_mirror.mean),
+            RESTATES if step.restates else "",
+            (found.restates_from or "nowhere") if step is found.layers[-1] else "",
+        )
+        for found in card.restating
+        for step in found.layers
+    ]
+    columns = ("method", "layer", "attention ratio", "of the mirror", "likeness", "", "restates from")
+    if rows:
+        print_table(columns, rows, title="Layer by layer: where a map says no more than the prediction")
+
+
+def _show_audit(audit: "Audit") -> None:
+    """Print what was found in the regions of an audit."""
+    rows = [
+        (
+            found.region,
+            entry.map,
+            f"{found.num_present} of {found.num_total}",
+            formatted_number(found.drop),
+            formatted_number(found.control),
+            formatted_number(entry.enrichment),
+            entry.verdict,
+        )
+        for found in audit.regions
+        for entry in found.maps
+    ]
+    columns = ("region", "map", "pictures", "score lost", "elsewhere", "log2 enrichment", "verdict")
+    print_table(columns, rows, title="Audit: regions that should not matter")
+
+
+def record_of(folder: Path) -> "Record":
+    """Return what a command has said of the folder that it made."""
+    from seglens.results import record  # not above: pydantic takes its time, and help shouldn't
+
+    return record.read(folder)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    ends = formatted_number(low), formatted_number(high)
+    return "-" if "-" in ends else " to ".join(ends)
+
+
+def formatted_number(value: float | None) -> str:
+    """Return a number to three digits, a dash where there is none."""
+    return formatted(value, ".3f", dash="-")

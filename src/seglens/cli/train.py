@@ -1,0 +1,246 @@
+"""The commands that make a run folder: ``seglens train`` and ``seglens adopt``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import seglens
+from seglens.cli import names, printing
+from seglens.cli import options as o
+from seglens.cli.data_options import own_data
+from seglens.cli.given_flags import refuse_others
+from seglens.cli.terminal import need_path
+
+
+def train(
+    context: typer.Context,
+    data: o.DataFolder = None,
+    run: o.NewRun = None,
+    model: o.Model = "unet",
+    encoder: o.Encoder = None,
+    encoder_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, none or a file.",
+            show_default="none",
+            autocompletion=names.among(("imagenet", "none")),
+        ),
+    ] = None,
+    width: o.Width = None,
+    image_size: o.ImageSize = 256,
+    epochs: Annotated[int, typer.Option(help="Times through the train split.")] = 20,
+    batch_size: o.BatchSize = 8,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
+    encoder_rate: Annotated[float, typer.Option(help="Multiplies the encoder's learning rate.")] = 1.0,
+    freeze_encoder: Annotated[int, typer.Option(metavar="EPOCHS", help="Train the encoder later.")] = 0,
+    schedule: Annotated[
+        Literal["cosine", "one-cycle", "constant"], typer.Option(help="Of the learning rate.")
+    ] = "cosine",
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-4,
+    clip: Annotated[float, typer.Option(help="Largest norm of a gradient.")] = 1.0,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of the weights' average, 0 for none.", show_default="by the steps"),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(names.LOSSES)}.",
+            show_default="..+dice",
+            autocompletion=names.among(names.LOSSES),
+        ),
+    ] = None,
+    class_weights: Annotated[
+        list[float] | None, typer.Option(metavar="NUMBER...", help="One a class, the background first.")
+    ] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="Class weights by how rare they are.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of the probability.", show_default="best on the valid split")
+    ] = None,
+    augment: Annotated[bool, typer.Option("--aug", help="Vary the pictures at random.")] = False,
+    vertical_flips: Annotated[
+        bool, typer.Option("--vertical-flips", help="With --aug: upside down too, where nothing has an up.")
+    ] = False,
+    rotation: Annotated[
+        float, typer.Option(metavar="DEGREES", help="With --aug: turned by at most; 0 where masks are boxes.")
+    ] = 20.0,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better Dice.")
+    ] = None,
+    keep_every: Annotated[int | None, typer.Option(help="Keep the weights of every K-th epoch.")] = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    window: o.WindowOption = "auto",
+    normalise: o.NormaliseOption = "dataset",
+    precision: o.PredictPrecision = "auto",
+    device: o.Device = "auto",
+    devices: Annotated[int, typer.Option(help="Devices of a node that share every batch.")] = 1,
+    num_nodes: Annotated[int, typer.Option(help="Nodes that take part.")] = 1,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
+    halve_batch: Annotated[
+        bool, typer.Option("--halve-batch", help="Compute steps in parts where memory is short.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes that augment.")] = None,
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            metavar="NAME...",
+            help="tensorboard, csv, wandb, mlflow, none. [default: tensorboard]",
+            autocompletion=names.among(names.LOGGERS),
+        ),
+    ] = None,
+    seed: o.Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where it stopped; without DATA, with its own settings.")
+    ] = False,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Take all settings of this run; only DATA and --device may differ.",
+            autocompletion=names.runs,
+        ),
+    ] = None,
+    force: o.Force = False,
+) -> None:
+    """Train a model on DATA into a run folder."""
+    if repeat is not None:
+        refuse_others(
+            context, ("repeat", "data", "run", "device", "force"), "--repeat takes all else from RUN"
+        )
+        run = need_path(run, "--run", "Which run folder to make?", default=f"{repeat}-again")
+        from seglens.train import repeat as train_again
+
+        train_again(repeat, run, data=data, device=None if device == "auto" else device, force=force)
+        return printing.print_training(run)
+    if resume and data is None:
+        refuse_others(
+            context, ("resume", "run", "device"), "--resume without DATA takes all else from the run"
+        )
+        run = need_path(run, "--run", "Which run folder to go on with?")
+        from seglens.train import go_on
+
+        go_on(run, device=None if device == "auto" else device)
+        return printing.print_training(run)
+    data = need_path(data, "DATA", "Which folder of pictures and masks?")
+    run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
+    settings = seglens.TrainSettings(
+        model=model,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        width=width,
+        image_size=image_size,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        encoder_rate=encoder_rate,
+        freeze_encoder=freeze_encoder,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        clip=clip,
+        ema=ema,
+        loss=loss,
+        class_weights=o.parse_numbers(class_weights),
+        balanced=balanced,
+        threshold=threshold,
+        augment=augment,
+        vertical_flips=vertical_flips,
+        rotation=rotation,
+        patience=patience,
+        keep_every=keep_every,
+        mean=o.parse_numbers(mean),
+        std=o.parse_numbers(std),
+        window=window,
+        normalise=normalise,
+        precision=precision,
+        device=device,
+        devices=devices,
+        num_nodes=num_nodes,
+        compile=compile,
+        halve_batch=halve_batch,
+        workers=workers,
+        loggers=tuple(loggers) if loggers else None,
+        seed=seed,
+    )
+    pictures = own_data(context, data)
+    seglens.train(pictures, settings, run, resume=resume, force=force)
+    printing.print_training(run)
+
+
+def adopt(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A .pth, .pt, .ckpt or .safetensors file, or a folder of save_pretrained."
+        ),
+    ],
+    run: o.NewRun = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(names.MODELS[:-1])} or {names.MODELS[-1]}.",
+            show_default="unet, or of config.json",
+            autocompletion=names.among(names.MODELS),
+        ),
+    ] = None,
+    encoder: o.Encoder = None,
+    width: o.Width = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(metavar="NAME...", help="Class names, the background first.")
+    ] = None,
+    head: Annotated[
+        Literal["sigmoid", "softmax", "multilabel"] | None,
+        typer.Option(
+            help="multilabel: a sigmoid for each class, which may overlap.", show_default="by the outputs"
+        ),
+    ] = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    normalise: o.NormaliseOption = "dataset",
+    image_size: o.ImageSize = 256,
+    channels: Annotated[
+        int | None, typer.Option(help="Of the images.", show_default="3, or of config.json")
+    ] = None,
+    changed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE...",
+            help="Other arguments of the architecture, by its library's names.",
+        ),
+    ] = None,
+    weights_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Which of several weights in FILE, such as model_ema.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Which of several outputs: a key or an index, such as -1."),
+    ] = None,
+    force: o.Force = False,
+) -> None:
+    """Make a run folder of somebody else's checkpoint."""
+    from seglens.cli.settings import pairs
+
+    run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{file.stem}")
+    adopted = seglens.adopt(
+        file,
+        model=model,
+        encoder=encoder,
+        width=width,
+        classes=classes or ("background", "foreground"),
+        mean=mean,
+        std=std,
+        normalise=normalise,
+        image_size=image_size,
+        channels=channels,
+        head=head,
+        options=pairs("--set", changed or ()),
+        output=output,
+        weights_key=weights_key,
+        out=run,
+        force=force,
+    )
+    found = {"run": str(run), "model": adopted.spec.model_dump(), "classes": list(adopted.task.classes)}
+    printing.print_adopted(run, found)

@@ -1,0 +1,158 @@
+"""Sets of volumes: nnU-Net's folders, those of the Medical Segmentation Decathlon, and pairs of volumes.
+
+``dataset.json`` beside ``imagesTr/`` says what the labels and the channels are (Isensee et al. 2021, as
+nnU-Net v2 has it; Antonelli et al. 2022 for the decathlon). In nnU-Net a case has a file for each channel,
+``case_0000.nii.gz``; in the decathlon one file.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seglens.data.tables import read_text
+from seglens.data.volumes.reading import SUFFIXES, is_volume, stem_of
+from seglens.errors import DataError
+
+LOOKS_LIKE = "dataset.json with imagesTr/ and labelsTr/, or images/ and masks/ of volumes with the same names"
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One volume of a set: a file for each channel, and the file of its labels where there is one."""
+
+    name: str
+    channels: tuple[Path, ...]
+    labels: Path | None
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The volumes of a set: ``train`` and ``test``, or all under ``all`` where there is no such split.
+
+    ``classes`` are the names of the labels 0, 1, ..., ``channels`` those of the channels.
+    """
+
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    splits: Mapping[str, tuple[Case, ...]]
+
+
+def find_cases(folder: Path) -> Cases:
+    """List the volumes of a set.
+
+    Raises:
+        DataError: it is in no layout of volumes, ``dataset.json`` can't be understood, or pictures and masks
+            don't pair up; the file is named.
+    """
+    if (folder / "dataset.json").is_file():
+        return _of_nnunet(folder)
+    if (folder / "images").is_dir() and (folder / "masks").is_dir():
+        pictures = {stem_of(file): (file,) for file in _volumes(folder / "images")}
+        if pictures:
+            cases = _paired(pictures, folder / "masks", needed=True)
+            return Cases((), ("intensity",), {"all": cases})
+    raise DataError(f"{folder} holds no volumes in a layout that is read: {LOOKS_LIKE}.")
+
+
+def _of_nnunet(folder: Path) -> Cases:
+    file = folder / "dataset.json"
+    try:
+        described = json.loads(read_text(file))
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON ({error}). Mend it, or export the set again.") from error
+    if not isinstance(described, dict):
+        raise DataError(f"{file} holds no object of names and values. Export the set again.")
+    classes = _classes(described.get("labels"), file)
+    channels = _names(described.get("channel_names", described.get("modality")), file)
+    one_file_a_channel = "channel_names" in described
+    files_of_a_case = len(channels) if one_file_a_channel else 1
+    splits = {}
+    for split, images, labels in (("train", "imagesTr", "labelsTr"), ("test", "imagesTs", "labelsTs")):
+        if not (folder / images).is_dir():
+            continue
+        files: dict[str, list[Path]] = {}
+        for each in _volumes(folder / images):
+            numbered = _CHANNEL.fullmatch(stem_of(each)) if one_file_a_channel else None
+            files.setdefault(numbered[1] if numbered else stem_of(each), []).append(each)
+        wrong = [name for name, found in files.items() if len(found) != files_of_a_case]
+        if wrong:
+            raise DataError(
+                f"{folder / images} holds {len(files[wrong[0]])} file(s) of the case {wrong[0]!r}, but "
+                f"{file} lists {len(channels)} channel(s) ({', '.join(channels)}). Add what is missing."
+            )
+        told = {name: tuple(sorted(found)) for name, found in files.items()}
+        splits[split] = _paired(told, folder / labels, needed=split == "train")
+    if not splits.get("train"):
+        raise DataError(f"{folder / 'imagesTr'} holds no volume ({', '.join(SUFFIXES)}). Check the path.")
+    return Cases(classes, channels, splits)
+
+
+def _paired(pictures: Mapping[str, tuple[Path, ...]], masks: Path, *, needed: bool) -> tuple[Case, ...]:
+    """Return the cases with their labels; where none are needed, a folder without any is none."""
+    truth = {stem_of(file): file for file in _volumes(masks)} if masks.is_dir() else {}
+    if truth or needed:
+        missing = sorted(set(pictures) - set(truth))
+        strange = sorted(set(truth) - set(pictures))
+        if missing or strange:
+            which = f"no labels of {missing[0]!r}" if missing else f"labels of {strange[0]!r}, but no picture"
+            raise DataError(
+                f"{masks} holds {which} ({len(missing)} lack labels, {len(strange)} lack a picture). Add "
+                "what is missing, or move away what is too many."
+            )
+    return tuple(Case(name, files, truth.get(name)) for name, files in sorted(pictures.items()))
+
+
+def _volumes(folder: Path) -> list[Path]:
+    """Return the volumes right in a folder; files of other kinds are refused by name.
+
+    Raises:
+        DataError: there is one.
+    """
+    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir())
+    other = [file for file in files if not is_volume(file) and file.suffix.lower() not in (".json", ".raw")]
+    if other and len(other) < len(files):
+        raise DataError(
+            f"{other[0]} is no volume that is read here ({', '.join(SUFFIXES)}). Move it elsewhere."
+        )
+    return [file for file in files if is_volume(file)]
+
+
+def _classes(labels: Any, file: Path) -> tuple[str, ...]:
+    """Return names by label: of ``{"name": 1}`` (nnU-Net v2) or ``{"1": "name"}`` (decathlon)."""
+    if not isinstance(labels, dict) or not labels:
+        raise DataError(f'{file} doesn\'t list its labels. Add them: "labels": {{"background": 0, ...}}.')
+    by_number: dict[int, str] = {}
+    for key, value in labels.items():
+        name, number = (value, key) if isinstance(value, str) and key.isdecimal() else (key, value)
+        if isinstance(number, list):
+            raise DataError(
+                f"{file} has regions: {name!r} is made of the labels {number}. Regions overlap and are not "
+                "read yet; list single labels to use the set."
+            )
+        if isinstance(number, bool) or not str(number).isdecimal():
+            raise DataError(
+                f"{file} gives the label {name!r} the value {number!r}; allowed is a whole number."
+            )
+        if int(number) in by_number:
+            raise DataError(f"{file} gives {name!r} and {by_number[int(number)]!r} the one value {number}.")
+        by_number[int(number)] = str(name)
+    if sorted(by_number) != list(range(len(by_number))):
+        raise DataError(
+            f"{file} lists the labels {sorted(by_number)}; allowed are 0, 1, 2, ... without a gap, 0 being "
+            "the background. An ignored label is not read yet."
+        )
+    return tuple(by_number[number] for number in range(len(by_number)))
+
+
+def _names(channels: Any, file: Path) -> tuple[str, ...]:
+    """Return the names of the channels, ``{"0": "MRI"}``, in the order of their numbers."""
+    if not isinstance(channels, dict) or sorted(channels) != [str(n) for n in range(len(channels))]:
+        raise DataError(
+            f'{file} doesn\'t list its channels as "channel_names": {{"0": ...}}; found: {channels!r}.'
+        )
+    return tuple(str(channels[str(number)]) for number in range(len(channels)))

@@ -1,0 +1,194 @@
+"""DICOM: one series in a folder, or one file of one slice, read by pydicom.
+
+Only what is needed for numbers and places is read. Names, dates and other texts of a header are never kept,
+and errors name files and numbers only.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seglens.data.limits import refuse_large_volume
+from seglens.data.picture_files import open_regular
+from seglens.data.volumes.extra import imported
+from seglens.data.volumes.grid import LPS_TO_RAS
+from seglens.errors import DataError
+
+EVEN = 0.01
+"""How far the distances of slices may differ from their median, as a share of it (and .01 mm at least)."""
+ALIKE = 1e-4
+"""How far direction cosines may differ within a series."""
+
+_LEFT = ("dicomdir", "thumbs.db", "desktop.ini")
+
+
+def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of a series as i (columns) x j (rows) x k (slices), and the affine (RAS+, mm).
+
+    Slices are sorted along their normal. The slope and intercept of each slice are applied: Hounsfield units
+    of a CT. MONOCHROME1, where low numbers are bright, is turned round within the range of the stored bits.
+
+    Raises:
+        DataError: a file is no DICOM picture of one grey slice; files are of several series, sizes or
+            directions; slices are missing, doubled, or slide sideways (a tilted gantry); a header lacks the
+            place or the spacing.
+    """
+    files = sorted(
+        file
+        for file in (path.iterdir() if path.is_dir() else [path])
+        if not file.name.startswith(".") and file.name.lower() not in _LEFT and not file.is_dir()
+    )
+    if not files:
+        raise DataError(f"{path} holds no file; allowed is a folder of the files of one DICOM series.")
+    slices = [(_header(file), file) for file in files]
+    _refuse_mixed(slices, path)
+    first = slices[0][0]
+    across, down, normal = _directions(first)
+    slices.sort(key=lambda entry: float(np.dot(normal, _position(entry[0]))))
+    step = _step(slices, normal, path)
+    rows, columns = int(first.Rows), int(first.Columns)
+    refuse_large_volume(path, (columns, rows, len(slices)))
+    values = np.stack([_numbers(file) for _, file in slices]).transpose(2, 1, 0)
+    affine = np.eye(4)
+    row_side, column_side = (float(side) for side in first.PixelSpacing)
+    affine[:3, 0], affine[:3, 1] = across * column_side, down * row_side
+    affine[:3, 2], affine[:3, 3] = normal * step, _position(slices[0][0])
+    return values, LPS_TO_RAS @ affine
+
+
+def _header(file: Path) -> Any:
+    """Read a header without pixels, and refuse what is not one grey slice with its place."""
+    found = _opened(file, pixels=False)
+    frames, samples = int(found.get("NumberOfFrames") or 1), int(found.get("SamplesPerPixel") or 1)
+    colours = str(found.get("PhotometricInterpretation", "MONOCHROME2"))
+    missing = [
+        name
+        for name in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
+        if found.get(name) in (None, "")
+    ]
+    if "Rows" in missing or "Columns" in missing:
+        raise DataError(f"{file} is a DICOM file without a picture. Take it out of the folder.")
+    if frames > 1:
+        raise DataError(
+            f"{file} holds {frames} frames; allowed is one slice in a file. Convert it to NIfTI (dcm2niix)."
+        )
+    if samples != 1 or colours not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DataError(
+            f"{file} holds {samples} number(s) at each pixel ({colours}); allowed are grey slices "
+            "(MONOCHROME1, MONOCHROME2). Save it as a PNG to use it as a picture."
+        )
+    if missing:
+        raise DataError(
+            f"{file} doesn't say {', '.join(missing)}: it can't be told where its pixels are. Use files that "
+            "come from the scanner, or convert it with the right spacing."
+        )
+    return found
+
+
+def _opened(file: Path, *, pixels: bool) -> Any:
+    pydicom = imported("pydicom", "pydicom", file)
+    with open_regular(file) as stream:
+        try:
+            return pydicom.dcmread(stream, stop_before_pixels=not pixels)
+        except pydicom.errors.InvalidDicomError as error:
+            raise DataError(
+                f"{file} is no DICOM file. Take it out: a series is read from a folder of its own."
+            ) from error
+        except Exception as error:  # a damaged header makes the reader raise almost anything
+            raise _damaged(file, error) from error
+
+
+def _refuse_mixed(slices: Sequence[tuple[Any, Path]], path: Path) -> None:
+    """Raise where the files are not of one series, one size and one direction."""
+    facts: dict[str, dict[object, list[Path]]] = {
+        name: defaultdict(list) for name in ("series", "sizes", "spacings", "directions")
+    }
+    for header, file in slices:
+        facts["series"][str(header.get("SeriesInstanceUID"))].append(file)
+        facts["sizes"][int(header.Columns), int(header.Rows)].append(file)
+        facts["spacings"][tuple(round(float(side), 5) for side in header.PixelSpacing)].append(file)
+        facts["directions"][
+            tuple(np.round(np.concatenate(_directions(header)[:2]) / ALIKE).astype(int).tolist())
+        ].append(file)
+    for what, groups in facts.items():
+        if len(groups) > 1:
+            listed = ", ".join(f"{len(files)} like {files[0].name}" for files in groups.values())
+            raise DataError(
+                f"{path} holds slices of {len(groups)} {what}: {listed}. Allowed is one series in a folder: "
+                "move the others to folders of their own."
+            )
+
+
+def _directions(header: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the directions (LPS+) in which columns and rows are counted, and the normal of both."""
+    cosines = np.array([float(part) for part in header.ImageOrientationPatient])
+    across, down = cosines[:3], cosines[3:]
+    return across, down, np.cross(across, down)
+
+
+def _position(header: Any) -> np.ndarray:
+    return np.array([float(part) for part in header.ImagePositionPatient])
+
+
+def _step(slices: Sequence[tuple[Any, Path]], normal: np.ndarray, path: Path) -> float:
+    """Return the millimetres from slice to slice; of a slice alone, its thickness (1 where none is said)."""
+    if len(slices) == 1:
+        return float(slices[0][0].get("SpacingBetweenSlices") or slices[0][0].get("SliceThickness") or 1)
+    places = np.array([_position(header) for header, _ in slices])
+    steps = np.diff(places @ normal)
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: of two, that without a gap
+    allowed = max(EVEN * usual, 0.01)
+    names = [file.name for _, file in slices]
+    for place, step in enumerate(steps.tolist()):
+        one, other = names[place], names[place + 1]
+        if step <= allowed:
+            raise DataError(
+                f"{path} holds two slices at one place ({one} and {other}, {step:.3g} mm apart). Remove the "
+                "one that is too many, or move the second scan to a folder of its own."
+            )
+        if abs(step - usual) > allowed:
+            raise DataError(
+                f"{path} lacks slices, or they are unevenly spaced: {one} and {other} are {step:.4g} mm "
+                f"apart, the others {usual:.4g} mm. Add what is missing, or resample the series."
+            )
+    aside = np.diff(places, axis=0) - steps[:, None] * normal
+    if np.abs(aside).max() > max(allowed, EVEN * min(float(side) for side in slices[0][0].PixelSpacing)):
+        raise DataError(
+            f"{path} was made with a tilted gantry: from slice to slice it slides {np.abs(aside).max():.3g} "
+            "mm sideways, which no regular grid shows. Resample it (dcm2niix does)."
+        )
+    return usual
+
+
+def _numbers(file: Path) -> np.ndarray:
+    """Return the rows x columns of a slice in its units."""
+    found = _opened(file, pixels=True)
+    try:
+        stored = found.pixel_array
+    except Exception as error:
+        syntax = getattr(getattr(found, "file_meta", None), "TransferSyntaxUID", None)
+        kind = getattr(syntax, "name", "unknown")
+        raise DataError(
+            f"The pixels of {file} can't be decoded (packed as {kind}): it is damaged, or needs a decoder "
+            "that is not installed. Unpack it first (gdcmconv --raw, or dcmdjpeg)."
+        ) from error
+    if str(found.get("PhotometricInterpretation", "")) == "MONOCHROME1":
+        bits, signed = int(found.BitsStored), bool(found.PixelRepresentation)
+        ends = -1 if signed else 2**bits - 1  # lowest plus highest number
+        stored = ends - stored.astype(np.int32)
+    slope = found.get("RescaleSlope")
+    shift = found.get("RescaleIntercept")
+    slope, shift = 1.0 if slope in (None, "") else float(slope), 0.0 if shift in (None, "") else float(shift)
+    values: np.ndarray = stored.astype(np.float32) * slope + shift
+    return values.astype(np.float32)
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    said = type(error).__name__
+    return DataError(
+        f"{file} can't be read as DICOM ({said}). It is damaged, cut short or of another kind; replace it or "
+        "take it out."
+    )

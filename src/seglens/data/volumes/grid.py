@@ -1,0 +1,136 @@
+"""Where the voxels of a volume are: spacing, orientation and origin, as one affine.
+
+World coordinates are millimetres to the patient's right-to-left, back-to-front and feet-to-head side growing
+(RAS+, as NIfTI and nibabel have it). DICOM and ITK count the first two the other way (LPS+).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from seglens.errors import DataError, SettingError, SizeMismatchError
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Turns world coordinates of DICOM and ITK into those that are used here."""
+
+CLOSE = 1e-3
+"""How far two grids may be apart at any corner and still be one, as a share of the smallest voxel side."""
+
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+"""The world axis that a plane stands across: axial slices follow each other from the feet to the head."""
+
+_SENSES = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The voxels (i, j, k) of a volume in the world: ``world = affine @ (i, j, k, 1)``, in millimetres.
+
+    Raises:
+        DataError: the affine is not finite, or puts all voxels into one plane.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    def __post_init__(self) -> None:
+        affine = np.asarray(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or (affine[3] != (0, 0, 0, 1)).any():
+            raise DataError(
+                f"The affine of a volume is {affine.tolist()}; allowed are 4 x 4 finite numbers, the last "
+                "row 0 0 0 1. Write the header of the file anew."
+            )
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        if not (sides > 0).all() or abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-3:
+            raise DataError(
+                f"The affine of a volume is singular: {affine.tolist()} puts all voxels into one plane or "
+                "line, so that no place can be told. Write the header of the file anew."
+            )
+        object.__setattr__(self, "affine", affine)
+
+    @cached_property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres from one voxel to the next along i, j and k."""
+        first, second, third = (float(side) for side in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return first, second, third
+
+    @cached_property
+    def voxel_ml(self) -> float:
+        """Millilitres that one voxel takes."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    @cached_property
+    def axes(self) -> tuple[int, int, int]:
+        """The world axis (0, 1, 2) that each of i, j and k runs along most; each is taken once.
+
+        Of all six ways to pair them the one with the largest sum of cosines is taken.
+        """
+        cosines = np.abs(self.affine[:3, :3]) / np.array(self.spacing)
+        ways = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+        best = max(ways, key=lambda way: sum(cosines[world, axis] for axis, world in enumerate(way)))
+        return best
+
+    @cached_property
+    def senses(self) -> tuple[int, int, int]:
+        """1 where an axis runs the way its world axis grows, -1 where it runs against it."""
+        first, second, third = (
+            1 if self.affine[world, axis] > 0 else -1 for axis, world in enumerate(self.axes)
+        )
+        return first, second, third
+
+    @property
+    def orientation(self) -> str:
+        """The side that each axis runs to, such as ``RAS`` or ``LPS``."""
+        return "".join(_SENSES[world][sense > 0] for world, sense in zip(self.axes, self.senses, strict=True))
+
+    def axis_of(self, plane: str) -> int:
+        """Return the axis (0, 1, 2) of the array along which slices of ``plane`` follow each other.
+
+        Raises:
+            SettingError: there is no such plane.
+        """
+        if plane not in PLANES:
+            raise SettingError(f"There is no plane {plane!r}. Allowed: {', '.join(PLANES)}.")
+        return self.axes.index(PLANES[plane])
+
+    def world(self, voxel: Sequence[int | float]) -> tuple[float, float, float]:
+        """Return where a voxel is, in millimetres (RAS+)."""
+        x, y, z = (float(part) for part in (self.affine @ (*voxel, 1.0))[:3])
+        return x, y, z
+
+    def distance_to(self, other: "Grid") -> float:
+        """Return how far the two grids are apart at the corner where they are farthest, in millimetres."""
+        corners = np.array(
+            [(i, j, k, 1) for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64
+        ) * [*(side - 1 for side in self.shape), 1]
+        return float(np.linalg.norm((corners @ (self.affine - other.affine).T)[:, :3], axis=1).max())
+
+    def refuse_other(self, other: "Grid", what: str, own: str) -> None:
+        """Raise where ``what``, on the grid ``other``, doesn't lie voxel on voxel on ``own``, on this one.
+
+        Raises:
+            SizeMismatchError: the numbers of voxels differ, or a corner is farther off than `CLOSE`.
+        """
+        if self.shape != other.shape:
+            raise SizeMismatchError(
+                f"{what} has {_times(other.shape)} voxels, {own} {_times(self.shape)}. They must be on one "
+                "grid: resample the mask to the picture, with nearest neighbours."
+            )
+        apart, most = self.distance_to(other), CLOSE * min(self.spacing)
+        if apart > most:
+            raise SizeMismatchError(
+                f"{what} lies {apart:.3g} mm beside {own} (orientation {other.orientation}, spacing "
+                f"{_spaced(other.spacing)} mm; {self.orientation}, {_spaced(self.spacing)} mm); allowed is "
+                f"{most:.3g} mm. They must be on one grid: resample the mask to the picture, or mend the "
+                "header that is wrong."
+            )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _spaced(spacing: tuple[float, ...]) -> str:
+    return " x ".join(f"{side:.4g}" for side in spacing)

@@ -1,0 +1,51 @@
+"""MetaImage and NRRD files (``.mha``, ``.mhd``, ``.nrrd``, ``.nhdr``), read by SimpleITK."""
+
+from pathlib import Path
+
+import numpy as np
+
+from seglens.data.limits import refuse_large_volume
+from seglens.data.picture_files import open_regular
+from seglens.data.volumes.extra import imported
+from seglens.data.volumes.grid import LPS_TO_RAS
+from seglens.errors import DataError
+
+
+def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of a file as i x j x k, and its affine (RAS+, mm).
+
+    Raises:
+        DataError: the file is missing, damaged or too large, not of 3 axes, or has several numbers a voxel.
+    """
+    with open_regular(file):
+        pass
+    sitk = imported("SimpleITK", "SimpleITK", file)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+        size, samples = reader.GetSize(), reader.GetNumberOfComponents()
+    except RuntimeError as error:
+        raise _damaged(file, error) from error
+    refuse_large_volume(file, size)
+    if len(size) != 3 or samples != 1:
+        raise DataError(
+            f"{file} has {len(size)} axes ({' x '.join(map(str, size))}) with {samples} number(s) at each "
+            "voxel; allowed are 3 axes with one. Save each point of time, or each channel, as its own file."
+        )
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _damaged(file, error) from error
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_TO_RAS @ affine
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    said = " ".join(str(error).split("\n")[-1].split())[-200:]
+    return DataError(
+        f"{file} can't be read by SimpleITK: {said.rstrip('.')}. It is damaged, cut short or of another "
+        "kind; replace it or take it out."
+    )

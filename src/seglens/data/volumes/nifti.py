@@ -1,0 +1,74 @@
+"""NIfTI-1 and NIfTI-2 files (``.nii``, ``.nii.gz``), read and written by nibabel."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from seglens.data.limits import refuse_large_volume
+from seglens.data.picture_files import open_regular
+from seglens.data.volumes.extra import imported
+from seglens.errors import DataError
+
+
+def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of a file, its slope and intercept applied, and its affine (RAS+, mm).
+
+    The affine is that of the sform where its code is above 0, else of the qform, as the standard has it.
+    Axes of length 1 behind the third are dropped. Integers stay integers where nothing scales them.
+
+    Raises:
+        DataError: the file is missing, damaged, cut short or too large, or no header says where it lies.
+    """
+    with open_regular(file):
+        pass
+    nibabel = imported("nibabel", "nibabel", file)
+    try:
+        image = nibabel.load(file)
+    except Exception as error:  # a damaged header makes the reader raise almost anything
+        raise _damaged(file, error) from error
+    header, shape = image.header, image.shape
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise DataError(
+            f"{file} is {type(image).__name__}, not NIfTI-1 or NIfTI-2 in one file. Convert it to .nii.gz."
+        )
+    refuse_large_volume(file, shape)
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
+        raise DataError(
+            f"{file} doesn't say where its voxels are: the codes of sform and qform are both 0, so that left "
+            "and right can't be told. Write the header with an affine (nibabel: image.set_sform(affine, 1))."
+        )
+    units = header.get_xyzt_units()[0]
+    scale = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}[units]
+    try:
+        values = np.asarray(image.dataobj)
+    except Exception as error:
+        raise _damaged(file, error) from error
+    if values.dtype == np.float64 and header.get_data_dtype() != np.float64:  # scaled
+        values = values.astype(np.float32)
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    return values, np.diag([scale, scale, scale, 1.0]) @ image.affine
+
+
+def encoded(values: np.ndarray, affine: np.ndarray, about: str, *, packed: bool) -> bytes:
+    """Return i x j x k numbers as a NIfTI-1 file with their affine in mm; ``packed`` as ``.nii.gz``.
+
+    ``about`` says in at most 79 characters of ASCII what the numbers are. Same input, same bytes.
+    """
+    nibabel = imported("nibabel", "nibabel", "Writing a volume")
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1, strip_shears=True)
+    image.header["descrip"] = about.encode("ascii", "replace")[:79]
+    written: bytes = image.to_bytes()
+    return gzip.compress(written, compresslevel=6, mtime=0) if packed else written
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    said = " ".join(str(error).split())[:200] or type(error).__name__
+    return DataError(
+        f"{file} can't be read as NIfTI: {said}. It is damaged, cut short or of another kind; replace it or "
+        "take it out."
+    )

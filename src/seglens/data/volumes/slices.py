@@ -1,0 +1,198 @@
+"""Volumes as 2-D slices: a set of pictures and masks that every command reads.
+
+A network of pictures is trained on slices. They are written once, as 16-bit PNG with masks, in ``train/``,
+``valid/`` and ``test/`` such that **no volume is in two splits**; ``slices.csv`` says which volume each slice
+is of, and where in it.
+"""
+
+import csv
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as pil
+
+from seglens.data.intensity import bounds
+from seglens.data.volumes.cases import Case, Cases, find_cases
+from seglens.data.volumes.grid import PLANES, Grid
+from seglens.data.volumes.reading import Volume, read_labels, read_volume
+from seglens.errors import DataError, SettingError
+from seglens.files.output import new_folder
+from seglens.runtime.progress import track
+
+TABLE = "slices.csv"
+PERCENTILES = (0.5, 99.5)
+"""Of a volume's numbers: they become black and white where a scanner's numbers have no unit (MRI)."""
+HOUNSFIELD = (-1024.0, 3071.0)
+"""What becomes black and white of a CT: all that 12 bits hold, so that no tissue is clipped."""
+SHARES = {"valid": 0.15, "test": 0.15}
+"""Shares of the volumes that a split gets which the set doesn't come with."""
+UPRIGHT = {"axial": ("P", "L"), "coronal": ("I", "L"), "sagittal": ("I", "P")}
+"""The sides that rows and columns of a slice run to: as radiologists look at them, left is on the right."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What was written: the folder, the classes, and for each split its volumes and slices."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    volumes: dict[str, int]
+    slices: dict[str, int]
+    dropped: int
+
+
+def slice_volumes(
+    source: Path,
+    folder: Path,
+    *,
+    plane: str = "axial",
+    empty: str = "keep",
+    window: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> Slices:
+    """Write every slice of the volumes in ``source`` as a picture with its mask to ``folder``.
+
+    ``source`` is a set of nnU-Net, of the decathlon, or ``images/`` and ``masks/`` of volumes. Pictures keep
+    the pixels of the volume: nothing is resampled. They are turned upright (`UPRIGHT`).
+
+    Args:
+        source: the set of volumes.
+        folder: the folder to make.
+        plane: ``axial``, ``coronal`` or ``sagittal``: the plane that lies closest to the volume's axes.
+        empty: ``keep`` or ``drop`` slices of train on which nothing is marked; valid and test keep theirs.
+        window: ``LOW,HIGH``, the numbers that become black and white in all volumes. By default Hounsfield
+            -1024 to 3071 where the channel is called CT, else the percentiles .5 and 99.5 of each volume.
+        seed: which volumes go to a split that the set doesn't come with.
+        force: replace a folder of slices that was made before.
+
+    Raises:
+        SettingError: a value that is not allowed.
+        DataError: a volume or ``dataset.json`` can't be understood; the file is named.
+        OutputExistsError: the folder is there.
+    """
+    if plane not in PLANES:
+        raise SettingError(f"There is no plane {plane!r}. Allowed: {', '.join(PLANES)}.")
+    if empty not in ("keep", "drop"):
+        raise SettingError(f"Empty slices can't be {empty!r}. Allowed: keep, drop.")
+    ends = None if window is None else bounds(window)
+    cases = find_cases(Path(source))
+    if len(cases.channels) not in (1, 3):
+        raise DataError(
+            f"{source} has {len(cases.channels)} channels ({', '.join(cases.channels)}); slices are written "
+            "as pictures of 1 or 3. Take one channel, or three."
+        )
+    if ends is None and any(name.strip().lower() == "ct" for name in cases.channels):
+        ends = HOUNSFIELD
+    splits = deal_volumes(cases, seed)
+    rows: list[tuple[str, str, str, int, float]] = []
+    dropped = highest = 0
+    with new_folder(Path(folder), command="data slices", force=force) as made:
+        listed = [(split, case) for split, members in splits.items() for case in members]
+        for split, case in track(listed, total=len(listed), what="Slicing"):
+            for place in ("images", "masks"):
+                (made / split / place).mkdir(parents=True, exist_ok=True)
+            for number, position, picture, mask in _slices(case, plane, ends):
+                if split == "train" and empty == "drop" and mask is not None and not mask.any():
+                    dropped += 1
+                    continue
+                name = f"{case.name}_{number:04d}"
+                _save(made / split / "images" / f"{name}.png", picture)
+                if mask is not None:
+                    highest = max(highest, int(mask.max()))
+                    pil.fromarray(mask.astype(np.uint8 if highest < 256 else np.uint16)).save(
+                        made / split / "masks" / f"{name}.png"
+                    )
+                rows.append((f"{name}.png", case.name, split, number, round(position, 4)))
+        classes = cases.classes or ("background", *(f"label{number}" for number in range(1, highest + 1)))
+        if highest >= len(classes):
+            raise DataError(
+                f"Masks in {source} hold the label {highest}, but only {', '.join(classes)} are listed. Add "
+                "it to dataset.json, or mend the masks."
+            )
+        with (made / TABLE).open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(("image", "volume", "split", "slice", "position_mm"))
+            writer.writerows(rows)
+    counted = {split: sum(row[2] == split for row in rows) for split in splits}
+    return Slices(
+        Path(folder), classes, {split: len(members) for split, members in splits.items()}, counted, dropped
+    )
+
+
+def deal_volumes(cases: Cases, seed: int) -> dict[str, tuple[Case, ...]]:
+    """Return train, valid and test: those that the set has, the others dealt by volume out of train.
+
+    Raises:
+        DataError: there are too few volumes for a split of their own.
+    """
+    own = {split: members for split, members in cases.splits.items() if members and split != "all"}
+    pool = list(cases.splits.get("all") or own.get("train", ()))
+    random.Random(seed).shuffle(pool)
+    for split in ("valid", "test"):
+        if split in own:
+            continue
+        taken = max(1, round(SHARES[split] * len(cases.splits.get("all") or own.get("train", ()))))
+        if len(pool) <= taken:
+            raise DataError(
+                f"{len(pool)} volume(s) are too few to be dealt to train, valid and test. Add volumes."
+            )
+        own[split], pool = tuple(pool[:taken]), pool[taken:]
+    own["train"] = tuple(pool)
+    return {
+        split: tuple(sorted(own[split], key=lambda case: case.name)) for split in ("train", "valid", "test")
+    }
+
+
+def _slices(
+    case: Case, plane: str, ends: tuple[float, float] | None
+) -> Iterator[tuple[int, float, np.ndarray, np.ndarray | None]]:
+    """Yield number, place in mm, picture (rows x columns x channels, 0 to 65535) and mask of every slice."""
+    volumes = [read_volume(file) for file in case.channels]
+    first = volumes[0]
+    for other, file in zip(volumes[1:], case.channels[1:], strict=True):
+        first.grid.refuse_other(other.grid, str(file), str(case.channels[0]))
+    truth = None if case.labels is None else read_labels(case.labels, first, str(case.channels[0]))
+    stack = np.stack([_scaled(volume, ends) for volume in volumes], axis=-1)
+    axis = first.grid.axis_of(plane)
+    for number in range(first.grid.shape[axis]):
+        voxel = [0.0, 0.0, 0.0]
+        voxel[axis] = float(number)
+        picture = upright(np.take(stack, number, axis), first.grid, plane)
+        mask = None if truth is None else upright(np.take(truth, number, axis), first.grid, plane)
+        yield number, first.grid.world(voxel)[PLANES[plane]], picture, mask
+
+
+def upright(pixels: np.ndarray, grid: Grid, plane: str) -> np.ndarray:
+    """Turn a slice (the two axes that are left, in the order of the file) as `UPRIGHT` says."""
+    left = [axis for axis in range(3) if axis != grid.axis_of(plane)]
+    sides = [grid.orientation[axis] for axis in left]
+    rows, columns = UPRIGHT[plane]
+    opposite = {"L": "R", "R": "L", "P": "A", "A": "P", "I": "S", "S": "I"}
+    if sides[0] not in (rows, opposite[rows]):
+        pixels, sides = pixels.swapaxes(0, 1), sides[::-1]
+    if sides[0] != rows:
+        pixels = pixels[::-1]
+    return pixels[:, ::-1] if sides[1] != columns else pixels
+
+
+def _scaled(volume: Volume, ends: tuple[float, float] | None) -> np.ndarray:
+    """Return a volume as whole numbers 0 to 65535; what lies outside of the window becomes black or white."""
+    values = volume.values.astype(np.float64)
+    low, high = np.percentile(values, PERCENTILES) if ends is None else ends
+    if not low < high:
+        low, high = float(values.min()), float(values.max())
+    if not low < high:
+        return np.zeros(values.shape, np.uint16)
+    return np.rint(np.clip((values - low) / (high - low), 0, 1) * 65535).astype(np.uint16)
+
+
+def _save(file: Path, picture: np.ndarray) -> None:
+    """Write a picture of 1 or 3 channels: 16-bit grey, or 8-bit colour, because PNG readers know no more."""
+    if picture.shape[2] == 1:
+        pil.fromarray(np.ascontiguousarray(picture[..., 0])).save(file)
+    else:
+        pil.fromarray(np.rint(picture / 257).astype(np.uint8)).save(file)

@@ -1,0 +1,99 @@
+"""An overview of a data set: some samples with their masks, and augmented versions of them."""
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from PIL.Image import Image as Picture
+from PIL.PngImagePlugin import PngInfo
+
+from seglens.arguments import checked
+from seglens.arguments.renamed import renamed
+from seglens.data.intensity import found_window
+from seglens.data.layout import DataSettings
+from seglens.data.opening import open_data
+from seglens.data.sample import Sample, Task
+from seglens.data.transforms import augment, letterbox, sample_generator
+from seglens.drawing.draw import Tile, no_map, overlay, picture, sheet
+from seglens.errors import DataError, SettingError
+from seglens.files.output import output_file
+from seglens.files.overwrite import check_file
+from seglens.masks import foreground, only_valid
+
+
+@renamed(num="num_images")
+@checked
+def show_data(
+    settings: DataSettings,
+    out: str | Path,
+    *,
+    split: str = "train",
+    num_images: int = 6,
+    augmented: int = 3,
+    image_size: int = 256,
+    seed: int = 0,
+    force: bool = False,
+) -> Path:
+    """Draw ``num_images`` pictures, spread evenly over a split, as the model sees them; return the file.
+
+    Intensities are mapped to [0, 1] as a training would. Each row is one sample: the picture, the picture
+    with its mask, and ``augmented`` augmented pairs of it.
+    A sample that can't be read has its place and its error.
+
+    Raises:
+        SettingError: a number is not allowed.
+        DataError: the set or the split is empty, or no sample could be read.
+        OutputExistsError: ``out`` exists and ``force`` is not given.
+    """
+    for name, value, least in (("augmented", augmented, 0), ("image_size", image_size, 16)):
+        if value < least:
+            raise SettingError(f"{name} must be at least {least}, received {value}.")
+    check_file(Path(out), force=force, data=[settings.path])
+    dataset = open_data(settings)
+    chosen = dataset.split(split)
+    if not len(chosen):
+        raise DataError(f"The {split} split of {settings.path} is empty. Name another split.")
+    num = min(num_images, len(chosen))
+    low, high = found_window(dataset.split("train") if "train" in dataset.splits else chosen)
+    rows, errors = [], []
+    for position in range(num):
+        index = position * len(chosen) // num
+        name = chosen.entries[index].name
+        try:
+            boxed, _ = letterbox(chosen[index], image_size)
+            boxed = replace(boxed, image=((boxed.image - low) / (high - low)).clamp(0, 1))
+        except DataError as error:
+            errors.append(str(error))
+            rows.append([Tile(no_map(image_size, image_size, "not readable"), name, str(error))])
+            continue
+        rows.append(_row(boxed, dataset.task, augmented, seed=seed, index=index))
+    if len(errors) == num:
+        raise DataError(f"None of {num} samples could be read. The first: {errors[0]}")
+    title = f"{settings.path.name}, {split} split: {num} of {len(chosen)} samples at {image_size} pixels"
+    with output_file(Path(out), force=force) as temporary:
+        _save(sheet(rows, title=title), temporary)
+    return Path(out)
+
+
+def _save(drawn: Picture, file: Path) -> None:
+    """Write the picture with a word that Seglens made it, by which ``force`` knows what it may replace."""
+    made_by = PngInfo()
+    made_by.add_text("Software", f"seglens {version('seglens')}")
+    drawn.save(file, format="PNG", pnginfo=made_by)
+
+
+def _row(boxed: Sample, task: Task, augmented: int, *, seed: int, index: int) -> list[Tile]:
+    """Return the tiles of one sample: itself, with its mask, and augmented pairs."""
+    tiles = [Tile(picture(boxed.image), boxed.name), _pair(boxed, task, "with its mask")]
+    for epoch in range(augmented):
+        changed = augment(boxed, sample_generator(seed, epoch, index))
+        tiles.append(_pair(changed, task, f"augmented {epoch + 1}"))
+    return tiles
+
+
+def _pair(sample: Sample, task: Task, title: str) -> Tile:
+    if sample.mask is None:
+        return Tile(picture(sample.image), title, "no mask")
+    mask = only_valid(sample.mask, sample.valid)
+    area = float(foreground(mask).sum()) / max(1, int(sample.valid.sum()))
+    return Tile(overlay(sample.image, mask, task.palette), title, f"foreground {area:.1%}")

@@ -1,0 +1,273 @@
+"""Evaluation: the scores of a run over a split, at the native resolution of every picture.
+
+Probabilities are brought to native size and only then made a mask, which is compared with the native truth.
+What is kept of a picture is one row, so that memory doesn't grow with the split; what can't be scored is
+listed, and the rest is done.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import partial, reduce
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seglens.arguments import checked
+from seglens.arguments.renamed import renamed
+from seglens.callable_module import make_callable
+from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.from_torch import TorchData, as_split
+from seglens.data.layout import Split
+from seglens.drawing.notebook import card, data_frame, paragraph, table
+from seglens.errors import DataError, SettingError
+from seglens.evaluate import boundaries, calibration
+from seglens.evaluate import scores as overlap
+from seglens.evaluate.scores import OF_FOREGROUND, per_class, pooled_scores, summary
+from seglens.evaluate.tally import Tally, tally
+from seglens.files.output import safe_name
+from seglens.files.overwrite import check_output
+from seglens.predict.original import Inference, mask_at_original_size, probabilities_at_original_size
+from seglens.predict.tiles import plan
+from seglens.results import record as records
+from seglens.results.names import formatted
+from seglens.results.scores import (
+    PIXELS,
+    SCORES,
+    SURFACES,
+    Bin,
+    EvaluationTable,
+    PictureScores,
+    PooledScores,
+    Reliability,
+    Scores,
+    Spread,
+)
+from seglens.results.tables import write_rows
+from seglens.runs import Run, prepared
+from seglens.runtime.device import choose_precision
+from seglens.runtime.distributed import ALONE, Share
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Evaluation", "evaluate", "mask_at_original_size", "probabilities_at_original_size"]
+
+DEFINITIONS = {**overlap.DEFINITIONS, **boundaries.DEFINITIONS, **calibration.DEFINITIONS}
+"""Everything that an evaluation measures, in plain words."""
+
+
+class Evaluation(EvaluationTable):
+    """The scores of one split, as `seglens.results.scores.EvaluationTable` has them."""
+
+    @property
+    def failed(self) -> tuple[PictureScores, ...]:
+        """The rows of pictures that could not be scored."""
+        return tuple(row for row in self.images if row.status == "failed")
+
+    @property
+    def not_shown(self) -> tuple[str, ...]:
+        """One sentence for each class that no picture shows."""
+        num = len(self.images) - len(self.failed)
+        return tuple(f"0 of {num} pictures show {label}." for label, count in self.shown.items() if not count)
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook the scores, pooled and per image, and the worst pictures."""
+        rows = []
+        for name in (*SCORES, *SURFACES):
+            each = self.average(name)
+            between = f"{formatted(each.low)} to {formatted(each.high)}" if name in self.per_image else ""
+            values = formatted(self.pooled.score(name)), formatted(each.mean), between
+            rows.append((name.replace("_", " "), *values))
+        worst = [row for row in self.images if row.status != "failed"][:5]
+        parts = [
+            table(
+                ("score", "pooled", "per image", "95 % interval"),
+                rows,
+                hints=[DEFINITIONS.get(name, "") for name in (*SCORES, *SURFACES)],
+            ),
+            table(("worst pictures", "dice"), [(row.name, formatted(row.dice)) for row in worst]),
+        ]
+        parts += [paragraph(text) for text in self.not_shown]
+        if self.failed:
+            parts.append(paragraph(f"{len(self.failed)} pictures could not be scored."))
+        return card(f"Evaluation of {self.split}, {len(self.images)} pictures", *parts)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the pictures' scores as a table, one row a picture."""
+        return data_frame([row.plain() for row in self.images])
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything as plain data, with the definition of every score."""
+        return self.plain()
+
+
+@renamed(flips="tta")
+@checked
+def evaluate(
+    run: Run,
+    split: Split | TorchData,
+    *,
+    out: str | Path | None = None,
+    save_images: bool = False,
+    force: bool = False,
+    batch_size: int = 8,
+    precision: str = "auto",
+    tta: bool = False,
+    tiles: str = "auto",
+    class_map: Mapping[str, str] = NO_MAP,
+    share: Share = ALONE,
+) -> Evaluation:
+    """Score ``run`` on ``split``: ``scores.json``, ``scores.csv`` and ``reliability.png`` in ``out``.
+
+    ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
+    ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
+    shows the prediction, with the truth as a white outline. ``precision`` and ``tta`` are those of
+    `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.predict.tiles.TILES`. Classes
+    are matched by name; ``class_map`` says which class of the split is which of the run, where they are
+    called otherwise. ``share`` is this process's part of a job that is spread over several, which together
+    score as one alone would.
+
+    Raises:
+        SettingError: the run and the split have different classes, or a setting is not allowed.
+        DataError: the split is empty, or none of its pictures could be scored.
+        OutputExistsError: ``out`` exists and ``force`` is not given.
+    """
+    began = time.monotonic()
+    how = Inference(precision, tta, tiles)
+    split = as_split(split, run.task, run.spec.channels)
+    settings = _check(run, split, batch_size, how)
+    split = in_classes_of(run.task, split, class_map)
+    if out is None and run.folder is not None:
+        out = run.folder / "evaluate" / safe_name(split.name)
+    if out is not None and share.first:
+        check_output(Path(out), "evaluate", force=force, runs=filter(None, [run.folder]), files=split.files)
+    score = partial(_tally, prepared(run, how), split, how, batch_size=batch_size, share=share)
+    if out is None:
+        if save_images:
+            raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
+        return _summarise(run, split, score(), settings)
+    with share.folder(Path(out), command="evaluate", force=force) as folder:
+        if save_images:
+            (folder / "samples").mkdir(exist_ok=True)
+        counted = score(folder=folder if save_images else None)
+        found = _summarise(run, split, counted, settings)
+        if share.first:
+            _write(found, counted, folder)
+            record = records.start(
+                "evaluate",
+                device=str(run.segmenter.device),
+                settings={
+                    "split": split.name,
+                    "batch_size": batch_size,
+                    "save_images": save_images,
+                    "processes": share.size,
+                    **settings,
+                },
+                model=run.spec.model_dump(mode="json"),
+                task=run.task.model_dump(mode="json"),
+                model_sha256=run.sha256,
+            )
+            results = {
+                "num_images": len(found.images),
+                "num_failed": len(found.failed),
+                "pooled": found.pooled,
+            }
+            records.finish(record, began, results=results).write(folder)
+    return found
+
+
+def _tally(
+    run: Run,
+    split: Split,
+    how: Inference,
+    *,
+    batch_size: int,
+    share: Share,
+    folder: Path | None = None,
+) -> Tally:
+    """Score this process's share of the batches; return what all processes found."""
+    share.agree("pictures", [entry.name for entry in split.entries])
+    batches = share.of(-(-len(split) // batch_size))
+    indices = range(batches.start * batch_size, min(batches.stop * batch_size, len(split)))
+    own = tally(run, split, indices, how, batch_size=batch_size, folder=folder, shown=share.first)
+    return reduce(add, share.gather([own]))
+
+
+def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, Any]) -> Evaluation:
+    """Pool the counts and average the rows."""
+    classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row.index or 0)
+    scored = [row for row in rows if row.status != "failed"]
+    if not scored or counted.calibration is None:
+        raise DataError(
+            f"None of the {len(rows)} pictures of the {split.name} split could be scored. "
+            f"The first, {rows[0].name}: {rows[0].error}"
+        )
+    shown = {label: sum(index in row.shows for row in scored) for index, label in enumerate(classes) if index}
+    if not any(shown.values()):
+        nothing = dict.fromkeys(OF_FOREGROUND, float("nan"))
+        scored = [row.model_copy(update=nothing) for row in scored]
+    failed = [row for row in rows if row.status == "failed"]
+    by_class = {name: values.tolist() for name, values in per_class(counted.counts).items()}
+    foreground = counted.calibration.foreground
+    return Evaluation(
+        split=split.name,
+        num_images=len(rows),
+        num_failed=len(failed),
+        num_empty=sum(row.status == "empty" for row in rows),
+        classes=classes,
+        shown=shown,
+        settings=settings,
+        definitions=DEFINITIONS,
+        pooled=PooledScores(
+            **{name: float(value) for name, value in pooled_scores(counted.counts).items()},
+            per_class={
+                label: Scores(**{name: values[i] for name, values in by_class.items()})
+                for i, label in enumerate(classes)
+            },
+        ),
+        per_image={
+            name: Spread.model_validate(
+                summary(torch.tensor([row[name] for row in scored], dtype=torch.float64))
+            )
+            for name in (*SCORES, *SURFACES)
+        },
+        calibration=Reliability(
+            error=counted.calibration.error(),
+            maximum_error=counted.calibration.maximum_error(),
+            bins=tuple(map(Bin.model_validate, counted.calibration.rows())),
+            foreground=None if foreground is None else tuple(map(Bin.model_validate, foreground.rows())),
+        ),
+        images=(*sorted(scored, key=_worst_first), *failed),
+    )
+
+
+def _worst_first(row: PictureScores) -> float:
+    return row.dice if row.dice is not None and row.dice == row.dice else float("inf")
+
+
+def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str, object]:
+    """Refuse what can't be done; return the settings that the numbers depend on."""
+    if batch_size < 1:
+        raise SettingError(f"The batch size must be at least 1, received {batch_size}.")
+    if not len(split):
+        raise DataError(f"The {split.name} split is empty: there is nothing to score. Name another split.")
+    plan((1, 1), run.spec, how.tiles)
+    return {
+        "precision": choose_precision(how.precision, run.segmenter.device),
+        "tta": how.tta,
+        "tiles": how.tiles,
+        "threshold": run.spec.threshold if run.spec.head == "sigmoid" else None,
+    } | ({"thresholds": list(run.spec.thresholds)} if run.spec.thresholds else {})
+
+
+def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
+    records.write_json(folder / "scores.json", found)
+    assert counted.calibration is not None
+    calibration.reliability_plot(counted.calibration, folder / "reliability.png")
+    columns = ("index", "name", "status", *SCORES, *SURFACES, *PIXELS, "error")
+    write_rows([{name: row[name] for name in columns} for row in found.images], folder / "scores.csv")
+
+
+make_callable(__name__)

@@ -1,0 +1,241 @@
+"""Pictures are predicted in batches and scored in threads; a row and counts are kept of each.
+
+What is kept of a picture doesn't depend on its size, and what is kept of several is added up, so that any
+share of a split can be scored anywhere (`Tally`).
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from hashlib import sha256
+from itertools import islice
+from operator import add
+from pathlib import Path
+
+import torch
+
+from seglens.data.layout import Split, picture_sha256
+from seglens.data.sample import Sample, Task
+from seglens.drawing.draw import mask_picture, outline, overlay, picture, save_png
+from seglens.errors import DataError, NonFiniteError
+from seglens.evaluate.boundaries import surface_scores
+from seglens.evaluate.calibration import Calibration, count_bins
+from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
+from seglens.files.output import unused_name
+from seglens.masks import foreground, is_stack, only_valid
+from seglens.predict.original import Inference, Placed, Probability, at_original_size, decide, forward, place
+from seglens.results import record as records
+from seglens.results.scores import PictureScores
+from seglens.runs import Run
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
+from seglens.shapes import AnyMask
+
+HASH = 16
+"""Hex digits of the hashes that tell whether two evaluations saw the same picture and the same truth."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The scores of some pictures of a split: one row for each, and the sum of their counts.
+
+    Every row has its picture's ``index`` in the split. ``calibrations`` are those of the pictures that could
+    be scored, in their order, in a stretch from the first picture on added up already: they are sums of
+    fractions, which come out the same to the last digit only where they are added in the same order.
+    """
+
+    rows: tuple[PictureScores, ...]
+    counts: Counts
+    calibrations: tuple[Calibration, ...]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration over all pictures; None where none could be scored."""
+        return reduce(add, self.calibrations) if self.calibrations else None
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.rows + other.rows,
+            added(self.counts, other.counts),
+            self.calibrations + other.calibrations,
+        )
+
+
+def tally(
+    run: Run,
+    split: Split,
+    indices: Sequence[int],
+    how: Inference,
+    *,
+    batch_size: int = 8,
+    folder: Path | None = None,
+    shown: bool = True,
+) -> Tally:
+    """Score the pictures of ``split`` at ``indices``; with a ``folder``, draw each in its ``samples``.
+
+    Pictures that can't be scored have a row that says why. ``shown`` is whether to draw a progress bar.
+    """
+    taken: set[str] = set()
+    places = [unused_name(entry.name, taken) for entry in split.entries]
+    num = len(run.task.classes)
+    rows: list[PictureScores] = []
+    counts = no_counts(num, multilabel=run.task.multilabel)
+    calibrations: list[Calibration] = []
+
+    def one(ready: _Ready) -> Tally:
+        return _score(run, ready, folder, f"samples/{places[ready.index]}")
+
+    scored = _scored(run, split, indices, how, batch_size, one)
+    what = f"evaluating {split.name}"
+    for part in track(scored, total=len(indices), what=what) if shown else scored:
+        rows += part.rows
+        counts = added(counts, part.counts)
+        calibrations += part.calibrations
+        if calibrations and indices[0] == 0:
+            calibrations = [reduce(add, calibrations)]
+    return Tally(tuple(rows), counts, tuple(calibrations))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A picture as it was read, on its way through the network; or why it wasn't read."""
+
+    index: int
+    name: str
+    error: str = ""
+    image_hash: str = ""
+    sample: Sample | None = None
+    placed: Placed | None = None
+    probabilities: Probability | None = None
+
+
+def _scored(
+    run: Run,
+    split: Split,
+    indices: Sequence[int],
+    how: Inference,
+    batch_size: int,
+    score: Callable[[_Ready], Tally],
+) -> Iterator[Tally]:
+    """Read pictures, send them through the network in batches, and score them, in their order.
+
+    On a GPU all three at once. On a CPU by turns: the network takes every core, and a thread beside it would
+    hold up each of its many parallel loops.
+    """
+    read = partial(_read, run, split, how)
+    batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
+    if run.segmenter.device.type != "cpu":
+        ahead = read_ahead(read, indices)
+        parts = (list(islice(ahead, len(batch))) for batch in batches)
+        yield from read_ahead(score, (each for part in parts for each in _predicted(run, part, how)))
+        return
+    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for batch in batches:
+            yield from pool.map(score, _predicted(run, list(pool.map(read, batch)), how))
+
+
+def _predicted(run: Run, batch: Sequence[_Ready], how: Inference) -> list[_Ready]:
+    """Send the pictures that could be read through the network."""
+    try:
+        found = iter(forward(run.segmenter, [each.placed for each in batch if each.placed is not None], how))
+    except NonFiniteError:
+        if len(batch) > 1:
+            return [done for each in batch for done in _predicted(run, [each], how)]
+        error = str(NonFiniteError((0,), (batch[0].name,)))
+        return [_Ready(batch[0].index, batch[0].name, error)]
+    return [each if each.placed is None else replace(each, probabilities=next(found)) for each in batch]
+
+
+def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
+    name = split.entries[index].name
+    try:
+        sample = split[index]
+    except DataError as error:
+        return _Ready(index, name, str(error))
+    if sample.mask is None:
+        return _Ready(index, name, "The picture has no mask to compare with.")
+    if not sample.valid.any():
+        return _Ready(index, name, "No pixel of the picture is valid.")
+    digest = (picture_sha256(split.entries[index]) or "")[:HASH]
+    placed = place(sample.image, run.spec, how.tiles)
+    return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
+
+
+def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
+    """Compare one picture's prediction with its truth, and draw them."""
+    num = len(run.task.classes)
+    sample, nothing = ready.sample, no_counts(num, multilabel=run.task.multilabel)
+    if sample is None or sample.mask is None or ready.placed is None or ready.probabilities is None:
+        return Tally((_failed(ready, ready.error),), nothing, ())
+    probabilities = at_original_size(ready.placed, ready.probabilities)
+    predicted = decide(probabilities, run.spec)
+    try:
+        counts = counted(predicted, sample.mask, sample.valid, num)
+    except DataError as error:
+        return Tally((_failed(ready, str(error)),), nothing, ())
+    about = {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
+    outlines = surface_scores(predicted, sample.mask, sample.valid, num)
+    row = PictureScores.model_validate(
+        {"index": ready.index, "name": ready.name, **about, **_row(counts), **outlines}
+    )
+    if folder is not None:
+        row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
+        records.write_json(folder / where / "metrics.json", row)
+    return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),))
+
+
+def _failed(ready: _Ready, error: str) -> PictureScores:
+    return PictureScores(index=ready.index, name=ready.name, status="failed", error=error)
+
+
+def _hash_of(sample: Sample, task: Task) -> str:
+    """Return a hash of a truth as it counts: its classes, in the order of their names, and valid pixels."""
+    assert sample.mask is not None
+    order = sorted(range(1, len(task.classes)), key=task.classes.__getitem__)
+    if is_stack(sample.mask):
+        layers = torch.stack([sample.mask[index - 1] & sample.valid for index in order] + [sample.valid])
+        return sha256(layers.numpy().tobytes()).hexdigest()[:HASH]
+    place = torch.tensor([0, *(1 + order.index(index) for index in range(1, len(task.classes)))])
+    classes = place[sample.mask].masked_fill(~sample.valid, -1).to(torch.int16).contiguous()
+    return sha256(classes.numpy().tobytes()).hexdigest()[:HASH]
+
+
+def _row(counts: Counts) -> dict[str, object]:
+    """Return the scores of one picture and its pixels; those of several labels count for each of them."""
+    if isinstance(counts, LabelCounts):
+        labels = counts.pixels[1:]
+        invented, missed = int(labels[:, 0, 1].sum()), int(labels[:, 1, 0].sum())
+        truth, prediction = int(labels[:, 1].sum()), int(labels[:, :, 1].sum())
+    else:
+        wrong = counts - counts.diag().diag()
+        invented, missed = int(wrong[:, 1:].sum()), int(wrong[1:].sum())
+        truth, prediction = int(counts[1:].sum()), int(counts[:, 1:].sum())
+    return {
+        "status": "ok" if truth or prediction else "empty",
+        **{name: float(value) for name, value in scores(counts).items()},
+        "false_positive_pixels": invented,
+        "false_negative_pixels": missed,
+        "truth_pixels": truth,
+        "predicted_pixels": prediction,
+        "shows": tuple(index for index, shown in enumerate(shows(counts), start=1) if shown),
+    }
+
+
+def _save(run: Run, sample: Sample, predicted: AnyMask, folder: Path, place: str) -> dict[str, str]:
+    """Draw one picture into ``folder / place``; return the file names below ``folder``."""
+    assert sample.mask is not None
+    (folder / place).mkdir()
+    low, high = run.spec.window
+    image = ((sample.image - low) / (high - low)).clamp(0, 1)
+    truth, palette = only_valid(sample.mask, sample.valid), run.task.palette
+    drawn = {
+        "orig": picture(image),
+        "gt": mask_picture(truth, palette),
+        "pred": mask_picture(predicted, palette),
+        "overlay": outline(overlay(image, predicted, palette), foreground(truth)),
+    }
+    for name, drawing in drawn.items():
+        save_png(drawing, folder / place / f"{name}.png")
+    return {name: f"{place}/{name}.png" for name in drawn}

@@ -1,0 +1,132 @@
+"""Clicks on a picture become targets. Coordinates are pixels of the picture at its own size."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.ndimage import label as label_components
+
+from seglens.data.sample import Task
+from seglens.errors import SettingError
+from seglens.explain.target_names import TARGETS, form_of
+from seglens.inspection.opened import Opened
+from seglens.masks import of_class
+from seglens.shapes import Region
+
+REACH = 2
+"""The largest distance between a click and the component that it selects, in pixels of the grid."""
+
+CLICKS: dict[str, str] = {
+    "component": "the predicted piece under the click",
+    "truth-component": "the true piece under the click",
+    "point": "the pixel under the click",
+    "box": "the box between two clicks",
+}
+"""The targets that a click selects. All others concern the whole picture, and need no click."""
+
+WITHOUT_CLICK = tuple(name for name in TARGETS if name not in CLICKS)
+"""Targets that the picture itself answers."""
+
+ClickedPixel = tuple[int, int]
+"""Column and row."""
+
+
+def choices(opened: Opened | None) -> list[str]:
+    """Return the names of the targets that can be asked for of this picture."""
+    known = opened is not None and opened.has_truth
+    names = [*CLICKS, *WITHOUT_CLICK]
+    return [name for name in names if known or not TARGETS[name].needs_truth]
+
+
+def text_of(kind: str, opened: Opened, class_index: int, clicks: Sequence[ClickedPixel]) -> str | None:
+    """Return the target that ``clicks`` ask for, as `seglens.explain.target_names` writes it.
+
+    A ``kind`` with its numbers, such as ``component:2``, says all already. None where another click is
+    needed. A click beside any piece is none's: the error says what is there.
+
+    Raises:
+        UnknownNameError: there is no such kind.
+        SettingError: a click is outside of the picture, or no piece is there.
+    """
+    form_of(kind)
+    if kind not in CLICKS:
+        return kind
+    for place in clicks:
+        _refuse_outside(place, opened)
+    if len(clicks) < (2 if kind == "box" else 1):
+        return None
+    x, y = clicks[-1]
+    if kind == "point":
+        return f"point:{x},{y}"
+    if kind == "box":
+        (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(*clicks[-2:], strict=True))
+        return f"box:{x0},{y0},{x1 + 1},{y1 + 1}"
+    return f"{kind}:{_piece(kind, opened, class_index, (x, y))}"
+
+
+def class_at(kind: str, opened: Opened, place: ClickedPixel, task: Task) -> str | None:
+    """Return the class of the piece under a click; None where it is background, or none is asked for.
+
+    Where several classes overlap the click doesn't say which is meant: None.
+    """
+    x, y = place
+    mask = {"component": opened.mask, "truth-component": opened.sample.mask}.get(kind)
+    rows, columns = opened.frame.native
+    if mask is None or not (0 <= x < columns and 0 <= y < rows):
+        return None
+    here = mask[..., y : y + 1, x : x + 1]
+    there = [index for index in range(1, len(task.classes)) if bool(of_class(here, index))]
+    return task.classes[there[0]] if len(there) == 1 else None
+
+
+def number_of_piece(region: Region, x: int, y: int) -> int:
+    """Return which piece of ``region`` is at column ``x``, row ``y``, or nearest within `REACH`.
+
+    1 is the largest. The order is that of `seglens.explain.target.component`; 0 where no piece is near.
+    """
+    labels, num = label_components(region.cpu().numpy(), structure=np.ones((3, 3)))
+    rows, columns = np.nonzero(labels)
+    if not num:
+        return 0
+    away = np.maximum(abs(rows - y), abs(columns - x))
+    near = int(away.argmin())
+    if away[near] > REACH:
+        return 0
+    sizes = np.bincount(labels.ravel())[1:]
+    largest_first = np.argsort(-sizes, kind="stable")
+    return int(np.flatnonzero(largest_first == labels[rows[near], columns[near]] - 1)[0]) + 1
+
+
+def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> int:
+    """The number of the piece under a click, of the prediction or of the truth."""
+    x, y = (round(value) for value in opened.frame.to_grid(*place))
+    batch = opened.part.batch
+    valid = batch.valid[0]
+    said = of_class(opened.prediction.mask[0].cpu(), class_index) & valid
+    true = torch.zeros_like(said)
+    if batch.masks is not None:
+        true = of_class(batch.masks[0], class_index) & valid
+    number = number_of_piece(said if kind == "component" else true, x, y)
+    if number:
+        return number
+    where = f"at column {place[0]}, row {place[1]}"
+    if kind == "truth-component":
+        raise SettingError(
+            f"There is no true piece of this class {where}. Click on one, or ask for another target."
+        )
+    missed = number_of_piece(true, x, y)
+    hint = (
+        "The truth has one there: choose 'truth-component' to ask why it was missed."
+        if missed
+        else "Choose 'point' to ask about the pixel itself."
+    )
+    raise SettingError(f"The model predicts no piece of this class {where}. {hint}")
+
+
+def _refuse_outside(place: ClickedPixel, opened: Opened) -> None:
+    rows, columns = opened.frame.native
+    if not (0 <= place[0] < columns and 0 <= place[1] < rows):
+        raise SettingError(
+            f"The click at column {place[0]}, row {place[1]} is outside of the picture, which is {columns} x "
+            f"{rows} pixels. Click inside."
+        )

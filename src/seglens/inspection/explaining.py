@@ -1,0 +1,134 @@
+"""An explanation of one picture: the map, and its numbers next to those of its null maps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from seglens.batch.asking import question_of, targets_of
+from seglens.batch.heats import Heats, with_limits
+from seglens.batch.ledger import map_row
+from seglens.batch.measuring import maps_of
+from seglens.batch.raw import raw_arrays
+from seglens.explain.explanation import Explanation
+from seglens.explain.integrated import IntegratedGradients
+from seglens.explain.methods import METHODS, Method, sorted_out
+from seglens.explain.references import needs_references
+from seglens.explain.statistics import statistics
+from seglens.explain.target import Target
+from seglens.inspection.opened import Opened
+from seglens.judge.localisation import attention, summarise
+from seglens.judge.nulls import Surface
+from seglens.masks import of_class
+from seglens.models.layers import layers as layers_of
+from seglens.results.maps import OneMap
+from seglens.runs import Run
+
+
+@dataclass(frozen=True)
+class ExplainRequest:
+    """What to explain: the names of the command line, the class and the one against it by their names.
+
+    ``baseline`` is for Integrated Gradients alone.
+    """
+
+    target: str = "predicted"
+    method: str = "grad-cam"
+    layer: str = "decoder_last"
+    baseline: str = "zero"
+    class_name: str | None = None
+    against: str | None = None
+    where: str = "region"
+
+
+@dataclass(frozen=True, eq=False)
+class ExplainedPicture:
+    """The map, the row that ``explanations.json`` would have for it, and its raw arrays.
+
+    ``label`` is "restates the prediction" or empty, by the rule of `seglens.judge.localisation.summarise`.
+    """
+
+    request: ExplainRequest
+    explanation: Explanation
+    row: OneMap
+    heats: Heats
+    arrays: Mapping[str, np.ndarray]
+    label: str
+
+    @property
+    def target(self) -> Target:
+        """The frozen pixels."""
+        return self.explanation.target
+
+    @property
+    def status(self) -> str:
+        """``ok``, or request there is no map."""
+        return self.explanation.status[0]
+
+
+def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: int = 0) -> ExplainedPicture:
+    """Explain one picture. The raw map and its numbers are those of `seglens.explain_folder`.
+
+    Null maps are those that cost no run of the model: the random network isn't asked, nor are other pictures.
+
+    Raises:
+        UnknownNameError: no such method, layer, target or class.
+        SettingError: the target needs a truth that is not known, or the method means nothing over windows.
+        ModelError: the layer can't be traced.
+    """
+    question = question_of(
+        run,
+        opened.split,
+        (requested_method(request),),
+        (request.layer,),
+        request.target,
+        request.class_name,
+        request.against,
+        request.where,
+        seed,
+    )
+    part, prediction = opened.part, opened.prediction
+    aims = targets_of(
+        run,
+        part,
+        question.targets,
+        question.class_index,
+        against=question.against,
+        prediction=prediction,
+    )
+    (entry,) = maps_of(run, part, aims, question, question.methods, question.layers)
+    probability = prediction.probabilities[:, question.class_index]
+    surface = Surface(part.batch.images, aims[0].pixels.to(probability.device), probability, seed)
+    said = of_class(prediction.mask, question.class_index)
+    measured = (
+        attention(entry, surface, valid=part.batch.valid),
+        statistics(entry, predicted=said, valid=part.batch.valid),
+    )
+    row = map_row(entry, measured, 0)
+    arrays = raw_arrays([entry], 0, opened.frame)
+    heats = with_limits(Heats([row], arrays, opened.frame, run.spec))
+    return ExplainedPicture(request, entry, heats.rows[0], heats, arrays, summarise(measured[0]).label)
+
+
+def requested_method(request: ExplainRequest) -> Method:
+    """Return the method that is asked for, with its baseline where it has one."""
+    if request.method == IntegratedGradients.name:
+        return IntegratedGradients(baseline=request.baseline)
+    return request.method
+
+
+def method_names(known_data: bool) -> list[str]:
+    """Return the methods that can be asked for: without data there are no pictures to refer to."""
+    return [name for name in METHODS if known_data or not needs_references([name])]
+
+
+def layer_names(run: Run) -> list[str]:
+    """Return the layers by which maps can be asked for: every role that is played, then module paths."""
+    found = layers_of(run)
+    roles = [role for layer in found for role in layer.roles]
+    return [*roles, *(layer.name for layer in found if not layer.roles)]
+
+
+def needs_layer(method: str) -> bool:
+    """Return whether a method needs a layer."""
+    return sorted_out((method,)).need_layers

@@ -1,0 +1,127 @@
+"""Predictions at the original resolution of pictures of any size, by one input or by windows.
+
+Scores, written masks and chosen thresholds all use these functions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seglens.data.transforms import Frame, letterbox_image
+from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.predict import infer
+from seglens.predict.tiles import Windows, bands, plan
+from seglens.shapes import AnyMask, Image
+
+Probability = Float[Tensor, "classes _ _"]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How predictions are made; see `seglens.predict.infer` and `seglens.predict.tiles.TILES`."""
+
+    precision: str = "auto"
+    tta: bool = False
+    tiles: str = "auto"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A picture on its way to the network: on the input grid in its ``frame``, or whole, with ``windows``."""
+
+    image: Image
+    frame: Frame | None
+    windows: Windows | None
+
+
+def place(image: Image, spec: ModelSpec, tiles: str = "auto") -> Placed:
+    """Scale a picture into one input, or say in which windows it will be cut.
+
+    Raises:
+        UnknownNameError: there is no such rule for tiles.
+    """
+    windows = plan((image.shape[1], image.shape[2]), spec, tiles)
+    if windows is not None:
+        return Placed(image, None, windows)
+    grid, frame = letterbox_image(image, spec.image_size)
+    return Placed(grid, frame, None)
+
+
+def forward(segmenter: Segmenter, pictures: Sequence[Placed], how: Inference) -> list[Probability]:
+    """Run the network: probabilities on the input grid, of all those pictures at once, or of windows.
+
+    Raises:
+        SettingError: there is no such precision.
+    """
+    grids = [placed.image for placed in pictures if placed.windows is None]
+    found = iter(())
+    if grids:
+        images = torch.stack(grids).contiguous(memory_format=torch.channels_last)
+        prediction = infer(segmenter, images, batch_size=len(grids), precision=how.precision, tta=how.tta)
+        found = iter(prediction.probabilities)
+    return [
+        next(found) if placed.windows is None else _in_windows(segmenter, placed, how) for placed in pictures
+    ]
+
+
+def at_original_size(placed: Placed, probabilities: Probability) -> Probability:
+    """Return what `forward` found for a picture at the picture's own size."""
+    return probabilities if placed.frame is None else placed.frame.maps_to_native(probabilities)
+
+
+def probabilities_at_original_size(
+    segmenter: Segmenter,
+    images: Sequence[Float[Tensor, "_ _ _"]],
+    *,
+    precision: str = "auto",
+    tta: bool = False,
+    tiles: str = "auto",
+) -> list[Probability]:
+    """Return the probabilities of pictures of any sizes, each at its own.
+
+    Raises:
+        SettingError, UnknownNameError: a setting is not allowed.
+    """
+    pictures = [place(image, segmenter.spec, tiles) for image in images]
+    found = forward(segmenter, pictures, Inference(precision, tta, tiles))
+    return [at_original_size(*pair) for pair in zip(pictures, found, strict=True)]
+
+
+def mask_at_original_size(
+    probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec
+) -> AnyMask:
+    """Return the mask of one picture at its native size: probabilities are scaled, then decided on."""
+    return decide(frame.maps_to_native(probabilities), spec)
+
+
+def empty_mask(spec: ModelSpec, size: tuple[int, int]) -> AnyMask:
+    """Return a mask of background to write what `decide` says into: a byte a pixel, eight weigh too much."""
+    if spec.head == "multilabel":
+        return torch.zeros(spec.outputs, *size, dtype=torch.bool)
+    return torch.zeros(size, dtype=torch.int8 if spec.classes <= 128 else torch.int16)
+
+
+def decide(probabilities: Float[Tensor, "classes h w"], spec: ModelSpec) -> AnyMask:
+    """Return the class of every pixel: sigmoid heads by the threshold, others the most probable.
+
+    Of a multilabel head every label is decided on by its own threshold.
+    """
+    if spec.head == "multilabel":
+        thresholds = torch.tensor(spec.thresholds, dtype=probabilities.dtype, device=probabilities.device)
+        return probabilities[1:] >= thresholds[:, None, None]
+    if spec.head == "sigmoid":
+        return (probabilities[1] >= spec.threshold).long()
+    return probabilities.argmax(dim=0)
+
+
+def _in_windows(segmenter: Segmenter, placed: Placed, how: Inference) -> Probability:
+    assert placed.windows is not None
+
+    def cut(rows: slice, columns: slice) -> Image:
+        return placed.image[:, rows, columns]
+
+    parts = bands(segmenter, cut, placed.windows, precision=how.precision, tta=how.tta)
+    return torch.cat(list(parts), dim=1)

@@ -1,0 +1,424 @@
+"""Runs: a model with its task and, where there is one, its folder.
+
+A run folder is the unit that every command takes::
+
+    run.json             a Record of kind "train" or "adopt": model, task, data, settings
+    model.safetensors    the weights
+    checkpoints/         last.ckpt, best.ckpt (to resume), epoch-003.safetensors (with --keep-every)
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from seglens.arguments import checked
+from seglens.arguments.inputs import Pictures, as_images
+from seglens.axes import padded_size, size_of, spelled
+from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
+from seglens.drawing.notebook import card, table
+from seglens.errors import CheckpointError, DataError, ModelError, SettingError
+from seglens.files.output import new_file, new_folder
+from seglens.files.overwrite import check_output
+from seglens.models import options as of_models
+from seglens.models.checkpoint import check_file, read_checkpoint
+from seglens.models.dimensions import candidates, check_weights
+from seglens.models.folding import folded
+from seglens.models.outputs import (
+    Outputs,
+    Selector,
+    check_finite,
+    check_outputs,
+    check_resolution,
+    check_steady,
+    find,
+)
+from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
+from seglens.models.weights import State, choose, fit, load_weights, save_weights
+from seglens.models.zoo import normalisation
+from seglens.predict import Prediction, infer
+from seglens.predict.original import Inference
+from seglens.results import record as records
+from seglens.results.record import Record
+from seglens.runtime.device import choose_device, choose_precision
+from seglens.shapes import Images
+
+WEIGHTS = "model.safetensors"
+KEPT_SHA256 = "kept_sha256"
+"""The key in a record of the hashes of the weights that ``--keep-every`` kept, by epoch."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A ``Segmenter`` with its ``Task``; ``folder`` is None for a wrapped module.
+
+    ``sha256`` is the hash of the file that the weights come from, None where there is none.
+    """
+
+    segmenter: Segmenter
+    task: Task
+    folder: Path | None = None
+    sha256: str | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The spec of the model."""
+        return self.segmenter.spec
+
+    def predict(self, images: Pictures) -> Prediction:
+        """Return logits, probabilities and masks of ``images``, raw ones in [0, 1].
+
+        Raises:
+            SettingError: they are no raw pictures with the model's channels, see `seglens.arguments.inputs`.
+        """
+        return infer(self.segmenter, as_images(images, self.spec.channels, self.spec.dims))
+
+    def opened(self, images: Images) -> tuple["Run", Images]:
+        """Return the run without its intensity window, and ``images`` with the window opened up.
+
+        The two say the same as before, and black is 0 and white is 1 for the model: what adds noise, blur or
+        a baseline to a picture works on the range that the model sees. Without a window nothing changes.
+        """
+        if self.spec.window == (0.0, 1.0):
+            return self, images
+        spec = self.spec.model_copy(update={"window": (0.0, 1.0)})
+        bare = Segmenter(self.segmenter.module, spec, self.segmenter.select)
+        bare.origin = self.segmenter.origin
+        return replace(self, segmenter=bare), self.segmenter.open_window(images)
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what the model is made of, what it tells apart, and where it is."""
+        spec = self.spec
+        encoder = f" with {spec.encoder}" if spec.encoder else ""
+        weights = sum(parameter.numel() for parameter in self.segmenter.parameters())
+        rows = [
+            ("model", f"{spec.architecture}{encoder}"),
+            ("classes", ", ".join(self.task.classes)),
+            ("input", spelled((spec.channels, *[spec.image_size] * spec.dims))),
+            ("head", spec.head),
+            ("weights", f"{weights:,}"),
+            ("device", str(self.segmenter.device)),
+            ("folder", str(self.folder) if self.folder is not None else "none"),
+        ]
+        return card("Run", table(("", ""), rows))
+
+
+def prepared(run: Run, how: Inference) -> Run:
+    """Return ``run`` as it predicts fastest in this way; in float32 it is left exactly as it is.
+
+    Raises:
+        SettingError: there is no such precision.
+    """
+    if choose_precision(how.precision, run.segmenter.device) == "32":
+        return run
+    return replace(run, segmenter=folded(run.segmenter))
+
+
+@checked
+def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") -> Run:
+    """Open a run folder: the final weights, or those that ``--keep-every`` kept of ``epoch``.
+
+    Raises:
+        DataError: ``folder`` is no run folder, or one of another kind.
+        CheckpointError: it holds no such weights, they are not those that its record names, or don't fit.
+    """
+    folder = Path(folder)
+    record = records.read(folder)
+    if record.model is None or record.task is None:
+        raise DataError(
+            f"{folder} is the output of 'seglens {record.kind}', not a run folder. Name the folder that "
+            "'seglens train' or 'seglens adopt' made."
+        )
+    file = _weights_file(folder, record, epoch)
+    try:
+        spec, task = ModelSpec.model_validate(record.model), Task.model_validate(record.task)
+    except SettingError as error:
+        raise DataError(f"{folder / records.FILE_NAME} describes no model: {error}") from error
+    sha256 = _unchanged(file, record, epoch)
+    segmenter = Segmenter.from_spec(spec)
+    load_weights(segmenter.module, file)
+    return Run(segmenter.eval().to(choose_device(device)), task, folder, sha256)
+
+
+@checked
+def wrap(
+    module: nn.Module,
+    *,
+    classes: Sequence[str],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    normalise: Normalise = "dataset",
+    window: tuple[float, float] = (0.0, 1.0),
+    channels: int = 3,
+    dims: Literal[2, 3] | None = None,
+    image_size: int | None = None,
+    head: Head | None = None,
+    divisor: int = 1,
+    outputs_are: Outputs | None = None,
+    output: str | int | Selector | None = None,
+) -> Run:
+    """Make a run of any module that segments images; the module itself is left as found.
+
+    A network for volumes (3 ``dims``) is told from its layers and by trying it; ``dims`` says so where that
+    leaves a doubt. What works for volumes so far: ``docs/volumes.md``.
+
+    It is tried on noise images of ``image_size`` (256, of volumes 64, where it is left out), and must give
+    one answer to one picture. A ``head`` left out is told by the outputs: one channel is a sigmoid, several
+    are a softmax. ``mean`` and ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in
+    `ModelSpec`. ``outputs_are`` left out means logits, and outputs that look like probabilities are
+    then refused. ``output`` says which of several outputs is the answer: a key or an
+    index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module returned and gives the
+    logits; left out it must be clear, see `seglens.models.outputs`,
+    and the spec says which it was.
+
+    A ``multilabel`` head has an output for each label and none for the background, which is put in front of
+    ``classes`` where it isn't named.
+
+    Raises:
+        ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``.
+        SettingError: the arguments contradict one another.
+    """
+    default_mean, default_std = normalisation(None, None, channels)
+    spec = ModelSpec(
+        architecture=WRAPPED,
+        channels=channels,
+        classes=max(2, len(classes)),
+        dims=dims or candidates(module)[0],
+        head=head or "softmax",
+        image_size=image_size or 256,
+        mean=tuple(mean or default_mean),
+        std=tuple(std or default_std),
+        normalise=normalise,
+        window=window,
+        divisor=divisor,
+        outputs_are=outputs_are or "logits",
+        output=None if callable(output) else output,
+    )
+    select = output if callable(output) else None
+    spec, first = _first_trial(module, spec, select, (dims,) if dims else candidates(module), image_size)
+    trial, size = Segmenter(module, spec, select), spec.image_size
+    allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}
+    if head == "multilabel":
+        allowed = {len(labels_of(classes))}
+    # Logits may all lie in [0, 1] on one image, but hardly on one whose contrast is far out of range.
+    returned = [first, trial.trial(size, 100.0)]
+    raw = torch.cat([trial.answer(each, allowed) for each in returned])
+    check_resolution(size_of(raw), padded_size([size] * spec.dims, divisor))
+    again = {"when it is asked again": trial.answer(trial.trial(size), allowed)}
+    with suppress(ModelError):  # one that takes single pictures only says so when it gets more
+        both = trial.answer(trial.trial(size, beside=0.1), allowed, 2)
+        again["beside another picture"] = both[:1]
+    if head == "multilabel":
+        classes = with_background(classes, raw.shape[1])
+        spec = ModelSpec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
+    task = task_of(classes, multilabel=head == "multilabel", what="The classes")
+    if head is None and raw.shape[1] == 1:
+        spec = spec.model_copy(update={"head": "sigmoid"})
+    if select is None:
+        spec = spec.model_copy(
+            update={"output": find(returned[0], allowed, 1, spec.output, spec.dims).place or None}
+        )
+    segmenter = Segmenter(module, spec, select)
+    check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
+    check_steady(raw[:1], again)
+    if head is None and spec.head == "softmax" and not is_background(task.classes[0]):
+        raise ModelError(
+            f"The network has an output channel for each of {', '.join(task.classes)}, and the first is not "
+            "called a background: logits don't tell whether one class or several may hold at a pixel. Say "
+            "which: head='softmax' (one, and the first stands for the background) or head='multilabel' (a "
+            "sigmoid each, and the background has none)."
+        )
+    return Run(segmenter, task)
+
+
+VOLUME = 64
+"""Voxels along each side of the volume that a network is tried on, where nobody says otherwise."""
+
+
+def _first_trial(
+    module: nn.Module,
+    spec: ModelSpec,
+    select: Selector | None,
+    dims: Sequence[int],
+    image_size: int | None,
+) -> tuple[ModelSpec, Any]:
+    """Return ``spec`` with the first of ``dims`` that the network takes, and what it returned then.
+
+    Raises:
+        ModelError: it takes none; said of the first.
+    """
+    failure: ModelError | None = None
+    for number in dims:
+        size = image_size or (VOLUME if number == 3 else spec.image_size)
+        tried = spec.model_copy(update={"dims": number, "image_size": size})
+        try:
+            return tried, Segmenter(module, tried, select).trial(size)
+        except ModelError as error:
+            failure = failure or error
+    assert failure is not None  # there is a number to try
+    raise failure
+
+
+@checked
+def adopt(
+    file: str | Path,
+    *,
+    model: str | None = None,
+    encoder: str | None = None,
+    width: int | None = None,
+    classes: Sequence[str],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    normalise: Normalise = "dataset",
+    window: tuple[float, float] = (0.0, 1.0),
+    image_size: int,
+    channels: int | None = None,
+    head: Head | None = None,
+    options: Mapping[str, Any] | None = None,
+    output: str | int | None = None,
+    weights_key: str | None = None,
+    out: str | Path,
+    force: bool = False,
+) -> Run:
+    """Make a run folder ``out`` of a checkpoint that something else trained.
+
+    ``file`` may be a folder of segmentation-models-pytorch's ``save_pretrained``: what its ``config.json``
+    says is then taken. The networks of the zoo end in logits, whatever activation followed them where they
+    were trained; outputs beside the masks (an auxiliary classifier) are left behind.
+
+    ``model`` left out is ``unet``, ``channels`` 3. ``head`` left out is told by the number of classes and the
+    outputs in the file; it is never taken for ``multilabel`` unless that is named, see `wrap`. ``mean`` and
+    ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in `ModelSpec`. ``options`` are other
+    arguments of the architecture; those that the tensors show are read from them, those that none shows are
+    assumed to be the architecture's own, and the record's ``results`` say which. ``weights_key`` names one of
+    several weights in the file (``model_ema``), ``output`` one of several outputs, see `wrap`.
+
+    Raises:
+        CheckpointError: the file can't be read or doesn't fit; it says which tensors.
+        UnknownNameError, SettingError, ModelError: the model can't be built or run as described.
+        OutputExistsError: ``out`` exists and ``force`` is not given.
+    """
+    began, out = time.monotonic(), Path(out)
+    check_output(out, "adopt", force=force, files=[Path(file)])
+    file, said = of_models.open_pretrained(Path(file))
+    model = of_models.agreed("model", model, said.model) or "unet"
+    channels = of_models.agreed("number of channels", channels, said.channels) or 3
+    options = {**(said.options or {}), **of_models.checked(model, options or {})}
+    default_mean, default_std = normalisation(None, None, channels)
+    spec = ModelSpec(
+        architecture=model,
+        encoder=of_models.agreed("encoder", encoder, said.encoder),
+        width=width,
+        channels=channels,
+        classes=max(2, len(classes)),
+        head=head or ("sigmoid" if len(classes) == 2 else "softmax"),
+        image_size=image_size,
+        mean=tuple(mean or default_mean),
+        std=tuple(std or default_std),
+        normalise=normalise,
+        window=window,
+        output=output,
+        options=options,
+    )
+    segmenter, key, state, read = _build_for(read_checkpoint(file), spec, head, weights_key, file)
+    if head == "multilabel":
+        classes = with_background(classes, segmenter.spec.outputs)
+    task = task_of(classes, multilabel=head == "multilabel", what="The classes")
+    fit(segmenter.module, state)
+    check_finite(segmenter.try_out(image_size))
+    segmenter.origin = file.name
+    assumed = of_models.assumed(segmenter.spec)
+    if head is None and segmenter.spec.head == "softmax" and not is_background(task.classes[0]):
+        assumed["head"] = "softmax"
+    settings = {"file": file.name, "file_sha256": records.sha256([file]), "weights_key": key or None}
+    results = {"read_from_tensors": read, "assumed": assumed}
+    with new_folder(out, command="adopt", force=force) as folder:
+        record = records.finish(records.start("adopt", settings=settings, results=results), began)
+        record = save_run(folder, segmenter, task, record)
+    return Run(segmenter, task, out, record.model_sha256)
+
+
+def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> Record:
+    """Write weights and ``record`` into ``folder``; return the record with model, task and hash filled in."""
+    file = folder / WEIGHTS
+    with new_file(file, force=True) as temporary:
+        save_weights(segmenter.module, temporary)
+    described = {
+        "model": segmenter.spec.model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
+        "model_sha256": records.sha256([file]),
+        "results": {"first_weights": segmenter.origin, **record.results},
+    }
+    record = record.model_copy(update=described)
+    record.write(folder)
+    return record
+
+
+def _build_for(
+    dicts: Mapping[str, State], spec: ModelSpec, head: Head | None, key: str | None, file: Path
+) -> tuple[Segmenter, str, State, dict[str, Any]]:
+    """Build ``spec`` for the weights of a file: return it with their key, the tensors, and the options read.
+
+    Where no ``head`` is named, two outputs in the file for two classes are a softmax.
+    """
+    segmenter = Segmenter.from_spec(spec).eval()
+    name, state = choose(segmenter.module, dicts, key, file)
+    check_weights(state)
+    last = list(segmenter.module.state_dict())[-1]
+    outputs = next((tensor.shape[0] for name, tensor in state.items() if name.endswith(last)), None)
+    wanted = spec
+    if head == "multilabel" and outputs is not None:
+        wanted = ModelSpec(**spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1})
+    elif head is None and spec.head == "sigmoid" and outputs == 2:
+        wanted = spec.model_copy(update={"head": "softmax"})
+    read = of_models.read_from(state, wanted)
+    if wanted != spec or read:
+        wanted = wanted.model_copy(update={"options": {**wanted.options, **read}})
+        segmenter = Segmenter.from_spec(wanted).eval()
+        name, state = choose(segmenter.module, dicts, key, file)
+    return segmenter, name, state, read
+
+
+def _unchanged(file: Path, record: Record, epoch: int | None) -> str:
+    """Return the hash of the weights in ``file``, which must be that of the record, where that knows it.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    check_file(file)
+    found = records.sha256([file])
+    known = record.model_sha256 if epoch is None else record.results.get(KEPT_SHA256, {}).get(str(epoch))
+    if known is not None and known != found:
+        raise CheckpointError(
+            f"{file} holds other weights than {records.FILE_NAME} was written for: recorded is sha256 "
+            f"{known[:12]}..., the file has {found[:12]}.... Put the recorded weights back, or make another "
+            f"run of these: seglens adopt {file} --run OTHER."
+        )
+    return found
+
+
+def _weights_file(folder: Path, record: Record, epoch: int | None) -> Path:
+    if epoch is not None:
+        file = folder / "checkpoints" / f"epoch-{epoch:03d}.safetensors"
+        if not os.path.lexists(file):
+            kept = sorted(int(found.stem[6:]) for found in file.parent.glob("epoch-*.safetensors"))
+            raise CheckpointError(
+                f"{folder} kept no weights of epoch {epoch}. Kept: {', '.join(map(str, kept)) or 'none'}. "
+                "Train with --keep-every to keep some, or leave the epoch out."
+            )
+        return file
+    file = folder / WEIGHTS
+    if not os.path.lexists(file):
+        todo = (
+            f"Training has not ended: go on with 'seglens train ... --run {folder} --resume'."
+            if record.state == "running"
+            else "Train or adopt the model again."
+        )
+        raise CheckpointError(f"The run folder {folder} holds no checkpoint ({WEIGHTS}). {todo}")
+    return file

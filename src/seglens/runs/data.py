@@ -1,0 +1,185 @@
+"""The pictures that a command works on: those of the run, or others read in the same way."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seglens.arguments import checked
+from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.layout import ALL, Dataset, DataSettings, Split
+from seglens.data.listing import (
+    NEW,
+    is_listed,
+    open_listed,
+    open_new,
+    read_listing,
+    refuse_changed,
+)
+from seglens.data.opening import find, layout_name, open_as_it_is, open_data, without_unread
+from seglens.data.sample import Task
+from seglens.errors import DataError, SettingError, UserError
+from seglens.results import record as records
+from seglens.runs import Run
+
+DEFAULT = "test"
+"""The split that is taken where none is named, of a set that has splits."""
+
+
+@checked
+def open_split(
+    run: Run,
+    name: str | None = None,
+    *,
+    data: str | Path | DataSettings | None = None,
+    layout: str | None = None,
+    class_map: Mapping[str, str] = NO_MAP,
+) -> Split:
+    """Return the split ``name`` of the run's own data, or of other ``data``, with the classes of the model.
+
+    The run's own data are split as they were at the training, and must be what they were; ``new`` are the
+    pictures that came later. They may lie somewhere else, which ``data`` then names. Other data are read as
+    the run's own were, but for what settings say in ``data``. Classes are matched by name, see
+    `seglens.data.classes.class_table`; ``class_map`` says which class of the data is which of the model,
+    where they are called otherwise. ``name`` left out is ``test``; other data that come without splits are
+    taken whole, as ``all``.
+
+    Raises:
+        DataError: the data are not there, can't be opened, or are not those of the training any more.
+        SettingError: the run knows no data, and none are named; or classes don't match.
+        UnknownNameError: there is no such split, layout or class.
+    """
+    stored = _stored(run)
+    if data is not None:
+        given = data if isinstance(data, DataSettings) else DataSettings(path=Path(data))
+        if layout is not None:
+            given = DataSettings.model_validate({**given.model_dump(exclude_unset=True), "layout": layout})
+        if name != ALL and stored is not None and _is_own(run, stored, given):
+            stored = stored.model_copy(update={"path": given.path})
+        else:
+            found = _open_other(run, stored, given)
+            name = name or (ALL if list(found.splits) == [ALL] else DEFAULT)
+            return in_classes_of(run.task, found.split(name), class_map)
+    if stored is None:
+        raise SettingError(
+            f"The run {run.folder or 'of a wrapped module'} was not trained here and knows no data. "
+            "Name some with --data."
+        )
+    if not stored.path.is_dir():
+        raise DataError(
+            f"The data of {run.folder} were in {stored.path}, which is not there. Name them with --data."
+        )
+    # Runs of before may have kept settings that did nothing.
+    split = _open_own(run, without_unread(stored, layout_name(stored)), name or DEFAULT)
+    return in_classes_of(_as_trained(run.task, split.task), split, class_map)
+
+
+def own_split(run: Run, name: str) -> Split:
+    """Return a split of the run's own data for its pictures alone; whether they changed is not looked at.
+
+    Raises:
+        DataError, SettingError, UnknownNameError: as `open_split`.
+    """
+    stored, listing = _stored(run), read_listing(run.folder)
+    if stored is None or run.folder is None:
+        raise SettingError("The run was not trained here and knows no data.")
+    return (open_listed(stored, listing, run.folder) if listing else open_data(stored)).split(name)
+
+
+def _open_own(run: Run, stored: DataSettings, name: str) -> Split:
+    """Open a split of the run's own data, and see that it is what it was at the training.
+
+    Runs of before have no list: a hash of names, sizes and outlines stands for it.
+    """
+    folder = run.folder
+    assert folder is not None  # the settings came from there
+    listing = read_listing(folder)
+    if listing is None:
+        dataset, record = open_data(stored), records.read(folder)
+        if record.kind == "train" and record.data_sha256 not in (None, dataset.sha256()):
+            raise DataError(
+                f"The files in {stored.path} are not those that {folder} was trained with, and it has no "
+                "list of its splits. Restore them, train again, or take the set as it is now, training "
+                f"pictures too, with --data {stored.path} --split all."
+            )
+        return dataset.split(name)
+    if name == NEW:
+        return open_new(stored, listing, folder)
+    dataset = open_listed(stored, listing, folder)
+    split = dataset.split(name)
+    refuse_changed(dataset, dataset.splits if name == ALL else (name,), listing, folder)
+    return split
+
+
+def _is_own(run: Run, stored: DataSettings, given: DataSettings) -> bool:
+    """Whether ``given`` names the run's own data, there or in another place, to be read as they were."""
+    if given.model_fields_set - {"path", "layout"}:
+        return False
+    settings, listing = stored.model_copy(update={"path": given.path}), read_listing(run.folder)
+    try:
+        layout, found = find(settings)
+        if given.layout not in (None, layout):
+            return False
+        if given.path.resolve() == stored.path.resolve():
+            return True
+        if listing is not None:
+            return is_listed(found, listing)
+        return run.folder is not None and open_data(settings).sha256() == records.read(run.folder).data_sha256
+    except UserError:  # it isn't of their layout; opening it as others tells what is wrong with it
+        return False
+
+
+def _stored(run: Run) -> DataSettings | None:
+    """Return the data settings in the run's folder, if it has any."""
+    record = records.read(run.folder) if run.folder is not None else None
+    if record is None or record.data is None:
+        return None
+    try:
+        return DataSettings.model_validate(record.data)
+    except SettingError as error:
+        raise DataError(
+            f"{run.folder}/{records.FILE_NAME} describes no data: {error} Name some with --data."
+        ) from error
+
+
+def _as_trained(ours: Task, theirs: Task) -> Task:
+    """Return the model's task with what its foreground was merged from; older runs don't tell.
+
+    ``theirs`` is the task of the very set that it was trained on.
+    """
+    return ours if ours.merged else ours.model_copy(update={"merged": theirs.merged})
+
+
+def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> Dataset:
+    """Open other data as the run's own, so that names say what their classes are.
+
+    What ``given`` sets itself holds; settings of the run's own data that mean nothing in the layout of the
+    others are left out. Categories of a COCO file are not merged, so that each can be found by its name;
+    where the training chose some of them, those are chosen here too.
+    """
+    said = {name: getattr(given, name) for name in given.model_fields_set}
+    place: dict[str, Any] = {"layout": None, "train_dir": None, "valid_dir": None, "test_dir": None}
+    place |= {"classes": None, "ignore": None, "masks": None, "palette": None}
+    multilabel = run.task.multilabel
+    base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
+    settings = base.model_copy(update={**place, **said})
+    kind, ours = layout_name(settings), run.task
+    settings = without_unread(settings, kind)
+    like_ours: dict[str, Any] = {}
+    if kind == "pairs":
+        named = stored is not None and stored.classes == ours.classes
+        like_ours = {"classes": ours.classes if named else None, "ignore": base.ignore}
+        like_ours |= {"masks": None if base.masks == "classes" and not named else base.masks}
+        like_ours |= {"palette": base.palette if said.get("classes") is None else None}
+        if ours.multilabel and base.classes is not None:  # folders that the training chose
+            like_ours["classes"] = ours.classes
+    if kind == "oxford-pet" and "border" in ours.classes:
+        like_ours = {"border": "class"}
+    if kind in ("coco", "labelme"):
+        like_ours = {"merge": False}
+    found = open_as_it_is(settings.model_copy(update={**like_ours, **said}))
+    if kind in ("coco", "labelme") and base.classes is not None and "classes" not in said:
+        known = {name for index in range(1, len(ours.classes)) for name in ours.categories(index)}
+        chosen = tuple(name for name in (*found.task.classes[1:], *found.task.unused) if name in known)
+        if chosen:
+            return open_as_it_is(found.settings.model_copy(update={"classes": chosen}))
+    return found

@@ -1,0 +1,57 @@
+"""Progress on long work: a bar with the time left in a terminal, nothing where output is no terminal."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+
+_SILENT = ContextVar("silent", default=False)
+
+
+def is_shown() -> bool:
+    """Whether progress is shown: in a terminal, unless it was silenced."""
+    return sys.stderr.isatty() and not _SILENT.get()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Show no progress within."""
+    before = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(before)
+
+
+def track(items: Iterable[_Item], *, total: int, what: str) -> Iterator[_Item]:
+    """Yield ``items`` under a progress bar on standard error called ``what``."""
+    if not is_shown():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield from bar.track(items, total=total, description=what)
+
+
+@contextmanager
+def count_bytes(what: str, *, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yield a function to be told of bytes as they come, under a bar on standard error called ``what``.
+
+    ``total`` is how many there will be (None: nobody knows), ``done`` how many there were before.
+    """
+    if not is_shown():
+        yield lambda num: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda num: bar.advance(task, num)

@@ -1,0 +1,326 @@
+"""Training samples: resized, kept in memory, in an order that seed and epoch decide; and their batches."""
+
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from seglens.data.layout import Split
+from seglens.data.sample import Sample
+from seglens.data.transforms import Batch, Policy, augment_within, collate, letterbox, sample_generator
+from seglens.errors import DataError
+from seglens.masks import class_pixels, is_stack
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
+from seglens.train.recipe import TrainSettings
+
+MEMORY = 2 << 30
+"""Bytes of pictures that a split may keep in memory."""
+
+BLANK = -1
+"""The index of a sample without any valid pixel, which counts for nothing."""
+
+
+def training_batches(
+    dataset: "TrainingDataset", *, batch_size: int, workers: int, part: "Part | None" = None, splits: int = 1
+) -> DataLoader[Sample]:
+    """Return the batches to train on: shuffled, augmented in ``workers`` processes.
+
+    A step's ``batch_size`` pictures are shared by the processes (``part`` is this one's) and then come in
+    ``splits`` smaller batches.
+    """
+    part = part or Part()
+    # Whole numbers: settings and halving see to that.
+    size = batch_size // part.of // splits
+    return DataLoader(
+        dataset,
+        batch_size=size,
+        sampler=Shuffled(len(dataset), batch_size=batch_size, seed=dataset.seed, part=part, splits=splits),
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        # Forked workers share the pictures in memory, spawned ones copy them.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+
+
+def validation_batches(
+    dataset: "TrainingDataset", *, batch_size: int, part: "Part | None" = None
+) -> DataLoader[Sample]:
+    """Return this process's batches to validate on, as they are and in order.
+
+    Every process has equally many pictures: where the number doesn't divide, `TrainingDataset.blank` fills
+    up.
+    """
+    part = part or Part()
+    keys = [(0, index) for index in range(part.index, len(dataset), part.of)]
+    keys += [(0, BLANK)] * (-(-len(dataset) // part.of) - len(keys))
+    return DataLoader(dataset, batch_size=max(1, batch_size // part.of), sampler=keys, collate_fn=collate)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The place of this process among those that train together."""
+
+    index: int = 0
+    of: int = 1
+
+
+class TrainingDataset(Dataset[Sample]):
+    """The samples of a split, letterboxed to ``size``; asked for by ``(epoch, index)``.
+
+    The epoch is part of the key, so that augmentation depends on (seed, epoch, index) alone: not on the
+    order, on the number of worker processes, or on an interruption of the training.
+    """
+
+    split: Split
+    size: int
+    seed: int
+    policy: Policy | None
+    memory: int
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        size: int,
+        seed: int = 0,
+        policy: Policy | None = None,
+        window: tuple[float, float] = (0.0, 1.0),
+        memory: int = MEMORY,
+    ):
+        self.split, self.size, self.seed, self.policy, self.memory = split, size, seed, policy, memory
+        self.window = window
+        self._kept: list[_Packed] = []
+        self.scales: list[float] = []
+
+    def preload(self) -> None:
+        """Read the pictures once, as many as fit into ``memory``, so that a broken one is named at once.
+
+        Raises:
+            DataError: a picture can't be read or has no mask.
+        """
+        room = self.memory
+        pictures = read_ahead(self._read, range(len(self)))
+        for packed in track(pictures, total=len(self), what=f"reading {self.split.name}"):
+            self.scales.append(packed.scale)
+            room -= packed.num_bytes
+            if room < 0:
+                break
+            self._kept.append(packed)
+
+    @property
+    def scale(self) -> float:
+        """Pixels on the input grid per native pixel, of the median picture among those read."""
+        return sorted(self.scales)[len(self.scales) // 2]
+
+    def class_pixels(self, num_classes: int) -> Int[Tensor, "classes"]:
+        """Count the valid pixels of every class; what is not in memory is read for it."""
+        counts = torch.zeros(num_classes, dtype=torch.int64)
+        for index in range(len(self)):
+            sample = self._packed(index).unpack()
+            assert sample.mask is not None
+            counts += class_pixels(sample.mask, sample.valid, num_classes)
+        return counts
+
+    def blank(self) -> Sample:
+        """Return a sample of the right shape that counts for nothing."""
+        like = self._packed(0).unpack()
+        assert like.mask is not None
+        return Sample("", like.image * 0, torch.zeros_like(like.mask), like.valid & False)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        if index == BLANK:
+            return self.blank()
+        sample = self._packed(index).unpack()
+        if self.policy is None:
+            return sample
+        return augment_within(self.window, sample, sample_generator(self.seed, epoch, index), self.policy)
+
+    def _packed(self, index: int) -> "_Packed":
+        return self._kept[index] if index < len(self._kept) else self._read(index)
+
+    def _read(self, index: int) -> "_Packed":
+        sample = self.split[index]
+        if sample.mask is None:
+            raise DataError(
+                f"{self.split.entries[index].image} has no mask: training needs one for every picture. "
+                "Add it, or take the picture out ('seglens data check' lists all)."
+            )
+        return _pack(sample, self.size)
+
+
+class Shuffled(Sampler[tuple[int, int]]):
+    """This process's part of an epoch's indices, shuffled by seed and epoch alike in all processes.
+
+    Of every step's pictures each process has an equal part; of the last and smaller step the parts differ by
+    one at most. Batch norm can't train on a single picture, because the variance of one value is zero: a few
+    pictures sit the epoch out (others each time) where the last step would leave a process with a batch of
+    one. Where there are too few pictures in all, they are shown more than once.
+    """
+
+    num: int
+    batch_size: int
+    seed: int
+    epoch: int
+    part: Part
+
+    def __init__(self, num: int, *, batch_size: int, seed: int, part: Part | None = None, splits: int = 1):
+        self.num, self.batch_size, self.seed, self.epoch = num, batch_size, seed, 0
+        self.part = part or Part()
+        self._size = batch_size // self.part.of // splits
+        self._repeats = 1
+        while not self._usable(num * self._repeats):
+            self._repeats += 1
+        self._total = self._usable(num * self._repeats)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._positions())
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of this process in an epoch; equally many in all of them."""
+        return -(-len(self) // self._size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        indices = random.Random(f"order/{self.seed}/{self.epoch}").sample(range(self.num), self.num)
+        indices *= self._repeats
+        return iter([(self.epoch, indices[position]) for position in self._positions()])
+
+    def _positions(self) -> list[int]:
+        """Return the places in the epoch's order that are this process's."""
+        starts = range(0, self._total, self.batch_size)
+        steps = [range(start, min(start + self.batch_size, self._total)) for start in starts]
+        first, last = self.part.index, self.part.index + 1
+        return [
+            place
+            for step in steps
+            for place in step[first * len(step) // self.part.of : last * len(step) // self.part.of]
+        ]
+
+    def _usable(self, num: int) -> int:
+        """Return how many of ``num`` pictures can be used, so that no process is left with a batch of one."""
+        whole, rest = divmod(num, self.batch_size)
+        while rest and not self._divides(rest):
+            rest -= 1
+        return whole * self.batch_size + rest
+
+    def _divides(self, rest: int) -> bool:
+        parts = {(i + 1) * rest // self.part.of - i * rest // self.part.of for i in range(self.part.of)}
+        # Equally many batches in every process, or they would wait for one another for ever.
+        batches = {-(-part // self._size) for part in parts}
+        return min(parts) > 0 and len(batches) == 1 and all(self._fits(part) for part in parts)
+
+    def _fits(self, part: int) -> bool:
+        return part % self._size != 1 or self._size == 1
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A letterboxed sample in few bytes: 8-bit pictures in 8 bits again, deeper ones as float16."""
+
+    name: str
+    image: Tensor
+    mask: Tensor
+    valid: Tensor
+    scale: float
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.numel() * array.element_size() for array in (self.image, self.mask, self.valid))
+
+    def unpack(self) -> Sample:
+        image = self.image.float() / 255 if self.image.dtype == torch.uint8 else self.image.float()
+        return Sample(
+            self.name, image, self.mask if self.mask.dtype == torch.bool else self.mask.long(), self.valid
+        )
+
+
+def _pack(sample: Sample, size: int) -> _Packed:
+    small, frame = letterbox(sample, size)
+    assert small.mask is not None
+    shades = sample.image * 255
+    eight_bit = bool((shades - shades.round()).abs().max() < 1e-3)
+    image = (small.image * 255).round().to(torch.uint8) if eight_bit else small.image.half()
+    # A class index above 255 is rare but must not wrap around.
+    mask = small.mask
+    if not is_stack(mask):
+        mask = mask.to(torch.uint8 if int(mask.max()) < 256 else torch.int32)
+    return _Packed(small.name, image, mask, small.valid, max(frame.scaled) / max(frame.native))
+
+
+class Batches(LightningDataModule):
+    """The batches of each process, made when its place among them is known.
+
+    ``splits`` is the number of smaller batches that a step is computed in; their gradients are averaged.
+    """
+
+    training: TrainingDataset
+    validation: TrainingDataset | None
+    settings: TrainSettings
+    workers: int
+    splits: int
+
+    def __init__(
+        self,
+        training: TrainingDataset,
+        validation: TrainingDataset | None,
+        settings: TrainSettings,
+        *,
+        workers: int,
+        splits: int = 1,
+    ) -> None:
+        super().__init__()
+        self.training, self.validation, self.settings = training, validation, settings
+        self.workers, self.splits = workers, splits
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the optimiser in the whole training."""
+        order = self._training(Part(0, self.settings.devices * self.settings.num_nodes)).sampler
+        assert isinstance(order, Shuffled)
+        return self.settings.epochs * -(-order.num_batches // self.splits)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Return this process's batches to train on."""
+        return self._training(self._part())
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Return this process's batches to validate on."""
+        assert self.validation is not None
+        size = self.settings.batch_size // self.splits
+        return validation_batches(self.validation, batch_size=size, part=self._part())
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch, which Lightning doesn't know how to do."""
+        images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        masks = None if batch.masks is None else batch.masks.to(device, non_blocking=True)
+        return Batch(batch.names, images, masks, batch.valid.to(device, non_blocking=True))
+
+    def split(self, splits: int) -> "Batches":
+        """Return the same batches with every step computed in so many smaller ones."""
+        return Batches(self.training, self.validation, self.settings, workers=self.workers, splits=splits)
+
+    def _part(self) -> Part:
+        assert self.trainer is not None
+        return Part(self.trainer.global_rank, self.trainer.world_size)
+
+    def _training(self, part: Part) -> DataLoader[Sample]:
+        size = self.settings.batch_size
+        return training_batches(
+            self.training, batch_size=size, workers=self.workers, part=part, splits=self.splits
+        )

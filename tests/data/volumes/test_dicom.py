@@ -1,0 +1,145 @@
+"""DICOM series: numbers and places against those that were written, and against SimpleITK's own reader."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seglens.data.volumes import read_volume
+from seglens.errors import DataError
+
+sitk = pytest.importorskip("SimpleITK", reason="needs the extra medical")
+pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")
+
+NAME = "Erika^Mustermann"
+TURN = np.array([[np.cos(0.2), -np.sin(0.2), 0], [np.sin(0.2), np.cos(0.2), 0], [0, 0, 1]])
+
+
+def numbers() -> np.ndarray:
+    """Slices x rows x columns, every one another."""
+    return np.arange(4 * 5 * 6, dtype=np.uint16).reshape(4, 5, 6)
+
+
+def write_slice(file: Path, stored: np.ndarray, position: np.ndarray, **changes: object) -> None:
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    meta.MediaStorageSOPInstanceUID = f"1.2.3.{abs(hash(file.name)) % 10**9}"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    data.PatientName, data.Modality, data.SeriesInstanceUID = NAME, "CT", "1.2.3.4"
+    data.StudyInstanceUID, data.SeriesNumber = "1.2.3", 1
+    data.Rows, data.Columns = stored.shape
+    data.PixelSpacing, data.SliceThickness = [0.8, 0.6], 2.5
+    data.ImagePositionPatient = [float(part) for part in position]
+    data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    data.RescaleSlope, data.RescaleIntercept = 2, -1024
+    data.PixelData = stored.astype("<u2").tobytes()
+    for name, value in changes.items():
+        if value is None:
+            delattr(data, name)
+        else:
+            setattr(data, name, value)
+    data.save_as(file, enforce_file_format=True)
+
+
+def write_series(folder: Path, directions: np.ndarray | None = None, **changes: object) -> Path:
+    """Four slices, 2.5 mm apart, in files whose names don't tell their order."""
+    folder.mkdir(exist_ok=True)
+    turned = np.eye(3) if directions is None else directions
+    for place, name in enumerate(("c", "a", "d", "b")):
+        position = np.array([-10.0, 20, 30]) + 2.5 * place * turned[:, 2]
+        cosines = [float(part) for part in turned[:, :2].T.flatten()]
+        write_slice(
+            folder / f"{name}.dcm",
+            numbers()[place],
+            position,
+            **{"ImageOrientationPatient": cosines, **changes},
+        )
+    return folder
+
+
+@pytest.mark.parametrize("directions", [None, TURN, np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])])
+def test_a_series_is_what_another_reader_sees(tmp_path, directions):
+    volume = read_volume(write_series(tmp_path / "scan", directions))
+    np.testing.assert_allclose(volume.values, numbers().transpose(2, 1, 0) * 2.0 - 1024)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "scan")))
+    other = reader.Execute()
+    np.testing.assert_allclose(volume.values, sitk.GetArrayFromImage(other).transpose(2, 1, 0))
+    for voxel in ((0, 0, 0), (5, 4, 3), (2, 0, 1)):
+        x, y, z = other.TransformIndexToPhysicalPoint(voxel)
+        np.testing.assert_allclose(volume.grid.world(voxel), (-x, -y, z), atol=1e-4)
+    assert volume.grid.spacing == pytest.approx((0.6, 0.8, 2.5))
+
+
+def test_one_file_is_a_volume_of_one_slice(tmp_path):
+    volume = read_volume(write_series(tmp_path / "scan") / "a.dcm")
+    assert volume.values.shape == (6, 5, 1)
+    assert volume.grid.spacing == pytest.approx((0.6, 0.8, 2.5))
+
+
+def test_monochrome1_is_turned_round(tmp_path):
+    plain = read_volume(write_series(tmp_path / "plain"))
+    turned = read_volume(write_series(tmp_path / "turned", PhotometricInterpretation="MONOCHROME1"))
+    stored = (plain.values + 1024) / 2
+    np.testing.assert_allclose(turned.values, (4095 - stored) * 2 - 1024)
+
+
+def test_a_missing_slope_means_the_numbers_as_they_are(tmp_path):
+    volume = read_volume(write_series(tmp_path / "scan", RescaleSlope=None, RescaleIntercept=None))
+    np.testing.assert_array_equal(volume.values, numbers().transpose(2, 1, 0))
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(DataError) as raised:
+        read_volume(folder)
+    assert "Erika" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_what_is_no_single_whole_series_is_refused_without_a_patient_s_name(tmp_path):
+    (write_series(tmp_path / "gap") / "d.dcm").unlink()
+    assert "lacks slices" in refused(tmp_path / "gap")
+    assert "a.dcm and b.dcm are 5 mm apart" in refused(tmp_path / "gap")
+
+    double = write_series(tmp_path / "double")
+    write_slice(double / "e.dcm", numbers()[0], np.array([-10.0, 20, 32.5]))
+    assert "two slices at one place (a.dcm and e.dcm" in refused(double)
+
+    mixed = write_series(tmp_path / "mixed")
+    write_slice(mixed / "e.dcm", numbers()[0], np.array([-10.0, 20, 40]), SeriesInstanceUID="1.2.3.5")
+    assert "slices of 2 series: 4 like a.dcm, 1 like e.dcm" in refused(mixed)
+
+    sizes = write_series(tmp_path / "sizes")
+    write_slice(sizes / "e.dcm", numbers()[0][:4], np.array([-10.0, 20, 40]))
+    assert "slices of 2 sizes" in refused(sizes)
+
+    tilted = tmp_path / "tilted"
+    tilted.mkdir()
+    for place in range(3):
+        write_slice(tilted / f"{place}.dcm", numbers()[0], np.array([0.0, 0.5 * place, 2.5 * place]))
+    assert "tilted gantry: from slice to slice it slides 0.5 mm" in refused(tilted)
+
+    assert "doesn't say ImagePositionPatient" in refused(
+        write_series(tmp_path / "nowhere", ImagePositionPatient=None)
+    )
+    assert "holds 3 frames" in refused(write_series(tmp_path / "frames", NumberOfFrames=3))
+    assert "holds 3 number(s) at each pixel (RGB)" in refused(
+        write_series(tmp_path / "rgb", SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    )
+    assert "without a picture" in refused(write_series(tmp_path / "none", Rows=None))
+
+    (write_series(tmp_path / "foreign") / "notes.txt").write_text("hello")
+    assert "notes.txt is no DICOM file" in refused(tmp_path / "foreign")
+
+    whole = (write_series(tmp_path / "cut") / "a.dcm").read_bytes()
+    (tmp_path / "cut" / "a.dcm").write_bytes(whole[:-20])
+    assert "a.dcm can't be decoded" in refused(tmp_path / "cut")
+    (tmp_path / "empty").mkdir()
+    assert "holds no file" in refused(tmp_path / "empty")

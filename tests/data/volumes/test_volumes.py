@@ -1,0 +1,204 @@
+"""Volumes and their places: against voxels whose place was worked out by hand, and against SimpleITK."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seglens.data.volumes import Grid, Volume, read_labels, read_volume, write_map, write_mask
+from seglens.errors import DataError, MaskValueError, OutputExistsError, SettingError, SizeMismatchError
+
+nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
+sitk = pytest.importorskip("SimpleITK", reason="needs the extra medical")
+pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")
+
+TURN = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]])
+
+
+def affine_of(directions: np.ndarray, spacing: tuple[float, ...], origin: tuple[float, ...]) -> np.ndarray:
+    found = np.eye(4)
+    found[:3, :3] = directions * np.array(spacing)
+    found[:3, 3] = origin
+    return found
+
+
+AFFINES = {
+    "straight": affine_of(np.eye(3), (1, 1, 1), (0, 0, 0)),
+    "anisotropic": affine_of(np.eye(3), (0.7, 0.8, 5), (-30, 12, 99)),
+    "flipped": affine_of(np.diag([-1.0, 1.0, -1.0]), (1, 2, 3), (5, 6, 7)),
+    "permuted": affine_of(np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]]), (1, 1.5, 2), (0, 0, -4)),
+    "rotated": affine_of(TURN, (0.9, 0.9, 3), (10, -20, 30)),
+}
+LANDMARK = (4, 1, 2)
+
+
+def numbers(shape: tuple[int, int, int] = (6, 5, 4)) -> np.ndarray:
+    """Every voxel another number, the landmark the largest."""
+    values = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    values[LANDMARK] = 1000
+    return values
+
+
+def saved(file: Path, values: np.ndarray, affine: np.ndarray, code: int = 1) -> Path:
+    image = nibabel.Nifti1Image(values, affine)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
+    nibabel.save(image, file)
+    return file
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_a_landmark_stays_where_it_is(tmp_path, name):
+    """Written by one library, read here, written here, read by another one."""
+    volume = read_volume(saved(tmp_path / "in.nii.gz", numbers(), AFFINES[name]))
+    assert np.unravel_index(volume.values.argmax(), volume.values.shape) == LANDMARK
+    by_hand = AFFINES[name][:3, :3] @ LANDMARK + AFFINES[name][:3, 3]
+    np.testing.assert_allclose(volume.grid.world(LANDMARK), by_hand, atol=1e-5)
+    write_map(tmp_path / "map.nii.gz", volume.values, volume.grid, "logits")
+    other = sitk.ReadImage(str(tmp_path / "map.nii.gz"))
+    x, y, z = other.TransformIndexToPhysicalPoint(LANDMARK)
+    np.testing.assert_allclose((-x, -y, z), by_hand, atol=1e-4)
+    assert other[LANDMARK] == 1000
+    again = read_volume(tmp_path / "map.nii.gz")
+    assert again.values.dtype == np.float32
+    assert volume.grid.distance_to(again.grid) < 1e-4
+    np.testing.assert_array_equal(again.values, volume.values)
+
+
+def test_orientation_spacing_and_planes():
+    assert {name: Grid((6, 5, 4), affine).orientation for name, affine in AFFINES.items()} == {
+        "straight": "RAS",
+        "anisotropic": "RAS",
+        "flipped": "LAI",
+        "permuted": "AIR",
+        "rotated": "RAS",
+    }
+    grid = Grid((6, 5, 4), AFFINES["permuted"])
+    assert grid.spacing == pytest.approx((1, 1.5, 2))
+    assert grid.voxel_ml == pytest.approx(0.003)
+    assert {plane: grid.axis_of(plane) for plane in ("sagittal", "coronal", "axial")} == {
+        "sagittal": 2,
+        "coronal": 0,
+        "axial": 1,
+    }
+    for name, affine in AFFINES.items():
+        assert Grid((6, 5, 4), affine).orientation == "".join(nibabel.aff2axcodes(affine)), name
+    with pytest.raises(SettingError, match=r"'oblique'.*sagittal, coronal, axial"):
+        grid.axis_of("oblique")
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+@pytest.mark.parametrize("name", ["anisotropic", "flipped", "permuted", "rotated"])
+def test_other_formats_lie_where_their_own_library_says(tmp_path, suffix, name):
+    affine = np.diag([-1.0, -1, 1, 1]) @ AFFINES[name]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(numbers().transpose(2, 1, 0))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
+    sitk.WriteImage(image, str(tmp_path / f"a{suffix}"))
+    volume = read_volume(tmp_path / f"a{suffix}")
+    x, y, z = image.TransformIndexToPhysicalPoint(LANDMARK)
+    np.testing.assert_allclose(volume.grid.world(LANDMARK), (-x, -y, z), atol=1e-4)
+    np.testing.assert_array_equal(volume.values, numbers())
+
+
+def test_what_is_no_volume_is_refused(tmp_path):
+    eye = np.eye(4)
+    values = numbers().astype(np.float32)
+    with pytest.raises(DataError, match=r"4 axes \(6 x 5 x 4 x 2\); allowed are 3"):
+        read_volume(saved(tmp_path / "time.nii.gz", np.stack([values] * 2, -1), eye))
+    assert read_volume(saved(tmp_path / "one.nii", values[..., None], eye)).values.shape == (6, 5, 4)
+    values[0, 0, 0] = np.nan
+    with pytest.raises(DataError, match="1 voxels of 120 that are not finite"):
+        read_volume(saved(tmp_path / "nan.nii", values, eye))
+    with pytest.raises(DataError, match=r"codes of sform and qform are both 0"):
+        read_volume(saved(tmp_path / "nowhere.nii", numbers(), eye, code=0))
+    flat = np.diag([1.0, 1, 0, 1])
+    image = nibabel.Nifti1Image(numbers(), eye)
+    image.header.set_sform(flat, 1)
+    image.header["qform_code"] = 0
+    (tmp_path / "flat.nii").write_bytes(image.header.binaryblock + b"\0" * 4 + numbers().tobytes("F"))
+    with pytest.raises(DataError, match=r"flat\.nii: The affine of a volume is singular"):
+        read_volume(tmp_path / "flat.nii")
+    whole = saved(tmp_path / "whole.nii.gz", np.random.default_rng(0).random((30, 30, 30), np.float32), eye)
+    (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"cut\.nii\.gz can't be read as NIfTI.*cut short"):
+        read_volume(tmp_path / "cut.nii.gz")
+    (tmp_path / "text.nii").write_text("nothing")
+    with pytest.raises(DataError, match=r"text\.nii can't be read as NIfTI"):
+        read_volume(tmp_path / "text.nii")
+    with pytest.raises(DataError, match=r"There is no file"):
+        read_volume(tmp_path / "none.nii")
+    with pytest.raises(DataError, match=r"ends in '\.png'.*\.nii\.gz"):
+        read_volume(tmp_path / "picture.png")
+
+
+def test_a_header_that_promises_too_much_is_refused_before_anything_is_read(tmp_path):
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape((30000, 30000, 30000))
+    header.set_sform(np.eye(4), 1)
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(header.binaryblock + b"\0" * 1000))
+    with pytest.raises(DataError, match=r"30000 x 30000 x 30000 voxels.*--max-pixels"):
+        read_volume(tmp_path / "bomb.nii.gz")
+
+
+def test_labels_are_whole_numbers_on_the_grid_of_the_picture(tmp_path):
+    picture = Volume(numbers(), Grid((6, 5, 4), AFFINES["rotated"]))
+    truth = (numbers() % 3).astype(np.float32)
+    file = saved(tmp_path / "truth.nii.gz", truth, AFFINES["rotated"])
+    np.testing.assert_array_equal(read_labels(file, picture), numbers() % 3)
+    saved(file, truth / 2, AFFINES["rotated"])
+    with pytest.raises(MaskValueError, match=r"holds 0\.5 among its labels.*nearest neighbours"):
+        read_labels(file, picture)
+    saved(file, truth[:5], AFFINES["rotated"])
+    with pytest.raises(SizeMismatchError, match=r"5 x 5 x 4 voxels, its picture 6 x 5 x 4"):
+        read_labels(file, picture)
+    saved(file, truth, AFFINES["anisotropic"])
+    with pytest.raises(SizeMismatchError, match=r"mm beside its picture.*allowed is 0\.0009 mm"):
+        read_labels(file, picture)
+    near = AFFINES["rotated"].copy()
+    near[0, 3] += 1e-4  # what rounding to float32 in a header does
+    saved(file, truth, near)
+    assert read_labels(file, picture).max() == 2
+    saved(file, -truth, AFFINES["rotated"])
+    with pytest.raises(MaskValueError, match="labels from -2 to 0"):
+        read_labels(file)
+
+
+def test_masks_are_written_as_the_smallest_integers(tmp_path):
+    grid = Grid((6, 5, 4), AFFINES["flipped"])
+    labels = numbers().astype(np.int64) % 3
+    write_mask(tmp_path / "small.nii.gz", labels, grid)
+    write_mask(tmp_path / "large.nii", labels * 200, grid)
+    found = [nibabel.load(tmp_path / name) for name in ("small.nii.gz", "large.nii")]
+    assert [image.get_data_dtype() for image in found] == [np.uint8, np.uint16]
+    assert found[0].header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_array_equal(np.asarray(found[1].dataobj), labels * 200)
+    write_map(tmp_path / "map.nii.gz", labels, grid, "logits per voxel")
+    about = bytes(nibabel.load(tmp_path / "map.nii.gz").header["descrip"])
+    assert about.rstrip(b"\0") == b"seglens: logits per voxel"
+    first = (tmp_path / "map.nii.gz").read_bytes()
+    write_map(tmp_path / "map.nii.gz", labels, grid, "logits per voxel", force=True)
+    assert (tmp_path / "map.nii.gz").read_bytes() == first
+    with pytest.raises(OutputExistsError):
+        write_map(tmp_path / "map.nii.gz", labels, grid, "logits")
+    with pytest.raises(SizeMismatchError, match=r"shape \(5, 5, 4\) don't fit"):
+        write_mask(tmp_path / "other.nii", labels[:5], grid)
+    with pytest.raises(SettingError, match=r"must end in \.nii\.gz or \.nii"):
+        write_mask(tmp_path / "other.png", labels, grid)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["large.nii", "map.nii.gz", "small.nii.gz"]
+
+
+def test_a_slope_in_the_header_is_applied(tmp_path):
+    header = nibabel.Nifti1Image(numbers(), np.eye(4)).header
+    header["scl_slope"], header["scl_inter"], header["sform_code"] = 0.5, -1024, 1
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    (tmp_path / "ct.nii").write_bytes(header.binaryblock + b"\0" * 4 + numbers().tobytes("F"))
+    found = read_volume(tmp_path / "ct.nii")
+    assert found.values.dtype == np.float32
+    np.testing.assert_allclose(found.values, numbers() * 0.5 - 1024)
+    plain = read_volume(saved(tmp_path / "plain.nii", numbers(), np.eye(4)))
+    assert plain.values.dtype == np.int16
