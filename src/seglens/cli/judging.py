@@ -1,5 +1,6 @@
 """The verb ``seglens judge``: the scorecard of a run's maps, and the audit of regions."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from seglens.cli import options as o
 from seglens.cli.terminal import keep_apart, need_run, say
 from seglens.errors import SettingError
 from seglens.places import check_output
+from seglens.sizes import say_seconds
 
 if TYPE_CHECKING:
     from seglens.judge.costs import JudgePlan
@@ -106,7 +108,12 @@ def judge(
         judging=judging,
         seed=seed,
     )
-    say(_beforehand(plan, judging.scores))
+    num_passes = plan.forwards(judging.scores)
+    say(
+        f"Judging {plan.num_images} pictures by {', '.join(judging.scores)}: at most {num_passes:,} forward "
+        "passes."
+    )
+    began = time.monotonic()
     done = seglens.judge_folder(
         model,
         pictures,
@@ -122,24 +129,12 @@ def judge(
         seed=seed,
         force=force,
     )
-    summaries.tell_judged(done, lambda left_out: say(*_left_out(left_out, plan)))
+    each = (time.monotonic() - began) / num_passes
+    summaries.tell_judged(done, lambda left_out: say(*_left_out(left_out, plan, each)))
 
 
-def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:
-    """What is about to be made, and how long that takes at most."""
-    return (
-        f"Judging {plan.num_images} pictures by {', '.join(scores)}: "
-        f"{_duration(plan.seconds(scores))} at most on this machine as busy as it is."
-    )
-
-
-def _left_out(scores: Sequence[str], plan: "JudgePlan") -> list[str]:
-    """Which scores were left out, what they would take, and how to get them."""
-    dear = [(name, plan.more((name,))) for name in scores]
-    told = ", ".join(f"{name} ({_duration(seconds)})" if seconds else name for name, seconds in dear)
+def _left_out(scores: Sequence[str], plan: "JudgePlan", each: float) -> list[str]:
+    """Which scores were left out, what they would take at most at the pace of the others, how to get them."""
+    dear = [(name, plan.more((name,)) * each) for name in scores]
+    told = ", ".join(f"{name} (about {say_seconds(taken)})" if taken else name for name, taken in dear)
     return [f"Left out: {told}. Add --scores all --force to this command to have them too."] if told else []
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seglens.device import is_out_of_memory
 from seglens.errors import ModelError, UserError
 from seglens.models import zoo
 from seglens.models.dimensions import check_dimensions, flat_layers
@@ -213,7 +214,7 @@ class Segmenter(nn.Module):
                 self.spec.image_size + -self.spec.image_size % self.spec.divisor,
             )
             foreign = self.spec.architecture == WRAPPED and size != (tried, tried)
-            if not foreign or isinstance(error, torch.OutOfMemoryError):
+            if not foreign or is_out_of_memory(error):
                 raise
             raise RefusedSizeError(
                 f"The network can't take images of {size[0]} x {size[1]} pixels, and was tried with {tried} "
