@@ -74,8 +74,7 @@ def plan_folder(
     if num := len(whole):
         part = first_chunk(run, whole, question.targets, min(1 + FEW, batch_size, num))
         entries = count(run, needed, question.layers, part.batch.images, targets, num, batch_size)
-        there = len(part.natives)
-        pieces = [chosen(part, rows) for rows in (range(1), range(1, there)) if rows]
+        pieces = [chosen(part, rows) for rows in (range(1), range(1, len(part.natives))) if rows]
         passes = sum(entry.forwards + 2 * entry.backwards for entry in entries)
         times = num / len(pieces[-1].natives)
         seconds = _seconds(run, pieces, question, drawing, times, passes, targets)
@@ -151,7 +150,7 @@ def _seconds(
         (Path(folder) / "samples").mkdir()
         for piece in pieces:
             names = [f"{number}" for number in range(1 + max(piece.numbers))]
-            with watched(lambda seen: seen.seconds > LONG, backwards) as seen:
+            with watched(lambda seen: seen.passes > 0 and seen.seconds > LONG, backwards) as seen:
                 write_chunk(run, piece, question, drawing, names, Path(folder))
             took = seen.seconds
             if seen.ended:
