@@ -20,6 +20,7 @@ from seglens.models import zoo
 from seglens.models.dimensions import check_dimensions, flat_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
+from seglens.runtime.device import is_out_of_memory
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
@@ -213,7 +214,7 @@ class Segmenter(nn.Module):
                 self.spec.image_size + -self.spec.image_size % self.spec.divisor,
             )
             foreign = self.spec.architecture == WRAPPED and size != (tried, tried)
-            if not foreign or isinstance(error, torch.OutOfMemoryError):
+            if not foreign or is_out_of_memory(error):
                 raise
             raise RefusedSizeError(
                 f"The network can't take images of {size[0]} x {size[1]} pixels, and was tried with {tried} "
