@@ -15,6 +15,7 @@
     │   └── ModelError            a model that can't be traced or run as asked
     │       └── NonFiniteError      its answer holds NaN or infinity
     ├── TrainingError             training could not go on (a loss that is not finite...)
+    ├── NoMemoryError             memory doesn't suffice for a single picture
     └── SpreadError               one of the processes of a job was lost
 
 A ``SeglensWarning`` says what was done to an input (8-bit pictures are divided by 255).
@@ -90,6 +91,10 @@ class SeglensWarning(UserWarning):
 
 class TrainingError(SeglensError):
     """Training could not go on; what had been saved is intact."""
+
+
+class NoMemoryError(SeglensError, MemoryError):
+    """Memory doesn't suffice, not even for a single picture at a time."""
 
 
 class SpreadError(SeglensError):

@@ -1,6 +1,8 @@
 """Plans of folders: counted against the folder that is then made, and nothing left behind."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from tests.batch.discs import split_of
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import seglens
+from seglens.batch import planning
 from seglens.errors import SettingError
 from seglens.explain.integrated import IntegratedGradients
+from seglens.explain.rise import Rise
 from seglens.models.segmenter import Segmenter
 from seglens.runs import Run
 
@@ -35,13 +39,48 @@ def test_a_folder_takes_the_passes_that_were_planned(run: Run, folder: Path):
     assert sum(graded) == planned.backwards + 2  # once more for the random model
 
 
-def test_nothing_is_left_and_the_rest_is_timed(run: Run, folder: Path):
+def test_nothing_is_left_and_the_first_pictures_are_timed(run: Run, folder: Path):
     before = sorted(folder.rglob("*"))
     planned = seglens.plan_folder(run, split_of(folder), layers=("body",), num_images=2)
     assert sorted(folder.rglob("*")) == before
-    assert planned.rest > 0
-    assert planned.seconds == pytest.approx(planned.passes[0].seconds + 2 * planned.rest)
-    assert [row["methods"] for row in planned.rows()][1] == "reading, measuring, writing"
+    assert planned.seconds is not None
+    assert planned.seconds > 0
+
+
+def passes_of(folder: Path, work: Callable[[], object]) -> int:
+    """How many pictures go through a model."""
+    seen = []
+
+    def note(module, given) -> None:
+        if isinstance(module, Segmenter):
+            seen.append(len(given[0]))
+
+    handle = register_module_forward_pre_hook(note)
+    work()
+    handle.remove()
+    return sum(seen)
+
+
+def test_no_more_than_the_first_chunk_is_explained(run: Run, folder: Path):
+    """Counted: of 5 pictures, 2 at a time, the plan makes the passes of 2."""
+    split = split_of(folder)
+    asked: dict[str, Any] = {"methods": METHODS[1:], "batch_size": 2}
+    out = folder / "out"
+    chunk = passes_of(folder, lambda: seglens.explain_folder(run, split.select([0, 1]), out=out, **asked))
+    assert passes_of(folder, lambda: seglens.plan_folder(run, split, **asked)) <= chunk
+
+
+def test_long_work_is_ended_and_its_time_follows_from_the_passes(run: Run, folder: Path, monkeypatch):
+    """What was made in that time is to the time as all passes are to the whole."""
+    split = split_of(folder)
+    asked: dict[str, Any] = {"methods": (Rise(num_masks=1000),), "layers": ()}
+    monkeypatch.setattr(planning, "LONG", 0.05)
+    found: list[seglens.Plan] = []
+    made = passes_of(folder, lambda: found.append(seglens.plan_folder(run, split, **asked)))
+    assert made < 1000
+    assert found[0].forwards == 1000 * len(split)
+    assert found[0].seconds is not None
+    assert found[0].seconds > 0.05 * 5000 / made
 
 
 def test_a_broken_picture_does_not_stand_for_the_others(run: Run, folder: Path):

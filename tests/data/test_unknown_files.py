@@ -37,13 +37,13 @@ def by_class(folder, names):
 )
 def test_a_file_of_another_kind_is_named(write, place, severity, tmp_path):
     folder = write(tmp_path / "set", "abcdefgh")
-    options = {"multilabel": write is by_class}
-    before = check_data(DataSettings(path=folder, **options))
+    settings = DataSettings(path=folder, multilabel=write is by_class)
+    before = check_data(settings)
     for name in PASSED_OVER:
         (folder / place / name).write_bytes(b"left by a system")
-    assert check_data(DataSettings(path=folder, **options)).findings == before.findings
+    assert check_data(settings).findings == before.findings
     (folder / place / "i.heic").write_bytes(b"a picture that nobody reads")
-    (found,) = check_data(DataSettings(path=folder, **options)).of("unknown-file")
+    (found,) = check_data(settings).of("unknown-file")
     assert (found.severity, found.names) == (severity, (str(folder / place / "i.heic"),))
     assert ".png" in found.text
 

@@ -275,6 +275,7 @@ def test_a_kink_within_the_coarser_steps_is_stepped_over(fine, make_run, images,
         monkeypatch.setattr("seglens.explain.verify.identities.FINE", ())
     found = verify(run, images, target, layers=["same"], seed=0)["gradient-is-slope"]
     assert found.outcome == ("pass" if fine else "fail")
+    assert found.value is not None
     assert found.value < 1e-5 if fine else found.value > 1
 
 

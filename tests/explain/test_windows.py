@@ -23,10 +23,9 @@ from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import explain
 from seglens.explain.gradients import GRADIENTS
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.memory import measure
-from seglens.explain.methods import METHODS, sorted_out
+from seglens.explain.memory import SCRATCH, OverBudgetError
+from seglens.explain.methods import METHODS
 from seglens.explain.occlusion import Occlusion
-from seglens.explain.passes import passes
 from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
 from seglens.predict.tiles import cover
@@ -118,21 +117,31 @@ def test_a_budget_sizes_the_chunks(run, make_run, monkeypatch):
     run.segmenter.register_forward_pre_hook(lambda _, images: seen.append(len(images[0])))
     whole = stitched(run, image, windows_of(size), target, batch_size=8, **asked)["hires-cam", "down"]
     assert max(seen) == 8
-    need = measure_of(run, asked)
-    seen.clear()
-    made = stitched(run, image, windows_of(size), target, batch_size=8, memory=need.of(3), **asked)
-    assert seen[-1] <= 3
-    assert 3 in seen
-    assert_same(made["hires-cam", "down"].grid, whole.grid)
-    with pytest.raises(SettingError, match="more than the budget"):
+    with pytest.raises(SettingError, match="more than the budget") as caught:
         stitched(run, image, windows_of(size), target, memory=1, **asked)
+    assert isinstance(caught.value.__cause__, OverBudgetError)
+    seen.clear()
+    budget = round(3 * caught.value.__cause__.bytes * SCRATCH)
+    made = stitched(run, image, windows_of(size), target, batch_size=8, memory=budget, **asked)
+    assert seen[0] == 8
+    assert 2 <= max(seen[-4:]) <= 4
+    assert_same(made["hires-cam", "down"].grid, whole.grid)
 
 
-def measure_of(run, asked):
-    """What one window takes, as `explain` finds it out."""
-    (step,) = passes(run.segmenter, sorted_out(asked["methods"]), asked["layers"], seed=0)
-    aim = region_of((16, 16), slice(None), slice(None))
-    return measure(step, run.segmenter, picture(16, 16)[None], (aim,))
+@pytest.mark.parametrize("share", [2.0, 4.0])
+@pytest.mark.parametrize("methods", [("grad-cam", "grad-cam++", "layer-cam"), ("saliency",), ("xgrad-cam",)])
+def test_nothing_counts_twice_where_a_budget_ends_a_chunk(run, make_run, methods, share):
+    run, size = make_run(run.segmenter.module, divisor=4), (40, 40)
+    image, target = picture(*size), region_of(size, slice(5, 28), slice(17, 23))
+    asked: dict[str, Any] = {"methods": methods, "layers": ("down",)}
+    whole = stitched(run, image, windows_of(size), target, batch_size=8, **asked)
+    with pytest.raises(SettingError) as caught:
+        stitched(run, image, windows_of(size), target, memory=1, **asked)
+    assert isinstance(caught.value.__cause__, OverBudgetError)
+    budget = round(share * caught.value.__cause__.bytes * SCRATCH)
+    found = stitched(run, image, windows_of(size), target, batch_size=8, memory=budget, **asked)
+    for key, made in found.items():
+        assert_same(made.grid, whole[key].grid)
 
 
 @pytest.mark.parametrize("batch_size", [1, 100])

@@ -11,6 +11,7 @@ from seglens.explain.target import Target
 from seglens.judge import costs, evidence
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
 from seglens.runs import Run
+from seglens.runs.data import own_split
 
 SIZE, NUM = 32, 3
 
@@ -45,16 +46,7 @@ def test_no_more_pictures_go_through_the_model_than_planned(
 ) -> None:
     run, images, target = scene
     settings = JudgeSettings((score,), across=4, num_occluded=2)
-    plan = costs.plan_scores(
-        run,
-        images,
-        target,
-        torch.ones_like(target.pixels),
-        methods=("saliency",),
-        layers=(),
-        settings=settings,
-        num_images=NUM,
-    )
+    plan = costs.count_scores(1, NUM, settings, NUM)
     (cost,) = [cost for cost in plan.costs if cost.score == score]
     maps = list(seglens.explain(run, images, target, methods=("saliency",)).values())
     passed, forward = [], Prepared.forward
@@ -73,22 +65,27 @@ def test_no_more_pictures_go_through_the_model_than_planned(
         assert cost.forwards / 8 < sum(passed) <= cost.forwards
 
 
-def test_a_plan_names_every_score_and_adds_up(scene) -> None:
-    run, images, target = scene
-    plan = costs.plan_scores(
-        run,
-        images,
-        target,
-        torch.ones_like(target.pixels),
-        methods=("saliency",),
-        layers=(),
-        settings=JudgeSettings(CHEAP),
-        num_images=100,
-    )
+def test_a_plan_names_every_score_and_adds_up() -> None:
+    """Of 2 maps; making them takes 5 forward passes for each of 100 pictures."""
+    plan = costs.count_scores(2, 500, JudgeSettings(CHEAP), 100)
     assert tuple(cost.score for cost in plan.costs) == SCORES
-    assert plan.seconds(CHEAP) == pytest.approx(plan.making + sum(plan.more((name,)) for name in CHEAP))
+    assert plan.forwards(CHEAP) == plan.making + sum(plan.more((name,)) for name in CHEAP)
     by_score = {cost.score: cost for cost in plan.costs}
     assert by_score["faithfulness"].num_images == 100
     assert by_score["stability"].num_images == 16
-    assert by_score["completeness"].seconds == 0
-    assert all(cost.to_json()["seconds"] >= 0 for cost in plan.costs)
+    assert by_score["completeness"].forwards == 0
+    assert by_score["attention"].forwards == 500
+    assert (
+        by_score["model_dependence"].forwards
+        == 16 * 5 * (3 + 4 + 1)
+        == by_score["model_dependence"].to_json()["forwards"]
+    )
+
+
+def test_a_plan_of_a_folder_counts_the_making_of_its_maps(small_run) -> None:
+    """Counted: the passes of `explain` on the pictures that are judged."""
+    run = seglens.load(small_run, device="cpu")
+    split = own_split(run, "test")
+    methods = ("grad-cam", seglens.IntegratedGradients(steps=3))
+    plan = seglens.plan_judging(run, split, methods=methods, layers="decoder_last", num_images=2)
+    assert (plan.num_images, plan.making) == (2, 2 * (1 + 2 + 3))

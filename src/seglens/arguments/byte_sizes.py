@@ -1,4 +1,4 @@
-"""Numbers of bytes, as people write and read them."""
+"""Numbers of bytes and of seconds, as people write and read them."""
 
 import re
 from decimal import Decimal
@@ -43,3 +43,17 @@ def say_bytes(number: int) -> str:
         if number >= UNITS[unit]:
             return f"{number / UNITS[unit]:.3g} {unit}"
     return f"{number:.0f} B"
+
+
+def say_seconds(seconds: float) -> str:
+    """Write a duration with two digits or so.
+
+    >>> say_seconds(0.0423), say_seconds(75), say_seconds(7300)
+    ('0.042 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from seglens.arguments import checked
 from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
-from seglens.batch.asking import class_index_of, targets_of, with_references_of
-from seglens.batch.chunks import CHUNK, Failure, choose, read_chunks, refuse_none_done
+from seglens.batch.asking import class_index_of, with_references_of
+from seglens.batch.chunks import CHUNK, choose
+from seglens.batch.planning import first_chunk
 from seglens.data.layout import Split
-from seglens.explain.methods import Method, methods_of
+from seglens.explain.methods import Method, methods_of, sorted_out
+from seglens.explain.plan import count
+from seglens.explain.target_names import form_of
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
-from seglens.judge.costs import JudgePlan, plan_scores
+from seglens.judge.costs import JudgePlan, count_scores
 from seglens.judge.definitions import CLAIM_IMAGES
+from seglens.models.layers import resolve
 from seglens.runs import Run
 
 ALL = "all"
@@ -19,9 +23,6 @@ ALL = "all"
 
 ON_CPU = 16
 """Pictures that are judged on a CPU: enough for an indication, in a few minutes."""
-
-FEW = 2
-"""Pictures on which it is measured what judging takes."""
 
 
 def scores_of(names: Sequence[str] | None, device: str) -> tuple[str, ...]:
@@ -51,30 +52,20 @@ def plan_judging(
     seed: int = 0,
     batch_size: int = CHUNK,
 ) -> JudgePlan:
-    """Say what `judge_folder` would take with these arguments, for every score, asked for or not.
+    """Count the passes of `judge_folder` with these arguments, for every score, asked for or not.
 
     Raises:
         UnknownNameError, SettingError, DataError: as `judge_folder`.
     """
     chosen = choose(split, None, num_images)
-    layers = names_of(layers)
-    methods = with_references_of(run, chosen, methods_of(methods), seed)
-    failed: list[Failure] = []
-    few = chosen.select(list(range(min(FEW, len(chosen)))))
-    for pictures in (few, chosen):
-        for part in read_chunks(run, pictures, most=FEW, failed=failed, targets=(target,), what="planning"):
-            (aim,) = targets_of(run, part, (target,), class_index_of(run, class_name))
-            return plan_scores(
-                run,
-                part.batch.images,
-                aim,
-                part.batch.valid,
-                methods=methods,
-                layers=layers,
-                settings=judging or JudgeSettings(),
-                num_images=len(chosen),
-                seed=seed,
-                batch_size=batch_size,
-            )
-    refuse_none_done(0, failed)
-    raise AssertionError("refuse_none_done raises")
+    form_of(target)
+    class_index_of(run, class_name)
+    asked = sorted_out(with_references_of(run, chosen, methods_of(methods), seed))
+    layers = names_of(layers) if asked.need_layers else ()
+    resolve(run.segmenter, layers)
+    images = first_chunk(run, chosen, (target,), 1).batch.images
+    passes = count(run, asked, layers, images, 1, len(chosen), batch_size)
+    on_layers, on_input = len(asked.cams) + len(asked.on_layers), len(asked.gradients) + len(asked.on_input)
+    making = sum(entry.forwards for entry in passes)
+    settings = judging or JudgeSettings()
+    return count_scores(len(layers) * on_layers + on_input, making, settings, len(chosen))

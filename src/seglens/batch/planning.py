@@ -1,45 +1,36 @@
-"""What a folder of explanations will take, before anything of it is made."""
+"""What a folder of explanations will take: passes are counted, the first pictures explained for the time."""
 
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
-from seglens.batch import ledger
-from seglens.batch.asking import Question, question_of, targets_of
+from seglens.batch.asking import Question, question_of
 from seglens.batch.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
 from seglens.batch.explaining import write_chunk
-from seglens.batch.large import pieces_of
+from seglens.batch.large import chosen, pieces_of, windows_of
 from seglens.batch.ledger import Drawing
-from seglens.batch.measuring import measure
-from seglens.batch.prediction import native_masks
 from seglens.batch.raw import raw_format
 from seglens.batch.scales import scaling
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.errors import DataError, SettingError
-from seglens.explain import explain
-from seglens.explain.explanation import Explanation
-from seglens.explain.memory import batch_size_of
-from seglens.explain.memory import measure as needs_of
 from seglens.explain.methods import Method, sorted_out
-from seglens.explain.passes import passes
-from seglens.explain.plan import Plan, WindowsPlan, plan
-from seglens.explain.target import Target, for_head
+from seglens.explain.plan import Plan, WindowsPlan, count, watched
+from seglens.explain.stitching import passes_over
 from seglens.explain.windows import BATCH_SIZE as WINDOWS
 from seglens.models.segmenter import ModelSpec
-from seglens.predict import Prediction
 from seglens.predict.tiles import number_of
 from seglens.predict.tiles import plan as cover
 from seglens.runs import Run
 
 FEW = 4
-"""Pictures that are read, measured and drawn to see how long that takes, after one to warm up."""
+"""Pictures of the first chunk that are explained to see how long that takes, after one to warm up."""
+
+LONG = 10.0
+"""Seconds after which they are not waited for, and the time follows from the passes that were made."""
 
 
 @renamed(num_samples="num_images", chunk="batch_size")
@@ -63,13 +54,10 @@ def plan_folder(
     batch_size: int = CHUNK,
     memory: int | None = None,
 ) -> Plan:
-    """Say what `explain_folder` would take with these arguments, in one process.
+    """Say what `explain_folder` would take with these arguments, in one process; nothing stays.
 
-    Passes through the model are counted, seconds and bytes measured on the first pictures (see
-    ``explain/plan.py``). All else (reading, predicting, measuring next to a model with random weights,
-    drawing, writing) is timed on a few pictures, in a temporary folder; the maps that are drawn there are
-    cheap ones. Nothing stays. Of the pictures that are explained in windows the smallest is explained whole,
-    and stands for the others by the number of their windows.
+    Passes of the model are counted. Time follows from the first pictures, which are explained in a temporary
+    folder, of those in windows from the smallest.
 
     Raises:
         UnknownNameError, SettingError, ModelError, DataError: as `explain_folder`.
@@ -79,31 +67,25 @@ def plan_folder(
     question = replace(asked, memory=memory)
     raw_format(raw)
     drawing = Drawing(scaling(scale), raw)
-    in_windows = _windows_of(run.spec, split, tiles)
-    pieces = split.select([number for number in range(len(split)) if number not in in_windows])
-    found = Plan(0, (run.spec.image_size, run.spec.image_size), len(question.targets), ())
-    if len(pieces):
-        part = _first(run, pieces, question, min(batch_size, len(pieces)))
-        aims, _ = _aims(run, part, question)
-        found = plan(
-            run,
-            part.batch.images,
-            aims,
-            methods=question.methods,
-            layers=question.layers,
-            num_images=len(pieces),
-            per_call=batch_size,
-            seed=seed,
-            memory=memory,
-        )
-        _rest(run, pieces, question, drawing, 1)
-        found = replace(found, rest=_rest(run, pieces, question, drawing, min(FEW, len(pieces))))
-    if in_windows:
-        found = replace(found, large=_large(run, split, question, drawing, in_windows, tiles))
+    needed, size, targets = sorted_out(question.methods), run.spec.image_size, len(question.targets)
+    cut = windows_by_number(run.spec, split, tiles)
+    whole = split.select([number for number in range(len(split)) if number not in cut])
+    found = Plan(0, (size, size), targets, ())
+    if num := len(whole):
+        part = first_chunk(run, whole, question.targets, min(1 + FEW, batch_size, num))
+        entries = count(run, needed, question.layers, part.batch.images, targets, num, batch_size)
+        pieces = [chosen(part, rows) for rows in (range(1), range(1, len(part.natives))) if rows]
+        passes = sum(entry.forwards + 2 * entry.backwards for entry in entries)
+        times = num / len(pieces[-1].natives)
+        seconds = _seconds(run, pieces, question, drawing, times, passes, targets)
+        found = replace(found, num_images=num, passes=entries, seconds=seconds)
+    if cut:
+        large, seconds = _large(run, split, question, drawing, cut, tiles)
+        found = replace(found, large=large, seconds=(found.seconds or 0) + seconds)
     return found
 
 
-def _windows_of(spec: ModelSpec, split: Split, tiles: str) -> dict[int, int]:
+def windows_by_number(spec: ModelSpec, split: Split, tiles: str) -> dict[int, int]:
     """Return how many windows each picture takes that doesn't go into one input, by its number."""
     found = {}
     for number, entry in enumerate(split.entries):
@@ -116,95 +98,61 @@ def _windows_of(spec: ModelSpec, split: Split, tiles: str) -> dict[int, int]:
     return found
 
 
-def _large(
-    run: Run, split: Split, question: Question, drawing: Drawing, in_windows: dict[int, int], tiles: str
-) -> WindowsPlan:
-    """Explain the smallest of the pictures in windows, and draw from it what all of them take."""
-    number = min(in_windows, key=in_windows.__getitem__)
-    num, total = len(in_windows), sum(in_windows.values())
-    seen: list[int] = []
-    handle = run.segmenter.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    began = time.perf_counter()
-    try:
-        (piece,) = pieces_of(run, _first(run, split.select([number]), question, 1), tiles)
-        names = [entry.name for entry in split.entries]
-        with tempfile.TemporaryDirectory(prefix="seglens-plan-") as folder:
-            (Path(folder) / "samples").mkdir()
-            write_chunk(run, piece, question, drawing, names, Path(folder))
-    except SettingError as refusal:
-        return WindowsPlan(num, total, refused=str(refusal))
-    finally:
-        handle.remove()
-    share = total / in_windows[number]
-    seconds = (time.perf_counter() - began) * share
-    return WindowsPlan(num, total, round(sum(seen) * share), _bytes_of_windows(run, question), seconds)
+def first_chunk(run: Run, split: Split, targets: Sequence[str], num: int) -> Chunk:
+    """Read the first ``num`` pictures, or more where not one of them can be used.
 
-
-def _bytes_of_windows(run: Run, question: Question) -> int:
-    """Bytes that the windows take that are in the model at once; of the picture and its maps nothing."""
-    size = run.spec.image_size
-    blank = torch.zeros(1, run.spec.channels, size, size, device=run.segmenter.device)
-    everywhere = torch.ones(1, size, size, dtype=torch.bool)
-    aims = (for_head(Target("windows", question.class_index, everywhere), run),)
-    asked = sorted_out(question.methods)
-    layers = tuple(dict.fromkeys(question.layers)) if asked.need_layers else ()
-    found = []
-    for step in passes(run.segmenter, asked, layers, seed=question.seed):
-        num = batch_size_of(
-            step, run.segmenter, blank, aims, num=WINDOWS, batch_size=WINDOWS, memory=question.memory
-        )
-        found.append(needs_of(step, run.segmenter, blank, aims).of(num))
-    return max(found)
-
-
-def _first(run: Run, split: Split, question: Question, num: int) -> Chunk:
-    """Read the first ``num`` pictures, or more where not one of them can be used."""
+    Raises:
+        DataError: none can.
+    """
     failed: list[Failure] = []
-    few = split.select(list(range(num)))
-    for pictures in (few, split) if num < len(split) else (few,):
-        for part in read_chunks(
-            run, pictures, most=num, failed=failed, targets=question.targets, what="planning"
-        ):
+    for pictures in (split.select(list(range(num))), split):
+        for part in read_chunks(run, pictures, most=num, failed=failed, targets=targets, what="planning"):
             return part
     refuse_none_done(0, failed)
     raise AssertionError("refuse_none_done raises")
 
 
-def _aims(run: Run, part: Chunk, question: Question) -> tuple[list[Target], Prediction]:
-    prediction = run.predict(part.batch.images)
-    return targets_of(
-        run, part, question.targets, question.class_index, against=question.against, prediction=prediction
-    ), prediction
+def _large(
+    run: Run, split: Split, question: Question, drawing: Drawing, cut: dict[int, int], tiles: str
+) -> tuple[WindowsPlan, float]:
+    """Count the passes of the pictures in windows, at most; explain the smallest for the seconds of all."""
+    least, total, targets = min(cut, key=cut.__getitem__), sum(cut.values()), len(question.targets)
+    (piece,) = pieces_of(run, first_chunk(run, split.select([least]), question.targets, 1), tiles)
+    needed = sorted_out(question.methods)
+    linear = replace(needed, cams={}, gradients={}, on_layers=())
+    each = passes_over(needed.cams if question.layers else {}) + bool(needed.gradients)
+    forwards, seen = total * (1 + targets * each), windows_of(run, piece)
+    for num in cut.values():
+        entries = count(run, linear, (), seen, 1, num, WINDOWS, WINDOWS)
+        forwards += targets * sum(entry.forwards for entry in entries)
+    try:
+        seconds = _seconds(run, [piece], question, drawing, total / cut[least], forwards, 0)
+    except SettingError as refusal:
+        return WindowsPlan(len(cut), total, refused=str(refusal)), 0.0
+    return WindowsPlan(len(cut), total, forwards), seconds
 
 
-def _rest(run: Run, split: Split, question: Question, drawing: Drawing, num: int) -> float:
-    """Seconds for each of ``num`` pictures of all that `explain_folder` does but for making the maps."""
-    began = time.perf_counter()
-    part = _first(run, split, question, num)
-    aims, prediction = _aims(run, part, question)
-    paused = time.perf_counter()
-    maps = _stand_ins(run, part, aims, question)
-    began += time.perf_counter() - paused
-    measured = measure(run, part, aims, question, maps, prediction)
+def _seconds(
+    run: Run,
+    pieces: Sequence[Chunk],
+    question: Question,
+    drawing: Drawing,
+    times: float,
+    passes: int,
+    backwards: int,
+) -> float:
+    """Explain ``pieces``; say how long all takes that is ``times`` the last one, or ``passes`` of the model.
+
+    ``backwards`` come with each forward pass that has a graph, and count double.
+    """
+    took = 0.0
     with tempfile.TemporaryDirectory(prefix="seglens-plan-") as folder:
         (Path(folder) / "samples").mkdir()
-        for index, mask in enumerate(native_masks(run, part, prediction)):
-            place = f"samples/{index}"
-            ledger.write_sample(run, part, index, mask, maps, measured, Path(folder), place, drawing)
-    return (time.perf_counter() - began) / len(part.natives)
-
-
-def _stand_ins(run: Run, part: Chunk, aims: Sequence[Target], question: Question) -> list[Explanation]:
-    """Maps under the names of those that were asked for, of the cheapest methods that there are."""
-    asked = sorted_out(question.methods)
-    at_layers = [*asked.cams, *(entry.label or entry.name for entry in asked.on_layers)]
-    on_input = [*asked.gradients, *(entry.label or entry.name for entry in asked.on_input)]
-    cheap = [*(["activation"] if at_layers else []), *(["saliency"] if on_input else [])]
-    found = explain(
-        run, part.batch.images, aims, methods=cheap, layers=question.layers, memory=question.memory
-    )
-    return [
-        replace(entry, method=name, where=question.where)
-        for entry in found.values()
-        for name in (on_input if entry.layer is None else at_layers)
-    ]
+        for piece in pieces:
+            names = [f"{number}" for number in range(1 + max(piece.numbers))]
+            with watched(lambda seen: seen.passes > 0 and seen.seconds > LONG, backwards) as seen:
+                write_chunk(run, piece, question, drawing, names, Path(folder))
+            took = seen.seconds
+            if seen.ended:
+                return took * passes / seen.passes
+    return took * times

@@ -1,5 +1,6 @@
 """The command ``seglens judge``: the scorecard of a run's maps, and the audit of regions."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import seglens
+from seglens.arguments.byte_sizes import say_seconds
 from seglens.cli import data_options, names, printing
 from seglens.cli import options as o
 from seglens.cli.terminal import keep_apart, need_run, say
@@ -106,7 +108,12 @@ def judge(
         judging=judging,
         seed=seed,
     )
-    say(_beforehand(plan, judging.scores))
+    num_passes = plan.forwards(judging.scores)
+    say(
+        f"Judging {plan.num_images} pictures by {', '.join(judging.scores)}: at most {num_passes:,} forward "
+        "passes."
+    )
+    began = time.monotonic()
     done = seglens.judge_folder(
         model,
         pictures,
@@ -122,24 +129,12 @@ def judge(
         seed=seed,
         force=force,
     )
-    printing.print_judged(done, lambda left_out: say(*_left_out(left_out, plan)))
+    each = (time.monotonic() - began) / num_passes
+    printing.print_judged(done, lambda left_out: say(*_left_out(left_out, plan, each)))
 
 
-def _beforehand(plan: "JudgePlan", scores: Sequence[str]) -> str:
-    """Return what will be computed, and the longest time that it takes."""
-    return (
-        f"Judging {plan.num_images} pictures by {', '.join(scores)}: "
-        f"{_duration(plan.seconds(scores))} at most on this machine as busy as it is."
-    )
-
-
-def _left_out(scores: Sequence[str], plan: "JudgePlan") -> list[str]:
-    """Return which scores were left out, their time, and the flags that add them."""
-    dear = [(name, plan.more((name,))) for name in scores]
-    told = ", ".join(f"{name} ({_duration(seconds)})" if seconds else name for name, seconds in dear)
+def _left_out(scores: Sequence[str], plan: "JudgePlan", each: float) -> list[str]:
+    """Which scores were left out, what they would take at most at the pace of the others, how to get them."""
+    dear = [(name, plan.more((name,)) * each) for name in scores]
+    told = ", ".join(f"{name} (about {say_seconds(taken)})" if taken else name for name, taken in dear)
     return [f"Left out: {told}. Add --scores all --force to this command to have them too."] if told else []
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

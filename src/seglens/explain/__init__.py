@@ -15,7 +15,7 @@ from seglens.arguments.renamed import renamed
 from seglens.callable_module import make_callable
 from seglens.explain.explanation import Explanation, Explanations, check_where
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.memory import batch_size_of
+from seglens.explain.memory import BATCH_SIZE, within
 from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
@@ -43,8 +43,8 @@ def explain(
 
     A method is its name in `METHODS`, or its settings. At most ``batch_size`` pictures are in the model at
     once, 16 by default; like the batch and its order it changes nothing in the result. ``memory`` is a budget
-    in bytes, on top of weights, pictures and maps, for what the passes need at work: chunks are sized to it
-    (see ``memory.py``), which takes a few runs of the model. Maps come back on the device of ``images``.
+    in bytes, on top of weights, pictures and maps, for what the passes need at work: a chunk that takes more
+    is halved, as it is where memory ends (see ``memory.py``). Maps come back on the device of ``images``.
 
     Where the model has an intensity window, everything happens within it: baselines, noise and what is filled
     in have the range that the model sees, and gradients are per unit of it.
@@ -61,6 +61,7 @@ def explain(
         SettingError: the images are not raw ones, the targets were made for others, or one picture is more
             than the budget.
         ModelError: a layer can't be traced.
+        NoMemoryError: memory ends with one picture.
     """
     check_where(where)
     images = as_images(images, run.spec.channels, run.spec.dims)
@@ -69,12 +70,11 @@ def explain(
     layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, there = run.opened(images.to(run.segmenter.device))
+    most = BATCH_SIZE if batch_size is None else batch_size
     found: list[Explanation] = []
     for step in passes(run.segmenter, asked, layers, seed=seed):
-        most = batch_size_of(
-            step, run.segmenter, there, targets, num=len(there), batch_size=batch_size, memory=memory
-        )
-        found += step.work(there, targets, most)
+        with within(memory, step.methods, there, most):
+            found += step.work(there, targets, most)
     return Explanations(_moved(item, images.device, where) for item in found)
 
 

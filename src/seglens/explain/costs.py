@@ -1,26 +1,23 @@
-"""What each method costs: how often one picture goes through the model, before anything is run.
+"""What each method costs: how often one picture goes through the model. It follows from the settings.
 
 `COSTS` at the foot has a line for every settings class. All that need no settings share one trace.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
-import torch
-
-from seglens.axes import count, size_of
+from seglens.axes import size_of
 from seglens.explain.ablation import AblationCam
-from seglens.explain.channels import ScoreCam
+from seglens.explain.channels import ScoreCam, taps
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.masked import SAMPLE
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, sides_of
 from seglens.explain.passes import Pass
-from seglens.explain.rise import BLOCK, Rise
+from seglens.explain.rise import Rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad
-from seglens.explain.target import Target
-from seglens.explain.trace import trace
 from seglens.models.segmenter import Segmenter
 from seglens.runtime.device import choose_precision
 from seglens.shapes import Images
@@ -32,28 +29,30 @@ class Cost:
     """Passes of one picture through the model, for all layers and targets.
 
     ``plain`` are forward passes without a graph, ``graded`` those that backward passes follow, ``backwards``
-    of them in all; ``once`` are plain ones that a call of `explain` takes, however many its pictures.
-    Where a method goes on until it is good enough, ``extra`` is how many more graded ones it may take.
-    ``after`` is what it takes besides in bytes, when the model is done; ``least`` are the pictures that are
-    in the model at once in any case.
+    of them in all; ``extra`` is how many more graded ones may come where a method goes on until it is good
+    enough. Plain ones besides: ``once`` for each call of `explain`, ``chunk`` for each chunk of pictures in
+    it, and ``lone`` where that holds a single one.
     """
 
-    plain: int = 0
+    plain: int | Fraction = 0
     graded: int = 0
     backwards: int = 0
-    once: int = 0
     extra: int = 0
-    after: int = 0
-    least: int = 1
+    once: int = 0
+    chunk: int = 0
+    lone: int = 0
 
-    def forwards(self, pictures: int, calls: int = 1) -> int:
-        """All forward passes that are certain, for this many pictures in so many calls of `explain`."""
-        return (self.plain + self.graded) * pictures + self.once * calls
+    def forwards(self, num: int, per_call: int, batch_size: int) -> int:
+        """All that are certain, for ``num`` pictures that go to `explain` ``per_call`` at a time."""
+        calls = [min(per_call, num - begin) for begin in range(0, num, per_call)]
+        chunks = [min(batch_size, call - begin) for call in calls for begin in range(0, call, batch_size)]
+        each = math.ceil((self.plain + self.graded) * num)
+        return each + self.once * len(calls) + self.chunk * len(chunks) + self.lone * chunks.count(1)
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What costs depend on: pictures on the model's device, targets, and the channels of each layer."""
+    """What costs depend on: some of the pictures, the number of targets, the channels of each layer."""
 
     images: Images
     targets: int
@@ -67,14 +66,9 @@ def cost_of(step: Pass, segmenter: Segmenter, images: Images, targets: int) -> C
     """
     if step.settings is None:
         return Cost(graded=1, backwards=targets)
-    channels = _channels(segmenter, images, step.layers) if step.layers else {}
+    seen = taps(segmenter, images[:1].to(segmenter.device), step.layers) if step.layers else {}
+    channels = {name: activation.shape[1] for name, (activation, _) in seen.items()}
     return COSTS[type(step.settings)](step.settings, Scene(images, targets, channels))
-
-
-def _channels(segmenter: Segmenter, images: Images, layers: Sequence[str]) -> dict[str, int]:
-    everywhere = torch.ones(1, *size_of(images), dtype=torch.bool)
-    taps = trace(segmenter, images[:1], [Target("all", 1, everywhere)], layers)[0].taps
-    return {name: tap.activation.shape[1] for name, tap in taps.items()}
 
 
 def integrated(settings: IntegratedGradients, scene: Scene) -> Cost:
@@ -95,9 +89,7 @@ def smooth(settings: SmoothGrad, scene: Scene) -> Cost:
 def expected(settings: ExpectedGradients, scene: Scene) -> Cost:
     """The points between picture and references; the score of the picture, and once of the references."""
     num = 0 if settings.references is None else len(settings.references)
-    return Cost(
-        plain=1, graded=settings.num_samples, backwards=settings.num_samples * scene.targets, once=num
-    )
+    return Cost(1, settings.num_samples, settings.num_samples * scene.targets, once=num)
 
 
 def score_cam(settings: ScoreCam, scene: Scene) -> Cost:
@@ -109,11 +101,11 @@ def score_cam(settings: ScoreCam, scene: Scene) -> Cost:
 def ablation_cam(settings: AblationCam, scene: Scene) -> Cost:
     """A look at the layers; for each its channels, the whole picture, and 4 to find out what can be replayed.
 
-    Those take one copy more for each chunk of pictures, three more where it holds a single one.
+    Those take one copy more for each chunk of pictures, and two more where it holds a single one.
     """
     channels = scene.channels.values()
-    plain = 1 + sum(channels) + 5 * len(channels)
-    return Cost(plain=plain + _again(settings.precision, scene, channels), once=len(channels), least=2)
+    plain = 1 + sum(channels) + 5 * len(channels) + _again(settings.precision, scene, channels)
+    return Cost(plain=plain, chunk=len(channels), lone=2 * len(channels))
 
 
 def occlusion(settings: Occlusion, scene: Scene) -> Cost:
@@ -124,16 +116,16 @@ def occlusion(settings: Occlusion, scene: Scene) -> Cost:
 
 
 def superpixel_occlusion(settings: SuperpixelOcclusion, scene: Scene) -> Cost:
-    """The superpixels, and the whole picture: their mean number in the pictures given, rounded up."""
+    """The superpixels, as many as the pictures given have in the mean, and the whole picture."""
     segments = superpixels(scene.images, num_segments=settings.num_segments, compactness=settings.compactness)
-    num = math.ceil((segments.flatten(1).amax(1) + 1).double().mean().item())
-    return Cost(plain=num + 1 + _again(settings.precision, scene, [num]))
+    found = [int(most) + 1 for most in segments.flatten(1).amax(1)]
+    again = sum(_again(settings.precision, scene, [num]) for num in found)
+    return Cost(plain=Fraction(sum(found) + again, len(found)) + 1)
 
 
 def rise(settings: Rise, scene: Scene) -> Cost:
-    """The masks, which are made again to be summed up."""
-    again = _again(settings.precision, scene, [settings.num_masks])
-    return Cost(plain=settings.num_masks + again, after=4 * BLOCK * count(size_of(scene.images)) * 4)
+    """The masks."""
+    return Cost(plain=settings.num_masks + _again(settings.precision, scene, [settings.num_masks]))
 
 
 def _again(precision: str, scene: Scene, copies: Iterable[int]) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from seglens.axes import count, size_of
+from seglens.explain.memory import keep_chunk
 from seglens.explain.target import Target
 from seglens.explain.trace import differentiate, in_chunks
 from seglens.models.segmenter import Segmenter
@@ -84,6 +85,7 @@ def averages(
             shape = (len(targets), paths, *at.shape[1:])
             sums.extend(torch.zeros(shape, device=at.device) for _ in found[0])
         # Memory is not asked for below: a pass counts whole or, where it ran out above, not at all.
+        keep_chunk()
         first, last = part.start // steps, (part.stop - 1) // steps
         share = one_hot(path - first, last - first + 1) * weights[path, step, None]
         for position, kinds in enumerate(found):

@@ -1,38 +1,32 @@
-"""Memory: how many pictures may be in the model at once, so that a pass stays within a budget of bytes.
+"""Memory: chunks of work are halved where memory ends, and a budget in bytes is a memory that ends earlier.
 
-A budget is for what a pass needs while it works, on top of the model's weights, the given pictures and the
-maps that come back. How much a picture takes is measured with the pass itself, on one picture and on two.
+Nothing is estimated: tensors are counted while a chunk is at work, and the chunk is ended when they are more
+than the budget. `seglens.explain.trace.in_chunks` then goes on with half as many pictures. What lay there
+before the chunk (weights, pictures, maps that were made) doesn't count.
 """
 
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seglens.arguments.byte_sizes import say_bytes
 from seglens.axes import count, size_of, spelled
-from seglens.errors import SettingError
-from seglens.explain.costs import Cost, cost_of
-from seglens.explain.passes import Pass
-from seglens.explain.target import Target
-from seglens.explain.watch import LAST, metering, shown, watch
-from seglens.models.segmenter import Segmenter
-from seglens.runtime.device import free_bytes
+from seglens.errors import NoMemoryError, SettingError
+from seglens.runtime.device import free_bytes, is_out_of_memory
 from seglens.shapes import Images
 
 BATCH_SIZE = 16
 """Pictures in the model at once where nobody says otherwise: larger chunks are hardly any faster."""
 
-MOST = 64
-"""Pictures in the model at once, however much memory there is."""
-
 SCRATCH = 1.25
-"""Resident memory of a process on a CPU, by the bytes of tensors that are seen: convolutions have scratch.
+"""Memory of a process by the bytes of tensors that are seen: operations such as convolutions have scratch.
 
-Peaks of child processes were 1.0 to 1.16 times the tensors (``benchmarks/growth.py``).
+Peaks of child processes on a CPU were 1.0 to 1.16 times the tensors (``benchmarks/growth.py``).
 """
 
 ROUGH = 16 * 1024
@@ -42,121 +36,150 @@ Traced to the input, a U-Net takes 2 KB with a ResNet34, a U-Net++ with an Effic
 """
 
 LEFT = 0.8
-"""The share of a CPU's free memory that a pass may take."""
+"""The share of a CPU's free memory that a chunk may take: a system without any ends processes."""
+
+ADVICE = "or explain smaller pictures, fewer layers or fewer methods at a time."
 
 
-Few = Float[Tensor, "few c *size"]
-"""Some of the pictures."""
+class OverBudgetError(MemoryError):
+    """A chunk took more than its budget; ``bytes`` is how much it had taken then."""
+
+    def __init__(self, taken: int) -> None:
+        self.bytes = taken
+        super().__init__(f"The work took {say_bytes(taken)}, more than its budget.")
 
 
-@dataclass(frozen=True)
-class Need:
-    """Bytes that a part of a pass takes: ``fixed``, and ``each`` for every picture in the model."""
+class LiveBytes(TorchDispatchMode):
+    """Follows every storage that an operation makes until it is freed, those that autograd keeps included.
 
-    fixed: int
-    each: int
-
-    @classmethod
-    def through(cls, few: int, bytes_of_few: int, bytes_of_twice: int) -> "Need":
-        """Draw the line through what ``few`` pictures take, and twice as many."""
-        each = max((bytes_of_twice - bytes_of_few) // few, 1)
-        return cls(max(bytes_of_few - few * each, 0), each)
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the parts of a pass take: the one that takes most is what counts.
-
-    The calls of the model are one; a copy of its weights may be made before, and masks summed up after.
+    What an operation needs inside of itself, such as the scratch of a convolution, is not seen. A `chunk`
+    may take ``limit`` bytes; with ``spare`` one of a single picture may take more.
     """
 
-    parts: tuple[Need, ...]
+    live: int
+    peak: int
 
-    def of(self, batch_size: int) -> int:
-        """Bytes with ``batch_size`` pictures in the model at once."""
-        return max(part.fixed + part.each * batch_size for part in self.parts)
+    def __init__(self, limit: int | None = None, *, spare: bool = False) -> None:
+        super().__init__()
+        self.limit = limit
+        self.spare = spare
+        self.live = self.peak = self.before = 0
+        self._chunk: Literal["none", "several", "alone", "kept"] = "none"
+        self._known: set[int] = set()
 
-    def most(self, budget: int) -> int:
-        """How many pictures may be in the model within ``budget`` bytes."""
-        return min((budget - part.fixed) // part.each for part in self.parts)
+    @contextmanager
+    def chunk(self, alone: bool) -> Iterator[None]:
+        """Hold what is done within to the limit; a chunk in a chunk is held to that of the outer one.
+
+        One picture ``alone`` can't be halved: it goes on to the end, so that the error says what it takes.
+
+        Raises:
+            OverBudgetError: it took more.
+        """
+        outer, peak = self._chunk, self.peak
+        self.before = self.live if outer == "none" else self.before
+        self.peak, self._chunk = self.live, "alone" if alone else "several"
+        try:
+            yield
+            self.keep()
+            peak = max(peak, self.peak)
+        finally:
+            self.peak, self._chunk = peak, outer
+
+    def keep(self) -> None:
+        """See `keep_chunk`."""
+        if self._chunk == "alone" and not self.spare:
+            self._check(self.peak)
+        self._chunk = "kept"
+
+    def _check(self, most: int) -> None:
+        if self.limit is not None and most - self.before > self.limit:
+            raise OverBudgetError(most - self.before)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count what is new in its results."""
+        self._count(args, new=False)
+        result = func(*args, **(kwargs or {}))
+        self._count((result,), new=True)
+        if self._chunk == "several":
+            self._check(self.live)
+        return result
+
+    def _count(self, values: Sequence[Any], *, new: bool) -> None:
+        for value in values:
+            if isinstance(value, list | tuple):
+                self._count(value, new=new)
+            elif isinstance(value, Tensor) and id(storage := value.untyped_storage()) not in self._known:
+                size = storage.nbytes() if new else 0
+                self._known.add(id(storage))
+                self.live += size
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._forget, id(storage), size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
 
 
-_NEEDS: "weakref.WeakKeyDictionary[Segmenter, dict[tuple[object, ...], Needs]]" = weakref.WeakKeyDictionary()
-"""What was measured: it depends on the picture's size, not on what it shows."""
+_COUNTED: ContextVar[LiveBytes | None] = ContextVar("counted", default=None)
 
 
-def batch_size_of(
-    step: Pass,
-    segmenter: Segmenter,
-    images: Images,
-    targets: Sequence[Target],
-    *,
-    num: int,
-    batch_size: int | None,
-    memory: int | None,
-) -> int:
-    """Return how many of ``num`` pictures like ``images`` may be in the model at once during ``step``.
+@contextmanager
+def one_chunk(*, alone: bool) -> Iterator[None]:
+    """Hold a chunk of work to the budget that `within` set, if there is one; see `LiveBytes.chunk`."""
+    counted = _COUNTED.get()
+    if counted is None:
+        yield
+        return
+    with counted.chunk(alone):
+        yield
 
-    With a budget (``memory``, bytes) as many as it allows, at most ``batch_size`` or `MOST`. Without one
-    ``batch_size`` or `BATCH_SIZE`; on a CPU no more than its free memory holds, which is only looked into
-    where many pictures of that size could be too much. (A GPU says by itself when it is full, and the batch
-    is halved then.)
+
+def keep_chunk() -> None:
+    """Say that what a chunk made is added to what others made: no budget ends it from here on."""
+    counted = _COUNTED.get()
+    if counted is not None:
+        counted.keep()
+
+
+@contextmanager
+def within(memory: int | None, methods: Sequence[str], images: Images, batch_size: int) -> Iterator[None]:
+    """Hold chunks of ``methods`` on ``images`` to ``memory`` bytes; say where one picture alone is too much.
+
+    Without a budget chunks of several pictures are held to the free memory of a CPU, where ``batch_size`` of
+    them could be more than that. (A GPU says by itself when it is full.)
 
     Raises:
         SettingError: not even one picture is within the budget.
+        NoMemoryError: memory ended with one picture.
     """
-    most = batch_size if batch_size is not None else BATCH_SIZE if memory is None else MOST
-    if step.settings is None:
-        most = min(most, max(num, 1))
-    if not len(images):
-        return most
-    if memory is not None:
-        need = measure(step, segmenter, images, targets)
-        if need.of(1) > memory:
+    size = size_of(images)
+    what = f"{', '.join(methods)} on one picture of {spelled(size)} pixels takes"
+    free = free_bytes(images.device) if memory is None else None
+    if free is not None and batch_size * count(size) * ROUGH <= LEFT * free:
+        free = None
+    limit = int(LEFT * free) if free is not None else memory
+    try:
+        if limit is None:
+            yield
+            return
+        with LiveBytes(int(limit / SCRATCH), spare=memory is None) as counted:
+            token = _COUNTED.set(counted)
+            try:
+                yield
+            finally:
+                _COUNTED.reset(token)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if isinstance(error, OverBudgetError) and memory is not None:
             raise SettingError(
-                f"{', '.join(step.methods)} on one picture of {spelled(size_of(images))} pixels takes "
-                f"about {say_bytes(need.of(1))}, more than the budget of {say_bytes(memory)}. Allow that "
-                "much, or explain smaller pictures, fewer layers or fewer methods at a time."
-            )
-        return min(most, need.most(memory))
-    free = free_bytes(segmenter.device)
-    if batch_size is not None or free is None or most * count(size_of(images)) * ROUGH <= LEFT * free:
-        return most
-    need = measure(step, segmenter, images, targets)
-    return max(1, min(most, need.most(int(LEFT * free))))
-
-
-def measure(step: Pass, segmenter: Segmenter, images: Images, targets: Sequence[Target]) -> Needs:
-    """Return what ``step`` takes: it runs on one picture and on two, and stops when it has shown enough.
-
-    On a CPU the bytes of tensors are multiplied by `SCRATCH`. Measured once for each model, pass and size.
-    """
-    key = (step.methods, step.settings, step.layers, tuple(images.shape[1:]), len(targets))
-    known = _NEEDS.setdefault(segmenter, {})
-    if key not in known:
-        cost = cost_of(step, segmenter, images[:1], len(targets))
-        few = cost.least
-        once, twice = (_watched(step, segmenter, images, targets, cost, num) for num in (few, 2 * few))
-        parts = [Need.through(few, *pair) for pair in zip(once, twice, strict=True)]
-        known[key] = Needs((*parts, Need(cost.after, 1)))
-    return known[key]
-
-
-def _watched(
-    step: Pass, segmenter: Segmenter, images: Images, targets: Sequence[Target], cost: Cost, num: int
-) -> tuple[int, int]:
-    """Return the most bytes in the last calls of the model, which the rest are like, and ever."""
-    few, aims = sample(images, targets, num)
-    with metering(segmenter.device) as meter:
-        seen = watch(lambda: step.work(few, aims, num), segmenter.device, shown(cost, num), meter)
-    factor = 1 if segmenter.device.type == "cuda" else SCRATCH
-    peaks = [seen.bytes_before, *(call.bytes for call in seen.calls)]
-    return round(factor * max(peaks[-LAST:])), round(factor * max(peaks))
-
-
-def sample(images: Images, targets: Sequence[Target], num: int) -> tuple[Few, list[Target]]:
-    """Return ``num`` of the pictures, over again where there are fewer, and targets that hold all."""
-    rows = torch.arange(num) % len(images)
-    everywhere = torch.ones(num, *size_of(images), dtype=torch.bool)
-    aims = [replace(target, pixels=everywhere, weights=None) for target in targets]
-    return images[rows.to(images.device)], aims
+                f"{what} about {say_bytes(round(error.bytes * SCRATCH))}, more than the budget of "
+                f"{say_bytes(memory)}. Allow that much, {ADVICE}"
+            ) from error
+        raise NoMemoryError(
+            f"{what} more memory than {images.device} has left. Free some, {ADVICE} The first line of "
+            f"what was said: {str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+        ) from error

@@ -1,39 +1,43 @@
-"""A plan: what an explanation will take, before it is made.
+"""A plan: how often an explanation goes through the model. That follows from the settings, and is exact."""
 
-Passes through the model follow from the settings and are exact. Seconds and bytes are measured: each pass
-begins its work on the pictures given, with the batch size that it will have, and is stopped when it has shown
-how long a call takes.
-"""
-
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
 from seglens.arguments import checked
-from seglens.arguments.byte_sizes import say_bytes
+from seglens.arguments.byte_sizes import say_seconds
 from seglens.arguments.inputs import Pictures, as_images, names_of
 from seglens.arguments.renamed import renamed
-from seglens.explain.costs import Cost, cost_of
-from seglens.explain.memory import Needs, batch_size_of, measure, sample
-from seglens.explain.methods import Method, methods_of, sorted_out
-from seglens.explain.passes import Pass, passes
+from seglens.errors import SettingError
+from seglens.explain.costs import cost_of
+from seglens.explain.memory import BATCH_SIZE, within
+from seglens.explain.methods import Asked, Method, methods_of, sorted_out
+from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
-from seglens.explain.watch import Watched, shown, watch
 from seglens.models.layers import resolve
+from seglens.models.segmenter import Segmenter
 from seglens.runs import Run
+from seglens.shapes import Images
 
-SHORT = 1.0
-"""A pass that showed what it takes in less than so many seconds is timed again, now that it is warm."""
+COLUMNS = ("methods", "forwards", "backwards", "batch_size", "time")
+
+TRIED = 3
+"""Calls of the model after which a pass of one picture has shown whether it stays within a budget."""
 
 
 @renamed(chunk="batch_size")
 @dataclass(frozen=True)
 class PassPlan:
-    """What one pass takes for all pictures; the methods that share the trace share one pass.
+    """Passes of all pictures through the model; the methods that share the trace share one entry.
 
     ``extra`` is how many more pairs of forward and backward pass may come where a method goes on until it is
-    good enough, and ``seconds_at_most`` the time with all of them. ``bytes`` are as in ``memory.py``.
+    good enough. ``batch_size`` pictures are in the model at once, fewer where memory ends.
     """
 
     methods: tuple[str, ...]
@@ -41,30 +45,25 @@ class PassPlan:
     backwards: int
     extra: int
     batch_size: int
-    bytes: int
-    seconds: float
-    seconds_at_most: float
 
 
 @dataclass(frozen=True)
 class WindowsPlan:
-    """What pictures take that are explained in windows, all told, as measured on the smallest of them.
+    """Pictures that are explained in windows; ``forwards`` are passes of one window, the prediction's too.
 
-    ``forwards`` are passes of one window, those of the prediction among them. Where the methods mean nothing
-    over windows, ``refused`` says so, and the pictures will be listed as failed.
+    They are what it takes where every window holds a pixel of the target: those that don't are left out of
+    most passes. Where the pictures will fail, ``refused`` says why.
     """
 
     num_images: int
     windows: int
     forwards: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
     refused: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an explanation takes; ``rest`` are the seconds for each picture of all that is not a pass.
+    """What an explanation takes; ``seconds`` are known where a first chunk was explained (`plan_folder`).
 
     ``num_images`` go into one input each; those that are explained in windows come on top, in ``large``.
     """
@@ -73,8 +72,8 @@ class Plan:
     size: tuple[int, int]
     targets: int
     passes: tuple[PassPlan, ...]
-    rest: float = 0.0
     large: WindowsPlan | None = None
+    seconds: float | None = None
 
     @property
     def forwards(self) -> int:
@@ -86,71 +85,28 @@ class Plan:
         """Backward passes of one picture and target."""
         return sum(entry.backwards for entry in self.passes)
 
-    @property
-    def bytes(self) -> int:
-        """The most that any pass takes."""
-        return max([entry.bytes for entry in self.passes] + [self.large.bytes if self.large else 0])
-
-    @property
-    def seconds(self) -> float:
-        """Of everything."""
-        in_windows = self.large.seconds if self.large else 0.0
-        return sum(entry.seconds for entry in self.passes) + self.rest * self.num_images + in_windows
-
     def to_json(self) -> dict[str, Any]:
         """The plan and its sums as plain data."""
-        sums = {"forwards": self.forwards, "backwards": self.backwards}
-        return asdict(self) | sums | {"bytes": self.bytes, "seconds": self.seconds}
+        return asdict(self) | {"forwards": self.forwards, "backwards": self.backwards}
 
     def rows(self) -> list[dict[str, str]]:
-        """The plan as a table to be read: a row for each pass, what is not a pass, and the sum."""
-        table = [
-            {
-                "methods": " ".join(entry.methods),
-                "forwards": f"{entry.forwards}"
-                + (f" to {entry.forwards + entry.extra}" if entry.extra else ""),
-                "backwards": f"{entry.backwards}"
-                + (f" to {entry.backwards + entry.extra}" if entry.extra else ""),
-                "batch_size": f"{entry.batch_size}",
-                "memory": say_bytes(entry.bytes),
-                "time": say_seconds(entry.seconds)
-                + (f" to {say_seconds(entry.seconds_at_most)}" if entry.extra else ""),
-            }
-            for entry in self.passes
-        ]
-        blank = {"forwards": "", "backwards": "", "batch_size": "", "memory": ""}
-        if self.rest:
-            time = say_seconds(self.rest * self.num_images)
-            table.append({"methods": "reading, measuring, writing", **blank, "time": time})
-        what = f"all, {self.num_images} pictures of {self.size[0]} x {self.size[1]}"
-        if self.large is not None:
-            table.append(_row_of_windows(self.large))
-            what += f" and {self.large.num_images} in windows"
-        total = {
-            "methods": what,
-            "forwards": f"{self.forwards}",
-            "backwards": f"{self.backwards}",
-            "batch_size": "",
-            "memory": say_bytes(self.bytes),
-            "time": say_seconds(self.seconds),
-        }
-        return [*table, total]
-
-
-def _row_of_windows(large: WindowsPlan) -> dict[str, str]:
-    """The pictures in windows as a row of the table."""
-    what = f"{large.num_images} pictures in {large.windows} windows"
-    if large.refused:
-        blank = dict.fromkeys(("forwards", "backwards", "batch_size", "memory", "time"), "")
-        return {"methods": f"{what}: will fail. {large.refused}", **blank}
-    return {
-        "methods": f"{what}, all told",
-        "forwards": f"{large.forwards}",
-        "backwards": "",
-        "batch_size": "",
-        "memory": say_bytes(large.bytes),
-        "time": say_seconds(large.seconds),
-    }
+        """The plan as a table to be read: a row for each pass, one for pictures in windows, and the sum."""
+        table: list[tuple[object, ...]] = []
+        for entry in self.passes:
+            more = [
+                f" to {num + entry.extra}" * bool(entry.extra) for num in (entry.forwards, entry.backwards)
+            ]
+            spans = (f"{entry.forwards}{more[0]}", f"{entry.backwards}{more[1]}")
+            table.append((" ".join(entry.methods), *spans, entry.batch_size, ""))
+        what, large = f"all, {self.num_images} pictures of {self.size[0]} x {self.size[1]}", self.large
+        if large is not None:
+            end = f": will fail. {large.refused}" if large.refused else ", all told"
+            most = "" if large.refused else f"at most {large.forwards}"
+            table.append((f"{large.num_images} pictures in {large.windows} windows{end}", most, "", "", ""))
+            what += f" and {large.num_images} in windows"
+        time = "" if self.seconds is None else f"about {say_seconds(self.seconds)}"
+        table.append((what, self.forwards, self.backwards, "", time))
+        return [dict(zip(COLUMNS, map(str, row), strict=True)) for row in table]
 
 
 @renamed(chunk="batch_size")
@@ -168,15 +124,18 @@ def plan(
     batch_size: int | None = None,
     memory: int | None = None,
 ) -> Plan:
-    """Say what `explain` would take with these arguments; nothing is explained.
+    """Say how often `explain` would go through the model with these arguments; nothing is explained.
 
     ``images`` may be a few of the ``num_images`` that are meant (as many as given, by default), which go to
     `explain` ``per_call`` at a time (all, by default). Pictures whose target is empty and channels that are
-    constant are counted in full, though a method may leave them out.
+    constant are counted in full, though a method may leave them out. With ``memory`` each pass is begun on
+    one picture.
 
     Raises:
         UnknownNameError, SettingError, ModelError: as `explain`.
     """
+    if per_call is not None and per_call < 1:
+        raise SettingError(f"per_call is {per_call}, but must be at least 1.")
     images = as_images(images, run.spec.channels)
     targets = targets_on(run, images, target)
     asked = sorted_out(methods_of(methods))
@@ -184,53 +143,75 @@ def plan(
     resolve(run.segmenter, layers)
     there = images.to(run.segmenter.device)
     num = len(images) if num_images is None else num_images
-    together = min(num, per_call or num)
-    steps = passes(run.segmenter, asked, layers, seed=seed)
-    planned = []
-    for step in steps:
-        size = batch_size_of(
-            step, run.segmenter, there, targets, num=together, batch_size=batch_size, memory=memory
-        )
-        need = measure(step, run.segmenter, there, targets)
-        cost = cost_of(step, run.segmenter, there, len(targets))
-        few, aims = sample(there, targets, min(size, together))
-        work = partial(step.work, few, aims, size)
-        seen = watch(work, run.segmenter.device, shown(cost, len(few)))
-        if seen.seconds < SHORT:
-            seen = watch(work, run.segmenter.device, shown(cost, len(few)))
-        planned.append(_of_pass(step, cost, need, seen, len(few), num, -(-num // together)))
-    return Plan(num, (images.shape[-2], images.shape[-1]), len(targets), tuple(planned))
+    if memory is not None:
+        few = [one.select(slice(0, 1)) for one in targets]
+        for step in passes(run.segmenter, asked, layers, seed=seed):
+            with within(memory, step.methods, there, 1), watched(lambda seen: seen.calls >= TRIED):
+                step.work(there[:1], few, 1)
+    size, most = (images.shape[-2], images.shape[-1]), BATCH_SIZE if batch_size is None else batch_size
+    entries = count(run, asked, layers, there, len(targets), num, per_call or num, most)
+    return Plan(num, size, len(targets), entries)
 
 
-def _of_pass(
-    step: Pass, cost: Cost, need: Needs, seen: Watched, shown: int, num: int, calls: int
-) -> PassPlan:
-    """Draw from a pass that was ``seen`` on ``shown`` pictures what it takes on ``num``, in so many calls."""
-    plain, graded = seen.pace(graded=False), seen.pace(graded=True)
-    seconds = (
-        num * (seen.before / shown + cost.plain * plain + cost.graded * graded) + calls * cost.once * plain
-    )
-    return PassPlan(
-        methods=step.methods,
-        forwards=cost.forwards(num, calls),
-        backwards=num * cost.backwards,
-        extra=num * cost.extra,
-        batch_size=seen.most,
-        bytes=need.of(seen.most),
-        seconds=seconds,
-        seconds_at_most=seconds + num * cost.extra * graded,
-    )
+def count(
+    run: Run,
+    asked: Asked,
+    layers: Sequence[str],
+    images: Images,
+    targets: int,
+    num: int,
+    per_call: int,
+    batch_size: int = BATCH_SIZE,
+) -> tuple[PassPlan, ...]:
+    """Count what each pass takes for ``num`` pictures like ``images``, which go in ``per_call`` at a time."""
+    found = []
+    for step in passes(run.segmenter, asked, layers, seed=0):
+        cost, most = cost_of(step, run.segmenter, images, targets), batch_size
+        if step.settings is None:
+            most = min(most, per_call, num)
+        forwards = cost.forwards(num, per_call, batch_size)
+        found.append(PassPlan(step.methods, forwards, num * cost.backwards, num * cost.extra, most))
+    return tuple(found)
 
 
-def say_seconds(seconds: float) -> str:
-    """Write a duration with two digits or so.
+class _EnoughError(BaseException):
+    """Ends work that is watched; nothing that handles errors is to see it."""
 
-    >>> say_seconds(0.0423), say_seconds(75), say_seconds(7300)
-    ('0.042 s', '1 min 15 s', '2 h 2 min')
+
+@dataclass
+class Seen:
+    """Calls of the model, and the passes that were made in them; ``ended`` says that there were enough."""
+
+    calls: int = 0
+    passes: int = 0
+    ended: bool = False
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since the work began."""
+        return time.perf_counter() - self.began
+
+
+@contextmanager
+def watched(enough: Callable[[Seen], bool], backwards: int = 0) -> Iterator[Seen]:
+    """Count what goes through any `Segmenter` within, and end the work at the call before which it's enough.
+
+    With a graph each picture has so many ``backwards``, which take as long as two forward passes.
     """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    seen = Seen()
+
+    def note(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, Segmenter):
+            if enough(seen):
+                raise _EnoughError
+            seen.calls += 1
+            seen.passes += len(given[0]) * (1 + 2 * backwards * torch.is_grad_enabled())
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield seen
+    except _EnoughError:
+        seen.ended = True
+    finally:
+        handle.remove()

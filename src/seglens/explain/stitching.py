@@ -5,7 +5,7 @@ for, one pass forward over all windows blends what the activations give. What th
 `OVER_WINDOWS` at the foot names every method that means something over windows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seglens.explain.cams import Cam
 from seglens.explain.lattice import Lattice, OpenRows, Place, View
+from seglens.explain.memory import keep_chunk
 from seglens.explain.pooled import POOLED, Sums, grad_cam_plus_plus
 from seglens.explain.trace import left_as_found, tapped, trace
 from seglens.models.layers import find_layout, resolve
@@ -74,12 +75,19 @@ def stitch(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Stitched:
     return made
 
 
+def passes_over(cams: Mapping[str, Cam]) -> int:
+    """Return how often `stitch` goes over the windows, or over those that matter."""
+    kinds = {OVER_WINDOWS.get(name) for name in cams}
+    return bool(kinds - {"blended"}) + ("weighed" in kinds) + bool(kinds & {"pooled", "weighed", "blended"})
+
+
 def _totals(view: View, made: Stitched, layers: Sequence[str]) -> dict[str, Tensor]:
     """Go forward over all windows: ``sum A_k`` over the lattice of each layer."""
     totals: dict[str, Tensor] = {}
 
     def work(places: list[Place], after: int | None) -> None:
         found = _activations(view.segmenter, view.images(places), layers)
+        keep_chunk()
         for layer, activation in found.items():
             here = made.cells.setdefault(layer, view.lattice(activation.shape[-2:]))
             shared = activation.cpu().double() * here.shares(places)[:, None]
@@ -118,6 +126,7 @@ def _derived(
                 shared = tap.activation * shares[:, None]
                 parts["", layer] = {"rows": torch.cat([shared, shares[:, None], tap.gradient], dim=1).cpu()}
         # Memory is not asked for below: a chunk counts whole or, where it ran out above, not at all.
+        keep_chunk()
         made.scores.append(traced.score.nan_to_num(0).sum(dtype=torch.float64).item())
         for (name, layer), part in parts.items():
             here = made.cells[layer]
@@ -154,6 +163,7 @@ def _blended(
             for (name, of_layer), formula in formulas.items():
                 if of_layer == layer:
                     grids[name, layer] = formula(activation).cpu() * shares
+        keep_chunk()
         for (name, layer), grid in grids.items():
             _add(made.grid(name, layer), grid, made.cells[layer], places)
 

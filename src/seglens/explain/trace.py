@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seglens.axes import LENGTHS, size_of
 from seglens.errors import ModelError, SettingError
+from seglens.explain.memory import one_chunk
 from seglens.explain.target import Target, Unit
 from seglens.models.layers import find_layout, resolve
 from seglens.models.probing import gradients_of, intercepted, leaf_or_clone, uncompiled
@@ -259,12 +260,15 @@ def in_chunks(total: int, size: int, work: Callable[[slice], None]) -> None:
     begin = 0
     while begin < total:
         rows = slice(begin, min(begin + size, total))
+        num = rows.stop - begin
         try:
-            work(rows)
+            with one_chunk(alone=num == 1):
+                work(rows)
         except (RuntimeError, MemoryError) as error:
-            if size == 1 or not is_out_of_memory(error):
+            if num == 1 or not is_out_of_memory(error):
                 raise
-            size //= 2
+            while size >= num:
+                size //= 2
             # The next try begins outside of this handler, where the failed one's tensors are freed.
         else:
             begin = rows.stop

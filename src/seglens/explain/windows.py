@@ -36,7 +36,7 @@ the target and one lattice for each map (`layer-cam` and `grad-cam++` hold all c
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -48,9 +48,8 @@ from seglens.explain.explanation import LEFT
 from seglens.explain.gradients import InputGradient
 from seglens.explain.large_map import LargeMap
 from seglens.explain.lattice import Lattice, OpenRows, Place, View
-from seglens.explain.memory import batch_size_of
+from seglens.explain.memory import keep_chunk, within
 from seglens.explain.methods import ON_INPUT, Method, Settings, sorted_out
-from seglens.explain.passes import Pass, passes
 from seglens.explain.stitching import OVER_WINDOWS, stitch
 from seglens.explain.target import Target, for_head
 from seglens.explain.trace import trace
@@ -103,7 +102,8 @@ def explain_large(
     target = for_head(target, run)
     asked = sorted_out(methods)
     settings = (*asked.on_input, *asked.on_layers)
-    for name in (*asked.cams, *asked.gradients, *(entry.name for entry in settings)):
+    names = (*asked.cams, *asked.gradients, *(entry.name for entry in settings))
+    for name in names:
         if name not in OVER_WINDOWS:
             raise SettingError(
                 f"Method {name!r} has no meaning over the windows of a large picture. Allowed: "
@@ -113,12 +113,9 @@ def explain_large(
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, cut = _opened(run, cut)
     view = View(run.segmenter, cut, windows, target, batch_size)
-    if memory is not None and view.aimed:
-        view = replace(
-            view, batch_size=_within(view, passes(run.segmenter, asked, layers, seed=seed), memory)
-        )
-    found = [*_of_layers(view, asked.cams, layers), *_of_input(view, asked.gradients)]
-    found += [_linear(view, entry, seed) for entry in asked.on_input]
+    with within(memory, names, view.images(view.every[:1]), batch_size):
+        found = [*_of_layers(view, asked.cams, layers), *_of_input(view, asked.gradients)]
+        found += [_linear(view, entry, seed) for entry in asked.on_input]
     return {item.method if item.layer is None else (item.method, item.layer): item for item in found}
 
 
@@ -126,17 +123,6 @@ def _opened(run: Run, cut: Cut) -> tuple[Run, Cut]:
     """As `Run.opened`, of a picture that is cut out part by part."""
     window, bare = run.segmenter, run.opened(torch.zeros(0, run.spec.channels, 1, 1))[0]
     return bare, cut if bare is run else lambda rows, columns: window.open_window(cut(rows, columns)[None])[0]
-
-
-def _within(view: View, steps: Sequence[Pass], memory: int) -> int:
-    """How many windows may be in the model in every pass."""
-    one, aim = view.images(view.aimed[:1]), view.targets(view.aimed[:1])
-    return min(
-        batch_size_of(
-            step, view.segmenter, one, (aim,), num=view.batch_size, batch_size=view.batch_size, memory=memory
-        )
-        for step in steps
-    )
 
 
 def _of_layers(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Iterator[LargeMap]:
@@ -162,6 +148,7 @@ def _of_input(view: View, gradients: dict[str, InputGradient]) -> Iterator[Large
         traced = trace(view.segmenter, images, (target,), (), input_gradient=True)[0]
         assert traced.input_gradient is not None  # it was asked for
         slopes = traced.input_gradient[(..., *view.inner)].float().cpu()
+        keep_chunk()
         scores.append(traced.score.sum(dtype=torch.float64).item())
         held.extend(slopes, view.pixels, places)
         done, gradient = held.finish(view.pixels.down.offset(after))
@@ -193,6 +180,7 @@ def _linear(view: View, settings: Settings, seed: int) -> LargeMap:
         )[0]
         assert target.weights is not None
         shares = (target.weights * target.pixels).sum((1, 2), dtype=torch.float64) / count
+        keep_chunk()
         recorded.update(made.settings)
         for name, values in made.diagnostics.items():
             diagnostics[name] = diagnostics.get(name, 0.0) + float((values.cpu() * shares).nansum())

@@ -20,6 +20,7 @@ from seglens.models import zoo
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
+from seglens.runtime.device import is_out_of_memory
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
@@ -213,7 +214,7 @@ class Segmenter(nn.Module):
             size = size_of(padded)
             tried = padded_size([self.spec.image_size] * self.spec.dims, self.spec.divisor)
             foreign = self.spec.architecture == WRAPPED and size != tried
-            if not foreign or isinstance(error, torch.OutOfMemoryError):
+            if not foreign or is_out_of_memory(error):
                 raise
             raise RefusedSizeError(
                 f"The network can't take images of {spelled(size)} pixels, and was tried with "

@@ -22,11 +22,11 @@ def numbers() -> np.ndarray:
 
 def write_slice(file: Path, stored: np.ndarray, position: np.ndarray, **changes: object) -> None:
     from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import UID, ExplicitVRLittleEndian
 
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    meta.MediaStorageSOPInstanceUID = f"1.2.3.{abs(hash(file.name)) % 10**9}"
+    meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
+    meta.MediaStorageSOPInstanceUID = UID(f"1.2.3.{ord(file.stem[0])}")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data = FileDataset(str(file), {}, file_meta=meta, preamble=b"\0" * 128)
     data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seglens.data.layout import DataSettings
@@ -82,7 +83,7 @@ def test_every_pixel_is_its_voxel(tmp_path):
         expected = np.rint(volume[::-1, ::-1, number].T / 2000 * 65535)
         np.testing.assert_array_equal(picture, expected)
         assert float(row["position_mm"]) == 3 * number
-    split_of = {row["volume"]: set() for row in rows}
+    split_of: dict[str, set[str]] = {row["volume"]: set() for row in rows}
     for row in rows:
         split_of[row["volume"]].add(row["split"])
     assert all(len(splits) == 1 for splits in split_of.values())
@@ -98,14 +99,15 @@ def test_the_set_is_opened_as_any_other(tmp_path):
     assert {name: len(split) for name, split in data.splits.items()} == made.slices
     sample = data.split("train")[0]
     assert sample.image.shape == (1, 6, 7)
+    assert isinstance(sample.mask, torch.Tensor)
     assert sample.mask.unique().tolist() == [0, 1, 2]
 
 
 def test_numbers_become_black_and_white(tmp_path):
     """Of a CT the same everywhere, of an MRI by each volume's own percentiles."""
 
-    def first(folder: Path, **settings: str) -> np.ndarray:
-        slice_volumes(folder, folder / "out", **settings)
+    def first(folder: Path) -> np.ndarray:
+        slice_volumes(folder, folder / "out")
         return np.asarray(Image.open(next((folder / "out" / "test" / "images").glob("c5_0000.png"))))
 
     volume = values_of(5).astype(np.float64)
