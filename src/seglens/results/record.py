@@ -40,7 +40,8 @@ class Record(BaseModel):
     `seglens.owned`.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    # Before 2.10 pydantic kept all names that begin with model_ for itself, and warned of ours.
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", protected_namespaces=())
 
     schema_number: Literal[1] = SCHEMA
     kind: str
