@@ -314,7 +314,7 @@ def test_a_classifier_that_cannot_be_had_is_refused_before_anything_is_made(
 
 
 def test_a_run_that_has_made_nothing_leaves_nothing(tmp_path, small_set, monkeypatch):
-    """Stopped while the classifier is loaded, nothing is left but what the user put there; or all of a map."""
+    """Stopped before the first map, nothing is left but what the user put there; after it, all is kept."""
 
     def stop(labelled, settings, folder, *, device, seed):
         (folder / "heat").mkdir(parents=True)

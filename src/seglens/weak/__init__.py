@@ -89,7 +89,7 @@ def weak(
 def _remove_unbegun(place: Path) -> None:
     """Remove what a run wrote that got no further than lists and settings; what the user put there stays.
 
-    Work leaves another kind of file first (a map, weights, a mask); a step that is done leaves ``steps.json``.
+    Work leaves another kind of file first (a map, weights, a mask); a step that is done, ``steps.json``.
     """
     ours = contents(place).ours
     if all(name.endswith(".json") and name != stages.FILE_NAME for name in ours):
