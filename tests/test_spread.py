@@ -72,7 +72,7 @@ def test_evaluation_in_two_processes_is_that_of_one(place: Path):
 
 
 def test_explanation_in_two_processes_is_that_of_one(place: Path):
-    """Under torchrun, which needs to be told nothing but the number of processes. All is equal bit for bit."""
+    """Under torchrun, which needs to be told nothing but the number of processes: the same, bit for bit."""
     ended = end_of(
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "seglens", "explain"),
         *("run", "--device", "cpu", "--devices", "2", "--layers", "encoder_last", "--out", "maps-2"),

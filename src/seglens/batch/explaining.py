@@ -37,7 +37,7 @@ from seglens.errors import SettingError
 from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS
 from seglens.outputs import unused_name
-from seglens.places import check_output
+from seglens.places import check_output, refuse_no_text
 from seglens.progress import track
 from seglens.renamed import renamed
 from seglens.results import record as records
@@ -126,7 +126,8 @@ def explain_folder(
     asked = question_of(run, split, methods, layers, target, class_name, against, where, seed)
     question = replace(asked, memory=memory)
     drawing = Drawing(scaling(scale), raw)
-    raw_format(raw)
+    if raw_format(raw).suffix == ".safetensors":
+        refuse_no_text(place)
     taken: set[str] = set()
     names = [unused_name(entry.name, taken) for entry in split.entries]
     share.agree("pictures", names)
