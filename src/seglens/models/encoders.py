@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from seglens.errors import CheckpointError, ModelError, unknown_name
@@ -20,8 +19,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _CENTRED = ("inceptionresnetv2", "inceptionv4", "xception")
 """Encoders that timm doesn't know by these names, trained on images in [-1, 1]."""
-_CARRIERS = ("httpx", "httpx2")
-"""Libraries whose errors say that weights broke off; which the hub's client uses, it changes."""
+_CARRIERS = ("httpx", "httpx2", "safetensors", "safetensors_rust")
+"""Libraries whose errors say that weights broke off or are none; which the hub's client uses, it changes."""
 
 
 def resolve_encoder(name: str) -> str:
@@ -75,9 +74,7 @@ def ask_hub(encoder: str) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
-        # What comes is no weights file, or nothing comes.
-        known = isinstance(error, OSError | SafetensorError)
-        if not known and type(error).__module__.partition(".")[0] not in _CARRIERS:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CARRIERS:
             raise
         raise ModelError(
             f"The ImageNet weights of the encoder {encoder!r} can't be had ({type(error).__name__}). "
