@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from safetensors.torch import save_file
 from tests.conftest import write_pair, write_run
 from tests.data.layouts import write_coco, write_labelme, write_pets
@@ -39,7 +40,10 @@ def write_world(root: Path, folder: str, name: str) -> None:
         for index in range(num):
             write_pair(root / folder / "set" / split, f"{name}-{split}-{index}", start + index)
     write_run(root / "run", root / folder / "set")
-    save_file(timm.create_model("test_byobnet").state_dict(), root / "t.safetensors")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # a network whose maps are not flat
+        network = timm.create_model("test_byobnet")
+    save_file(network.state_dict(), root / "t.safetensors")
     heat = {"maps": ["grad-cam@stages.3"], "scales": [64], "flips": False, "side": 32}
     stages = {"heat": heat, "spread": None, "refine": None, "patches": None}
     (root / "stages.json").write_text(json.dumps(stages))
