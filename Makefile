@@ -68,14 +68,15 @@ package: $(VENV)/.tested  ## build wheel, sdist and bill of materials in dist/, 
 	$(BIN)/cyclonedx-py environment dist/.try/bin/python --of JSON -o dist/sbom.json
 	rm -rf dist/.try
 
-# uv finds the oldest versions that pyproject.toml admits; torch and torchvision of them are a pair.
+# uv finds the oldest versions that pyproject.toml admits; torch and torchvision of them are a pair. Old
+# libraries use what newer ones of today call deprecated; Python shows users no such warnings.
 oldest:  ## run the tests with the oldest versions that are admitted (.venv-oldest)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/uv pip compile --quiet --python .venv-oldest/bin/python --resolution lowest-direct --no-emit-index-url --extra test pyproject.toml --output-file .venv-oldest/oldest.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-oldest/oldest.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -W ignore::DeprecationWarning
 
 newest:  ## run the tests with the newest versions that are admitted (.venv-newest)
 	$(PYTHON) -m venv .venv-newest

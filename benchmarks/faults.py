@@ -110,6 +110,7 @@ def words_of(work: Work, out: Path, place: Path, *, again: bool = False, helpers
 def make(place: Path, num: int) -> None:
     """Write a set of ``num`` test pictures, every twentieth broken, one to learn from, and networks."""
     import timm
+    import torch
     from safetensors.torch import save_file
 
     for folder, counts in (("set", (2, 2, num)), ("learn", (num, 4, 4))):
@@ -119,6 +120,7 @@ def make(place: Path, num: int) -> None:
     for file in sorted((place / "set/test/images").iterdir())[::20]:
         file.write_bytes(file.read_bytes()[:100])
     write_run(place / "run", place / "set")
+    torch.manual_seed(0)  # a network whose maps are not flat
     save_file(timm.create_model("test_byobnet").state_dict(), place / "timm.safetensors")
     heat = {"maps": ["grad-cam@stages.3"], "scales": [64], "flips": False, "side": 32}
     stages = {"heat": heat, "spread": None, "refine": None, "patches": None}

@@ -41,9 +41,9 @@ def test_model_dependence_is_what_scipy_says() -> None:
     assert made["noise"].verdict == "not evaluable"
     assert "made again with the same seed the map correlates" in made["noise"].reason
     assert made["saliency"].reference == "probability"
-    assert set(cascade["maps"]) == {"grad-cam@encoder", "saliency", "centre", "noise"}
-    assert cascade["share_of_modules"] == [0, 0.25, 0.5, 0.75, 1]
-    assert cascade["maps"]["centre"] == [1] * 5
+    assert set(cascade.maps) == {"grad-cam@encoder", "saliency", "centre", "noise"}
+    assert cascade.share_of_modules == (0, 0.25, 0.5, 0.75, 1)
+    assert cascade.maps["centre"] == (1,) * 5
 
 
 def test_steps_lead_from_the_output_to_the_input() -> None:

@@ -72,17 +72,22 @@ def test_evaluation_in_two_processes_is_that_of_one(place: Path):
 
 
 def test_explanation_in_two_processes_is_that_of_one(place: Path):
-    """Under torchrun, which needs to be told nothing but the number of processes."""
+    """Under torchrun, which needs to be told nothing but the number of processes: the same, bit for bit."""
     ended = end_of(
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "seglens", "explain"),
         *("run", "--device", "cpu", "--devices", "2", "--layers", "encoder_last", "--out", "maps-2"),
+        *("--methods", "grad-cam,smoothgrad", "--set", "smoothgrad.num_samples=2"),
         where=place,
     )
     assert ended.stderr.count("t-03:") == 1, ended.stderr
     assert ended.stdout.count("16 pictures explained") == 1
     run = seglens.load(place / "run", device="cpu")
     seglens.explain_folder(
-        run, seglens.open_split(run, "test"), layers=("encoder_last",), out=place / "maps-1"
+        run,
+        seglens.open_split(run, "test"),
+        methods=("grad-cam", seglens.SmoothGrad(num_samples=2)),
+        layers=("encoder_last",),
+        out=place / "maps-1",
     )
     assert files_below(place / "maps-2") == files_below(place / "maps-1")
     maps = sorted((place / "maps-1").rglob("maps.npz"))
@@ -91,29 +96,11 @@ def test_explanation_in_two_processes_is_that_of_one(place: Path):
         one, two = arrays_of(file), arrays_of(place / "maps-2" / file.relative_to(place / "maps-1"))
         assert set(one) == set(two)
         for name in one:
-            np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-6)
+            np.testing.assert_array_equal(two[name], one[name], strict=True)
     tables = [json.loads((place / name / "explanations.json").read_text()) for name in ("maps-1", "maps-2")]
-    for part in ("samples", "summary"):
-        assert_close(tables[1][part], tables[0][part])
+    assert tables[1] == tables[0]
     names = [row["name"] for row in tables[1]["samples"]]
-    assert sorted(names) == sorted(row["name"] for row in tables[0]["samples"])
-    assert len(set(names)) == 17
-
-
-def assert_close(found: object, expected: object) -> None:
-    """Compare plain data: fractions to 1e-6, all else exactly."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        assert list(found) == list(expected)
-        for key in expected:
-            assert_close(found[key], expected[key])
-    elif isinstance(expected, list) and isinstance(found, list):
-        assert len(found) == len(expected)
-        for pair in zip(found, expected, strict=True):
-            assert_close(*pair)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, abs=1e-6, rel=1e-5)
-    else:
-        assert found == expected
+    assert len(set(names)) == len(names) == 17
 
 
 SCRIPT = """

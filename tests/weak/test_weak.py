@@ -314,17 +314,21 @@ def test_a_classifier_that_cannot_be_had_is_refused_before_anything_is_made(
 
 
 def test_a_run_that_has_made_nothing_leaves_nothing(tmp_path, small_set, monkeypatch):
-    """Stopped while the classifier is loaded, nothing is left; after the first map, all is kept."""
+    """Stopped before the first map, nothing is left but what the user put there; after it, all is kept."""
 
     def stop(labelled, settings, folder, *, device, seed):
         (folder / "heat").mkdir(parents=True)
         (folder / "heat" / "stage.json").write_text("{}")
-        if with_a_map:
-            (folder / "heat" / "one.npz").write_bytes(b"")
+        if put is not None:
+            (folder.parent / put).write_bytes(b"")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rounds, "make_pseudo_masks", stop)
-    for with_a_map in (False, True):
+    run, a_map = tmp_path / "run", "pseudo/heat/one.npz"
+    whole = {"run.json", "split.json", "pseudo/heat/stage.json", a_map}
+    for put, left in ((None, set()), ("mine.json", {"mine.json"}), (a_map, whole)):
         with pytest.raises(KeyboardInterrupt):
-            seglens.weak(DataSettings(path=small_set), SETTINGS, tmp_path / "run")
-        assert [file.name for file in tmp_path.iterdir()] == ["run"] * with_a_map
+            seglens.weak(DataSettings(path=small_set), SETTINGS, run)
+        assert {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()} == left
+        shutil.rmtree(run, ignore_errors=put is None)
+    assert not any(tmp_path.iterdir())

@@ -38,7 +38,7 @@ from seglens.errors import SettingError
 from seglens.explain.methods import Method
 from seglens.explain.statistics import DEFINITIONS
 from seglens.files.output import unused_name
-from seglens.files.overwrite import check_output
+from seglens.files.overwrite import check_output, refuse_no_text
 from seglens.predict.tiles import plan
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable, PictureMaps
@@ -127,7 +127,8 @@ def explain_folder(
     asked = question_of(run, split, methods, layers, target, class_name, against, where, seed)
     question = replace(asked, memory=memory)
     drawing = Drawing(scaling(scale), raw)
-    raw_format(raw)
+    if raw_format(raw).suffix == ".safetensors":
+        refuse_no_text(place)
     taken: set[str] = set()
     names = [unused_name(entry.name, taken) for entry in split.entries]
     share.agree("pictures", names)

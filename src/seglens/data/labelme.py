@@ -23,12 +23,13 @@ SIDES = 90
 
 
 def recognises(folder: Path) -> bool:
-    """Whether the first JSON file in ``folder`` is one of Labelme."""
-    files = visible_files(folder, (".json",))
-    try:
-        return bool(files) and _is_labelme(read_json(files[0]))
-    except DataError:
-        return False
+    """Whether the first JSON file in ``folder`` that can be read is one of Labelme."""
+    for file in visible_files(folder, (".json",)):
+        try:
+            return _is_labelme(read_json(file))
+        except DataError:
+            continue  # which `find` names, with all others
+    return False
 
 
 def find(settings: DataSettings) -> Found:

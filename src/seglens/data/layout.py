@@ -14,7 +14,7 @@ from seglens.data.images import read_image
 from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task
 from seglens.errors import SettingError, unknown_name
-from seglens.results.record import sha256
+from seglens.results.record import sha256, text
 
 ALL = "all"
 """The split that is every picture of a set."""
@@ -57,7 +57,7 @@ class DataSettings(Validated):
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture that has not been read yet; ``name`` is unique within its split.
+    """One picture that has not been read yet; ``name`` is text, and unique within its split.
 
     ``masks`` are the mask files; ``annotations`` are outlines where a layout has those. With ``labelled``
     False nothing is known about the picture, which differs from knowing that nothing is on it. A picture that
@@ -70,6 +70,10 @@ class Entry:
     annotations: tuple[Annotation, ...] = ()
     labelled: bool = True
     sha256: str = ""
+
+    def __post_init__(self) -> None:
+        # Records hold text only; a run must find its pictures by the names that it wrote down.
+        object.__setattr__(self, "name", text(self.name))
 
 
 def picture_sha256(entry: Entry) -> str | None:

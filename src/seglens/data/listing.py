@@ -58,7 +58,8 @@ def read_listing(folder: Path | None, name: str = FILE_NAME) -> Listing | None:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{file} can't be read as the list of a run's splits: {error!r}. Restore it, or train again."
+            f"{file} can't be read as the list of a run's splits ({type(error).__name__}: {error}). "
+            "Restore it, or train again."
         ) from error
     if found.get("hash") != HASH:
         raise DataError(f"{file} lists hashes of the kind {found.get('hash')!r}; known is {HASH!r}.")

@@ -25,8 +25,9 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 def beside(path: Path, ending: str) -> Path:
     """Return the hidden name ``.NAME.ending`` beside ``path``; a name too long for that is cut."""
     room = 255 - len(os.fsencode(ending)) - 2
-    name = os.fsencode(path.name)[:room].decode("utf-8", "ignore")
-    return path.parent / f".{name}.{ending}"
+    name = os.fsencode(path.name)
+    name = name if len(name) <= room else name[:room].decode("utf-8", "ignore").encode()
+    return path.parent / f".{os.fsdecode(name)}.{ending}"
 
 
 @contextmanager

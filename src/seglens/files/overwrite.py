@@ -35,6 +35,8 @@ def check_output(
     """
     path = Path(path)
     refuse_overlap(path, runs=runs, data=data, files=files)
+    if command in RUNS:
+        refuse_no_text(path)
     if not _is_there(path):
         return
     if not path.is_dir():
@@ -111,6 +113,21 @@ def refuse_overlap(
     for parent, file in {os.path.dirname(os.path.abspath(file)): file for file in files}.items():
         if _within(os.path.realpath(parent), real) or os.path.realpath(file) == real:
             raise SettingError(_overlap(path, f"the file {file}"))
+
+
+def refuse_no_text(path: Path) -> None:
+    """Raise where a name in ``path`` is no text, as that of an old disk: safetensors can't write there.
+
+    Raises:
+        SettingError: it is so.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise SettingError(
+            f"{path} is no name in UTF-8, and files of safetensors can't be written under it. Name another "
+            "place."
+        ) from error
 
 
 def place_of_run(path: Path, command: str, *, resume: bool, force: bool) -> Path:

@@ -19,7 +19,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _CENTRED = ("inceptionresnetv2", "inceptionv4", "xception")
 """Encoders that timm doesn't know by these names, trained on images in [-1, 1]."""
-_CARRIERS = ("httpx", "httpx2", "safetensors")
+_CARRIERS = ("httpx", "httpx2", "safetensors", "safetensors_rust")
 """Libraries whose errors say that weights broke off or are none; which the hub's client uses, it changes."""
 
 

@@ -40,7 +40,8 @@ class Record(BaseModel):
     `seglens.files.ownership`.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    # Before 2.10 pydantic kept all names that begin with model_ for itself, and warned of ours.
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", protected_namespaces=())
 
     schema_number: Literal[1] = SCHEMA
     kind: str
@@ -158,10 +159,12 @@ def _finite(data: object) -> object:
         return {str(_finite(str(key))): _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
-    if isinstance(data, str | Path):
-        # Bytes of file names that are no text, by their numbers.
-        return str(data).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return data
+    return text(data) if isinstance(data, str | Path) else data
+
+
+def text(name: str | Path) -> str:
+    """Return a file name as text: bytes that are none (Latin-1, where UTF-8 is meant) as their numbers."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def versions() -> dict[str, str]:

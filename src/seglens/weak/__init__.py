@@ -20,6 +20,7 @@ from seglens.data.sample import Task
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.files.output import alone, begin_run, close_run, new_file
 from seglens.files.overwrite import place_of_run, refuse_overlap
+from seglens.files.ownership import contents, remove_listed
 from seglens.models.zoo import build
 from seglens.results import record as records
 from seglens.results.record import Record
@@ -77,15 +78,19 @@ def weak(
         try:
             return _weak(data, settings, out, place, resume=resume)
         except BaseException:
-            if new and not _has_work(place):
-                shutil.rmtree(place, ignore_errors=True)
+            if new and place.is_dir():
+                _remove_unbegun(place)
             raise
 
 
-def _has_work(place: Path) -> bool:
-    """Return whether anything is there that took work: a step that is done, a map, weights."""
-    files = [file for file in place.rglob("*") if file.is_file()]
-    return any(file.suffix != ".json" or file.name == steps.FILE_NAME for file in files)
+def _remove_unbegun(place: Path) -> None:
+    """Remove what a run wrote that got no further than lists and settings; what the user put there stays.
+
+    Work leaves another kind of file first (a map, weights, a mask); a step that is done, ``steps.json``.
+    """
+    ours = contents(place).ours
+    if all(name.endswith(".json") and name != steps.FILE_NAME for name in ours):
+        remove_listed(place, ours)
 
 
 def _try_out(data: DataSettings, settings: WeakSettings, *, resume: bool) -> None:
