@@ -14,6 +14,7 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 ROOMS = (
+    "axes "
     "shapes masks errors callable_module arguments files runtime results seeds data models drawing impute "
     "superpixels predict runs evaluate train explain judge weak batch inspection report demo compare app "
     "cli __main__"

@@ -5,12 +5,14 @@ pictures that are untouched elsewhere. `IMPUTERS` at the foot names them all.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seglens.axes import CONVOLVE, MEAN_POOL, axes, middle_side, resized, size_of
 from seglens.shapes import Images, Regions
 
 NOISE = 0.01
@@ -30,19 +32,20 @@ BLUR_SIGMA = 1 / 10
 """Width of the blur as a share of the picture's shorter side: what is left is the colour of large areas."""
 
 Imputer = Callable[[Images, Regions, Images], Images]
-Field = Float[Tensor, "b c h w"]
-Unknown = Bool[Tensor, "b 1 h w"]
-CoarseField = Float[Tensor, "b c half_h half_w"]
-Padded = Float[Tensor, "b c padded_h padded_w"]
-Columns = Float[Tensor, "b c h padded_w"]
-CoarseUnknown = Bool[Tensor, "b 1 half_h half_w"]
+Field = Float[Tensor, "b c *size"]
+Unknown = Bool[Tensor, "b 1 *size"]
+CoarseField = Float[Tensor, "b c *half"]
+Padded = Float[Tensor, "b c *padded"]
+CoarseUnknown = Bool[Tensor, "b 1 *half"]
 
 
 def noisy_linear(images: Images, removed: Regions, noise: Images) -> Images:
-    """Make every removed pixel the weighted mean of its eight neighbours, plus a little noise.
+    """Make every removed pixel the weighted mean of its neighbours, plus a little noise.
 
     ``x_i = sum_j w_ij x_j / sum_j w_ij`` over the neighbours j that are in the picture, w = 1/6 for the four
-    direct and 1/12 for the four diagonal ones; neighbours that were removed as well are unknowns of the same
+    direct and 1/12 for the four diagonal ones of a picture. A voxel has 26 neighbours: 1/6 for the six direct
+    ones, 1/12 for the twelve across an edge and 1/24 for the eight across a corner, which on a volume of one
+    slice is the system of the picture. Neighbours that were removed as well are unknowns of the same
     linear system. Rong et al. 2022, "A consistent and efficient evaluation strategy for attribution methods"
     (ROAD), section 4.2. The noise keeps a model from recognising the smoothness of what was filled in; its
     deviation of .01 is that of the authors' code, here in units of intensity, and the sum is clipped to
@@ -61,7 +64,7 @@ def blur(images: Images, removed: Regions, noise: Images) -> Images:
 def mean(images: Images, removed: Regions, noise: Images) -> Images:
     """Replace removed pixels by the picture's mean colour; the noise is not used."""
     del noise
-    return torch.where(removed[:, None], images.mean((2, 3), keepdim=True), images)
+    return torch.where(removed[:, None], images.mean(axes(images), keepdim=True), images)
 
 
 def zero(images: Images, removed: Regions, noise: Images) -> Images:
@@ -71,16 +74,21 @@ def zero(images: Images, removed: Regions, noise: Images) -> Images:
 
 
 def blurred(images: Images, sigma: float | None = None) -> Images:
-    """Return the pictures under a Gaussian of ``sigma`` pixels, or `BLUR_SIGMA` of the shorter side."""
-    height, width = images.shape[-2:]
-    sigma = BLUR_SIGMA * min(height, width) if sigma is None else sigma
+    """Return the pictures under a Gaussian of ``sigma`` pixels, or `BLUR_SIGMA` of the shorter side.
+
+    Of a volume it is the middle side, and ``sigma`` is in voxels along every axis.
+    """
+    dims = images.ndim - 2
+    sigma = BLUR_SIGMA * middle_side(size_of(images)) if sigma is None else sigma
     radius = max(1, round(3 * sigma))
     steps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = kernel / kernel.sum()
     stack = images.flatten(0, 1)[:, None]
-    stack = F.conv2d(F.pad(stack, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
-    stack = F.conv2d(F.pad(stack, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
+    for axis in range(dims):  # from the last one on
+        margin, shape = [0] * 2 * dims, [1] * (dims + 2)
+        margin[2 * axis : 2 * axis + 2], shape[-1 - axis] = [radius, radius], -1
+        stack = CONVOLVE[dims](F.pad(stack, margin, mode="replicate"), kernel.view(shape))
     return stack[:, 0].unflatten(0, images.shape[:2])
 
 
@@ -93,13 +101,13 @@ def linear(images: Images, removed: Regions) -> Images:
     """
     if images.shape[1] > 1 and torch.equal(images, images[:, :1].expand_as(images)):
         # Grey pictures in colour: the same system in every channel.
-        return linear(images[:, :1], removed).repeat(1, images.shape[1], 1, 1)
+        return linear(images[:, :1], removed).expand(-1, images.shape[1], *size_of(images)).clone()
     unknown = removed[:, None]
-    empty = removed.all((1, 2))
+    empty = removed.flatten(1).all(1)
     # A picture without a known pixel has no solution: one known pixel of the mean colour gives that colour.
     anchor = torch.zeros_like(unknown)
-    anchor[..., 0, 0] = empty[:, None]
-    known = torch.where(anchor, images.mean((2, 3), keepdim=True), images).float()
+    anchor.flatten(2)[..., 0] = empty[:, None]
+    known = torch.where(anchor, images.mean(axes(images), keepdim=True), images).float()
     solved = _solve(known, unknown & ~anchor, TOLERANCE)
     return torch.where(unknown, solved.to(images.dtype), images)
 
@@ -112,19 +120,21 @@ def _solve(images: Field, unknown: Unknown, tolerance: float) -> Field:
     if not bool(unknown.any()):
         return images
     start = images
-    if min(images.shape[-2:]) >= 4:
+    if middle_side(size_of(images)) >= 4:
         coarse, missing = _halve(images, unknown)
-        guess = F.interpolate(
-            _solve(coarse, missing, tolerance / 4), images.shape[-2:], mode="bilinear", align_corners=False
-        )
+        guess = resized(_solve(coarse, missing, tolerance / 4), size_of(images))
         start = torch.where(unknown, guess, images)
     return _conjugate_gradients(start, unknown, tolerance)
 
 
 def _halve(images: Field, unknown: Unknown) -> tuple[CoarseField, CoarseUnknown]:
-    """Average the known pixels of every 2 x 2 block; a block is unknown where none of its pixels is known."""
-    share = F.avg_pool2d((~unknown).float(), 2, ceil_mode=True, count_include_pad=False)
-    total = F.avg_pool2d(images * ~unknown, 2, ceil_mode=True, count_include_pad=False)
+    """Average the known pixels of every 2 x 2 block; a block is unknown where none of its pixels is known.
+
+    An axis of one pixel stays as it is.
+    """
+    block = [min(2, length) for length in size_of(images)]
+    pool = partial(MEAN_POOL[len(block)], kernel_size=block, ceil_mode=True, count_include_pad=False)
+    share, total = pool((~unknown).float()), pool(images * ~unknown)
     return total / share.clamp_min(1e-6), share == 0
 
 
@@ -142,16 +152,16 @@ def _conjugate_gradients(start: Field, unknown: Unknown, tolerance: float) -> Fi
     solution, free = start.clone(), unknown.to(start.dtype)
     diagonal = free * neighbours(torch.ones_like(free))
     residual = free * neighbours(start) - diagonal * start
-    # (D - W) x = (D + 1/3) x - sums / 12, see `neighbours`.
-    own, around = diagonal + free / 3, free / -12
-    padded = F.pad(torch.zeros_like(start), (1, 1, 1, 1))
-    step = padded[..., 1:-1, 1:-1]
-    columns, image = torch.empty_like(padded[..., 1:-1, :]), torch.empty_like(start)
-    energy = torch.ones_like(residual[..., :1, :1])
+    # (D - W) x = (D + 1/3) x - sums / 12 (for pictures), see `neighbours`.
+    every = axes(start)
+    own, around = diagonal + free / 3, free / -_whole(start)
+    padded = F.pad(torch.zeros_like(start), (1, 1) * len(every))
+    step, scratch = _inside(padded), _scratch(padded)
+    energy = torch.ones_like(residual.sum(every, keepdim=True))
     active = torch.ones_like(energy)
     for iteration in range(LIMIT):
         if iteration % 4 == 0:
-            active = active * (residual.abs().amax((2, 3), keepdim=True) > tolerance)
+            active = active * (residual.abs().amax(every, keepdim=True) > tolerance)
             busy = active.flatten(1).any(1)
             if not bool(busy.all()):
                 found[left[~busy]] = solution[~busy]
@@ -160,13 +170,13 @@ def _conjugate_gradients(start: Field, unknown: Unknown, tolerance: float) -> Fi
                 left, solution, residual, own, around, padded, energy, active = (
                     state[busy] for state in (left, solution, residual, own, around, padded, energy, active)
                 )
-                step = padded[..., 1:-1, 1:-1]
-                columns, image = columns[: len(left)], image[: len(left)]
-        fresh = torch.linalg.vector_norm(residual, dim=(2, 3), keepdim=True).square()
+                step, scratch = _inside(padded), [each[: len(left)] for each in scratch]
+        fresh = torch.linalg.vector_norm(residual, dim=every, keepdim=True).square()
         torch.addcmul(residual, fresh / energy.clamp_min(TINY), step, out=step)
         energy = fresh
-        _sums(padded, columns, image).mul_(around).addcmul_(own, step)
-        length = active * energy / (step * image).sum((2, 3), keepdim=True).clamp_min(TINY)
+        image = _sums(padded, scratch)
+        image.mul_(around).addcmul_(own, step)
+        length = active * energy / (step * image).sum(every, keepdim=True).clamp_min(TINY)
         solution.addcmul_(length, step)
         residual.addcmul_(length, image, value=-1)
     found[left] = solution
@@ -174,23 +184,45 @@ def _conjugate_gradients(start: Field, unknown: Unknown, tolerance: float) -> Fi
 
 
 def neighbours(field: Field) -> Field:
-    """Return the weighted sum over the eight neighbours that lie in the picture.
+    """Return the weighted sum over the neighbours that lie in the picture: 8, in a volume 26.
 
-    The weights are those of ``[1, 2, 1] x [1, 2, 1] / 12`` without its centre, a third.
+    The weights are those of ``[1, 2, 1] x [1, 2, 1] / 12`` (in a volume ``[1, 2, 1]`` three times, / 24)
+    without the centre, which is a third.
     """
-    padded = F.pad(field, (1, 1, 1, 1))
-    total = _sums(padded, torch.empty_like(padded[..., 1:-1, :]), torch.empty_like(field))
-    return total / 12 - field / 3
+    padded = F.pad(field, (1, 1) * (field.ndim - 2))
+    return _sums(padded, _scratch(padded)) / _whole(field) - field / 3
 
 
-def _sums(padded: Padded, columns: Columns, total: Field) -> Field:
-    """Add up 3 x 3 pixels with weights ``[1, 2, 1] x [1, 2, 1]``, into ``total``; ``columns`` is scratch.
+def _whole(field: Field) -> int:
+    """What the weights of whole numbers are divided by."""
+    return 3 * 2 ** (field.ndim - 2)
 
-    Along the columns first, then along the rows: on a CPU quicker than a convolution.
+
+def _inside(padded: Padded) -> Field:
+    """What is padded by one pixel on every side."""
+    for axis in axes(padded):
+        padded = padded.narrow(axis, 1, padded.shape[axis] - 2)
+    return padded
+
+
+def _scratch(padded: Padded) -> list[Float[Tensor, "b c ..."]]:
+    """Memory for each step of `_sums`: one axis after the other loses its padding."""
+    found = []
+    for axis in axes(padded):
+        padded = padded.narrow(axis, 1, padded.shape[axis] - 2)
+        found.append(torch.empty_like(padded))
+    return found
+
+
+def _sums(padded: Padded, scratch: list[Float[Tensor, "b c ..."]]) -> Field:
+    """Add up 3 x 3 pixels with weights ``[1, 2, 1] x [1, 2, 1]``, into the last of ``scratch``.
+
+    Along the first axis, then along the next: on a CPU quicker than a convolution.
     """
-    torch.add(padded[..., :-2, :], padded[..., 2:, :], out=columns).add_(padded[..., 1:-1, :], alpha=2)
-    torch.add(columns[..., :-2], columns[..., 2:], out=total).add_(columns[..., 1:-1], alpha=2)
-    return total
+    for axis, out in zip(axes(padded), scratch, strict=True):
+        before, here, after = (padded.narrow(axis, begin, out.shape[axis]) for begin in range(3))
+        padded = torch.add(before, after, out=out).add_(here, alpha=2)
+    return padded
 
 
 IMPUTERS: dict[str, Imputer] = {"noisy-linear": noisy_linear, "blur": blur, "mean": mean, "zero": zero}

@@ -6,30 +6,36 @@ background, class 0, is where no layer is set. The functions take single masks a
 """
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from seglens.shapes import AnyMask, AnyMasks, Region, Regions
+from seglens.shapes import AnyMask, Region
+
+Given = Int[Tensor, "..."] | Bool[Tensor, "..."]
+"""Masks of either kind, of one picture or of a batch."""
+
+Found = Bool[Tensor, "..."]
+"""Regions, of one picture or of a batch."""
 
 
-def is_stack(masks: AnyMask | AnyMasks) -> bool:
+def is_stack(masks: Given) -> bool:
     """Whether ``masks`` are labels that may overlap."""
     return masks.dtype == torch.bool
 
 
-def of_class(masks: AnyMask | AnyMasks, class_index: int) -> Region | Regions:
-    """Return the pixels of a class; class 0 of a stack is where no label is."""
+def of_class(masks: Given, class_index: int, dims: int = 2) -> Found:
+    """Return the pixels of a class; class 0 of a stack is where no label is. Volumes have 3 ``dims``."""
     if not is_stack(masks):
         return masks == class_index
-    return masks[..., class_index - 1, :, :] if class_index else ~masks.any(-3)
+    return masks.select(-dims - 1, class_index - 1) if class_index else ~masks.any(-dims - 1)
 
 
-def foreground(masks: AnyMask | AnyMasks) -> Region | Regions:
+def foreground(masks: Given) -> Found:
     """Return the pixels of any class but the background."""
     return masks.any(-3) if is_stack(masks) else masks > 0
 
 
-def only_valid(masks: AnyMask | AnyMasks, valid: Region | Regions) -> AnyMask | AnyMasks:
+def only_valid(masks: Given, valid: Found) -> Given:
     """Return the masks with background wherever a pixel is not valid."""
     return masks & valid.unsqueeze(-3) if is_stack(masks) else masks.masked_fill(~valid, 0)
 

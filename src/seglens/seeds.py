@@ -14,7 +14,9 @@ def content_generator(image: Image, seed: int, purpose: str) -> torch.Generator:
 
     ``purpose`` keeps two uses of chance on one picture independent of each other.
     """
-    digest = hashlib.sha256(f"{seed}|{purpose}|{tuple(image.shape)}|".encode())
+    channels, *size = image.shape
+    flat = size[1:] if len(size) == 3 and size[0] == 1 else size  # a volume of one slice is its picture
+    digest = hashlib.sha256(f"{seed}|{purpose}|{(channels, *flat)}|".encode())
     digest.update(image.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8], "little") >> 1)
 

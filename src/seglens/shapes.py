@@ -1,43 +1,44 @@
 """Names of the array types, with every axis letter defined once.
 
-=======  ==========================================================
-letter   axis
-=======  ==========================================================
-``b``    images of a batch
-``c``    channels of an image
-``h w``  rows and columns of the input grid, in pixels
-``k``    output channels of a model (1 where the head is a sigmoid)
-``l``    labels that may overlap (head ``multilabel``); the background is none of them
-``d``    channels of a layer
-``gh gw``  rows and columns of a layer's grid
-``n``    perturbed copies of images
-=======  ==========================================================
+=========  ==========================================================
+letter     axis
+=========  ==========================================================
+``b``      images of a batch
+``c``      channels of an image
+``*size``  the spatial axes of the input grid: rows and columns, or slices, rows and columns
+``k``      output channels of a model (1 where the head is a sigmoid)
+``l``      labels that may overlap (head ``multilabel``); the background is none of them
+``d``      channels of a layer
+``*grid``  the same axes of a layer's grid, in its cells
+``n``      perturbed copies of images
+=========  ==========================================================
 
-Within one call the same letter means the same length; the test run checks that.
+Within one call the same letter means the same length; the test run checks that. Pictures and volumes have one
+code: see ``axes.py``.
 """
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Image = Float[Tensor, "c h w"]
-Images = Float[Tensor, "b c h w"]
-Mask = Int[Tensor, "h w"]
-Masks = Int[Tensor, "b h w"]
-Labels = Bool[Tensor, "l h w"]
-LabelMasks = Bool[Tensor, "b l h w"]
+Image = Float[Tensor, "c *size"]
+Images = Float[Tensor, "b c *size"]
+Mask = Int[Tensor, "*size"]
+Masks = Int[Tensor, "b *size"]
+Labels = Bool[Tensor, "l *size"]
+LabelMasks = Bool[Tensor, "b l *size"]
 AnyMask = Mask | Labels
 ResizedMask = Int[Tensor, "rows columns"] | Bool[Tensor, "labels rows columns"]
 """A mask beside a picture of another size."""
 AnyMasks = Masks | LabelMasks
-Region = Bool[Tensor, "h w"]
-Regions = Bool[Tensor, "b h w"]
-Logits = Float[Tensor, "b k h w"]
-Probabilities = Float[Tensor, "b classes h w"]
-Activations = Float[Tensor, "b d gh gw"]
-Map = Float[Tensor, "h w"]
-Maps = Float[Tensor, "b h w"]
-Grids = Float[Tensor, "b gh gw"]
-ChannelMaps = Float[Tensor, "b c h w"]
+Region = Bool[Tensor, "*size"]
+Regions = Bool[Tensor, "b *size"]
+Logits = Float[Tensor, "b k *size"]
+Probabilities = Float[Tensor, "b classes *size"]
+Activations = Float[Tensor, "b d *grid"]
+Map = Float[Tensor, "*size"]
+Maps = Float[Tensor, "b *size"]
+Grids = Float[Tensor, "b *grid"]
+ChannelMaps = Float[Tensor, "b c *size"]
 Rows = Int[Tensor, " n"]
 Scores = Float[Tensor, " n"]
 PerImage = Float[Tensor, " b"]

@@ -23,8 +23,10 @@ def superpixels(
     num_segments: int = 64,
     compactness: float = 10.0,
     sigma: float = 0.0,
-) -> Int[Tensor, "b h w"]:
-    """Cut each picture into some ``num_segments`` connected patches, numbered from 0; -1 where not ``valid``.
+) -> Int[Tensor, "b *size"]:
+    """Cut each picture (or volume) into some ``num_segments`` connected patches.
+
+    They are numbered from 0; -1 stands where a pixel is not ``valid``.
 
     ``compactness`` weighs nearness against likeness: 1 follows every edge, 100 gives almost squares. Pictures
     are blurred by a Gaussian of ``sigma`` pixels before. Likeness is that of CIELAB for 3 channels, else of
@@ -51,10 +53,10 @@ def superpixels(
 
 def _segments(
     image: Image, valid: Region, num_segments: int, compactness: float, sigma: float
-) -> Int[Tensor, "h w"]:
+) -> Int[Tensor, "*size"]:
     """Number the patches of one picture."""
-    pixels = image.detach().movedim(0, 2).double().cpu().numpy()
-    colour = pixels.shape[2] == 3
+    pixels = image.detach().movedim(0, -1).double().cpu().numpy()
+    colour = pixels.shape[-1] == 3
     region = valid.cpu().numpy()
     if not region.any():
         return torch.full(valid.shape, -1)
@@ -68,7 +70,7 @@ def _segments(
             convert2lab=colour,
             mask=None if region.all() else region,
             start_label=1,
-            channel_axis=2,
+            channel_axis=-1,
         )
         # Numbers that no pixel has are left out, so that the last one tells how many there are.
         kept, numbers = np.unique(np.where(region, found, 0), return_inverse=True)

@@ -1,4 +1,4 @@
-"""Networks for volumes and signals are refused as such; mean and std are never rounded."""
+"""Networks for volumes, for pictures and for signals are told apart; mean and std are never rounded."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from monai.networks.nets.vnet import VNet
 from torch import nn
 
 import seglens
-from seglens.errors import CheckpointError, ModelError
+from seglens.errors import CheckpointError, ModelError, SettingError
 from seglens.models.segmenter import ModelSpec, Segmenter
 
 
@@ -44,10 +44,17 @@ class Unpacks(nn.Module):
         return self.conv(images)
 
 
-def wrap(module, channels=3):
+def wrap(module, channels=3, dims=None):
     mean = (0.5,) * channels
     return seglens.wrap(
-        module, classes=("background", "thing"), image_size=32, channels=channels, mean=mean, std=mean
+        module,
+        classes=("background", "thing"),
+        image_size=32,
+        channels=channels,
+        mean=mean,
+        std=mean,
+        dims=dims,
+        outputs_are="logits",
     )
 
 
@@ -66,14 +73,54 @@ def wrap(module, channels=3):
         (Added, 3, "returns volumes"),
     ],
 )
-def test_networks_for_volumes_and_signals_are_refused(make, channels, told):
+def test_networks_for_volumes_and_signals_are_refused_as_networks_for_pictures(make, channels, told):
     with pytest.raises(ModelError, match=told):
-        wrap(make(), channels)
+        wrap(make(), channels, dims=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "channels"),
+    [
+        (lambda: nn.Conv3d(1, 2, 3, padding=1), 1),
+        (lambda: nn.Conv3d(1, 1, 3, padding=1), 1),
+        (lambda: nn.Sequential(nn.InstanceNorm3d(3), nn.Conv3d(3, 2, 1)), 3),
+        (lambda: BasicUNet(spatial_dims=3, in_channels=1, out_channels=2, features=(2,) * 6), 1),
+        (Unpacks, 3),
+    ],
+)
+def test_networks_for_volumes_are_told_from_their_layers(make, channels):
+    module = make()
+    run = wrap(module, channels)
+    assert (run.spec.dims, run.spec.image_size) == (3, 32)
+    volumes = torch.rand(1, channels, 32, 16, 16)
+    centred = (volumes - 0.5) / 0.5
+    torch.testing.assert_close(run.predict(volumes).logits, module.eval()(centred), rtol=0, atol=1e-6)
+
+
+def test_networks_of_other_kinds_are_refused_as_networks_for_volumes():
+    with pytest.raises(ModelError, match=r"2-D, for pictures: its layer 'itself' is a Conv2d.*dims=2"):
+        wrap(nn.Conv2d(3, 2, 1), dims=3)
+    with pytest.raises(ModelError, match="'0' is a MaxPool3d"):
+        wrap(nn.Sequential(nn.MaxPool3d(1), nn.Conv2d(3, 2, 1)))
+    with pytest.raises(ModelError, match="1-D, for signals"):
+        wrap(nn.Conv1d(3, 2, 1))
+
+
+def test_pictures_and_volumes_are_refused_where_the_model_takes_the_other():
+    volumes, pictures = wrap(nn.Conv3d(3, 2, 1)), wrap(nn.Conv2d(3, 2, 1))
+    with pytest.raises(SettingError, match=r"4 axes, .*a tensor has 5, .b c d h w.*The model is 3-D"):
+        volumes.predict(torch.rand(1, 3, 8, 8))
+    with pytest.raises(SettingError, match=r"5 axes, .*a tensor has 4, .b c h w.*Volumes are for 3-D models"):
+        pictures.predict(torch.rand(1, 3, 8, 8, 8))
+    with pytest.raises(ModelError, match=r"3-D, for volumes: it takes .*slices, rows, columns"):
+        volumes.segmenter(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ModelError, match=r"2-D, for pictures: it takes .*channels, rows, columns"):
+        pictures.segmenter(torch.rand(1, 3, 8, 8, 8))
 
 
 def test_a_network_for_pictures_may_hold_a_layer_for_volumes():
     module = Volume()
-    wrap(module)
+    assert wrap(module).spec.dims == 2
     assert not module.conv._forward_pre_hooks
 
 
@@ -93,7 +140,7 @@ def test_weights_for_volumes_and_signals_are_refused(layer, axes, tmp_path):
 def test_the_refusal_is_one_line_without_type_checks():
     code = (
         "import seglens; from torch import nn\n"
-        "try: seglens.wrap(nn.Conv3d(3, 2, 1), classes=('a', 'b'), image_size=32)\n"
+        "try: seglens.wrap(nn.Conv3d(3, 2, 1), classes=('a', 'b'), dims=2)\n"
         "except seglens.errors.UserError as error: print(error)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

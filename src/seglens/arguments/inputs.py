@@ -16,6 +16,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from seglens.arguments import in_words
+from seglens.axes import LENGTHS
 from seglens.errors import SeglensWarning, SettingError
 from seglens.shapes import AnyMasks, Image, Images, Mask, Regions
 
@@ -44,58 +45,68 @@ _PLAIN = {
 """The mode that each of Pillow's modes is converted to: palettes to colours, without alpha."""
 
 
-def as_images(pictures: Pictures, channels: int) -> Images:
-    """Return ``pictures`` as a batch in [0, 1] with ``channels``.
+def as_images(pictures: Pictures, channels: int, dims: int = 2) -> Images:
+    """Return ``pictures``, or volumes (3 ``dims``), as a batch in [0, 1] with ``channels``.
 
-    Grey pictures of arrays and Pillow are repeated for 3 channels. Tensors are taken as they are: [b c h w].
+    Grey pictures of arrays and Pillow are repeated for 3 channels. Tensors are taken as they are:
+    [b c h w], of volumes [b c d h w].
 
     Raises:
         SettingError: the type, axes, channels, sizes or values are not those of raw pictures.
     """
     if isinstance(pictures, Tensor):
-        return check_values(_scaled(_batch(pictures, channels)))
-    if isinstance(pictures, np.ndarray) and pictures.ndim == 4:
-        pictures = _channels_first(pictures, channels, "pictures", "The pictures")
-        return check_values(_with_channels(_scaled(_tensor(pictures)), channels, "The pictures"))
+        return check_values(_scaled(_batch(pictures, channels, dims)))
+    if isinstance(pictures, np.ndarray) and pictures.ndim == dims + 2:
+        pictures = _channels_first(pictures, channels, dims, "The pictures")
+        return check_values(_with_channels(_scaled(_tensor(pictures)), channels, "The pictures", dims))
     if isinstance(pictures, np.ndarray | pil.Image):
-        return as_picture(pictures, channels, "The picture")[None]
+        return as_picture(pictures, channels, "The picture", dims)[None]
     if not isinstance(pictures, list | tuple):
-        raise SettingError(f"Pictures can't be {in_words(pictures)}. {_ALLOWED}")
+        raise SettingError(f"Pictures can't be {in_words(pictures)}. {ALLOWED[dims]}")
     if not pictures:
         raise SettingError("There is no picture in an empty list; give at least one.")
-    each = [as_picture(one, channels, f"Picture {i}") for i, one in enumerate(pictures)]
+    each = [as_picture(one, channels, f"Picture {i}", dims) for i, one in enumerate(pictures)]
     sizes = list(dict.fromkeys(tuple(one.shape[1:]) for one in each))
     if len(sizes) > 1:
         raise SettingError(
             f"The pictures of one batch have one size, these have {len(sizes)}: {sizes[0]}, {sizes[1]} "
-            "(rows, columns). Give them one by one, or bring files to one size: "
+            f"({LENGTHS[dims]}). Give them one by one, or bring files to one size: "
             "seglens.read_images(files, size=...)."
         )
     return torch.stack(each)
 
 
-def as_picture(picture: Picture, channels: int, what: str) -> Image:
-    """Return one picture, called ``what`` in errors, as [c h w] in [0, 1].
+def as_picture(picture: Picture, channels: int, what: str, dims: int = 2) -> Image:
+    """Return one picture, called ``what`` in errors, as [c h w] in [0, 1]; a volume has 3 ``dims``.
 
     Raises:
         SettingError: as `as_images`.
     """
     if isinstance(picture, pil.Image):
+        if dims != 2:
+            raise SettingError(f"{what} is one of Pillow's, but the model is {dims}-D. {ALLOWED[dims]}")
         return check_values(_from_pillow(picture, channels, what), what)
     if not isinstance(picture, Tensor | np.ndarray):
-        raise SettingError(f"{what} can't be {in_words(picture)}. {_ALLOWED}")
-    if picture.ndim not in (2, 3):
+        raise SettingError(f"{what} can't be {in_words(picture)}. {ALLOWED[dims]}")
+    if picture.ndim not in (dims, dims + 1):
+        size = AXES[dims]
         raise SettingError(
-            f"{what} has {picture.ndim} axes, {tuple(picture.shape)}; allowed are [h w], [c h w], and of "
-            "an array [h w c]."
+            f"{what} has {picture.ndim} axes, {tuple(picture.shape)}; allowed are [{size}], [c {size}], "
+            f"and of an array [{size} c]."
         )
     if isinstance(picture, np.ndarray):
-        laid = _channels_first(picture, channels, "picture", what) if picture.ndim == 3 else picture[None]
-        return check_values(_with_channels(_scaled(_tensor(laid), what), channels, what), what)
-    laid_out = picture if picture.ndim == 3 else picture[None]
+        laid = _channels_first(picture, channels, dims, what) if picture.ndim > dims else picture[None]
+        return check_values(_with_channels(_scaled(_tensor(laid), what), channels, what, dims), what)
+    laid_out = picture if picture.ndim > dims else picture[None]
     if laid_out.shape[0] != channels:
         raise SettingError(
-            _wrong_channels(what, laid_out.shape[0], channels, tuple(picture.shape), "permute(2, 0, 1)")
+            _wrong_channels(
+                what,
+                laid_out.shape[0],
+                channels,
+                tuple(picture.shape),
+                f"permute({dims}, {', '.join(map(str, range(dims)))})",
+            )
         )
     return check_values(_scaled(laid_out, what), what)
 
@@ -126,37 +137,40 @@ def check_values(images: Tensor, what: str = "The pictures") -> Tensor:
     raise SettingError(f"{what}: values from {low:.4g} to {high:.4g}, but raw pictures lie in [0, 1]. {do}.")
 
 
-def as_masks(masks: GivenMasks, what: str = "masks") -> AnyMasks:
+def as_masks(masks: GivenMasks, what: str = "masks", dims: int = 2) -> AnyMasks:
     """Return class indices [b h w] as int64; whole floating-point numbers count as integers.
 
-    A bool tensor [b l h w] is a stack of labels that may overlap, and stays one.
+    A bool tensor [b l h w] is a stack of labels that may overlap, and stays one. Of volumes (3 ``dims``) all
+    have one axis more.
 
     Raises:
         SettingError: they have other axes, or hold fractions.
     """
     if isinstance(masks, pil.Image):
-        return as_mask(masks, what)[None]
+        return as_mask(masks, what, dims)[None]
     if isinstance(masks, list | tuple) and masks:
-        each = [as_mask(one, f"{what}[{i}]") for i, one in enumerate(masks)]
+        each = [as_mask(one, f"{what}[{i}]", dims) for i, one in enumerate(masks)]
         if len({one.shape for one in each}) > 1:
             raise SettingError(f"The {what} of one batch have one size; received several.")
         return torch.stack(each)
     if not isinstance(masks, Tensor | np.ndarray):
         raise SettingError(f"The {what} can't be {in_words(masks)}; allowed are class indices [b h w].")
     given = masks if isinstance(masks, Tensor) else _tensor(masks)
-    if given.ndim == 4 and given.dtype == torch.bool:
+    if given.ndim == dims + 2 and given.dtype == torch.bool:
         return given
-    if given.ndim == 4 and given.shape[1] == 1:
+    if given.ndim == dims + 2 and given.shape[1] == 1:
         given = given[:, 0]
-    if given.ndim != 3:
+    if given.ndim != dims + 1:
+        volumes = " Of volumes [b d h w] say dims=3." if given.ndim == 4 and dims == 2 else ""
         raise SettingError(
-            f"The {what} have shape {tuple(given.shape)}; allowed are class indices [b h w] or [b 1 h w], "
-            "one number a pixel (of one-hot masks take argmax(1), of one mask mask[None])."
+            f"The {what} have shape {tuple(given.shape)}; allowed are class indices [b {AXES[dims]}] or [b 1 "
+            f"{AXES[dims]}], one number a pixel (of one-hot masks take argmax(1), of one mask mask[None])."
+            f"{volumes}"
         )
     return _whole(given, what)
 
 
-def as_mask(mask: Picture, what: str) -> Mask:
+def as_mask(mask: Picture, what: str, dims: int = 2) -> Mask:
     """Return one mask as `as_masks` does: [h w] or [1 h w]; of Pillow's palettes the indices.
 
     Raises:
@@ -171,25 +185,26 @@ def as_mask(mask: Picture, what: str) -> Mask:
     if not isinstance(mask, Tensor | np.ndarray):
         raise SettingError(f"{what} can't be {in_words(mask)}; allowed are class indices [h w].")
     given = mask if isinstance(mask, Tensor) else _tensor(mask)
-    given = given[0] if given.ndim == 3 and given.shape[0] == 1 else given
-    if given.ndim != 2:
+    given = given[0] if given.ndim == dims + 1 and given.shape[0] == 1 else given
+    if given.ndim != dims:
         raise SettingError(
-            f"{what} has shape {tuple(given.shape)}; allowed are class indices [h w] or [1 h w], one number "
-            "a pixel (of a one-hot mask take argmax(0))."
+            f"{what} has shape {tuple(given.shape)}; allowed are class indices [{AXES[dims]}] or [1 "
+            f"{AXES[dims]}], one number a pixel (of a one-hot mask take argmax(0))."
         )
     return _whole(given, what)
 
 
 def as_regions(regions: Tensor | np.ndarray, what: str) -> Regions:
-    """Return True and False of each pixel, [b h w].
+    """Return True and False of each pixel, [b h w], or of each voxel, [b d h w].
 
     Raises:
         SettingError: they are something else; of masks it says how to make regions.
     """
     given = _tensor(regions) if isinstance(regions, np.ndarray) else regions
-    if not isinstance(given, Tensor) or given.dtype != torch.bool or given.ndim != 3:
+    if not isinstance(given, Tensor) or given.dtype != torch.bool or given.ndim not in (3, 4):
         raise SettingError(
-            f"{what} must be a bool tensor [b h w] (pictures, rows, columns), received {in_words(regions)}. "
+            f"{what} must be a bool tensor [b h w] (pictures, rows, columns) or [b d h w] (of "
+            f"volumes), received {in_words(regions)}. "
             "Of class indices it is masks == 1."
         )
     return given
@@ -206,20 +221,32 @@ def names_of(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 
-_ALLOWED = (
-    "Allowed are tensors [b c h w], arrays [h w], [h w c] or [b h w c], Pillow pictures, and lists of them; "
-    "seglens.read_images reads files."
-)
+AXES = {2: "h w", 3: "d h w"}
+"""The axes of pictures and volumes, as errors name them."""
+
+ALLOWED = {
+    2: "Allowed are tensors [b c h w], arrays [h w], [h w c] or [b h w c], Pillow pictures, and lists of "
+    "them; seglens.read_images reads files.",
+    3: "Allowed are volumes: tensors [b c d h w], arrays [d h w], [d h w c] or [b d h w c], and lists of "
+    "them.",
+}
 
 
-def _batch(images: Tensor, channels: int) -> Tensor:
+def _batch(images: Tensor, channels: int, dims: int) -> Tensor:
     """The tensor itself, where it has the axes and channels of a batch."""
-    shape = tuple(images.shape)
-    if images.ndim != 4:
-        one = " Of one picture write images[None]." if images.ndim == 3 else ""
-        raise SettingError(f"The pictures have {images.ndim} axes, {shape}; a tensor has 4, [b c h w].{one}")
+    shape, wanted = tuple(images.shape), f"[b c {AXES[dims]}]"
+    if images.ndim != dims + 2:
+        hint = " Of one picture write images[None]." if images.ndim == dims + 1 else ""
+        if dims == 3 and images.ndim == 4:
+            hint = " The model is 3-D: give one volume as volume[None]; pictures are no volumes."
+        if dims == 2 and images.ndim == 5:
+            hint = " Volumes are for 3-D models, and for what works in 3-D already (docs/volumes.md)."
+        raise SettingError(
+            f"The pictures have {images.ndim} axes, {shape}; a tensor has {dims + 2}, {wanted}.{hint}"
+        )
     if images.shape[1] != channels:
-        raise SettingError(_wrong_channels("The pictures", shape[1], channels, shape, "permute(0, 3, 1, 2)"))
+        turn = f"permute(0, {', '.join(map(str, (dims + 1, *range(1, dims + 1))))})"
+        raise SettingError(_wrong_channels("The pictures", shape[1], channels, shape, turn))
     return images
 
 
@@ -229,23 +256,23 @@ def _wrong_channels(what: str, found: int, channels: int, shape: tuple[int, ...]
     return f"{what}: {found} channels in shape {shape}, but the model takes {channels}.{last}{read}"
 
 
-def _channels_first(array: np.ndarray, channels: int, one: str, what: str) -> np.ndarray:
-    """An array of 3 or 4 axes with the channels before rows and columns, where one reading alone fits."""
-    first, last = array.shape[-3], array.shape[-1]
-    b = "b " if array.ndim == 4 else ""
+def _channels_first(array: np.ndarray, channels: int, dims: int, what: str) -> np.ndarray:
+    """An array with the channels before its ``dims`` spatial axes, where one reading alone fits."""
+    first, last = array.shape[-dims - 1], array.shape[-1]
+    b, size = "b " if array.ndim == dims + 2 else "", AXES[dims]
     fits = [count == channels or (count == 1 and channels == 3) for count in (first, last)]
     if all(fits):
         raise SettingError(
-            f"{what}: shape {array.shape} can be read as [{b}c h w] and as [{b}h w c]. Say which by a tensor "
-            "[b c h w]: torch.from_numpy(...), permuted where the channels come last."
+            f"{what}: shape {array.shape} can be read as [{b}c {size}] and as [{b}{size} c]. Say which by a "
+            f"tensor [b c {size}]: torch.from_numpy(...), permuted where the channels come last."
         )
     if not any(fits):
         alpha = " Of a picture with alpha take [..., :3]." if last == 4 and channels == 3 else ""
         raise SettingError(
-            f"{what}: shape {array.shape} is neither [{b}h w c] nor [{b}c h w] of a {one} with {channels} "
-            f"channels, which the model takes.{alpha}"
+            f"{what}: shape {array.shape} is neither [{b}{size} c] nor [{b}c {size}] of "
+            f"{'pictures' if b else 'a picture'} with {channels} channels, which the model takes.{alpha}"
         )
-    return array if fits[0] else np.moveaxis(array, -1, -3)
+    return array if fits[0] else np.moveaxis(array, -1, -dims - 1)
 
 
 def _from_pillow(picture: pil.Image, channels: int, what: str) -> Image:
@@ -261,11 +288,11 @@ def _from_pillow(picture: pil.Image, channels: int, what: str) -> Image:
     return _with_channels(_scaled(_tensor(laid), what), channels, what)
 
 
-def _with_channels(images: Tensor, channels: int, what: str) -> Tensor:
+def _with_channels(images: Tensor, channels: int, what: str, dims: int = 2) -> Tensor:
     """Grey repeated for 3 channels; anything else must be what the model takes."""
-    found = images.shape[-3]
+    found = images.shape[-dims - 1]
     if found == 1 and channels == 3:
-        return images.expand(*images.shape[:-3], 3, *images.shape[-2:])
+        return images.expand(*images.shape[: -dims - 1], 3, *images.shape[-dims:])
     if found != channels:
         raise SettingError(_wrong_channels(what, found, channels, (), ""))
     return images
@@ -278,7 +305,7 @@ def _tensor(array: np.ndarray) -> Tensor:
     try:
         return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
     except TypeError as error:
-        raise SettingError(f"An array of {array.dtype} holds no pixels. {_ALLOWED}") from error
+        raise SettingError(f"An array of {array.dtype} holds no pixels. {ALLOWED[2]}") from error
 
 
 def _scaled(images: Tensor, what: str = "The pictures") -> Tensor:

@@ -64,7 +64,7 @@ def explain(
         NoMemoryError: memory ends with one picture.
     """
     check_where(where)
-    images = as_images(images, run.spec.channels)
+    images = as_images(images, run.spec.channels, run.spec.dims)
     targets = targets_on(run, images, target)
     asked = sorted_out([_opened(method, run) for method in methods_of(methods)])
     layers = names_of(layers) if asked.need_layers else ()

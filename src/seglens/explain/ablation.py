@@ -113,7 +113,7 @@ def _ablation_cam(
 ) -> list[dict[str, Tensor]]:
     """Grids and diagnostics of one layer for each target."""
     wanted = ~torch.stack([target.empty() for target in targets]).all(0).to(images.device)
-    zero = (activation == 0).all(3).all(2)
+    zero = (activation == 0).flatten(2).all(2)
     rows, channels = (~zero & wanted[:, None]).nonzero(as_tuple=True)
     full_rows = torch.arange(len(images), device=images.device)
     clean = clean_logits(model, images, targets, batch_size=batch_size)
@@ -129,7 +129,7 @@ def _ablation_cam(
     drops = torch.zeros_like(full)[..., None].repeat(1, 1, activation.shape[1])
     drops[:, rows, channels] = lost
     weights = drops / full[..., None].abs()
-    grids = torch.einsum("tbd,bdhw->tbhw", weights, activation)
+    grids = torch.einsum("tbd,bd...->tb...", weights, activation)
     about = {"zero_channels": zero.sum(1).to(grids).expand(len(targets), -1)}
     if model.precision == "bf16":
         plain = Prepared(segmenter)

@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seglens.axes import axes, middle_side, size_of
 from seglens.impute import blurred
 from seglens.seeds import content_uniform
 from seglens.shapes import Images
 
-Baselines = Float[Tensor, "b draws c h w"]
+Baselines = Float[Tensor, "b draws c *size"]
 
 
 def zero(images: Images, seed: int, draws: int, blur: float) -> Baselines:
@@ -29,13 +30,16 @@ def random(images: Images, seed: int, draws: int, blur: float) -> Baselines:
 
 
 def blurry(images: Images, seed: int, draws: int, blur: float) -> Baselines:
-    """The picture without its detail: a Gaussian of ``blur`` of the shorter side. Sturmfels et al. 2020."""
-    return blurred(images, blur * min(images.shape[-2:]))[:, None]
+    """The picture without its detail: a Gaussian of ``blur`` of the shorter side. Sturmfels et al. 2020.
+
+    Of a volume it is the middle side.
+    """
+    return blurred(images, blur * middle_side(size_of(images)))[:, None]
 
 
 def mean(images: Images, seed: int, draws: int, blur: float) -> Baselines:
     """Each picture's own mean colour."""
-    return images.mean((2, 3), keepdim=True).expand_as(images)[:, None]
+    return images.mean(axes(images), keepdim=True).expand_as(images)[:, None]
 
 
 BASELINES: dict[str, Callable[[Images, int, int, float], Baselines]] = {

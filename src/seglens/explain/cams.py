@@ -1,21 +1,21 @@
 """Class activation maps: pure functions of a layer's activation ``A`` and its gradient ``g = dS/dA``.
 
-Each takes ``Float[b d gh gw]`` twice and returns the signed grid ``Float[b gh gw]``, **before** any ReLU. S
+Each takes ``Float[b d *grid]`` twice and returns the signed grid ``Float[b *grid]``, **before** any ReLU. S
 is the sum of the class's logits over the target's pixels (Seg-Grad-CAM, Vinogradova et al. 2020). `CAMS` at
 the foot names them all and says which have a ReLU; `SegXResCam` is the one that has settings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
+from seglens.axes import MAX_POOL, MEAN_POOL, axes, cropped, resized, size_of
 from seglens.errors import SettingError
 from seglens.shapes import Activations, Grids, Maps, PerImage
 
@@ -34,7 +34,7 @@ def grad_cam(activation: Activations, gradient: Activations) -> Grids:
 
     Averaging ignores where the target lies: places that the model did not use can light up (Draelos 2020).
     """
-    weights = gradient.mean((2, 3), keepdim=True)
+    weights = gradient.mean(axes(gradient), keepdim=True)
     return (weights * activation).sum(1)
 
 
@@ -47,7 +47,7 @@ def grad_cam_plus_plus(activation: Activations, gradient: Activations) -> Grids:
     """
     denominator = _denominator(activation, gradient)
     alpha = torch.where(denominator.abs() < SAFE, 0, 1 / denominator)
-    weights = (alpha * gradient.relu()).sum((2, 3), keepdim=True)
+    weights = (alpha * gradient.relu()).sum(axes(gradient), keepdim=True)
     return (weights * activation).sum(1)
 
 
@@ -71,9 +71,10 @@ def xgrad_cam(activation: Activations, gradient: Activations) -> Grids:
     deviation: there (see `BALANCED`) it is the plain mean, as in Grad-CAM; `unweighted_channels` tells how
     often that is. The grid sums to that of HiResCAM where it is nowhere.
     """
-    total = activation.sum((2, 3), keepdim=True)
-    weighted = (gradient * activation).sum((2, 3), keepdim=True) / total
-    weights = torch.where(_sums_to_nothing(activation), gradient.mean((2, 3), keepdim=True), weighted)
+    grid = axes(activation)
+    total = activation.sum(grid, keepdim=True)
+    weighted = (gradient * activation).sum(grid, keepdim=True) / total
+    weights = torch.where(_sums_to_nothing(activation), gradient.mean(grid, keepdim=True), weighted)
     return (weights * activation).sum(1)
 
 
@@ -88,19 +89,20 @@ def eigen_cam(activation: Activations, gradient: Activations) -> Grids:
 
 
 def seg_xres_cam(activation: Activations, gradient: Activations, *, window: int, pool: Pool) -> Grids:
-    """``sum_k pooled(g_k) A_k``, pooled over blocks of ``window`` x ``window`` cells. Hasany et al. 2023.
+    """``sum_k pooled(g_k) A_k``, pooled over blocks of ``window`` cells each way. Hasany et al. 2023.
 
-    Each cell gets its block's mean or max; blocks at the lower and right edge pool what they hold. Window 1
+    Each cell gets its block's mean or max; blocks at the far edges pool what they hold. Window 1
     is HiResCAM; a window as large as the grid, with the mean, is Grad-CAM.
     """
-    height, width = gradient.shape[-2:]
-    block = (min(window, height), min(window, width))
+    size = size_of(gradient)
+    block = [min(window, length) for length in size]
     if pool == "max":
-        pooled = F.max_pool2d(gradient, block, ceil_mode=True)
+        pooled = MAX_POOL[len(size)](gradient, block, ceil_mode=True)
     else:
-        pooled = F.avg_pool2d(gradient, block, ceil_mode=True, count_include_pad=False)
-    spread = pooled.repeat_interleave(block[0], 2).repeat_interleave(block[1], 3)
-    return (spread[..., :height, :width] * activation).sum(1)
+        pooled = MEAN_POOL[len(size)](gradient, block, ceil_mode=True, count_include_pad=False)
+    for axis, cells in zip(axes(gradient), block, strict=True):
+        pooled = pooled.repeat_interleave(cells, axis)
+    return (cropped(pooled, size) * activation).sum(1)
 
 
 def activation_map(activation: Activations, gradient: Activations) -> Grids:
@@ -129,22 +131,23 @@ def left_of_mean(activation: Activations, gradient: Activations) -> PerImage:
     a mean that is subtracted): the weights are rounding then. Before a group normalisation the weights of a
     group sum to 0, which leaves most of each.
     """
-    return _left(gradient.sum((2, 3)), gradient.abs().sum((2, 3)))
+    return _left(gradient.sum(axes(gradient)), gradient.abs().sum(axes(gradient)))
 
 
 def left_of_windows(activation: Activations, gradient: Activations, *, window: int) -> PerImage:
     """The same of the means over the blocks of Seg-XRes-CAM; it is 1 where a block is one cell."""
-    size = [min(window, length) for length in gradient.shape[-2:]]
-    pooled, sizes = (F.avg_pool2d(each, size, ceil_mode=True) for each in (gradient, gradient.abs()))
+    size = [min(window, length) for length in size_of(gradient)]
+    mean = MEAN_POOL[len(size)]
+    pooled, sizes = (mean(each, size, ceil_mode=True) for each in (gradient, gradient.abs()))
     return _left(pooled.flatten(1), sizes.flatten(1))
 
 
 def left_of_weights(activation: Activations, gradient: Activations) -> PerImage:
     """``sum_k |sum g_k A_k| / sum |g A|`` for XGrad-CAM; with the mean of A_k where that stands in."""
     terms = gradient * activation
-    size = activation.abs().mean((2, 3), keepdim=True)
+    size = activation.abs().mean(axes(activation), keepdim=True)
     terms = torch.where(_sums_to_nothing(activation), gradient * size, terms)
-    return _left(terms.sum((2, 3)), terms.abs().sum((2, 3)))
+    return _left(terms.sum(axes(terms)), terms.abs().sum(axes(terms)))
 
 
 def _left(sums: Float[Tensor, "b n"], sizes: Float[Tensor, "b n"]) -> PerImage:
@@ -152,13 +155,13 @@ def _left(sums: Float[Tensor, "b n"], sizes: Float[Tensor, "b n"]) -> PerImage:
     return sums.abs().sum(1) / sizes.sum(1)
 
 
-def _sums_to_nothing(activation: Activations) -> Bool[Tensor, "b d 1 1"]:
+def _sums_to_nothing(activation: Activations) -> Bool[Tensor, "b d *ones"]:
     """Where a channel's sum is negative or about zero, next to the sum of its magnitudes."""
-    size = activation.abs().sum((2, 3), keepdim=True)
-    return activation.sum((2, 3), keepdim=True) <= BALANCED * size
+    size = activation.abs().sum(axes(activation), keepdim=True)
+    return activation.sum(axes(activation), keepdim=True) <= BALANCED * size
 
 
-def _first_component(activation: Float[Tensor, "d gh gw"]) -> Float[Tensor, "gh gw"]:
+def _first_component(activation: Float[Tensor, "d *grid"]) -> Float[Tensor, "*grid"]:
     """`eigen_cam` of one picture: NaN where it holds one, because then no decomposition converges."""
     # Apple's GPUs know no float64.
     place = "cpu" if activation.device.type == "mps" else activation.device
@@ -177,12 +180,12 @@ def _first_component(activation: Float[Tensor, "d gh gw"]) -> Float[Tensor, "gh 
 
 def _denominator(activation: Activations, gradient: Activations) -> Activations:
     """``2 + g sum(A)``."""
-    return 2 + gradient * activation.sum((2, 3), keepdim=True)
+    return 2 + gradient * activation.sum(axes(activation), keepdim=True)
 
 
-def upsample(grid: Grids, size: tuple[int, int]) -> Float[Tensor, "b h w"]:
-    """Bring grids to ``size`` (rows, columns): bilinear, corners not aligned. Done here and nowhere else."""
-    return F.interpolate(grid[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+def upsample(grid: Grids, size: Sequence[int]) -> Maps:
+    """Bring grids to ``size``: linearly along every axis, corners not aligned. Done here and nowhere else."""
+    return resized(grid[:, None], size)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -203,14 +206,14 @@ class Cam:
         """What an explanation records about how it was made."""
         return {"relu": self.relu, **dict(self.options)}
 
-    def map_of(self, grid: Grids, size: tuple[int, int]) -> Maps:
+    def map_of(self, grid: Grids, size: Sequence[int]) -> Maps:
         """The map of a grid: first the ReLU, then `upsample` (swapped, a random map changes by 30 %)."""
         return upsample(grid.relu() if self.relu else grid, size)
 
 
 @dataclass(frozen=True)
 class SegXResCam:
-    """Settings of Seg-XRes-CAM: blocks of ``window`` x ``window`` cells, and what stands for each.
+    """Settings of Seg-XRes-CAM: blocks of ``window`` cells each way, and what stands for each.
 
     ``pool`` is ``mean`` or ``max``. The window is in cells of the layer's grid; larger than the grid it is
     the whole grid. ``label`` is what the results are called by.

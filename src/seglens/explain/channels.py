@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields
+from seglens.axes import axes, cropped, padded_size, size_of
 from seglens.errors import ModelError, SettingError
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import FLAT, Explanation
@@ -110,7 +111,7 @@ def score_cam(
     del seed
     divisor = segmenter.spec.divisor
     padded = pad_to_divisor(images, divisor)
-    targets_there = [_padded(target, padded.shape[-2:]) for target in targets]
+    targets_there = [_padded(target, size_of(padded)) for target in targets]
     forwards = 0
     if settings.compile != "never":
         channels = sum(activation.shape[1] for activation, _ in taps(segmenter, padded[:1], layers).values())
@@ -155,8 +156,9 @@ def _score_cam(
 
     def perturb(copies: Images, which: Rows) -> Images:
         grids = activation[rows[which], channels[which]]
-        masks = upsample(grids, (images.shape[-2], images.shape[-1]))
-        low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
+        masks = upsample(grids, size_of(images))
+        every = axes(masks, 1)
+        low, high = masks.amin(every, keepdim=True), masks.amax(every, keepdim=True)
         return faded(segmenter, copies, (masks - low) / (high - low))
 
     def nothing(copies: Images, which: Rows) -> Images:
@@ -168,7 +170,7 @@ def _score_cam(
     scores = found.new_full((len(targets), *live.shape), torch.nan)
     scores[:, rows, channels] = found
     weights = WEIGHTINGS[settings.weighting](scores, base, live)
-    grids = torch.einsum("tbd,bdhw->tbhw", weights, activation)
+    grids = torch.einsum("tbd,bd...->tb...", weights, activation)
     about = {"weight_entropy": entropy(weights, live)}
     about["constant_channels"] = constant.sum(1).to(grids).expand(len(targets), -1)
     if model.precision == "bf16":
@@ -189,7 +191,7 @@ def taps(segmenter: Segmenter, images: Images, layers: Sequence[str]) -> Taps:
         ModelError: a layer did not run, or its output is no grid over the picture.
     """
     modules = resolve(segmenter, layers)
-    with left_as_found(segmenter, images), torch.no_grad(), tapped(modules, len(images)) as outputs:
+    with left_as_found(segmenter, images), torch.no_grad(), tapped(modules, images) as outputs:
         segmenter(images)
     found = {}
     for name, module in modules.items():
@@ -198,7 +200,7 @@ def taps(segmenter: Segmenter, images: Images, layers: Sequence[str]) -> Taps:
                 f"Layer {name!r} did not run in the forward pass. Name one that does; 'seglens layers' "
                 "lists them."
             )
-        layout = find_layout(segmenter, name, module, outputs[name].shape, images.shape[-2:])
+        layout = find_layout(segmenter, name, module, outputs[name].shape, size_of(images))
         found[name] = layout.to_map(outputs[name].detach().float()), layout
     return found
 
@@ -217,9 +219,9 @@ def _flat(activation: Activations) -> Live:
 
 
 def _padded(target: Target, size: Sequence[int]) -> Target:
-    """The same pixels of pictures that are padded below and to the right."""
-    below, right = (there - here for there, here in zip(size, target.pixels.shape[-2:], strict=True))
-    margin = (0, right, 0, below)
+    """The same pixels of pictures that are padded behind."""
+    sides = zip(size, size_of(target.pixels, 1), strict=True)
+    margin = [side for there, here in reversed(list(sides)) for side in (0, there - here)]
     weights = None if target.weights is None else F.pad(target.weights, margin)
     return replace(target, pixels=F.pad(target.pixels, margin), weights=weights)
 
@@ -234,20 +236,20 @@ def put_together(
     divisor: int,
 ) -> list[Explanation]:
     """Put chunks together: ReLU, `upsample` to what the layer saw, and the padding cut off."""
-    height, width = images.shape[-2:]
+    size = size_of(images)
     found = []
     for position, target in enumerate(targets):
         for layer in layers:
             parts = [made[position, layer] for made in chunks]
             whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             grid = whole.pop("grid")
-            padded = upsample(grid.relu(), (height + -height % divisor, width + -width % divisor))
+            padded = upsample(grid.relu(), padded_size(size, divisor))
             found.append(
                 Explanation(
                     method=method,
                     layer=layer,
                     target=target,
-                    map=padded[:, :height, :width],
+                    map=cropped(padded, size),
                     grid=grid,
                     settings=settings | {"unit": "sum", "relu": True},
                     diagnostics=whole,

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from seglens.axes import size_of
 from seglens.explain.ablation import AblationCam
 from seglens.explain.channels import ScoreCam, taps
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.masked import SAMPLE
-from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
+from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, sides_of
 from seglens.explain.passes import Pass
 from seglens.explain.rise import Rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad
@@ -109,10 +110,8 @@ def ablation_cam(settings: AblationCam, scene: Scene) -> Cost:
 
 def occlusion(settings: Occlusion, scene: Scene) -> Cost:
     """The windows, and the whole picture."""
-    height, width = scene.images.shape[-2:]
-    window = settings.window or max(1, min(height, width) // 8)
-    stride = settings.stride or max(1, window // 2)
-    num = math.prod(max(0, math.ceil((length - window) / stride)) + 1 for length in (height, width))
+    sides = sides_of(settings, size_of(scene.images))
+    num = math.prod(max(0, math.ceil((length - window) / stride)) + 1 for length, window, stride in sides)
     return Cost(plain=num + 1 + _again(settings.precision, scene, [num]))
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from seglens.arguments import check_fields
+from seglens.axes import LENGTHS, size_of, widened
 from seglens.drawing.draw import INK, PAPER, enlarge, heat, heat_scale, no_map, outline, signed_scale
 from seglens.drawing.notebook import card, figure, paragraph, table
 from seglens.errors import SettingError, unknown_name
@@ -77,8 +78,8 @@ class Explanation:
         if self.map.shape != self.target.pixels.shape:
             raise SettingError(
                 f"The map of {self.name!r} has shape {tuple(self.map.shape)}, but target "
-                f"{self.target.label!r} has {tuple(self.target.pixels.shape)} (pictures, rows, columns). "
-                "Bring the map to the input's size."
+                f"{self.target.label!r} has {tuple(self.target.pixels.shape)} "
+                f"(pictures, {LENGTHS[self.target.pixels.ndim - 1]}). Bring the map to the input's size."
             )
         raw = self.map.detach().float()
         status = self.status or status_of(raw, self.target)
@@ -96,7 +97,7 @@ class Explanation:
             varied = torch.tensor([each == "ok" for each in status_of(grid, self.target)])
             against = torch.tensor([each == "degenerate" for each in status]) & varied
             against = against.to(grid.device) & (grid.flatten(1) < 0).any(1)
-            object.__setattr__(self, "grid", torch.where(against[:, None, None], grid, self._only_ok(grid)))
+            object.__setattr__(self, "grid", torch.where(widened(against, grid), grid, self._only_ok(grid)))
         if not self.map[self.ok].isfinite().all():
             raise SettingError(f"{self.name!r} holds NaN or infinite values in a picture whose status is ok.")
 
@@ -120,7 +121,7 @@ class Explanation:
         """One cell of the layer's grid in pixels, at least `MARGIN`: as far as upsampling smears."""
         if self.grid is None:
             return MARGIN
-        sizes = zip(self.map.shape[-2:], self.grid.shape[-2:], strict=True)
+        sizes = zip(size_of(self.map, 1), size_of(self.grid, 1), strict=True)
         return max(MARGIN, *(-(-pixels // cells) for pixels, cells in sizes))
 
     @property
@@ -156,13 +157,16 @@ class Explanation:
         if self.status[row] != "ok":
             reason = self.status[row].replace("_", " ")
             return figure(no_map(THUMBNAIL, THUMBNAIL, reason), f"{row}: {reason}", width=THUMBNAIL)
-        values = self.map[row].cpu()
+        values, pixels, where = self.map[row].cpu(), self.target.pixels[row].cpu(), ""
+        if values.ndim == 3:  # of a volume the slice that holds most of the target
+            place = int(pixels.flatten(1).sum(1).argmax())
+            values, pixels, where = values[place], pixels[place], f", slice {place}"
         signed = bool((values < 0).any())
         scale = (signed_scale if signed else heat_scale)(values, share=SCALED)
         drawn = enlarge(heat(values, scale), max(1, -(-THUMBNAIL // max(values.shape))))
-        drawn = outline(drawn, self.target.pixels[row].cpu(), INK if signed else PAPER)
+        drawn = outline(drawn, pixels, INK if signed else PAPER)
         low, high = scale.limits
-        return figure(drawn, f"{row}: {low:.3g} to {high:.3g}", width=THUMBNAIL)
+        return figure(drawn, f"{row}{where}: {low:.3g} to {high:.3g}", width=THUMBNAIL)
 
     def _only_ok(self, values: Tensor) -> Tensor:
         """Put NaN into the rows that are not ok."""

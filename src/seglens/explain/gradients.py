@@ -13,13 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from seglens.axes import count, size_of
 from seglens.explain.memory import keep_chunk
 from seglens.explain.target import Target
 from seglens.explain.trace import differentiate, in_chunks
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import ChannelMaps, Images, Maps, Rows
 
-Points = Float[Tensor, "n c h w"]
+Points = Float[Tensor, "n c *size"]
 
 Point = Callable[[Rows, Rows], Points]
 """Gives points: of each path (its number) the step (its number)."""
@@ -27,7 +28,7 @@ Point = Callable[[Rows, Rows], Points]
 Values = Callable[[Rows, Rows, Points], tuple[Points, ...]]
 """Of path, step and dS/dx there: what is averaged, one tensor or several."""
 
-Averages = Float[Tensor, "targets paths c h w"]
+Averages = Float[Tensor, "targets paths c *size"]
 
 PIXELS = 8 * 192**2
 """Pixels of a pass on a CPU: with more, memory is fetched anew for each layer (20 to 30 % slower from 16
@@ -133,8 +134,8 @@ def scores_of(
 
 def at_once(target: Target, device: torch.device, batch_size: int) -> int:
     """How many pictures go through the model at once: ``batch_size``, on a CPU no more than `PIXELS` have."""
-    height, width = target.pixels.shape[-2:]
-    return min(batch_size, max(1, PIXELS // (height * width))) if device.type == "cpu" else batch_size
+    pixels = count(size_of(target.pixels, 1))
+    return min(batch_size, max(1, PIXELS // pixels)) if device.type == "cpu" else batch_size
 
 
 GRADIENTS: dict[str, InputGradient] = {

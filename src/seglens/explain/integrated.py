@@ -24,6 +24,7 @@ from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
 from seglens.arguments.inputs import check_values, sha256_of
+from seglens.axes import widened
 from seglens.errors import SettingError
 from seglens.explain.baselines import BASELINES, NOISY, Baselines
 from seglens.explain.explanation import Explanation
@@ -44,7 +45,7 @@ Steps = Float[Tensor, " steps"]
 
 Quadrature = Literal["log-midpoint", "gauss-legendre"]
 
-Found = tuple[Float[Tensor, "usable c h w"], dict[str, Float[Tensor, " usable"]]]
+Found = tuple[Float[Tensor, "usable c *size"], dict[str, Float[Tensor, " usable"]]]
 """Attributions and diagnostics of the pictures that have a target."""
 
 
@@ -151,13 +152,13 @@ def integrated_gradients(
 
 
 def _own_baseline(given: Tensor) -> Tensor:
-    if given.ndim not in (3, 4) or not given.is_floating_point():
+    if given.ndim not in (3, 4, 5) or not given.is_floating_point():
         raise SettingError(
             f"The baseline is a tensor of {given.dtype} and shape {tuple(given.shape)}; allowed are "
-            "floating-point pictures in [0, 1], [c h w] for all or [b c h w]."
+            "floating-point pictures in [0, 1], [c h w] for all or [b c h w], and volumes with one axis more."
         )
     own = check_values(given.detach(), "The baseline")
-    return own if own.ndim == 4 else own[None]
+    return own if own.ndim > 3 else own[None]
 
 
 def _baselines(images: Images, settings: IntegratedGradients, seed: int) -> Baselines:
@@ -165,6 +166,7 @@ def _baselines(images: Images, settings: IntegratedGradients, seed: int) -> Base
     own = settings.picture
     if own is None:
         return BASELINES[str(settings.baseline)](images, seed, settings.draws, settings.blur)
+    own = own if own.ndim == images.ndim else own[None]  # one volume for all: only here it is told
     if own.shape[1:] != images.shape[1:] or len(own) not in (1, len(images)):
         raise SettingError(
             f"The baseline has shape {tuple(own.shape)}, but the pictures have {tuple(images.shape)}. Give "
@@ -237,8 +239,8 @@ def _converged(
         fresh = _along(
             segmenter, targets, starts[paths], ends[paths], owner[paths], positions, weights, batch_size
         )
-        wanted = unfinished[:, owner[paths]].view(len(targets), -1, 1, 1, 1)
-        found[:, paths] = torch.where(wanted, fresh, found[:, paths])
+        wanted = unfinished[:, owner[paths]]
+        found[:, paths] = torch.where(widened(wanted, fresh), fresh, found[:, paths])
         used[unfinished] = steps
         total = found.unflatten(1, (-1, draws)).mean(2).flatten(2).sum(2)
         about = completeness(total, reached, left)
@@ -273,18 +275,18 @@ def completeness(
 def _along(
     segmenter: Segmenter,
     targets: Sequence[Target],
-    starts: Float[Tensor, "p c h w"],
-    ends: Float[Tensor, "p c h w"],
+    starts: Float[Tensor, "p c *size"],
+    ends: Float[Tensor, "p c *size"],
     owner: Int[Tensor, " p"],
     positions: Steps,
     weights: Steps,
     batch_size: int,
-) -> Float[Tensor, "targets p c h w"]:
+) -> Float[Tensor, "targets p c *size"]:
     """Integrate along straight paths; path i belongs to picture ``owner[i]``."""
     positions, weights = positions.to(ends.device), weights.to(ends.device)
 
     def point(path: Rows, step: Rows) -> Points:
-        return torch.lerp(starts[path], ends[path], positions[step].to(ends.dtype).view(-1, 1, 1, 1))
+        return torch.lerp(starts[path], ends[path], widened(positions[step].to(ends.dtype), ends))
 
     def values(path: Rows, step: Rows, slope: Points) -> tuple[Points, ...]:
         return (slope,)

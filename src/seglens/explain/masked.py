@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seglens.axes import CHANNELS_LAST, axes, count, size_of
 from seglens.errors import SettingError
 from seglens.evaluate.correlation import spearman
 from seglens.explain.target import Target, Unit
@@ -66,9 +67,9 @@ class Prepared:
         if size >= num:  # Other shapes would be compiled anew: it is the batch, or halves when memory ends.
             while size // 2 >= num:
                 size //= 2
-            images = torch.cat([images, images[-1:].expand(size - num, -1, -1, -1)])
+            images = torch.cat([images, images[-1:].expand(size - num, *images.shape[1:])])
         if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=CHANNELS_LAST[images.ndim - 2])
         mixed = self.precision == "bf16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
             return self.segmenter(images)[:num]
@@ -102,11 +103,11 @@ def prepare(
         model = Prepared(own, chosen, channels_last=chosen == "bf16")
     else:
         own = deepcopy(segmenter).eval() if own is segmenter else own
-        model = Prepared(own.to(memory_format=torch.channels_last), chosen, channels_last=True)
-    pays = forwards * images.shape[-2] * images.shape[-1] >= PAYS
+        model = Prepared(own.to(memory_format=CHANNELS_LAST[own.spec.dims]), chosen, channels_last=True)
+    pays = forwards * count(size_of(images)) >= PAYS
     if compile == "never" or (compile == "auto" and not pays):
         return model
-    trial = images[:1].to(segmenter.device).expand(min(batch_size, max(forwards, 1)), -1, -1, -1)
+    trial = images[:1].to(segmenter.device).expand(min(batch_size, max(forwards, 1)), *images.shape[1:])
     compiled = _compiled(model, trial)
     return compiled if compile == "always" or _seconds(compiled, trial) < _seconds(model, trial) else model
 
@@ -189,7 +190,7 @@ def score_copies(
 
 def clean_logits(
     model: Prepared, images: Images, targets: Sequence[Target], *, batch_size: int = 16
-) -> Float[Tensor, "targets b h w"]:
+) -> Float[Tensor, "targets b *size"]:
     """Return what each target reads of the pictures as they are, pixel by pixel (see `Target.logit`)."""
     device, parts = model.segmenter.device, list[Tensor]()
 
@@ -208,7 +209,7 @@ def score_drops(
     targets: Sequence[Target],
     rows: Rows,
     perturb: Perturb,
-    clean: Float[Tensor, "targets b h w"],
+    clean: Float[Tensor, "targets b *size"],
     *,
     unit: Literal["sum", "mean"] = "sum",
     batch_size: int = 16,
@@ -341,5 +342,5 @@ def faded(segmenter: Segmenter, images: Images, masks: Maps) -> Images:
     low, high = segmenter.spec.window
     # A model that normalises by each picture knows no mean of the data: the picture's own stands for it.
     own = segmenter.spec.normalise == "image"
-    mean = images.mean((2, 3), keepdim=True) if own else low + segmenter.mean * (high - low)
+    mean = images.mean(axes(images), keepdim=True) if own else low + segmenter.mean * (high - low)
     return mean + masks[:, None] * (images.clamp(low, high) - mean)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seglens.arguments.byte_sizes import say_bytes
+from seglens.axes import count, size_of, spelled
 from seglens.errors import NoMemoryError, SettingError
 from seglens.runtime.device import free_bytes, is_out_of_memory
 from seglens.shapes import Images
@@ -154,10 +155,10 @@ def within(memory: int | None, methods: Sequence[str], images: Images, batch_siz
         SettingError: not even one picture is within the budget.
         NoMemoryError: memory ended with one picture.
     """
-    height, width = images.shape[-2:]
-    what = f"{', '.join(methods)} on one picture of {height} x {width} pixels takes"
+    size = size_of(images)
+    what = f"{', '.join(methods)} on one picture of {spelled(size)} pixels takes"
     free = free_bytes(images.device) if memory is None else None
-    if free is not None and batch_size * height * width * ROUGH <= LEFT * free:
+    if free is not None and batch_size * count(size) * ROUGH <= LEFT * free:
         free = None
     limit = int(LEFT * free) if free is not None else memory
     try:

@@ -7,6 +7,7 @@ there are parts, shared by all targets.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
+from seglens.axes import count, middle_side, size_of, widened
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import (
@@ -36,7 +38,10 @@ from seglens.superpixels import superpixels
 Fill = Literal["blur", "mean", "zero", "noisy-linear"]
 Precision = Literal["32", "bf16", "auto"]
 
-TargetMaps = Float[Tensor, "targets b h w"]
+TargetMaps = Float[Tensor, "targets b *size"]
+
+PLACES, PIXELS = "zyx", "dhw"
+"""Letters of the axes of windows and of pixels, the slices first."""
 
 Removed = Callable[[Rows], Regions]
 """Says which pixels are hidden in some of all copies."""
@@ -44,12 +49,13 @@ Removed = Callable[[Rows], Regions]
 
 @dataclass(frozen=True)
 class Occlusion:
-    """Settings of occlusion by a square that slides over the picture.
+    """Settings of occlusion by a square (in a volume a box) that slides over the picture.
 
-    ``window`` and ``stride`` are in pixels; None is an eighth of the shorter side for the window, and half a
-    window for the stride. ``fill`` is what is put in its place: ``blur`` (the picture without its detail),
-    ``mean`` (the picture's mean colour), ``zero`` (black) or ``noisy-linear`` (see ``impute.py``).
-    ``precision`` is ``32``, ``bf16`` or ``auto``. ``label`` is what the results are called by.
+    ``window`` and ``stride`` are in pixels; None is an eighth of the shorter side for the window (see
+    `default_window`), and half a window for the stride. ``fill`` is what is put in its place: ``blur`` (the
+    picture without its detail), ``mean`` (the picture's mean colour), ``zero`` (black) or
+    ``noisy-linear`` (see ``impute.py``). ``precision`` is ``32``, ``bf16`` or ``auto``. ``label`` is
+    what the results are called by.
     """
 
     name: ClassVar[str] = "occlusion"
@@ -114,21 +120,29 @@ def occlusion(
     Zeiler and Fergus 2014, section 4.2, on the logit and signed: positive where hiding a place costs the
     score. The first window begins at the first pixel, the last ones are cut off at the border.
     """
-    height, width = images.shape[-2:]
-    window = settings.window or max(1, min(height, width) // 8)
-    stride = settings.stride or max(1, window // 2)
-    down, across = (_cover(length, window, stride).to(images.device) for length in (height, width))
-    num = len(down) * len(across)
+    size = size_of(images)
+    sides = sides_of(settings, size)
+    covers = [_cover(*side).to(images.device) for side in sides]
+    shape = [len(cover) for cover in covers]
+    num = count(shape)
 
     def removed(which: Rows) -> Regions:
-        return down[which % num // len(across)][:, :, None] & across[which % len(across)][:, None, :]
+        places = torch.unravel_index(which % num, shape)
+        seen = [cover[place] for cover, place in zip(covers, places, strict=True)]
+        return reduce(
+            lambda region, side: region[..., None] & side[(slice(None), *[None] * (region.ndim - 1))], seen
+        )
 
     rows = torch.arange(len(images), device=images.device).repeat_interleave(num)
     drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, batch_size)
-    grid = drops.unflatten(1, (len(images), len(down), len(across)))
-    total = torch.einsum("tbyx,yh,xw->tbhw", grid, down.to(grid), across.to(grid))
-    maps = total / (down.sum(0)[:, None] * across.sum(0)[None, :])
-    how = asdict(settings) | {"window": window, "stride": stride, "unit": "mean", "seed": seed}
+    grid = drops.unflatten(1, (len(images), *shape))
+    places, pixels = PLACES[-len(size) :], PIXELS[-len(size) :]
+    terms = ",".join(map("".join, zip(places, pixels, strict=True)))
+    total = torch.einsum(f"tb{places},{terms}->tb{pixels}", grid, *(cover.to(grid) for cover in covers))
+    maps = total / reduce(lambda times, side: times[..., None] * side, [cover.sum(0) for cover in covers])
+    _, windows, strides = zip(*sides, strict=True)
+    used = {"window": _one(windows), "stride": _one(strides)}
+    how = asdict(settings) | used | {"unit": "mean", "seed": seed}
     return explanations(maps, targets, settings.label or settings.name, how, found)
 
 
@@ -152,10 +166,10 @@ def superpixel_occlusion(
     first = counts.cumsum(0) - counts
 
     def removed(which: Rows) -> Regions:
-        return segments[rows[which]] == (which - first[rows[which]])[:, None, None]
+        return segments[rows[which]] == widened(which - first[rows[which]], segments)
 
     drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, batch_size)
-    maps = drops[:, segments + first[:, None, None]]
+    maps = drops[:, segments + widened(first, segments)]
     found["segments"] = counts.to(maps).expand(len(targets), -1)
     how = asdict(settings) | {"unit": "mean", "seed": seed}
     return explanations(maps, targets, settings.label or settings.name, how, found)
@@ -220,6 +234,26 @@ def _cover(length: int, window: int, stride: int) -> Bool[Tensor, "windows lengt
     begin = torch.arange(num)[:, None] * stride
     pixel = torch.arange(length)[None]
     return (pixel >= begin) & (pixel < begin + window)
+
+
+def default_window(size: Sequence[int], length: int) -> int:
+    """Return the window along a side of ``length``: an eighth of the picture's shorter side.
+
+    Of a volume it is an eighth of the middle side, or of this one where it is shorter: slices are few.
+    """
+    return max(1, min(middle_side(size), length) // 8)
+
+
+def sides_of(settings: Occlusion, size: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return length, window and stride along each axis of a picture of ``size``."""
+    windows = [settings.window or default_window(size, length) for length in size]
+    strides = [settings.stride or max(1, window // 2) for window in windows]
+    return list(zip(size, windows, strides, strict=True))
+
+
+def _one(lengths: tuple[int, ...]) -> int | list[int]:
+    """What is the same along all axes as one number."""
+    return lengths[0] if len(set(lengths)) == 1 else list(lengths)
 
 
 def _check_fill(fill: str) -> None:

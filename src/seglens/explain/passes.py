@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from seglens.axes import cropped, padded_size, size_of, widened
 from seglens.explain.cams import Cam
 from seglens.explain.explanation import LEFT, Explanation, Status, status_of, without_rounding
 from seglens.explain.gradients import InputGradient, at_once
@@ -98,7 +99,7 @@ def _traced(
             dtypes.update({layer: tap.dtype for layer, tap in traced.taps.items()})
             for name, cam in asked.cams.items():
                 for layer, tap in traced.taps.items():
-                    made[position, name, layer] = _cam(cam, tap, segmenter.spec.divisor, images.shape[-2:])
+                    made[position, name, layer] = _cam(cam, tap, segmenter.spec.divisor, size_of(images))
             for name, formula in asked.gradients.items():
                 made[position, name, None] = _of_input(formula, images[rows], traced, chosen[position])
         chunks.append(made)  # All of the chunk or, where memory ran out on the way, nothing of it.
@@ -113,7 +114,8 @@ def _traced(
             status = status_of(whole["map"].float(), targets[position])
             status = without_rounding(status, whole[LEFT], dtypes[layer])
             noise = torch.tensor([one == "degenerate" for one in status]).to(whole[LEFT].device)
-            noise = (noise & (whole[LEFT] < averaged_out(dtypes[layer])))[:, None, None]
+            noise &= whole[LEFT] < averaged_out(dtypes[layer])
+            noise = widened(noise, whole["grid"])
             whole["grid"] = whole["grid"].masked_fill(noise, torch.nan)
         explanations.append(
             Explanation(
@@ -134,12 +136,11 @@ def _traced(
 def _cam(cam: Cam, tap: LayerTap, divisor: int, size: Sequence[int]) -> dict[str, Tensor]:
     """Grid, map and diagnostics of one CAM.
 
-    The layer saw the picture padded below and to the right: its grid covers that, and the padding is cut off.
+    The layer saw the picture padded (see `pad_to_divisor`): its grid covers that, and the padding is cut off.
     """
-    height, width = size
     grid = cam.formula(tap.activation, tap.gradient)
-    padded = cam.map_of(grid, (height + -height % divisor, width + -width % divisor))
-    found = {"grid": grid, "map": padded[:, :height, :width]}
+    padded = cam.map_of(grid, padded_size(size, divisor))
+    found = {"grid": grid, "map": cropped(padded, size)}
     if cam.left is not None:
         found[LEFT] = cam.left(tap.activation, tap.gradient)
     return found | {name: about(tap.activation, tap.gradient) for name, about in cam.diagnostics}
@@ -148,6 +149,6 @@ def _cam(cam: Cam, tap: LayerTap, divisor: int, size: Sequence[int]) -> dict[str
 def _of_input(formula: InputGradient, images: Images, traced: Trace, target: Target) -> dict[str, Tensor]:
     """Map and channels of one formula of the input's gradient; of the mean, where the trace is of the sum."""
     assert traced.input_gradient is not None  # it was asked for
-    count = target.pixels.to(images.device).sum((1, 2)).clamp(min=1)
-    channels = formula.formula(images, traced.input_gradient / count[:, None, None, None]).float()
+    count = target.pixels.to(images.device).flatten(1).sum(1).clamp(min=1)
+    channels = formula.formula(images, traced.input_gradient / widened(count, images)).float()
     return {"map": formula.map_of(channels)} | ({} if formula.largest else {"channels": channels})

@@ -22,7 +22,7 @@ def needs_references(methods: Sequence[object]) -> bool:
 
 
 def with_references(
-    methods: Sequence[M], references: Float[Tensor, "r c h w"]
+    methods: Sequence[M], references: Float[Tensor, "r c *size"]
 ) -> list[M | ExpectedGradients]:
     """Return ``methods``, Expected Gradients among them with ``references`` where it has none of its own."""
     return [_referred(method, references) if _lacks_references(method) else method for method in methods]
@@ -40,6 +40,6 @@ def _lacks_references(method: object) -> bool:
     )
 
 
-def _referred(method: object, references: Float[Tensor, "r c h w"]) -> ExpectedGradients:
+def _referred(method: object, references: Float[Tensor, "r c *size"]) -> ExpectedGradients:
     settings = method if isinstance(method, ExpectedGradients) else ExpectedGradients()
     return replace(settings, references=references)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
+from seglens.axes import size_of
 from seglens.errors import SettingError
 from seglens.evaluate.correlation import pearson
 from seglens.explain.cams import upsample
@@ -37,7 +38,7 @@ TINY = 1e-6
 
 @dataclass(frozen=True)
 class Rise:
-    """Settings of RISE: ``num_masks`` random grids of ``cells`` x ``cells``, each cell seen or not.
+    """Settings of RISE: ``num_masks`` random grids of ``cells`` each way, each cell seen or not.
 
     A cell is seen with ``probability``. More masks give less noise: see ``half_split_correlation`` of the
     result. ``precision`` and ``compile`` are as in `ScoreCam`, ``label`` is what the results are called by.
@@ -87,15 +88,23 @@ def rise(
     """
     device = images.device
     grids, shifts = _draws(images, settings, seed)
-    height, width = images.shape[-2:]
-    rows_of, columns_of = (_weights(length, settings.cells).to(device) for length in (height, width))
+    size = size_of(images)
+    sides = zip(size, cells_of(settings, size), strict=True)
+    weights = [_weights(length, cells).to(device) for length, cells in sides]
 
     def masks(which: Rows) -> Maps:
-        drawn = grids.flatten(0, 1)[which]
-        y, x = shifts.flatten(0, 1)[which].unbind(1)
-        tall = rows_of[y[:, None] + torch.arange(height, device=device)]
-        wide = columns_of[x[:, None] + torch.arange(width, device=device)]
-        return tall @ drawn @ wide.transpose(1, 2)
+        found = grids.flatten(0, 1)[which]
+        begins = shifts.flatten(0, 1)[which].unbind(1)
+        for axis, (begin, length, shares) in enumerate(zip(begins, size, weights, strict=True), start=1):
+            share = shares[begin[:, None] + torch.arange(length, device=device)]
+            if axis < len(size):
+                rest = found.movedim(axis, 1)
+                spread = (share @ rest.flatten(2)).unflatten(2, rest.shape[2:])
+                found = spread.movedim(1, axis)
+            else:
+                spread = found.flatten(1, -2) @ share.transpose(1, 2)
+                found = spread.unflatten(1, found.shape[1:-1])
+        return found
 
     def perturb(copies: Images, which: Rows) -> Images:
         return faded(segmenter, copies, masks(which))
@@ -115,13 +124,13 @@ def rise(
         found["compile_seconds"] = scores.new_full((len(targets), len(images)), model.seconds)
     by_picture = scores.unflatten(1, (len(images), settings.num_masks))
     centred = by_picture - by_picture.mean(2, keepdim=True)
-    shape = (2, len(targets), len(images), height, width)
+    shape = (2, len(targets), len(images), *size)
     total, cover = centred.new_zeros(shape), centred.new_zeros(2, 1, *shape[2:])
     for row in range(len(images)):
         for half in range(2):
             for part in torch.arange(half, settings.num_masks, 2, device=device).split(BLOCK):
                 seen = masks(row * settings.num_masks + part)
-                total[half, :, row] += torch.einsum("tn,nhw->thw", centred[:, row, part], seen)
+                total[half, :, row] += torch.einsum("tn,n...->t...", centred[:, row, part], seen)
                 cover[half, 0, row] += seen.sum(0)
     maps = total.sum(0) / cover.sum(0).clamp(min=TINY)
     halves = (total / cover.clamp(min=TINY)).flatten(3).flatten(1, 2)
@@ -137,17 +146,25 @@ def rise(
 
 def _draws(
     images: Images, settings: Rise, seed: int
-) -> tuple[Float[Tensor, "b n cells cells"], Int[Tensor, "b n 2"]]:
+) -> tuple[Float[Tensor, "b n *cells"], Int[Tensor, "b n dims"]]:
     """Which cells each mask shows, and by how many pixels it is shifted."""
     grids, shifts = [], []
-    shape = (settings.num_masks, settings.cells, settings.cells)
-    sides = [math.ceil(length / settings.cells) for length in images.shape[-2:]]
+    cells = cells_of(settings, size_of(images))
+    shape = (settings.num_masks, *cells)
+    sides = [math.ceil(length / num) for length, num in zip(size_of(images), cells, strict=True)]
     for image in images:
         draw = content_generator(image, seed, "masks")
         grids.append((torch.rand(shape, generator=draw) < settings.probability).float())
-        moved = [torch.randint(side, (settings.num_masks,), generator=draw) for side in sides]
-        shifts.append(torch.stack(moved, 1))
+        # Rows and columns first: a volume of one slice is shown as its picture is.
+        order = [*range(len(sides))[-2:], *range(len(sides))[:-2]]
+        moved = {axis: torch.randint(sides[axis], (settings.num_masks,), generator=draw) for axis in order}
+        shifts.append(torch.stack([moved[axis] for axis in range(len(sides))], 1))
     return torch.stack(grids).to(images.device), torch.stack(shifts).to(images.device)
+
+
+def cells_of(settings: Rise, size: Sequence[int]) -> list[int]:
+    """Return the number of cells along each side: in a volume no more than there are slices, say."""
+    return [min(settings.cells, length) if len(size) > 2 else settings.cells for length in size]
 
 
 def _weights(length: int, cells: int) -> Float[Tensor, "long cells"]:

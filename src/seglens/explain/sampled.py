@@ -15,6 +15,7 @@ from torch import Tensor
 from seglens.arguments import check_fields, check_range
 from seglens.arguments.inputs import sha256_of
 from seglens.arguments.renamed import renamed
+from seglens.axes import LENGTHS, widened
 from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.gradients import Point, Points, Values, averages, scores_of
@@ -68,7 +69,7 @@ class ExpectedGradients:
 
     name: ClassVar[str] = "expected-gradients"
 
-    references: Float[Tensor, "r c h w"] | None = field(default=None, compare=False, repr=False)
+    references: Float[Tensor, "r c *size"] | None = field(default=None, compare=False, repr=False)
     num_samples: int = 64
     label: str = ""
     references_sha256: str = field(default="", init=False)
@@ -121,7 +122,7 @@ def smoothgrad(
             torch.randn(image.shape, generator=content_generator(image, seed, f"smoothgrad {number}"))
             for image, number in zip(images[path], step.tolist(), strict=True)
         ]
-        return images[path] + spread[path].view(-1, 1, 1, 1) * torch.stack(noise).to(images)
+        return images[path] + widened(spread[path], images) * torch.stack(noise).to(images)
 
     def values(path: Rows, step: Rows, slope: Points) -> tuple[Points, ...]:
         value = slope.square() if settings.squared else slope
@@ -169,7 +170,7 @@ def expected_gradients(
 
     def point(path: Rows, step: Rows) -> Points:
         start = references[which[path, step]]
-        return torch.lerp(start, images[path], position[path, step].view(-1, 1, 1, 1))
+        return torch.lerp(start, images[path], widened(position[path, step], images))
 
     def values(path: Rows, step: Rows, slope: Points) -> tuple[Points, ...]:
         value = (images[path] - references[which[path, step]]).float() * slope
@@ -189,13 +190,13 @@ def expected_gradients(
             mean,
             mean.sum(1),
             recorded,
-            {**completeness(mean.sum((1, 2, 3)), to, start), "standard_error": error},
+            {**completeness(mean.flatten(1).sum(1), to, start), "standard_error": error},
         )
         for target, mean, error, to, start in zip(targets, means, errors, reached, left, strict=True)
     ]
 
 
-def _fitting(settings: ExpectedGradients, images: Images) -> Float[Tensor, "r c h w"]:
+def _fitting(settings: ExpectedGradients, images: Images) -> Float[Tensor, "r c *size"]:
     """Return the references, on the device of ``images``."""
     if settings.references is None:
         raise SettingError(
@@ -205,13 +206,14 @@ def _fitting(settings: ExpectedGradients, images: Images) -> Float[Tensor, "r c 
     if settings.references.shape[1:] != images.shape[1:]:
         raise SettingError(
             f"The references of expected-gradients have shape {tuple(settings.references.shape[1:])}, the "
-            f"pictures {tuple(images.shape[1:])} (channels, rows, columns). Read them with the same size."
+            f"pictures {tuple(images.shape[1:])} (channels, {LENGTHS[images.ndim - 2]}). Read them with "
+            "the same size."
         )
     return settings.references.detach().to(images)
 
 
 def _dealt(
-    image: Float[Tensor, "c h w"], num: int, count: int, seed: int
+    image: Float[Tensor, "c *size"], num: int, count: int, seed: int
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     """Return which of ``num`` references each of ``count`` points starts from, and its place on the path."""
     generator = content_generator(image, seed, "expected-gradients")
@@ -222,7 +224,7 @@ def _dealt(
 @torch.no_grad()
 def _mean_scores(
     segmenter: Segmenter,
-    references: Float[Tensor, "r c h w"],
+    references: Float[Tensor, "r c *size"],
     targets: Sequence[Target],
     num: int,
     batch_size: int,
@@ -248,7 +250,7 @@ def _sampled(
     point: Point,
     values: Values,
     batch_size: int,
-) -> tuple[Float[Tensor, "targets b c h w"], Float[Tensor, "targets b"]]:
+) -> tuple[Float[Tensor, "targets b c *size"], Float[Tensor, "targets b"]]:
     """Return the mean over the samples, and its standard error as a share of its mean magnitude.
 
     Pictures where no target has a pixel are left out: their mean is 0.

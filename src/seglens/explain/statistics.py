@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seglens.arguments import checked
+from seglens.axes import LENGTHS, widened
 from seglens.drawing.notebook import data_frame
 from seglens.errors import SettingError
 from seglens.explain.explanation import MARGIN, Explanation
@@ -80,7 +81,7 @@ def statistics(
     mean = _mean(maps, counted)
     found = {
         "mean": mean,
-        "std": _mean((maps - mean[:, None, None]).square(), counted).sqrt(),
+        "std": _mean((maps - widened(mean, maps)).square(), counted).sqrt(),
         "min": torch.where(counted, maps, torch.inf).flatten(1).amin(1),
         "max": torch.where(counted, maps, -torch.inf).flatten(1).amax(1),
         "mass_inside": mass_inside,
@@ -108,7 +109,7 @@ def _given(regions: Regions | None, name: str, maps: Tensor) -> Regions:
     if regions.shape != maps.shape:
         raise SettingError(
             f"{name} has shape {tuple(regions.shape)}, but the maps have {tuple(maps.shape)} (pictures, "
-            "rows, columns)."
+            f"{LENGTHS[maps.ndim - 1]})."
         )
     return regions.to(maps.device)
 

@@ -173,7 +173,7 @@ def _blended(
 def _activations(segmenter: Segmenter, images: Images, layers: Sequence[str]) -> dict[str, Activations]:
     """Return what layers put out, as maps, without gradients."""
     modules, size = resolve(segmenter, layers), (images.shape[-2], images.shape[-1])
-    with left_as_found(segmenter, images), torch.no_grad(), tapped(modules, len(images)) as kept:
+    with left_as_found(segmenter, images), torch.no_grad(), tapped(modules, images) as kept:
         segmenter(images.to(segmenter.mean))
     layouts = {
         name: find_layout(segmenter, name, modules[name], value.shape, size) for name, value in kept.items()

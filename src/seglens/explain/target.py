@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from scipy.ndimage import label as label_components
 from torch import Tensor
 
 from seglens.arguments import checked, in_words
 from seglens.arguments.inputs import GivenMasks, Pictures, as_masks, as_regions
+from seglens.axes import LENGTHS, MAX_POOL, axes, size_of
 from seglens.errors import SettingError
 from seglens.masks import is_stack, of_class
 from seglens.runs import Run
@@ -76,7 +76,7 @@ class Target:
         weights = None if self.weights is None else self.weights[kept]
         return replace(self, pixels=self.pixels[kept], weights=weights)
 
-    def score(self, logits: Float[Tensor, "n k h w"], rows: Rows, unit: Unit = "sum") -> Scores:
+    def score(self, logits: Float[Tensor, "n k *size"], rows: Rows, unit: Unit = "sum") -> Scores:
         """Return one number per row of ``logits``; row i belongs to the frozen pixels of picture ``rows[i]``.
 
         ``sum`` and ``mean`` are over the pixels' logits, ``probability`` is the mean class probability.
@@ -85,32 +85,33 @@ class Target:
         Raises:
             SettingError: the model has no such class, or works on another grid.
         """
-        if self.pixels.shape[-2:] != logits.shape[-2:]:
+        if size_of(self.pixels, 1) != size_of(logits):
             raise SettingError(
-                f"Target {self.label!r} was made for pictures of {tuple(self.pixels.shape[-2:])} pixels, but "
-                f"the logits have {tuple(logits.shape[-2:])}. Make the target from the same images."
+                f"Target {self.label!r} was made for pictures of {size_of(self.pixels, 1)} pixels, but "
+                f"the logits have {size_of(logits)}. Make the target from the same images."
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         values = self.probability(logits) if unit == "probability" else self.logit(logits)
         return self.over(values, rows, unit)
 
-    def over(self, values: Float[Tensor, "n h w"], rows: Rows, unit: Unit = "sum") -> Scores:
+    def over(self, values: Float[Tensor, "n *size"], rows: Rows, unit: Unit = "sum") -> Scores:
         """Return the sum, or else the mean, of each row's ``values`` over the frozen pixels: see `score`.
 
         A sum is linear: of a difference of two `logit` maps it is the difference of two scores, and keeps the
         digits that are lost where large sums are subtracted.
         """
         pixels = self.pixels.to(values.device)[rows.to(values.device)]
-        count = pixels.sum((1, 2))
+        every = axes(pixels, 1)
+        count = pixels.sum(every)
         total = torch.where(pixels, values, 0)
         weight = count.clamp(min=1)
         if self.weights is not None:
             shares = self.weights.to(values)[rows.to(values.device)] * pixels
-            total, weight = total * shares, shares.sum((1, 2)).clamp(min=torch.finfo(values.dtype).tiny)
-        score = total.sum((1, 2)) if unit == "sum" else total.sum((1, 2)) / weight
+            total, weight = total * shares, shares.sum(every).clamp(min=torch.finfo(values.dtype).tiny)
+        score = total.sum(every) if unit == "sum" else total.sum(every) / weight
         return torch.where(count > 0, score, torch.nan)
 
-    def logit(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
+    def logit(self, logits: Float[Tensor, "n k *size"]) -> Float[Tensor, "n *size"]:
         """The class's logit: +z and -z where one channel stands for two classes."""
         outputs = logits.shape[1]
         num = outputs + 1 if self.multilabel else max(outputs, 2)
@@ -130,7 +131,7 @@ class Target:
             return logits[:, self.class_index]
         return logits[:, self.class_index] - logits[:, self.against]
 
-    def probability(self, logits: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
+    def probability(self, logits: Float[Tensor, "n k *size"]) -> Float[Tensor, "n *size"]:
         """The class's probability: among all classes, or in the choice between two of them.
 
         A label's own, where labels may overlap.
@@ -161,15 +162,15 @@ def for_head(target: Target, run: Run) -> Target:
 @checked
 def predicted(run: Run, images: Pictures, class_index: int = 1, valid: Regions | None = None) -> Target:
     """Where the model says the class is."""
-    said = of_class(_said(run, images, class_index), class_index)
+    said = of_class(_said(run, images, class_index), class_index, run.spec.dims)
     return for_head(Target("predicted", class_index, _kept(said, valid)), run)
 
 
 @checked
-def truth(masks: GivenMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
-    """Where the class is."""
-    known = as_masks(masks)
-    return _of_masks("truth", known, class_index, of_class(known, class_index), valid)
+def truth(masks: GivenMasks, class_index: int = 1, valid: Regions | None = None, *, dims: int = 2) -> Target:
+    """Where the class is; masks of volumes have 3 ``dims``."""
+    known = as_masks(masks, dims=dims)
+    return _of_masks("truth", known, class_index, of_class(known, class_index, dims), valid)
 
 
 @checked
@@ -177,7 +178,8 @@ def false_positive(
     run: Run, images: Pictures, masks: GivenMasks, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
     """Where the model says the class is and it is not: why did it invent this?"""
-    return invented(_said(run, images, class_index), as_masks(masks), class_index, valid)
+    dims = run.spec.dims
+    return invented(_said(run, images, class_index), as_masks(masks, dims=dims), class_index, valid, dims)
 
 
 @checked
@@ -189,20 +191,25 @@ def false_negative(
     Evidence for the class is half of the answer; the negative part of a map, what speaks against, is the
     other.
     """
-    return missed(_said(run, images, class_index), as_masks(masks), class_index, valid)
+    dims = run.spec.dims
+    return missed(_said(run, images, class_index), as_masks(masks, dims=dims), class_index, valid, dims)
 
 
-def invented(said: AnyMasks, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
+def invented(
+    said: AnyMasks, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None, dims: int = 2
+) -> Target:
     """The false positives of a prediction that is there already."""
-    wrong = of_class(said, class_index)
-    wrong = wrong & ~_fitting(of_class(masks, class_index), wrong, "masks")
+    wrong = of_class(said, class_index, dims)
+    wrong = wrong & ~_fitting(of_class(masks, class_index, dims), wrong, "masks")
     return _of_masks("false-positive", said, class_index, wrong, valid)
 
 
-def missed(said: AnyMasks, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None) -> Target:
+def missed(
+    said: AnyMasks, masks: AnyMasks, class_index: int = 1, valid: Regions | None = None, dims: int = 2
+) -> Target:
     """The false negatives of a prediction that is there already."""
-    found = of_class(said, class_index)
-    lacking = ~found & _fitting(of_class(masks, class_index), found, "masks")
+    found = of_class(said, class_index, dims)
+    lacking = ~found & _fitting(of_class(masks, class_index, dims), found, "masks")
     return _of_masks("false-negative", said, class_index, lacking, valid)
 
 
@@ -215,6 +222,8 @@ def whole_class(valid: Regions, class_index: int = 1) -> Target:
 @checked
 def component(region: Regions, index: int = 1, class_index: int = 1) -> Target:
     """The ``index``-th largest piece of ``region``, from 1; pixels that touch at a corner hang together.
+
+    In a volume these are 26 neighbours.
 
     A picture with fewer pieces has no target.
     """
@@ -235,45 +244,96 @@ def boundary(region: Regions, class_index: int = 1, valid: Regions | None = None
 
 @checked
 def box(
-    images: Images, x0: int, y0: int, x1: int, y1: int, class_index: int = 1, valid: Regions | None = None
+    images: Images,
+    x0: int,
+    y0: int,
+    x1: int,
+    y1: int,
+    class_index: int = 1,
+    valid: Regions | None = None,
+    *,
+    z0: int | None = None,
+    z1: int | None = None,
 ) -> Target:
     """Columns ``x0`` to ``x1`` and rows ``y0`` to ``y1`` of the input grid, the last ones not included.
 
+    Of volumes also the slices ``z0`` to ``z1``, and the label is ``box:x0,y0,z0,x1,y1,z1``.
+
     Raises:
-        SettingError: the box is empty or reaches out of the picture.
+        SettingError: the box is empty or reaches out of the picture; slices of pictures, or none of volumes.
     """
-    batch, _, height, width = images.shape
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+    of_volumes = _has_slices(images, [z0, z1], "z0 and z1")
+    slices = [(z0 or 0, z1 or 0)] if of_volumes else []
+    corners = f"{x0},{y0},{z0},{x1},{y1},{z1}" if of_volumes else f"{x0},{y0},{x1},{y1}"
+    height, width = images.shape[-2:]
+    ends = zip([*slices, (y0, y1), (x0, x1)], size_of(images), strict=True)
+    if not all(0 <= first < last <= length for (first, last), length in ends):
+        depth = f", slices 0 to {images.shape[2]}" if of_volumes else ""
         raise SettingError(
-            f"Box {x0},{y0},{x1},{y1} must hold a pixel and lie in the picture, which has columns 0 to "
-            f"{width} and rows 0 to {height}."
+            f"Box {corners} must hold a pixel and lie in the picture, which has columns 0 to "
+            f"{width} and rows 0 to {height}{depth}."
         )
-    pixels = torch.zeros(batch, height, width, dtype=torch.bool, device=images.device)
-    pixels[:, y0:y1, x0:x1] = True
-    return Target(f"box:{x0},{y0},{x1},{y1}", class_index, _kept(pixels, valid))
+    pixels = torch.zeros(len(images), *size_of(images), dtype=torch.bool, device=images.device)
+    pixels[(slice(None), *(slice(*each) for each in slices), slice(y0, y1), slice(x0, x1))] = True
+    return Target(f"box:{corners}", class_index, _kept(pixels, valid))
 
 
 @checked
-def point(images: Images, x: int, y: int, class_index: int = 1, valid: Regions | None = None) -> Target:
-    """One pixel of the input grid: column ``x``, row ``y``, from 0.
+def point(
+    images: Images,
+    x: int,
+    y: int,
+    class_index: int = 1,
+    valid: Regions | None = None,
+    *,
+    z: int | None = None,
+) -> Target:
+    """One pixel of the input grid: column ``x``, row ``y``, of volumes also slice ``z``, from 0.
 
     Raises:
-        SettingError: the point is not in the picture.
+        SettingError: the point is not in the picture; a slice of pictures, or none of volumes.
     """
+    of_volumes = _has_slices(images, [z], "z")
     height, width = images.shape[-2:]
-    if not (0 <= x < width and 0 <= y < height):
+    place = f"{x},{y},{z}" if of_volumes else f"{x},{y}"
+    if not (0 <= x < width and 0 <= y < height and (z is None or 0 <= z < images.shape[2])):
+        depth = f", slices 0 to {images.shape[2] - 1}" if of_volumes else ""
         raise SettingError(
-            f"Point {x},{y} is not in the picture, which has columns 0 to {width - 1} and rows 0 to "
-            f"{height - 1}."
+            f"Point {place} is not in the picture, which has columns 0 to {width - 1} and rows 0 to "
+            f"{height - 1}{depth}."
         )
-    return Target(f"point:{x},{y}", class_index, box(images, x, y, x + 1, y + 1, class_index, valid).pixels)
+    last = None if z is None else z + 1
+    pixels = box(images, x, y, x + 1, y + 1, class_index, valid, z0=z, z1=last).pixels
+    return Target(f"point:{place}", class_index, pixels)
+
+
+def _has_slices(images: Images, given: Sequence[int | None], names: str) -> bool:
+    """Whether these are volumes: then all of the slices are ``given``, else none.
+
+    Raises:
+        SettingError: they are not.
+    """
+    volumes = images.ndim == 5
+    if any((number is None) == volumes for number in given):
+        what = (
+            "volumes, where a slice is needed: give"
+            if volumes
+            else "pictures, which have no slices: leave out"
+        )
+        raise SettingError(f"These are {what} {names}.")
+    return volumes
 
 
 def dilate(regions: Regions, pixels: int) -> Regions:
-    """Grow regions by ``pixels`` in all eight directions."""
-    size = 2 * pixels + 1  # down and then across: the square at once takes its side times as long
-    grown = F.max_pool2d(regions[:, None].float(), (size, 1), stride=1, padding=(pixels, 0))
-    return F.max_pool2d(grown, (1, size), stride=1, padding=(0, pixels))[:, 0] > 0
+    """Grow regions by ``pixels`` in all directions, diagonals too."""
+    grown, dims = regions[:, None].float(), regions.ndim - 1
+    for axis in range(dims):  # one after the other: the square at once takes its side times as long
+        size, padding = (
+            [far if each == axis else near for each in range(dims)]
+            for near, far in ((1, 2 * pixels + 1), (0, pixels))
+        )
+        grown = MAX_POOL[dims](grown, size, stride=1, padding=padding)
+    return grown[:, 0] > 0
 
 
 def _of_masks(
@@ -292,11 +352,11 @@ def targets_on(run: Run, images: Images, given: Target | Sequence[Target]) -> tu
     if not found:
         raise SettingError("At least one target is needed, such as seglens.targets.predicted(run, images).")
     for one in found:
-        if one.pixels.shape != (len(images), *images.shape[-2:]):
+        if one.pixels.shape != (len(images), *size_of(images)):
             raise SettingError(
                 f"Target {one.label!r} has pixels of shape {tuple(one.pixels.shape)}, but the images have "
-                f"{(len(images), *images.shape[-2:])} (pictures, rows, columns). Make it from the same "
-                "images."
+                f"{(len(images), *size_of(images))} (pictures, {LENGTHS[images.ndim - 2]}). Make it from "
+                "the same images."
             )
         for index in (one.class_index, one.against):
             _known(run, 0 if index is None else index)
@@ -326,14 +386,14 @@ def _fitting(given: Tensor, like: Tensor, name: str) -> Tensor:
     if given.shape != like.shape:
         raise SettingError(
             f"{name} has shape {tuple(given.shape)}, but the pictures have {tuple(like.shape)} (pictures, "
-            "rows, columns). Bring it to the same pictures and size."
+            f"{LENGTHS[like.ndim - 1]}). Bring it to the same pictures and size."
         )
     return given.to(like.device)
 
 
-def _component(region: Bool[np.ndarray, "h w"], index: int) -> Bool[np.ndarray, "h w"]:
-    """The ``index``-th largest component of one region; among equals the one that comes first by rows."""
-    labels, num = label_components(region, structure=np.ones((3, 3)))
+def _component(region: Bool[np.ndarray, "*size"], index: int) -> Bool[np.ndarray, "*size"]:
+    """The ``index``-th largest component of one region; among equals the one that comes first."""
+    labels, num = label_components(region, structure=np.ones([3] * region.ndim))
     if index > num:
         return np.zeros_like(region)
     sizes = np.bincount(labels.ravel())[1:]

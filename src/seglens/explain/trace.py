@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from seglens.axes import LENGTHS, size_of
 from seglens.errors import ModelError, SettingError
 from seglens.explain.memory import one_chunk
 from seglens.explain.target import Target, Unit
@@ -74,7 +75,7 @@ def trace(
     modules = resolve(segmenter, layers)
     with left_as_found(segmenter, images):
         inputs = images.detach().to(segmenter.mean, copy=True).requires_grad_(input_gradient)
-        with tapped(modules, len(images)) as activations:
+        with tapped(modules, images) as activations:
             logits = segmenter(inputs)
         for name in modules:
             if name not in activations:
@@ -82,7 +83,7 @@ def trace(
                     f"Layer {name!r} did not run in the forward pass. Name one that does; 'seglens "
                     "layers' lists them."
                 )
-        size = (images.shape[-2], images.shape[-1])
+        size = size_of(images)
         layouts = {
             name: find_layout(segmenter, name, modules[name], activation.shape, size)
             for name, activation in activations.items()
@@ -142,8 +143,8 @@ def _plain(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor]]:
-    """Yield a dict that the forward pass on ``num`` images fills with the output of each module, as it flows.
+def tapped(modules: dict[str, nn.Module], images: Images) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that the forward pass on ``images`` fills with the output of each module, as it flows.
 
     How to arrange an output as a map, `find_layout` tells; gradients are taken of what flows.
     Both what is kept and what flows on are clones: an operation in place after the layer (or before it, on a
@@ -151,6 +152,7 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
     the network's own get the clone, too (see `intercepted`).
     """
     kept: dict[str, Tensor] = {}
+    num, axes = len(images), images.ndim
 
     def tap_of(name: str, module: nn.Module) -> Callable[[object], Tensor]:
         def tap(output: object) -> Tensor:
@@ -164,11 +166,12 @@ def tapped(modules: dict[str, nn.Module], num: int) -> Iterator[dict[str, Tensor
                     f"Layer {name!r} ({type(module).__name__}) returned {_count(output)}, not one tensor. "
                     f"{_parts(name, module)}; 'seglens layers' lists what each of them returns."
                 )
-            if output.ndim not in (3, 4) or len(output) != num or not output.is_floating_point():
+            if output.ndim not in (3, axes) or len(output) != num or not output.is_floating_point():
                 raise ModelError(
                     f"Layer {name!r} ({type(module).__name__}) returned {output.dtype} of shape "
-                    f"{tuple(output.shape)}; a map needs floats of shape ({num} pictures, channels, rows, "
-                    f"columns), ({num}, rows, columns, channels) or ({num}, tokens, channels)."
+                    f"{tuple(output.shape)}; a map needs floats of shape ({num} pictures, channels, "
+                    f"{LENGTHS[axes - 2]}), ({num}, {LENGTHS[axes - 2]}, channels) or ({num}, tokens, "
+                    "channels)."
                 )
             kept[name] = leaf_or_clone(output)
             return kept[name].clone()

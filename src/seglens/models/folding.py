@@ -4,13 +4,15 @@ from copy import deepcopy
 from itertools import pairwise
 from typing import cast
 
-import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
+from seglens.axes import CHANNELS_LAST
 from seglens.errors import ModelError
 from seglens.models.segmenter import WRAPPED, Segmenter
+
+PAIRS = ((nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d))
 
 TOLERANCE = 1e-4
 """How far logits may move, as a share of the largest: rounding stays far below, a wrong pair far above."""
@@ -52,7 +54,7 @@ def quick(segmenter: Segmenter) -> Segmenter:
     if segmenter.spec.architecture == WRAPPED or segmenter.device.type != "cpu":
         return copy
     copy = copy if copy is not segmenter else deepcopy(segmenter).eval()
-    return copy.to(memory_format=torch.channels_last)
+    return copy.to(memory_format=CHANNELS_LAST[copy.spec.dims])
 
 
 def _copied(segmenter: Segmenter) -> Segmenter:
@@ -76,8 +78,8 @@ def _neighbours(module: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
 def _pair(first: nn.Module, second: nn.Module) -> bool:
     """Whether ``second`` is a batch norm of fixed statistics, and ``first`` a convolution to take it over."""
     return (
-        isinstance(first, nn.Conv2d)
-        and isinstance(second, nn.BatchNorm2d)
+        any(isinstance(first, one) and isinstance(second, other) for one, other in PAIRS)
+        and isinstance(second, nn.modules.batchnorm._BatchNorm)
         and second.running_mean is not None
         and not is_parametrized(first)
     )
@@ -88,7 +90,10 @@ def _fold(module: nn.Module) -> None:
     before: tuple[str, nn.Module] | None = None
     for name, child in list(module.named_children()):
         if before is not None and _pair(before[1], child):
-            convolution, norm = cast(nn.Conv2d, before[1]), cast(nn.BatchNorm2d, child)
+            convolution, norm = (
+                cast(nn.Conv2d | nn.Conv3d, before[1]),
+                cast(nn.BatchNorm2d | nn.BatchNorm3d, child),
+            )
             module.set_submodule(before[0], fuse_conv_bn_eval(convolution, norm))
             # timm's batch norms have an activation of their own.
             activation = getattr(child, "act", None)

@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from seglens.arguments import checked
+from seglens.axes import LENGTHS, padded_size, spelled
 from seglens.errors import ModelError, unknown_name
 from seglens.models.layout import MOST_PREFIX, Layout, Rule, readings
 from seglens.models.places import blocks_by_grid, head_by_answer, outermost_in, stages_by_grid
@@ -76,7 +77,8 @@ class LayerInfo:
     """One layer that can be asked for: its path in the network, its roles, and what it returns.
 
     That is at the spec's image size, or at 64 pixels where the spec has less. ``shape`` is channels, rows,
-    columns; ``stride`` is how many pixels of the image one row spans. At the ``answer`` itself, the logits,
+    columns (of volumes slices before the rows); ``stride`` is how many pixels of the image one row spans, or
+    the thickest cell of a volume. At the ``answer`` itself, the logits,
     a map repeats the prediction. ``averages_out``: what follows takes the mean of each channel away (instance
     normalisation), so the mean of its gradient is 0 and Grad-CAM has nothing to weigh with; ``advice`` says
     what to take instead.
@@ -85,7 +87,7 @@ class LayerInfo:
     name: str
     roles: tuple[str, ...]
     type: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     stride: int
     answer: bool = False
     averages_out: bool = False
@@ -141,7 +143,7 @@ def layers(run: HasSegmenter) -> list[LayerInfo]:
         call = seen.calls[path]
         played = tuple(role for role in ROLES if seen.roles.get(role) == path)
         kind = type(segmenter.module.get_submodule(path)).__name__
-        shape = (call.channels, call.layouts[0].rows, call.layouts[0].columns)
+        shape = (call.channels, *call.layouts[0].grid)
         advice = "the answer itself: a map here repeats the prediction" * (path in answers)
         if path in lost:
             after = next((one for one in seen.layers[position:] if one not in lost), None)
@@ -152,7 +154,7 @@ def layers(run: HasSegmenter) -> list[LayerInfo]:
                 played,
                 kind,
                 shape,
-                round(size / call.layouts[0].rows),
+                round(size / min(call.layouts[0].grid)),
                 path in answers,
                 path in lost,
                 advice,
@@ -212,13 +214,13 @@ def find_role(segmenter: Segmenter, role: str) -> str:
 def find_layout(
     segmenter: Segmenter, name: str, module: nn.Module, shape: Sequence[int], size: Sequence[int]
 ) -> Layout:
-    """Return how the layer ``name``'s output of ``shape`` is read, for images of ``size`` (rows, columns).
+    """Return how the layer ``name``'s output of ``shape`` is read, for images of ``size``.
 
     Raises:
         ModelError: it is no grid, or several readings fit and the network takes no other size to tell.
     """
-    rows, columns = (length + -length % segmenter.spec.divisor for length in size)
-    found = list(readings(tuple(shape), (rows, columns)))
+    seen = padded_size(size, segmenter.spec.divisor)
+    found = list(readings(tuple(shape), seen))
     if len(found) > 1:
         path = next(path for path, each in segmenter.module.named_modules() if each is module)
         rule: Rule | None = ("channels first", 0)
@@ -227,13 +229,14 @@ def find_layout(
         found = [layout for layout in found if layout.rule == rule] or found
     if len(found) == 1:
         return found[0]
-    several = "; ".join(f"{one.kind}, grid {one.rows} x {one.columns}, {one.prefix} prefix" for one in found)
+    several = "; ".join(f"{one.kind}, grid {spelled(one.grid)}, {one.prefix} prefix" for one in found)
     raise ModelError(
-        f"Layer {name!r} ({type(module).__name__}) returned shape {tuple(shape)} for a picture of {rows} x "
-        f"{columns}, which {f'can be read in several ways ({several})' if found else 'is no grid over it'}. "
-        f"Allowed: (b, channels, rows, columns), (b, rows, columns, channels), or (b, tokens, channels) with "
-        f"at most {MOST_PREFIX} tokens before rows x columns of them. Name another layer; 'seglens layers' "
-        "lists them."
+        f"Layer {name!r} ({type(module).__name__}) returned shape {tuple(shape)} for a picture of "
+        f"{spelled(seen)}, which "
+        f"{f'can be read in several ways ({several})' if found else 'is no grid over it'}. "
+        f"Allowed: (b, channels, {LENGTHS[len(seen)]}), (b, {LENGTHS[len(seen)]}, channels), or (b, tokens, "
+        f"channels) with at most {MOST_PREFIX} tokens before one for each cell. Name another layer; 'seglens "
+        "layers' lists them."
     )
 
 
@@ -260,11 +263,11 @@ def _observe(segmenter: Segmenter) -> _Seen:
         blocks = blocks_by_grid(able, roles["encoder_last"], head)
         places = {"seg_head": head} if head else {}
         if "decoder_last" not in roles and blocks:
-            rows = {path: seen.calls[path].layouts[0].rows for path in blocks}
-            ends = {rows[path]: path for path in blocks}
+            cells = {path: seen.calls[path].layouts[0].cells for path in blocks}
+            ends = {cells[path]: path for path in blocks}
             places |= {"decoder_first": ends[min(ends)], "decoder_last": ends[max(ends)]}
         roles |= {role: path for role, path in places.items() if role not in roles}
-    elif able and len({seen.calls[path].layouts[0].rows for path in able}) == 1:
+    elif able and len({seen.calls[path].layouts[0].cells for path in able}) == 1:
         head = roles.get("seg_head") or head_by_answer(answers, able[0], seen.calls)
         blocks = blocks_by_grid(able, able[0], head) if head else []
         roles = ({"decoder_last": blocks[-1], "seg_head": head} if head and blocks else {}) | roles
@@ -297,7 +300,7 @@ def _stages(seen: Observed, encoder: str) -> list[str]:
     tapped = [path for path, call in calls.items() if call.can_be_tapped]
     children = [path for path in _children(calls, encoder) if path in tapped]
     for inside in (children, outermost_in(encoder, tapped)):
-        by_grid = {(calls[path].layouts[0].rows, calls[path].layouts[0].columns): path for path in inside}
+        by_grid = {calls[path].layouts[0].grid: path for path in inside}
         if by_grid and (not seen.deepest or list(by_grid)[-1] == seen.deepest):
             return list(by_grid.values())
     return []

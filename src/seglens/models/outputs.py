@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from seglens.axes import LENGTHS, spelled
 from seglens.errors import ModelError
 
 Outputs = Literal["logits", "probabilities"]
@@ -27,7 +28,7 @@ _TRACES = ("hidden_states", "attentions")
 _DEPTH = 4
 """Lists in lists deeper than this are not looked into."""
 _ALLOWED = (
-    "allowed are floating-point logits [batch, outputs, rows, columns], one output for a sigmoid head or one "
+    "allowed are floating-point logits [batch, outputs, {size}], one output for a sigmoid head or one "
     "for each class"
 )
 _SHOWN = 12
@@ -50,8 +51,10 @@ class Found:
         return f"{self.place or 'the output'} ({shape})"
 
 
-def find(output: Any, channels: Collection[int], batch: int, choice: Choice = None) -> Found:
+def find(output: Any, channels: Collection[int], batch: int, choice: Choice = None, dims: int = 2) -> Found:
     """Return the answer in ``output``: fractions ``[batch, k, rows, columns]`` with k in ``channels``.
+
+    Of volumes (3 ``dims``) the answer has slices before the rows.
 
     Raises:
         ModelError: there is no such tensor, or there are several and ``choice`` names none; all are listed.
@@ -59,22 +62,23 @@ def find(output: Any, channels: Collection[int], batch: int, choice: Choice = No
     if (
         choice is None
         and isinstance(output, Tensor)
-        and _is_grid(output, batch)
+        and _is_grid(output, batch, dims)
         and output.shape[1] in channels
     ):
         return Found("", output)
-    inside = output if choice is None else _part(output, str(choice), str(choice))
+    inside = output if choice is None else _part(output, str(choice), str(choice), dims)
     prefix = "" if choice is None else str(choice)
-    tensors = list(_tensors(inside, prefix))
+    tensors = list(_tensors(inside, prefix, dims))
     if not tensors:
         kind = type(inside).__name__
-        held = ", ".join(type(part).__name__ for _, part in _parts(inside)) or "nothing"
+        held = ", ".join(type(part).__name__ for _, part in _parts(inside, dims)) or "nothing"
         raise ModelError(
-            f"The network returns no tensor but {kind} of {held}; {_ALLOWED}. Wrap a network that segments."
+            f"The network returns no tensor but {kind} of {held}; {_allowed(dims)}. Wrap a network that "
+            "segments."
         )
-    grids = [found for found in tensors if _is_grid(found.tensor, batch)]
+    grids = [found for found in tensors if _is_grid(found.tensor, batch, dims)]
     if not grids:
-        raise ModelError(_no_grid(tensors, batch))
+        raise ModelError(_no_grid(tensors, batch, dims))
     fitting = _different([found for found in grids if found.tensor.shape[1] in channels])
     if not fitting:
         raise ModelError(_no_channels(grids, channels))
@@ -150,9 +154,9 @@ def check_finite(raw: Tensor) -> None:
 
 
 def check_resolution(returned: Sequence[int], given: Sequence[int]) -> None:
-    """Raise where an answer of ``returned`` rows, columns can't be laid on a picture of ``given`` ones.
+    """Raise where an answer of the lengths ``returned`` can't be laid on a picture of ``given`` ones.
 
-    It can where both sides are the picture's, a whole fraction of them (rounded up or down), or a multiple:
+    It can where all sides are the picture's, a whole fraction of them (rounded up or down), or a multiple:
     the answer is that of the whole picture then, and is scaled to it.
 
     Raises:
@@ -160,11 +164,10 @@ def check_resolution(returned: Sequence[int], given: Sequence[int]) -> None:
     """
     if all(_is_whole_share(*sides) for sides in zip(returned, given, strict=True)):
         return
-    (rows, columns), (height, width) = returned, given
-    border = [given[i] - returned[i] for i in (1, 0)]
+    border = [more - less for more, less in zip(reversed(given), reversed(returned), strict=True)]
     pad = tuple(side for each in border for side in (each // 2, each - each // 2))
     raise ModelError(
-        f"The network returns {rows} x {columns} values for {height} x {width} pixels: neither as many, nor "
+        f"The network returns {spelled(returned)} values for {spelled(given)} pixels: neither as many, nor "
         "a whole fraction, so that it can't be told which pixels they are of. If convolutions without "
         f"padding cut the border off, put it back: torch.nn.functional.pad(output, {pad})."
     )
@@ -204,15 +207,15 @@ def _sums_to_one(raw: Tensor) -> bool:
     return bool(((raw.float().sum(dim=1) - 1).abs() < _ROUNDING).all())
 
 
-def _parts(value: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """Return what a list, tuple, dict, object or stack of heads ``[b, n, k, h, w]`` holds, with its names.
+def _parts(value: Any, dims: int) -> list[tuple[tuple[str, ...], Any]]:
+    """Return what a list, tuple, dict, object or stack of heads ``[b, n, k, *size]`` holds, with its names.
 
     The first name is the one that is shown; places in lists count from the end too.
     """
     if isinstance(value, Mapping):
         return [((str(key),), part) for key, part in value.items()]
     if isinstance(value, Tensor):
-        heads = list(value.unbind(1)) if value.ndim == 5 else []
+        heads = list(value.unbind(1)) if value.ndim == dims + 3 else []
         return _numbered(heads)
     if isinstance(value, tuple | list):
         fields = getattr(value, "_fields", ())
@@ -225,33 +228,33 @@ def _numbered(values: list[Any]) -> list[tuple[tuple[str, ...], Any]]:
     return [((str(i), str(i - len(values))), part) for i, part in enumerate(values)]
 
 
-def _part(value: Any, choice: str, whole: str) -> Any:
+def _part(value: Any, choice: str, whole: str, dims: int) -> Any:
     """Return the part of ``value`` that ``choice`` names."""
-    for names, part in _parts(value):
+    for names, part in _parts(value, dims):
         for name in names:
             if choice == name:
                 return part
             if choice.startswith(f"{name}."):
-                return _part(part, choice.removeprefix(f"{name}."), whole)
-    allowed = ", ".join(names[0] for names, _ in _parts(value)[:_SHOWN])
+                return _part(part, choice.removeprefix(f"{name}."), whole, dims)
+    allowed = ", ".join(names[0] for names, _ in _parts(value, dims)[:_SHOWN])
     raise ModelError(
         f"The network's output has no part {whole!r}: it is {type(value).__name__}. "
         f"Allowed: {allowed or 'none, it is the output itself; leave the choice out'}."
     )
 
 
-def _tensors(value: Any, place: str, depth: int = 0) -> Iterator[Found]:
-    if isinstance(value, Tensor) and value.ndim != 5:
+def _tensors(value: Any, place: str, dims: int, depth: int = 0) -> Iterator[Found]:
+    if isinstance(value, Tensor) and value.ndim != dims + 3:
         yield Found(place, value)
         return
     if isinstance(value, str | bytes | type) or callable(value) or depth > _DEPTH:
         return
-    for names, part in _parts(value):
-        yield from _tensors(part, f"{place}.{names[0]}" if place else names[0], depth + 1)
+    for names, part in _parts(value, dims):
+        yield from _tensors(part, f"{place}.{names[0]}" if place else names[0], dims, depth + 1)
 
 
-def _is_grid(tensor: Tensor, batch: int) -> bool:
-    return tensor.ndim == 4 and tensor.is_floating_point() and len(tensor) == batch
+def _is_grid(tensor: Tensor, batch: int, dims: int) -> bool:
+    return tensor.ndim == dims + 2 and tensor.is_floating_point() and len(tensor) == batch
 
 
 def _different(found: list[Found]) -> list[Found]:
@@ -277,28 +280,34 @@ def _listed(found: list[Found]) -> str:
     return ", ".join(map(str, found[:_SHOWN])) + rest
 
 
-def _no_grid(tensors: list[Found], batch: int) -> str:
-    """Say what is wrong where nothing has four axes and fractions, by what is usual."""
+def _allowed(dims: int) -> str:
+    return _ALLOWED.format(size=LENGTHS[dims])
+
+
+def _no_grid(tensors: list[Found], batch: int, dims: int) -> str:
+    """Say what is wrong where nothing has the axes of an answer and fractions, by what is usual."""
     first = tensors[0].tensor
     told = f"The network returns {_listed(tensors)}, {str(first.dtype).removeprefix('torch.')}"
     if any(_last(found) == "boxes" for found in tensors):
         todo = "That is a detector, with masks for each object it found: wrap a network that segments."
     elif not first.is_floating_point():
         todo = "That is a mask already: return what stands before argmax, round or the threshold."
-    elif first.ndim == 3:
+    elif first.ndim == dims + 1:
         todo = "The axis of channels is missing: return output[:, None], of one channel."
     elif first.ndim == 2:
         todo = "That looks like a classifier, which has one answer a picture: wrap a network that segments."
-    elif first.ndim == 4:
+    elif first.ndim == dims + 2:
         todo = f"The first axis is not that of the {batch} pictures: return one answer for each."
     else:
-        todo = "Wrap a network that segments pictures of two dimensions."
-    return f"{told}; {_ALLOWED}. {todo}"
+        todo = f"Wrap a network that segments {'pictures of two dimensions' if dims == 2 else 'volumes'}."
+    return f"{told}; {_allowed(dims)}. {todo}"
 
 
 def _no_channels(grids: list[Found], channels: Collection[int]) -> str:
     wanted = " or ".join(map(str, sorted(channels)))
     told = f"The network returns {_listed(grids)}; the classes need {wanted} output channels. "
+    last = grids[0].tensor.ndim - 1
+    turn = ", ".join(map(str, (0, last, *range(1, last))))
     if any(found.tensor.shape[-1] in channels for found in grids):
-        return f"{told}They seem to come last: return output.permute(0, 3, 1, 2)."
+        return f"{told}They seem to come last: return output.permute({turn})."
     return f"{told}Check classes and head."

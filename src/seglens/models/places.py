@@ -21,23 +21,24 @@ def stages_by_grid(layers: Sequence[str], calls: Mapping[str, Call]) -> list[str
     """
     if not layers:
         return []
-    rows = {path: calls[path].layouts[0].rows for path in layers}
-    coarsest = min(rows.values())
-    deep = [path for path in layers if rows[path] == coarsest]
+    cells = {path: calls[path].layouts[0].cells for path in layers}
+    coarsest = min(cells.values())
+    deep = [path for path in layers if cells[path] == coarsest]
     # What a part of the decoder begins with, before it goes up, belongs to the decoder.
     firsts = {part: next(path for path in layers if _holds(part, path)) for part in layers}
-    up = [part for part in layers if rows[part] > coarsest and rows[firsts[part]] == coarsest]
+    up = [part for part in layers if cells[part] > coarsest and cells[firsts[part]] == coarsest]
     deep = [path for path in deep if not any(_holds(part, path) for part in up)] or deep
     # Where nothing finer follows, a head of several grids may end it: it went up before, after the first run.
-    first = layers.index(next(path for path in layers if rows[path] == coarsest))
-    run = next((i for i, path in enumerate(layers) if i > first and rows[path] > coarsest), len(layers))
+    first = layers.index(next(path for path in layers if cells[path] == coarsest))
+    run = next((i for i, path in enumerate(layers) if i > first and cells[path] > coarsest), len(layers))
     for turn in (layers.index(deep[-1]) + 1, run):
-        if any(rows[path] > coarsest for path in layers[turn:]):
+        if any(cells[path] > coarsest for path in layers[turn:]):
             break
     else:
         return []
     down = layers[:turn]
-    stages = [_last_on(length, down, rows) for length in sorted({rows[path] for path in down}, reverse=True)]
+    lengths = sorted({cells[path] for path in down}, reverse=True)
+    stages = [_last_on(length, down, cells) for length in lengths]
     if len(stages) >= FEW:
         return stages
     lists: dict[str, list[str]] = {}
@@ -49,17 +50,17 @@ def stages_by_grid(layers: Sequence[str], calls: Mapping[str, Call]) -> list[str
     return [*blocks, stages[-1]] if len(blocks) >= FEW else stages
 
 
-def _last_on(length: int, down: Sequence[str], rows: Mapping[str, int]) -> str:
-    """Return the last of the layers with ``length`` rows, but not what the next stage begins with.
+def _last_on(length: int, down: Sequence[str], cells: Mapping[str, int]) -> str:
+    """Return the last of the layers with ``length`` cells, but not what the next stage begins with.
 
     A part that goes down belongs to where most of its layers are: a block with a stride in the middle to the
     next stage, a stage with a pooling at its end to its own.
     """
-    there = [path for path in down if rows[path] == length]
+    there = [path for path in down if cells[path] == length]
     for part in down:
         held = [path for path in down if path != part and _holds(part, path)]
-        coarser = sum(rows[path] < length for path in held)
-        if rows[part] < length and 2 * coarser > len(held):
+        coarser = sum(cells[path] < length for path in held)
+        if cells[part] < length and 2 * coarser > len(held):
             there = [path for path in there if path not in held] or there
     return there[-1]
 
@@ -70,7 +71,7 @@ def head_by_answer(answers: Sequence[str], deepest: str, calls: Mapping[str, Cal
     Or on several, where they are summed of what has as many channels on each. None where it would hold the
     ``deepest`` layer.
     """
-    grids = {path: call.layouts[0].rows for path, call in calls.items() if call.can_be_tapped}
+    grids = {path: call.layouts[0].cells for path, call in calls.items() if call.can_be_tapped}
     parts = []
     for part in answers:
         held = [path for path in grids if _holds(part, path)]

@@ -3,7 +3,7 @@
 import math
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
+from seglens.axes import LINEAR, axes, size_of
 from seglens.errors import ModelError
 from seglens.models.layout import Layout, Rule, readings
 from seglens.models.segmenter import Segmenter, evaluating
@@ -40,10 +41,14 @@ class Call:
 
     @property
     def can_be_tapped(self) -> bool:
-        """Whether it ran once, did something, and returned a grid (a square one, as the image was square)."""
+        """Whether it ran once, did something, and returned a grid.
+
+        A square one, as the image was square; of volumes cells may be thicker along an axis.
+        """
         if self.calls != 1 or self.passes_on or len(self.layouts) != 1:
             return False
-        return self.layouts[0].rows == self.layouts[0].columns > 1
+        grid = self.layouts[0].grid
+        return min(grid) > 1 and (len(grid) > 2 or len(set(grid)) == 1)
 
     @property
     def rule(self) -> Rule:
@@ -150,20 +155,20 @@ def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
 
 
 def _watch(segmenter: Segmenter, size: int, encoder: str | None = None) -> Observed:
-    """Run the network on a square of ``size`` pixels."""
+    """Run the network on a square (or cube) of ``size`` pixels."""
     calls, ends, deepest = dict[str, Call](), list[str](), list[int]()
 
     def note(path: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         before = calls[path].calls if path in calls else 0
         part = encoder is not None and path.startswith(f"{encoder}.")
-        calls[path] = _describe(before + 1, module, given, output, size, marked=part)
+        calls[path] = _describe(before + 1, module, given, output, [size] * segmenter.spec.dims, marked=part)
         if path == encoder:
             # Now, while the encoder's feature maps are alive.
-            features = _tensors(output)
+            features = _tensors(output, segmenter.spec.dims + 2)
             inside = [path for path in calls if path.startswith(f"{encoder}.") and not calls[path].passes_on]
             makers = [[path for path in inside if calls[path].returned(feature)] for feature in features]
             ends.extend(paths[-1] for paths in makers if paths)
-            deepest.extend(features[-1].shape[-2:] if features else ())
+            deepest.extend(size_of(features[-1]) if features else ())
 
     handles = [
         module.register_forward_hook(partial(note, path), prepend=True)
@@ -221,7 +226,8 @@ def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> In
         return kept[path].clone()
 
     chance = torch.Generator().manual_seed(0)
-    images = torch.rand(1, segmenter.spec.channels, size, size, generator=chance).to(segmenter.device)
+    sides = [size] * segmenter.spec.dims
+    images = torch.rand(1, segmenter.spec.channels, *sides, generator=chance).to(segmenter.device)
     with ExitStack() as stack:
         for context in (torch.inference_mode(False), torch.enable_grad(), uncompiled()):
             stack.enter_context(context)
@@ -240,12 +246,12 @@ def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> In
     for (path, value), gradient in zip(first.items(), found, strict=True):
         if gradient is None:
             continue
-        layouts = [one for one in readings(tuple(value.shape), (size, size)) if one.rule == calls[path].rule]
+        layouts = [one for one in readings(tuple(value.shape), tuple(sides)) if one.rule == calls[path].rule]
         if not layouts:
             left[path] = math.nan
             continue
         maps = layouts[0].to_map(gradient.float())
-        share = maps.sum((2, 3)).abs().sum() / maps.abs().sum()
+        share = maps.sum(axes(maps)).abs().sum() / maps.abs().sum()
         left[path] = share.item() if maps[0, 0].numel() > 1 else math.nan
         if _is_answer(layouts[0].to_map(value.detach()), logits.detach()):
             answers.append(path)
@@ -264,10 +270,10 @@ def _is_answer(maps: Tensor, logits: Tensor) -> bool:
         settings: list[dict[str, Any]] = [{"mode": "nearest"}]
         settings += [
             {"mode": mode, "align_corners": aligned}
-            for mode in ("bilinear", "bicubic")
+            for mode in ((LINEAR[logits.ndim - 2], "bicubic") if logits.ndim == 4 else (LINEAR[3],))
             for aligned in (False, True)
         ]
-        resized = [functional.interpolate(maps.float(), logits.shape[-2:], **each) for each in settings]
+        resized = [functional.interpolate(maps.float(), size_of(logits), **each) for each in settings]
     wanted = logits - logits.mean(1, keepdim=True) if logits.shape[1] > 1 else logits
     for one in resized:
         one = one - one.mean(1, keepdim=True) if logits.shape[1] > 1 else one
@@ -282,7 +288,7 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
     An attention matrix has as many rows and columns as there are tokens, and is no grid though it looks like
     one at one size.
     """
-    other = size // 2 if size >= 128 else size * 2
+    other = size // 2 if size >= 128 or segmenter.spec.dims > 2 else size * 2
     other += -other % segmenter.spec.divisor
     mixes = mixes_last_axis(segmenter.module)
     again: Mapping[str, Call] | None = None
@@ -295,8 +301,8 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
     for path, call in calls.items():
         kept = call.layouts
         if again is not None and path in again:
-            scaled = {(one.rule, _stride(one, other)) for one in again[path].layouts}
-            kept = tuple(one for one in kept if (one.rule, _stride(one, size)) in scaled)
+            scaled = {(one.rule, _strides(one, other)) for one in again[path].layouts}
+            kept = tuple(one for one in kept if (one.rule, _strides(one, size)) in scaled)
         if not mixes:
             kept = tuple(one for one in kept if one.kind == "channels first")
         changed = kept != call.layouts
@@ -304,9 +310,9 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
     return settled
 
 
-def _stride(layout: Layout, size: int) -> int:
-    """Pixels that a row spans, as a power of two: cells that are lost at the border make no difference."""
-    return round(math.log2(size / layout.rows) * 2)
+def _strides(layout: Layout, size: int) -> tuple[int, ...]:
+    """Pixels that a cell spans each way, as powers of two: cells lost at the border make no difference."""
+    return tuple(round(math.log2(size / length) * 2) for length in layout.grid)
 
 
 def mixes_last_axis(network: nn.Module) -> bool:
@@ -321,27 +327,28 @@ def probe_size(segmenter: Segmenter) -> int:
 
 
 def _describe(
-    calls: int, module: nn.Module, given: tuple[Any, ...], output: Any, size: int, *, marked: bool
+    calls: int, module: nn.Module, given: tuple[Any, ...], output: Any, size: Sequence[int], *, marked: bool
 ) -> Call:
-    if not isinstance(output, Tensor) or output.ndim not in (3, 4) or not output.numel():
+    if not isinstance(output, Tensor) or output.ndim not in (3, len(size) + 2) or not output.numel():
         return Call(calls, (), (), None, (), False)
     # An identity, or dropout in evaluation; an activation in place returns what it was given, but changed.
     changed = getattr(module, "inplace", False) and not isinstance(module, _DropoutNd)
     same = any(output is entry for entry in given) and not changed
     shape = tuple(output.shape)
-    layouts = readings(shape, (size, size)) if len(output) == 1 else ()
+    layouts = readings(shape, tuple(size)) if len(output) == 1 else ()
     marks = tuple(_mark(layout.to_map(output)) for layout in layouts) if marked else ()
     return Call(calls, shape, layouts, weakref.ref(output), marks, same)
 
 
 def _mark(grid: Tensor) -> Tensor:
     """The channels of a map's first and last cell: enough to know it again in another layout."""
-    return torch.stack([grid[0, :, 0, 0], grid[0, :, -1, -1]]).detach()
+    cells = grid[0].flatten(1)
+    return torch.stack([cells[:, 0], cells[:, -1]]).detach()
 
 
-def _tensors(output: Any) -> list[Tensor]:
+def _tensors(output: Any, axes: int) -> list[Tensor]:
     """Return the maps that a module handed on, one by one or in lists, tuples or dicts of them."""
     if isinstance(output, Mapping | tuple | list):
         values = output.values() if isinstance(output, Mapping) else output
-        return [found for value in values for found in _tensors(value)]
-    return [output] if isinstance(output, Tensor) and output.ndim == 4 else []
+        return [found for value in values for found in _tensors(value, axes)]
+    return [output] if isinstance(output, Tensor) and output.ndim == axes else []

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from seglens.arguments.validated import Validated
+from seglens.axes import LENGTHS, axes, cropped, padded_size, resized, size_of, spelled
 from seglens.errors import ModelError, UserError
 from seglens.models import zoo
-from seglens.models.dimensions import check_dimensions, flat_layers
+from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
 from seglens.runtime.device import is_out_of_memory
@@ -48,6 +48,8 @@ class ModelSpec(Validated):
     where it returns a tensor, or where only one can be meant. ``options`` are other arguments of the
     architecture, see `seglens.models.options`.
 
+    ``dims`` is 2 for pictures and 3 for volumes; ``image_size`` is the length of every side.
+
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
     """
@@ -57,6 +59,7 @@ class ModelSpec(Validated):
     width: int | None = Field(default=None, ge=1, le=1024, strict=True)
     channels: int = Field(default=3, ge=1, le=1024, strict=True)
     classes: int = Field(default=2, ge=2, le=2**16, strict=True)
+    dims: int = Field(default=2, ge=2, le=3, strict=True)
     head: Head = "sigmoid"
     image_size: int = Field(default=256, ge=1, le=2**14, strict=True)
     window: tuple[float, float] = (0.0, 1.0)
@@ -149,7 +152,7 @@ class Segmenter(nn.Module):
         dtype = torch.promote_types(torch.float32, self.dtype)
         given = {"mean": self.spec.mean, "std": self.spec.std}
         return {
-            name: torch.tensor(values, dtype=dtype, device=device)[:, None, None]
+            name: torch.tensor(values, dtype=dtype, device=device).view(-1, *[1] * self.spec.dims)
             for name, values in given.items()
         }
 
@@ -194,31 +197,29 @@ class Segmenter(nn.Module):
         """Return logits at the resolution of ``images``, which lie in [0, 1] and are not normalised.
 
         Raises:
-            ModelError: the images have another number of channels, or the network's output is no logits.
+            ModelError: the images have other axes or channels, or the network's output is no logits.
         """
-        height, width = images.shape[-2:]
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
         logits = self.read_output(self._run(padded), len(images))
-        if logits.shape[-2:] != padded.shape[-2:]:
-            check_resolution(logits.shape[-2:], padded.shape[-2:])
-            logits = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., :height, :width]
+        if size_of(logits) != size_of(padded):
+            check_resolution(size_of(logits), size_of(padded))
+            logits = resized(logits, size_of(padded))
+        return cropped(logits, size_of(images))
 
     def _run(self, padded: Images) -> Any:
         """Run the network; one of somebody else's may take pictures of one size only, and then says so."""
         try:
             return self.module(padded)
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-            size, tried = (
-                tuple(padded.shape[-2:]),
-                self.spec.image_size + -self.spec.image_size % self.spec.divisor,
-            )
-            foreign = self.spec.architecture == WRAPPED and size != (tried, tried)
+            size = size_of(padded)
+            tried = padded_size([self.spec.image_size] * self.spec.dims, self.spec.divisor)
+            foreign = self.spec.architecture == WRAPPED and size != tried
             if not foreign or is_out_of_memory(error):
                 raise
             raise RefusedSizeError(
-                f"The network can't take images of {size[0]} x {size[1]} pixels, and was tried with {tried} "
-                f"x {tried}: {_reason(error)}. Scale the images to that size (read_images has size={tried})."
+                f"The network can't take images of {spelled(size)} pixels, and was tried with "
+                f"{spelled(tried)}: {_reason(error)}. Scale the images to that size"
+                f"{f' (read_images has size={tried[0]})' if len(tried) == 2 else ''}."
             ) from error
 
     def normalise(self, images: Images) -> Images:
@@ -226,6 +227,11 @@ class Segmenter(nn.Module):
 
         Those of the spec, or with ``normalise="image"`` each picture's own.
         """
+        if images.ndim != self.spec.dims + 2:
+            raise ModelError(
+                f"The model is {self.spec.dims}-D, for {FOR[self.spec.dims]}: it takes (batch, channels, "
+                f"{LENGTHS[self.spec.dims]}), received shape {tuple(images.shape)}."
+            )
         if images.shape[1] != self.spec.channels:
             raise ModelError(
                 f"The images have {images.shape[1]} channels, the model takes {self.spec.channels}. "
@@ -265,8 +271,8 @@ class Segmenter(nn.Module):
             ModelError: there is none, or it isn't clear which one is.
         """
         if self.select is None:
-            return find(output, channels, batch, self.spec.output).tensor
-        return find(self.select(output), channels, batch).tensor
+            return find(output, channels, batch, self.spec.output, self.spec.dims).tensor
+        return find(self.select(output), channels, batch, dims=self.spec.dims).tensor
 
     def probabilities(self, logits: Logits) -> Probabilities:
         """Return the probability of every class, the background first.
@@ -285,13 +291,13 @@ class Segmenter(nn.Module):
         """
         if self.spec.head == "multilabel":
             thresholds = torch.tensor(self.spec.thresholds, dtype=logits.dtype, device=logits.device)
-            return logits.sigmoid() >= thresholds[:, None, None]
+            return logits.sigmoid() >= thresholds.view(-1, *[1] * self.spec.dims)
         if self.spec.head == "sigmoid":
             return (logits[:, 0].sigmoid() >= self.spec.threshold).long()
         return logits.argmax(dim=1)
 
     def try_out(self, size: int, contrast: float = 1.0) -> Tensor:
-        """Return the network's answer ``[1, k, rows, columns]`` for a square of noise, see `trial`.
+        """Return the network's answer ``[1, k, rows, columns]`` for a square (or cube) of noise, see `trial`.
 
         Raises:
             ModelError: the network can't take such an image, or returns nothing that could be logits.
@@ -299,7 +305,7 @@ class Segmenter(nn.Module):
         return self.answer(self.trial(size, contrast), (self.spec.outputs,))
 
     def trial(self, size: int, contrast: float = 1.0, *, beside: float | None = None) -> Any:
-        """Return what the network returns for a square of noise, ``size`` pixels wide.
+        """Return what the network returns for a square (or cube) of noise, ``size`` pixels wide.
 
         The noise is uniform in [0, 1]; ``contrast`` multiplies its distance from grey. With ``beside`` the
         same noise of that contrast is a second picture of the batch.
@@ -307,23 +313,25 @@ class Segmenter(nn.Module):
         Raises:
             ModelError: the network can't take such an image.
         """
-        noise = torch.rand(1, self.spec.channels, size, size, generator=torch.Generator().manual_seed(0))
+        noise = torch.rand(
+            1, self.spec.channels, *[size] * self.spec.dims, generator=torch.Generator().manual_seed(0)
+        )
         contrasts = [contrast] if beside is None else [contrast, beside]
         images = torch.cat([0.5 + each * (noise.to(self.mean) - 0.5) for each in contrasts])
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
         # Not inference_mode: what a network stores for later (a mask, an embedding) must serve gradients too.
-        with evaluating(self.module), torch.no_grad(), flat_layers(self.module):
+        with evaluating(self.module), torch.no_grad(), fitting_layers(self.module, self.spec.dims):
             try:
                 output = self.module(padded)
             except UserError:
                 raise
             except Exception as error:  # Whatever somebody else's network raises.
-                check_dimensions(self.module)
+                check_dimensions(self.module, self.spec.dims)
                 raise ModelError(
                     f"The network can't take an image of shape {tuple(padded.shape[1:])}: {_reason(error)}. "
                     f"{_advice(error)}"
                 ) from error
-        check_dimensions(self.module, output)
+        check_dimensions(self.module, self.spec.dims, output)
         return output
 
 
@@ -349,21 +357,22 @@ def _standardised(images: Images) -> Images:
     """
     wide = images.to(torch.promote_types(images.dtype, torch.float32))
     shown = (wide != 0).any(1, keepdim=True)
-    count = shown.sum((2, 3), keepdim=True).clamp(min=1)
-    mean = (wide * shown).sum((2, 3), keepdim=True) / count
-    variance = ((wide - mean).square() * shown).sum((2, 3), keepdim=True) / count
+    every = axes(images)
+    count = shown.sum(every, keepdim=True).clamp(min=1)
+    mean = (wide * shown).sum(every, keepdim=True) / count
+    variance = ((wide - mean).square() * shown).sum(every, keepdim=True) / count
     least = (_EVEN * mean).square() + _SMALLEST**4  # below the root, whose slope at 0 is infinite
     return (wide - mean) / torch.maximum(variance, least).sqrt()
 
 
 def pad_to_divisor(images: Tensor, divisor: int) -> Tensor:
-    """Repeat the last row and column until both lengths are divisible by ``divisor``."""
-    below, right = (-length % divisor for length in images.shape[-2:])
+    """Repeat the last row and column (and slice) until all lengths are divisible by ``divisor``."""
     # Not functional.pad: on a GPU the gradient of its border modes is not the same from run to run.
-    if below:
-        images = torch.cat([images, images[..., -1:, :].expand(-1, -1, below, -1)], dim=-2)
-    if right:
-        images = torch.cat([images, images[..., -1:].expand(-1, -1, -1, right)], dim=-1)
+    for axis in axes(images):
+        missing = -images.shape[axis] % divisor
+        if missing:
+            last = images.narrow(axis, -1, 1)
+            images = torch.cat([images, *[last] * missing], dim=axis)
     return images
 
 

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from seglens.arguments import checked
 from seglens.arguments.inputs import Pictures, as_images
+from seglens.axes import padded_size, size_of, spelled
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.drawing.notebook import card, table
 from seglens.errors import CheckpointError, DataError, ModelError, SettingError
@@ -27,7 +28,7 @@ from seglens.files.output import new_file, new_folder
 from seglens.files.overwrite import check_output
 from seglens.models import options as of_models
 from seglens.models.checkpoint import check_file, read_checkpoint
-from seglens.models.dimensions import check_weights
+from seglens.models.dimensions import candidates, check_weights
 from seglens.models.folding import folded
 from seglens.models.outputs import (
     Outputs,
@@ -76,7 +77,7 @@ class Run:
         Raises:
             SettingError: they are no raw pictures with the model's channels, see `seglens.arguments.inputs`.
         """
-        return infer(self.segmenter, as_images(images, self.spec.channels))
+        return infer(self.segmenter, as_images(images, self.spec.channels, self.spec.dims))
 
     def opened(self, images: Images) -> tuple["Run", Images]:
         """Return the run without its intensity window, and ``images`` with the window opened up.
@@ -99,7 +100,7 @@ class Run:
         rows = [
             ("model", f"{spec.architecture}{encoder}"),
             ("classes", ", ".join(self.task.classes)),
-            ("input", f"{spec.channels} x {spec.image_size} x {spec.image_size}"),
+            ("input", spelled((spec.channels, *[spec.image_size] * spec.dims))),
             ("head", spec.head),
             ("weights", f"{weights:,}"),
             ("device", str(self.segmenter.device)),
@@ -155,7 +156,8 @@ def wrap(
     normalise: Normalise = "dataset",
     window: tuple[float, float] = (0.0, 1.0),
     channels: int = 3,
-    image_size: int = 256,
+    dims: Literal[2, 3] | None = None,
+    image_size: int | None = None,
     head: Head | None = None,
     divisor: int = 1,
     outputs_are: Outputs | None = None,
@@ -163,12 +165,16 @@ def wrap(
 ) -> Run:
     """Make a run of any module that segments images; the module itself is left as found.
 
-    It is tried on noise images of ``image_size``, and must give one answer to one picture. A ``head`` left
-    out is told by the outputs: one channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left
-    out are ImageNet's; ``normalise`` and ``window`` are as in `ModelSpec`. ``outputs_are`` left out means
-    logits, and outputs that look like probabilities are then refused. ``output`` says which of several
-    outputs is the answer: a key or an index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes
-    what the module returned and gives the logits; left out it must be clear, see `seglens.models.outputs`,
+    A network for volumes (3 ``dims``) is told from its layers and by trying it; ``dims`` says so where that
+    leaves a doubt. What works for volumes so far: ``docs/volumes.md``.
+
+    It is tried on noise images of ``image_size`` (256, of volumes 64, where it is left out), and must give
+    one answer to one picture. A ``head`` left out is told by the outputs: one channel is a sigmoid, several
+    are a softmax. ``mean`` and ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in
+    `ModelSpec`. ``outputs_are`` left out means logits, and outputs that look like probabilities are
+    then refused. ``output`` says which of several outputs is the answer: a key or an
+    index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module returned and gives the
+    logits; left out it must be clear, see `seglens.models.outputs`,
     and the spec says which it was.
 
     A ``multilabel`` head has an output for each label and none for the background, which is put in front of
@@ -183,8 +189,9 @@ def wrap(
         architecture=WRAPPED,
         channels=channels,
         classes=max(2, len(classes)),
+        dims=dims or candidates(module)[0],
         head=head or "softmax",
-        image_size=image_size,
+        image_size=image_size or 256,
         mean=tuple(mean or default_mean),
         std=tuple(std or default_std),
         normalise=normalise,
@@ -194,18 +201,18 @@ def wrap(
         output=None if callable(output) else output,
     )
     select = output if callable(output) else None
-    trial = Segmenter(module, spec, select)
+    spec, first = _first_trial(module, spec, select, (dims,) if dims else candidates(module), image_size)
+    trial, size = Segmenter(module, spec, select), spec.image_size
     allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}
     if head == "multilabel":
         allowed = {len(labels_of(classes))}
     # Logits may all lie in [0, 1] on one image, but hardly on one whose contrast is far out of range.
-    returned = [trial.trial(image_size, contrast) for contrast in (1.0, 100.0)]
+    returned = [first, trial.trial(size, 100.0)]
     raw = torch.cat([trial.answer(each, allowed) for each in returned])
-    side = image_size + -image_size % divisor
-    check_resolution(raw.shape[-2:], (side, side))
-    again = {"when it is asked again": trial.answer(trial.trial(image_size), allowed)}
+    check_resolution(size_of(raw), padded_size([size] * spec.dims, divisor))
+    again = {"when it is asked again": trial.answer(trial.trial(size), allowed)}
     with suppress(ModelError):  # one that takes single pictures only says so when it gets more
-        both = trial.answer(trial.trial(image_size, beside=0.1), allowed, 2)
+        both = trial.answer(trial.trial(size, beside=0.1), allowed, 2)
         again["beside another picture"] = both[:1]
     if head == "multilabel":
         classes = with_background(classes, raw.shape[1])
@@ -214,7 +221,9 @@ def wrap(
     if head is None and raw.shape[1] == 1:
         spec = spec.model_copy(update={"head": "sigmoid"})
     if select is None:
-        spec = spec.model_copy(update={"output": find(returned[0], allowed, 1, spec.output).place or None})
+        spec = spec.model_copy(
+            update={"output": find(returned[0], allowed, 1, spec.output, spec.dims).place or None}
+        )
     segmenter = Segmenter(module, spec, select)
     check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
     check_steady(raw[:1], again)
@@ -226,6 +235,34 @@ def wrap(
             "sigmoid each, and the background has none)."
         )
     return Run(segmenter, task)
+
+
+VOLUME = 64
+"""Voxels along each side of the volume that a network is tried on, where nobody says otherwise."""
+
+
+def _first_trial(
+    module: nn.Module,
+    spec: ModelSpec,
+    select: Selector | None,
+    dims: Sequence[int],
+    image_size: int | None,
+) -> tuple[ModelSpec, Any]:
+    """Return ``spec`` with the first of ``dims`` that the network takes, and what it returned then.
+
+    Raises:
+        ModelError: it takes none; said of the first.
+    """
+    failure: ModelError | None = None
+    for number in dims:
+        size = image_size or (VOLUME if number == 3 else spec.image_size)
+        tried = spec.model_copy(update={"dims": number, "image_size": size})
+        try:
+            return tried, Segmenter(module, tried, select).trial(size)
+        except ModelError as error:
+            failure = failure or error
+    assert failure is not None  # there is a number to try
+    raise failure
 
 
 @checked

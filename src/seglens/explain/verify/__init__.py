@@ -15,6 +15,7 @@ import torch
 
 from seglens.arguments import checked
 from seglens.arguments.inputs import Pictures, as_images, names_of
+from seglens.axes import widened
 from seglens.callable_module import make_callable
 from seglens.errors import SettingError
 from seglens.explain.target import Target, predicted, targets_on
@@ -102,11 +103,11 @@ def verify(
     """
     layers, note = names_of(layers), ""
     if images is None:
-        blank = torch.zeros(NOISE, run.spec.channels, run.spec.image_size, run.spec.image_size)
-        blank += torch.arange(NOISE).view(-1, 1, 1, 1)  # noise is keyed by what a picture holds
+        blank = torch.zeros(NOISE, run.spec.channels, *[run.spec.image_size] * run.spec.dims)
+        blank += widened(torch.arange(NOISE), blank)  # noise is keyed by what a picture holds
         images = content_uniform(blank, blank.shape[1:], seed, "verify")
         note = f"There are no pictures, so {NOISE} of noise are taken."
-    pictures = as_images(images, run.spec.channels)
+    pictures = as_images(images, run.spec.channels, run.spec.dims)
     if not layers:
         raise SettingError("There is no layer to verify; name at least one, such as 'encoder_last'.")
     before = Snapshot.of(run.segmenter)
@@ -120,7 +121,7 @@ def verify(
     pictures = pictures.to(run.segmenter.device)
     if target is None:
         found = predicted(run, pictures)
-        target = replace(found, pixels=found.pixels | found.empty()[:, None, None])
+        target = replace(found, pixels=found.pixels | widened(found.empty(), found.pixels))
     (target,) = targets_on(run, pictures, target)
     if target.empty().any():
         raise SettingError(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from seglens.axes import axes, size_of
 from seglens.explain import explain
 from seglens.explain.cams import CAMS, Cam, SegXResCam, hires_cam
 from seglens.explain.integrated import IntegratedGradients
@@ -161,13 +162,13 @@ def head_completeness(case: Case) -> Measured:
     held, worst = [], 0.0
     for name in names:
         grid = hires_cam(taps[name].activation, taps[name].gradient)
-        size = grid.abs().sum((1, 2))
+        size = grid.abs().sum(axes(grid, 1))
         none, once, twice = (_scaled_score(case, name, factor) for factor in (0.0, 1.0, 2.0))
         bend = (twice - 2 * once + none).abs()
         if (size <= FAINT * once.abs()).any() or (bend > ROUNDING * size).any():
             continue
         held.append(name)
-        worst = max(worst, ((grid.sum((1, 2)) - (once - none)).abs() / size).max().item())
+        worst = max(worst, ((grid.sum(axes(grid, 1)) - (once - none)).abs() / size).max().item())
     if not held:
         return Measured(None, f"what follows {', '.join(names)} is not linear, or they add too little")
     return Measured(worst, f"at {', '.join(held)}")
@@ -180,8 +181,8 @@ def _same_formula(case: Case, one: Cam, other: Cam) -> Measured:
     for name, tap in traced.taps.items():
         wide = (tap.activation.double(), tap.gradient.double())
         grids, others = one.formula(*wide), other.formula(*wide)
-        scale = grids.abs().amax((1, 2)).clamp(min=torch.finfo(torch.float64).tiny)
-        value = ((grids - others).abs().amax((1, 2)) / scale).max().item()
+        scale = grids.abs().amax(axes(grids, 1)).clamp(min=torch.finfo(torch.float64).tiny)
+        value = ((grids - others).abs().amax(axes(grids, 1)) / scale).max().item()
         if largest.value is None or value >= largest.value:
             largest = Measured(value, f"at {name}")
     return largest
@@ -207,7 +208,7 @@ def _moved(segmenter: Segmenter, images: Images, name: str, by: Activations) -> 
     (module,) = resolve(segmenter, [name]).values()
 
     def move(output: Tensor) -> Tensor:
-        layout = find_layout(segmenter, name, module, output.shape, images.shape[-2:])
+        layout = find_layout(segmenter, name, module, output.shape, size_of(images))
         return layout.put_back(layout.to_map(output) + by, output)
 
     with _changed(module, move):

@@ -6,8 +6,9 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 
+from seglens.axes import axes, resized, size_of
 from seglens.explain import explain
 from seglens.explain.cams import hires_cam
 from seglens.explain.explanation import Explanation
@@ -57,12 +58,12 @@ def batch_of_many(case: Case) -> Measured:
 
 def _batch_against_single(case: Case) -> Measured:
     """The largest difference between a map from a batch and that of its picture alone."""
-    images = torch.cat([case.images, case.images.flip(3)])
+    images = torch.cat([case.images, case.images.flip(-1)])
     pixels, weights = case.target.pixels, case.target.weights
     target = replace(
         case.target,
-        pixels=torch.cat([pixels, pixels.flip(2)]),
-        weights=None if weights is None else torch.cat([weights, weights.flip(2)]),
+        pixels=torch.cat([pixels, pixels.flip(-1)]),
+        weights=None if weights is None else torch.cat([weights, weights.flip(-1)]),
     )
     batch = explain(case.run, images, target, methods=STEADY, layers=case.layers, batch_size=len(images))
     pairs = []
@@ -112,7 +113,7 @@ def half_scores(case: Case) -> Measured:
     (tap,) = trace(case.run.segmenter, case.images, [case.target], case.layers[:1])[0].taps.values()
     chosen = torch.linspace(0, tap.activation.shape[1] - 1, MASKS).round().long().unique()
     channels = tap.activation[:, chosen]
-    low, high = channels.amin((2, 3), keepdim=True), channels.amax((2, 3), keepdim=True)
+    low, high = (end(axes(channels), keepdim=True) for end in (channels.amin, channels.amax))
     masks = (channels - low) / (high - low).clamp(min=1e-12)
     right, half = (_masked_scores(case, masks, mixed) for mixed in (False, True))
     apart = ((half - right).abs().amax(1) / (right.amax(1) - right.amin(1))).max().item()
@@ -122,12 +123,12 @@ def half_scores(case: Case) -> Measured:
 
 def _masked_scores(case: Case, masks: Activations, mixed: bool) -> Float[Tensor, "b d"]:
     """The score of each picture under each of its masks, computed in bfloat16 where ``mixed``."""
-    segmenter, size = case.run.segmenter, case.images.shape[-2:]
+    segmenter, size = case.run.segmenter, size_of(case.images)
     scores = torch.empty(masks.shape[:2])
     autocast = torch.autocast(case.images.device.type, torch.bfloat16, enabled=mixed)
     with evaluating(segmenter), torch.no_grad(), autocast:
         for index in range(masks.shape[1]):
-            cover = nn.functional.interpolate(masks[:, index : index + 1], size, mode="bilinear")
+            cover = resized(masks[:, index : index + 1], size)
             logits = segmenter((case.images * cover).to(segmenter.mean))
             scores[:, index] = case.target.score(logits, torch.arange(len(logits)), "mean").cpu()
     return scores
@@ -166,7 +167,7 @@ def _hires_maps(case: Case, mixed: bool) -> dict[str, Grids]:
     with (
         left_as_found(segmenter, case.images),
         torch.autocast(case.images.device.type, torch.bfloat16, enabled=mixed),
-        tapped(modules, len(case.images)) as kept,
+        tapped(modules, case.images) as kept,
     ):
         logits = segmenter(case.images.detach().to(segmenter.mean, copy=True))
         score = case.target.score(logits, torch.arange(len(logits)), "sum")

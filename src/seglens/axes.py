@@ -1,0 +1,74 @@
+"""What holds for pictures and for volumes alike: the spatial axes of an array, however many there are.
+
+Arrays have a batch first, channels perhaps, and then the spatial axes: rows and columns of a picture, or
+slices, rows and columns of a volume. Whatever means "all spatial axes" asks here.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+LINEAR = {2: "bilinear", 3: "trilinear"}
+"""What `torch.nn.functional.interpolate` calls interpolation along every axis, by the number of axes."""
+
+MEAN_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
+MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
+CONVOLVE = {2: F.conv2d, 3: F.conv3d}
+
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+"""How the channels of a pixel lie side by side in memory."""
+
+LENGTHS = {2: "rows, columns", 3: "slices, rows, columns"}
+"""The spatial axes in words, by their number."""
+
+
+def axes(values: Shaped[Tensor, "..."], before: int = 2) -> tuple[int, ...]:
+    """Return the spatial axes of ``[b c *size]``, or of what has another number of axes ``before`` them."""
+    return tuple(range(before, values.ndim))
+
+
+def size_of(values: Shaped[Tensor, "..."], before: int = 2) -> tuple[int, ...]:
+    """Return the lengths of the spatial axes of ``[b c *size]``, or with other axes ``before`` them."""
+    return tuple(values.shape[before:])
+
+
+def widened(values: Shaped[Tensor, "..."], like: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Return ``values`` with axes of length 1 behind their own, so that they have as many as ``like``."""
+    return values.reshape(*values.shape, *[1] * (like.ndim - values.ndim))
+
+
+def cropped(values: Shaped[Tensor, "..."], size: Sequence[int]) -> Shaped[Tensor, "..."]:
+    """Return the first ``size`` of the last axes: what was padded behind is cut off."""
+    for axis, length in enumerate(size, start=-len(size)):
+        values = values.narrow(axis, 0, length)
+    return values
+
+
+def padded_size(size: Sequence[int], divisor: int) -> tuple[int, ...]:
+    """Return the next lengths that ``divisor`` divides."""
+    return tuple(length + -length % divisor for length in size)
+
+
+def resized(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
+    """Interpolate to ``size``, linearly along every axis, corners not aligned."""
+    mode = LINEAR[values.ndim - 2]
+    return F.interpolate(values, tuple(size), mode=mode, align_corners=False)
+
+
+def middle_side(size: Sequence[int]) -> int:
+    """Return the second longest side: of a picture, and of a volume of one slice, the shorter one."""
+    return sorted(size)[-2]
+
+
+def count(size: Sequence[int]) -> int:
+    """Return how many pixels or voxels there are."""
+    return math.prod(size)
+
+
+def spelled(size: Sequence[int]) -> str:
+    """Return lengths as messages show them: ``64 x 48``."""
+    return " x ".join(map(str, size))
