@@ -39,7 +39,7 @@ OUTSIDE = {
 NAMES = {
     "Runs": ("load", "wrap", "adopt", "Run", "Segmenter", "ModelSpec", "Task"),
     "Data": ("DataSettings", "open_data", "open_split", "Sample", "read_images", "check_data", "show_data",
-             "get_data"),
+             "get_data", "slice_volumes"),
     "Training and evaluation": ("TrainSettings", "train", "evaluate", "predict_files", "spread", "Share"),
     "Explaining": ("explain", "explain_folder", "layers", "targets", "Target", "Explanation", "Explanations",
                    "statistics", "plan", "plan_folder", "verify", "Verification"),

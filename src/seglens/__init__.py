@@ -37,6 +37,7 @@ _HOMES = {
     "Rise": "explain.rise",
     "Run": "runs",
     "Sample": "data.sample",
+    "Slices": "data.volumes.slices",
     "ScoreCam": "explain.channels",
     "Scorecard": "judge.scorecard",
     "SegXResCam": "explain.cams",
@@ -79,6 +80,7 @@ _HOMES = {
     "read_images": "data.images",
     "report": "report",
     "show_data": "drawing.gallery",
+    "slice_volumes": "data.volumes.slices",
     "spread": "runtime.distributed",
     "statistics": "explain.statistics",
     "train": "train",
@@ -128,6 +130,7 @@ __all__ = [
     "Segmenter",
     "Served",
     "Share",
+    "Slices",
     "SmoothGrad",
     "Split",
     "Statistics",
@@ -163,6 +166,7 @@ __all__ = [
     "read_images",
     "report",
     "show_data",
+    "slice_volumes",
     "spread",
     "statistics",
     "targets",
@@ -186,6 +190,7 @@ if TYPE_CHECKING:
     from seglens.data.layout import Dataset, DataSettings, Entry, Finding, Split
     from seglens.data.opening import open_data
     from seglens.data.sample import Sample, Task
+    from seglens.data.volumes.slices import Slices, slice_volumes
     from seglens.demo import demo
     from seglens.drawing.gallery import show_data
     from seglens.errors import SeglensError, SeglensWarning, UserError

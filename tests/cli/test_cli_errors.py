@@ -113,6 +113,15 @@ MAPS = {
 }
 
 CASES = {
+    "data slices": {
+        "{verb} set new": "set holds no volumes",
+        "{verb} nowhere new": "There is no folder",
+        "{verb}": "VOLUMES is missing.",
+        "{verb} set set/new": "set",
+        "{verb} set new --plane oblique": "Allowed: sagittal, coronal, axial",
+        "{verb} set new --empty some": "Allowed: keep, drop",
+        "{verb} set new --window 9,3": "two numbers",
+    },
     "data check": DATA,
     "data show": DATA
     | {

@@ -19,6 +19,7 @@ from seglens.cli.examples import EXAMPLES
 from seglens.data.get import PUBLIC_SETS
 from seglens.data.layout import DataSettings
 from seglens.data.opening import LAYOUTS
+from seglens.data.volumes.grid import PLANES
 from seglens.explain.baselines import BASELINES
 from seglens.explain.methods import METHODS
 from seglens.explain.target_names import TARGETS
@@ -43,6 +44,7 @@ REGISTRIES: dict[str, Iterable[str]] = {
     "LOGGERS": {*LOGGERS, "none"},
     "LAYOUTS": LAYOUTS,
     "BORDERS": get_args(DataSettings.model_fields["border"].annotation),
+    "PLANES": PLANES,
     "PUBLIC_SETS": PUBLIC_SETS,
     "TILES": TILES,
     "PRECISIONS": PRECISIONS,

@@ -9,7 +9,7 @@ import seglens
 from seglens.cli import names, printing
 from seglens.cli import options as o
 from seglens.cli.data_options import OnSet, own_data
-from seglens.cli.terminal import ask, need_path
+from seglens.cli.terminal import ask, keep_apart, need_path
 
 app: typer.Typer = typer.Typer(
     help="Get a public set; look at a set before training on it.", rich_markup_mode=None
@@ -50,6 +50,43 @@ def get(
     patience = Patience(stall_seconds=stall_seconds)
     made = seglens.get_data(name, folder, source=source, force=force, patience=patience)
     printing.print_public_set(made)
+
+
+@app.command(cls=o.Command)
+def slices(
+    volumes: Annotated[
+        Path | None,
+        typer.Argument(metavar="VOLUMES", help="The set of volumes, as nnU-Net has it.", show_default=False),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="The folder to make.", show_default=False)
+    ] = None,
+    plane: Annotated[
+        str, typer.Option(help="axial, coronal or sagittal.", autocompletion=names.among(names.PLANES))
+    ] = "axial",
+    empty: Annotated[
+        str, typer.Option(help="keep or drop training slices on which nothing is marked.")
+    ] = "keep",
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="What becomes black and white; by default -1024,3071 of a CT, and the percentiles .5 and "
+            "99.5 of each volume else.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: o.Seed = 0,
+    force: o.Force = False,
+) -> None:
+    """Write volumes as slices for 2-D networks. No volume is in two splits; slices.csv lists them."""
+    volumes = need_path(volumes, "VOLUMES", "Which folder of volumes?")
+    folder = need_path(folder, "DIR", "Into which folder?", default=f"{volumes.name}-{plane}")
+    keep_apart(folder, run=None, data=volumes)
+    made = seglens.slice_volumes(
+        volumes, folder, plane=plane, empty=empty, window=window, seed=seed, force=force
+    )
+    printing.print_slices(made)
 
 
 @app.command(cls=OnSet)

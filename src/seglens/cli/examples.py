@@ -3,6 +3,10 @@
 EXAMPLES = {
     "demo": (("seglens demo --out demo", "train a cheat and an honest model, tell which is which"),),
     "data get": (("seglens data get oxford-pet pets/", "2 archives, checked by their hashes"),),
+    "data slices": (
+        ("seglens data slices Dataset004_Hippocampus/ slices/", "a set of nnU-Net, for 2-D networks"),
+        ("seglens data slices scans/ slices/ --plane coronal --empty drop", "images/ and masks/ of volumes"),
+    ),
     "data check": (
         ("seglens data check photos/", "what is wrong, before an hour of training"),
         ("seglens data check scans/ --layout coco --classes tumour", "one category of several"),

@@ -10,6 +10,7 @@ from seglens.results.names import RESTATES, formatted
 
 if TYPE_CHECKING:
     from seglens.batch import Summary
+    from seglens.data.volumes.slices import Slices
     from seglens.results.maps import ExplanationTable
     from seglens.results.record import Record
     from seglens.results.scorecard import Audit, Card
@@ -96,6 +97,25 @@ def print_public_set(folder: Path) -> None:
         f"Try: seglens data check {folder}",
     )
     print_result({"folder": str(folder), **found}, lambda: say(*lines))
+
+
+def print_slices(made: "Slices") -> None:
+    """Print how many slices of how many volumes were written, and what to type next."""
+    counted = ", ".join(f"{split} {made.slices[split]} of {number}" for split, number in made.volumes.items())
+    dropped = f" {made.dropped} empty slices of train were left out." if made.dropped else ""
+    names = " ".join(made.classes)
+    document = {
+        "folder": str(made.folder),
+        "classes": list(made.classes),
+        "volumes": made.volumes,
+        "slices": made.slices,
+        "dropped": made.dropped,
+    }
+    lines = (
+        f"{made.folder}: slices of volumes: {counted}.{dropped}",
+        f"Try: seglens train {made.folder} --classes {names} --channels 1 --run runs/slices",
+    )
+    print_result(document, lambda: say(*lines))
 
 
 def print_training(run: Path) -> None:

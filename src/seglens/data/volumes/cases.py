@@ -49,6 +49,8 @@ def find_cases(folder: Path) -> Cases:
         DataError: it is in no layout of volumes, ``dataset.json`` can't be understood, or pictures and masks
             don't pair up; the file is named.
     """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}. Name the folder that holds the volumes.")
     if (folder / "dataset.json").is_file():
         return _of_nnunet(folder)
     if (folder / "images").is_dir() and (folder / "masks").is_dir():

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as pil
 
+from seglens.arguments import checked
 from seglens.data.intensity import bounds
 from seglens.data.volumes.cases import Case, Cases, find_cases
 from seglens.data.volumes.grid import PLANES, Grid
@@ -44,9 +45,10 @@ class Slices:
     dropped: int
 
 
+@checked
 def slice_volumes(
-    source: Path,
-    folder: Path,
+    source: str | Path,
+    folder: str | Path,
     *,
     plane: str = "axial",
     empty: str = "keep",
