@@ -189,19 +189,23 @@ def bytes_of_maps(found: Sequence[Explanation]) -> int:
     return sum(value.nbytes for value in kept)
 
 
-@pytest.mark.parametrize("method", ["grad-cam", "saliency"])
-def test_a_pass_stays_within_its_budget(make_unet, make_run, method) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pass_stays_within_its_budget(make_unet, make_run, short, method) -> None:
     """The tensors are counted by another counter around all of it, results included."""
     run = make_run(make_unet())
+    run.segmenter.spec = run.segmenter.spec.model_copy(
+        update={"image_size": 32}
+    )  # layers are looked up on it
     images = torch.rand(8, 3, 32, 40)
     target = Target("region", 1, torch.ones(8, 32, 40, dtype=torch.bool))
-    asked: dict[str, Any] = {"methods": [method], "layers": ("deep", "up")}
+    asked: dict[str, Any] = {"methods": [short[method]], "layers": ("deep", "up")}
     budget = round(3 * bytes_of_one(run, images, target, **asked) * SCRATCH)
     with LiveBytes() as live, sizes_of(run) as sizes:
         found = explain(run, images, target, memory=budget, **asked)
-    assert [size for size in sizes if size <= sizes[-1]] == [sizes[-1]] * (8 // sizes[-1])
-    assert sizes[0] == 8 > sizes[-1] >= 2
-    largest = 8 * 24 * 32 * 40 * 4  # the one with which a chunk of 8 was too much
+    assert max(sizes) >= 8 > sizes[-1]
+    if method in ("grad-cam", "saliency"):  # one call of the model for each chunk
+        assert sizes == [8, 4, 2, 2, 2, 2]
+    largest = max(sizes) * 24 * 32 * 40 * 4  # the one with which a chunk of 8 was too much
     assert live.peak <= budget / SCRATCH + largest + 3 * bytes_of_maps(list(found.values()))
 
 
