@@ -15,6 +15,7 @@ from tests.docs.quick import ENCODER, SIZE, STAGES
 from tests.multilabel.sets import write_folders
 
 from seglens.data.specimens import write_specimens
+from seglens.data.volumes import Grid, write_map, write_mask
 
 
 def photos(folder: Path) -> None:
@@ -114,6 +115,24 @@ def people(folder: Path) -> None:
     write_folders(folder / "people", num={"train": 8, "valid": 2, "test": 2})
 
 
+def hippocampus(folder: Path) -> None:
+    """A set of volumes in nnU-Net's layout: a bright ball in two halves, eight volumes and two for test."""
+    volumes = folder / "Dataset004_Hippocampus"
+    volumes.mkdir()
+    labels = {"background": 0, "Anterior": 1, "Posterior": 2}
+    described = {"channel_names": {"0": "MRI"}, "labels": labels, "file_ending": ".nii.gz"}
+    (volumes / "dataset.json").write_text(json.dumps(described))
+    away = np.linalg.norm(np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij"), -1) - 7.5, axis=-1)
+    truth = np.where(away < 5, 1 + (np.arange(16) > 7)[:, None], 0)
+    for number in range(10):
+        part = "Ts" if number > 7 else "Tr"
+        draw = np.random.default_rng(number)
+        values = 100 * (truth > 0) + draw.normal(50, 5, truth.shape)
+        grid = Grid((16, 16, 16), np.eye(4))
+        write_map(volumes / f"images{part}" / f"c{number}_0000.nii.gz", values, grid, "intensity")
+        write_mask(volumes / f"labels{part}" / f"c{number}.nii.gz", truth, grid)
+
+
 PREPARED: dict[str, Callable[[Path], None]] = {
     "photos": photos,
     "pets": pets,
@@ -122,6 +141,7 @@ PREPARED: dict[str, Callable[[Path], None]] = {
     "people": people,
     "cell.png": cell,
     "elsewhere": elsewhere,
+    "Dataset004_Hippocampus": hippocampus,
     "best_model.pth": smp_checkpoint,
     "lraspp.pth": torchvision_checkpoint,
 }
