@@ -135,7 +135,7 @@ def trained(network: nn.Module, like: Network) -> nn.Module:
 def wrapped(network: nn.Module, like: Network) -> seglens.Run:
     zero, one = (0.0,) * like.channels, (1.0,) * like.channels
     return seglens.wrap(
-        network, classes=CLASSES, image_size=like.size, channels=like.channels, mean=zero, std=one
+        network, classes=CLASSES, image_size=like.size, channels=like.channels, mean=zero, std=one, dims=2
     )
 
 
