@@ -57,6 +57,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     live: int
+    before: int
     peak: int
 
     def __init__(self, limit: int | None = None, *, spare: bool = False) -> None:
