@@ -250,7 +250,9 @@ def _networks() -> dict[str, Network]:
     }
     # What a network returns isn't always one grid of logits: these are refused, by name.
     found |= {
-        "MONAI UNet of volumes, as one of pictures": monai("UNet", 3, 3, 2, (8, 16, 16), (2, 2), refused="3-D"),
+        "MONAI UNet of volumes, as one of pictures": monai(
+            "UNet", 3, 3, 2, (8, 16, 16), (2, 2), refused="3-D"
+        ),
         "MONAI BasicUNetPlusPlus, deep supervision": monai(
             "BasicUNetPlusPlus", 2, 3, 2, (8, 8, 8, 16, 16, 8), deep_supervision=True, refused="output="
         ),
