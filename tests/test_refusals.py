@@ -198,6 +198,7 @@ CASES = {
     "seglens.check_data('data')": "settings must be a DataSettings",
     "seglens.show_data('data', 'out.png')": "settings must be a DataSettings",
     "seglens.get_data(3, 'data')": "name must be a text",
+    "seglens.slice_volumes(3, 'slices')": r"source must be a text or a path",
     "seglens.read_images('cat.jpg', size=64)": r"files .*Write \('cat.jpg',\)",
     "seglens.read_images(['cat.jpg'], size='64')": "size must be a whole number",
     "seglens.report('runs/pets')": r"runs .*Write \('runs/pets',\)",
