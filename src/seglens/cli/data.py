@@ -9,7 +9,7 @@ import seglens
 from seglens.cli import names, printing
 from seglens.cli import options as o
 from seglens.cli.data_options import OnSet, own_data
-from seglens.cli.terminal import ask, keep_apart, need_path
+from seglens.cli.terminal import ask, need_path
 
 app: typer.Typer = typer.Typer(
     help="Get a public set; look at a set before training on it.", rich_markup_mode=None
@@ -82,7 +82,6 @@ def slices(
     """Write volumes as slices for 2-D networks. No volume is in two splits; slices.csv lists them."""
     volumes = need_path(volumes, "VOLUMES", "Which folder of volumes?")
     folder = need_path(folder, "DIR", "Into which folder?", default=f"{volumes.name}-{plane}")
-    keep_apart(folder, run=None, data=volumes)
     made = seglens.slice_volumes(
         volumes, folder, plane=plane, empty=empty, window=window, seed=seed, force=force
     )

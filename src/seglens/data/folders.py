@@ -115,6 +115,14 @@ def visible_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> l
     return sorted(file for file in files if not file.name.startswith("."))
 
 
+def is_clutter(path: Path) -> bool:
+    """Whether it is hidden, was left by a system, or is a text about a set: nothing that a set is made of."""
+    if path.name.startswith(".") or path.name.lower() in LEFT_BY_SYSTEMS:
+        return True
+    about = path.name.partition(".")[0].lower() in ABOUT_A_SET and path.suffix.lower() in TEXTS
+    return about and not path.is_dir()
+
+
 def passed_over(searched: Collection[Searched]) -> list[Finding]:
     """Return a finding for all in the folders of a set that is not read, so that nothing goes without a word.
 
@@ -127,7 +135,7 @@ def passed_over(searched: Collection[Searched]) -> list[Finding]:
             f"Files are of no kind that is read here (allowed: {' '.join(each.suffixes)}); move them away."
         )
         for file in sorted(each.folder.iterdir()) if each.folder.is_dir() else ():
-            if file.name.startswith(".") or file.name.lower() in LEFT_BY_SYSTEMS:
+            if is_clutter(file):
                 continue
             if file.is_dir():
                 if file not in folders and visible_files(file):
@@ -136,8 +144,7 @@ def passed_over(searched: Collection[Searched]) -> list[Finding]:
                     )
                     found.append(Finding("unread-folder", "warning", text, (str(file),)))
                 continue
-            about = file.name.partition(".")[0].lower() in ABOUT_A_SET and file.suffix.lower() in TEXTS
-            if not about and file.suffix.lower() not in each.suffixes:
+            if file.suffix.lower() not in each.suffixes:
                 found.append(Finding("unknown-file", each.severity, unknown, (str(file),)))
     return found
 

@@ -107,8 +107,9 @@ def test_numbers_become_black_and_white(tmp_path):
     """Of a CT the same everywhere, of an MRI by each volume's own percentiles."""
 
     def first(folder: Path) -> np.ndarray:
-        slice_volumes(folder, folder / "out")
-        return np.asarray(Image.open(next((folder / "out" / "test" / "images").glob("c5_0000.png"))))
+        out = folder.with_name(f"{folder.name}-slices")
+        slice_volumes(folder, out)
+        return np.asarray(Image.open(out / "test" / "images" / "c5_0000.png"))
 
     volume = values_of(5).astype(np.float64)
     seen = volume[::-1, ::-1, 0].T
@@ -117,6 +118,22 @@ def test_numbers_become_black_and_white(tmp_path):
     mri = first(write_set(tmp_path / "mri", np.eye(4)))
     low, high = np.percentile(volume, (0.5, 99.5))
     np.testing.assert_array_equal(mri, np.rint(np.clip((seen - low) / (high - low), 0, 1) * 65535))
+
+
+def test_each_channel_has_the_window_of_its_kind(tmp_path):
+    """A CT in Hounsfield units beside a PET and an MRI, which have each volume's own percentiles."""
+    source = write_set(tmp_path / "set", np.eye(4))
+    for file in [*source.glob("images*/*_0000.nii.gz")]:
+        for channel in (1, 2):
+            file.with_name(file.name.replace("_0000", f"_000{channel}")).write_bytes(file.read_bytes())
+    change(channel_names={"0": "CT", "1": "PET", "2": "MRI"})(source)
+    slice_volumes(source, tmp_path / "out")
+    picture = np.asarray(Image.open(tmp_path / "out" / "test" / "images" / "c5_0000.png"))
+    volume = values_of(5).astype(np.float64)
+    seen, (low, high) = volume[::-1, ::-1, 0].T, np.percentile(volume, (0.5, 99.5))
+    own = np.clip((seen - low) / (high - low), 0, 1)
+    expected = np.stack([(seen + 1024) / 4095, own, own], -1) * 255
+    assert np.abs(picture - expected).max() <= 0.51
 
 
 def test_the_decathlon_and_pairs_are_read(tmp_path):
@@ -145,6 +162,12 @@ def change(**changes: object):
     return do
 
 
+def only_analyze(folder: Path) -> None:
+    """Labels of the test volumes of a kind that isn't read: not a set without labels."""
+    for file in (folder / "labelsTs").iterdir():
+        file.rename(file.with_name(file.name.replace(".nii.gz", ".hdr")))
+
+
 @pytest.mark.parametrize(
     ("do", "message"),
     [
@@ -161,6 +184,7 @@ def change(**changes: object):
         (lambda folder: (folder / "labelsTr" / "c0.nii.gz").unlink(), r"no labels of 'c0' \(1 lack labels"),
         (lambda folder: (folder / "imagesTr" / "c0_0000.nii.gz").unlink(), r"labels of 'c0', but no picture"),
         (lambda folder: (folder / "imagesTr" / "a.txt").write_text("?"), r"a\.txt is no volume"),
+        (only_analyze, r"c4\.hdr is no volume"),
         (lambda folder: (folder / "dataset.json").write_text("{"), r"dataset\.json is not JSON"),
         (lambda folder: (folder / "dataset.json").unlink(), r"no volumes in a layout that is read"),
     ],
@@ -181,6 +205,9 @@ def test_settings_are_checked(tmp_path):
         slice_volumes(source, tmp_path / "out", empty="some")
     with pytest.raises(SettingError, match=r"window '9,3' is not allowed"):
         slice_volumes(source, tmp_path / "out", window="9,3")
+    with pytest.raises(SettingError, match="the data"):
+        slice_volumes(source, source / "slices")
+    (source / "imagesTr" / "README.md").write_text("what is here")
     slice_volumes(source, tmp_path / "out")
     with pytest.raises(OutputExistsError):
         slice_volumes(source, tmp_path / "out")

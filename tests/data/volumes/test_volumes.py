@@ -129,6 +129,11 @@ def test_what_is_no_volume_is_refused(tmp_path):
     (tmp_path / "text.nii").write_text("nothing")
     with pytest.raises(DataError, match=r"text\.nii can't be read as NIfTI"):
         read_volume(tmp_path / "text.nii")
+    strange = nibabel.Nifti1Image(numbers(), eye)
+    strange.header["xyzt_units"] = 7
+    nibabel.save(strange, tmp_path / "units.nii")
+    with pytest.raises(DataError, match=r"units\.nii can't be read as NIfTI"):
+        read_volume(tmp_path / "units.nii")
     with pytest.raises(DataError, match=r"There is no file"):
         read_volume(tmp_path / "none.nii")
     with pytest.raises(DataError, match=r"ends in '\.png'.*\.nii\.gz"):

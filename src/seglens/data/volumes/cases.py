@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seglens.data.folders import is_clutter
 from seglens.data.tables import read_text
 from seglens.data.volumes.reading import SUFFIXES, is_volume, stem_of
 from seglens.errors import DataError
 
 LOOKS_LIKE = "dataset.json with imagesTr/ and labelsTr/, or images/ and masks/ of volumes with the same names"
+
+BESIDE = (".json", ".raw", ".zraw")
+"""What may lie beside volumes: tables of a case, and the numbers that a ``.mhd`` file names."""
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -54,10 +58,9 @@ def find_cases(folder: Path) -> Cases:
     if (folder / "dataset.json").is_file():
         return _of_nnunet(folder)
     if (folder / "images").is_dir() and (folder / "masks").is_dir():
-        pictures = {stem_of(file): (file,) for file in _volumes(folder / "images")}
-        if pictures:
-            cases = _paired(pictures, folder / "masks", needed=True)
-            return Cases((), ("intensity",), {"all": cases})
+        if any(is_volume(file) for file in (folder / "images").iterdir()):
+            pictures = {stem_of(file): (file,) for file in _volumes(folder / "images")}
+            return Cases((), ("intensity",), {"all": _paired(pictures, folder / "masks", needed=True)})
     raise DataError(f"{folder} holds no volumes in a layout that is read: {LOOKS_LIKE}.")
 
 
@@ -115,9 +118,9 @@ def _volumes(folder: Path) -> list[Path]:
     Raises:
         DataError: there is one.
     """
-    files = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir())
-    other = [file for file in files if not is_volume(file) and file.suffix.lower() not in (".json", ".raw")]
-    if other and len(other) < len(files):
+    files = sorted(file for file in folder.iterdir() if not is_clutter(file) and not file.is_dir())
+    other = [file for file in files if not is_volume(file) and file.suffix.lower() not in BESIDE]
+    if other:
         raise DataError(
             f"{other[0]} is no volume that is read here ({', '.join(SUFFIXES)}). Move it elsewhere."
         )

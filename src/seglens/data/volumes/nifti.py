@@ -38,9 +38,8 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{file} doesn't say where its voxels are: the codes of sform and qform are both 0, so that left "
             "and right can't be told. Write the header with an affine (nibabel: image.set_sform(affine, 1))."
         )
-    units = header.get_xyzt_units()[0]
-    scale = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}[units]
     try:
+        scale = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}[header.get_xyzt_units()[0]]
         values = np.asarray(image.dataobj)
     except Exception as error:
         raise _damaged(file, error) from error

@@ -7,7 +7,7 @@ is of, and where in it.
 
 import csv
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from seglens.data.volumes.grid import PLANES, Grid
 from seglens.data.volumes.reading import Volume, read_labels, read_volume
 from seglens.errors import DataError, SettingError
 from seglens.files.output import new_folder
+from seglens.files.overwrite import refuse_overlap
 from seglens.runtime.progress import track
 
 TABLE = "slices.csv"
@@ -67,12 +68,12 @@ def slice_volumes(
         plane: ``axial``, ``coronal`` or ``sagittal``: the plane that lies closest to the volume's axes.
         empty: ``keep`` or ``drop`` slices of train on which nothing is marked; valid and test keep theirs.
         window: ``LOW,HIGH``, the numbers that become black and white in all volumes. By default Hounsfield
-            -1024 to 3071 where the channel is called CT, else the percentiles .5 and 99.5 of each volume.
+            -1024 to 3071 of a channel that is called CT, else the percentiles .5 and 99.5 of each volume.
         seed: which volumes go to a split that the set doesn't come with.
         force: replace a folder of slices that was made before.
 
     Raises:
-        SettingError: a value that is not allowed.
+        SettingError: a value that is not allowed, or ``folder`` and ``source`` overlap.
         DataError: a volume or ``dataset.json`` can't be understood; the file is named.
         OutputExistsError: the folder is there.
     """
@@ -81,14 +82,14 @@ def slice_volumes(
     if empty not in ("keep", "drop"):
         raise SettingError(f"Empty slices can't be {empty!r}. Allowed: keep, drop.")
     ends = None if window is None else bounds(window)
+    refuse_overlap(Path(folder), data=[Path(source)])
     cases = find_cases(Path(source))
     if len(cases.channels) not in (1, 3):
         raise DataError(
             f"{source} has {len(cases.channels)} channels ({', '.join(cases.channels)}); slices are written "
             "as pictures of 1 or 3. Take one channel, or three."
         )
-    if ends is None and any(name.strip().lower() == "ct" for name in cases.channels):
-        ends = HOUNSFIELD
+    windows = [ends or (HOUNSFIELD if name.strip().lower() == "ct" else None) for name in cases.channels]
     splits = deal_volumes(cases, seed)
     rows: list[tuple[str, str, str, int, float]] = []
     dropped = highest = 0
@@ -97,7 +98,7 @@ def slice_volumes(
         for split, case in track(listed, total=len(listed), what="Slicing"):
             for place in ("images", "masks"):
                 (made / split / place).mkdir(parents=True, exist_ok=True)
-            for number, position, picture, mask in _slices(case, plane, ends):
+            for number, position, picture, mask in _slices(case, plane, windows):
                 if split == "train" and empty == "drop" and mask is not None and not mask.any():
                     dropped += 1
                     continue
@@ -150,7 +151,7 @@ def deal_volumes(cases: Cases, seed: int) -> dict[str, tuple[Case, ...]]:
 
 
 def _slices(
-    case: Case, plane: str, ends: tuple[float, float] | None
+    case: Case, plane: str, windows: Sequence[tuple[float, float] | None]
 ) -> Iterator[tuple[int, float, np.ndarray, np.ndarray | None]]:
     """Yield number, place in mm, picture (rows x columns x channels, 0 to 65535) and mask of every slice."""
     volumes = [read_volume(file) for file in case.channels]
@@ -158,7 +159,7 @@ def _slices(
     for other, file in zip(volumes[1:], case.channels[1:], strict=True):
         first.grid.refuse_other(other.grid, str(file), str(case.channels[0]))
     truth = None if case.labels is None else read_labels(case.labels, first, str(case.channels[0]))
-    stack = np.stack([_scaled(volume, ends) for volume in volumes], axis=-1)
+    stack = np.stack([_scaled(*pair) for pair in zip(volumes, windows, strict=True)], axis=-1)
     axis = first.grid.axis_of(plane)
     for number in range(first.grid.shape[axis]):
         voxel = [0.0, 0.0, 0.0]
