@@ -1,8 +1,8 @@
 """Volumes as 2-D slices: a set of pictures and masks that every command reads.
 
-A network of pictures is trained on slices. They are written once, as PNG (grey of 16 bits, colour of 8) with masks, in ``train/``,
-``valid/`` and ``test/`` such that **no volume is in two splits**; ``slices.csv`` says which volume each slice
-is of, and where in it.
+A network of pictures is trained on slices. They are written once, as PNG (grey of 16 bits, colour of 8) with
+masks, in ``train/``, ``valid/`` and ``test/`` such that **no volume is in two splits**; ``slices.csv`` says
+which volume each slice is of, and where in it.
 """
 
 import csv
