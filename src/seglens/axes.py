@@ -59,6 +59,16 @@ def resized(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Te
     return F.interpolate(values, tuple(size), mode=mode, align_corners=False)
 
 
+def resampled(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
+    """Interpolate to ``size`` linearly along every axis, smoothed first where it shrinks (antialiased)."""
+    if values.ndim == 4:
+        return F.interpolate(values, tuple(size), mode="bilinear", antialias=True)
+    b, c, slices, rows, columns = values.shape
+    wide = resampled(values.reshape(b, c * slices, rows, columns), size[1:])
+    deep = resampled(wide.reshape(b, c, slices, -1), (size[0], size[1] * size[2]))
+    return deep.reshape(b, c, *size)
+
+
 def middle_side(size: Sequence[int]) -> int:
     """Return the second longest side: of a picture, and of a volume of one slice, the shorter one."""
     return sorted(size)[-2]

@@ -115,8 +115,7 @@ def frame_row(frame: Frame, divisor: int) -> FrameRow:
     rest is padding.
     """
     padded = frame.size + -frame.size % divisor
-    (rows, columns), box = frame.scaled, (frame.left, frame.top)
-    part = tuple(side / padded for side in (*box, columns, rows))
+    part = tuple(side / padded for side in (*frame.corner[::-1], *frame.scaled[::-1]))
     return FrameRow(native=frame.native, part=part)
 
 
