@@ -78,13 +78,14 @@ def about_range(split: Split) -> list[Finding]:
 def window_of(text: str, split: Split) -> Window:
     """Return the window that is written ``auto`` (found on ``split``), ``full``, or ``LOW,HIGH``.
 
-    ``LOW`` and ``HIGH`` are numbers as the files hold them: ``100,4095`` of 12-bit pictures.
+    ``LOW`` and ``HIGH`` are numbers as the files hold them: ``100,4095`` of 12-bit pictures. Volumes have
+    theirs from their reader, so that all of [0, 1] is left.
 
     Raises:
         SettingError: it is none of these, or not within what the files can hold.
         DataError: the first picture can't be read.
     """
-    if text == "auto":
+    if text == "auto" or split.dims == 3:
         return found_window(split)
     if text == "full":
         return FULL

@@ -191,6 +191,11 @@ class Dataset:
             raise unknown_name("split", name, dict.fromkeys([*self.splits, ALL]))
         return self.splits[name]
 
+    @property
+    def dims(self) -> int:
+        """2 of pictures, 3 of volumes."""
+        return next(iter(self.splits.values())).dims
+
     def sha256(self) -> str:
         """Return a hash of names, annotations and file sizes: quick, blind to a change of pixels alone."""
         digest = hashlib.sha256()
