@@ -9,8 +9,8 @@ from seglens.cli.terminal import list_failed, print_result, print_table, say
 from seglens.results.names import RESTATES, formatted
 
 if TYPE_CHECKING:
-    from seglens.batch import Summary
     from seglens.data.volumes.slices import Slices
+    from seglens.folder import Summary
     from seglens.results.maps import ExplanationTable
     from seglens.results.record import Record
     from seglens.results.scorecard import Audit, Card

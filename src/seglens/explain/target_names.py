@@ -38,11 +38,13 @@ class Scene:
     valid: Regions
     class_index: int
     frames: Sequence[Frame]
+    predict: Callable[[], AnyMasks] | None = None
+    """Makes the predicted masks where they are not those of ``run.predict(images)``."""
 
     @cached_property
-    def said(self) -> AnyMasks:
-        """What the model says; it is run once for all targets, and not at all where none asks."""
-        return self.run.predict(self.images).mask
+    def predicted_masks(self) -> AnyMasks:
+        """The predicted masks; made once for all targets, and not at all where no target needs them."""
+        return self.predict() if self.predict else self.run.predict(self.images).mask
 
     def known(self) -> AnyMasks:
         """The truth, or say that this target needs it."""
@@ -55,7 +57,7 @@ class Scene:
     def compared(self) -> tuple[AnyMasks, AnyMasks, int, Regions]:
         """What it takes to compare prediction and truth, or say that this target needs the truth."""
         masks = self.known()
-        return self.said, masks, self.class_index, self.valid
+        return self.predicted_masks, masks, self.class_index, self.valid
 
     def truth(self) -> Target:
         """Where the class is."""
@@ -63,7 +65,7 @@ class Scene:
 
     def predicted(self) -> Regions:
         """Where the model says the class is, valid pixels only."""
-        return of_class(self.said, self.class_index) & self.valid.to(self.said.device)
+        return of_class(self.predicted_masks, self.class_index) & self.valid.to(self.predicted_masks.device)
 
     def box(self, corners: Sequence[int], label: str) -> Target:
         """A box of native pixels in every picture, at least one pixel of the grid each."""

@@ -1,4 +1,4 @@
-"""What `batch` draws of one explained picture: itself, truth, prediction, heat maps and comparison sheets."""
+"""What is drawn of one explained picture: itself, truth, prediction, heat maps and comparison sheets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
 
-from seglens.batch.heats import Heats, Shared, about_error, drawn_size, fitted, limits_of
-from seglens.batch.scales import Scaling, colours
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
 from seglens.drawing.draw import (
@@ -27,6 +25,8 @@ from seglens.drawing.draw import (
     sheet,
 )
 from seglens.files.output import unused_name
+from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, fitted, limits_of
+from seglens.folder.scales import Scaling, colours
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
 from seglens.results.maps import Colours, OneMap, Sheet
@@ -67,7 +67,7 @@ def draw_subject(subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Ta
 
 
 def draw_maps(
-    subject: Subject, heats: Heats, scaling: Scaling, shared: Shared
+    subject: Subject, heatmaps: Heatmaps, scaling: Scaling, shared: Shared
 ) -> tuple[tuple[OneMap, ...], tuple[Sheet, ...]]:
     """Save a heat map for each row, and sheets that compare methods, layers and targets.
 
@@ -76,30 +76,30 @@ def draw_maps(
     Returns:
         The rows with the names of the files and the ``scale`` of their colours, and the sheets.
     """
-    image = shown(subject.sample, heats.spec).image
+    image = shown(subject.sample, heatmaps.spec).image
     taken = {"orig", "gt", "pred", "overlay"}
     tiles: list[list[Tile]] = []
     drawn: list[OneMap] = []
-    for row in heats.rows:
-        tile = _tile(heats, row, image, scaling, shared)
-        file = subject.save(tile.picture, unused_name(heats.name(row), taken))
+    for row in heatmaps.rows:
+        tile = _tile(heatmaps, row, image, scaling, shared)
+        file = subject.save(tile.picture, unused_name(heatmaps.name(row), taken))
         found: dict[str, object] = {"file": file}
         if tile.scale:
             found["scale"] = Colours(limits=tile.scale.limits, unit=tile.scale.unit)
         tiles.append([tile])
-        if row.evidence and not heats.is_signed(row):
-            tile = _evidence_tile(heats, row, image, scaling, shared)
-            file = subject.save(tile.picture, unused_name(f"{heats.name(row)}@evidence", taken))
+        if row.evidence and not heatmaps.is_signed(row):
+            tile = _evidence_tile(heatmaps, row, image, scaling, shared)
+            file = subject.save(tile.picture, unused_name(f"{heatmaps.name(row)}@evidence", taken))
             tiles[-1].append(tile)
         if row.evidence:
             found["evidence"] = row.evidence.model_copy(update={"file": file})
         drawn.append(row.model_copy(update=found))
     sheets = []
-    for title, kept in comparisons(heats.rows):
+    for title, kept in comparisons(heatmaps.rows):
         by_target = title.startswith("targets@")
         every = [Tile(picture(image), "image")]
         for i in kept:
-            row = heats.rows[i]
+            row = heatmaps.rows[i]
             name = row.target if by_target else row.name
             every += [replace(tiles[i][0], title=name), *tiles[i][1:]]
         lines = [every[i : i + ROW] for i in range(0, len(every), ROW)]
@@ -151,31 +151,31 @@ def class_indices(mask: Mask) -> Picture:
     return image_of(mask.to(torch.uint8).cpu().numpy())
 
 
-def _tile(heats: Heats, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
-    name = heats.name(row)
+def _tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+    name = heatmaps.name(row)
     if row.status != "ok":
         caption = "all evidence is against" if row.evidence else ""
         return Tile(no_map(image.shape[1], image.shape[2], row.status.replace("_", " ")), name, caption)
     scale = colours(limits_of(row, "map", scaling, shared), row.unit)
-    drawn, hidden = heat_overlay(image, heats.values(row), scale), heats.hidden(row)
+    drawn, hidden = heat_overlay(image, heatmaps.values(row), scale), heatmaps.hidden(row)
     caption = ""
     if about_error(row) and not row.evidence:
         caption = "unsigned: neither for nor against"
-    elif about_error(row) and heats.is_signed(row):
+    elif about_error(row) and heatmaps.is_signed(row):
         caption = _weighed(row)
     if hidden is not None:
         drawn, caption = hatch(drawn, hidden), caption or "hatched: target, not counted"
-    return Tile(outline(drawn, heats.region(row)), name, caption, scale)
+    return Tile(outline(drawn, heatmaps.region(row)), name, caption, scale)
 
 
-def _evidence_tile(heats: Heats, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
-    signed, hidden = heats.evidence(row), heats.hidden(row)
+def _evidence_tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+    signed, hidden = heatmaps.evidence(row), heatmaps.hidden(row)
     assert signed is not None  # or the row would have no evidence
     scale = colours(limits_of(row, "evidence", scaling, shared), row.unit)
     drawn = heat_overlay(image, signed, scale)
     if hidden is not None:
         drawn = hatch(drawn, hidden)
-    return Tile(outline(drawn, heats.region(row), INK), "for and against", _weighed(row), scale)
+    return Tile(outline(drawn, heatmaps.region(row), INK), "for and against", _weighed(row), scale)
 
 
 def _weighed(row: OneMap) -> str:

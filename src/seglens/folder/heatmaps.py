@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.batch.raw import Arrays, evidence
-from seglens.batch.scales import Limits, Scaling, own_limits, shared_limits
 from seglens.data.transforms import Frame, nearest
 from seglens.explain.target_names import form_of
+from seglens.folder.raw import Arrays, evidence
+from seglens.folder.scales import Limits, Scaling, own_limits, shared_limits
 from seglens.masks import is_stack
 from seglens.models.segmenter import ModelSpec
 from seglens.results.maps import Evidence, OneMap
@@ -31,7 +31,7 @@ Shared = Mapping[tuple[str, ...], Limits]
 
 
 @dataclass(frozen=True)
-class Heats:
+class Heatmaps:
     """The maps of one picture: a row and raw arrays for each."""
 
     rows: Sequence[OneMap]
@@ -85,7 +85,7 @@ def about_error(row: OneMap) -> bool:
     return form_of(row.target).errors
 
 
-def with_limits(heats: Heats) -> Heats:
+def with_limits(heatmaps: Heatmaps) -> Heatmaps:
     """Give each row the ``limits`` that the colours of its map would have by themselves.
 
     Targets that are about errors get ``evidence`` beside: the limits of what speaks for and against the
@@ -93,18 +93,18 @@ def with_limits(heats: Heats) -> Heats:
     of it can be: then the map is degenerate, and the evidence is there.
     """
     rows = []
-    for row in heats.rows:
+    for row in heatmaps.rows:
         ok, detailed = row.status == "ok", row.layer is None
         found: dict[str, object] = {
-            "limits": own_limits(heats.values(row), detailed=detailed) if ok else None
+            "limits": own_limits(heatmaps.values(row), detailed=detailed) if ok else None
         }
         if about_error(row):
             # Where all evidence is against, nothing is left after the ReLU: the map is degenerate.
-            signed = heats.evidence(row) if ok or row.status == "degenerate" else None
+            signed = heatmaps.evidence(row) if ok or row.status == "degenerate" else None
             known = signed is not None and bool(signed.isfinite().any())
             found["evidence"] = _weighed(signed, detailed) if signed is not None and known else None
         rows.append(row.model_copy(update=found))
-    return replace(heats, rows=rows)
+    return replace(heatmaps, rows=rows)
 
 
 def shared_by(rows: Sequence[OneMap]) -> Shared:

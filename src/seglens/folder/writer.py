@@ -1,4 +1,4 @@
-"""What a batch writes down: a row for each picture and map, means over pictures, tables and the record."""
+"""What is written of a folder: a row for each picture and map, means over pictures, tables and the record."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,12 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from seglens.batch.chunks import Chunk, Failure, images_sha256
-from seglens.batch.heats import Heats, Shared, fitted, with_limits
-from seglens.batch.partial import Measured
-from seglens.batch.raw import Arrays, raw_arrays, raw_format
-from seglens.batch.scales import Scaling, unit_of
-from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject, shown
 from seglens.data.layout import Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
@@ -23,6 +17,12 @@ from seglens.evaluate.intervals import interval
 from seglens.evaluate.scores import counted, scores
 from seglens.explain.explanation import Explanation
 from seglens.files.output import unused_name
+from seglens.folder.chunks import Chunk, Failure, images_sha256
+from seglens.folder.contact_sheets import Subject, class_indices, draw_maps, draw_subject, shown
+from seglens.folder.heatmaps import Heatmaps, Shared, fitted, with_limits
+from seglens.folder.partial import Measured
+from seglens.folder.raw import Arrays, raw_arrays, raw_format
+from seglens.folder.scales import Scaling, unit_of
 from seglens.judge.localisation import join, summarise
 from seglens.masks import is_stack, of_class
 from seglens.results import record as records
@@ -58,7 +58,7 @@ def write_sample(
 
     Heat maps are drawn where their limits are known by now; `redraw` does it where they depend on the others.
     """
-    sample = part.natives[index]
+    sample = part.originals[index]
     subject = Subject(sample, part.frames[index], folder, place)
     shutil.rmtree(folder / place, ignore_errors=True)  # what a try left that was killed on the way
     (folder / place).mkdir()
@@ -75,7 +75,7 @@ def write_sample(
         status="ok",
         files=files,
         frame=frame_row(part.frames[index], run.spec.divisor),
-        maps=tuple(with_limits(Heats(rows, arrays, part.frames[index], run.spec)).rows),
+        maps=tuple(with_limits(Heatmaps(rows, arrays, part.frames[index], run.spec)).rows),
     )
     if dice is not None:
         row = row.model_copy(update={"dice": dice})
@@ -94,8 +94,8 @@ def redraw(
 def _draw(
     run: Run, subject: Subject, row: PictureMaps, arrays: Arrays, drawing: Drawing, shared: Shared
 ) -> PictureMaps:
-    heats = Heats(row.maps, arrays, subject.frame, run.spec)
-    maps, sheets = draw_maps(subject, heats, drawing.scaling, shared)
+    heatmaps = Heatmaps(row.maps, arrays, subject.frame, run.spec)
+    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared)
     drawn = row.model_copy(update={"maps": maps, "sheets": sheets})
     records.write_json(subject.folder / subject.place / "explanation.json", drawn)
     return drawn

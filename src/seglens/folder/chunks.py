@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a batch left behind: its folder, how many pictures were done, and those that were not.
+    """The folder that was written, how many pictures were done, and those that could not be.
 
     Beside it are the results, of an explanation ``maps``, of a judgement ``card`` and ``audit``.
     """
@@ -68,13 +68,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A few pictures: as they are (``natives``), and on the input grid (``batch``, with their ``frames``).
+    """A few pictures: as they are (``originals``), and on the input grid (``batch``, with their ``frames``).
 
     ``numbers`` are their places in the split, ``index`` is that of the chunk among all chunks. One picture
     that is predicted in ``windows`` is a chunk of its own, of the same index (see ``large.py``).
     """
 
-    natives: tuple[Sample, ...]
+    originals: tuple[Sample, ...]
     batch: Batch
     frames: tuple[Frame, ...]
     numbers: tuple[int, ...]
@@ -177,8 +177,8 @@ def naming_pictures(part: Chunk) -> Iterator[None]:
         yield
     except NonFiniteError as error:
         rows = (0,) if part.windows is not None else error.rows
-        known = max(rows) < len(part.natives)
-        raise NonFiniteError(rows, [sample.name for sample in part.natives] if known else ()) from error
+        known = max(rows) < len(part.originals)
+        raise NonFiniteError(rows, [sample.name for sample in part.originals] if known else ()) from error
 
 
 def chunks_of(num: int, most: int) -> list[range]:
@@ -234,6 +234,6 @@ def _chunk(numbered: Mapping[int, Sample], size: int, index: int) -> Chunk:
     boxed = [letterbox(sample, size) for sample in samples]
     bare = any(sample.mask is None for sample in samples)
     placed = [sample for sample, _ in boxed]
-    if bare:  # One batch has masks for all or for none; the natives keep theirs.
+    if bare:  # One batch has masks for all or for none; the originals keep theirs.
         placed = [Sample(sample.name, sample.image, None, sample.valid) for sample in placed]
     return Chunk(tuple(samples), collate(placed), tuple(frame for _, frame in boxed), tuple(numbered), index)

@@ -10,9 +10,6 @@ import torch
 
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
-from seglens.batch import ledger
-from seglens.batch.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
-from seglens.batch.heats import drawn_size
 from seglens.data.from_torch import is_torch
 from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
@@ -20,6 +17,9 @@ from seglens.data.sample import Sample
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.files.output import new_folder, unused_name
 from seglens.files.overwrite import check_output
+from seglens.folder import writer
+from seglens.folder.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
+from seglens.folder.heatmaps import drawn_size
 from seglens.predict import Prediction
 from seglens.predict.original import (
     Inference,
@@ -67,7 +67,7 @@ def predict_files(
     picture that is covered with windows is never held as floating-point numbers.
 
     Raises:
-        SettingError, DataError, OutputExistsError: as `seglens.batch.explain_folder`.
+        SettingError, DataError, OutputExistsError: as `seglens.folder.explain_folder`.
     """
     began = time.monotonic()
     split = split_of(run, pictures)
@@ -91,7 +91,7 @@ def predict_files(
     with new_folder(Path(out), command="predict", force=force) as folder:
         for name in ("masks", "overlays"):
             (folder / name).mkdir()
-        for label in ledger.label_folders(run.task) if run.task.multilabel else ():
+        for label in writer.label_folders(run.task) if run.task.multilabel else ():
             (folder / "masks" / label).mkdir()
         written = read_ahead(
             partial(_write, run, folder), _predicted(prepared(run, how), split, how, batch_size)
@@ -102,9 +102,9 @@ def predict_files(
             else:
                 rows.append(done)
         refuse_none_done(len(rows), failed)
-        every = rows + [ledger.failed_row(failure).plain() for failure in failed]
+        every = rows + [writer.failed_row(failure).plain() for failure in failed]
         write_rows(every, folder / "table.csv")
-        ledger.write_record(
+        writer.write_record(
             "predict",
             run,
             split,
@@ -118,7 +118,7 @@ def predict_files(
     return Summary(Path(out), len(rows), tuple(failed))
 
 
-def native_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
+def original_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
     """Return the masks of a chunk at native size."""
     return [
         mask_at_original_size(probabilities, frame, run.spec)
@@ -259,4 +259,4 @@ def _write(run: Run, folder: Path, found: _Found | Failure) -> dict[str, object]
         return found
     made = found.prediction
     mask = decide(at_original_size(*made), run.spec) if isinstance(made, tuple) else made
-    return ledger.write_prediction(run, found.sample, mask, folder, found.name)
+    return writer.write_prediction(run, found.sample, mask, folder, found.name)
