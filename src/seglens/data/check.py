@@ -204,7 +204,7 @@ def _as_finding(error: DataError, name: str) -> Finding:
 
 
 def are_rectangles(objects: Sequence[Region]) -> bool | None:
-    """Whether every component (8 neighbours, or 26) of every object fills its bounding box; None where none can tell.
+    """Whether every component (8 or 26 neighbours) fills its bounding box; None where none can tell.
 
     Components whose box is below 16 pixels, or the whole picture, say nothing.
     """

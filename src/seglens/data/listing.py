@@ -114,7 +114,8 @@ def open_new(settings: DataSettings, listing: Listing, folder: Path) -> Split:
             f"{folder} was trained with, under other names: {_few(old)}. Remove them, or give them "
             "their names again."
         )
-    return Split(NEW, found.task, tuple(sorted(chosen, key=lambda entry: entry.name)), found.reader, found.dims)
+    entries = tuple(sorted(chosen, key=lambda entry: entry.name))
+    return Split(NEW, found.task, entries, found.reader, found.dims)
 
 
 def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, folder: Path) -> None:

@@ -65,8 +65,8 @@ class Frame:
         dims = len(self.native)
         if tuple(grid.shape[-dims:]) != (self.size,) * dims:
             raise SettingError(
-                f"A frame of {spelled((self.size,) * dims)} pixels got a grid of {tuple(grid.shape[-dims:])}: "
-                "give what was computed on the letterboxed picture."
+                f"A frame of {spelled((self.size,) * dims)} pixels got a grid of "
+                f"{tuple(grid.shape[-dims:])}: give what was computed on the letterboxed picture."
             )
         return grid[(..., *map(slice, self.corner, map(add, self.corner, self.scaled)))]
 

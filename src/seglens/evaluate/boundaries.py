@@ -2,8 +2,9 @@
 
 Overlap hardly notices where an outline runs once an object is large; these three do. The *boundary pixels* of
 a mask are those of its pixels that have a pixel outside of it, or the picture's edge, above, below, left or
-right of them (in a volume before or behind them too). What is not valid counts as background in both masks: boundaries are those of the masks inside
-the valid region, and an object that is cut by that region's edge has boundary pixels there.
+right of them (in a volume before or behind them too). What is not valid counts as background in both masks:
+boundaries are those of the masks inside the valid region, and an object that is cut by that region's edge has
+boundary pixels there.
 
 Own functions on scipy's nearest neighbours. MONAI (1.6) gives the same numbers, and the tests compare with
 it, but it takes 3 seconds to import, warns at every call of an argument that it calls deprecated itself and
@@ -52,6 +53,14 @@ DEFINITIONS = {
 }
 """Each score in plain words, for reports."""
 
+OF_VOLUMES = {
+    "nsd": f"{DEFINITIONS['nsd']} Of volumes the tolerance is {TOLERANCE:g} mm.",
+    "hd95": DEFINITIONS["hd95"].replace(" in pixels:", " in millimetres:"),
+    "volume_ml": "Volume: what the prediction and the truth of a class take, in millilitres, and the "
+    "prediction's less the truth's; above 0 too much is predicted.",
+}
+"""What is said of volumes in place of it, and beside it."""
+
 
 def surface_scores(
     prediction: AnyMask,
@@ -64,8 +73,30 @@ def surface_scores(
 ) -> dict[str, float]:
     """Return ``boundary_iou``, ``nsd`` and ``hd95`` of one picture, the mean over its foreground classes.
 
+    A score that no class has is NaN (see `DEFINITIONS`). The arguments are those of `class_surfaces`.
+
+    Raises:
+        SettingError: the tolerance is no number from 0 on.
+    """
+    each = class_surfaces(prediction, truth, valid, num_classes, spacing=spacing, tolerance=tolerance)
+    rows = [list(row.values()) for row in each.values()]
+    means = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(NAMES)).nanmean(dim=0)
+    return dict(zip(NAMES, means.tolist(), strict=True))
+
+
+def class_surfaces(
+    prediction: AnyMask,
+    truth: AnyMask,
+    valid: Region,
+    num_classes: int,
+    *,
+    spacing: Sequence[float] | None = None,
+    tolerance: float = TOLERANCE,
+) -> dict[int, dict[str, float]]:
+    """Return ``boundary_iou``, ``nsd`` and ``hd95`` of each foreground class that is in either mask.
+
     ``tolerance`` and ``hd95`` are in pixels, or where ``spacing`` says how many millimetres a voxel has along
-    each axis, in millimetres. The band of the boundary IoU is in voxels always. A score that no class has is NaN (see `DEFINITIONS`).
+    each axis, in millimetres. The band of the boundary IoU is in voxels always.
 
     Raises:
         SettingError: the tolerance is no number from 0 on.
@@ -77,18 +108,18 @@ def surface_scores(
         )
     sides = np.ones(valid.ndim) if spacing is None else np.array(spacing)
     width = max(1, round(BAND_RATIO * math.hypot(*valid.shape)))
-    rows = []
+    found = {}
     for index in range(1, num_classes):
-        predicted, true = ((of_class(mask, index, valid.ndim) & valid).cpu().numpy() for mask in (prediction, truth))
+        predicted, true = (
+            (of_class(mask, index, valid.ndim) & valid).cpu().numpy() for mask in (prediction, truth)
+        )
         if predicted.any() or true.any():
             box = _box(predicted | true)
             predicted, true = predicted[box], true[box]
             there, back = _distances(predicted, true, sides)
-            rows.append(
-                [boundary_iou(predicted, true, width), nsd(there, back, tolerance), hd95(there, back)]
-            )
-    means = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(NAMES)).nanmean(dim=0)
-    return dict(zip(NAMES, means.tolist(), strict=True))
+            values = boundary_iou(predicted, true, width), nsd(there, back, tolerance), hd95(there, back)
+            found[index] = dict(zip(NAMES, values, strict=True))
+    return found
 
 
 def boundary_iou(predicted: Area, true: Area, width: int) -> float:
@@ -131,9 +162,7 @@ def boundary(area: Area) -> Area:
     return area & ~binary_erosion(area)
 
 
-def _distances(
-    predicted: Area, true: Area, sides: Float[np.ndarray, " axes"]
-) -> tuple[There, Back]:
+def _distances(predicted: Area, true: Area, sides: Float[np.ndarray, " axes"]) -> tuple[There, Back]:
     """Return how far each boundary pixel of either mask is from the other's, infinite where that has none.
 
     ``sides`` are the lengths of a pixel along each axis.

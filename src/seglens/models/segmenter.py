@@ -48,8 +48,8 @@ class ModelSpec(Validated):
     where it returns a tensor, or where only one can be meant. ``options`` are other arguments of the
     architecture, see `seglens.models.options`.
 
-    ``dims`` is 2 for pictures and 3 for volumes; ``image_size`` is the length of every side. ``intensities``
-    are, for volumes, the numbers of each channel that become 0 and 1, see `seglens.data.volumes.sets`.
+    ``dims`` is 2 for pictures and 3 for volumes; ``image_size`` is the length of every side.
+    ``intensities`` are, for volumes, the numbers of each channel that become 0 and 1, see `seglens.data.volumes.sets`.
 
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
@@ -108,7 +108,7 @@ class ModelSpec(Validated):
 
 
 def complete(spec: ModelSpec) -> ModelSpec:
-    """Return ``spec`` with the encoder, width, divisor and axes that its architecture has where none are named.
+    """Return ``spec`` with the encoder, width, divisor and axes of its architecture where none are named.
 
     Raises:
         UnknownNameError: there is no such architecture.

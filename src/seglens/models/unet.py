@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from seglens.shapes import Activations, Images, Logits
 
-
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -66,7 +65,7 @@ class DecoderBlock(nn.Module):
 class UNet(nn.Module):
     """The network of the module's picture, for pictures (2 ``dims``) or volumes (3).
 
-    Rows and columns (and slices) of the images must be divisible by ``2 ** depth``; ``Segmenter`` pads and crops.
+    All spatial sides of the images must be divisible by ``2 ** depth``; ``Segmenter`` pads and crops.
     """
 
     encoder: nn.ModuleList

@@ -12,8 +12,8 @@ from seglens.data.intensity import bounds, window_of
 from seglens.data.layout import Dataset, DataSettings
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
-from seglens.models.segmenter import ModelSpec, Normalise, complete
 from seglens.models.dimensions import FOR
+from seglens.models.segmenter import ModelSpec, Normalise, complete
 from seglens.models.zoo import MODELS, architecture, normalisation
 from seglens.results.record import Record
 

@@ -103,8 +103,11 @@ class Grid:
     @property
     def _turned(self) -> tuple[int, ...]:
         """Which of slices, rows and columns run against the axis of the file."""
-        return tuple(n for n, (axis, grows) in enumerate(zip(self._zyx, (1, -1, -1), strict=True))
-                     if self.senses[axis] != grows)
+        return tuple(
+            n
+            for n, (axis, grows) in enumerate(zip(self._zyx, (1, -1, -1), strict=True))
+            if self.senses[axis] != grows
+        )
 
     def to_zyx(self, values: np.ndarray) -> np.ndarray:
         """Return i x j x k values as slices x rows x columns: feet to head, front to back, right to left.

@@ -1,4 +1,4 @@
-"""Which numbers of a volume become 0 and 1: Hounsfield units have a fixed place, a scanner's counts have none."""
+"""Which numbers of a volume become 0 and 1: fixed ones of Hounsfield units, each volume's own of others."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """Sets of volumes as every command reads them: the layouts ``nnunet``, ``msd`` and ``volumes``.
 
-A sample is a volume ``[c slices rows columns]`` in the order of `Grid.to_zyx`, whatever the orientation of its
-file. Its numbers are brought to [0, 1] by channel: Hounsfield units from -1024 to 3071 where the channel is
+A sample is a volume ``[c slices rows columns]`` in the order of `Grid.to_zyx`, whatever the orientation of
+its file. Its numbers are brought to [0, 1] by channel: Hounsfield units from -1024 to 3071 where the channel is
 called CT, else from the .5 to the 99.5 percentile of each volume; ``intensities`` in the settings say
 otherwise.
 """
@@ -148,8 +148,9 @@ def read_sample(
         what = (
             f"one for each of {', '.join(classes)}. Mend the mask, or list the label in dataset.json"
             if named
-            else "and nobody said what more of them mean. Name them: --classes background NAME ... (each value "
-            "is a class), or --masks foreground (all above 0 are one)"
+            else "and nobody said what more of them mean. Name them: --classes background NAME ... (each "
+            "value is a class), or --masks foreground (all above 0 are one)"
         )
-        raise MaskValueError(f"{file} holds the label {highest}; allowed are 0 to {len(classes) - 1}, {what}.")
+        allowed = f"allowed are 0 to {len(classes) - 1}"
+        raise MaskValueError(f"{file} holds the label {highest}; {allowed}, {what}.")
     return Sample(entry.name, image, label, valid, grid)
