@@ -267,10 +267,12 @@ class Layout:
     """One way in which sets lie on disk.
 
     ``recognises`` looks at the folder of one split, or of the whole set where it has no such folders.
-    ``reads`` are the settings that mean something in it, of those that don't in every layout.
+    ``reads`` are the settings that mean something in it, of those that don't in every layout. It has
+    pictures, or with 3 ``dims`` volumes.
     """
 
     looks_like: str
     recognises: Callable[[Path], bool]
     find: Callable[[DataSettings], Found]
     reads: tuple[str, ...]
+    dims: int = 2

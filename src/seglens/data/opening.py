@@ -18,9 +18,9 @@ _OUTLINES = (*_DIRS, "classes", "merge")
 _VALUES = (*_DIRS, "classes", "ignore", "masks", "palette")
 
 LAYOUTS = {
-    "nnunet": Layout(sets.NNUNET, sets.is_nnunet, sets.find_described, sets.DESCRIBED),
-    "msd": Layout(sets.MSD, sets.is_msd, sets.find_described, sets.DESCRIBED),
-    "volumes": Layout(sets.VOLUMES, sets.is_volumes, sets.find_pairs, sets.PAIRED),
+    "nnunet": Layout(sets.NNUNET, sets.is_nnunet, sets.find_described, sets.DESCRIBED, dims=3),
+    "msd": Layout(sets.MSD, sets.is_msd, sets.find_described, sets.DESCRIBED, dims=3),
+    "volumes": Layout(sets.VOLUMES, sets.is_volumes, sets.find_pairs, sets.PAIRED, dims=3),
     "oxford-pet": Layout(oxford_pet.LOOKS_LIKE, oxford_pet.recognises, oxford_pet.find, ("border",)),
     "coco": Layout(coco.LOOKS_LIKE, coco.recognises, coco.find, _OUTLINES),
     "labelme": Layout(labelme.LOOKS_LIKE, labelme.recognises, labelme.find, _OUTLINES),

@@ -31,13 +31,15 @@ class Frame:
     """How a native picture sits on the square input grid, or a volume on the cube.
 
     ``native`` and ``scaled`` are (rows, columns), or (slices, rows, columns), before and after scaling; the
-    first pixel of what was scaled is at ``corner`` of a grid of ``size`` pixels each way.
+    first pixel of what was scaled is at ``corner`` of a grid of ``size`` pixels each way. ``spacing`` are the
+    native millimetres a voxel; empty where they don't count.
     """
 
     native: tuple[int, ...]
     size: int
     scaled: tuple[int, ...]
     corner: tuple[int, ...]
+    spacing: tuple[float, ...] = ()
 
     def to_grid(self, *place: int | float) -> tuple[float, ...]:
         """Return where the native point ``x, y`` (or ``x, y, z``) lies; pixel centres are whole numbers."""
@@ -90,7 +92,8 @@ def fit_frame(native: Sequence[int], size: int, spacing: Sequence[float] | None 
         raise SettingError(f"The input size must be at least 1 pixel, got {size}.")
     sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
     scaled = tuple(max(1, round(side * size / max(sides))) for side in sides)
-    return Frame(tuple(native), size, scaled, tuple((size - length) // 2 for length in scaled))
+    corner = tuple((size - length) // 2 for length in scaled)
+    return Frame(tuple(native), size, scaled, corner, tuple(spacing or ()))
 
 
 def letterbox_image(
@@ -108,7 +111,7 @@ def letterbox_image(
 
 def letterbox(sample: Sample, size: int) -> tuple[Sample, Frame]:
     """Scale a sample into ``size`` pixels each way; the mask takes nearest values, padding is not valid."""
-    image, frame = letterbox_image(sample.image, size, sample.spacing)
+    image, frame = letterbox_image(sample.image, size, None if sample.grid is None else sample.spacing)
     mask = None if sample.mask is None else frame.padded(nearest(sample.mask, frame.scaled))
     valid = frame.padded(nearest(sample.valid, frame.scaled))
     return Sample(sample.name, image, mask, valid), frame

@@ -47,6 +47,7 @@ from seglens.results.scores import (
 )
 from seglens.results.tables import write_rows
 from seglens.runs import Run, prepared
+from seglens.runs.data import refuse_other_axes
 from seglens.runtime.device import choose_precision
 from seglens.runtime.distributed import ALONE, Share
 
@@ -266,7 +267,8 @@ def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str,
         raise SettingError(f"The batch size must be at least 1, received {batch_size}.")
     if not len(split):
         raise DataError(f"The {split.name} split is empty: there is nothing to score. Name another split.")
-    plan((1, 1), run.spec, how.tiles)
+    refuse_other_axes(run, split.dims, f"the {split.name} split")
+    plan((1,) * run.spec.dims, run.spec, how.tiles)
     return {
         "precision": choose_precision(how.precision, run.segmenter.device),
         "tta": how.tta,

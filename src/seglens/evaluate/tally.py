@@ -160,7 +160,8 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
     if not sample.valid.any():
         return _Ready(index, name, "No pixel of the picture is valid.")
     digest = (picture_sha256(split.entries[index]) or "")[:HASH]
-    placed = place(sample.image, run.spec, how.tiles, sample.spacing)
+    spacing = None if sample.grid is None else sample.spacing
+    placed = place(sample.image, run.spec, how.tiles, spacing)
     return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
 
 

@@ -49,7 +49,8 @@ class ModelSpec(Validated):
     architecture, see `seglens.models.options`.
 
     ``dims`` is 2 for pictures and 3 for volumes; ``image_size`` is the length of every side.
-    ``intensities`` are, for volumes, the numbers of each channel that become 0 and 1, see `seglens.data.volumes.sets`.
+    ``intensities`` are, for volumes, the numbers of each channel that become 0 and 1, see
+    `seglens.data.volumes.sets`.
 
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.

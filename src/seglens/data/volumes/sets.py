@@ -1,8 +1,8 @@
 """Sets of volumes as every command reads them: the layouts ``nnunet``, ``msd`` and ``volumes``.
 
 A sample is a volume ``[c slices rows columns]`` in the order of `Grid.to_zyx`, whatever the orientation of
-its file. Its numbers are brought to [0, 1] by channel: Hounsfield units from -1024 to 3071 where the channel is
-called CT, else from the .5 to the 99.5 percentile of each volume; ``intensities`` in the settings say
+its file. Its numbers are brought to [0, 1] by channel: Hounsfield units from -1024 to 3071 where the channel
+is called CT, else from the .5 to the 99.5 percentile of each volume; ``intensities`` in the settings say
 otherwise.
 """
 
@@ -19,7 +19,7 @@ from seglens.data.sample import Sample, Task, task_of
 from seglens.data.volumes.cases import BESIDE, Case, Cases, find_cases, paired_volumes, says_channels
 from seglens.data.volumes.intensities import Ends, ends_of, fractions
 from seglens.data.volumes.reading import SUFFIXES, is_volume, read_labels, read_volume
-from seglens.errors import MaskValueError, SettingError
+from seglens.errors import DataError, MaskValueError, SettingError
 
 NNUNET = "dataset.json with channel_names, imagesTr/ and labelsTr/, as nnU-Net v2 has them"
 MSD = "dataset.json with modality, imagesTr/ and labelsTr/, as the Medical Segmentation Decathlon has them"
@@ -127,6 +127,11 @@ def read_sample(
     Raises:
         DataError: a file can't be read, channels or labels lie on another grid, or a label is none.
     """
+    if len(entry.channels) != len(ends):
+        raise DataError(
+            f"{entry.image} is one channel, and the model takes {len(ends)}. Name the set in which a case "
+            "has a file for each channel with --data."
+        )
     volumes = [read_volume(file) for file in entry.channels]
     grid = volumes[0].grid
     for other, file in zip(volumes[1:], entry.more, strict=True):
