@@ -13,7 +13,7 @@ from seglens.folder.large import maps_of_large, windows_of
 from seglens.folder.partial import Measured
 from seglens.folder.request import Request
 from seglens.judge.localisation import attention
-from seglens.judge.nulls import Surface, randomised
+from seglens.judge.nulls import NullInputs, randomised
 from seglens.masks import of_class
 from seglens.predict import Prediction
 from seglens.runs import Run
@@ -56,8 +56,8 @@ def measure(
     images, valid = part.batch.images, part.batch.valid
     probability = prediction.probabilities[:, request.class_index]
     predicted = of_class(prediction.mask, request.class_index)
-    seen = {
-        target.label: Surface(images, target.pixels.to(probability.device), probability, request.seed)
+    inputs = {
+        target.label: NullInputs(images, target.pixels.to(probability.device), probability, request.seed)
         for target in targets
     }
     cams = [entry for entry in maps if entry.method in CAMS and entry.layer is not None]
@@ -69,15 +69,11 @@ def measure(
         unlearned = randomised(run, seen_by_norms, seed=request.seed)
         found = maps_of(unlearned, part, targets, request, methods, layers)
         chance = {(entry.target.label, entry.name): entry for entry in found}
-    return [
-        (
-            attention(
-                entry,
-                seen[entry.target.label],
-                randomised=chance.get((entry.target.label, entry.name)),
-                valid=valid,
-            ),
-            statistics(entry, predicted=predicted, valid=valid),
+    measured: list[Measured] = []
+    for entry in maps:
+        label, numbers = entry.target.label, statistics(entry, predicted=predicted, valid=valid)
+        null = chance.get((label, entry.name))
+        measured.append(
+            (attention(entry, inputs[label], measured=numbers, randomised=null, valid=valid), numbers)
         )
-        for entry in maps
-    ]
+    return measured

@@ -18,7 +18,7 @@ from seglens.folder.request import request_of, targets_of
 from seglens.folder.writer import map_row
 from seglens.inspection.opened import Opened
 from seglens.judge.localisation import attention, summarise
-from seglens.judge.nulls import Surface
+from seglens.judge.nulls import NullInputs
 from seglens.masks import of_class
 from seglens.models.layers import layers as layers_of
 from seglens.results.maps import OneMap
@@ -98,12 +98,10 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: 
     )
     (entry,) = maps_of(run, part, targets, checked, checked.methods, checked.layers)
     probability = prediction.probabilities[:, checked.class_index]
-    surface = Surface(part.batch.images, targets[0].pixels.to(probability.device), probability, seed)
+    inputs = NullInputs(part.batch.images, targets[0].pixels.to(probability.device), probability, seed)
     predicted = of_class(prediction.mask, checked.class_index)
-    measured = (
-        attention(entry, surface, valid=part.batch.valid),
-        statistics(entry, predicted=predicted, valid=part.batch.valid),
-    )
+    numbers = statistics(entry, predicted=predicted, valid=part.batch.valid)
+    measured = attention(entry, inputs, measured=numbers, valid=part.batch.valid), numbers
     row = map_row(entry, measured, 0)
     arrays = raw_arrays([entry], 0, opened.frame)
     heatmaps = with_limits(Heatmaps([row], arrays, opened.frame, run.spec))

@@ -26,7 +26,7 @@ from seglens.evaluate.correlation import pearson
 from seglens.evaluate.intervals import NOTHING, Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
-from seglens.judge.nulls import Surface, centre, edges, mirror, other_images, random
+from seglens.judge.nulls import NullInputs, centre, edges, mirror, other_images, random
 from seglens.results.maps import MapSummary
 from seglens.results.names import RESTATES
 from seglens.shapes import Maps, PerImage, Regions
@@ -106,35 +106,37 @@ class AttentionRow:
 
 def attention(
     explanation: Explanation,
-    surface: Surface,
+    inputs: NullInputs,
     *,
+    measured: Mapping[str, PerImage] | None = None,
     randomised: Explanation | None = None,
     valid: Regions | None = None,
 ) -> Attention:
     """Measure one map and its nulls, image by image; NaN where the region leaves nothing outside of it.
 
     Args:
-        explanation: the map, over the pictures of ``surface``.
-        surface: from `nulls.surface`, with the same pictures and target.
+        explanation: the map, over the pictures of ``inputs``.
+        inputs: from `nulls.null_inputs`, with the same pictures and target.
+        measured: the `statistics` of the map, where they are known.
         randomised: the same method and layer on `nulls.randomised`, explained with the same target.
         valid: pixels that are picture (not padding).
     """
-    own_statistics = statistics(explanation, valid=valid)
+    own_statistics = statistics(explanation, valid=valid) if measured is None else measured
     usable = explanation.ok & (own_statistics["area"] < 1)
     others = [
         _measure(explanation, other_images(explanation.map, usable, shift), valid)
         for shift in range(1, min(SHIFTS, int(usable.sum()) - 1) + 1)
     ]
-    own = mirror(surface.pixels, grid_of(explanation))
-    maps = {"mirror": own, "centre": centre(surface), "edges": edges(surface), "random": random(surface)}
+    own = mirror(inputs.pixels, grid_of(explanation))
+    maps = {"mirror": own, "centre": centre(inputs), "edges": edges(inputs), "random": random(inputs)}
     nulls = {name: _measure(explanation, null, valid) for name, null in maps.items()}
     nulls["other_images"] = {
         name: torch.stack([part[name] for part in others]).mean(0) if others else _nothing(usable)
         for name in STATISTICS
     }
     if randomised is not None:
-        measured = statistics(randomised, valid=valid)
-        nulls["randomised_model"] = {name: measured[name] for name in STATISTICS}
+        found = statistics(randomised, valid=valid)
+        nulls["randomised_model"] = {name: found[name] for name in STATISTICS}
     return Attention(
         target=explanation.target.label,
         method=explanation.method,

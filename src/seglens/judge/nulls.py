@@ -30,8 +30,8 @@ BLOB_SIGMA = 1 / 7
 
 
 @dataclass(frozen=True)
-class Surface:
-    """All that a content-free map may look at: the picture, the frozen region, the class's probability."""
+class NullInputs:
+    """What a content-free map is made from: the pictures, the frozen region, the probability of the class."""
 
     images: Images
     pixels: Regions
@@ -39,29 +39,29 @@ class Surface:
     seed: int = 0
 
 
-def surface(run: Run, images: Images, target: Target, *, seed: int = 0) -> Surface:
+def null_inputs(run: Run, images: Images, target: Target, *, seed: int = 0) -> NullInputs:
     """Gather what the content-free maps need; the model is run once on ``images``."""
     probability = run.predict(images).probabilities[:, target.class_index]
-    return Surface(images, target.pixels.to(probability.device), probability, seed)
+    return NullInputs(images, target.pixels.to(probability.device), probability, seed)
 
 
-def random(surface: Surface) -> Maps:
+def random(inputs: NullInputs) -> Maps:
     """Uniform noise per pixel, keyed by seed and picture."""
-    return content_uniform(surface.images, tuple(surface.images.shape[-2:]), surface.seed, "random map")
+    return content_uniform(inputs.images, tuple(inputs.images.shape[-2:]), inputs.seed, "random map")
 
 
-def centre(surface: Surface) -> Maps:
+def centre(inputs: NullInputs) -> Maps:
     """A Gaussian blob in the middle, the same for every picture."""
-    batch, _, height, width = surface.images.shape
-    rows = torch.linspace(-0.5, 0.5, height, device=surface.images.device) / BLOB_SIGMA
-    columns = torch.linspace(-0.5, 0.5, width, device=surface.images.device) / BLOB_SIGMA
+    batch, _, height, width = inputs.images.shape
+    rows = torch.linspace(-0.5, 0.5, height, device=inputs.images.device) / BLOB_SIGMA
+    columns = torch.linspace(-0.5, 0.5, width, device=inputs.images.device) / BLOB_SIGMA
     blob = torch.exp(-0.5 * (rows[:, None] ** 2 + columns[None, :] ** 2))
     return blob.expand(batch, height, width).contiguous()
 
 
-def edges(surface: Surface) -> Maps:
+def edges(inputs: NullInputs) -> Maps:
     """Strength of the Sobel filter on the mean of the channels."""
-    grey = F.pad(surface.images.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    grey = F.pad(inputs.images.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     sobel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]], device=grey.device) / 8
     across = F.conv2d(grey, sobel[None, None])
     down = F.conv2d(grey, sobel.T[None, None])
@@ -77,31 +77,31 @@ def mirror(pixels: Regions, grid: tuple[int, int]) -> Maps:
     return upsample(F.adaptive_avg_pool2d(pixels.float()[:, None], grid)[:, 0], (height, width))
 
 
-def mirror_of_stride(stride: int) -> Callable[[Surface], Maps]:
+def mirror_of_stride(stride: int) -> Callable[[NullInputs], Maps]:
     """Return the mirror on a grid of cells of ``stride`` pixels."""
 
-    def map_of(surface: Surface) -> Maps:
-        height, width = surface.pixels.shape[-2:]
-        return mirror(surface.pixels, (-(-height // stride), -(-width // stride)))
+    def map_of(inputs: NullInputs) -> Maps:
+        height, width = inputs.pixels.shape[-2:]
+        return mirror(inputs.pixels, (-(-height // stride), -(-width // stride)))
 
     return map_of
 
 
-def distance(surface: Surface) -> Maps:
+def distance(inputs: NullInputs) -> Maps:
     """Depth inside the frozen region: the distance in pixels to the nearest pixel outside of it."""
-    regions = surface.pixels.cpu().numpy()
+    regions = inputs.pixels.cpu().numpy()
     depth = np.stack([distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1] for region in regions])
-    return torch.from_numpy(depth.astype(np.float32)).to(surface.pixels.device)
+    return torch.from_numpy(depth.astype(np.float32)).to(inputs.pixels.device)
 
 
-def probability(surface: Surface) -> Maps:
+def probability(inputs: NullInputs) -> Maps:
     """The probability of the target's class, which is the model's answer before the threshold."""
-    return surface.probability.float()
+    return inputs.probability.float()
 
 
-def content_free(surface: Surface) -> dict[str, Maps]:
-    """Return every map of `NULLS` for the pictures of ``surface``."""
-    return {name: null(surface) for name, null in NULLS.items()}
+def content_free(inputs: NullInputs) -> dict[str, Maps]:
+    """Return every map of `NULLS` for the pictures of ``inputs``."""
+    return {name: null(inputs) for name, null in NULLS.items()}
 
 
 def other_images(maps: Maps, usable: Bool[Tensor, " b"], shift: int) -> Maps:
@@ -166,7 +166,7 @@ def _estimating(module: nn.Module) -> Iterator[None]:
         norm.momentum = momentum
 
 
-NULLS: dict[str, Callable[[Surface], Maps]] = {
+NULLS: dict[str, Callable[[NullInputs], Maps]] = {
     "random": random,
     "centre": centre,
     "edges": edges,
