@@ -15,6 +15,7 @@ from torch import Tensor
 LINEAR = {2: "bilinear", 3: "trilinear"}
 """What `torch.nn.functional.interpolate` calls interpolation along every axis, by the number of axes."""
 
+MEAN_ON_GRID = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 MEAN_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 CONVOLVE = {2: F.conv2d, 3: F.conv3d}
