@@ -109,7 +109,7 @@ def agreement(card: Scorecard) -> Any:
 
 
 def attention_beside_mirror(card: Scorecard) -> Any:
-    """Enrichment of each map beside that of its mirror, and its ratio; those that repeat the prediction red."""
+    """Enrichment of each map beside that of its mirror, and its ratio; red where it repeats the prediction."""
     rows = [row for row in card.rows if row.score == "attention" and row.interval.num]
     if not rows:
         return None

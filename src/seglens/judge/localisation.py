@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import MEAN_ON_GRID, size_of
 from seglens.evaluate.correlation import pearson
 from seglens.evaluate.intervals import NOTHING, Interval, interval
-from seglens.axes import MEAN_ON_GRID, size_of
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.judge.nulls import NullInputs, centre, edges, mirror, other_images, random
