@@ -16,9 +16,9 @@ from seglens.batch import measuring
 from seglens.batch.large import large_chunk, predict_large
 from seglens.errors import UnknownNameError
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.large_targets import large_mask, large_target
 from seglens.explain.sampled import ExpectedGradients
-from seglens.explain.windows import explain_large
+from seglens.explain.tiled import explain_large
+from seglens.explain.tiled.targets import large_mask, large_target
 from seglens.judge.nulls import randomised
 from seglens.models.segmenter import Segmenter
 from seglens.predict.tiles import Windows, bands, plan

@@ -19,8 +19,8 @@ from seglens.data.layout import Split
 from seglens.errors import DataError, SettingError
 from seglens.explain.methods import Method, sorted_out
 from seglens.explain.plan import Plan, WindowsPlan, count, watched
-from seglens.explain.stitching import passes_over
-from seglens.explain.windows import BATCH_SIZE as WINDOWS
+from seglens.explain.tiled import BATCH_SIZE as WINDOWS
+from seglens.explain.tiled.stitching import passes_over
 from seglens.models.segmenter import ModelSpec
 from seglens.predict.tiles import number_of
 from seglens.predict.tiles import plan as cover

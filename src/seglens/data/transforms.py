@@ -254,12 +254,12 @@ def _layers(mask: AnyMask | None) -> list[Tensor]:
     return list(mask.to(torch.int64)) if is_stack(mask) else [mask.to(torch.int64)]
 
 
-def nearest(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize ``grid`` (..., rows, columns) to ``size``, every pixel taking the value nearest to it."""
-    if tuple(grid.shape[-2:]) == size:
-        return grid
-    rows, columns = (_nearest_index(old, new) for old, new in zip(grid.shape[-2:], size, strict=True))
-    return grid[..., rows[:, None], columns]
+def nearest(grid: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Resize the last axes of ``grid`` to ``size``, every pixel taking the value nearest to it."""
+    for axis, length in enumerate(size, start=-len(size)):
+        if grid.shape[axis] != length:
+            grid = grid.index_select(axis, _nearest_index(grid.shape[axis], length).to(grid.device))
+    return grid
 
 
 def _nearest_index(old: int, new: int) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -92,7 +92,7 @@ class Windows:
         starts = [each.starts[i] for each, i in zip(self.covers, place, strict=True)]
         return tuple(slice(at, at + each.reach) for at, each in zip(starts, self.covers, strict=True))
 
-    def padded(self, part: Float[Tensor, "c *reach"]) -> Float[Tensor, "c *sides"]:
+    def padded(self, part: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Return one input; what of it lies outside of a picture smaller than it is 0, as in letterboxing."""
         ends = [(at.start, side - at.stop) for at, side in zip(self.inner, self.sides, strict=True)]
         return functional.pad(part, [number for pair in reversed(ends) for number in pair])
@@ -299,8 +299,10 @@ def _blend(
         for begin in range(0, len(row), batch_size):
             some = row[begin : begin + batch_size]
             found = predict(torch.stack([window_of(cut, windows, place) for place in some]))
-            for place, part in zip(some, found[(..., *windows.inner)], strict=True):
-                sums[(..., slice(0, first.reach), *windows.part(place)[1:])] += part * windows.weights(place)
+            for place, part in zip(some, found[(slice(None), slice(None), *windows.inner)], strict=True):
+                sums[(slice(None), slice(0, first.reach), *windows.part(place)[1:])] += (
+                    part * windows.weights(place)
+                )
         yield sums[:, : after - top]
         sums = sums[:, after - top :]
 

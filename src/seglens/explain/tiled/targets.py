@@ -7,9 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from seglens.data.transforms import Frame, nearest
+from seglens.data.transforms import nearest
 from seglens.explain.target import Target
-from seglens.explain.target_names import Scene, named_targets
+from seglens.explain.target_names import Scaled, Scene, named_targets
 from seglens.predict.original import decide, empty_mask
 from seglens.predict.tiles import Cut, Windows, bands, resized
 from seglens.runs import Run
@@ -23,13 +23,15 @@ def large_mask(
     here = replace(windows, native=windows.scaled)
     mask = empty_mask(run.spec, windows.scaled)
 
-    def scaled(rows: slice, columns: slice) -> Tensor:
-        return resized(cut, windows.native, windows.scaled, rows, columns)
+    def scaled(*part: slice) -> Tensor:
+        return resized(cut, windows.native, windows.scaled, *part)
 
+    rows = mask.movedim(-len(windows.scaled), 0)
     top = 0
     for band in bands(run.segmenter, scaled, here, batch_size=batch_size, precision=precision):
-        mask[..., top : top + band.shape[1], :] = decide(band, run.spec)
-        top += band.shape[1]
+        stop = top + band.shape[1]
+        rows[top:stop] = decide(band, run.spec).movedim(-len(windows.scaled), 0)
+        top = stop
     return mask
 
 
@@ -66,7 +68,7 @@ def large_scene(
         masks=None if mask is None else nearest(mask, windows.scaled)[None],
         valid=kept[None],
         class_index=class_index,
-        frames=(Frame(windows.native, max(windows.scaled), windows.scaled, top=0, left=0),),
+        frames=(Scaled(windows.native, windows.scaled),),
         predict=lambda: large_mask(run, cut, windows, batch_size=batch_size),
     )
 
