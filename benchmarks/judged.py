@@ -79,7 +79,7 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
     import torch
 
     import seglens
-    from seglens.batch.chunks import choose, read_chunks
+    from seglens.folder.chunks import choose, read_chunks
     from seglens.judge.evidence import combine, gather, score
 
     began, used = time.monotonic(), time.process_time()

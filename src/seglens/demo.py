@@ -18,7 +18,6 @@ from torch import Tensor
 
 from seglens.arguments import checked
 from seglens.arguments.validated import Validated
-from seglens.batch import explain_folder, judge_folder
 from seglens.callable_module import make_callable
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Split
@@ -30,6 +29,7 @@ from seglens.evaluate import Evaluation, evaluate
 from seglens.explain.integrated import IntegratedGradients
 from seglens.files.output import new_folder
 from seglens.files.ownership import REPORT, rename_in_records, write_text
+from seglens.folder import explain_folder, judge_folder
 from seglens.judge.agreement import CHEAT, HONEST, TagShare
 from seglens.judge.case import CHEAP, JudgeSettings
 from seglens.judge.shortcut import Shortcut, planted_shortcut

@@ -10,10 +10,10 @@ import pytest
 
 import seglens
 from seglens.arguments.renamed import renamed
-from seglens.batch import partial
 from seglens.cli.command import renew_flags
 from seglens.cli.settings import changed_methods
 from seglens.errors import SettingError
+from seglens.folder import partial
 
 OLD = {
     "evaluate": {"flips": "tta"},

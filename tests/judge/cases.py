@@ -13,7 +13,7 @@ from seglens.explain.target import Target
 from seglens.judge import case as cases
 from seglens.judge.case import JudgeSettings
 from seglens.judge.cells import CELLS, grid_cells
-from seglens.judge.nulls import content_free, surface
+from seglens.judge.nulls import content_free, null_inputs
 
 SIZE = 32  # cells of 2 x 2 pixels
 NUM = 10
@@ -69,14 +69,14 @@ def far() -> torch.Tensor:
 
 def case_of(where: torch.Tensor, cells: torch.Tensor, maps: dict[str, torch.Tensor], **changes) -> cases.Case:
     run, images, target = run_of(where), checkered(cells), square(len(cells))
-    seen = surface(run, images, target)
+    inputs = null_inputs(run, images, target)
     values = {
         "run": run,
         "images": images,
         "target": target,
         "maps": {(name, None): Explanation(name, None, target, heat) for name, heat in maps.items()},
-        "seen": seen,
-        "nulls": {name: heat for name, heat in content_free(seen).items() if name in ("random", "mirror-4")},
+        "inputs": inputs,
+        "nulls": {name: content_free(inputs)[name] for name in ("random", "mirror-4")},
         "valid": torch.ones_like(target.pixels),
         "partition": grid_cells(images, target.pixels, CELLS),
         "settings": JudgeSettings(),
@@ -113,14 +113,14 @@ def small_case(methods: Sequence[Method], own: dict | None = None, **changes) ->
         maps = {(entry.method, entry.layer): entry for entry in made}
     for name, explainer in (own or {}).items():
         maps[name, None] = Explanation(name, None, target, explainer(run, images, target))
-    seen = surface(run, images, target)
+    inputs = null_inputs(run, images, target)
     values = {
         "run": run,
         "images": images,
         "target": target,
         "maps": maps,
-        "seen": seen,
-        "nulls": content_free(seen),
+        "inputs": inputs,
+        "nulls": content_free(inputs),
         "valid": torch.ones_like(target.pixels),
         "partition": grid_cells(images, target.pixels, CELLS),
         "settings": JudgeSettings(max_seconds=1e9),
@@ -132,7 +132,7 @@ def small_case(methods: Sequence[Method], own: dict | None = None, **changes) ->
 
 
 def centre_blob(run, images, target) -> torch.Tensor:
-    return content_free(surface(run, images, target))["centre"]
+    return content_free(null_inputs(run, images, target))["centre"]
 
 
 def fresh_noise(run, images, target) -> torch.Tensor:

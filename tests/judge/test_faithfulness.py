@@ -192,7 +192,7 @@ def test_value_is_the_mean_gap_over_what_there_is_to_lose() -> None:
 def test_content_free_maps_take_part(cells: torch.Tensor) -> None:
     run = run_of(Contrast())
     images, target = checkered(cells[:3]), square(3)
-    maps = nulls.content_free(nulls.surface(run, images, target))
+    maps = nulls.content_free(nulls.null_inputs(run, images, target))
     found = road(run.segmenter, images, target, maps, imputer=impute.mean)
     assert set(found) == set(nulls.NULLS)
     assert all(curves.value.isfinite().all() for curves in found.values())

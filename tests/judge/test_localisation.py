@@ -24,10 +24,10 @@ def regions(num: int) -> torch.Tensor:
     return pixels
 
 
-def make(num: int, *, seed: int = 0) -> tuple[nulls.Surface, Target]:
+def make(num: int, *, seed: int = 0) -> tuple[nulls.NullInputs, Target]:
     images = torch.rand(num, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
     pixels = regions(num)
-    return nulls.Surface(images, pixels, pixels.float(), seed), Target("predicted", 1, pixels)
+    return nulls.NullInputs(images, pixels, pixels.float(), seed), Target("predicted", 1, pixels)
 
 
 def cam(target: Target, grid: torch.Tensor, method: str = "cam") -> Explanation:
@@ -41,7 +41,7 @@ def pooled(target: Target, cells: int) -> torch.Tensor:
 
 
 def row_of(
-    made: Explanation, surface: nulls.Surface, *, randomised: Explanation | None = None
+    made: Explanation, surface: nulls.NullInputs, *, randomised: Explanation | None = None
 ) -> AttentionRow:
     return summarise(attention(made, surface, randomised=randomised))
 
@@ -115,7 +115,7 @@ def test_rows_without_an_answer_are_left_out_of_map_and_nulls() -> None:
     pixels = target.pixels.clone()
     pixels[1] = False
     target = Target("predicted", 1, pixels)
-    surface = nulls.Surface(surface.images, pixels, surface.probability)
+    surface = nulls.NullInputs(surface.images, pixels, surface.probability)
     maps = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
     maps[2] = 0.5
     found = attention(Explanation("mine", None, target, maps), surface)
@@ -141,7 +141,7 @@ def test_batches_join_to_the_whole() -> None:
     whole = attention(Explanation("mine", None, target, maps), surface)
     parts = []
     for rows in (slice(0, 3), slice(3, 6)):
-        part = nulls.Surface(surface.images[rows], surface.pixels[rows], surface.probability[rows])
+        part = nulls.NullInputs(surface.images[rows], surface.pixels[rows], surface.probability[rows])
         chosen = Target("predicted", 1, target.pixels[rows])
         parts.append(attention(Explanation("mine", None, chosen, maps[rows]), part))
     joined = join(parts)

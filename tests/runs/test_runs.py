@@ -9,8 +9,6 @@ from PIL import Image
 from torch import nn
 
 import seglens
-from seglens.batch import explain_folder
-from seglens.batch.prediction import predict_files
 from seglens.data.sample import Task
 from seglens.errors import (
     CheckpointError,
@@ -20,6 +18,8 @@ from seglens.errors import (
     OutputExistsError,
     SettingError,
 )
+from seglens.folder import explain_folder
+from seglens.folder.prediction import predict_files
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import save_weights
 from seglens.results import record as records

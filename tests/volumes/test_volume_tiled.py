@@ -209,7 +209,7 @@ def test_sums_are_those_of_the_score(floor):
 
     ours = IntegratedGradients(steps=4)
     found = stitched(run, images, windows, target, methods=("hires-cam", ours), layers=("near",))
-    score, bias = score_of(images), float(bias_of(module.head)[1])
+    score, bias = score_of(images), float(bias_of(module.head).detach()[1])
     hires, integrated = found["hires-cam", "near"], found["integrated-gradients"]
     num = target.pixels.sum().item()
     assert hires.diagnostics["score"] == pytest.approx(score, rel=1e-5)

@@ -85,8 +85,8 @@ def judge(
     if groups and not audit:
         raise SettingError("--groups divides an audit, and there is none. Name its regions with --audit.")
     # Not above: these take torch along.
-    from seglens.batch.asking import place_of
-    from seglens.batch.judge_plan import num_images_of, scores_of
+    from seglens.folder.judge_plan import num_images_of, scores_of
+    from seglens.folder.request import place_of
 
     keep_apart(out, run=run, data=data)
     asked = seglens.JudgeSettings(scores_of(scores, ""), cells=cells, precision=precision)

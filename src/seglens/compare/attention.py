@@ -18,12 +18,12 @@ from jaxtyping import Float
 from PIL import ImageColor
 from torch import Tensor
 
-from seglens.batch.heats import drawn_size
-from seglens.batch.raw import FORMATS, Arrays
 from seglens.compare.differences import paired
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.evaluate.intervals import interval
+from seglens.folder.heatmaps import drawn_size
+from seglens.folder.raw import FORMATS, Arrays
 from seglens.report.contents import Explained
 from seglens.results.comparison import AttentionShare, Key, MapChange, PictureMapChange
 from seglens.results.maps import PictureMaps

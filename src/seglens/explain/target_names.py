@@ -37,7 +37,9 @@ class Scene:
     masks: AnyMasks | None
     valid: Regions
     class_index: int
-    frames: Sequence["Frame | Scaled"]
+    frames: Sequence[Frame]
+    predict: Callable[[], AnyMasks] | None = None
+    """Makes the predicted masks where they are not those of ``run.predict(images)``."""
 
     @property
     def dims(self) -> int:
@@ -45,9 +47,9 @@ class Scene:
         return self.images.ndim - 2
 
     @cached_property
-    def said(self) -> AnyMasks:
-        """What the model says; it is run once for all targets, and not at all where none asks."""
-        return self.run.predict(self.images).mask
+    def predicted_masks(self) -> AnyMasks:
+        """The predicted masks; made once for all targets, and not at all where no target needs them."""
+        return self.predict() if self.predict else self.run.predict(self.images).mask
 
     def known(self) -> AnyMasks:
         """The truth, or say that this target needs it."""
@@ -60,7 +62,7 @@ class Scene:
     def compared(self) -> tuple[AnyMasks, AnyMasks, int, Regions, int]:
         """What it takes to compare prediction and truth, or say that this target needs the truth."""
         masks = self.known()
-        return self.said, masks, self.class_index, self.valid, self.dims
+        return self.predicted_masks, masks, self.class_index, self.valid, self.dims
 
     def truth(self) -> Target:
         """Where the class is."""
@@ -68,7 +70,8 @@ class Scene:
 
     def predicted(self) -> Regions:
         """Where the model says the class is, valid pixels only."""
-        return of_class(self.said, self.class_index, self.dims) & self.valid.to(self.said.device)
+        predicted = of_class(self.predicted_masks, self.class_index, self.dims)
+        return predicted & self.valid.to(predicted.device)
 
     def box(self, corners: Sequence[int], label: str) -> Target:
         """A box of native pixels in every picture, at least one pixel of the grid each.
@@ -77,32 +80,20 @@ class Scene:
         """
         size = (len(self.images), *size_of(self.images))
         pixels = torch.zeros(size, dtype=torch.bool, device=self.images.device)
-        begins, ends = corners[: self.dims][::-1], corners[self.dims :][::-1]
         for region, frame in zip(pixels, self.frames, strict=True):
-            if not all(
-                0 <= begin < end <= length
-                for begin, end, length in zip(begins, ends, frame.native, strict=True)
-            ):
+            ends = zip(corners[: self.dims], corners[self.dims :], frame.native[::-1], strict=True)
+            if not all(0 <= first < last <= length for first, last, length in ends):
                 raise SettingError(
                     f"Target {label!r} is not in the picture, which is {spelled(frame.native[::-1])} pixels."
                 )
-            # The edges of pixels, which lie half a pixel before their centres.
-            offsets = (frame.top, frame.left) if isinstance(frame, Frame) else (0,) * self.dims
-            scales = list(zip(frame.scaled, frame.native, offsets, strict=True))
-            edges = [
-                [number * new / old - 0.5 + at for number, (new, old, at) in zip(corner, scales, strict=True)]
-                for corner in (begins, ends)
-            ]
-            region[tuple(slice(*_span(*each)) for each in zip(*edges, strict=True))] = True
+            # Whole numbers are the centres of pixels: the edges of the box lie half a pixel before them.
+            edges = (
+                frame.to_grid(*(number - 0.5 for number in corner))
+                for corner in (corners[: self.dims], corners[self.dims :])
+            )
+            spans = [slice(*_span(*each)) for each in zip(*edges, strict=True)]
+            region[tuple(spans[::-1])] = True
         return Target(label, self.class_index, pixels & self.valid.to(pixels.device))
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A picture or volume scaled from its ``native`` size, and not padded; a `Frame` is of a square."""
-
-    native: tuple[int, ...]
-    scaled: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,6 @@ from PIL import Image as pil
 from PIL import ImageDraw
 from PIL.Image import Image as Picture
 
-from seglens.batch.heats import drawn_size, fitted, limits_of
-from seglens.batch.raw import FORMATS
-from seglens.batch.scales import Scaling, colours
-from seglens.batch.sheets import shown
 from seglens.drawing.draw import (
     INK,
     Scale,
@@ -30,6 +26,10 @@ from seglens.drawing.draw import (
     sheet,
 )
 from seglens.drawing.notebook import address
+from seglens.folder.contact_sheets import shown
+from seglens.folder.heatmaps import drawn_size, fitted, limits_of
+from seglens.folder.raw import FORMATS
+from seglens.folder.scales import Scaling, colours
 from seglens.inspection.clicks import ClickedPixel
 from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened
@@ -75,7 +75,7 @@ def answered(run: Run, opened: Opened, answer: ExplainedPicture, *, evidence: bo
 
     With ``evidence`` it is what speaks for and against, where the method tells.
     """
-    image, heats, row = shown(opened.sample, run.spec).image, answer.heats, answer.row
+    image, heats, row = shown(opened.sample, run.spec).image, answer.heatmaps, answer.row
     scale = scale_of(answer, evidence=evidence)
     if scale is None:
         drawn = _large(no_map(image.shape[1], image.shape[2], " "))
@@ -109,7 +109,7 @@ def save(
     """Write ``sheet.png`` and the raw map ``maps.npz`` into ``folder``; return the files.
 
     ``drawn`` and ``evidence`` are what `answered` made. What the arrays are is in
-    `seglens.batch.raw.raw_arrays`.
+    `seglens.folder.raw.raw_arrays`.
     """
     row = answer.row
     tiles = [

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from seglens.batch.chunks import Chunk, split_of
-from seglens.batch.large import large_chunk, predict_large
-from seglens.batch.prediction import native_masks
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Frame, collate, letterbox, nearest
 from seglens.errors import DataError
 from seglens.evaluate.scores import counted, scores
+from seglens.folder.chunks import Chunk, split_of
+from seglens.folder.large import large_chunk, predict_large
+from seglens.folder.prediction import original_masks
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
 from seglens.predict.tiles import number_of, plan
@@ -50,7 +50,7 @@ class Opened:
     @property
     def sample(self) -> Sample:
         """The picture as it is."""
-        return self.part.natives[0]
+        return self.part.originals[0]
 
     @property
     def frame(self) -> Frame:
@@ -83,7 +83,7 @@ def open_sample(run: Run, split: Split, index: int) -> Opened:
     sample = split[index]
     part = chunk_of_one(sample, run.spec)
     prediction = predict_opened(run, part)
-    mask = native_masks(run, part, prediction)[0]
+    mask = original_masks(run, part, prediction)[0]
     return Opened(part, split, prediction, mask, scores_of_opened(sample, mask, run.spec.classes))
 
 
@@ -142,5 +142,4 @@ def on_grid(region: Region, frame: Frame) -> Bool[Tensor, "size size"]:
     placed = shared >= min(0.5, float(shared.max())) if bool(region.any()) else shared > 1
     if rows > region.shape[0] or columns > region.shape[1]:  # enlarged: every pixel is nearest to one
         placed = nearest(region, frame.scaled)
-    below, beside = frame.size - rows - frame.top, frame.size - columns - frame.left
-    return F.pad(placed, (frame.left, beside, frame.top, below)).to(torch.bool)
+    return frame.padded(placed).to(torch.bool)

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from seglens.batch.prediction import native_masks
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target, for_head
+from seglens.folder.prediction import original_masks
 from seglens.impute import IMPUTERS
 from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened, on_grid, predict_opened, scores_of_opened
@@ -82,7 +82,7 @@ def remove_region(
     images = imputed(batch.images, removed, valid, imputer, seed)
     part = replace(opened.part, batch=replace(batch, images=images))
     prediction = predict_opened(run, part)
-    mask = native_masks(run, part, prediction)[0]
+    mask = original_masks(run, part, prediction)[0]
     before = _state(target, opened.prediction.logits, opened.prediction.mask, valid, dict(opened.scores))
     after_scores = scores_of_opened(opened.sample, mask, run.spec.classes)
     after = _state(target, prediction.logits, prediction.mask, valid, after_scores)

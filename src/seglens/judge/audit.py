@@ -18,7 +18,7 @@ from seglens.impute import noisy_linear
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.judge.faithfulness import EVALUABLE
 from seglens.judge.localisation import FLOOR
-from seglens.judge.nulls import content_free, surface
+from seglens.judge.nulls import content_free, null_inputs
 from seglens.judge.reading import unit_of
 from seglens.judge.regions import elsewhere
 from seglens.results.scorecard import Audit, AuditedRegion, RegionMap, RegionOfPicture
@@ -83,7 +83,7 @@ def audit(
     inside = torch.ones_like(target.pixels) if valid is None else valid
     inside = inside.to(images.device)
     outside = inside & ~target.pixels.to(images.device)
-    nulls = content_free(surface(run, images, target, seed=seed))
+    nulls = content_free(null_inputs(run, images, target, seed=seed))
     found = []
     for name, region in regions.items():
         zone = region.to(images.device) & outside

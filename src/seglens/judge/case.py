@@ -1,7 +1,8 @@
-"""What every score is measured on, and what it gives: one number per image and map."""
+"""The case that every score is measured on, and the numbers that it gives: one per image and map."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,8 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.masked import check_precision
 from seglens.explain.target import Target
 from seglens.judge.cells import CELLS, PARTITIONS, Partition, PerCell, cell_means
-from seglens.judge.nulls import Surface
+from seglens.judge.nulls import NullInputs
+from seglens.judge.reading import Reading, reading
 from seglens.runs import Run
 from seglens.shapes import Images, Maps, PerImage, Regions
 
@@ -125,7 +127,7 @@ class Case:
     images: Images
     target: Target
     maps: Mapping[Key, Explanation]
-    seen: Surface
+    inputs: NullInputs
     nulls: Mapping[str, Maps]
     valid: Regions
     partition: Partition
@@ -134,24 +136,30 @@ class Case:
     seed: int
     batch_size: int
 
+    @cached_property
+    def reading(self) -> Reading:
+        """Reads changed copies of the pictures; made once for all scores."""
+        return reading(self.run.segmenter, self.images, self.target, self.valid, batch_size=self.batch_size)
+
     def first(self, num: int) -> "Case":
         """Return the case of the first ``num`` images only."""
+        if num >= len(self.images):
+            return self
         rows = slice(num)
-        return Case(
-            run=self.run,
+        return replace(
+            self,
             images=self.images[rows],
             target=self.target.select(rows),
             maps={key: select(entry, rows) for key, entry in self.maps.items()},
-            seen=Surface(
-                self.seen.images[rows], self.seen.pixels[rows], self.seen.probability[rows], self.seen.seed
+            inputs=replace(
+                self.inputs,
+                images=self.inputs.images[rows],
+                pixels=self.inputs.pixels[rows],
+                probability=self.inputs.probability[rows],
             ),
             nulls={name: maps[rows] for name, maps in self.nulls.items()},
             valid=self.valid[rows],
             partition=self.partition[rows],
-            settings=self.settings,
-            explainers=self.explainers,
-            seed=self.seed,
-            batch_size=self.batch_size,
         )
 
     def cells(self, maps: Maps) -> PerCell:

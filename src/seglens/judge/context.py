@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from seglens.explain.target import dilate
 from seglens.impute import blurred, linear
 from seglens.judge.case import Case, Measured
 from seglens.judge.cells import CELLS
-from seglens.judge.faithfulness import EVALUABLE, Curves, agreement_of, dice_of, road
+from seglens.judge.faithfulness import EVALUABLE, Curves, agreement_of, dice_of, removal_curves
 from seglens.judge.localisation import SHIFTS
-from seglens.judge.reading import reading, unit_of
+from seglens.judge.reading import unit_of
 from seglens.results.names import NULL, map_name
 from seglens.shapes import Images, PerImage, Regions, Rows
 
@@ -34,8 +36,7 @@ def context_reliance(case: Case) -> PerImage:
     images, kept = case.images.to(device), surroundings(case).to(device)
     bare = linear(images, kept & case.valid.to(device))
     rows = (~case.target.empty()).nonzero()[:, 0].to(device)
-    read = reading(case.run.segmenter, images, case.target, case.valid, batch_size=case.batch_size)
-    full = read.clean(images)[0]
+    full = case.reading.full[0]
     found = torch.full((len(images),), torch.nan)
     others = [rows.roll(-shift) for shift in range(1, min(SHIFTS, len(rows) - 1) + 1)]
     if others:
@@ -44,7 +45,7 @@ def context_reliance(case: Case) -> PerImage:
         def moved(copies: Images, which: Rows) -> Images:
             return torch.where(kept[own[which]][:, None], copies, bare[other[which]])
 
-        elsewhere = read.changed(own, moved, "32")[0][0].view(len(others), -1).mean(0)
+        elsewhere = case.reading.changed(own, moved, "32")[0][0].view(len(others), -1).mean(0)
         whole, at = full[rows.cpu()], rows.cpu()
         found[at] = whole - elsewhere if logits else 1 - elsewhere / whole
     worth = full.isfinite() if logits else full > EVALUABLE
@@ -56,10 +57,9 @@ def context_worth(case: Case) -> PerImage:
 
     The most that any order of the context's cells could reach in `context_faithfulness`, or nearly so.
     """
-    read = reading(case.run.segmenter, case.images, case.target, case.valid, batch_size=case.batch_size)
-    images, soft = read.images, blurred(read.images)
-    partly = torch.where(surroundings(case).to(images.device)[:, None], images, soft)
-    full, context, base = (read.clean(pictures)[0] for pictures in (images, partly, soft))
+    images = case.reading.images
+    partly = torch.where(surroundings(case).to(images.device)[:, None], images, blurred(images))
+    full, context, base = case.reading.full[0], case.reading.clean(partly)[0], case.reading.base[0]
     return torch.where(full - base > EVALUABLE, (full - context) / (full - base), torch.nan)
 
 
@@ -71,42 +71,33 @@ def context_faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
     denominator: near `RELIANCE` the mean of such quotients hangs on the images that lose least. So both
     scores have one unit, and this one says how much of the answer the order of the context explains.
     """
-    named = {map_name(*key): entry.map for key, entry in case.maps.items()}
-    named |= {NULL + name: maps for name, maps in case.nulls.items()}
     reliance = context_reliance(case)
-    curves = road(
-        case.run.segmenter,
-        case.images,
-        case.target,
-        named,
-        valid=case.valid,
-        kept=surroundings(case),
-        counted=reliance >= RELIANCE,
-        cells=case.partition,
-        precision=case.settings.precision,
-        seed=case.seed,
-        batch_size=case.batch_size,
-    )
+    curves = _curves(case, kept=surroundings(case), counted=reliance >= RELIANCE)
     about = {"context_reliance": reliance, "context_worth": context_worth(case), **agreement_of(curves)}
     return removal_score(case, curves, about), curves
 
 
 def faithfulness(case: Case) -> tuple[Measured, dict[str, Curves]]:
     """Measure ROAD over the whole picture."""
+    curves = _curves(case)
+    return removal_score(case, curves, agreement_of(curves)), curves
+
+
+def _curves(
+    case: Case, *, kept: Regions | None = None, counted: Bool[Tensor, " b"] | None = None
+) -> dict[str, Curves]:
+    """Return the curves of every map and reference row of ``case``."""
     named = {map_name(*key): entry.map for key, entry in case.maps.items()}
     named |= {NULL + name: maps for name, maps in case.nulls.items()}
-    curves = road(
-        case.run.segmenter,
-        case.images,
-        case.target,
+    return removal_curves(
+        case.reading,
         named,
-        valid=case.valid,
+        kept=kept,
+        counted=counted,
         cells=case.partition,
         precision=case.settings.precision,
         seed=case.seed,
-        batch_size=case.batch_size,
     )
-    return removal_score(case, curves, agreement_of(curves)), curves
 
 
 def removal_score(case: Case, curves: Mapping[str, Curves], about: Mapping[str, PerImage]) -> Measured:

@@ -11,7 +11,6 @@ from seglens.impute import blurred, noisy_linear
 from seglens.judge.case import Case, Key, Measured
 from seglens.judge.cells import PerCell, cell_means, cell_sums, rank_correlation
 from seglens.judge.context import surroundings
-from seglens.judge.reading import reading
 from seglens.results.names import map_name
 from seglens.results.scorecard import CellPoints
 from seglens.seeds import content_normal
@@ -83,8 +82,7 @@ def effects(case: Case) -> dict[str, PerCell]:
     rows = torch.arange(len(images), device=device).repeat_interleave(total)
     noise = content_normal(images, tuple(images.shape[1:]), case.seed, "imputation")
     soft = blurred(images)
-    read = reading(case.run.segmenter, images, case.target, valid, batch_size=case.batch_size)
-    full = read.clean(images)[0]
+    full = case.reading.full[0]
 
     def gone(which: Rows) -> Regions:
         return (cells[rows[which]] == (which % total)[:, None, None]) & valid[rows[which]]
@@ -97,7 +95,7 @@ def effects(case: Case) -> dict[str, PerCell]:
 
     found = {}
     for name, perturb in zip(IMPUTERS, (linearly, softly), strict=True):
-        scores, _ = read.changed(rows, perturb, "32")
+        scores, _ = case.reading.changed(rows, perturb, "32")
         found[name] = full[:, None] - scores[0].view(-1, total)
     return found
 

@@ -18,7 +18,7 @@ from seglens.judge.effects import causal_agreement
 from seglens.judge.faithfulness import FRACTIONS, Curves
 from seglens.judge.judgement import Judgement
 from seglens.judge.localisation import Attention, attention, join, summarise
-from seglens.judge.nulls import content_free, randomised, surface
+from seglens.judge.nulls import content_free, null_inputs, randomised
 from seglens.judge.randomisation import model_dependence
 from seglens.judge.rerun import recipes
 from seglens.judge.scorecard import Scorecard
@@ -85,15 +85,15 @@ def gather(
     run, images = run.opened(images)
     by_key = _by_key(maps, target)
     _refuse_strangers(explainers or {}, by_key)
-    seen = surface(run, images, target, seed=seed)
+    inputs = null_inputs(run, images, target, seed=seed)
     whole = (torch.ones_like(target.pixels) if valid is None else valid).to(images.device)
     case = Case(
         run=run,
         images=images,
         target=target,
         maps=by_key,
-        seen=seen,
-        nulls=content_free(seen),
+        inputs=inputs,
+        nulls=content_free(inputs),
         valid=whole,
         partition=PARTITIONS[chosen.cells](images, whole, chosen.across),
         settings=chosen,
@@ -206,7 +206,7 @@ def _attention(case: Case) -> dict[Key, Attention]:
         )
         chance = {(entry.method, entry.layer): entry for entry in found.values()}
     return {
-        key: attention(entry, case.seen, randomised=chance.get(key), valid=case.valid)
+        key: attention(entry, case.inputs, randomised=chance.get(key), valid=case.valid)
         for key, entry in case.maps.items()
     }
 

@@ -108,8 +108,8 @@ def agreement(card: Scorecard) -> Any:
     return figure
 
 
-def restating(card: Scorecard) -> Any:
-    """Enrichment of each map beside that of its mirror, and R4's ratio: who only restates the prediction."""
+def attention_beside_mirror(card: Scorecard) -> Any:
+    """Enrichment of each map beside that of its mirror, and its ratio; those that repeat the prediction red."""
     rows = [row for row in card.rows if row.score == "attention" and row.interval.num]
     if not rows:
         return None
@@ -180,7 +180,7 @@ FIGURES: dict[str, Callable[[Scorecard], Any]] = {
     "removal_curves": removal_curves,
     "cascade": cascade,
     "agreement": agreement,
-    "restating": restating,
+    "restating": attention_beside_mirror,
     "stability": stability,
     "completeness": completeness,
 }

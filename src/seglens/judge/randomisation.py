@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seglens.judge.case import Case, Key, Measured
 from seglens.judge.cells import PerCell, rank_correlation
-from seglens.judge.nulls import content_free, randomised, surface
+from seglens.judge.nulls import content_free, null_inputs, randomised
 from seglens.judge.rerun import Recipes
 from seglens.models.segmenter import evaluating
 from seglens.results.names import map_name
@@ -56,7 +56,7 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, Cascade]:
             apart[key].append(_alike(case, own[key], case.cells(maps)).abs())
             before = complexity(case.maps[key].map)
             gained[key].append((complexity(maps) - before) / before)
-        for name, maps in content_free(surface(other, case.images, case.target, seed=case.seed)).items():
+        for name, maps in content_free(null_inputs(other, case.images, case.target, seed=case.seed)).items():
             null_apart[name].append(_alike(case, nulls[name], case.cells(maps)).abs())
     changed = {key: torch.stack(each).mean(0) for key, each in apart.items()}
     details = {

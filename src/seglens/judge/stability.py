@@ -11,7 +11,7 @@ import torch
 from seglens.explain.target import Target
 from seglens.judge.case import Case, Key, Measured
 from seglens.judge.cells import PerCell, rank_correlation
-from seglens.judge.nulls import content_free, surface
+from seglens.judge.nulls import content_free, null_inputs
 from seglens.judge.rerun import Recipes
 from seglens.masks import of_class
 from seglens.runs import Run
@@ -79,7 +79,7 @@ def stability(case: Case, found: Recipes) -> Measured:
             worst[key] = _worse(worst[key], _moved(case, own[key], maps), same)
         switched = (now ^ answer) & case.valid.to(now.device)
         followed = replace(case.target, pixels=case.target.pixels.to(now.device) ^ switched)
-        for name, maps in content_free(surface(case.run, changed, followed, seed=case.seed)).items():
+        for name, maps in content_free(null_inputs(case.run, changed, followed, seed=case.seed)).items():
             null_worst[name] = _worse(null_worst[name], _moved(case, nulls[name], maps), same)
     nothing = torch.full((len(case.images),), torch.nan)
     usable = (~case.target.empty()).cpu()

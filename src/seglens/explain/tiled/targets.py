@@ -1,19 +1,17 @@
 """Targets of pictures that are predicted in windows: at the working scale, by the names that users type."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from seglens.data.transforms import nearest
+from seglens.data.transforms import Frame, nearest
 from seglens.explain.target import Target
-from seglens.explain.target_names import Scaled, Scene, named_targets
+from seglens.explain.target_names import Scene, named_targets
 from seglens.predict.original import decide, empty_mask
 from seglens.predict.tiles import Cut, Windows, bands, resized
 from seglens.runs import Run
-from seglens.shapes import AnyMask, AnyMasks, Region
+from seglens.shapes import AnyMask, Region
 
 
 def large_mask(
@@ -35,18 +33,6 @@ def large_mask(
     return mask
 
 
-@dataclass(frozen=True, eq=False)
-class LargeScene(Scene):
-    """A `Scene` of one large picture at the working scale, of which the prediction is made in windows."""
-
-    predict: Callable[[], AnyMask]
-
-    @cached_property
-    def said(self) -> AnyMasks:
-        """What the model says."""
-        return self.predict()[None]
-
-
 def large_scene(
     run: Run,
     cut: Cut,
@@ -56,20 +42,20 @@ def large_scene(
     valid: Region | None = None,
     class_index: int = 1,
     batch_size: int = 8,
-) -> LargeScene:
+) -> Scene:
     """Return what `seglens.explain.target_names.named_targets` makes targets of: coordinates are native.
 
     ``mask`` and ``valid`` are native too, and take nearest values; without ``valid`` every pixel is.
     """
     kept = torch.ones(windows.scaled, dtype=torch.bool) if valid is None else nearest(valid, windows.scaled)
-    return LargeScene(
+    return Scene(
         run=run,
         images=torch.empty(1, 0, *windows.scaled),  # their size is all that is asked for
         masks=None if mask is None else nearest(mask, windows.scaled)[None],
         valid=kept[None],
         class_index=class_index,
-        frames=(Scaled(windows.native, windows.scaled),),
-        predict=lambda: large_mask(run, cut, windows, batch_size=batch_size),
+        frames=(Frame(windows.native, max(windows.scaled), windows.scaled, (0,) * len(windows.scaled)),),
+        predict=lambda: large_mask(run, cut, windows, batch_size=batch_size)[None],
     )
 
 

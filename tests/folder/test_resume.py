@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.batch.discs import split_of
+from tests.folder.discs import split_of
 
 import seglens
-from seglens.batch import ledger
-from seglens.batch.chunks import Failure
-from seglens.batch.partial import DONE, Done, _plain, _whole
 from seglens.errors import DataError, OutputExistsError, SettingError
+from seglens.folder import writer
+from seglens.folder.chunks import Failure
+from seglens.folder.partial import DONE, Done, _plain, _whole
 from seglens.judge.localisation import Attention
 from seglens.results.maps import MapFrame, OneMap, PictureMaps
 from seglens.runs import Run
@@ -28,16 +28,16 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import seglens
-from seglens.batch import explaining
-from tests.batch.discs import make_run, split_of
+from seglens.folder import explaining
+from tests.folder.discs import make_run, split_of
 folder, written = Path(sys.argv[2]), []
-write = explaining.ledger.write_sample
+write = explaining.writer.write_sample
 def deadly(*values):
     if len(written) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     written.append(values)
     return write(*values)
-explaining.ledger.write_sample = deadly
+explaining.writer.write_sample = deadly
 seglens.explain_folder(make_run(), split_of(folder), out=folder / "out", layers=("body",),
     target=("predicted", "false-negative"), methods=("grad-cam", "saliency"), batch_size=1, scale="dataset")
 """
@@ -88,7 +88,7 @@ def test_a_job_killed_on_the_way_is_resumed_to_the_same_bytes(run: Run, folder: 
 
 
 def test_an_error_on_the_way_keeps_what_was_done(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    split, write = split_of(folder), ledger.write_sample
+    split, write = split_of(folder), writer.write_sample
     calls: list[int] = []
 
     def stopped(*values: object) -> object:
@@ -97,7 +97,7 @@ def test_an_error_on_the_way_keeps_what_was_done(run: Run, folder: Path, monkeyp
             raise KeyboardInterrupt
         return write(*values)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ledger, "write_sample", stopped)
+    monkeypatch.setattr(writer, "write_sample", stopped)
     with pytest.raises(KeyboardInterrupt):
         seglens.explain_folder(run, split, out=folder / "out", layers=("body",), batch_size=1)
     seglens.explain_folder(run, split, out=folder / "out", layers=("body",), batch_size=1, resume=True)
@@ -108,14 +108,14 @@ def test_an_error_on_the_way_keeps_what_was_done(run: Run, folder: Path, monkeyp
 def test_pictures_that_changed_are_not_mixed_with_those_that_are_done(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    split, written = split_of(folder), ledger.write_sample
+    split, written = split_of(folder), writer.write_sample
 
     def breaks(*values: Any) -> PictureMaps:
         if values[2] or any((folder / ".out.partial" / DONE).glob("0*.json")):
             raise RuntimeError("on the way")
         return written(*values)
 
-    monkeypatch.setattr(ledger, "write_sample", breaks)
+    monkeypatch.setattr(writer, "write_sample", breaks)
     with pytest.raises(RuntimeError, match="on the way"):
         seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, **ASKED)
     monkeypatch.undo()
@@ -168,7 +168,7 @@ def test_weights_of_another_epoch_are_not_mixed_with_those_that_are_done(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A run folder that kept two epochs: each has weights of its own hash."""
-    split, write = split_of(folder), ledger.write_sample
+    split, write = split_of(folder), writer.write_sample
     first, second = (replace(run, sha256=letter * 64) for letter in "ab")
 
     def stopped(*values: object) -> object:
@@ -176,10 +176,10 @@ def test_weights_of_another_epoch_are_not_mixed_with_those_that_are_done(
             raise KeyboardInterrupt
         return write(*values)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ledger, "write_sample", stopped)
+    monkeypatch.setattr(writer, "write_sample", stopped)
     with pytest.raises(KeyboardInterrupt):
         seglens.explain_folder(first, split, out=folder / "out", layers=("body",), batch_size=1)
-    monkeypatch.setattr(ledger, "write_sample", write)
+    monkeypatch.setattr(writer, "write_sample", write)
     with pytest.raises(SettingError, match=r'other settings: model was "aaa.*", now "bbb'):
         seglens.explain_folder(second, split, out=folder / "out", layers=("body",), batch_size=1, resume=True)
     seglens.explain_folder(first, split, out=folder / "out", layers=("body",), batch_size=1, resume=True)

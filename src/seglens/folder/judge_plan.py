@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from seglens.arguments import checked
 from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
-from seglens.batch.asking import class_index_of, targets_of, with_references_of
-from seglens.batch.chunks import CHUNK, choose
-from seglens.batch.planning import first_chunk
 from seglens.data.layout import Split
 from seglens.explain.methods import Method, methods_of, sorted_out
 from seglens.explain.plan import count
+from seglens.folder.chunks import CHUNK, choose
+from seglens.folder.planning import first_chunk
+from seglens.folder.request import class_index_of, targets_of, with_references_of
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
 from seglens.judge.costs import JudgePlan, count_scores
 from seglens.judge.definitions import CLAIM_IMAGES
@@ -58,14 +58,17 @@ def plan_judging(
     """
     chosen = choose(split, None, num_images)
     class_index = class_index_of(run, class_name)
-    asked = sorted_out(with_references_of(run, chosen, methods_of(methods), seed))
-    layers = names_of(layers) if asked.need_layers else ()
+    needed = sorted_out(with_references_of(run, chosen, methods_of(methods), seed))
+    layers = names_of(layers) if needed.need_layers else ()
     resolve(run.segmenter, layers)
     first = first_chunk(run, chosen, (target,), 1)
     targets_of(run, first, (target,), class_index)  # A target that can't be is an error before any work.
     images = first.batch.images
-    passes = count(run, asked, layers, images, 1, len(chosen), batch_size)
-    on_layers, on_input = len(asked.cams) + len(asked.on_layers), len(asked.gradients) + len(asked.on_input)
+    passes = count(run, needed, layers, images, 1, len(chosen), batch_size)
+    on_layers, on_input = (
+        len(needed.cams) + len(needed.on_layers),
+        len(needed.gradients) + len(needed.on_input),
+    )
     making = sum(entry.forwards for entry in passes)
     settings = judging or JudgeSettings()
     return count_scores(len(layers) * on_layers + on_input, making, settings, len(chosen))

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 from tests.arrays import arrays_of
-from tests.batch.discs import Bright, make_run, split_of, table_of, write_discs
+from tests.folder.discs import Bright, make_run, split_of, table_of, write_discs
 from tests.pages import album_of
 
 import seglens
-from seglens.batch.scales import Scaling, scaling, shared_limits
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain.cams import upsample
+from seglens.folder.scales import Scaling, scaling, shared_limits
 from seglens.runs import Run
 
 ERRORS = ("predicted", "false-positive", "false-negative")

@@ -4,13 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.batch.discs import TASK, read, size_of, split_of, table_of, values_of
+from tests.folder.discs import TASK, read, size_of, split_of, table_of, values_of
 
 import seglens
-from seglens import batch
-from seglens.batch import chunks
 from seglens.data.layout import Split
 from seglens.errors import SettingError
+from seglens.folder import chunks, judge_folder, predict_files
 from seglens.results.tables import write_rows
 from seglens.runs import Run
 
@@ -20,7 +19,7 @@ def test_names_stay_apart_and_inside_of_the_folder(run: Run, folder: Path):
         (folder / place).mkdir()
         Image.new("RGB", (64, 64), "white").save(folder / place / "x y.png")
     files = [folder / "a" / "x y.png", folder / "b" / "x y.png"]
-    done = batch.predict_files(run, files, out=folder / "out")
+    done = predict_files(run, files, out=folder / "out")
     assert {file.name for file in (done.folder / "masks").iterdir()} == {"x_y.png", "x_y-2.png"}
 
 
@@ -46,7 +45,7 @@ def test_chunks_are_even(num: int, most: int, sizes: list[int]):
 
 def test_judge_folder_gives_the_card_of_judge(run: Run, folder: Path):
     square = Split(name="test", task=TASK, entries=split_of(folder).entries[1:2], reader=read)
-    done = batch.judge_folder(run, square, out=folder / "out", layers=("body",), seed=3)
+    done = judge_folder(run, square, out=folder / "out", layers=("body",), seed=3)
     table = table_of(done.folder / "scorecard.json")
     images = square[0].image[None]
     target = seglens.targets.predicted(run, images)
@@ -62,7 +61,7 @@ def test_judge_folder_gives_the_card_of_judge(run: Run, folder: Path):
 
 def test_judge_folder_survives_broken_pictures(run: Run, folder: Path):
     (folder / "images" / "0.png").write_bytes(b"")
-    done = batch.judge_folder(
+    done = judge_folder(
         run, split_of(folder), out=folder / "out", layers=("body",), num_images=2, batch_size=1
     )
     assert done.num_done == 1

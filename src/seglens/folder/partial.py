@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.arguments.renamed import in_new_names
-from seglens.batch.chunks import Failure
 from seglens.errors import DataError, OutputExistsError, SettingError
 from seglens.files.locks import beside
 from seglens.files.output import alone, naming, put_in_place
 from seglens.files.overwrite import check_output
 from seglens.files.ownership import list_files
+from seglens.folder.chunks import Failure
 from seglens.judge.localisation import Attention
 from seglens.results import record as records
 from seglens.results.maps import PictureMaps
@@ -158,12 +158,12 @@ def _refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
         before[PICTURES] = now
     other = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
     if other:
-        said = "; ".join(
+        changes = "; ".join(
             f"{key} was {_short(before.get(key))}, now {_short(settings.get(key))}" for key in other
         )
         raise SettingError(
-            f"{folder} can't be resumed with other settings: {said}. Give the same ones, or start again with "
-            "--force and without --resume."
+            f"{folder} can't be resumed with other settings: {changes}. Give the same ones, or start again "
+            "with --force and without --resume."
         )
 
 

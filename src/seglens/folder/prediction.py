@@ -10,9 +10,6 @@ import torch
 
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
-from seglens.batch import ledger
-from seglens.batch.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
-from seglens.batch.heats import drawn_size
 from seglens.data.from_torch import is_torch
 from seglens.data.images import as_image, read_pixels, read_size
 from seglens.data.layout import Split
@@ -20,6 +17,9 @@ from seglens.data.sample import Sample
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.files.output import new_folder, unused_name
 from seglens.files.overwrite import check_output
+from seglens.folder import writer
+from seglens.folder.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
+from seglens.folder.heatmaps import drawn_size
 from seglens.predict import Prediction
 from seglens.predict.original import (
     Inference,
@@ -67,7 +67,7 @@ def predict_files(
     picture that is covered with windows is never held as floating-point numbers.
 
     Raises:
-        SettingError, DataError, OutputExistsError: as `seglens.batch.explain_folder`.
+        SettingError, DataError, OutputExistsError: as `seglens.folder.explain_folder`.
     """
     began = time.monotonic()
     split = split_of(run, pictures)
@@ -84,14 +84,14 @@ def predict_files(
         "tta": tta,
         "tiles": tiles,
     }
-    plan((1, 1), run.spec, tiles)
+    plan((1,) * run.spec.dims, run.spec, tiles)
     failed: list[Failure] = []
     rows: list[dict[str, object]] = []
     check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(Path(out), command="predict", force=force) as folder:
         for name in ("masks", "overlays"):
             (folder / name).mkdir()
-        for label in ledger.label_folders(run.task) if run.task.multilabel else ():
+        for label in writer.label_folders(run.task) if run.task.multilabel else ():
             (folder / "masks" / label).mkdir()
         written = read_ahead(
             partial(_write, run, folder), _predicted(prepared(run, how), split, how, batch_size)
@@ -102,9 +102,9 @@ def predict_files(
             else:
                 rows.append(done)
         refuse_none_done(len(rows), failed)
-        every = rows + [ledger.failed_row(failure).plain() for failure in failed]
+        every = rows + [writer.failed_row(failure).plain() for failure in failed]
         write_rows(every, folder / "table.csv")
-        ledger.write_record(
+        writer.write_record(
             "predict",
             run,
             split,
@@ -118,7 +118,7 @@ def predict_files(
     return Summary(Path(out), len(rows), tuple(failed))
 
 
-def native_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
+def original_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
     """Return the masks of a chunk at native size."""
     return [
         mask_at_original_size(probabilities, frame, run.spec)
@@ -196,17 +196,19 @@ def _forward(run: Run, pictures: Sequence[_Read], how: Inference) -> list[Probab
 
 def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large | Failure:
     entry = split.entries[index]
-    try:
-        size = read_size(entry.image)
-    except DataError:
-        size = (1, 1)  # Reading it says better what is wrong with it.
-    if plan(size, run.spec, how.tiles) is not None:
-        return _Large(entry.name, entry.image)
+    if split.dims == 2:
+        try:
+            size = read_size(entry.image)
+        except DataError:
+            size = (1, 1)  # Reading it says better what is wrong with it.
+        if plan(size, run.spec, how.tiles) is not None:
+            return _Large(entry.name, entry.image)
     try:
         sample = split[index]
     except DataError as error:
         return Failure(entry.name, str(error))
-    return _Read(sample, place(sample.image, run.spec, "never"))
+    spacing = None if sample.grid is None else sample.spacing
+    return _Read(sample, place(sample.image, run.spec, "never", spacing))
 
 
 def _in_windows(
@@ -259,4 +261,4 @@ def _write(run: Run, folder: Path, found: _Found | Failure) -> dict[str, object]
         return found
     made = found.prediction
     mask = decide(at_original_size(*made), run.spec) if isinstance(made, tuple) else made
-    return ledger.write_prediction(run, found.sample, mask, folder, found.name)
+    return writer.write_prediction(run, found.sample, mask, folder, found.name)

@@ -7,9 +7,16 @@ from pathlib import Path
 
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
-from seglens.batch import ledger
-from seglens.batch.asking import Question, place_of, question_of, settings_of, targets_of
-from seglens.batch.chunks import (
+from seglens.data.classes import NO_MAP
+from seglens.data.layout import Split
+from seglens.data.listing import fingerprints
+from seglens.errors import SettingError
+from seglens.explain.methods import Method
+from seglens.explain.statistics import DEFINITIONS
+from seglens.files.output import unused_name
+from seglens.files.overwrite import check_output, refuse_no_text
+from seglens.folder import writer
+from seglens.folder.chunks import (
     CHUNK,
     FILES,
     Chunk,
@@ -23,22 +30,15 @@ from seglens.batch.chunks import (
     refuse_none_done,
     split_of,
 )
-from seglens.batch.heats import Shared, shared_by
-from seglens.batch.large import frame_of, pieces_of, predict_large
-from seglens.batch.ledger import Drawing
-from seglens.batch.measuring import maps_of, measure
-from seglens.batch.partial import Done, Measured, Partial, partial_folder
-from seglens.batch.prediction import native_masks
-from seglens.batch.raw import raw_format
-from seglens.batch.scales import scaling, shared_limits
-from seglens.data.classes import NO_MAP
-from seglens.data.layout import Split
-from seglens.data.listing import fingerprints
-from seglens.errors import SettingError
-from seglens.explain.methods import Method
-from seglens.explain.statistics import DEFINITIONS
-from seglens.files.output import unused_name
-from seglens.files.overwrite import check_output, refuse_no_text
+from seglens.folder.heatmaps import Shared, shared_by
+from seglens.folder.large import frame_of, pieces_of, predict_large
+from seglens.folder.measuring import maps_of, measure
+from seglens.folder.partial import Done, Measured, Partial, partial_folder
+from seglens.folder.prediction import original_masks
+from seglens.folder.raw import raw_format
+from seglens.folder.request import Request, place_of, request_of, settings_of, targets_of
+from seglens.folder.scales import scaling, shared_limits
+from seglens.folder.writer import Drawing
 from seglens.predict.tiles import plan
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable, PictureMaps
@@ -79,7 +79,7 @@ def explain_folder(
     Writes ``explanations.json`` (all numbers), ``table.csv`` (one row a map), ``summary.csv`` (one row for
     each target, method and layer), ``run.json``, and for each picture ``samples/<name>/`` with ``orig gt pred
     overlay``, a heat map for each target, method and layer, sheets that compare them, ``maps.npz`` (see
-    `seglens.batch.raw.raw_arrays`) and ``explanation.json``. Names begin with the target where there are
+    `seglens.folder.raw.raw_arrays`) and ``explanation.json``. Names begin with the target where there are
     several. Until all is there it stands in ``.<name>.partial`` beside, from which ``resume`` goes on.
 
     Args:
@@ -124,16 +124,16 @@ def explain_folder(
     if share.first:
         check_output(place, "explain", force=force, runs=filter(None, [run.folder]), files=split.files)
     ours = share.of(len(chunks_of(len(split), batch_size)))
-    asked = question_of(run, split, methods, layers, target, class_name, against, where, seed)
-    question = replace(asked, memory=memory)
+    request = request_of(run, split, methods, layers, target, class_name, against, where, seed)
+    request = replace(request, memory=memory)
     drawing = Drawing(scaling(scale), raw)
     if raw_format(raw).suffix == ".safetensors":
         refuse_no_text(place)
     taken: set[str] = set()
     names = [unused_name(entry.name, taken) for entry in split.entries]
     share.agree("pictures", names)
-    plan((1, 1), run.spec, tiles)  # A wrong name is an error before any work is done.
-    settings = settings_of(run, question) | {
+    plan((1,) * run.spec.dims, run.spec, tiles)  # A wrong name is an error before any work is done.
+    settings = settings_of(run, request) | {
         "scale": scale,
         "raw": raw,
         "batch_size": batch_size,
@@ -144,7 +144,7 @@ def explain_folder(
     job = settings | {"seed": seed, "model": run.sha256}
     job["pictures"] = [list(pair) for pair in zip(names, contents, strict=True)] if share.first else []
     with partial_folder(place, job, force=force, resume=resume, share=share) as partial:
-        failed = _explain_chunks(run, split, question, drawing, partial, names, batch_size, tiles, share)
+        failed = _explain_chunks(run, split, request, drawing, partial, names, batch_size, tiles, share)
         done = [partial.done[index] for index in ours if index in partial.done]
         if drawing.scaling.kind == "dataset":
             found = shared_by([entry for part in done for row in part.rows for entry in row.maps])
@@ -156,14 +156,14 @@ def explain_folder(
         table = None
         if share.first:
             summary = [
-                ledger.summary_row(of_map, where=where, seed=seed) for of_map in zip(*measured, strict=True)
+                writer.summary_row(of_map, where=where, seed=seed) for of_map in zip(*measured, strict=True)
             ]
-            every = rows + [ledger.failed_row(failure) for failure in failed]
+            every = rows + [writer.failed_row(failure) for failure in failed]
             table = ExplanationTable(
                 split=None if split.name == FILES else split.name,
                 methods=tuple(dict.fromkeys(row.method for row in summary)),
                 layers=tuple(dict.fromkeys(row.layer for row in summary if row.layer is not None)),
-                targets=tuple(question.targets),
+                targets=tuple(request.targets),
                 against=against,
                 where=where,
                 scale=scale,
@@ -171,12 +171,12 @@ def explain_folder(
                 definitions=DEFINITIONS,
                 samples=tuple(every),
                 summary=tuple(summary),
-                **{"class": run.task.classes[question.class_index]},
+                **{"class": run.task.classes[request.class_index]},
             )
             records.write_json(partial.folder / "explanations.json", table)
-            write_rows(ledger.flat(every), partial.folder / "table.csv")
-            write_rows(ledger.flat_summary(summary), partial.folder / "summary.csv")
-            ledger.write_record(
+            write_rows(writer.flat(every), partial.folder / "table.csv")
+            write_rows(writer.flat_summary(summary), partial.folder / "summary.csv")
+            writer.write_record(
                 "explain",
                 run,
                 split,
@@ -193,7 +193,7 @@ def explain_folder(
 def _explain_chunks(
     run: Run,
     split: Split,
-    question: Question,
+    request: Request,
     drawing: Drawing,
     partial: Partial,
     names: Sequence[str],
@@ -203,10 +203,10 @@ def _explain_chunks(
 ) -> list[Failure]:
     """Explain the chunks that are not done yet; return the pictures that failed on the way."""
     failed: list[Failure] = []
-    told = 0
+    listed = 0
     (partial.folder / "samples").mkdir(exist_ok=True)
     chunks = read_chunks(
-        run, split, most=batch_size, failed=failed, targets=question.targets, share=share, skip=partial.done
+        run, split, most=batch_size, failed=failed, targets=request.targets, share=share, skip=partial.done
     )
     for part in chunks:
         rows: list[PictureMaps] = []
@@ -214,38 +214,38 @@ def _explain_chunks(
         numbers: list[int] = []
         for piece in pieces_of(run, part, tiles):
             try:
-                written, found = write_chunk(run, piece, question, drawing, names, partial.folder)
+                written, found = write_chunk(run, piece, request, drawing, names, partial.folder)
             except SettingError as error:
                 if piece.windows is None:
                     raise
-                failed.append(Failure(piece.natives[0].name, str(error), piece.numbers[0]))
+                failed.append(Failure(piece.originals[0].name, str(error), piece.numbers[0]))
                 continue
             rows, measured, numbers = rows + written, [*measured, found], [*numbers, *piece.numbers]
         if rows:
-            done = Done(tuple(numbers), rows, ledger.joined(measured), tuple(failed[told:]))
+            done = Done(tuple(numbers), rows, writer.joined(measured), tuple(failed[listed:]))
             partial.add(part.index, done)
-            told = len(failed)
+            listed = len(failed)
         del part, piece  # before the next chunk is made
     return failed
 
 
 def write_chunk(
-    run: Run, part: Chunk, question: Question, drawing: Drawing, names: Sequence[str], folder: Path
+    run: Run, part: Chunk, request: Request, drawing: Drawing, names: Sequence[str], folder: Path
 ) -> tuple[list[PictureMaps], list[Measured]]:
     """Explain a chunk and write its pictures; what is returned holds no picture and no map."""
     large = part.windows is not None
     with naming_pictures(part):
         prediction = predict_large(run, part) if large else run.predict(part.batch.images)
-    aims = targets_of(
-        run, part, question.targets, question.class_index, against=question.against, prediction=prediction
+    targets = targets_of(
+        run, part, request.targets, request.class_index, against=request.against, prediction=prediction
     )
-    maps = maps_of(run, part, aims, question, question.methods, question.layers)
-    measured = measure(run, part, aims, question, maps, prediction)
+    maps = maps_of(run, part, targets, request, request.methods, request.layers)
+    measured = measure(run, part, targets, request, maps, prediction)
     rows = [
-        ledger.write_sample(
+        writer.write_sample(
             run, part, i, mask, maps, measured, folder, f"samples/{names[part.numbers[i]]}", drawing
         )
-        for i, mask in enumerate(native_masks(run, part, prediction))
+        for i, mask in enumerate(original_masks(run, part, prediction))
     ]
     return rows, measured
 
@@ -269,7 +269,7 @@ def _redraw(
     for part, i in track(pictures, total=len(pictures), what="drawing") if share.first else pictures:
         sample = split[part.numbers[i]]
         frame = frame_of(sample, run.spec, tiles)
-        part.rows[i] = ledger.redraw(run, sample, frame, part.rows[i], partial.folder, drawing, shared)
+        part.rows[i] = writer.redraw(run, sample, frame, part.rows[i], partial.folder, drawing, shared)
 
 
 def _once(failed: Sequence[Failure]) -> list[Failure]:

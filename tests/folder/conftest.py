@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.batch import discs
+from tests.folder import discs
 
 from seglens.runs import Run
 

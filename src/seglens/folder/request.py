@@ -1,4 +1,4 @@
-"""What is asked of every picture of a folder, checked before any work is done."""
+"""The request that is made of every picture of a folder, checked before any work is done."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from seglens.arguments.inputs import names_of
-from seglens.batch.chunks import Chunk, Failure, read_one
 from seglens.data.layout import Split
 from seglens.data.transforms import letterbox
 from seglens.errors import DataError, ModelError, SettingError, UserError
@@ -18,6 +17,7 @@ from seglens.explain.references import chosen_references, needs_references, with
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, form_of, named_targets
 from seglens.files.output import safe_name
+from seglens.folder.chunks import Chunk, Failure, read_one
 from seglens.models.layers import layers as layers_of
 from seglens.models.layers import resolve
 from seglens.predict import Prediction
@@ -29,8 +29,8 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of every picture, and the bytes that may be taken to answer (see `seglens.explain`)."""
+class Request:
+    """Methods, layers and targets for every picture, and the bytes that may be taken, see `explain`."""
 
     methods: tuple[Method, ...]
     layers: tuple[str, ...]
@@ -42,8 +42,8 @@ class Question:
     memory: int | None = None
 
 
-def place_of(run: Run, split: Split, out: str | Path | None, verb: str) -> Path:
-    """Return the folder that a verb writes into.
+def place_of(run: Run, split: Split, out: str | Path | None, command: str) -> Path:
+    """Return the folder that a command writes into.
 
     Raises:
         SettingError: none is given, and the run has none.
@@ -51,8 +51,8 @@ def place_of(run: Run, split: Split, out: str | Path | None, verb: str) -> Path:
     if out is not None:
         return Path(out)
     if run.folder is None:
-        raise SettingError(f"The run has no folder to {verb} into: name one with 'out'.")
-    return run.folder / verb / safe_name(split.name)
+        raise SettingError(f"The run has no folder to {command} into: name one with 'out'.")
+    return run.folder / command / safe_name(split.name)
 
 
 def class_index_of(run: Run, name: str | None) -> int:
@@ -71,13 +71,12 @@ def targets_of(
 ) -> list[Target]:
     """Make the targets of a chunk; a ``prediction`` that is there already is not made again."""
     batch = part.batch
-    scene = Scene(run, batch.images, batch.masks, batch.valid, class_index, part.frames)
-    if prediction is not None:
-        scene.__dict__["said"] = prediction.mask
+    predict = None if prediction is None else lambda: prediction.mask
+    scene = Scene(run, batch.images, batch.masks, batch.valid, class_index, part.frames, predict)
     return named_targets(texts, scene, against=against)
 
 
-def question_of(
+def request_of(
     run: Run,
     split: Split,
     methods: Method | Sequence[Method],
@@ -87,11 +86,11 @@ def question_of(
     against: str | None,
     where: str,
     seed: int,
-) -> Question:
+) -> Request:
     """Check everything that can be checked before any work is done.
 
     Raises:
-        UnknownNameError, SettingError, ModelError: as `seglens.batch.explain_folder`.
+        UnknownNameError, SettingError, ModelError: as `seglens.folder.explain_folder`.
     """
     texts = names_of(target)
     if not texts:
@@ -108,13 +107,13 @@ def question_of(
         )
     methods, layers = methods_of(methods), names_of(layers)
     chosen = tuple(METHODS) if ALL in methods else methods
-    asked = sorted_out(chosen)
+    needs_layers = sorted_out(chosen).need_layers
     chosen = with_references_of(run, split, chosen, seed)
     places: tuple[str, ...] = ()
-    if asked.need_layers:
+    if needs_layers:
         places = _with_roles(run) if ALL in layers else layers
         resolve(run.segmenter, places)
-    return Question(chosen, places, texts, index, other, where, seed)
+    return Request(chosen, places, texts, index, other, where, seed)
 
 
 def with_references_of(run: Run, split: Split, methods: Sequence[Method], seed: int) -> tuple[Method, ...]:
@@ -154,19 +153,19 @@ def _with_roles(run: Run) -> tuple[str, ...]:
     return found
 
 
-def settings_of(run: Run, question: Question) -> dict[str, Any]:
+def settings_of(run: Run, request: Request) -> dict[str, Any]:
     """What a result depends on, as plain data."""
     classes = run.task.classes
     return {
         "methods": [
             method if isinstance(method, str) else {"name": method.name, **_fields(method)}
-            for method in question.methods
+            for method in request.methods
         ],
-        "layers": list(question.layers),
-        "targets": list(question.targets),
-        "class": classes[question.class_index],
-        "against": None if question.against is None else classes[question.against],
-        "where": question.where,
+        "layers": list(request.layers),
+        "targets": list(request.targets),
+        "class": classes[request.class_index],
+        "against": None if request.against is None else classes[request.against],
+        "where": request.where,
     }
 
 

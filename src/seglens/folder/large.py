@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seglens.batch.asking import Question
-from seglens.batch.chunks import Chunk
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, fit_frame, nearest
 from seglens.explain.explanation import Explanation
@@ -21,6 +19,8 @@ from seglens.explain.target import Target
 from seglens.explain.tiled import explain_large
 from seglens.explain.tiled.grid import View
 from seglens.explain.tiled.map import LargeMap
+from seglens.folder.chunks import Chunk
+from seglens.folder.request import Request
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
 from seglens.predict.original import decide, logits_of
@@ -34,12 +34,12 @@ NORMALISING = 16
 
 def pieces_of(run: Run, part: Chunk, tiles: str) -> list[Chunk]:
     """Return the pictures of a chunk that go into one input, and each that doesn't by itself."""
-    sizes = [(sample.image.shape[1], sample.image.shape[2]) for sample in part.natives]
+    sizes = [(sample.image.shape[1], sample.image.shape[2]) for sample in part.originals]
     windows = [plan(size, run.spec, tiles) for size in sizes]
     small = [i for i, found in enumerate(windows) if found is None]
     pieces = [chosen(part, small)] if 0 < len(small) < len(sizes) else [part] * bool(small)
     return pieces + [
-        large_chunk(part.natives[i], found, part.numbers[i], part.index)
+        large_chunk(part.originals[i], found, part.numbers[i], part.index)
         for i, found in enumerate(windows)
         if found is not None
     ]
@@ -74,8 +74,8 @@ def predict_large(run: Run, part: Chunk) -> Prediction:
 def maps_of_large(
     run: Run,
     part: Chunk,
-    aims: Sequence[Target],
-    question: Question,
+    targets: Sequence[Target],
+    request: Request,
     methods: Sequence[Method],
     layers: Sequence[str],
 ) -> list[Explanation]:
@@ -87,8 +87,8 @@ def maps_of_large(
     cut, windows = _scaled(part)
     rows, columns = windows.scaled
     found = []
-    for aim in aims:
-        inner = replace(aim, pixels=aim.pixels[:, :rows, :columns].cpu())
+    for target in targets:
+        inner = replace(target, pixels=target.pixels[:, :rows, :columns].cpu())
         maps = explain_large(
             run,
             cut,
@@ -96,10 +96,10 @@ def maps_of_large(
             inner,
             methods=methods,
             layers=layers,
-            seed=question.seed,
-            memory=question.memory,
+            seed=request.seed,
+            memory=request.memory,
         )
-        found += [_explanation(entry, aim, question.where, run.spec) for entry in maps.values()]
+        found += [_explanation(entry, target, request.where, run.spec) for entry in maps.values()]
     return found
 
 
@@ -112,12 +112,12 @@ def windows_of(run: Run, part: Chunk) -> Images:
     return view.images(view.every[::step][:NORMALISING])
 
 
-def _explanation(entry: LargeMap, aim: Target, where: str, spec: ModelSpec) -> Explanation:
-    size = aim.pixels.shape[-1]
+def _explanation(entry: LargeMap, target: Target, where: str, spec: ModelSpec) -> Explanation:
+    size = target.pixels.shape[-1]
     return Explanation(
         method=entry.method,
         layer=entry.layer,
-        target=replace(aim, pixels=aim.pixels.cpu()),
+        target=replace(target, pixels=target.pixels.cpu()),
         map=_squared(entry.at(entry.windows.scaled), size)[None],
         grid=None if entry.layer is None else _square_grid(entry, size + -size % spec.divisor),
         status=(entry.status,),
@@ -148,7 +148,7 @@ def chosen(part: Chunk, rows: Sequence[int]) -> Chunk:
     )
     return replace(
         part,
-        natives=tuple(part.natives[i] for i in at),
+        originals=tuple(part.originals[i] for i in at),
         batch=kept,
         frames=tuple(part.frames[i] for i in at),
         numbers=tuple(part.numbers[i] for i in at),
@@ -156,8 +156,7 @@ def chosen(part: Chunk, rows: Sequence[int]) -> Chunk:
 
 
 def _frame(windows: Windows) -> Frame:
-    (height, width), (rows, columns) = windows.native, windows.scaled
-    return Frame((height, width), max(rows, columns), (rows, columns), top=0, left=0)
+    return Frame(windows.native, max(windows.scaled), windows.scaled, corner=(0, 0))
 
 
 def _scaled(part: Chunk) -> tuple[Cut, Windows]:

@@ -7,13 +7,6 @@ from pathlib import Path
 
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
-from seglens.batch.asking import Question, question_of
-from seglens.batch.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
-from seglens.batch.explaining import write_chunk
-from seglens.batch.large import chosen, pieces_of, windows_of
-from seglens.batch.ledger import Drawing
-from seglens.batch.raw import raw_format
-from seglens.batch.scales import scaling
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.errors import DataError, SettingError
@@ -21,6 +14,13 @@ from seglens.explain.methods import Method, sorted_out
 from seglens.explain.plan import Plan, WindowsPlan, count, watched
 from seglens.explain.tiled import BATCH_SIZE as WINDOWS
 from seglens.explain.tiled.stitching import passes_over
+from seglens.folder.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
+from seglens.folder.explaining import write_chunk
+from seglens.folder.large import chosen, pieces_of, windows_of
+from seglens.folder.raw import raw_format
+from seglens.folder.request import Request, request_of
+from seglens.folder.scales import scaling
+from seglens.folder.writer import Drawing
 from seglens.models.segmenter import ModelSpec
 from seglens.predict.tiles import number_of
 from seglens.predict.tiles import plan as cover
@@ -63,24 +63,24 @@ def plan_folder(
         UnknownNameError, SettingError, ModelError, DataError: as `explain_folder`.
     """
     split = choose(split_of(run, pictures), samples, num_images)
-    asked = question_of(run, split, methods, layers, target, class_name, against, where, seed)
-    question = replace(asked, memory=memory)
+    request = request_of(run, split, methods, layers, target, class_name, against, where, seed)
+    request = replace(request, memory=memory)
     raw_format(raw)
     drawing = Drawing(scaling(scale), raw)
-    needed, size, targets = sorted_out(question.methods), run.spec.image_size, len(question.targets)
+    needed, size, targets = sorted_out(request.methods), run.spec.image_size, len(request.targets)
     cut = windows_by_number(run.spec, split, tiles)
     whole = split.select([number for number in range(len(split)) if number not in cut])
     found = Plan(0, (size, size), targets, ())
     if num := len(whole):
-        part = first_chunk(run, whole, question.targets, min(1 + FEW, batch_size, num))
-        entries = count(run, needed, question.layers, part.batch.images, targets, num, batch_size)
-        pieces = [chosen(part, rows) for rows in (range(1), range(1, len(part.natives))) if rows]
+        part = first_chunk(run, whole, request.targets, min(1 + FEW, batch_size, num))
+        entries = count(run, needed, request.layers, part.batch.images, targets, num, batch_size)
+        pieces = [chosen(part, rows) for rows in (range(1), range(1, len(part.originals))) if rows]
         passes = sum(entry.forwards + 2 * entry.backwards for entry in entries)
-        times = num / len(pieces[-1].natives)
-        seconds = _seconds(run, pieces, question, drawing, times, passes, targets)
+        times = num / len(pieces[-1].originals)
+        seconds = _seconds(run, pieces, request, drawing, times, passes, targets)
         found = replace(found, num_images=num, passes=entries, seconds=seconds)
     if cut:
-        large, seconds = _large(run, split, question, drawing, cut, tiles)
+        large, seconds = _large(run, split, request, drawing, cut, tiles)
         found = replace(found, large=large, seconds=(found.seconds or 0) + seconds)
     return found
 
@@ -113,20 +113,20 @@ def first_chunk(run: Run, split: Split, targets: Sequence[str], num: int) -> Chu
 
 
 def _large(
-    run: Run, split: Split, question: Question, drawing: Drawing, cut: dict[int, int], tiles: str
+    run: Run, split: Split, request: Request, drawing: Drawing, cut: dict[int, int], tiles: str
 ) -> tuple[WindowsPlan, float]:
     """Count the passes of the pictures in windows, at most; explain the smallest for the seconds of all."""
-    least, total, targets = min(cut, key=cut.__getitem__), sum(cut.values()), len(question.targets)
-    (piece,) = pieces_of(run, first_chunk(run, split.select([least]), question.targets, 1), tiles)
-    needed = sorted_out(question.methods)
+    least, total, targets = min(cut, key=cut.__getitem__), sum(cut.values()), len(request.targets)
+    (piece,) = pieces_of(run, first_chunk(run, split.select([least]), request.targets, 1), tiles)
+    needed = sorted_out(request.methods)
     linear = replace(needed, cams={}, gradients={}, on_layers=())
-    each = passes_over(needed.cams if question.layers else {}) + bool(needed.gradients)
+    each = passes_over(needed.cams if request.layers else {}) + bool(needed.gradients)
     forwards, seen = total * (1 + targets * each), windows_of(run, piece)
     for num in cut.values():
         entries = count(run, linear, (), seen, 1, num, WINDOWS, WINDOWS)
         forwards += targets * sum(entry.forwards for entry in entries)
     try:
-        seconds = _seconds(run, [piece], question, drawing, total / cut[least], forwards, 0)
+        seconds = _seconds(run, [piece], request, drawing, total / cut[least], forwards, 0)
     except SettingError as refusal:
         return WindowsPlan(len(cut), total, refused=str(refusal)), 0.0
     return WindowsPlan(len(cut), total, forwards), seconds
@@ -135,7 +135,7 @@ def _large(
 def _seconds(
     run: Run,
     pieces: Sequence[Chunk],
-    question: Question,
+    request: Request,
     drawing: Drawing,
     times: float,
     passes: int,
@@ -151,7 +151,7 @@ def _seconds(
         for piece in pieces:
             names = [f"{number}" for number in range(1 + max(piece.numbers))]
             with watched(lambda seen: seen.passes > 0 and seen.seconds > LONG, backwards) as seen:
-                write_chunk(run, piece, question, drawing, names, Path(folder))
+                write_chunk(run, piece, request, drawing, names, Path(folder))
             took = seen.seconds
             if seen.ended:
                 return took * passes / seen.passes

@@ -12,10 +12,14 @@ from pathlib import Path
 from seglens.arguments import checked
 from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
-from seglens.batch import ledger
-from seglens.batch.asking import class_index_of, place_of, targets_of, with_references_of
-from seglens.batch.auditing import check_regions, groups_of, regions_of, write_audit
-from seglens.batch.chunks import (
+from seglens.data.classes import NO_MAP
+from seglens.explain import explain
+from seglens.explain.methods import Method, methods_of
+from seglens.files.output import new_folder
+from seglens.files.overwrite import check_output
+from seglens.folder import writer
+from seglens.folder.auditing import check_regions, groups_of, regions_of, write_audit
+from seglens.folder.chunks import (
     CHUNK,
     Failure,
     Given,
@@ -26,13 +30,9 @@ from seglens.batch.chunks import (
     refuse_none_done,
     split_of,
 )
-from seglens.batch.explaining import explain_folder
-from seglens.batch.prediction import predict_files
-from seglens.data.classes import NO_MAP
-from seglens.explain import explain
-from seglens.explain.methods import Method, methods_of
-from seglens.files.output import new_folder
-from seglens.files.overwrite import check_output
+from seglens.folder.explaining import explain_folder
+from seglens.folder.prediction import predict_files
+from seglens.folder.request import class_index_of, place_of, targets_of, with_references_of
 from seglens.judge.audit import Audited, audit
 from seglens.judge.case import JudgeSettings
 from seglens.judge.evidence import Evidence, combine, gather, score
@@ -92,14 +92,14 @@ def judge_folder(
             run, split, most=batch_size, failed=failed, targets=(target,), what="judging"
         ):
             with naming_pictures(part):
-                (aim,) = targets_of(run, part, (target,), class_index)
-                found = explain(run, part.batch.images, aim, methods=methods, layers=layers, seed=seed)
+                (chosen,) = targets_of(run, part, (target,), class_index)
+                found = explain(run, part.batch.images, chosen, methods=methods, layers=layers, seed=seed)
                 maps = list(found.values())
                 parts.append(
                     gather(
                         run,
                         part.batch.images,
-                        aim,
+                        chosen,
                         maps,
                         valid=part.batch.valid,
                         settings=judging,
@@ -109,11 +109,13 @@ def judge_folder(
                 )
                 if audit_regions:
                     regions, valid = regions_of(part, audit_regions), part.batch.valid
-                    audits.append(audit(run, part.batch.images, aim, maps, regions, valid=valid, seed=seed))
+                    audits.append(
+                        audit(run, part.batch.images, chosen, maps, regions, valid=valid, seed=seed)
+                    )
                     names += part.batch.names
         refuse_none_done(len(parts), failed)
         card = score(combine(parts), seed=seed)
-        table = card.table.model_copy(update={"failed": tuple(map(ledger.failed_row, failed))})
+        table = card.table.model_copy(update={"failed": tuple(map(writer.failed_row, failed))})
         records.write_json(folder / "scorecard.json", table)
         (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8", errors="backslashreplace")
         draw_figures(card, folder)
@@ -130,7 +132,7 @@ def judge_folder(
             "groups": groups,
         }
         num = card.num_images
-        ledger.write_record(
+        writer.write_record(
             "judge", run, split, folder, began, seed=seed, settings=settings, num_done=num, failed=failed
         )
     return Summary(place, card.num_images, tuple(failed), card=table, audit=audited)

@@ -1,7 +1,8 @@
-"""What `batch` draws of one explained picture: itself, truth, prediction, heat maps and comparison sheets."""
+"""What is drawn of one explained picture: itself, truth, prediction, heat maps and comparison sheets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -9,8 +10,6 @@ import torch.nn.functional as F
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
 
-from seglens.batch.heats import Heats, Shared, about_error, drawn_size, fitted, limits_of
-from seglens.batch.scales import Scaling, colours
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
 from seglens.drawing.draw import (
@@ -26,7 +25,10 @@ from seglens.drawing.draw import (
     save_png,
     sheet,
 )
+from seglens.drawing.planes import Planes
 from seglens.files.output import unused_name
+from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, fitted, limits_of
+from seglens.folder.scales import Scaling, colours
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
 from seglens.results.maps import Colours, OneMap, Sheet
@@ -51,10 +53,15 @@ class Subject:
         return f"{self.place}/{name}.png"
 
 
-def draw_subject(subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Task) -> dict[str, str]:
-    """Save ``orig gt pred overlay``; the overlay has the truth, where there is one, as a white outline."""
-    sample, palette = shown(subject.sample, spec), task.palette
-    predicted = fitted(predicted)
+def draw_subject(
+    subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Task, planes: Planes | None = None
+) -> dict[str, str]:
+    """Save ``orig gt pred overlay``; the overlay has the truth, where there is one, as a white outline.
+
+    A volume is drawn in ``planes``.
+    """
+    sample, palette = shown(subject.sample, spec, planes), task.palette
+    predicted = fitted(predicted if planes is None else planes(predicted))
     files = {"orig": subject.save(picture(sample.image), "orig")}
     marked = overlay(sample.image, predicted, palette)
     if sample.mask is not None:
@@ -67,7 +74,7 @@ def draw_subject(subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Ta
 
 
 def draw_maps(
-    subject: Subject, heats: Heats, scaling: Scaling, shared: Shared
+    subject: Subject, heatmaps: Heatmaps, scaling: Scaling, shared: Shared
 ) -> tuple[tuple[OneMap, ...], tuple[Sheet, ...]]:
     """Save a heat map for each row, and sheets that compare methods, layers and targets.
 
@@ -76,30 +83,32 @@ def draw_maps(
     Returns:
         The rows with the names of the files and the ``scale`` of their colours, and the sheets.
     """
-    image = shown(subject.sample, heats.spec).image
+    image_in = cache(lambda planes: shown(subject.sample, heatmaps.spec, planes).image)
     taken = {"orig", "gt", "pred", "overlay"}
     tiles: list[list[Tile]] = []
     drawn: list[OneMap] = []
-    for row in heats.rows:
-        tile = _tile(heats, row, image, scaling, shared)
-        file = subject.save(tile.picture, unused_name(heats.name(row), taken))
+    for row in heatmaps.rows:
+        image = image_in(heatmaps.planes(row))
+        tile = _tile(heatmaps, row, image, scaling, shared)
+        file = subject.save(tile.picture, unused_name(heatmaps.name(row), taken))
         found: dict[str, object] = {"file": file}
         if tile.scale:
             found["scale"] = Colours(limits=tile.scale.limits, unit=tile.scale.unit)
         tiles.append([tile])
-        if row.evidence and not heats.is_signed(row):
-            tile = _evidence_tile(heats, row, image, scaling, shared)
-            file = subject.save(tile.picture, unused_name(f"{heats.name(row)}@evidence", taken))
+        if row.evidence and not heatmaps.is_signed(row):
+            tile = _evidence_tile(heatmaps, row, image, scaling, shared)
+            file = subject.save(tile.picture, unused_name(f"{heatmaps.name(row)}@evidence", taken))
             tiles[-1].append(tile)
         if row.evidence:
             found["evidence"] = row.evidence.model_copy(update={"file": file})
         drawn.append(row.model_copy(update=found))
     sheets = []
-    for title, kept in comparisons(heats.rows):
+    for title, kept in comparisons(heatmaps.rows):
         by_target = title.startswith("targets@")
+        image = image_in(heatmaps.planes(heatmaps.rows[kept[0]]))
         every = [Tile(picture(image), "image")]
         for i in kept:
-            row = heats.rows[i]
+            row = heatmaps.rows[i]
             name = row.target if by_target else row.name
             every += [replace(tiles[i][0], title=name), *tiles[i][1:]]
         lines = [every[i : i + ROW] for i in range(0, len(every), ROW)]
@@ -135,8 +144,14 @@ def comparisons(rows: Sequence[OneMap]) -> list[tuple[str, list[int]]]:
     return sheets or [("map", list(range(len(rows))))]
 
 
-def shown(sample: Sample, spec: ModelSpec) -> Sample:
-    """Return a sample as it is drawn: the model's intensity window opened up, no side above `DRAWN`."""
+def shown(sample: Sample, spec: ModelSpec, planes: Planes | None = None) -> Sample:
+    """Return a sample as it is drawn: the model's intensity window opened up, no side above `DRAWN`.
+
+    A volume is drawn in ``planes``.
+    """
+    if planes is not None:
+        mask = None if sample.mask is None else planes(sample.mask)
+        sample = Sample(sample.name, planes(sample.image), mask, planes(sample.valid))
     low, high = spec.window
     image = ((sample.image - low) / (high - low)).clamp(0, 1)
     size = drawn_size(image.shape[1], image.shape[2])
@@ -151,31 +166,31 @@ def class_indices(mask: Mask) -> Picture:
     return image_of(mask.to(torch.uint8).cpu().numpy())
 
 
-def _tile(heats: Heats, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
-    name = heats.name(row)
+def _tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+    name = heatmaps.name(row)
     if row.status != "ok":
         caption = "all evidence is against" if row.evidence else ""
         return Tile(no_map(image.shape[1], image.shape[2], row.status.replace("_", " ")), name, caption)
     scale = colours(limits_of(row, "map", scaling, shared), row.unit)
-    drawn, hidden = heat_overlay(image, heats.values(row), scale), heats.hidden(row)
+    drawn, hidden = heat_overlay(image, heatmaps.values(row), scale), heatmaps.hidden(row)
     caption = ""
     if about_error(row) and not row.evidence:
         caption = "unsigned: neither for nor against"
-    elif about_error(row) and heats.is_signed(row):
+    elif about_error(row) and heatmaps.is_signed(row):
         caption = _weighed(row)
     if hidden is not None:
         drawn, caption = hatch(drawn, hidden), caption or "hatched: target, not counted"
-    return Tile(outline(drawn, heats.region(row)), name, caption, scale)
+    return Tile(outline(drawn, heatmaps.region(row)), name, caption, scale)
 
 
-def _evidence_tile(heats: Heats, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
-    signed, hidden = heats.evidence(row), heats.hidden(row)
+def _evidence_tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+    signed, hidden = heatmaps.evidence(row), heatmaps.hidden(row)
     assert signed is not None  # or the row would have no evidence
     scale = colours(limits_of(row, "evidence", scaling, shared), row.unit)
     drawn = heat_overlay(image, signed, scale)
     if hidden is not None:
         drawn = hatch(drawn, hidden)
-    return Tile(outline(drawn, heats.region(row), INK), "for and against", _weighed(row), scale)
+    return Tile(outline(drawn, heatmaps.region(row), INK), "for and against", _weighed(row), scale)
 
 
 def _weighed(row: OneMap) -> str:

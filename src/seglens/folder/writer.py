@@ -1,4 +1,4 @@
-"""What a batch writes down: a row for each picture and map, means over pictures, tables and the record."""
+"""What is written of a folder: a row for each picture and map, means over pictures, tables and the record."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from seglens.batch.chunks import Chunk, Failure, images_sha256
-from seglens.batch.heats import Heats, Shared, fitted, with_limits
-from seglens.batch.partial import Measured
-from seglens.batch.raw import Arrays, raw_arrays, raw_format
-from seglens.batch.scales import Scaling, unit_of
-from seglens.batch.sheets import Subject, class_indices, draw_maps, draw_subject, shown
 from seglens.data.layout import Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
+from seglens.data.volumes import write_map, write_mask
 from seglens.drawing.draw import overlay, save_png
+from seglens.drawing.planes import planes_through
 from seglens.evaluate.intervals import interval
 from seglens.evaluate.scores import counted, scores
 from seglens.explain.explanation import Explanation
 from seglens.files.output import unused_name
+from seglens.folder.chunks import Chunk, Failure, images_sha256
+from seglens.folder.contact_sheets import Subject, class_indices, draw_maps, draw_subject, shown
+from seglens.folder.heatmaps import Heatmaps, Shared, fitted, planes_of, with_limits
+from seglens.folder.partial import Measured
+from seglens.folder.raw import Arrays, raw_arrays, raw_format
+from seglens.folder.scales import Scaling, unit_of
 from seglens.judge.localisation import join, summarise
 from seglens.masks import is_stack, of_class
 from seglens.results import record as records
@@ -58,12 +60,15 @@ def write_sample(
 
     Heat maps are drawn where their limits are known by now; `redraw` does it where they depend on the others.
     """
-    sample = part.natives[index]
+    sample = part.originals[index]
     subject = Subject(sample, part.frames[index], folder, place)
     shutil.rmtree(folder / place, ignore_errors=True)  # what a try left that was killed on the way
     (folder / place).mkdir()
-    files = draw_subject(subject, predicted, run.spec, run.task)
     kind, arrays = raw_format(drawing.raw), raw_arrays(maps, index, part.frames[index])
+    planes = planes_of(arrays, part.frames[index])
+    files = draw_subject(subject, predicted, run.spec, run.task, planes)
+    if sample.grid is not None:
+        files |= _write_volumes(subject, predicted, arrays)
     if not bool(sample.valid.all()):
         arrays["valid"] = sample.valid.numpy().astype(np.uint8)
     files["raw"] = f"{place}/maps{kind.suffix}"
@@ -75,11 +80,24 @@ def write_sample(
         status="ok",
         files=files,
         frame=frame_row(part.frames[index], run.spec.divisor),
-        maps=tuple(with_limits(Heats(rows, arrays, part.frames[index], run.spec)).rows),
+        maps=tuple(with_limits(Heatmaps(rows, arrays, part.frames[index], run.spec)).rows),
     )
     if dice is not None:
         row = row.model_copy(update={"dice": dice})
     return row if drawing.scaling.kind == "dataset" else _draw(run, subject, row, arrays, drawing, {})
+
+
+def _write_volumes(subject: Subject, predicted: AnyMask, arrays: Arrays) -> dict[str, str]:
+    """Write the prediction and the maps of a volume as NIfTI, on the grid of its file."""
+    grid, taken, files = subject.sample.grid, {"pred"}, {"pred volume": f"{subject.place}/pred.nii.gz"}
+    assert grid is not None
+    write_mask(subject.folder / files["pred volume"], grid.from_zyx(predicted.numpy()), grid)
+    for name, values in arrays.items():
+        if name.startswith("map:"):
+            file = f"{subject.place}/{unused_name(name.removeprefix('map:'), taken)}.nii.gz"
+            files[f"{name.removeprefix('map:')} volume"] = file
+            write_map(subject.folder / file, grid.from_zyx(values), grid, name)
+    return files
 
 
 def redraw(
@@ -94,8 +112,8 @@ def redraw(
 def _draw(
     run: Run, subject: Subject, row: PictureMaps, arrays: Arrays, drawing: Drawing, shared: Shared
 ) -> PictureMaps:
-    heats = Heats(row.maps, arrays, subject.frame, run.spec)
-    maps, sheets = draw_maps(subject, heats, drawing.scaling, shared)
+    heatmaps = Heatmaps(row.maps, arrays, subject.frame, run.spec)
+    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared)
     drawn = row.model_copy(update={"maps": maps, "sheets": sheets})
     records.write_json(subject.folder / subject.place / "explanation.json", drawn)
     return drawn
@@ -115,8 +133,7 @@ def frame_row(frame: Frame, divisor: int) -> FrameRow:
     rest is padding.
     """
     padded = frame.size + -frame.size % divisor
-    (rows, columns), box = frame.scaled, (frame.left, frame.top)
-    part = tuple(side / padded for side in (*box, columns, rows))
+    part = tuple(side / padded for side in (*frame.corner[::-1], *frame.scaled[::-1]))
     return FrameRow(native=frame.native, part=part)
 
 
@@ -206,23 +223,32 @@ def flat(rows: Iterable[PictureMaps]) -> list[dict[str, object]]:
 def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name: str) -> dict[str, object]:
     """Save the mask (of labels that may overlap one each) and the overlay of a picture; return its row."""
     files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
-    if is_stack(mask):
+    planes, size = None, {"width": mask.shape[-1], "height": mask.shape[-2]}
+    if sample.valid.ndim == 3:
+        planes = planes_through(mask > 0, sample.spacing)
+        size["slices"] = mask.shape[-3]
+        files["mask"] = f"masks/{name}.nii.gz"
+        if sample.grid is not None:
+            write_mask(folder / files["mask"], sample.grid.from_zyx(mask.numpy()), sample.grid)
+    elif is_stack(mask):
         del files["mask"]
         for label, layer in zip(label_folders(run.task), mask, strict=True):
             files[f"mask {label}"] = f"masks/{label}/{name}.png"
             save_png(class_indices(layer.long() * 255), folder / files[f"mask {label}"])
     else:
         save_png(class_indices(mask), folder / files["mask"])
-    image = shown(sample, run.spec).image
-    drawn = overlay(image, fitted(mask), run.task.palette)
+    image = shown(sample, run.spec, planes).image
+    drawn = overlay(image, fitted(mask if planes is None else planes(mask)), run.task.palette)
     save_png(drawn, folder / files["overlay"])
-    rows, columns = mask.shape[-2:]
     areas = {
         f"{label} pixels": int(of_class(mask, index).sum())
         for index, label in enumerate(run.task.classes)
         if index
     }
-    return {"name": sample.name, "status": "ok", "width": columns, "height": rows, **areas, **files}
+    if sample.grid is not None:
+        voxel = sample.grid.voxel_ml
+        areas |= {name.replace(" pixels", " ml"): number * voxel for name, number in areas.items()}
+    return {"name": sample.name, "status": "ok", **size, **areas, **files}
 
 
 def label_folders(task: Task) -> list[str]:

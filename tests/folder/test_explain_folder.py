@@ -5,15 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.arrays import arrays_of
-from tests.batch.discs import TASK, read, size_of, split_of, table_of
+from tests.folder.discs import TASK, read, size_of, split_of, table_of
 from tests.pages import album_of
 
 import seglens
-from seglens import batch
-from seglens.batch import heats
 from seglens.data.layout import Split
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
 from seglens.explain.statistics import DEFINITIONS
+from seglens.folder import Summary, explain_folder, heatmaps, judge_folder, predict_files
 from seglens.runs import Run
 
 
@@ -23,7 +22,7 @@ def test_explain_folder_writes_all_that_it_promises(run: Run, folder: Path):
         run, split_of(folder), out=out, methods=("grad-cam", "activation", "integrated-gradients"),
         layers=("body", "head"), batch_size=2,
     )  # fmt: skip
-    assert replace(done, maps=None) == batch.Summary(out, 5)
+    assert replace(done, maps=None) == Summary(out, 5)
     table = table_of(out / "explanations.json")
     assert done.maps is not None
     assert [row.label for row in done.maps.summary] == [row["label"] for row in table["summary"]]
@@ -54,7 +53,7 @@ def test_explain_folder_writes_all_that_it_promises(run: Run, folder: Path):
 
 def test_numbers_are_those_of_the_functions(run: Run, folder: Path):
     split = split_of(folder)
-    out = batch.explain_folder(run, split, out=folder / "out", layers=("body",), samples=(1,)).folder
+    out = explain_folder(run, split, out=folder / "out", layers=("body",), samples=(1,)).folder
     row = table_of(out / "explanations.json")["samples"][0]
     sample = split[1]  # 64 x 64: the input grid itself
     assert sample.mask is not None
@@ -74,9 +73,7 @@ def test_numbers_are_those_of_the_functions(run: Run, folder: Path):
 
 
 def test_summary_is_the_mean_over_pictures(run: Run, folder: Path):
-    out = batch.explain_folder(
-        run, split_of(folder), out=folder / "out", layers=("body",), batch_size=2
-    ).folder
+    out = explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), batch_size=2).folder
     table = table_of(out / "explanations.json")
     ratios = [row["maps"][0]["statistics"]["ratio"] for row in table["samples"]]
     summary = table["summary"][0]
@@ -101,7 +98,7 @@ def test_chunks_do_not_change_the_maps(run: Run, folder: Path):
     maps = []
     for size in (2, 16):
         place = folder / str(size)
-        batch.explain_folder(run, split_of(folder), out=place, layers=("body",), batch_size=size)
+        explain_folder(run, split_of(folder), out=place, layers=("body",), batch_size=size)
         maps.append([arrays_of(file)["map:grad-cam@body"] for file in sorted(place.rglob("maps.npz"))])
     assert len(maps[0]) == 5
     for one, other in zip(*maps, strict=True):
@@ -127,24 +124,22 @@ def test_a_broken_picture_is_listed_and_the_rest_is_done(run: Run, folder: Path)
 def test_nothing_is_left_where_nothing_could_be_done(run: Run, folder: Path):
     (folder / "bad.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"None of the 1 pictures could be done. The first: .*bad.png"):
-        batch.explain_folder(run, [folder / "bad.png"], out=folder / "out", layers=("body",))
+        explain_folder(run, [folder / "bad.png"], out=folder / "out", layers=("body",))
     with pytest.raises(DataError, match=r"None of the 1 pictures"):
-        batch.predict_files(run, [folder / "bad.png"], out=folder / "out")
+        predict_files(run, [folder / "bad.png"], out=folder / "out")
     assert not [path for path in folder.iterdir() if "out" in path.name]
 
 
 @pytest.mark.parametrize("target", ["truth", "component:1", "point:20,20", "false-negative"])
 def test_targets_of_the_command_line(run: Run, folder: Path, target: str):
-    done = batch.explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), target=target)
+    done = explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), target=target)
     table = table_of(done.folder / "explanations.json")
     assert table["targets"] == [target]
     assert {row["maps"][0]["target"] for row in table["samples"]} == {target}
 
 
 def test_a_picture_without_target_is_said_to_have_none(run: Run, folder: Path):
-    done = batch.explain_folder(
-        run, split_of(folder), out=folder / "out", layers=("body",), target="component:2"
-    )
+    done = explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), target="component:2")
     table = table_of(done.folder / "explanations.json")
     assert {row["maps"][0]["status"] for row in table["samples"]} == {"no_target"}
     assert table["summary"][0]["num_no_target"] == 5
@@ -154,40 +149,40 @@ def test_a_picture_without_target_is_said_to_have_none(run: Run, folder: Path):
 def test_truth_needs_masks(run: Run, folder: Path):
     split = split_of(folder, masks=False)
     with pytest.raises(SettingError, match="needs the truth, but the images have no masks"):
-        batch.explain_folder(run, split, out=folder / "out", layers=("body",), target="truth")
+        explain_folder(run, split, out=folder / "out", layers=("body",), target="truth")
     entries = (*split_of(folder).entries[:4], split.entries[4])
     mixed = Split(name="test", task=TASK, entries=entries, reader=read)
-    done = batch.explain_folder(run, mixed, out=folder / "out", layers=("body",), target="truth")
+    done = explain_folder(run, mixed, out=folder / "out", layers=("body",), target="truth")
     assert [failure.error for failure in done.failed] == [
         "The picture has no mask, which target 'truth' needs."
     ]
-    done = batch.explain_folder(run, mixed, out=folder / "out", layers=("body",), force=True)
+    done = explain_folder(run, mixed, out=folder / "out", layers=("body",), force=True)
     assert done.num_done == 5
 
 
 def test_wrong_settings_leave_nothing_behind(run: Run, folder: Path):
     split, out = split_of(folder), folder / "out"
     with pytest.raises(UnknownNameError, match=r"Unknown method 'grad-kam'. Did you mean 'grad-cam'"):
-        batch.explain_folder(run, split, out=out, methods=("grad-kam",))
+        explain_folder(run, split, out=out, methods=("grad-kam",))
     with pytest.raises(UnknownNameError, match="layer"):
-        batch.explain_folder(run, split, out=out, layers=("nowhere",))
+        explain_folder(run, split, out=out, layers=("nowhere",))
     with pytest.raises(UnknownNameError, match=r"Unknown target 'predikted'. Did you mean 'predicted'"):
-        batch.explain_folder(run, split, out=out, layers=("body",), target="predikted")
+        explain_folder(run, split, out=out, layers=("body",), target="predikted")
     with pytest.raises(UnknownNameError, match="Unknown class 'cat'"):
-        batch.explain_folder(run, split, out=out, class_name="cat")
+        explain_folder(run, split, out=out, class_name="cat")
     with pytest.raises(SettingError, match="no pictures"):
-        batch.explain_folder(run, [], out=out)
+        explain_folder(run, [], out=out)
     with pytest.raises(SettingError, match="no folder to explain into"):
-        batch.explain_folder(run, split)
+        explain_folder(run, split)
     with pytest.raises(SettingError, match="batch_size is 0, but must be from 1 to"):
-        batch.explain_folder(run, split, out=out, batch_size=0)
+        explain_folder(run, split, out=out, batch_size=0)
     assert not [path for path in folder.iterdir() if "out" in path.name]
 
 
 def test_results_are_kept_without_force(run: Run, folder: Path):
     (folder / "out").mkdir()
     (folder / "out" / "mine.txt").write_text("mine")
-    for work in (batch.explain_folder, batch.judge_folder, batch.predict_files):
+    for work in (explain_folder, judge_folder, predict_files):
         for force in (False, True):
             with pytest.raises(OutputExistsError, match="never replaced, --force or not"):
                 work(run, split_of(folder), out=folder / "out", force=force)
@@ -195,8 +190,8 @@ def test_results_are_kept_without_force(run: Run, folder: Path):
 
 
 def test_large_pictures_are_drawn_smaller(monkeypatch: pytest.MonkeyPatch, run: Run, folder: Path):
-    monkeypatch.setattr(heats, "DRAWN", 28)
-    done = batch.explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), samples=(0,))
+    monkeypatch.setattr(heatmaps, "DRAWN", 28)
+    done = explain_folder(run, split_of(folder), out=folder / "out", layers=("body",), samples=(0,))
     row = table_of(done.folder / "explanations.json")["samples"][0]
     assert all(size_of(done.folder / row["files"][name]) == (28, 20) for name in ("orig", "gt", "overlay"))
     assert size_of(done.folder / row["maps"][0]["file"]) == (28, 20)
@@ -204,7 +199,7 @@ def test_large_pictures_are_drawn_smaller(monkeypatch: pytest.MonkeyPatch, run: 
 
 
 def test_report_shows_what_explain_folder_wrote(run: Run, folder: Path):
-    done = batch.explain_folder(run, split_of(folder), out=folder / "maps", layers=("body", "head"))
+    done = explain_folder(run, split_of(folder), out=folder / "maps", layers=("body", "head"))
     page = seglens.report([done.folder], out=folder / "report.html")
     cards = album_of(page)["cards"]
     assert [len(card["maps"]) for card in cards] == [2] * 5

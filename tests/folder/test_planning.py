@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.batch.discs import split_of
+from tests.folder.discs import split_of
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import seglens
-from seglens.batch import planning
 from seglens.errors import SettingError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.rise import Rise
+from seglens.folder import planning
 from seglens.models.segmenter import Segmenter
 from seglens.runs import Run
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 from tests.arrays import arrays_of
-from tests.batch.discs import read, size_of, split_of, table_of
+from tests.folder.discs import read, size_of, split_of, table_of
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import seglens
-from seglens.batch import measuring
-from seglens.batch.large import large_chunk, predict_large
 from seglens.errors import UnknownNameError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.sampled import ExpectedGradients
 from seglens.explain.tiled import explain_large
 from seglens.explain.tiled.targets import large_mask, large_target
+from seglens.folder import measuring
+from seglens.folder.large import large_chunk, predict_large
 from seglens.judge.nulls import randomised
 from seglens.models.segmenter import Segmenter
 from seglens.predict.tiles import Windows, bands, plan

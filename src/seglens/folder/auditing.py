@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from seglens.batch.chunks import Chunk
 from seglens.data.layout import Split
 from seglens.data.mask_values import read_foreground
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
+from seglens.folder.chunks import Chunk
 from seglens.judge.audit import Audited, conclude_audit, join_audits
 from seglens.judge.regions import REGIONS, fitted
 from seglens.results import record as records
@@ -68,7 +68,7 @@ def regions_of(part: Chunk, names: Sequence[str]) -> dict[str, Regions]:
 def _from_file(part: Chunk, place: Path) -> Regions:
     """One mask of the pictures' size for all, or ``NAME.png`` in a folder; none there is no region."""
     found = torch.zeros_like(part.batch.valid)
-    for row, (sample, frame) in enumerate(zip(part.natives, part.frames, strict=True)):
+    for row, (sample, frame) in enumerate(zip(part.originals, part.frames, strict=True)):
         file = place / f"{sample.name}.png" if place.is_dir() else place
         if file.exists():
             shown = read_foreground(file)
@@ -79,9 +79,7 @@ def _from_file(part: Chunk, place: Path) -> Regions:
                     f"{height}. They must be of one size: redo the mask, or name a folder with NAME.png for "
                     "each."
                 )
-            mask = fitted(torch.from_numpy(shown)[None], frame.scaled)[0]
-            rows, columns = frame.scaled
-            found[row, frame.top : frame.top + rows, frame.left : frame.left + columns] = mask
+            found[row] = frame.padded(fitted(torch.from_numpy(shown)[None], frame.scaled)[0])
     return found & part.batch.valid
 
 

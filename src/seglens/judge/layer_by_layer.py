@@ -1,4 +1,4 @@
-"""From which layer on a method says no more than the prediction itself, made as coarse as the layer."""
+"""The first layer from which on the maps of a method only repeat the prediction."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from seglens.models.layers import ROLES
 from seglens.results.scorecard import LayerByLayer, LayerStep
 
 
-def restating(rows: Sequence[Judgement]) -> list[LayerByLayer]:
-    """Say from which layer on each method only restates the prediction, by the labels of attention.
+def layer_by_layer(rows: Sequence[Judgement]) -> list[LayerByLayer]:
+    """Return from which layer on each method only repeats the prediction, by the labels of attention.
 
     Layers are taken from the input to the output where all of them go by their roles (`models.layers.ROLES`),
     else in the order in which they were asked for. Methods without layers are left out, and so are maps that
