@@ -20,7 +20,7 @@ from seglens.folder.large import large_chunk, predict_large
 from seglens.folder.prediction import original_masks
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
-from seglens.predict.tiles import plan
+from seglens.predict.tiles import number_of, plan
 from seglens.runs import Run
 from seglens.shapes import AnyMask, Region
 
@@ -103,11 +103,7 @@ def refuse_to_open_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> 
     windows = plan(size, spec)
     if windows is None:
         return
-    step = windows.size * (1 - windows.overlap)
-    num = 1
-    for side in windows.scaled:
-        num *= max(1, -(-max(0, side - windows.size) // int(step)) + 1)
-    if num > MOST_WINDOWS:
+    if (num := number_of(windows)) > MOST_WINDOWS:
         raise DataError(
             f"{what}, which takes about {num} windows of the network, too many to be looked at here: allowed "
             f"are {MOST_WINDOWS}. Cut a part out of it, or explain it whole with '{least}'."
