@@ -53,7 +53,7 @@ def padded_size(size: Sequence[int], divisor: int) -> tuple[int, ...]:
     return tuple(length + -length % divisor for length in size)
 
 
-def resized(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
+def interpolated(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
     """Interpolate to ``size``, linearly along every axis, corners not aligned."""
     mode = LINEAR[values.ndim - 2]
     return F.interpolate(values, tuple(size), mode=mode, align_corners=False)
@@ -64,7 +64,7 @@ def middle_side(size: Sequence[int]) -> int:
     return sorted(size)[-2]
 
 
-def count(size: Sequence[int]) -> int:
+def num_pixels(size: Sequence[int]) -> int:
     """Return how many pixels or voxels there are."""
     return math.prod(size)
 

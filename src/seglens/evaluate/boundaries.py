@@ -113,7 +113,7 @@ def hd95(there: There, back: Back) -> float:
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
-def boundary(area: Area) -> Area:
+def border_pixels(area: Area) -> Area:
     """Return the pixels of ``area`` with one of their 4 neighbours, or the array's edge, outside of it."""
     padded = np.pad(area, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
@@ -122,7 +122,7 @@ def boundary(area: Area) -> Area:
 
 def _distances(predicted: Area, true: Area) -> tuple[There, Back]:
     """Return how far each boundary pixel of either mask is from the other's, infinite where that has none."""
-    points = [np.argwhere(boundary(area)) for area in (predicted, true)]
+    points = [np.argwhere(border_pixels(area)) for area in (predicted, true)]
     if not all(len(part) for part in points):
         there, back = (np.full(len(part), np.inf) for part in points)
         return there, back

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
-from seglens.axes import MAX_POOL, MEAN_POOL, axes, cropped, resized, size_of
+from seglens.axes import MAX_POOL, MEAN_POOL, axes, cropped, interpolated, size_of
 from seglens.errors import SettingError
 from seglens.shapes import Activations, Grids, Maps, PerImage
 
@@ -185,7 +185,7 @@ def _denominator(activation: Activations, gradient: Activations) -> Activations:
 
 def upsample(grid: Grids, size: Sequence[int]) -> Maps:
     """Bring grids to ``size``: linearly along every axis, corners not aligned. Done here and nowhere else."""
-    return resized(grid[:, None], size)[:, 0]
+    return interpolated(grid[:, None], size)[:, 0]
 
 
 @dataclass(frozen=True)

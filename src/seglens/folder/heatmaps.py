@@ -132,7 +132,7 @@ def drawn_size(rows: int, columns: int) -> tuple[int, int]:
     return max(1, round(rows * share)), max(1, round(columns * share))
 
 
-def fitted(mask: AnyMask) -> ResizedMask:
+def mask_as_drawn(mask: AnyMask) -> ResizedMask:
     """Return a mask at the size at which its picture is drawn."""
     size = drawn_size(mask.shape[-2], mask.shape[-1])
     if is_stack(mask):
@@ -158,4 +158,4 @@ def _group(row: OneMap, kind: str) -> tuple[str, ...]:
 
 
 def _region(values: Any) -> Region:
-    return fitted(torch.from_numpy(values).long()) > 0
+    return mask_as_drawn(torch.from_numpy(values).long()) > 0

@@ -119,7 +119,7 @@ def share(entry: Explanation, zone: Regions, outside: Regions) -> PerImage:
     return torch.where(flat, 0.0, shares)
 
 
-def check(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
+def invalid_because(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
     """Return what speaks against the validity of the test; nothing if it is valid."""
     num = min(int(found.complete.sum()) for found in effects.values())
     if num < MIN_IMAGES:

@@ -131,7 +131,7 @@ def effect(
     return Effect(full, removed, torch.where(possible, at_other_place, torch.nan))
 
 
-def occlusion(
+def occlusion_map(
     segmenter: Segmenter,
     images: Images,
     target: Target,

@@ -82,7 +82,7 @@ def elsewhere(regions: Regions, seed_shift: Int[Tensor, "b 2"]) -> Regions:
     )
 
 
-def fitted(mask: Regions, scaled: tuple[int, int]) -> Bool[Tensor, "b rows columns"]:
+def nearest_region(mask: Regions, scaled: tuple[int, int]) -> Bool[Tensor, "b rows columns"]:
     """Bring masks to ``scaled`` (rows, columns); every pixel takes the nearest."""
     return F.interpolate(mask[:, None].float(), scaled, mode="nearest-exact")[:, 0] > 0
 
