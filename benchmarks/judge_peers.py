@@ -158,7 +158,7 @@ def flipping(run: Run, images: Tensor, target: Target, heat: Tensor) -> list[Row
         ]
     quantus = import_module("quantus")
 
-    own = ours(run, images, target, heat, impute.zero)
+    own = ours(run, images, target, heat, impute.fill_with_zero)
     cell = (SIZE // CELLS) ** 2  # of one channel: after three steps a cell is black in all of them
     metric = quantus.PixelFlipping(
         features_in_step=cell, perturb_baseline=0.0, normalise=False, disable_warnings=True

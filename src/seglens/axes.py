@@ -5,7 +5,7 @@ slices, rows and columns of a volume. Whatever means "all spatial axes" asks her
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor
 LINEAR = {2: "bilinear", 3: "trilinear"}
 """What `torch.nn.functional.interpolate` calls interpolation along every axis, by the number of axes."""
 
-MEAN_ON_GRID = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+MEAN_ON_GRID: dict[int, Callable[..., Tensor]] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 MEAN_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 CONVOLVE = {2: F.conv2d, 3: F.conv3d}
@@ -54,7 +54,7 @@ def padded_size(size: Sequence[int], divisor: int) -> tuple[int, ...]:
     return tuple(length + -length % divisor for length in size)
 
 
-def resized(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
+def interpolated(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
     """Interpolate to ``size``, linearly along every axis, corners not aligned."""
     mode = LINEAR[values.ndim - 2]
     return F.interpolate(values, tuple(size), mode=mode, align_corners=False)
@@ -75,7 +75,7 @@ def middle_side(size: Sequence[int]) -> int:
     return sorted(size)[-2]
 
 
-def count(size: Sequence[int]) -> int:
+def num_pixels(size: Sequence[int]) -> int:
     """Return how many pixels or voxels there are."""
     return math.prod(size)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from seglens.axes import count, size_of
+from seglens.axes import num_pixels, size_of
 from seglens.evaluate.intervals import Interval, auroc, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
@@ -98,7 +98,7 @@ def _cell(entry: Explanation) -> float:
     if "cells" in settings:
         return size[0] / float(settings["cells"])
     if "num_segments" in settings:
-        return (count(size) / float(settings["num_segments"])) ** (1 / len(size))
+        return (num_pixels(size) / float(settings["num_segments"])) ** (1 / len(size))
     return 1.0
 
 
@@ -120,7 +120,7 @@ def share(entry: Explanation, zone: Regions, outside: Regions) -> PerImage:
     return torch.where(flat, 0.0, shares)
 
 
-def check(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
+def invalid_because(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
     """Return what speaks against the validity of the test; nothing if it is valid."""
     num = min(int(found.complete.sum()) for found in effects.values())
     if num < MIN_IMAGES:

@@ -20,7 +20,7 @@ from seglens.judge.definitions import MIN_IMAGES
 from seglens.judge.faithfulness import EVALUABLE
 from seglens.judge.localisation import FLOOR
 from seglens.judge.nulls import content_free, null_inputs
-from seglens.judge.reading import unit_of
+from seglens.judge.reading import score_unit
 from seglens.judge.regions import elsewhere
 from seglens.results.scorecard import Audit, AuditedRegion, RegionMap, RegionOfPicture
 from seglens.runs import Run
@@ -114,7 +114,7 @@ def effect_of(
     batch_size: int = 16,
 ) -> PerImage:
     """Return the share of the score that is lost without ``zone``, imputed from its surroundings."""
-    unit = unit_of(target)
+    unit = score_unit(target)
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     bare = torch.where(zone[:, None], noisy_linear(images, zone | ~valid, noise), images)
     full, without = (

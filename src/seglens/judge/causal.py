@@ -106,12 +106,14 @@ def moved(
         generator = content_generator(images[row], seed, "new place of the tag")
         chosen = places[int(torch.randint(len(places), (1,), generator=generator))]
         old, new = (
-            tuple(map(slice, at.tolist(), (at + torch.tensor(size)).tolist())) for at in (first, chosen)
+            (
+                row,
+                slice(None),
+                *[slice(at, at + side) for at, side in zip(corner.tolist(), size, strict=True)],
+            )
+            for corner in (first, chosen)
         )
-        spot = changed[(row, slice(None), *new)]
-        changed[(row, slice(None), *new)] = torch.where(
-            tags[(row, *old)], images[(row, slice(None), *old)], spot
-        )
+        changed[new] = torch.where(tags[:, None][old], images[old], changed[new])
         found[row] = True
     return changed, found
 
@@ -135,7 +137,7 @@ def effect(
     return Effect(full, removed, torch.where(possible, at_other_place, torch.nan))
 
 
-def occlusion(
+def occlusion_map(
     segmenter: Segmenter,
     images: Images,
     target: Target,

@@ -9,7 +9,7 @@ from torch import Tensor
 from seglens.axes import boxes, lines, size_of
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred, noisy_linear
-from seglens.judge.case import Case, Key, Measured
+from seglens.judge.case import JudgedBatch, Key, ScoreValues
 from seglens.judge.cells import PerCell, cell_means, cell_sums, rank_correlation
 from seglens.judge.context import surroundings
 from seglens.results.names import map_name
@@ -26,7 +26,7 @@ SHOWN = 4
 """Images whose cells are drawn one by one."""
 
 
-def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, CellPoints]]:
+def causal_agreement(case: JudgedBatch) -> tuple[dict[str, ScoreValues], dict[str, CellPoints]]:
     """Correlate each map's attribution to the cells with what occluding each cell does (Spearman, signed).
 
     Both are taken by pixel: a large superpixel has more of any map and of any effect, so that their sums
@@ -56,7 +56,7 @@ def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, CellPoi
             keys = [key for key, name in scored_with.items() if name == imputer]
             if keys or imputer == IMPUTERS[0]:
                 truth = occluded[imputer]
-                found[score if imputer == IMPUTERS[0] else f"{score}:{imputer}"] = Measured(
+                found[score if imputer == IMPUTERS[0] else f"{score}:{imputer}"] = ScoreValues(
                     values={key: rank_correlation(totals[map_name(*key)], truth, zone) for key in keys},
                     references={name: rank_correlation(totals[name], truth, zone) for name in case.nulls},
                     about={"ceiling": ceiling},
@@ -70,7 +70,7 @@ def imputer_for(entry: Explanation) -> str:
     return next(name for name in IMPUTERS if name != own)
 
 
-def effects(case: Case) -> dict[str, PerCell]:
+def effects(case: JudgedBatch) -> dict[str, PerCell]:
     """Return by imputer how far the score falls where each cell is taken away; on the CPU.
 
     In float32 whatever the settings say: most cells move the score by less than bfloat16 rounds it, and both
@@ -124,7 +124,7 @@ def _impute_in_box(images: Images, removed: Regions, valid: Regions, noise: Imag
 
 
 def _points(
-    case: Case,
+    case: JudgedBatch,
     scored_with: Mapping[Key, str],
     totals: Mapping[str, PerCell],
     occluded: Mapping[str, PerCell],

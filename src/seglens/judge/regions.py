@@ -81,7 +81,7 @@ def elsewhere(regions: Regions, seed_shift: Int[Tensor, "b axes"]) -> Regions:
     return torch.stack(moved)
 
 
-def fitted(mask: Regions, scaled: tuple[int, ...]) -> Bool[Tensor, "b *scaled"]:
+def nearest_region(mask: Regions, scaled: tuple[int, ...]) -> Bool[Tensor, "b *scaled"]:
     """Bring masks to ``scaled`` (rows, columns); every pixel takes the nearest."""
     return F.interpolate(mask[:, None].float(), scaled, mode="nearest-exact")[:, 0] > 0
 

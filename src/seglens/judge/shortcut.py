@@ -20,8 +20,8 @@ from seglens.explain import explain
 from seglens.explain.explanation import Explanation
 from seglens.explain.methods import Method
 from seglens.explain.target import Target, for_head, predicted
-from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, check, conclude, tag_share
-from seglens.judge.causal import Effect, effect, occlusion, without
+from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, conclude, invalid_because, tag_share
+from seglens.judge.causal import Effect, effect, occlusion_map, without
 from seglens.runs import Run
 from seglens.shapes import Images, Regions, Rows
 
@@ -145,7 +145,7 @@ def planted_shortcut(
             *explain(
                 run, images, targets[name], methods=methods, layers=layers, seed=seed, batch_size=batch_size
             ).values(),
-            occlusion(
+            occlusion_map(
                 run.segmenter,
                 images[:num_occluded],
                 targets[name].select(slice(num_occluded)),
@@ -160,7 +160,7 @@ def planted_shortcut(
         tag_share(first, second, tags[: len(first.map)], (inside & ~answers)[: len(first.map)], seed=seed)
         for first, second in zip(maps[HONEST], maps[CHEAT], strict=True)
     )
-    failures = check(effects, seed=seed)
+    failures = invalid_because(effects, seed=seed)
     verdict, reason = conclude(effects, shares, failures, seed=seed)
     return Shortcut(
         rows=rows,
