@@ -105,17 +105,16 @@ def moved(
             continue
         generator = content_generator(images[row], seed, "new place of the tag")
         chosen = places[int(torch.randint(len(places), (1,), generator=generator))]
-        old, new = (
-            (
-                row,
-                slice(None),
-                *[slice(at, at + side) for at, side in zip(corner.tolist(), size, strict=True)],
-            )
-            for corner in (first, chosen)
-        )
-        changed[new] = torch.where(tags[:, None][old], images[old], changed[new])
+        old, new = (_box(corner.tolist(), size) for corner in (first, chosen))
+        spot = changed[row][new]
+        spot.copy_(torch.where(tags[row][None][old], images[row][old], spot))
         found[row] = True
     return changed, found
+
+
+def _box(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+    """Return the index of a box of a picture with its channels."""
+    return (slice(None), *(slice(at, at + side) for at, side in zip(corner, size, strict=True)))
 
 
 def effect(
