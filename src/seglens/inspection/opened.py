@@ -6,6 +6,8 @@ from operator import gt
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from seglens.axes import MEAN_ON_GRID
 from seglens.data.images import read_size
