@@ -37,7 +37,7 @@ from seglens.explain.sampled import ExpectedGradients, SmoothGrad
 from seglens.explain.target import Target, dilate
 from seglens.judge.agreement import even_share, share, tag_zone
 from seglens.judge.causal import RIM, effect
-from seglens.judge.nulls import edges, mirror_of_stride, null_inputs, probability, random
+from seglens.judge.nulls import edges, mirror_of_stride, null_inputs, probability, random_map
 from seglens.predict import infer
 from seglens.results.record import versions
 from seglens.runs import Run
@@ -47,7 +47,7 @@ RESULTS = HERE / "shortcuts.jsonl"
 
 CAMS = ("grad-cam", "grad-cam++", "hires-cam", "layer-cam", "xgrad-cam", "eigen-cam", "activation")
 LAYERS = ("encoder_mid", "encoder_last", "bottleneck", "decoder_last")
-NULLS = {"random": random, "edges": edges, "mirror-16": mirror_of_stride(16), "probability": probability}
+NULLS = {"random": random_map, "edges": edges, "mirror-16": mirror_of_stride(16), "probability": probability}
 REFERENCE = "causal reference"
 FEW = {"reference": 16}
 FEWEST = 8

@@ -58,7 +58,7 @@ def test_licence_and_record_are_in_the_folder(public_sets, tmp_path):
     assert "CC BY-SA 4.0" in text
     assert "Parkhi" in text
     assert f"{sha256(TRIMAPS)}  {public_sets.address}/annotations.tar.gz" in text
-    kept = record.read(folder)
+    kept = record.read_record(folder)
     assert (kept.kind, kept.state) == ("data-get", "finished")
     assert kept.settings == {"name": "oxford-pet", "source": public_sets.address}
     assert kept.results["files"][0] == {

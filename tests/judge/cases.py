@@ -67,7 +67,9 @@ def far() -> torch.Tensor:
     return where
 
 
-def case_of(where: torch.Tensor, cells: torch.Tensor, maps: dict[str, torch.Tensor], **changes) -> cases.Case:
+def case_of(
+    where: torch.Tensor, cells: torch.Tensor, maps: dict[str, torch.Tensor], **changes
+) -> cases.JudgedBatch:
     run, images, target = run_of(where), checkered(cells), square(len(cells))
     inputs = null_inputs(run, images, target)
     values = {
@@ -84,7 +86,7 @@ def case_of(where: torch.Tensor, cells: torch.Tensor, maps: dict[str, torch.Tens
         "seed": 0,
         "batch_size": 64,
     }
-    return cases.Case(**{**values, **changes})
+    return cases.JudgedBatch(**{**values, **changes})
 
 
 class Small(nn.Module):
@@ -100,7 +102,7 @@ class Small(nn.Module):
         return self.head(self.decoder(self.encoder(images)))
 
 
-def small_case(methods: Sequence[Method], own: dict | None = None, **changes) -> cases.Case:
+def small_case(methods: Sequence[Method], own: dict | None = None, **changes) -> cases.JudgedBatch:
     """Maps of methods and of own explainers on noise pictures."""
     torch.manual_seed(0)
     run = wrap(Small(), classes=("a", "b"), mean=(0.5,) * 3, std=(1.0,) * 3, image_size=SIZE)
@@ -128,7 +130,7 @@ def small_case(methods: Sequence[Method], own: dict | None = None, **changes) ->
         "seed": 0,
         "batch_size": 64,
     }
-    return cases.Case(**{**values, **changes})
+    return cases.JudgedBatch(**{**values, **changes})
 
 
 def centre_blob(run, images, target) -> torch.Tensor:

@@ -9,7 +9,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.judge import localisation, nulls
-from seglens.judge.localisation import AttentionRow, attention, join, summarise
+from seglens.judge.localisation import AttentionRow, attention, join_attention, summarise
 from seglens.results.names import RESTATES
 
 SIZE = 32
@@ -144,7 +144,7 @@ def test_batches_join_to_the_whole() -> None:
         part = nulls.NullInputs(surface.images[rows], surface.pixels[rows], surface.probability[rows])
         chosen = Target("predicted", 1, target.pixels[rows])
         parts.append(attention(Explanation("mine", None, chosen, maps[rows]), part))
-    joined = join(parts)
+    joined = join_attention(parts)
     assert joined.status == whole.status
     for name in localisation.STATISTICS:
         torch.testing.assert_close(joined.statistics[name], whole.statistics[name])

@@ -36,11 +36,11 @@ def test_every_null_is_a_finite_non_negative_map_per_picture(surface: nulls.Null
 
 
 def test_random_map_depends_on_seed_and_picture_and_not_on_company(surface: nulls.NullInputs) -> None:
-    maps = nulls.random(surface)
+    maps = nulls.random_map(surface)
     alone = nulls.NullInputs(surface.images[1:2], surface.pixels[1:2], surface.probability[1:2], seed=1)
-    torch.testing.assert_close(nulls.random(alone), maps[1:2])
+    torch.testing.assert_close(nulls.random_map(alone), maps[1:2])
     other_seed = nulls.NullInputs(surface.images, surface.pixels, surface.probability, seed=2)
-    assert not torch.equal(nulls.random(other_seed), maps)
+    assert not torch.equal(nulls.random_map(other_seed), maps)
     assert not torch.equal(maps[0], maps[1])
 
 

@@ -163,7 +163,7 @@ def test_the_card_s_figures_have_their_numbers(
     drawn = {name for name, draw in figures.FIGURES.items() if draw(card) is not None}
     assert drawn == {*figures.FIGURES} - {"completeness"}  # no map of Integrated Gradients is among them
     assert all(draw(Scorecard((), 0)) is None for draw in figures.FIGURES.values())
-    monkeypatch.setattr(figures, "FIGURES", {"cascade": figures.cascade})
+    monkeypatch.setattr(figures, "FIGURES", {"cascade": figures.draw_cascade})
     (file,) = figures.draw_figures(card, tmp_path)
     assert file.name == "cascade.png"
     assert file.read_bytes()[1:4] == b"PNG"

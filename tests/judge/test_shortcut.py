@@ -12,7 +12,7 @@ from seglens.errors import DataError, SettingError
 from seglens.evaluate.intervals import Interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
-from seglens.judge.agreement import TagShare, check, conclude, share, tag_share, tag_zone
+from seglens.judge.agreement import TagShare, conclude, invalid_because, share, tag_share, tag_zone
 from seglens.judge.causal import Effect
 from seglens.judge.shortcut import Shortcut, planted_shortcut
 
@@ -187,7 +187,7 @@ READING = made_effect(0.9, 0.1, 0.88)
     ],
 )
 def test_only_agreement_names_the_cheat(effects: dict, share: TagShare, verdict: str) -> None:
-    failures = check(effects)
+    failures = invalid_because(effects)
     found, reason = conclude(effects, [share], failures)
     assert verdict in found
     assert reason

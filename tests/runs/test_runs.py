@@ -60,7 +60,7 @@ def test_saved_run_comes_back_the_same(tmp_path, name, classes):
     torch.testing.assert_close(run.predict(images).logits, segmenter(images).detach(), rtol=0, atol=0)
     assert (run.spec, run.task, run.folder) == (segmenter.spec, task, tmp_path / "run")
     assert not run.segmenter.training
-    record = records.read(tmp_path / "run")
+    record = records.read_record(tmp_path / "run")
     assert record.seed == 3
     assert record.model_sha256 == records.sha256([tmp_path / "run" / "model.safetensors"])
     assert record.results["first_weights"] == "random"
@@ -93,7 +93,7 @@ def test_adopted_run_computes_what_the_foreign_network_did(tmp_path, name, suffi
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
     expected = source.module((images - mean[:, None, None]) / std[:, None, None])
     torch.testing.assert_close(run.predict(images).logits, expected.detach())
-    record = records.read(tmp_path / "run")
+    record = records.read_record(tmp_path / "run")
     assert (record.kind, record.state) == ("adopt", "finished")
     assert record.settings["file_sha256"] == records.sha256([file])
 
@@ -166,7 +166,7 @@ def test_run_without_weights(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"holds no checkpoint \(model.safetensors\). .* --resume"):
         load(tmp_path)
-    records.read(tmp_path).model_copy(update={"state": "finished"}).write(tmp_path)
+    records.read_record(tmp_path).model_copy(update={"state": "finished"}).write(tmp_path)
     with pytest.raises(CheckpointError, match="Train or adopt the model again"):
         load(tmp_path)
 

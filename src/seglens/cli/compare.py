@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from seglens.results.comparison import ComparisonTable
 
 
-def compare(
+def compare_command(
     context: typer.Context,
     runs: Annotated[
         list[Path] | None,

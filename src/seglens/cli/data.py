@@ -88,8 +88,8 @@ def slices(
     printing.print_slices(made)
 
 
-@app.command(cls=OnSet)
-def check(
+@app.command("check", cls=OnSet)
+def check_command(
     context: typer.Context,
     data: o.DataFolder = None,
 ) -> None:

@@ -301,7 +301,7 @@ def record_of(folder: Path) -> "Record":
     """Return what a command has said of the folder that it made."""
     from seglens.results import record  # not above: pydantic takes its time, and help shouldn't
 
-    return record.read(folder)
+    return record.read_record(folder)
 
 
 def _range(low: float | None, high: float | None) -> str:

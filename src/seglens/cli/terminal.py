@@ -297,7 +297,7 @@ def _is_run(folder: Path) -> bool:
     from seglens.results import record as records  # not above: pydantic takes its time, and help shouldn't
 
     try:
-        return records.read(folder).kind in ("train", "adopt")
+        return records.read_record(folder).kind in ("train", "adopt")
     except DataError:
         return False
 

@@ -20,7 +20,7 @@ SPLITS = ("test", "valid", "train", "all")
 """The splits to take pictures from: the first that the data have."""
 
 
-def verify(
+def verify_command(
     context: typer.Context,
     run: o.RunFolder = None,
     images: Annotated[

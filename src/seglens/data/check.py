@@ -17,7 +17,7 @@ from seglens.arguments import checked
 from seglens.data.intensity import about_range
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Split
 from seglens.data.nuclei import num_overlapping_pixels
-from seglens.data.opening import complete_splits, gather, layout_name, look
+from seglens.data.opening import complete_splits, join_findings, layout_name, look
 from seglens.data.outlines import num_shared_pixels, regions
 from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
@@ -133,7 +133,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     shown = _class_counts(found.task.classes, splits, facts)
     findings += _about_unmarked(shown)
     sizes = {split: len(entries) for split, entries in splits.items()}
-    return Findings(layout, sizes, classes, gather(findings), shown)
+    return Findings(layout, sizes, classes, join_findings(findings), shown)
 
 
 def _read_all(named: Sequence[tuple[str, Entry]], found: Found, layout: str) -> list[_Facts]:

@@ -79,7 +79,7 @@ def find(settings: DataSettings, *, masks: bool = True) -> tuple[str, Found]:
     name = layout_name(settings)
     found = look(settings, name)
     problems = (*found.problems, *found.values()) if masks else found.problems
-    errors = [problem for problem in gather(problems) if problem.severity == "error"]
+    errors = [problem for problem in join_findings(problems) if problem.severity == "error"]
     if errors:
         listed = " ".join(in_short(problem) for problem in errors)
         raise DataError(f"{settings.path}: {listed} Mend the set; 'seglens data check' lists all.")
@@ -97,7 +97,7 @@ def dataset_of(
         for split in (*SHARES, ALL)
         if entries.get(split)
     }
-    warnings = tuple(problem for problem in gather(found.problems) if problem.severity == "warning")
+    warnings = tuple(problem for problem in join_findings(found.problems) if problem.severity == "warning")
     return Dataset(found.settings or settings, layout, found.task, splits, warnings)
 
 
@@ -201,7 +201,7 @@ def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:
     return {**own, **made}
 
 
-def gather(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def join_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Join findings that say the same of different files, errors first."""
     names: dict[tuple[str, str, str], list[str]] = {}
     for finding in findings:

@@ -13,7 +13,7 @@ from pathlib import Path
 from seglens.data.coco_file import CocoFile, Id, Note
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
-from seglens.data.orientation import Header, frame_orientation, read_header
+from seglens.data.orientation import Header, frame_orientation, header_or_none
 from seglens.data.outlines import (
     Annotation,
     OutlineError,
@@ -185,7 +185,7 @@ def _entries(source: Source, index_of: Mapping[str, int]) -> tuple[list[tuple[st
         headers = dict(
             zip(
                 source.pictures,
-                pool.map(lambda listed: read_header(listed.path), source.pictures.values()),
+                pool.map(lambda listed: header_or_none(listed.path), source.pictures.values()),
                 strict=True,
             )
         )

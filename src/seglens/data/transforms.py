@@ -70,7 +70,8 @@ class Frame:
                 f"A frame of {spelled((self.size,) * dims)} pixels got a grid of "
                 f"{tuple(grid.shape[-dims:])}: give what was computed on the letterboxed picture."
             )
-        return grid[(..., *map(slice, self.corner, map(add, self.corner, self.scaled)))]
+        ends = map(add, self.corner, self.scaled)
+        return grid[(..., *[slice(*pair) for pair in zip(self.corner, ends, strict=True)])]
 
     def padded(self, scaled: Tensor) -> Tensor:
         """Put what has the size ``scaled`` into the frame; the rest is 0 (False)."""

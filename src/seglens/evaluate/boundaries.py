@@ -157,7 +157,7 @@ def hd95(there: There, back: Back) -> float:
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
-def boundary(area: Area) -> Area:
+def border_pixels(area: Area) -> Area:
     """Return the pixels of ``area`` with a neighbour across a side, or the array's edge, outside of it."""
     return area & ~binary_erosion(area)
 
@@ -167,7 +167,7 @@ def _distances(predicted: Area, true: Area, sides: Float[np.ndarray, " axes"]) -
 
     ``sides`` are the lengths of a pixel along each axis.
     """
-    points = [np.argwhere(boundary(area)) * sides for area in (predicted, true)]
+    points = [np.argwhere(border_pixels(area)) * sides for area in (predicted, true)]
     if not all(len(part) for part in points):
         there, back = (np.full(len(part), np.inf) for part in points)
         return there, back

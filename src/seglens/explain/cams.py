@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
-from seglens.axes import MAX_POOL, MEAN_POOL, axes, count, cropped, resized, size_of, widened
+from seglens.axes import MAX_POOL, MEAN_POOL, axes, cropped, interpolated, size_of, widened
 from seglens.errors import SettingError
 from seglens.shapes import Activations, Channels, Grids, Maps, PerImage
 
@@ -144,12 +144,12 @@ class Weights:
 
     def of(self, activation: Activations, gradient: Activations) -> Channels:
         """Return the weights where the whole grid is at hand."""
-        return self.weights(self.sums(activation, gradient, None), count(size_of(activation)))
+        return self.weights(self.sums(activation, gradient, None), num_pixels(size_of(activation)))
 
     def left_of(self, activation: Activations, gradient: Activations) -> PerImage:
         """The same of what is left."""
         assert self.left is not None  # it is asked for where it is named
-        return self.left(self.sums(activation, gradient, None), count(size_of(activation)))
+        return self.left(self.sums(activation, gradient, None), num_pixels(size_of(activation)))
 
 
 def projected(activation: Activations, weights: Channels) -> Grids:
@@ -262,7 +262,7 @@ def _denominator(total: Channels, gradient: Activations) -> Activations:
 
 def upsample(grid: Grids, size: Sequence[int]) -> Maps:
     """Bring grids to ``size``: linearly along every axis, corners not aligned. Done here and nowhere else."""
-    return resized(grid[:, None], size)[:, 0]
+    return interpolated(grid[:, None], size)[:, 0]
 
 
 @dataclass(frozen=True)

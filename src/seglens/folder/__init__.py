@@ -35,7 +35,7 @@ from seglens.folder.prediction import predict_files
 from seglens.folder.request import class_index_of, place_of, targets_of, with_references_of
 from seglens.judge.audit import Audited, audit
 from seglens.judge.case import JudgeSettings
-from seglens.judge.evidence import Evidence, combine, gather, score
+from seglens.judge.evidence import BatchScores, combine, score, score_batch
 from seglens.judge.figures import draw_figures
 from seglens.results import record as records
 from seglens.runs import Run
@@ -85,7 +85,7 @@ def judge_folder(
     audits: list[list[Audited]] = []
     names: list[str] = []
     failed: list[Failure] = []
-    parts: list[Evidence] = []
+    parts: list[BatchScores] = []
     check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(place, command="judge", force=force) as folder:
         for part in read_chunks(
@@ -96,7 +96,7 @@ def judge_folder(
                 found = explain(run, part.batch.images, chosen, methods=methods, layers=layers, seed=seed)
                 maps = list(found.values())
                 parts.append(
-                    gather(
+                    score_batch(
                         run,
                         part.batch.images,
                         chosen,

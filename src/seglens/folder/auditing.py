@@ -11,7 +11,7 @@ from seglens.data.mask_values import read_foreground
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 from seglens.folder.chunks import Chunk
 from seglens.judge.audit import Audited, conclude_audit, join_audits
-from seglens.judge.regions import REGIONS, fitted
+from seglens.judge.regions import REGIONS, nearest_region
 from seglens.results import record as records
 from seglens.results.scorecard import Audit
 from seglens.results.tables import write_rows
@@ -79,7 +79,7 @@ def _from_file(part: Chunk, place: Path) -> Regions:
                     f"{height}. They must be of one size: redo the mask, or name a folder with NAME.png for "
                     "each."
                 )
-            found[row] = frame.padded(fitted(torch.from_numpy(shown)[None], frame.scaled)[0])
+            found[row] = frame.padded(nearest_region(torch.from_numpy(shown)[None], frame.scaled)[0])
     return found & part.batch.valid
 
 

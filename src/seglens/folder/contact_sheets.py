@@ -27,7 +27,7 @@ from seglens.drawing.draw import (
 )
 from seglens.drawing.planes import Planes
 from seglens.files.output import unused_name
-from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, fitted, limits_of
+from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, limits_of, mask_as_drawn
 from seglens.folder.scales import Scaling, colours
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
@@ -61,7 +61,7 @@ def draw_subject(
     A volume is drawn in ``planes``.
     """
     sample, palette = shown(subject.sample, spec, planes), task.palette
-    predicted = fitted(predicted if planes is None else planes(predicted))
+    predicted = mask_as_drawn(predicted if planes is None else planes(predicted))
     files = {"orig": subject.save(picture(sample.image), "orig")}
     marked = overlay(sample.image, predicted, palette)
     if sample.mask is not None:
@@ -157,8 +157,8 @@ def shown(sample: Sample, spec: ModelSpec, planes: Planes | None = None) -> Samp
     size = drawn_size(image.shape[1], image.shape[2])
     if size != tuple(image.shape[1:]):
         image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-    mask = None if sample.mask is None else fitted(sample.mask)
-    return Sample(sample.name, image, mask, fitted(sample.valid.long()) > 0)
+    mask = None if sample.mask is None else mask_as_drawn(sample.mask)
+    return Sample(sample.name, image, mask, mask_as_drawn(sample.valid.long()) > 0)
 
 
 def class_indices(mask: Mask) -> Picture:

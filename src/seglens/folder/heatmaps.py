@@ -154,7 +154,7 @@ def drawn_size(rows: int, columns: int) -> tuple[int, int]:
     return max(1, round(rows * share)), max(1, round(columns * share))
 
 
-def fitted(mask: AnyMask) -> ResizedMask:
+def mask_as_drawn(mask: AnyMask) -> ResizedMask:
     """Return a mask at the size at which its picture is drawn."""
     size = drawn_size(mask.shape[-2], mask.shape[-1])
     if is_stack(mask):
@@ -181,4 +181,4 @@ def _group(row: OneMap, kind: str) -> tuple[str, ...]:
 
 def _region(values: Any, planes: Planes | None) -> Region:
     region = torch.from_numpy(values).long()
-    return fitted(region if planes is None else planes(region)) > 0
+    return mask_as_drawn(region if planes is None else planes(region)) > 0

@@ -24,7 +24,7 @@ ON_CPU = 16
 """Pictures that are judged on a CPU: enough for an indication, in a few minutes."""
 
 
-def scores_of(names: Sequence[str] | None, device: str) -> tuple[str, ...]:
+def chosen_scores(names: Sequence[str] | None, device: str) -> tuple[str, ...]:
     """Return the scores called ``names`` (``all`` of them), or what ``device`` makes in a few minutes."""
     if names and ALL in names:
         return SCORES

@@ -37,7 +37,7 @@ def pieces_of(run: Run, part: Chunk, tiles: str) -> list[Chunk]:
     sizes = [(sample.image.shape[1], sample.image.shape[2]) for sample in part.originals]
     windows = [plan(size, run.spec, tiles) for size in sizes]
     small = [i for i, found in enumerate(windows) if found is None]
-    pieces = [chosen(part, small)] if 0 < len(small) < len(sizes) else [part] * bool(small)
+    pieces = [select_pictures(part, small)] if 0 < len(small) < len(sizes) else [part] * bool(small)
     return pieces + [
         large_chunk(part.originals[i], found, part.numbers[i], part.index)
         for i, found in enumerate(windows)
@@ -137,7 +137,7 @@ def _square_grid(entry: LargeMap, size: int) -> Tensor | None:
     return _squared(entry.grid[:side, :side], side)[None]
 
 
-def chosen(part: Chunk, rows: Sequence[int]) -> Chunk:
+def select_pictures(part: Chunk, rows: Sequence[int]) -> Chunk:
     """Return a chunk of these pictures only."""
     batch, at = part.batch, list(rows)
     kept = Batch(

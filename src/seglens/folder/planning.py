@@ -16,7 +16,7 @@ from seglens.explain.tiled import BATCH_SIZE as WINDOWS
 from seglens.explain.tiled.stitching import passes_over
 from seglens.folder.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
 from seglens.folder.explaining import write_chunk
-from seglens.folder.large import chosen, pieces_of, windows_of
+from seglens.folder.large import pieces_of, select_pictures, windows_of
 from seglens.folder.raw import raw_format
 from seglens.folder.request import Request, request_of
 from seglens.folder.scales import scaling
@@ -74,7 +74,7 @@ def plan_folder(
     if num := len(whole):
         part = first_chunk(run, whole, request.targets, min(1 + FEW, batch_size, num))
         entries = count(run, needed, request.layers, part.batch.images, targets, num, batch_size)
-        pieces = [chosen(part, rows) for rows in (range(1), range(1, len(part.originals))) if rows]
+        pieces = [select_pictures(part, rows) for rows in (range(1), range(1, len(part.originals))) if rows]
         passes = sum(entry.forwards + 2 * entry.backwards for entry in entries)
         times = num / len(pieces[-1].originals)
         seconds = _seconds(run, pieces, request, drawing, times, passes, targets)

@@ -87,7 +87,7 @@ def colours(limits: Limits, unit: str = "") -> Scale:
     return Scale(limits, SIGNED if limits[0] < 0 else HEAT, unit)
 
 
-def unit_of(method: str, settings: Mapping[str, Any]) -> str:
+def colour_unit(method: str, settings: Mapping[str, Any]) -> str:
     """Return what the numbers of a method's colour bar are about."""
     if method in CLASS_AGNOSTIC:
         return "activation"

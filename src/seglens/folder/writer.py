@@ -21,11 +21,11 @@ from seglens.explain.explanation import Explanation
 from seglens.files.output import unused_name
 from seglens.folder.chunks import Chunk, Failure, images_sha256
 from seglens.folder.contact_sheets import Subject, class_indices, draw_maps, draw_subject, shown
-from seglens.folder.heatmaps import Heatmaps, Shared, fitted, planes_of, with_limits
+from seglens.folder.heatmaps import Heatmaps, Shared, mask_as_drawn, planes_of, with_limits
 from seglens.folder.partial import Measured
 from seglens.folder.raw import Arrays, raw_arrays, raw_format
-from seglens.folder.scales import Scaling, unit_of
-from seglens.judge.localisation import join, summarise
+from seglens.folder.scales import Scaling, colour_unit
+from seglens.judge.localisation import join_attention, summarise
 from seglens.masks import is_stack, of_class
 from seglens.results import record as records
 from seglens.results.maps import MapFrame as FrameRow
@@ -73,7 +73,7 @@ def write_sample(
         arrays["valid"] = sample.valid.numpy().astype(np.uint8)
     files["raw"] = f"{place}/maps{kind.suffix}"
     kind.write(arrays, folder / files["raw"])
-    dice = dice_of(predicted, sample, len(run.task.classes))
+    dice = picture_dice(predicted, sample, len(run.task.classes))
     rows = [map_row(entry, found, index) for entry, found in zip(maps, measured, strict=True)]
     row = PictureMaps(
         name=sample.name,
@@ -119,7 +119,7 @@ def _draw(
     return drawn
 
 
-def dice_of(predicted: AnyMask, sample: Sample, num_classes: int) -> float | None:
+def picture_dice(predicted: AnyMask, sample: Sample, num_classes: int) -> float | None:
     """Return the Dice score of one picture; None where no truth is known or nothing of it is valid."""
     if sample.mask is None or not bool(sample.valid.any()):
         return None
@@ -145,7 +145,7 @@ def map_row(entry: Explanation, found: Measured, index: int) -> OneMap:
         method=entry.method,
         layer=entry.layer,
         where=entry.where,
-        unit=unit_of(entry.method, entry.settings),
+        unit=colour_unit(entry.method, entry.settings),
         status=entry.status[index],
         statistics={name: float(values[index]) for name, values in measured.items()},
         nulls={
@@ -158,7 +158,7 @@ def map_row(entry: Explanation, found: Measured, index: int) -> OneMap:
 
 def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> MapSummary:
     """Return the means over all pictures of one map, with intervals and nulls, and how many have no map."""
-    whole = join([attended for attended, _ in parts])
+    whole = join_attention([attended for attended, _ in parts])
     row = summarise(whole, seed=seed).summary()
     statistics = dict(row.statistics)
     for name in parts[0][1]:
@@ -190,7 +190,7 @@ def joined(parts: Sequence[Sequence[Measured]]) -> list[Measured]:
     """Put together what was measured of some pictures, and of others, with the same maps."""
     return [
         (
-            join([attended for attended, _ in of_map]),
+            join_attention([attended for attended, _ in of_map]),
             {name: torch.cat([found[name].cpu() for _, found in of_map]) for name in of_map[0][1]},
         )
         for of_map in zip(*parts, strict=True)
@@ -238,9 +238,9 @@ def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name
     else:
         save_png(class_indices(mask), folder / files["mask"])
     image = shown(sample, run.spec, planes).image
-    drawn = overlay(image, fitted(mask if planes is None else planes(mask)), run.task.palette)
+    drawn = overlay(image, mask_as_drawn(mask if planes is None else planes(mask)), run.task.palette)
     save_png(drawn, folder / files["overlay"])
-    areas = {
+    areas: dict[str, float] = {
         f"{label} pixels": int(of_class(mask, index).sum())
         for index, label in enumerate(run.task.classes)
         if index

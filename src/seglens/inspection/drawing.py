@@ -27,7 +27,7 @@ from seglens.drawing.draw import (
 )
 from seglens.drawing.notebook import address
 from seglens.folder.contact_sheets import shown
-from seglens.folder.heatmaps import drawn_size, fitted, limits_of
+from seglens.folder.heatmaps import drawn_size, limits_of, mask_as_drawn
 from seglens.folder.raw import FORMATS
 from seglens.folder.scales import Scaling, colours
 from seglens.inspection.clicks import ClickedPixel
@@ -53,7 +53,7 @@ def bare(run: Run, opened: Opened) -> Picture:
 def predicted_over(run: Run, opened: Opened) -> Picture:
     """Draw the prediction over the picture, and the truth, where it is known, as a white outline."""
     sample = shown(opened.sample, run.spec)
-    drawn = _large(overlay(sample.image, fitted(opened.mask), run.task.palette))
+    drawn = _large(overlay(sample.image, mask_as_drawn(opened.mask), run.task.palette))
     if sample.mask is None:
         return drawn
     return outline(drawn, foreground(only_valid(sample.mask, sample.valid)))
@@ -65,9 +65,9 @@ def removed_over(run: Run, opened: Opened, removal: RemovedRegion) -> Picture:
     image = frame.maps_to_native(removal.image).clamp(0, 1)
     sample = shown(opened.sample, run.spec)
     seen = shown(type(sample)(sample.name, image, None, opened.sample.valid), run.spec)
-    drawn = _large(overlay(seen.image, fitted(removal.mask), run.task.palette))
+    drawn = _large(overlay(seen.image, mask_as_drawn(removal.mask), run.task.palette))
     where = frame.mask_to_native(removal.region.long()) > 0
-    return outline(drawn, fitted(where.long()) > 0)
+    return outline(drawn, mask_as_drawn(where.long()) > 0)
 
 
 def answered(run: Run, opened: Opened, answer: ExplainedPicture, *, evidence: bool = False) -> Picture:

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import gt
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool
-from torch import Tensor
 
+from seglens.axes import MEAN_ON_GRID
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
@@ -132,14 +131,13 @@ def scores_of_opened(sample: Sample, mask: AnyMask, num_classes: int) -> dict[st
     return {name: float(found[name]) for name in SCORES}
 
 
-def on_grid(region: Region, frame: Frame) -> Bool[Tensor, "size size"]:
+def on_grid(region: Region, frame: Frame) -> Region:
     """Bring a region of the picture's own size to the grid; at least one pixel of it where it has any.
 
     A pixel of the grid belongs to it where at least half of what it covers does.
     """
-    rows, columns = frame.scaled
-    shared = F.adaptive_avg_pool2d(region[None, None].float(), frame.scaled)[0, 0]
+    shared = MEAN_ON_GRID[region.ndim](region[None, None].float(), frame.scaled)[0, 0]
     placed = shared >= min(0.5, float(shared.max())) if bool(region.any()) else shared > 1
-    if rows > region.shape[0] or columns > region.shape[1]:  # enlarged: every pixel is nearest to one
+    if any(map(gt, frame.scaled, region.shape)):  # enlarged: every pixel is nearest to one
         placed = nearest(region, frame.scaled)
     return frame.padded(placed).to(torch.bool)

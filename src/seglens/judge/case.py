@@ -117,7 +117,7 @@ class JudgeSettings:
 
 
 @dataclass(frozen=True)
-class Case:
+class JudgedBatch:
     """The maps of one batch of images and all that judging them takes.
 
     ``valid`` is what is no padding, ``partition`` the cells that all scores are measured on.
@@ -141,7 +141,7 @@ class Case:
         """Reads changed copies of the pictures; made once for all scores."""
         return reading(self.run.segmenter, self.images, self.target, self.valid, batch_size=self.batch_size)
 
-    def first(self, num: int) -> "Case":
+    def first(self, num: int) -> "JudgedBatch":
         """Return the case of the first ``num`` images only."""
         if num >= len(self.images):
             return self
@@ -173,7 +173,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ScoreValues:
     """One score of all maps and reference rows, image by image on the CPU; NaN where not evaluable.
 
     ``about`` belongs to the images, ``details`` to a map and ``reference_details`` to a reference row;
@@ -188,7 +188,7 @@ class Measured:
     reference_details: dict[str, dict[str, PerImage]] = field(default_factory=dict)
 
 
-def join(parts: Sequence[Measured]) -> Measured:
+def join_scores(parts: Sequence[ScoreValues]) -> ScoreValues:
     """Put the batches of one score together; a map without a value in one of them has none at all."""
     reasons = {key: why for part in parts for key, why in part.reasons.items()}
 
@@ -201,7 +201,7 @@ def join(parts: Sequence[Measured]) -> Measured:
         for key in parts[0].details
         if key not in reasons
     }
-    return Measured(
+    return ScoreValues(
         values={
             key: values if key not in reasons else torch.full_like(values, torch.nan)
             for key, values in together([part.values for part in parts]).items()

@@ -208,7 +208,7 @@ def agreement_of(curves: Mapping[str, Curves]) -> dict[str, PerImage]:
     return {} if alike is None else {"rank_agreement": alike}
 
 
-def dice_of(curves: Curves) -> dict[str, PerImage]:
+def dice_details(curves: Curves) -> dict[str, PerImage]:
     """Return the score by `s_dice`, where `s_reg` is evaluable as well."""
     if curves.dice is None:
         return {}

@@ -12,7 +12,7 @@ a mark; it stands beside the same statistic of
 - ``random``, ``centre``, ``edges``: content-free maps.
 
 In a folder of images, call `attention` batch by batch (16 pictures or more, so that there are others),
-`join` the parts, and `summarise` once; nothing but one number per image and statistic is kept.
+`join_attention` the parts, and `summarise` once; nothing but one number per image and statistic is kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ from seglens.evaluate.correlation import pearson
 from seglens.evaluate.intervals import NOTHING, Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
-from seglens.judge.nulls import NullInputs, centre, edges, mirror, other_images, random
+from seglens.judge.nulls import NullInputs, centre, edges, mirror, other_images, random_map
 from seglens.results.maps import MapSummary
 from seglens.results.names import RESTATES
 from seglens.shapes import Maps, PerImage, Regions
@@ -129,7 +129,7 @@ def attention(
         for shift in range(1, min(SHIFTS, int(usable.sum()) - 1) + 1)
     ]
     own = mirror(inputs.pixels, grid_of(explanation))
-    maps = {"mirror": own, "centre": centre(inputs), "edges": edges(inputs), "random": random(inputs)}
+    maps = {"mirror": own, "centre": centre(inputs), "edges": edges(inputs), "random": random_map(inputs)}
     nulls = {name: _measure(explanation, null, valid) for name, null in maps.items()}
     nulls["other_images"] = {
         name: torch.stack([part[name] for part in others]).mean(0) if others else _nothing(usable)
@@ -151,7 +151,7 @@ def attention(
     )
 
 
-def join(parts: Sequence[Attention]) -> Attention:
+def join_attention(parts: Sequence[Attention]) -> Attention:
     """Put the batches of one map together; a null is kept where every part has it."""
     first = parts[0]
     shared = [null for null in first.nulls if all(null in part.nulls for part in parts)]

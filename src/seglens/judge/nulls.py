@@ -47,7 +47,7 @@ def null_inputs(run: Run, images: Images, target: Target, *, seed: int = 0) -> N
     return NullInputs(images, target.pixels.to(probability.device), probability, seed)
 
 
-def random(inputs: NullInputs) -> Maps:
+def random_map(inputs: NullInputs) -> Maps:
     """Uniform noise per pixel, keyed by seed and picture."""
     return content_uniform(inputs.images, size_of(inputs.images), inputs.seed, "random map")
 
@@ -178,7 +178,7 @@ def _estimating(module: nn.Module) -> Iterator[None]:
 
 
 NULLS: dict[str, Callable[[NullInputs], Maps]] = {
-    "random": random,
+    "random": random_map,
     "centre": centre,
     "edges": edges,
     "mirror-1": mirror_of_stride(1),

@@ -47,7 +47,7 @@ class Reading:
 
     def scores(self, logits: Logits, rows: Rows) -> Both:
         """Return `s_reg` and `s_dice` of the copies that ``logits`` are of."""
-        region = self.target.score(logits, rows, unit_of(self.target))
+        region = self.target.score(logits, rows, score_unit(self.target))
         answer = self.target.probability(logits.float())
         return torch.stack([region, soft_dice(answer, self.answer[rows], self.valid[rows])])
 
@@ -73,7 +73,7 @@ class Reading:
         found = read_copies(model, self.images, rows, perturb, self.scores, 2, batch_size=self.batch_size)
         if not reduced:
             return found.cpu(), None
-        unit, first = unit_of(self.target), found[:1]
+        unit, first = score_unit(self.target), found[:1]
         alike = rank_agreement(
             self.segmenter,
             self.images,
@@ -100,7 +100,7 @@ def reading(
 
     def read(logits: Logits, rows: Rows) -> Both:
         answer[rows] = target.probability(logits.float())
-        region = target.score(logits, rows, unit_of(target))
+        region = target.score(logits, rows, score_unit(target))
         return torch.stack([region, soft_dice(answer[rows], answer[rows], valid[rows])])
 
     rows = torch.arange(len(images))
@@ -108,7 +108,7 @@ def reading(
     return Reading(segmenter, model, images, target, valid, answer, full, batch_size)
 
 
-def unit_of(target: Target) -> Unit:
+def score_unit(target: Target) -> Unit:
     """Judges read probabilities; logits for a false negative, where probabilities are near zero."""
     return "mean" if target.label == "false-negative" else "probability"
 

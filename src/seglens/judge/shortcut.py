@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import LENGTHS, size_of
 from seglens.errors import DataError, SettingError
 from seglens.explain import explain
 from seglens.explain.explanation import Explanation
 from seglens.explain.methods import Method
 from seglens.explain.target import Target, for_head, predicted
-from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, check, conclude, tag_share
-from seglens.judge.causal import Effect, effect, occlusion, without
+from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, conclude, invalid_because, tag_share
+from seglens.judge.causal import Effect, effect, occlusion_map, without
 from seglens.runs import Run
 from seglens.shapes import Images, Regions, Rows
 
@@ -112,10 +113,10 @@ def planted_shortcut(
         SettingError: ``tags`` don't belong to ``images``.
         DataError: no picture holds a tag and a region in both models.
     """
-    if tags.shape != (len(images), *images.shape[-2:]):
+    if tags.shape != (len(images), *size_of(images)):
         raise SettingError(
-            f"The tags have shape {tuple(tags.shape)}, but the images {(len(images), *images.shape[-2:])} "
-            "(pictures, rows, columns). Give one tag region per image."
+            f"The tags have shape {tuple(tags.shape)}, but the images {(len(images), *size_of(images))} "
+            f"(pictures, {LENGTHS[images.ndim - 2]}). Give one tag region per image."
         )
     runs = {HONEST: honest, CHEAT: cheat}
     inside = torch.ones_like(tags) if valid is None else valid
@@ -144,7 +145,7 @@ def planted_shortcut(
             *explain(
                 run, images, targets[name], methods=methods, layers=layers, seed=seed, batch_size=batch_size
             ).values(),
-            occlusion(
+            occlusion_map(
                 run.segmenter,
                 images[:num_occluded],
                 targets[name].select(slice(num_occluded)),
@@ -159,7 +160,7 @@ def planted_shortcut(
         tag_share(first, second, tags[: len(first.map)], (inside & ~answers)[: len(first.map)], seed=seed)
         for first, second in zip(maps[HONEST], maps[CHEAT], strict=True)
     )
-    failures = check(effects, seed=seed)
+    failures = invalid_because(effects, seed=seed)
     verdict, reason = conclude(effects, shares, failures, seed=seed)
     return Shortcut(
         rows=rows,

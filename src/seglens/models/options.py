@@ -91,7 +91,7 @@ def open_pretrained(path: Path) -> tuple[Path, Described]:
         )
     content.pop("encoder_weights", None)
     fields = {ours: content.pop(theirs, None) for theirs, ours in _OF_CONFIG.items()}
-    return weights, Described(model=model, **fields, options=checked(model, content))
+    return weights, Described(model=model, **fields, options=checked_options(model, content))
 
 
 def agreed(what: str, given: Any, described: Any) -> Any:
@@ -108,7 +108,7 @@ def agreed(what: str, given: Any, described: Any) -> Any:
     return described if given is None else given
 
 
-def checked(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def checked_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``options`` of the architecture ``model`` as values of the types that it takes.
 
     Texts are read: numbers, ``true``, ``false``, ``none``, and values between commas. An activation is

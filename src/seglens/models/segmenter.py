@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seglens.arguments.validated import Validated
-from seglens.axes import LENGTHS, axes, cropped, padded_size, resized, size_of, spelled
+from seglens.axes import LENGTHS, axes, cropped, interpolated, padded_size, size_of, spelled
 from seglens.errors import ModelError, UserError
 from seglens.models import zoo
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
-from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
+from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output
 from seglens.runtime.device import is_out_of_memory
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
@@ -207,7 +207,7 @@ class Segmenter(nn.Module):
         logits = self.read_output(self._run(padded), len(images))
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
-            logits = resized(logits, size_of(padded))
+            logits = interpolated(logits, size_of(padded))
         return cropped(logits, size_of(images))
 
     def _run(self, padded: Images) -> Any:
@@ -275,8 +275,8 @@ class Segmenter(nn.Module):
             ModelError: there is none, or it isn't clear which one is.
         """
         if self.select is None:
-            return find(output, channels, batch, self.spec.output, self.spec.dims).tensor
-        return find(self.select(output), channels, batch, dims=self.spec.dims).tensor
+            return find_output(output, channels, batch, self.spec.output, self.spec.dims).tensor
+        return find_output(self.select(output), channels, batch, dims=self.spec.dims).tensor
 
     def probabilities(self, logits: Logits) -> Probabilities:
         """Return the probability of every class, the background first.

@@ -110,7 +110,7 @@ def _open_own(run: Run, stored: DataSettings, name: str) -> Split:
     assert folder is not None  # the settings came from there
     listing = read_listing(folder)
     if listing is None:
-        dataset, record = open_data(stored), records.read(folder)
+        dataset, record = open_data(stored), records.read_record(folder)
         if record.kind == "train" and record.data_sha256 not in (None, dataset.sha256()):
             raise DataError(
                 f"The files in {stored.path} are not those that {folder} was trained with, and it has no "
@@ -139,14 +139,17 @@ def _is_own(run: Run, stored: DataSettings, given: DataSettings) -> bool:
             return True
         if listing is not None:
             return is_listed(found, listing)
-        return run.folder is not None and open_data(settings).sha256() == records.read(run.folder).data_sha256
+        return (
+            run.folder is not None
+            and open_data(settings).sha256() == records.read_record(run.folder).data_sha256
+        )
     except UserError:  # it isn't of their layout; opening it as others tells what is wrong with it
         return False
 
 
 def _stored(run: Run) -> DataSettings | None:
     """Return the data settings in the run's folder, if it has any."""
-    record = records.read(run.folder) if run.folder is not None else None
+    record = records.read_record(run.folder) if run.folder is not None else None
     if record is None or record.data is None:
         return None
     try:

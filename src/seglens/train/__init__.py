@@ -115,7 +115,7 @@ def _train(
     """Train in ``place``, which becomes ``out``."""
     began = time.monotonic()
     settings = with_usual_size(settings)
-    earlier = records.read(place) if resume and (place / records.FILE_NAME).exists() else None
+    earlier = records.read_record(place) if resume and (place / records.FILE_NAME).exists() else None
     listing = None if earlier is None else read_listing(place)
     dataset = _opened(data, listing, place, settings)
     if "train" not in dataset.splits:
@@ -268,7 +268,7 @@ def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None
 
 def _told_by(folder: Path, device: str | None) -> tuple[DataSettings, TrainSettings, Record]:
     """Return data and settings of the training that made ``folder``, on ``device`` where that is given."""
-    record = records.read(folder)
+    record = records.read_record(folder)
     if record.kind == "train" and record.data is None:
         raise SettingError(
             f"{folder} was trained on data sets of PyTorch, which no record can open again. Call "

@@ -125,12 +125,12 @@ def _try_out(data: DataSettings, settings: WeakSettings, *, resume: bool) -> Non
 def _weak(data: DataSettings, settings: WeakSettings, out: Path, place: Path, *, resume: bool) -> Run:
     """Work in ``place``, which becomes ``out``."""
     began = time.monotonic()
-    earlier = records.read(place) if resume and (place / records.FILE_NAME).is_file() else None
+    earlier = records.read_record(place) if resume and (place / records.FILE_NAME).is_file() else None
     weak_data = open_weak_data(data, settings.labels, None if earlier is None else place)
     listed = SPLITS if weak_data.has_masks else PICTURES
     if earlier is not None:
         refuse_other(earlier, settings, weak_data, read_listing(place, listed), place)
-    indices = sheets.chosen(weak_data.pictures, settings.samples)
+    indices = sheets.chosen_numbers(weak_data.pictures, settings.samples)
     device = choose_device(settings.student.device)
     if earlier is None:
         begin_run(place)
@@ -211,7 +211,7 @@ def _evaluate(job: WeakJob, pseudo: PseudoMasks, folders: list[Path]) -> None:
 def _close(job: WeakJob, record: Record, folders: list[Path], seconds: float) -> None:
     """Make ``out`` the run folder of the last student, and write down every use of a mask."""
     final, steps = load(folders[-1], device="cpu"), job.steps
-    trained = records.read(folders[-1])
+    trained = records.read_record(folders[-1])
     uses: list[dict[str, Any]] = list(job.weak_data.labelling_uses)
     for facts in steps.done.values():
         uses += facts.get("mask_uses", [])

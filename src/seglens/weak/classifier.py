@@ -111,7 +111,7 @@ def train_classifier(
     about = {**asdict(settings), "seed": seed, "pictures": _fingerprint(labelled)}
     _same_or_new(folder, about)
     if (folder / WEIGHTS).is_file() and (folder / records.FILE_NAME).is_file():
-        return records.read(folder).results
+        return records.read_record(folder).results
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(folder / SETTINGS, about)
     record = records.start("weak-classifier", seed=seed, device=str(device), settings=about)

@@ -310,4 +310,4 @@ def _stage(pseudo: PseudoMasks, name: str) -> Callable[[Truth], Any]:
 
 
 def _seconds(folder: Path) -> float:
-    return float(records.read(folder).results["seconds"])
+    return float(records.read_record(folder).results["seconds"])
