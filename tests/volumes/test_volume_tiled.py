@@ -9,6 +9,8 @@ from tests.explain.large_pictures import ON_INPUT, ON_LAYERS, assert_same
 from tests.volumes.networks import CONV, run_of, small, volumes, with_weights
 from torch import Tensor, nn
 
+import seglens
+from seglens.errors import SettingError
 from seglens.explain import explain
 from seglens.explain.cams import upsample
 from seglens.explain.integrated import IntegratedGradients
@@ -293,3 +295,37 @@ def test_targets_by_name_are_those_of_the_volume_in_one_piece():
     ):
         with pytest.raises(Exception, match=message):
             large_target(text, run, cut, windows)
+
+
+# By the public function.
+
+
+def test_explain_takes_a_window():
+    """A prediction and its explanation in windows, by names alone; what it gives is judged like any other."""
+    run, images = run_of(small()), volumes(1, SIZE)
+    predicted = run.predict(images, window=12).mask == 1
+    targets = [Target("predicted", 1, predicted), region_of(SIZE, *PART)]
+    asked: dict[str, Any] = {"methods": ("grad-cam", "saliency"), "layers": ("down", "up")}
+    found = explain(run, images, targets, window=12, overlap=0.25, floor=1e-3, **asked)
+    windows = windows_of(SIZE, 12, 0.25, 1e-3)
+    for one in targets:
+        for key, made in stitched(run, images, windows, one, **asked).items():
+            name = (one.label, *((key,) if isinstance(key, str) else key))
+            torch.testing.assert_close(found[name].map, made.explanation().map)
+            assert found[name].status == (made.status,)
+    assert len(found) == 2 * 3
+    context = explain(run, images, targets[1], window=12, where="context", **asked)
+    assert context["grad-cam", "up"].where == "context"
+    assert seglens.statistics(context["grad-cam", "up"])
+
+
+def test_windows_that_can_not_be_are_refused():
+    run, images = run_of(small()), volumes(2, SIZE)
+    target = Target("region", 1, region_of(SIZE, *PART).pixels.expand(2, *SIZE))
+    with pytest.raises(SettingError, match="one picture or volume is explained at a time, received 2"):
+        explain(run, images, target, layers=("up",), window=12)
+    with pytest.raises(SettingError, match="window of 12 x 12 pixels does not fit an input of 24 x 20 x 33"):
+        explain(run, images, target, layers=("up",), window=(12, 12))
+    one = target.select(slice(0, 1))
+    with pytest.raises(SettingError, match="'rise' has no meaning over the windows"):
+        explain(run, images[:1], one, methods="rise", window=12)

@@ -56,13 +56,14 @@ from seglens.explain.tiled.map import LargeMap
 from seglens.explain.tiled.stitching import OVER_WINDOWS, stitch
 from seglens.explain.trace import trace
 from seglens.models.layers import resolve
+from seglens.predict.original import AT_ONCE
 from seglens.predict.tiles import Cut, Place, Windows, resized
 from seglens.runs import Run
 
 Key = str | tuple[str, str]
 
-BATCH_SIZE = 8
-"""Windows in the model at once."""
+BATCH_SIZE = AT_ONCE[2]
+"""Windows of pictures in the model at once."""
 
 
 def explain_large(
@@ -74,18 +75,18 @@ def explain_large(
     methods: Sequence[Method] = ("grad-cam",),
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     seed: int = 0,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     memory: int | None = None,
 ) -> dict[Key, LargeMap]:
     """Explain what the model says about ``target`` in a picture that is predicted in windows.
 
     ``cut`` and ``windows`` are those of the prediction (`seglens.predict.tiles.plan`); ``target`` is of one
-    picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once,
-    fewer where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in
-    the result, see `seglens.explain.explain`. What the stitched map is, method by method, the module's
-    docstring says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how
-    many hold a pixel of the target, ``score`` is S in the method's unit; others are means over those windows,
-    weighted by their share of the target.
+    picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once
+    (8 or, of volumes, 1 where it is left out), fewer where ``memory`` (bytes on top of picture, target and
+    maps) allows no more; that changes nothing in the result, see `seglens.explain.explain`. What the stitched
+    map is, method by method, the module's docstring says. Its ``settings`` are the method's, with the
+    ``windows``. The diagnostic ``windows`` is how many hold a pixel of the target, ``score`` is S in the
+    method's unit; others are means over those windows, weighted by their share of the target.
 
     Returns:
         The maps by ``(method, layer)``, or by ``method`` where there is no layer.
@@ -114,8 +115,9 @@ def explain_large(
     layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, cut = _opened(run, cut)
-    view = View(run.segmenter, cut, windows, target, batch_size)
-    with within(memory, names, view.images(view.every[:1]), batch_size):
+    most = AT_ONCE[run.spec.dims] if batch_size is None else batch_size
+    view = View(run.segmenter, cut, windows, target, most)
+    with within(memory, names, view.images(view.every[:1]), most):
         found = [*_of_layers(view, asked.cams, layers), *_of_input(view, asked.gradients)]
         found += [_linear(view, entry, seed) for entry in asked.on_input]
     return {item.method if item.layer is None else (item.method, item.layer): item for item in found}
