@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split, is_torch
+from seglens.data.intensity import warn_of_window
 from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
@@ -95,6 +96,7 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
         files = [Path(file) for file in pictures]
         entries = tuple(Entry(unused_name(file.stem, taken), file, labelled=False) for file in files)
         split = Split(name=FILES, task=run.task, entries=entries, reader=PictureOnly(run.spec.channels))
+        warn_of_window(run.spec.window, run.spec.normalise, split)
     if not len(split):
         raise SettingError(
             f"There are no pictures in {split.name!r}. Name a split that has some, or image files."

@@ -40,7 +40,7 @@ from seglens.models.outputs import (
     find,
 )
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
-from seglens.models.weights import State, choose, fit, load_weights, save_weights
+from seglens.models.weights import State, check_present, choose, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
 from seglens.predict.original import Inference
@@ -184,6 +184,7 @@ def wrap(
         ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``.
         SettingError: the arguments contradict one another.
     """
+    check_present(module)
     default_mean, default_std = normalisation(None, None, channels)
     spec = ModelSpec(
         architecture=WRAPPED,
