@@ -40,7 +40,7 @@ from seglens.models.outputs import (
     find_output,
 )
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
-from seglens.models.weights import State, choose_state, fit, load_weights, save_weights
+from seglens.models.weights import State, check_present, choose_state, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
 from seglens.predict.original import Inference, in_windows
@@ -204,6 +204,7 @@ def wrap(
         ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``.
         SettingError: the arguments contradict one another.
     """
+    check_present(module)
     default_mean, default_std = normalisation(None, None, channels)
     spec = ModelSpec(
         architecture=WRAPPED,
