@@ -15,6 +15,7 @@ from torch import Tensor
 LINEAR = {2: "bilinear", 3: "trilinear"}
 """What `torch.nn.functional.interpolate` calls interpolation along every axis, by the number of axes."""
 
+MEAN_ON_GRID = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 MEAN_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 CONVOLVE = {2: F.conv2d, 3: F.conv3d}
@@ -57,6 +58,16 @@ def interpolated(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Flo
     """Interpolate to ``size``, linearly along every axis, corners not aligned."""
     mode = LINEAR[values.ndim - 2]
     return F.interpolate(values, tuple(size), mode=mode, align_corners=False)
+
+
+def resampled(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
+    """Interpolate to ``size`` linearly along every axis, smoothed first where it shrinks (antialiased)."""
+    if values.ndim == 4:
+        return F.interpolate(values, tuple(size), mode="bilinear", antialias=True)
+    b, c, slices, rows, columns = values.shape
+    wide = resampled(values.reshape(b, c * slices, rows, columns), size[1:])
+    deep = resampled(wide.reshape(b, c, slices, -1), (size[0], size[1] * size[2]))
+    return deep.reshape(b, c, *size)
 
 
 def middle_side(size: Sequence[int]) -> int:

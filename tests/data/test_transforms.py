@@ -47,8 +47,8 @@ def test_letterbox_is_as_large_as_fits_and_centred(rows, columns, size):
     frame = fit_frame((rows, columns), size)
     assert max(frame.scaled) == size
     assert abs(frame.scaled[0] * columns - frame.scaled[1] * rows) <= max(rows, columns)  # not stretched
-    assert abs(size - frame.scaled[0] - 2 * frame.top) <= 1
-    assert abs(size - frame.scaled[1] - 2 * frame.left) <= 1
+    assert abs(size - frame.scaled[0] - 2 * frame.corner[0]) <= 1
+    assert abs(size - frame.scaled[1] - 2 * frame.corner[1]) <= 1
 
 
 @given(rows=sides, columns=sides, size=st.integers(8, 48))
@@ -56,8 +56,8 @@ def test_letterbox_is_as_large_as_fits_and_centred(rows, columns, size):
 def test_grid_coordinates_are_those_of_a_ramp(rows, columns, size):
     """Oracle: the corners of the picture are the corners of the frame, and scaling is the same everywhere."""
     frame = fit_frame((rows, columns), size)
-    assert frame.to_grid(-0.5, -0.5) == pytest.approx((frame.left - 0.5, frame.top - 0.5))
-    right, bottom = frame.left + frame.scaled[1] - 0.5, frame.top + frame.scaled[0] - 0.5
+    assert frame.to_grid(-0.5, -0.5) == pytest.approx((frame.corner[1] - 0.5, frame.corner[0] - 0.5))
+    right, bottom = frame.corner[1] + frame.scaled[1] - 0.5, frame.corner[0] + frame.scaled[0] - 0.5
     assert frame.to_grid(columns - 0.5, rows - 0.5) == pytest.approx((right, bottom))
 
 

@@ -173,6 +173,20 @@ def _show_evaluation(found: "EvaluationTable") -> None:
             for label, values in by_class.items()
         ]
         print_table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
+    if found.per_class:
+        columns = ("dice", "nsd", "hd95", "difference_ml")
+        lines = [
+            (
+                label,
+                *(
+                    f"{formatted_number(each[name].mean)} {_range(each[name].low, each[name].high)}"
+                    for name in columns
+                ),
+            )
+            for label, each in found.per_class.items()
+        ]
+        heads = ("class", "dice", "nsd (2 mm)", "hd95, mm", "volume off by, ml")
+        print_table(heads, lines, title="Each class, mean over volumes with 95 % interval")
     for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from scipy import ndimage
 
@@ -126,7 +127,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     if near_duplicates and len(found.entries) > 1:
         findings += _about_near_duplicates(splits)
     first = "train" if splits.get("train") else next(iter(splits), "")
-    findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader))
+    findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader, found.dims))
     classes = _class_shares(found.task.classes, facts)
     findings += _about_balance(classes)
     shown = _class_counts(found.task.classes, splits, facts)
@@ -192,7 +193,7 @@ def _num_objects(entry: Entry, mask: AnyMask, num_classes: int) -> tuple[int, ..
     if len(entry.masks) > 1 and num_classes == 2:
         return (0, len(entry.masks))
     pieces = (of_class(mask, index).numpy() for index in range(1, num_classes))
-    return (0, *(ndimage.label(region, [[1, 1, 1]] * 3)[1] for region in pieces))
+    return (0, *(ndimage.label(region, np.ones((3,) * region.ndim))[1] for region in pieces))
 
 
 def _as_finding(error: DataError, name: str) -> Finding:
@@ -203,13 +204,13 @@ def _as_finding(error: DataError, name: str) -> Finding:
 
 
 def are_rectangles(objects: Sequence[Region]) -> bool | None:
-    """Whether every 8-connected component of every object fills its bounding box; None where none can tell.
+    """Whether every component (8 or 26 neighbours) fills its bounding box; None where none can tell.
 
     Components whose box is below 16 pixels, or the whole picture, say nothing.
     """
     filled = []
     for pixels in objects:
-        labels, _ = ndimage.label(pixels.numpy(), structure=[[1, 1, 1]] * 3)
+        labels, _ = ndimage.label(pixels.numpy(), structure=np.ones((3,) * pixels.ndim))
         for index, box in enumerate(ndimage.find_objects(labels), start=1):
             component = labels[box] == index
             if MIN_AREA <= component.size < labels.size:

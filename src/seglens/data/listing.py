@@ -114,7 +114,8 @@ def open_new(settings: DataSettings, listing: Listing, folder: Path) -> Split:
             f"{folder} was trained with, under other names: {_few(old)}. Remove them, or give them "
             "their names again."
         )
-    return Split(NEW, found.task, tuple(sorted(chosen, key=lambda entry: entry.name)), found.reader)
+    entries = tuple(sorted(chosen, key=lambda entry: entry.name))
+    return Split(NEW, found.task, entries, found.reader, found.dims)
 
 
 def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, folder: Path) -> None:
@@ -200,7 +201,10 @@ def _fingerprint(entry: Entry) -> str:
         truth.update(_of_file(file).encode())
     if entry.annotations:
         truth.update(repr(entry.annotations).encode())
-    return f"{_of_file(entry.image)} {truth.hexdigest()}"
+    picture = _of_file(entry.image)
+    for file in entry.more:
+        picture = blake2b(f"{picture}{_of_file(file)}".encode(), digest_size=16).hexdigest()
+    return f"{picture} {truth.hexdigest()}"
 
 
 def _of_file(file: Path) -> str:

@@ -10,6 +10,7 @@ from seglens.data.coco_file import LABEL_STUDIO, is_label_studio, read_json
 from seglens.data.folders import named_split, passed_over, visible_files
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, deal
+from seglens.data.volumes import sets
 from seglens.errors import DataError, SettingError, unknown_name
 
 _DIRS = ("train_dir", "valid_dir", "test_dir")
@@ -17,6 +18,9 @@ _OUTLINES = (*_DIRS, "classes", "merge")
 _VALUES = (*_DIRS, "classes", "ignore", "masks", "palette")
 
 LAYOUTS = {
+    "nnunet": Layout(sets.NNUNET, sets.is_nnunet, sets.find_described, sets.DESCRIBED, dims=3),
+    "msd": Layout(sets.MSD, sets.is_msd, sets.find_described, sets.DESCRIBED, dims=3),
+    "volumes": Layout(sets.VOLUMES, sets.is_volumes, sets.find_pairs, sets.PAIRED, dims=3),
     "oxford-pet": Layout(oxford_pet.LOOKS_LIKE, oxford_pet.recognises, oxford_pet.find, ("border",)),
     "coco": Layout(coco.LOOKS_LIKE, coco.recognises, coco.find, _OUTLINES),
     "labelme": Layout(labelme.LOOKS_LIKE, labelme.recognises, labelme.find, _OUTLINES),
@@ -89,12 +93,12 @@ def dataset_of(
 ) -> Dataset:
     """Return what was found as a set whose splits have ``entries``; empty ones are left out."""
     splits = {
-        split: Split(split, found.task, entries[split], found.reader)
+        split: Split(split, found.task, entries[split], found.reader, found.dims)
         for split in (*SHARES, ALL)
         if entries.get(split)
     }
     warnings = tuple(problem for problem in join_findings(found.problems) if problem.severity == "warning")
-    return Dataset(settings, layout, found.task, splits, warnings)
+    return Dataset(found.settings or settings, layout, found.task, splits, warnings)
 
 
 def look(settings: DataSettings, name: str) -> Found:

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from seglens.data.images import read_pixels
 from seglens.data.picture_files import open_picture
+from seglens.data.volumes.reading import is_volume
 from seglens.errors import DataError
 
 SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
@@ -32,7 +33,7 @@ def near_duplicates(files: Sequence[Path]) -> list[list[int]]:
     or with one mirrored left to right, upside down or both. Correlation ignores brightness and contrast. A
     group is what such pairs connect. Pictures that all look alike (one object on an even ground) would
     connect into one, so the bar is raised until no group holds more than an eighth of a set (or 8 pictures).
-    Plain pictures, and files that can't be read, stay alone.
+    Plain pictures, files that can't be read, and volumes stay alone.
     """
     return alike_groups(_thumbnails(files))
 
@@ -123,7 +124,7 @@ def _thumbnails(files: Sequence[Path]) -> np.ndarray:
 
     def small(file: Path) -> np.ndarray:
         try:
-            return thumbnail(file)
+            return np.zeros((SIDE, SIDE), np.float32) if is_volume(file) else thumbnail(file)
         except DataError:
             return np.zeros((SIDE, SIDE), np.float32)
 

@@ -52,7 +52,7 @@ def large_scene(
         masks=None if mask is None else nearest(mask, windows.scaled)[None],
         valid=kept[None],
         class_index=class_index,
-        frames=(Frame(windows.native, max(windows.scaled), windows.scaled, top=0, left=0),),
+        frames=(Frame(windows.native, max(windows.scaled), windows.scaled, corner=(0, 0)),),
         predict=lambda: large_mask(run, cut, windows, batch_size=batch_size)[None],
     )
 

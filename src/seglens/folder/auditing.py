@@ -79,9 +79,7 @@ def _from_file(part: Chunk, place: Path) -> Regions:
                     f"{height}. They must be of one size: redo the mask, or name a folder with NAME.png for "
                     "each."
                 )
-            mask = nearest_region(torch.from_numpy(shown)[None], frame.scaled)[0]
-            rows, columns = frame.scaled
-            found[row, frame.top : frame.top + rows, frame.left : frame.left + columns] = mask
+            found[row] = frame.padded(nearest_region(torch.from_numpy(shown)[None], frame.scaled)[0])
     return found & part.batch.valid
 
 

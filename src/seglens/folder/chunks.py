@@ -4,9 +4,10 @@ What can't be read is kept aside as a `Failure`, and the rest goes on.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from seglens.data.from_torch import TorchData, as_split, is_torch
 from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
+from seglens.data.volumes.reading import stem_of
+from seglens.data.volumes.sets import read_sample
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
 from seglens.files.output import unused_name
@@ -26,6 +29,7 @@ from seglens.results import record as records
 from seglens.results.maps import ExplanationTable
 from seglens.results.scorecard import Audit, Card
 from seglens.runs import Run
+from seglens.runs.data import refuse_other_axes
 from seglens.runtime.device import release_memory
 from seglens.runtime.distributed import ALONE, Share
 from seglens.runtime.progress import track
@@ -93,13 +97,21 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
     else:
         taken: set[str] = set()
         files = [Path(file) for file in pictures]
-        entries = tuple(Entry(unused_name(file.stem, taken), file, labelled=False) for file in files)
-        split = Split(name=FILES, task=run.task, entries=entries, reader=PictureOnly(run.spec.channels))
+        entries = tuple(Entry(unused_name(stem_of(file), taken), file, labelled=False) for file in files)
+        split = Split(FILES, run.task, entries, reader_of(run), run.spec.dims)
+    refuse_other_axes(run, split.dims, f"the split {split.name!r}")
     if not len(split):
         raise SettingError(
             f"There are no pictures in {split.name!r}. Name a split that has some, or image files."
         )
     return split
+
+
+def reader_of(run: Run) -> Callable[[Entry], Sample]:
+    """Return what reads the files that a run takes, without a mask: pictures, or volumes."""
+    if run.spec.dims == 2:
+        return PictureOnly(run.spec.channels)
+    return partial(read_sample, ends=run.spec.intensities or (None,) * run.spec.channels)
 
 
 def choose(split: Split, samples: Sequence[int] | None, num_images: int | None) -> Split:

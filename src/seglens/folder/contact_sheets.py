@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from seglens.drawing.draw import (
     save_png,
     sheet,
 )
+from seglens.drawing.planes import Planes
 from seglens.files.output import unused_name
 from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, limits_of, mask_as_drawn
 from seglens.folder.scales import Scaling, colours
@@ -51,10 +53,15 @@ class Subject:
         return f"{self.place}/{name}.png"
 
 
-def draw_subject(subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Task) -> dict[str, str]:
-    """Save ``orig gt pred overlay``; the overlay has the truth, where there is one, as a white outline."""
-    sample, palette = shown(subject.sample, spec), task.palette
-    predicted = mask_as_drawn(predicted)
+def draw_subject(
+    subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Task, planes: Planes | None = None
+) -> dict[str, str]:
+    """Save ``orig gt pred overlay``; the overlay has the truth, where there is one, as a white outline.
+
+    A volume is drawn in ``planes``.
+    """
+    sample, palette = shown(subject.sample, spec, planes), task.palette
+    predicted = mask_as_drawn(predicted if planes is None else planes(predicted))
     files = {"orig": subject.save(picture(sample.image), "orig")}
     marked = overlay(sample.image, predicted, palette)
     if sample.mask is not None:
@@ -76,11 +83,12 @@ def draw_maps(
     Returns:
         The rows with the names of the files and the ``scale`` of their colours, and the sheets.
     """
-    image = shown(subject.sample, heatmaps.spec).image
+    image_in = cache(lambda planes: shown(subject.sample, heatmaps.spec, planes).image)
     taken = {"orig", "gt", "pred", "overlay"}
     tiles: list[list[Tile]] = []
     drawn: list[OneMap] = []
     for row in heatmaps.rows:
+        image = image_in(heatmaps.planes(row))
         tile = _tile(heatmaps, row, image, scaling, shared)
         file = subject.save(tile.picture, unused_name(heatmaps.name(row), taken))
         found: dict[str, object] = {"file": file}
@@ -97,6 +105,7 @@ def draw_maps(
     sheets = []
     for title, kept in comparisons(heatmaps.rows):
         by_target = title.startswith("targets@")
+        image = image_in(heatmaps.planes(heatmaps.rows[kept[0]]))
         every = [Tile(picture(image), "image")]
         for i in kept:
             row = heatmaps.rows[i]
@@ -135,8 +144,14 @@ def comparisons(rows: Sequence[OneMap]) -> list[tuple[str, list[int]]]:
     return sheets or [("map", list(range(len(rows))))]
 
 
-def shown(sample: Sample, spec: ModelSpec) -> Sample:
-    """Return a sample as it is drawn: the model's intensity window opened up, no side above `DRAWN`."""
+def shown(sample: Sample, spec: ModelSpec, planes: Planes | None = None) -> Sample:
+    """Return a sample as it is drawn: the model's intensity window opened up, no side above `DRAWN`.
+
+    A volume is drawn in ``planes``.
+    """
+    if planes is not None:
+        mask = None if sample.mask is None else planes(sample.mask)
+        sample = Sample(sample.name, planes(sample.image), mask, planes(sample.valid))
     low, high = spec.window
     image = ((sample.image - low) / (high - low)).clamp(0, 1)
     size = drawn_size(image.shape[1], image.shape[2])

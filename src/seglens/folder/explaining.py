@@ -132,7 +132,7 @@ def explain_folder(
     taken: set[str] = set()
     names = [unused_name(entry.name, taken) for entry in split.entries]
     share.agree("pictures", names)
-    plan((1, 1), run.spec, tiles)  # A wrong name is an error before any work is done.
+    plan((1,) * run.spec.dims, run.spec, tiles)  # A wrong name is an error before any work is done.
     settings = settings_of(run, request) | {
         "scale": scale,
         "raw": raw,

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.data.transforms import Frame, nearest
+from seglens.drawing.planes import Planes, planes_through
 from seglens.explain.target_names import form_of
 from seglens.folder.raw import Arrays, evidence
 from seglens.folder.scales import Limits, Scaling, own_limits, shared_limits
@@ -18,7 +19,7 @@ from seglens.masks import is_stack
 from seglens.models.segmenter import ModelSpec
 from seglens.results.maps import Evidence, OneMap
 from seglens.results.names import map_name
-from seglens.shapes import AnyMask, Region, ResizedMask
+from seglens.shapes import AnyMask, Map, Region, ResizedMask
 
 DRAWN = 1024
 """Longest side of a drawn picture, in pixels; numbers and raw maps are of the whole picture all the same."""
@@ -32,7 +33,10 @@ Shared = Mapping[tuple[str, ...], Limits]
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """The maps of one picture: a row and raw arrays for each."""
+    """The maps of one picture, or volume: a row and raw arrays for each.
+
+    What is returned is drawn: of a volume the planes through the target.
+    """
 
     rows: Sequence[OneMap]
     arrays: Arrays
@@ -47,6 +51,10 @@ class Heatmaps:
     def name(self, row: OneMap) -> str:
         """What the map of a row is called."""
         return map_name(row.method, row.layer, target=row.target if self.several else "")
+
+    def planes(self, row: OneMap) -> Planes | None:
+        """The planes in which the map of a volume is drawn; None of a picture."""
+        return planes_of(self.arrays, self.frame, row.target)
 
     def values(self, row: OneMap) -> Drawn:
         """The map, NaN where it doesn't count."""
@@ -65,19 +73,33 @@ class Heatmaps:
 
     def region(self, row: OneMap) -> Region:
         """The target's pixels."""
-        return _region(self.arrays[f"region:{row.target}"])
+        return _region(self.arrays[f"region:{row.target}"], self.planes(row))
 
     def hidden(self, row: OneMap) -> Region | None:
         """The pixels that don't count; None where all do."""
         counted = self.arrays.get(f"counted:{self.name(row)}")
-        return None if counted is None else ~_region(counted)
+        return None if counted is None else ~_region(counted, self.planes(row))
 
-    def _counting(self, row: OneMap, native: Float[Tensor, "h w"]) -> Drawn:
+    def _counting(self, row: OneMap, native: Map) -> Drawn:
+        planes = self.planes(row)
+        native = native if planes is None else planes(native)
         size, hidden = drawn_size(native.shape[0], native.shape[1]), self.hidden(row)
         drawn = native
         if size != tuple(native.shape):
             drawn = F.interpolate(native[None, None], size, mode="bilinear", antialias=True)[0, 0]
         return drawn if hidden is None else drawn.masked_fill(hidden, torch.nan)
+
+
+def planes_of(arrays: Arrays, frame: Frame, target: str | None = None) -> Planes | None:
+    """Return the planes through a target (the first, where none is named) of a volume; None of a picture."""
+    if len(frame.native) == 2:
+        return None
+    region = next(
+        name
+        for name in arrays
+        if name == f"region:{target}" or (target is None and name.startswith("region:"))
+    )
+    return planes_through(torch.from_numpy(arrays[region]) > 0, frame.spacing or (1.0,) * 3)
 
 
 def about_error(row: OneMap) -> bool:
@@ -157,5 +179,6 @@ def _group(row: OneMap, kind: str) -> tuple[str, ...]:
     return kind, row.target, row.method, row.layer or ""
 
 
-def _region(values: Any) -> Region:
-    return mask_as_drawn(torch.from_numpy(values).long()) > 0
+def _region(values: Any, planes: Planes | None) -> Region:
+    region = torch.from_numpy(values).long()
+    return mask_as_drawn(region if planes is None else planes(region)) > 0

@@ -162,7 +162,7 @@ def select_pictures(part: Chunk, rows: Sequence[int]) -> Chunk:
 
 
 def _frame(windows: Windows) -> Frame:
-    return Frame(windows.native, max(windows.scaled), windows.scaled, top=0, left=0)
+    return Frame(windows.native, max(windows.scaled), windows.scaled, corner=(0, 0))
 
 
 def _scaled(part: Chunk) -> tuple[Cut, Windows]:

@@ -84,7 +84,7 @@ def predict_files(
         "tta": tta,
         "tiles": tiles,
     }
-    plan((1, 1), run.spec, tiles)
+    plan((1,) * run.spec.dims, run.spec, tiles)
     failed: list[Failure] = []
     rows: list[dict[str, object]] = []
     check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)
@@ -196,17 +196,19 @@ def _forward(run: Run, pictures: Sequence[_Read], how: Inference) -> list[Probab
 
 def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large | Failure:
     entry = split.entries[index]
-    try:
-        size = read_size(entry.image)
-    except DataError:
-        size = (1, 1)  # Reading it says better what is wrong with it.
-    if plan(size, run.spec, how.tiles) is not None:
-        return _Large(entry.name, entry.image)
+    if split.dims == 2:
+        try:
+            size = read_size(entry.image)
+        except DataError:
+            size = (1, 1)  # Reading it says better what is wrong with it.
+        if plan(size, run.spec, how.tiles) is not None:
+            return _Large(entry.name, entry.image)
     try:
         sample = split[index]
     except DataError as error:
         return Failure(entry.name, str(error))
-    return _Read(sample, place(sample.image, run.spec, "never"))
+    spacing = None if sample.grid is None else sample.spacing
+    return _Read(sample, place(sample.image, run.spec, "never", spacing))
 
 
 def _in_windows(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+from seglens.axes import cropped
 from seglens.data.transforms import Frame
 from seglens.errors import unknown_name
 from seglens.explain.cams import upsample
@@ -76,8 +77,9 @@ def evidence(arrays: Arrays, name: str, frame: Frame, spec: ModelSpec) -> Map | 
     if found is None:
         return None
     padded = frame.size + -frame.size % spec.divisor
-    whole = upsample(torch.from_numpy(found)[None], (padded, padded))[0]
-    return frame.maps_to_native(whole[: frame.size, : frame.size])
+    dims = len(frame.native)
+    whole = upsample(torch.from_numpy(found)[None], (padded,) * dims)[0]
+    return frame.maps_to_native(cropped(whole, (frame.size,) * dims))
 
 
 def _native_region(region: Region, frame: Frame) -> np.ndarray:

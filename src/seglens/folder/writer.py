@@ -12,14 +12,16 @@ import torch
 from seglens.data.layout import Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import Frame
+from seglens.data.volumes import write_map, write_mask
 from seglens.drawing.draw import overlay, save_png
+from seglens.drawing.planes import planes_through
 from seglens.evaluate.intervals import interval
 from seglens.evaluate.scores import counted, scores
 from seglens.explain.explanation import Explanation
 from seglens.files.output import unused_name
 from seglens.folder.chunks import Chunk, Failure, images_sha256
 from seglens.folder.contact_sheets import Subject, class_indices, draw_maps, draw_subject, shown
-from seglens.folder.heatmaps import Heatmaps, Shared, mask_as_drawn, with_limits
+from seglens.folder.heatmaps import Heatmaps, Shared, mask_as_drawn, planes_of, with_limits
 from seglens.folder.partial import Measured
 from seglens.folder.raw import Arrays, raw_arrays, raw_format
 from seglens.folder.scales import Scaling, colour_unit
@@ -62,8 +64,11 @@ def write_sample(
     subject = Subject(sample, part.frames[index], folder, place)
     shutil.rmtree(folder / place, ignore_errors=True)  # what a try left that was killed on the way
     (folder / place).mkdir()
-    files = draw_subject(subject, predicted, run.spec, run.task)
     kind, arrays = raw_format(drawing.raw), raw_arrays(maps, index, part.frames[index])
+    planes = planes_of(arrays, part.frames[index])
+    files = draw_subject(subject, predicted, run.spec, run.task, planes)
+    if sample.grid is not None:
+        files |= _write_volumes(subject, predicted, arrays)
     if not bool(sample.valid.all()):
         arrays["valid"] = sample.valid.numpy().astype(np.uint8)
     files["raw"] = f"{place}/maps{kind.suffix}"
@@ -80,6 +85,19 @@ def write_sample(
     if dice is not None:
         row = row.model_copy(update={"dice": dice})
     return row if drawing.scaling.kind == "dataset" else _draw(run, subject, row, arrays, drawing, {})
+
+
+def _write_volumes(subject: Subject, predicted: AnyMask, arrays: Arrays) -> dict[str, str]:
+    """Write the prediction and the maps of a volume as NIfTI, on the grid of its file."""
+    grid, taken, files = subject.sample.grid, {"pred"}, {"pred volume": f"{subject.place}/pred.nii.gz"}
+    assert grid is not None
+    write_mask(subject.folder / files["pred volume"], grid.from_zyx(predicted.numpy()), grid)
+    for name, values in arrays.items():
+        if name.startswith("map:"):
+            file = f"{subject.place}/{unused_name(name.removeprefix('map:'), taken)}.nii.gz"
+            files[f"{name.removeprefix('map:')} volume"] = file
+            write_map(subject.folder / file, grid.from_zyx(values), grid, name)
+    return files
 
 
 def redraw(
@@ -115,8 +133,7 @@ def frame_row(frame: Frame, divisor: int) -> FrameRow:
     rest is padding.
     """
     padded = frame.size + -frame.size % divisor
-    (rows, columns), box = frame.scaled, (frame.left, frame.top)
-    part = tuple(side / padded for side in (*box, columns, rows))
+    part = tuple(side / padded for side in (*frame.corner[::-1], *frame.scaled[::-1]))
     return FrameRow(native=frame.native, part=part)
 
 
@@ -206,23 +223,32 @@ def flat(rows: Iterable[PictureMaps]) -> list[dict[str, object]]:
 def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name: str) -> dict[str, object]:
     """Save the mask (of labels that may overlap one each) and the overlay of a picture; return its row."""
     files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
-    if is_stack(mask):
+    planes, size = None, {"width": mask.shape[-1], "height": mask.shape[-2]}
+    if sample.valid.ndim == 3:
+        planes = planes_through(mask > 0, sample.spacing)
+        size["slices"] = mask.shape[-3]
+        files["mask"] = f"masks/{name}.nii.gz"
+        if sample.grid is not None:
+            write_mask(folder / files["mask"], sample.grid.from_zyx(mask.numpy()), sample.grid)
+    elif is_stack(mask):
         del files["mask"]
         for label, layer in zip(label_folders(run.task), mask, strict=True):
             files[f"mask {label}"] = f"masks/{label}/{name}.png"
             save_png(class_indices(layer.long() * 255), folder / files[f"mask {label}"])
     else:
         save_png(class_indices(mask), folder / files["mask"])
-    image = shown(sample, run.spec).image
-    drawn = overlay(image, mask_as_drawn(mask), run.task.palette)
+    image = shown(sample, run.spec, planes).image
+    drawn = overlay(image, mask_as_drawn(mask if planes is None else planes(mask)), run.task.palette)
     save_png(drawn, folder / files["overlay"])
-    rows, columns = mask.shape[-2:]
     areas = {
         f"{label} pixels": int(of_class(mask, index).sum())
         for index, label in enumerate(run.task.classes)
         if index
     }
-    return {"name": sample.name, "status": "ok", "width": columns, "height": rows, **areas, **files}
+    if sample.grid is not None:
+        voxel = sample.grid.voxel_ml
+        areas |= {name.replace(" pixels", " ml"): number * voxel for name, number in areas.items()}
+    return {"name": sample.name, "status": "ok", **size, **areas, **files}
 
 
 def label_folders(task: Task) -> list[str]:

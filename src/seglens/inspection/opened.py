@@ -146,5 +146,4 @@ def on_grid(region: Region, frame: Frame) -> Bool[Tensor, "size size"]:
     placed = shared >= min(0.5, float(shared.max())) if bool(region.any()) else shared > 1
     if rows > region.shape[0] or columns > region.shape[1]:  # enlarged: every pixel is nearest to one
         placed = nearest(region, frame.scaled)
-    below, beside = frame.size - rows - frame.top, frame.size - columns - frame.left
-    return F.pad(placed, (frame.left, beside, frame.top, below)).to(torch.bool)
+    return frame.padded(placed).to(torch.bool)

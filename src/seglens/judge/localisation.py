@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import MEAN_ON_GRID, size_of
 from seglens.evaluate.correlation import pearson
 from seglens.evaluate.intervals import NOTHING, Interval, interval
 from seglens.explain.explanation import Explanation
@@ -220,16 +221,16 @@ def at_mirror(difference: Interval, resemblance: Interval) -> bool:
     return level >= 0 or shape >= RESEMBLANCE
 
 
-def grid_of(explanation: Explanation) -> tuple[int, int]:
-    """Return rows and columns of the grid on which a map was made; its own pixels where it has no grid."""
+def grid_of(explanation: Explanation) -> tuple[int, ...]:
+    """Return the lengths of the grid on which a map was made; its own pixels where it has no grid."""
     source = explanation.map if explanation.grid is None else explanation.grid
-    return int(source.shape[-2]), int(source.shape[-1])
+    return size_of(source, 1)
 
 
-def correlation(maps: Maps, others: Maps, grid: tuple[int, int]) -> PerImage:
+def correlation(maps: Maps, others: Maps, grid: Sequence[int]) -> PerImage:
     """Return Pearson's correlation of two stacks of maps, image by image, after averaging over ``grid``."""
-    pooled = torch.nn.functional.adaptive_avg_pool2d
-    return pearson(*(pooled(stack.double()[:, None], grid).flatten(1) for stack in (maps, others)))
+    pooled = MEAN_ON_GRID[maps.ndim - 1]
+    return pearson(*(pooled(stack.double()[:, None], tuple(grid)).flatten(1) for stack in (maps, others)))
 
 
 def _bounded(name: str, values: PerImage) -> PerImage:

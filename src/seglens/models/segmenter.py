@@ -49,6 +49,8 @@ class ModelSpec(Validated):
     architecture, see `seglens.models.options`.
 
     ``dims`` is 2 for pictures and 3 for volumes; ``image_size`` is the length of every side.
+    ``intensities`` are, for volumes, the numbers of each channel that become 0 and 1, see
+    `seglens.data.volumes.sets`.
 
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
@@ -60,6 +62,7 @@ class ModelSpec(Validated):
     channels: int = Field(default=3, ge=1, le=1024, strict=True)
     classes: int = Field(default=2, ge=2, le=2**16, strict=True)
     dims: int = Field(default=2, ge=2, le=3, strict=True)
+    intensities: tuple[tuple[float, float] | None, ...] = ()
     head: Head = "sigmoid"
     image_size: int = Field(default=256, ge=1, le=2**14, strict=True)
     window: tuple[float, float] = (0.0, 1.0)
@@ -106,7 +109,7 @@ class ModelSpec(Validated):
 
 
 def complete(spec: ModelSpec) -> ModelSpec:
-    """Return ``spec`` with the encoder, width and divisor that its architecture has where none are named.
+    """Return ``spec`` with the encoder, width, divisor and axes of its architecture where none are named.
 
     Raises:
         UnknownNameError: there is no such architecture.
@@ -116,6 +119,7 @@ def complete(spec: ModelSpec) -> ModelSpec:
         "encoder": spec.encoder or chosen.encoder,
         "width": spec.width or chosen.width,
         "divisor": max(spec.divisor, chosen.divisor),
+        "dims": chosen.dims,
     }
     return spec.model_copy(update=defaults)
 
@@ -152,7 +156,7 @@ class Segmenter(nn.Module):
         dtype = torch.promote_types(torch.float32, self.dtype)
         given = {"mean": self.spec.mean, "std": self.spec.std}
         return {
-            name: torch.tensor(values, dtype=dtype, device=device).view(-1, *[1] * self.spec.dims)
+            name: torch.tensor(values, dtype=dtype, device=device).view(1, -1, *[1] * self.spec.dims)
             for name, values in given.items()
         }
 

@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seglens.axes import CHANNELS_LAST, size_of
 from seglens.data.transforms import Frame, letterbox_image
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict import infer
 from seglens.predict.tiles import Windows, bands, plan
 from seglens.shapes import AnyMask, Image
 
-Probability = Float[Tensor, "classes _ _"]
+Probability = Float[Tensor, "classes *_"]
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,20 @@ class Placed:
     windows: Windows | None
 
 
-def place(image: Image, spec: ModelSpec, tiles: str = "auto") -> Placed:
+def place(
+    image: Image, spec: ModelSpec, tiles: str = "auto", spacing: Sequence[float] | None = None
+) -> Placed:
     """Scale a picture into one input, or say in which windows it will be cut.
+
+    ``spacing`` are millimetres a voxel along each axis of a volume.
 
     Raises:
         UnknownNameError: there is no such rule for tiles.
     """
-    windows = plan((image.shape[1], image.shape[2]), spec, tiles)
+    windows = plan(size_of(image, 1), spec, tiles)
     if windows is not None:
         return Placed(image, None, windows)
-    grid, frame = letterbox_image(image, spec.image_size)
+    grid, frame = letterbox_image(image, spec.image_size, spacing)
     return Placed(grid, frame, None)
 
 
@@ -59,7 +64,7 @@ def forward(segmenter: Segmenter, pictures: Sequence[Placed], how: Inference) ->
     grids = [placed.image for placed in pictures if placed.windows is None]
     found = iter(())
     if grids:
-        images = torch.stack(grids).contiguous(memory_format=torch.channels_last)
+        images = torch.stack(grids).contiguous(memory_format=CHANNELS_LAST[segmenter.spec.dims])
         prediction = infer(segmenter, images, batch_size=len(grids), precision=how.precision, tta=how.tta)
         found = iter(prediction.probabilities)
     return [
@@ -74,18 +79,20 @@ def at_original_size(placed: Placed, probabilities: Probability) -> Probability:
 
 def probabilities_at_original_size(
     segmenter: Segmenter,
-    images: Sequence[Float[Tensor, "_ _ _"]],
+    images: Sequence[Float[Tensor, "_ *_"]],
     *,
     precision: str = "auto",
     tta: bool = False,
     tiles: str = "auto",
+    spacings: Sequence[Sequence[float]] | None = None,
 ) -> list[Probability]:
-    """Return the probabilities of pictures of any sizes, each at its own.
+    """Return the probabilities of pictures of any sizes, each at its own; ``spacings`` are as in `place`.
 
     Raises:
         SettingError, UnknownNameError: a setting is not allowed.
     """
-    pictures = [place(image, segmenter.spec, tiles) for image in images]
+    sides = [None] * len(images) if spacings is None else spacings
+    pictures = [place(image, segmenter.spec, tiles, each) for image, each in zip(images, sides, strict=True)]
     found = forward(segmenter, pictures, Inference(precision, tta, tiles))
     return [at_original_size(*pair) for pair in zip(pictures, found, strict=True)]
 

@@ -33,10 +33,24 @@ class PooledScores(Scores):
     per_class: Mapping[str, Scores] = {}
 
 
+class ClassScores(Result):
+    """The scores of one class in one volume: overlap, outlines in millimetres, and millilitres.
+
+    ``difference_ml`` is the predicted volume less the true one.
+    """
+
+    dice: Number = None
+    nsd: Number = None
+    hd95: Number = None
+    truth_ml: Number = None
+    predicted_ml: Number = None
+    difference_ml: Number = None
+
+
 class PictureScores(Result):
     """The evaluation of one picture: its number in the split, hashes, scores, pixels and files.
 
-    ``shows`` are the classes that its truth has.
+    ``shows`` are the classes that its truth has. ``classes`` are the scores of each class, of volumes only.
     """
 
     index: int | None = None
@@ -60,6 +74,7 @@ class PictureScores(Result):
     nsd: Number = None
     hd95: Number = None
     files: Mapping[str, str] = {}
+    classes: Mapping[str, ClassScores] = {}
 
 
 class Spread(Result):
@@ -110,7 +125,8 @@ class EvaluationTable(Result):
 
     ``images`` has one row a picture, worst Dice first, then those that failed. ``shown`` is how many of the
     pictures scored show each class: where none shows any, scores of overlap are NaN. ``settings`` are those
-    that the numbers depend on.
+    that the numbers depend on. ``unit`` is that of distances; ``per_class`` are, of volumes, means over those
+    of them for which a class has the score.
     """
 
     split: str = ""
@@ -123,6 +139,8 @@ class EvaluationTable(Result):
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}
+    per_class: Mapping[str, Mapping[str, Spread]] = {}
+    unit: Literal["px", "mm"] = "px"
     calibration: Reliability = Reliability()
     images: tuple[PictureScores, ...]
 

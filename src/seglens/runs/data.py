@@ -15,9 +15,10 @@ from seglens.data.listing import (
     read_listing,
     refuse_changed,
 )
-from seglens.data.opening import find, layout_name, open_as_it_is, open_data, without_unread
+from seglens.data.opening import LAYOUTS, find, layout_name, open_as_it_is, open_data, without_unread
 from seglens.data.sample import Task
 from seglens.errors import DataError, SettingError, UserError
+from seglens.models.dimensions import FOR
 from seglens.results import record as records
 from seglens.runs import Run
 
@@ -71,6 +72,21 @@ def open_split(
     # Runs of before may have kept settings that did nothing.
     split = _open_own(run, without_unread(stored, layout_name(stored)), name or DEFAULT)
     return in_classes_of(_as_trained(run.task, split.task), split, class_map)
+
+
+def refuse_other_axes(run: Run, dims: int, what: object) -> None:
+    """Raise where ``what`` are volumes (3 ``dims``) and the run is for pictures, or the other way round.
+
+    Raises:
+        SettingError: it is so.
+    """
+    if dims == run.spec.dims:
+        return
+    slices = " Write slices as pictures with 'seglens data slices'." if dims == 3 else ""
+    raise SettingError(
+        f"The model of {run.folder or 'this run'} is for {FOR[run.spec.dims]}, and {what} holds {FOR[dims]}. "
+        f"Name {FOR[run.spec.dims]}, or another run.{slices}"
+    )
 
 
 def own_split(run: Run, name: str) -> Split:
@@ -160,12 +176,15 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
     where the training chose some of them, those are chosen here too.
     """
     said = {name: getattr(given, name) for name in given.model_fields_set}
+    if run.spec.intensities:
+        said["intensities"] = run.spec.intensities
     place: dict[str, Any] = {"layout": None, "train_dir": None, "valid_dir": None, "test_dir": None}
     place |= {"classes": None, "ignore": None, "masks": None, "palette": None}
     multilabel = run.task.multilabel
     base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
     settings = base.model_copy(update={**place, **said})
     kind, ours = layout_name(settings), run.task
+    refuse_other_axes(run, LAYOUTS[kind].dims, given.path)
     settings = without_unread(settings, kind)
     like_ours: dict[str, Any] = {}
     if kind == "pairs":
