@@ -22,7 +22,7 @@ TITLES = {
     "precision": "Precision",
     "recall": "Recall",
     "boundary_iou": "Boundary IoU",
-    "nsd": "NullInputs Dice (NSD)",
+    "nsd": "Surface Dice (NSD)",
     "hd95": "HD95, pixels (lower is better)",
 }
 VERDICTS = {"better": "pass", "worse": "fail", "no difference shown": "none", "not evaluable": "none"}

@@ -72,7 +72,7 @@ def contents(folder: Path) -> Contents:
     return Contents(command if isinstance(command, str) else None, tuple(ours), tuple(others), empty)
 
 
-def record_or_none(folder: Path) -> dict[str, Any] | None:
+def record_or_none(folder: Path) -> dict[str, object] | None:
     """Return the ``run.json`` of ``folder`` as plain data; None where there is none that can be read."""
     try:
         found = json.loads((folder / RECORD).read_bytes())

@@ -12,6 +12,7 @@ from seglens.explain.target import dilate
 from seglens.judge.causal import Effect
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.results.names import map_name
+from seglens.results.scorecard import TagRow
 from seglens.shapes import PerImage, Regions
 
 HONEST, CHEAT = "honest", "cheat"
@@ -44,19 +45,20 @@ class TagShare:
         """``method`` or ``method@layer``."""
         return map_name(self.method, self.layer)
 
-    def to_json(self) -> dict[str, object]:
-        """Return the row as plain data."""
-        return {
-            "method": self.method,
-            "layer": self.layer,
-            "auroc": self.auroc.mean,
-            "low": self.auroc.low,
-            "high": self.auroc.high,
-            "num": self.auroc.num,
-            "share": {HONEST: self.honest.mean, CHEAT: self.cheat.mean},
-            "chance_share": self.chance,
-            "exposes": self.exposes,
-        }
+    @property
+    def table(self) -> TagRow:
+        """The row as it stands in ``shortcut.json``."""
+        return TagRow(
+            method=self.method,
+            layer=self.layer,
+            auroc=self.auroc.mean,
+            low=self.auroc.low,
+            high=self.auroc.high,
+            num=self.auroc.num,
+            share={HONEST: self.honest.mean, CHEAT: self.cheat.mean},
+            chance_share=self.chance,
+            exposes=self.exposes,
+        )
 
 
 def tag_share(

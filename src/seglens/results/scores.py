@@ -93,6 +93,28 @@ class Spread(Result):
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
+class WeakScores(Result):
+    """Scores of weakly supervised masks; those without border are None where it is not marked."""
+
+    pictures: int
+    miou: Number = None
+    fg_iou: Number = None
+    fg_iou_per_image: Spread = Spread()
+    miou_no_border: Number = None
+    fg_iou_no_border: Number = None
+    miou_per_batch: Number = None
+    decided: Number = None
+
+
+class WeakRow(WeakScores):
+    """One row of the comparison: what was scored, on which split, and whether masks were used before."""
+
+    name: str
+    split: str
+    uses_masks: bool = False
+    seconds: Number = None
+
+
 class Bin(Result):
     """Pixels with a probability from ``low`` to ``high``: its mean, and the share where it was right."""
 
