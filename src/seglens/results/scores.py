@@ -47,11 +47,8 @@ class ClassScores(Result):
     difference_ml: Number = None
 
 
-class PictureScores(Result):
-    """The evaluation of one picture: its number in the split, hashes, scores, pixels and files.
-
-    ``shows`` are the classes that its truth has. ``classes`` are the scores of each class, of volumes only.
-    """
+class Evaluated(Result):
+    """One picture of an evaluation: its number in the split, its hashes, and whether it could be scored."""
 
     index: int | None = None
     name: str
@@ -59,12 +56,14 @@ class PictureScores(Result):
     truth_hash: str = ""
     status: Literal["ok", "empty", "failed"] = "ok"
     error: str = ""
-    dice: Number = None
-    iou: Number = None
-    miou: Number = None
-    pixel_accuracy: Number = None
-    precision: Number = None
-    recall: Number = None
+
+
+class PictureScores(Scores, Evaluated):
+    """The scores, pixels and files of one picture.
+
+    ``shows`` are the classes that its truth has. ``classes`` are the scores of each class, of volumes only.
+    """
+
     false_positive_pixels: int | None = None
     false_negative_pixels: int | None = None
     truth_pixels: int | None = None
