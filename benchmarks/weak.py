@@ -159,12 +159,6 @@ def _supervised(name: str, data: Path, folder: Path) -> dict[str, Any]:
     seconds = json.loads((folder / "run.json").read_text())["results"]["seconds"]
     about = {"name": "fully supervised", "split": "test", "uses_masks": True, "seconds": seconds}
     return {**about, **found.plain()}
-        "name": "fully supervised",
-        "split": "test",
-        "uses_masks": True,
-        "seconds": seconds,
-        **found.plain(),
-    }
 
 
 def _about(folder: Path) -> dict[str, Any]:

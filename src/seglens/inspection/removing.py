@@ -104,8 +104,8 @@ def target_of(run: Run, opened: Opened, class_name: str, answer: ExplainedPictur
     if answer is not None:
         return answer.target
     class_index = run.task.class_index(class_name)
-    said = of_class(opened.prediction.mask.cpu(), class_index)
-    return for_head(Target("predicted", class_index, said & opened.part.batch.valid), run)
+    predicted = of_class(opened.prediction.mask.cpu(), class_index)
+    return for_head(Target("predicted", class_index, predicted & opened.part.batch.valid), run)
 
 
 def imputed(images: Images, removed: Regions, valid: Regions, imputer: str, seed: int) -> Images:
@@ -153,10 +153,10 @@ def _controls(run: Run, opened: Opened, region: Region, target: Target, imputer:
 
 
 def _state(
-    target: Target, logits: Tensor, said: Tensor, valid: Regions, measured: dict[str, float]
+    target: Target, logits: Tensor, mask: Tensor, valid: Regions, measured: dict[str, float]
 ) -> RemovalState:
     first = torch.zeros(1, dtype=torch.long)
-    area = (of_class(said.cpu(), target.class_index) & valid).sum() / valid.sum()
+    area = (of_class(mask.cpu(), target.class_index) & valid).sum() / valid.sum()
     return RemovalState(
         probability=float(target.score(logits, first, "probability")),
         logit=float(target.score(logits, first, "mean")),

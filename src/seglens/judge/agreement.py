@@ -149,13 +149,13 @@ def conclude(
 ) -> tuple[str, str]:
     """Return verdict and reason in plain words; a cheat is named only where both kinds of evidence agree."""
     exposing = [row for row in shares if row.exposes and row.method != "occlusion"]
-    told = ", ".join(
+    methods = ", ".join(
         f"{row.name} (AUROC {row.auroc.mean:.2f}, at least {row.auroc.low:.2f})" for row in exposing
     )
     against = "; ".join(failures)
     if failures and exposing:
         return "No shortcut is claimed: attribution differs on the tag, but the causal check fails.", (
-            f"Attribution lies on the tag more often in the second model by {told}. But {against}."
+            f"Attribution lies on the tag more often in the second model by {methods}. But {against}."
         )
     if failures:
         return (
@@ -175,7 +175,7 @@ def conclude(
         )
     return "The model 'cheat' reads the tag; the model 'honest' doesn't.", (
         f"{causal}. Attribution agrees: the cheat's maps lie on the tag more than the honest model's by "
-        f"{told}."
+        f"{methods}."
     )
 
 
