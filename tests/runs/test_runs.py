@@ -311,11 +311,11 @@ def test_wrap_refuses_a_network_without_weights():
         {"window": (-0.1, 0.5)},
     ],
 )
-def test_numbers_for_pictures_of_0_to_255_are_refused(scale):
+def test_numbers_for_pictures_of_0_to_255_are_refused(scale: dict[str, Any]):
     with pytest.raises(SettingError, match=r"divide (both|them) by 255"):
         wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, **scale)
-    for same in ({"mean": (0.0,) * 3, "std": (1 / 255,) * 3}, {"mean": (-1.0,) * 3, "std": (2.0,) * 3}):
-        wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, **same)
+    for mean, std in (((0.0,) * 3, (1 / 255,) * 3), ((-1.0,) * 3, (2.0,) * 3)):
+        wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, mean=mean, std=std)
 
 
 class Demanding(nn.Module):

@@ -219,14 +219,14 @@ def are_rectangles(objects: Sequence[Region]) -> bool | None:
 
 
 def _about_rectangles(facts: Sequence[_Facts]) -> list[Finding]:
-    told = [fact for fact in facts if fact.rectangles is not None]
-    boxes = tuple(fact.name for fact in told if fact.rectangles)
+    known = [fact for fact in facts if fact.rectangles is not None]
+    boxes = tuple(fact.name for fact in known if fact.rectangles)
     if not boxes:
         return []
-    if len(boxes) < MOST * len(told):
-        text = f"{len(boxes)} of {len(told)} masks are axis-aligned rectangles."
+    if len(boxes) < MOST * len(known):
+        text = f"{len(boxes)} of {len(known)} masks are axis-aligned rectangles."
         return [Finding("rectangles", "note", text, boxes)]
-    how_many = "Every mask is" if len(boxes) == len(told) else f"{len(boxes)} of {len(told)} masks are"
+    how_many = "Every mask is" if len(boxes) == len(known) else f"{len(boxes)} of {len(known)} masks are"
     text = (
         f"{how_many} made of axis-aligned rectangles: boxes, not outlines. A model learns to draw boxes, "
         "and its scores measure that."

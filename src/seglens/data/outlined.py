@@ -181,7 +181,7 @@ def _entries(source: Source, index_of: Mapping[str, int]) -> tuple[list[tuple[st
     for note in source.content.notes:
         if note.picture in notes and note.category.name in index_of:
             notes[note.picture].append(note)
-    told = {picture.id: picture.size for picture in source.content.pictures}
+    sizes = {picture.id: picture.size for picture in source.content.pictures}
     with Pool() as pool:
         headers = dict(
             zip(
@@ -193,7 +193,7 @@ def _entries(source: Source, index_of: Mapping[str, int]) -> tuple[list[tuple[st
     entries, problems = [], []
     for key, listed in source.pictures.items():
         header = headers[key]
-        size = told[key] or (header.shown if header is not None else None)
+        size = sizes[key] or (header.shown if header is not None else None)
         if header is not None and size is not None:
             problems += _about_size(listed, header, size, annotated=bool(notes[key]))
         annotations: list[Annotation] = []

@@ -297,7 +297,7 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
     except ModelError:  # it takes images of one size only: what is open stays open
         if mixes:
             return calls
-    settled = {}
+    single = {}
     for path, call in calls.items():
         kept = call.layouts
         if again is not None and path in again:
@@ -306,8 +306,8 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
         if not mixes:
             kept = tuple(one for one in kept if one.kind == "channels first")
         changed = kept != call.layouts
-        settled[path] = replace(call, layouts=kept, marks=()) if changed else call
-    return settled
+        single[path] = replace(call, layouts=kept, marks=()) if changed else call
+    return single
 
 
 def _strides(layout: FeatureLayout, size: int) -> tuple[int, ...]:

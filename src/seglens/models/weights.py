@@ -154,7 +154,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             f"The weights don't fit the model ({len(wanted)} tensors wanted, {len(state)} given): {found}. "
             + _advice(*wrong.values())
         )
-    broken = [told for name in wanted if name in state and (told := _broken(name, state[name], wanted[name]))]
+    broken = [why for name in wanted if name in state and (why := _broken(name, state[name], wanted[name]))]
     if broken:
         rest = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise CheckpointError(
