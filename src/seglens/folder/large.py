@@ -6,6 +6,7 @@ and statistics are of the whole picture; raw maps are brought to its own size.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -62,13 +63,10 @@ def large_chunk(sample: Sample, windows: Windows, number: int, index: int) -> Ch
     frame = _frame(windows, sample)
     whole = [slice(0, length) for length in windows.scaled]
     image = resized(cut_of(sample.image), windows.native, windows.scaled, *whole)
-    mask = (
-        None
-        if sample.mask is None
-        else _squared(nearest(sample.mask, windows.scaled), frame.size, len(frame.native))[None]
-    )
-    valid = _squared(nearest(sample.valid, windows.scaled), frame.size, len(frame.native))[None]
-    batch = Batch((sample.name,), _squared(image, frame.size, len(frame.native))[None], mask, valid)
+    squared = partial(_squared, size=frame.size, dims=len(frame.native))
+    mask = None if sample.mask is None else squared(nearest(sample.mask, windows.scaled))[None]
+    valid = squared(nearest(sample.valid, windows.scaled))[None]
+    batch = Batch((sample.name,), squared(image)[None], mask, valid)
     return Chunk((sample,), batch, (frame,), (number,), index, windows)
 
 
@@ -142,9 +140,8 @@ def _square_grid(entry: LargeMap, size: int) -> Tensor | None:
     if len(set(cells)) > 1 or size % cells[0] or any(margins):
         return None
     side = round(size / cells[0])
-    return _squared(
-        cropped(entry.grid, [min(side, length) for length in entry.grid.shape]), side, entry.grid.ndim
-    )[None]
+    inside = cropped(entry.grid, [min(side, length) for length in entry.grid.shape])
+    return _squared(inside, side, entry.grid.ndim)[None]
 
 
 def select_pictures(part: Chunk, rows: Sequence[int]) -> Chunk:

@@ -45,7 +45,8 @@ class ModelSpec(Validated):
     range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it;
     with ``normalise`` "image" each picture's own do in their place (z-score, as nnU-Net does).
     ``scale`` is how many pixels of the input grid one pixel of the median training picture became, or one
-    millimetre of a volume (None where that is not known): a picture that would have to shrink far more is predicted in windows.
+    millimetre of a volume (None where that is not known): a picture that would have to shrink far more is
+    predicted in windows.
     ``output`` is the place of the answer in what the network returns, see `seglens.models.outputs`; None
     where it returns a tensor, or where only one can be meant. ``options`` are other arguments of the
     architecture, see `seglens.models.options`.

@@ -87,7 +87,7 @@ def probabilities_at_original_size(
     precision: str = "auto",
     tta: bool = False,
     tiles: str = "auto",
-    spacings: Sequence[Sequence[float]] | None = None,
+    spacings: Sequence[Sequence[float] | None] | None = None,
 ) -> list[Probability]:
     """Return the probabilities of pictures of any sizes, each at its own; ``spacings`` are as in `place`.
 

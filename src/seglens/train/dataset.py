@@ -118,7 +118,7 @@ class TrainingDataset(Dataset[Sample]):
 
     @property
     def scale(self) -> float:
-        """Pixels on the input grid per native pixel (or millimetre), of the median picture among those read."""
+        """Pixels on the input grid per native pixel (or millimetre), of the median of the pictures read."""
         return sorted(self.scales)[len(self.scales) // 2]
 
     def class_pixels(self, num_classes: int) -> Int[Tensor, "classes"]:
