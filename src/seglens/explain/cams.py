@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
-from seglens.axes import MAX_POOL, MEAN_POOL, axes, cropped, interpolated, size_of, widened
+from seglens.axes import MAX_POOL, MEAN_POOL, axes, cropped, interpolated, num_pixels, size_of, widened
 from seglens.errors import SettingError
 from seglens.shapes import Activations, Channels, Grids, Maps, PerImage
 
