@@ -116,10 +116,13 @@ def _tell_story(out: Path, seed: int, settings: DemoSettings) -> None:
         occlusion_cells=settings.occlusion_cells,
     )
     with new_folder(out / "shortcut", command="shortcut") as folder:
-        table = found.to_json()
-        for name, evaluation in evaluations.items():
-            table["models"][name] |= {"dice": evaluation.pooled["dice"], "iou": evaluation.pooled["iou"]}
-        table["examples"] = _examples(found, runs, tested, tags, folder, settings.num_examples)
+        table = found.table
+        models = {
+            name: {**table.models[name], "dice": evaluation.pooled["dice"], "iou": evaluation.pooled["iou"]}
+            for name, evaluation in evaluations.items()
+        }
+        examples = _examples(found, runs, tested, tags, folder, settings.num_examples)
+        table = table.model_copy(update={"models": models, "examples": tuple(examples)})
         records.write_json(folder / "shortcut.json", table)
     report([out / name for name in runs], out=out / REPORT, shortcut=out / "shortcut" / "shortcut.json")
     results = {"verdict": found.verdict, "valid": found.valid}

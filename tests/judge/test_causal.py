@@ -101,7 +101,7 @@ def test_effect_of_a_model_that_counts_the_tag() -> None:
     torch.testing.assert_close(found.full, full.expand(10))
     torch.testing.assert_close(found.tag_removed, none.expand(10))
     torch.testing.assert_close(found.tag_moved, full.expand(10), atol=1e-4, rtol=0)
-    plain = found.to_json()
+    plain = found.table()
     assert plain["drop_removed"] == pytest.approx(float(1 - none / full), abs=1e-4)
     assert plain["drop_moved"] == pytest.approx(0, abs=1e-4)
     assert plain["num"] == 10

@@ -1,5 +1,7 @@
 """The attention table: nulls by hand, and the label on maps that are made to deserve it or not."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -176,7 +178,7 @@ def test_infinite_values_dont_swallow_the_mean() -> None:
 
 def test_json_holds_plain_numbers() -> None:
     surface, target = make(5)
-    plain = row_of(cam(target, pooled(target, 8)), surface).summary().plain()
+    plain = json.loads(json.dumps(row_of(cam(target, pooled(target, 8)), surface).summary().plain()))
     assert set(plain["statistics"]["ratio"]) == {"mean", "low", "high", "num"}
     assert isinstance(plain["nulls"]["mirror"]["ratio"], float)
     assert plain["label"] == RESTATES

@@ -85,14 +85,14 @@ def test_the_cheat_is_named_when_attribution_and_effect_agree(caught: Shortcut) 
     assert caught.valid
     assert caught.verdict == "The model 'cheat' reads the tag; the model 'honest' doesn't."
     assert "grad-cam@features" in caught.reason
-    causal = caught.to_json()["causal"]
+    causal = caught.table.causal
     # By hand: sigmoid(8 + 8 - 12) with the tag, sigmoid(8 - 12) without.
     full, bare = torch.tensor([4.0, -4.0]).sigmoid().tolist()
-    assert causal["cheat"]["full"] == pytest.approx(full, abs=1e-3)
-    assert causal["cheat"]["tag_removed"] == pytest.approx(bare, abs=1e-2)
-    assert causal["cheat"]["drop_removed"] == pytest.approx(1 - bare / full, abs=1e-2)
-    assert abs(causal["cheat"]["drop_moved"]) < 0.01
-    assert abs(causal["honest"]["drop_removed"]) < 0.01
+    assert causal["cheat"].full == pytest.approx(full, abs=1e-3)
+    assert causal["cheat"].tag_removed == pytest.approx(bare, abs=1e-2)
+    assert causal["cheat"].drop_removed == pytest.approx(1 - bare / full, abs=1e-2)
+    assert causal["cheat"].drop_moved == pytest.approx(0, abs=0.01)
+    assert causal["honest"].drop_removed == pytest.approx(0, abs=0.01)
 
 
 def test_shares_are_near_one_and_near_chance(caught: Shortcut) -> None:

@@ -136,5 +136,7 @@ def judge_command(
 def _left_out(scores: Sequence[str], plan: "JudgePlan", each: float) -> list[str]:
     """Which scores were left out, what they would take at most at the pace of the others, how to get them."""
     dear = [(name, plan.more((name,)) * each) for name in scores]
-    told = ", ".join(f"{name} (about {say_seconds(taken)})" if taken else name for name, taken in dear)
-    return [f"Left out: {told}. Add --scores all --force to this command to have them too."] if told else []
+    costly = ", ".join(f"{name} (about {say_seconds(taken)})" if taken else name for name, taken in dear)
+    return (
+        [f"Left out: {costly}. Add --scores all --force to this command to have them too."] if costly else []
+    )

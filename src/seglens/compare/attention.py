@@ -243,8 +243,8 @@ def _places(part: Explained, row: PictureMaps, background: tuple[int, ...]) -> d
     truth = _marked(drawn["gt"], background)
     if drawn["pred"] is None:
         return {"truth": truth}
-    said = _marked(drawn["pred"], background)
-    return {"truth": truth, "invented": said & ~truth, "missed": truth & ~said}
+    predicted = _marked(drawn["pred"], background)
+    return {"truth": truth, "invented": predicted & ~truth, "missed": truth & ~predicted}
 
 
 def _marked(file: Path, background: tuple[int, ...]) -> Region:

@@ -5,7 +5,6 @@ Every file is read; one that is broken is a finding and not the end.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -24,6 +23,7 @@ from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
 from seglens.runtime.progress import track
+from seglens.runtime.threads import Pool
 from seglens.shapes import AnyMask, Region
 
 MOST = 0.5
@@ -138,7 +138,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
 
 def _read_all(named: Sequence[tuple[str, Entry]], found: Found, layout: str) -> list[_Facts]:
     look_at = partial(_look_at, reader=found.reader, layout=layout, num_classes=len(found.task.classes))
-    with ThreadPoolExecutor() as pool:
+    with Pool() as pool:
         return list(track(pool.map(lambda pair: look_at(*pair), named), total=len(named), what="Reading"))
 
 
@@ -219,14 +219,14 @@ def are_rectangles(objects: Sequence[Region]) -> bool | None:
 
 
 def _about_rectangles(facts: Sequence[_Facts]) -> list[Finding]:
-    told = [fact for fact in facts if fact.rectangles is not None]
-    boxes = tuple(fact.name for fact in told if fact.rectangles)
+    known = [fact for fact in facts if fact.rectangles is not None]
+    boxes = tuple(fact.name for fact in known if fact.rectangles)
     if not boxes:
         return []
-    if len(boxes) < MOST * len(told):
-        text = f"{len(boxes)} of {len(told)} masks are axis-aligned rectangles."
+    if len(boxes) < MOST * len(known):
+        text = f"{len(boxes)} of {len(known)} masks are axis-aligned rectangles."
         return [Finding("rectangles", "note", text, boxes)]
-    how_many = "Every mask is" if len(boxes) == len(told) else f"{len(boxes)} of {len(told)} masks are"
+    how_many = "Every mask is" if len(boxes) == len(known) else f"{len(boxes)} of {len(known)} masks are"
     text = (
         f"{how_many} made of axis-aligned rectangles: boxes, not outlines. A model learns to draw boxes, "
         "and its scores measure that."

@@ -10,7 +10,7 @@ from seglens.data.folders import named_split, own_split_folders, split_folders, 
 from seglens.data.layout import DataSettings
 from seglens.errors import DataError
 
-FILE_NAMES = ("_annotations.coco.json", "result.json", "annotations.json", "coco.json")
+FILE_NAMES = ("_annotations.coco.json", "result.json", "result_coco.json", "annotations.json", "coco.json")
 """What a COCO file beside its pictures is called by Roboflow, Label Studio and others."""
 INSTANCES = "annotations/instances_*.json"
 """Where CVAT and COCO itself put them."""
@@ -110,8 +110,8 @@ def _places_in(split: str, folder: Path) -> list[CocoPlace]:
 def named_folders(folder: Path, split: str | None = None) -> list[Path]:
     """Return the folders in ``folder`` called after a split, or after this one, and images/ in them."""
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    said = [(each, named_split(each.name)) for each in inside if each.is_dir()]
-    own = [each for each, name in said if name is not None and split in (None, name)]
+    named = [(each, named_split(each.name)) for each in inside if each.is_dir()]
+    own = [each for each, name in named if name is not None and split in (None, name)]
     return [place for each in own for place in (each, each / "images") if place.is_dir()]
 
 

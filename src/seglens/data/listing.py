@@ -8,7 +8,6 @@ later are noticed and no split is ever dealt anew::
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from seglens.data.layout import Dataset, DataSettings, Entry, Found, Split
 from seglens.data.opening import dataset_of, find
 from seglens.errors import DataError
 from seglens.results import record as records
+from seglens.runtime.threads import Pool
 
 FILE_NAME = "split.json"
 HASH = "blake2b-128"
@@ -28,7 +28,7 @@ Listing = Mapping[str, Mapping[str, str]]
 
 def fingerprints(entries: Sequence[Entry]) -> list[str]:
     """Return two hashes of every picture: of its file, and of its truth (mask files and outlines)."""
-    with ThreadPoolExecutor() as pool:
+    with Pool() as pool:
         return list(pool.map(_fingerprint, entries))
 
 
@@ -75,7 +75,7 @@ def open_listed(settings: DataSettings, listing: Listing, folder: Path, *, masks
     layout, found = find(settings, masks=masks)
     entries, gone, added = _matched(found, listing)
     if gone or added:
-        said = [
+        changes = [
             f"{len(names)} {what} ({_few(names)})"
             for what, names in (("gone", gone), ("added", added))
             if names
@@ -83,8 +83,8 @@ def open_listed(settings: DataSettings, listing: Listing, folder: Path, *, masks
         new = " Take the pictures that were added alone with --split new." if added and not gone else ""
         raise DataError(
             f"The pictures in {settings.path} are not those that {folder} was trained with: "
-            f"{' and '.join(said)}. Its splits stay as they were: put the set back, or train again.{new} The "
-            f"set as it is now, training pictures too, is --data {settings.path} --split all."
+            f"{' and '.join(changes)}. Its splits stay as they were: put the set back, or train again.{new} "
+            f"The set as it is now, training pictures too, is --data {settings.path} --split all."
         )
     return dataset_of(settings, layout, found, entries)
 
@@ -132,12 +132,12 @@ def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, fo
             for kind, one, other in zip(changed, before.split(" "), now.split(" "), strict=True):
                 if one != other:
                     changed[kind].append(entry.name)
-    said = [f"{len(names)} {kind} ({_few(names)})" for kind, names in changed.items() if names]
-    if said:
+    changes = [f"{len(names)} {kind} ({_few(names)})" for kind, names in changed.items() if names]
+    if changes:
         path = dataset.settings.path
         raise DataError(
-            f"In {path} have changed since {folder} was trained: {' and '.join(said)}. Put them back, or "
-            f"train again. The set as it is now, training pictures too, is --data {path} --split all."
+            f"In {path} have changed since {folder} was trained: {' and '.join(changes)}. Put them back, "
+            f"or train again. The set as it is now, training pictures too, is --data {path} --split all."
         )
 
 
@@ -150,14 +150,14 @@ def refuse_other_names(dataset: Dataset, listing: Listing, folder: Path) -> None
     now = {(name, entry.name) for name, split in dataset.splits.items() for entry in split.entries}
     before = {(split, name) for split, names in listing.items() for name in names}
     if now != before:
-        said = [
+        changes = [
             f"{len(names)} {what} ({_few(sorted(f'{split}: {name}' for split, name in names))})"
             for what, names in (("gone", before - now), ("added", now - before))
             if names
         ]
         raise DataError(
             f"The pictures in {dataset.settings.path} are not those that {folder} was begun with: "
-            f"{' and '.join(said)}. Put the set back, or name another folder."
+            f"{' and '.join(changes)}. Put the set back, or name another folder."
         )
 
 

@@ -9,7 +9,7 @@ from seglens.data import class_folders, coco, labelme, nuclei, oxford_pet, pairs
 from seglens.data.coco_file import LABEL_STUDIO, is_label_studio, read_json
 from seglens.data.folders import named_split, passed_over, visible_files
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
-from seglens.data.splits import SHARES, deal
+from seglens.data.splits import SHARES, split_pictures
 from seglens.data.volumes import sets
 from seglens.errors import DataError, SettingError, unknown_name
 
@@ -196,8 +196,9 @@ def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:
         return own
     shares = {split: SHARES[split] for split in missing}
     shares = {"train": 1 - sum(shares.values()), **shares}
-    dealt = deal([entry.image for entry in pool], [found.kind(entry) for entry in pool], shares, seed)
-    made = {split: tuple(pool[position] for position in positions) for split, positions in dealt.items()}
+    kinds = [found.kind(entry) for entry in pool]
+    parts = split_pictures([entry.image for entry in pool], kinds, shares, seed)
+    made = {split: tuple(pool[position] for position in positions) for split, positions in parts.items()}
     return {**own, **made}
 
 

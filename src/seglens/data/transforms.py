@@ -8,7 +8,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +69,9 @@ class Frame:
                 f"A frame of {spelled((self.size,) * dims)} pixels got a grid of "
                 f"{tuple(grid.shape[-dims:])}: give what was computed on the letterboxed picture."
             )
-        ends = map(add, self.corner, self.scaled)
-        return grid[(..., *[slice(*pair) for pair in zip(self.corner, ends, strict=True)])]
+        for axis, (start, length) in enumerate(zip(self.corner, self.scaled, strict=True), start=-dims):
+            grid = grid.narrow(axis, start, length)
+        return grid
 
     def padded(self, scaled: Tensor) -> Tensor:
         """Put what has the size ``scaled`` into the frame; the rest is 0 (False)."""
@@ -128,7 +128,7 @@ class Policy:
     ``scale`` above 1 crops and below 1 leaves a margin that is not valid; ``shift`` is a fraction of the
     size; ``rotation`` is in degrees; ``brightness`` is added, ``contrast`` multiplies the distance to the
     mean, ``gamma`` is an exponent; ``noise`` (standard deviation, in intensities) and ``blur`` (sigma, in
-    pixels) exclude each other and come with the chance ``soil`` each.
+    pixels) exclude each other and come with the chance ``noise_and_blur`` each.
     """
 
     flip_horizontal: float = 0.5
@@ -139,7 +139,7 @@ class Policy:
     brightness: tuple[float, float] = (-0.08, 0.08)
     contrast: tuple[float, float] = (0.8, 1.25)
     gamma: tuple[float, float] = (0.8, 1.25)
-    soil: float = 0.2
+    noise_and_blur: float = 0.2
     noise: tuple[float, float] = (0.0, 0.03)
     blur: tuple[float, float] = (0.3, 1.0)
 
@@ -161,7 +161,7 @@ def augment(sample: Sample, generator: torch.Generator, policy: Policy = DEFAULT
     ignored stay as they are seen: were they blanked, a network would read from the blanks where objects end.
     """
     moved, shown = _move(sample, generator, policy)
-    image = _soil(_relight(moved.image, shown, generator, policy), generator, policy)
+    image = _noise_and_blur(_relight(moved.image, shown, generator, policy), generator, policy)
     return replace(moved, image=image.clamp(0, 1) * shown)
 
 
@@ -259,13 +259,13 @@ def _relight(image: Image, shown: Region, generator: torch.Generator, policy: Po
     return ((image - mean) * contrast + mean + brightness).clamp(0, 1) ** gamma
 
 
-def _soil(image: Image, generator: torch.Generator, policy: Policy) -> Image:
+def _noise_and_blur(image: Image, generator: torch.Generator, policy: Policy) -> Image:
     """Now and then add noise, or blur."""
     chance = _uniform(generator)
-    if chance < policy.soil:
+    if chance < policy.noise_and_blur:
         sigma = _uniform(generator, *policy.noise)
         return image + sigma * torch.randn(image.shape, generator=generator, dtype=image.dtype)
-    if chance < 2 * policy.soil:
+    if chance < 2 * policy.noise_and_blur:
         sigma = _uniform(generator, *policy.blur)
         return v2.gaussian_blur(image, kernel_size=[5, 5], sigma=[sigma, sigma])  # of a volume each slice
     return image

@@ -29,7 +29,7 @@ from seglens.evaluate.tally import Tally, tally
 from seglens.files.output import safe_name
 from seglens.files.overwrite import check_output
 from seglens.predict.original import Inference, mask_at_original_size, probabilities_at_original_size
-from seglens.predict.tiles import plan
+from seglens.predict.tiles import check_tiles
 from seglens.results import record as records
 from seglens.results.names import formatted
 from seglens.results.scores import (
@@ -268,7 +268,7 @@ def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str,
     if not len(split):
         raise DataError(f"The {split.name} split is empty: there is nothing to score. Name another split.")
     refuse_other_axes(run, split.dims, f"the {split.name} split")
-    plan((1,) * run.spec.dims, run.spec, how.tiles)
+    check_tiles(how.tiles)
     return {
         "precision": choose_precision(how.precision, run.segmenter.device),
         "tta": how.tta,

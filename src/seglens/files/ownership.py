@@ -72,7 +72,7 @@ def contents(folder: Path) -> Contents:
     return Contents(command if isinstance(command, str) else None, tuple(ours), tuple(others), empty)
 
 
-def record_or_none(folder: Path) -> dict[str, Any] | None:
+def record_or_none(folder: Path) -> dict[str, object] | None:
     """Return the ``run.json`` of ``folder`` as plain data; None where there is none that can be read."""
     try:
         found = json.loads((folder / RECORD).read_bytes())
@@ -112,8 +112,8 @@ def rename_in_records(folder: Path, before: Path, after: Path) -> None:
     for file in folder.rglob(RECORD):
         record = record_or_none(file.parent)
         if record is not None:
-            told = json.dumps(_renamed(record, pairs), indent=1, ensure_ascii=False)
-            write_text(file, told + "\n")
+            text = json.dumps(_renamed(record, pairs), indent=1, ensure_ascii=False)
+            write_text(file, text + "\n")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -39,7 +39,7 @@ from seglens.folder.raw import raw_format
 from seglens.folder.request import Request, place_of, request_of, settings_of, targets_of
 from seglens.folder.scales import scaling, shared_limits
 from seglens.folder.writer import Drawing
-from seglens.predict.tiles import plan
+from seglens.predict.tiles import check_tiles
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable, PictureMaps
 from seglens.results.tables import write_rows
@@ -132,7 +132,7 @@ def explain_folder(
     taken: set[str] = set()
     names = [unused_name(entry.name, taken) for entry in split.entries]
     share.agree("pictures", names)
-    plan((1,) * run.spec.dims, run.spec, tiles)  # A wrong name is an error before any work is done.
+    check_tiles(tiles)  # A wrong name is an error before any work is done.
     settings = settings_of(run, request) | {
         "scale": scale,
         "raw": raw,

@@ -32,7 +32,7 @@ from seglens.predict.original import (
     mask_at_original_size,
     place,
 )
-from seglens.predict.tiles import Cut, Windows, bands, plan, resized
+from seglens.predict.tiles import Cut, Windows, bands, check_tiles, plan, resized
 from seglens.results.tables import write_rows
 from seglens.runs import Run, prepared
 from seglens.runtime.device import choose_precision
@@ -84,7 +84,7 @@ def predict_files(
         "tta": tta,
         "tiles": tiles,
     }
-    plan((1,) * run.spec.dims, run.spec, tiles)
+    check_tiles(tiles)
     failed: list[Failure] = []
     rows: list[dict[str, object]] = []
     check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)

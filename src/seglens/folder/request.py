@@ -153,7 +153,7 @@ def _with_roles(run: Run) -> tuple[str, ...]:
     return found
 
 
-def settings_of(run: Run, request: Request) -> dict[str, Any]:
+def settings_of(run: Run, request: Request) -> dict[str, object]:
     """What a result depends on, as plain data."""
     classes = run.task.classes
     return {

@@ -258,7 +258,7 @@ def label_folders(task: Task) -> list[str]:
 
 
 def write_record(
-    verb: str,
+    command: str,
     run: Run,
     split: Split,
     folder: Path,
@@ -271,7 +271,7 @@ def write_record(
 ) -> None:
     """Write the ``run.json`` of a batch."""
     described = records.start(
-        verb,
+        command,
         seed=seed,
         device=str(run.segmenter.device),
         settings={"run": str(run.folder) if run.folder else None, "split": split.name, **settings},

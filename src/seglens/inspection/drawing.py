@@ -75,18 +75,18 @@ def answered(run: Run, opened: Opened, answer: ExplainedPicture, *, evidence: bo
 
     With ``evidence`` it is what speaks for and against, where the method tells.
     """
-    image, heats, row = shown(opened.sample, run.spec).image, answer.heatmaps, answer.row
+    image, heatmaps, row = shown(opened.sample, run.spec).image, answer.heatmaps, answer.row
     scale = scale_of(answer, evidence=evidence)
     if scale is None:
         drawn = _large(no_map(image.shape[1], image.shape[2], " "))
         tile = no_map(drawn.height, drawn.width, row.status.replace("_", " "))
-        return tile if answer.status == "no_target" else outline(tile, heats.region(row), INK)
-    values = heats.evidence(row) if evidence else heats.values(row)
+        return tile if answer.status == "no_target" else outline(tile, heatmaps.region(row), INK)
+    values = heatmaps.evidence(row) if evidence else heatmaps.values(row)
     assert values is not None  # or there would be no scale
-    drawn, hidden = _large(heat_overlay(image, values, scale)), heats.hidden(row)
+    drawn, hidden = _large(heat_overlay(image, values, scale)), heatmaps.hidden(row)
     if hidden is not None:
         drawn = hatch(drawn, hidden)
-    return outline(drawn, heats.region(row), INK if scale.limits[0] < 0 else "#ffffff")
+    return outline(drawn, heatmaps.region(row), INK if scale.limits[0] < 0 else "#ffffff")
 
 
 def scale_of(answer: ExplainedPicture, *, evidence: bool = False) -> Scale | None:

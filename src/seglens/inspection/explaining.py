@@ -24,6 +24,9 @@ from seglens.models.layers import layers as layers_of
 from seglens.results.maps import OneMap
 from seglens.runs import Run
 
+SEED = 0
+"""Of everything random on the page: one click gives one answer."""
+
 
 @dataclass(frozen=True)
 class ExplainRequest:
@@ -66,7 +69,7 @@ class ExplainedPicture:
         return self.explanation.status[0]
 
 
-def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: int = 0) -> ExplainedPicture:
+def explain_picture(run: Run, opened: Opened, request: ExplainRequest) -> ExplainedPicture:
     """Explain one picture. The raw map and its numbers are those of `seglens.explain_folder`.
 
     Null maps are those that cost no run of the model: the random network isn't asked, nor are other pictures.
@@ -85,7 +88,7 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: 
         request.class_name,
         request.against,
         request.where,
-        seed,
+        SEED,
     )
     part, prediction = opened.part, opened.prediction
     targets = targets_of(
@@ -98,7 +101,7 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: 
     )
     (entry,) = maps_of(run, part, targets, checked, checked.methods, checked.layers)
     probability = prediction.probabilities[:, checked.class_index]
-    inputs = NullInputs(part.batch.images, targets[0].pixels.to(probability.device), probability, seed)
+    inputs = NullInputs(part.batch.images, targets[0].pixels.to(probability.device), probability, SEED)
     predicted = of_class(prediction.mask, checked.class_index)
     numbers = statistics(entry, predicted=predicted, valid=part.batch.valid)
     measured = attention(entry, inputs, measured=numbers, valid=part.batch.valid), numbers

@@ -6,6 +6,8 @@ from operator import gt
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from seglens.axes import MEAN_ON_GRID
 from seglens.data.images import read_size
@@ -131,7 +133,7 @@ def scores_of_opened(sample: Sample, mask: AnyMask, num_classes: int) -> dict[st
     return {name: float(found[name]) for name in SCORES}
 
 
-def on_grid(region: Region, frame: Frame) -> Region:
+def on_grid(region: Region, frame: Frame) -> Bool[Tensor, "*grid"]:
     """Bring a region of the picture's own size to the grid; at least one pixel of it where it has any.
 
     A pixel of the grid belongs to it where at least half of what it covers does.

@@ -13,6 +13,7 @@ from seglens.explain.target import dilate
 from seglens.judge.causal import Effect
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.results.names import map_name
+from seglens.results.scorecard import TagRow
 from seglens.shapes import PerImage, Regions
 
 HONEST, CHEAT = "honest", "cheat"
@@ -45,19 +46,20 @@ class TagShare:
         """``method`` or ``method@layer``."""
         return map_name(self.method, self.layer)
 
-    def to_json(self) -> dict[str, object]:
-        """Return the row as plain data."""
-        return {
-            "method": self.method,
-            "layer": self.layer,
-            "auroc": self.auroc.mean,
-            "low": self.auroc.low,
-            "high": self.auroc.high,
-            "num": self.auroc.num,
-            "share": {HONEST: self.honest.mean, CHEAT: self.cheat.mean},
-            "chance_share": self.chance,
-            "exposes": self.exposes,
-        }
+    @property
+    def table(self) -> TagRow:
+        """The row as it stands in ``shortcut.json``."""
+        return TagRow(
+            method=self.method,
+            layer=self.layer,
+            auroc=self.auroc.mean,
+            low=self.auroc.low,
+            high=self.auroc.high,
+            num=self.auroc.num,
+            share={HONEST: self.honest.mean, CHEAT: self.cheat.mean},
+            chance_share=self.chance,
+            exposes=self.exposes,
+        )
 
 
 def tag_share(
@@ -148,13 +150,13 @@ def conclude(
 ) -> tuple[str, str]:
     """Return verdict and reason in plain words; a cheat is named only where both kinds of evidence agree."""
     exposing = [row for row in shares if row.exposes and row.method != "occlusion"]
-    told = ", ".join(
+    methods = ", ".join(
         f"{row.name} (AUROC {row.auroc.mean:.2f}, at least {row.auroc.low:.2f})" for row in exposing
     )
     against = "; ".join(failures)
     if failures and exposing:
         return "No shortcut is claimed: attribution differs on the tag, but the causal check fails.", (
-            f"Attribution lies on the tag more often in the second model by {told}. But {against}."
+            f"Attribution lies on the tag more often in the second model by {methods}. But {against}."
         )
     if failures:
         return (
@@ -174,7 +176,7 @@ def conclude(
         )
     return "The model 'cheat' reads the tag; the model 'honest' doesn't.", (
         f"{causal}. Attribution agrees: the cheat's maps lie on the tag more than the honest model's by "
-        f"{told}."
+        f"{methods}."
     )
 
 

@@ -18,6 +18,7 @@ from seglens.explain.masked import clean_scores, masked_scores
 from seglens.explain.target import Target, dilate
 from seglens.impute import noisy_linear
 from seglens.models.segmenter import Segmenter
+from seglens.results.scorecard import TagEffect
 from seglens.seeds import content_generator, content_normal
 from seglens.shapes import Images, PerImage, Regions, Rows
 
@@ -56,22 +57,22 @@ class Effect:
             float(1 - after.mean() / full.mean()), *interval_bounds(num, relative, seed=seed), num
         )
 
-    def to_json(self, *, seed: int = 0) -> dict[str, float | int]:
-        """Return means and drops as plain numbers."""
+    def table(self, *, seed: int = 0) -> TagEffect:
+        """Return means and drops as they stand in ``shortcut.json``."""
         rows = self.complete
         removed, moved = self.drop(self.tag_removed, seed=seed), self.drop(self.tag_moved, seed=seed)
-        return {
-            "full": float(self.full[rows].mean()),
-            "tag_removed": float(self.tag_removed[rows].mean()),
-            "tag_moved": float(self.tag_moved[rows].mean()),
-            "drop_removed": removed.mean,
-            "drop_removed_low": removed.low,
-            "drop_removed_high": removed.high,
-            "drop_moved": moved.mean,
-            "drop_moved_low": moved.low,
-            "drop_moved_high": moved.high,
-            "num": int(rows.sum()),
-        }
+        return TagEffect(
+            full=float(self.full[rows].mean()),
+            tag_removed=float(self.tag_removed[rows].mean()),
+            tag_moved=float(self.tag_moved[rows].mean()),
+            drop_removed=removed.mean,
+            drop_removed_low=removed.low,
+            drop_removed_high=removed.high,
+            drop_moved=moved.mean,
+            drop_moved_low=moved.low,
+            drop_moved_high=moved.high,
+            num=int(rows.sum()),
+        )
 
 
 def without(images: Images, tags: Regions, *, seed: int = 0) -> Images:
@@ -105,17 +106,16 @@ def moved(
             continue
         generator = content_generator(images[row], seed, "new place of the tag")
         chosen = places[int(torch.randint(len(places), (1,), generator=generator))]
-        old, new = (
-            (
-                row,
-                slice(None),
-                *[slice(at, at + side) for at, side in zip(corner.tolist(), size, strict=True)],
-            )
-            for corner in (first, chosen)
-        )
-        changed[new] = torch.where(tags[:, None][old], images[old], changed[new])
+        old, new = (_box(corner.tolist(), size) for corner in (first, chosen))
+        spot = changed[row][new]
+        spot.copy_(torch.where(tags[row][None][old], images[row][old], spot))
         found[row] = True
     return changed, found
+
+
+def _box(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+    """Return the index of a box of a picture with its channels."""
+    return (slice(None), *(slice(at, at + side) for at, side in zip(corner, size, strict=True)))
 
 
 def effect(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from seglens.judge.case import SCORES, JudgeSettings
 from seglens.judge.effects import IMPUTERS
@@ -25,7 +24,7 @@ class ScoreCost:
     forwards: int
     remakes: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | int]:
         """Return the fields as plain data."""
         return asdict(self)
 

@@ -144,15 +144,15 @@ def _cascade(
 ) -> Cascade:
     """Randomise the network step by step from its output to its input; ``last`` is the last step."""
     steps = stages(case.run, case.images[:1], case.settings.stages)
-    told: dict[str, list[float]] = {map_name(*key): [1.0] for key in own}
+    correlations: dict[str, list[float]] = {map_name(*key): [1.0] for key in own}
     for names in steps[:-1]:
         other = randomised(case.run, case.images, seed=SEED + case.seed, only=names)
         for key, maps in found.make(other, case.images, case.target, batch_size=case.batch_size).items():
-            told[map_name(*key)].append(_mean(_alike(case, own[key], case.cells(maps)).abs()))
+            correlations[map_name(*key)].append(_mean(_alike(case, own[key], case.cells(maps)).abs()))
     total = len(steps[-1])
     return Cascade(
         share_of_modules=(0.0, *(len(names) / total for names in steps)),
-        maps={map_name(*key): (*told[map_name(*key)], _mean(alike)) for key, alike in last.items()},
+        maps={map_name(*key): (*correlations[map_name(*key)], _mean(alike)) for key, alike in last.items()},
     )
 
 

@@ -136,8 +136,8 @@ def _slow(case: JudgedBatch, found: Recipes) -> dict[Key, Reason]:
         if seconds > limit:  # The first time holds what is only done once.
             seconds = min(seconds, _seconds(case, alone, images, target))
         if seconds > limit:
-            told = f"the method takes {seconds:.2g} s an image, more than {limit:g} s"
-            slow |= dict.fromkeys(group, Reason("too_slow", told))
+            text = f"the method takes {seconds:.2g} s an image, more than {limit:g} s"
+            slow |= dict.fromkeys(group, Reason("too_slow", text))
     return slow
 
 

@@ -99,8 +99,8 @@ class Scorecard:
             for row in self.rows
         ]
         heads = ("map", "score", "value [95 %]", "difference [95 %]", "images", "verdict")
-        told = table(heads, rows, hints=[row.text for row in self.rows])
-        return card(f"Scorecard of {self.num_images} images", told)
+        body = table(heads, rows, hints=[row.text for row in self.rows])
+        return card(f"Scorecard of {self.num_images} images", body)
 
     def __str__(self) -> str:
         return "\n".join(row.text for row in self.rows)

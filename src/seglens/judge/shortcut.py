@@ -8,7 +8,6 @@ that lights up the tag in the honest model as well is not detecting one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -22,6 +21,7 @@ from seglens.explain.methods import Method
 from seglens.explain.target import Target, for_head, predicted
 from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, conclude, invalid_because, tag_share
 from seglens.judge.causal import Effect, effect, occlusion_map, without
+from seglens.results.scorecard import TagTest
 from seglens.runs import Run
 from seglens.shapes import Images, Regions, Rows
 
@@ -60,20 +60,25 @@ class Shortcut:
     maps: Mapping[str, tuple[Explanation, ...]]
     seed: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the outcome as plain data, without pictures."""
+    @property
+    def table(self) -> TagTest:
+        """The outcome as it stands in ``shortcut.json``, without pictures."""
         areas = {name: float(target.pixels.float().mean()) for name, target in self.targets.items()}
-        return {
-            "definition": DEFINITION,
-            "models": {
+        return TagTest(
+            definition=DEFINITION,
+            models={
                 name: {"num_images": len(self.rows), "predicted_area": area} for name, area in areas.items()
             },
-            "causal": {name: found.to_json(seed=self.seed) for name, found in self.effects.items()},
-            "methods": [row.to_json() for row in self.methods],
-            "valid": self.valid,
-            "verdict": self.verdict,
-            "reason": self.reason,
-        }
+            causal={name: found.table(seed=self.seed) for name, found in self.effects.items()},
+            methods=tuple(row.table for row in self.methods),
+            valid=self.valid,
+            verdict=self.verdict,
+            reason=self.reason,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the outcome as plain data, without pictures."""
+        return self.table.plain()
 
 
 def planted_shortcut(

@@ -166,8 +166,8 @@ def needs_context(known: Mapping[str, Interval]) -> Reason | None:
     if reliance.num == 0:
         return Reason("no_other_pictures", "there are no other pictures to lay the region on")
     if reliance.mean < RELIANCE:
-        told = f"the model hardly uses the context: its reliance is {reliance.mean:z.3f}, below {RELIANCE:g}"
-        return Reason("context_unused", told)
+        text = f"the model hardly uses the context: its reliance is {reliance.mean:z.3f}, below {RELIANCE:g}"
+        return Reason("context_unused", text)
     return None
 
 
@@ -175,8 +175,8 @@ def needs_agreement(known: Mapping[str, Interval]) -> Reason | None:
     """Speak against effects that depend on the imputer."""
     ceiling = known["ceiling"]
     if ceiling.num > 1 and ceiling.low <= 0:
-        told = f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
-        return Reason("imputers_disagree", told)
+        text = f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
+        return Reason("imputers_disagree", text)
     return None
 
 
@@ -184,8 +184,8 @@ def needs_repeat(known: Mapping[str, Interval]) -> Reason | None:
     """Speak against a map that is not the same when it is made again."""
     repeat = known.get("repeat")
     if repeat is not None and repeat.num and repeat.mean < REPEATS:
-        told = f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
-        return Reason("not_repeatable", told)
+        text = f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
+        return Reason("not_repeatable", text)
     return None
 
 

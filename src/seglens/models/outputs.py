@@ -289,7 +289,7 @@ def _allowed(dims: int) -> str:
 def _no_grid(tensors: list[OutputTensor], batch: int, dims: int) -> str:
     """Say what is wrong where nothing has the axes of an answer and fractions, by what is usual."""
     first = tensors[0].tensor
-    told = f"The network returns {_listed(tensors)}, {str(first.dtype).removeprefix('torch.')}"
+    returned = f"The network returns {_listed(tensors)}, {str(first.dtype).removeprefix('torch.')}"
     if any(_last(found) == "boxes" for found in tensors):
         todo = "That is a detector, with masks for each object it found: wrap a network that segments."
     elif not first.is_floating_point():
@@ -302,14 +302,14 @@ def _no_grid(tensors: list[OutputTensor], batch: int, dims: int) -> str:
         todo = f"The first axis is not that of the {batch} pictures: return one answer for each."
     else:
         todo = f"Wrap a network that segments {'pictures of two dimensions' if dims == 2 else 'volumes'}."
-    return f"{told}; {_allowed(dims)}. {todo}"
+    return f"{returned}; {_allowed(dims)}. {todo}"
 
 
 def _no_channels(grids: list[OutputTensor], channels: Collection[int]) -> str:
     wanted = " or ".join(map(str, sorted(channels)))
-    told = f"The network returns {_listed(grids)}; the classes need {wanted} output channels. "
+    returned = f"The network returns {_listed(grids)}; the classes need {wanted} output channels. "
     last = grids[0].tensor.ndim - 1
     turn = ", ".join(map(str, (0, last, *range(1, last))))
     if any(found.tensor.shape[-1] in channels for found in grids):
-        return f"{told}They seem to come last: return output.permute({turn})."
-    return f"{told}Check classes and head."
+        return f"{returned}They seem to come last: return output.permute({turn})."
+    return f"{returned}Check classes and head."

@@ -297,7 +297,7 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
     except ModelError:  # it takes images of one size only: what is open stays open
         if mixes:
             return calls
-    settled = {}
+    single = {}
     for path, call in calls.items():
         kept = call.layouts
         if again is not None and path in again:
@@ -306,8 +306,8 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
         if not mixes:
             kept = tuple(one for one in kept if one.kind == "channels first")
         changed = kept != call.layouts
-        settled[path] = replace(call, layouts=kept, marks=()) if changed else call
-    return settled
+        single[path] = replace(call, layouts=kept, marks=()) if changed else call
+    return single
 
 
 def _strides(layout: FeatureLayout, size: int) -> tuple[int, ...]:
@@ -321,9 +321,19 @@ def mixes_last_axis(network: nn.Module) -> bool:
 
 
 def probe_size(segmenter: Segmenter) -> int:
-    """Return the image size to look at layers with: deep grids of less than 64 pixels are single cells."""
-    size = max(segmenter.spec.image_size, 64)
-    return size + -size % segmenter.spec.divisor
+    """Return the image size to look at layers with: deep grids of less than 64 pixels are single cells.
+
+    A network that takes its own smaller size only is looked at with that.
+    """
+    own, divisor = segmenter.spec.image_size, segmenter.spec.divisor
+    size = max(own, 64)
+    if size > own:
+        try:
+            with uncompiled():
+                segmenter.try_out(size)
+        except ModelError:
+            size = own
+    return size + -size % divisor
 
 
 def _describe(

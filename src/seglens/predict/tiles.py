@@ -145,6 +145,16 @@ def over(
     return Windows(size, size, sides, overlap, floor)
 
 
+def check_tiles(tiles: str) -> None:
+    """Raise where ``tiles`` is none of `TILES`.
+
+    Raises:
+        UnknownNameError: there is no such rule.
+    """
+    if tiles not in TILES:
+        raise unknown_name("rule for tiles", tiles, TILES)
+
+
 def plan(native: Size, spec: ModelSpec, tiles: str = "auto", *, overlap: float = OVERLAP) -> Windows | None:
     """Return the windows for a picture of ``native`` size, or None where it is scaled into one input.
 
@@ -154,8 +164,7 @@ def plan(native: Size, spec: ModelSpec, tiles: str = "auto", *, overlap: float =
         UnknownNameError: there is no such rule.
         SettingError: ``overlap`` is not in [0, 1).
     """
-    if tiles not in TILES:
-        raise unknown_name("rule for tiles", tiles, TILES)
+    check_tiles(tiles)
     if not 0 <= overlap < 1:
         raise SettingError(f"The overlap of windows must be at least 0 and below 1, received {overlap}.")
     scale, longest = spec.scale or 1.0, max(native)

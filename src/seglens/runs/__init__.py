@@ -40,7 +40,7 @@ from seglens.models.outputs import (
     find_output,
 )
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
-from seglens.models.weights import State, choose_state, fit, load_weights, save_weights
+from seglens.models.weights import State, check_present, choose_state, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
 from seglens.predict.original import Inference, in_windows
@@ -204,6 +204,7 @@ def wrap(
         ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``.
         SettingError: the arguments contradict one another.
     """
+    check_present(module)
     default_mean, default_std = normalisation(None, None, channels)
     spec = ModelSpec(
         architecture=WRAPPED,
@@ -326,14 +327,14 @@ def adopt(
     """
     began, out = time.monotonic(), Path(out)
     check_output(out, "adopt", force=force, files=[Path(file)])
-    file, said = of_models.open_pretrained(Path(file))
-    model = of_models.agreed("model", model, said.model) or "unet"
-    channels = of_models.agreed("number of channels", channels, said.channels) or 3
-    options = {**(said.options or {}), **of_models.checked_options(model, options or {})}
+    file, described = of_models.open_pretrained(Path(file))
+    model = of_models.agreed("model", model, described.model) or "unet"
+    channels = of_models.agreed("number of channels", channels, described.channels) or 3
+    options = {**(described.options or {}), **of_models.checked_options(model, options or {})}
     default_mean, default_std = normalisation(None, None, channels)
     spec = ModelSpec(
         architecture=model,
-        encoder=of_models.agreed("encoder", encoder, said.encoder),
+        encoder=of_models.agreed("encoder", encoder, described.encoder),
         width=width,
         channels=channels,
         classes=max(2, len(classes)),

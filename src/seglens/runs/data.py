@@ -6,6 +6,7 @@ from typing import Any
 
 from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.intensity import warn_of_window
 from seglens.data.layout import ALL, Dataset, DataSettings, Split
 from seglens.data.listing import (
     NEW,
@@ -59,7 +60,9 @@ def open_split(
         else:
             found = _open_other(run, stored, given)
             name = name or (ALL if list(found.splits) == [ALL] else DEFAULT)
-            return in_classes_of(run.task, found.split(name), class_map)
+            split = in_classes_of(run.task, found.split(name), class_map)
+            warn_of_window(run.spec.window, run.spec.normalise, split)
+            return split
     if stored is None:
         raise SettingError(
             f"The run {run.folder or 'of a wrapped module'} was not trained here and knows no data. "
@@ -175,14 +178,14 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
     others are left out. Categories of a COCO file are not merged, so that each can be found by its name;
     where the training chose some of them, those are chosen here too.
     """
-    said = {name: getattr(given, name) for name in given.model_fields_set}
+    set_values = {name: getattr(given, name) for name in given.model_fields_set}
     if run.spec.intensities:
-        said["intensities"] = run.spec.intensities
+        set_values["intensities"] = run.spec.intensities
     place: dict[str, Any] = {"layout": None, "train_dir": None, "valid_dir": None, "test_dir": None}
     place |= {"classes": None, "ignore": None, "masks": None, "palette": None}
     multilabel = run.task.multilabel
     base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
-    settings = base.model_copy(update={**place, **said})
+    settings = base.model_copy(update={**place, **set_values})
     kind, ours = layout_name(settings), run.task
     refuse_other_axes(run, LAYOUTS[kind].dims, given.path)
     settings = without_unread(settings, kind)
@@ -191,15 +194,15 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
         named = stored is not None and stored.classes == ours.classes
         like_ours = {"classes": ours.classes if named else None, "ignore": base.ignore}
         like_ours |= {"masks": None if base.masks == "classes" and not named else base.masks}
-        like_ours |= {"palette": base.palette if said.get("classes") is None else None}
+        like_ours |= {"palette": base.palette if set_values.get("classes") is None else None}
         if ours.multilabel and base.classes is not None:  # folders that the training chose
             like_ours["classes"] = ours.classes
     if kind == "oxford-pet" and "border" in ours.classes:
         like_ours = {"border": "class"}
     if kind in ("coco", "labelme"):
         like_ours = {"merge": False}
-    found = open_as_it_is(settings.model_copy(update={**like_ours, **said}))
-    if kind in ("coco", "labelme") and base.classes is not None and "classes" not in said:
+    found = open_as_it_is(settings.model_copy(update={**like_ours, **set_values}))
+    if kind in ("coco", "labelme") and base.classes is not None and "classes" not in set_values:
         known = {name for index in range(1, len(ours.classes)) for name in ours.categories(index)}
         chosen = tuple(name for name in (*found.task.classes[1:], *found.task.unused) if name in known)
         if chosen:

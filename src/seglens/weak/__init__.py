@@ -205,7 +205,8 @@ def _evaluate(job: WeakJob, pseudo: PseudoMasks, folders: list[Path]) -> None:
         return
     with new_file(job.out / f"{TABLE}.md", force=True) as file:
         file.write_text(table.markdown(rows) + "\n", encoding="utf-8")
-    records.write_json(job.out / f"{TABLE}.json", {"rows": rows, "definitions": table.DEFINITIONS})
+    plain = {"rows": [row.plain() for row in rows], "definitions": table.DEFINITIONS}
+    records.write_json(job.out / f"{TABLE}.json", plain)
 
 
 def _close(job: WeakJob, record: Record, folders: list[Path], seconds: float) -> None:
@@ -224,7 +225,7 @@ def _close(job: WeakJob, record: Record, folders: list[Path], seconds: float) ->
         },
         "agreement": [facts["miou"] for name, facts in steps.done.items() if name.endswith(": answers")],
         "mask_uses": uses,
-        "rows": table.rows(steps),
+        "rows": [row.plain() for row in table.rows(steps)],
     }
     final.segmenter.origin = results["first_weights"]
     done = record.model_copy(

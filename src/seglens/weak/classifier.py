@@ -94,7 +94,7 @@ def train_classifier(
     device: torch.device,
     seed: int,
     settings: ClassifierSettings = DEFAULT,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train a classifier on image-level labels; return, and write to ``run.json``, how often it is right.
 
     A call with the same settings goes on after the last whole epoch; after the last epoch it only reads.

@@ -212,9 +212,9 @@ def _key(entry: Entry, table: dict[str, bool]) -> str | None:
 
 
 def _truth(text: str | None, image: str | None, file: Path) -> bool:
-    said = (text or "").strip().lower()
-    if said not in (*YES, *NO):
+    answer = (text or "").strip().lower()
+    if answer not in (*YES, *NO):
         raise DataError(
             f"{file} labels {image} as {text!r}. Allowed are {', '.join(YES)} and {', '.join(NO)}: mend it."
         )
-    return said in YES
+    return answer in YES
