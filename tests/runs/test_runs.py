@@ -314,8 +314,8 @@ def test_wrap_refuses_a_network_without_weights():
 def test_numbers_for_pictures_of_0_to_255_are_refused(scale):
     with pytest.raises(SettingError, match=r"divide (both|them) by 255"):
         wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, **scale)
-    for same in ({"mean": (0.0,) * 3, "std": (1 / 255,) * 3}, {"mean": (-1.0,) * 3, "std": (2.0,) * 3}):
-        wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, **same)
+    for mean, std in ((0.0, 1 / 255), (-1.0, 2.0)):  # of networks that take 0 to 255, or halve and shift
+        wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, mean=(mean,) * 3, std=(std,) * 3)
 
 
 class Demanding(nn.Module):
