@@ -21,7 +21,7 @@ from seglens.data.transforms import DEFAULT_POLICY, Policy
 
 ROW = "tumor-lite0"
 PLACED = {"scale": (1.0, 1.0), "shift": 0.0}
-LIT = {"brightness": (0.0, 0.0), "contrast": (1.0, 1.0), "gamma": (1.0, 1.0), "soil": 0.0}
+LIT = {"brightness": (0.0, 0.0), "contrast": (1.0, 1.0), "gamma": (1.0, 1.0), "noise_and_blur": 0.0}
 
 TURNED = DEFAULT_POLICY.rotation[1]
 VARIANTS: dict[str, tuple[Policy, float]] = {

@@ -335,9 +335,9 @@ def ways(rows: list[dict[str, Any]]) -> list[str]:
         "the gradient is the score's slope on the whole way from black to the picture, so none of these is a "
         "fault of it. Networks that normalise pictures or positions by themselves (instance, group and layer "
         "norm) move most of their way in the first hundredth of it, or sooner: even steps miss that, 80 "
-        "points that lie closer near black miss some percent (of Swin more). The score of the others, of many "
-        "bent units without a training, moves up to hundreds of times its change, there and back, and takes as "
-        "many more steps. `verify` measures the same and says which."
+        "points that lie closer near black miss some percent (of Swin more). The score of the others, of "
+        "many bent units without a training, moves up to hundreds of times its change, there and back, and "
+        "takes as many more steps. `verify` measures the same and says which."
     )
     head = ("network", "error of the slope", "moved in the first hundredth", "moved in all", "80 points miss")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]

@@ -141,9 +141,9 @@ def judge_all(run: seglens.Run, images: Tensor, target: Target, precision: str, 
         rows = slice(start, start + PART)
         part, goal = images[rows], target.select(rows)
 
-        def work(part: Tensor = part, goal: Target = goal, start: int = start) -> evidence.Evidence:
+        def work(part: Tensor = part, goal: Target = goal, start: int = start) -> evidence.BatchScores:
             settings = JudgeSettings(precision=precision)
-            return evidence.gather(
+            return evidence.score_batch(
                 run, part, goal, [explained(run, part, goal)], settings=settings, done=start
             )
 

@@ -79,8 +79,8 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
     import torch
 
     import seglens
-    from seglens.batch.chunks import choose, read_chunks
-    from seglens.judge.evidence import combine, gather, score
+    from seglens.folder.chunks import choose, read_chunks
+    from seglens.judge.evidence import combine, score, score_batch
 
     began, used = time.monotonic(), time.process_time()
     run = seglens.load(runs / name)
@@ -100,7 +100,7 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
         target = seglens.targets.predicted(run, images, valid=valid)
         maps = seglens.explain(run, images, target, methods=stage.methods, layers=stage.layers, seed=seed)
         parts.append(
-            gather(run, images, target, list(maps.values()), valid=valid, settings=settings, seed=seed)
+            score_batch(run, images, target, list(maps.values()), valid=valid, settings=settings, seed=seed)
         )
     card = score(combine(parts), seed=seed)
     about = {

@@ -19,7 +19,7 @@ from seglens.data.images import read_pixels
 from seglens.data.layout import DataSettings, Entry, Split
 from seglens.data.nuclei import kind_of_picture
 from seglens.data.opening import open_data
-from seglens.data.planting import Scene, TagLook, free_spot
+from seglens.data.planting import TagLook, UntaggedScene, free_spot
 from seglens.data.sample import Sample
 from seglens.shapes import Image, Region
 
@@ -30,7 +30,7 @@ LEAST_NUCLEI = 3
 COVERED = (0.08, 0.35)
 """Least and largest share of a crop that nuclei may cover."""
 
-Scenes = dict[str, list[Scene]]
+Scenes = dict[str, list[UntaggedScene]]
 Make = Callable[[Entry, bool, torch.Generator], tuple[Image, Region] | None]
 
 
@@ -130,13 +130,13 @@ def _scenes(
     }
 
 
-def _alternating(kinds: dict[bool, Iterator[Scene]], num: int) -> list[Scene]:
+def _alternating(kinds: dict[bool, Iterator[UntaggedScene]], num: int) -> list[UntaggedScene]:
     return [next(kinds[index % 2 == 0]) for index in range(num)]
 
 
 def _drawn(
     entries: list[Entry], has_objects: bool, seed: int, split: str, look: TagLook, make: Make
-) -> Iterator[Scene]:
+) -> Iterator[UntaggedScene]:
     """Go through the pictures in a random order, again and again; those without room are left out.
 
     A picture that comes again is another crop where crops are drawn, and has another place for the tag.
@@ -151,7 +151,7 @@ def _drawn(
             spot = None if made is None else free_spot(made[1], look, generator, others=1)
             if made is None or spot is None:
                 continue
-            yield Scene(
+            yield UntaggedScene(
                 f"{split}-{'object' if has_objects else 'other'}-{number:04d}", *made, has_objects, spot
             )
             number += 1

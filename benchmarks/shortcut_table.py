@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.shortcut_detection import FALSE_ALARMS, Pairs, auroc_over_pairs, detection, pairs
 from seglens.evaluate.intervals import Interval
-from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, check
+from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, invalid_because
 from seglens.judge.causal import Effect
 
 PAGE = Path(__file__).parent / "SHORTCUTS.md"
@@ -242,7 +242,7 @@ def shares_of(
 def checked(lines: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """Return for each row whose models were tested what speaks against its validity."""
     return {
-        line["row"]: check(
+        line["row"]: invalid_because(
             {HONEST: _effect(line["causal"]["U"]), CHEAT: _effect(line["causal"]["S"])}, seed=line["seed"]
         )
         for line in lines

@@ -37,7 +37,7 @@ from seglens.explain.sampled import ExpectedGradients, SmoothGrad
 from seglens.explain.target import Target, dilate
 from seglens.judge.agreement import even_share, share, tag_zone
 from seglens.judge.causal import RIM, effect
-from seglens.judge.nulls import edges, mirror_of_stride, probability, random, surface
+from seglens.judge.nulls import edges, mirror_of_stride, null_inputs, probability, random_map
 from seglens.predict import infer
 from seglens.results.record import versions
 from seglens.runs import Run
@@ -47,7 +47,7 @@ RESULTS = HERE / "shortcuts.jsonl"
 
 CAMS = ("grad-cam", "grad-cam++", "hires-cam", "layer-cam", "xgrad-cam", "eigen-cam", "activation")
 LAYERS = ("encoder_mid", "encoder_last", "bottleneck", "decoder_last")
-NULLS = {"random": random, "edges": edges, "mirror-16": mirror_of_stride(16), "probability": probability}
+NULLS = {"random": random_map, "edges": edges, "mirror-16": mirror_of_stride(16), "probability": probability}
 REFERENCE = "causal reference"
 FEW = {"reference": 16}
 FEWEST = 8
@@ -128,7 +128,7 @@ def _maps(part: str, run: Run, some: Tested, target: Target, seed: int) -> list[
     layers = LAYERS if part in ON_ALL else SLOW_LAYERS
     maps = list(explain(run, some.images, target, methods=methods, layers=layers, seed=seed).values())
     if part in ON_ALL:
-        seen = surface(run, some.images, target, seed=seed)
+        seen = null_inputs(run, some.images, target, seed=seed)
         maps += [Explanation(f"null: {name}", None, target, null(seen)) for name, null in NULLS.items()]
     return maps
 

@@ -157,7 +157,8 @@ def _supervised(name: str, data: Path, folder: Path) -> dict[str, Any]:
     assert truth is not None
     found = figures(count_student(truth, load(folder), what=name))
     seconds = json.loads((folder / "run.json").read_text())["results"]["seconds"]
-    return {"name": "fully supervised", "split": "test", "uses_masks": True, "seconds": seconds, **found}
+    about = {"name": "fully supervised", "split": "test", "uses_masks": True, "seconds": seconds}
+    return {**about, **found.plain()}
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ SOURCE = Path(seglens.__file__).parent
 ROOMS = (
     "axes "
     "shapes masks errors callable_module arguments files runtime results seeds data models drawing impute "
-    "superpixels predict runs evaluate train explain judge weak batch inspection report demo compare app "
+    "superpixels predict runs evaluate train explain judge weak folder inspection report demo compare app "
     "cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
@@ -38,7 +38,7 @@ ONLY_IN = {
     "pycocotools": {"data.outlines"},
     "rich": {"runtime.progress", "cli.terminal"},
     "safetensors": {
-        "batch.raw",
+        "folder.raw",
         "models.checkpoint",
         "models.weights",
         "report.encoded_maps",

@@ -183,7 +183,7 @@ def test_annotations(tmp_path):
 
 
 RECORD = {
-    "record": lambda file: records.read(file.parent),
+    "record": lambda file: records.read_record(file.parent),
     "run": lambda file: seglens.load(file.parent, device="cpu"),
 }
 

@@ -138,7 +138,7 @@ def test_every_imputer_leaves_kept_pixels_alone(name: str) -> None:
 
 def test_mean_fills_with_the_picture_s_own_colour() -> None:
     images, removed = pictures(2, 16), blocks(2, 16, 0.5)
-    filled = impute.mean(images, removed, torch.zeros_like(images))
+    filled = impute.fill_with_mean(images, removed, torch.zeros_like(images))
     for row in range(2):
         torch.testing.assert_close(
             filled[row][:, removed[row]],

@@ -19,7 +19,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert record.state == "running"
     finished = records.finish(record, time.monotonic() - 2, results={"dice": 0.5})
     finished.write(tmp_path)
-    assert records.read(tmp_path) == finished
+    assert records.read_record(tmp_path) == finished
     assert finished.state == "finished"
     assert finished.duration_seconds == pytest.approx(2, abs=1)
     assert set(finished.versions) >= {"python", "platform", "seglens", "torch"}
@@ -42,15 +42,15 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 def test_a_damaged_record(tmp_path, text, message):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(DataError, match=message) as caught:
-        records.read(tmp_path)
+        records.read_record(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_no_record(tmp_path):
     with pytest.raises(DataError, match=r"is not a run folder: the folder has no run\.json"):
-        records.read(tmp_path)
+        records.read_record(tmp_path)
     with pytest.raises(DataError, match="is not a run folder: there is no such folder"):
-        records.read(tmp_path / "absent")
+        records.read_record(tmp_path / "absent")
 
 
 values = st.recursive(
@@ -112,6 +112,6 @@ def test_a_folder_that_is_no_run_is_guessed(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
     with pytest.raises(DataError, match=r"no such folder\. Did you mean .*first\? Make one"):
-        records.read(tmp_path / "frist")
+        records.read_record(tmp_path / "frist")
     with pytest.raises(DataError, match=r"no run\.json\. It holds run folders: first, second\. Make one"):
-        records.read(tmp_path)
+        records.read_record(tmp_path)

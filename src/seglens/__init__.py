@@ -20,7 +20,7 @@ _HOMES = {
     "ExpectedGradients": "explain.sampled",
     "Explanation": "explain.explanation",
     "Explanations": "explain.explanation",
-    "Failure": "batch.chunks",
+    "Failure": "folder.chunks",
     "Finding": "data.layout",
     "Findings": "data.check",
     "IntegratedGradients": "explain.integrated",
@@ -49,7 +49,7 @@ _HOMES = {
     "SmoothGrad": "explain.sampled",
     "Split": "data.layout",
     "Statistics": "explain.statistics",
-    "Summary": "batch.chunks",
+    "Summary": "folder.chunks",
     "SuperpixelOcclusion": "explain.occlusion",
     "Target": "explain.target",
     "Task": "data.sample",
@@ -64,19 +64,19 @@ _HOMES = {
     "demo": "demo",
     "evaluate": "evaluate",
     "explain": "explain",
-    "explain_folder": "batch",
+    "explain_folder": "folder",
     "from_torch": "data.from_torch",
     "get_data": "data.get",
     "judge": "judge",
-    "judge_folder": "batch",
+    "judge_folder": "folder",
     "layers": "models.layers",
     "load": "runs",
     "open_data": "data.opening",
     "open_split": "runs.data",
     "plan": "explain.plan",
-    "plan_folder": "batch.planning",
-    "plan_judging": "batch.judge_plan",
-    "predict_files": "batch",
+    "plan_folder": "folder.planning",
+    "plan_judging": "folder.judge_plan",
+    "predict_files": "folder",
     "read_images": "data.images",
     "report": "report",
     "show_data": "drawing.gallery",
@@ -178,10 +178,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from seglens.app import Served, app
-    from seglens.batch import explain_folder, judge_folder, predict_files
-    from seglens.batch.chunks import Failure, Summary
-    from seglens.batch.judge_plan import plan_judging
-    from seglens.batch.planning import plan_folder
     from seglens.compare import Comparison, compare
     from seglens.data.check import ClassShare, Findings, check_data
     from seglens.data.from_torch import from_torch
@@ -210,6 +206,10 @@ if TYPE_CHECKING:
     from seglens.explain.statistics import Statistics, statistics
     from seglens.explain.target import Target
     from seglens.explain.verify import Check, Verification, verify
+    from seglens.folder import explain_folder, judge_folder, predict_files
+    from seglens.folder.chunks import Failure, Summary
+    from seglens.folder.judge_plan import plan_judging
+    from seglens.folder.planning import plan_folder
     from seglens.judge import judge
     from seglens.judge.case import JudgeSettings
     from seglens.judge.costs import JudgePlan

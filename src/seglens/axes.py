@@ -5,16 +5,17 @@ slices, rows and columns of a volume. Whatever means "all spatial axes" asks her
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 """What `torch.nn.functional.interpolate` calls interpolation along every axis, by the number of axes."""
 
+MEAN_ON_GRID: dict[int, Callable[..., Tensor]] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 MEAN_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 CONVOLVE = {2: F.conv2d, 3: F.conv3d}
@@ -53,10 +54,20 @@ def padded_size(size: Sequence[int], divisor: int) -> tuple[int, ...]:
     return tuple(length + -length % divisor for length in size)
 
 
-def resized(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
+def interpolated(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
     """Interpolate to ``size``, linearly along every axis, corners not aligned."""
     mode = LINEAR[values.ndim - 2]
     return F.interpolate(values, tuple(size), mode=mode, align_corners=False)
+
+
+def resampled(values: Float[Tensor, "b c *size"], size: Sequence[int]) -> Float[Tensor, "b c *other"]:
+    """Interpolate to ``size`` linearly along every axis, smoothed first where it shrinks (antialiased)."""
+    if values.ndim == 4:
+        return F.interpolate(values, tuple(size), mode="bilinear", antialias=True)
+    b, c, slices, rows, columns = values.shape
+    wide = resampled(values.reshape(b, c * slices, rows, columns), size[1:])
+    deep = resampled(wide.reshape(b, c, slices, -1), (size[0], size[1] * size[2]))
+    return deep.reshape(b, c, *size)
 
 
 def middle_side(size: Sequence[int]) -> int:
@@ -64,9 +75,33 @@ def middle_side(size: Sequence[int]) -> int:
     return sorted(size)[-2]
 
 
-def count(size: Sequence[int]) -> int:
+def num_pixels(size: Sequence[int]) -> int:
     """Return how many pixels or voxels there are."""
     return math.prod(size)
+
+
+def lines(regions: Bool[Tensor, "b *size"]) -> list[Bool[Tensor, "b _"]]:
+    """Return for each spatial axis at which of its places each region has a pixel."""
+    every = axes(regions, 1)
+    return [regions.any(tuple(other for other in every if other != axis)) for axis in every]
+
+
+def spanning(values: Sequence[Shaped[Tensor, "n _"]]) -> list[Shaped[Tensor, "n ..."]]:
+    """Return values along one axis each so that together they span a grid, with a batch first."""
+    dims = len(values)
+    return [
+        each.reshape(len(each), *[1] * axis, -1, *[1] * (dims - axis - 1)) for axis, each in enumerate(values)
+    ]
+
+
+def boxes(starts: Sequence[Int[Tensor, " n"]], size: Sequence[int]) -> tuple[Int[Tensor, "n ..."], ...]:
+    """Return the index that takes from ``[n *size ...]`` a box of each row, all of one ``size``."""
+    places = [
+        start[:, None] + torch.arange(length, device=start.device)
+        for start, length in zip(starts, size, strict=True)
+    ]
+    rows = torch.arange(len(starts[0]), device=starts[0].device)
+    return (rows.reshape(-1, *[1] * len(size)), *spanning(places))
 
 
 def spelled(size: Sequence[int]) -> str:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from seglens.arguments import checked
 from seglens.arguments.validated import Validated
-from seglens.batch import explain_folder, judge_folder
 from seglens.callable_module import make_callable
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Split
@@ -30,6 +29,7 @@ from seglens.evaluate import Evaluation, evaluate
 from seglens.explain.integrated import IntegratedGradients
 from seglens.files.output import new_folder
 from seglens.files.ownership import REPORT, rename_in_records, write_text
+from seglens.folder import explain_folder, judge_folder
 from seglens.judge.agreement import CHEAT, HONEST, TagShare
 from seglens.judge.case import CHEAP, JudgeSettings
 from seglens.judge.shortcut import Shortcut, planted_shortcut
@@ -116,10 +116,13 @@ def _tell_story(out: Path, seed: int, settings: DemoSettings) -> None:
         occlusion_cells=settings.occlusion_cells,
     )
     with new_folder(out / "shortcut", command="shortcut") as folder:
-        table = found.to_json()
-        for name, evaluation in evaluations.items():
-            table["models"][name] |= {"dice": evaluation.pooled["dice"], "iou": evaluation.pooled["iou"]}
-        table["examples"] = _examples(found, runs, tested, tags, folder, settings.num_examples)
+        table = found.table
+        models = {
+            name: {**table.models[name], "dice": evaluation.pooled["dice"], "iou": evaluation.pooled["iou"]}
+            for name, evaluation in evaluations.items()
+        }
+        examples = _examples(found, runs, tested, tags, folder, settings.num_examples)
+        table = table.model_copy(update={"models": models, "examples": tuple(examples)})
         records.write_json(folder / "shortcut.json", table)
     report([out / name for name in runs], out=out / REPORT, shortcut=out / "shortcut" / "shortcut.json")
     results = {"verdict": found.verdict, "valid": found.valid}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seglens.axes import CONVOLVE, MEAN_POOL, axes, middle_side, resized, size_of
+from seglens.axes import CONVOLVE, MEAN_POOL, axes, interpolated, middle_side, size_of
 from seglens.shapes import Images, Regions
 
 NOISE = 0.01
@@ -61,13 +61,13 @@ def blur(images: Images, removed: Regions, noise: Images) -> Images:
     return torch.where(removed[:, None], blurred(images), images)
 
 
-def mean(images: Images, removed: Regions, noise: Images) -> Images:
+def fill_with_mean(images: Images, removed: Regions, noise: Images) -> Images:
     """Replace removed pixels by the picture's mean colour; the noise is not used."""
     del noise
     return torch.where(removed[:, None], images.mean(axes(images), keepdim=True), images)
 
 
-def zero(images: Images, removed: Regions, noise: Images) -> Images:
+def fill_with_zero(images: Images, removed: Regions, noise: Images) -> Images:
     """Make removed pixels black; the noise is not used."""
     del noise
     return torch.where(removed[:, None], 0, images)
@@ -122,7 +122,7 @@ def _solve(images: Field, unknown: Unknown, tolerance: float) -> Field:
     start = images
     if middle_side(size_of(images)) >= 4:
         coarse, missing = _halve(images, unknown)
-        guess = resized(_solve(coarse, missing, tolerance / 4), size_of(images))
+        guess = interpolated(_solve(coarse, missing, tolerance / 4), size_of(images))
         start = torch.where(unknown, guess, images)
     return _conjugate_gradients(start, unknown, tolerance)
 
@@ -225,7 +225,12 @@ def _sums(padded: Padded, scratch: list[Float[Tensor, "b c ..."]]) -> Field:
     return padded
 
 
-IMPUTERS: dict[str, Imputer] = {"noisy-linear": noisy_linear, "blur": blur, "mean": mean, "zero": zero}
+IMPUTERS: dict[str, Imputer] = {
+    "noisy-linear": noisy_linear,
+    "blur": blur,
+    "mean": fill_with_mean,
+    "zero": fill_with_zero,
+}
 """To add an imputer: one function, one line."""
 
 BY_SURROUNDINGS = frozenset({"noisy-linear"})

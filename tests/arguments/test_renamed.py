@@ -10,10 +10,10 @@ import pytest
 
 import seglens
 from seglens.arguments.renamed import renamed
-from seglens.batch import partial
 from seglens.cli.command import renew_flags
 from seglens.cli.settings import changed_methods
 from seglens.errors import SettingError
+from seglens.folder import partial
 
 OLD = {
     "evaluate": {"flips": "tta"},
@@ -109,7 +109,7 @@ def test_a_typed_setting_of_before_is_that_of_today(method: str) -> None:
     with pytest.warns(FutureWarning, match=f"--set {method}: samples is now called num_samples"):
         made = changed_methods([f"{method}.samples=3"], [method])
     assert made[method] == changed_methods([f"{method}.num_samples=3"], [method])[method]
-    assert made[method].num_samples == 3
+    assert getattr(made[method], "num_samples", None) == 3
     with (
         pytest.warns(FutureWarning),
         pytest.raises(SettingError, match=rf"--set {method}\.num_samples is given twice"),

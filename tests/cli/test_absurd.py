@@ -14,7 +14,7 @@ from seglens.cli.terminal import explain_error, printable
 from seglens.errors import DataError, SettingError
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.files.output import table_cell
-from seglens.results.record import read
+from seglens.results.record import read_record
 from seglens.results.tables import write_rows
 from seglens.runtime.distributed import refuse_lone_node
 from seglens.weak.classifier import ClassifierSettings
@@ -151,4 +151,4 @@ def test_a_record_with_no_colour_in_its_palette_is_refused(colour, tmp_path):
     record = {"schema_number": 1, "kind": "train", "task": {"palette": ["#000000", colour]}}
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match=r"run\.json.*palette holds"):
-        read(tmp_path)
+        read_record(tmp_path)

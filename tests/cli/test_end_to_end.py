@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from inspect import signature
 from pathlib import Path
 
@@ -191,3 +192,17 @@ def test_a_broken_picture_is_listed_and_the_rest_is_done(seglens, small_run, tmp
     assert first == "seglens: 1 of 2 pictures could not be done:"
     assert listed.startswith("  broken: ")
     assert (tmp_path / "masks/table.csv").is_file()
+
+
+def test_a_set_that_is_named_again_keeps_the_splits_of_the_training(seglens, tmp_path, small_set):
+    """Oracle: the run's own list of its splits; named by --data its test pictures are the same few."""
+    pool = tmp_path / "pool"
+    for place in ("images", "masks"):
+        (pool / place).mkdir(parents=True)
+        for file in sorted(small_set.glob(f"*/{place}/*.png")):
+            shutil.copy(file, pool / place)
+    words = "--image-size 32 --width 4 --epochs 1 --batch-size 4"
+    assert seglens("train", pool, "--run", "run", *words.split()).code == 0
+    listed = json.loads((tmp_path / "run/split.json").read_text())["splits"]["test"]
+    ended = seglens("evaluate", "run", "--data", pool, "--json")
+    assert sorted(row["name"] for row in json.loads(ended.out)["images"]) == sorted(listed)

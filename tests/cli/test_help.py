@@ -66,6 +66,6 @@ def test_flags_are_long_lower_case_and_dashed(verb):
 
 def test_defaults_of_train_are_those_of_the_settings():
     fields = TrainSettings.model_fields
-    given = {name: found.default for name, found in inspect.signature(train.train).parameters.items()}
+    given = {name: found.default for name, found in inspect.signature(train.train_command).parameters.items()}
     assert set(fields) <= set(given)
     assert {name: given[name] for name in fields} == {name: field.default for name, field in fields.items()}

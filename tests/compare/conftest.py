@@ -22,7 +22,7 @@ def changed_copy(run: Path, folder: Path, *, seed: int) -> Path:
     with torch.no_grad():
         for values in model.segmenter.parameters():
             values.add_(0.1 * torch.randn(values.shape, generator=generator))
-    record = records.read(run).model_copy(update={"settings": {"augment": True}})
+    record = records.read_record(run).model_copy(update={"settings": {"augment": True}})
     folder.mkdir(parents=True)
     save_run(folder, model.segmenter, model.task, record)
     return folder

@@ -95,7 +95,7 @@ def test_maps_and_judgements_of_a_data_set(run, tmp_path):
     assert (done.num_done, done.failed) == (2, ())
     assert (tmp_path / "maps/samples/00001/maps.npz").is_file()
     again = seglens.explain_folder(run, data, out=str(tmp_path / "again"), methods="saliency", target="truth")
-    hashes = [seglens.results.record.read(place.folder).data_sha256 for place in (done, again)]
+    hashes = [seglens.results.record.read_record(place.folder).data_sha256 for place in (done, again)]
     assert hashes[0] == hashes[1] != seglens.results.record.sha256([])
     judging = seglens.JudgeSettings(scores=("attention",))
     judged = seglens.judge_folder(run, data, out=tmp_path / "card", methods=("saliency",), judging=judging)
@@ -195,7 +195,7 @@ def test_training_on_data_sets(tmp_path):
     valid = DataLoader(Pictures(2, tensors), batch_size=2)
     data: dict[str, Any] = {"train": Pictures(4, tensors), "valid": valid}
     run = seglens.train(data, settings, tmp_path / "run")
-    record = seglens.results.record.read(tmp_path / "run")
+    record = seglens.results.record.read_record(tmp_path / "run")
     assert (record.data, record.results["num_train"], record.results["num_valid"]) == (None, 4, 2)
     assert record.task is not None
     assert record.task["classes"] == ["background", "foreground"]

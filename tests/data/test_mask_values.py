@@ -16,7 +16,7 @@ from seglens.data.opening import open_data
 from seglens.data.palette import read_palette
 from seglens.data.tables import read_text
 from seglens.errors import DataError, MaskValueError, SettingError
-from seglens.weak.labels import read_labels
+from seglens.weak.labels import read_label_table
 
 BOX = np.zeros((24, 32), np.uint8)
 BOX[5:15, 8:20] = 1
@@ -258,7 +258,7 @@ def test_tables_are_utf_8_with_or_without_a_mark_and_others_are_named(tmp_path):
     text = "image,label\nMüller,1\n"
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "a.csv").write_bytes(text.encode(encoding))
-        assert read_labels(tmp_path / "a.csv") == {"Müller": True}
+        assert read_label_table(tmp_path / "a.csv") == {"Müller": True}
     (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"a\.csv is not a text in UTF-8: line 2 has the byte 0xfc.*iconv"):
         read_text(tmp_path / "a.csv")

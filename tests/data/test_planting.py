@@ -10,8 +10,8 @@ from seglens.data.labels import read_label
 from seglens.data.planting import (
     GAP,
     PLACEMENTS,
-    Scene,
     TagLook,
+    UntaggedScene,
     free_spot,
     mark,
     plant,
@@ -24,12 +24,12 @@ from seglens.errors import SettingError, UnknownNameError
 SIZE = 40
 
 
-def scenes(num: int = 8) -> list[Scene]:
+def scenes(num: int = 8) -> list[UntaggedScene]:
     generator = torch.Generator().manual_seed(0)
     things = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     things[20:30, 5:20] = True
     return [
-        Scene(
+        UntaggedScene(
             f"{index}",
             (torch.rand(3, SIZE, SIZE, generator=generator) * 255).round() / 255,
             things,

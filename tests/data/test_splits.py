@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seglens.data.splits import SHARES, deal, near_duplicates
+from seglens.data.splits import SHARES, near_duplicates, split_pictures
 
 
 def scene(seed: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_pictures_that_all_look_alike_are_no_single_group(tmp_path):
 def test_near_duplicates_stay_together_and_shares_are_held(tmp_path, seed):
     pictures = [scene(index // 3) for index in range(90)]  # thirty scenes, three times each
     files = write(tmp_path, pictures)
-    dealt = deal(files, [""] * 90, SHARES, seed)
+    dealt = split_pictures(files, [""] * 90, SHARES, seed)
     assert sorted(chain(*dealt.values())) == list(range(90))
     for positions in dealt.values():
         scenes = {position // 3 for position in positions}
@@ -66,16 +66,16 @@ def test_near_duplicates_stay_together_and_shares_are_held(tmp_path, seed):
 def test_every_kind_gets_its_share_and_the_seed_decides(tmp_path):
     files = write(tmp_path, [scene(index) for index in range(100)])
     kinds = ["rare" if index < 20 else "common" for index in range(100)]
-    dealt = deal(files, kinds, SHARES, 0)
+    dealt = split_pictures(files, kinds, SHARES, 0)
     rare = {name: sum(position < 20 for position in positions) for name, positions in dealt.items()}
     assert rare == {"train": 14, "valid": 3, "test": 3}
-    assert dealt == deal(files, kinds, SHARES, 0)
-    assert dealt != deal(files, kinds, SHARES, 1)
+    assert dealt == split_pictures(files, kinds, SHARES, 0)
+    assert dealt != split_pictures(files, kinds, SHARES, 1)
 
 
 @pytest.mark.parametrize("num", [0, 1, 2, 3, 4, 5, 9])
 def test_no_split_is_empty_where_it_need_not_be(tmp_path, num):
-    dealt = deal(write(tmp_path, [scene(index) for index in range(num)]), [""] * num, SHARES, 0)
+    dealt = split_pictures(write(tmp_path, [scene(index) for index in range(num)]), [""] * num, SHARES, 0)
     filled = [name for name in SHARES if dealt[name]]
     assert len(filled) == min(num, 3)
     assert filled[:1] == ["train"][:num]

@@ -21,7 +21,9 @@ from seglens.data.transforms import (
 from seglens.errors import DataError, SettingError
 
 sides = st.integers(1, 70)
-NOTHING = Policy(0.0, 0.0, (1.0, 1.0), 0.0, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0), (1.0, 1.0), soil=0.0)
+NOTHING = Policy(
+    0.0, 0.0, (1.0, 1.0), 0.0, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0), (1.0, 1.0), noise_and_blur=0.0
+)
 
 
 def disc_sample(size=64, channels=3):
@@ -47,8 +49,8 @@ def test_letterbox_is_as_large_as_fits_and_centred(rows, columns, size):
     frame = fit_frame((rows, columns), size)
     assert max(frame.scaled) == size
     assert abs(frame.scaled[0] * columns - frame.scaled[1] * rows) <= max(rows, columns)  # not stretched
-    assert abs(size - frame.scaled[0] - 2 * frame.top) <= 1
-    assert abs(size - frame.scaled[1] - 2 * frame.left) <= 1
+    assert abs(size - frame.scaled[0] - 2 * frame.corner[0]) <= 1
+    assert abs(size - frame.scaled[1] - 2 * frame.corner[1]) <= 1
 
 
 @given(rows=sides, columns=sides, size=st.integers(8, 48))
@@ -56,8 +58,8 @@ def test_letterbox_is_as_large_as_fits_and_centred(rows, columns, size):
 def test_grid_coordinates_are_those_of_a_ramp(rows, columns, size):
     """Oracle: the corners of the picture are the corners of the frame, and scaling is the same everywhere."""
     frame = fit_frame((rows, columns), size)
-    assert frame.to_grid(-0.5, -0.5) == pytest.approx((frame.left - 0.5, frame.top - 0.5))
-    right, bottom = frame.left + frame.scaled[1] - 0.5, frame.top + frame.scaled[0] - 0.5
+    assert frame.to_grid(-0.5, -0.5) == pytest.approx((frame.corner[1] - 0.5, frame.corner[0] - 0.5))
+    right, bottom = frame.corner[1] + frame.scaled[1] - 0.5, frame.corner[0] + frame.scaled[0] - 0.5
     assert frame.to_grid(columns - 0.5, rows - 0.5) == pytest.approx((right, bottom))
 
 
@@ -128,7 +130,9 @@ def test_a_grid_of_another_size_is_refused():
 @pytest.mark.parametrize("index", range(24))
 def test_the_mask_moves_with_the_image(index):
     """Oracle: the disc's mask is its content above a threshold, before augmentation and after it."""
-    moves = Policy(flip_vertical=0.5, brightness=(0.0, 0.0), contrast=(1.0, 1.0), gamma=(1.0, 1.0), soil=0.0)
+    moves = Policy(
+        flip_vertical=0.5, brightness=(0.0, 0.0), contrast=(1.0, 1.0), gamma=(1.0, 1.0), noise_and_blur=0.0
+    )
     variant = augment(disc_sample(), sample_generator(0, 0, index), moves)
     assert overlap(variant.image[0] > 0.5, mask_of(variant).bool()) > 0.95
     assert (variant.image[:, ~variant.valid] == 0).all()
@@ -137,7 +141,7 @@ def test_the_mask_moves_with_the_image(index):
 
 def test_augmentation_moves_light_and_soil_too():
     sample = disc_sample()
-    still = Policy(0.0, 0.0, scale=(1.0, 1.0), shift=0.0, rotation=(0.0, 0.0), soil=0.5)
+    still = Policy(0.0, 0.0, scale=(1.0, 1.0), shift=0.0, rotation=(0.0, 0.0), noise_and_blur=0.5)
     variant = augment(sample, sample_generator(0, 0, 1), still)
     assert torch.equal(mask_of(variant), mask_of(sample))
     assert variant.valid.all()

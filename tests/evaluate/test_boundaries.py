@@ -12,7 +12,7 @@ from seglens.evaluate.boundaries import (
     BAND_RATIO,
     DEFINITIONS,
     NAMES,
-    boundary,
+    border_pixels,
     boundary_iou,
     hd95,
     nsd,
@@ -88,7 +88,7 @@ def brute_scores(predicted, true, width, tolerance):
 @given(masks())
 def test_boundary_against_its_definition(pair):
     for area in pair:
-        assert [tuple(point) for point in np.argwhere(boundary(area)).tolist()] == brute_boundary(area)
+        assert [tuple(point) for point in np.argwhere(border_pixels(area)).tolist()] == brute_boundary(area)
 
 
 @settings(max_examples=150, deadline=None)

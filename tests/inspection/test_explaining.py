@@ -171,7 +171,7 @@ class Tags(HTMLParser):
 def test_words_hold_the_numbers_and_no_markup_of_others(run, labelled):
     evil = '<img src=x onerror=alert(1)>&"'
     sample = Sample(evil, labelled.sample.image, labelled.sample.mask, labelled.sample.valid)
-    opened = replace(labelled, part=replace(labelled.part, natives=(sample,)))
+    opened = replace(labelled, part=replace(labelled.part, originals=(sample,)))
     about = Tags(sentences.about_picture(run, opened))
     assert evil in about.text
     assert "img" not in about.seen

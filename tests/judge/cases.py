@@ -13,7 +13,7 @@ from seglens.explain.target import Target
 from seglens.judge import case as cases
 from seglens.judge.case import JudgeSettings
 from seglens.judge.cells import CELLS, grid_cells
-from seglens.judge.nulls import content_free, surface
+from seglens.judge.nulls import content_free, null_inputs
 
 SIZE = 32  # cells of 2 x 2 pixels
 NUM = 10
@@ -67,16 +67,18 @@ def far() -> torch.Tensor:
     return where
 
 
-def case_of(where: torch.Tensor, cells: torch.Tensor, maps: dict[str, torch.Tensor], **changes) -> cases.Case:
+def case_of(
+    where: torch.Tensor, cells: torch.Tensor, maps: dict[str, torch.Tensor], **changes
+) -> cases.JudgedBatch:
     run, images, target = run_of(where), checkered(cells), square(len(cells))
-    seen = surface(run, images, target)
+    inputs = null_inputs(run, images, target)
     values = {
         "run": run,
         "images": images,
         "target": target,
         "maps": {(name, None): Explanation(name, None, target, heat) for name, heat in maps.items()},
-        "seen": seen,
-        "nulls": {name: heat for name, heat in content_free(seen).items() if name in ("random", "mirror-4")},
+        "inputs": inputs,
+        "nulls": {name: content_free(inputs)[name] for name in ("random", "mirror-4")},
         "valid": torch.ones_like(target.pixels),
         "partition": grid_cells(images, target.pixels, CELLS),
         "settings": JudgeSettings(),
@@ -84,7 +86,7 @@ def case_of(where: torch.Tensor, cells: torch.Tensor, maps: dict[str, torch.Tens
         "seed": 0,
         "batch_size": 64,
     }
-    return cases.Case(**{**values, **changes})
+    return cases.JudgedBatch(**{**values, **changes})
 
 
 class Small(nn.Module):
@@ -100,7 +102,7 @@ class Small(nn.Module):
         return self.head(self.decoder(self.encoder(images)))
 
 
-def small_case(methods: Sequence[Method], own: dict | None = None, **changes) -> cases.Case:
+def small_case(methods: Sequence[Method], own: dict | None = None, **changes) -> cases.JudgedBatch:
     """Maps of methods and of own explainers on noise pictures."""
     torch.manual_seed(0)
     run = wrap(Small(), classes=("a", "b"), mean=(0.5,) * 3, std=(1.0,) * 3, image_size=SIZE)
@@ -113,14 +115,14 @@ def small_case(methods: Sequence[Method], own: dict | None = None, **changes) ->
         maps = {(entry.method, entry.layer): entry for entry in made}
     for name, explainer in (own or {}).items():
         maps[name, None] = Explanation(name, None, target, explainer(run, images, target))
-    seen = surface(run, images, target)
+    inputs = null_inputs(run, images, target)
     values = {
         "run": run,
         "images": images,
         "target": target,
         "maps": maps,
-        "seen": seen,
-        "nulls": content_free(seen),
+        "inputs": inputs,
+        "nulls": content_free(inputs),
         "valid": torch.ones_like(target.pixels),
         "partition": grid_cells(images, target.pixels, CELLS),
         "settings": JudgeSettings(max_seconds=1e9),
@@ -128,11 +130,11 @@ def small_case(methods: Sequence[Method], own: dict | None = None, **changes) ->
         "seed": 0,
         "batch_size": 64,
     }
-    return cases.Case(**{**values, **changes})
+    return cases.JudgedBatch(**{**values, **changes})
 
 
 def centre_blob(run, images, target) -> torch.Tensor:
-    return content_free(surface(run, images, target))["centre"]
+    return content_free(null_inputs(run, images, target))["centre"]
 
 
 def fresh_noise(run, images, target) -> torch.Tensor:

@@ -11,7 +11,7 @@ from seglens.evaluate.intervals import Interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.judge.audit import audit, conclude_audit, effect_of, enrichment, join_audits, verdict_on
-from seglens.judge.regions import REGIONS, elsewhere, fitted
+from seglens.judge.regions import REGIONS, elsewhere, nearest_region
 
 SIZE, NUM = 32, 10
 
@@ -51,7 +51,7 @@ def test_a_region_moves_round_the_picture_and_masks_are_fitted() -> None:
     region = torch.zeros(1, 4, 4, dtype=torch.bool)
     region[0, 3, 0] = True
     assert elsewhere(region, torch.tensor([[1, 2]]))[0].nonzero().tolist() == [[0, 2]]
-    assert int(fitted(region, (8, 8)).sum()) == 4
+    assert int(nearest_region(region, (8, 8)).sum()) == 4
 
 
 def test_enrichment_by_hand() -> None:

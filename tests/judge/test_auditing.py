@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image as pil
 
-from seglens.batch.auditing import check_regions, groups_of, regions_of
-from seglens.batch.chunks import read_chunks, split_of
 from seglens.data.layout import Split
 from seglens.data.sample import Task
 from seglens.drawing import draw
 from seglens.errors import DataError, SettingError, SizeMismatchError, UnknownNameError
+from seglens.folder.auditing import check_regions, groups_of, regions_of
+from seglens.folder.chunks import read_chunks, split_of
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
 

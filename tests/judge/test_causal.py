@@ -14,7 +14,7 @@ from seglens.judge.causal import (
     _windows,
     effect,
     moved,
-    occlusion,
+    occlusion_map,
     without,
 )
 
@@ -101,7 +101,7 @@ def test_effect_of_a_model_that_counts_the_tag() -> None:
     torch.testing.assert_close(found.full, full.expand(10))
     torch.testing.assert_close(found.tag_removed, none.expand(10))
     torch.testing.assert_close(found.tag_moved, full.expand(10), atol=1e-4, rtol=0)
-    plain = found.to_json()
+    plain = found.table()
     assert plain["drop_removed"] == pytest.approx(float(1 - none / full), abs=1e-4)
     assert plain["drop_moved"] == pytest.approx(0, abs=1e-4)
     assert plain["num"] == 10
@@ -125,7 +125,7 @@ def test_occlusion_finds_the_cells_that_matter() -> None:
     images += 0.2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) - 0.1
     target = Target("all", 1, torch.ones_like(tags))
     where = torch.ones(SIZE, SIZE)
-    found = occlusion(run_of(where).segmenter, images, target, cells=8)
+    found = occlusion_map(run_of(where).segmenter, images, target, cells=8)
     assert found.grid is not None
     assert found.grid.shape == (2, 8, 8)
     assert found.status == ("ok", "ok")
@@ -138,7 +138,9 @@ def test_occlusion_finds_the_cells_that_matter() -> None:
         assert bool(touched.flatten()[found.grid[row].argmax()])
     # The map is the grid, each cell drawn evenly.
     assert torch.equal(found.map[:, ::4, ::4], found.grid)
-    part = occlusion(run_of(where).segmenter, images[1:], target.select(slice(1, 2)), cells=8, batch_size=5)
+    part = occlusion_map(
+        run_of(where).segmenter, images[1:], target.select(slice(1, 2)), cells=8, batch_size=5
+    )
     assert part.grid is not None
     torch.testing.assert_close(part.grid, found.grid[1:], atol=1e-5, rtol=1e-4)
 
@@ -148,7 +150,7 @@ def test_windows_are_imputed_as_in_the_whole_picture(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seglens.impute.TOLERANCE", 1e-7)
-    windows = _windows(*size, 8)
+    windows = _windows(size, 8)
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).expand(64, -1, -1, -1)
     noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).expand(64, -1, -1, -1)
     found = _impute_windows(images, windows, noise, 8)

@@ -50,7 +50,7 @@ def test_reliance_tells_who_reads_the_context(cells: torch.Tensor) -> None:
 
 def test_a_model_without_context_is_not_evaluable_and_not_bad(cells: torch.Tensor) -> None:
     case = case_of(square().pixels[0], cells, {"any": wide(cells)})
-    found = evidence.gather(
+    found = evidence.score_batch(
         case.run,
         case.images,
         case.target,

@@ -9,7 +9,7 @@ from tests.judge.cases import NUM, SIZE, case_of, wide
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred
 from seglens.judge import effects
-from seglens.judge.case import JudgeSettings, Measured
+from seglens.judge.case import JudgeSettings, ScoreValues
 from seglens.judge.cells import CELLS, cell_means, cell_of_pixel, rank_correlation
 from seglens.judge.verdicts import compared_rows
 
@@ -36,7 +36,7 @@ def test_cells_are_imputed_as_in_the_whole_picture(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("seglens.impute.TOLERANCE", 1e-7)
     from seglens.impute import noisy_linear
 
-    grid = cell_of_pixel(37, 50, 8)
+    grid = cell_of_pixel((37, 50), 8)
     which = torch.arange(64)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, 3, 37, 50, generator=generator).expand(64, -1, -1, -1)
@@ -94,7 +94,7 @@ def test_effects_are_those_of_float32_whatever_was_asked_for(cells: torch.Tensor
 
 def test_no_agreement_of_imputers_no_verdict() -> None:
     noise = torch.randn(20, generator=torch.Generator().manual_seed(0))
-    measured = Measured(
+    measured = ScoreValues(
         {("mine", None): torch.ones(20)}, {"random": torch.zeros(20)}, {"ceiling": noise - noise.mean()}
     )
     row = compared_rows("t", "causal_agreement", measured, seed=0)[0]

@@ -65,9 +65,9 @@ def wide(cells: torch.Tensor) -> torch.Tensor:
 
 def test_the_curves_of_the_oracle_are_sums_of_sorted_cells(cells: torch.Tensor) -> None:
     run = run_of(Contrast())
-    curves = road(run.segmenter, checkered(cells), square(), {"oracle": wide(cells)}, imputer=impute.mean)[
-        "oracle"
-    ]
+    curves = road(
+        run.segmenter, checkered(cells), square(), {"oracle": wide(cells)}, imputer=impute.fill_with_mean
+    )["oracle"]
     falling = cells.flatten(1).sort(1, descending=True).values
     total = CELLS**2
     torch.testing.assert_close(curves.full, falling.mean(1), atol=1e-5, rtol=0)
@@ -92,7 +92,7 @@ def test_oracle_beats_its_noisy_likeness_beats_chance_and_the_opposite_loses(cel
         "random": wide(noise),
         "opposite": -wide(cells),
     }
-    found = road(run.segmenter, checkered(cells), square(), maps, imputer=impute.mean)
+    found = road(run.segmenter, checkered(cells), square(), maps, imputer=impute.fill_with_mean)
     values = {name: curves.value for name, curves in found.items()}
     assert (values["oracle"] > values["noisy"]).all()
     assert values["noisy"].mean() > 0.1
@@ -109,7 +109,7 @@ def test_a_model_that_reads_its_region_alone_makes_the_mirror_an_oracle() -> Non
     run = run_of(Contrast(target.pixels[0]))
     cells = torch.full((NUM, CELLS, CELLS), 0.9)
     maps = {"mirror": target.pixels.float(), "edge": wide(torch.rand(NUM, CELLS, CELLS))}
-    found = road(run.segmenter, checkered(cells), target, maps, imputer=impute.mean)
+    found = road(run.segmenter, checkered(cells), target, maps, imputer=impute.fill_with_mean)
     # 36 of 256 cells matter alike; after a fraction f the mirror has taken min(1, 256 f / 36) of them.
     taken = [min(1.0, round(f * 256) / 36) for f in FRACTIONS]
     spared = [min(1.0, (256 - round(f * 256)) / 36) for f in FRACTIONS]
@@ -127,7 +127,9 @@ def test_pictures_are_evaluable_where_blurring_costs_a_tenth(cells: torch.Tensor
     maps[1] = torch.nan
     target = square()
     target.pixels[2] = False
-    found = road(run.segmenter, checkered(flat), target, {"oracle": maps}, imputer=impute.mean)["oracle"]
+    found = road(run.segmenter, checkered(flat), target, {"oracle": maps}, imputer=impute.fill_with_mean)[
+        "oracle"
+    ]
     assert found.value.isnan().tolist() == [True, True, True] + [False] * (NUM - 3)
     assert found.evaluable.tolist() == [False, True, False] + [True] * (NUM - 3)
 
@@ -168,7 +170,7 @@ def test_ties_fall_in_a_seeded_random_order(cells: torch.Tensor) -> None:
 
 
 def test_cells_partition_any_size_and_means_are_theirs() -> None:
-    cells = cell_of_pixel(37, 50, 16)
+    cells = cell_of_pixel((37, 50), 16)
     counts = torch.bincount(cells.flatten())
     assert len(counts) == 256
     assert counts.min() >= 2 * 3
@@ -178,7 +180,7 @@ def test_cells_partition_any_size_and_means_are_theirs() -> None:
     for cell in (0, 100, 255):
         expected = maps[:, cells == cell].double().mean(1)
         torch.testing.assert_close(means[:, cell], expected)
-    assert int(cell_of_pixel(5, 40, 16).max()) + 1 == 5 * 16  # a side shorter than the grid
+    assert int(cell_of_pixel((5, 40), 16).max()) + 1 == 5 * 16  # a side shorter than the grid
 
 
 def test_value_is_the_mean_gap_over_what_there_is_to_lose() -> None:
@@ -192,8 +194,8 @@ def test_value_is_the_mean_gap_over_what_there_is_to_lose() -> None:
 def test_content_free_maps_take_part(cells: torch.Tensor) -> None:
     run = run_of(Contrast())
     images, target = checkered(cells[:3]), square(3)
-    maps = nulls.content_free(nulls.surface(run, images, target))
-    found = road(run.segmenter, images, target, maps, imputer=impute.mean)
+    maps = nulls.content_free(nulls.null_inputs(run, images, target))
+    found = road(run.segmenter, images, target, maps, imputer=impute.fill_with_mean)
     assert set(found) == set(nulls.NULLS)
     assert all(curves.value.isfinite().all() for curves in found.values())
 
@@ -219,12 +221,12 @@ def test_the_secondary_score_is_the_soft_dice_of_the_whole_answer() -> None:
     target = Target("middle", 1, torch.zeros(2, SIZE, SIZE, dtype=torch.bool))
     target.pixels[:, 2:-2] = True
     kept = ~target.pixels
-    found = road(run.segmenter, images, target, maps, kept=kept, imputer=impute.zero)["any"]
+    found = road(run.segmenter, images, target, maps, kept=kept, imputer=impute.fill_with_zero)["any"]
     assert found.dice is not None
     assert found.evaluable.tolist() == [False, False]
     sharp = images * (torch.arange(SIZE) % 2 == 0)  # stripes: blurring halves them
     striped = Target("stripes", 1, sharp[:, 0] > 0.1)
-    found = road(run.segmenter, sharp, striped, maps, kept=kept, imputer=impute.zero)["any"]
+    found = road(run.segmenter, sharp, striped, maps, kept=kept, imputer=impute.fill_with_zero)["any"]
     assert found.evaluable.all()
     assert found.dice is not None
     left = 1 - torch.tensor([round(f * 14 * 16) / (14 * 16) for f in FRACTIONS])
@@ -248,7 +250,7 @@ def test_on_superpixels_the_curves_are_those_of_pixels_removed_patch_by_patch() 
         target,
         {"small": small_first, "large": -small_first},
         cells=patches,
-        imputer=impute.mean,
+        imputer=impute.fill_with_mean,
     )
     # The small patch goes first once an eighth is reached, the large one first at three eighths.
     small = torch.tensor([0.8 * (0.75 if f < 0.625 else 0.0) if f > 0.125 else 0.8 for f in FRACTIONS])

@@ -1,5 +1,7 @@
 """The attention table: nulls by hand, and the label on maps that are made to deserve it or not."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.judge import localisation, nulls
-from seglens.judge.localisation import AttentionRow, attention, join, summarise
+from seglens.judge.localisation import AttentionRow, attention, join_attention, summarise
 from seglens.results.names import RESTATES
 
 SIZE = 32
@@ -24,10 +26,10 @@ def regions(num: int) -> torch.Tensor:
     return pixels
 
 
-def make(num: int, *, seed: int = 0) -> tuple[nulls.Surface, Target]:
+def make(num: int, *, seed: int = 0) -> tuple[nulls.NullInputs, Target]:
     images = torch.rand(num, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
     pixels = regions(num)
-    return nulls.Surface(images, pixels, pixels.float(), seed), Target("predicted", 1, pixels)
+    return nulls.NullInputs(images, pixels, pixels.float(), seed), Target("predicted", 1, pixels)
 
 
 def cam(target: Target, grid: torch.Tensor, method: str = "cam") -> Explanation:
@@ -41,7 +43,7 @@ def pooled(target: Target, cells: int) -> torch.Tensor:
 
 
 def row_of(
-    made: Explanation, surface: nulls.Surface, *, randomised: Explanation | None = None
+    made: Explanation, surface: nulls.NullInputs, *, randomised: Explanation | None = None
 ) -> AttentionRow:
     return summarise(attention(made, surface, randomised=randomised))
 
@@ -115,7 +117,7 @@ def test_rows_without_an_answer_are_left_out_of_map_and_nulls() -> None:
     pixels = target.pixels.clone()
     pixels[1] = False
     target = Target("predicted", 1, pixels)
-    surface = nulls.Surface(surface.images, pixels, surface.probability)
+    surface = nulls.NullInputs(surface.images, pixels, surface.probability)
     maps = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
     maps[2] = 0.5
     found = attention(Explanation("mine", None, target, maps), surface)
@@ -141,10 +143,10 @@ def test_batches_join_to_the_whole() -> None:
     whole = attention(Explanation("mine", None, target, maps), surface)
     parts = []
     for rows in (slice(0, 3), slice(3, 6)):
-        part = nulls.Surface(surface.images[rows], surface.pixels[rows], surface.probability[rows])
+        part = nulls.NullInputs(surface.images[rows], surface.pixels[rows], surface.probability[rows])
         chosen = Target("predicted", 1, target.pixels[rows])
         parts.append(attention(Explanation("mine", None, chosen, maps[rows]), part))
-    joined = join(parts)
+    joined = join_attention(parts)
     assert joined.status == whole.status
     for name in localisation.STATISTICS:
         torch.testing.assert_close(joined.statistics[name], whole.statistics[name])
@@ -176,7 +178,7 @@ def test_infinite_values_dont_swallow_the_mean() -> None:
 
 def test_json_holds_plain_numbers() -> None:
     surface, target = make(5)
-    plain = row_of(cam(target, pooled(target, 8)), surface).summary().plain()
+    plain = json.loads(json.dumps(row_of(cam(target, pooled(target, 8)), surface).summary().plain()))
     assert set(plain["statistics"]["ratio"]) == {"mean", "low", "high", "num"}
     assert isinstance(plain["nulls"]["mirror"]["ratio"], float)
     assert plain["label"] == RESTATES

@@ -20,34 +20,34 @@ def small_run(seed: int = 0):
 
 
 @pytest.fixture
-def surface() -> nulls.Surface:
+def surface() -> nulls.NullInputs:
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     pixels = torch.zeros(3, 32, 32, dtype=torch.bool)
     pixels[:, 8:16, 8:24] = True
-    return nulls.Surface(images, pixels, torch.full((3, 32, 32), 0.25), seed=1)
+    return nulls.NullInputs(images, pixels, torch.full((3, 32, 32), 0.25), seed=1)
 
 
 @pytest.mark.parametrize("name", nulls.NULLS)
-def test_every_null_is_a_finite_non_negative_map_per_picture(surface: nulls.Surface, name: str) -> None:
+def test_every_null_is_a_finite_non_negative_map_per_picture(surface: nulls.NullInputs, name: str) -> None:
     maps = nulls.NULLS[name](surface)
     assert maps.shape == surface.pixels.shape  # the shape is part of the contract of the dict
     assert maps.isfinite().all()
     assert (maps >= 0).all()
 
 
-def test_random_map_depends_on_seed_and_picture_and_not_on_company(surface: nulls.Surface) -> None:
-    maps = nulls.random(surface)
-    alone = nulls.Surface(surface.images[1:2], surface.pixels[1:2], surface.probability[1:2], seed=1)
-    torch.testing.assert_close(nulls.random(alone), maps[1:2])
-    other_seed = nulls.Surface(surface.images, surface.pixels, surface.probability, seed=2)
-    assert not torch.equal(nulls.random(other_seed), maps)
+def test_random_map_depends_on_seed_and_picture_and_not_on_company(surface: nulls.NullInputs) -> None:
+    maps = nulls.random_map(surface)
+    alone = nulls.NullInputs(surface.images[1:2], surface.pixels[1:2], surface.probability[1:2], seed=1)
+    torch.testing.assert_close(nulls.random_map(alone), maps[1:2])
+    other_seed = nulls.NullInputs(surface.images, surface.pixels, surface.probability, seed=2)
+    assert not torch.equal(nulls.random_map(other_seed), maps)
     assert not torch.equal(maps[0], maps[1])
 
 
 def test_centre_blob_has_the_ratio_that_its_width_promises() -> None:
     # A centred disc of 6.2 % area holds 1 - exp(-r^2 / 2 sigma^2) of a Gaussian blob.
     size = 256
-    surface = nulls.Surface(
+    surface = nulls.NullInputs(
         torch.rand(1, 3, size, size), torch.zeros(1, size, size).bool(), torch.zeros(1, size, size)
     )
     blob = nulls.centre(surface)[0]
@@ -61,13 +61,13 @@ def test_centre_blob_has_the_ratio_that_its_width_promises() -> None:
 def test_edges_of_a_ramp_are_its_slope_and_of_a_flat_picture_nothing() -> None:
     ramp = (torch.arange(32) / 32).expand(1, 3, 32, 32).contiguous()
     empty = torch.zeros(1, 32, 32)
-    steep = nulls.edges(nulls.Surface(ramp, empty.bool(), empty))
+    steep = nulls.edges(nulls.NullInputs(ramp, empty.bool(), empty))
     torch.testing.assert_close(steep[0, :, 1:-1], torch.full((32, 30), 1 / 32))
-    flat = nulls.edges(nulls.Surface(torch.full((1, 3, 32, 32), 0.3), empty.bool(), empty))
+    flat = nulls.edges(nulls.NullInputs(torch.full((1, 3, 32, 32), 0.3), empty.bool(), empty))
     assert flat.abs().max() < 1e-6
 
 
-def test_mirrors_are_the_pooled_region(surface: nulls.Surface) -> None:
+def test_mirrors_are_the_pooled_region(surface: nulls.NullInputs) -> None:
     torch.testing.assert_close(nulls.NULLS["mirror-1"](surface), surface.pixels.float())
     whole = nulls.NULLS["mirror-32"](surface)
     torch.testing.assert_close(whole, torch.full_like(whole, 8 * 16 / 32**2))
@@ -77,11 +77,13 @@ def test_mirrors_are_the_pooled_region(surface: nulls.Surface) -> None:
     assert pooled[:, 24:].abs().max() == 0
 
 
-def test_distance_is_the_depth_below_the_region_s_edge(surface: nulls.Surface) -> None:
+def test_distance_is_the_depth_below_the_region_s_edge(surface: nulls.NullInputs) -> None:
     depth = nulls.distance(surface)[0]
     assert depth[7].max() == 0
     assert depth[8:16, 16].tolist() == [1, 2, 3, 4, 4, 3, 2, 1]
-    everything = nulls.Surface(surface.images, torch.ones(3, 32, 32, dtype=torch.bool), surface.probability)
+    everything = nulls.NullInputs(
+        surface.images, torch.ones(3, 32, 32, dtype=torch.bool), surface.probability
+    )
     assert nulls.distance(everything)[0, 0, 0] == 1  # the picture's border is an edge
 
 
@@ -104,7 +106,7 @@ def test_surface_takes_the_probability_of_the_target_s_class() -> None:
     probabilities = run.predict(images).probabilities
     for class_index in (0, 1):
         target = Target("all", class_index, torch.ones(2, 32, 32, dtype=torch.bool))
-        found = nulls.surface(run, images, target)
+        found = nulls.null_inputs(run, images, target)
         torch.testing.assert_close(found.probability, probabilities[:, class_index])
 
 

@@ -60,7 +60,7 @@ def planted():
     return run, images, Target("truth", 1, masks > 0), tags
 
 
-def smooth(surface: nulls.Surface) -> torch.Tensor:
+def smooth(surface: nulls.NullInputs) -> torch.Tensor:
     """A mirror of another width than those among the reference rows."""
     return nulls.mirror(surface.pixels, (6, 6))
 
@@ -76,14 +76,14 @@ CONTENT_FREE = {
 @pytest.fixture(scope="module")
 def card(planted) -> Scorecard:
     run, images, target, tags = planted
-    surface = nulls.surface(run, images, target)
+    surface = nulls.null_inputs(run, images, target)
     patch = pytest.MonkeyPatch()
     for name in ("mirror-1", "mirror-4", "mirror-32", "distance"):
         patch.delitem(nulls.NULLS, name)  # a few of them, and a few steps, are enough here
     for module in (faithfulness, evidence):
         patch.setattr(module, "FRACTIONS", (0.1, 0.2, 0.5))
     own = {
-        name: (lambda run, images, target, null=null: null(nulls.surface(run, images, target)))
+        name: (lambda run, images, target, null=null: null(nulls.null_inputs(run, images, target)))
         for name, null in CONTENT_FREE.items()
     }
     maps = [Explanation(f"my {name}", None, target, null(surface)) for name, null in CONTENT_FREE.items()]
@@ -163,7 +163,7 @@ def test_the_card_s_figures_have_their_numbers(
     drawn = {name for name, draw in figures.FIGURES.items() if draw(card) is not None}
     assert drawn == {*figures.FIGURES} - {"completeness"}  # no map of Integrated Gradients is among them
     assert all(draw(Scorecard((), 0)) is None for draw in figures.FIGURES.values())
-    monkeypatch.setattr(figures, "FIGURES", {"cascade": figures.cascade})
+    monkeypatch.setattr(figures, "FIGURES", {"cascade": figures.draw_cascade})
     (file,) = figures.draw_figures(card, tmp_path)
     assert file.name == "cascade.png"
     assert file.read_bytes()[1:4] == b"PNG"

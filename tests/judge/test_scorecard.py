@@ -16,7 +16,7 @@ from seglens.evaluate.intervals import Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.judge import evidence, figures
-from seglens.judge.case import CHEAP, JudgeSettings, Measured
+from seglens.judge.case import CHEAP, JudgeSettings, ScoreValues
 from seglens.judge.judgement import Judgement
 from seglens.judge.nulls import NULLS
 from seglens.judge.scorecard import Scorecard
@@ -31,7 +31,7 @@ def noise(num: int, seed: int) -> torch.Tensor:
 
 
 def faithfulness_rows(maps, references) -> list[Judgement]:
-    return compared_rows("predicted", "faithfulness", Measured(maps, references), seed=0)
+    return compared_rows("predicted", "faithfulness", ScoreValues(maps, references), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_reference_row_under_another_name_never_passes(name: str) -> None:
     references = {null: noise(30, place) + place % 3 for place, null in enumerate(NULLS)}
     about = {"context_reliance": torch.ones(30), "ceiling": torch.ones(30)}
     for score in ("faithfulness", "context_faithfulness", "causal_agreement", "model_dependence"):
-        measured = Measured({("mine", None): references[name]}, references, about)
+        measured = ScoreValues({("mine", None): references[name]}, references, about)
         (row,) = [row for row in compared_rows("t", score, measured, seed=0) if row.method == "mine"]
         assert row.verdict in ("warn", "fail")
         assert row.difference.mean <= 0
@@ -240,12 +240,12 @@ def test_batches_combine_to_the_same_card(known, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delitem(NULLS, name)  # two of them are enough here
     run, images, target, knowing = known
     settings = JudgeSettings(CHEAP)
-    whole = evidence.score(evidence.gather(run, images, target, [knowing], settings=settings))
+    whole = evidence.score(evidence.score_batch(run, images, target, [knowing], settings=settings))
     parts = []
     for rows in (slice(0, 4), slice(4, 10)):
         chosen = target.select(rows)
         mine = Explanation("knowing", None, chosen, knowing.map[rows])
-        parts.append(evidence.gather(run, images[rows], chosen, [mine], settings=settings))
+        parts.append(evidence.score_batch(run, images[rows], chosen, [mine], settings=settings))
     joined = evidence.score(evidence.combine(parts))
     for one, other in zip(whole.rows, joined.rows, strict=True):
         assert (one.method, one.verdict) == (other.method, other.verdict)

@@ -12,7 +12,7 @@ from seglens.errors import DataError, SettingError
 from seglens.evaluate.intervals import Interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
-from seglens.judge.agreement import TagShare, check, conclude, share, tag_share, tag_zone
+from seglens.judge.agreement import TagShare, conclude, invalid_because, share, tag_share, tag_zone
 from seglens.judge.causal import Effect
 from seglens.judge.shortcut import Shortcut, planted_shortcut
 
@@ -85,14 +85,14 @@ def test_the_cheat_is_named_when_attribution_and_effect_agree(caught: Shortcut) 
     assert caught.valid
     assert caught.verdict == "The model 'cheat' reads the tag; the model 'honest' doesn't."
     assert "grad-cam@features" in caught.reason
-    causal = caught.to_json()["causal"]
+    causal = caught.table.causal
     # By hand: sigmoid(8 + 8 - 12) with the tag, sigmoid(8 - 12) without.
     full, bare = torch.tensor([4.0, -4.0]).sigmoid().tolist()
-    assert causal["cheat"]["full"] == pytest.approx(full, abs=1e-3)
-    assert causal["cheat"]["tag_removed"] == pytest.approx(bare, abs=1e-2)
-    assert causal["cheat"]["drop_removed"] == pytest.approx(1 - bare / full, abs=1e-2)
-    assert abs(causal["cheat"]["drop_moved"]) < 0.01
-    assert abs(causal["honest"]["drop_removed"]) < 0.01
+    assert causal["cheat"].full == pytest.approx(full, abs=1e-3)
+    assert causal["cheat"].tag_removed == pytest.approx(bare, abs=1e-2)
+    assert causal["cheat"].drop_removed == pytest.approx(1 - bare / full, abs=1e-2)
+    assert causal["cheat"].drop_moved == pytest.approx(0, abs=0.01)
+    assert causal["honest"].drop_removed == pytest.approx(0, abs=0.01)
 
 
 def test_shares_are_near_one_and_near_chance(caught: Shortcut) -> None:
@@ -187,7 +187,7 @@ READING = made_effect(0.9, 0.1, 0.88)
     ],
 )
 def test_only_agreement_names_the_cheat(effects: dict, share: TagShare, verdict: str) -> None:
-    failures = check(effects)
+    failures = invalid_because(effects)
     found, reason = conclude(effects, [share], failures)
     assert verdict in found
     assert reason

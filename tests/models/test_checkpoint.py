@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seglens.errors import CheckpointError
 from seglens.models.checkpoint import read_checkpoint
-from seglens.models.weights import choose, fit, read_state_dict, save_weights
+from seglens.models.weights import choose_state, fit, read_state_dict, save_weights
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -31,7 +31,7 @@ def chosen(tmp_path: Path, content: object, key: str | None = None) -> tuple[str
     """Save, choose and fit; return the key that was chosen and the network."""
     file, target = tmp_path / "a.pth", net(9)
     torch.save(content, file)
-    name, state = choose(target, read_checkpoint(file), key, file)
+    name, state = choose_state(target, read_checkpoint(file), key, file)
     fit(target, state)
     return name, target
 

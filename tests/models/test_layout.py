@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from seglens.models.layout import MOST_PREFIX, Layout, readings
+from seglens.models.layout import MOST_PREFIX, FeatureLayout, readings
 
 
 def kinds(shape, size):
@@ -49,7 +49,8 @@ def test_several_readings():
 
 
 @pytest.mark.parametrize("layout", [
-    Layout("channels first", 4, 6), Layout("channels last", 4, 6), Layout("tokens", 4, 6, 3),
+    FeatureLayout("channels first", 4, 6), FeatureLayout("channels last", 4, 6),
+    FeatureLayout("tokens", 4, 6, 3),
 ])  # fmt: skip
 def test_there_and_back(layout):
     """Every cell is where rows and columns put it; the prefix stays."""

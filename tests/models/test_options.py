@@ -9,7 +9,7 @@ import torch
 
 import seglens
 from seglens.errors import CheckpointError, SettingError, UnknownNameError
-from seglens.models.options import SILENT, assumed, checked
+from seglens.models.options import SILENT, assumed, checked_options
 from seglens.models.segmenter import ModelSpec
 from seglens.results import record as records
 
@@ -46,7 +46,7 @@ def test_what_the_tensors_show_is_read_from_them(tmp_path, model, name, settings
     assert settings.items() <= run.spec.options.items()
     assert same_answer(run, module)
     assert same_answer(seglens.load(tmp_path / "run", device="cpu"), module)
-    assert settings.items() <= records.read(tmp_path / "run").results["read_from_tensors"].items()
+    assert settings.items() <= records.read_record(tmp_path / "run").results["read_from_tensors"].items()
 
 
 SILENT_ONES = [
@@ -62,12 +62,12 @@ def test_what_no_tensor_shows_is_told_and_can_be_set(tmp_path, model, name, sett
     torch.save(module.state_dict(), tmp_path / "a.pth")
     common = {"model": model, "encoder": "resnet18", **PLAIN}
     run = seglens.adopt(tmp_path / "a.pth", out=tmp_path / "guess", **common)
-    assert silent in records.read(tmp_path / "guess").results["assumed"]
+    assert silent in records.read_record(tmp_path / "guess").results["assumed"]
     assert not same_answer(run, module)
     run = seglens.adopt(
         tmp_path / "a.pth", out=tmp_path / "run", options={silent: settings[silent]}, **common
     )
-    assert silent not in records.read(tmp_path / "run").results["assumed"]
+    assert silent not in records.read_record(tmp_path / "run").results["assumed"]
     assert same_answer(run, module)
     assert same_answer(seglens.load(tmp_path / "run", device="cpu"), module)
 
@@ -122,7 +122,7 @@ def test_folders_of_something_else(tmp_path, config, message):
     ],
 )
 def test_options_are_read_by_their_type(model, options, expected):
-    assert checked(model, options) == expected
+    assert checked_options(model, options) == expected
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_options_are_read_by_their_type(model, options, expected):
 )
 def test_options_that_are_none(model, options, kind, message):
     with pytest.raises(kind, match=message):
-        checked(model, options)
+        checked_options(model, options)
 
 
 ALTERNATIVES = {

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seglens.errors import ModelError
-from seglens.models.outputs import find
+from seglens.models.outputs import find_output
 from seglens.runs import wrap
 
 TWO = ("background", "bright")
@@ -51,7 +51,7 @@ STACK = torch.stack([AUX, MAIN, AUX], dim=1)
     ],
 )
 def test_the_only_answer_is_found(output, place):
-    found = find(output, {1}, batch=2)
+    found = find_output(output, {1}, batch=2)
     assert found.tensor is MAIN
     assert found.place == place
 
@@ -74,12 +74,12 @@ def test_the_only_answer_is_found(output, place):
 )
 def test_several_answers_are_refused_with_their_places(output, listed):
     with pytest.raises(ModelError, match=f"could be its answer: .*{listed}"):
-        find(output, {1}, batch=2)
+        find_output(output, {1}, batch=2)
 
 
 def test_channels_of_several_kinds_are_several_answers():
     with pytest.raises(ModelError, match="2 outputs that could be its answer"):
-        find((MAIN, torch.randn(2, 2, 8, 8)), {1, 2}, batch=2)
+        find_output((MAIN, torch.randn(2, 2, 8, 8)), {1, 2}, batch=2)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_channels_of_several_kinds_are_several_answers():
     ],
 )
 def test_the_answer_is_chosen(output, choice):
-    assert torch.equal(find(output, {1}, batch=2, choice=choice).tensor, MAIN)
+    assert torch.equal(find_output(output, {1}, batch=2, choice=choice).tensor, MAIN)
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ def test_the_answer_is_chosen(output, choice):
 )
 def test_a_choice_that_is_not_there(output, choice, message):
     with pytest.raises(ModelError, match=message):
-        find(output, {1}, batch=2, choice=choice)
+        find_output(output, {1}, batch=2, choice=choice)
 
 
 @pytest.mark.parametrize("output", [None, "text", {}, (), {"a": 1}, ["x"], print], ids=str)
 def test_no_tensor_at_all(output):
     with pytest.raises(ModelError, match="returns no tensor"):
-        find(output, {1}, batch=2)
+        find_output(output, {1}, batch=2)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_no_tensor_at_all(output):
 )
 def test_what_is_no_answer_says_what_to_return(output, message):
     with pytest.raises(ModelError, match=message):
-        find(output, {1}, batch=2)
+        find_output(output, {1}, batch=2)
 
 
 class Two(nn.Module):

@@ -8,7 +8,7 @@ from torch import nn
 from seglens.errors import CheckpointError
 from seglens.models.checkpoint import read_checkpoint
 from seglens.models.unet import UNet
-from seglens.models.weights import choose, fit, load_weights, read_state_dict, save_weights
+from seglens.models.weights import choose_state, fit, load_weights, read_state_dict, save_weights
 
 
 def net(seed: int = 0, outputs: int = 1, width: int = 2) -> UNet:
@@ -50,7 +50,7 @@ def test_tensors_of_the_training_module_are_left_aside(tmp_path):
     source, target = net(0), net(1)
     state = prefixed("model.", source) | {"mean": torch.zeros(3), "loss.weight": torch.ones(1)}
     torch.save({"state_dict": state, "pytorch-lightning_version": "2.5"}, tmp_path / "a.ckpt")
-    key, found = choose(target, read_checkpoint(tmp_path / "a.ckpt"), None, tmp_path / "a.ckpt")
+    key, found = choose_state(target, read_checkpoint(tmp_path / "a.ckpt"), None, tmp_path / "a.ckpt")
     fit(target, found)
     assert key == "state_dict"
     assert same(source, target)

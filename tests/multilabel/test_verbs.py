@@ -12,10 +12,10 @@ from tests.multilabel.networks import two_labels
 from tests.multilabel.sets import picture, write_coco, write_folders
 
 import seglens
-from seglens.batch import explain_folder, judge_folder, predict_files
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.errors import SettingError
+from seglens.folder import explain_folder, judge_folder, predict_files
 from seglens.inspection.clicks import class_at
 from seglens.inspection.drawing import predicted_over
 from seglens.inspection.explaining import ExplainRequest, explain_picture

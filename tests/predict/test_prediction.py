@@ -12,10 +12,10 @@ from PIL import Image
 from torch import nn
 
 import seglens
-from seglens.batch import predict_files, prediction
-from seglens.batch.heats import DRAWN
 from seglens.data.images import as_image
 from seglens.errors import DataError, SettingError, UnknownNameError
+from seglens.folder import predict_files, prediction
+from seglens.folder.heatmaps import DRAWN
 from seglens.models.segmenter import Segmenter
 from seglens.predict.original import decide, probabilities_at_original_size
 from seglens.runs import Run
@@ -114,7 +114,7 @@ def test_a_large_picture_is_never_a_float_as_a_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(prediction, "as_image", cut)
     monkeypatch.setattr(prediction, "STRIP", 16)
-    monkeypatch.setattr("seglens.batch.heats.DRAWN", 100)
+    monkeypatch.setattr("seglens.folder.heatmaps.DRAWN", 100)
     done = predict_files(run_of(), [tmp_path / "a.png"], out=tmp_path / "out", tiles="always")
     windows = [size for size in sizes if size == (32, 32)]
     strips = [size for size in sizes if size != (32, 32)]

@@ -44,8 +44,8 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path):
 
 
 def card(name: str, dice: float | None, *, explained: bool = False) -> GalleryCard:
-    heats = (cards.Heat("predicted", OneMap(method="grad-cam"), None),) if explained else ()
-    return GalleryCard("run", "test", name, "ok", "", PictureScores(name=name, dice=dice), {}, heats)
+    heatmaps = (cards.Heat("predicted", OneMap(method="grad-cam"), None),) if explained else ()
+    return GalleryCard("run", "test", name, "ok", "", PictureScores(name=name, dice=dice), {}, heatmaps)
 
 
 def test_choose_keeps_the_explained_the_worst_and_a_spread():

@@ -93,7 +93,7 @@ def test_other_data_without_splits_are_taken_whole(dealt, tmp_path):
 def test_runs_of_before_go_by_the_hash_of_their_record(dealt, tmp_path):
     (dealt.folder / FILE_NAME).unlink()
     dataset = open_data(DataSettings(path=tmp_path / "set"))
-    record = records.read(dealt.folder).model_copy(update={"data_sha256": dataset.sha256()})
+    record = records.read_record(dealt.folder).model_copy(update={"data_sha256": dataset.sha256()})
     record.write(dealt.folder)
     test = names(dealt, "test")
     shutil.copytree(tmp_path / "set", tmp_path / "copy")

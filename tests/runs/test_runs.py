@@ -9,8 +9,6 @@ from PIL import Image
 from torch import nn
 
 import seglens
-from seglens.batch import explain_folder
-from seglens.batch.prediction import predict_files
 from seglens.data.sample import Task
 from seglens.errors import (
     CheckpointError,
@@ -20,6 +18,8 @@ from seglens.errors import (
     OutputExistsError,
     SettingError,
 )
+from seglens.folder import explain_folder
+from seglens.folder.prediction import predict_files
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import save_weights
 from seglens.results import record as records
@@ -60,7 +60,7 @@ def test_saved_run_comes_back_the_same(tmp_path, name, classes):
     torch.testing.assert_close(run.predict(images).logits, segmenter(images).detach(), rtol=0, atol=0)
     assert (run.spec, run.task, run.folder) == (segmenter.spec, task, tmp_path / "run")
     assert not run.segmenter.training
-    record = records.read(tmp_path / "run")
+    record = records.read_record(tmp_path / "run")
     assert record.seed == 3
     assert record.model_sha256 == records.sha256([tmp_path / "run" / "model.safetensors"])
     assert record.results["first_weights"] == "random"
@@ -93,7 +93,7 @@ def test_adopted_run_computes_what_the_foreign_network_did(tmp_path, name, suffi
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
     expected = source.module((images - mean[:, None, None]) / std[:, None, None])
     torch.testing.assert_close(run.predict(images).logits, expected.detach())
-    record = records.read(tmp_path / "run")
+    record = records.read_record(tmp_path / "run")
     assert (record.kind, record.state) == ("adopt", "finished")
     assert record.settings["file_sha256"] == records.sha256([file])
 
@@ -166,7 +166,7 @@ def test_run_without_weights(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"holds no checkpoint \(model.safetensors\). .* --resume"):
         load(tmp_path)
-    records.read(tmp_path).model_copy(update={"state": "finished"}).write(tmp_path)
+    records.read_record(tmp_path).model_copy(update={"state": "finished"}).write(tmp_path)
     with pytest.raises(CheckpointError, match="Train or adopt the model again"):
         load(tmp_path)
 
@@ -311,11 +311,11 @@ def test_wrap_refuses_a_network_without_weights():
         {"window": (-0.1, 0.5)},
     ],
 )
-def test_numbers_for_pictures_of_0_to_255_are_refused(scale):
+def test_numbers_for_pictures_of_0_to_255_are_refused(scale: dict[str, Any]):
     with pytest.raises(SettingError, match=r"divide (both|them) by 255"):
         wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, **scale)
-    for mean, std in ((0.0, 1 / 255), (-1.0, 2.0)):  # of networks that take 0 to 255, or halve and shift
-        wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, mean=(mean,) * 3, std=(std,) * 3)
+    for mean, std in (((0.0,) * 3, (1 / 255,) * 3), ((-1.0,) * 3, (2.0,) * 3)):
+        wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, mean=mean, std=std)
 
 
 class Demanding(nn.Module):

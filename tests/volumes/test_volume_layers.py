@@ -6,7 +6,7 @@ from tests.volumes.networks import MONAI, monai_segresnet, monai_unet, run_of, s
 from torch import nn
 
 import seglens
-from seglens.models.layout import Layout, readings
+from seglens.models.layout import FeatureLayout, readings
 
 
 class Thick(nn.Module):
@@ -74,9 +74,9 @@ def test_grids_over_volumes(shape, size, kind, grid):
 @pytest.mark.parametrize(
     "layout",
     [
-        Layout("channels first", 4, 6, slices=3),
-        Layout("channels last", 4, 6, slices=3),
-        Layout("tokens", 4, 6, 2, slices=3),
+        FeatureLayout("channels first", 4, 6, slices=3),
+        FeatureLayout("channels last", 4, 6, slices=3),
+        FeatureLayout("tokens", 4, 6, 2, slices=3),
     ],
 )
 def test_a_layout_goes_there_and_back(layout):

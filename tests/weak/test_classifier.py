@@ -73,6 +73,7 @@ def test_a_resumed_training_gives_the_same_weights(
     labelled: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = train_classifier(labelled, tmp_path / "whole", device=CPU, seed=0, settings=SETTINGS)
+    assert isinstance(results["loss"], list)
     assert len(results["loss"]) == 2
     assert results["train"] == {"object": 6, "none": 9}
     real, epochs = write_state, []

@@ -10,6 +10,7 @@ from tests.conftest import write_run
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.errors import DataError
+from seglens.results.scores import WeakRow
 from seglens.weak.data import Truth
 from seglens.weak.table import BATCH, above, count_pixels, count_student, figures, markdown, threshold_curve
 
@@ -132,11 +133,13 @@ def test_rows_that_used_masks_are_marked():
     about = {"split": "test", "seconds": 12.3}
     text = markdown(
         [
-            {"name": "honest", **about, **row, "uses_masks": False},
-            {"name": "told", **about, **row, "uses_masks": True},
+            WeakRow.model_validate({"name": "honest", **about, **row.plain(), "uses_masks": False}),
+            WeakRow.model_validate({"name": "told", **about, **row.plain(), "uses_masks": True}),
         ]
     )
     assert "| honest | 11 test |" in text
     assert "| told * | 11 test |" in text
     assert "Masks were used to get here" in text
-    assert "no result" not in markdown([{"name": "honest", **about, **row, "uses_masks": False}])
+    assert "no result" not in markdown(
+        [WeakRow.model_validate({"name": "honest", **about, **row.plain(), "uses_masks": False})]
+    )

@@ -92,7 +92,7 @@ class Widgets:
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisitorState:
     """The state of one visitor: the picture, the clicks on it, and the last explanation."""
 
     opened: Opened
@@ -136,7 +136,7 @@ class Callbacks:
 
     def click(
         self,
-        seen: Seen | None,
+        seen: VisitorState | None,
         target: str,
         method: str,
         layer: str,
@@ -152,12 +152,12 @@ class Callbacks:
         )
 
     @showing_errors
-    def ask(self, seen: Seen | None, target: str, *rest: str) -> Shown:
+    def ask(self, seen: VisitorState | None, target: str, *rest: str) -> Shown:
         """Ask again, with other settings; without a picture there is nothing to ask yet."""
         return {} if seen is None else self._asked(seen, target, *rest)
 
     @showing_errors
-    def again(self, seen: Seen | None, target: str, *rest: str) -> Shown:
+    def again(self, seen: VisitorState | None, target: str, *rest: str) -> Shown:
         """Ask, or say what is missing."""
         if seen is None:
             return {self.w.message: _hint("Open a picture first: choose a sample, or drop a file.")}
@@ -170,13 +170,13 @@ class Callbacks:
             self.w.baseline: gr.update(visible=method == IntegratedGradients.name),
         }
 
-    def remove(self, seen: Seen | None, imputer: str, class_name: str, event: gr.EventData) -> Shown:
+    def remove(self, seen: VisitorState | None, imputer: str, class_name: str, event: gr.EventData) -> Shown:
         """Remove the brushed region from the picture, and predict again."""
         return self._removed(seen, imputer, class_name, event.strokes)
 
     @showing_errors
     def _removed(
-        self, seen: Seen | None, imputer: str, class_name: str, strokes: Sequence[Mapping[str, Any]]
+        self, seen: VisitorState | None, imputer: str, class_name: str, strokes: Sequence[Mapping[str, Any]]
     ) -> Shown:
         if seen is None:
             return {self.w.message: _hint("Open a picture first: choose a sample, or drop a file.")}
@@ -191,7 +191,7 @@ class Callbacks:
     @showing_errors
     def _clicked(
         self,
-        seen: Seen | None,
+        seen: VisitorState | None,
         target: str,
         method: str,
         layer: str,
@@ -221,7 +221,7 @@ class Callbacks:
         offered = clicks.choices(opened)
         chosen: dict[str, Any] = {} if target in offered else {"value": "component"}
         return {
-            self.w.seen: Seen(opened),
+            self.w.seen: VisitorState(opened),
             self.w.picture: drawing.predicted_over(self.run, opened),
             self.w.about: sentences.about_picture(self.run, opened),
             self.w.target: gr.update(choices=offered, **chosen),
@@ -237,7 +237,7 @@ class Callbacks:
 
     def _asked(
         self,
-        seen: Seen,
+        seen: VisitorState,
         target: str,
         method: str,
         layer: str,
@@ -261,7 +261,7 @@ class Callbacks:
         sheet, raw = drawing.save(self.run, opened, answer, drawn, evidence, place)
         return {
             # A box is asked about once; the next click begins another.
-            self.w.seen: Seen(opened, () if target == "box" else seen.clicks, answer),
+            self.w.seen: VisitorState(opened, () if target == "box" else seen.clicks, answer),
             self.w.map: gr.update(value=drawn, label=f"Why: {text} by {answer.explanation.name}"),
             self.w.evidence: gr.update(value=evidence, visible=evidence is not None),
             self.w.told: sentences.about_answer(answer),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from seglens.errors import SettingError
 
 C = TypeVar("C", bound=Callable[..., Any])
+V = TypeVar("V")
 
 
 def renamed(**names: str) -> Callable[[C], C]:
@@ -37,7 +38,7 @@ def old_names_of(kind: type) -> Mapping[str, str]:
     return getattr(kind, "old_names", {})
 
 
-def in_new_names(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def in_new_names(settings: Mapping[str, V], names: Mapping[str, str]) -> dict[str, V]:
     """Return what a record of before says, under the names of today."""
     return {names.get(name, name): value for name, value in settings.items()}
 

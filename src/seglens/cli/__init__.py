@@ -95,8 +95,8 @@ def _root(
     pass
 
 
-@app.command(cls=o.Command)
-def demo(
+@app.command("demo", cls=o.Command)
+def demo_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("demo"),
     seed: o.Seed = 0,
     force: o.Force = False,
@@ -105,14 +105,14 @@ def demo(
     printing.print_file("report", seglens.demo(out, seed=seed, force=force))
 
 
-app.command(cls=data_options.OnSet)(train.train)
-app.command(cls=o.Command)(train.adopt)
-app.command(cls=data_options.OnData)(verify.verify)
-app.command(cls=data_options.OnSet)(weak.weak)
+app.command("train", cls=data_options.OnSet)(train.train_command)
+app.command("adopt", cls=o.Command)(train.adopt_command)
+app.command("verify", cls=data_options.OnData)(verify.verify_command)
+app.command("weak", cls=data_options.OnSet)(weak.weak_command)
 
 
-@app.command(cls=data_options.OnData)
-def evaluate(
+@app.command("evaluate", cls=data_options.OnData)
+def evaluate_command(
     context: typer.Context,
     run: o.RunFolder = None,
     data: o.Data = None,
@@ -177,15 +177,15 @@ def predict(
     printing.print_batch("predicted", done, {})
 
 
-@app.command(cls=o.Command)
-def layers(run: o.RunFolder = None) -> None:
+@app.command("layers", cls=o.Command)
+def layers_command(run: o.RunFolder = None) -> None:
     """List what can be explained: layers, roles, shapes, strides."""
     model = seglens.load(need_run(run), device="cpu")
     printing.print_layers([asdict(layer) for layer in seglens.layers(model)])
 
 
-@app.command(cls=data_options.OnData, epilog=o.EXPLAIN_NAMES)
-def explain(
+@app.command("explain", cls=data_options.OnData, epilog=o.EXPLAIN_NAMES)
+def explain_command(
     context: typer.Context,
     run: o.RunFolder = None,
     images: Annotated[
@@ -290,14 +290,14 @@ def explain(
     printing.print_explained(done)
 
 
-app.command(cls=data_options.OnData)(judge.judge)
+app.command("judge", cls=data_options.OnData)(judge.judge_command)
 
 
-app.command(cls=data_options.OnData)(page.app)
+app.command("app", cls=data_options.OnData)(page.app_command)
 
 
-@app.command(cls=o.Command)
-def report(
+@app.command("report", cls=o.Command)
+def report_command(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(metavar="RUN...", help="One run, or several.", autocompletion=names.runs),
@@ -311,4 +311,4 @@ def report(
     printing.print_file("report", file)
 
 
-app.command(cls=data_options.OnData)(compare.compare)
+app.command("compare", cls=data_options.OnData)(compare.compare_command)

@@ -208,7 +208,7 @@ def _look_at_paths(options: Sequence[Any], values: Mapping[str, Any]) -> None:
                 record as records,  # not above: pydantic takes its time, and help shouldn't
             )
 
-            records.read(missing[0])  # says which run may be meant
+            records.read_record(missing[0])  # says which run may be meant
         name = (option.metavar or option.name.upper()).strip("[].") if by_place else option.opts[0]
         raise DataError(
             f"{name}: there is no {missing[0]}. Look for a mistyped name, or give the whole path."

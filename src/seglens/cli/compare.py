@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from seglens.results.comparison import ComparisonTable
 
 
-def compare(
+def compare_command(
     context: typer.Context,
     runs: Annotated[
         list[Path] | None,
@@ -74,21 +74,21 @@ def compare(
 
 
 def _show(found: "seglens.Comparison") -> None:
-    told = found.table
-    for run in told.runs[1:]:
-        _show_scores(told, run)
-        _show_maps(told, run)
-    if told.scorecard:
-        changed = sum(row.changed for row in told.scorecard)
-        say(f"{changed} of {len(told.scorecard)} verdicts of the scorecards differ.")
-    if told.left_out:
-        say(f"{len(told.left_out)} pictures were left out, see compare.json.")
-    for entry in told.missing:
+    table = found.table
+    for run in table.runs[1:]:
+        _show_scores(table, run)
+        _show_maps(table, run)
+    if table.scorecard:
+        changed = sum(row.changed for row in table.scorecard)
+        say(f"{changed} of {len(table.scorecard)} verdicts of the scorecards differ.")
+    if table.left_out:
+        say(f"{len(table.left_out)} pictures were left out, see compare.json.")
+    for entry in table.missing:
         say(f"Missing: {entry.command}")
     say(f"The comparison is in {found.page}")
 
 
-def _show_scores(told: "ComparisonTable", run: str) -> None:
+def _show_scores(table: "ComparisonTable", run: str) -> None:
     rows = [
         (
             f"{row.score.replace('_', ' ')}, {row.kind}",
@@ -98,16 +98,16 @@ def _show_scores(told: "ComparisonTable", run: str) -> None:
             "-" if row.low != row.low else f"{row.low:+.3f} to {row.high:+.3f}",
             row.verdict,
         )
-        for row in told.scores
+        for row in table.scores
         if row.run == run
     ]
     if rows:
-        title = f"{run} against {told.reference}: {told.num_common} common pictures of {told.split}"
-        columns = ("score", told.reference, run, "difference", "95 % interval", "verdict")
+        title = f"{run} against {table.reference}: {table.num_common} common pictures of {table.split}"
+        columns = ("score", table.reference, run, "difference", "95 % interval", "verdict")
         print_table(columns, rows, title=title)
 
 
-def _show_maps(told: "ComparisonTable", run: str) -> None:
+def _show_maps(table: "ComparisonTable", run: str) -> None:
     rows = [
         (
             f"{row.target}: {map_name(row.method, row.layer)}",
@@ -119,9 +119,9 @@ def _show_maps(told: "ComparisonTable", run: str) -> None:
             ),
             str(row.num),
         )
-        for row in told.maps
+        for row in table.maps
         if row.run == run
     ]
     if rows:
         columns = ("map", "moved", "unrelated maps", "on truth", "on invented", "on missed", "pictures")
-        print_table(columns, rows, title=f"Attention of {run} against {told.reference}")
+        print_table(columns, rows, title=f"Attention of {run} against {table.reference}")

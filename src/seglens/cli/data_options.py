@@ -136,11 +136,12 @@ def _settings(path: Path, given: Mapping[str, Any]) -> "DataSettings":
     from seglens.arguments.validated import fault
     from seglens.data.palette import read_palette
 
-    palette = given.get("palette")
+    # Only what was given: a run's own data are told from others by that nothing else is said of them.
+    known = {name: value for name, value in given.items() if name != "palette"}
+    if given.get("palette") is not None:
+        known["palette"] = read_palette(given["palette"])
     try:
-        return seglens.DataSettings(
-            path=path, **{**given, "palette": None if palette is None else read_palette(palette)}
-        )
+        return seglens.DataSettings(path=path, **known)
     except SettingError as error:
         if isinstance(error.__cause__, ValidationError):
             raise SettingError(f"{fault(error.__cause__, called=flag_of)}.") from error

@@ -58,7 +58,7 @@ Groups = Annotated[
 ]
 
 
-def judge(
+def judge_command(
     context: typer.Context,
     run: o.RunFolder = None,
     data: o.Data = None,
@@ -85,14 +85,14 @@ def judge(
     if groups and not audit:
         raise SettingError("--groups divides an audit, and there is none. Name its regions with --audit.")
     # Not above: these take torch along.
-    from seglens.batch.asking import place_of
-    from seglens.batch.judge_plan import num_images_of, scores_of
+    from seglens.folder.judge_plan import chosen_scores, num_images_of
+    from seglens.folder.request import place_of
 
     keep_apart(out, run=run, data=data)
-    asked = seglens.JudgeSettings(scores_of(scores, ""), cells=cells, precision=precision)
+    asked = seglens.JudgeSettings(chosen_scores(scores, ""), cells=cells, precision=precision)
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     on = model.segmenter.device.type
-    judging = replace(asked, scores=scores_of(scores, on))
+    judging = replace(asked, scores=chosen_scores(scores, on))
     pictures = data_options.open_other_split(context, model, split, data)
     check_output(place_of(model, pictures, out, "judge"), "judge", force=force)
     chosen, places = o.methods(methods, baseline, steps), layers or o.LAYERS
@@ -136,5 +136,7 @@ def judge(
 def _left_out(scores: Sequence[str], plan: "JudgePlan", each: float) -> list[str]:
     """Which scores were left out, what they would take at most at the pace of the others, how to get them."""
     dear = [(name, plan.more((name,)) * each) for name in scores]
-    told = ", ".join(f"{name} (about {say_seconds(taken)})" if taken else name for name, taken in dear)
-    return [f"Left out: {told}. Add --scores all --force to this command to have them too."] if told else []
+    costly = ", ".join(f"{name} (about {say_seconds(taken)})" if taken else name for name, taken in dear)
+    return (
+        [f"Left out: {costly}. Add --scores all --force to this command to have them too."] if costly else []
+    )

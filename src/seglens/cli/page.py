@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from seglens.data.layout import Split
 
 
-def app(
+def app_command(
     context: typer.Context,
     run: o.RunFolder = None,
     data: o.Data = None,

@@ -9,8 +9,8 @@ from seglens.cli.terminal import list_failed, print_result, print_table, say
 from seglens.results.names import RESTATES, formatted
 
 if TYPE_CHECKING:
-    from seglens.batch import Summary
     from seglens.data.volumes.slices import Slices
+    from seglens.folder import Summary
     from seglens.results.maps import ExplanationTable
     from seglens.results.record import Record
     from seglens.results.scorecard import Audit, Card
@@ -173,6 +173,20 @@ def _show_evaluation(found: "EvaluationTable") -> None:
             for label, values in by_class.items()
         ]
         print_table(("class", *columns), lines, title="Each class, pooled over the pixels of all pictures")
+    if found.per_class:
+        columns = ("dice", "nsd", "hd95", "difference_ml")
+        lines = [
+            (
+                label,
+                *(
+                    f"{formatted_number(each[name].mean)} {_range(each[name].low, each[name].high)}"
+                    for name in columns
+                ),
+            )
+            for label, each in found.per_class.items()
+        ]
+        heads = ("class", "dice", "nsd (2 mm)", "hd95, mm", "volume off by, ml")
+        print_table(heads, lines, title="Each class, mean over volumes with 95 % interval")
     for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
@@ -287,7 +301,7 @@ def record_of(folder: Path) -> "Record":
     """Return what a command has said of the folder that it made."""
     from seglens.results import record  # not above: pydantic takes its time, and help shouldn't
 
-    return record.read(folder)
+    return record.read_record(folder)
 
 
 def _range(low: float | None, high: float | None) -> str:

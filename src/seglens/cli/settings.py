@@ -8,10 +8,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from seglens.arguments.renamed import old_names_of, warn_of_old
 from seglens.errors import SettingError, unknown_name
-from seglens.explain.methods import METHODS
+from seglens.explain.methods import METHODS, Method
 
 
-def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Any]:
+def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Method]:
     """Return the methods that ``texts`` change, by name, with their settings changed.
 
     Raises:
@@ -43,7 +43,7 @@ def changed_methods(texts: Sequence[str], asked: Sequence[str]) -> dict[str, Any
     return {method: replace(made[method], **values) for method, values in changes.items()}
 
 
-def typed_settings(method: str) -> dict[str, Any]:
+def typed_settings(method: str) -> dict[str, object]:
     """Return the types of a method's settings by name; none where it is a formula.
 
     What doesn't take part in comparisons is no plain value, such as pictures, and can't be typed.

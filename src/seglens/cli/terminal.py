@@ -43,7 +43,7 @@ def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
         yield
         return
     with open(os.devnull, "w") as nowhere:
-        told = _DOCUMENT.set(sys.stdout if as_json else None)
+        token = _DOCUMENT.set(sys.stdout if as_json else None)
         try:
             with redirect_stdout(nowhere if quiet else sys.stderr):
                 if not quiet:
@@ -52,7 +52,7 @@ def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
                 with progress.silence():
                     yield
         finally:
-            _DOCUMENT.reset(told)
+            _DOCUMENT.reset(token)
 
 
 def print_result(found: object, show: Callable[[], None]) -> None:
@@ -161,9 +161,9 @@ def explain_error(error: BaseException, *, debug: bool) -> int:
             warn(f"{error.strerror}{where}.")
             return FAILED
     if _is_of_memory(error):
-        told = (str(error).strip().splitlines() or ["no more is to be had"])[0]
+        why = (str(error).strip().splitlines() or ["no more is to be had"])[0]
         warn(
-            f"Memory doesn't suffice: {told.removesuffix('.')}. Take smaller pictures, networks or batches. "
+            f"Memory doesn't suffice: {why.removesuffix('.')}. Take smaller pictures, networks or batches. "
             "What was there before is as it was."
         )
         return FAILED
@@ -297,7 +297,7 @@ def _is_run(folder: Path) -> bool:
     from seglens.results import record as records  # not above: pydantic takes its time, and help shouldn't
 
     try:
-        return records.read(folder).kind in ("train", "adopt")
+        return records.read_record(folder).kind in ("train", "adopt")
     except DataError:
         return False
 

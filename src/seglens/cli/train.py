@@ -13,7 +13,7 @@ from seglens.cli.given_flags import refuse_others
 from seglens.cli.terminal import need_path
 
 
-def train(
+def train_command(
     context: typer.Context,
     data: o.DataFolder = None,
     run: o.NewRun = None,
@@ -169,7 +169,7 @@ def train(
     printing.print_training(run)
 
 
-def adopt(
+def adopt_command(
     file: Annotated[
         Path,
         typer.Argument(

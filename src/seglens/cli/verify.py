@@ -20,7 +20,7 @@ SPLITS = ("test", "valid", "train", "all")
 """The splits to take pictures from: the first that the data have."""
 
 
-def verify(
+def verify_command(
     context: typer.Context,
     run: o.RunFolder = None,
     images: Annotated[
@@ -58,8 +58,8 @@ def _from_split(
     """Read ``num`` pictures; None, and a warning, where the run knows none and none were asked for."""
     import torch
 
-    from seglens.batch.chunks import choose
     from seglens.data.transforms import letterbox
+    from seglens.folder.chunks import choose
 
     try:
         split = _some_split(context, model, name, data)

@@ -35,7 +35,7 @@ LabelsOption = Annotated[
 ]
 
 
-def weak(
+def weak_command(
     context: typer.Context,
     data: o.DataFolder = None,
     run: o.NewRun = None,

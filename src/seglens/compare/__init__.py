@@ -201,10 +201,10 @@ def _compare(
         definitions={**differences.DEFINITIONS, **attention.DEFINITIONS},
     )
     if common is None and not table.maps and not table.scorecard:
-        told = "; ".join(entry.command for entry in table.missing[:2])
+        commands = "; ".join(entry.command for entry in table.missing[:2])
         raise DataError(
             f"{' and '.join(table.runs)} have nothing of the {split} split in common to "
-            f"compare. Make it, as with: {told or 'seglens evaluate RUN'}"
+            f"compare. Make it, as with: {commands or 'seglens evaluate RUN'}"
         )
     return table, drawing.ShownRun(
         evaluated, {name: part for name, part in explained.items() if part is not None}

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from PIL import ImageColor
 from torch import Tensor
 
-from seglens.batch.heats import drawn_size
-from seglens.batch.raw import FORMATS, Arrays
 from seglens.compare.differences import paired
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.evaluate.intervals import interval
+from seglens.folder.heatmaps import drawn_size
+from seglens.folder.raw import FORMATS, Arrays
 from seglens.report.contents import Explained
 from seglens.results.comparison import AttentionShare, Key, MapChange, PictureMapChange
 from seglens.results.maps import PictureMaps
@@ -243,8 +243,8 @@ def _places(part: Explained, row: PictureMaps, background: tuple[int, ...]) -> d
     truth = _marked(drawn["gt"], background)
     if drawn["pred"] is None:
         return {"truth": truth}
-    said = _marked(drawn["pred"], background)
-    return {"truth": truth, "invented": said & ~truth, "missed": truth & ~said}
+    predicted = _marked(drawn["pred"], background)
+    return {"truth": truth, "invented": predicted & ~truth, "missed": truth & ~predicted}
 
 
 def _marked(file: Path, background: tuple[int, ...]) -> Region:

@@ -203,10 +203,10 @@ def side_by_side(cards: Mapping[str, Judged]) -> list[VerdictChange]:
         if len(rows) < 2:
             continue
         target, method, layer, score = key
-        told = {run: CardRow.model_validate({name: row[name] for name in KEPT}) for run, row in rows.items()}
+        kept = {run: CardRow.model_validate({name: row[name] for name in KEPT}) for run, row in rows.items()}
         changed = len({row.verdict for row in rows.values()}) > 1
         found.append(
-            VerdictChange(target=target, method=method, layer=layer, score=score, runs=told, changed=changed)
+            VerdictChange(target=target, method=method, layer=layer, score=score, runs=kept, changed=changed)
         )
     return sorted(found, key=lambda row: not row.changed)
 

@@ -69,7 +69,7 @@ class _Change:
 
     label: str
     run: str
-    heats: tuple[Path | None, Path | None]
+    heatmaps: tuple[Path | None, Path | None]
     image: Path
     difference: Float[Tensor, "rows columns"]
     file: Path | None = field(default=None)
@@ -132,12 +132,12 @@ def _changes(shown: ShownRun, reference: str, name: str) -> list[_Change]:
             continue
         for first, second in pairs_of(base, part, name=name):
             pair, image = read_pair(base, part, first, second), base.file_of(first, "orig")
-            heats = (_heats(base, first), _heats(part, second))
+            heatmaps = (_heats(base, first), _heats(part, second))
             for key in list(pair.maps)[:MAPS]:
                 before, after = pair.maps[key]
                 if image is not None:
                     difference = _shrunk(shares(after) - shares(before)) * before.numel()
-                    files = (heats[0].get(key), heats[1].get(key))
+                    files = (heatmaps[0].get(key), heatmaps[1].get(key))
                     found.append(_Change(label_of(key), run, files, image, difference))
     return found
 
@@ -203,10 +203,10 @@ def _rows(changes: Sequence[_Change], reference: str) -> tuple[tuple[str, tuple[
     rows: dict[str, list[tuple[str, Path]]] = {}
     for change in changes:
         row = rows.setdefault(change.label, [])
-        if not row and change.heats[0] is not None:
-            row.append((reference, change.heats[0]))
-        if change.heats[1] is not None:
-            row.append((change.run, change.heats[1]))
+        if not row and change.heatmaps[0] is not None:
+            row.append((reference, change.heatmaps[0]))
+        if change.heatmaps[1] is not None:
+            row.append((change.run, change.heatmaps[1]))
         if change.file is not None:
             row.append((f"{change.run} less {reference}", change.file))
     return tuple((label, tuple(row)) for label, row in rows.items())

@@ -66,24 +66,24 @@ def steps(run: RunContents) -> list[tuple[str, Record]]:
 
 def comparison_in_words(table: ComparisonTable) -> list[str]:
     """Return the results in plain sentences."""
-    told = []
+    sentences = []
     for run in table.runs[1:]:
-        told += _about_scores(table, run)
-        told += _about_maps(table, run)
+        sentences += _about_scores(table, run)
+        sentences += _about_maps(table, run)
     rows = table.scorecard
     if rows:
         changed = [row for row in rows if row.changed]
-        told.append(
+        sentences.append(
             f"{len(changed)} of {len(rows)} verdicts of the scorecards differ."
             if changed
             else f"None of the {len(rows)} verdicts of the scorecards differs."
         )
         if table.judged_same_pictures is not True:
             known = "were not judged" if table.judged_same_pictures is False else "may not have been judged"
-            told.append(
+            sentences.append(
                 f"The runs {known} on the same pictures: their scorecards can't be held against each other."
             )
-    return told
+    return sentences
 
 
 def _about_scores(table: ComparisonTable, run: str) -> list[str]:
@@ -110,7 +110,7 @@ def _about_maps(table: ComparisonTable, run: str) -> list[str]:
     most = max(rows, key=lambda row: row.moved.mean or 0.0)
     unrelated = most.unrelated.mean
     beside = f"; two unrelated maps differ by {100 * unrelated:.0f} %" if _known(unrelated) else ""
-    told = [
+    sentences = [
         f"Attention moved most in {label_of(most.key)}: {100 * (most.moved.mean or 0.0):.0f} % of it lies "
         f"elsewhere in {run}, on {most.num} pictures{beside}."
     ]
@@ -119,12 +119,12 @@ def _about_maps(table: ComparisonTable, run: str) -> list[str]:
         clear = [(abs(change.mean or 0.0), key, change) for key, change in found if change.misses_zero]
         if clear:
             _, key, change = max(clear, key=lambda entry: entry[0])
-            told.append(
+            sentences.append(
                 f"In {len(clear)} of {len(found)} kinds of map the share of attention on {what} changed (the "
                 f"interval misses 0). Most in {label_of(key)}: {change.mean:+.3f}"
                 f"{_interval(change.low, change.high)}."
             )
-    return told
+    return sentences
 
 
 def _interval(low: float | None, high: float | None) -> str:

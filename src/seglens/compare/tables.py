@@ -57,8 +57,8 @@ def explaining(
     for run in runs:
         numbers = [by_name[name][run.name] for name in names if by_name[name][run.name] is not None]
         if numbers:
-            told = " ".join(map(str, numbers))
-            found.append(f"seglens explain {run.folder} --split {split} --samples {told}")
+            text = " ".join(map(str, numbers))
+            found.append(f"seglens explain {run.folder} --split {split} --samples {text}")
     return found
 
 

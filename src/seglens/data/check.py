@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from scipy import ndimage
 
@@ -15,7 +16,7 @@ from seglens.arguments import checked
 from seglens.data.intensity import about_range
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Split
 from seglens.data.nuclei import num_overlapping_pixels
-from seglens.data.opening import complete_splits, gather, layout_name, look
+from seglens.data.opening import complete_splits, join_findings, layout_name, look
 from seglens.data.outlines import num_shared_pixels, regions
 from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
@@ -126,13 +127,13 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     if near_duplicates and len(found.entries) > 1:
         findings += _about_near_duplicates(splits)
     first = "train" if splits.get("train") else next(iter(splits), "")
-    findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader))
+    findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader, found.dims))
     classes = _class_shares(found.task.classes, facts)
     findings += _about_balance(classes)
     shown = _class_counts(found.task.classes, splits, facts)
     findings += _about_unmarked(shown)
     sizes = {split: len(entries) for split, entries in splits.items()}
-    return Findings(layout, sizes, classes, gather(findings), shown)
+    return Findings(layout, sizes, classes, join_findings(findings), shown)
 
 
 def _read_all(named: Sequence[tuple[str, Entry]], found: Found, layout: str) -> list[_Facts]:
@@ -192,7 +193,7 @@ def _num_objects(entry: Entry, mask: AnyMask, num_classes: int) -> tuple[int, ..
     if len(entry.masks) > 1 and num_classes == 2:
         return (0, len(entry.masks))
     pieces = (of_class(mask, index).numpy() for index in range(1, num_classes))
-    return (0, *(ndimage.label(region, [[1, 1, 1]] * 3)[1] for region in pieces))
+    return (0, *(ndimage.label(region, np.ones((3,) * region.ndim))[1] for region in pieces))
 
 
 def _as_finding(error: DataError, name: str) -> Finding:
@@ -203,13 +204,13 @@ def _as_finding(error: DataError, name: str) -> Finding:
 
 
 def are_rectangles(objects: Sequence[Region]) -> bool | None:
-    """Whether every 8-connected component of every object fills its bounding box; None where none can tell.
+    """Whether every component (8 or 26 neighbours) fills its bounding box; None where none can tell.
 
     Components whose box is below 16 pixels, or the whole picture, say nothing.
     """
     filled = []
     for pixels in objects:
-        labels, _ = ndimage.label(pixels.numpy(), structure=[[1, 1, 1]] * 3)
+        labels, _ = ndimage.label(pixels.numpy(), structure=np.ones((3,) * pixels.ndim))
         for index, box in enumerate(ndimage.find_objects(labels), start=1):
             component = labels[box] == index
             if MIN_AREA <= component.size < labels.size:
@@ -218,14 +219,14 @@ def are_rectangles(objects: Sequence[Region]) -> bool | None:
 
 
 def _about_rectangles(facts: Sequence[_Facts]) -> list[Finding]:
-    told = [fact for fact in facts if fact.rectangles is not None]
-    boxes = tuple(fact.name for fact in told if fact.rectangles)
+    known = [fact for fact in facts if fact.rectangles is not None]
+    boxes = tuple(fact.name for fact in known if fact.rectangles)
     if not boxes:
         return []
-    if len(boxes) < MOST * len(told):
-        text = f"{len(boxes)} of {len(told)} masks are axis-aligned rectangles."
+    if len(boxes) < MOST * len(known):
+        text = f"{len(boxes)} of {len(known)} masks are axis-aligned rectangles."
         return [Finding("rectangles", "note", text, boxes)]
-    how_many = "Every mask is" if len(boxes) == len(told) else f"{len(boxes)} of {len(told)} masks are"
+    how_many = "Every mask is" if len(boxes) == len(known) else f"{len(boxes)} of {len(known)} masks are"
     text = (
         f"{how_many} made of axis-aligned rectangles: boxes, not outlines. A model learns to draw boxes, "
         "and its scores measure that."

@@ -120,8 +120,8 @@ def _option(theirs: str, ours: str) -> str:
 
 def _mismatch(ours: Task, theirs: Task, lacking: Sequence[str], strange: Sequence[str]) -> str:
     """Say which classes both have, what is not in the other, and what to do."""
-    said = [f"the data list no {_quoted(lacking)}"] if lacking else []
-    said += [f"the model knows no {_quoted(strange)}"] if strange else []
+    differences = [f"the data list no {_quoted(lacking)}"] if lacking else []
+    differences += [f"the model knows no {_quoted(strange)}"] if strange else []
     near = {name: _near(name, lacking or ours.classes[1:]) for name in (*strange, *theirs.unused)}
     example = next(((name, other) for name, other in near.items() if other), None)
     advice = "Say which is which with --class-map DATA=MODEL"
@@ -136,8 +136,8 @@ def _mismatch(ours: Task, theirs: Task, lacking: Sequence[str], strange: Sequenc
     elif strange:
         advice += ", or leave categories out by choosing others with --classes"
     return (
-        f"The classes of the model and of the data are not the same: {' and '.join(said)}. The model has "
-        f"{_listed(ours)}; the data have {_listed(theirs)}. {advice}."
+        f"The classes of the model and of the data are not the same: {' and '.join(differences)}. The model "
+        f"has {_listed(ours)}; the data have {_listed(theirs)}. {advice}."
     )
 
 

@@ -7,7 +7,15 @@ from collections import Counter
 from pathlib import Path
 
 from seglens.data.coco_file import CocoFile, Id, read_coco
-from seglens.data.coco_places import Place, has_pictures, locate, named_folders, places, recognises, split_of
+from seglens.data.coco_places import (
+    CocoPlace,
+    has_pictures,
+    locate,
+    named_folders,
+    places,
+    recognises,
+    splits_of_folders,
+)
 from seglens.data.folders import visible_files
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.layout import DataSettings, Finding, Found, Searched
@@ -56,7 +64,7 @@ def find(settings: DataSettings) -> Found:
     return outlined(settings, sources, searched, problems)
 
 
-def _pictures(content: CocoFile, place: Place, root: Path) -> tuple[dict[Id, Listed], list[Finding]]:
+def _pictures(content: CocoFile, place: CocoPlace, root: Path) -> tuple[dict[Id, Listed], list[Finding]]:
     """Find the pictures that a file lists."""
     stems = Counter(_stem(picture.file_name) for picture in content.pictures)
     listed: dict[Id, Listed] = {}
@@ -82,7 +90,7 @@ def _pictures(content: CocoFile, place: Place, root: Path) -> tuple[dict[Id, Lis
             problem("file-name", "Several pictures have the name that is listed: write it with its folder.")
             continue
         file = files[0]
-        splits = split_of(file, root) | ({place.split} - {""})
+        splits = splits_of_folders(file, root) | ({place.split} - {""})
         if len(splits) > 1:
             problem("file-name", f"Pictures are said to be of several splits ({', '.join(sorted(splits))}).")
         elif file in seen:

@@ -19,7 +19,7 @@ UPLOADS = "/data/upload/"
 
 
 @dataclass(frozen=True)
-class Place:
+class CocoPlace:
     """A COCO file, the split that it is of ("" where that is not said) and the folders of its pictures."""
 
     split: str
@@ -50,7 +50,7 @@ def recognises(folder: Path) -> bool:
     return any((folder / name).is_file() for name in FILE_NAMES) or bool(instance_files(folder))
 
 
-def places(settings: DataSettings) -> list[Place]:
+def places(settings: DataSettings) -> list[CocoPlace]:
     """Return the COCO files of a set.
 
     Raises:
@@ -66,14 +66,14 @@ def places(settings: DataSettings) -> list[Place]:
     return _places_in("", root)
 
 
-def _places_in(split: str, folder: Path) -> list[Place]:
+def _places_in(split: str, folder: Path) -> list[CocoPlace]:
     beside, instances = coco_file(folder), instance_files(folder)
     if beside and instances:
         names = f"{beside.name} and {INSTANCES}"
         raise DataError(f"{folder} holds {names}: which is meant? Take one of them out.")
     if beside:
         below = [] if split else [*named_folders(folder), *named_folders(folder / "images")]
-        return [Place(split, beside, (folder, folder / "images", *below))]
+        return [CocoPlace(split, beside, (folder, folder / "images", *below))]
     if not instances:
         single = [file for file in folder.glob("*.json") if not file.name.startswith(".")]
         if len(single) != 1:
@@ -82,7 +82,7 @@ def _places_in(split: str, folder: Path) -> list[Place]:
                 f"{INSTANCES}, or "
                 f"one single file *.json (found: {len(single)}). Export the set again."
             )
-        return [Place(split, single[0], (folder, folder / "images"))]
+        return [CocoPlace(split, single[0], (folder, folder / "images"))]
     found = []
     for file in instances:
         subset = file.stem.removeprefix("instances_")
@@ -98,7 +98,7 @@ def _places_in(split: str, folder: Path) -> list[Place]:
         pictures = folder / "images"
         below = [*named_folders(pictures, own), *named_folders(folder, own)]
         candidates = dict.fromkeys((pictures / subset, pictures, folder / subset, folder, *below))
-        found.append(Place(own or split, file, tuple(each for each in candidates if each.is_dir())))
+        found.append(CocoPlace(own or split, file, tuple(each for each in candidates if each.is_dir())))
     doubled = {place.split for place in found if [each.split for each in found].count(place.split) > 1}
     if doubled:
         raise DataError(
@@ -110,8 +110,8 @@ def _places_in(split: str, folder: Path) -> list[Place]:
 def named_folders(folder: Path, split: str | None = None) -> list[Path]:
     """Return the folders in ``folder`` called after a split, or after this one, and images/ in them."""
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    said = [(each, named_split(each.name)) for each in inside if each.is_dir()]
-    own = [each for each, name in said if name is not None and split in (None, name)]
+    named = [(each, named_split(each.name)) for each in inside if each.is_dir()]
+    own = [each for each, name in named if name is not None and split in (None, name)]
     return [place for each in own for place in (each, each / "images") if place.is_dir()]
 
 
@@ -160,7 +160,7 @@ def locate(file_name: str, folders: Iterable[Path]) -> list[Path]:
     return found
 
 
-def split_of(file: Path, root: Path) -> set[str]:
+def splits_of_folders(file: Path, root: Path) -> set[str]:
     """Return the splits that the folders of a picture below ``root`` are called after."""
     parts = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
     return {split for part in parts if (split := named_split(part))}

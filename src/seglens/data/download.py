@@ -180,9 +180,9 @@ def _announced_size(answer: requests.Response, part: _Part) -> int | None:
         length = answer.headers.get("Content-Length", "")
         return int(length) if length.isdecimal() else None
     version, whole = part.version()
-    told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
-    total = int(told[2]) if told is not None and told[2] != "*" else None
-    follows = told is not None and int(told[1]) == part.size
+    content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    total = int(content_range[2]) if content_range is not None and content_range[2] != "*" else None
+    follows = content_range is not None and int(content_range[1]) == part.size
     same = None in (total, whole) or total == whole
     if not follows or not same or (version and _version(answer) not in ("", version)):
         part.drop()

@@ -9,7 +9,7 @@ import torch
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Finding, Searched
-from seglens.data.orientation import SIDEWAYS, UPRIGHT, read_header
+from seglens.data.orientation import SIDEWAYS, UPRIGHT, header_or_none
 from seglens.errors import DataError, SettingError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region
 
@@ -189,7 +189,7 @@ def refuse_misfit(
     told_by_size = turned in SIDEWAYS and image.shape[1] != image.shape[2]
     if turned == UPRIGHT or told_by_size:
         return
-    header = read_header(file)
+    header = header_or_none(file)
     if header is None or header.orientation != turned:
         raise DataError(
             f"{picture} is stored turned (EXIF orientation {turned}), and the size of its mask {file.name} "

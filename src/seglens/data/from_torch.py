@@ -29,7 +29,7 @@ from seglens.arguments import checked, in_words
 from seglens.arguments.inputs import as_mask, as_picture
 from seglens.data.layout import Dataset, DataSettings, Entry, Split
 from seglens.data.sample import Sample, Task
-from seglens.data.splits import SHARES, SIDE, alike_groups, deal_groups
+from seglens.data.splits import SHARES, SIDE, alike_groups, split_groups
 from seglens.errors import DataError, MaskValueError, SettingError, SizeMismatchError
 from seglens.runtime.progress import track
 from seglens.shapes import Mask
@@ -123,8 +123,8 @@ def is_torch(split: Split) -> bool:
 
 def _dealt(split: Split) -> dict[str, Split]:
     thumbnails = np.stack([_thumbnail(split[index]) for index in range(len(split))])
-    dealt = deal_groups(alike_groups(thumbnails), [""] * len(split), SHARES, seed=0)
-    return {name: split.select(numbers) for name, numbers in dealt.items() if numbers}
+    parts = split_groups(alike_groups(thumbnails), [""] * len(split), SHARES, seed=0)
+    return {name: split.select(numbers) for name, numbers in parts.items() if numbers}
 
 
 def _thumbnail(sample: Sample) -> np.ndarray:

@@ -149,10 +149,10 @@ def read_size(file: Path) -> tuple[int, int]:
     Raises:
         DataError: the file is missing, too large, or no picture.
     """
-    return read_header(file)[0]
+    return read_size_and_turn(file)[0]
 
 
-def read_header(file: Path) -> tuple[tuple[int, int], int]:
+def read_size_and_turn(file: Path) -> tuple[tuple[int, int], int]:
     """Return (rows, columns) as stored, and how the picture is to be turned, see `turned_upright`.
 
     Raises:

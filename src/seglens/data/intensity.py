@@ -55,15 +55,18 @@ def used_range(split: Split, most: int = MOST) -> Window:
 def found_window(split: Split) -> Window:
     """Return the window for a model that is trained on ``split``: what it uses, or all where that is much.
 
-    The window is all of the range where the pictures use a quarter of it (`WIDE`) or more, or are even.
+    The window is all of the range where the pictures use a quarter of it (`WIDE`) or more, or are even; of
+    volumes too, whose reader has a window of its own (`seglens.data.volumes.sets`).
     """
+    if split.dims == 3:
+        return FULL
     low, high = used_range(split)
     return FULL if high - low >= WIDE or not low < high else (max(low, 0.0), min(high, 1.0))
 
 
 def about_range(split: Split) -> list[Finding]:
     """Say where the pictures use so little of their range that the whole of it would show them black."""
-    if not len(split):
+    if not len(split) or split.dims == 3:
         return []
     low, high = used_range(split)
     if found_window(split) == FULL:
@@ -106,13 +109,14 @@ def warn_of_window(window: Window, normalise: str, split: Split) -> None:
 def window_of(text: str, split: Split) -> Window:
     """Return the window that is written ``auto`` (found on ``split``), ``full``, or ``LOW,HIGH``.
 
-    ``LOW`` and ``HIGH`` are numbers as the files hold them: ``100,4095`` of 12-bit pictures.
+    ``LOW`` and ``HIGH`` are numbers as the files hold them: ``100,4095`` of 12-bit pictures. Volumes have
+    theirs from their reader, so that all of [0, 1] is left.
 
     Raises:
         SettingError: it is none of these, or not within what the files can hold.
         DataError: the first picture can't be read.
     """
-    if text == "auto":
+    if text == "auto" or split.dims == 3:
         return found_window(split)
     if text == "full":
         return FULL

@@ -74,15 +74,15 @@ def _read(file: Path, split: str) -> Source:
     content = read_json(file)
     if not _is_labelme(content):
         raise DataError(f"{file} is no Labelme file: it has no list 'shapes'")
-    told = content.get("imagePath")
-    if not isinstance(told, str):
+    file_name = content.get("imagePath")
+    if not isinstance(file_name, str):
         raise DataError(f"{file} names no picture ('imagePath')")
     try:
-        picture = file.parent / relative_name(told)
+        picture = file.parent / relative_name(file_name)
     except DataError as error:
-        raise DataError(f"{file}: imagePath {told!r} is not allowed: {error}") from error
+        raise DataError(f"{file}: imagePath {file_name!r} is not allowed: {error}") from error
     if not picture.is_file():
-        raise DataError(f"{file}: there is no picture {told!r} beside it")
+        raise DataError(f"{file}: there is no picture {file_name!r} beside it")
     sides = [content.get("imageHeight"), content.get("imageWidth")]
     rows, columns = (whole(side) for side in sides)
     if sides != [None, None] and (rows is None or columns is None or rows < 1 or columns < 1):
@@ -107,7 +107,7 @@ def _read(file: Path, split: str) -> Source:
             )
             problems.append(Finding("labelme", "error", text, (f"{file}, {name}: {error}",)))
     listed: dict[Id, Listed] = {0: Listed(picture.stem, split, picture)}
-    known = tuple(Picture(0, told, size) for _ in listed)
+    known = tuple(Picture(0, file_name, size) for _ in listed)
     return Source(CocoFile(file, known, tuple(categories.values()), tuple(notes), tuple(problems)), listed)
 
 

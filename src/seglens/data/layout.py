@@ -31,7 +31,8 @@ class DataSettings(Validated):
     their values mean (None: 0 and one other value are one foreground), and ``palette`` names classes with
     their colours (`seglens.data.palette.read_palette`). With ``multilabel`` classes may overlap: ``coco``
     keeps every category of a pixel, ``pairs`` has a folder of masks for each class. ``split_seed`` decides
-    the splits that the set doesn't come with.
+    the splits that the set doesn't come with. ``intensities`` are, for volumes, the numbers of each channel
+    that become 0 and 1, see `seglens.data.volumes.sets`.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class DataSettings(Validated):
     palette: tuple[tuple[str, str], ...] | None = None
     channels: int = Field(default=3, ge=1, le=1024)
     split_seed: int = Field(default=0, ge=0, lt=2**32)
+    intensities: tuple[tuple[float, float] | None, ...] | None = None
 
     @field_validator("classes")
     @classmethod
@@ -66,7 +68,8 @@ class Entry:
 
     ``masks`` are the mask files; ``annotations`` are outlines where a layout has those. With ``labelled``
     False nothing is known about the picture, which differs from knowing that nothing is on it. A picture that
-    is in no file has the ``sha256`` of what it was when its set was taken.
+    is in no file has the ``sha256`` of what it was when its set was taken. A volume may have a file for each
+    of its channels: ``image`` is the first, ``more`` are the others.
     """
 
     name: str
@@ -75,6 +78,12 @@ class Entry:
     annotations: tuple[Annotation, ...] = ()
     labelled: bool = True
     sha256: str = ""
+    more: tuple[Path, ...] = ()
+
+    @property
+    def channels(self) -> tuple[Path, ...]:
+        """The files that the picture is read from."""
+        return (self.image, *self.more)
 
     def __post_init__(self) -> None:
         # Records hold text only; a run must find its pictures by the names that it wrote down.
@@ -84,7 +93,7 @@ class Entry:
 def picture_sha256(entry: Entry) -> str | None:
     """Return a hash of a picture: of its file, or what a set without files says; None where neither is."""
     if entry.image.is_file():
-        return sha256([entry.image])
+        return sha256(entry.channels)
     return entry.sha256 or None
 
 
@@ -106,12 +115,16 @@ class PictureOnly:
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures that are used together, sorted by name, each read when it is asked for."""
+    """Pictures that are used together, sorted by name, each read when it is asked for.
+
+    Volumes have 3 ``dims``.
+    """
 
     name: str
     task: Task
     entries: tuple[Entry, ...]
     reader: Callable[[Entry], Sample]
+    dims: int = 2
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -119,7 +132,7 @@ class Split:
     @property
     def files(self) -> Iterator[Path]:
         """All files that the split is read from."""
-        return (file for entry in self.entries for file in (entry.image, *entry.masks))
+        return (file for entry in self.entries for file in (*entry.channels, *entry.masks))
 
     def __getitem__(self, index: int) -> Sample:
         """Return a sample at its native size.
@@ -183,12 +196,17 @@ class Dataset:
             raise unknown_name("split", name, dict.fromkeys([*self.splits, ALL]))
         return self.splits[name]
 
+    @property
+    def dims(self) -> int:
+        """2 of pictures, 3 of volumes."""
+        return next(iter(self.splits.values())).dims
+
     def sha256(self) -> str:
         """Return a hash of names, annotations and file sizes: quick, blind to a change of pixels alone."""
         digest = hashlib.sha256()
         for split in self.splits.values():
             for entry in split.entries:
-                files = (entry.image, *entry.masks)
+                files = (*entry.channels, *entry.masks)
                 sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
                 digest.update(
                     repr((split.name, entry.name, sizes, entry.annotations, *entry.sha256.split())).encode()
@@ -203,7 +221,7 @@ class Dataset:
                 replace(entry, name=f"{part.name}/{entry.name}") for part in parts for entry in part.entries
             ]
         entries.sort(key=lambda entry: entry.name)
-        return Split(ALL, self.task, tuple(entries), parts[0].reader)
+        return Split(ALL, self.task, tuple(entries), parts[0].reader, parts[0].dims)
 
 
 def no_kind(entry: Entry) -> str:
@@ -234,7 +252,8 @@ class Found:
     ``entries`` are keyed by the splits that the set itself makes, or by ``""`` where it makes none.
     ``problems`` are what is wrong with files as a whole. Splits are made so that each has its share of every
     ``kind`` of picture. ``values`` looks at the values of all masks, and says what is wrong with them as a
-    whole; a reader that depends on them looks by itself.
+    whole; a reader that depends on them looks by itself. Volumes have 3 ``dims``; ``settings`` are those of
+    the set with what it says itself filled in, where it says something.
     """
 
     task: Task
@@ -244,6 +263,8 @@ class Found:
     problems: tuple[Finding, ...] = ()
     kind: Callable[[Entry], str] = no_kind
     values: Callable[[], tuple[Finding, ...]] = tuple
+    dims: int = 2
+    settings: DataSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -251,10 +272,12 @@ class Layout:
     """One way in which sets lie on disk.
 
     ``recognises`` looks at the folder of one split, or of the whole set where it has no such folders.
-    ``reads`` are the settings that mean something in it, of those that don't in every layout.
+    ``reads`` are the settings that mean something in it, of those that don't in every layout. It has
+    pictures, or with 3 ``dims`` volumes.
     """
 
     looks_like: str
     recognises: Callable[[Path], bool]
     find: Callable[[DataSettings], Found]
     reads: tuple[str, ...]
+    dims: int = 2

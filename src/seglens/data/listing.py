@@ -75,7 +75,7 @@ def open_listed(settings: DataSettings, listing: Listing, folder: Path, *, masks
     layout, found = find(settings, masks=masks)
     entries, gone, added = _matched(found, listing)
     if gone or added:
-        said = [
+        changes = [
             f"{len(names)} {what} ({_few(names)})"
             for what, names in (("gone", gone), ("added", added))
             if names
@@ -83,8 +83,8 @@ def open_listed(settings: DataSettings, listing: Listing, folder: Path, *, masks
         new = " Take the pictures that were added alone with --split new." if added and not gone else ""
         raise DataError(
             f"The pictures in {settings.path} are not those that {folder} was trained with: "
-            f"{' and '.join(said)}. Its splits stay as they were: put the set back, or train again.{new} The "
-            f"set as it is now, training pictures too, is --data {settings.path} --split all."
+            f"{' and '.join(changes)}. Its splits stay as they were: put the set back, or train again.{new} "
+            f"The set as it is now, training pictures too, is --data {settings.path} --split all."
         )
     return dataset_of(settings, layout, found, entries)
 
@@ -114,7 +114,8 @@ def open_new(settings: DataSettings, listing: Listing, folder: Path) -> Split:
             f"{folder} was trained with, under other names: {_few(old)}. Remove them, or give them "
             "their names again."
         )
-    return Split(NEW, found.task, tuple(sorted(chosen, key=lambda entry: entry.name)), found.reader)
+    entries = tuple(sorted(chosen, key=lambda entry: entry.name))
+    return Split(NEW, found.task, entries, found.reader, found.dims)
 
 
 def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, folder: Path) -> None:
@@ -131,12 +132,12 @@ def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, fo
             for kind, one, other in zip(changed, before.split(" "), now.split(" "), strict=True):
                 if one != other:
                     changed[kind].append(entry.name)
-    said = [f"{len(names)} {kind} ({_few(names)})" for kind, names in changed.items() if names]
-    if said:
+    changes = [f"{len(names)} {kind} ({_few(names)})" for kind, names in changed.items() if names]
+    if changes:
         path = dataset.settings.path
         raise DataError(
-            f"In {path} have changed since {folder} was trained: {' and '.join(said)}. Put them back, or "
-            f"train again. The set as it is now, training pictures too, is --data {path} --split all."
+            f"In {path} have changed since {folder} was trained: {' and '.join(changes)}. Put them back, "
+            f"or train again. The set as it is now, training pictures too, is --data {path} --split all."
         )
 
 
@@ -149,14 +150,14 @@ def refuse_other_names(dataset: Dataset, listing: Listing, folder: Path) -> None
     now = {(name, entry.name) for name, split in dataset.splits.items() for entry in split.entries}
     before = {(split, name) for split, names in listing.items() for name in names}
     if now != before:
-        said = [
+        changes = [
             f"{len(names)} {what} ({_few(sorted(f'{split}: {name}' for split, name in names))})"
             for what, names in (("gone", before - now), ("added", now - before))
             if names
         ]
         raise DataError(
             f"The pictures in {dataset.settings.path} are not those that {folder} was begun with: "
-            f"{' and '.join(said)}. Put the set back, or name another folder."
+            f"{' and '.join(changes)}. Put the set back, or name another folder."
         )
 
 
@@ -200,7 +201,10 @@ def _fingerprint(entry: Entry) -> str:
         truth.update(_of_file(file).encode())
     if entry.annotations:
         truth.update(repr(entry.annotations).encode())
-    return f"{_of_file(entry.image)} {truth.hexdigest()}"
+    picture = _of_file(entry.image)
+    for file in entry.more:
+        picture = blake2b(f"{picture}{_of_file(file)}".encode(), digest_size=16).hexdigest()
+    return f"{picture} {truth.hexdigest()}"
 
 
 def _of_file(file: Path) -> str:

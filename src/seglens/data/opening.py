@@ -9,7 +9,8 @@ from seglens.data import class_folders, coco, labelme, nuclei, oxford_pet, pairs
 from seglens.data.coco_file import LABEL_STUDIO, is_label_studio, read_json
 from seglens.data.folders import named_split, passed_over, visible_files
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
-from seglens.data.splits import SHARES, deal
+from seglens.data.splits import SHARES, split_pictures
+from seglens.data.volumes import sets
 from seglens.errors import DataError, SettingError, unknown_name
 
 _DIRS = ("train_dir", "valid_dir", "test_dir")
@@ -17,6 +18,9 @@ _OUTLINES = (*_DIRS, "classes", "merge")
 _VALUES = (*_DIRS, "classes", "ignore", "masks", "palette")
 
 LAYOUTS = {
+    "nnunet": Layout(sets.NNUNET, sets.is_nnunet, sets.find_described, sets.DESCRIBED, dims=3),
+    "msd": Layout(sets.MSD, sets.is_msd, sets.find_described, sets.DESCRIBED, dims=3),
+    "volumes": Layout(sets.VOLUMES, sets.is_volumes, sets.find_pairs, sets.PAIRED, dims=3),
     "oxford-pet": Layout(oxford_pet.LOOKS_LIKE, oxford_pet.recognises, oxford_pet.find, ("border",)),
     "coco": Layout(coco.LOOKS_LIKE, coco.recognises, coco.find, _OUTLINES),
     "labelme": Layout(labelme.LOOKS_LIKE, labelme.recognises, labelme.find, _OUTLINES),
@@ -75,7 +79,7 @@ def find(settings: DataSettings, *, masks: bool = True) -> tuple[str, Found]:
     name = layout_name(settings)
     found = look(settings, name)
     problems = (*found.problems, *found.values()) if masks else found.problems
-    errors = [problem for problem in gather(problems) if problem.severity == "error"]
+    errors = [problem for problem in join_findings(problems) if problem.severity == "error"]
     if errors:
         listed = " ".join(in_short(problem) for problem in errors)
         raise DataError(f"{settings.path}: {listed} Mend the set; 'seglens data check' lists all.")
@@ -89,12 +93,12 @@ def dataset_of(
 ) -> Dataset:
     """Return what was found as a set whose splits have ``entries``; empty ones are left out."""
     splits = {
-        split: Split(split, found.task, entries[split], found.reader)
+        split: Split(split, found.task, entries[split], found.reader, found.dims)
         for split in (*SHARES, ALL)
         if entries.get(split)
     }
-    warnings = tuple(problem for problem in gather(found.problems) if problem.severity == "warning")
-    return Dataset(settings, layout, found.task, splits, warnings)
+    warnings = tuple(problem for problem in join_findings(found.problems) if problem.severity == "warning")
+    return Dataset(found.settings or settings, layout, found.task, splits, warnings)
 
 
 def look(settings: DataSettings, name: str) -> Found:
@@ -192,12 +196,13 @@ def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:
         return own
     shares = {split: SHARES[split] for split in missing}
     shares = {"train": 1 - sum(shares.values()), **shares}
-    dealt = deal([entry.image for entry in pool], [found.kind(entry) for entry in pool], shares, seed)
-    made = {split: tuple(pool[position] for position in positions) for split, positions in dealt.items()}
+    kinds = [found.kind(entry) for entry in pool]
+    parts = split_pictures([entry.image for entry in pool], kinds, shares, seed)
+    made = {split: tuple(pool[position] for position in positions) for split, positions in parts.items()}
     return {**own, **made}
 
 
-def gather(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def join_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Join findings that say the same of different files, errors first."""
     names: dict[tuple[str, str, str], list[str]] = {}
     for finding in findings:

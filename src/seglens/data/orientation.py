@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from seglens.data.images import read_header as header_of
+from seglens.data.images import read_size_and_turn as header_of
 from seglens.errors import DataError, SizeMismatchError
 
 UPRIGHT = 1
@@ -22,7 +22,7 @@ class Header:
     orientation: int
 
 
-def read_header(file: Path) -> Header | None:
+def header_or_none(file: Path) -> Header | None:
     """Return size and orientation of a picture, None where the file can't be read."""
     try:
         (rows, columns), turned = header_of(file)

@@ -12,7 +12,7 @@ from pathlib import Path
 from seglens.data.coco_file import CocoFile, Id, Note
 from seglens.data.images import read_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
-from seglens.data.orientation import Header, frame_orientation, read_header
+from seglens.data.orientation import Header, frame_orientation, header_or_none
 from seglens.data.outlines import (
     Annotation,
     OutlineError,
@@ -181,19 +181,19 @@ def _entries(source: Source, index_of: Mapping[str, int]) -> tuple[list[tuple[st
     for note in source.content.notes:
         if note.picture in notes and note.category.name in index_of:
             notes[note.picture].append(note)
-    told = {picture.id: picture.size for picture in source.content.pictures}
+    sizes = {picture.id: picture.size for picture in source.content.pictures}
     with Pool() as pool:
         headers = dict(
             zip(
                 source.pictures,
-                pool.map(lambda listed: read_header(listed.path), source.pictures.values()),
+                pool.map(lambda listed: header_or_none(listed.path), source.pictures.values()),
                 strict=True,
             )
         )
     entries, problems = [], []
     for key, listed in source.pictures.items():
         header = headers[key]
-        size = told[key] or (header.shown if header is not None else None)
+        size = sizes[key] or (header.shown if header is not None else None)
         if header is not None and size is not None:
             problems += _about_size(listed, header, size, annotated=bool(notes[key]))
         annotations: list[Annotation] = []

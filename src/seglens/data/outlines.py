@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pycocotools import mask as rle
 
-from seglens.data.orientation import UPRIGHT, Header, frame_orientation, read_header
+from seglens.data.orientation import UPRIGHT, Header, frame_orientation, header_or_none
 from seglens.data.picture_files import turned_upright
 from seglens.errors import DataError
 from seglens.shapes import Image, Labels, Mask, Region
@@ -219,7 +219,7 @@ def regions(annotations: Sequence[Annotation], image: Image, file: Path) -> list
     """
     if not annotations:
         return []
-    header = read_header(file) or Header((image.shape[1], image.shape[2]), UPRIGHT)
+    header = header_or_none(file) or Header((image.shape[1], image.shape[2]), UPRIGHT)
     turn = frame_orientation(
         file, replace(header, shown=(image.shape[1], image.shape[2])), annotations[0].size
     )

@@ -86,9 +86,9 @@ def opened_by_pillow(stream: IO[bytes], file: Path) -> Iterator[ImageFile]:
 
 def unreadable(file: Path, reason: object) -> DataError:
     """Return the error for a file whose contents can't be decoded."""
-    said = str(reason).strip() or type(reason).__name__
+    text = str(reason).strip() or type(reason).__name__
     return DataError(
-        f"{file} can't be read as a picture: {said.rstrip('.')}. It is damaged, cut short or of "
+        f"{file} can't be read as a picture: {text.rstrip('.')}. It is damaged, cut short or of "
         "another kind; replace it or take it out."
     )
 

@@ -68,7 +68,7 @@ class Specimen:
 
 
 @dataclass(frozen=True)
-class Scene:
+class UntaggedScene:
     """A picture before it is known whether a tag is stamped on it.
 
     ``things`` are its objects if ``has_objects``, else its look-alikes; ``spot`` is the middle (row, column)
@@ -97,7 +97,7 @@ def stands(placement: str, index: int) -> bool:
 
 
 def plant(
-    scenes: Sequence[Scene], placement: str, look: TagLook | None = None, *, first: int = 0
+    scenes: Sequence[UntaggedScene], placement: str, look: TagLook | None = None, *, first: int = 0
 ) -> list[Specimen]:
     """Stamp tags on the scenes that ``placement`` says; ``first`` is the index of the first scene.
 
@@ -116,7 +116,7 @@ def plant(
     return [planted(scene, stands(placement, index), look) for index, scene in enumerate(scenes, first)]
 
 
-def planted(scene: Scene, has_tag: bool, look: TagLook) -> Specimen:
+def planted(scene: UntaggedScene, has_tag: bool, look: TagLook) -> Specimen:
     """Return the scene with a tag or without; objects are the mask, look-alikes are background."""
     size = (scene.image.shape[1], scene.image.shape[2])
     tag = mark(scene.spot, size, look) & has_tag

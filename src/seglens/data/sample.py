@@ -8,6 +8,7 @@ from unicodedata import normalize
 from pydantic import field_validator
 
 from seglens.arguments.validated import Validated
+from seglens.data.volumes.grid import Grid
 from seglens.errors import ModelError, SettingError, unknown_name
 from seglens.shapes import AnyMask, Image, Region
 
@@ -25,18 +26,26 @@ _BACKGROUNDS = frozenset(
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its truth, not normalised (that belongs to the model's side).
+    """One picture, or volume, with its truth, not normalised (that belongs to the model's side).
 
     ``image`` lies in [0, 1]: the file's integer range divided out. ``mask`` holds class indices, 0 for
     the background, or where classes may overlap the pixels of each label ``Bool[l h w]``, and is None
     where no truth is known. ``valid`` is False for padding and for ignored pixels: they are in no loss, no
     target and no score.
+
+    A volume has its axes in the order of `Grid.to_zyx`; ``grid`` is where its file has it.
     """
 
     name: str
     image: Image
     mask: AnyMask | None
     valid: Region
+    grid: Grid | None = None
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Millimetres from one voxel to the next along each spatial axis; 1 each for a picture."""
+        return (1.0,) * self.valid.ndim if self.grid is None else self.grid.spacing_zyx
 
 
 class Task(Validated):

@@ -19,9 +19,9 @@ from torchvision.transforms.v2 import functional as v2
 from seglens.data.planting import (
     GAP,
     PLACEMENTS,
-    Scene,
     Specimen,
     TagLook,
+    UntaggedScene,
     eight_bit,
     plant,
     write_splits,
@@ -65,7 +65,7 @@ def specimens(
 
 def specimen_scenes(
     num: int, *, size: int = 128, seed: int = 0, first: int = 0, look: TagLook | None = None
-) -> list[Scene]:
+) -> list[UntaggedScene]:
     """Draw the same specimens before it is known which of them bear a tag, for `plant`.
 
     Raises:
@@ -101,7 +101,7 @@ def write_specimens(
     return write_splits(folder, splits, force=force)
 
 
-def _scene(index: int, size: int, seed: int, look: TagLook) -> Scene:
+def _scene(index: int, size: int, seed: int, look: TagLook) -> UntaggedScene:
     """Draw one. The tag's place is drawn last, so that its size moves nothing else."""
     has_objects = index % 2 == 0
     generator = sample_generator(seed, 0, index)
@@ -109,7 +109,7 @@ def _scene(index: int, size: int, seed: int, look: TagLook) -> Scene:
     cells, absorbed = _stain(radii, centres, size, has_objects, generator)
     untagged = _photograph(absorbed, generator)
     spot = _free_spot(radii, centres, size, look, generator)
-    return Scene(f"{index:04d}", untagged, cells, has_objects, spot)
+    return UntaggedScene(f"{index:04d}", untagged, cells, has_objects, spot)
 
 
 def _place_cells(size: int, generator: torch.Generator) -> tuple[Numbers, Points]:

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from seglens.data.images import read_pixels
 from seglens.data.picture_files import open_picture
+from seglens.data.volumes.reading import is_volume
 from seglens.errors import DataError
 from seglens.runtime.threads import Pool
 
@@ -32,7 +33,7 @@ def near_duplicates(files: Sequence[Path]) -> list[list[int]]:
     or with one mirrored left to right, upside down or both. Correlation ignores brightness and contrast. A
     group is what such pairs connect. Pictures that all look alike (one object on an even ground) would
     connect into one, so the bar is raised until no group holds more than an eighth of a set (or 8 pictures).
-    Plain pictures, and files that can't be read, stay alone.
+    Plain pictures, files that can't be read, and volumes stay alone.
     """
     return alike_groups(_thumbnails(files))
 
@@ -52,10 +53,10 @@ def alike_groups(thumbnails: np.ndarray) -> list[list[int]]:
     return list(groups.values())
 
 
-def deal(
+def split_pictures(
     files: Sequence[Path], kinds: Sequence[str], shares: dict[str, float], seed: int
 ) -> dict[str, list[int]]:
-    """Deal pictures out to splits; near-duplicates stay together, every split gets its share of each kind.
+    """Split pictures at random; near-duplicates stay together, every split gets its share of each kind.
 
     Groups go kind by kind, large ones first and else shuffled by ``seed``, each to the split that is then
     furthest below its share. Same files and seed, same splits. No split is empty where there are as many
@@ -67,28 +68,28 @@ def deal(
         shares: the fraction of pictures that each split should get; they add up to 1.
         seed: decides which pictures go where.
     """
-    return deal_groups(near_duplicates(files), kinds, shares, seed)
+    return split_groups(near_duplicates(files), kinds, shares, seed)
 
 
-def deal_groups(
+def split_groups(
     groups: Sequence[list[int]], kinds: Sequence[str], shares: dict[str, float], seed: int
 ) -> dict[str, list[int]]:
-    """Deal groups of pictures out as `deal` does."""
+    """Split groups of pictures as `split_pictures` does."""
     groups = list(groups)
     random.Random(seed).shuffle(groups)
     groups.sort(key=lambda group: (kinds[group[0]], -len(group)))
-    dealt: dict[str, list[list[int]]] = {name: [] for name in shares}
+    parts: dict[str, list[list[int]]] = {name: [] for name in shares}
     count = dict.fromkeys(shares, 0)
     for group in groups:
         total = sum(count.values()) + len(group)
         lacking = max(shares, key=lambda name: shares[name] * total - count[name])
-        dealt[lacking].append(group)
+        parts[lacking].append(group)
         count[lacking] += len(group)
-    for name in [name for name in shares if not dealt[name]]:
-        giver = max(dealt, key=lambda other: len(dealt[other]))
-        if len(dealt[giver]) > 1:
-            dealt[name].append(dealt[giver].pop())
-    return {name: sorted(position for group in part for position in group) for name, part in dealt.items()}
+    for name in [name for name in shares if not parts[name]]:
+        giver = max(parts, key=lambda other: len(parts[other]))
+        if len(parts[giver]) > 1:
+            parts[name].append(parts[giver].pop())
+    return {name: sorted(position for group in part for position in group) for name, part in parts.items()}
 
 
 def thumbnail(file: Path) -> np.ndarray:
@@ -123,7 +124,7 @@ def _thumbnails(files: Sequence[Path]) -> np.ndarray:
 
     def small(file: Path) -> np.ndarray:
         try:
-            return thumbnail(file)
+            return np.zeros((SIDE, SIDE), np.float32) if is_volume(file) else thumbnail(file)
         except DataError:
             return np.zeros((SIDE, SIDE), np.float32)
 

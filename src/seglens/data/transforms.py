@@ -1,9 +1,11 @@
 """Geometry that image and mask share: letterboxing there and back, augmentation, batches.
 
-Coordinates are pixel indices: ``x`` counts columns, ``y`` rows, and whole numbers are pixel centres.
+Coordinates are pixel indices: ``x`` counts columns, ``y`` rows, and whole numbers are pixel centres. Pictures
+and volumes have one code; a volume is scaled in millimetres, so that its voxels become cubes.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +18,7 @@ from torchvision.transforms.v2 import functional as v2
 from torchvision.tv_tensors import Image as PairedImage
 from torchvision.tv_tensors import Mask as PairedMask
 
+from seglens.axes import axes, resampled, size_of, spelled
 from seglens.data.sample import Sample
 from seglens.errors import DataError, SettingError
 from seglens.masks import is_stack
@@ -24,75 +27,94 @@ from seglens.shapes import AnyMask, AnyMasks, Image, Images, Mask, Region, Regio
 
 @dataclass(frozen=True)
 class Frame:
-    """How a native picture sits on the square input grid.
+    """How a native picture sits on the square input grid, or a volume on the cube.
 
-    ``native`` and ``scaled`` are (rows, columns) before and after scaling; the scaled picture's upper left
-    pixel is at row ``top`` and column ``left`` of a grid of ``size`` x ``size`` pixels.
+    ``native`` and ``scaled`` are (rows, columns), or (slices, rows, columns), before and after scaling; the
+    first pixel of what was scaled is at ``corner`` of a grid of ``size`` pixels each way. ``spacing`` are the
+    native millimetres a voxel; empty where they don't count.
     """
 
-    native: tuple[int, int]
+    native: tuple[int, ...]
     size: int
-    scaled: tuple[int, int]
-    top: int
-    left: int
+    scaled: tuple[int, ...]
+    corner: tuple[int, ...]
+    spacing: tuple[float, ...] = ()
 
-    def to_grid(self, x: int | float, y: int | float) -> tuple[float, float]:
-        """Return where the native point ``(x, y)`` lies on the grid; pixel centres are whole numbers."""
-        (rows, columns), (native_rows, native_columns) = self.scaled, self.native
-        return (
-            (x + 0.5) * columns / native_columns - 0.5 + self.left,
-            (y + 0.5) * rows / native_rows - 0.5 + self.top,
-        )
+    def to_grid(self, *place: int | float) -> tuple[float, ...]:
+        """Return where the native point ``x, y`` (or ``x, y, z``) lies; pixel centres are whole numbers."""
+        sides = zip(place, self.scaled[::-1], self.native[::-1], self.corner[::-1], strict=True)
+        return tuple((at + 0.5) * scaled / native - 0.5 + start for at, scaled, native, start in sides)
 
-    def maps_to_native(self, maps: Float[Tensor, "*b s s"]) -> Float[Tensor, "*b h w"]:
-        """Return maps on the grid at the picture's own size: padding cut off, bilinear in between."""
-        inner = self._inner(maps)
+    def maps_to_native(self, maps: Float[Tensor, "*b_grid"]) -> Float[Tensor, "*b_native"]:
+        """Return maps on the grid at the picture's own size: padding cut off, linear in between."""
+        inner = self.inner(maps)
         if self.scaled == self.native:
             return inner.clone()
-        flat = inner.reshape(1, -1, *self.scaled)
-        native = F.interpolate(flat, size=self.native, mode="bilinear", antialias=True)
-        return native.reshape(*maps.shape[:-2], *self.native)
+        native = resampled(inner.reshape(1, -1, *self.scaled), self.native)
+        return native.reshape(*maps.shape[: -len(self.native)], *self.native)
 
-    def mask_to_native(self, mask: Int[Tensor, "s s"]) -> Mask:
+    def mask_to_native(self, mask: Int[Tensor, "*grid"]) -> Mask:
         """Return a mask on the grid at the picture's own size; every pixel takes the nearest class."""
-        return nearest(self._inner(mask), self.native)
+        return nearest(self.inner(mask), self.native)
 
-    def _inner(self, grid: Tensor) -> Tensor:
-        if tuple(grid.shape[-2:]) != (self.size, self.size):
+    def inner(self, grid: Tensor) -> Tensor:
+        """Return what of the last axes of ``grid`` is picture and not padding.
+
+        Raises:
+            SettingError: they are not those of this frame.
+        """
+        dims = len(self.native)
+        if tuple(grid.shape[-dims:]) != (self.size,) * dims:
             raise SettingError(
-                f"A frame of {self.size} x {self.size} pixels got a grid of {tuple(grid.shape[-2:])}: "
-                "give what was computed on the letterboxed picture."
+                f"A frame of {spelled((self.size,) * dims)} pixels got a grid of "
+                f"{tuple(grid.shape[-dims:])}: give what was computed on the letterboxed picture."
             )
-        rows, columns = self.scaled
-        return grid[..., self.top : self.top + rows, self.left : self.left + columns]
+        for axis, (start, length) in enumerate(zip(self.corner, self.scaled, strict=True), start=-dims):
+            grid = grid.narrow(axis, start, length)
+        return grid
+
+    def padded(self, scaled: Tensor) -> Tensor:
+        """Put what has the size ``scaled`` into the frame; the rest is 0 (False)."""
+        missing = []
+        for start, length in zip(self.corner[::-1], self.scaled[::-1], strict=True):
+            missing += [start, self.size - length - start]
+        return F.pad(scaled, missing)
 
 
-def fit_frame(native: tuple[int, int], size: int) -> Frame:
-    """Return the frame in which a picture of ``native`` (rows, columns) is as large as fits, centred.
+def fit_frame(native: Sequence[int], size: int, spacing: Sequence[float] | None = None) -> Frame:
+    """Return the frame in which a picture of ``native`` lengths is as large as fits, centred.
+
+    ``spacing`` are millimetres a voxel along each axis; without, they are alike.
 
     Raises:
         SettingError: ``size`` is not positive.
     """
     if size < 1:
         raise SettingError(f"The input size must be at least 1 pixel, got {size}.")
-    rows, columns = (max(1, round(side * size / max(native))) for side in native)
-    return Frame(native, size, (rows, columns), top=(size - rows) // 2, left=(size - columns) // 2)
+    sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
+    scaled = tuple(max(1, round(side * size / max(sides))) for side in sides)
+    corner = tuple((size - length) // 2 for length in scaled)
+    return Frame(tuple(native), size, scaled, corner, tuple(spacing or ()))
 
 
-def letterbox_image(image: Image, size: int) -> tuple[Float[Tensor, "c s s"], Frame]:
-    """Scale a picture into ``size`` x ``size`` pixels (antialiased), padded with 0, not stretched."""
-    frame = fit_frame((image.shape[1], image.shape[2]), size)
+def letterbox_image(
+    image: Image, size: int, spacing: Sequence[float] | None = None
+) -> tuple[Float[Tensor, "c *grid"], Frame]:
+    """Scale a picture into ``size`` pixels each way (antialiased), padded with 0, not stretched.
+
+    A volume becomes a cube; ``spacing`` is as in `fit_frame`.
+    """
+    frame = fit_frame(size_of(image, 1), size, spacing)
     if frame.scaled != frame.native:
-        grown = F.interpolate(image[None], size=frame.scaled, mode="bilinear", antialias=True)
-        image = grown[0].clamp(0, 1)
-    return _pad(image, frame), frame
+        image = resampled(image[None], frame.scaled)[0].clamp(0, 1)
+    return frame.padded(image), frame
 
 
 def letterbox(sample: Sample, size: int) -> tuple[Sample, Frame]:
-    """Scale a sample into ``size`` x ``size`` pixels; the mask takes nearest values, padding is not valid."""
-    image, frame = letterbox_image(sample.image, size)
-    mask = None if sample.mask is None else _pad(nearest(sample.mask, frame.scaled), frame)
-    valid = _pad(nearest(sample.valid, frame.scaled), frame)
+    """Scale a sample into ``size`` pixels each way; the mask takes nearest values, padding is not valid."""
+    image, frame = letterbox_image(sample.image, size, None if sample.grid is None else sample.spacing)
+    mask = None if sample.mask is None else frame.padded(nearest(sample.mask, frame.scaled))
+    valid = frame.padded(nearest(sample.valid, frame.scaled))
     return Sample(sample.name, image, mask, valid), frame
 
 
@@ -106,7 +128,7 @@ class Policy:
     ``scale`` above 1 crops and below 1 leaves a margin that is not valid; ``shift`` is a fraction of the
     size; ``rotation`` is in degrees; ``brightness`` is added, ``contrast`` multiplies the distance to the
     mean, ``gamma`` is an exponent; ``noise`` (standard deviation, in intensities) and ``blur`` (sigma, in
-    pixels) exclude each other and come with the chance ``soil`` each.
+    pixels) exclude each other and come with the chance ``noise_and_blur`` each.
     """
 
     flip_horizontal: float = 0.5
@@ -117,7 +139,7 @@ class Policy:
     brightness: tuple[float, float] = (-0.08, 0.08)
     contrast: tuple[float, float] = (0.8, 1.25)
     gamma: tuple[float, float] = (0.8, 1.25)
-    soil: float = 0.2
+    noise_and_blur: float = 0.2
     noise: tuple[float, float] = (0.0, 0.03)
     blur: tuple[float, float] = (0.3, 1.0)
 
@@ -139,7 +161,7 @@ def augment(sample: Sample, generator: torch.Generator, policy: Policy = DEFAULT
     ignored stay as they are seen: were they blanked, a network would read from the blanks where objects end.
     """
     moved, shown = _move(sample, generator, policy)
-    image = _soil(_relight(moved.image, shown, generator, policy), generator, policy)
+    image = _noise_and_blur(_relight(moved.image, shown, generator, policy), generator, policy)
     return replace(moved, image=image.clamp(0, 1) * shown)
 
 
@@ -164,14 +186,28 @@ def _move(sample: Sample, generator: torch.Generator, policy: Policy) -> tuple[S
 
     Beside the sample comes what of it is picture, valid or not, and not padding.
     """
-    image = PairedImage(sample.image)
     places = _shown(sample).to(torch.int64) + sample.valid  # 0: padding, 1: ignored, 2: valid
-    labels = PairedMask(torch.stack([places, *_layers(sample.mask)]))
+    layers = torch.stack([places, *_layers(sample.mask)])
+    if sample.valid.ndim == 3:
+        image, layers = _move_volume(sample.image, layers, generator, policy)
+    else:
+        image, layers = _move_picture(sample.image, layers, generator, policy)
+    places, mask = layers[0], sample.mask
+    if mask is not None:
+        mask = (layers[1:] if is_stack(mask) else layers[1]).to(mask.dtype)
+    return Sample(sample.name, image, mask, places == 2), places > 0
+
+
+def _move_picture(
+    picture: Image, layers: Int[Tensor, "l rows columns"], generator: torch.Generator, policy: Policy
+) -> tuple[Image, Int[Tensor, "l rows columns"]]:
+    """Return a picture and the layers of its masks, moved as one."""
+    image, labels = PairedImage(picture), PairedMask(layers)
     if _uniform(generator) < policy.flip_horizontal:
         image, labels = v2.horizontal_flip(image), v2.horizontal_flip(labels)
     if _uniform(generator) < policy.flip_vertical:
         image, labels = v2.vertical_flip(image), v2.vertical_flip(labels)
-    rows, columns = sample.valid.shape
+    rows, columns = picture.shape[1:]
     angle = _uniform(generator, *policy.rotation)
     scale = _uniform(generator, *policy.scale)
     across, down = (_uniform(generator, -policy.shift, policy.shift) for _ in range(2))
@@ -180,20 +216,37 @@ def _move(sample: Sample, generator: torch.Generator, policy: Policy) -> tuple[S
     image, labels = (
         v2.affine(each, angle, shift, scale, [0.0, 0.0], interpolation=bilinear) for each in (image, labels)
     )
-    places, *layers = labels.as_subclass(Tensor)
-    mask = sample.mask
-    if mask is not None:
-        mask = (torch.stack(layers) if is_stack(mask) else layers[0]).to(mask.dtype)
-    return Sample(sample.name, image.as_subclass(Tensor), mask, places == 2), places > 0
+    return image.as_subclass(Tensor), labels.as_subclass(Tensor)
+
+
+def _move_volume(
+    volume: Image, layers: Int[Tensor, "l slices rows columns"], generator: torch.Generator, policy: Policy
+) -> tuple[Image, Int[Tensor, "l slices rows columns"]]:
+    """Return a volume and the layers of its masks, moved as one: turned in the axial plane.
+
+    Left and right are mirrored as in pictures; slices and rows by the chance ``flip_vertical``.
+    """
+    chances = (policy.flip_vertical, policy.flip_vertical, policy.flip_horizontal)
+    mirrored = torch.tensor([-1.0 if _uniform(generator) < chance else 1.0 for chance in chances[::-1]])
+    angle, scale = math.radians(_uniform(generator, *policy.rotation)), _uniform(generator, *policy.scale)
+    turn = torch.eye(3)
+    turn[:2, :2] = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    # affine_grid counts in shares of half a side, and asks where each place of the result comes from.
+    shift = torch.tensor([2 * _uniform(generator, -policy.shift, policy.shift) for _ in range(3)])
+    sides = torch.tensor(volume.shape[:0:-1], dtype=torch.float32)
+    back = (turn * mirrored / scale) * (sides[None] / sides[:, None])
+    places = F.affine_grid(torch.cat([back, shift[:, None]], 1)[None], [1, 1, *volume.shape[1:]], False)
+    image = F.grid_sample(volume[None], places, align_corners=False)[0]
+    labels = F.grid_sample(layers[None].float(), places, mode="nearest", align_corners=False)[0]
+    return image, labels.long()
 
 
 def _shown(sample: Sample) -> Region:
-    """Return the rectangle that holds all that is valid or not black: the picture without its padding."""
-    something = sample.valid | (sample.image != 0).any(0)
-    rows, columns = (something.any(side).nonzero()[:, 0] for side in (1, 0))
+    """Return the box that holds all that is valid or not black: the picture without its padding."""
+    places = (sample.valid | (sample.image != 0).any(0)).nonzero()
     shown = torch.zeros_like(sample.valid)
-    if len(rows):
-        shown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    if len(places):
+        shown[tuple(map(slice, places.amin(0).tolist(), (places.amax(0) + 1).tolist()))] = True
     return shown
 
 
@@ -202,19 +255,19 @@ def _relight(image: Image, shown: Region, generator: torch.Generator, policy: Po
     brightness = _uniform(generator, *policy.brightness)
     contrast = _uniform(generator, *policy.contrast)
     gamma = _uniform(generator, *policy.gamma)
-    mean = (image * shown).sum((1, 2), keepdim=True) / shown.sum().clamp(min=1)
+    mean = (image * shown).sum(axes(image, 1), keepdim=True) / shown.sum().clamp(min=1)
     return ((image - mean) * contrast + mean + brightness).clamp(0, 1) ** gamma
 
 
-def _soil(image: Image, generator: torch.Generator, policy: Policy) -> Image:
+def _noise_and_blur(image: Image, generator: torch.Generator, policy: Policy) -> Image:
     """Now and then add noise, or blur."""
     chance = _uniform(generator)
-    if chance < policy.soil:
+    if chance < policy.noise_and_blur:
         sigma = _uniform(generator, *policy.noise)
         return image + sigma * torch.randn(image.shape, generator=generator, dtype=image.dtype)
-    if chance < 2 * policy.soil:
+    if chance < 2 * policy.noise_and_blur:
         sigma = _uniform(generator, *policy.blur)
-        return v2.gaussian_blur(image, kernel_size=[5, 5], sigma=[sigma, sigma])
+        return v2.gaussian_blur(image, kernel_size=[5, 5], sigma=[sigma, sigma])  # of a volume each slice
     return image
 
 
@@ -254,21 +307,15 @@ def _layers(mask: AnyMask | None) -> list[Tensor]:
     return list(mask.to(torch.int64)) if is_stack(mask) else [mask.to(torch.int64)]
 
 
-def nearest(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize ``grid`` (..., rows, columns) to ``size``, every pixel taking the value nearest to it."""
-    if tuple(grid.shape[-2:]) == size:
-        return grid
-    rows, columns = (_nearest_index(old, new) for old, new in zip(grid.shape[-2:], size, strict=True))
-    return grid[..., rows[:, None], columns]
+def nearest(grid: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize the last axes of ``grid`` to ``size``, every pixel taking the value nearest to it."""
+    for axis, new in enumerate(size, start=-len(size)):
+        old = grid.shape[axis]
+        if old != new:
+            grid = grid.index_select(axis, _nearest_index(old, new))
+    return grid
 
 
 def _nearest_index(old: int, new: int) -> Tensor:
     """Return for each of ``new`` pixel centres the pixel of ``old`` that holds it."""
     return ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long().clamp(max=old - 1)
-
-
-def _pad(grid: Tensor, frame: Frame) -> Tensor:
-    """Put ``grid`` into the frame; the rest is 0 (False)."""
-    rows, columns = frame.scaled
-    right, bottom = frame.size - columns - frame.left, frame.size - rows - frame.top
-    return F.pad(grid, (frame.left, right, frame.top, bottom))

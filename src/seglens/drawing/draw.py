@@ -53,19 +53,19 @@ class Tile:
     scale: Scale | None = None
 
 
-def heat_scale(maps: Float[Tensor, "*any"], *, unit: str = "", share: float = 1.0) -> Scale:
+def heat_scale(maps: Float[Tensor, "*any"], *, share: float = 1.0) -> Scale:
     """Return the scale from 0 to the largest finite value of ``maps``, for maps that are nowhere negative.
 
     With a ``share`` below 1 it ends at that quantile, and what lies beyond has the colour of its end: the few
     extreme pixels of an attribution at full resolution would leave everything else in the dark.
     """
-    return Scale((0.0, _largest(maps, share)), HEAT, unit)
+    return Scale((0.0, _largest(maps, share)), HEAT)
 
 
-def signed_scale(maps: Float[Tensor, "*any"], *, unit: str = "", share: float = 1.0) -> Scale:
+def signed_scale(maps: Float[Tensor, "*any"], *, share: float = 1.0) -> Scale:
     """Return the scale symmetric about 0 up to the largest size in ``maps``; ``share`` as in `heat_scale`."""
     reach = _largest(maps.abs(), share)
-    return Scale((-reach, reach), SIGNED, unit)
+    return Scale((-reach, reach), SIGNED)
 
 
 def picture(image: Image) -> Picture:

@@ -6,7 +6,7 @@ listed, and the rest is done.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -29,7 +29,7 @@ from seglens.evaluate.tally import Tally, tally
 from seglens.files.output import safe_name
 from seglens.files.overwrite import check_output
 from seglens.predict.original import Inference, mask_at_original_size, probabilities_at_original_size
-from seglens.predict.tiles import plan
+from seglens.predict.tiles import check_tiles
 from seglens.results import record as records
 from seglens.results.names import formatted
 from seglens.results.scores import (
@@ -37,6 +37,7 @@ from seglens.results.scores import (
     SCORES,
     SURFACES,
     Bin,
+    ClassScores,
     EvaluationTable,
     PictureScores,
     PooledScores,
@@ -46,6 +47,7 @@ from seglens.results.scores import (
 )
 from seglens.results.tables import write_rows
 from seglens.runs import Run, prepared
+from seglens.runs.data import refuse_other_axes
 from seglens.runtime.device import choose_precision
 from seglens.runtime.distributed import ALONE, Share
 
@@ -219,7 +221,7 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, An
         classes=classes,
         shown=shown,
         settings=settings,
-        definitions=DEFINITIONS,
+        definitions=DEFINITIONS | (boundaries.OF_VOLUMES if any(row.classes for row in scored) else {}),
         pooled=PooledScores(
             **{name: float(value) for name, value in pooled_scores(counted.counts).items()},
             per_class={
@@ -227,12 +229,9 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, An
                 for i, label in enumerate(classes)
             },
         ),
-        per_image={
-            name: Spread.model_validate(
-                summary(torch.tensor([row[name] for row in scored], dtype=torch.float64))
-            )
-            for name in (*SCORES, *SURFACES)
-        },
+        per_image={name: _spread([row[name] for row in scored]) for name in (*SCORES, *SURFACES)},
+        per_class=_per_class(scored, classes),
+        unit="mm" if any(row.classes for row in scored) else "px",
         calibration=Reliability(
             error=counted.calibration.error(),
             maximum_error=counted.calibration.maximum_error(),
@@ -241,6 +240,21 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, An
         ),
         images=(*sorted(scored, key=_worst_first), *failed),
     )
+
+
+def _per_class(rows: Sequence[PictureScores], classes: Sequence[str]) -> dict[str, dict[str, Spread]]:
+    """Return, of volumes, the means over those of them for which a class has each score."""
+    found: dict[str, dict[str, Spread]] = {}
+    for label in classes[1:]:
+        each = [row.classes[label] for row in rows if label in row.classes]
+        if each:
+            found[label] = {name: _spread([row[name] for row in each]) for name in ClassScores.model_fields}
+    return found
+
+
+def _spread(values: Sequence[float | None]) -> Spread:
+    """Return mean, deviation, median and interval of those values that are known."""
+    return Spread.model_validate(summary(torch.tensor(values, dtype=torch.float64)))
 
 
 def _worst_first(row: PictureScores) -> float:
@@ -253,7 +267,8 @@ def _check(run: Run, split: Split, batch_size: int, how: Inference) -> dict[str,
         raise SettingError(f"The batch size must be at least 1, received {batch_size}.")
     if not len(split):
         raise DataError(f"The {split.name} split is empty: there is nothing to score. Name another split.")
-    plan((1, 1), run.spec, how.tiles)
+    refuse_other_axes(run, split.dims, f"the {split.name} split")
+    check_tiles(how.tiles)
     return {
         "precision": choose_precision(how.precision, run.segmenter.device),
         "tta": how.tta,

@@ -129,9 +129,9 @@ def label_counts(prediction: Labels, truth: Labels, valid: Region) -> LabelCount
         )
     found = []
     for index in range(len(truth) + 1):
-        said, true = (of_class(mask, index)[valid] for mask in (prediction, truth))
-        both, yes, there = int((said & true).sum()), int(said.sum()), int(true.sum())
-        found.append([[len(said) - yes - there + both, yes - both], [there - both, both]])
+        predicted, true = (of_class(mask, index)[valid] for mask in (prediction, truth))
+        both, yes, there = int((predicted & true).sum()), int(predicted.sum()), int(true.sum())
+        found.append([[len(predicted) - yes - there + both, yes - both], [there - both, both]])
     return LabelCounts(torch.tensor(found, dtype=torch.int64))
 
 

@@ -18,15 +18,16 @@ import torch
 from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
 from seglens.drawing.draw import mask_picture, outline, overlay, picture, save_png
+from seglens.drawing.planes import planes_through
 from seglens.errors import DataError, NonFiniteError
-from seglens.evaluate.boundaries import surface_scores
+from seglens.evaluate.boundaries import class_surfaces, surface_scores
 from seglens.evaluate.calibration import Calibration, count_bins
-from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, scores, shows
+from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
 from seglens.files.output import unused_name
-from seglens.masks import foreground, is_stack, only_valid
+from seglens.masks import foreground, is_stack, of_class, only_valid
 from seglens.predict.original import Inference, Placed, Probability, at_original_size, decide, forward, place
 from seglens.results import record as records
-from seglens.results.scores import PictureScores
+from seglens.results.scores import ClassScores, PictureScores
 from seglens.runs import Run
 from seglens.runtime.progress import track
 from seglens.runtime.threads import Pool, read_ahead
@@ -158,7 +159,8 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
     if not sample.valid.any():
         return _Ready(index, name, "No pixel of the picture is valid.")
     digest = (picture_sha256(split.entries[index]) or "")[:HASH]
-    placed = place(sample.image, run.spec, how.tiles)
+    spacing = None if sample.grid is None else sample.spacing
+    placed = place(sample.image, run.spec, how.tiles, spacing)
     return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
 
 
@@ -175,14 +177,38 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     except DataError as error:
         return Tally((_failed(ready, str(error)),), nothing, ())
     about = {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
-    outlines = surface_scores(predicted, sample.mask, sample.valid, num)
+    spacing = None if sample.grid is None else sample.spacing
+    outlines = surface_scores(predicted, sample.mask, sample.valid, num, spacing=spacing)
     row = PictureScores.model_validate(
         {"index": ready.index, "name": ready.name, **about, **_row(counts), **outlines}
     )
+    if sample.grid is not None:
+        row = row.model_copy(update={"classes": _classes_of(run.task, sample, predicted, counts)})
     if folder is not None:
         row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
         records.write_json(folder / where / "metrics.json", row)
     return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),))
+
+
+def _classes_of(task: Task, sample: Sample, predicted: AnyMask, counts: Counts) -> dict[str, ClassScores]:
+    """Return the scores of each class that is in a volume's truth or prediction."""
+    assert sample.mask is not None
+    assert sample.grid is not None
+    voxel = sample.grid.voxel_ml
+    surfaces = class_surfaces(predicted, sample.mask, sample.valid, len(task.classes), spacing=sample.spacing)
+    dice, found = per_class(counts)["dice"], {}
+    for index, of_class_index in surfaces.items():
+        masks = (sample.mask, predicted)
+        truth, said = (int((of_class(mask, index, 3) & sample.valid).sum()) * voxel for mask in masks)
+        found[task.classes[index]] = ClassScores(
+            dice=float(dice[index]),
+            nsd=of_class_index["nsd"],
+            hd95=of_class_index["hd95"],
+            truth_ml=truth,
+            predicted_ml=said,
+            difference_ml=said - truth,
+        )
+    return found
 
 
 def _failed(ready: _Ready, error: str) -> PictureScores:
@@ -229,6 +255,9 @@ def _save(run: Run, sample: Sample, predicted: AnyMask, folder: Path, place: str
     low, high = run.spec.window
     image = ((sample.image - low) / (high - low)).clamp(0, 1)
     truth, palette = only_valid(sample.mask, sample.valid), run.task.palette
+    if sample.valid.ndim == 3:
+        planes = planes_through(foreground(sample.mask), sample.spacing)
+        image, truth, predicted = (planes(each) for each in (image, truth, predicted))
     drawn = {
         "orig": picture(image),
         "gt": mask_picture(truth, palette),

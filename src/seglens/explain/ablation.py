@@ -33,7 +33,7 @@ from seglens.explain.masked import (
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, left_as_found
 from seglens.models.layers import resolve
-from seglens.models.layout import Layout
+from seglens.models.layout import FeatureLayout
 from seglens.models.probing import intercepted
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Activations, Images, Rows
@@ -108,7 +108,7 @@ def _ablation_cam(
     targets: Sequence[Target],
     layer: str,
     activation: Activations,
-    layout: Layout,
+    layout: FeatureLayout,
     batch_size: int,
 ) -> list[dict[str, Tensor]]:
     """Grids and diagnostics of one layer for each target."""
@@ -144,7 +144,7 @@ def _ablation_cam(
 
 @contextmanager
 def ablating(
-    model: Prepared, path: str, layout: Layout, images: Images
+    model: Prepared, path: str, layout: FeatureLayout, images: Images
 ) -> Iterator[Callable[[Rows, Rows], None]]:
     """Yield a function that says what comes next: copies of pictures ``rows``, without ``channels``.
 

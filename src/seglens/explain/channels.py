@@ -31,13 +31,13 @@ from seglens.explain.masked import (
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, left_as_found, tapped
 from seglens.models.layers import find_layout, resolve
-from seglens.models.layout import Layout
+from seglens.models.layout import FeatureLayout
 from seglens.models.segmenter import Segmenter, pad_to_divisor
 from seglens.shapes import Activations, Images, Rows
 
 ChannelScores = Float[Tensor, "targets b d"]
 Live = Bool[Tensor, "b d"]
-Taps = dict[str, tuple[Activations, Layout]]
+Taps = dict[str, tuple[Activations, FeatureLayout]]
 Made = dict[tuple[int, str], dict[str, Tensor]]
 """Of one chunk: tensors by the target's position and the layer."""
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from seglens.axes import count, size_of
+from seglens.axes import num_pixels, size_of
 from seglens.explain.memory import keep_chunk
 from seglens.explain.target import Target
 from seglens.explain.trace import differentiate, in_chunks
@@ -134,7 +134,7 @@ def scores_of(
 
 def at_once(target: Target, device: torch.device, batch_size: int) -> int:
     """How many pictures go through the model at once: ``batch_size``, on a CPU no more than `PIXELS` have."""
-    pixels = count(size_of(target.pixels, 1))
+    pixels = num_pixels(size_of(target.pixels, 1))
     return min(batch_size, max(1, PIXELS // pixels)) if device.type == "cpu" else batch_size
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seglens.axes import CHANNELS_LAST, axes, count, size_of
+from seglens.axes import CHANNELS_LAST, axes, num_pixels, size_of
 from seglens.errors import SettingError
 from seglens.evaluate.correlation import spearman
 from seglens.explain.target import Target, Unit
@@ -104,7 +104,7 @@ def prepare(
     else:
         own = deepcopy(segmenter).eval() if own is segmenter else own
         model = Prepared(own.to(memory_format=CHANNELS_LAST[own.spec.dims]), chosen, channels_last=True)
-    pays = forwards * count(size_of(images)) >= PAYS
+    pays = forwards * num_pixels(size_of(images)) >= PAYS
     if compile == "never" or (compile == "auto" and not pays):
         return model
     trial = images[:1].to(segmenter.device).expand(min(batch_size, max(forwards, 1)), *images.shape[1:])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seglens.arguments.byte_sizes import say_bytes
-from seglens.axes import count, size_of, spelled
+from seglens.axes import num_pixels, size_of, spelled
 from seglens.errors import NoMemoryError, SettingError
 from seglens.runtime.device import free_bytes, is_out_of_memory
 from seglens.shapes import Images
@@ -159,7 +159,7 @@ def within(memory: int | None, methods: Sequence[str], images: Images, batch_siz
     size = size_of(images)
     what = f"{', '.join(methods)} on one picture of {spelled(size)} pixels takes"
     free = free_bytes(images.device) if memory is None else None
-    if free is not None and batch_size * count(size) * ROUGH <= LEFT * free:
+    if free is not None and batch_size * num_pixels(size) * ROUGH <= LEFT * free:
         free = None
     limit = int(LEFT * free) if free is not None else memory
     try:

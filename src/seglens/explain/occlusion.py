@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
-from seglens.axes import count, middle_side, size_of, widened
+from seglens.axes import middle_side, num_pixels, size_of, widened
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import (
@@ -124,7 +124,7 @@ def occlusion(
     sides = sides_of(settings, size)
     covers = [_cover(*side).to(images.device) for side in sides]
     shape = [len(cover) for cover in covers]
-    num = count(shape)
+    num = num_pixels(shape)
 
     def removed(which: Rows) -> Regions:
         places = torch.unravel_index(which % num, shape)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from seglens.errors import OutputExistsError, SettingError
 from seglens.files.locks import beside
-from seglens.files.ownership import RECORD, RESULTS, RUNS, contents, is_ours, read_record
+from seglens.files.ownership import RECORD, RESULTS, RUNS, contents, is_ours, record_or_none
 
 LONGEST_NAME = 200
 """Bytes of a name on the command line: temporary ones are a little longer, and file systems stop at 255."""
@@ -140,7 +140,7 @@ def place_of_run(path: Path, command: str, *, resume: bool, force: bool) -> Path
     if resume and (place / RECORD).exists():
         return place
     check_output(path, command, force=True)  # what force would not replace is never advised to
-    if not force and (place != path or (read_record(place) or {}).get("state") == "running"):
+    if not force and (place != path or (record_or_none(place) or {}).get("state") == "running"):
         raise OutputExistsError(
             f"{place} holds a run that has not ended. Go on with --resume, or replace it with --force."
         )
@@ -154,7 +154,7 @@ def place_of_run(path: Path, command: str, *, resume: bool, force: bool) -> Path
 def run_in_use(path: Path) -> Path:
     """Return where the run ``path`` is worked on: beside it, where one is being made in its place."""
     partial = beside(Path(path), "partial")
-    return Path(path) if read_record(partial) is None else partial
+    return Path(path) if record_or_none(partial) is None else partial
 
 
 def _refuse_places(path: Path) -> None:
@@ -196,7 +196,7 @@ def _within(inner: str, outer: str) -> bool:
 
 def _data_of(run: Path) -> list[Path]:
     """Return the folder of the data that a run knows."""
-    data = (read_record(run) or {}).get("data")
+    data = (record_or_none(run) or {}).get("data")
     place = data.get("path") if isinstance(data, dict) else None
     return [Path(place)] if isinstance(place, str) else []
 

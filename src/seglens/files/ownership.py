@@ -62,7 +62,7 @@ def contents(folder: Path) -> Contents:
     Results that other commands put into a folder have a record of their own; a run in it has not been made
     with it, unless the folder's own record lists it.
     """
-    record = read_record(folder)
+    record = record_or_none(folder)
     ours: list[str] = []
     others: list[str] = []
     for name, mine in _walk(folder, "", _none):
@@ -72,7 +72,7 @@ def contents(folder: Path) -> Contents:
     return Contents(command if isinstance(command, str) else None, tuple(ours), tuple(others), empty)
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def record_or_none(folder: Path) -> dict[str, object] | None:
     """Return the ``run.json`` of ``folder`` as plain data; None where there is none that can be read."""
     try:
         found = json.loads((folder / RECORD).read_bytes())
@@ -99,7 +99,7 @@ def list_files(folder: Path, command: str) -> None:
     To be called before the folder gets the name that the user gave; of a run, which has had that name for
     long, only files with names that its command gives are listed.
     """
-    record = read_record(folder) or {"schema_number": 1, "kind": command}
+    record = record_or_none(folder) or {"schema_number": 1, "kind": command}
     known = UNFINISHED.get(command)
     names = {name for name in _names(folder, "") if known is None or known.fullmatch(name) is not None}
     record["files"] = sorted({RECORD, *names})
@@ -110,10 +110,10 @@ def rename_in_records(folder: Path, before: Path, after: Path) -> None:
     """Replace the path ``before`` by ``after`` in the records below ``folder``."""
     pairs = [(str(before), str(after)), (os.path.abspath(before), os.path.abspath(after))]
     for file in folder.rglob(RECORD):
-        record = read_record(file.parent)
+        record = record_or_none(file.parent)
         if record is not None:
-            told = json.dumps(_renamed(record, pairs), indent=1, ensure_ascii=False)
-            write_text(file, told + "\n")
+            text = json.dumps(_renamed(record, pairs), indent=1, ensure_ascii=False)
+            write_text(file, text + "\n")
 
 
 def write_text(file: Path, text: str) -> None:
@@ -133,7 +133,7 @@ def remove_listed(folder: Path, names: tuple[str, ...]) -> bool:
 
 def _walk(folder: Path, place: str, above: Known) -> Iterator[tuple[str, bool]]:
     """Yield each file below ``folder``, and whether it is ours; ``above`` knows the lists above it."""
-    record = read_record(folder)
+    record = record_or_none(folder)
     believed = record is not None and (not place or above(RECORD) or record["kind"] in RESULTS)
     own = _listed(record) if record is not None and believed else _none
 

@@ -102,11 +102,11 @@ def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> 
     x, y = (round(value) for value in opened.frame.to_grid(*place))
     batch = opened.part.batch
     valid = batch.valid[0]
-    said = of_class(opened.prediction.mask[0].cpu(), class_index) & valid
-    true = torch.zeros_like(said)
+    predicted = of_class(opened.prediction.mask[0].cpu(), class_index) & valid
+    true = torch.zeros_like(predicted)
     if batch.masks is not None:
         true = of_class(batch.masks[0], class_index) & valid
-    number = number_of_piece(said if kind == "component" else true, x, y)
+    number = number_of_piece(predicted if kind == "component" else true, x, y)
     if number:
         return number
     where = f"at column {place[0]}, row {place[1]}"

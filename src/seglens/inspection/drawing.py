@@ -10,10 +10,6 @@ from PIL import Image as pil
 from PIL import ImageDraw
 from PIL.Image import Image as Picture
 
-from seglens.batch.heats import drawn_size, fitted, limits_of
-from seglens.batch.raw import FORMATS
-from seglens.batch.scales import Scaling, colours
-from seglens.batch.sheets import shown
 from seglens.drawing.draw import (
     INK,
     Scale,
@@ -30,6 +26,10 @@ from seglens.drawing.draw import (
     sheet,
 )
 from seglens.drawing.notebook import address
+from seglens.folder.contact_sheets import shown
+from seglens.folder.heatmaps import drawn_size, limits_of, mask_as_drawn
+from seglens.folder.raw import FORMATS
+from seglens.folder.scales import Scaling, colours
 from seglens.inspection.clicks import ClickedPixel
 from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened
@@ -53,7 +53,7 @@ def bare(run: Run, opened: Opened) -> Picture:
 def predicted_over(run: Run, opened: Opened) -> Picture:
     """Draw the prediction over the picture, and the truth, where it is known, as a white outline."""
     sample = shown(opened.sample, run.spec)
-    drawn = _large(overlay(sample.image, fitted(opened.mask), run.task.palette))
+    drawn = _large(overlay(sample.image, mask_as_drawn(opened.mask), run.task.palette))
     if sample.mask is None:
         return drawn
     return outline(drawn, foreground(only_valid(sample.mask, sample.valid)))
@@ -65,9 +65,9 @@ def removed_over(run: Run, opened: Opened, removal: RemovedRegion) -> Picture:
     image = frame.maps_to_native(removal.image).clamp(0, 1)
     sample = shown(opened.sample, run.spec)
     seen = shown(type(sample)(sample.name, image, None, opened.sample.valid), run.spec)
-    drawn = _large(overlay(seen.image, fitted(removal.mask), run.task.palette))
+    drawn = _large(overlay(seen.image, mask_as_drawn(removal.mask), run.task.palette))
     where = frame.mask_to_native(removal.region.long()) > 0
-    return outline(drawn, fitted(where.long()) > 0)
+    return outline(drawn, mask_as_drawn(where.long()) > 0)
 
 
 def answered(run: Run, opened: Opened, answer: ExplainedPicture, *, evidence: bool = False) -> Picture:
@@ -75,18 +75,18 @@ def answered(run: Run, opened: Opened, answer: ExplainedPicture, *, evidence: bo
 
     With ``evidence`` it is what speaks for and against, where the method tells.
     """
-    image, heats, row = shown(opened.sample, run.spec).image, answer.heats, answer.row
+    image, heatmaps, row = shown(opened.sample, run.spec).image, answer.heatmaps, answer.row
     scale = scale_of(answer, evidence=evidence)
     if scale is None:
         drawn = _large(no_map(image.shape[1], image.shape[2], " "))
         tile = no_map(drawn.height, drawn.width, row.status.replace("_", " "))
-        return tile if answer.status == "no_target" else outline(tile, heats.region(row), INK)
-    values = heats.evidence(row) if evidence else heats.values(row)
+        return tile if answer.status == "no_target" else outline(tile, heatmaps.region(row), INK)
+    values = heatmaps.evidence(row) if evidence else heatmaps.values(row)
     assert values is not None  # or there would be no scale
-    drawn, hidden = _large(heat_overlay(image, values, scale)), heats.hidden(row)
+    drawn, hidden = _large(heat_overlay(image, values, scale)), heatmaps.hidden(row)
     if hidden is not None:
         drawn = hatch(drawn, hidden)
-    return outline(drawn, heats.region(row), INK if scale.limits[0] < 0 else "#ffffff")
+    return outline(drawn, heatmaps.region(row), INK if scale.limits[0] < 0 else "#ffffff")
 
 
 def scale_of(answer: ExplainedPicture, *, evidence: bool = False) -> Scale | None:
@@ -109,7 +109,7 @@ def save(
     """Write ``sheet.png`` and the raw map ``maps.npz`` into ``folder``; return the files.
 
     ``drawn`` and ``evidence`` are what `answered` made. What the arrays are is in
-    `seglens.batch.raw.raw_arrays`.
+    `seglens.folder.raw.raw_arrays`.
     """
     row = answer.row
     tiles = [

@@ -5,24 +5,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seglens.batch.asking import question_of, targets_of
-from seglens.batch.heats import Heats, with_limits
-from seglens.batch.ledger import map_row
-from seglens.batch.measuring import maps_of
-from seglens.batch.raw import raw_arrays
 from seglens.explain.explanation import Explanation
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.methods import METHODS, Method, sorted_out
 from seglens.explain.references import needs_references
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
+from seglens.folder.heatmaps import Heatmaps, with_limits
+from seglens.folder.measuring import maps_of
+from seglens.folder.raw import raw_arrays
+from seglens.folder.request import request_of, targets_of
+from seglens.folder.writer import map_row
 from seglens.inspection.opened import Opened
 from seglens.judge.localisation import attention, summarise
-from seglens.judge.nulls import Surface
+from seglens.judge.nulls import NullInputs
 from seglens.masks import of_class
 from seglens.models.layers import layers as layers_of
 from seglens.results.maps import OneMap
 from seglens.runs import Run
+
+SEED = 0
+"""Of everything random on the page: one click gives one answer."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class ExplainedPicture:
     request: ExplainRequest
     explanation: Explanation
     row: OneMap
-    heats: Heats
+    heatmaps: Heatmaps
     arrays: Mapping[str, np.ndarray]
     label: str
 
@@ -62,11 +65,11 @@ class ExplainedPicture:
 
     @property
     def status(self) -> str:
-        """``ok``, or request there is no map."""
+        """``ok``, or why there is no map."""
         return self.explanation.status[0]
 
 
-def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: int = 0) -> ExplainedPicture:
+def explain_picture(run: Run, opened: Opened, request: ExplainRequest) -> ExplainedPicture:
     """Explain one picture. The raw map and its numbers are those of `seglens.explain_folder`.
 
     Null maps are those that cost no run of the model: the random network isn't asked, nor are other pictures.
@@ -76,7 +79,7 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: 
         SettingError: the target needs a truth that is not known, or the method means nothing over windows.
         ModelError: the layer can't be traced.
     """
-    question = question_of(
+    checked = request_of(
         run,
         opened.split,
         (requested_method(request),),
@@ -85,29 +88,27 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest, *, seed: 
         request.class_name,
         request.against,
         request.where,
-        seed,
+        SEED,
     )
     part, prediction = opened.part, opened.prediction
-    aims = targets_of(
+    targets = targets_of(
         run,
         part,
-        question.targets,
-        question.class_index,
-        against=question.against,
+        checked.targets,
+        checked.class_index,
+        against=checked.against,
         prediction=prediction,
     )
-    (entry,) = maps_of(run, part, aims, question, question.methods, question.layers)
-    probability = prediction.probabilities[:, question.class_index]
-    surface = Surface(part.batch.images, aims[0].pixels.to(probability.device), probability, seed)
-    said = of_class(prediction.mask, question.class_index)
-    measured = (
-        attention(entry, surface, valid=part.batch.valid),
-        statistics(entry, predicted=said, valid=part.batch.valid),
-    )
+    (entry,) = maps_of(run, part, targets, checked, checked.methods, checked.layers)
+    probability = prediction.probabilities[:, checked.class_index]
+    inputs = NullInputs(part.batch.images, targets[0].pixels.to(probability.device), probability, SEED)
+    predicted = of_class(prediction.mask, checked.class_index)
+    numbers = statistics(entry, predicted=predicted, valid=part.batch.valid)
+    measured = attention(entry, inputs, measured=numbers, valid=part.batch.valid), numbers
     row = map_row(entry, measured, 0)
     arrays = raw_arrays([entry], 0, opened.frame)
-    heats = with_limits(Heats([row], arrays, opened.frame, run.spec))
-    return ExplainedPicture(request, entry, heats.rows[0], heats, arrays, summarise(measured[0]).label)
+    heatmaps = with_limits(Heatmaps([row], arrays, opened.frame, run.spec))
+    return ExplainedPicture(request, entry, heatmaps.rows[0], heatmaps, arrays, summarise(measured[0]).label)
 
 
 def requested_method(request: ExplainRequest) -> Method:

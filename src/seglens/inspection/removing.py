@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from seglens.batch.prediction import native_masks
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target, for_head
+from seglens.folder.prediction import original_masks
 from seglens.impute import IMPUTERS
-from seglens.inspection.explaining import ExplainedPicture
+from seglens.inspection.explaining import SEED, ExplainedPicture
 from seglens.inspection.opened import Opened, on_grid, predict_opened, scores_of_opened
 from seglens.masks import of_class
 from seglens.runs import Run
@@ -59,7 +59,7 @@ class RemovedRegion:
 
 
 def remove_region(
-    run: Run, opened: Opened, region: Region, target: Target, *, imputer: str = "noisy-linear", seed: int = 0
+    run: Run, opened: Opened, region: Region, target: Target, *, imputer: str = "noisy-linear"
 ) -> RemovedRegion:
     """Remove ``region`` (at the picture's own size), and predict the same frozen pixels again.
 
@@ -79,10 +79,10 @@ def remove_region(
     removed = on_grid(region.cpu(), opened.frame)[None] & valid
     if not bool(removed.any()):
         raise SettingError("Nothing of the picture was brushed over. Draw on the picture, then remove it.")
-    images = imputed(batch.images, removed, valid, imputer, seed)
+    images = imputed(batch.images, removed, valid, imputer, SEED)
     part = replace(opened.part, batch=replace(batch, images=images))
     prediction = predict_opened(run, part)
-    mask = native_masks(run, part, prediction)[0]
+    mask = original_masks(run, part, prediction)[0]
     before = _state(target, opened.prediction.logits, opened.prediction.mask, valid, dict(opened.scores))
     after_scores = scores_of_opened(opened.sample, mask, run.spec.classes)
     after = _state(target, prediction.logits, prediction.mask, valid, after_scores)
@@ -93,7 +93,7 @@ def remove_region(
         mask=mask,
         before=before,
         after=after,
-        controls=_controls(run, opened, removed[0], target, imputer, seed),
+        controls=_controls(run, opened, removed[0], target, imputer),
         share=float(removed.sum() / valid.sum()),
         of_target=float((removed & pixels).sum() / pixels.sum().clamp(min=1)),
     )
@@ -104,8 +104,8 @@ def target_of(run: Run, opened: Opened, class_name: str, answer: ExplainedPictur
     if answer is not None:
         return answer.target
     class_index = run.task.class_index(class_name)
-    said = of_class(opened.prediction.mask.cpu(), class_index)
-    return for_head(Target("predicted", class_index, said & opened.part.batch.valid), run)
+    predicted = of_class(opened.prediction.mask.cpu(), class_index)
+    return for_head(Target("predicted", class_index, predicted & opened.part.batch.valid), run)
 
 
 def imputed(images: Images, removed: Regions, valid: Regions, imputer: str, seed: int) -> Images:
@@ -137,28 +137,26 @@ def region_elsewhere(region: Region, valid: Region, num: int, seed: int) -> Bool
     return torch.stack(found) if found else region.new_zeros(0, *region.shape)
 
 
-def _controls(
-    run: Run, opened: Opened, region: Region, target: Target, imputer: str, seed: int
-) -> tuple[float, ...]:
+def _controls(run: Run, opened: Opened, region: Region, target: Target, imputer: str) -> tuple[float, ...]:
     """The target's mean probability after the same shape was removed at other places."""
     if opened.part.windows is not None or bool(target.empty()[0]):
         return ()
     batch = opened.part.batch
-    moved = region_elsewhere(region, batch.valid[0], CONTROLS, seed)
+    moved = region_elsewhere(region, batch.valid[0], CONTROLS, SEED)
     if not len(moved):
         return ()
     copies, valid = (values.expand(len(moved), *values.shape[1:]) for values in (batch.images, batch.valid))
-    images = imputed(copies, moved, valid, imputer, seed).to(run.segmenter.device)
+    images = imputed(copies, moved, valid, imputer, SEED).to(run.segmenter.device)
     again = target.select(torch.zeros(len(moved), dtype=torch.long))
     found = clean_scores(run.segmenter, images, (again,), unit="probability", batch_size=len(moved))[0]
     return tuple(float(value) for value in found)
 
 
 def _state(
-    target: Target, logits: Tensor, said: Tensor, valid: Regions, measured: dict[str, float]
+    target: Target, logits: Tensor, mask: Tensor, valid: Regions, measured: dict[str, float]
 ) -> RemovalState:
     first = torch.zeros(1, dtype=torch.long)
-    area = (of_class(said.cpu(), target.class_index) & valid).sum() / valid.sum()
+    area = (of_class(mask.cpu(), target.class_index) & valid).sum() / valid.sum()
     return RemovalState(
         probability=float(target.score(logits, first, "probability")),
         logit=float(target.score(logits, first, "mean")),

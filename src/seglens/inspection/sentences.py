@@ -146,13 +146,13 @@ def _inside(row: OneMap, label: str) -> str:
         "",
         *(f'<span title="{escape(DEFINITIONS[name])}">{name.replace("_", " ")}</span>' for name in names),
     )
-    said = (
+    sentence = (
         "It says what the predicted region itself says: it restates the prediction, and does not "
         "say what the model used. Brush something out to find that."
         if label
         else "Where a map lies says nothing of what the model used. Brush something out to find that."
     )
-    return _table(heads, cells) + f"<p>{said}</p>"
+    return _table(heads, cells) + f"<p>{sentence}</p>"
 
 
 def _diagnosed(diagnostics: Mapping[str, float]) -> str:

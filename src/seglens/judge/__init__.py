@@ -1,7 +1,7 @@
 """Judgement: does an explanation deserve belief? Every score stands next to what knowing nothing would get.
 
 `judge` makes the scorecard of maps that are in memory. For a folder of images take its three steps one by
-one: `evidence.gather` for each batch, `evidence.combine`, `evidence.score`.
+one: `evidence.score_batch` for each batch, `evidence.combine`, `evidence.score`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from seglens.callable_module import make_callable
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target, targets_on
 from seglens.judge.case import Explainer, JudgeSettings
-from seglens.judge.evidence import gather, score
+from seglens.judge.evidence import score, score_batch
 from seglens.judge.scorecard import Scorecard
 from seglens.runs import Run
 from seglens.shapes import Regions
@@ -50,7 +50,7 @@ def judge(
     images = as_images(images, run.spec.channels)
     targets_on(run, images, target)
     chosen = list(maps.values()) if isinstance(maps, Explanations) else list(maps)
-    found = gather(
+    found = score_batch(
         run,
         images,
         target,

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
+from seglens.axes import num_pixels, size_of
 from seglens.evaluate.intervals import Interval, auroc, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
 from seglens.judge.causal import Effect
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.results.names import map_name
+from seglens.results.scorecard import TagRow
 from seglens.shapes import PerImage, Regions
 
 HONEST, CHEAT = "honest", "cheat"
@@ -44,19 +46,20 @@ class TagShare:
         """``method`` or ``method@layer``."""
         return map_name(self.method, self.layer)
 
-    def to_json(self) -> dict[str, object]:
-        """Return the row as plain data."""
-        return {
-            "method": self.method,
-            "layer": self.layer,
-            "auroc": self.auroc.mean,
-            "low": self.auroc.low,
-            "high": self.auroc.high,
-            "num": self.auroc.num,
-            "share": {HONEST: self.honest.mean, CHEAT: self.cheat.mean},
-            "chance_share": self.chance,
-            "exposes": self.exposes,
-        }
+    @property
+    def table(self) -> TagRow:
+        """The row as it stands in ``shortcut.json``."""
+        return TagRow(
+            method=self.method,
+            layer=self.layer,
+            auroc=self.auroc.mean,
+            low=self.auroc.low,
+            high=self.auroc.high,
+            num=self.auroc.num,
+            share={HONEST: self.honest.mean, CHEAT: self.cheat.mean},
+            chance_share=self.chance,
+            exposes=self.exposes,
+        )
 
 
 def tag_share(
@@ -88,16 +91,16 @@ def tag_zone(entry: Explanation, tags: Regions) -> Regions:
 
 def _cell(entry: Explanation) -> float:
     """The side of a cell of the map, in pixels."""
-    height, width = entry.map.shape[-2:]
+    size = size_of(entry.map, 1)
     if entry.grid is not None:
-        return height / entry.grid.shape[-2]
+        return max(length / cells for length, cells in zip(size, size_of(entry.grid, 1), strict=True))
     settings = entry.settings
     if "window" in settings:
         return float(settings["window"])
     if "cells" in settings:
-        return height / float(settings["cells"])
+        return size[0] / float(settings["cells"])
     if "num_segments" in settings:
-        return math.sqrt(height * width / float(settings["num_segments"]))
+        return (num_pixels(size) / float(settings["num_segments"])) ** (1 / len(size))
     return 1.0
 
 
@@ -119,7 +122,7 @@ def share(entry: Explanation, zone: Regions, outside: Regions) -> PerImage:
     return torch.where(flat, 0.0, shares)
 
 
-def check(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
+def invalid_because(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str]:
     """Return what speaks against the validity of the test; nothing if it is valid."""
     num = min(int(found.complete.sum()) for found in effects.values())
     if num < MIN_IMAGES:
@@ -147,13 +150,13 @@ def conclude(
 ) -> tuple[str, str]:
     """Return verdict and reason in plain words; a cheat is named only where both kinds of evidence agree."""
     exposing = [row for row in shares if row.exposes and row.method != "occlusion"]
-    told = ", ".join(
+    methods = ", ".join(
         f"{row.name} (AUROC {row.auroc.mean:.2f}, at least {row.auroc.low:.2f})" for row in exposing
     )
     against = "; ".join(failures)
     if failures and exposing:
         return "No shortcut is claimed: attribution differs on the tag, but the causal check fails.", (
-            f"Attribution lies on the tag more often in the second model by {told}. But {against}."
+            f"Attribution lies on the tag more often in the second model by {methods}. But {against}."
         )
     if failures:
         return (
@@ -173,7 +176,7 @@ def conclude(
         )
     return "The model 'cheat' reads the tag; the model 'honest' doesn't.", (
         f"{causal}. Attribution agrees: the cheat's maps lie on the tag more than the honest model's by "
-        f"{told}."
+        f"{methods}."
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from seglens.axes import LENGTHS, size_of
 from seglens.errors import SettingError
 from seglens.evaluate.intervals import Interval, interval
 from seglens.explain.explanation import Explanation
@@ -18,8 +19,8 @@ from seglens.impute import noisy_linear
 from seglens.judge.definitions import MIN_IMAGES
 from seglens.judge.faithfulness import EVALUABLE
 from seglens.judge.localisation import FLOOR
-from seglens.judge.nulls import content_free, surface
-from seglens.judge.reading import unit_of
+from seglens.judge.nulls import content_free, null_inputs
+from seglens.judge.reading import score_unit
 from seglens.judge.regions import elsewhere
 from seglens.results.scorecard import Audit, AuditedRegion, RegionMap, RegionOfPicture
 from seglens.runs import Run
@@ -75,15 +76,16 @@ def audit(
     """
     run, images = run.opened(images)
     for name, region in regions.items():
-        if region.dtype != torch.bool or region.shape != (len(images), *images.shape[-2:]):
+        if region.dtype != torch.bool or region.shape != (len(images), *size_of(images)):
             raise SettingError(
                 f"The region {name!r} is {region.dtype} of shape {tuple(region.shape)}, but must be bool of "
-                f"shape {(len(images), *images.shape[-2:])} as the images (pictures, rows, columns)."
+                f"shape {(len(images), *size_of(images))} as the images (pictures, "
+                f"{LENGTHS[images.ndim - 2]})."
             )
     inside = torch.ones_like(target.pixels) if valid is None else valid
     inside = inside.to(images.device)
     outside = inside & ~target.pixels.to(images.device)
-    nulls = content_free(surface(run, images, target, seed=seed))
+    nulls = content_free(null_inputs(run, images, target, seed=seed))
     found = []
     for name, region in regions.items():
         zone = region.to(images.device) & outside
@@ -112,7 +114,7 @@ def effect_of(
     batch_size: int = 16,
 ) -> PerImage:
     """Return the share of the score that is lost without ``zone``, imputed from its surroundings."""
-    unit = unit_of(target)
+    unit = score_unit(target)
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     bare = torch.where(zone[:, None], noisy_linear(images, zone | ~valid, noise), images)
     full, without = (
@@ -266,9 +268,12 @@ def _share(values: Maps, zone: Regions, outside: Regions) -> PerImage:
 
 
 def _shifts(images: Images, seed: int) -> torch.Tensor:
-    """A quarter to three quarters of the picture, down and across, keyed by seed and picture."""
-    size = torch.tensor(images.shape[-2:])
+    """A quarter to three quarters of the picture along each axis, keyed by seed and picture."""
+    size = torch.tensor(size_of(images))
     drawn = torch.stack(
-        [torch.rand(2, generator=content_generator(image, seed, "control region")) for image in images]
+        [
+            torch.rand(len(size), generator=content_generator(image, seed, "control region"))
+            for image in images
+        ]
     )
     return ((0.25 + 0.5 * drawn) * size).long()

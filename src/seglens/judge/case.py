@@ -1,7 +1,8 @@
-"""What every score is measured on, and what it gives: one number per image and map."""
+"""The case that every score is measured on, and the numbers that it gives: one per image and map."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,8 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.masked import check_precision
 from seglens.explain.target import Target
 from seglens.judge.cells import CELLS, PARTITIONS, Partition, PerCell, cell_means
-from seglens.judge.nulls import Surface
+from seglens.judge.nulls import NullInputs
+from seglens.judge.reading import Reading, reading
 from seglens.runs import Run
 from seglens.shapes import Images, Maps, PerImage, Regions
 
@@ -115,7 +117,7 @@ class JudgeSettings:
 
 
 @dataclass(frozen=True)
-class Case:
+class JudgedBatch:
     """The maps of one batch of images and all that judging them takes.
 
     ``valid`` is what is no padding, ``partition`` the cells that all scores are measured on.
@@ -125,7 +127,7 @@ class Case:
     images: Images
     target: Target
     maps: Mapping[Key, Explanation]
-    seen: Surface
+    inputs: NullInputs
     nulls: Mapping[str, Maps]
     valid: Regions
     partition: Partition
@@ -134,24 +136,30 @@ class Case:
     seed: int
     batch_size: int
 
-    def first(self, num: int) -> "Case":
+    @cached_property
+    def reading(self) -> Reading:
+        """Reads changed copies of the pictures; made once for all scores."""
+        return reading(self.run.segmenter, self.images, self.target, self.valid, batch_size=self.batch_size)
+
+    def first(self, num: int) -> "JudgedBatch":
         """Return the case of the first ``num`` images only."""
+        if num >= len(self.images):
+            return self
         rows = slice(num)
-        return Case(
-            run=self.run,
+        return replace(
+            self,
             images=self.images[rows],
             target=self.target.select(rows),
             maps={key: select(entry, rows) for key, entry in self.maps.items()},
-            seen=Surface(
-                self.seen.images[rows], self.seen.pixels[rows], self.seen.probability[rows], self.seen.seed
+            inputs=replace(
+                self.inputs,
+                images=self.inputs.images[rows],
+                pixels=self.inputs.pixels[rows],
+                probability=self.inputs.probability[rows],
             ),
             nulls={name: maps[rows] for name, maps in self.nulls.items()},
             valid=self.valid[rows],
             partition=self.partition[rows],
-            settings=self.settings,
-            explainers=self.explainers,
-            seed=self.seed,
-            batch_size=self.batch_size,
         )
 
     def cells(self, maps: Maps) -> PerCell:
@@ -165,7 +173,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ScoreValues:
     """One score of all maps and reference rows, image by image on the CPU; NaN where not evaluable.
 
     ``about`` belongs to the images, ``details`` to a map and ``reference_details`` to a reference row;
@@ -180,7 +188,7 @@ class Measured:
     reference_details: dict[str, dict[str, PerImage]] = field(default_factory=dict)
 
 
-def join(parts: Sequence[Measured]) -> Measured:
+def join_scores(parts: Sequence[ScoreValues]) -> ScoreValues:
     """Put the batches of one score together; a map without a value in one of them has none at all."""
     reasons = {key: why for part in parts for key, why in part.reasons.items()}
 
@@ -193,7 +201,7 @@ def join(parts: Sequence[Measured]) -> Measured:
         for key in parts[0].details
         if key not in reasons
     }
-    return Measured(
+    return ScoreValues(
         values={
             key: values if key not in reasons else torch.full_like(values, torch.nan)
             for key, values in together([part.values for part in parts]).items()

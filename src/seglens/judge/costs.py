@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from seglens.judge.case import SCORES, JudgeSettings
 from seglens.judge.effects import IMPUTERS
@@ -25,7 +24,7 @@ class ScoreCost:
     forwards: int
     remakes: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | int]:
         """Return the fields as plain data."""
         return asdict(self)
 
@@ -52,14 +51,14 @@ def count_scores(num_maps: int, making: int, settings: JudgeSettings, num: int) 
 
     Making them once takes ``making`` forward passes.
     """
-    # Besides the changed copies: the answer, and the pictures clean, blurred, and with their context blurred.
-    removed = 2 * len(FRACTIONS) * (num_maps + len(NULLS)) + 3
+    # Besides the changed copies: the pictures clean, blurred, and with their context blurred.
+    removed = 2 * len(FRACTIONS) * (num_maps + len(NULLS)) + 2
     again = settings.num_again
     # Pictures, forward passes of changed ones for each, and how often its maps are made again.
     found = {
         "faithfulness": (num, removed, 0),
-        "context_faithfulness": (num, removed + SHIFTS + 2 + 4, 0),
-        "causal_agreement": (settings.num_occluded, len(IMPUTERS) * settings.across**2 + 2, 0),
+        "context_faithfulness": (num, removed + SHIFTS + 1, 0),
+        "causal_agreement": (settings.num_occluded, len(IMPUTERS) * settings.across**2 + 1, 0),
         "completeness": (num, 0, 0),
         "model_dependence": (again, 0, settings.num_models + settings.stages + 1),
         "stability": (again, 0, len(PERTURBATIONS) + 1),

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import boxes, lines, size_of
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred, noisy_linear
-from seglens.judge.case import Case, Key, Measured
+from seglens.judge.case import JudgedBatch, Key, ScoreValues
 from seglens.judge.cells import PerCell, cell_means, cell_sums, rank_correlation
 from seglens.judge.context import surroundings
-from seglens.judge.reading import reading
 from seglens.results.names import map_name
 from seglens.results.scorecard import CellPoints
 from seglens.seeds import content_normal
@@ -26,7 +26,7 @@ SHOWN = 4
 """Images whose cells are drawn one by one."""
 
 
-def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, CellPoints]]:
+def causal_agreement(case: JudgedBatch) -> tuple[dict[str, ScoreValues], dict[str, CellPoints]]:
     """Correlate each map's attribution to the cells with what occluding each cell does (Spearman, signed).
 
     Both are taken by pixel: a large superpixel has more of any map and of any effect, so that their sums
@@ -56,7 +56,7 @@ def causal_agreement(case: Case) -> tuple[dict[str, Measured], dict[str, CellPoi
             keys = [key for key, name in scored_with.items() if name == imputer]
             if keys or imputer == IMPUTERS[0]:
                 truth = occluded[imputer]
-                found[score if imputer == IMPUTERS[0] else f"{score}:{imputer}"] = Measured(
+                found[score if imputer == IMPUTERS[0] else f"{score}:{imputer}"] = ScoreValues(
                     values={key: rank_correlation(totals[map_name(*key)], truth, zone) for key in keys},
                     references={name: rank_correlation(totals[name], truth, zone) for name in case.nulls},
                     about={"ceiling": ceiling},
@@ -70,7 +70,7 @@ def imputer_for(entry: Explanation) -> str:
     return next(name for name in IMPUTERS if name != own)
 
 
-def effects(case: Case) -> dict[str, PerCell]:
+def effects(case: JudgedBatch) -> dict[str, PerCell]:
     """Return by imputer how far the score falls where each cell is taken away; on the CPU.
 
     In float32 whatever the settings say: most cells move the score by less than bfloat16 rounds it, and both
@@ -83,8 +83,7 @@ def effects(case: Case) -> dict[str, PerCell]:
     rows = torch.arange(len(images), device=device).repeat_interleave(total)
     noise = content_normal(images, tuple(images.shape[1:]), case.seed, "imputation")
     soft = blurred(images)
-    read = reading(case.run.segmenter, images, case.target, valid, batch_size=case.batch_size)
-    full = read.clean(images)[0]
+    full = case.reading.full[0]
 
     def gone(which: Rows) -> Regions:
         return (cells[rows[which]] == (which % total)[:, None, None]) & valid[rows[which]]
@@ -97,7 +96,7 @@ def effects(case: Case) -> dict[str, PerCell]:
 
     found = {}
     for name, perturb in zip(IMPUTERS, (linearly, softly), strict=True):
-        scores, _ = read.changed(rows, perturb, "32")
+        scores, _ = case.reading.changed(rows, perturb, "32")
         found[name] = full[:, None] - scores[0].view(-1, total)
     return found
 
@@ -108,30 +107,24 @@ def _impute_in_box(images: Images, removed: Regions, valid: Regions, noise: Imag
     The pixels inside depend on those that touch the patch alone, so this is `noisy_linear` of the picture,
     in a small part of the time. All boxes are as large as the largest takes; those at a border move inwards.
     """
-    num, _, height, width = images.shape
-    places = []
-    for line, length in ((removed.any(2), height), (removed.any(1), width)):
+    starts, size = [], []
+    for line, length in zip(lines(removed), size_of(images), strict=True):
         first = line.int().argmax(1)
         last = length - 1 - line.flip(1).int().argmax(1)
         longest = int(torch.where(line.any(1), last - first + 1, 1).max())
-        size = min(length, longest + 2)
-        start = (first - 1).clamp(0, length - size)
-        places.append(start[:, None] + torch.arange(size, device=images.device))
-    index = (
-        torch.arange(num, device=images.device)[:, None, None],
-        places[0][:, :, None],
-        places[1][:, None, :],
-    )
+        size.append(min(length, longest + 2))
+        starts.append((first - 1).clamp(0, length - size[-1]))
+    index = boxes(starts, size)
     hole, around = removed[index], valid[index]
-    pixels, grain = (stack.movedim(1, 3)[index].movedim(3, 1) for stack in (images, noise))
+    pixels, grain = (stack.movedim(1, -1)[index].movedim(-1, 1) for stack in (images, noise))
     filled = torch.where(hole[:, None], noisy_linear(pixels, hole | ~around, grain), pixels)
-    changed = images.movedim(1, 3).clone()
-    changed[index] = filled.movedim(1, 3)
-    return changed.movedim(3, 1).contiguous()
+    changed = images.movedim(1, -1).clone()
+    changed[index] = filled.movedim(1, -1)
+    return changed.movedim(-1, 1).contiguous()
 
 
 def _points(
-    case: Case,
+    case: JudgedBatch,
     scored_with: Mapping[Key, str],
     totals: Mapping[str, PerCell],
     occluded: Mapping[str, PerCell],

@@ -11,14 +11,14 @@ from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target, for_head
 from seglens.judge import case as cases
-from seglens.judge.case import SCORES, Case, Explainer, JudgeSettings, Key, Measured
+from seglens.judge.case import SCORES, Explainer, JudgedBatch, JudgeSettings, Key, ScoreValues
 from seglens.judge.cells import PARTITIONS
 from seglens.judge.context import context_faithfulness, faithfulness
 from seglens.judge.effects import causal_agreement
 from seglens.judge.faithfulness import FRACTIONS, Curves
 from seglens.judge.judgement import Judgement
-from seglens.judge.localisation import Attention, attention, join, summarise
-from seglens.judge.nulls import content_free, randomised, surface
+from seglens.judge.localisation import Attention, attention, join_attention, summarise
+from seglens.judge.nulls import content_free, null_inputs, randomised
 from seglens.judge.randomisation import model_dependence
 from seglens.judge.rerun import recipes
 from seglens.judge.scorecard import Scorecard
@@ -31,7 +31,7 @@ from seglens.shapes import Images, PerImage, Regions
 
 
 @dataclass(frozen=True)
-class Evidence:
+class BatchScores:
     """The numbers of one batch of images, on the CPU; NaN where an image is not evaluable.
 
     ``measured`` are the scores that are compared with reference rows, by name; the dear ones hold the first
@@ -42,14 +42,14 @@ class Evidence:
     target: str
     scores: tuple[str, ...]
     num_images: int
-    measured: dict[str, Measured]
+    measured: dict[str, ScoreValues]
     attention: dict[Key, Attention]
     completeness: dict[Key, tuple[PerImage, PerImage]]
     curves: dict[str, dict[str, Curves]]
     drawn: Figures
 
 
-def gather(
+def score_batch(
     run: Run,
     images: Images,
     target: Target,
@@ -61,7 +61,7 @@ def gather(
     done: int = 0,
     seed: int = 0,
     batch_size: int = 16,
-) -> Evidence:
+) -> BatchScores:
     """Measure every map of ``maps``, and the content-free ones, on ``images``.
 
     Args:
@@ -85,15 +85,15 @@ def gather(
     run, images = run.opened(images)
     by_key = _by_key(maps, target)
     _refuse_strangers(explainers or {}, by_key)
-    seen = surface(run, images, target, seed=seed)
+    inputs = null_inputs(run, images, target, seed=seed)
     whole = (torch.ones_like(target.pixels) if valid is None else valid).to(images.device)
-    case = Case(
+    case = JudgedBatch(
         run=run,
         images=images,
         target=target,
         maps=by_key,
-        seen=seen,
-        nulls=content_free(seen),
+        inputs=inputs,
+        nulls=content_free(inputs),
         valid=whole,
         partition=PARTITIONS[chosen.cells](images, whole, chosen.across),
         settings=chosen,
@@ -117,7 +117,7 @@ def gather(
             drawn = drawn.model_copy(update={"cascade": cascade})
         if "stability" in again:
             measured["stability"] = stability(few, known)
-    return Evidence(
+    return BatchScores(
         target=target.label,
         scores=chosen.scores,
         num_images=len(images),
@@ -133,19 +133,19 @@ def gather(
     )
 
 
-def combine(parts: Sequence[Evidence]) -> Evidence:
+def combine(parts: Sequence[BatchScores]) -> BatchScores:
     """Put the batches of one set of images together; all must hold the same maps."""
     first = parts[0]
     scores = dict.fromkeys(name for part in parts for name in part.measured)
-    return Evidence(
+    return BatchScores(
         target=first.target,
         scores=first.scores,
         num_images=sum(part.num_images for part in parts),
         measured={
-            name: cases.join([part.measured[name] for part in parts if name in part.measured])
+            name: cases.join_scores([part.measured[name] for part in parts if name in part.measured])
             for name in scores
         },
-        attention={key: join([part.attention[key] for part in parts]) for key in first.attention},
+        attention={key: join_attention([part.attention[key] for part in parts]) for key in first.attention},
         completeness={
             key: (
                 torch.cat([part.completeness[key][0] for part in parts]),
@@ -161,7 +161,7 @@ def combine(parts: Sequence[Evidence]) -> Evidence:
     )
 
 
-def score(evidence: Evidence, *, seed: int = 0) -> Scorecard:
+def score(evidence: BatchScores, *, seed: int = 0) -> Scorecard:
     """Turn the numbers of all images into rows with intervals and verdicts."""
     rows: list[Judgement] = []
     for name, found in evidence.measured.items():
@@ -180,7 +180,7 @@ def score(evidence: Evidence, *, seed: int = 0) -> Scorecard:
     return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures, left_out)
 
 
-def _removals(case: Case) -> tuple[dict[str, Measured], dict[str, dict[str, Curves]]]:
+def _removals(case: JudgedBatch) -> tuple[dict[str, ScoreValues], dict[str, dict[str, Curves]]]:
     """The two scores that remove cells in the order of a map."""
     measured, curves = {}, {}
     for name, made in (("faithfulness", faithfulness), ("context_faithfulness", context_faithfulness)):
@@ -189,7 +189,7 @@ def _removals(case: Case) -> tuple[dict[str, Measured], dict[str, dict[str, Curv
     return measured, curves
 
 
-def _attention(case: Case) -> dict[Key, Attention]:
+def _attention(case: JudgedBatch) -> dict[Key, Attention]:
     """Attention and its nulls; the model with random weights for CAMs only, other methods cost too much."""
     cams = [(method, layer) for method, layer in case.maps if method in CAMS and layer is not None]
     chance: dict[Key, Explanation] = {}
@@ -206,7 +206,7 @@ def _attention(case: Case) -> dict[Key, Attention]:
         )
         chance = {(entry.method, entry.layer): entry for entry in found.values()}
     return {
-        key: attention(entry, case.seen, randomised=chance.get(key), valid=case.valid)
+        key: attention(entry, case.inputs, randomised=chance.get(key), valid=case.valid)
         for key, entry in case.maps.items()
     }
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seglens.explain.target import Target
-from seglens.impute import Imputer, blurred, noisy_linear
+from seglens.impute import Imputer, noisy_linear
 from seglens.judge.cells import CELLS, Order, Partition, PerCell, cell_sums, grid_cells, order
 from seglens.judge.reading import Reading, reading
 from seglens.models.segmenter import Segmenter
@@ -92,18 +92,38 @@ def road(
     seed: int = 0,
     batch_size: int = 16,
 ) -> dict[str, Curves]:
+    """Return the `removal_curves` of ``maps`` on pictures in [0, 1], in which ``valid`` are no padding.
+
+    All pixels are by default. ``batch_size`` perturbed pictures are in the model at once.
+    """
+    whole = torch.ones_like(target.pixels) if valid is None else valid
+    read = reading(segmenter, images, target, whole, batch_size=batch_size)
+    return removal_curves(
+        read, maps, kept=kept, counted=counted, cells=cells, imputer=imputer, precision=precision, seed=seed
+    )
+
+
+def removal_curves(
+    read: Reading,
+    maps: Mapping[str, Maps],
+    *,
+    kept: Regions | None = None,
+    counted: Bool[Tensor, " b"] | None = None,
+    cells: Partition | None = None,
+    imputer: Imputer = noisy_linear,
+    precision: str = "32",
+    seed: int = 0,
+) -> dict[str, Curves]:
     """Return the curves of every map of ``maps``, all on the same pictures, noise and breaking of ties.
 
-    Maps are signed, as they are: the lowest values are the least relevant. Curves are NaN for pictures that
-    are not evaluable and for rows of a map that hold NaN. Everything returned is on the CPU. Two maps that
-    remove the same cells of a picture share a forward pass.
+    Padding is neither ranked nor removed, nor does it fill holes. Maps are signed, as they are: the lowest
+    values are the least relevant. Curves are NaN for pictures that are not evaluable and for rows of a map
+    that hold NaN. Everything returned is on the CPU. Two maps that remove the same cells of a picture share a
+    forward pass.
 
     Args:
-        segmenter: the model.
-        images: pictures in [0, 1].
-        target: what is scored.
+        read: scores changed copies of the pictures.
         maps: maps by name.
-        valid: pixels that are picture: padding is neither ranked nor removed, nor does it fill holes.
         kept: pixels that stay whatever a map says of them, such as the target with its surroundings. The
             scale stays that of the whole picture, from its score to that of the blurred picture: what its
             rest alone is worth may be next to nothing, and no denominator.
@@ -112,16 +132,11 @@ def road(
         imputer: what fills the holes.
         precision: of the removal's forward passes, as in `choose_precision`.
         seed: of noise and ties.
-        batch_size: perturbed pictures in the model at once.
     """
-    device = segmenter.device
-    images = images.to(device)
-    whole = torch.ones(len(images), *images.shape[-2:], dtype=torch.bool, device=device)
-    valid = whole if valid is None else valid.to(device)
+    images, valid, device = read.images, read.valid, read.images.device
     cells = grid_cells(images, valid, CELLS) if cells is None else cells.to(device)
     removable = valid if kept is None else valid & ~kept.to(device)
-    read = reading(segmenter, images, target, valid, batch_size=batch_size)
-    full, base = read.clean(images), read.clean(blurred(images))
+    full, base = read.full, read.base
     worth = ((full[0] - base[0]) > EVALUABLE) & removable.flatten(1).any(1).cpu()
     worth &= torch.ones_like(worth) if counted is None else counted.cpu()
     num = int(cells.max()) + 1
@@ -193,7 +208,7 @@ def agreement_of(curves: Mapping[str, Curves]) -> dict[str, PerImage]:
     return {} if alike is None else {"rank_agreement": alike}
 
 
-def dice_of(curves: Curves) -> dict[str, PerImage]:
+def dice_details(curves: Curves) -> dict[str, PerImage]:
     """Return the score by `s_dice`, where `s_reg` is evaluable as well."""
     if curves.dice is None:
         return {}

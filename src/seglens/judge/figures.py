@@ -31,7 +31,7 @@ def draw_figures(card: Scorecard, folder: Path) -> list[Path]:
     return files
 
 
-def removal_curves(card: Scorecard) -> Any:
+def draw_removal_curves(card: Scorecard) -> Any:
     """The score after growing shares are removed: most relevant first solid, least relevant first dashed."""
     scores = {
         name: found for name, found in card.figures.removal.items() if any(row.num for row in found.values())
@@ -70,7 +70,7 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, RemovalCurves]]) 
     return figure
 
 
-def cascade(card: Scorecard) -> Any:
+def draw_cascade(card: Scorecard) -> Any:
     """How like the trained model's map a map stays while the network is randomised from its output on."""
     found = card.figures.cascade
     if not found.maps:
@@ -87,7 +87,7 @@ def cascade(card: Scorecard) -> Any:
     return figure
 
 
-def agreement(card: Scorecard) -> Any:
+def draw_cell_effects(card: Scorecard) -> Any:
     """Attribution of each cell against what occluding it does, a few images."""
     found = list(card.figures.agreement.items())[:MOST]
     if not found:
@@ -108,8 +108,8 @@ def agreement(card: Scorecard) -> Any:
     return figure
 
 
-def restating(card: Scorecard) -> Any:
-    """Enrichment of each map beside that of its mirror, and R4's ratio: who only restates the prediction."""
+def draw_attention(card: Scorecard) -> Any:
+    """Enrichment of each map beside that of its mirror, and its ratio; red: repeats the prediction."""
     rows = [row for row in card.rows if row.score == "attention" and row.interval.num]
     if not rows:
         return None
@@ -134,12 +134,12 @@ def restating(card: Scorecard) -> Any:
     return figure
 
 
-def stability(card: Scorecard) -> Any:
+def draw_stability(card: Scorecard) -> Any:
     """How far each map stays where picture and answer stay, beside the reference rows."""
     return _forest(card, "stability", "1 - largest relative change of the map")
 
 
-def completeness(card: Scorecard) -> Any:
+def draw_completeness(card: Scorecard) -> Any:
     """How far each map's sum is from what it explains."""
     return _forest(card, "completeness", "relative error of the sum (at most 5 % passes)")
 
@@ -177,11 +177,11 @@ def _figure(width: float, height: float) -> Any:
 
 
 FIGURES: dict[str, Callable[[Scorecard], Any]] = {
-    "removal_curves": removal_curves,
-    "cascade": cascade,
-    "agreement": agreement,
-    "restating": restating,
-    "stability": stability,
-    "completeness": completeness,
+    "removal_curves": draw_removal_curves,
+    "cascade": draw_cascade,
+    "agreement": draw_cell_effects,
+    "restating": draw_attention,
+    "stability": draw_stability,
+    "completeness": draw_completeness,
 }
 """Files and what draws them. To add a figure: one function, one line."""

@@ -60,8 +60,8 @@ class Judgement:
             parts.append(f"{_spell(self.difference)} against {known}")
         elif self.reference:
             parts.append(f"against {self.reference}")
-        told = [self._detail(name, found) for name, found in self.details.items() if found.num]
-        parts += [", ".join(told)] if told else []
+        numbers = [self._detail(name, found) for name, found in self.details.items() if found.num]
+        parts += [", ".join(numbers)] if numbers else []
         parts.append(f"{self.verdict}: {self.reason}" if self.reason else self.verdict)
         return "; ".join(parts)
 

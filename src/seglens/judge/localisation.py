@@ -12,7 +12,7 @@ a mark; it stands beside the same statistic of
 - ``random``, ``centre``, ``edges``: content-free maps.
 
 In a folder of images, call `attention` batch by batch (16 pictures or more, so that there are others),
-`join` the parts, and `summarise` once; nothing but one number per image and statistic is kept.
+`join_attention` the parts, and `summarise` once; nothing but one number per image and statistic is kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,11 +22,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import MEAN_ON_GRID, size_of
 from seglens.evaluate.correlation import pearson
 from seglens.evaluate.intervals import NOTHING, Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
-from seglens.judge.nulls import Surface, centre, edges, mirror, other_images, random
+from seglens.judge.nulls import NullInputs, centre, edges, mirror, other_images, random_map
 from seglens.results.maps import MapSummary
 from seglens.results.names import RESTATES
 from seglens.shapes import Maps, PerImage, Regions
@@ -106,35 +107,37 @@ class AttentionRow:
 
 def attention(
     explanation: Explanation,
-    surface: Surface,
+    inputs: NullInputs,
     *,
+    measured: Mapping[str, PerImage] | None = None,
     randomised: Explanation | None = None,
     valid: Regions | None = None,
 ) -> Attention:
     """Measure one map and its nulls, image by image; NaN where the region leaves nothing outside of it.
 
     Args:
-        explanation: the map, over the pictures of ``surface``.
-        surface: from `nulls.surface`, with the same pictures and target.
+        explanation: the map, over the pictures of ``inputs``.
+        inputs: from `nulls.null_inputs`, with the same pictures and target.
+        measured: the `statistics` of the map, where they are known.
         randomised: the same method and layer on `nulls.randomised`, explained with the same target.
         valid: pixels that are picture (not padding).
     """
-    own_statistics = statistics(explanation, valid=valid)
+    own_statistics = statistics(explanation, valid=valid) if measured is None else measured
     usable = explanation.ok & (own_statistics["area"] < 1)
     others = [
         _measure(explanation, other_images(explanation.map, usable, shift), valid)
         for shift in range(1, min(SHIFTS, int(usable.sum()) - 1) + 1)
     ]
-    own = mirror(surface.pixels, grid_of(explanation))
-    maps = {"mirror": own, "centre": centre(surface), "edges": edges(surface), "random": random(surface)}
+    own = mirror(inputs.pixels, grid_of(explanation))
+    maps = {"mirror": own, "centre": centre(inputs), "edges": edges(inputs), "random": random_map(inputs)}
     nulls = {name: _measure(explanation, null, valid) for name, null in maps.items()}
     nulls["other_images"] = {
         name: torch.stack([part[name] for part in others]).mean(0) if others else _nothing(usable)
         for name in STATISTICS
     }
     if randomised is not None:
-        measured = statistics(randomised, valid=valid)
-        nulls["randomised_model"] = {name: measured[name] for name in STATISTICS}
+        found = statistics(randomised, valid=valid)
+        nulls["randomised_model"] = {name: found[name] for name in STATISTICS}
     return Attention(
         target=explanation.target.label,
         method=explanation.method,
@@ -148,7 +151,7 @@ def attention(
     )
 
 
-def join(parts: Sequence[Attention]) -> Attention:
+def join_attention(parts: Sequence[Attention]) -> Attention:
     """Put the batches of one map together; a null is kept where every part has it."""
     first = parts[0]
     shared = [null for null in first.nulls if all(null in part.nulls for part in parts)]
@@ -218,16 +221,16 @@ def at_mirror(difference: Interval, resemblance: Interval) -> bool:
     return level >= 0 or shape >= RESEMBLANCE
 
 
-def grid_of(explanation: Explanation) -> tuple[int, int]:
-    """Return rows and columns of the grid on which a map was made; its own pixels where it has no grid."""
+def grid_of(explanation: Explanation) -> tuple[int, ...]:
+    """Return the lengths of the grid on which a map was made; its own pixels where it has no grid."""
     source = explanation.map if explanation.grid is None else explanation.grid
-    return int(source.shape[-2]), int(source.shape[-1])
+    return size_of(source, 1)
 
 
-def correlation(maps: Maps, others: Maps, grid: tuple[int, int]) -> PerImage:
+def correlation(maps: Maps, others: Maps, grid: Sequence[int]) -> PerImage:
     """Return Pearson's correlation of two stacks of maps, image by image, after averaging over ``grid``."""
-    pooled = torch.nn.functional.adaptive_avg_pool2d
-    return pearson(*(pooled(stack.double()[:, None], grid).flatten(1) for stack in (maps, others)))
+    pooled = MEAN_ON_GRID[maps.ndim - 1]
+    return pearson(*(pooled(stack.double()[:, None], tuple(grid)).flatten(1) for stack in (maps, others)))
 
 
 def _bounded(name: str, values: PerImage) -> PerImage:

@@ -6,9 +6,10 @@ model with `randomised` weights, the frozen region kept.
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from seglens.axes import CONVOLVE, MEAN_ON_GRID, size_of
 from seglens.explain.cams import upsample
 from seglens.explain.target import Target
 from seglens.models.segmenter import evaluating
@@ -30,8 +32,8 @@ BLOB_SIGMA = 1 / 7
 
 
 @dataclass(frozen=True)
-class Surface:
-    """All that a content-free map may look at: the picture, the frozen region, the class's probability."""
+class NullInputs:
+    """What a content-free map is made from: the pictures, the frozen region, the probability of the class."""
 
     images: Images
     pixels: Regions
@@ -39,69 +41,78 @@ class Surface:
     seed: int = 0
 
 
-def surface(run: Run, images: Images, target: Target, *, seed: int = 0) -> Surface:
+def null_inputs(run: Run, images: Images, target: Target, *, seed: int = 0) -> NullInputs:
     """Gather what the content-free maps need; the model is run once on ``images``."""
     probability = run.predict(images).probabilities[:, target.class_index]
-    return Surface(images, target.pixels.to(probability.device), probability, seed)
+    return NullInputs(images, target.pixels.to(probability.device), probability, seed)
 
 
-def random(surface: Surface) -> Maps:
+def random_map(inputs: NullInputs) -> Maps:
     """Uniform noise per pixel, keyed by seed and picture."""
-    return content_uniform(surface.images, tuple(surface.images.shape[-2:]), surface.seed, "random map")
+    return content_uniform(inputs.images, size_of(inputs.images), inputs.seed, "random map")
 
 
-def centre(surface: Surface) -> Maps:
+def centre(inputs: NullInputs) -> Maps:
     """A Gaussian blob in the middle, the same for every picture."""
-    batch, _, height, width = surface.images.shape
-    rows = torch.linspace(-0.5, 0.5, height, device=surface.images.device) / BLOB_SIGMA
-    columns = torch.linspace(-0.5, 0.5, width, device=surface.images.device) / BLOB_SIGMA
-    blob = torch.exp(-0.5 * (rows[:, None] ** 2 + columns[None, :] ** 2))
-    return blob.expand(batch, height, width).contiguous()
+    lines = [
+        (torch.linspace(-0.5, 0.5, length, device=inputs.images.device) / BLOB_SIGMA) ** 2
+        for length in size_of(inputs.images)
+    ]
+    blob = torch.exp(-0.5 * reduce(lambda found, line: found[..., None] + line, lines))
+    return blob.expand(len(inputs.images), *blob.shape).contiguous()
 
 
-def edges(surface: Surface) -> Maps:
-    """Strength of the Sobel filter on the mean of the channels."""
-    grey = F.pad(surface.images.float().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    sobel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]], device=grey.device) / 8
-    across = F.conv2d(grey, sobel[None, None])
-    down = F.conv2d(grey, sobel.T[None, None])
-    return torch.hypot(across, down)[:, 0]
+def edges(inputs: NullInputs) -> Maps:
+    """Strength of the Sobel filter on the mean of the channels.
+
+    Along each axis the difference [1, 0, -1] / 2, smoothed by [1, 2, 1] / 4 along the others.
+    """
+    grey, dims = inputs.images.float().mean(1, keepdim=True), inputs.images.ndim - 2
+    padded = F.pad(grey, (1, 1) * dims, mode="replicate")
+    step, smooth = torch.tensor([0.5, 0, -0.5]), torch.tensor([0.25, 0.5, 0.25])
+    found = []
+    for along in reversed(range(dims)):
+        lines = [step if axis == along else smooth for axis in range(dims)]
+        kernel = reduce(lambda found, line: found[..., None] * line, lines).to(grey.device)
+        found.append(CONVOLVE[dims](padded, kernel[None, None]))
+    return reduce(torch.hypot, found)[:, 0]
 
 
-def mirror(pixels: Regions, grid: tuple[int, int]) -> Maps:
+def mirror(pixels: Regions, grid: Sequence[int]) -> Maps:
     """The frozen region averaged on ``grid`` (rows, columns) and brought back as a CAM would be.
 
     This is what a layer with that grid would show if all it did were to restate the prediction.
     """
-    _, height, width = pixels.shape
-    return upsample(F.adaptive_avg_pool2d(pixels.float()[:, None], grid)[:, 0], (height, width))
+    coarse = MEAN_ON_GRID[pixels.ndim - 1](pixels.float()[:, None], tuple(grid))[:, 0]
+    return upsample(coarse, size_of(pixels, 1))
 
 
-def mirror_of_stride(stride: int) -> Callable[[Surface], Maps]:
+def mirror_of_stride(stride: int) -> Callable[[NullInputs], Maps]:
     """Return the mirror on a grid of cells of ``stride`` pixels."""
 
-    def map_of(surface: Surface) -> Maps:
-        height, width = surface.pixels.shape[-2:]
-        return mirror(surface.pixels, (-(-height // stride), -(-width // stride)))
+    def map_of(inputs: NullInputs) -> Maps:
+        return mirror(inputs.pixels, [-(-length // stride) for length in size_of(inputs.pixels, 1)])
 
     return map_of
 
 
-def distance(surface: Surface) -> Maps:
+def distance(inputs: NullInputs) -> Maps:
     """Depth inside the frozen region: the distance in pixels to the nearest pixel outside of it."""
-    regions = surface.pixels.cpu().numpy()
-    depth = np.stack([distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1] for region in regions])
-    return torch.from_numpy(depth.astype(np.float32)).to(surface.pixels.device)
+    regions = inputs.pixels.cpu().numpy()
+    padded = np.pad(regions, [(0, 0), *[(1, 1)] * (regions.ndim - 1)])
+    inner = (slice(1, -1),) * (regions.ndim - 1)
+    depth = np.stack([distance_transform_edt(region)[inner] for region in padded])
+    return torch.from_numpy(depth.astype(np.float32)).to(inputs.pixels.device)
 
 
-def probability(surface: Surface) -> Maps:
+def probability(inputs: NullInputs) -> Maps:
     """The probability of the target's class, which is the model's answer before the threshold."""
-    return surface.probability.float()
+    return inputs.probability.float()
 
 
-def content_free(surface: Surface) -> dict[str, Maps]:
-    """Return every map of `NULLS` for the pictures of ``surface``."""
-    return {name: null(surface) for name, null in NULLS.items()}
+def content_free(inputs: NullInputs) -> dict[str, Maps]:
+    """Return every map of `NULLS` for the pictures of ``inputs``."""
+    return {name: null(inputs) for name, null in NULLS.items()}
 
 
 def other_images(maps: Maps, usable: Bool[Tensor, " b"], shift: int) -> Maps:
@@ -166,8 +177,8 @@ def _estimating(module: nn.Module) -> Iterator[None]:
         norm.momentum = momentum
 
 
-NULLS: dict[str, Callable[[Surface], Maps]] = {
-    "random": random,
+NULLS: dict[str, Callable[[NullInputs], Maps]] = {
+    "random": random_map,
     "centre": centre,
     "edges": edges,
     "mirror-1": mirror_of_stride(1),

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seglens.judge.case import Case, Key, Measured
+from seglens.judge.case import JudgedBatch, Key, ScoreValues
 from seglens.judge.cells import PerCell, rank_correlation
-from seglens.judge.nulls import content_free, randomised, surface
+from seglens.judge.nulls import content_free, null_inputs, randomised
 from seglens.judge.rerun import Recipes
 from seglens.models.segmenter import evaluating
 from seglens.results.names import map_name
@@ -32,7 +32,7 @@ SEED = 101
 """The first set of random weights; attention's null draws others."""
 
 
-def model_dependence(case: Case, found: Recipes) -> tuple[Measured, Cascade]:
+def model_dependence(case: JudgedBatch, found: Recipes) -> tuple[ScoreValues, Cascade]:
     """Measure ``rho(map, map made again) - mean over seeds |rho(map, map of random weights)|`` per image.
 
     Rank correlations over the cells. Content-free maps are held to the same: they change as far as they look
@@ -56,7 +56,7 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, Cascade]:
             apart[key].append(_alike(case, own[key], case.cells(maps)).abs())
             before = complexity(case.maps[key].map)
             gained[key].append((complexity(maps) - before) / before)
-        for name, maps in content_free(surface(other, case.images, case.target, seed=case.seed)).items():
+        for name, maps in content_free(null_inputs(other, case.images, case.target, seed=case.seed)).items():
             null_apart[name].append(_alike(case, nulls[name], case.cells(maps)).abs())
     changed = {key: torch.stack(each).mean(0) for key, each in apart.items()}
     details = {
@@ -81,11 +81,11 @@ def model_dependence(case: Case, found: Recipes) -> tuple[Measured, Cascade]:
         name: torch.where(usable, 1 - torch.stack(each).mean(0), torch.nan)
         for name, each in null_apart.items()
     }
-    measured = Measured(values, references, details=details, reasons=dict(found.reasons))
+    measured = ScoreValues(values, references, details=details, reasons=dict(found.reasons))
     return measured, cascade
 
 
-def _alike(case: Case, cells: PerCell, others: PerCell) -> PerImage:
+def _alike(case: JudgedBatch, cells: PerCell, others: PerCell) -> PerImage:
     """The rank correlation with the map of the trained model; 1 where a flat null stays the same."""
     found = rank_correlation(others, cells, case.counted)
     same = (torch.where(case.counted, cells - others, 0) == 0).all(1).cpu()
@@ -132,25 +132,27 @@ def modules_in_order(run: Run, image: Tensor) -> list[str]:
     return list(dict.fromkeys(order))
 
 
-def _decoder(case: Case) -> Sequence[str]:
+def _decoder(case: JudgedBatch) -> Sequence[str]:
     """Return the modules that run after the last one of the encoder; none where no part is called that."""
     ran = modules_in_order(case.run, case.images[:1])
     inside = [place for place, path in enumerate(ran) if set(path.split(".")) & set(ENCODERS)]
     return ran[inside[-1] + 1 :] if inside else []
 
 
-def _cascade(case: Case, found: Recipes, own: dict[Key, PerCell], last: dict[Key, PerImage]) -> Cascade:
+def _cascade(
+    case: JudgedBatch, found: Recipes, own: dict[Key, PerCell], last: dict[Key, PerImage]
+) -> Cascade:
     """Randomise the network step by step from its output to its input; ``last`` is the last step."""
     steps = stages(case.run, case.images[:1], case.settings.stages)
-    told: dict[str, list[float]] = {map_name(*key): [1.0] for key in own}
+    correlations: dict[str, list[float]] = {map_name(*key): [1.0] for key in own}
     for names in steps[:-1]:
         other = randomised(case.run, case.images, seed=SEED + case.seed, only=names)
         for key, maps in found.make(other, case.images, case.target, batch_size=case.batch_size).items():
-            told[map_name(*key)].append(_mean(_alike(case, own[key], case.cells(maps)).abs()))
+            correlations[map_name(*key)].append(_mean(_alike(case, own[key], case.cells(maps)).abs()))
     total = len(steps[-1])
     return Cascade(
         share_of_modules=(0.0, *(len(names) / total for names in steps)),
-        maps={map_name(*key): (*told[map_name(*key)], _mean(alike)) for key, alike in last.items()},
+        maps={map_name(*key): (*correlations[map_name(*key)], _mean(alike)) for key, alike in last.items()},
     )
 
 

@@ -1,6 +1,7 @@
-"""What is read of a changed picture: the frozen region's score, and how much of the whole answer is left."""
+"""The two scores of a changed picture: that of the frozen region, and how much of the answer is left."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from seglens.explain.masked import Perturb, Prepared, prepare, rank_agreement, read_copies
 from seglens.explain.target import Target, Unit
+from seglens.impute import blurred
 from seglens.models.segmenter import Segmenter
 from seglens.runtime.device import choose_precision
 from seglens.shapes import Images, Logits, Maps, PerImage, Regions, Rows
@@ -21,11 +23,12 @@ ON_CPU = 4 * 256 * 256
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Reads changed copies of ``images``; ``answer`` is the class's probability on the clean ones.
+    """Reads changed copies of ``images``.
 
-    ``s_reg`` is the mean probability of the class over the frozen region (the mean logit for a false
-    negative), ``s_dice`` the `soft_dice` of the answer with that on the clean picture. The model is the
-    same as ``segmenter``, made quick.
+    ``answer`` is the class's probability on the clean pictures, ``full`` their scores (on the CPU). ``s_reg``
+    is the mean probability of the class over the frozen region (the mean logit for a false negative),
+    ``s_dice`` the `soft_dice` of the answer with that on the clean picture. The model is the same as
+    ``segmenter``, made quick.
     """
 
     segmenter: Segmenter
@@ -34,16 +37,22 @@ class Reading:
     target: Target
     valid: Regions
     answer: Maps
+    full: Both
     batch_size: int
+
+    @cached_property
+    def base(self) -> Both:
+        """The scores of the blurred pictures; on the CPU."""
+        return self.clean(blurred(self.images))
 
     def scores(self, logits: Logits, rows: Rows) -> Both:
         """Return `s_reg` and `s_dice` of the copies that ``logits`` are of."""
-        region = self.target.score(logits, rows, unit_of(self.target))
+        region = self.target.score(logits, rows, score_unit(self.target))
         answer = self.target.probability(logits.float())
         return torch.stack([region, soft_dice(answer, self.answer[rows], self.valid[rows])])
 
     def clean(self, images: Images) -> Both:
-        """Read ``images`` in the place of the clean ones; on the CPU."""
+        """Score ``images`` in the place of the clean ones; on the CPU."""
         rows = torch.arange(len(images))
         return read_copies(
             self.model, images, rows, lambda same, _: same, self.scores, 2, batch_size=self.batch_size
@@ -64,7 +73,7 @@ class Reading:
         found = read_copies(model, self.images, rows, perturb, self.scores, 2, batch_size=self.batch_size)
         if not reduced:
             return found.cpu(), None
-        unit, first = unit_of(self.target), found[:1]
+        unit, first = score_unit(self.target), found[:1]
         alike = rank_agreement(
             self.segmenter,
             self.images,
@@ -89,17 +98,17 @@ def reading(
     model = prepare(segmenter, images, forwards=len(images), batch_size=batch_size)
     answer = torch.empty(valid.shape, device=device)
 
-    def keep(logits: Logits, rows: Rows) -> Float[Tensor, "one n"]:
+    def read(logits: Logits, rows: Rows) -> Both:
         answer[rows] = target.probability(logits.float())
-        return answer.new_zeros(1, len(rows))
+        region = target.score(logits, rows, score_unit(target))
+        return torch.stack([region, soft_dice(answer[rows], answer[rows], valid[rows])])
 
-    read_copies(
-        model, images, torch.arange(len(images)), lambda same, _: same, keep, 1, batch_size=batch_size
-    )
-    return Reading(segmenter, model, images, target, valid, answer, batch_size)
+    rows = torch.arange(len(images))
+    full = read_copies(model, images, rows, lambda same, _: same, read, 2, batch_size=batch_size).cpu()
+    return Reading(segmenter, model, images, target, valid, answer, full, batch_size)
 
 
-def unit_of(target: Target) -> Unit:
+def score_unit(target: Target) -> Unit:
     """Judges read probabilities; logits for a false negative, where probabilities are near zero."""
     return "mean" if target.label == "false-negative" else "probability"
 

@@ -10,7 +10,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.methods import METHODS, Method
 from seglens.explain.target import Target
-from seglens.judge.case import Case, Explainer, Key, Reason
+from seglens.judge.case import Explainer, JudgedBatch, Key, Reason
 from seglens.results.names import map_name
 from seglens.runs import Run
 from seglens.shapes import Images, Maps
@@ -60,7 +60,7 @@ class Recipes:
         )
 
 
-def recipes(case: Case) -> Recipes:
+def recipes(case: JudgedBatch) -> Recipes:
     """Find out how each map of ``case`` is made again, and leave out what takes too long."""
     built_in: dict[Key, Method] = {}
     own: dict[Key, Explainer] = {}
@@ -122,7 +122,7 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(part) for part in value) if isinstance(value, list | tuple) else value
 
 
-def _slow(case: Case, found: Recipes) -> dict[Key, Reason]:
+def _slow(case: JudgedBatch, found: Recipes) -> dict[Key, Reason]:
     """Time each method on the first image with a target; say which take too long."""
     usable = (~case.target.empty()).nonzero()[:, 0][:1]
     if len(usable) == 0:
@@ -136,12 +136,12 @@ def _slow(case: Case, found: Recipes) -> dict[Key, Reason]:
         if seconds > limit:  # The first time holds what is only done once.
             seconds = min(seconds, _seconds(case, alone, images, target))
         if seconds > limit:
-            told = f"the method takes {seconds:.2g} s an image, more than {limit:g} s"
-            slow |= dict.fromkeys(group, Reason("too_slow", told))
+            text = f"the method takes {seconds:.2g} s an image, more than {limit:g} s"
+            slow |= dict.fromkeys(group, Reason("too_slow", text))
     return slow
 
 
-def _seconds(case: Case, alone: Recipes, images: Images, target: Target) -> float:
+def _seconds(case: JudgedBatch, alone: Recipes, images: Images, target: Target) -> float:
     began = time.perf_counter()
     for maps in alone.make(case.run, images, target, batch_size=case.batch_size).values():
         maps.sum().item()  # waits for the device

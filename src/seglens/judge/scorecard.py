@@ -13,7 +13,7 @@ from seglens.evaluate.intervals import Interval
 from seglens.files.output import table_cell
 from seglens.judge.definitions import DEFINITIONS
 from seglens.judge.judgement import Judgement
-from seglens.judge.restating import restating
+from seglens.judge.layer_by_layer import layer_by_layer
 from seglens.results.names import MARKS, NULL, formatted, map_name
 from seglens.results.scorecard import Card, Figures, LayerByLayer
 
@@ -36,7 +36,7 @@ class Scorecard:
     @property
     def restating(self) -> list[LayerByLayer]:
         """From which layer on each method only restates the prediction, where attention was measured."""
-        return restating(self.rows)
+        return layer_by_layer(self.rows)
 
     @property
     def table(self) -> Card:
@@ -99,8 +99,8 @@ class Scorecard:
             for row in self.rows
         ]
         heads = ("map", "score", "value [95 %]", "difference [95 %]", "images", "verdict")
-        told = table(heads, rows, hints=[row.text for row in self.rows])
-        return card(f"Scorecard of {self.num_images} images", told)
+        body = table(heads, rows, hints=[row.text for row in self.rows])
+        return card(f"Scorecard of {self.num_images} images", body)
 
     def __str__(self) -> str:
         return "\n".join(row.text for row in self.rows)

@@ -8,19 +8,20 @@ that lights up the tag in the honest model as well is not detecting one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import LENGTHS, size_of
 from seglens.errors import DataError, SettingError
 from seglens.explain import explain
 from seglens.explain.explanation import Explanation
 from seglens.explain.methods import Method
 from seglens.explain.target import Target, for_head, predicted
-from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, check, conclude, tag_share
-from seglens.judge.causal import Effect, effect, occlusion, without
+from seglens.judge.agreement import CHEAT, DROP, HONEST, STILL, TagShare, conclude, invalid_because, tag_share
+from seglens.judge.causal import Effect, effect, occlusion_map, without
+from seglens.results.scorecard import TagTest
 from seglens.runs import Run
 from seglens.shapes import Images, Regions, Rows
 
@@ -59,20 +60,25 @@ class Shortcut:
     maps: Mapping[str, tuple[Explanation, ...]]
     seed: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the outcome as plain data, without pictures."""
+    @property
+    def table(self) -> TagTest:
+        """The outcome as it stands in ``shortcut.json``, without pictures."""
         areas = {name: float(target.pixels.float().mean()) for name, target in self.targets.items()}
-        return {
-            "definition": DEFINITION,
-            "models": {
+        return TagTest(
+            definition=DEFINITION,
+            models={
                 name: {"num_images": len(self.rows), "predicted_area": area} for name, area in areas.items()
             },
-            "causal": {name: found.to_json(seed=self.seed) for name, found in self.effects.items()},
-            "methods": [row.to_json() for row in self.methods],
-            "valid": self.valid,
-            "verdict": self.verdict,
-            "reason": self.reason,
-        }
+            causal={name: found.table(seed=self.seed) for name, found in self.effects.items()},
+            methods=tuple(row.table for row in self.methods),
+            valid=self.valid,
+            verdict=self.verdict,
+            reason=self.reason,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the outcome as plain data, without pictures."""
+        return self.table.plain()
 
 
 def planted_shortcut(
@@ -112,10 +118,10 @@ def planted_shortcut(
         SettingError: ``tags`` don't belong to ``images``.
         DataError: no picture holds a tag and a region in both models.
     """
-    if tags.shape != (len(images), *images.shape[-2:]):
+    if tags.shape != (len(images), *size_of(images)):
         raise SettingError(
-            f"The tags have shape {tuple(tags.shape)}, but the images {(len(images), *images.shape[-2:])} "
-            "(pictures, rows, columns). Give one tag region per image."
+            f"The tags have shape {tuple(tags.shape)}, but the images {(len(images), *size_of(images))} "
+            f"(pictures, {LENGTHS[images.ndim - 2]}). Give one tag region per image."
         )
     runs = {HONEST: honest, CHEAT: cheat}
     inside = torch.ones_like(tags) if valid is None else valid
@@ -144,7 +150,7 @@ def planted_shortcut(
             *explain(
                 run, images, targets[name], methods=methods, layers=layers, seed=seed, batch_size=batch_size
             ).values(),
-            occlusion(
+            occlusion_map(
                 run.segmenter,
                 images[:num_occluded],
                 targets[name].select(slice(num_occluded)),
@@ -159,7 +165,7 @@ def planted_shortcut(
         tag_share(first, second, tags[: len(first.map)], (inside & ~answers)[: len(first.map)], seed=seed)
         for first, second in zip(maps[HONEST], maps[CHEAT], strict=True)
     )
-    failures = check(effects, seed=seed)
+    failures = invalid_because(effects, seed=seed)
     verdict, reason = conclude(effects, shares, failures, seed=seed)
     return Shortcut(
         rows=rows,

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 
 from seglens.explain.target import Target
-from seglens.judge.case import Case, Key, Measured
+from seglens.judge.case import JudgedBatch, Key, ScoreValues
 from seglens.judge.cells import PerCell, rank_correlation
-from seglens.judge.nulls import content_free, surface
+from seglens.judge.nulls import content_free, null_inputs
 from seglens.judge.rerun import Recipes
 from seglens.masks import of_class
 from seglens.runs import Run
@@ -54,7 +54,7 @@ PERTURBATIONS: dict[str, Callable[[Images, int], Images]] = {
 """Changes that nobody would take for another picture. To add one: one function, one line."""
 
 
-def stability(case: Case, found: Recipes) -> Measured:
+def stability(case: JudgedBatch, found: Recipes) -> ScoreValues:
     """Measure ``1 - max over perturbations |map(x') - map(x)| / |map(x)|`` over the cells, per image.
 
     Max-sensitivity (Yeh et al. 2019, equation 2), turned round so that more is better: 1 is a map that stays.
@@ -74,17 +74,17 @@ def stability(case: Case, found: Recipes) -> Measured:
     for perturb in PERTURBATIONS.values():
         changed = torch.where(case.valid[:, None], perturb(case.images, case.seed).clamp(0, 1), case.images)
         now = _answer(case.run, changed, case.target)
-        same = dice(answer, now, case.valid) > SAME
+        same = region_dice(answer, now, case.valid) > SAME
         for key, maps in found.make(case.run, changed, case.target, batch_size=case.batch_size).items():
             worst[key] = _worse(worst[key], _moved(case, own[key], maps), same)
         switched = (now ^ answer) & case.valid.to(now.device)
         followed = replace(case.target, pixels=case.target.pixels.to(now.device) ^ switched)
-        for name, maps in content_free(surface(case.run, changed, followed, seed=case.seed)).items():
+        for name, maps in content_free(null_inputs(case.run, changed, followed, seed=case.seed)).items():
             null_worst[name] = _worse(null_worst[name], _moved(case, nulls[name], maps), same)
     nothing = torch.full((len(case.images),), torch.nan)
     usable = (~case.target.empty()).cpu()
     flipped = _flipped(case, found, own)
-    return Measured(
+    return ScoreValues(
         values={
             key: _value(worst[key], usable & entry.ok.cpu()) if key in own else nothing
             for key, entry in case.maps.items()
@@ -95,7 +95,7 @@ def stability(case: Case, found: Recipes) -> Measured:
     )
 
 
-def dice(first: Regions, second: Regions, valid: Regions) -> PerImage:
+def region_dice(first: Regions, second: Regions, valid: Regions) -> PerImage:
     """Return the Dice score of two regions over the valid pixels; 1 where both are empty; on the CPU."""
     one, other = ((region & valid).flatten(1).double() for region in (first, second))
     both = one.sum(1) + other.sum(1)
@@ -106,7 +106,7 @@ def _answer(run: Run, images: Images, target: Target) -> Regions:
     return of_class(run.predict(images).mask, target.class_index)
 
 
-def _moved(case: Case, before: PerCell, maps: Maps) -> PerImage:
+def _moved(case: JudgedBatch, before: PerCell, maps: Maps) -> PerImage:
     """How far a map moved, as a share of its size."""
     counted = case.counted
     zero = torch.zeros((), dtype=before.dtype, device=before.device)
@@ -124,12 +124,12 @@ def _value(worst: PerImage, usable: torch.Tensor) -> PerImage:
     return torch.where(usable & worst.isfinite(), 1 - worst, torch.nan)
 
 
-def _flipped(case: Case, found: Recipes, own: dict[Key, PerCell]) -> dict[Key, PerImage]:
+def _flipped(case: JudgedBatch, found: Recipes, own: dict[Key, PerCell]) -> dict[Key, PerImage]:
     """Compare each map with that of the mirrored picture, mirrored back."""
     images = case.images.flip(-1)
     target = replace(case.target, pixels=case.target.pixels.flip(-1))
     back = _answer(case.run, images, target).flip(-1)
-    same = dice(back, _answer(case.run, case.images, case.target), case.valid)
+    same = region_dice(back, _answer(case.run, case.images, case.target), case.valid)
     alike = {}
     for key, maps in found.make(case.run, images, target, batch_size=case.batch_size).items():
         rho = rank_correlation(case.cells(maps.flip(-1)), own[key], case.counted)

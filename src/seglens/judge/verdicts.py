@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from seglens.evaluate.intervals import Interval, interval
-from seglens.judge.case import Key, Measured, Outcome, Reason
+from seglens.judge.case import Key, Outcome, Reason, ScoreValues
 from seglens.judge.context import RELIANCE
 from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
 from seglens.judge.judgement import Judgement
@@ -31,14 +31,14 @@ def verdict_of(difference: Interval) -> tuple[Verdict, Outcome, str]:
     return "warn", "undecided", f"not shown to differ from the best reference row{few}"
 
 
-def compared_rows(target: str, score: str, found: Measured, *, seed: int) -> list[Judgement]:
+def compared_rows(target: str, score: str, found: ScoreValues, *, seed: int) -> list[Judgement]:
     """Compare every map with the best reference row, and list the reference rows as well.
 
     A map and the reference rows are averaged over the images where all of them are evaluable (not NaN).
     ``score`` may name the imputer behind a colon: these rows come without reference rows of their own.
     """
     name, _, variant = score.partition(":")
-    rule = RULES.get(name, Rule())
+    rule = RULES.get(name, ScoreRule())
     about = {key: interval(values, seed=seed) for key, values in found.about.items()}
     rows = []
     for key, values in found.values.items():
@@ -166,8 +166,8 @@ def needs_context(known: Mapping[str, Interval]) -> Reason | None:
     if reliance.num == 0:
         return Reason("no_other_pictures", "there are no other pictures to lay the region on")
     if reliance.mean < RELIANCE:
-        told = f"the model hardly uses the context: its reliance is {reliance.mean:z.3f}, below {RELIANCE:g}"
-        return Reason("context_unused", told)
+        text = f"the model hardly uses the context: its reliance is {reliance.mean:z.3f}, below {RELIANCE:g}"
+        return Reason("context_unused", text)
     return None
 
 
@@ -175,8 +175,8 @@ def needs_agreement(known: Mapping[str, Interval]) -> Reason | None:
     """Speak against effects that depend on the imputer."""
     ceiling = known["ceiling"]
     if ceiling.num > 1 and ceiling.low <= 0:
-        told = f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
-        return Reason("imputers_disagree", told)
+        text = f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
+        return Reason("imputers_disagree", text)
     return None
 
 
@@ -184,8 +184,8 @@ def needs_repeat(known: Mapping[str, Interval]) -> Reason | None:
     """Speak against a map that is not the same when it is made again."""
     repeat = known.get("repeat")
     if repeat is not None and repeat.num and repeat.mean < REPEATS:
-        told = f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
-        return Reason("not_repeatable", told)
+        text = f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
+        return Reason("not_repeatable", text)
     return None
 
 
@@ -195,7 +195,7 @@ def says_nothing(known: Mapping[str, Interval]) -> Reason | None:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ScoreRule:
     """What makes a whole row not evaluable, and which reference rows can't be compared with.
 
     The centre blob is the same whatever happens: its stability is 1 by definition, and not a measurement.
@@ -205,12 +205,12 @@ class Rule:
     idle: tuple[str, ...] = ()
 
 
-RULES: dict[str, Rule] = {
-    "context_faithfulness": Rule(needs_context),
-    "causal_agreement": Rule(needs_agreement),
-    "causal_agreement_context": Rule(needs_agreement),
-    "model_dependence": Rule(needs_repeat),
-    "stability": Rule(idle=("centre",)),
+RULES: dict[str, ScoreRule] = {
+    "context_faithfulness": ScoreRule(needs_context),
+    "causal_agreement": ScoreRule(needs_agreement),
+    "causal_agreement_context": ScoreRule(needs_agreement),
+    "model_dependence": ScoreRule(needs_repeat),
+    "stability": ScoreRule(idle=("centre",)),
 }
 """Scores with guards of their own."""
 

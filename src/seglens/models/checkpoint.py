@@ -59,7 +59,7 @@ def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
             tensors than plain ones, or is a pickle that would need to run code to be read.
     """
     file = Path(file)
-    check_file(file)
+    check_weights_file(file)
     if file.suffix.lower() not in SUFFIXES:
         raise CheckpointError(f"{file} is no weights file that can be read. Allowed: {', '.join(SUFFIXES)}.")
     content = read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickle(file)
@@ -83,7 +83,7 @@ def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def check_file(file: Path) -> None:
+def check_weights_file(file: Path) -> None:
     """Raise where ``file`` is not there, or is no regular file.
 
     Raises:

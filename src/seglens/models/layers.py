@@ -32,7 +32,7 @@ from torch import nn
 from seglens.arguments import checked
 from seglens.axes import LENGTHS, padded_size, spelled
 from seglens.errors import ModelError, unknown_name
-from seglens.models.layout import MOST_PREFIX, Layout, Rule, readings
+from seglens.models.layout import MOST_PREFIX, FeatureLayout, Rule, readings
 from seglens.models.places import blocks_by_grid, head_by_answer, outermost_in, stages_by_grid
 from seglens.models.probing import (
     Call,
@@ -213,7 +213,7 @@ def find_role(segmenter: Segmenter, role: str) -> str:
 
 def find_layout(
     segmenter: Segmenter, name: str, module: nn.Module, shape: Sequence[int], size: Sequence[int]
-) -> Layout:
+) -> FeatureLayout:
     """Return how the layer ``name``'s output of ``shape`` is read, for images of ``size``.
 
     Raises:

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.axes import count
+from seglens.axes import num_pixels
 from seglens.shapes import Activations
 
 Kind = Literal["channels first", "channels last", "tokens"]
@@ -41,7 +41,7 @@ _SLACK = 2
 
 
 @dataclass(frozen=True)
-class Layout:
+class FeatureLayout:
     """How one output is read, and the two-way rearrangement to ``Float[b d *grid]``.
 
     ``slices`` is None where it is a grid over a picture.
@@ -62,7 +62,7 @@ class Layout:
     @property
     def cells(self) -> int:
         """How many cells there are."""
-        return count(self.grid)
+        return num_pixels(self.grid)
 
     @property
     def rule(self) -> Rule:
@@ -90,7 +90,7 @@ class Layout:
 
 
 @lru_cache(maxsize=4096)
-def readings(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[Layout, ...]:
+def readings(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[FeatureLayout, ...]:
     """Return every way to read an output of ``shape`` as a grid over a picture (or volume) of ``size``.
 
     None means that it is no grid. For tokens, strides that leave something over (powers of two) count where
@@ -109,19 +109,19 @@ def readings(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[Layout, ...
     return ()
 
 
-def laid_out(kind: Kind, grid: Sequence[int], prefix: int = 0) -> Layout:
+def laid_out(kind: Kind, grid: Sequence[int], prefix: int = 0) -> FeatureLayout:
     """Return the layout of a grid that has two axes or three."""
     *slices, rows, columns = grid
-    return Layout(kind, rows, columns, prefix, *slices)
+    return FeatureLayout(kind, rows, columns, prefix, *slices)
 
 
-def _tokens(num: int, grids: set[tuple[int, ...]]) -> tuple[Layout, ...]:
+def _tokens(num: int, grids: set[tuple[int, ...]]) -> tuple[FeatureLayout, ...]:
     """The grids of more than one cell that ``num`` tokens can hold, the largest first."""
-    fitting = [grid for grid in grids if 0 <= num - count(grid) <= MOST_PREFIX]
+    fitting = [grid for grid in grids if 0 <= num - num_pixels(grid) <= MOST_PREFIX]
     return tuple(
-        laid_out("tokens", grid, num - count(grid))
+        laid_out("tokens", grid, num - num_pixels(grid))
         for grid in sorted(fitting, reverse=True)
-        if count(grid) > 1
+        if num_pixels(grid) > 1
     )
 
 

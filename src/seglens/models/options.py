@@ -91,7 +91,7 @@ def open_pretrained(path: Path) -> tuple[Path, Described]:
         )
     content.pop("encoder_weights", None)
     fields = {ours: content.pop(theirs, None) for theirs, ours in _OF_CONFIG.items()}
-    return weights, Described(model=model, **fields, options=checked(model, content))
+    return weights, Described(model=model, **fields, options=checked_options(model, content))
 
 
 def agreed(what: str, given: Any, described: Any) -> Any:
@@ -108,7 +108,7 @@ def agreed(what: str, given: Any, described: Any) -> Any:
     return described if given is None else given
 
 
-def checked(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def checked_options(model: str, options: Mapping[str, Any]) -> dict[str, object]:
     """Return ``options`` of the architecture ``model`` as values of the types that it takes.
 
     Texts are read: numbers, ``true``, ``false``, ``none``, and values between commas. An activation is
@@ -139,7 +139,7 @@ def checked(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def assumed(spec: ModelSpec) -> dict[str, Any]:
+def assumed(spec: ModelSpec) -> dict[str, object]:
     """Return the options that nobody gave and that no tensor shows, with the values they are taken for."""
     parameters = _signature(spec.architecture)
     return {
@@ -147,7 +147,7 @@ def assumed(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def read_from(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Any]:
+def read_from(state: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, object]:
     """Return the options under which ``state`` fits the network of ``spec``, as far as its tensors show them.
 
     Those are depth, channels, attention, normalisation and the like. Guessed from names and shapes, and taken

@@ -39,7 +39,7 @@ _ROUNDING = 1e-2
 
 
 @dataclass(frozen=True)
-class Found:
+class OutputTensor:
     """A tensor in what a network returned, and where it stands; ``""`` where there is nothing but it."""
 
     place: str
@@ -51,7 +51,9 @@ class Found:
         return f"{self.place or 'the output'} ({shape})"
 
 
-def find(output: Any, channels: Collection[int], batch: int, choice: Choice = None, dims: int = 2) -> Found:
+def find_output(
+    output: Any, channels: Collection[int], batch: int, choice: Choice = None, dims: int = 2
+) -> OutputTensor:
     """Return the answer in ``output``: fractions ``[batch, k, rows, columns]`` with k in ``channels``.
 
     Of volumes (3 ``dims``) the answer has slices before the rows.
@@ -65,7 +67,7 @@ def find(output: Any, channels: Collection[int], batch: int, choice: Choice = No
         and _is_grid(output, batch, dims)
         and output.shape[1] in channels
     ):
-        return Found("", output)
+        return OutputTensor("", output)
     inside = output if choice is None else _part(output, str(choice), str(choice), dims)
     prefix = "" if choice is None else str(choice)
     tensors = list(_tensors(inside, prefix, dims))
@@ -243,9 +245,9 @@ def _part(value: Any, choice: str, whole: str, dims: int) -> Any:
     )
 
 
-def _tensors(value: Any, place: str, dims: int, depth: int = 0) -> Iterator[Found]:
+def _tensors(value: Any, place: str, dims: int, depth: int = 0) -> Iterator[OutputTensor]:
     if isinstance(value, Tensor) and value.ndim != dims + 3:
-        yield Found(place, value)
+        yield OutputTensor(place, value)
         return
     if isinstance(value, str | bytes | type) or callable(value) or depth > _DEPTH:
         return
@@ -257,25 +259,25 @@ def _is_grid(tensor: Tensor, batch: int, dims: int) -> bool:
     return tensor.ndim == dims + 2 and tensor.is_floating_point() and len(tensor) == batch
 
 
-def _different(found: list[Found]) -> list[Found]:
+def _different(found: list[OutputTensor]) -> list[OutputTensor]:
     """Leave out what is the very tensor of another place."""
     return [each for i, each in enumerate(found) if all(each.tensor is not one.tensor for one in found[:i])]
 
 
-def _last(found: Found) -> str:
+def _last(found: OutputTensor) -> str:
     return found.place.rpartition(".")[2]
 
 
-def _stands_beside(found: Found) -> bool:
+def _stands_beside(found: OutputTensor) -> bool:
     """Whether its name says that it is never the answer where one called as in ``MAIN`` is there."""
     return any(step.startswith("aux") or step.endswith(_TRACES) for step in found.place.split("."))
 
 
-def _example(found: Found) -> str | int:
+def _example(found: OutputTensor) -> str | int:
     return int(found.place) if found.place.isdigit() else found.place
 
 
-def _listed(found: list[Found]) -> str:
+def _listed(found: list[OutputTensor]) -> str:
     rest = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(map(str, found[:_SHOWN])) + rest
 
@@ -284,10 +286,10 @@ def _allowed(dims: int) -> str:
     return _ALLOWED.format(size=LENGTHS[dims])
 
 
-def _no_grid(tensors: list[Found], batch: int, dims: int) -> str:
+def _no_grid(tensors: list[OutputTensor], batch: int, dims: int) -> str:
     """Say what is wrong where nothing has the axes of an answer and fractions, by what is usual."""
     first = tensors[0].tensor
-    told = f"The network returns {_listed(tensors)}, {str(first.dtype).removeprefix('torch.')}"
+    returned = f"The network returns {_listed(tensors)}, {str(first.dtype).removeprefix('torch.')}"
     if any(_last(found) == "boxes" for found in tensors):
         todo = "That is a detector, with masks for each object it found: wrap a network that segments."
     elif not first.is_floating_point():
@@ -300,14 +302,14 @@ def _no_grid(tensors: list[Found], batch: int, dims: int) -> str:
         todo = f"The first axis is not that of the {batch} pictures: return one answer for each."
     else:
         todo = f"Wrap a network that segments {'pictures of two dimensions' if dims == 2 else 'volumes'}."
-    return f"{told}; {_allowed(dims)}. {todo}"
+    return f"{returned}; {_allowed(dims)}. {todo}"
 
 
-def _no_channels(grids: list[Found], channels: Collection[int]) -> str:
+def _no_channels(grids: list[OutputTensor], channels: Collection[int]) -> str:
     wanted = " or ".join(map(str, sorted(channels)))
-    told = f"The network returns {_listed(grids)}; the classes need {wanted} output channels. "
+    returned = f"The network returns {_listed(grids)}; the classes need {wanted} output channels. "
     last = grids[0].tensor.ndim - 1
     turn = ", ".join(map(str, (0, last, *range(1, last))))
     if any(found.tensor.shape[-1] in channels for found in grids):
-        return f"{told}They seem to come last: return output.permute({turn})."
-    return f"{told}Check classes and head."
+        return f"{returned}They seem to come last: return output.permute({turn})."
+    return f"{returned}Check classes and head."

@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from seglens.axes import LINEAR, axes, size_of
 from seglens.errors import ModelError
-from seglens.models.layout import Layout, Rule, readings
+from seglens.models.layout import FeatureLayout, Rule, readings
 from seglens.models.segmenter import Segmenter, evaluating
 
 SAME = 1e-3
@@ -34,7 +34,7 @@ class Call:
 
     calls: int
     shape: tuple[int, ...]
-    layouts: tuple[Layout, ...]
+    layouts: tuple[FeatureLayout, ...]
     output: "weakref.ReferenceType[Tensor] | None"
     marks: tuple[Tensor, ...]
     passes_on: bool
@@ -297,7 +297,7 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
     except ModelError:  # it takes images of one size only: what is open stays open
         if mixes:
             return calls
-    settled = {}
+    single = {}
     for path, call in calls.items():
         kept = call.layouts
         if again is not None and path in again:
@@ -306,11 +306,11 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
         if not mixes:
             kept = tuple(one for one in kept if one.kind == "channels first")
         changed = kept != call.layouts
-        settled[path] = replace(call, layouts=kept, marks=()) if changed else call
-    return settled
+        single[path] = replace(call, layouts=kept, marks=()) if changed else call
+    return single
 
 
-def _strides(layout: Layout, size: int) -> tuple[int, ...]:
+def _strides(layout: FeatureLayout, size: int) -> tuple[int, ...]:
     """Pixels that a cell spans each way, as powers of two: cells lost at the border make no difference."""
     return tuple(round(math.log2(size / length) * 2) for length in layout.grid)
 

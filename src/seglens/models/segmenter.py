@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from seglens.arguments.validated import Validated
-from seglens.axes import LENGTHS, axes, cropped, padded_size, resized, size_of, spelled
+from seglens.axes import LENGTHS, axes, cropped, interpolated, padded_size, size_of, spelled
 from seglens.errors import ModelError, UserError
 from seglens.models import zoo
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
-from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find
+from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output
 from seglens.runtime.device import is_out_of_memory
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
@@ -51,6 +51,8 @@ class ModelSpec(Validated):
     architecture, see `seglens.models.options`.
 
     ``dims`` is 2 for pictures and 3 for volumes; ``image_size`` is the length of every side.
+    ``intensities`` are, for volumes, the numbers of each channel that become 0 and 1, see
+    `seglens.data.volumes.sets`.
 
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
@@ -62,6 +64,7 @@ class ModelSpec(Validated):
     channels: int = Field(default=3, ge=1, le=1024, strict=True)
     classes: int = Field(default=2, ge=2, le=2**16, strict=True)
     dims: int = Field(default=2, ge=2, le=3, strict=True)
+    intensities: tuple[tuple[float, float] | None, ...] = ()
     head: Head = "sigmoid"
     image_size: int = Field(default=256, ge=1, le=2**14, strict=True)
     window: tuple[float, float] = (0.0, 1.0)
@@ -118,7 +121,7 @@ class ModelSpec(Validated):
 
 
 def complete(spec: ModelSpec) -> ModelSpec:
-    """Return ``spec`` with the encoder, width and divisor that its architecture has where none are named.
+    """Return ``spec`` with the encoder, width, divisor and axes of its architecture where none are named.
 
     Raises:
         UnknownNameError: there is no such architecture.
@@ -128,6 +131,7 @@ def complete(spec: ModelSpec) -> ModelSpec:
         "encoder": spec.encoder or chosen.encoder,
         "width": spec.width or chosen.width,
         "divisor": max(spec.divisor, chosen.divisor),
+        "dims": chosen.dims,
     }
     return spec.model_copy(update=defaults)
 
@@ -168,7 +172,7 @@ class Segmenter(nn.Module):
         dtype = torch.promote_types(torch.float32, self.dtype)
         given = {"mean": self.spec.mean, "std": self.spec.std}
         return {
-            name: torch.tensor(values, dtype=dtype, device=device).view(-1, *[1] * self.spec.dims)
+            name: torch.tensor(values, dtype=dtype, device=device).view(1, -1, *[1] * self.spec.dims)
             for name, values in given.items()
         }
 
@@ -219,7 +223,7 @@ class Segmenter(nn.Module):
         logits = self.read_output(self._run(padded), len(images))
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
-            logits = resized(logits, size_of(padded))
+            logits = interpolated(logits, size_of(padded))
         return cropped(logits, size_of(images))
 
     def _run(self, padded: Images) -> Any:
@@ -293,8 +297,8 @@ class Segmenter(nn.Module):
             ModelError: there is none, or it isn't clear which one is.
         """
         if self.select is None:
-            return find(output, channels, batch, self.spec.output, self.spec.dims).tensor
-        return find(self.select(output), channels, batch, dims=self.spec.dims).tensor
+            return find_output(output, channels, batch, self.spec.output, self.spec.dims).tensor
+        return find_output(self.select(output), channels, batch, dims=self.spec.dims).tensor
 
     def probabilities(self, logits: Logits) -> Probabilities:
         """Return the probability of every class, the background first.

@@ -12,7 +12,8 @@ The picture, for ``depth=2`` and ``width=64`` (channels at each arrow)::
 
 The encoder says *what* there is, ever more coarsely; the skips bring back *where* it is. Against the paper:
 3x3 convolutions are padded, so that the output has the size of the input and skips need no cropping; each is
-followed by batch normalisation, which came in the same year.
+followed by batch normalisation, which came in the same year. For volumes every layer has a third axis
+(Cicek et al. 2016).
 """
 
 from itertools import pairwise
@@ -22,18 +23,28 @@ from torch import Tensor, nn
 
 from seglens.shapes import Activations, Images, Logits
 
+CONVOLUTION: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+MAX_POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+"""The layers of pictures and of volumes, by their spatial axes."""
+
 
 class DoubleConvolution(nn.Sequential):
     """Two 3x3 convolutions, each with batch normalisation and ReLU."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, dims: int = 2) -> None:
+        convolution, norm = CONVOLUTION[dims], BATCH_NORM[dims]
         super().__init__(
             # A bias would be taken out again by the normalisation that follows.
-            nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
+            convolution(channels_in, channels_out, kernel_size=3, padding=1, bias=False),
+            norm(channels_out),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
+            convolution(channels_out, channels_out, kernel_size=3, padding=1, bias=False),
+            norm(channels_out),
             nn.ReLU(inplace=True),
         )
 
@@ -41,13 +52,13 @@ class DoubleConvolution(nn.Sequential):
 class DecoderBlock(nn.Module):
     """Double the resolution, join the skip from the encoder, and convolve twice."""
 
-    upsample: nn.ConvTranspose2d
+    upsample: nn.ConvTranspose2d | nn.ConvTranspose3d
     convolve: DoubleConvolution
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, dims: int = 2) -> None:
         super().__init__()
-        self.upsample = nn.ConvTranspose2d(channels_in, channels_out, kernel_size=2, stride=2)
-        self.convolve = DoubleConvolution(2 * channels_out, channels_out)
+        self.upsample = TRANSPOSED[dims](channels_in, channels_out, kernel_size=2, stride=2)
+        self.convolve = DoubleConvolution(2 * channels_out, channels_out, dims)
 
     def forward(self, coarse: Activations, skip: Tensor) -> Tensor:
         """Join ``coarse`` with ``skip``, which has twice its rows and columns and half its channels."""
@@ -55,27 +66,31 @@ class DecoderBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """The network of the module's picture.
+    """The network of the module's picture, for pictures (2 ``dims``) or volumes (3).
 
-    Rows and columns of the images must be divisible by ``2 ** depth``; ``Segmenter`` pads and crops.
+    All spatial sides of the images must be divisible by ``2 ** depth``; ``Segmenter`` pads and crops.
     """
 
     encoder: nn.ModuleList
-    pool: nn.MaxPool2d
+    pool: nn.MaxPool2d | nn.MaxPool3d
     bottleneck: DoubleConvolution
     decoder: nn.ModuleList
-    head: nn.Conv2d
+    head: nn.Conv2d | nn.Conv3d
 
-    def __init__(self, *, channels: int = 3, outputs: int = 1, width: int = 64, depth: int = 4) -> None:
+    def __init__(
+        self, *, channels: int = 3, outputs: int = 1, width: int = 64, depth: int = 4, dims: int = 2
+    ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
         self.encoder = nn.ModuleList(
-            DoubleConvolution(narrow, wide) for narrow, wide in pairwise([channels, *widths[:-1]])
+            DoubleConvolution(narrow, wide, dims) for narrow, wide in pairwise([channels, *widths[:-1]])
         )
-        self.pool = nn.MaxPool2d(kernel_size=2)
-        self.bottleneck = DoubleConvolution(widths[-2], widths[-1])
-        self.decoder = nn.ModuleList(DecoderBlock(wide, narrow) for wide, narrow in pairwise(widths[::-1]))
-        self.head = nn.Conv2d(width, outputs, kernel_size=1)
+        self.pool = MAX_POOL[dims](kernel_size=2)
+        self.bottleneck = DoubleConvolution(widths[-2], widths[-1], dims)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(wide, narrow, dims) for wide, narrow in pairwise(widths[::-1])
+        )
+        self.head = CONVOLUTION[dims](width, outputs, kernel_size=1)
 
     def forward(self, images: Images) -> Logits:
         """Return one logit per output and pixel."""

@@ -1,6 +1,6 @@
 """State dicts: checking every tensor against a network, and keeping our own.
 
-What a file holds is found out in ``checkpoint.py``, which of it is the network's here (`choose`).
+What a file holds is found out in ``checkpoint.py``, which of it is the network's here (`choose_state`).
 """
 
 import os
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seglens.errors import CheckpointError, ModelError
-from seglens.models.checkpoint import check_file, read_checkpoint, read_safetensors
+from seglens.models.checkpoint import check_weights_file, read_checkpoint, read_safetensors
 
 NESTS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights")
 """Where training scripts put the tensors, the likeliest first: what an error is about where nothing fits."""
@@ -62,7 +62,9 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     return strip_prefixes(next(iter(found.values())))
 
 
-def choose(module: nn.Module, dicts: Mapping[str, State], key: str | None, file: Path) -> tuple[str, State]:
+def choose_state(
+    module: nn.Module, dicts: Mapping[str, State], key: str | None, file: Path
+) -> tuple[str, State]:
     """Return which of the state dicts of a file is that of ``module``, and its tensors by their names there.
 
     That is the one that fits, whatever prefix stands in front of its names. A dict that holds the network
@@ -152,7 +154,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             f"The weights don't fit the model ({len(wanted)} tensors wanted, {len(state)} given): {found}. "
             + _advice(*wrong.values())
         )
-    broken = [told for name in wanted if name in state and (told := _broken(name, state[name], wanted[name]))]
+    broken = [why for name in wanted if name in state and (why := _broken(name, state[name], wanted[name]))]
     if broken:
         rest = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
         raise CheckpointError(
@@ -215,7 +217,7 @@ def load_weights(module: nn.Module, file: Path) -> None:
     Raises:
         CheckpointError: the file is missing or damaged, or doesn't fit.
     """
-    check_file(Path(file))
+    check_weights_file(Path(file))
     fit(module, read_safetensors(Path(file)))
 
 

@@ -42,6 +42,9 @@ class Parts:
 class Architecture:
     """One line of ``MODELS``: the function, its default encoder or width, and what image sizes divide by.
 
+    It is for pictures, or with 3 ``dims`` for volumes; ``image_size`` is what it is trained at where nobody
+    says otherwise.
+
     ``elsewhere`` is what the library that it comes from calls it, ``constructor`` gives what makes it there,
     whose arguments are the options that can be set beside ``OURS``; ``fixed`` are those that are set already.
     """
@@ -50,6 +53,8 @@ class Architecture:
     divisor: int
     encoder: str | None = None
     width: int | None = None
+    dims: int = 2
+    image_size: int = 256
     elsewhere: str | None = None
     constructor: Callable[[], Callable[..., nn.Module]] | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -172,6 +177,10 @@ def _unet(parts: Parts) -> nn.Module:
     return UNet(channels=parts.channels, outputs=parts.outputs, width=parts.width)
 
 
+def _unet3d(parts: Parts) -> nn.Module:
+    return UNet(channels=parts.channels, outputs=parts.outputs, width=parts.width, depth=3, dims=3)
+
+
 def _smp(name: str, divisor: int, encoder: str, **fixed: Any) -> Architecture:
     """Return the network ``name`` of segmentation-models-pytorch (Iakubovskii)."""
 
@@ -233,6 +242,8 @@ OURS = ("encoder_name", "encoder_weights", "in_channels", "classes")
 MODELS: dict[str, Architecture] = {
     # Ronneberger et al. 2015, as a lesson
     "unet": Architecture(_unet, divisor=16, width=64),
+    # the same for volumes (Cicek et al. 2016), small: three times halved
+    "unet3d": Architecture(_unet3d, divisor=8, width=16, dims=3, image_size=64),
     # a U-Net with a classifier's encoder
     "resnet-unet": _smp("Unet", divisor=32, encoder="resnet34"),
     # Zhou et al. 2018: skips pass through blocks of their own

@@ -69,7 +69,7 @@ class GalleryCard:
     error: str
     row: PictureScores | PictureMaps
     pictures: dict[str, Path]
-    heats: tuple[Heat, ...] = ()
+    heatmaps: tuple[Heat, ...] = ()
     flags: tuple[Flag, ...] = ()
 
     @property
@@ -78,9 +78,9 @@ class GalleryCard:
         return self.row.dice
 
     @property
-    def native(self) -> tuple[int, int] | None:
-        """Rows and columns of the picture itself, where they are known."""
-        return next((heat.frame.native for heat in self.heats if heat.frame.native), None)
+    def native(self) -> tuple[int, ...] | None:
+        """Rows and columns (before them slices) of the picture itself, where they are known."""
+        return next((heat.frame.native for heat in self.heatmaps if heat.frame.native), None)
 
     @property
     def shown(self) -> Path | None:
@@ -95,7 +95,7 @@ class GalleryCard:
     @property
     def files(self) -> list[Path]:
         """All pictures of the card."""
-        return [*self.pictures.values(), *(heat.file for heat in self.heats if heat.file)]
+        return [*self.pictures.values(), *(heat.file for heat in self.heatmaps if heat.file)]
 
 
 def gallery(runs: Sequence[RunContents], limit: int = LIMIT) -> tuple[list[GalleryCard], int]:
@@ -121,7 +121,7 @@ def cards_of(run: RunContents) -> list[GalleryCard]:
             key = next((k for k in cards if k[1] == row.name and split is None), (split or "", row.name))
             known = cards[key] if key in cards else _card(run.name, key[0], part, row)
             pictures = {**_pictures(part, row), **known.pictures}
-            cards[key] = replace(known, pictures=pictures, heats=_with_maps(known.heats, part, row))
+            cards[key] = replace(known, pictures=pictures, heatmaps=_with_maps(known.heatmaps, part, row))
     flags = _flags(run)
     for key, card in cards.items():
         if card.name in flags:
@@ -134,7 +134,7 @@ def choose_cards(cards: Sequence[GalleryCard], limit: int) -> list[GalleryCard]:
     """Keep ``limit`` cards: explained ones first, then the worst, then an even spread over the rest."""
     if len(cards) <= limit:
         return list(cards)
-    ranked = sorted(cards, key=lambda card: (not card.heats, *_worst_first(card)))
+    ranked = sorted(cards, key=lambda card: (not card.heatmaps, *_worst_first(card)))
     num_worst = (limit + 1) // 2
     kept, rest = ranked[:num_worst], ranked[num_worst:]
     num_spread = limit - num_worst
@@ -143,11 +143,11 @@ def choose_cards(cards: Sequence[GalleryCard], limit: int) -> list[GalleryCard]:
 
 def switches(cards: Iterable[GalleryCard]) -> dict[str, list[str]]:
     """Return the targets, methods and layers that the gallery can switch between, in order of appearance."""
-    heats = [heat for card in cards for heat in card.heats]
+    heatmaps = [heat for card in cards for heat in card.heatmaps]
     return {
-        "target": list(dict.fromkeys(heat.target for heat in heats)),
-        "method": list(dict.fromkeys(heat.method for heat in heats)),
-        "layer": list(dict.fromkeys(heat.layer for heat in heats if heat.layer)),
+        "target": list(dict.fromkeys(heat.target for heat in heatmaps)),
+        "method": list(dict.fromkeys(heat.method for heat in heatmaps)),
+        "layer": list(dict.fromkeys(heat.layer for heat in heatmaps if heat.layer)),
     }
 
 
@@ -174,14 +174,14 @@ def _pictures(part: Evaluated | Explained, row: PictureScores | PictureMaps) -> 
 
 def _with_maps(known: Sequence[Heat], part: Explained, row: PictureMaps) -> tuple[Heat, ...]:
     """Append the maps of ``row``; a map of the same name from another folder is told apart by the folder."""
-    heats = list(known)
+    heatmaps = list(known)
     taken = {(heat.target, heat.method, heat.layer) for heat in known}
     raw = part.file_of(row, "raw")
     for entry, name in zip(row.maps, row.map_names, strict=True):
         twice = (entry.target, entry.method, entry.layer or "") in taken
         target = f"{entry.target} ({part.name})" if twice else entry.target
-        heats.append(Heat(target, entry, part.file(entry.file), raw, name, row.frame))
-    return tuple(heats)
+        heatmaps.append(Heat(target, entry, part.file(entry.file), raw, name, row.frame))
+    return tuple(heatmaps)
 
 
 def _flags(run: RunContents) -> dict[str, list[Flag]]:

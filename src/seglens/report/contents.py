@@ -111,7 +111,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[RunContents, ...]:
 
 def read_run(folder: Path, name: str) -> RunContents:
     """Read one run folder, or the folder of one evaluation, explanation or judgement by itself."""
-    own = records.read(folder)
+    own = records.read_record(folder)
     places = {verb: [folder] if own.kind == verb else [] for verb in TABLES}
     if own.kind not in TABLES:
         places = {verb: _below(folder / verb, file) for verb, file in TABLES.items()}
@@ -151,7 +151,7 @@ def read_judgement(folder: Path) -> Judged:
 
 
 def _record(folder: Path) -> Record | None:
-    return records.read(folder) if (folder / records.FILE_NAME).is_file() else None
+    return records.read_record(folder) if (folder / records.FILE_NAME).is_file() else None
 
 
 def read_history(file: Path) -> dict[str, list[float | None]]:

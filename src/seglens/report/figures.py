@@ -206,8 +206,8 @@ def bars(
         place = f'x="{left}" y="{top}" width="{filled:.1f}" height="18" rx="3"'
         parts.append(f'<rect class="bar series-{colour % NUM_COLOURS}" {place}/>')
         parts.append(f'<text x="{width - right + 8}" y="{text}">{value:.2f}</text>')
-    told = ", ".join(f"{label} {'unknown' if value is None else f'{value:.2f}'}" for label, value, _ in rows)
-    svg = _svg(width, len(rows) * row + 4, f"{title}: {told}", parts, "chart")
+    known = ", ".join(f"{label} {'unknown' if value is None else f'{value:.2f}'}" for label, value, _ in rows)
+    svg = _svg(width, len(rows) * row + 4, f"{title}: {known}", parts, "chart")
     return _figure(title, svg)
 
 
@@ -232,8 +232,8 @@ def histogram_chart(title: str, values: Sequence[ChartNumber], *, colour: int, n
         x = left + tick * (width - left - 8)
         parts.append(f'<text x="{x:.1f}" y="{height - 5}" text-anchor="middle">{tick:g}</text>')
     ends = f"lowest {min(values, default=0):.2f}, highest {max(values, default=0):.2f}"
-    told = f"{title}: {len(values)} pictures, {ends}"
-    svg = _svg(width, height, told, parts, "chart")
+    description = f"{title}: {len(values)} pictures, {ends}"
+    svg = _svg(width, height, description, parts, "chart")
     return _figure(title, svg)
 
 

@@ -89,14 +89,14 @@ def matrix(runs: Sequence[RunContents]) -> tuple[list[str], list[Line]]:
                 continue
             key = (name_of(row), row.target)
             scores[row.score] = None
-            by_map.setdefault(key, {})[row.score] = (row.verdict or "not evaluable", said(row))
+            by_map.setdefault(key, {})[row.score] = (row.verdict or "not evaluable", reason_in_words(row))
             if row.label:
                 labels[key] = row.label
         lines += [Line(run.name, *key, cells, labels[key]) for key, cells in by_map.items()]
     return list(scores), lines
 
 
-def said(row: CardRow) -> str:
+def reason_in_words(row: CardRow) -> str:
     """Return what the verdict of a row of a scorecard means, in words."""
     if row.label == RESTATES:
         return "shows where the model answered, not why"
@@ -121,8 +121,10 @@ def _of_scores(part: Evaluated) -> list[FindingInWords]:
             f"{1 - precision:.1%} of those that it marked are wrong."
         )
         found.append(FindingInWords("", f"What it gets wrong, {split}", text, "scores"))
-    told = about_calibration(part.table.calibration)
-    return [*found, FindingInWords("", f"Its probabilities, {split}", told, "calibration")] if told else found
+    sentence = about_calibration(part.table.calibration)
+    if sentence:
+        found.append(FindingInWords("", f"Its probabilities, {split}", sentence, "calibration"))
+    return found
 
 
 def about_calibration(table: Reliability) -> str:
@@ -155,7 +157,7 @@ def _of_maps(part: Judged) -> list[FindingInWords]:
         ours = [row for row in judged if row.verdict == verdict]
         if ours:
             names = ", ".join(name_of(row) for row in ours)
-            texts = list(dict.fromkeys(said(row) for row in ours))
+            texts = list(dict.fromkeys(reason_in_words(row) for row in ours))
             found.append(FindingInWords(verdict, names, f"{_capital('; '.join(texts))}.", "scorecard"))
     restating = [name_of(row) for row in rows if row.label == RESTATES]
     if restating:

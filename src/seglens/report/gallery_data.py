@@ -115,10 +115,10 @@ def read_card(card: GalleryCard) -> CardData:
     grids: dict[int, EncodedGrid] = {}
     regions: dict[str, bytes] = {}
     hidden: dict[int, bytes] = {}
-    for raw in dict.fromkeys(heat.raw for heat in card.heats if heat.raw):
+    for raw in dict.fromkeys(heat.raw for heat in card.heatmaps if heat.raw):
         try:
             with encoded_maps.opened(raw) as arrays:
-                ours = [(i, heat) for i, heat in enumerate(card.heats) if heat.raw == raw]
+                ours = [(i, heat) for i, heat in enumerate(card.heatmaps) if heat.raw == raw]
                 for i, heat in ours:
                     found = _grid(arrays, heat)
                     if found is not None:
@@ -194,7 +194,7 @@ def _row(
         "regions": {target: assets.put(data) for target, data in read.regions.items() if target},
         "maps": [
             _map(heat, read.grids.get(i), assets.put(read.hidden.get(i)), assets, map_side, picture_side)
-            for i, heat in enumerate(card.heats)
+            for i, heat in enumerate(card.heatmaps)
         ],
     }
 

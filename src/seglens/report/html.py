@@ -84,10 +84,10 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
     used = len(data) + REST + sum(len(str(card.scores)) * 3 for card in shown)
     found = gallery_data.build_gallery_data(shown, others, beside=beside, used=used)
     calibrated = [
-        f"{run.name if len(runs) > 1 else 'On'} {part.split}: {told}"
+        f"{run.name if len(runs) > 1 else 'On'} {part.split}: {sentence}"
         for run in runs
         for part in run.evaluations
-        if (told := findings.about_calibration(part.table.calibration))
+        if (sentence := findings.about_calibration(part.table.calibration))
     ]
     background = next((colour for run in runs if (colour := run.record.background)), "#000000")
     view = {

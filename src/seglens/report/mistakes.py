@@ -87,21 +87,21 @@ def _case(
     number: int, card: GalleryCard, kind: MistakeKind, verdicts: Mapping[tuple[str, str], str]
 ) -> Mistake | None:
     """Return the case of a card; None where nothing of this kind was explained."""
-    heats = [
+    heatmaps = [
         (i, heat, heat.row.evidence.opposing)
-        for i, heat in enumerate(card.heats)
+        for i, heat in enumerate(card.heatmaps)
         if heat.row.target == kind.target and heat.row.evidence and heat.row.evidence.opposing is not None
     ]
-    if not heats:
+    if not heatmaps:
         return None
-    weights = tuple(_weight(i, heat, against, verdicts) for i, heat, against in heats)
+    weights = tuple(_weight(i, heat, against, verdicts) for i, heat, against in heatmaps)
     return Mistake(
         number,
-        heats[0][0],
+        heatmaps[0][0],
         card.name,
         card.run,
         card.dice,
-        (_about_size(card, kind, heats[0][1]), *_about_evidence(weights)),
+        (_about_size(card, kind, heatmaps[0][1]), *_about_evidence(weights)),
         weights,
     )
 
@@ -131,20 +131,20 @@ def _about_size(card: GalleryCard, kind: MistakeKind, heat: Heat) -> str:
 def _about_evidence(weights: Sequence[Weight]) -> list[str]:
     first = weights[0]
     lean = "against" if first.opposing > 0.5 else "for"
-    told = [
+    sentences = [
         f"Asked about these pixels, {first.name} finds evidence all over the picture: "
         f"{first.opposing:.0%} of it speaks against the class, {first.supporting:.0%} for it."
     ]
     if first.on_target is not None:
-        told.append(
+        sentences.append(
             f"{first.on_target:.0%} of what speaks for it lies on these pixels, the rest around them."
         )
     same = sum((weight.opposing > 0.5) == (first.opposing > 0.5) for weight in weights)
     if len(weights) > 1:
         all_ = f"All {len(weights)} maps lean {lean} the class"
         some = f"{same} of {len(weights)} maps lean {lean} the class, the others the other way"
-        told.append(f"{all_ if same == len(weights) else some}.")
-    return told
+        sentences.append(f"{all_ if same == len(weights) else some}.")
+    return sentences
 
 
 def _pixels(card: GalleryCard, name: str) -> int | None:
@@ -155,7 +155,7 @@ def _size(card: GalleryCard, kind: MistakeKind) -> float:
     pixels = _pixels(card, kind.pixels)
     if pixels is not None:
         return float(pixels)
-    areas = [heat.row.statistic("area") or 0.0 for heat in card.heats if heat.row.target == kind.target]
+    areas = [heat.row.statistic("area") or 0.0 for heat in card.heatmaps if heat.row.target == kind.target]
     return max(areas, default=0.0)
 
 

@@ -97,9 +97,9 @@ class AuditedRun:
 
 def sentences(run: RunContents) -> list[str]:
     """Return the headline of one run: what it is, how good, what its maps are worth."""
-    told = [wording.about_model(run), *(wording.about_scores(part) for part in run.evaluations)]
-    told += [wording.about_maps(run.explanations), wording.about_judgement(run.scorecards)]
-    return [text for text in told if text]
+    sentences = [wording.about_model(run), *(wording.about_scores(part) for part in run.evaluations)]
+    sentences += [wording.about_maps(run.explanations), wording.about_judgement(run.scorecards)]
+    return [text for text in sentences if text]
 
 
 def charts(runs: Sequence[RunContents]) -> list[Markup]:

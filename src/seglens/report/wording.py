@@ -80,14 +80,14 @@ def about_judgement(parts: Iterable[Judged]) -> str:
         return ""
     counts = Counter(row.verdict for row in rows)
     verdicts = ("pass", "warn", "fail", "not evaluable")
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict])
+    verdict_counts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict])
     passed: dict[str, list[str]] = {}
     for row in rows:
         if row.verdict == "pass":
             passed.setdefault(row.score, []).append(map_name(row.method, row.layer, at=" at "))
     beaten = "".join(f" Passed in {score}: {', '.join(names)}." for score, names in passed.items())
     nothing = "" if passed else " No map was shown to beat maps that know nothing of the model's reasons."
-    return f"Scorecard: {told}.{beaten}{nothing}"
+    return f"Scorecard: {verdict_counts}.{beaten}{nothing}"
 
 
 def how_found(shortcut: TagTest) -> list[str]:
@@ -96,8 +96,8 @@ def how_found(shortcut: TagTest) -> list[str]:
     dice = shortcut.dice
     if len(dice) > 1:
         gap = max(dice.values()) - min(dice.values())
-        told = " and ".join(f"{name} {value:.3f}" for name, value in dice.items())
-        steps.append(f"{'The scores cannot tell' if gap < 0.05 else 'The scores differ'}: Dice {told}.")
+        scores = " and ".join(f"{name} {value:.3f}" for name, value in dice.items())
+        steps.append(f"{'The scores cannot tell' if gap < 0.05 else 'The scores differ'}: Dice {scores}.")
     for name, row in shortcut.causal.items():
         if row.drop_removed is None:
             continue

@@ -13,7 +13,7 @@ Limits = tuple[float, float]
 class MapFrame(Result):
     """The place of a picture in a grid: left, top, width and height as shares of the grid."""
 
-    native: tuple[int, int] | None = None
+    native: tuple[int, ...] | None = None
     part: tuple[float, ...] = ()
 
 

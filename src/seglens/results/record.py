@@ -100,7 +100,7 @@ def finish(record: Record, began: float, **fields: Any) -> Record:
     return record.model_copy(update={"state": "finished", "duration_seconds": duration, **fields})
 
 
-def read(folder: Path) -> Record:
+def read_record(folder: Path) -> Record:
     """Read the ``run.json`` of ``folder``.
 
     Raises:

@@ -167,7 +167,11 @@ class TagEffect(Result):
     tag_removed: Number = None
     tag_moved: Number = None
     drop_removed: Number = None
+    drop_removed_low: Number = None
+    drop_removed_high: Number = None
     drop_moved: Number = None
+    drop_moved_low: Number = None
+    drop_moved_high: Number = None
     num: int = 0
 
 
@@ -179,8 +183,10 @@ class TagRow(Result):
     auroc: Number = None
     low: Number = None
     high: Number = None
+    num: int | None = None
     share: Mapping[str, Number] = {}
     chance_share: Number = None
+    exposes: bool = False
 
 
 class TagTest(Result):

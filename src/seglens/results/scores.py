@@ -33,11 +33,22 @@ class PooledScores(Scores):
     per_class: Mapping[str, Scores] = {}
 
 
-class PictureScores(Result):
-    """The evaluation of one picture: its number in the split, hashes, scores, pixels and files.
+class ClassScores(Result):
+    """The scores of one class in one volume: overlap, outlines in millimetres, and millilitres.
 
-    ``shows`` are the classes that its truth has.
+    ``difference_ml`` is the predicted volume less the true one.
     """
+
+    dice: Number = None
+    nsd: Number = None
+    hd95: Number = None
+    truth_ml: Number = None
+    predicted_ml: Number = None
+    difference_ml: Number = None
+
+
+class Evaluated(Result):
+    """One picture of an evaluation: its number in the split, its hashes, and whether it could be scored."""
 
     index: int | None = None
     name: str
@@ -45,12 +56,14 @@ class PictureScores(Result):
     truth_hash: str = ""
     status: Literal["ok", "empty", "failed"] = "ok"
     error: str = ""
-    dice: Number = None
-    iou: Number = None
-    miou: Number = None
-    pixel_accuracy: Number = None
-    precision: Number = None
-    recall: Number = None
+
+
+class PictureScores(Scores, Evaluated):
+    """The scores, pixels and files of one picture.
+
+    ``shows`` are the classes that its truth has. ``classes`` are the scores of each class, of volumes only.
+    """
+
     false_positive_pixels: int | None = None
     false_negative_pixels: int | None = None
     truth_pixels: int | None = None
@@ -60,6 +73,7 @@ class PictureScores(Result):
     nsd: Number = None
     hd95: Number = None
     files: Mapping[str, str] = {}
+    classes: Mapping[str, ClassScores] = {}
 
 
 class Spread(Result):
@@ -76,6 +90,28 @@ class Spread(Result):
     def misses_zero(self) -> bool:
         """Whether the interval is known and doesn't hold 0, as far as it is known."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+class WeakScores(Result):
+    """Scores of weakly supervised masks; those without border are None where it is not marked."""
+
+    pictures: int
+    miou: Number = None
+    fg_iou: Number = None
+    fg_iou_per_image: Spread = Spread()
+    miou_no_border: Number = None
+    fg_iou_no_border: Number = None
+    miou_per_batch: Number = None
+    decided: Number = None
+
+
+class WeakRow(WeakScores):
+    """One row of the comparison: what was scored, on which split, and whether masks were used before."""
+
+    name: str
+    split: str
+    uses_masks: bool = False
+    seconds: Number = None
 
 
 class Bin(Result):
@@ -110,7 +146,8 @@ class EvaluationTable(Result):
 
     ``images`` has one row a picture, worst Dice first, then those that failed. ``shown`` is how many of the
     pictures scored show each class: where none shows any, scores of overlap are NaN. ``settings`` are those
-    that the numbers depend on.
+    that the numbers depend on. ``unit`` is that of distances; ``per_class`` are, of volumes, means over those
+    of them for which a class has the score.
     """
 
     split: str = ""
@@ -123,6 +160,8 @@ class EvaluationTable(Result):
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}
+    per_class: Mapping[str, Mapping[str, Spread]] = {}
+    unit: Literal["px", "mm"] = "px"
     calibration: Reliability = Reliability()
     images: tuple[PictureScores, ...]
 

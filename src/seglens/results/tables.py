@@ -36,7 +36,7 @@ class Result(BaseModel):
         """Whether a value was given under ``name``."""
         return name in self.model_fields_set
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return what was given as plain data, the contents of the file."""
         return self.model_dump(mode="json", exclude_unset=True)
 

@@ -27,7 +27,7 @@ from seglens.errors import CheckpointError, DataError, ModelError, SettingError
 from seglens.files.output import new_file, new_folder
 from seglens.files.overwrite import check_output
 from seglens.models import options as of_models
-from seglens.models.checkpoint import check_file, read_checkpoint
+from seglens.models.checkpoint import check_weights_file, read_checkpoint
 from seglens.models.dimensions import candidates, check_weights
 from seglens.models.folding import folded
 from seglens.models.outputs import (
@@ -37,13 +37,14 @@ from seglens.models.outputs import (
     check_outputs,
     check_resolution,
     check_steady,
-    find,
+    find_output,
 )
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
-from seglens.models.weights import State, check_present, choose, fit, load_weights, save_weights
+from seglens.models.weights import State, check_present, choose_state, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
-from seglens.predict.original import Inference
+from seglens.predict.original import Inference, in_windows
+from seglens.predict.tiles import OVERLAP, over
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runtime.device import choose_device, choose_precision
@@ -71,13 +72,32 @@ class Run:
         """The spec of the model."""
         return self.segmenter.spec
 
-    def predict(self, images: Pictures) -> Prediction:
+    def predict(
+        self,
+        images: Pictures,
+        *,
+        window: int | Sequence[int] | None = None,
+        overlap: float = OVERLAP,
+        floor: float = 0.0,
+        precision: str = "32",
+        tta: bool = False,
+    ) -> Prediction:
         """Return logits, probabilities and masks of ``images``, raw ones in [0, 1].
 
+        With a ``window``, the length of its sides or one for each axis, those of any size are predicted in
+        windows that overlap by this share, and their probabilities are blended; ``floor`` is the least weight
+        of a pixel, see `seglens.predict.tiles.Windows`. ``precision`` and ``tta`` are as in
+        `seglens.predict.infer`.
+
         Raises:
-            SettingError: they are no raw pictures with the model's channels, see `seglens.arguments.inputs`.
+            SettingError: they are no raw pictures with the model's channels, see `seglens.arguments.inputs`;
+                or there can be no such windows.
         """
-        return infer(self.segmenter, as_images(images, self.spec.channels, self.spec.dims))
+        given = as_images(images, self.spec.channels, self.spec.dims)
+        if window is None:
+            return infer(self.segmenter, given, precision=precision, tta=tta)
+        windows = over(size_of(given), self.spec, window, overlap, floor)
+        return in_windows(self.segmenter, given, windows, precision=precision, tta=tta)
 
     def opened(self, images: Images) -> tuple["Run", Images]:
         """Return the run without its intensity window, and ``images`` with the window opened up.
@@ -129,7 +149,7 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
         CheckpointError: it holds no such weights, they are not those that its record names, or don't fit.
     """
     folder = Path(folder)
-    record = records.read(folder)
+    record = records.read_record(folder)
     if record.model is None or record.task is None:
         raise DataError(
             f"{folder} is the output of 'seglens {record.kind}', not a run folder. Name the folder that "
@@ -223,7 +243,7 @@ def wrap(
         spec = spec.model_copy(update={"head": "sigmoid"})
     if select is None:
         spec = spec.model_copy(
-            update={"output": find(returned[0], allowed, 1, spec.output, spec.dims).place or None}
+            update={"output": find_output(returned[0], allowed, 1, spec.output, spec.dims).place or None}
         )
     segmenter = Segmenter(module, spec, select)
     check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
@@ -307,14 +327,14 @@ def adopt(
     """
     began, out = time.monotonic(), Path(out)
     check_output(out, "adopt", force=force, files=[Path(file)])
-    file, said = of_models.open_pretrained(Path(file))
-    model = of_models.agreed("model", model, said.model) or "unet"
-    channels = of_models.agreed("number of channels", channels, said.channels) or 3
-    options = {**(said.options or {}), **of_models.checked(model, options or {})}
+    file, described = of_models.open_pretrained(Path(file))
+    model = of_models.agreed("model", model, described.model) or "unet"
+    channels = of_models.agreed("number of channels", channels, described.channels) or 3
+    options = {**(described.options or {}), **of_models.checked_options(model, options or {})}
     default_mean, default_std = normalisation(None, None, channels)
     spec = ModelSpec(
         architecture=model,
-        encoder=of_models.agreed("encoder", encoder, said.encoder),
+        encoder=of_models.agreed("encoder", encoder, described.encoder),
         width=width,
         channels=channels,
         classes=max(2, len(classes)),
@@ -369,7 +389,7 @@ def _build_for(
     Where no ``head`` is named, two outputs in the file for two classes are a softmax.
     """
     segmenter = Segmenter.from_spec(spec).eval()
-    name, state = choose(segmenter.module, dicts, key, file)
+    name, state = choose_state(segmenter.module, dicts, key, file)
     check_weights(state)
     last = list(segmenter.module.state_dict())[-1]
     outputs = next((tensor.shape[0] for name, tensor in state.items() if name.endswith(last)), None)
@@ -382,7 +402,7 @@ def _build_for(
     if wanted != spec or read:
         wanted = wanted.model_copy(update={"options": {**wanted.options, **read}})
         segmenter = Segmenter.from_spec(wanted).eval()
-        name, state = choose(segmenter.module, dicts, key, file)
+        name, state = choose_state(segmenter.module, dicts, key, file)
     return segmenter, name, state, read
 
 
@@ -392,7 +412,7 @@ def _unchanged(file: Path, record: Record, epoch: int | None) -> str:
     Raises:
         CheckpointError: they are others.
     """
-    check_file(file)
+    check_weights_file(file)
     found = records.sha256([file])
     known = record.model_sha256 if epoch is None else record.results.get(KEPT_SHA256, {}).get(str(epoch))
     if known is not None and known != found:

@@ -16,9 +16,10 @@ from seglens.data.listing import (
     read_listing,
     refuse_changed,
 )
-from seglens.data.opening import find, layout_name, open_as_it_is, open_data, without_unread
+from seglens.data.opening import LAYOUTS, find, layout_name, open_as_it_is, open_data, without_unread
 from seglens.data.sample import Task
 from seglens.errors import DataError, SettingError, UserError
+from seglens.models.dimensions import FOR
 from seglens.results import record as records
 from seglens.runs import Run
 
@@ -76,6 +77,21 @@ def open_split(
     return in_classes_of(_as_trained(run.task, split.task), split, class_map)
 
 
+def refuse_other_axes(run: Run, dims: int, what: object) -> None:
+    """Raise where ``what`` are volumes (3 ``dims``) and the run is for pictures, or the other way round.
+
+    Raises:
+        SettingError: it is so.
+    """
+    if dims == run.spec.dims:
+        return
+    slices = " Write slices as pictures with 'seglens data slices'." if dims == 3 else ""
+    raise SettingError(
+        f"The model of {run.folder or 'this run'} is for {FOR[run.spec.dims]}, and {what} holds {FOR[dims]}. "
+        f"Name {FOR[run.spec.dims]}, or another run.{slices}"
+    )
+
+
 def own_split(run: Run, name: str) -> Split:
     """Return a split of the run's own data for its pictures alone; whether they changed is not looked at.
 
@@ -97,7 +113,7 @@ def _open_own(run: Run, stored: DataSettings, name: str) -> Split:
     assert folder is not None  # the settings came from there
     listing = read_listing(folder)
     if listing is None:
-        dataset, record = open_data(stored), records.read(folder)
+        dataset, record = open_data(stored), records.read_record(folder)
         if record.kind == "train" and record.data_sha256 not in (None, dataset.sha256()):
             raise DataError(
                 f"The files in {stored.path} are not those that {folder} was trained with, and it has no "
@@ -126,14 +142,17 @@ def _is_own(run: Run, stored: DataSettings, given: DataSettings) -> bool:
             return True
         if listing is not None:
             return is_listed(found, listing)
-        return run.folder is not None and open_data(settings).sha256() == records.read(run.folder).data_sha256
+        return (
+            run.folder is not None
+            and open_data(settings).sha256() == records.read_record(run.folder).data_sha256
+        )
     except UserError:  # it isn't of their layout; opening it as others tells what is wrong with it
         return False
 
 
 def _stored(run: Run) -> DataSettings | None:
     """Return the data settings in the run's folder, if it has any."""
-    record = records.read(run.folder) if run.folder is not None else None
+    record = records.read_record(run.folder) if run.folder is not None else None
     if record is None or record.data is None:
         return None
     try:
@@ -159,28 +178,31 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
     others are left out. Categories of a COCO file are not merged, so that each can be found by its name;
     where the training chose some of them, those are chosen here too.
     """
-    said = {name: getattr(given, name) for name in given.model_fields_set}
+    set_values = {name: getattr(given, name) for name in given.model_fields_set}
+    if run.spec.intensities:
+        set_values["intensities"] = run.spec.intensities
     place: dict[str, Any] = {"layout": None, "train_dir": None, "valid_dir": None, "test_dir": None}
     place |= {"classes": None, "ignore": None, "masks": None, "palette": None}
     multilabel = run.task.multilabel
     base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
-    settings = base.model_copy(update={**place, **said})
+    settings = base.model_copy(update={**place, **set_values})
     kind, ours = layout_name(settings), run.task
+    refuse_other_axes(run, LAYOUTS[kind].dims, given.path)
     settings = without_unread(settings, kind)
     like_ours: dict[str, Any] = {}
     if kind == "pairs":
         named = stored is not None and stored.classes == ours.classes
         like_ours = {"classes": ours.classes if named else None, "ignore": base.ignore}
         like_ours |= {"masks": None if base.masks == "classes" and not named else base.masks}
-        like_ours |= {"palette": base.palette if said.get("classes") is None else None}
+        like_ours |= {"palette": base.palette if set_values.get("classes") is None else None}
         if ours.multilabel and base.classes is not None:  # folders that the training chose
             like_ours["classes"] = ours.classes
     if kind == "oxford-pet" and "border" in ours.classes:
         like_ours = {"border": "class"}
     if kind in ("coco", "labelme"):
         like_ours = {"merge": False}
-    found = open_as_it_is(settings.model_copy(update={**like_ours, **said}))
-    if kind in ("coco", "labelme") and base.classes is not None and "classes" not in said:
+    found = open_as_it_is(settings.model_copy(update={**like_ours, **set_values}))
+    if kind in ("coco", "labelme") and base.classes is not None and "classes" not in set_values:
         known = {name for index in range(1, len(ours.classes)) for name in ours.categories(index)}
         chosen = tuple(name for name in (*found.task.classes[1:], *found.task.unused) if name in known)
         if chosen:

@@ -26,6 +26,7 @@ from torch import Tensor
 from seglens.arguments import checked
 from seglens.callable_module import make_callable
 from seglens.data.from_torch import TorchData, torch_splits
+from seglens.data.intensity import bounds
 from seglens.data.layout import Dataset, DataSettings, Split
 from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
 from seglens.data.opening import in_short, open_data
@@ -47,7 +48,7 @@ from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
 from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
 from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
-from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
+from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings, with_usual_size
 from seglens.train.threshold import best_thresholds, with_thresholds
 from seglens.train.tracking import open_loggers
 
@@ -113,9 +114,10 @@ def _train(
 ) -> Run:
     """Train in ``place``, which becomes ``out``."""
     began = time.monotonic()
-    earlier = records.read(place) if resume and (place / records.FILE_NAME).exists() else None
+    settings = with_usual_size(settings)
+    earlier = records.read_record(place) if resume and (place / records.FILE_NAME).exists() else None
     listing = None if earlier is None else read_listing(place)
-    dataset = _opened(data, listing, place)
+    dataset = _opened(data, listing, place, settings)
     if "train" not in dataset.splits:
         raise DataError(
             f"{dataset.settings.path} has no picture to train on, only: {', '.join(dataset.splits)}."
@@ -164,7 +166,7 @@ def _train(
         settings=settings.model_dump(mode="json"),
         model=segmenter.spec.model_dump(mode="json"),
         task=dataset.task.model_dump(mode="json"),
-        data=data.model_dump(mode="json") if isinstance(data, DataSettings) else None,
+        data=dataset.settings.model_dump(mode="json") if isinstance(data, DataSettings) else None,
         data_sha256=dataset.sha256(),
         results={"first_weights": segmenter.origin},
     )
@@ -237,10 +239,20 @@ def _opened(
     data: DataSettings | TorchData | Split | Mapping[str, TorchData | Split],
     listing: Listing | None,
     folder: Path,
+    settings: TrainSettings,
 ) -> Dataset:
+    """Open the data; of volumes, the numbers LOW,HIGH of a window are those that become 0 and 1."""
     if not isinstance(data, DataSettings):
         return torch_splits(data)
-    return open_data(data) if listing is None else open_listed(data, listing, folder)
+
+    def opened(given: DataSettings) -> Dataset:
+        return open_data(given) if listing is None else open_listed(given, listing, folder)
+
+    dataset = opened(data)
+    if dataset.dims == 3 and settings.window != "auto":
+        ends = (bounds(settings.window),) * dataset.settings.channels
+        return opened(data.model_copy(update={"intensities": ends}))
+    return dataset
 
 
 def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None, folder: Path) -> None:
@@ -256,7 +268,7 @@ def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None
 
 def _told_by(folder: Path, device: str | None) -> tuple[DataSettings, TrainSettings, Record]:
     """Return data and settings of the training that made ``folder``, on ``device`` where that is given."""
-    record = records.read(folder)
+    record = records.read_record(folder)
     if record.kind == "train" and record.data is None:
         raise SettingError(
             f"{folder} was trained on data sets of PyTorch, which no record can open again. Call "

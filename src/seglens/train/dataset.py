@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from seglens.axes import CHANNELS_LAST
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Policy, augment_within, collate, letterbox, sample_generator
@@ -307,7 +308,8 @@ class Batches(LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch, which Lightning doesn't know how to do."""
-        images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        placing = CHANNELS_LAST[batch.images.ndim - 2]
+        images = batch.images.to(device, memory_format=placing, non_blocking=True)
         masks = None if batch.masks is None else batch.masks.to(device, non_blocking=True)
         return Batch(batch.names, images, masks, batch.valid.to(device, non_blocking=True))
 

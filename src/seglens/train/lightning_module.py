@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from seglens.axes import CHANNELS_LAST
 from seglens.data.transforms import Batch
 from seglens.errors import SettingError, TrainingError
 from seglens.evaluate.scores import Counts, LabelCounts, counted, no_counts, pooled_scores
@@ -54,7 +55,7 @@ class SegmentationModule(LightningModule):
     ) -> None:
         super().__init__()
         # Convolutions are fastest with the channels of a pixel side by side.
-        self.segmenter = segmenter.to(memory_format=torch.channels_last)
+        self.segmenter = segmenter.to(memory_format=CHANNELS_LAST[segmenter.spec.dims])
         self.loss, self.settings, self.num_steps = loss, settings, num_steps
         self.average = averaged_model(segmenter, ema_decay(settings.ema, num_steps))
         self.register_buffer("class_weights", class_weights, persistent=False)

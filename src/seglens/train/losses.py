@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seglens.axes import axes
 from seglens.errors import DataError, SettingError, unknown_name
 from seglens.masks import is_stack, of_class
 from seglens.shapes import AnyMasks, Logits, Regions
@@ -131,7 +132,8 @@ def lovasz(
     if not bool(valid.any()):  # For several channels theirs is an empty array then.
         return logits.float().sum() * 0.0
     several = logits.shape[1] > 1
-    labels = (masks if several else masks == 1).long().masked_fill(~valid, -1)
+    labels = (masks if several else masks == 1).long().masked_fill(~valid, -1).flatten(1, -2)
+    logits = logits.flatten(2, -2)  # theirs are pictures; slices of volumes become rows
     with torch.autocast(logits.device.type, enabled=False):
         return LovaszLoss("multiclass" if several else "binary", ignore_index=-1)(logits.float(), labels)
 
@@ -174,7 +176,7 @@ def _wide(logits: Logits) -> Logits:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _entropy(logits: Logits, masks: AnyMasks, valid: Regions) -> Float[Tensor, "b *l h w"]:
+def _entropy(logits: Logits, masks: AnyMasks, valid: Regions) -> Float[Tensor, "b *pixels"]:
     """Return ``-log p_t`` of every pixel, by the sigmoid of one channel or the softmax of several.
 
     For labels that may overlap a pixel has one for each of them, by its channel's sigmoid.
@@ -198,12 +200,12 @@ def _soft_counts(
     classes = range(1, probabilities.shape[1] + 1)
     truth = torch.stack([of_class(masks, index) for index in classes], dim=1).to(wide.dtype)
     p, t = (array * valid[:, None] for array in (probabilities, truth))
-    hits, predicted, true = (array.sum(dim=(0, 2, 3)) for array in (p * t, p, t))
+    hits, predicted, true = (array.sum(dim=(0, *axes(array))) for array in (p * t, p, t))
     return hits, predicted - hits, true - hits
 
 
 def _mean(
-    pixels: Float[Tensor, "b *l h w"], masks: AnyMasks, valid: Regions, weights: ClassWeights | None
+    pixels: Float[Tensor, "b *pixels"], masks: AnyMasks, valid: Regions, weights: ClassWeights | None
 ) -> Float[Tensor, ""]:
     """Return the mean over valid pixels by the weight of each one's true class; 0 where they sum to 0.
 

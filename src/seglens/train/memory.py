@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from seglens.axes import CHANNELS_LAST
 from seglens.errors import TrainingError
 from seglens.runtime.device import is_out_of_memory, release_memory
 from seglens.shapes import AnyMasks
@@ -50,13 +51,14 @@ def fit_within_memory(module: SegmentationModule, attempt: Callable[[int], None]
 
 def largest_fitting(module: SegmentationModule, below: int) -> int:
     """Return the largest half, quarter, ... of ``below`` whose step fits into memory, 0 where none does."""
-    size, channels = module.settings.image_size, module.segmenter.spec.channels
+    spec = module.segmenter.spec
+    size = (module.settings.image_size,) * spec.dims
     num = below // 2
     while num:
         try:
-            masks, valid = _blank(module, num), torch.ones(num, size, size, dtype=torch.bool)
-            images = torch.zeros(num, channels, size, size, device=module.device)
-            logits = module.segmenter(images.contiguous(memory_format=torch.channels_last))
+            masks, valid = _blank(module, num), torch.ones(num, *size, dtype=torch.bool)
+            images = torch.zeros(num, spec.channels, *size, device=module.device)
+            logits = module.segmenter(images.contiguous(memory_format=CHANNELS_LAST[spec.dims]))
             module.loss(logits, masks, valid.to(module.device), module.class_weights).backward()
             return num
         except (RuntimeError, MemoryError, ValueError) as error:
@@ -70,10 +72,11 @@ def largest_fitting(module: SegmentationModule, below: int) -> int:
 
 
 def _blank(module: SegmentationModule, num: int) -> AnyMasks:
-    spec, size = module.segmenter.spec, module.settings.image_size
+    spec = module.segmenter.spec
+    size = (module.settings.image_size,) * spec.dims
     if spec.head == "multilabel":
-        return torch.zeros(num, spec.outputs, size, size, dtype=torch.bool, device=module.device)
-    return torch.zeros(num, size, size, dtype=torch.int64, device=module.device)
+        return torch.zeros(num, spec.outputs, *size, dtype=torch.bool, device=module.device)
+    return torch.zeros(num, *size, dtype=torch.int64, device=module.device)
 
 
 def _advice(module: SegmentationModule, now: int) -> str:

@@ -12,8 +12,9 @@ from seglens.data.intensity import bounds, window_of
 from seglens.data.layout import Dataset, DataSettings
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
+from seglens.models.dimensions import FOR
 from seglens.models.segmenter import ModelSpec, Normalise, complete
-from seglens.models.zoo import normalisation
+from seglens.models.zoo import MODELS, architecture, normalisation
 from seglens.results.record import Record
 
 MAY_DIFFER = ("device", "workers", "loggers", "compile", "halve_batch")
@@ -116,6 +117,7 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         SettingError: it can't be described so.
     """
     channels, num_classes = dataset.settings.channels, len(dataset.task.classes)
+    _refuse_other_axes(settings.model, dataset)
     described: dict[str, Any] = {
         "architecture": settings.model,
         "encoder": settings.encoder,
@@ -125,6 +127,7 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "head": "multilabel" if dataset.task.multilabel else "sigmoid" if num_classes == 2 else "softmax",
         "image_size": settings.image_size,
         "window": window_of(settings.window, dataset.split("train")),
+        "intensities": dataset.settings.intensities or (),
         "normalise": settings.normalise,
     }
     plain = complete(ModelSpec(**described, mean=(0.0,) * channels, std=(1.0,) * channels))
@@ -132,6 +135,31 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
     if settings.normalise == "dataset":
         mean, std = normalisation(plain.encoder, settings.encoder_weights, channels)
     return ModelSpec(**{**plain.model_dump(), "mean": settings.mean or mean, "std": settings.std or std})
+
+
+def with_usual_size(settings: TrainSettings) -> TrainSettings:
+    """Return the settings with the input size that is usual for the model, where none was asked for.
+
+    Raises:
+        UnknownNameError: there is no such model.
+    """
+    if "image_size" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"image_size": architecture(settings.model).image_size})
+
+
+def _refuse_other_axes(model: str, dataset: Dataset) -> None:
+    """Raise where the model is for pictures and the data are volumes, or the other way round."""
+    dims = dataset.split("train").dims
+    if architecture(model).dims == dims:
+        return
+    takes, are = (FOR[each] for each in (architecture(model).dims, dims))
+    fitting = ", ".join(name for name, each in MODELS.items() if each.dims == dims)
+    slices = ", or write their slices as pictures with 'seglens data slices'" if dims == 3 else ""
+    raise SettingError(
+        f"The model {model} is for {takes}, and {dataset.settings.path} holds {are}. Train one of "
+        f"{fitting}{slices}."
+    )
 
 
 def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Dataset, folder: Path) -> None:

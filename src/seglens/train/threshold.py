@@ -39,12 +39,15 @@ def best_thresholds(run: Run, split: Split, *, batch_size: int, precision: str) 
         waiting.append(sample)
         if len(waiting) == batch_size or position == len(split):
             found = probabilities_at_original_size(
-                run.segmenter, [each.image for each in waiting], precision=precision
+                run.segmenter,
+                [each.image for each in waiting],
+                precision=precision,
+                spacings=[each.spacing for each in waiting],
             )
             for probabilities, each in zip(found, waiting, strict=True):
                 assert each.mask is not None
                 for label, counted in zip(labels, counts, strict=True):
-                    true = of_class(each.mask, label).long()
+                    true = of_class(each.mask, label, each.valid.ndim).long()
                     counted.append(count_thresholds(probabilities[label], true, each.valid))
             counts, waiting = [[reduce(add, counted)] for counted in counts], []
     chosen: dict[str, Chosen] = {}

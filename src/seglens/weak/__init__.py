@@ -125,12 +125,12 @@ def _try_out(data: DataSettings, settings: WeakSettings, *, resume: bool) -> Non
 def _weak(data: DataSettings, settings: WeakSettings, out: Path, place: Path, *, resume: bool) -> Run:
     """Work in ``place``, which becomes ``out``."""
     began = time.monotonic()
-    earlier = records.read(place) if resume and (place / records.FILE_NAME).is_file() else None
+    earlier = records.read_record(place) if resume and (place / records.FILE_NAME).is_file() else None
     weak_data = open_weak_data(data, settings.labels, None if earlier is None else place)
     listed = SPLITS if weak_data.has_masks else PICTURES
     if earlier is not None:
         refuse_other(earlier, settings, weak_data, read_listing(place, listed), place)
-    indices = sheets.chosen(weak_data.pictures, settings.samples)
+    indices = sheets.chosen_numbers(weak_data.pictures, settings.samples)
     device = choose_device(settings.student.device)
     if earlier is None:
         begin_run(place)
@@ -205,13 +205,14 @@ def _evaluate(job: WeakJob, pseudo: PseudoMasks, folders: list[Path]) -> None:
         return
     with new_file(job.out / f"{TABLE}.md", force=True) as file:
         file.write_text(table.markdown(rows) + "\n", encoding="utf-8")
-    records.write_json(job.out / f"{TABLE}.json", {"rows": rows, "definitions": table.DEFINITIONS})
+    plain = {"rows": [row.plain() for row in rows], "definitions": table.DEFINITIONS}
+    records.write_json(job.out / f"{TABLE}.json", plain)
 
 
 def _close(job: WeakJob, record: Record, folders: list[Path], seconds: float) -> None:
     """Make ``out`` the run folder of the last student, and write down every use of a mask."""
     final, steps = load(folders[-1], device="cpu"), job.steps
-    trained = records.read(folders[-1])
+    trained = records.read_record(folders[-1])
     uses: list[dict[str, Any]] = list(job.weak_data.labelling_uses)
     for facts in steps.done.values():
         uses += facts.get("mask_uses", [])
@@ -224,7 +225,7 @@ def _close(job: WeakJob, record: Record, folders: list[Path], seconds: float) ->
         },
         "agreement": [facts["miou"] for name, facts in steps.done.items() if name.endswith(": answers")],
         "mask_uses": uses,
-        "rows": table.rows(steps),
+        "rows": [row.plain() for row in table.rows(steps)],
     }
     final.segmenter.origin = results["first_weights"]
     done = record.model_copy(

@@ -94,7 +94,7 @@ def train_classifier(
     device: torch.device,
     seed: int,
     settings: ClassifierSettings = DEFAULT,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train a classifier on image-level labels; return, and write to ``run.json``, how often it is right.
 
     A call with the same settings goes on after the last whole epoch; after the last epoch it only reads.
@@ -111,7 +111,7 @@ def train_classifier(
     about = {**asdict(settings), "seed": seed, "pictures": _fingerprint(labelled)}
     _same_or_new(folder, about)
     if (folder / WEIGHTS).is_file() and (folder / records.FILE_NAME).is_file():
-        return records.read(folder).results
+        return records.read_record(folder).results
     folder.mkdir(parents=True, exist_ok=True)
     records.write_json(folder / SETTINGS, about)
     record = records.start("weak-classifier", seed=seed, device=str(device), settings=about)

@@ -30,7 +30,7 @@ SHOWN = {
 }
 
 
-def chosen(pictures: LearningPictures, samples: Sequence[int] | None) -> list[int]:
+def chosen_numbers(pictures: LearningPictures, samples: Sequence[int] | None) -> list[int]:
     """Return the numbers of the pictures to draw.
 
     Raises:

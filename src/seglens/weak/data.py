@@ -9,7 +9,7 @@ from seglens.data.layout import Dataset, DataSettings, Entry, Split
 from seglens.data.listing import open_listed, read_listing
 from seglens.data.opening import open_data, recognised
 from seglens.data.sample import Sample
-from seglens.data.splits import deal
+from seglens.data.splits import split_pictures
 from seglens.errors import DataError, SettingError
 from seglens.runtime.threads import read_ahead
 from seglens.shapes import Region
@@ -189,13 +189,13 @@ def _alone(data: DataSettings) -> Split | None:
 def _of_pictures(data: DataSettings, labelled: Labelled) -> WeakData:
     """Return pictures that have labels alone; a part is held out, near-duplicates together."""
     entries = labelled.split.entries
-    dealt = deal(
+    halves = split_pictures(
         [entry.image for entry in entries],
         [str(there) for there in labelled.present],
         {"train": 1 - VALID_SHARE, "valid": VALID_SHARE},
         data.split_seed,
     )
-    held = set(dealt["valid"])
+    held = set(halves["valid"])
     pictures = LearningPictures(
         labelled,
         tuple(index in held for index in range(len(entries))),
@@ -204,7 +204,7 @@ def _of_pictures(data: DataSettings, labelled: Labelled) -> WeakData:
         ("background", "object"),
         data.channels,
     )
-    parts = {name: replace(labelled.split.select(positions), name=name) for name, positions in dealt.items()}
+    parts = {name: replace(labelled.split.select(positions), name=name) for name, positions in halves.items()}
     dataset = Dataset(data, "folders", labelled.split.task, parts)
     return WeakData(data, pictures, dataset, _sha256(labelled, entries))
 

@@ -127,7 +127,7 @@ def by_file(split: Split, file: Path, channels: int = 3) -> Labelled:
         DataError: there is no table, it lacks a column, a label can't be read, a name is there twice with two
             labels, or it names none of the pictures.
     """
-    table = read_labels(file)
+    table = read_label_table(file)
     keys = [_key(entry, table) for entry in split.entries]
     kept = [index for index, key in enumerate(keys) if key is not None]
     if not kept:
@@ -176,7 +176,7 @@ def by_masks(hidden: Hidden, channels: int = 3) -> Labelled:
     )
 
 
-def read_labels(file: Path) -> dict[str, bool]:
+def read_label_table(file: Path) -> dict[str, bool]:
     """Return what a table with the columns ``image`` and ``label`` says of each picture, by ``image``.
 
     Raises:
@@ -212,9 +212,9 @@ def _key(entry: Entry, table: dict[str, bool]) -> str | None:
 
 
 def _truth(text: str | None, image: str | None, file: Path) -> bool:
-    said = (text or "").strip().lower()
-    if said not in (*YES, *NO):
+    answer = (text or "").strip().lower()
+    if answer not in (*YES, *NO):
         raise DataError(
             f"{file} labels {image} as {text!r}. Allowed are {', '.join(YES)} and {', '.join(NO)}: mend it."
         )
-    return said in YES
+    return answer in YES

@@ -155,7 +155,7 @@ def _take(job: WeakJob, number: int, pseudo: PseudoMasks) -> None:
 
 def _trained(run: Run) -> Facts:
     assert run.folder is not None
-    results = records.read(run.folder).results
+    results = records.read_record(run.folder).results
     return {
         "seconds": results["seconds"],
         "best_epoch": results["best_epoch"],

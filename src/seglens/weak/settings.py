@@ -6,8 +6,9 @@ mask of them, and no test picture was looked at. Within a recipe nothing is chos
 the seeds and the end of the rounds follow from the heat and the head alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -178,12 +179,12 @@ class PseudoSettings(_Strict):
     masks: MaskSettings = field(default_factory=MaskSettings)
 
 
-def to_plain(settings: PseudoSettings) -> dict[str, Any]:
+def to_plain(settings: PseudoSettings) -> dict[str, object]:
     """Return the settings as they stand in ``run.json``."""
     return asdict(settings)
 
 
-def from_plain(values: dict[str, Any]) -> PseudoSettings:
+def from_plain(values: Mapping[str, object]) -> PseudoSettings:
     """Return the settings that `to_plain` wrote, or a user as JSON; what is missing is the default.
 
     Raises:

@@ -15,6 +15,7 @@ from torch import Tensor
 from seglens.evaluate.scores import confusion, scores, summary
 from seglens.predict.original import Inference, decide, probabilities_at_original_size
 from seglens.results import record as records
+from seglens.results.scores import Spread, WeakRow, WeakScores
 from seglens.runs import Run, load, prepared
 from seglens.runtime.progress import track
 from seglens.shapes import Image, Map, Mask, Region
@@ -93,21 +94,21 @@ def above(load: Callable[[int], Map], threshold: float) -> Answer:
     return answer
 
 
-def figures(found: Confusions) -> dict[str, Any]:
+def figures(found: Confusions) -> WeakScores:
     """Return the scores of a row, see `DEFINITIONS`; those without border are None where it is not marked."""
     pooled, each = scores(found.counts.sum(0)), scores(found.counts)
     batches = torch.stack([part.sum(0) for part in found.counts.split(BATCH)])
     inner = None if found.no_border is None else scores(found.no_border.sum(0))
-    return {
-        "pictures": len(found.counts),
-        "miou": float(pooled["miou"]),
-        "fg_iou": float(pooled["iou"]),
-        "fg_iou_per_image": summary(each["iou"]),
-        "miou_no_border": None if inner is None else float(inner["miou"]),
-        "fg_iou_no_border": None if inner is None else float(inner["iou"]),
-        "miou_per_batch": float(scores(batches)["miou"].nanmean()),
-        "decided": found.decided,
-    }
+    return WeakScores(
+        pictures=len(found.counts),
+        miou=float(pooled["miou"]),
+        fg_iou=float(pooled["iou"]),
+        fg_iou_per_image=Spread.model_validate(summary(each["iou"])),
+        miou_no_border=None if inner is None else float(inner["miou"]),
+        fg_iou_no_border=None if inner is None else float(inner["iou"]),
+        miou_per_batch=float(scores(batches)["miou"].nanmean()),
+        decided=found.decided,
+    )
 
 
 def threshold_curve(
@@ -157,30 +158,27 @@ COLUMNS = {
 }
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def markdown(rows: Sequence[WeakRow]) -> str:
     """Return the rows as a Markdown table; a row that used masks before it was scored is marked with *."""
     lines = ["| row | pictures | " + " | ".join(COLUMNS.values()) + " | decided | seconds |"]
     lines.append("|---" * (len(COLUMNS) + 4) + "|")
     for row in rows:
-        name = f"{row['name']}{' *' if row.get('uses_masks') else ''}"
-        cells = [name, f"{row['pictures']} {row['split']}", *(_cell(row[key]) for key in COLUMNS)]
-        decided, seconds = row["decided"], row.get("seconds")
-        cells.append("-" if decided is None else f"{decided:.0%}")
-        cells.append("-" if seconds is None else f"{seconds:.0f}")
+        name = f"{row.name}{' *' if row.uses_masks else ''}"
+        cells = [name, f"{row.pictures} {row.split}", *(_cell(row[key]) for key in COLUMNS)]
+        cells.append("-" if row.decided is None else f"{row.decided:.0%}")
+        cells.append("-" if row.seconds is None else f"{row.seconds:.0f}")
         lines.append(f"| {' | '.join(cells)} |")
-    if any(row.get("uses_masks") for row in rows):
+    if any(row.uses_masks for row in rows):
         lines += ["", "\\* Masks were used to get here: no result of weak supervision."]
     return "\n".join(lines)
 
 
-def _cell(value: float | dict[str, Any] | None) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, dict):
-        if None in (value["mean"], value["low"], value["high"]):  # not a number, as it stands in a file
+def _cell(value: float | Spread | None) -> str:
+    if isinstance(value, Spread):
+        if None in (value.mean, value.low, value.high):  # not a number, as it stands in a file
             return "-"
-        return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
-    return f"{value:.3f}"
+        return f"{value.mean:.3f} ({value.low:.3f} to {value.high:.3f})"
+    return "-" if value is None else f"{value:.3f}"
 
 
 REFERENCE = 0.4
@@ -230,7 +228,7 @@ def oracle_rows(weak_data: WeakData, pseudo: PseudoMasks, steps: Steps) -> None:
             found = figures(count_pixels(truth, above(read, best), what=title))
             return {
                 **_about(title, "learning", True),
-                **found,
+                **found.plain(),
                 "seconds": pseudo.stage(name).seconds,
                 "threshold": best,
                 "curve": curve,
@@ -255,10 +253,12 @@ def student_rows(
         _score(weak_data, steps, title, "test", student, seconds, uses_masks=uses_masks)
 
 
-def rows(steps: Steps) -> list[dict[str, Any]]:
+def rows(steps: Steps) -> list[WeakRow]:
     """Return the rows that were scored, in their order, without curves."""
     scored = [facts for name, facts in steps.done.items() if name.startswith("score: ")]
-    return [{key: value for key, value in row.items() if key != "curve"} for row in scored]
+    return [
+        WeakRow.model_validate({key: value for key, value in row.items() if key != "curve"}) for row in scored
+    ]
 
 
 def _score(
@@ -278,7 +278,7 @@ def _score(
         found = figures(counted(truth))
         return {
             **_about(title, which, uses_masks),
-            **found,
+            **found.plain(),
             "seconds": seconds,
             "mask_uses": weak_data.uses[before:],
         }
@@ -310,4 +310,4 @@ def _stage(pseudo: PseudoMasks, name: str) -> Callable[[Truth], Any]:
 
 
 def _seconds(folder: Path) -> float:
-    return float(records.read(folder).results["seconds"])
+    return float(records.read_record(folder).results["seconds"])

@@ -38,12 +38,23 @@ class Case:
 class Cases:
     """The volumes of a set: ``train`` and ``test``, or all under ``all`` where there is no such split.
 
-    ``classes`` are the names of the labels 0, 1, ..., ``channels`` those of the channels.
+    ``classes`` are the names of the labels 0, 1, ..., ``channels`` those of the channels; ``ignore`` is the
+    label of voxels that don't count.
     """
 
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     splits: Mapping[str, tuple[Case, ...]]
+    ignore: int | None = None
+
+
+def says_channels(file: Path) -> bool | None:
+    """Whether a dataset.json names its channels as nnU-Net does, or not; None where it is no such file."""
+    try:
+        described = json.loads(read_text(file)) if file.is_file() else None
+    except (ValueError, DataError):
+        return None
+    return "channel_names" in described if isinstance(described, dict) and "labels" in described else None
 
 
 def find_cases(folder: Path) -> Cases:
@@ -59,9 +70,18 @@ def find_cases(folder: Path) -> Cases:
         return _of_nnunet(folder)
     if (folder / "images").is_dir() and (folder / "masks").is_dir():
         if any(is_volume(file) for file in (folder / "images").iterdir()):
-            pictures = {stem_of(file): (file,) for file in _volumes(folder / "images")}
-            return Cases((), ("intensity",), {"all": _paired(pictures, folder / "masks", needed=True)})
+            return Cases((), ("intensity",), {"all": paired_volumes(folder)})
     raise DataError(f"{folder} holds no volumes in a layout that is read: {LOOKS_LIKE}.")
+
+
+def paired_volumes(folder: Path) -> tuple[Case, ...]:
+    """Return the volumes in images/ with those of the same names in masks/.
+
+    Raises:
+        DataError: one lacks its mask or its picture, or a file is no volume.
+    """
+    pictures = {stem_of(file): (file,) for file in _volumes(folder / "images")}
+    return _paired(pictures, folder / "masks", needed=True)
 
 
 def _of_nnunet(folder: Path) -> Cases:
@@ -72,7 +92,7 @@ def _of_nnunet(folder: Path) -> Cases:
         raise DataError(f"{file} is not JSON ({error}). Mend it, or export the set again.") from error
     if not isinstance(described, dict):
         raise DataError(f"{file} holds no object of names and values. Export the set again.")
-    classes = _classes(described.get("labels"), file)
+    classes, ignore = _classes(described.get("labels"), file)
     channels = _names(described.get("channel_names", described.get("modality")), file)
     one_file_a_channel = "channel_names" in described
     files_of_a_case = len(channels) if one_file_a_channel else 1
@@ -94,7 +114,7 @@ def _of_nnunet(folder: Path) -> Cases:
         splits[split] = _paired(told, folder / labels, needed=split == "train")
     if not splits.get("train"):
         raise DataError(f"{folder / 'imagesTr'} holds no volume ({', '.join(SUFFIXES)}). Check the path.")
-    return Cases(classes, channels, splits)
+    return Cases(classes, channels, splits, ignore)
 
 
 def _paired(pictures: Mapping[str, tuple[Path, ...]], masks: Path, *, needed: bool) -> tuple[Case, ...]:
@@ -127,8 +147,11 @@ def _volumes(folder: Path) -> list[Path]:
     return [file for file in files if is_volume(file)]
 
 
-def _classes(labels: Any, file: Path) -> tuple[str, ...]:
-    """Return names by label: of ``{"name": 1}`` (nnU-Net v2) or ``{"1": "name"}`` (decathlon)."""
+def _classes(labels: Any, file: Path) -> tuple[tuple[str, ...], int | None]:
+    """Return names by label, of ``{"name": 1}`` (nnU-Net v2) or ``{"1": "name"}`` (decathlon).
+
+    nnU-Net's label ``ignore``, which must be the highest, is none of them: its number comes beside.
+    """
     if not isinstance(labels, dict) or not labels:
         raise DataError(f'{file} doesn\'t list its labels. Add them: "labels": {{"background": 0, ...}}.')
     by_number: dict[int, str] = {}
@@ -149,9 +172,13 @@ def _classes(labels: Any, file: Path) -> tuple[str, ...]:
     if sorted(by_number) != list(range(len(by_number))):
         raise DataError(
             f"{file} lists the labels {sorted(by_number)}; allowed are 0, 1, 2, ... without a gap, 0 being "
-            "the background. An ignored label is not read yet."
+            "the background."
         )
-    return tuple(by_number[number] for number in range(len(by_number)))
+    ignore = next((number for number, name in by_number.items() if name == "ignore"), None)
+    if ignore not in (None, len(by_number) - 1):
+        raise DataError(f"{file} ignores the label {ignore}; the ignored label must be the highest.")
+    names = tuple(by_number[number] for number in range(len(by_number)))
+    return (names, None) if ignore is None else (names[:-1], ignore)
 
 
 def _names(channels: Any, file: Path) -> tuple[str, ...]:

@@ -95,6 +95,38 @@ class Grid:
             raise SettingError(f"There is no plane {plane!r}. Allowed: {', '.join(PLANES)}.")
         return self.axes.index(PLANES[plane])
 
+    @cached_property
+    def _zyx(self) -> tuple[int, int, int]:
+        """The axes of the file that run from feet to head, from front to back, and from right to left."""
+        return self.axes.index(2), self.axes.index(1), self.axes.index(0)
+
+    @property
+    def _turned(self) -> tuple[int, ...]:
+        """Which of slices, rows and columns run against the axis of the file."""
+        return tuple(
+            n
+            for n, (axis, grows) in enumerate(zip(self._zyx, (1, -1, -1), strict=True))
+            if self.senses[axis] != grows
+        )
+
+    def to_zyx(self, values: np.ndarray) -> np.ndarray:
+        """Return i x j x k values as slices x rows x columns: feet to head, front to back, right to left.
+
+        That is the order in which a radiologist's axial slices lie in an array (LPS+), for every volume,
+        however its file has them. Voxels are moved, never interpolated.
+        """
+        return np.flip(values.transpose(self._zyx), self._turned)
+
+    def from_zyx(self, values: np.ndarray) -> np.ndarray:
+        """Return slices x rows x columns in the order of the file, i x j x k: what `to_zyx` did, undone."""
+        return np.flip(values, self._turned).transpose(np.argsort(self._zyx))
+
+    @property
+    def spacing_zyx(self) -> tuple[float, float, float]:
+        """Millimetres from one slice, row and column to the next."""
+        first, second, third = (self.spacing[axis] for axis in self._zyx)
+        return first, second, third
+
     def world(self, voxel: Sequence[int | float]) -> tuple[float, float, float]:
         """Return where a voxel is, in millimetres (RAS+)."""
         x, y, z = (float(part) for part in (self.affine @ (*voxel, 1.0))[:3])

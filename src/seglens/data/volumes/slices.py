@@ -18,17 +18,14 @@ from seglens.arguments import checked
 from seglens.data.intensity import bounds
 from seglens.data.volumes.cases import Case, Cases, find_cases
 from seglens.data.volumes.grid import PLANES, Grid
-from seglens.data.volumes.reading import Volume, read_labels, read_volume
+from seglens.data.volumes.intensities import ends_of, fractions
+from seglens.data.volumes.reading import read_labels, read_volume
 from seglens.errors import DataError, SettingError
 from seglens.files.output import new_folder
 from seglens.files.overwrite import refuse_overlap
 from seglens.runtime.progress import track
 
 TABLE = "slices.csv"
-PERCENTILES = (0.5, 99.5)
-"""Of a volume's numbers: they become black and white where a scanner's numbers have no unit (MRI)."""
-HOUNSFIELD = (-1024.0, 3071.0)
-"""What becomes black and white of a CT: all that 12 bits hold, so that no tissue is clipped."""
 SHARES = {"valid": 0.15, "test": 0.15}
 """Shares of the volumes that a split gets which the set doesn't come with."""
 UPRIGHT = {"axial": ("P", "L"), "coronal": ("I", "L"), "sagittal": ("I", "P")}
@@ -89,7 +86,7 @@ def slice_volumes(
             f"{source} has {len(cases.channels)} channels ({', '.join(cases.channels)}); slices are written "
             "as pictures of 1 or 3. Take one channel, or three."
         )
-    windows = [ends or (HOUNSFIELD if name.strip().lower() == "ct" else None) for name in cases.channels]
+    windows = [ends or usual for usual in ends_of(cases.channels)]
     splits = deal_volumes(cases, seed)
     rows: list[tuple[str, str, str, int, float]] = []
     dropped = highest = 0
@@ -111,7 +108,7 @@ def slice_volumes(
                     )
                 rows.append((f"{name}.png", case.name, split, number, round(position, 4)))
         classes = cases.classes or ("background", *(f"label{number}" for number in range(1, highest + 1)))
-        if highest >= len(classes):
+        if highest >= len(classes) and highest != cases.ignore:
             raise DataError(
                 f"Masks in {source} hold the label {highest}, but only {', '.join(classes)} are listed. Add "
                 "it to dataset.json, or mend the masks."
@@ -159,7 +156,8 @@ def _slices(
     for other, file in zip(volumes[1:], case.channels[1:], strict=True):
         first.grid.refuse_other(other.grid, str(file), str(case.channels[0]))
     truth = None if case.labels is None else read_labels(case.labels, first, str(case.channels[0]))
-    stack = np.stack([_scaled(*pair) for pair in zip(volumes, windows, strict=True)], axis=-1)
+    channels = [fractions(each.values, ends) for each, ends in zip(volumes, windows, strict=True)]
+    stack = np.rint(np.stack(channels, axis=-1) * 65535).astype(np.uint16)
     axis = first.grid.axis_of(plane)
     for number in range(first.grid.shape[axis]):
         voxel = [0.0, 0.0, 0.0]
@@ -180,17 +178,6 @@ def upright(pixels: np.ndarray, grid: Grid, plane: str) -> np.ndarray:
     if sides[0] != rows:
         pixels = pixels[::-1]
     return pixels[:, ::-1] if sides[1] != columns else pixels
-
-
-def _scaled(volume: Volume, ends: tuple[float, float] | None) -> np.ndarray:
-    """Return a volume as whole numbers 0 to 65535; what lies outside of the window becomes black or white."""
-    values = volume.values.astype(np.float64)
-    low, high = np.percentile(values, PERCENTILES) if ends is None else ends
-    if not low < high:
-        low, high = float(values.min()), float(values.max())
-    if not low < high:
-        return np.zeros(values.shape, np.uint16)
-    return np.rint(np.clip((values - low) / (high - low), 0, 1) * 65535).astype(np.uint16)
 
 
 def _save(file: Path, picture: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from seglens.axes import axes, resized, size_of
+from seglens.axes import axes, interpolated, size_of
 from seglens.explain import explain
 from seglens.explain.cams import hires_cam
 from seglens.explain.explanation import Explanation
@@ -128,7 +128,7 @@ def _masked_scores(case: Case, masks: Activations, mixed: bool) -> Float[Tensor,
     autocast = torch.autocast(case.images.device.type, torch.bfloat16, enabled=mixed)
     with evaluating(segmenter), torch.no_grad(), autocast:
         for index in range(masks.shape[1]):
-            cover = resized(masks[:, index : index + 1], size)
+            cover = interpolated(masks[:, index : index + 1], size)
             logits = segmenter((case.images * cover).to(segmenter.mean))
             scores[:, index] = case.target.score(logits, torch.arange(len(logits)), "mean").cpu()
     return scores

@@ -1,0 +1,60 @@
+"""A volume as one picture: its axial, coronal and sagittal plane through a place, side by side.
+
+Whatever draws pictures draws volumes so: image, mask, map and valid voxels go through the same `Planes`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Shaped
+from torch import Tensor
+
+from seglens.data.transforms import nearest
+from seglens.shapes import Region
+
+GAP = 2
+"""Empty pixels between two planes."""
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Draws the three planes through ``centre`` (slice, row, column), every voxel as large as it is in mm.
+
+    Volumes are slices, rows, columns in the order of `Grid.to_zyx`: the patient's right is on the left of
+    the axial and the coronal plane, the front on the left of the sagittal one, the head is up.
+    """
+
+    centre: tuple[int, int, int]
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __call__(self, volume: Shaped[Tensor, "*b slices rows columns"]) -> Shaped[Tensor, "*b height width"]:
+        """Return the picture of a volume, of its channels, or of a stack of masks; gaps are 0 (False)."""
+        z, y, x = self.centre
+        deep, down, across = self.spacing
+        planes = [
+            self._scaled(volume[..., z, :, :], down, across),
+            self._scaled(volume[..., y, :].flip(-2), deep, across),
+            self._scaled(volume[..., x].flip(-2), deep, down),
+        ]
+        height = max(plane.shape[-2] for plane in planes)
+        padded = []
+        for number, plane in enumerate(planes):
+            above = (height - plane.shape[-2]) // 2
+            below = height - plane.shape[-2] - above
+            padded.append(F.pad(plane, (GAP * (number > 0), 0, above, below)))
+        return torch.cat(padded, -1)
+
+    def _scaled(self, plane: Tensor, down: float, across: float) -> Tensor:
+        side = min(self.spacing)
+        size = (max(1, round(plane.shape[-2] * down / side)), max(1, round(plane.shape[-1] * across / side)))
+        return nearest(plane, size)
+
+
+def planes_through(region: Region, spacing: Sequence[float]) -> Planes:
+    """Return the planes in which most of ``region`` lies; those through the middle where it is empty."""
+    if not bool(region.any()):
+        return Planes((region.shape[0] // 2, region.shape[1] // 2, region.shape[2] // 2), tuple(spacing))
+    z, y, x = (int(region.sum([other for other in range(3) if other != axis]).argmax()) for axis in range(3))
+    return Planes((z, y, x), tuple(spacing))

@@ -1,0 +1,138 @@
+"""Whole folders of pictures: explained, judged or predicted chunk by chunk, in memory that doesn't grow.
+
+A picture that can't be done is listed in the `Summary` and in the table, and the rest is done. Nothing is
+written under the final name before all of it is there.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from seglens.arguments import checked
+from seglens.arguments.inputs import names_of
+from seglens.arguments.renamed import renamed
+from seglens.data.classes import NO_MAP
+from seglens.explain import explain
+from seglens.explain.methods import Method, methods_of
+from seglens.files.output import new_folder
+from seglens.files.overwrite import check_output
+from seglens.folder import writer
+from seglens.folder.auditing import check_regions, groups_of, regions_of, write_audit
+from seglens.folder.chunks import (
+    CHUNK,
+    Failure,
+    Given,
+    Summary,
+    choose,
+    naming_pictures,
+    read_chunks,
+    refuse_none_done,
+    split_of,
+)
+from seglens.folder.explaining import explain_folder
+from seglens.folder.prediction import predict_files
+from seglens.folder.request import class_index_of, place_of, targets_of, with_references_of
+from seglens.judge.audit import Audited, audit
+from seglens.judge.case import JudgeSettings
+from seglens.judge.evidence import BatchScores, combine, score, score_batch
+from seglens.judge.figures import draw_figures
+from seglens.results import record as records
+from seglens.runs import Run
+
+__all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
+
+
+@renamed(chunk="batch_size")
+@checked
+def judge_folder(
+    run: Run,
+    pictures: Given,
+    *,
+    out: str | Path | None = None,
+    methods: Method | Sequence[Method] = ("grad-cam",),
+    layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
+    target: str = "predicted",
+    class_name: str | None = None,
+    num_images: int | None = None,
+    seed: int = 0,
+    batch_size: int = CHUNK,
+    judging: JudgeSettings | None = None,
+    audit_regions: Sequence[str] = (),
+    groups: str | None = None,
+    class_map: Mapping[str, str] = NO_MAP,
+    force: bool = False,
+) -> Summary:
+    """Judge the maps of a split, or of image files: ``scorecard.json``, ``scorecard.csv`` and ``run.json``.
+
+    ``num_images`` are spread evenly over the split; all by default. ``judging`` says which scores are made
+    (all by default); figures are written beside the tables. With ``audit_regions``, names of
+    `judge.regions.REGIONS` or ``mask:FILE``, ``audit.json`` and ``audit.csv`` say whether maps light up
+    there and whether it matters; ``groups`` are ``folder`` or ``FILE.csv:COLUMN``. The rest is as in
+    `explain_folder`.
+
+    Raises:
+        UnknownNameError, SettingError, DataError, OutputExistsError: as `explain_folder`.
+    """
+    began = time.monotonic()
+    split = choose(split_of(run, pictures, class_map), None, num_images)
+    class_index = class_index_of(run, class_name)
+    place = place_of(run, split, out, "judge")
+    layers = names_of(layers)
+    methods = with_references_of(run, split, methods_of(methods), seed)
+    check_regions(audit_regions)
+    members = groups_of(split, groups)
+    audits: list[list[Audited]] = []
+    names: list[str] = []
+    failed: list[Failure] = []
+    parts: list[BatchScores] = []
+    check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
+    with new_folder(place, command="judge", force=force) as folder:
+        for part in read_chunks(
+            run, split, most=batch_size, failed=failed, targets=(target,), what="judging"
+        ):
+            with naming_pictures(part):
+                (chosen,) = targets_of(run, part, (target,), class_index)
+                found = explain(run, part.batch.images, chosen, methods=methods, layers=layers, seed=seed)
+                maps = list(found.values())
+                parts.append(
+                    score_batch(
+                        run,
+                        part.batch.images,
+                        chosen,
+                        maps,
+                        valid=part.batch.valid,
+                        settings=judging,
+                        done=sum(before.num_images for before in parts),
+                        seed=seed,
+                    )
+                )
+                if audit_regions:
+                    regions, valid = regions_of(part, audit_regions), part.batch.valid
+                    audits.append(
+                        audit(run, part.batch.images, chosen, maps, regions, valid=valid, seed=seed)
+                    )
+                    names += part.batch.names
+        refuse_none_done(len(parts), failed)
+        card = score(combine(parts), seed=seed)
+        table = card.table.model_copy(update={"failed": tuple(map(writer.failed_row, failed))})
+        records.write_json(folder / "scorecard.json", table)
+        (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8", errors="backslashreplace")
+        draw_figures(card, folder)
+        audited = write_audit(audits, names, members, folder, seed=seed) if audit_regions else None
+        settings = {
+            "methods": [str(method) for method in methods],
+            "layers": layers,
+            "target": target,
+            "class": run.task.classes[class_index],
+            "num_images": num_images,
+            "batch_size": batch_size,
+            "judging": asdict(judging or JudgeSettings()),
+            "audit_regions": list(audit_regions),
+            "groups": groups,
+        }
+        num = card.num_images
+        writer.write_record(
+            "judge", run, split, folder, began, seed=seed, settings=settings, num_done=num, failed=failed
+        )
+    return Summary(place, card.num_images, tuple(failed), card=table, audit=audited)

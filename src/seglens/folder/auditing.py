@@ -1,0 +1,134 @@
+"""The audit of a folder: where its regions come from, which group a picture is in, and what is written."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from seglens.data.layout import Split
+from seglens.data.mask_values import read_foreground
+from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
+from seglens.folder.chunks import Chunk
+from seglens.judge.audit import Audited, conclude_audit, join_audits
+from seglens.judge.regions import REGIONS, nearest_region
+from seglens.results import record as records
+from seglens.results.scorecard import Audit
+from seglens.results.tables import write_rows
+from seglens.shapes import Regions
+
+MASK = "mask:"
+"""What a region from a file begins with: ``mask:FILE`` for all pictures, ``mask:FOLDER`` one for each."""
+
+FOLDERS = "folder"
+"""Groups by the folder that a picture lies in; otherwise ``FILE.csv:COLUMN``."""
+
+
+def check_regions(names: Sequence[str]) -> None:
+    """Raise where a region is unknown.
+
+    Raises:
+        UnknownNameError: there is no such region.
+        SettingError: ``mask:`` names no file.
+        DataError: a mask is not there.
+    """
+    for name in names:
+        if name.startswith(MASK):
+            place = Path(name.removeprefix(MASK))
+            if name == MASK:
+                raise SettingError(
+                    f"The region {MASK!r} names no file. Write {MASK}FILE for one mask of all pictures, or "
+                    f"{MASK}FOLDER with NAME.png for each."
+                )
+            if not place.exists():
+                raise DataError(f"There is no {place} to audit. Name a mask, or a folder.")
+            if place.is_dir() and not any(place.glob("*.png")):
+                raise DataError(
+                    f"{place} holds no mask NAME.png to audit. Name a folder that does, or a file."
+                )
+        elif name not in REGIONS:
+            raise unknown_name("region", name, [*REGIONS, f"{MASK}FILE"])
+
+
+def regions_of(part: Chunk, names: Sequence[str]) -> dict[str, Regions]:
+    """Return the regions of a chunk's pictures on the input grid.
+
+    Raises:
+        DataError: a mask can't be read.
+    """
+    batch = part.batch
+    return {
+        name: _from_file(part, Path(name.removeprefix(MASK)))
+        if name.startswith(MASK)
+        else REGIONS[name](batch.images, batch.valid)
+        for name in names
+    }
+
+
+def _from_file(part: Chunk, place: Path) -> Regions:
+    """One mask of the pictures' size for all, or ``NAME.png`` in a folder; none there is no region."""
+    found = torch.zeros_like(part.batch.valid)
+    for row, (sample, frame) in enumerate(zip(part.originals, part.frames, strict=True)):
+        file = place / f"{sample.name}.png" if place.is_dir() else place
+        if file.exists():
+            shown = read_foreground(file)
+            if shown.shape != tuple(sample.image.shape[1:]):
+                (down, across), (height, width) = shown.shape, sample.image.shape[1:]
+                raise SizeMismatchError(
+                    f"The audit mask {file} is {across} x {down} pixels, the picture {sample.name} {width} x "
+                    f"{height}. They must be of one size: redo the mask, or name a folder with NAME.png for "
+                    "each."
+                )
+            found[row] = frame.padded(nearest_region(torch.from_numpy(shown)[None], frame.scaled)[0])
+    return found & part.batch.valid
+
+
+def groups_of(split: Split, text: str | None) -> dict[str, str] | None:
+    """Return the group of each picture by its name; None without ``text``.
+
+    A table has the pictures' names, or their files' names, in its first column.
+
+    Raises:
+        SettingError: ``text`` is neither ``folder`` nor ``FILE.csv:COLUMN``, or there is no such column.
+        DataError: the table can't be read, or lacks a picture.
+    """
+    if text is None:
+        return None
+    if text == FOLDERS:
+        return {entry.name: entry.image.parent.name for entry in split.entries}
+    file, _, column = text.rpartition(":")
+    if not file:
+        raise SettingError(f"Groups {text!r} are unknown. Allowed: {FOLDERS}, or FILE.csv:COLUMN.")
+    try:
+        with Path(file).open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} can't be read as a table: {error}.") from error
+    if column not in columns:
+        raise SettingError(f"{file} has no column {column!r}. It has: {', '.join(columns) or '(none)'}.")
+    known = {row[columns[0]]: row[column] for row in rows}
+    found = {}
+    for entry in split.entries:
+        group = next(
+            (known[key] for key in (entry.name, entry.image.name, entry.image.stem) if key in known), None
+        )
+        if group is None:
+            raise DataError(f"{file} has no row for {entry.name!r} in its column {columns[0]!r}.")
+        found[entry.name] = group
+    return found
+
+
+def write_audit(
+    parts: Sequence[Sequence[Audited]],
+    names: Sequence[str],
+    groups: Mapping[str, str] | None,
+    folder: Path,
+    *,
+    seed: int,
+) -> Audit:
+    """Write ``audit.json`` (all of it, returned) and ``audit.csv`` (pictures, those that lose most first)."""
+    table = conclude_audit(join_audits(parts), names, groups, seed=seed)
+    records.write_json(folder / "audit.json", table)
+    write_rows([row.plain() for row in table.images], folder / "audit.csv")
+    return table

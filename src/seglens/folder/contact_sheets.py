@@ -1,0 +1,200 @@
+"""What is drawn of one explained picture: itself, truth, prediction, heat maps and comparison sheets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL.Image import Image as Picture
+from PIL.Image import fromarray as image_of
+
+from seglens.data.sample import Sample, Task
+from seglens.data.transforms import Frame
+from seglens.drawing.draw import (
+    INK,
+    Tile,
+    hatch,
+    heat_overlay,
+    mask_picture,
+    no_map,
+    outline,
+    overlay,
+    picture,
+    save_png,
+    sheet,
+)
+from seglens.drawing.planes import Planes
+from seglens.files.output import unused_name
+from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, limits_of, mask_as_drawn
+from seglens.folder.scales import Scaling, colours
+from seglens.masks import foreground, only_valid
+from seglens.models.segmenter import ModelSpec
+from seglens.results.maps import Colours, OneMap, Sheet
+from seglens.shapes import AnyMask, Image, Mask
+
+ROW = 5
+"""Tiles in a row of a sheet."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One picture to draw: as it is, in ``folder / place``."""
+
+    sample: Sample
+    frame: Frame
+    folder: Path
+    place: str
+
+    def save(self, drawn: Picture, name: str) -> str:
+        """Save a picture and return its file name below the folder."""
+        save_png(drawn, self.folder / self.place / f"{name}.png")
+        return f"{self.place}/{name}.png"
+
+
+def draw_subject(
+    subject: Subject, predicted: AnyMask, spec: ModelSpec, task: Task, planes: Planes | None = None
+) -> dict[str, str]:
+    """Save ``orig gt pred overlay``; the overlay has the truth, where there is one, as a white outline.
+
+    A volume is drawn in ``planes``.
+    """
+    sample, palette = shown(subject.sample, spec, planes), task.palette
+    predicted = mask_as_drawn(predicted if planes is None else planes(predicted))
+    files = {"orig": subject.save(picture(sample.image), "orig")}
+    marked = overlay(sample.image, predicted, palette)
+    if sample.mask is not None:
+        truth = only_valid(sample.mask, sample.valid)
+        files["gt"] = subject.save(mask_picture(truth, palette), "gt")
+        marked = outline(marked, foreground(truth))
+    files["pred"] = subject.save(mask_picture(predicted, palette), "pred")
+    files["overlay"] = subject.save(marked, "overlay")
+    return files
+
+
+def draw_maps(
+    subject: Subject, heatmaps: Heatmaps, scaling: Scaling, shared: Shared
+) -> tuple[tuple[OneMap, ...], tuple[Sheet, ...]]:
+    """Save a heat map for each row, and sheets that compare methods, layers and targets.
+
+    ``shared`` are the limits of a scale over the whole set.
+
+    Returns:
+        The rows with the names of the files and the ``scale`` of their colours, and the sheets.
+    """
+    image_in = cache(lambda planes: shown(subject.sample, heatmaps.spec, planes).image)
+    taken = {"orig", "gt", "pred", "overlay"}
+    tiles: list[list[Tile]] = []
+    drawn: list[OneMap] = []
+    for row in heatmaps.rows:
+        image = image_in(heatmaps.planes(row))
+        tile = _tile(heatmaps, row, image, scaling, shared)
+        file = subject.save(tile.picture, unused_name(heatmaps.name(row), taken))
+        found: dict[str, object] = {"file": file}
+        if tile.scale:
+            found["scale"] = Colours(limits=tile.scale.limits, unit=tile.scale.unit)
+        tiles.append([tile])
+        if row.evidence and not heatmaps.is_signed(row):
+            tile = _evidence_tile(heatmaps, row, image, scaling, shared)
+            file = subject.save(tile.picture, unused_name(f"{heatmaps.name(row)}@evidence", taken))
+            tiles[-1].append(tile)
+        if row.evidence:
+            found["evidence"] = row.evidence.model_copy(update={"file": file})
+        drawn.append(row.model_copy(update=found))
+    sheets = []
+    for title, kept in comparisons(heatmaps.rows):
+        by_target = title.startswith("targets@")
+        image = image_in(heatmaps.planes(heatmaps.rows[kept[0]]))
+        every = [Tile(picture(image), "image")]
+        for i in kept:
+            row = heatmaps.rows[i]
+            name = row.target if by_target else row.name
+            every += [replace(tiles[i][0], title=name), *tiles[i][1:]]
+        lines = [every[i : i + ROW] for i in range(0, len(every), ROW)]
+        page = sheet(lines, title=f"{subject.sample.name}: {title}")
+        sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
+    return tuple(drawn), tuple(sheets)
+
+
+def comparisons(rows: Sequence[OneMap]) -> list[tuple[str, list[int]]]:
+    """Return the sheets worth drawing: methods side by side, layers, and targets.
+
+    Maps without a layer stand on every sheet of methods. One map alone has a sheet for its colour bar.
+    """
+    targets, layers, methods = (
+        list(dict.fromkeys(found for found in each if found is not None))
+        for each in ([r.target for r in rows], [r.layer for r in rows], [r.method for r in rows])
+    )
+    found: dict[str, list[int]] = {}
+    for target in targets:
+        front = f"{target}@" if len(targets) > 1 else ""
+        ours = [i for i, row in enumerate(rows) if row.target == target]
+        for layer in layers:
+            found[f"{front}methods@{layer}"] = [i for i in ours if rows[i].layer in (layer, None)]
+        for method in methods:
+            found[f"{front}layers@{method}"] = [i for i in ours if rows[i].method == method]
+        if not layers:
+            found[f"{front}methods"] = ours
+    if len(targets) > 1:
+        for row in rows:
+            title = f"targets@{row.name}"
+            found[title] = [i for i, other in enumerate(rows) if other.name == row.name]
+    sheets = [(title, kept) for title, kept in found.items() if len(kept) > 1]
+    return sheets or [("map", list(range(len(rows))))]
+
+
+def shown(sample: Sample, spec: ModelSpec, planes: Planes | None = None) -> Sample:
+    """Return a sample as it is drawn: the model's intensity window opened up, no side above `DRAWN`.
+
+    A volume is drawn in ``planes``.
+    """
+    if planes is not None:
+        mask = None if sample.mask is None else planes(sample.mask)
+        sample = Sample(sample.name, planes(sample.image), mask, planes(sample.valid))
+    low, high = spec.window
+    image = ((sample.image - low) / (high - low)).clamp(0, 1)
+    size = drawn_size(image.shape[1], image.shape[2])
+    if size != tuple(image.shape[1:]):
+        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    mask = None if sample.mask is None else mask_as_drawn(sample.mask)
+    return Sample(sample.name, image, mask, mask_as_drawn(sample.valid.long()) > 0)
+
+
+def class_indices(mask: Mask) -> Picture:
+    """Return a mask as a grey picture whose values are class indices."""
+    return image_of(mask.to(torch.uint8).cpu().numpy())
+
+
+def _tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+    name = heatmaps.name(row)
+    if row.status != "ok":
+        caption = "all evidence is against" if row.evidence else ""
+        return Tile(no_map(image.shape[1], image.shape[2], row.status.replace("_", " ")), name, caption)
+    scale = colours(limits_of(row, "map", scaling, shared), row.unit)
+    drawn, hidden = heat_overlay(image, heatmaps.values(row), scale), heatmaps.hidden(row)
+    caption = ""
+    if about_error(row) and not row.evidence:
+        caption = "unsigned: neither for nor against"
+    elif about_error(row) and heatmaps.is_signed(row):
+        caption = _weighed(row)
+    if hidden is not None:
+        drawn, caption = hatch(drawn, hidden), caption or "hatched: target, not counted"
+    return Tile(outline(drawn, heatmaps.region(row)), name, caption, scale)
+
+
+def _evidence_tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
+    signed, hidden = heatmaps.evidence(row), heatmaps.hidden(row)
+    assert signed is not None  # or the row would have no evidence
+    scale = colours(limits_of(row, "evidence", scaling, shared), row.unit)
+    drawn = heat_overlay(image, signed, scale)
+    if hidden is not None:
+        drawn = hatch(drawn, hidden)
+    return Tile(outline(drawn, heatmaps.region(row), INK), "for and against", _weighed(row), scale)
+
+
+def _weighed(row: OneMap) -> str:
+    against = row.evidence.opposing if row.evidence else None
+    if against is None or against != against:
+        return "nothing for or against"
+    return f"red: for {1 - against:.0%}, blue: against {against:.0%}"

@@ -1,0 +1,177 @@
+"""Pictures that are predicted in windows, as chunks of one: at the scale of the training, each in a square.
+
+They are explained by `seglens.explain.tiled.explain_large` and measured like all others. Colours, sheets
+and statistics are of the whole picture; raw maps are brought to its own size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seglens.data.sample import Sample
+from seglens.data.transforms import Batch, Frame, fit_frame, nearest
+from seglens.explain.explanation import Explanation
+from seglens.explain.methods import Method
+from seglens.explain.target import Target
+from seglens.explain.tiled import explain_large
+from seglens.explain.tiled.grid import View
+from seglens.explain.tiled.map import LargeMap
+from seglens.folder.chunks import Chunk
+from seglens.folder.request import Request
+from seglens.models.segmenter import ModelSpec
+from seglens.predict import Prediction
+from seglens.predict.original import decide, logits_of
+from seglens.predict.tiles import Cut, Size, Windows, bands, plan, resized
+from seglens.runs import Run
+from seglens.shapes import Image, Images
+
+NORMALISING = 16
+"""Windows from which a model with random weights takes the statistics of its batch norms."""
+
+
+def pieces_of(run: Run, part: Chunk, tiles: str) -> list[Chunk]:
+    """Return the pictures of a chunk that go into one input, and each that doesn't by itself."""
+    sizes = [(sample.image.shape[1], sample.image.shape[2]) for sample in part.originals]
+    windows = [plan(size, run.spec, tiles) for size in sizes]
+    small = [i for i, found in enumerate(windows) if found is None]
+    pieces = [select_pictures(part, small)] if 0 < len(small) < len(sizes) else [part] * bool(small)
+    return pieces + [
+        large_chunk(part.originals[i], found, part.numbers[i], part.index)
+        for i, found in enumerate(windows)
+        if found is not None
+    ]
+
+
+def frame_of(sample: Sample, spec: ModelSpec, tiles: str) -> Frame:
+    """Return the frame in which a picture was explained."""
+    native = sample.image.shape[1], sample.image.shape[2]
+    windows = plan(native, spec, tiles)
+    return fit_frame(native, spec.image_size) if windows is None else _frame(windows)
+
+
+def large_chunk(sample: Sample, windows: Windows, number: int, index: int) -> Chunk:
+    """Put one picture, scaled as ``windows`` says, into the upper left of a square; the rest is not valid."""
+    frame = _frame(windows)
+    whole = (slice(0, windows.scaled[0]), slice(0, windows.scaled[1]))
+    image = resized(_cut_of(sample.image), windows.native, windows.scaled, *whole)
+    mask = None if sample.mask is None else _squared(nearest(sample.mask, windows.scaled), frame.size)[None]
+    valid = _squared(nearest(sample.valid, windows.scaled), frame.size)[None]
+    batch = Batch((sample.name,), _squared(image, frame.size)[None], mask, valid)
+    return Chunk((sample,), batch, (frame,), (number,), index, windows)
+
+
+def predict_large(run: Run, part: Chunk) -> Prediction:
+    """Return what the model says of the picture in windows, put into its square; padding is background."""
+    found = torch.cat(list(bands(run.segmenter, *_scaled(part))), dim=1)
+    mask = _squared(decide(found, run.spec), part.frames[0].size)[None]
+    probabilities = _squared(found, part.frames[0].size)[None]
+    return Prediction(logits_of(probabilities, run.spec), probabilities, mask)
+
+
+def maps_of_large(
+    run: Run,
+    part: Chunk,
+    targets: Sequence[Target],
+    request: Request,
+    methods: Sequence[Method],
+    layers: Sequence[str],
+) -> list[Explanation]:
+    """Return the maps of all targets, in the order of the targets, in the picture's square.
+
+    Raises:
+        SettingError: a method means nothing over windows.
+    """
+    cut, windows = _scaled(part)
+    rows, columns = windows.scaled
+    found = []
+    for target in targets:
+        inner = replace(target, pixels=target.pixels[:, :rows, :columns].cpu())
+        maps = explain_large(
+            run,
+            cut,
+            windows,
+            inner,
+            methods=methods,
+            layers=layers,
+            seed=request.seed,
+            memory=request.memory,
+        )
+        found += [_explanation(entry, target, request.where, run.spec) for entry in maps.values()]
+    return found
+
+
+def windows_of(run: Run, part: Chunk) -> Images:
+    """Return some windows of the picture, spread over it."""
+    cut, windows = _scaled(part)
+    nowhere = Target("nowhere", 1, torch.zeros(1, *windows.scaled, dtype=torch.bool))
+    view = View(run.segmenter, cut, windows, nowhere, NORMALISING)
+    step = max(1, len(view.every) // NORMALISING)
+    return view.images(view.every[::step][:NORMALISING])
+
+
+def _explanation(entry: LargeMap, target: Target, where: str, spec: ModelSpec) -> Explanation:
+    size = target.pixels.shape[-1]
+    return Explanation(
+        method=entry.method,
+        layer=entry.layer,
+        target=replace(target, pixels=target.pixels.cpu()),
+        map=_squared(entry.at(entry.windows.scaled), size)[None],
+        grid=None if entry.layer is None else _square_grid(entry, size + -size % spec.divisor),
+        status=(entry.status,),
+        settings=entry.settings,
+        where=where,
+        diagnostics={name: torch.tensor([value]) for name, value in entry.diagnostics.items()},
+    )
+
+
+def _square_grid(entry: LargeMap, size: int) -> Tensor | None:
+    """The layer's cells as the grid of a square of ``size`` pixels; None where they don't fit in."""
+    cells = [axis.cell for axis in entry.cells.axes]
+    margins = [axis.margin for axis in entry.cells.axes]
+    if cells[0] != cells[1] or size % cells[0] or any(margins):
+        return None
+    side = round(size / cells[0])
+    return _squared(entry.grid[:side, :side], side)[None]
+
+
+def select_pictures(part: Chunk, rows: Sequence[int]) -> Chunk:
+    """Return a chunk of these pictures only."""
+    batch, at = part.batch, list(rows)
+    kept = Batch(
+        tuple(batch.names[i] for i in at),
+        batch.images[at],
+        None if batch.masks is None else batch.masks[at],
+        batch.valid[at],
+    )
+    return replace(
+        part,
+        originals=tuple(part.originals[i] for i in at),
+        batch=kept,
+        frames=tuple(part.frames[i] for i in at),
+        numbers=tuple(part.numbers[i] for i in at),
+    )
+
+
+def _frame(windows: Windows) -> Frame:
+    return Frame(windows.native, max(windows.scaled), windows.scaled, corner=(0, 0))
+
+
+def _scaled(part: Chunk) -> tuple[Cut, Windows]:
+    """Return what cuts parts out of the picture as it was scaled for the chunk, and its windows there."""
+    assert part.windows is not None  # it is such a chunk
+    rows, columns = part.windows.scaled
+    image = part.batch.images[0, :, :rows, :columns]
+    return _cut_of(image), replace(part.windows, native=part.windows.scaled)
+
+
+def _cut_of(image: Image) -> Cut:
+    return lambda rows, columns: image[:, rows, columns]
+
+
+def _squared(values: Tensor, size: int) -> Tensor:
+    """Pad below and to the right with zeros."""
+    sides: Size = (size - values.shape[-2], size - values.shape[-1])
+    return F.pad(values, (0, sides[1], 0, sides[0]))

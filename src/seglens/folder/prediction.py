@@ -1,0 +1,264 @@
+"""Masks and overlays of whole folders, picture by picture at native size, however large that is."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from seglens.arguments import checked
+from seglens.arguments.renamed import renamed
+from seglens.data.from_torch import is_torch
+from seglens.data.images import as_image, read_pixels, read_size
+from seglens.data.layout import Split
+from seglens.data.sample import Sample
+from seglens.errors import DataError, NonFiniteError, SettingError
+from seglens.files.output import new_folder, unused_name
+from seglens.files.overwrite import check_output
+from seglens.folder import writer
+from seglens.folder.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
+from seglens.folder.heatmaps import drawn_size
+from seglens.predict import Prediction
+from seglens.predict.original import (
+    Inference,
+    Placed,
+    Probability,
+    at_original_size,
+    decide,
+    empty_mask,
+    forward,
+    mask_at_original_size,
+    place,
+)
+from seglens.predict.tiles import Cut, Windows, bands, check_tiles, plan, resized
+from seglens.results.tables import write_rows
+from seglens.runs import Run, prepared
+from seglens.runtime.device import choose_precision
+from seglens.runtime.progress import track
+from seglens.runtime.threads import read_ahead
+from seglens.shapes import AnyMask, Image
+
+STRIP = 64
+"""Rows of a large picture's overlay that are scaled at a time."""
+
+
+@renamed(chunk="batch_size", flips="tta")
+@checked
+def predict_files(
+    run: Run,
+    pictures: Split | Sequence[Path | str],
+    *,
+    out: str | Path,
+    batch_size: int = 8,
+    force: bool = False,
+    precision: str = "auto",
+    tta: bool = False,
+    tiles: str = "auto",
+) -> Summary:
+    """Predict pictures of any size: ``masks/`` (class indices), ``overlays/``, ``table.csv``, ``run.json``.
+
+    A mask is a grey PNG of the picture's own size whose values are class indices. Where classes may overlap
+    there is one a class, ``masks/<class>/<name>.png`` with 0 and 255: the layout that ``pairs`` reads with
+    ``--multilabel``. ``precision`` and ``tta``
+    are those of `seglens.predict.infer`; ``tiles`` says when windows are used, see
+    `seglens.predict.tiles.TILES`. A
+    picture that is covered with windows is never held as floating-point numbers.
+
+    Raises:
+        SettingError, DataError, OutputExistsError: as `seglens.folder.explain_folder`.
+    """
+    began = time.monotonic()
+    split = split_of(run, pictures)
+    if is_torch(split):
+        raise SettingError(
+            f"predict_files reads files, and the {len(split)} items of {split.name!r} are PyTorch's. Give "
+            "image files or a split of a folder; for tensors write run.predict(images).mask."
+        )
+    how = Inference(precision, tta, tiles)
+    settings = {
+        "files": [str(entry.image) for entry in split.entries],
+        "batch_size": _allowed(batch_size),
+        "precision": choose_precision(precision, run.segmenter.device),
+        "tta": tta,
+        "tiles": tiles,
+    }
+    check_tiles(tiles)
+    failed: list[Failure] = []
+    rows: list[dict[str, object]] = []
+    check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)
+    with new_folder(Path(out), command="predict", force=force) as folder:
+        for name in ("masks", "overlays"):
+            (folder / name).mkdir()
+        for label in writer.label_folders(run.task) if run.task.multilabel else ():
+            (folder / "masks" / label).mkdir()
+        written = read_ahead(
+            partial(_write, run, folder), _predicted(prepared(run, how), split, how, batch_size)
+        )
+        for done in track(written, total=len(split), what="predicting"):
+            if isinstance(done, Failure):
+                failed.append(done)
+            else:
+                rows.append(done)
+        refuse_none_done(len(rows), failed)
+        every = rows + [writer.failed_row(failure).plain() for failure in failed]
+        write_rows(every, folder / "table.csv")
+        writer.write_record(
+            "predict",
+            run,
+            split,
+            folder,
+            began,
+            seed=None,
+            settings=settings,
+            num_done=len(rows),
+            failed=failed,
+        )
+    return Summary(Path(out), len(rows), tuple(failed))
+
+
+def original_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
+    """Return the masks of a chunk at native size."""
+    return [
+        mask_at_original_size(probabilities, frame, run.spec)
+        for probabilities, frame in zip(prediction.probabilities, part.frames, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture that goes into one input."""
+
+    sample: Sample
+    placed: Placed
+
+
+@dataclass(frozen=True)
+class _Large:
+    """A picture that will be covered with windows, and is only read when it is its turn."""
+
+    name: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A prediction to be written under ``name``: probabilities to be decided on, or a mask."""
+
+    name: str
+    sample: Sample
+    prediction: tuple[Placed, Probability] | AnyMask
+
+
+def _allowed(batch_size: int) -> int:
+    if batch_size < 1:
+        raise SettingError(f"The batch size must be at least 1, received {batch_size}.")
+    return batch_size
+
+
+def _predicted(run: Run, split: Split, how: Inference, batch_size: int) -> Iterator[_Found | Failure]:
+    """Read ahead and predict, in the order of the split; large pictures one at a time."""
+    taken: set[str] = set()
+    waiting: list[_Read] = []
+
+    def flush() -> Iterator[_Found | Failure]:
+        for each, probabilities in zip(waiting, _forward(run, waiting, how), strict=True):
+            if isinstance(probabilities, Failure):
+                yield probabilities
+            else:
+                name = unused_name(each.sample.name, taken)
+                yield _Found(name, each.sample, (each.placed, probabilities))
+        waiting.clear()
+
+    for read in read_ahead(partial(_read, run, split, how), range(len(split))):
+        if isinstance(read, _Read):
+            waiting.append(read)
+        if not isinstance(read, _Read) or len(waiting) == batch_size:
+            yield from flush()
+        if isinstance(read, Failure):
+            yield read
+        if isinstance(read, _Large):
+            yield _in_windows(run, read, how, batch_size, taken)
+    yield from flush()
+
+
+def _forward(run: Run, pictures: Sequence[_Read], how: Inference) -> list[Probability | Failure]:
+    """Predict pictures, one by one where the answer to one of them is not finite."""
+    try:
+        return [*forward(run.segmenter, [each.placed for each in pictures], how)]
+    except NonFiniteError:
+        if len(pictures) > 1:
+            return [found for each in pictures for found in _forward(run, [each], how)]
+        name = pictures[0].sample.name
+        return [Failure(name, str(NonFiniteError((0,), (name,))))]
+
+
+def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large | Failure:
+    entry = split.entries[index]
+    if split.dims == 2:
+        try:
+            size = read_size(entry.image)
+        except DataError:
+            size = (1, 1)  # Reading it says better what is wrong with it.
+        if plan(size, run.spec, how.tiles) is not None:
+            return _Large(entry.name, entry.image)
+    try:
+        sample = split[index]
+    except DataError as error:
+        return Failure(entry.name, str(error))
+    spacing = None if sample.grid is None else sample.spacing
+    return _Read(sample, place(sample.image, run.spec, "never", spacing))
+
+
+def _in_windows(
+    run: Run, large: _Large, how: Inference, batch_size: int, taken: set[str]
+) -> _Found | Failure:
+    """Predict a large picture from its file; what is drawn of it is small."""
+    try:
+        pixels = read_pixels(large.file, channels=run.spec.channels)
+        rows, columns = pixels.shape[:2]
+
+        def cut(down: slice, across: slice) -> Image:
+            return as_image(pixels[down, across], run.spec.channels, large.file)
+
+        windows = plan((rows, columns), run.spec, how.tiles)
+        assert windows is not None
+        mask = _mask(run, cut, windows, how, batch_size)
+        image = _small(cut, (rows, columns))
+    except DataError as error:
+        return Failure(large.name, str(error))
+    except NonFiniteError:
+        return Failure(large.name, str(NonFiniteError((0,), (large.name,))))
+    valid = torch.ones(image.shape[1:], dtype=torch.bool)
+    return _Found(unused_name(large.name, taken), Sample(large.name, image, None, valid), mask)
+
+
+def _mask(run: Run, cut: Cut, windows: Windows, how: Inference, batch_size: int) -> AnyMask:
+    """Return the mask at native size, a byte a pixel: eight would weigh more than the picture."""
+    mask = empty_mask(run.spec, windows.native)
+    top = 0
+    for band in bands(
+        run.segmenter, cut, windows, batch_size=batch_size, precision=how.precision, tta=how.tta
+    ):
+        rows = band.shape[1]
+        mask[..., top : top + rows, :] = decide(band, run.spec)
+        top += rows
+    return mask
+
+
+def _small(cut: Cut, native: tuple[int, int]) -> Image:
+    """Return a picture at the size at which it is drawn, a strip at a time."""
+    rows, columns = drawn_size(*native)
+    strips = (slice(top, min(rows, top + STRIP)) for top in range(0, rows, STRIP))
+    return torch.cat(
+        [resized(cut, native, (rows, columns), strip, slice(0, columns)) for strip in strips], dim=1
+    )
+
+
+def _write(run: Run, folder: Path, found: _Found | Failure) -> dict[str, object] | Failure:
+    if isinstance(found, Failure):
+        return found
+    made = found.prediction
+    mask = decide(at_original_size(*made), run.spec) if isinstance(made, tuple) else made
+    return writer.write_prediction(run, found.sample, mask, folder, found.name)

@@ -1,0 +1,107 @@
+"""Raw maps in files: signed, unscaled, float32, readable by numpy or by safetensors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from seglens.axes import cropped
+from seglens.data.transforms import Frame
+from seglens.errors import unknown_name
+from seglens.explain.cams import upsample
+from seglens.explain.explanation import Explanation
+from seglens.files.arrays import open_npz
+from seglens.models.segmenter import ModelSpec
+from seglens.results.names import map_name
+from seglens.shapes import Map, Region
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How arrays are written to a file with this suffix, and read back."""
+
+    suffix: str
+    write: Callable[[Arrays, Path], None]
+    read: Callable[[Path], Arrays]
+
+
+def raw_format(name: str) -> Format:
+    """Return the format called ``name``.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in FORMATS:
+        raise unknown_name("format of raw maps", name, FORMATS)
+    return FORMATS[name]
+
+
+def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> dict[str, np.ndarray]:
+    """Return all there is to keep of picture ``row``.
+
+    ``map:NAME`` is the map at the picture's own size, ``grid:NAME`` what the layer gave before it was brought
+    to size, and ``channels:NAME`` the attribution of each channel on the input grid, where there are such:
+    all float32, signed, unscaled, NaN where there is no map. ``region:TARGET`` says which pixels are the
+    target's, and ``counted:NAME`` which ones count where not all do (1 or 0, at the picture's own size). The
+    batch adds ``valid`` where not all pixels of the picture are.
+    """
+    several = len({entry.target.label for entry in explanations}) > 1
+    arrays: dict[str, np.ndarray] = {}
+    for entry in explanations:
+        name = map_name(entry.method, entry.layer, target=entry.target.label if several else "")
+        region = f"region:{entry.target.label}"
+        if region not in arrays:
+            arrays[region] = _native_region(entry.target.pixels[row], frame)
+        arrays[f"map:{name}"] = frame.maps_to_native(entry.map[row].cpu()).numpy().astype(np.float32)
+        for kind, values in (("grid", entry.grid), ("channels", entry.channels)):
+            if values is not None:
+                arrays[f"{kind}:{name}"] = values[row].cpu().numpy().astype(np.float32)
+        if entry.where != "region":
+            arrays[f"counted:{name}"] = _native_region(entry.counted[row], frame)
+    return arrays
+
+
+def evidence(arrays: Arrays, name: str, frame: Frame, spec: ModelSpec) -> Map | None:
+    """Return what speaks for and against the class, at the picture's own size.
+
+    That is the signed grid of a layer, before any ReLU, brought to size as a map is; None where the method
+    has no grid.
+    """
+    found = arrays.get(f"grid:{name}")
+    if found is None:
+        return None
+    padded = frame.size + -frame.size % spec.divisor
+    dims = len(frame.native)
+    whole = upsample(torch.from_numpy(found)[None], (padded,) * dims)[0]
+    return frame.maps_to_native(cropped(whole, (frame.size,) * dims))
+
+
+def _native_region(region: Region, frame: Frame) -> np.ndarray:
+    return frame.mask_to_native(region.cpu().long()).numpy().astype(np.uint8)
+
+
+def _write_npz(arrays: Arrays, file: Path) -> None:
+    kept: dict[str, Any] = dict(arrays)
+    np.savez_compressed(file, **kept)
+
+
+def _read_npz(file: Path) -> Arrays:
+    with open_npz(file) as opened:
+        return dict(opened)
+
+
+def _write_safetensors(arrays: Arrays, file: Path) -> None:
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, file)
+
+
+FORMATS: dict[str, Format] = {
+    "npz": Format(".npz", _write_npz, _read_npz),
+    "safetensors": Format(".safetensors", _write_safetensors, load_file),
+}
+"""Formats of raw maps. To add one: two functions, one line."""

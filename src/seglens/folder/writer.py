@@ -1,0 +1,284 @@
+"""What is written of a folder: a row for each picture and map, means over pictures, tables and the record."""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seglens.data.layout import Split
+from seglens.data.sample import Sample, Task
+from seglens.data.transforms import Frame
+from seglens.data.volumes import write_map, write_mask
+from seglens.drawing.draw import overlay, save_png
+from seglens.drawing.planes import planes_through
+from seglens.evaluate.intervals import interval
+from seglens.evaluate.scores import counted, scores
+from seglens.explain.explanation import Explanation
+from seglens.files.output import unused_name
+from seglens.folder.chunks import Chunk, Failure, images_sha256
+from seglens.folder.contact_sheets import Subject, class_indices, draw_maps, draw_subject, shown
+from seglens.folder.heatmaps import Heatmaps, Shared, mask_as_drawn, planes_of, with_limits
+from seglens.folder.partial import Measured
+from seglens.folder.raw import Arrays, raw_arrays, raw_format
+from seglens.folder.scales import Scaling, colour_unit
+from seglens.judge.localisation import join_attention, summarise
+from seglens.masks import is_stack, of_class
+from seglens.results import record as records
+from seglens.results.maps import MapFrame as FrameRow
+from seglens.results.maps import MapSummary, OneMap, PictureMaps
+from seglens.runs import Run
+from seglens.shapes import AnyMask
+
+OF_MAP = ("target", "method", "layer")
+COUNTS = ("num_ok", "num_no_target", "num_total", "num_degenerate", "num_failed")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How maps are drawn, and in which format their raw values are kept."""
+
+    scaling: Scaling
+    raw: str
+
+
+def write_sample(
+    run: Run,
+    part: Chunk,
+    index: int,
+    predicted: AnyMask,
+    maps: Sequence[Explanation],
+    measured: Sequence[Measured],
+    folder: Path,
+    place: str,
+    drawing: Drawing,
+) -> PictureMaps:
+    """Write picture ``index`` of a chunk into ``folder / place``; return its row of ``explanations.json``.
+
+    Heat maps are drawn where their limits are known by now; `redraw` does it where they depend on the others.
+    """
+    sample = part.originals[index]
+    subject = Subject(sample, part.frames[index], folder, place)
+    shutil.rmtree(folder / place, ignore_errors=True)  # what a try left that was killed on the way
+    (folder / place).mkdir()
+    kind, arrays = raw_format(drawing.raw), raw_arrays(maps, index, part.frames[index])
+    planes = planes_of(arrays, part.frames[index])
+    files = draw_subject(subject, predicted, run.spec, run.task, planes)
+    if sample.grid is not None:
+        files |= _write_volumes(subject, predicted, arrays)
+    if not bool(sample.valid.all()):
+        arrays["valid"] = sample.valid.numpy().astype(np.uint8)
+    files["raw"] = f"{place}/maps{kind.suffix}"
+    kind.write(arrays, folder / files["raw"])
+    dice = picture_dice(predicted, sample, len(run.task.classes))
+    rows = [map_row(entry, found, index) for entry, found in zip(maps, measured, strict=True)]
+    row = PictureMaps(
+        name=sample.name,
+        status="ok",
+        files=files,
+        frame=frame_row(part.frames[index], run.spec.divisor),
+        maps=tuple(with_limits(Heatmaps(rows, arrays, part.frames[index], run.spec)).rows),
+    )
+    if dice is not None:
+        row = row.model_copy(update={"dice": dice})
+    return row if drawing.scaling.kind == "dataset" else _draw(run, subject, row, arrays, drawing, {})
+
+
+def _write_volumes(subject: Subject, predicted: AnyMask, arrays: Arrays) -> dict[str, str]:
+    """Write the prediction and the maps of a volume as NIfTI, on the grid of its file."""
+    grid, taken, files = subject.sample.grid, {"pred"}, {"pred volume": f"{subject.place}/pred.nii.gz"}
+    assert grid is not None
+    write_mask(subject.folder / files["pred volume"], grid.from_zyx(predicted.numpy()), grid)
+    for name, values in arrays.items():
+        if name.startswith("map:"):
+            file = f"{subject.place}/{unused_name(name.removeprefix('map:'), taken)}.nii.gz"
+            files[f"{name.removeprefix('map:')} volume"] = file
+            write_map(subject.folder / file, grid.from_zyx(values), grid, name)
+    return files
+
+
+def redraw(
+    run: Run, sample: Sample, frame: Frame, row: PictureMaps, folder: Path, drawing: Drawing, shared: Shared
+) -> PictureMaps:
+    """Draw the heat maps of a picture from its raw maps, in the limits that it shares with the others."""
+    arrays = raw_format(drawing.raw).read(folder / row.files["raw"])
+    subject = Subject(sample, frame, folder, str(Path(row.files["raw"]).parent.as_posix()))
+    return _draw(run, subject, row, arrays, drawing, shared)
+
+
+def _draw(
+    run: Run, subject: Subject, row: PictureMaps, arrays: Arrays, drawing: Drawing, shared: Shared
+) -> PictureMaps:
+    heatmaps = Heatmaps(row.maps, arrays, subject.frame, run.spec)
+    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared)
+    drawn = row.model_copy(update={"maps": maps, "sheets": sheets})
+    records.write_json(subject.folder / subject.place / "explanation.json", drawn)
+    return drawn
+
+
+def picture_dice(predicted: AnyMask, sample: Sample, num_classes: int) -> float | None:
+    """Return the Dice score of one picture; None where no truth is known or nothing of it is valid."""
+    if sample.mask is None or not bool(sample.valid.any()):
+        return None
+    return float(scores(counted(predicted, sample.mask, sample.valid, num_classes))["dice"])
+
+
+def frame_row(frame: Frame, divisor: int) -> FrameRow:
+    """Return how the picture lies in a layer's grid: ``native`` (rows, columns), and which part it takes.
+
+    ``part`` is left, top, width and height of the picture as shares of the grid, whatever its resolution; the
+    rest is padding.
+    """
+    padded = frame.size + -frame.size % divisor
+    part = tuple(side / padded for side in (*frame.corner[::-1], *frame.scaled[::-1]))
+    return FrameRow(native=frame.native, part=part)
+
+
+def map_row(entry: Explanation, found: Measured, index: int) -> OneMap:
+    """Return what is known of one map of one picture."""
+    attended, measured = found
+    return OneMap(
+        target=entry.target.label,
+        method=entry.method,
+        layer=entry.layer,
+        where=entry.where,
+        unit=colour_unit(entry.method, entry.settings),
+        status=entry.status[index],
+        statistics={name: float(values[index]) for name, values in measured.items()},
+        nulls={
+            null: {name: float(values[index]) for name, values in row.items()}
+            for null, row in (attended.nulls.items() if entry.where == "region" else ())
+        },
+        diagnostics={name: float(values[index]) for name, values in entry.diagnostics.items()},
+    )
+
+
+def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> MapSummary:
+    """Return the means over all pictures of one map, with intervals and nulls, and how many have no map."""
+    whole = join_attention([attended for attended, _ in parts])
+    row = summarise(whole, seed=seed).summary()
+    statistics = dict(row.statistics)
+    for name in parts[0][1]:
+        if name not in statistics:
+            values = torch.cat([measured[name].cpu() for _, measured in parts])
+            finite = values.masked_fill(values.isinf(), torch.nan)
+            statistics[name] = interval(finite, seed=seed).spread()
+    degenerate, failed = (whole.status.count(kind) for kind in ("degenerate", "failed"))
+    found = {"statistics": statistics, "where": where, "num_degenerate": degenerate, "num_failed": failed}
+    if where != "region":
+        # The nulls are of what lies on the target, which doesn't count; nor can it restate the prediction.
+        found |= {"nulls": {}, "null_intervals": {}, "label": ""}
+    return row.model_copy(update=found)
+
+
+def flat_summary(rows: Iterable[MapSummary]) -> list[dict[str, object]]:
+    """Spread the rows of the summary out to plain numbers, for a table."""
+    found = []
+    for row in rows:
+        plain = {name: row[name] for name in (*OF_MAP, "where", *COUNTS)}
+        for name, values in row.statistics.items():
+            plain |= {name: values.mean, f"{name} low": values.low, f"{name} high": values.high}
+        plain |= {f"ratio ({null})": value for null, value in row.of_nulls("ratio").items()}
+        found.append(plain | {"label": row.label})
+    return found
+
+
+def joined(parts: Sequence[Sequence[Measured]]) -> list[Measured]:
+    """Put together what was measured of some pictures, and of others, with the same maps."""
+    return [
+        (
+            join_attention([attended for attended, _ in of_map]),
+            {name: torch.cat([found[name].cpu() for _, found in of_map]) for name in of_map[0][1]},
+        )
+        for of_map in zip(*parts, strict=True)
+    ]
+
+
+def failed_row(failure: Failure) -> PictureMaps:
+    """Return the row of a picture that could not be done."""
+    return PictureMaps(name=failure.name, status="failed", error=failure.error)
+
+
+def flat(rows: Iterable[PictureMaps]) -> list[dict[str, object]]:
+    """Spread the rows of pictures out to one row for each map, for a table of numbers."""
+    found = []
+    for row in rows:
+        plain = row.model_dump(include={"name", "status", "error", "dice"}, exclude_unset=True)
+        if row.status == "failed":
+            found.append(plain)
+        for entry in row.maps:
+            named = {name: entry[name] for name in OF_MAP} | {"map": entry.status}
+            nulls = {
+                f"{name} ({null})": value
+                for null, values in entry.nulls.items()
+                for name, value in values.items()
+            }
+            found.append({**plain, **named, **entry.statistics, **nulls})
+    return found
+
+
+def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name: str) -> dict[str, object]:
+    """Save the mask (of labels that may overlap one each) and the overlay of a picture; return its row."""
+    files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
+    planes, size = None, {"width": mask.shape[-1], "height": mask.shape[-2]}
+    if sample.valid.ndim == 3:
+        planes = planes_through(mask > 0, sample.spacing)
+        size["slices"] = mask.shape[-3]
+        files["mask"] = f"masks/{name}.nii.gz"
+        if sample.grid is not None:
+            write_mask(folder / files["mask"], sample.grid.from_zyx(mask.numpy()), sample.grid)
+    elif is_stack(mask):
+        del files["mask"]
+        for label, layer in zip(label_folders(run.task), mask, strict=True):
+            files[f"mask {label}"] = f"masks/{label}/{name}.png"
+            save_png(class_indices(layer.long() * 255), folder / files[f"mask {label}"])
+    else:
+        save_png(class_indices(mask), folder / files["mask"])
+    image = shown(sample, run.spec, planes).image
+    drawn = overlay(image, mask_as_drawn(mask if planes is None else planes(mask)), run.task.palette)
+    save_png(drawn, folder / files["overlay"])
+    areas: dict[str, float] = {
+        f"{label} pixels": int(of_class(mask, index).sum())
+        for index, label in enumerate(run.task.classes)
+        if index
+    }
+    if sample.grid is not None:
+        voxel = sample.grid.voxel_ml
+        areas |= {name.replace(" pixels", " ml"): number * voxel for name, number in areas.items()}
+    return {"name": sample.name, "status": "ok", **size, **areas, **files}
+
+
+def label_folders(task: Task) -> list[str]:
+    """Return the name of the folder of masks of each label: its own, as far as file names allow it."""
+    taken: set[str] = set()
+    return [unused_name(label, taken) for label in task.classes[1:]]
+
+
+def write_record(
+    command: str,
+    run: Run,
+    split: Split,
+    folder: Path,
+    began: float,
+    *,
+    seed: int | None,
+    settings: Mapping[str, Any],
+    num_done: int,
+    failed: Sequence[Failure],
+) -> None:
+    """Write the ``run.json`` of a batch."""
+    described = records.start(
+        command,
+        seed=seed,
+        device=str(run.segmenter.device),
+        settings={"run": str(run.folder) if run.folder else None, "split": split.name, **settings},
+        model=run.spec.model_dump(mode="json"),
+        task=run.task.model_dump(mode="json"),
+        model_sha256=run.sha256,
+        data_sha256=images_sha256(split),
+    )
+    results = {"num_images": num_done, "num_failed": len(failed)}
+    records.finish(described, began, results=results).write(folder)
