@@ -211,7 +211,7 @@ def test_mean_and_std_say_nothing_where_each_picture_has_its_own():
 )
 def test_pictures_of_another_bit_depth_are_warned_of(tmp_path, recwarn, pictures, window, normalise, shade):
     warn_of_window(
-        window, normalise, split_with(tmp_path, [counts(*pictures, seed=seed) for seed in range(3)])
+        window, normalise, split_with(tmp_path, [counts(pictures[0], pictures[1], seed) for seed in range(3)])
     )
     assert [str(each.message).count(f"nearly {shade}.") for each in recwarn] == [1] * (shade is not None)
 
