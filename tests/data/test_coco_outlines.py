@@ -309,7 +309,7 @@ def test_the_ends_of_run_lengths_are_those_of_their_pixels(seed):
     chance = np.random.default_rng(seed)
     mask = (chance.random((30, 40)) < 0.002).astype(np.uint8)
     mask[chance.integers(20), chance.integers(30)] = 1
-    (shape,), _ = parse(uncompressed(mask), (30, 40))
+    (shape,), _ = parse({"size": [30, 40], "counts": uncompressed(mask)["counts"]}, (30, 40))
     rows, columns = mask.nonzero()
     ends = f"x {columns.min()} to {columns.max() + 1}, y {rows.min()} to {rows.max() + 1}"
     assert leaves_box([shape], (36.0, 27.0, 1.0, 1.0), (30, 40)).startswith(f"outline {ends}, box x 36 to 37")

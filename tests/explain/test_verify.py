@@ -1,5 +1,6 @@
 import copy
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -193,7 +194,10 @@ def test_a_model_with_something_wrong_fails_the_right_line(
     assert set(lines) <= set(failed(found))
     assert not found.passed
     if "ig-completeness" in lines:
-        assert "it does not fall" in found["ig-completeness"].note
+        note = found["ig-completeness"].note
+        assert "it does not fall: the gradient is not the slope of the score" in note
+        # 3 f is computed and the slope is that of f: off by twice itself.
+        assert "off by 2.0e+00" in note
     others = {"repeatable", "batch-is-single", "model-as-found", "hires-cam-is-window-1"} - set(lines)
     assert not others & set(failed(found))
     if "repeatable" in lines:
@@ -232,6 +236,41 @@ class Waves(nn.Module):
 
     def forward(self, images):
         return torch.sin(self.often * self.same(images)) + 0.2 * images[:, :1]
+
+
+class Leaping(nn.Module):
+    """Its score goes from 0 at black to 1 within a millionth of the way, and by half of that back."""
+
+    def __init__(self):
+        super().__init__()
+        self.same = nn.Conv2d(3, 1, 1)
+
+    def forward(self, images):
+        brightness = images.mean((1, 2, 3), keepdim=True)
+        return brightness / (brightness + 1e-7) - 0.5 * brightness + 0 * self.same(images)
+
+
+def test_a_score_that_jumps_at_black_is_measured(make_run, only):
+    """In closed form: with m the mean of the picture it changes by 1 - m / 2, after a jump of 1."""
+    only("ig-completeness")
+    images = torch.linspace(0.6, 1, 3 * 16 * 16).view(1, 3, 16, 16)  # on average .8
+    run = seglens.wrap(
+        Leaping(),
+        classes=("background", "a"),
+        image_size=16,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        outputs_are="logits",
+    )
+    target = seglens.targets.whole_class(torch.ones(1, 16, 16, dtype=torch.bool))
+    note = verify(run, images, target, layers=["same"])["ig-completeness"].note
+    change = 1 - 0.8 / 2
+    first, length = (1 - 0.4 / 64) / change, (1 + 0.4 * 62 / 64) / change
+    assert f"the score moves {length:.2g} times its change, {first:.2g} in the first 1/64: it jumps" in note
+    assert "baseline='blur'" in note
+    error = re.search(r"slope of the score \(to ([\d.e+-]+)\)", note)
+    assert error is not None
+    assert float(error[1]) < 1e-3
 
 
 @pytest.mark.parametrize(("often", "said"), [(10, "32 steps"), (1000, "so it falls: ")])

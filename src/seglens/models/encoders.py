@@ -25,7 +25,8 @@ _CARRIERS = ("httpx", "httpx2", "safetensors", "safetensors_rust")
 
 def resolve_encoder(name: str) -> str:
     """Return ``name`` as segmentation-models-pytorch wants it: timm's encoders begin with ``tu-``."""
-    import timm
+    with quiet():
+        import timm
 
     plain = name.removeprefix("tu-").removeprefix("timm-")
     if name in _own_encoders():
@@ -39,7 +40,8 @@ def resolve_encoder(name: str) -> str:
 
 def pretrained_normalisation(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and std that the pretrained weights of ``encoder``, a resolved name, were trained with."""
-    import timm
+    with quiet():
+        import timm
 
     if encoder in _CENTRED:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -52,9 +54,13 @@ def pretrained_normalisation(encoder: str) -> tuple[tuple[float, ...], tuple[flo
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the advice of segmentation-models-pytorch to call its ``timm-`` encoders otherwise."""
+    """Silence what libraries advise one another, and no user can follow.
+
+    segmentation-models-pytorch, to call its ``timm-`` encoders otherwise; torch 2.14, about timm's own code.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`timm-` encoders are deprecated")
+        warnings.filterwarnings("ignore", message="`torch.jit.interface` is deprecated")
         yield
 
 

@@ -185,7 +185,8 @@ def _smp(name: str, divisor: int, encoder: str, **fixed: Any) -> Architecture:
     """Return the network ``name`` of segmentation-models-pytorch (Iakubovskii)."""
 
     def constructor() -> Callable[..., nn.Module]:
-        import segmentation_models_pytorch
+        with quiet():
+            import segmentation_models_pytorch
 
         network: Callable[..., nn.Module] = getattr(segmentation_models_pytorch, name)
         return network

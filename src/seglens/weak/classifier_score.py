@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from seglens.errors import CheckpointError, ModelError, SettingError, unknown_name
-from seglens.models.encoders import ask_hub, load_encoder, pretrained_normalisation
+from seglens.models.encoders import ask_hub, load_encoder, pretrained_normalisation, quiet
 from seglens.models.probing import intercepted
 from seglens.shapes import Activations, Images, Scores
 
@@ -169,7 +169,8 @@ def classifier_network(encoder: str, weights: str, num_outputs: int = IMAGENET) 
     Raises:
         UnknownNameError, CheckpointError, ModelError: see `imagenet_score`.
     """
-    import timm
+    with quiet():
+        import timm
 
     check_classifier(encoder, weights)
     if weights == "imagenet":
@@ -191,7 +192,8 @@ def check_classifier(encoder: str, weights: str) -> None:
         UnknownNameError: timm has no such network.
         CheckpointError: there is no such file of weights.
     """
-    import timm
+    with quiet():
+        import timm
 
     if not timm.is_model(encoder):
         raise unknown_name("classifier of timm", encoder, timm.list_models())

@@ -40,6 +40,18 @@ maximum over them has no slope."""
 FALLS = 0.7
 """An error that four times as many steps leave above this share of it does not fall."""
 
+PLACES = (0.11, 0.37, 0.62, 0.93)
+"""Where on the way from black to a picture the slope of the score is compared, as shares of it."""
+
+LOOKS = 64
+"""How often the score is looked at on the way."""
+
+JUMP = 0.2
+"""Share of its change by which a score moves in the first of these steps where it jumps at black."""
+
+UNLIKE = 1e-2
+"""Relative error from which on a gradient is not the slope; rounding to float32 inside makes less."""
+
 LOST = 1e-13
 """What of a score is rounding in float64, as a share of it."""
 
@@ -124,19 +136,60 @@ def path_completeness(case: Case) -> Measured:
         return Measured(None, "the score of every picture is about that of a black one")
     errors, steps = (case.path.diagnostics[name][usable] for name in ("completeness_error", "steps"))
     worst, taken = errors.max().item(), int(steps.max())
+    picture = int(usable.nonzero()[errors.argmax()])
     if worst <= INCOMPLETE:
         return Measured(worst, f"{taken} steps")
     quarter = IntegratedGradients(steps=taken // 4, label="quarter")
     found = explain(case.run, case.images, case.target, methods=[quarter], seed=case.seed)["quarter"]
     before = found.diagnostics["completeness_error"][usable].max().item()
-    why = (
-        "it falls: the score turns often on the way, and more steps would do"
-        if worst <= FALLS * before
-        else "it does not fall: the score jumps on the way, as where a network normalises each picture by "
-        "itself, or turns more often than steps can follow; or the gradient is not its slope, which "
-        "gradient-is-slope tells"
+    falls = "it falls" if worst <= FALLS * before else "it does not fall"
+    why = _on_the_way(case, picture)
+    return Measured(worst, f"{taken} steps; {before:.1e} with a quarter of them, so {falls}: {why}")
+
+
+def _on_the_way(case: Case, picture: int) -> str:
+    """Say why the attributions of a picture miss the change of the score from black, with what was measured.
+
+    The slope along the way is compared with a central difference in float64 at `PLACES`: where they agree,
+    it is the steps. The score itself is looked at `LOOKS` times.
+    """
+    segmenter, images = case.run.segmenter, case.images[picture : picture + 1]
+    target = case.target.select(torch.tensor([picture]))
+    scores = torch.cat([_score(segmenter, images * (at / LOOKS), target) for at in range(LOOKS + 1)]).double()
+    moves, change = scores.diff().abs(), (scores[-1] - scores[0]).abs()
+    length, first = (moves.sum() / change).item(), (moves[0] / change).item()
+    moved = f"on the way the score moves {length:.2g} times its change, {first:.2g} in the first 1/{LOOKS}"
+    try:
+        wide = copy.deepcopy(segmenter).to("cpu", torch.float64)
+        ends = images.to("cpu", torch.float64)
+        error = max(_error_on_the_way(wide, ends, target, at) for at in PLACES)
+    except (RuntimeError, TypeError) as failure:
+        return f"{moved}; it has no copy in float64 to compare slopes in: {type(failure).__name__}"
+    if error > UNLIKE:
+        return (
+            f"the gradient is not the slope of the score there (off by {error:.1e}), as where a part of the "
+            f"network has a gradient of another function; {moved}"
+        )
+    todo = (
+        "it jumps at black, as where a network normalises pictures or positions by themselves: take "
+        "baseline='blur', or a picture of your own"
+        if first > JUMP
+        else "it turns too often for these steps, and more would do"
     )
-    return Measured(worst, f"{taken} steps; {before:.1e} with a quarter of them, so {why}")
+    return f"the gradient is the slope of the score (to {error:.1e}), but {moved}: {todo}"
+
+
+def _error_on_the_way(wide: Segmenter, images: Images, target: Target, at: float) -> float:
+    """The error of the slope along the way from black at the share ``at`` of it, over the slope."""
+    traced = trace(wide, images * at, [target], [], input_gradient=True)[0]
+    assert traced.input_gradient is not None
+    slope = (traced.input_gradient * images).sum()
+    errors = []
+    for step in (1e-9, 1e-8, 1e-7, 1e-6):
+        ahead, behind = (_score(wide, images * (at + sign * step), target) for sign in (1, -1))
+        scale = slope.abs().clamp(min=1e-9 * ahead.abs().max().item())
+        errors.append((((ahead - behind) / (2 * step) - slope).abs() / scale).max().item())
+    return min(errors)
 
 
 def channel_sums(case: Case) -> Measured:
