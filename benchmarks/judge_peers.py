@@ -67,7 +67,7 @@ def scene() -> tuple[Run, Tensor, Target, Tensor]:
     pixels = torch.zeros(NUM, SIZE, SIZE, dtype=torch.bool)
     pixels[:, ROW, COLUMN] = True
     values = torch.rand(NUM, CELLS**2, generator=generator)
-    heat = values[:, cell_of_pixel(SIZE, SIZE, CELLS)]
+    heat = values[:, cell_of_pixel((SIZE, SIZE), CELLS)]
     return seglens.Run(segmenter, seglens.Task()), images, Target("pixel", 1, pixels), heat
 
 
@@ -104,7 +104,7 @@ def imputers(images: Tensor) -> list[Row]:
     rows: list[Row] = []
     for share in (0.1, 0.5, 0.9):
         holes = torch.rand(NUM, CELLS**2, generator=generator) < share
-        removed = holes[:, cell_of_pixel(SIZE, SIZE, CELLS)]
+        removed = holes[:, cell_of_pixel((SIZE, SIZE), CELLS)]
         filled = impute.linear(images, removed)
         peer = torch.stack(
             [

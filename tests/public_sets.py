@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from tests.data.archives import NUCLEI, PICTURES, TRIMAPS, sha256
+from tests.data.archives import HIPPOCAMPUS, NUCLEI, PICTURES, TRIMAPS, sha256
 from tests.data.library import Library, open_library
 
 from seglens.data import get
@@ -25,13 +25,17 @@ def library(monkeypatch) -> Iterator[Library]:
 
 @pytest.fixture
 def public_sets(library, monkeypatch) -> Library:
-    """The server, with both public sets in small."""
+    """The server, with all public sets in small."""
     for name, files in (
         ("oxford-pet", {"images.tar.gz": PICTURES, "annotations.tar.gz": TRIMAPS}),
         ("dsb2018", {"stage1_train.zip": NUCLEI}),
+        ("hippocampus", {"Task04_Hippocampus.tar": HIPPOCAMPUS}),
     ):
         library.files.update(files)
-        archives = tuple(Archive(file, sha256(data), len(data)) for file, data in files.items())
+        tops = {archive.name: archive.top for archive in get.PUBLIC_SETS[name].archives}
+        archives = tuple(
+            Archive(file, sha256(data), len(data), top=tops[file]) for file, data in files.items()
+        )
         public = replace(get.PUBLIC_SETS[name], address=library.address, archives=archives)
         monkeypatch.setitem(get.PUBLIC_SETS, name, public)
     return library

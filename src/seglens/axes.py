@@ -5,17 +5,17 @@ slices, rows and columns of a volume. Whatever means "all spatial axes" asks her
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 """What `torch.nn.functional.interpolate` calls interpolation along every axis, by the number of axes."""
 
-MEAN_ON_GRID = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+MEAN_ON_GRID: dict[int, Callable[..., Tensor]] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 MEAN_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 CONVOLVE = {2: F.conv2d, 3: F.conv3d}
@@ -78,6 +78,30 @@ def middle_side(size: Sequence[int]) -> int:
 def num_pixels(size: Sequence[int]) -> int:
     """Return how many pixels or voxels there are."""
     return math.prod(size)
+
+
+def lines(regions: Bool[Tensor, "b *size"]) -> list[Bool[Tensor, "b _"]]:
+    """Return for each spatial axis at which of its places each region has a pixel."""
+    every = axes(regions, 1)
+    return [regions.any(tuple(other for other in every if other != axis)) for axis in every]
+
+
+def spanning(values: Sequence[Shaped[Tensor, "n _"]]) -> list[Shaped[Tensor, "n ..."]]:
+    """Return values along one axis each so that together they span a grid, with a batch first."""
+    dims = len(values)
+    return [
+        each.reshape(len(each), *[1] * axis, -1, *[1] * (dims - axis - 1)) for axis, each in enumerate(values)
+    ]
+
+
+def boxes(starts: Sequence[Int[Tensor, " n"]], size: Sequence[int]) -> tuple[Int[Tensor, "n ..."], ...]:
+    """Return the index that takes from ``[n *size ...]`` a box of each row, all of one ``size``."""
+    places = [
+        start[:, None] + torch.arange(length, device=start.device)
+        for start, length in zip(starts, size, strict=True)
+    ]
+    rows = torch.arange(len(starts[0]), device=starts[0].device)
+    return (rows.reshape(-1, *[1] * len(size)), *spanning(places))
 
 
 def spelled(size: Sequence[int]) -> str:

@@ -38,6 +38,8 @@ Activations = Float[Tensor, "b d *grid"]
 Map = Float[Tensor, "*size"]
 Maps = Float[Tensor, "b *size"]
 Grids = Float[Tensor, "b *grid"]
+Channels = Float[Tensor, "b d"]
+"""A number for each channel of a layer."""
 ChannelMaps = Float[Tensor, "b c *size"]
 Rows = Int[Tensor, " n"]
 Scores = Float[Tensor, " n"]

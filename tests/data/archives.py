@@ -70,6 +70,19 @@ NUCLEI = zip_of(
     *((f"{name}/masks/{mask}.png", png(9)) for name in "abcdefgh" for mask in (1, 2)),
     ("__MACOSX/a/images/._a.png", b"Mac OS X"),
 )
+HIPPOCAMPUS = tar_of(
+    (
+        "Task04_Hippocampus/dataset.json",
+        b'{"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "A"}}',
+    ),
+    *(
+        (f"Task04_Hippocampus/{part}/h_{n}.nii.gz", b"")
+        for part in ("imagesTr", "labelsTr")
+        for n in range(4)
+    ),
+    ("Task04_Hippocampus/imagesTr/._h_0.nii.gz", b"Mac OS X"),
+    ("Task04_Hippocampus/imagesTs/h_9.nii.gz", b""),
+)
 SMALL = zip_of(("a.txt", bytes(range(256)) * 40))
 
 

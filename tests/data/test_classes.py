@@ -68,6 +68,19 @@ def test_a_map_names_what_is_there():
         class_table(task("cat"), task("kitty"), {"kitty": "cats"})
 
 
+def test_spaces_around_names_are_no_part_of_them():
+    assert class_table(task("red cell"), task(" red  cell ")) == (0, 1)
+    assert class_table(task("cat"), task("kitty"), {"kitty ": " cat"}) == (0, 1)
+    assert task_of(("background", "e\u0301clair"), what="") == task_of(("background", "\u00e9clair"), what="")
+    with pytest.raises(SettingError, match=r"'cat' is named twice"):
+        task("cat", "cat ")
+
+
+def test_what_is_advised_is_for_a_shell():
+    with pytest.raises(SettingError, match=r"--class-map 'grey mater=grey matter'"):
+        class_table(task("grey matter"), task("grey mater"))
+
+
 def test_masks_hold_the_indices_of_the_model():
     mask = torch.tensor([[0, 1], [2, 2]])
     read = Sample("a", torch.zeros(3, 2, 2), mask, torch.ones(2, 2, dtype=torch.bool))

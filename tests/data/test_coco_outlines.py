@@ -34,6 +34,7 @@ from seglens.data.outlines import (
     RunLengths,
     check_position,
     draw,
+    leaves_box,
     marks_pixels,
     parse,
 )
@@ -271,6 +272,61 @@ def test_pictures_that_are_stored_turned(tmp_path, orientation):
     content["annotations"][0]["segmentation"] = polygon(6, 4, 16, 10)
     file.write_text(json.dumps(content))
     assert mask_is(only(tmp_path), BOX[:14])
+
+
+def row_by_row(mask):
+    """RLE as some tools write it: along the rows, where COCO goes down the columns."""
+    told = uncompressed(mask.T.copy())
+    return {"size": list(mask.shape), "counts": told["counts"]}
+
+
+@pytest.mark.parametrize(
+    ("outline", "box", "warned"),
+    [
+        (uncompressed(BOX), [6, 4, 10, 6], False),
+        (compressed(BOX), [6, 4, 10, 6], False),
+        (polygon(6, 4, 16, 10), [6, 4, 16, 10], False),  # corners, as people write them by hand
+        (polygon(6, 4, 16, 10), [5, 3, 12, 8], False),
+        (polygon(6, 4, 16, 10), [0, 0, 0, 0], False),  # no box
+        (polygon(6, 4, 16, 10), None, False),
+        (polygon(6, 4, 8, 6), [8, 5, 2, 2], False),  # tiny: rounding
+        (row_by_row(BOX), [6, 4, 10, 6], True),
+        (polygon(4, 2, 10, 19), [2, 4, 17, 6], True),  # y before x
+        (polygon(6, 4, 16, 10), [12, 8, 8, 12], True),
+    ],
+)
+def test_outlines_that_are_not_where_their_boxes_are_are_warned_of(tmp_path, outline, box, warned):
+    write_coco(tmp_path, [{"segmentation": outline, "bbox": box}])
+    told = [each for each in open_data(DataSettings(path=tmp_path)).warnings if each.kind == "box"]
+    assert bool(told) == warned
+    if told:
+        assert "annotation 0: outline x " in told[0].names[0]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_ends_of_run_lengths_are_those_of_their_pixels(seed):
+    """The oracle is the drawn region; the box is far away, so that both are named."""
+    chance = np.random.default_rng(seed)
+    mask = (chance.random((30, 40)) < 0.002).astype(np.uint8)
+    mask[chance.integers(20), chance.integers(30)] = 1
+    (shape,), _ = parse(uncompressed(mask), (30, 40))
+    rows, columns = mask.nonzero()
+    ends = f"x {columns.min()} to {columns.max() + 1}, y {rows.min()} to {rows.max() + 1}"
+    assert leaves_box([shape], (36.0, 27.0, 1.0, 1.0), (30, 40)).startswith(f"outline {ends}, box x 36 to 37")
+
+
+def test_names_that_look_alike(tmp_path):
+    categories = ((1, "cell"), (2, " cell "))
+    notes = [{"segmentation": polygon(6, 4, 16, 10), "category_id": key} for key in (1, 2)]
+    with pytest.raises(DataError, match="several categories called 'cell', with the ids 1, 2"):
+        open_data(DataSettings(path=write_coco(tmp_path / "spaces", notes, categories=categories)))
+    capitals = write_coco(tmp_path / "capitals", notes, categories=((1, "cell"), (2, "Cell")))
+    found = open_data(DataSettings(path=capitals, merge=False))
+    assert [(each.kind, each.names) for each in found.warnings] == [("class-names", ("cell and Cell",))]
+    single = write_coco(tmp_path / "single", notes[:1], categories=((1, "  red  cell "),))
+    for asked in (None, (" red cell",)):
+        found = open_data(DataSettings(path=single, merge=False, classes=asked))
+        assert found.task.classes == ("background", "red cell")
 
 
 JSON = st.recursive(

@@ -28,6 +28,7 @@ from seglens.data.check import check_data
 from seglens.data.download import Patience
 from seglens.data.get import get_data
 from seglens.data.layout import DataSettings
+from seglens.data.opening import find
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
 from seglens.results import record
 from seglens.runtime import progress
@@ -50,6 +51,14 @@ def test_nuclei_are_a_set_that_can_be_read(public_sets, tmp_path):
     assert (found.layout, sum(found.splits.values())) == ("nuclei", 8)
     assert not found.of("unreadable")
     assert not [path for path in left(tmp_path) if "._" in path or "__MACOSX" in path]
+
+
+def test_volumes_of_the_decathlon_are_a_set_that_is_recognised(public_sets, tmp_path):
+    folder = get_data("hippocampus", tmp_path / "mri", source=public_sets.address)
+    layout, found = find(DataSettings(path=folder))
+    assert (layout, found.task.classes) == ("msd", ("background", "A"))
+    assert {split: len(entries) for split, entries in found.entries.items()} == {"train": 4, "test": 1}
+    assert not [path for path in left(tmp_path) if "._" in path or "Task04" in path]
 
 
 def test_licence_and_record_are_in_the_folder(public_sets, tmp_path):

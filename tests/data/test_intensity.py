@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import seglens
-from seglens.data.intensity import about_range, found_window, window_of
+from seglens.data.intensity import about_range, found_window, warn_of_window, window_of
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import augment, augment_within, sample_generator
-from seglens.errors import SettingError
+from seglens.errors import SeglensWarning, SettingError
 from seglens.judge.audit import audit
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict.tiles import plan
@@ -193,3 +193,37 @@ def test_augmentation_varies_what_the_model_sees():
 def test_mean_and_std_say_nothing_where_each_picture_has_its_own():
     with pytest.raises(SettingError, match="Leave mean and std out, or normalise by the dataset"):
         seglens.TrainSettings(normalise="image", mean=(0.5,))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "window", "normalise", "shade"),
+    [
+        ((0, 4095), (0.0, 1.0), "dataset", "black"),  # 12 bits in 16, to a model of all 16
+        ((0, 60_000), (0.0, 4095 / TOP), "dataset", "white"),  # the other way round
+        ((0, 200), (0.0, 4095 / TOP), "dataset", "black"),
+        ((30_000, 60_000), (0.1, 0.3), "dataset", "white"),  # nothing of them lies within
+        ((100, 900), (0.2, 0.4), "dataset", "black"),
+        ((0, 4095), (0.0, 1.0), "image", None),  # each picture is stretched by itself
+        ((0, 4095), (0.0, 4095 / TOP), "dataset", None),
+        ((0, 12_000), (0.0, 4095 / TOP), "dataset", None),
+        ((0, 20_000), (0.0, 1.0), "dataset", None),
+    ],
+)
+def test_pictures_of_another_bit_depth_are_warned_of(tmp_path, recwarn, pictures, window, normalise, shade):
+    warn_of_window(
+        window, normalise, split_with(tmp_path, [counts(*pictures, seed=seed) for seed in range(3)])
+    )
+    assert [str(each.message).count(f"nearly {shade}.") for each in recwarn] == [1] * (shade is not None)
+
+
+def test_named_pictures_and_other_data_are_looked_at(tmp_path):
+    spec = ModelSpec(architecture="unet", width=4, image_size=32, window=(0.0, 4095 / TOP))
+    run = seglens.Run(Segmenter.from_spec(spec).eval(), Task())
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", counts(0, 60_000))
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", (counts(0, 1.99) > 0).astype(np.uint8) * 255)
+    with pytest.warns(SeglensWarning, match=r"'all' use intensities .* nearly white"):
+        seglens.open_split(run, data=tmp_path)
+    with pytest.warns(SeglensWarning, match=r"'files' use intensities .* nearly white"):
+        seglens.predict_files(run, [tmp_path / "images" / "a.tif"], out=tmp_path / "out")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.data.layouts import (
     BOX,
     SIDE,
@@ -310,3 +311,37 @@ def test_real_sets_open_by_themselves(name, layout, classes, sizes):
         assert sample.mask is not None
         assert 0 < sample.mask.float().mean() < 0.9
         assert 0 <= sample.image.min() < sample.image.max() <= 1
+
+
+@pytest.mark.parametrize("layout", ["pairs", "nuclei", "classes"])
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("columns", [SIDE, 14])
+def test_masks_of_pictures_that_are_stored_turned(tmp_path, layout, orientation, columns):
+    """A mask without the tag is drawn upright or as stored: of a square, or upside down, nothing tells."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = BOX[:, :columns] * 255
+    upright = np.rot90(stored, {3: 2, 6: -1}[orientation]).copy()
+
+    def read(name, mask, **tag):
+        place = tmp_path / name / "a" if layout == "nuclei" else tmp_path / name
+        masks = place / "masks" / "cell" if layout == "classes" else place / "masks"
+        for folder in (place / "images", masks):
+            folder.mkdir(parents=True)
+        Image.fromarray(scene(1)[:, :columns].copy()).save(place / "images" / "a.jpg", exif=exif)
+        Image.fromarray(mask).save(masks / "a.png", **tag)
+        data = settings(tmp_path / name, layout="nuclei" if layout == "nuclei" else "pairs")
+        found = open_data(data.model_copy(update={"multilabel": layout == "classes"})).split("all")[0].mask
+        assert found is not None
+        return np.array_equal(found.numpy().reshape(upright.shape) > 0, upright > 0)
+
+    assert read("tagged", stored, exif=exif)
+    told_by_size = orientation == 6 and columns != SIDE
+    if told_by_size:
+        assert read("upright", upright)
+    else:
+        with pytest.raises(DataError, match=r"EXIF orientation .*size of its mask a.png doesn't tell"):
+            read("upright", upright)
+    message = "must be of one size" if told_by_size else r"size of its mask a\.png doesn't tell"
+    with pytest.raises(DataError, match=message):
+        read("stored", stored)

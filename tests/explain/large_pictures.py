@@ -7,9 +7,9 @@ from torch import nn
 from seglens.explain.cams import CAMS
 from seglens.explain.gradients import GRADIENTS
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
-from seglens.explain.windows import explain_large
+from seglens.explain.tiled import explain_large
+from seglens.explain.tiled.stitching import OVER_WINDOWS
 from seglens.predict.tiles import Windows
 
 ON_LAYERS = tuple(name for name in CAMS if name in OVER_WINDOWS)

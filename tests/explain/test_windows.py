@@ -26,8 +26,8 @@ from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.memory import SCRATCH, OverBudgetError
 from seglens.explain.methods import METHODS
 from seglens.explain.occlusion import Occlusion
-from seglens.explain.stitching import OVER_WINDOWS
 from seglens.explain.target import Target
+from seglens.explain.tiled.stitching import OVER_WINDOWS
 from seglens.predict.tiles import cover
 
 # One piece and windows.

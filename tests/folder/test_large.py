@@ -14,9 +14,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 import seglens
 from seglens.errors import UnknownNameError
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.large_targets import large_mask, large_target
 from seglens.explain.sampled import ExpectedGradients
-from seglens.explain.windows import explain_large
+from seglens.explain.tiled import explain_large
+from seglens.explain.tiled.targets import large_mask, large_target
 from seglens.folder import measuring
 from seglens.folder.large import large_chunk, predict_large
 from seglens.judge.nulls import randomised

@@ -150,7 +150,7 @@ def test_windows_are_imputed_as_in_the_whole_picture(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seglens.impute.TOLERANCE", 1e-7)
-    windows = _windows(*size, 8)
+    windows = _windows(size, 8)
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).expand(64, -1, -1, -1)
     noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).expand(64, -1, -1, -1)
     found = _impute_windows(images, windows, noise, 8)

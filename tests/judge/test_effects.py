@@ -36,7 +36,7 @@ def test_cells_are_imputed_as_in_the_whole_picture(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("seglens.impute.TOLERANCE", 1e-7)
     from seglens.impute import noisy_linear
 
-    grid = cell_of_pixel(37, 50, 8)
+    grid = cell_of_pixel((37, 50), 8)
     which = torch.arange(64)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, 3, 37, 50, generator=generator).expand(64, -1, -1, -1)

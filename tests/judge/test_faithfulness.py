@@ -170,7 +170,7 @@ def test_ties_fall_in_a_seeded_random_order(cells: torch.Tensor) -> None:
 
 
 def test_cells_partition_any_size_and_means_are_theirs() -> None:
-    cells = cell_of_pixel(37, 50, 16)
+    cells = cell_of_pixel((37, 50), 16)
     counts = torch.bincount(cells.flatten())
     assert len(counts) == 256
     assert counts.min() >= 2 * 3
@@ -180,7 +180,7 @@ def test_cells_partition_any_size_and_means_are_theirs() -> None:
     for cell in (0, 100, 255):
         expected = maps[:, cells == cell].double().mean(1)
         torch.testing.assert_close(means[:, cell], expected)
-    assert int(cell_of_pixel(5, 40, 16).max()) + 1 == 5 * 16  # a side shorter than the grid
+    assert int(cell_of_pixel((5, 40), 16).max()) + 1 == 5 * 16  # a side shorter than the grid
 
 
 def test_value_is_the_mean_gap_over_what_there_is_to_lose() -> None:

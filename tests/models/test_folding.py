@@ -77,6 +77,24 @@ def test_a_network_that_would_answer_otherwise_is_left_alone():
     assert folded(segmenter) is segmenter
 
 
+class Unmatched(nn.Module):
+    """A batch norm that was made after the head, with other channels than that has."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.head = nn.Conv2d(8, 2, 1)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        return self.head(torch.relu(self.norm(self.first(images))))
+
+
+def test_a_batch_norm_of_other_channels_is_not_that_of_the_convolution_before_it():
+    segmenter = Segmenter(Unmatched().eval(), ModelSpec(architecture="unet", image_size=16))
+    assert folded(segmenter) is segmenter
+
+
 # Networks of somebody else's.
 
 

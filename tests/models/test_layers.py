@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+import seglens
 from seglens.errors import ModelError, UnknownNameError
 from seglens.models.layers import ROLES, find_layout, layers, resolve
 from seglens.models.segmenter import ModelSpec, Segmenter
@@ -328,3 +329,21 @@ def test_unknown_layer_names_the_nearest():
 def test_network_without_parts_has_paths_only():
     with pytest.raises(ModelError, match=r"it shows no roles. Name a module path"):
         resolve(foreign(nn.Sequential(nn.Conv2d(3, 3, 1))), ["encoder_last"])
+
+
+class FixedSize(nn.Module):
+    """Takes pictures of 48 x 48 only, as networks with an embedding of positions do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.positions = nn.Parameter(torch.randn(1, 4, 48, 48))
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, images):
+        return self.head(torch.relu(self.first(images) + self.positions))
+
+
+def test_layers_of_a_network_that_takes_small_pictures_only():
+    run = seglens.wrap(FixedSize(), classes=("background", "a"), image_size=48)
+    assert [info.name for info in seglens.layers(run)] == ["first", "head"]

@@ -297,6 +297,48 @@ def test_wrap_refuses(module, fields, message):
         wrap(module, **({"classes": TWO, "image_size": 16} | fields))
 
 
+def test_wrap_refuses_a_network_without_weights():
+    with pytest.raises(ModelError, match=r"2 tensors without numbers \(weight, bias\).*device 'meta'"):
+        wrap(nn.Conv2d(3, 2, 1, device="meta"), classes=TWO)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)},
+        {"mean": (0.0, 0.0, 0.0), "std": (255.0, 255.0, 255.0)},
+        {"window": (0.0, 255.0)},
+        {"window": (-0.1, 0.5)},
+    ],
+)
+def test_numbers_for_pictures_of_0_to_255_are_refused(scale: dict[str, Any]):
+    with pytest.raises(SettingError, match=r"divide (both|them) by 255"):
+        wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, **scale)
+    for mean, std in (((0.0,) * 3, (1 / 255,) * 3), ((-1.0,) * 3, (2.0,) * 3)):
+        wrap(nn.Conv2d(3, 1, 1), classes=TWO, image_size=16, mean=mean, std=std)
+
+
+class Demanding(nn.Module):
+    """Fails on black pictures, which a baseline is."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(3, 1, 1)
+
+    def forward(self, images):
+        assert images.max() > 0, "I want light"
+        return self.head(images)
+
+
+def test_a_network_that_fails_later_is_said_to():
+    run = wrap(Demanding(), classes=TWO, image_size=16, mean=(0.0,) * 3, std=(1.0,) * 3)
+    with pytest.raises(
+        ModelError, match=r"failed on images of 16 x 16 .* from 0 to 0: I want light"
+    ) as found:
+        run.predict(torch.zeros(1, 3, 16, 16))
+    assert isinstance(found.value.__cause__, AssertionError)
+
+
 def test_wrap_with_settings_that_contradict():
     with pytest.raises(SettingError, match="need one value for each of 3 channels"):
         wrap(nn.Conv2d(3, 1, 1), classes=TWO, mean=(0.5,))

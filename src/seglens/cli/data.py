@@ -22,7 +22,7 @@ def get(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="oxford-pet or dsb2018.",
+            help="oxford-pet, dsb2018 or hippocampus.",
             show_default=False,
             autocompletion=names.among(names.PUBLIC_SETS),
         ),
@@ -43,7 +43,7 @@ def get(
     force: o.Force = False,
 ) -> None:
     """Download a public set from its official address. Called again, it goes on where it broke off."""
-    name = name or ask("NAME", "Which set, oxford-pet or dsb2018?")
+    name = name or ask("NAME", "Which set, oxford-pet, dsb2018 or hippocampus?")
     folder = need_path(folder, "DIR", "Into which folder?", default=name)
     from seglens.data.download import Patience
 

@@ -5,7 +5,6 @@ Every file is read; one that is broken is a finding and not the end.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -24,6 +23,7 @@ from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
 from seglens.runtime.progress import track
+from seglens.runtime.threads import Pool
 from seglens.shapes import AnyMask, Region
 
 MOST = 0.5
@@ -138,7 +138,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
 
 def _read_all(named: Sequence[tuple[str, Entry]], found: Found, layout: str) -> list[_Facts]:
     look_at = partial(_look_at, reader=found.reader, layout=layout, num_classes=len(found.task.classes))
-    with ThreadPoolExecutor() as pool:
+    with Pool() as pool:
         return list(track(pool.map(lambda pair: look_at(*pair), named), total=len(named), what="Reading"))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from seglens.data import pairs
-from seglens.data.folders import all_valid, class_folders, refuse_other_size, split_folders, visible_files
-from seglens.data.images import IMAGE_SUFFIXES, read_image
+from seglens.data.folders import all_valid, class_folders, refuse_misfit, split_folders, visible_files
+from seglens.data.images import IMAGE_SUFFIXES, read_turned
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import Meaning, meaning_of
 from seglens.data.sample import Sample, task_of
@@ -103,14 +103,14 @@ def _entries(
 
 
 def _read(entry: Entry, *, channels: int, meaning: Meaning) -> Sample:
-    image = read_image(entry.image, channels)
+    image, turned = read_turned(entry.image, channels)
     valid = all_valid(image)
     if not entry.labelled:
         return Sample(entry.name, image, None, valid)
     layers = []
     for file in entry.masks:
         label, counts = meaning.read(file)
-        refuse_other_size(file, label.shape, image, entry.image)
+        refuse_misfit(file, label.shape, image, entry.image, turned)
         valid &= torch.from_numpy(counts)
         layers.append(torch.from_numpy(label > 0))
     return Sample(entry.name, image, torch.stack(layers), valid)

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from shlex import quote
 
 import torch
 
 from seglens.data.layout import Entry, Split
-from seglens.data.sample import Sample, Task
+from seglens.data.sample import Sample, Task, class_name
 from seglens.errors import SettingError, unknown_name
 from seglens.masks import is_stack
 
@@ -50,6 +51,7 @@ def class_table(ours: Task, theirs: Task, class_map: Mapping[str, str] = NO_MAP)
         SettingError: a class of the one is not among those of the other.
         UnknownNameError: ``class_map`` names a class that isn't there.
     """
+    class_map = {class_name(name): class_name(meant) for name, meant in class_map.items()}
     for theirs_name, ours_name in class_map.items():
         if theirs_name not in (*theirs.classes, *theirs.unused):
             raise unknown_name("class of the data", theirs_name, (*theirs.classes, *theirs.unused))
@@ -111,6 +113,11 @@ def _only(indices: set[int | None]) -> int | None:
     return indices.pop() if len(indices) == 1 else None
 
 
+def _option(theirs: str, ours: str) -> str:
+    """Return what ``--class-map`` is given, as a shell reads it."""
+    return quote(f"{theirs}={ours}")
+
+
 def _mismatch(ours: Task, theirs: Task, lacking: Sequence[str], strange: Sequence[str]) -> str:
     """Say which classes both have, what is not in the other, and what to do."""
     differences = [f"the data list no {_quoted(lacking)}"] if lacking else []
@@ -119,9 +126,9 @@ def _mismatch(ours: Task, theirs: Task, lacking: Sequence[str], strange: Sequenc
     example = next(((name, other) for name, other in near.items() if other), None)
     advice = "Say which is which with --class-map DATA=MODEL"
     if example is not None:
-        advice += f"; if {example[0]!r} means {example[1]!r}, --class-map {example[0]}={example[1]}"
+        advice += f"; if {example[0]!r} means {example[1]!r}, --class-map {_option(*example)}"
     elif strange:
-        advice += f", such as --class-map {strange[0]}={(*lacking, *ours.classes[1:])[0]}"
+        advice += f", such as --class-map {_option(strange[0], (*lacking, *ours.classes[1:])[0])}"
     if theirs == Task() or not strange:
         advice += ", or name all classes of the data, those too that no picture shows"
     if theirs == Task():

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seglens.data.layout import Finding
-from seglens.data.outlines import AGAIN, whole
+from seglens.data.outlines import AGAIN, Box, box_of, whole
+from seglens.data.sample import class_name
 from seglens.errors import DataError
 
 Id = int | str
@@ -37,13 +38,17 @@ class Category:
 
 @dataclass(frozen=True)
 class Note:
-    """An annotation as the file has it: that picture and category exist, the outline is not looked at yet."""
+    """An annotation as the file has it: that picture and category exist, the outline is not looked at yet.
+
+    ``box`` is the box around it, None where the file has none that could be one.
+    """
 
     name: str
     picture: Id
     category: Category
     crowd: bool
     segmentation: object
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,9 @@ class CocoFile:
 
 LABEL_STUDIO = (
     "is the JSON of Label Studio itself: a list of tasks, whose outlines are in percent of the picture. "
-    "Allowed is its export as COCO: choose 'COCO with images' there, and name the folder with result.json "
-    "and images/. Brushes: choose 'Brush labels to PNG', and lay the set out as 'pairs'."
+    "Allowed is its export as COCO: choose 'COCO with Images' there, and name the folder with result.json "
+    "and images/. Of brushes choose 'Brush labels to COCO', and put the pictures beside; or 'Brush labels to "
+    "PNG', and lay the set out as 'pairs'."
 )
 
 
@@ -186,7 +192,7 @@ def _category(entry: dict[Any, Any], name: str) -> Category:
     told = entry.get("name")
     if not isinstance(told, str) or not told.strip():
         raise _Wrong("The 'name' of categories is missing or empty.", repr(told)[:40])
-    return Category(_id(entry, "id"), told)
+    return Category(_id(entry, "id"), class_name(told))
 
 
 def _note(entry: dict[Any, Any], name: str, pictures: set[Id], categories: dict[Id, Category]) -> Note:
@@ -200,7 +206,9 @@ def _note(entry: dict[Any, Any], name: str, pictures: set[Id], categories: dict[
     crowd = entry.get("iscrowd")
     if crowd not in (None, 0, 1):
         raise _Wrong("The 'iscrowd' of annotations is neither 0 nor 1.", repr(crowd)[:40])
-    return Note(name, picture, categories[category], bool(crowd), entry.get("segmentation"))
+    return Note(
+        name, picture, categories[category], bool(crowd), entry.get("segmentation"), box_of(entry.get("bbox"))
+    )
 
 
 def _stray(key: str, found: Id, known: Sequence[Id] | set[Id] | dict[Id, Category]) -> str:

@@ -10,7 +10,7 @@ from seglens.data.folders import named_split, own_split_folders, split_folders, 
 from seglens.data.layout import DataSettings
 from seglens.errors import DataError
 
-FILE_NAMES = ("_annotations.coco.json", "result.json", "annotations.json", "coco.json")
+FILE_NAMES = ("_annotations.coco.json", "result.json", "result_coco.json", "annotations.json", "coco.json")
 """What a COCO file beside its pictures is called by Roboflow, Label Studio and others."""
 INSTANCES = "annotations/instances_*.json"
 """Where CVAT and COCO itself put them."""

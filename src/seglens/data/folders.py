@@ -9,6 +9,7 @@ import torch
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Finding, Searched
+from seglens.data.orientation import SIDEWAYS, UPRIGHT, header_or_none
 from seglens.errors import DataError, SettingError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region
 
@@ -156,28 +157,44 @@ def class_folders(masks: Path) -> list[str]:
     return sorted(inner.name for inner in masks.iterdir() if inner.is_dir() and visible_files(inner))
 
 
-def read_fitting_label(file: Path, image: Image, picture: Path) -> Mask:
-    """Return the integers of a mask file that has the size of its picture.
+def read_fitting_label(file: Path, image: Image, picture: Path, turned: int = UPRIGHT) -> Mask:
+    """Return the integers of a mask file that lies on its picture, see `refuse_misfit`.
 
     Raises:
-        DataError: the file can't be read.
+        DataError: the file can't be read, or it can't be told how it lies on the picture.
         SizeMismatchError: the sizes differ.
     """
     label = read_label(file)
-    refuse_other_size(file, tuple(label.shape), image, picture)
+    refuse_misfit(file, tuple(label.shape), image, picture, turned)
     return label
 
 
-def refuse_other_size(file: Path, size: tuple[int, ...], image: Image, picture: Path) -> None:
-    """Raise where a mask of ``size`` (rows, columns) is not of the size of its picture.
+def refuse_misfit(
+    file: Path, size: tuple[int, ...], image: Image, picture: Path, turned: int = UPRIGHT
+) -> None:
+    """Raise where a mask of ``size`` (rows, columns) may not lie on its picture as it was drawn.
+
+    ``turned`` is the EXIF orientation from which the picture was turned upright. A mask that was turned alike
+    fits; of another one the size must tell that it was drawn on the upright picture.
 
     Raises:
         SizeMismatchError: the sizes differ.
+        DataError: the mask may have been drawn on the picture as it is stored.
     """
     if size != tuple(image.shape[1:]):
         raise SizeMismatchError(
             f"The mask {file} is {size[1]} x {size[0]} pixels, its picture {picture.name} "
             f"{image.shape[2]} x {image.shape[1]}. They must be of one size: redo the mask."
+        )
+    told_by_size = turned in SIDEWAYS and image.shape[1] != image.shape[2]
+    if turned == UPRIGHT or told_by_size:
+        return
+    header = header_or_none(file)
+    if header is None or header.orientation != turned:
+        raise DataError(
+            f"{picture} is stored turned (EXIF orientation {turned}), and the size of its mask {file.name} "
+            "doesn't tell whether that was drawn on the picture as stored or upright. Save the picture "
+            "upright without that tag, and see that the mask lies on it."
         )
 
 

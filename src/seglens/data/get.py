@@ -31,7 +31,8 @@ from seglens.results import record as records
 class Archive:
     """One file of a public set: its SHA-256, its bytes (None: unknown), and where in the set it is unpacked.
 
-    ``max_unpacked`` is how many bytes its files may come to.
+    ``max_unpacked`` is how many bytes its files may come to. With ``top`` all of them lie in one folder of
+    that name, which is left out.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Archive:
     size: int | None = None
     into: str = "."
     max_unpacked: int = 4 << 30
+    top: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def get_data(
             num_files = 0
             for archive, file in zip(public.archives, files, strict=True):
                 num_files += unpack(file, made / archive.into, archive.max_unpacked)
+                _leave_out(archive.top, made / archive.into, archive.name)
             results = _describe(public, address, files) | {"num_files": num_files}
             (made / "README.txt").write_text(_readme(public, results["files"]), encoding="utf-8")
             records.finish(record, began, results=results).write(made)
@@ -162,6 +165,21 @@ def _fetch(archive: Archive, address: str, downloads: Path, patience: Patience) 
     return Path(found)
 
 
+def _leave_out(top: str | None, folder: Path, archive: str) -> None:
+    """Move what lies in ``folder / top`` up into ``folder``; without ``top`` do nothing.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if top is None:
+        return
+    if not (folder / top).is_dir():
+        raise DataError(f"{archive} doesn't hold the folder {top} as published. Nothing was kept. Try again.")
+    for each in (folder / top).iterdir():
+        each.rename(folder / each.name)
+    (folder / top).rmdir()
+
+
 def _describe(public: PublicSet, address: str, files: list[Path]) -> dict[str, Any]:
     described = [
         {
@@ -209,6 +227,22 @@ PUBLIC_SETS = {
         citation="O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar: Cats and Dogs. IEEE Conference on "
         "Computer Vision and Pattern Recognition, 2012.",
     ),
+    "hippocampus": PublicSet(
+        title="Task04_Hippocampus of the Medical Segmentation Decathlon: 260 MRI volumes with two labels, "
+        "and 130 without",
+        address="https://msd-for-monai.s3-us-west-2.amazonaws.com",
+        archives=(
+            Archive(
+                "Task04_Hippocampus.tar",
+                "282d808a3e84e5a52f090d9dd4c0b0057b94a6bd51ad41569aef5ff303287771",
+                28_425_216,
+                top="Task04_Hippocampus",
+            ),
+        ),
+        licence="CC BY-SA 4.0",
+        citation="M. Antonelli et al.: The Medical Segmentation Decathlon. Nature Communications 13, 4128, "
+        "2022. Data of Vanderbilt University Medical Center.",
+    ),
     "dsb2018": PublicSet(
         title="BBBC038v1, the 2018 Data Science Bowl: 670 pictures of nuclei with a mask for each nucleus",
         address="https://data.broadinstitute.org/bbbc/BBBC038",
@@ -228,5 +262,6 @@ PUBLIC_SETS = {
 """What can be downloaded.
 
 Hashes and sizes of the pets are those that TensorFlow Datasets publishes (torchvision's MD5 sums are of the
-same files); the hash of the nuclei is the one stated by several projects that fetched the archive from there.
+same files); the hashes of the nuclei and of the hippocampus are those stated by several projects that fetched
+the archives from there.
 """

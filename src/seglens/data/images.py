@@ -46,7 +46,17 @@ def read_image(file: Path, channels: int = 3) -> Image:
     Raises:
         DataError: the file is missing or can't be read, its values leave [0, 1], or its channels don't fit.
     """
-    return as_image(read_pixels(file, channels=channels), channels, file)
+    return read_turned(file, channels)[0]
+
+
+def read_turned(file: Path, channels: int) -> tuple[Image, int]:
+    """Return a picture as `read_image` does, and the EXIF orientation from which it was turned upright.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    stored = read_stored(file)
+    return as_image(_pixels_of(stored, channels), channels, file), stored.turned
 
 
 def as_image(pixels: np.ndarray, channels: int, file: Path) -> Image:
@@ -93,7 +103,10 @@ def read_pixels(file: Path, *, channels: int | None = None) -> np.ndarray:
     Raises:
         DataError: the file is missing, damaged, cut short, too large, or no picture of a kind that is read.
     """
-    stored = read_stored(file)
+    return _pixels_of(read_stored(file), channels)
+
+
+def _pixels_of(stored: Stored, channels: int | None) -> np.ndarray:
     pixels = stored.pixels()
     if channels is not None and pixels.shape[2] != channels:
         pixels = stored.without_alpha()
@@ -127,7 +140,7 @@ def read_stored(file: Path) -> Stored:
         raise refused(
             file, f"{wrong} of its values are not finite (NaN or infinite)", "Replace them by numbers."
         )
-    return replace(stored, values=np.ascontiguousarray(turned_upright(values, turned)))
+    return replace(stored, values=np.ascontiguousarray(turned_upright(values, turned)), turned=turned)
 
 
 def read_size(file: Path) -> tuple[int, int]:

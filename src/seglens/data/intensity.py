@@ -7,13 +7,14 @@ person and to a network. The window is found once, on the pictures that are trai
 
 import math
 import re
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 
 from seglens.data.images import read_stored
 from seglens.data.layout import Entry, Finding, Split
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, SeglensWarning, SettingError
 
 Window = tuple[float, float]
 """The ends of a window, as fractions of the largest number that the file's type holds."""
@@ -28,16 +29,23 @@ WIDE = 0.25
 MOST = 512
 """Pictures that are looked at, spread evenly over a larger set."""
 
+GLANCE = 16
+"""Pictures that are looked at where a model meets a set that it wasn't trained on."""
+DIM = 1 / 8
+"""Pictures that use less of a model's window than this are nearly black to it."""
+BEYOND = 4.0
+"""Pictures that reach up to so many times the width of a model's window are nearly white to it."""
+
 _BOUNDS = re.compile(r"\s*(-?[\d.eE+-]+)\s*,\s*(-?[\d.eE+-]+)\s*")
 
 
-def used_range(split: Split) -> Window:
+def used_range(split: Split, most: int = MOST) -> Window:
     """Return the intensities that the pictures of ``split`` use, hot pixels and odd pictures left out.
 
-    Of each picture the `PERCENTILES` are taken, and of those the `PICTURES` quantiles. Pictures that can't be
-    read are left out; without any the range is the full one.
+    Of each of ``most`` pictures the `PERCENTILES` are taken, and of those the `PICTURES` quantiles. Pictures
+    that can't be read are left out; without any the range is the full one.
     """
-    ends = [_ends(pixels) / _largest(pixels.dtype) for pixels in _readable(split)]
+    ends = [_ends(pixels) / _largest(pixels.dtype) for pixels in _readable(split, most)]
     if not ends:
         return FULL
     lows, highs = np.array(ends).T
@@ -73,6 +81,29 @@ def about_range(split: Split) -> list[Finding]:
             "(--window auto).",
         )
     ]
+
+
+def warn_of_window(window: Window, normalise: str, split: Split) -> None:
+    """Warn where pictures are nearly black or white to a model that maps ``window`` to [0, 1].
+
+    As those of 12 bits in 16 are to a model of 8 bits, and those of 8 bits to one that was trained on them.
+    """
+    if normalise == "image" and window == FULL:
+        return  # each picture is stretched by itself
+    low, high = used_range(split, GLANCE) if any(True for _ in _readable(split, 1)) else window
+    width, (dark, bright) = window[1] - window[0], window
+    if not low < high or (
+        high - low >= DIM * width and dark < high <= dark + BEYOND * width and low < bright
+    ):
+        return
+    shade = "black" if high - dark < width else "white"
+    warnings.warn(
+        f"The pictures of {split.name!r} use intensities {low:.2%} to {high:.2%} of what their files can "
+        f"hold, and the model maps {dark:.2%} to {bright:.2%} to black to white: to it they are nearly "
+        f"{shade}. Was it trained on pictures of another bit depth? Save these in the range of those.",
+        SeglensWarning,
+        stacklevel=2,
+    )
 
 
 def window_of(text: str, split: Split) -> Window:
@@ -119,9 +150,9 @@ def bounds(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _readable(split: Split) -> Iterator[np.ndarray]:
-    """The stored pixels of at most `MOST` pictures, spread evenly; those that can't be read are left out."""
-    step = max(1, -(-len(split) // MOST))
+def _readable(split: Split, most: int = MOST) -> Iterator[np.ndarray]:
+    """The stored pixels of at most so many pictures, spread evenly; those that can't be read are left out."""
+    step = max(1, -(-len(split) // most))
     for entry in split.entries[::step]:
         try:
             yield _pixels(split, entry)

@@ -15,6 +15,7 @@ from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.layout import DataSettings, Finding, Found, Searched
 from seglens.data.outlined import Listed, Source, outlined
 from seglens.data.outlines import AGAIN, whole
+from seglens.data.sample import class_name
 from seglens.errors import DataError
 
 LOOKS_LIKE = "a Labelme file <name>.json beside each picture, once or in each of train/, valid/, test/"
@@ -97,7 +98,7 @@ def _read(file: Path, split: str) -> Source:
             text = f"Shapes have no label. {AGAIN}"
             problems.append(Finding("labelme", "error", text, (f"{file}, {name}",)))
             continue
-        category = categories.setdefault(label, Category(label, label))
+        category = categories.setdefault(class_name(label), Category(class_name(label), class_name(label)))
         try:
             notes.append(Note(name, 0, category, crowd=False, segmentation=_outline(shape)))
         except DataError as error:

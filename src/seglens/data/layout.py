@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from seglens.arguments.validated import Validated
 from seglens.data.images import read_image
 from seglens.data.outlines import Annotation
-from seglens.data.sample import Sample, Task
+from seglens.data.sample import Sample, Task, class_name
 from seglens.errors import SettingError, unknown_name
 from seglens.results.record import sha256, text
 
@@ -50,6 +50,11 @@ class DataSettings(Validated):
     channels: int = Field(default=3, ge=1, le=1024)
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     intensities: tuple[tuple[float, float] | None, ...] | None = None
+
+    @field_validator("classes")
+    @classmethod
+    def _plain(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if classes is None else tuple(map(class_name, classes))
 
     @field_validator("path")
     @classmethod

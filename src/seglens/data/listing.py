@@ -8,7 +8,6 @@ later are noticed and no split is ever dealt anew::
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from seglens.data.layout import Dataset, DataSettings, Entry, Found, Split
 from seglens.data.opening import dataset_of, find
 from seglens.errors import DataError
 from seglens.results import record as records
+from seglens.runtime.threads import Pool
 
 FILE_NAME = "split.json"
 HASH = "blake2b-128"
@@ -28,7 +28,7 @@ Listing = Mapping[str, Mapping[str, str]]
 
 def fingerprints(entries: Sequence[Entry]) -> list[str]:
     """Return two hashes of every picture: of its file, and of its truth (mask files and outlines)."""
-    with ThreadPoolExecutor() as pool:
+    with Pool() as pool:
         return list(pool.map(_fingerprint, entries))
 
 

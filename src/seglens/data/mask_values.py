@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from seglens.data.palette import IGNORED, Palette
 from seglens.data.sample import Task
 from seglens.data.stored import Stored
 from seglens.errors import DataError, MaskValueError, SettingError
+from seglens.runtime.threads import Pool
 
 Kind = Literal["foreground", "classes", "instances"]
 BETWEEN = (64, 192)
@@ -127,7 +127,7 @@ def meaning_of(settings: DataSettings, files: Sequence[Path]) -> Meaning:
 def _survey(files: Sequence[Path], ignore: int | None) -> list[Finding]:
     """Look at the values of all masks."""
     first: dict[int, Path] = {}
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with Pool(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for file, values in zip(files, pool.map(_values, files), strict=True):
             for value in values:
                 first.setdefault(value, file)

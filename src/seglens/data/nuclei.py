@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seglens.data.folders import all_valid, split_folders, visible_files
-from seglens.data.images import IMAGE_SUFFIXES, read_image
+from seglens.data.folders import all_valid, refuse_misfit, split_folders, visible_files
+from seglens.data.images import IMAGE_SUFFIXES, read_turned
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import read_foreground
 from seglens.data.picture_files import open_picture
@@ -158,21 +158,21 @@ def _specimens(folder: Path) -> list[Path]:
 
 
 def _read(entry: Entry, *, channels: int) -> Sample:
-    image = read_image(entry.image, channels)
-    return Sample(entry.name, image, _mask(entry, image), all_valid(image))
+    image, turned = read_turned(entry.image, channels)
+    return Sample(entry.name, image, _mask(entry, image, turned), all_valid(image))
 
 
 def _read_classes(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Sample:
-    image = read_image(entry.image, channels)
+    image, turned = read_turned(entry.image, channels)
     of_class = (
         replace(entry, masks=tuple(file for file in entry.masks if file.parent.name == name))
         for name in classes
     )
-    stack = torch.stack([_mask(each, image) > 0 for each in of_class])
+    stack = torch.stack([_mask(each, image, turned) > 0 for each in of_class])
     return Sample(entry.name, image, stack, all_valid(image))
 
 
-def _mask(entry: Entry, image: Image) -> Mask:
+def _mask(entry: Entry, image: Image, turned: int) -> Mask:
     if not entry.masks:
         return torch.zeros(image.shape[1:], dtype=torch.int64)
     merged = _merged(entry)
@@ -182,6 +182,7 @@ def _mask(entry: Entry, image: Image) -> Mask:
             f"picture {entry.image.name} {image.shape[2]} x {image.shape[1]}. They must be of one "
             "size: redo the masks."
         )
+    refuse_misfit(entry.masks[0], merged.shape, image, entry.image, turned)
     return merged.unpack()
 
 

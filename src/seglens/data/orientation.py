@@ -10,6 +10,10 @@ UPRIGHT = 1
 """The EXIF orientation of a picture that is stored as it is shown."""
 
 
+SIDEWAYS = range(5, 9)
+"""The EXIF orientations that make columns of rows."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says of its picture undecoded: rows, columns upright, and the EXIF orientation."""
@@ -24,7 +28,7 @@ def header_or_none(file: Path) -> Header | None:
         (rows, columns), turned = header_of(file)
     except DataError:  # it is named where its pixels are read
         return None
-    return Header((columns, rows) if turned >= 5 else (rows, columns), turned)
+    return Header((columns, rows) if turned in SIDEWAYS else (rows, columns), turned)
 
 
 def frame_orientation(file: Path, header: Header, size: tuple[int, int]) -> int:
@@ -38,7 +42,7 @@ def frame_orientation(file: Path, header: Header, size: tuple[int, int]) -> int:
         DataError: both fit.
     """
     turned, shown = header.orientation, header.shown
-    stored = shown[::-1] if turned >= 5 else shown
+    stored = shown[::-1] if turned in SIDEWAYS else shown
     if size not in (shown, stored):
         raise SizeMismatchError(
             f"The annotations of {file} are for a picture of {size[1]} x {size[0]} pixels (width x "

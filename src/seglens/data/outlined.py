@@ -5,7 +5,6 @@ What layouts share that have annotations instead of masks; each says what its fi
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +20,14 @@ from seglens.data.outlines import (
     check_position,
     index_mask,
     label_mask,
+    leaves_box,
     marks_pixels,
     parse,
     regions,
 )
 from seglens.data.sample import BACKGROUND, Sample, task_of
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
+from seglens.runtime.threads import Pool
 
 PERCENT = 100.0
 NEAR = 95.0
@@ -83,7 +84,7 @@ def outlined(
         found += wrong
         for split, entry in made:
             entries.setdefault(split, []).append(entry)
-    found += [*_in_two_splits(entries), *_about_percent(entries)]
+    found += [*_in_two_splits(entries), *_about_percent(entries), *_about_names(classes)]
     in_order = {split: tuple(sorted(each, key=lambda entry: entry.name)) for split, each in entries.items()}
     what = f"The categories of {settings.path}"
     task = task_of(
@@ -181,7 +182,7 @@ def _entries(source: Source, index_of: Mapping[str, int]) -> tuple[list[tuple[st
         if note.picture in notes and note.category.name in index_of:
             notes[note.picture].append(note)
     sizes = {picture.id: picture.size for picture in source.content.pictures}
-    with ThreadPoolExecutor() as pool:
+    with Pool() as pool:
         headers = dict(
             zip(
                 source.pictures,
@@ -222,6 +223,14 @@ def _annotation(
     if over > LINE:
         text = "Outlines reach out of their picture; what lies outside is cut off."
         found.append(Finding("outline", "warning", text, (f"{where}: by {over:.6g} pixels",)))
+    elsewhere = leaves_box(shapes, note.box, size) if note.box else ""
+    if elsewhere:
+        text = (
+            "Outlines and boxes (bbox) of annotations are of different places, and the outlines are taken. "
+            "Run lengths row by row instead of column by column, y before x, or a picture that was resized "
+            "do that: look at some with 'seglens data show'."
+        )
+        found.append(Finding("box", "warning", text, (f"{where}: {elsewhere}",)))
     made = Annotation(note.name, class_index, shapes, size, note.crowd)
     if shapes and not marks_pixels(made):
         text = "Outlines enclose nothing, or hold the centre of no pixel: these objects are in no mask."
@@ -254,6 +263,19 @@ def _about_percent(entries: Mapping[str, Sequence[Entry]]) -> list[Finding]:
         "percent, multiply x by the width / 100 and y by the height / 100."
     )
     return [Finding("percent", "warning", text)]
+
+
+def _about_names(classes: Sequence[str]) -> list[Finding]:
+    """Warn where classes differ in capital letters alone: one that was typed in two ways becomes two."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(name.casefold(), []).append(name)
+    text = "Classes differ in capital letters alone. Where they are one, rename them, or take them as one."
+    return [
+        Finding("class-names", "warning", text, (" and ".join(same),))
+        for same in alike.values()
+        if len(same) > 1
+    ]
 
 
 def _in_two_splits(entries: Mapping[str, Sequence[Entry]]) -> list[Finding]:

@@ -23,6 +23,10 @@ from seglens.shapes import Image, Labels, Mask, Region
 
 MARGIN = 1
 """Widths (heights) of a picture that an outline may reach out of it: what lies outside is cut off."""
+ALIKE = 0.5
+"""The smallest share of intersection over union at which a box is that of an outline."""
+ROUNDED = 3.0
+"""Pixels by which each side of a box may be off all the same, as those of tiny objects are."""
 MOST_RUN_DIGITS = 7
 """Characters of five bits in one run length of compressed RLE: more than any picture needs."""
 
@@ -56,6 +60,8 @@ class RunLengths:
 
 
 Shape = Polygon | RunLengths
+Box = tuple[float, float, float, float]
+"""Left, top, width and height in pixels, as COCO has it."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,61 @@ def check_position(shapes: Sequence[Shape], size: tuple[int, int]) -> float:
         )
         raise OutlineError(rule, where)
     return over
+
+
+def box_of(found: object) -> Box | None:
+    """Return the ``bbox`` of a COCO annotation, None where it is none: boxes are checked, never drawn."""
+    if not isinstance(found, list) or len(found) != 4 or not all(map(_is_number, found)):
+        return None
+    left, top, width, height = map(float, found)
+    usable = all(map(math.isfinite, (left, top, width, height))) and width > 0 and height > 0
+    return (left, top, width, height) if usable else None
+
+
+def leaves_box(shapes: Sequence[Shape], box: Box, size: tuple[int, int]) -> str:
+    """Say by which numbers outlines and the box of one annotation are of different places; "" where not.
+
+    They are where intersection over union is below `ALIKE`, whether the box means left, top, width, height
+    or, as hand-made ones do, left, top, right, bottom.
+    """
+    ends = [end for shape in shapes for end in _ends(shape)]
+    if not ends:
+        return ""
+    limits = (size[1], size[0], size[1], size[0])
+    corners = [*(min(end[i] for end in ends) for i in (0, 1)), *(max(end[i] for end in ends) for i in (2, 3))]
+    outline = tuple(min(max(end, 0.0), limit) for end, limit in zip(corners, limits, strict=True))
+    left, top, width, height = box
+    for around in ((left, top, left + width, top + height), box):
+        clipped = tuple(min(max(end, 0.0), limit) for end, limit in zip(around, limits, strict=True))
+        near = max(abs(a - b) for a, b in zip(outline, clipped, strict=True)) <= ROUNDED
+        if near or _overlap(outline, clipped) >= ALIKE:
+            return ""
+    shown = "x {0:.6g} to {2:.6g}, y {1:.6g} to {3:.6g}"
+    return f"outline {shown.format(*outline)}, box {shown.format(left, top, left + width, top + height)}"
+
+
+def _ends(shape: Shape) -> list[tuple[float, float, float, float]]:
+    """Return left, top, right and bottom of a shape, none of an empty one."""
+    if isinstance(shape, Polygon):
+        x, y = shape.points[::2], shape.points[1::2]
+        return [(min(x), min(y), max(x), max(y))]
+    stops, rows = np.cumsum(shape.counts).tolist(), shape.size[0]
+    ends = []
+    for first, stop in zip(stops[::2], stops[1::2], strict=False):
+        if stop > first:
+            left, right = first // rows, (stop - 1) // rows
+            # A run that goes on in the next column touches the bottom of the one and the top of the other.
+            top, bottom = (first % rows, (stop - 1) % rows + 1) if left == right else (0, rows)
+            ends.append((float(left), float(top), float(right + 1), float(bottom)))
+    return ends
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return intersection over union of two boxes of left, top, right and bottom."""
+    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
+    shared = max(sides[0], 0.0) * max(sides[1], 0.0)
+    areas = [max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0) for box in (one, other)]
+    return shared / (sum(areas) - shared) if sum(areas) > shared else 0.0
 
 
 def regions(annotations: Sequence[Annotation], image: Image, file: Path) -> list[Region]:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from seglens.data.folders import all_valid, read_fitting_label, visible_files
-from seglens.data.images import IMAGE_SUFFIXES, read_image
+from seglens.data.images import IMAGE_SUFFIXES, read_turned
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.sample import Sample, Task
 from seglens.data.tables import read_text
@@ -76,8 +76,8 @@ def _listed(file: Path) -> list[str]:
 
 
 def _read(entry: Entry, *, border: str, channels: int) -> Sample:
-    image = read_image(entry.image, channels)
-    trimap = read_fitting_label(entry.masks[0], image, entry.image)
+    image, turned = read_turned(entry.image, channels)
+    trimap = read_fitting_label(entry.masks[0], image, entry.image, turned)
     wrong = trimap[(trimap < PET) | (trimap > BORDER)]
     if len(wrong):
         raise MaskValueError(

@@ -9,11 +9,11 @@ import torch
 from seglens.data.folders import (
     all_valid,
     class_folders,
-    refuse_other_size,
+    refuse_misfit,
     split_folders,
     visible_files,
 )
-from seglens.data.images import IMAGE_SUFFIXES, read_image
+from seglens.data.images import IMAGE_SUFFIXES, read_turned
 from seglens.data.labels import MASK_SUFFIXES
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import Meaning, meaning_of
@@ -116,9 +116,9 @@ def picture_stem(stem: str, images: dict[str, Path]) -> str:
 
 
 def _read(entry: Entry, *, meaning: Meaning, channels: int) -> Sample:
-    image = read_image(entry.image, channels)
+    image, turned = read_turned(entry.image, channels)
     if not entry.labelled:
         return Sample(entry.name, image, None, all_valid(image))
     label, valid = meaning.read(entry.masks[0])
-    refuse_other_size(entry.masks[0], label.shape, image, entry.image)
+    refuse_misfit(entry.masks[0], label.shape, image, entry.image, turned)
     return Sample(entry.name, image, torch.from_numpy(label), torch.from_numpy(valid))

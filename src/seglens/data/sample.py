@@ -3,6 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
+
+from pydantic import field_validator
 
 from seglens.arguments.validated import Validated
 from seglens.data.volumes.grid import Grid
@@ -59,6 +62,11 @@ class Task(Validated):
     merged: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
+    @field_validator("classes", "merged", "unused")
+    @classmethod
+    def _plain(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(class_name, names))
+
     def _agree(self) -> None:
         if len(self.classes) < 2:
             raise ValueError(f"a task needs a background and at least one class, got {self.classes}")
@@ -89,6 +97,11 @@ class Task(Validated):
         if name.isdecimal() and int(name) < len(self.classes):
             return int(name)
         raise unknown_name("class", name, self.classes)
+
+
+def class_name(text: str) -> str:
+    """Return a name of a class without what nobody sees: spaces around it, two in a row, accents apart."""
+    return normalize("NFC", " ".join(text.split()))
 
 
 def is_background(name: str) -> bool:

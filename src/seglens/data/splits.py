@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from seglens.data.images import read_pixels
 from seglens.data.picture_files import open_picture
 from seglens.data.volumes.reading import is_volume
 from seglens.errors import DataError
+from seglens.runtime.threads import Pool
 
 SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
 SIDE = 32
@@ -128,7 +128,7 @@ def _thumbnails(files: Sequence[Path]) -> np.ndarray:
         except DataError:
             return np.zeros((SIDE, SIDE), np.float32)
 
-    with ThreadPoolExecutor() as pool:
+    with Pool() as pool:
         return np.array(list(pool.map(small, files)), np.float32).reshape(-1, SIDE, SIDE)
 
 

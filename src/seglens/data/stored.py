@@ -11,7 +11,8 @@ class Stored:
 
     ``bits`` are those of a sample; below 8 the values go up to 2^bits - 1 all the same. With a ``palette``
     (entries x 3) the one sample is an index into it. ``alpha`` says that the last sample is one. ``lossy``
-    files give back other values than were saved.
+    files give back other values than were saved. ``turned`` is the EXIF orientation from which the values
+    were turned upright.
     """
 
     values: np.ndarray
@@ -19,6 +20,7 @@ class Stored:
     palette: np.ndarray | None = None
     alpha: bool = False
     lossy: bool = False
+    turned: int = 1
 
     def pixels(self) -> np.ndarray:
         """Return the picture: the colours of a palette, few bits stretched to eight."""

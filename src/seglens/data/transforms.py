@@ -8,7 +8,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +69,9 @@ class Frame:
                 f"A frame of {spelled((self.size,) * dims)} pixels got a grid of "
                 f"{tuple(grid.shape[-dims:])}: give what was computed on the letterboxed picture."
             )
-        return grid[(..., *map(slice, self.corner, map(add, self.corner, self.scaled)))]
+        for axis, (start, length) in enumerate(zip(self.corner, self.scaled, strict=True), start=-dims):
+            grid = grid.narrow(axis, start, length)
+        return grid
 
     def padded(self, scaled: Tensor) -> Tensor:
         """Put what has the size ``scaled`` into the frame; the rest is 0 (False)."""

@@ -6,7 +6,6 @@ share of a split can be scored anywhere (`Tally`).
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from hashlib import sha256
@@ -31,7 +30,7 @@ from seglens.results import record as records
 from seglens.results.scores import ClassScores, PictureScores
 from seglens.runs import Run
 from seglens.runtime.progress import track
-from seglens.runtime.threads import read_ahead
+from seglens.runtime.threads import Pool, read_ahead
 from seglens.shapes import AnyMask
 
 HASH = 16
@@ -132,7 +131,7 @@ def _scored(
         parts = (list(islice(ahead, len(batch))) for batch in batches)
         yield from read_ahead(score, (each for part in parts for each in _predicted(run, part, how)))
         return
-    with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with Pool(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
             yield from pool.map(score, _predicted(run, list(pool.map(read, batch)), how))
 

@@ -12,14 +12,18 @@ import torch
 from seglens.arguments import checked
 from seglens.arguments.inputs import Pictures, as_images, names_of
 from seglens.arguments.renamed import renamed
+from seglens.axes import size_of
 from seglens.callable_module import make_callable
+from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation, Explanations, check_where
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.memory import BATCH_SIZE, within
 from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
+from seglens.explain.tiled import explain_large
 from seglens.models.layers import resolve
+from seglens.predict.tiles import OVERLAP, cut_of, over
 from seglens.runs import Run
 
 __all__ = ["METHODS", "Method", "explain"]
@@ -34,6 +38,9 @@ def explain(
     *,
     methods: Method | Sequence[Method] = ("grad-cam",),
     layers: str | Sequence[str] = ("encoder_last", "decoder_last"),
+    window: int | Sequence[int] | None = None,
+    overlap: float = OVERLAP,
+    floor: float = 0.0,
     where: str = "region",
     seed: int = 0,
     batch_size: int | None = None,
@@ -49,6 +56,10 @@ def explain(
     Where the model has an intensity window, everything happens within it: baselines, noise and what is filled
     in have the range that the model sees, and gradients are per unit of it.
 
+    With a ``window`` one picture or volume of any size is explained in windows, as `Run.predict` predicts it
+    with the same ``window``, ``overlap`` and ``floor``: CAMs have one set of channel weights for all of it,
+    see `seglens.explain.tiled`. ``batch_size`` windows are in the model at once, 8 or, of volumes, 1.
+
     With ``where="context"`` the score is the target's all the same, but only attribution outside of it is
     reported and judged (`Explanation.counted`).
 
@@ -59,13 +70,34 @@ def explain(
     Raises:
         UnknownNameError: no such method, layer or ``where``; the nearest one is named.
         SettingError: the images are not raw ones, the targets were made for others, or one picture is more
-            than the budget.
+            than the budget; there can be no such windows, or a method means nothing over them.
         ModelError: a layer can't be traced.
         NoMemoryError: memory ends with one picture.
     """
     check_where(where)
     images = as_images(images, run.spec.channels, run.spec.dims)
     targets = targets_on(run, images, target)
+    if window is not None:
+        windows = over(size_of(images), run.spec, window, overlap, floor)
+        if len(images) != 1:
+            raise SettingError(
+                f"With a window one picture or volume is explained at a time, received {len(images)}."
+            )
+        return Explanations(
+            _moved(made.explanation(where), images.device, where)
+            for one in targets
+            for made in explain_large(
+                run,
+                cut_of(images[0]),
+                windows,
+                one,
+                methods=methods_of(methods),
+                layers=names_of(layers),
+                seed=seed,
+                batch_size=batch_size,
+                memory=memory,
+            ).values()
+        )
     asked = sorted_out([_opened(method, run) for method in methods_of(methods)])
     layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.

@@ -3,6 +3,9 @@
 Each takes ``Float[b d *grid]`` twice and returns the signed grid ``Float[b *grid]``, **before** any ReLU. S
 is the sum of the class's logits over the target's pixels (Seg-Grad-CAM, Vinogradova et al. 2020). `CAMS` at
 the foot names them all and says which have a ReLU; `SegXResCam` is the one that has settings.
+
+Where the weights of channels follow from sums over the grid, they are taken apart (`Weights`): the sums over
+the windows of a large picture add up, and give one set of weights for all of it (``tiled/``).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +18,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
-from seglens.axes import MAX_POOL, MEAN_POOL, axes, cropped, interpolated, size_of
+from seglens.axes import MAX_POOL, MEAN_POOL, axes, cropped, interpolated, num_pixels, size_of, widened
 from seglens.errors import SettingError
-from seglens.shapes import Activations, Grids, Maps, PerImage
+from seglens.shapes import Activations, Channels, Grids, Maps, PerImage
 
 SAFE = 1e-3
 """A denominator of Grad-CAM++ below this is no longer one: the weight would be negative or without bound."""
@@ -28,14 +31,16 @@ BALANCED = 0.01
 
 Pool = Literal["mean", "max"]
 
+Sums = dict[str, Float[Tensor, "b ..."]]
+"""Sums over the grid by name: ``g``, ``gA``, ``|g|``."""
+
 
 def grad_cam(activation: Activations, gradient: Activations) -> Grids:
     """``sum_k w_k A_k`` with ``w_k = mean over the grid of g_k``. Selvaraju et al. 2017, equations 1 and 2.
 
     Averaging ignores where the target lies: places that the model did not use can light up (Draelos 2020).
     """
-    weights = gradient.mean(axes(gradient), keepdim=True)
-    return (weights * activation).sum(1)
+    return projected(activation, MEAN.of(activation, gradient))
 
 
 def grad_cam_plus_plus(activation: Activations, gradient: Activations) -> Grids:
@@ -45,10 +50,7 @@ def grad_cam_plus_plus(activation: Activations, gradient: Activations) -> Grids:
     all weights alike and overflows above 88, so it is left out. Our deviation: where a negative ``A`` brings
     the denominator within `SAFE` of zero, alpha is 0; `crossed_denominators` tells how often that is near.
     """
-    denominator = _denominator(activation, gradient)
-    alpha = torch.where(denominator.abs() < SAFE, 0, 1 / denominator)
-    weights = (alpha * gradient.relu()).sum(axes(gradient), keepdim=True)
-    return (weights * activation).sum(1)
+    return projected(activation, plus_plus_weights(activation.sum(axes(activation)), gradient))
 
 
 def hires_cam(activation: Activations, gradient: Activations) -> Grids:
@@ -71,11 +73,7 @@ def xgrad_cam(activation: Activations, gradient: Activations) -> Grids:
     deviation: there (see `BALANCED`) it is the plain mean, as in Grad-CAM; `unweighted_channels` tells how
     often that is. The grid sums to that of HiResCAM where it is nowhere.
     """
-    grid = axes(activation)
-    total = activation.sum(grid, keepdim=True)
-    weighted = (gradient * activation).sum(grid, keepdim=True) / total
-    weights = torch.where(_sums_to_nothing(activation), gradient.mean(grid, keepdim=True), weighted)
-    return (weights * activation).sum(1)
+    return projected(activation, WEIGHTED_MEAN.of(activation, gradient))
 
 
 def eigen_cam(activation: Activations, gradient: Activations) -> Grids:
@@ -113,25 +111,106 @@ def activation_map(activation: Activations, gradient: Activations) -> Grids:
 def crossed_denominators(activation: Activations, gradient: Activations) -> PerImage:
     """Share of the positive gradients where the denominator of Grad-CAM++ is below `SAFE`; 0 after a ReLU."""
     positive = gradient > 0
-    crossed = positive & (_denominator(activation, gradient) < SAFE)
+    crossed = positive & (_denominator(activation.sum(axes(activation)), gradient) < SAFE)
     return crossed.flatten(1).sum(1) / positive.flatten(1).sum(1).clamp(min=1)
 
 
 def unweighted_channels(activation: Activations, gradient: Activations) -> PerImage:
     """Share of the channels that are not zero throughout where XGrad-CAM's own weight is ill-posed."""
     alive = activation.flatten(2).abs().sum(2) > 0
-    unweighted = _sums_to_nothing(activation).flatten(1) & alive
+    unweighted = _sums_to_nothing(sums_of_both(activation, activation)) & alive
     return unweighted.sum(1) / alive.sum(1).clamp(min=1)
 
 
-def left_of_mean(activation: Activations, gradient: Activations) -> PerImage:
+def plus_plus_weights(total: Channels, gradient: Activations) -> Channels:
+    """``sum alpha_k relu(g_k)`` of `grad_cam_plus_plus`, where each channel of A sums to ``total``."""
+    denominator = _denominator(total, gradient)
+    alpha = torch.where(denominator.abs() < SAFE, 0, 1 / denominator)
+    return (alpha * gradient.relu()).sum(axes(gradient))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of channels that follow from sums over the grid, of which each cell counts by its share.
+
+    ``left`` says what averaging leaves of the gradient. ``everywhere``: the sums are also of cells that the
+    gradient doesn't reach.
+    """
+
+    sums: Callable[[Activations, Activations, Grids | None], Sums]
+    weights: Callable[[Sums, int], Channels]
+    left: Callable[[Sums, int], PerImage] | None = None
+    everywhere: bool = False
+
+    def of(self, activation: Activations, gradient: Activations) -> Channels:
+        """Return the weights where the whole grid is at hand."""
+        return self.weights(self.sums(activation, gradient, None), num_pixels(size_of(activation)))
+
+    def left_of(self, activation: Activations, gradient: Activations) -> PerImage:
+        """The same of what is left."""
+        assert self.left is not None  # it is asked for where it is named
+        return self.left(self.sums(activation, gradient, None), num_pixels(size_of(activation)))
+
+
+def projected(activation: Activations, weights: Channels) -> Grids:
+    """``sum_k w_k A_k``."""
+    return (widened(weights, activation) * activation).sum(1)
+
+
+def sums_of_gradient(activation: Activations, gradient: Activations, shares: Grids | None = None) -> Sums:
+    """What the mean of the gradient takes, and what it is next to."""
+    grid = axes(gradient)
+    return {"g": gradient.sum(grid), "|g|": gradient.abs().sum(grid)}
+
+
+def sums_of_both(activation: Activations, gradient: Activations, shares: Grids | None = None) -> Sums:
+    """The same of the mean weighted by the activation."""
+    terms, grid = gradient * activation, axes(gradient)
+    shared = activation if shares is None else activation * shares[:, None]
+    found = {"gA": terms.sum(grid), "|gA|": terms.abs().sum(grid)}
+    found |= {"A": shared.sum(grid), "|A|": shared.abs().sum(grid)}
+    return found | sums_of_gradient(activation, gradient)
+
+
+def sums_of_energy(activation: Activations, gradient: Activations, shares: Grids | None = None) -> Sums:
+    """The Gram matrix of the channels, and what tells how ``A v`` grows with the energy."""
+    rows = activation.flatten(2)
+    energy = rows.square().sum(1, keepdim=True)
+    shared = rows if shares is None else rows * shares.flatten(1)[:, None]
+    weight = torch.ones_like(energy) if shares is None else shares.flatten(1)[:, None]
+    return {
+        "gram": rows @ shared.mT,
+        "A": shared.sum(2),
+        "EA": (energy * shared).sum(2),
+        "E": (energy * weight).sum(2),
+    }
+
+
+def mean_weights(sums: Sums, cells: int) -> Channels:
+    """``sum g_k / cells``."""
+    return sums["g"] / cells
+
+
+def weighted_mean_weights(sums: Sums, cells: int) -> Channels:
+    """``sum g_k A_k / sum A_k``, and the plain mean where that is no divisor."""
+    return torch.where(_sums_to_nothing(sums), sums["g"] / cells, sums["gA"] / sums["A"])
+
+
+def first_component(sums: Sums, cells: int) -> Channels:
+    """The first right singular vector, with the sign that makes the grid grow with the energy."""
+    vector = torch.linalg.eigh(sums["gram"]).eigenvectors[..., -1]
+    grows = (vector * (sums["EA"] - sums["E"] / cells * sums["A"])).sum(1, keepdim=True)
+    return torch.where(grows < 0, -vector, vector)
+
+
+def left_of_mean(sums: Sums, cells: int) -> PerImage:
     """``sum_k |sum g_k| / sum |g|``: what the mean over the grid leaves of the gradient.
 
     0 by algebra where the score doesn't change with a channel's mean (before instance normalisation, before
     a mean that is subtracted): the weights are rounding then. Before a group normalisation the weights of a
     group sum to 0, which leaves most of each.
     """
-    return _left(gradient.sum(axes(gradient)), gradient.abs().sum(axes(gradient)))
+    return _left(sums["g"], sums["|g|"])
 
 
 def left_of_windows(activation: Activations, gradient: Activations, *, window: int) -> PerImage:
@@ -142,12 +221,11 @@ def left_of_windows(activation: Activations, gradient: Activations, *, window: i
     return _left(pooled.flatten(1), sizes.flatten(1))
 
 
-def left_of_weights(activation: Activations, gradient: Activations) -> PerImage:
+def left_of_weighted_mean(sums: Sums, cells: int) -> PerImage:
     """``sum_k |sum g_k A_k| / sum |g A|`` for XGrad-CAM; with the mean of A_k where that stands in."""
-    terms = gradient * activation
-    size = activation.abs().mean(axes(activation), keepdim=True)
-    terms = torch.where(_sums_to_nothing(activation), gradient * size, terms)
-    return _left(terms.sum(axes(terms)), terms.abs().sum(axes(terms)))
+    size, nothing = sums["|A|"] / cells, _sums_to_nothing(sums)
+    terms = torch.where(nothing, sums["g"] * size, sums["gA"])
+    return _left(terms, torch.where(nothing, sums["|g|"] * size, sums["|gA|"]))
 
 
 def _left(sums: Float[Tensor, "b n"], sizes: Float[Tensor, "b n"]) -> PerImage:
@@ -155,10 +233,9 @@ def _left(sums: Float[Tensor, "b n"], sizes: Float[Tensor, "b n"]) -> PerImage:
     return sums.abs().sum(1) / sizes.sum(1)
 
 
-def _sums_to_nothing(activation: Activations) -> Bool[Tensor, "b d *ones"]:
+def _sums_to_nothing(sums: Sums) -> Bool[Tensor, "b d"]:
     """Where a channel's sum is negative or about zero, next to the sum of its magnitudes."""
-    size = activation.abs().sum(axes(activation), keepdim=True)
-    return activation.sum(axes(activation), keepdim=True) <= BALANCED * size
+    return sums["A"] <= BALANCED * sums["|A|"]
 
 
 def _first_component(activation: Float[Tensor, "d *grid"]) -> Float[Tensor, "*grid"]:
@@ -169,18 +246,18 @@ def _first_component(activation: Float[Tensor, "d *grid"]) -> Float[Tensor, "*gr
     if not rows.isfinite().all():
         return torch.full_like(activation[0], torch.nan)
     if len(rows) <= rows.shape[1]:
-        grid = torch.linalg.eigh(rows @ rows.T).eigenvectors[:, -1] @ rows
+        grid = projected(rows[None], FIRST_COMPONENT.of(rows[None], rows[None]))[0]
     else:
         values, vectors = torch.linalg.eigh(rows.T @ rows)
         grid = values[-1].clamp(min=0).sqrt() * vectors[:, -1]
-    energy = rows.square().sum(0)
-    sign = torch.where((grid @ (energy - energy.mean())) < 0, -1.0, 1.0)
-    return (sign * grid).view(activation.shape[1:]).to(activation)
+        energy = rows.square().sum(0)
+        grid = torch.where((grid @ (energy - energy.mean())) < 0, -grid, grid)
+    return grid.view(activation.shape[1:]).to(activation)
 
 
-def _denominator(activation: Activations, gradient: Activations) -> Activations:
+def _denominator(total: Channels, gradient: Activations) -> Activations:
     """``2 + g sum(A)``."""
-    return 2 + gradient * activation.sum(axes(activation), keepdim=True)
+    return 2 + gradient * widened(total, gradient)
 
 
 def upsample(grid: Grids, size: Sequence[int]) -> Maps:
@@ -192,12 +269,14 @@ def upsample(grid: Grids, size: Sequence[int]) -> Maps:
 class Cam:
     """A formula, whether a ReLU follows it, and what it reports about itself (one number per picture).
 
-    ``left`` is what averaging leaves of the gradient, of the formulas that average it.
+    ``left`` is what averaging leaves of the gradient, of the formulas that average it; ``weights`` are those
+    of formulas whose sums add up over the windows of a large picture.
     """
 
     formula: Callable[[Activations, Activations], Grids]
     relu: bool
     options: tuple[tuple[str, str | int | float], ...] = ()
+    weights: Weights | None = None
     left: Callable[[Activations, Activations], PerImage] | None = None
     diagnostics: tuple[tuple[str, Callable[[Activations, Activations], PerImage]], ...] = ()
 
@@ -244,8 +323,12 @@ class SegXResCam:
         return Cam(formula, relu=True, options=(("window", self.window), ("pool", self.pool)), left=left)
 
 
+MEAN = Weights(sums_of_gradient, mean_weights, left_of_mean)
+WEIGHTED_MEAN = Weights(sums_of_both, weighted_mean_weights, left_of_weighted_mean, everywhere=True)
+FIRST_COMPONENT = Weights(sums_of_energy, first_component, everywhere=True)
+
 CAMS: dict[str, Cam] = {
-    "grad-cam": Cam(grad_cam, relu=True, left=left_of_mean),
+    "grad-cam": Cam(grad_cam, relu=True, weights=MEAN, left=MEAN.left_of),
     "grad-cam++": Cam(
         grad_cam_plus_plus, relu=True, diagnostics=(("crossed_denominators", crossed_denominators),)
     ),
@@ -254,10 +337,11 @@ CAMS: dict[str, Cam] = {
     "xgrad-cam": Cam(
         xgrad_cam,
         relu=True,
-        left=left_of_weights,
+        weights=WEIGHTED_MEAN,
+        left=WEIGHTED_MEAN.left_of,
         diagnostics=(("unweighted_channels", unweighted_channels),),
     ),
-    "eigen-cam": Cam(eigen_cam, relu=False, options=(("class_agnostic", True),)),
+    "eigen-cam": Cam(eigen_cam, relu=False, options=(("class_agnostic", True),), weights=FIRST_COMPONENT),
     "seg-xres-cam": SegXResCam().cam,
     "activation": Cam(activation_map, relu=False),
 }

@@ -36,7 +36,7 @@ class Target:
 
     ``against`` asks why this class and not that one: the score is then the difference of two logits.
     ``weights`` say how much each pixel counts (all the same where left out): a window of a large picture
-    stands for a share of each of its pixels only, see ``windows.py``. ``multilabel`` says that the model has
+    stands for a share of each of its pixels only, see ``tiled/``. ``multilabel`` says that the model has
     such a head: class i is output i - 1 then. `explain` and `judge` see to it by `for_head`.
     """
 

@@ -10,12 +10,12 @@ from functools import cached_property
 
 import torch
 
+from seglens.axes import size_of, spelled
 from seglens.data.transforms import Frame
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.target import (
     Target,
     boundary,
-    box,
     component,
     for_head,
     invented,
@@ -41,6 +41,11 @@ class Scene:
     predict: Callable[[], AnyMasks] | None = None
     """Makes the predicted masks where they are not those of ``run.predict(images)``."""
 
+    @property
+    def dims(self) -> int:
+        """2 of pictures, 3 of volumes."""
+        return self.images.ndim - 2
+
     @cached_property
     def predicted_masks(self) -> AnyMasks:
         """The predicted masks; made once for all targets, and not at all where no target needs them."""
@@ -54,38 +59,41 @@ class Scene:
             )
         return self.masks
 
-    def compared(self) -> tuple[AnyMasks, AnyMasks, int, Regions]:
+    def compared(self) -> tuple[AnyMasks, AnyMasks, int, Regions, int]:
         """What it takes to compare prediction and truth, or say that this target needs the truth."""
         masks = self.known()
-        return self.predicted_masks, masks, self.class_index, self.valid
+        return self.predicted_masks, masks, self.class_index, self.valid, self.dims
 
     def truth(self) -> Target:
         """Where the class is."""
-        return truth(self.known(), self.class_index, self.valid)
+        return truth(self.known(), self.class_index, self.valid, dims=self.dims)
 
     def predicted(self) -> Regions:
         """Where the model says the class is, valid pixels only."""
-        return of_class(self.predicted_masks, self.class_index) & self.valid.to(self.predicted_masks.device)
+        predicted = of_class(self.predicted_masks, self.class_index, self.dims)
+        return predicted & self.valid.to(predicted.device)
 
     def box(self, corners: Sequence[int], label: str) -> Target:
-        """A box of native pixels in every picture, at least one pixel of the grid each."""
-        regions = []
-        for index, frame in enumerate(self.frames):
-            x0, y0, x1, y1 = corners
-            height, width = frame.native
-            if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        """A box of native pixels in every picture, at least one pixel of the grid each.
+
+        Of ``corners`` the columns come first: x, y, of volumes z, of the first corner and of the last.
+        """
+        size = (len(self.images), *size_of(self.images))
+        pixels = torch.zeros(size, dtype=torch.bool, device=self.images.device)
+        for region, frame in zip(pixels, self.frames, strict=True):
+            ends = zip(corners[: self.dims], corners[self.dims :], frame.native[::-1], strict=True)
+            if not all(0 <= first < last <= length for first, last, length in ends):
                 raise SettingError(
-                    f"Target {label!r} is not in the picture, which is {width} x {height} pixels."
+                    f"Target {label!r} is not in the picture, which is {spelled(frame.native[::-1])} pixels."
                 )
             # Whole numbers are the centres of pixels: the edges of the box lie half a pixel before them.
-            (left, top), (right, bottom) = (
-                frame.to_grid(x0 - 0.5, y0 - 0.5),
-                frame.to_grid(x1 - 0.5, y1 - 0.5),
+            edges = (
+                frame.to_grid(*(number - 0.5 for number in corner))
+                for corner in (corners[: self.dims], corners[self.dims :])
             )
-            (first, last), (upper, lower) = _span(left, right), _span(top, bottom)
-            image, valid = self.images[index : index + 1], self.valid[index : index + 1]
-            regions.append(box(image, first, upper, last, lower, self.class_index, valid).pixels)
-        return Target(label, self.class_index, torch.cat(regions))
+            spans = [slice(*_span(*each)) for each in zip(*edges, strict=True)]
+            region[tuple(spans[::-1])] = True
+        return Target(label, self.class_index, pixels & self.valid.to(pixels.device))
 
 
 @dataclass(frozen=True)
@@ -134,8 +142,11 @@ def _named(text: str, scene: Scene, against: int | None) -> Target:
         numbers = tuple(int(part) for part in rest.split(",")) if rest else ()
     except ValueError:
         numbers = ()
-    if len(numbers) != len(form.numbers):
-        usage = ":".join(filter(None, (name, ",".join(form.numbers))))
+    names = form.numbers
+    if scene.dims == 3:  # slices come after rows
+        names = tuple(one for y in names for one in ((y, y.replace("Y", "Z")) if y[0] == "Y" else (y,)))
+    if len(numbers) != len(names):
+        usage = ":".join(filter(None, (name, ",".join(names))))
         raise SettingError(f"Target {text!r} can't be read. Write it as {usage!r}, with whole numbers.")
     made = form.make(scene, numbers)
     return for_head(replace(made, label=text, against=against), scene.run)
@@ -159,7 +170,9 @@ TARGETS: dict[str, Form] = {
         ("N",), lambda s, n: component(s.truth().pixels, n[0], s.class_index), needs_truth=True
     ),
     "boundary": Form((), lambda s, _: boundary(s.predicted(), s.class_index, s.valid)),
-    "box": Form(("X0", "Y0", "X1", "Y1"), lambda s, n: s.box(n, "box:{},{},{},{}".format(*n))),
-    "point": Form(("X", "Y"), lambda s, n: s.box((*n, n[0] + 1, n[1] + 1), "point:{},{}".format(*n))),
+    "box": Form(("X0", "Y0", "X1", "Y1"), lambda s, n: s.box(n, f"box:{','.join(map(str, n))}")),
+    "point": Form(
+        ("X", "Y"), lambda s, n: s.box((*n, *(one + 1 for one in n)), f"point:{','.join(map(str, n))}")
+    ),
 }
 """Every target of the command line. To add one: one function, one line."""

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split, is_torch
+from seglens.data.intensity import warn_of_window
 from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, collate, letterbox
@@ -99,6 +100,8 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
         files = [Path(file) for file in pictures]
         entries = tuple(Entry(unused_name(stem_of(file), taken), file, labelled=False) for file in files)
         split = Split(FILES, run.task, entries, reader_of(run), run.spec.dims)
+        if split.dims == 2:
+            warn_of_window(run.spec.window, run.spec.normalise, split)
     refuse_other_axes(run, split.dims, f"the split {split.name!r}")
     if not len(split):
         raise SettingError(

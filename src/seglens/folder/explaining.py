@@ -99,7 +99,7 @@ def explain_folder(
         raw: format of the raw maps, ``npz`` or ``safetensors``.
         tiles: which pictures are explained in windows, as they are predicted: see
             `seglens.predict.tiles.TILES` and
-            `seglens.explain.windows`. Methods that mean nothing there fail on such pictures.
+            `seglens.explain.tiled`. Methods that mean nothing there fail on such pictures.
         samples: numbers of the pictures to explain.
         num_images: how many to explain, spread evenly over the split.
         seed: of everything that is drawn at random.

@@ -1,6 +1,6 @@
 """Pictures that are predicted in windows, as chunks of one: at the scale of the training, each in a square.
 
-They are explained by `seglens.explain.windows.explain_large` and measured like all others. Colours, sheets
+They are explained by `seglens.explain.tiled.explain_large` and measured like all others. Colours, sheets
 and statistics are of the whole picture; raw maps are brought to its own size.
 """
 
@@ -14,16 +14,16 @@ from torch import Tensor
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, fit_frame, nearest
 from seglens.explain.explanation import Explanation
-from seglens.explain.large_map import LargeMap
-from seglens.explain.lattice import View
 from seglens.explain.methods import Method
 from seglens.explain.target import Target
-from seglens.explain.windows import explain_large
+from seglens.explain.tiled import explain_large
+from seglens.explain.tiled.grid import View
+from seglens.explain.tiled.map import LargeMap
 from seglens.folder.chunks import Chunk
 from seglens.folder.request import Request
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
-from seglens.predict.original import decide
+from seglens.predict.original import decide, logits_of
 from seglens.predict.tiles import Cut, Size, Windows, bands, plan, resized
 from seglens.runs import Run
 from seglens.shapes import Image, Images
@@ -68,13 +68,7 @@ def predict_large(run: Run, part: Chunk) -> Prediction:
     found = torch.cat(list(bands(run.segmenter, *_scaled(part))), dim=1)
     mask = _squared(decide(found, run.spec), part.frames[0].size)[None]
     probabilities = _squared(found, part.frames[0].size)[None]
-    tiny = torch.finfo(probabilities.dtype).tiny
-    kept = probabilities.clamp(min=tiny)
-    logits = kept.log()
-    if run.spec.head != "softmax":
-        labels = probabilities[:, 1:]
-        logits = labels.clamp(min=tiny).log() - (1 - labels).clamp(min=tiny).log()
-    return Prediction(logits, probabilities, mask)
+    return Prediction(logits_of(probabilities, run.spec), probabilities, mask)
 
 
 def maps_of_large(
@@ -134,9 +128,9 @@ def _explanation(entry: LargeMap, target: Target, where: str, spec: ModelSpec) -
 
 
 def _square_grid(entry: LargeMap, size: int) -> Tensor | None:
-    """The layer's lattice as the grid of a square of ``size`` pixels; None where its cells don't fit in."""
-    cells = [axis.cell for axis in (entry.cells.down, entry.cells.across)]
-    margins = [axis.margin for axis in (entry.cells.down, entry.cells.across)]
+    """The layer's cells as the grid of a square of ``size`` pixels; None where they don't fit in."""
+    cells = [axis.cell for axis in entry.cells.axes]
+    margins = [axis.margin for axis in entry.cells.axes]
     if cells[0] != cells[1] or size % cells[0] or any(margins):
         return None
     side = round(size / cells[0])

@@ -12,8 +12,8 @@ from seglens.data.layout import Split
 from seglens.errors import DataError, SettingError
 from seglens.explain.methods import Method, sorted_out
 from seglens.explain.plan import Plan, WindowsPlan, count, watched
-from seglens.explain.stitching import passes_over
-from seglens.explain.windows import BATCH_SIZE as WINDOWS
+from seglens.explain.tiled import BATCH_SIZE as WINDOWS
+from seglens.explain.tiled.stitching import passes_over
 from seglens.folder.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
 from seglens.folder.explaining import write_chunk
 from seglens.folder.large import pieces_of, select_pictures, windows_of

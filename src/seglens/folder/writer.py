@@ -240,7 +240,7 @@ def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name
     image = shown(sample, run.spec, planes).image
     drawn = overlay(image, mask_as_drawn(mask if planes is None else planes(mask)), run.task.palette)
     save_png(drawn, folder / files["overlay"])
-    areas = {
+    areas: dict[str, float] = {
         f"{label} pixels": int(of_class(mask, index).sum())
         for index, label in enumerate(run.task.classes)
         if index

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import gt
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import MEAN_ON_GRID
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
@@ -20,7 +21,7 @@ from seglens.folder.large import large_chunk, predict_large
 from seglens.folder.prediction import original_masks
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
-from seglens.predict.tiles import plan
+from seglens.predict.tiles import number_of, plan
 from seglens.runs import Run
 from seglens.shapes import AnyMask, Region
 
@@ -103,11 +104,7 @@ def refuse_to_open_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> 
     windows = plan(size, spec)
     if windows is None:
         return
-    step = windows.size * (1 - windows.overlap)
-    num = 1
-    for side in windows.scaled:
-        num *= max(1, -(-max(0, side - windows.size) // int(step)) + 1)
-    if num > MOST_WINDOWS:
+    if (num := number_of(windows)) > MOST_WINDOWS:
         raise DataError(
             f"{what}, which takes about {num} windows of the network, too many to be looked at here: allowed "
             f"are {MOST_WINDOWS}. Cut a part out of it, or explain it whole with '{least}'."
@@ -136,14 +133,13 @@ def scores_of_opened(sample: Sample, mask: AnyMask, num_classes: int) -> dict[st
     return {name: float(found[name]) for name in SCORES}
 
 
-def on_grid(region: Region, frame: Frame) -> Bool[Tensor, "size size"]:
+def on_grid(region: Region, frame: Frame) -> Bool[Tensor, "*grid"]:
     """Bring a region of the picture's own size to the grid; at least one pixel of it where it has any.
 
     A pixel of the grid belongs to it where at least half of what it covers does.
     """
-    rows, columns = frame.scaled
-    shared = F.adaptive_avg_pool2d(region[None, None].float(), frame.scaled)[0, 0]
+    shared = MEAN_ON_GRID[region.ndim](region[None, None].float(), frame.scaled)[0, 0]
     placed = shared >= min(0.5, float(shared.max())) if bool(region.any()) else shared > 1
-    if rows > region.shape[0] or columns > region.shape[1]:  # enlarged: every pixel is nearest to one
+    if any(map(gt, frame.scaled, region.shape)):  # enlarged: every pixel is nearest to one
         placed = nearest(region, frame.scaled)
     return frame.padded(placed).to(torch.bool)

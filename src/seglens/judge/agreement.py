@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from seglens.axes import num_pixels, size_of
 from seglens.evaluate.intervals import Interval, auroc, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
@@ -90,16 +91,16 @@ def tag_zone(entry: Explanation, tags: Regions) -> Regions:
 
 def _cell(entry: Explanation) -> float:
     """The side of a cell of the map, in pixels."""
-    height, width = entry.map.shape[-2:]
+    size = size_of(entry.map, 1)
     if entry.grid is not None:
-        return height / entry.grid.shape[-2]
+        return max(length / cells for length, cells in zip(size, size_of(entry.grid, 1), strict=True))
     settings = entry.settings
     if "window" in settings:
         return float(settings["window"])
     if "cells" in settings:
-        return height / float(settings["cells"])
+        return size[0] / float(settings["cells"])
     if "num_segments" in settings:
-        return math.sqrt(height * width / float(settings["num_segments"]))
+        return (num_pixels(size) / float(settings["num_segments"])) ** (1 / len(size))
     return 1.0
 
 

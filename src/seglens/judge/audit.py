@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from seglens.axes import LENGTHS, size_of
 from seglens.errors import SettingError
 from seglens.evaluate.intervals import Interval, interval
 from seglens.explain.explanation import Explanation
@@ -75,10 +76,11 @@ def audit(
     """
     run, images = run.opened(images)
     for name, region in regions.items():
-        if region.dtype != torch.bool or region.shape != (len(images), *images.shape[-2:]):
+        if region.dtype != torch.bool or region.shape != (len(images), *size_of(images)):
             raise SettingError(
                 f"The region {name!r} is {region.dtype} of shape {tuple(region.shape)}, but must be bool of "
-                f"shape {(len(images), *images.shape[-2:])} as the images (pictures, rows, columns)."
+                f"shape {(len(images), *size_of(images))} as the images (pictures, "
+                f"{LENGTHS[images.ndim - 2]})."
             )
     inside = torch.ones_like(target.pixels) if valid is None else valid
     inside = inside.to(images.device)
@@ -266,9 +268,12 @@ def _share(values: Maps, zone: Regions, outside: Regions) -> PerImage:
 
 
 def _shifts(images: Images, seed: int) -> torch.Tensor:
-    """A quarter to three quarters of the picture, down and across, keyed by seed and picture."""
-    size = torch.tensor(images.shape[-2:])
+    """A quarter to three quarters of the picture along each axis, keyed by seed and picture."""
+    size = torch.tensor(size_of(images))
     drawn = torch.stack(
-        [torch.rand(2, generator=content_generator(image, seed, "control region")) for image in images]
+        [
+            torch.rand(len(size), generator=content_generator(image, seed, "control region"))
+            for image in images
+        ]
     )
     return ((0.25 + 0.5 * drawn) * size).long()

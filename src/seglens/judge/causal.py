@@ -3,6 +3,7 @@
 Attribution says where a map is bright. Only these say what happens to the score.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seglens.axes import MAX_POOL, boxes, lines, size_of
 from seglens.evaluate.intervals import NOTHING, Interval, interval_bounds
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import clean_scores, masked_scores
@@ -96,21 +98,24 @@ def moved(
     for row in range(len(images)):
         if not bool(tags[row].any()):
             continue
-        ys, xs = (axis.nonzero()[:, 0] for axis in (tags[row].any(1), tags[row].any(0)))
-        top, left = int(ys[0]), int(xs[0])
-        height, width = int(ys[-1]) - top + 1, int(xs[-1]) - left + 1
-        taken = F.max_pool2d(blocked[row][None].float(), (height, width), stride=1)[0] > 0
+        place = tags[row].nonzero()
+        first, size = place.amin(0), (place.amax(0) - place.amin(0) + 1).tolist()
+        taken = MAX_POOL[len(size)](blocked[row][None].float(), size, stride=1)[0] > 0
         places = (~taken).nonzero()
         if len(places) == 0:
             continue
         generator = content_generator(images[row], seed, "new place of the tag")
-        y, x = places[int(torch.randint(len(places), (1,), generator=generator))].tolist()
-        tag = tags[row, top : top + height, left : left + width]
-        patch = images[row, :, top : top + height, left : left + width]
-        spot = changed[row, :, y : y + height, x : x + width]
-        changed[row, :, y : y + height, x : x + width] = torch.where(tag, patch, spot)
+        chosen = places[int(torch.randint(len(places), (1,), generator=generator))]
+        old, new = (_box(corner.tolist(), size) for corner in (first, chosen))
+        spot = changed[row][new]
+        spot.copy_(torch.where(tags[row][None][old], images[row][old], spot))
         found[row] = True
     return changed, found
+
+
+def _box(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+    """Return the index of a box of a picture with its channels."""
+    return (slice(None), *(slice(at, at + side) for at, side in zip(corner, size, strict=True)))
 
 
 def effect(
@@ -141,16 +146,15 @@ def occlusion_map(
     seed: int = 0,
     batch_size: int = 16,
 ) -> Explanation:
-    """Show for each of ``cells`` x ``cells`` cells how far the score falls when its place is imputed.
+    """Show for each cell, ``cells`` along each axis, how far the score falls when its place is imputed.
 
     The imputed window reaches half a cell beyond the cell on every side, so that a mark that the grid cuts in
     two is gone from one window at least. The grid holds the drops of the mean probability, positive where
     the place speaks for the class; the map shows each cell evenly.
     """
-    height, width = images.shape[-2:]
-    device = segmenter.device
+    size, device = size_of(images), segmenter.device
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation").to(device)
-    windows = _windows(height, width, cells).to(device)
+    windows = _windows(size, cells).to(device)
     rows = torch.arange(len(images), device=device).repeat_interleave(len(windows))
 
     def perturb(copies: Images, which: Rows) -> Images:
@@ -160,8 +164,8 @@ def occlusion_map(
         len(images), -1
     )
     drops = clean_scores(segmenter, images, (target,), batch_size=batch_size)[0][:, None] - changed
-    grid = drops.view(-1, cells, cells).to(images.device)
-    maps = F.interpolate(grid[:, None], (height, width), mode="nearest-exact")[:, 0]
+    grid = drops.view(-1, *[cells] * len(size)).to(images.device)
+    maps = F.interpolate(grid[:, None], size, mode="nearest-exact")[:, 0]
     settings = {"cells": cells, "unit": "probability", "imputer": "noisy-linear", "seed": seed}
     return Explanation("occlusion", None, target, maps, grid=grid, settings=settings)
 
@@ -172,29 +176,28 @@ def _impute_windows(images: Images, windows: Regions, noise: Images, cells: int)
     A hole is filled from the pixels that touch it alone, so a crop gives the same as the whole picture, in a
     small part of the time. The crop of a window at the border is moved inwards.
     """
-    num, _, height, width = images.shape
-    places = []
-    for axis, length in ((windows.any(2), height), (windows.any(1), width)):
-        size = min(length, 2 * -(-length // cells) + 3)
-        first = (axis.int().argmax(1) - 1).clamp(0, length - size)
-        places.append(first[:, None] + torch.arange(size, device=images.device))
-    crop = (
-        torch.arange(num, device=images.device)[:, None, None],
-        places[0][:, :, None],
-        places[1][:, None, :],
-    )
-    pixels, grain = (stack.movedim(1, 3)[crop].movedim(3, 1) for stack in (images, noise))
-    filled = images.movedim(1, 3).clone()
-    filled[crop] = noisy_linear(pixels, windows[crop], grain).movedim(1, 3)
-    return filled.movedim(3, 1).contiguous()
+    whole = size_of(images)
+    size = [min(length, 2 * -(-length // cells) + 3) for length in whole]
+    starts = [
+        (line.int().argmax(1) - 1).clamp(0, length - side)
+        for line, length, side in zip(lines(windows), whole, size, strict=True)
+    ]
+    crop = boxes(starts, size)
+    pixels, grain = (stack.movedim(1, -1)[crop].movedim(-1, 1) for stack in (images, noise))
+    filled = images.movedim(1, -1).clone()
+    filled[crop] = noisy_linear(pixels, windows[crop], grain).movedim(1, -1)
+    return filled.movedim(-1, 1).contiguous()
 
 
-def _windows(height: int, width: int, cells: int) -> Bool[Tensor, "n h w"]:
+def _windows(size: Sequence[int], cells: int) -> Bool[Tensor, "n *size"]:
     """The pixels within one cell's width of each cell's middle, cell by cell, row after row."""
 
     def near(length: int) -> Bool[Tensor, "cells length"]:
         middle = (torch.arange(cells) + 0.5) * length / cells
         return ((torch.arange(length) + 0.5)[None] - middle[:, None]).abs() < length / cells
 
-    down, across = near(height), near(width)
-    return (down[:, None, :, None] & across[None, :, None, :]).flatten(0, 1)
+    found = torch.ones(1, dtype=torch.bool)
+    for length in size:
+        line = near(length).reshape(1, cells, *[1] * (found.ndim - 1), length)
+        found = (found[:, None, ..., None] & line).flatten(0, 1)
+    return found

@@ -1,11 +1,12 @@
 """Every map on the same cells: their means and sums, their order, and how alike two orders are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seglens.axes import size_of
 from seglens.evaluate.correlation import spearman
 from seglens.seeds import content_uniform
 from seglens.shapes import Images, Maps, PerImage, Regions
@@ -18,37 +19,38 @@ over a coarse one, nor the other way round."""
 MIN_CELLS = 3
 """Two orders of fewer cells than this say nothing."""
 
-Partition = Int[Tensor, "b h w"]
+Partition = Int[Tensor, "b *size"]
 """The number of the cell that each pixel belongs to, counted from 0 in every picture."""
 
 PerCell = Float[Tensor, "b cells"]
 Order = Int[Tensor, "b cells"]
 
 
-def cell_of_pixel(height: int, width: int, num: int) -> Int[Tensor, "h w"]:
-    """Return the number of the cell of each pixel, on a grid of at most ``num`` x ``num`` cells.
+def cell_of_pixel(size: Sequence[int], num: int) -> Int[Tensor, "*size"]:
+    """Return the number of the cell of each pixel, on a grid of at most ``num`` cells along each axis.
 
     Sides that ``num`` doesn't divide make cells that differ by one pixel; none overlap.
     """
-    down, across = min(num, height), min(num, width)
-    row = torch.arange(height) * down // height
-    column = torch.arange(width) * across // width
-    return row[:, None] * across + column[None, :]
+    found = torch.zeros((), dtype=torch.int64)
+    for length in size:
+        cells = min(num, length)
+        found = found[..., None] * cells + torch.arange(length) * cells // length
+    return found
 
 
 def grid_cells(images: Images, valid: Regions, across: int) -> Partition:
-    """Cut every picture into ``across`` x ``across`` rectangles, whatever it shows."""
+    """Cut every picture into ``across`` rectangles along each axis, whatever it shows."""
     del valid
-    height, width = images.shape[-2:]
-    return cell_of_pixel(height, width, across).to(images.device).expand(len(images), -1, -1)
+    cells = cell_of_pixel(size_of(images), across).to(images.device)
+    return cells.expand(len(images), *cells.shape)
 
 
 def superpixel_cells(images: Images, valid: Regions, across: int) -> Partition:
-    """Cut every picture into about ``across`` squared superpixels, which follow its edges.
+    """Cut every picture into about ``across`` squared (of volumes cubed) superpixels, which follow its edges.
 
     Pixels that are not ``valid`` are put to the first one, where they count as little as anywhere.
     """
-    return superpixels(images, valid, num_segments=across**2).clamp_min(0)
+    return superpixels(images, valid, num_segments=across ** (images.ndim - 2)).clamp_min(0)
 
 
 def cell_sums(maps: Maps, cells: Partition, counted: Regions | None = None) -> PerCell:

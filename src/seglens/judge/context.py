@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import size_of
 from seglens.explain.target import dilate
 from seglens.impute import blurred, linear
 from seglens.judge.case import JudgedBatch, ScoreValues
@@ -22,7 +23,7 @@ RELIANCE = 0.02
 
 def surroundings(case: JudgedBatch) -> Regions:
     """The target with a margin of one cell: what stays of the picture while its context is removed."""
-    return dilate(case.target.pixels, -(-max(case.images.shape[-2:]) // CELLS))
+    return dilate(case.target.pixels, -(-max(size_of(case.images)) // CELLS))
 
 
 def context_reliance(case: JudgedBatch) -> PerImage:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import boxes, lines, size_of
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred, noisy_linear
 from seglens.judge.case import JudgedBatch, Key, ScoreValues
@@ -106,26 +107,20 @@ def _impute_in_box(images: Images, removed: Regions, valid: Regions, noise: Imag
     The pixels inside depend on those that touch the patch alone, so this is `noisy_linear` of the picture,
     in a small part of the time. All boxes are as large as the largest takes; those at a border move inwards.
     """
-    num, _, height, width = images.shape
-    places = []
-    for line, length in ((removed.any(2), height), (removed.any(1), width)):
+    starts, size = [], []
+    for line, length in zip(lines(removed), size_of(images), strict=True):
         first = line.int().argmax(1)
         last = length - 1 - line.flip(1).int().argmax(1)
         longest = int(torch.where(line.any(1), last - first + 1, 1).max())
-        size = min(length, longest + 2)
-        start = (first - 1).clamp(0, length - size)
-        places.append(start[:, None] + torch.arange(size, device=images.device))
-    index = (
-        torch.arange(num, device=images.device)[:, None, None],
-        places[0][:, :, None],
-        places[1][:, None, :],
-    )
+        size.append(min(length, longest + 2))
+        starts.append((first - 1).clamp(0, length - size[-1]))
+    index = boxes(starts, size)
     hole, around = removed[index], valid[index]
-    pixels, grain = (stack.movedim(1, 3)[index].movedim(3, 1) for stack in (images, noise))
+    pixels, grain = (stack.movedim(1, -1)[index].movedim(-1, 1) for stack in (images, noise))
     filled = torch.where(hole[:, None], noisy_linear(pixels, hole | ~around, grain), pixels)
-    changed = images.movedim(1, 3).clone()
-    changed[index] = filled.movedim(1, 3)
-    return changed.movedim(3, 1).contiguous()
+    changed = images.movedim(1, -1).clone()
+    changed[index] = filled.movedim(1, -1)
+    return changed.movedim(-1, 1).contiguous()
 
 
 def _points(

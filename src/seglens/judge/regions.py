@@ -4,12 +4,15 @@
 """
 
 from collections.abc import Callable
+from functools import reduce
+from operator import and_
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from seglens.axes import lines, spanning, widened
 from seglens.explain.target import dilate
 from seglens.shapes import Images, Regions
 
@@ -32,15 +35,13 @@ SPECK = 1
 def border(images: Images, valid: Regions) -> Regions:
     """A band along the edges of the picture: frames, rulers, the shadow of a lens."""
     depth = _depth(valid)
-    return valid & (depth <= _shorter(valid)[:, None, None] * BORDER)
+    return valid & (depth <= widened(_shorter(valid), depth) * BORDER)
 
 
 def corners(images: Images, valid: Regions) -> Regions:
-    """Squares in the four corners of the picture: dates, labels, scale bars."""
-    rows, columns = valid.any(2), valid.any(1)
+    """Squares in the four corners of a picture, cubes in the eight of a volume: dates, labels, scale bars."""
     side = _shorter(valid)[:, None] * CORNER
-    near = [_from_end(line) < side for line in (rows, columns)]
-    return valid & near[0][:, :, None] & near[1][:, None, :]
+    return reduce(and_, spanning([_from_end(line) < side for line in lines(valid)]), valid)
 
 
 def marks(images: Images, valid: Regions) -> Regions:
@@ -57,7 +58,7 @@ def clipped(images: Images, valid: Regions) -> Regions:
 
 
 def _shorter(valid: Regions) -> Int[Tensor, " b"]:
-    return torch.minimum(valid.any(2).sum(1), valid.any(1).sum(1))
+    return reduce(torch.minimum, [line.sum(1) for line in lines(valid)])
 
 
 def _from_end(line: Tensor) -> Tensor:
@@ -68,21 +69,19 @@ def _from_end(line: Tensor) -> Tensor:
 
 def _depth(valid: Regions) -> Tensor:
     """How deep each pixel lies in the picture, 1 at its edge."""
-    rows, columns = _from_end(valid.any(2)), _from_end(valid.any(1))
-    return torch.minimum(rows[:, :, None], columns[:, None, :]) + 1
+    return reduce(torch.minimum, spanning([_from_end(line) for line in lines(valid)])) + 1
 
 
-def elsewhere(regions: Regions, seed_shift: Int[Tensor, "b 2"]) -> Regions:
+def elsewhere(regions: Regions, seed_shift: Int[Tensor, "b axes"]) -> Regions:
     """Each region moved by so many rows and columns; what leaves the picture comes in on the other side."""
-    return torch.stack(
-        [
-            region.roll((int(down), int(across)), (0, 1))
-            for region, (down, across) in zip(regions, seed_shift.tolist(), strict=True)
-        ]
-    )
+    moved = [
+        region.roll(tuple(shift), tuple(range(region.ndim)))
+        for region, shift in zip(regions, seed_shift.tolist(), strict=True)
+    ]
+    return torch.stack(moved)
 
 
-def nearest_region(mask: Regions, scaled: tuple[int, int]) -> Bool[Tensor, "b rows columns"]:
+def nearest_region(mask: Regions, scaled: tuple[int, ...]) -> Bool[Tensor, "b *scaled"]:
     """Bring masks to ``scaled`` (rows, columns); every pixel takes the nearest."""
     return F.interpolate(mask[:, None].float(), scaled, mode="nearest-exact")[:, 0] > 0
 

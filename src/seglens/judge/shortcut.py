@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from seglens.axes import LENGTHS, size_of
 from seglens.errors import DataError, SettingError
 from seglens.explain import explain
 from seglens.explain.explanation import Explanation
@@ -117,10 +118,10 @@ def planted_shortcut(
         SettingError: ``tags`` don't belong to ``images``.
         DataError: no picture holds a tag and a region in both models.
     """
-    if tags.shape != (len(images), *images.shape[-2:]):
+    if tags.shape != (len(images), *size_of(images)):
         raise SettingError(
-            f"The tags have shape {tuple(tags.shape)}, but the images {(len(images), *images.shape[-2:])} "
-            "(pictures, rows, columns). Give one tag region per image."
+            f"The tags have shape {tuple(tags.shape)}, but the images {(len(images), *size_of(images))} "
+            f"(pictures, {LENGTHS[images.ndim - 2]}). Give one tag region per image."
         )
     runs = {HONEST: honest, CHEAT: cheat}
     inside = torch.ones_like(tags) if valid is None else valid

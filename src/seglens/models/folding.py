@@ -81,6 +81,7 @@ def _pair(first: nn.Module, second: nn.Module) -> bool:
         any(isinstance(first, one) and isinstance(second, other) for one, other in PAIRS)
         and isinstance(second, nn.modules.batchnorm._BatchNorm)
         and second.running_mean is not None
+        and second.num_features == getattr(first, "out_channels", None)
         and not is_parametrized(first)
     )
 

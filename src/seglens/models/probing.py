@@ -321,9 +321,19 @@ def mixes_last_axis(network: nn.Module) -> bool:
 
 
 def probe_size(segmenter: Segmenter) -> int:
-    """Return the image size to look at layers with: deep grids of less than 64 pixels are single cells."""
-    size = max(segmenter.spec.image_size, 64)
-    return size + -size % segmenter.spec.divisor
+    """Return the image size to look at layers with: deep grids of less than 64 pixels are single cells.
+
+    A network that takes its own smaller size only is looked at with that.
+    """
+    own, divisor = segmenter.spec.image_size, segmenter.spec.divisor
+    size = max(own, 64)
+    if size > own:
+        try:
+            with uncompiled():
+                segmenter.try_out(size)
+        except ModelError:
+            size = own
+    return size + -size % divisor
 
 
 def _describe(

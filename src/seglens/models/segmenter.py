@@ -30,6 +30,8 @@ WRAPPED = "wrapped"
 """The architecture of a module that somebody else made: it can be used, not rebuilt."""
 SMALLEST_STD = 1e-6
 """Of pictures in [0, 1]: below it a standard deviation is a mistake, and overflows in half precision."""
+LARGEST = 2.0
+"""A mean or deviation above it is none of pictures in [0, 1]: those of 0 to 255 were meant."""
 _EVEN = 1e-5
 """The smallest deviation that is divided by, as a share of the mean: that of an even picture is rounding."""
 _SMALLEST = 1e-6
@@ -102,9 +104,19 @@ class ModelSpec(Validated):
             raise ValueError(f"mean must be finite numbers, got {self.mean}")
         if not all(SMALLEST_STD <= value < inf for value in self.std):
             raise ValueError(f"std must be finite and at least {SMALLEST_STD:g}, got {self.std}")
+        if max(*map(abs, self.mean), *self.std) > LARGEST:
+            raise ValueError(
+                f"mean {self.mean} and std {self.std} are not those of pictures in [0, 1], which the model "
+                "is given; of 0 to 255 divide both by 255"
+            )
         if not all(map(isfinite, self.window)) or self.window[0] >= self.window[1]:
             raise ValueError(
                 f"the window's ends must be finite and the low one below the high one, got {self.window}"
+            )
+        if self.window[0] < 0 or self.window[1] > 1:
+            raise ValueError(
+                f"the window's ends are shares of what the files can hold, from 0 to 1, got {self.window}; "
+                "divide them by 255 (8 bits) or 65535 (16 bits)"
             )
 
 
@@ -126,6 +138,10 @@ def complete(spec: ModelSpec) -> ModelSpec:
 
 class RefusedSizeError(ModelError, RuntimeError):
     """Somebody else's network failed on images of another size than it was tried with."""
+
+
+class FailedNetworkError(ModelError, RuntimeError):
+    """Somebody else's network failed on images of the size that it was tried with."""
 
 
 class Segmenter(nn.Module):
@@ -217,9 +233,15 @@ class Segmenter(nn.Module):
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
             size = size_of(padded)
             tried = padded_size([self.spec.image_size] * self.spec.dims, self.spec.divisor)
-            foreign = self.spec.architecture == WRAPPED and size != tried
-            if not foreign or is_out_of_memory(error):
+            if self.spec.architecture != WRAPPED or is_out_of_memory(error) or isinstance(error, UserError):
                 raise
+            if size == tried:
+                low, high = (float(end) for end in padded.detach().aminmax())
+                raise FailedNetworkError(
+                    f"The network failed on images of {spelled(size)} pixels, which it was tried with, of "
+                    f"values from {low:.3g} to {high:.3g}: {_reason(error)}. It must take black and even "
+                    "pictures, too: what is left of one where the rest is removed."
+                ) from error
             raise RefusedSizeError(
                 f"The network can't take images of {spelled(size)} pixels, and was tried with "
                 f"{spelled(tried)}: {_reason(error)}. Scale the images to that size"

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seglens.errors import CheckpointError
+from seglens.errors import CheckpointError, ModelError
 from seglens.models.checkpoint import check_weights_file, read_checkpoint, read_safetensors
 
 NESTS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights")
@@ -27,6 +27,24 @@ _UNIMPORTANT = "num_batches_tracked"
 """Counts training steps; no output depends on it, and older files lack it."""
 
 State = Mapping[str, Tensor]
+
+
+def check_present(module: nn.Module) -> None:
+    """Raise where weights of a network are on the device "meta": shapes without numbers.
+
+    Raises:
+        ModelError: some are.
+    """
+    empty = [name for name, tensor in _named_tensors(module) if tensor.is_meta]
+    if empty:
+        raise ModelError(
+            f"The network has {_count('tensors without numbers', empty)}: they are on the device 'meta'. "
+            "Give it its weights: module.load_state_dict(..., assign=True)."
+        )
+
+
+def _named_tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    return (*module.named_parameters(), *module.named_buffers())
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:

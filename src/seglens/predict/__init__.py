@@ -3,17 +3,16 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 
 import torch
 from torch.nn.functional import logsigmoid
 
+from seglens.axes import CHANNELS_LAST, size_of
 from seglens.errors import NonFiniteError
 from seglens.models.segmenter import Segmenter, evaluating
 from seglens.runtime.device import choose_precision
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
-
-FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-"""The axes that test-time augmentation turns round: none, left-right, up-down, both."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ def infer(
     """Run ``segmenter`` in evaluation mode on ``images``, ``batch_size`` at a time.
 
     The model is left as found. ``precision`` is as in `choose_precision`; results are in float32 at least.
-    With ``tta`` the probabilities are the mean over the image and its three mirror images, and the logits
-    are theirs.
+    With ``tta`` the probabilities are the mean over the image and its mirror images (3, of a volume 7), and
+    the logits are theirs.
 
     Raises:
         SettingError: there is no such precision.
@@ -45,7 +44,7 @@ def infer(
     mixed = choose_precision(precision, device) == "bf16"
     forward = partial(_over_flips, segmenter) if tta else segmenter
     # In bfloat16, convolutions want the channels of a pixel side by side.
-    placing = torch.channels_last if mixed else torch.preserve_format
+    placing = CHANNELS_LAST[segmenter.spec.dims] if mixed else torch.preserve_format
     # Not inference_mode: its tensors could take no part in later computations with gradients.
     with evaluating(segmenter), torch.no_grad():
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
@@ -65,7 +64,9 @@ def _over_flips(segmenter: Segmenter, images: Images) -> Logits:
 
     From log-probabilities, so that a probability that rounds to 0 or 1 has a finite logit all the same.
     """
-    turned = torch.stack([segmenter(images.flip(axes)).flip(axes) for axes in FLIPS])
+    behind = [-1 - axis for axis in range(len(size_of(images)))]
+    flips = [turn for num in range(len(behind) + 1) for turn in combinations(behind, num)]
+    turned = torch.stack([segmenter(images.flip(turn)).flip(turn) for turn in flips])
     if segmenter.spec.head != "softmax":
         return logsigmoid(turned).logsumexp(0) - logsigmoid(-turned).logsumexp(0)
-    return turned.log_softmax(dim=2).logsumexp(0) - math.log(len(FLIPS))
+    return turned.log_softmax(dim=2).logsumexp(0) - math.log(len(flips))

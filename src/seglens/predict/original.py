@@ -10,14 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.axes import CHANNELS_LAST, size_of
+from seglens.axes import CHANNELS_LAST, size_of, widened
 from seglens.data.transforms import Frame, letterbox_image
 from seglens.models.segmenter import ModelSpec, Segmenter
-from seglens.predict import infer
-from seglens.predict.tiles import Windows, bands, plan
-from seglens.shapes import AnyMask, Image
+from seglens.predict import Prediction, infer
+from seglens.predict.tiles import Windows, bands, cut_of, plan
+from seglens.shapes import AnyMask, Image, Images, Logits, Probabilities
 
 Probability = Float[Tensor, "classes *_"]
+
+AT_ONCE = {2: 8, 3: 1}
+"""Windows of pictures and of volumes that are in the model at once where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -104,21 +107,59 @@ def mask_at_original_size(
     return decide(frame.maps_to_native(probabilities), spec)
 
 
-def empty_mask(spec: ModelSpec, size: tuple[int, int]) -> AnyMask:
+def in_windows(
+    segmenter: Segmenter,
+    images: Images,
+    windows: Windows,
+    *,
+    precision: str = "32",
+    tta: bool = False,
+    batch_size: int | None = None,
+) -> Prediction:
+    """Predict pictures or volumes in windows, see `seglens.predict.tiles`; logits are of the blend.
+
+    ``batch_size`` windows are in the model at once, 8 or, of volumes, 1 where it is left out. Their number
+    changes nothing in the memory; what is returned is as large as the input.
+
+    Raises:
+        SettingError: there is no such precision.
+        NonFiniteError: the answer to a window holds NaN or infinity.
+    """
+    most = AT_ONCE[segmenter.spec.dims] if batch_size is None else batch_size
+    found = torch.empty(len(images), segmenter.spec.classes, *windows.native)
+    for image, made in zip(images, found, strict=True):
+        top = 0
+        for band in bands(segmenter, cut_of(image), windows, batch_size=most, precision=precision, tta=tta):
+            made[:, top : top + band.shape[1]] = band
+            top += band.shape[1]
+    mask = torch.stack([decide(each, segmenter.spec) for each in found])
+    return Prediction(logits_of(found, segmenter.spec), found, mask)
+
+
+def logits_of(probabilities: Probabilities, spec: ModelSpec) -> Logits:
+    """Return the logits that give these probabilities; of a 0 or 1 finite ones all the same."""
+    tiny = torch.finfo(probabilities.dtype).tiny
+    if spec.head == "softmax":
+        return probabilities.clamp(min=tiny).log()
+    labels = probabilities[:, 1:]
+    return labels.clamp(min=tiny).log() - (1 - labels).clamp(min=tiny).log()
+
+
+def empty_mask(spec: ModelSpec, size: tuple[int, ...]) -> AnyMask:
     """Return a mask of background to write what `decide` says into: a byte a pixel, eight weigh too much."""
     if spec.head == "multilabel":
         return torch.zeros(spec.outputs, *size, dtype=torch.bool)
     return torch.zeros(size, dtype=torch.int8 if spec.classes <= 128 else torch.int16)
 
 
-def decide(probabilities: Float[Tensor, "classes h w"], spec: ModelSpec) -> AnyMask:
+def decide(probabilities: Float[Tensor, "classes *size"], spec: ModelSpec) -> AnyMask:
     """Return the class of every pixel: sigmoid heads by the threshold, others the most probable.
 
     Of a multilabel head every label is decided on by its own threshold.
     """
     if spec.head == "multilabel":
         thresholds = torch.tensor(spec.thresholds, dtype=probabilities.dtype, device=probabilities.device)
-        return probabilities[1:] >= thresholds[:, None, None]
+        return probabilities[1:] >= widened(thresholds, probabilities)
     if spec.head == "sigmoid":
         return (probabilities[1] >= spec.threshold).long()
     return probabilities.argmax(dim=0)
@@ -126,9 +167,5 @@ def decide(probabilities: Float[Tensor, "classes h w"], spec: ModelSpec) -> AnyM
 
 def _in_windows(segmenter: Segmenter, placed: Placed, how: Inference) -> Probability:
     assert placed.windows is not None
-
-    def cut(rows: slice, columns: slice) -> Image:
-        return placed.image[:, rows, columns]
-
-    parts = bands(segmenter, cut, placed.windows, precision=how.precision, tta=how.tta)
+    parts = bands(segmenter, cut_of(placed.image), placed.windows, precision=how.precision, tta=how.tta)
     return torch.cat(list(parts), dim=1)

@@ -78,8 +78,8 @@ class GalleryCard:
         return self.row.dice
 
     @property
-    def native(self) -> tuple[int, int] | None:
-        """Rows and columns of the picture itself, where they are known."""
+    def native(self) -> tuple[int, ...] | None:
+        """Rows and columns (before them slices) of the picture itself, where they are known."""
         return next((heat.frame.native for heat in self.heatmaps if heat.frame.native), None)
 
     @property

@@ -40,10 +40,11 @@ from seglens.models.outputs import (
     find_output,
 )
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
-from seglens.models.weights import State, choose_state, fit, load_weights, save_weights
+from seglens.models.weights import State, check_present, choose_state, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
-from seglens.predict.original import Inference
+from seglens.predict.original import Inference, in_windows
+from seglens.predict.tiles import OVERLAP, over
 from seglens.results import record as records
 from seglens.results.record import Record
 from seglens.runtime.device import choose_device, choose_precision
@@ -71,13 +72,32 @@ class Run:
         """The spec of the model."""
         return self.segmenter.spec
 
-    def predict(self, images: Pictures) -> Prediction:
+    def predict(
+        self,
+        images: Pictures,
+        *,
+        window: int | Sequence[int] | None = None,
+        overlap: float = OVERLAP,
+        floor: float = 0.0,
+        precision: str = "32",
+        tta: bool = False,
+    ) -> Prediction:
         """Return logits, probabilities and masks of ``images``, raw ones in [0, 1].
 
+        With a ``window``, the length of its sides or one for each axis, those of any size are predicted in
+        windows that overlap by this share, and their probabilities are blended; ``floor`` is the least weight
+        of a pixel, see `seglens.predict.tiles.Windows`. ``precision`` and ``tta`` are as in
+        `seglens.predict.infer`.
+
         Raises:
-            SettingError: they are no raw pictures with the model's channels, see `seglens.arguments.inputs`.
+            SettingError: they are no raw pictures with the model's channels, see `seglens.arguments.inputs`;
+                or there can be no such windows.
         """
-        return infer(self.segmenter, as_images(images, self.spec.channels, self.spec.dims))
+        given = as_images(images, self.spec.channels, self.spec.dims)
+        if window is None:
+            return infer(self.segmenter, given, precision=precision, tta=tta)
+        windows = over(size_of(given), self.spec, window, overlap, floor)
+        return in_windows(self.segmenter, given, windows, precision=precision, tta=tta)
 
     def opened(self, images: Images) -> tuple["Run", Images]:
         """Return the run without its intensity window, and ``images`` with the window opened up.
@@ -184,6 +204,7 @@ def wrap(
         ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``.
         SettingError: the arguments contradict one another.
     """
+    check_present(module)
     default_mean, default_std = normalisation(None, None, channels)
     spec = ModelSpec(
         architecture=WRAPPED,

@@ -6,6 +6,7 @@ from typing import Any
 
 from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.intensity import warn_of_window
 from seglens.data.layout import ALL, Dataset, DataSettings, Split
 from seglens.data.listing import (
     NEW,
@@ -59,7 +60,9 @@ def open_split(
         else:
             found = _open_other(run, stored, given)
             name = name or (ALL if list(found.splits) == [ALL] else DEFAULT)
-            return in_classes_of(run.task, found.split(name), class_map)
+            split = in_classes_of(run.task, found.split(name), class_map)
+            warn_of_window(run.spec.window, run.spec.normalise, split)
+            return split
     if stored is None:
         raise SettingError(
             f"The run {run.folder or 'of a wrapped module'} was not trained here and knows no data. "

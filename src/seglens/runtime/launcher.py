@@ -18,6 +18,7 @@ from typing import Any
 
 from seglens import errors
 from seglens.errors import SeglensError, SettingError, SpreadError
+from seglens.runtime.threads import refuse_without_room
 
 STARTED = "SEGLENS_STARTED"
 """Environment variable of processes that a `Launcher` started."""
@@ -81,8 +82,12 @@ class Launcher:
             )
             listener = Thread(target=self._listen, args=(number, process), daemon=True)
             try:
+                refuse_without_room()
                 listener.start()
-            except RuntimeError as error:  # no more threads: this process has nobody to stop it
+            except (
+                RuntimeError,
+                MemoryError,
+            ) as error:  # no more threads: this process has nobody to stop it
                 process.kill()
                 process.wait()
                 raise SpreadError(

@@ -15,6 +15,8 @@ from datetime import timedelta
 from threading import Event, Thread, Timer, current_thread, main_thread
 from types import FrameType
 
+from seglens.runtime.threads import refuse_without_room
+
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that ask a process to end; a terminal that is closed sends the second."""
 
@@ -110,6 +112,7 @@ def watched_wait(patience: timedelta, late: str, leave: Callable[[], object]) ->
 
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     watcher = Thread(target=watch, daemon=True)
+    refuse_without_room()
     watcher.start()
     try:
         yield reached

@@ -21,13 +21,15 @@ def large_mask(
     here = replace(windows, native=windows.scaled)
     mask = empty_mask(run.spec, windows.scaled)
 
-    def scaled(rows: slice, columns: slice) -> Tensor:
-        return resized(cut, windows.native, windows.scaled, rows, columns)
+    def scaled(*part: slice) -> Tensor:
+        return resized(cut, windows.native, windows.scaled, *part)
 
+    rows = mask.movedim(-len(windows.scaled), 0)
     top = 0
     for band in bands(run.segmenter, scaled, here, batch_size=batch_size, precision=precision):
-        mask[..., top : top + band.shape[1], :] = decide(band, run.spec)
-        top += band.shape[1]
+        stop = top + band.shape[1]
+        rows[top:stop] = decide(band, run.spec).movedim(-len(windows.scaled), 0)
+        top = stop
     return mask
 
 
@@ -52,7 +54,7 @@ def large_scene(
         masks=None if mask is None else nearest(mask, windows.scaled)[None],
         valid=kept[None],
         class_index=class_index,
-        frames=(Frame(windows.native, max(windows.scaled), windows.scaled, corner=(0, 0)),),
+        frames=(Frame(windows.native, max(windows.scaled), windows.scaled, (0,) * len(windows.scaled)),),
         predict=lambda: large_mask(run, cut, windows, batch_size=batch_size)[None],
     )
 

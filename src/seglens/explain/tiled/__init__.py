@@ -12,12 +12,12 @@ exactly, and a window without a pixel of M adds nothing and is not differentiate
 - Derivatives of the input, and methods whose map is linear in the score: maps are added up. Integrated
   Gradients are complete: the stitched map sums to S(x) - S(x0), where x0 has each window's own baseline.
   Units are those of the whole picture: what is per pixel of M is divided by the size of all of M.
-- CAMs are made on one lattice of cells over the picture (``lattice.py``), where the gradients of the windows
+- CAMs are made on one tiled grid of cells over the picture (``grid.py``), where the gradients of the windows
   are added, g = sum of g_w, and their activations are blended, A = sum of a_w A_w. Sums over the grid (the
-  weights of Grad-CAM, Grad-CAM++ and XGrad-CAM, Eigen-CAM's vector) are sums over the whole lattice: one set
-  of channel weights for all windows, found in a first pass and applied in a second. With weights of its own,
+  weights of Grad-CAM, Grad-CAM++ and XGrad-CAM, Eigen-CAM's vector) are sums over the whole of it: one set of
+  channel weights for all windows, found in a first pass and applied in a second. With weights of its own,
   a window would light up by how much of M it happens to hold, and have an edge. HiResCAM is g_w A_w, added:
-  its lattice sums to the score less the bias as ever. ReLU and upsampling follow once, on the whole lattice.
+  its grid sums to the score less the bias as ever. ReLU and upsampling follow once, on the whole of it.
 - Methods whose value in a window means nothing for the whole are refused; `OVER_WINDOWS` in ``stitching.py``
   names the others.
 
@@ -25,7 +25,8 @@ A network that looks at single pixels gives the map of the picture in one piece,
 few pixels around, as long as M and the pixel are farther than that from the edges of windows. A network that
 looks as far as its window reaches has derivatives right up to the edge: an edge in a map of the input is one
 that the prediction has, and fading it out would break the sum. Of the size of the picture nothing is held but
-the target and one lattice for each map (`layer-cam` and `grad-cam++` hold all channels of a row of windows)::
+the target and one tiled grid for each map; `layer-cam` and `grad-cam++` hold all channels of a row of windows
+(of a volume, of all windows between two slices). Volumes have one more axis, and are no different else::
 
     windows = plan(pixels.shape[:2], run.spec, "auto")        # None: it fits into one input, use `explain`
     target = large_target("predicted", run, cut, windows)     # ``cut(rows, columns)`` gives parts in [0, 1]
@@ -42,25 +43,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seglens.axes import axes
 from seglens.errors import SettingError
 from seglens.explain.cams import Cam
 from seglens.explain.explanation import LEFT
 from seglens.explain.gradients import InputGradient
-from seglens.explain.large_map import LargeMap
-from seglens.explain.lattice import Lattice, OpenRows, Place, View
 from seglens.explain.memory import keep_chunk, within
 from seglens.explain.methods import ON_INPUT, Method, Settings, sorted_out
-from seglens.explain.stitching import OVER_WINDOWS, stitch
 from seglens.explain.target import Target, for_head
+from seglens.explain.tiled.grid import OpenRows, TiledGrid, View
+from seglens.explain.tiled.map import LargeMap
+from seglens.explain.tiled.stitching import OVER_WINDOWS, stitch
 from seglens.explain.trace import trace
 from seglens.models.layers import resolve
-from seglens.predict.tiles import Cut, Windows, resized
+from seglens.predict.original import AT_ONCE
+from seglens.predict.tiles import Cut, Place, Windows, resized
 from seglens.runs import Run
 
 Key = str | tuple[str, str]
 
-BATCH_SIZE = 8
-"""Windows in the model at once."""
+BATCH_SIZE = AT_ONCE[2]
+"""Windows of pictures in the model at once."""
 
 
 def explain_large(
@@ -72,18 +75,18 @@ def explain_large(
     methods: Sequence[Method] = ("grad-cam",),
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     seed: int = 0,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     memory: int | None = None,
 ) -> dict[Key, LargeMap]:
     """Explain what the model says about ``target`` in a picture that is predicted in windows.
 
     ``cut`` and ``windows`` are those of the prediction (`seglens.predict.tiles.plan`); ``target`` is of one
-    picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once,
-    fewer where ``memory`` (bytes on top of picture, target and maps) allows no more; that changes nothing in
-    the result, see `seglens.explain.explain`. What the stitched map is, method by method, the module's
-    docstring says. Its ``settings`` are the method's, with the ``windows``. The diagnostic ``windows`` is how
-    many hold a pixel of the target, ``score`` is S in the method's unit; others are means over those windows,
-    weighted by their share of the target.
+    picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once
+    (8 or, of volumes, 1 where it is left out), fewer where ``memory`` (bytes on top of picture, target and
+    maps) allows no more; that changes nothing in the result, see `seglens.explain.explain`. What the stitched
+    map is, method by method, the module's docstring says. Its ``settings`` are the method's, with the
+    ``windows``. The diagnostic ``windows`` is how many hold a pixel of the target, ``score`` is S in the
+    method's unit; others are means over those windows, weighted by their share of the target.
 
     Returns:
         The maps by ``(method, layer)``, or by ``method`` where there is no layer.
@@ -112,8 +115,9 @@ def explain_large(
     layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, cut = _opened(run, cut)
-    view = View(run.segmenter, cut, windows, target, batch_size)
-    with within(memory, names, view.images(view.every[:1]), batch_size):
+    most = AT_ONCE[run.spec.dims] if batch_size is None else batch_size
+    view = View(run.segmenter, cut, windows, target, most)
+    with within(memory, names, view.images(view.every[:1]), most):
         found = [*_of_layers(view, asked.cams, layers), *_of_input(view, asked.gradients)]
         found += [_linear(view, entry, seed) for entry in asked.on_input]
     return {item.method if item.layer is None else (item.method, item.layer): item for item in found}
@@ -121,8 +125,8 @@ def explain_large(
 
 def _opened(run: Run, cut: Cut) -> tuple[Run, Cut]:
     """As `Run.opened`, of a picture that is cut out part by part."""
-    window, bare = run.segmenter, run.opened(torch.zeros(0, run.spec.channels, 1, 1))[0]
-    return bare, cut if bare is run else lambda rows, columns: window.open_window(cut(rows, columns)[None])[0]
+    window, bare = run.segmenter, run.opened(torch.zeros(0, run.spec.channels, *[1] * run.spec.dims))[0]
+    return bare, cut if bare is run else lambda *part: window.open_window(cut(*part)[None])[0]
 
 
 def _of_layers(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Iterator[LargeMap]:
@@ -139,20 +143,21 @@ def _of_layers(view: View, cams: dict[str, Cam], layers: Sequence[str]) -> Itera
 def _of_input(view: View, gradients: dict[str, InputGradient]) -> Iterator[LargeMap]:
     """Add up dS/dx over windows, and apply the formulas to each row that is done."""
     grids = {name: torch.zeros(view.windows.scaled) for name in gradients}
-    count, width = int(view.target.pixels.sum()), view.windows.scaled[1]
+    count, rest = int(view.target.pixels.sum()), view.windows.scaled[1:]
     scores: list[float] = []
-    held = OpenRows(width)
+    held = OpenRows(*rest)
 
     def work(places: list[Place], after: int | None) -> None:
         images, target = view.images(places), view.targets(places)
         traced = trace(view.segmenter, images, (target,), (), input_gradient=True)[0]
         assert traced.input_gradient is not None  # it was asked for
-        slopes = traced.input_gradient[(..., *view.inner)].float().cpu()
+        slopes = traced.input_gradient[(slice(None), slice(None), *view.windows.inner)].float().cpu()
         keep_chunk()
         scores.append(traced.score.sum(dtype=torch.float64).item())
         held.extend(slopes, view.pixels, places)
-        done, gradient = held.finish(view.pixels.down.offset(after))
-        image = resized(view.cut, view.windows.native, view.windows.scaled, done, slice(0, width))
+        done, gradient = held.finish(view.pixels.axes[0].offset(after))
+        part = (done, *(slice(0, length) for length in rest))
+        image = resized(view.cut, view.windows.native, view.windows.scaled, *part)
         for name, formula in gradients.items():
             channels = formula.formula(image[None], gradient[None] / count)
             grids[name][done] = formula.map_of(channels.float())[0]
@@ -179,14 +184,15 @@ def _linear(view: View, settings: Settings, seed: int) -> LargeMap:
             view.segmenter, images, (target,), settings, seed=seed, batch_size=view.batch_size
         )[0]
         assert target.weights is not None
-        shares = (target.weights * target.pixels).sum((1, 2), dtype=torch.float64) / count
+        shares = target.weights * target.pixels
+        shares = shares.sum(axes(shares, 1), dtype=torch.float64) / count
         keep_chunk()
         recorded.update(made.settings)
         for name, values in made.diagnostics.items():
             diagnostics[name] = diagnostics.get(name, 0.0) + float((values.cpu() * shares).nansum())
         for place, one, share, status in zip(places, made.map.cpu(), shares, made.status, strict=True):
             if status != "degenerate":
-                grid[view.part(place)] += one[view.inner] * share
+                grid[view.windows.part(place)] += one[view.windows.inner] * share
 
     view.run(view.aimed, work)
     name = settings.label or settings.name
@@ -198,7 +204,7 @@ def _large_map(
     method: str,
     layer: str | None,
     grid: Tensor | None,
-    cells: Lattice | None,
+    cells: TiledGrid | None,
     relu: bool,
     settings: dict[str, Any],
     diagnostics: dict[str, float],
@@ -211,7 +217,7 @@ def _large_map(
         layer=layer,
         target=view.target,
         windows=windows,
-        grid=torch.full((1, 1), torch.nan) if grid is None else grid,
+        grid=torch.full([1] * len(windows.scaled), torch.nan) if grid is None else grid,
         cells=view.pixels if cells is None else cells,
         relu=relu,
         settings={**settings, "windows": covered},

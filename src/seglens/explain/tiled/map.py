@@ -1,4 +1,4 @@
-"""The map of a large picture, held as a lattice of cells and brought to any size in bands."""
+"""The map of a large picture, held as a tiled grid and brought to any size in bands."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.explain.explanation import LEFT, Explanation, Status
-from seglens.explain.lattice import Lattice
 from seglens.explain.target import Target
+from seglens.explain.tiled.grid import TiledGrid
 from seglens.models.layers import AVERAGED_OUT
 from seglens.predict.tiles import Size, Windows, rescaled, scaled_part
 from seglens.shapes import Map
 
 BAND = 512
-"""Rows of a map that are made at a time."""
+"""Rows of a map that are made at a time; of a volume, slices of so many rows in all."""
 
 FLAT = 1e-5
 """As in ``explanation.py``, but for the rounding of blends too."""
@@ -26,10 +26,10 @@ FLAT = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class LargeMap:
-    """One method's answer for one large picture, held as a signed lattice and brought to size in bands.
+    """One method's answer for one large picture, held as a signed tiled grid and brought to size in bands.
 
-    ``grid`` is raw, before any ReLU, on the lattice of the layer (for methods without a layer: on the pixels
-    of the working scale); one of 10,000 x 10,000 cells weighs 400 MB, and nothing as large is made of it
+    ``grid`` is raw, before any ReLU, on the cells of the layer (for methods without a layer: on the pixels of
+    the working scale); one of 10,000 x 10,000 cells weighs 400 MB, and nothing as large is made of it
     unless `at` or `explanation` is asked to. ``target`` is at the working scale, `Windows.scaled`. A map
     whose status is not ok is NaN.
     """
@@ -38,8 +38,8 @@ class LargeMap:
     layer: str | None
     target: Target
     windows: Windows
-    grid: Float[Tensor, "rows columns"]
-    cells: Lattice
+    grid: Float[Tensor, "*cells"]
+    cells: TiledGrid
     relu: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
@@ -65,36 +65,37 @@ class LargeMap:
     def rows(self, start: int, stop: int) -> Map:
         """Return rows of the map at the working scale: the ReLU where the method has one, then bilinear.
 
-        The same values as of `seglens.explain.cams.upsample` of the whole lattice.
+        The same values as of `seglens.explain.cams.upsample` of the whole grid.
         """
 
-        def cut(down: slice, across: slice) -> Float[Tensor, "1 h w"]:
-            part = self.grid[None, down, across].float()
-            return part.relu() if self.relu else part
+        def cut(*part: slice) -> Float[Tensor, "1 *part"]:
+            taken = self.grid[(None, *part)].float()
+            return taken.relu() if self.relu else taken
 
-        axes = (self.cells.down, self.cells.across)
+        axes, spans = self.cells.axes, [(start, stop), *((0, side) for side in self.windows.scaled[1:])]
         grown = tuple(round(axis.length * axis.cell) for axis in axes)
-        width, margins = self.windows.scaled[1], [axis.margin for axis in axes]
-        ends = [min(grown[0], stop + margins[0]), min(grown[1], width + margins[1])]
-        down, across = slice(start + margins[0], ends[0]), slice(margins[1], ends[1])
-        found = scaled_part(cut, self.cells.size, (grown[0], grown[1]), down, across)
-        # The lattice can end less than a cell before the picture.
-        lacking = (0, width - found.shape[2], 0, stop - start - found.shape[1])
-        return F.pad(found, lacking, mode="replicate")[0]
+        parts = [
+            slice(first + axis.margin, min(most, last + axis.margin))
+            for axis, most, (first, last) in zip(axes, grown, spans, strict=True)
+        ]
+        found = scaled_part(cut, self.cells.size, grown, *parts)
+        # The grid can end less than a cell before the picture.
+        lacking = [(last - first) - made for (first, last), made in zip(spans, found.shape[1:], strict=True)]
+        return F.pad(found, [n for each in reversed(lacking) for n in (0, each)], mode="replicate")[0]
 
-    def bands(self, size: Size | None = None) -> Iterator[Float[Tensor, "rows columns"]]:
+    def bands(self, size: Size | None = None) -> Iterator[Float[Tensor, "rows *columns"]]:
         """Yield the map at ``size``, the native one by default, from the top, a band of rows at a time."""
-        height = self.windows.scaled[0]
+        height, *sides = self.windows.scaled
         if self.status != "ok":
-            rows, columns = size or self.windows.native
-            yield from torch.full((rows, columns), torch.nan).split(BAND)
+            yield from torch.full(size or self.windows.native, torch.nan).split(BAND)
             return
-        parts = (self.rows(top, min(height, top + BAND))[None] for top in range(0, height, BAND))
+        step = max(1, BAND // math.prod(sides[:-1]))
+        parts = (self.rows(top, min(height, top + step))[None] for top in range(0, height, step))
         for band in rescaled(parts, self.windows.scaled, size or self.windows.native):
             yield band[0]
 
     def at(self, size: Size) -> Map:
-        """Return the whole map at ``size`` (rows, columns), such as that at which it is drawn."""
+        """Return the whole map at ``size``, such as that at which it is drawn."""
         return torch.cat(list(self.bands(size)))
 
     def explanation(self, where: str = "region") -> Explanation:

@@ -1,4 +1,4 @@
-"""What windows share: weights of pixels, cells of a lattice, targets at the working scale."""
+"""What windows share: weights of pixels, cells of a tiled grid, targets at the working scale."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ from tests.explain.large_pictures import (
 from seglens.errors import SettingError
 from seglens.explain import explain
 from seglens.explain.cams import upsample
-from seglens.explain.large_map import LargeMap
-from seglens.explain.large_targets import large_target
-from seglens.explain.lattice import OpenRows, lattice
 from seglens.explain.target import Target
+from seglens.explain.tiled.grid import OpenRows, tiled_grid
+from seglens.explain.tiled.map import LargeMap
+from seglens.explain.tiled.targets import large_target
 
 
 def test_weights_of_pixels_are_weights_in_the_score(run, images, pixels):
@@ -36,7 +36,7 @@ def test_weights_of_pixels_are_weights_in_the_score(run, images, pixels):
     torch.testing.assert_close(found.double(), total / share.sum((1, 2)), rtol=1e-5, atol=1e-5)
 
 
-# The lattice and the map on it.
+# The tiled grid and the map on it.
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_weights_of_pixels_are_weights_in_the_score(run, images, pixels):
     ],
 )
 def test_the_shares_of_a_cell_sum_to_1(size, window, divisor, cells):
-    made = lattice(windows_of(size, window), divisor, cells)
-    for axis, length in zip((made.down, made.across), size, strict=True):
+    made = tiled_grid(windows_of(size, window), divisor, cells)
+    for axis, length in zip(made.axes, size, strict=True):
         total = torch.zeros(axis.length)
         for offset, shares in zip(axis.offsets, axis.shares, strict=True):
             total[offset : offset + len(shares)] += shares
@@ -75,7 +75,7 @@ def test_rows_are_let_go_when_no_window_can_reach_them():
 
 @pytest.mark.parametrize("scale", [0.6, 1.0, 1.7])
 def test_maps_come_to_any_size_as_in_one_piece(scale, make_run, monkeypatch):
-    monkeypatch.setattr("seglens.explain.large_map.BAND", 7)
+    monkeypatch.setattr("seglens.explain.tiled.map.BAND", 7)
     size = (60, 50)
     windows = windows_of(size, 16, 0.5, scale)
     image, run = picture(*size), make_run(Points().eval())
@@ -94,7 +94,7 @@ def test_maps_come_to_any_size_as_in_one_piece(scale, make_run, monkeypatch):
 @pytest.mark.parametrize("relu", [True, False])
 def test_rows_are_those_of_the_one_upsampling(relu):
     windows = windows_of((45, 60), 32)
-    cells = lattice(windows, 8, (4, 4))
+    cells = tiled_grid(windows, 8, (4, 4))
     grid = torch.randn(cells.size, generator=torch.Generator().manual_seed(0))
     target = region_of(windows.scaled, slice(0, 9), slice(0, 9))
     made = LargeMap("mine", "layer", target, windows, grid, cells, relu)

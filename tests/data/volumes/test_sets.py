@@ -1,0 +1,188 @@
+"""Sets of volumes as every command reads them. Oracle: the voxels that were written, by world places."""
+
+import json
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seglens.data.check import check_data
+from seglens.data.layout import DataSettings
+from seglens.data.opening import open_data
+from seglens.data.sample import Sample
+from seglens.data.transforms import letterbox
+from seglens.data.volumes import Grid
+from seglens.errors import DataError, MaskValueError, SettingError
+
+nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
+
+SHAPE = (7, 6, 5)
+PLAIN = np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+def save(file: Path, values: np.ndarray, affine: np.ndarray = PLAIN) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, affine), file)
+    return file
+
+
+def picture(number: int = 0) -> np.ndarray:
+    return np.random.default_rng(number).integers(-1000, 2000, SHAPE).astype(np.int16)
+
+
+def labels(*values: int) -> np.ndarray:
+    found = np.zeros(SHAPE, np.uint8)
+    found.flat[: len(values)] = values
+    return found
+
+
+def nnunet(
+    folder: Path, *, names: tuple[str, ...] = ("MRI",), described: dict[str, int] | None = None
+) -> Path:
+    for number in range(6):
+        part = "Ts" if number == 5 else "Tr"
+        for channel in range(len(names)):
+            save(folder / f"images{part}" / f"c{number}_000{channel}.nii.gz", picture(number + 10 * channel))
+        save(folder / f"labels{part}" / f"c{number}.nii.gz", labels(1, 2))
+    text = {
+        "channel_names": {str(index): name for index, name in enumerate(names)},
+        "labels": described or {"background": 0, "front": 1, "back": 2},
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(text))
+    return folder
+
+
+def values_in(sample: Sample) -> list[int]:
+    assert sample.mask is not None
+    return sample.mask.unique().tolist()
+
+
+def pairs(folder: Path, mask: np.ndarray, num: int = 8) -> Path:
+    for number in range(num):
+        save(folder / "images" / f"v{number}.nii.gz", picture(number))
+        save(folder / "masks" / f"v{number}.nii.gz", mask)
+    return folder
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+@pytest.mark.parametrize("senses", list(product((1, -1), repeat=3)))
+def test_any_orientation_becomes_the_same_array_and_goes_back(axes, senses):
+    """Feet to head, front to back, right to left by the world places of the voxels."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (world, sense) in enumerate(zip(axes, senses, strict=True)):
+        affine[world, axis] = sense * (1.0 + axis)
+    grid = Grid(SHAPE, affine)
+    values = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    turned = grid.to_zyx(values)
+    assert (grid.from_zyx(turned) == values).all()
+    places = np.array(
+        [grid.world([int(i) for i in np.unravel_index(number, SHAPE)]) for number in turned.ravel()]
+    )
+    x, y, z = (places[:, world].reshape(turned.shape) for world in range(3))
+    steps = np.diff(z, axis=0), np.diff(y, axis=1), np.diff(x, axis=2)
+    assert [float(step.min()) for step in steps] == [float(step.max()) for step in steps]
+    assert (steps[0] > 0).all()
+    assert (steps[1] < 0).all()
+    assert (steps[2] < 0).all()
+    assert grid.spacing_zyx == pytest.approx([abs(float(step.flat[0])) for step in steps])
+
+
+def test_nnunet_with_two_channels(tmp_path):
+    dataset = open_data(DataSettings(path=nnunet(tmp_path, names=("CT", "MRI"))))
+    assert (dataset.layout, dataset.dims, dataset.task.classes) == (
+        "nnunet",
+        3,
+        ("background", "front", "back"),
+    )
+    assert dataset.settings.channels == 2
+    assert dataset.settings.intensities == ((-1024.0, 3071.0), None)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 4, "valid": 1, "test": 1}
+    (sample,) = (dataset.split("test")[0],)
+    grid = sample.grid
+    assert grid is not None
+    assert sample.image.shape == (2, 5, 6, 7)
+    assert sample.spacing == (2.0, 1.0, 1.0)
+    shown = torch.from_numpy(grid.to_zyx((picture(5) + 1024) / 4095).astype(np.float32))
+    torch.testing.assert_close(sample.image[0], shown)
+    low, high = np.percentile(picture(15), (0.5, 99.5))
+    other = np.clip((grid.to_zyx(picture(15)) - low) / (high - low), 0, 1).astype(np.float32)
+    torch.testing.assert_close(sample.image[1], torch.from_numpy(other))
+    assert sample.mask is not None
+    assert (grid.from_zyx(sample.mask.numpy()) == labels(1, 2)).all()
+
+
+def test_the_decathlon_has_one_file_a_case(tmp_path):
+    nnunet(tmp_path)
+    text = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "front", "2": "back"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(text))
+    for file in tmp_path.glob("images*/*.nii.gz"):
+        file.rename(file.with_name(file.name.replace("_0000", "")))
+    dataset = open_data(DataSettings(path=tmp_path))
+    assert (dataset.layout, dataset.task.classes) == ("msd", ("background", "front", "back"))
+    assert dataset.split("test")[0].name == "c5"
+
+
+def test_an_ignored_label_does_not_count(tmp_path):
+    described = {"background": 0, "front": 1, "ignore": 2}
+    sample = open_data(DataSettings(path=nnunet(tmp_path, described=described))).split("train")[0]
+    assert sample.grid is not None
+    assert sample.mask is not None
+    assert (sample.grid.from_zyx(sample.valid.numpy()) == (labels(1, 2) != 2)).all()
+    assert (sample.grid.from_zyx(sample.mask.numpy()) == labels(1)).all()
+
+
+def test_pairs_say_what_their_labels_mean(tmp_path):
+    folder = pairs(tmp_path / "two", labels(1, 2))
+    split = open_data(DataSettings(path=folder)).split("train")
+    with pytest.raises(
+        MaskValueError, match=r"v\d.nii.gz holds the label 2; allowed are 0 to 1, and nobody said"
+    ):
+        split[0]
+    named = open_data(DataSettings(path=folder, classes=("background", "a", "b")))
+    assert named.task.classes == ("background", "a", "b")
+    assert values_in(named.split("train")[0]) == [0, 1, 2]
+    merged = open_data(DataSettings(path=folder, masks="foreground")).split("train")[0]
+    assert values_in(merged) == [0, 1]
+    with pytest.raises(SettingError, match="not as instances"):
+        open_data(DataSettings(path=folder, masks="instances"))
+    with pytest.raises(SettingError, match=r"have 1 channel\(s\) \(intensity\), received channels 3"):
+        open_data(DataSettings(path=folder, channels=3))
+    assert open_data(DataSettings(path=pairs(tmp_path / "one", labels(1)))).task.classes[1] == "foreground"
+
+
+def test_a_check_reads_all_and_names_what_is_wrong(tmp_path):
+    folder = nnunet(tmp_path)
+    found = check_data(DataSettings(path=folder))
+    assert (found.layout, found.num_errors) == ("nnunet", 0)
+    assert [(row.split, row.name, row.objects) for row in found.counts][:2] == [
+        ("train", "front", 4),
+        ("train", "back", 4),
+    ]
+    save(folder / "labelsTr/c0.nii.gz", labels(1, 2), np.diag([1.0, 1.0, 3.0, 1.0]))
+    (folder / "imagesTr/c1_0000.nii.gz").write_bytes(b"no volume")
+    save(folder / "labelsTr/c2.nii.gz", labels(7))
+    told = " ".join(finding.text for finding in check_data(DataSettings(path=folder)).findings)
+    for words in ("c0.nii.gz lies", "c1_0000.nii.gz", "c2.nii.gz holds the label 7"):
+        assert words in told
+    (folder / "labelsTr/c3.nii.gz").unlink()
+    with pytest.raises(DataError, match="no labels of 'c3'"):
+        open_data(DataSettings(path=folder))
+
+
+def test_a_volume_fills_its_cube_in_millimetres_and_comes_back(tmp_path):
+    """Slices are 2 mm thick: in the cube they take twice the voxels; nothing is stretched."""
+    sample = open_data(DataSettings(path=nnunet(tmp_path))).split("train")[0]
+    boxed, frame = letterbox(sample, 20)
+    assert boxed.image.shape == (1, 20, 20, 20)
+    assert frame.scaled == (20, 12, 14)  # 5 slices of 2 mm are 10 mm, as 6 rows are 6 and 7 columns 7
+    assert int(boxed.valid.sum()) == 20 * 12 * 14
+    assert boxed.mask is not None
+    assert sample.mask is not None
+    assert torch.equal(frame.mask_to_native(boxed.mask), sample.mask)
+    smooth = torch.linspace(0, 1, 20)[:, None, None].expand(20, 20, 20)
+    steps = frame.maps_to_native(smooth)[:, 3, 3].diff()[1:-1]  # at the ends it is smoothed to one side
+    assert steps.tolist() == pytest.approx([4 / 19, 4 / 19], abs=1e-4)
