@@ -210,9 +210,9 @@ def test_mean_and_std_say_nothing_where_each_picture_has_its_own():
     ],
 )
 def test_pictures_of_another_bit_depth_are_warned_of(tmp_path, recwarn, pictures, window, normalise, shade):
-    warn_of_window(
-        window, normalise, split_with(tmp_path, [counts(*pictures, seed=seed) for seed in range(3)])
-    )
+    low, high = pictures
+    made = [counts(low, high, seed) for seed in range(3)]
+    warn_of_window(window, normalise, split_with(tmp_path, made))
     assert [str(each.message).count(f"nearly {shade}.") for each in recwarn] == [1] * (shade is not None)
 
 

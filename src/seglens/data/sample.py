@@ -43,9 +43,9 @@ class Sample:
     grid: Grid | None = None
 
     @property
-    def spacing(self) -> tuple[float, ...]:
-        """Millimetres from one voxel to the next along each spatial axis; 1 each for a picture."""
-        return (1.0,) * self.valid.ndim if self.grid is None else self.grid.spacing_zyx
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Millimetres from one voxel to the next along each spatial axis; None where they aren't known."""
+        return None if self.grid is None else self.grid.spacing_zyx
 
 
 class Task(Validated):

@@ -40,6 +40,12 @@ class Frame:
     corner: tuple[int, ...]
     spacing: tuple[float, ...] = ()
 
+    @property
+    def scale(self) -> float:
+        """Pixels on the grid for each native pixel, or for each millimetre where the spacing is known."""
+        spacing = self.spacing or (1.0,) * len(self.native)
+        return max(self.scaled) / max(length * mm for length, mm in zip(self.native, spacing, strict=True))
+
     def to_grid(self, *place: int | float) -> tuple[float, ...]:
         """Return where the native point ``x, y`` (or ``x, y, z``) lies; pixel centres are whole numbers."""
         sides = zip(place, self.scaled[::-1], self.native[::-1], self.corner[::-1], strict=True)
@@ -112,7 +118,7 @@ def letterbox_image(
 
 def letterbox(sample: Sample, size: int) -> tuple[Sample, Frame]:
     """Scale a sample into ``size`` pixels each way; the mask takes nearest values, padding is not valid."""
-    image, frame = letterbox_image(sample.image, size, None if sample.grid is None else sample.spacing)
+    image, frame = letterbox_image(sample.image, size, sample.spacing)
     mask = None if sample.mask is None else frame.padded(nearest(sample.mask, frame.scaled))
     valid = frame.padded(nearest(sample.valid, frame.scaled))
     return Sample(sample.name, image, mask, valid), frame

@@ -52,8 +52,12 @@ class Planes:
         return nearest(plane, size)
 
 
-def planes_through(region: Region, spacing: Sequence[float]) -> Planes:
-    """Return the planes in which most of ``region`` lies; those through the middle where it is empty."""
+def planes_through(region: Region, spacing: Sequence[float] | None) -> Planes:
+    """Return the planes in which most of ``region`` lies; those through the middle where it is empty.
+
+    Without ``spacing`` voxels are drawn as cubes.
+    """
+    spacing = spacing or (1.0, 1.0, 1.0)
     if not bool(region.any()):
         return Planes((region.shape[0] // 2, region.shape[1] // 2, region.shape[2] // 2), tuple(spacing))
     z, y, x = (int(region.sum([other for other in range(3) if other != axis]).argmax()) for axis in range(3))

@@ -159,8 +159,7 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
     if not sample.valid.any():
         return _Ready(index, name, "No pixel of the picture is valid.")
     digest = (picture_sha256(split.entries[index]) or "")[:HASH]
-    spacing = None if sample.grid is None else sample.spacing
-    placed = place(sample.image, run.spec, how.tiles, spacing)
+    placed = place(sample.image, run.spec, how.tiles, sample.spacing)
     return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
 
 
@@ -177,8 +176,7 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     except DataError as error:
         return Tally((_failed(ready, str(error)),), nothing, ())
     about = {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
-    spacing = None if sample.grid is None else sample.spacing
-    outlines = surface_scores(predicted, sample.mask, sample.valid, num, spacing=spacing)
+    outlines = surface_scores(predicted, sample.mask, sample.valid, num, spacing=sample.spacing)
     row = PictureScores.model_validate(
         {"index": ready.index, "name": ready.name, **about, **_row(counts), **outlines}
     )

@@ -99,7 +99,7 @@ def planes_of(arrays: Arrays, frame: Frame, target: str | None = None) -> Planes
         for name in arrays
         if name == f"region:{target}" or (target is None and name.startswith("region:"))
     )
-    return planes_through(torch.from_numpy(arrays[region]) > 0, frame.spacing or (1.0,) * 3)
+    return planes_through(torch.from_numpy(arrays[region]) > 0, frame.spacing)
 
 
 def about_error(row: OneMap) -> bool:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seglens.axes import cropped, size_of
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, fit_frame, nearest
 from seglens.explain.explanation import Explanation
@@ -24,9 +25,9 @@ from seglens.folder.request import Request
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
 from seglens.predict.original import decide, logits_of
-from seglens.predict.tiles import Cut, Size, Windows, bands, plan, resized
+from seglens.predict.tiles import Cut, Windows, bands, cut_of, plan, resized
 from seglens.runs import Run
-from seglens.shapes import Image, Images
+from seglens.shapes import Images
 
 NORMALISING = 16
 """Windows from which a model with random weights takes the statistics of its batch norms."""
@@ -34,10 +35,9 @@ NORMALISING = 16
 
 def pieces_of(run: Run, part: Chunk, tiles: str) -> list[Chunk]:
     """Return the pictures of a chunk that go into one input, and each that doesn't by itself."""
-    sizes = [(sample.image.shape[1], sample.image.shape[2]) for sample in part.originals]
-    windows = [plan(size, run.spec, tiles) for size in sizes]
+    windows = [_planned(sample, run.spec, tiles) for sample in part.originals]
     small = [i for i, found in enumerate(windows) if found is None]
-    pieces = [select_pictures(part, small)] if 0 < len(small) < len(sizes) else [part] * bool(small)
+    pieces = [select_pictures(part, small)] if 0 < len(small) < len(windows) else [part] * bool(small)
     return pieces + [
         large_chunk(part.originals[i], found, part.numbers[i], part.index)
         for i, found in enumerate(windows)
@@ -47,27 +47,36 @@ def pieces_of(run: Run, part: Chunk, tiles: str) -> list[Chunk]:
 
 def frame_of(sample: Sample, spec: ModelSpec, tiles: str) -> Frame:
     """Return the frame in which a picture was explained."""
-    native = sample.image.shape[1], sample.image.shape[2]
-    windows = plan(native, spec, tiles)
-    return fit_frame(native, spec.image_size) if windows is None else _frame(windows)
+    windows = _planned(sample, spec, tiles)
+    if windows is None:
+        return fit_frame(size_of(sample.image, 1), spec.image_size, sample.spacing)
+    return _frame(windows, sample)
+
+
+def _planned(sample: Sample, spec: ModelSpec, tiles: str) -> Windows | None:
+    return plan(size_of(sample.image, 1), spec, tiles, spacing=sample.spacing)
 
 
 def large_chunk(sample: Sample, windows: Windows, number: int, index: int) -> Chunk:
     """Put one picture, scaled as ``windows`` says, into the upper left of a square; the rest is not valid."""
-    frame = _frame(windows)
-    whole = (slice(0, windows.scaled[0]), slice(0, windows.scaled[1]))
-    image = resized(_cut_of(sample.image), windows.native, windows.scaled, *whole)
-    mask = None if sample.mask is None else _squared(nearest(sample.mask, windows.scaled), frame.size)[None]
-    valid = _squared(nearest(sample.valid, windows.scaled), frame.size)[None]
-    batch = Batch((sample.name,), _squared(image, frame.size)[None], mask, valid)
+    frame = _frame(windows, sample)
+    whole = [slice(0, length) for length in windows.scaled]
+    image = resized(cut_of(sample.image), windows.native, windows.scaled, *whole)
+    mask = (
+        None
+        if sample.mask is None
+        else _squared(nearest(sample.mask, windows.scaled), frame.size, len(frame.native))[None]
+    )
+    valid = _squared(nearest(sample.valid, windows.scaled), frame.size, len(frame.native))[None]
+    batch = Batch((sample.name,), _squared(image, frame.size, len(frame.native))[None], mask, valid)
     return Chunk((sample,), batch, (frame,), (number,), index, windows)
 
 
 def predict_large(run: Run, part: Chunk) -> Prediction:
     """Return what the model says of the picture in windows, put into its square; padding is background."""
     found = torch.cat(list(bands(run.segmenter, *_scaled(part))), dim=1)
-    mask = _squared(decide(found, run.spec), part.frames[0].size)[None]
-    probabilities = _squared(found, part.frames[0].size)[None]
+    mask = _squared(decide(found, run.spec), part.frames[0].size, run.spec.dims)[None]
+    probabilities = _squared(found, part.frames[0].size, run.spec.dims)[None]
     return Prediction(logits_of(probabilities, run.spec), probabilities, mask)
 
 
@@ -85,10 +94,9 @@ def maps_of_large(
         SettingError: a method means nothing over windows.
     """
     cut, windows = _scaled(part)
-    rows, columns = windows.scaled
     found = []
     for target in targets:
-        inner = replace(target, pixels=target.pixels[:, :rows, :columns].cpu())
+        inner = replace(target, pixels=cropped(target.pixels, windows.scaled).cpu())
         maps = explain_large(
             run,
             cut,
@@ -118,7 +126,7 @@ def _explanation(entry: LargeMap, target: Target, where: str, spec: ModelSpec) -
         method=entry.method,
         layer=entry.layer,
         target=replace(target, pixels=target.pixels.cpu()),
-        map=_squared(entry.at(entry.windows.scaled), size)[None],
+        map=_squared(entry.at(entry.windows.scaled), size, spec.dims)[None],
         grid=None if entry.layer is None else _square_grid(entry, size + -size % spec.divisor),
         status=(entry.status,),
         settings=entry.settings,
@@ -131,10 +139,12 @@ def _square_grid(entry: LargeMap, size: int) -> Tensor | None:
     """The layer's cells as the grid of a square of ``size`` pixels; None where they don't fit in."""
     cells = [axis.cell for axis in entry.cells.axes]
     margins = [axis.margin for axis in entry.cells.axes]
-    if cells[0] != cells[1] or size % cells[0] or any(margins):
+    if len(set(cells)) > 1 or size % cells[0] or any(margins):
         return None
     side = round(size / cells[0])
-    return _squared(entry.grid[:side, :side], side)[None]
+    return _squared(
+        cropped(entry.grid, [min(side, length) for length in entry.grid.shape]), side, entry.grid.ndim
+    )[None]
 
 
 def select_pictures(part: Chunk, rows: Sequence[int]) -> Chunk:
@@ -155,23 +165,19 @@ def select_pictures(part: Chunk, rows: Sequence[int]) -> Chunk:
     )
 
 
-def _frame(windows: Windows) -> Frame:
-    return Frame(windows.native, max(windows.scaled), windows.scaled, corner=(0, 0))
+def _frame(windows: Windows, sample: Sample) -> Frame:
+    corner = (0,) * len(windows.scaled)
+    return Frame(windows.native, max(windows.scaled), windows.scaled, corner, sample.spacing or ())
 
 
 def _scaled(part: Chunk) -> tuple[Cut, Windows]:
     """Return what cuts parts out of the picture as it was scaled for the chunk, and its windows there."""
     assert part.windows is not None  # it is such a chunk
-    rows, columns = part.windows.scaled
-    image = part.batch.images[0, :, :rows, :columns]
-    return _cut_of(image), replace(part.windows, native=part.windows.scaled)
+    image = cropped(part.batch.images[0], part.windows.scaled)
+    return cut_of(image), replace(part.windows, native=part.windows.scaled)
 
 
-def _cut_of(image: Image) -> Cut:
-    return lambda rows, columns: image[:, rows, columns]
-
-
-def _squared(values: Tensor, size: int) -> Tensor:
-    """Pad below and to the right with zeros."""
-    sides: Size = (size - values.shape[-2], size - values.shape[-1])
-    return F.pad(values, (0, sides[1], 0, sides[0]))
+def _squared(values: Tensor, size: int, dims: int) -> Tensor:
+    """Pad the last axes with zeros behind, to ``size`` each."""
+    missing = [number for length in reversed(values.shape[-dims:]) for number in (0, size - length)]
+    return F.pad(values, missing)

@@ -207,8 +207,9 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large 
         sample = split[index]
     except DataError as error:
         return Failure(entry.name, str(error))
-    spacing = None if sample.grid is None else sample.spacing
-    return _Read(sample, place(sample.image, run.spec, "never", spacing))
+    # A picture that takes windows has been told from its file; a volume is read as a whole.
+    tiles = "never" if split.dims == 2 else how.tiles
+    return _Read(sample, place(sample.image, run.spec, tiles, sample.spacing))
 
 
 def _in_windows(

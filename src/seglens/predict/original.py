@@ -51,7 +51,7 @@ def place(
     Raises:
         UnknownNameError: there is no such rule for tiles.
     """
-    windows = plan(size_of(image, 1), spec, tiles)
+    windows = plan(size_of(image, 1), spec, tiles, spacing=spacing)
     if windows is not None:
         return Placed(image, None, windows)
     grid, frame = letterbox_image(image, spec.image_size, spacing)

@@ -155,10 +155,18 @@ def check_tiles(tiles: str) -> None:
         raise unknown_name("rule for tiles", tiles, TILES)
 
 
-def plan(native: Size, spec: ModelSpec, tiles: str = "auto", *, overlap: float = OVERLAP) -> Windows | None:
+def plan(
+    native: Size,
+    spec: ModelSpec,
+    tiles: str = "auto",
+    *,
+    overlap: float = OVERLAP,
+    spacing: Sequence[float] | None = None,
+) -> Windows | None:
     """Return the windows for a picture of ``native`` size, or None where it is scaled into one input.
 
-    `TILES` says when which; the working scale is that of the training, 1 where it is not known.
+    `TILES` says when which; the working scale is that of the training, 1 where it is not known. With
+    ``spacing``, the millimetres a voxel along each axis, it is one of pixels a millimetre.
 
     Raises:
         UnknownNameError: there is no such rule.
@@ -167,8 +175,9 @@ def plan(native: Size, spec: ModelSpec, tiles: str = "auto", *, overlap: float =
     check_tiles(tiles)
     if not 0 <= overlap < 1:
         raise SettingError(f"The overlap of windows must be at least 0 and below 1, received {overlap}.")
-    scale, longest = spec.scale or 1.0, max(native)
-    scaled = tuple(max(1, round(length * scale)) for length in native)
+    sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
+    scale, longest = spec.scale or 1.0, max(sides)
+    scaled = tuple(max(1, round(length * scale)) for length in sides)
     windows = Windows(native, scaled, spec.image_size, overlap)
     match tiles:
         case "auto":

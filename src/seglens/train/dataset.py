@@ -118,7 +118,7 @@ class TrainingDataset(Dataset[Sample]):
 
     @property
     def scale(self) -> float:
-        """Pixels on the input grid per native pixel, of the median picture among those read."""
+        """Pixels on the input grid per native pixel (or millimetre), of the median picture among those read."""
         return sorted(self.scales)[len(self.scales) // 2]
 
     def class_pixels(self, num_classes: int) -> Int[Tensor, "classes"]:
@@ -261,7 +261,7 @@ def _pack(sample: Sample, size: int) -> _Packed:
     mask = small.mask
     if not is_stack(mask):
         mask = mask.to(torch.uint8 if int(mask.max()) < 256 else torch.int32)
-    return _Packed(small.name, image, mask, small.valid, max(frame.scaled) / max(frame.native))
+    return _Packed(small.name, image, mask, small.valid, frame.scale)
 
 
 class Batches(LightningDataModule):
