@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import seglens
-from seglens.data.intensity import about_range, found_window, warn_of_window, window_of
+from seglens.data.intensity import about_range, found_window, read_window, warn_of_window
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import augment, augment_within, sample_generator
@@ -79,13 +79,13 @@ def test_one_bright_spot_is_the_range_where_all_else_is_even(tmp_path):
 
 def test_a_window_in_the_numbers_of_the_files(tmp_path):
     deep = split_with(tmp_path, [counts(100, 220)])
-    assert window_of("100,4095", deep) == (100 / TOP, 4095 / TOP)
-    assert window_of("full", deep) == (0, 1)
-    assert window_of("auto", deep) == found_window(deep)
+    assert read_window("100,4095", deep) == (100 / TOP, 4095 / TOP)
+    assert read_window("full", deep) == (0, 1)
+    assert read_window("auto", deep) == found_window(deep)
     with pytest.raises(
         SettingError, match=r"'0,70000' is not within what the pictures can hold, 0 to 65535 \(uint16"
     ):
-        window_of("0,70000", deep)
+        read_window("0,70000", deep)
 
 
 @pytest.mark.parametrize("text", ["", "5", "9,3", "3,3", "nan,4", "0,inf", "1,2,3", "1e5.2,3", "all"])

@@ -6,12 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seglens.evaluate.intervals import interval_of
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.judge import localisation, nulls
-from seglens.judge.localisation import AttentionRow, attention, join_attention, summarise
+from seglens.judge.localisation import attention, join_attention, summarise
+from seglens.results.maps import MapSummary
 from seglens.results.names import RESTATES
 
 SIZE = 32
@@ -44,7 +46,7 @@ def pooled(target: Target, cells: int) -> torch.Tensor:
 
 def row_of(
     made: Explanation, surface: nulls.NullInputs, *, randomised: Explanation | None = None
-) -> AttentionRow:
+) -> MapSummary:
     return summarise(attention(made, surface, randomised=randomised))
 
 
@@ -52,10 +54,10 @@ def test_the_mirror_itself_restates_the_prediction() -> None:
     surface, target = make(12)
     row = row_of(cam(target, pooled(target, 8)), surface)
     assert row.label == RESTATES
-    assert row.difference.mean == pytest.approx(0, abs=1e-6)
-    assert row.resemblance.mean == pytest.approx(1, abs=1e-6)
+    assert row.difference_to_mirror.mean == pytest.approx(0, abs=1e-6)
+    assert row.resemblance_to_mirror.mean == pytest.approx(1, abs=1e-6)
     for name in localisation.STATISTICS:
-        assert row.statistics[name].mean == pytest.approx(row.nulls["mirror"][name].mean)
+        assert row.statistics[name].mean == pytest.approx(row.null_intervals["mirror"][name].mean)
 
 
 def test_a_map_that_looks_elsewhere_is_not_labelled() -> None:
@@ -63,7 +65,7 @@ def test_a_map_that_looks_elsewhere_is_not_labelled() -> None:
     away = (pooled(target, 8) == 0).float()
     row = row_of(cam(target, away), surface)
     assert row.label == ""
-    assert row.difference.high < -2
+    assert interval_of(row.difference_to_mirror).high < -2
     noise = torch.rand(12, 8, 8, generator=torch.Generator().manual_seed(1))
     assert row_of(cam(target, noise), surface).label == ""
 
@@ -78,7 +80,7 @@ def test_a_question_about_the_whole_picture_restates_nothing() -> None:
     valid = torch.zeros_like(target.pixels)
     valid[:, :24] = True
     row = summarise(attention(cam(Target("class", 1, valid), torch.rand(12, 4, 4)), surface, valid=valid))
-    assert (row.label, row.difference.num) == ("", 0)
+    assert (row.label, row.difference_to_mirror.num) == ("", 0)
 
 
 def test_a_map_above_the_mirror_is_labelled_too() -> None:
@@ -86,7 +88,7 @@ def test_a_map_above_the_mirror_is_labelled_too() -> None:
     sharp = Explanation("mine", None, target, target.pixels.float() * surface.images.mean(1))
     coarse = cam(target, pooled(target, 8).square())
     rows = [row_of(made, surface) for made in (coarse, sharp)]
-    assert rows[0].difference.mean > 0.1
+    assert interval_of(rows[0].difference_to_mirror).mean > 0.1
     assert [row.label for row in rows] == [RESTATES, RESTATES]
 
 
@@ -94,9 +96,9 @@ def test_a_washed_out_mirror_is_labelled_for_its_shape() -> None:
     surface, target = make(12)
     pale = pooled(target, 8) + 0.2
     row = row_of(cam(target, pale), surface)
-    assert row.difference.high < 0
+    assert interval_of(row.difference_to_mirror).high < 0
     # Both are brought to full size and averaged again, so a constant more leaves the correlation at 1.
-    assert row.resemblance.low > 0.99
+    assert interval_of(row.resemblance_to_mirror).low > 0.99
     assert row.label == RESTATES
 
 
@@ -125,13 +127,13 @@ def test_rows_without_an_answer_are_left_out_of_map_and_nulls() -> None:
     row = summarise(found)
     assert (row.num_ok, row.num_no_target, row.num_total) == (2, 1, 4)
     assert row.statistics["mass_inside"].num == 2
-    assert all(values["mass_inside"].num == 2 for values in row.nulls.values())
+    assert all(values["mass_inside"].num == 2 for values in row.null_intervals.values())
 
 
 def test_a_lone_picture_has_no_others_and_is_judged_by_its_values() -> None:
     surface, target = make(1)
     row = row_of(cam(target, pooled(target, 8)), surface)
-    assert row.nulls["other_images"]["ratio"].num == 0
+    assert row.null_intervals["other_images"]["ratio"].num == 0
     assert row.label == RESTATES
     far = row_of(cam(target, (pooled(target, 8) == 0).float()), surface)
     assert far.label == ""
@@ -161,7 +163,7 @@ def test_the_randomised_model_s_map_becomes_a_null() -> None:
     mine, other = cam(target, grid), cam(target, pooled(target, 8))
     row = row_of(mine, surface, randomised=other)
     expected = statistics(other)["ratio"].mean()
-    assert row.nulls["randomised_model"]["ratio"].mean == pytest.approx(float(expected), rel=1e-5)
+    assert row.null_intervals["randomised_model"]["ratio"].mean == pytest.approx(float(expected), rel=1e-5)
     assert "randomised_model" not in row_of(mine, surface).nulls
 
 
@@ -173,12 +175,12 @@ def test_infinite_values_dont_swallow_the_mean() -> None:
     row = row_of(Explanation("mine", None, target, maps), surface)
     assert row.statistics["ratio"].num == 3
     assert row.statistics["enrichment_log2"].num == 4
-    assert row.statistics["enrichment_log2"].mean > localisation.FLOOR
+    assert interval_of(row.statistics["enrichment_log2"]).mean > localisation.FLOOR
 
 
 def test_json_holds_plain_numbers() -> None:
     surface, target = make(5)
-    plain = json.loads(json.dumps(row_of(cam(target, pooled(target, 8)), surface).summary().plain()))
+    plain = json.loads(json.dumps(row_of(cam(target, pooled(target, 8)), surface).plain()))
     assert set(plain["statistics"]["ratio"]) == {"mean", "low", "high", "num"}
     assert isinstance(plain["nulls"]["mirror"]["ratio"], float)
     assert plain["label"] == RESTATES

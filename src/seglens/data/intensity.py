@@ -106,7 +106,7 @@ def warn_of_window(window: Window, normalise: str, split: Split) -> None:
     )
 
 
-def window_of(text: str, split: Split) -> Window:
+def read_window(text: str, split: Split) -> Window:
     """Return the window that is written ``auto`` (found on ``split``), ``full``, or ``LOW,HIGH``.
 
     ``LOW`` and ``HIGH`` are numbers as the files hold them: ``100,4095`` of 12-bit pictures. Volumes have

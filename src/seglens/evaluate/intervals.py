@@ -1,5 +1,6 @@
 """Bootstrap intervals over images. One seed gives one set of resamples, so that differences are paired."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,12 @@ class Interval:
     def spread(self) -> Spread:
         """Return the interval as it stands in results."""
         return Spread(mean=self.mean, low=self.low, high=self.high, num=self.num)
+
+
+def interval_of(spread: Spread) -> Interval:
+    """Return an interval that stands in results; what is missing there is NaN."""
+    mean, low, high = (math.nan if each is None else each for each in (spread.mean, spread.low, spread.high))
+    return Interval(mean, low, high, spread.num)
 
 
 NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0)

@@ -1,4 +1,4 @@
-"""What is drawn of one explained picture: itself, truth, prediction, heat maps and comparison sheets."""
+"""The drawings of one explained picture: itself, truth, prediction, heat maps and contact sheets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

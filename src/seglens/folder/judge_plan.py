@@ -1,4 +1,4 @@
-"""How many pictures are judged by which scores where nobody said, and what that will take."""
+"""The default scores and number of pictures of a judgement, and the passes of the model that it takes."""
 
 from collections.abc import Sequence
 

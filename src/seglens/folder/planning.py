@@ -1,4 +1,4 @@
-"""What a folder of explanations will take: passes are counted, the first pictures explained for the time."""
+"""The cost of a folder of explanations: passes are counted, the time is that of the first pictures."""
 
 import tempfile
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def plan_folder(
     batch_size: int = CHUNK,
     memory: int | None = None,
 ) -> Plan:
-    """Say what `explain_folder` would take with these arguments, in one process; nothing stays.
+    """Return the passes and the time of `explain_folder` with these arguments, in one process; nothing stays.
 
     Passes of the model are counted. Time follows from the first pictures, which are explained in a temporary
     folder, of those in windows from the smallest.

@@ -154,7 +154,7 @@ def _with_roles(run: Run) -> tuple[str, ...]:
 
 
 def settings_of(run: Run, request: Request) -> dict[str, object]:
-    """What a result depends on, as plain data."""
+    """Return the settings that a result depends on, as plain data."""
     classes = run.task.classes
     return {
         "methods": [

@@ -1,4 +1,4 @@
-"""What is written of a folder: a row for each picture and map, means over pictures, tables and the record."""
+"""The files of a folder: a row for each picture and map, means over pictures, tables and the record."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,7 +159,7 @@ def map_row(entry: Explanation, found: Measured, index: int) -> OneMap:
 def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> MapSummary:
     """Return the means over all pictures of one map, with intervals and nulls, and how many have no map."""
     whole = join_attention([attended for attended, _ in parts])
-    row = summarise(whole, seed=seed).summary()
+    row = summarise(whole, seed=seed)
     statistics = dict(row.statistics)
     for name in parts[0][1]:
         if name not in statistics:
@@ -169,13 +169,13 @@ def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> MapSumma
     degenerate, failed = (whole.status.count(kind) for kind in ("degenerate", "failed"))
     found = {"statistics": statistics, "where": where, "num_degenerate": degenerate, "num_failed": failed}
     if where != "region":
-        # The nulls are of what lies on the target, which doesn't count; nor can it restate the prediction.
+        # The nulls are of what lies on the target, which doesn't count; nor can it repeat the prediction.
         found |= {"nulls": {}, "null_intervals": {}, "label": ""}
     return row.model_copy(update=found)
 
 
 def flat_summary(rows: Iterable[MapSummary]) -> list[dict[str, object]]:
-    """Spread the rows of the summary out to plain numbers, for a table."""
+    """Return the rows of the summary as plain numbers, for a table."""
     found = []
     for row in rows:
         plain = {name: row[name] for name in (*OF_MAP, "where", *COUNTS)}
@@ -203,7 +203,7 @@ def failed_row(failure: Failure) -> PictureMaps:
 
 
 def flat(rows: Iterable[PictureMaps]) -> list[dict[str, object]]:
-    """Spread the rows of pictures out to one row for each map, for a table of numbers."""
+    """Return the rows of pictures as one row for each map, for a table of numbers."""
     found = []
     for row in rows:
         plain = row.model_dump(include={"name", "status", "error", "dice"}, exclude_unset=True)

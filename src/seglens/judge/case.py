@@ -75,7 +75,7 @@ CHEAP = ("faithfulness", "completeness", "attention")
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """Which scores are made, and of how many images the dear ones.
+    """The scores to make, and the number of images for the costly ones.
 
     ``num_again`` images serve the scores that make maps again (model dependence, stability), of methods that
     take at most ``max_seconds`` an image, measured on the first one. ``num_occluded`` images are occluded
@@ -118,7 +118,7 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """The maps of one batch of images and all that judging them takes.
+    """The maps of one batch of images, with the model, pictures, nulls and settings to judge them by.
 
     ``valid`` is what is no padding, ``partition`` the cells that all scores are measured on.
     """

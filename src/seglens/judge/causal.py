@@ -1,4 +1,4 @@
-"""What a region of the picture does to the model: it is taken away, moved, or occluded cell by cell.
+"""The effect of a region on the score: it is removed, moved, or occluded cell by cell.
 
 Attribution says where a map is bright. Only these say what happens to the score.
 """

@@ -1,4 +1,4 @@
-"""The two removal scores, and how much the rest of the picture does to the answer in the first place."""
+"""The two removal scores, and how much the prediction depends on the context of the target."""
 
 from collections.abc import Mapping
 

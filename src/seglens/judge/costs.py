@@ -1,4 +1,4 @@
-"""What a scorecard takes: forward passes of the model, which follow from the settings."""
+"""The forward passes that a scorecard takes, which follow from the settings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from seglens.judge.stability import PERTURBATIONS
 
 @dataclass(frozen=True)
 class ScoreCost:
-    """What one score takes: forward passes, those of all ``remakes`` of its maps included.
+    """The forward passes of one score, those of all ``remakes`` of its maps included.
 
     They are for all its ``num_images``, at most: maps that remove the same cells share a pass, context is
     only removed where it matters, and slow methods are left out of the scores that make maps again.
@@ -31,23 +31,23 @@ class ScoreCost:
 
 @dataclass(frozen=True)
 class JudgePlan:
-    """What every score takes; ``making`` are the forward passes for making the maps once, which all need."""
+    """The cost of every score; ``making`` are the forward passes for making the maps once, which all need."""
 
     num_images: int
     making: int
     costs: tuple[ScoreCost, ...]
 
     def forwards(self, scores: Sequence[str]) -> int:
-        """All forward passes for these scores, at most."""
+        """Return the forward passes for these scores and the maps, at most."""
         return self.making + self.more(scores)
 
     def more(self, scores: Sequence[str]) -> int:
-        """The forward passes that these scores take once the maps are there, at most."""
+        """Return the forward passes that these scores take once the maps are there, at most."""
         return sum(cost.forwards for cost in self.costs if cost.score in scores)
 
 
 def count_scores(num_maps: int, making: int, settings: JudgeSettings, num: int) -> JudgePlan:
-    """Count what every score of `SCORES` takes, asked for or not, of ``num_maps`` maps of ``num`` pictures.
+    """Count the passes of every score, asked for or not, of ``num_maps`` maps of ``num`` pictures.
 
     Making them once takes ``making`` forward passes.
     """

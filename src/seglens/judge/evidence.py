@@ -1,4 +1,4 @@
-"""What a scorecard is made of: one number per image, map and score, which batches can be joined of."""
+"""The numbers that a scorecard is made of: one per image, map and score. Batches of them can be joined."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from seglens.shapes import Images, PerImage, Regions
 class BatchScores:
     """The numbers of one batch of images, on the CPU; NaN where an image is not evaluable.
 
-    ``measured`` are the scores that are compared with reference rows, by name; the dear ones hold the first
+    ``measured`` are the scores that are compared with reference rows, by name; the costly ones hold the first
     images only. ``curves`` are those of the removal scores, by score and map, and ``drawn`` what else there
     is to draw. ``scores`` are those that were asked for.
     """
@@ -72,7 +72,7 @@ def score_batch(
         valid: what is no padding; everything by default.
         settings: which scores, and on how many images.
         explainers: what makes somebody's own maps again, by method or ``method@layer``.
-        done: how many images of the set were gathered before: the dear scores need only the first.
+        done: how many images of the set were gathered before: the costly scores need only the first.
         seed: of everything random.
         batch_size: pictures in the model at once.
 
@@ -212,7 +212,7 @@ def _attention(case: JudgedBatch) -> dict[Key, Attention]:
 
 
 def _by_key(maps: Sequence[Explanation], target: Target) -> dict[Key, Explanation]:
-    """Index the maps, and refuse those that answer another question."""
+    """Index the maps, and refuse those of another target."""
     found: dict[Key, Explanation] = {}
     for entry in maps:
         key = (entry.method, entry.layer)

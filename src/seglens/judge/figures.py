@@ -32,7 +32,7 @@ def draw_figures(card: Scorecard, folder: Path) -> list[Path]:
 
 
 def draw_removal_curves(card: Scorecard) -> Any:
-    """The score after growing shares are removed: most relevant first solid, least relevant first dashed."""
+    """Draw the score after growing shares are removed: most relevant first solid, least first dashed."""
     scores = {
         name: found for name, found in card.figures.removal.items() if any(row.num for row in found.values())
     }
@@ -71,7 +71,7 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, RemovalCurves]]) 
 
 
 def draw_cascade(card: Scorecard) -> Any:
-    """How like the trained model's map a map stays while the network is randomised from its output on."""
+    """Draw how far maps stay like those of the trained model while the network is randomised."""
     found = card.figures.cascade
     if not found.maps:
         return None
@@ -88,7 +88,7 @@ def draw_cascade(card: Scorecard) -> Any:
 
 
 def draw_cell_effects(card: Scorecard) -> Any:
-    """Attribution of each cell against what occluding it does, a few images."""
+    """Draw the attribution of each cell against the effect of occluding it, for a few images."""
     found = list(card.figures.agreement.items())[:MOST]
     if not found:
         return None
@@ -109,7 +109,7 @@ def draw_cell_effects(card: Scorecard) -> Any:
 
 
 def draw_attention(card: Scorecard) -> Any:
-    """Enrichment of each map beside that of its mirror, and its ratio; red: repeats the prediction."""
+    """Draw the enrichment of each map beside its mirror's; maps that repeat the prediction are red."""
     rows = [row for row in card.rows if row.score == "attention" and row.interval.num]
     if not rows:
         return None
@@ -135,17 +135,17 @@ def draw_attention(card: Scorecard) -> Any:
 
 
 def draw_stability(card: Scorecard) -> Any:
-    """How far each map stays where picture and answer stay, beside the reference rows."""
+    """Draw the stability of each map beside the reference rows."""
     return _forest(card, "stability", "1 - largest relative change of the map")
 
 
 def draw_completeness(card: Scorecard) -> Any:
-    """How far each map's sum is from what it explains."""
+    """Draw the relative error of completeness of each map."""
     return _forest(card, "completeness", "relative error of the sum (at most 5 % passes)")
 
 
 def _forest(card: Scorecard, score: str, what: str) -> Any:
-    """Value and interval of every map, a line each; reference rows as ticks, the best one named."""
+    """Draw value and interval of every map, a line each; reference rows as ticks, the best one named."""
     rows = [
         row for row in card.rows if row.score == score and row.verdict != "reference" and row.interval.num
     ]

@@ -60,51 +60,6 @@ class Attention:
     resemblance: PerImage
 
 
-@dataclass(frozen=True)
-class AttentionRow:
-    """Means over the ``ok`` images with bootstrap intervals, for a map and its nulls.
-
-    A mean without a value (all ratios infinite, no other picture) is NaN with ``num`` 0.
-
-    ``difference`` is that of ``enrichment_log2`` to the mirror's, image by image; ``label`` is "restates
-    the prediction" or empty (see `summarise`).
-    """
-
-    target: str
-    method: str
-    layer: str | None
-    num_ok: int
-    num_no_target: int
-    num_total: int
-    statistics: dict[str, Interval]
-    nulls: dict[str, dict[str, Interval]]
-    difference: Interval
-    resemblance: Interval
-    label: str
-
-    def summary(self) -> MapSummary:
-        """Return the row as it stands in ``explanations.json``."""
-        return MapSummary(
-            target=self.target,
-            method=self.method,
-            layer=self.layer,
-            num_ok=self.num_ok,
-            num_no_target=self.num_no_target,
-            num_total=self.num_total,
-            statistics={name: value.spread() for name, value in self.statistics.items()},
-            nulls={
-                null: {name: value.mean for name, value in row.items()} for null, row in self.nulls.items()
-            },
-            null_intervals={
-                null: {name: value.spread() for name, value in row.items()}
-                for null, row in self.nulls.items()
-            },
-            difference_to_mirror=self.difference.spread(),
-            resemblance_to_mirror=self.resemblance.spread(),
-            label=self.label,
-        )
-
-
 def attention(
     explanation: Explanation,
     inputs: NullInputs,
@@ -169,8 +124,11 @@ def join_attention(parts: Sequence[Attention]) -> Attention:
     )
 
 
-def summarise(attention: Attention, *, seed: int = 0) -> AttentionRow:
-    """Average over the ``ok`` images and say whether the map does more than restate the prediction.
+def summarise(attention: Attention, *, seed: int = 0) -> MapSummary:
+    """Average over the ``ok`` images and say whether the map does more than repeat the prediction.
+
+    A mean without a value (all ratios infinite, no other picture) is NaN with ``num`` 0. The difference is
+    that of ``enrichment_log2`` to the mirror's, image by image.
 
     The label is set where either holds:
 
@@ -194,20 +152,22 @@ def summarise(attention: Attention, *, seed: int = 0) -> AttentionRow:
     level = "enrichment_log2"
     apart = interval(own[level] - others["mirror"][level], seed=seed)
     alike = interval(attention.resemblance, seed=seed)
-    return AttentionRow(
+    nulls = {
+        null: {name: interval(values, seed=seed).spread() for name, values in row.items()}
+        for null, row in others.items()
+    }
+    return MapSummary(
         target=attention.target,
         method=attention.method,
         layer=attention.layer,
         num_ok=attention.status.count("ok"),
         num_no_target=attention.status.count("no_target"),
         num_total=len(attention.status),
-        statistics={name: interval(values, seed=seed) for name, values in own.items()},
-        nulls={
-            null: {name: interval(values, seed=seed) for name, values in row.items()}
-            for null, row in others.items()
-        },
-        difference=apart,
-        resemblance=alike,
+        statistics={name: interval(values, seed=seed).spread() for name, values in own.items()},
+        nulls={null: {name: value.mean for name, value in row.items()} for null, row in nulls.items()},
+        null_intervals=nulls,
+        difference_to_mirror=apart.spread(),
+        resemblance_to_mirror=alike.spread(),
         label=RESTATES if at_mirror(apart, alike) else "",
     )
 

@@ -1,4 +1,4 @@
-"""What an explanation must beat: maps that never saw how the model works.
+"""Null maps, which an explanation must beat: maps that never saw how the model works.
 
 A *content-free* map knows at most the picture and the model's own answer. `NULLS` at the foot names them
 all; the scorecard prints each one as a row of its own. The null of a method itself is that method on a

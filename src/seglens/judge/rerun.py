@@ -1,4 +1,4 @@
-"""Methods run again: for a model with other weights, or for pictures that were changed a little."""
+"""Making maps again: for a model with other weights, or for pictures that were changed a little."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -51,7 +51,7 @@ class Recipes:
         }
 
     def without(self, reasons: Mapping[Key, Reason]) -> "Recipes":
-        """Leave out the maps that ``reasons`` speak against."""
+        """Return the recipes without the maps of ``reasons``, which are added to those of before."""
         return Recipes(
             {key: method for key, method in self.built_in.items() if key not in reasons},
             {key: explainer for key, explainer in self.own.items() if key not in reasons},

@@ -26,22 +26,22 @@ STEP = 0.02
 
 
 def noisier(images: Images, seed: int) -> Images:
-    """Normal noise of half a `STEP`."""
+    """Add normal noise of half a `STEP`."""
     return images + STEP / 2 * content_normal(images, tuple(images.shape[1:]), seed, "stability")
 
 
 def brighter(images: Images, seed: int) -> Images:
-    """A `STEP` brighter."""
+    """Add a `STEP` to every value."""
     return images + STEP
 
 
 def darker(images: Images, seed: int) -> Images:
-    """A `STEP` darker."""
+    """Subtract a `STEP` from every value."""
     return images - STEP
 
 
 def flatter(images: Images, seed: int) -> Images:
-    """Less contrast: every value nearer to the picture's mean, by two `STEP` of the way."""
+    """Bring every value nearer to the picture's mean, by two `STEP` of the way."""
     return torch.lerp(images, images.mean((1, 2, 3), keepdim=True).expand_as(images), 2 * STEP)
 
 
@@ -107,7 +107,7 @@ def _answer(run: Run, images: Images, target: Target) -> Regions:
 
 
 def _moved(case: JudgedBatch, before: PerCell, maps: Maps) -> PerImage:
-    """How far a map moved, as a share of its size."""
+    """Return the norm of a map's change over its own norm, over the cells, per image."""
     counted = case.counted
     zero = torch.zeros((), dtype=before.dtype, device=before.device)
     gone = torch.where(counted, case.cells(maps) - before, zero).norm(dim=1)
@@ -115,7 +115,7 @@ def _moved(case: JudgedBatch, before: PerCell, maps: Maps) -> PerImage:
 
 
 def _worse(so_far: PerImage, moved: PerImage, same: torch.Tensor) -> PerImage:
-    """The larger of the two where the answer stayed; a map that can't be made any more counts as gone (1)."""
+    """Return the larger change where the prediction stayed; 1 for a map that can't be made any more."""
     return torch.where(same, torch.maximum(so_far, moved.nan_to_num(nan=1.0)), so_far)
 
 

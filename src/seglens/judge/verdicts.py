@@ -1,17 +1,17 @@
-"""Rows of a scorecard out of numbers per image: by one rule, which `verdict_of` is."""
+"""Rows of a scorecard from the numbers of all images; `verdict_of` is the rule of all of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from seglens.evaluate.intervals import Interval, interval
+from seglens.evaluate.intervals import Interval, interval, interval_of
 from seglens.judge.case import Key, Outcome, Reason, ScoreValues
 from seglens.judge.context import RELIANCE
 from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
 from seglens.judge.judgement import Judgement
-from seglens.judge.localisation import AttentionRow
 from seglens.judge.randomisation import REPEATS
+from seglens.results.maps import MapSummary
 from seglens.results.names import NULL, Verdict
 from seglens.shapes import PerImage
 
@@ -94,10 +94,10 @@ def _reference(
     )
 
 
-def attention_row(row: AttentionRow) -> Judgement:
-    """Turn a row of the attention table into a judgement: a warning at best, see `localisation`."""
+def attention_row(row: MapSummary) -> Judgement:
+    """Turn the summary of a map into a judgement: a warning at best, see `localisation`."""
     level = "enrichment_log2"
-    found = row.statistics[level]
+    found = interval_of(row.statistics[level])
     verdict: Verdict = "warn"
     outcome: Outcome = "restates" if row.label else "where_not_why"
     reason = "where the heat lies is not what the model uses: no pass by this score"
@@ -114,16 +114,16 @@ def attention_row(row: AttentionRow) -> Judgement:
         verdict=verdict,
         outcome=outcome,
         reason=reason,
-        num_total=row.num_total,
-        nulls={name: values[level].mean for name, values in row.nulls.items()},
+        num_total=row.num_total or 0,
+        nulls={name: mean for name, mean in row.of_nulls(level).items() if mean is not None},
         reference="mirror",
-        difference=row.difference,
+        difference=interval_of(row.difference_to_mirror),
         label=row.label,
         details={
-            "ratio": row.statistics["ratio"],
-            "ratio_of_mirror": row.nulls["mirror"]["ratio"],
-            "mass_inside": row.statistics["mass_inside"],
-            "resemblance_to_mirror": row.resemblance,
+            "ratio": interval_of(row.statistics["ratio"]),
+            "ratio_of_mirror": interval_of(row.null_intervals["mirror"]["ratio"]),
+            "mass_inside": interval_of(row.statistics["mass_inside"]),
+            "resemblance_to_mirror": interval_of(row.resemblance_to_mirror),
         },
     )
 
@@ -131,7 +131,7 @@ def attention_row(row: AttentionRow) -> Judgement:
 def completeness_row(
     target: str, method: str, layer: str | None, error: PerImage, small_denominator: PerImage, *, seed: int
 ) -> Judgement:
-    """Hold the relative error of completeness against `COMPLETE`; flagged images are left out and counted."""
+    """Compare the relative error of completeness with `COMPLETE`; flagged images are left out and counted."""
     flagged = small_denominator > 0
     found = interval(error.masked_fill(flagged, torch.nan), seed=seed)
     out = f"{int(flagged.sum())} images left out: their score is hardly the baseline's"
@@ -161,7 +161,7 @@ def completeness_row(
 
 
 def needs_context(known: Mapping[str, Interval]) -> Reason | None:
-    """Speak against a model that doesn't use the context."""
+    """Return the reason where the model hardly uses the context; None where it does."""
     reliance = known["context_reliance"]
     if reliance.num == 0:
         return Reason("no_other_pictures", "there are no other pictures to lay the region on")
@@ -172,7 +172,7 @@ def needs_context(known: Mapping[str, Interval]) -> Reason | None:
 
 
 def needs_agreement(known: Mapping[str, Interval]) -> Reason | None:
-    """Speak against effects that depend on the imputer."""
+    """Return the reason where the two imputers disagree on the effects; None where they agree."""
     ceiling = known["ceiling"]
     if ceiling.num > 1 and ceiling.low <= 0:
         text = f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
@@ -181,7 +181,7 @@ def needs_agreement(known: Mapping[str, Interval]) -> Reason | None:
 
 
 def needs_repeat(known: Mapping[str, Interval]) -> Reason | None:
-    """Speak against a map that is not the same when it is made again."""
+    """Return the reason where the map is another one when it is made again; None where it is the same."""
     repeat = known.get("repeat")
     if repeat is not None and repeat.num and repeat.mean < REPEATS:
         text = f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
@@ -189,8 +189,8 @@ def needs_repeat(known: Mapping[str, Interval]) -> Reason | None:
     return None
 
 
-def says_nothing(known: Mapping[str, Interval]) -> Reason | None:
-    """Speak against nothing."""
+def always_evaluable(known: Mapping[str, Interval]) -> Reason | None:
+    """Return None: nothing makes rows of this score not evaluable."""
     return None
 
 
@@ -201,7 +201,7 @@ class ScoreRule:
     The centre blob is the same whatever happens: its stability is 1 by definition, and not a measurement.
     """
 
-    guard: Callable[[Mapping[str, Interval]], Reason | None] = says_nothing
+    guard: Callable[[Mapping[str, Interval]], Reason | None] = always_evaluable
     idle: tuple[str, ...] = ()
 
 
@@ -216,7 +216,7 @@ RULES: dict[str, ScoreRule] = {
 
 
 def with_faithfulness(rows: list[Judgement]) -> list[Judgement]:
-    """Let each row of stability say what the map's faithfulness is."""
+    """Add the verdict of the map's faithfulness to each row of stability."""
     known: dict[Key, Verdict] = {
         (row.method, row.layer): row.verdict for row in rows if row.score == "faithfulness"
     }

@@ -1,4 +1,4 @@
-"""What a file of weights holds, read without running code that it carries, and without being filled by it.
+"""Files of weights: read without running code that they carry, and within the memory that is free.
 
 A pickle is read with ``weights_only=True``. What training scripts put beside tensors and is data alone
 (numbers of numpy, paths, namespaces, dates) is let through as an empty object: only tensors are wanted. A zip

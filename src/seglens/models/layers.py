@@ -1,4 +1,4 @@
-"""What can be explained: the layers of a network, and the roles that some of them play.
+"""The layers of a network that can be explained, and the roles that some of them play.
 
 A role names a place that every encoder-decoder has, so that models can be compared:
 

@@ -1,4 +1,4 @@
-"""Which tensor of what a network returned is its answer: found where only one can be, else chosen by name.
+"""The logits among the tensors that a network returns: found where only one can be, else chosen by name.
 
 Networks return a tensor, or several in lists, tuples, dicts and objects, one inside the other: auxiliary
 heads, deep supervision, features. Those whose channels suit the head are candidates. One candidate is the

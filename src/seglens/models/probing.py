@@ -1,4 +1,4 @@
-"""What the modules of a network do in a forward pass, seen by running it on a noise image."""
+"""The outputs of a network's modules in a forward pass, seen by running it on a noise image."""
 
 import math
 import sys

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from seglens.arguments.validated import Validated
 from seglens.data.from_torch import LAYOUT as TORCH
-from seglens.data.intensity import bounds, window_of
+from seglens.data.intensity import bounds, read_window
 from seglens.data.layout import Dataset, DataSettings
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
@@ -126,7 +126,7 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "classes": num_classes,
         "head": "multilabel" if dataset.task.multilabel else "sigmoid" if num_classes == 2 else "softmax",
         "image_size": settings.image_size,
-        "window": window_of(settings.window, dataset.split("train")),
+        "window": read_window(settings.window, dataset.split("train")),
         "intensities": dataset.settings.intensities or (),
         "normalise": settings.normalise,
     }
