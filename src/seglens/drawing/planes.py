@@ -17,10 +17,15 @@ from seglens.shapes import Region
 GAP = 2
 """Empty pixels between two planes."""
 
+WIDTH = 480
+"""Pixels that three planes take together at least, as far as whole numbers of pixels a voxel allow."""
+
 
 @dataclass(frozen=True)
 class Planes:
     """Draws the three planes through ``centre`` (slice, row, column), every voxel as large as it is in mm.
+
+    The shortest side of a voxel takes ``zoom`` pixels.
 
     Volumes are slices, rows, columns in the order of `Grid.to_zyx`: the patient's right is on the left of
     the axial and the coronal plane, the front on the left of the sagittal one, the head is up.
@@ -28,6 +33,7 @@ class Planes:
 
     centre: tuple[int, int, int]
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+    zoom: int = 1
 
     def __call__(self, volume: Shaped[Tensor, "*b slices rows columns"]) -> Shaped[Tensor, "*b height width"]:
         """Return the picture of a volume, of its channels, or of a stack of masks; gaps are 0 (False)."""
@@ -47,7 +53,7 @@ class Planes:
         return torch.cat(padded, -1)
 
     def _scaled(self, plane: Tensor, down: float, across: float) -> Tensor:
-        side = min(self.spacing)
+        side = min(self.spacing) / self.zoom
         size = (max(1, round(plane.shape[-2] * down / side)), max(1, round(plane.shape[-1] * across / side)))
         return nearest(plane, size)
 
@@ -57,8 +63,10 @@ def planes_through(region: Region, spacing: Sequence[float] | None) -> Planes:
 
     Without ``spacing`` voxels are drawn as cubes.
     """
-    spacing = spacing or (1.0, 1.0, 1.0)
+    sides = tuple(spacing) if spacing else (1.0, 1.0, 1.0)
+    _, rows, columns = (length * mm / min(sides) for length, mm in zip(region.shape, sides, strict=True))
+    zoom = max(1, round(WIDTH / (2 * columns + rows)))
     if not bool(region.any()):
-        return Planes((region.shape[0] // 2, region.shape[1] // 2, region.shape[2] // 2), tuple(spacing))
+        return Planes((region.shape[0] // 2, region.shape[1] // 2, region.shape[2] // 2), sides, zoom)
     z, y, x = (int(region.sum([other for other in range(3) if other != axis]).argmax()) for axis in range(3))
-    return Planes((z, y, x), tuple(spacing))
+    return Planes((z, y, x), sides, zoom)

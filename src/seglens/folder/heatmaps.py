@@ -102,6 +102,26 @@ def planes_of(arrays: Arrays, frame: Frame, target: str | None = None) -> Planes
     return planes_through(torch.from_numpy(arrays[region]) > 0, frame.spacing)
 
 
+def arrays_in_planes(heatmaps: Heatmaps) -> Arrays:
+    """Return the raw arrays of a volume as they are in its drawn planes, for what shows pictures only.
+
+    ``grid:NAME`` is what speaks for and against the class there, `Heatmaps.evidence`.
+    """
+    found: dict[str, Tensor] = {}
+    for row in heatmaps.rows:
+        name, planes = heatmaps.name(row), heatmaps.planes(row)
+        assert planes is not None  # of a volume
+        kept = {key: heatmaps.arrays[key] for key in (f"map:{name}", f"region:{row.target}")}
+        for key in (f"counted:{name}", "valid"):
+            if key in heatmaps.arrays:
+                kept[key] = heatmaps.arrays[key]
+        found |= {key: planes(torch.from_numpy(values)) for key, values in kept.items()}
+        signed = evidence(heatmaps.arrays, name, heatmaps.frame, heatmaps.spec)
+        if signed is not None:
+            found[f"grid:{name}"] = planes(signed)
+    return {key: values.numpy() for key, values in found.items()}
+
+
 def about_error(row: OneMap) -> bool:
     """Say whether a row's target is about an error: evidence for and against the class is shown then."""
     return form_of(row.target).errors

@@ -21,7 +21,14 @@ from seglens.explain.explanation import Explanation
 from seglens.files.output import unused_name
 from seglens.folder.chunks import Chunk, Failure, images_sha256
 from seglens.folder.contact_sheets import Subject, class_indices, draw_maps, draw_subject, shown
-from seglens.folder.heatmaps import Heatmaps, Shared, mask_as_drawn, planes_of, with_limits
+from seglens.folder.heatmaps import (
+    Heatmaps,
+    Shared,
+    arrays_in_planes,
+    mask_as_drawn,
+    planes_of,
+    with_limits,
+)
 from seglens.folder.partial import Measured
 from seglens.folder.raw import Arrays, raw_arrays, raw_format
 from seglens.folder.scales import Scaling, colour_unit
@@ -69,19 +76,21 @@ def write_sample(
     files = draw_subject(subject, predicted, run.spec, run.task, planes)
     if sample.grid is not None:
         files |= _write_volumes(subject, predicted, arrays)
+    frame = frame_row(part.frames[index], run.spec.divisor)
     if not bool(sample.valid.all()):
         arrays["valid"] = sample.valid.numpy().astype(np.uint8)
     files["raw"] = f"{place}/maps{kind.suffix}"
     kind.write(arrays, folder / files["raw"])
     dice = picture_dice(predicted, sample, len(run.task.classes))
     rows = [map_row(entry, found, index) for entry, found in zip(maps, measured, strict=True)]
-    row = PictureMaps(
-        name=sample.name,
-        status="ok",
-        files=files,
-        frame=frame_row(part.frames[index], run.spec.divisor),
-        maps=tuple(with_limits(Heatmaps(rows, arrays, part.frames[index], run.spec)).rows),
-    )
+    heatmaps = with_limits(Heatmaps(rows, arrays, part.frames[index], run.spec))
+    if planes is not None:
+        drawn = arrays_in_planes(heatmaps)
+        files["planes"] = f"{place}/planes{kind.suffix}"
+        kind.write(drawn, folder / files["planes"])
+        rows_and_columns = next(values.shape for values in drawn.values())
+        frame = FrameRow(native=rows_and_columns, part=(0.0, 0.0, 1.0, 1.0))
+    row = PictureMaps(name=sample.name, status="ok", files=files, frame=frame, maps=tuple(heatmaps.rows))
     if dice is not None:
         row = row.model_copy(update={"dice": dice})
     return row if drawing.scaling.kind == "dataset" else _draw(run, subject, row, arrays, drawing, {})

@@ -28,7 +28,8 @@ NO_SCORES = {"name", "status", "error", "files", "maps", "sheets"}
 class Heat:
     """One heat map: all that the table says of it, and its picture (None where there is no target).
 
-    ``target`` is told apart from those of other explanations. ``raw`` is the file with the map's values, in
+    ``target`` is told apart from those of other explanations. ``raw`` is the file with the map's values (of a
+    volume those of the planes that are drawn), in
     which it is called ``name``.
     """
 
@@ -176,7 +177,7 @@ def _with_maps(known: Sequence[Heat], part: Explained, row: PictureMaps) -> tupl
     """Append the maps of ``row``; a map of the same name from another folder is told apart by the folder."""
     heatmaps = list(known)
     taken = {(heat.target, heat.method, heat.layer) for heat in known}
-    raw = part.file_of(row, "raw")
+    raw = part.file_of(row, "planes") or part.file_of(row, "raw")
     for entry, name in zip(row.maps, row.map_names, strict=True):
         twice = (entry.target, entry.method, entry.layer or "") in taken
         target = f"{entry.target} ({part.name})" if twice else entry.target
