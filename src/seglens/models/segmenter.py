@@ -41,13 +41,13 @@ _SMALLEST = 1e-6
 class ModelSpec(Validated):
     """Enough to build a model again; together with its weights it is a checkpoint.
 
-    ``window`` is the range of intensities that is mapped to [0, 1], as fractions of the file's integer
-    range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it;
-    with ``normalise`` "image" each picture's own do in their place (z-score, as nnU-Net does).
-    ``scale`` is how many pixels of the input grid one pixel of the median training picture became, or one
-    millimetre of a volume (None where that is not known): a picture that would have to shrink far more is predicted in windows.
-    ``output`` is the place of the answer in what the network returns, see `seglens.models.outputs`; None
-    where it returns a tensor, or where only one can be meant. ``options`` are other arguments of the
+    ``window`` is the range of intensities that is mapped to [0, 1], as fractions of the file's integer range:
+    12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it; with
+    ``normalise`` "image" each picture's own do in their place (z-score, as nnU-Net does). ``scale`` is how
+    many pixels of the input grid one pixel of the median training picture became, or one millimetre of a
+    volume (None where that is not known): a picture that would have to shrink far more is predicted in
+    windows. ``output`` is the place of the answer in what the network returns, see `seglens.models.outputs`;
+    None where it returns a tensor, or where only one can be meant. ``options`` are other arguments of the
     architecture, see `seglens.models.options`.
 
     ``dims`` is 2 for pictures and 3 for volumes; ``image_size`` is the length of every side.
