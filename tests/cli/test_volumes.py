@@ -35,10 +35,10 @@ def volume_set(folder: Path, num: int = 6) -> Path:
 @pytest.fixture
 def trained(seglens, tmp_path) -> Path:
     data = volume_set(tmp_path / "set")
-    words = "--model unet3d --image-size 16 --width 2 --epochs 2 --batch-size 2 --run run"
+    words = "--model unet3d --image-size 16 --width 2 --epochs 2 --batch-size 2 --run balls"
     ended = seglens("train", data, *words.split())
     assert (ended.code, ended.err) == (0, "")
-    return tmp_path / "run"
+    return tmp_path / "balls"
 
 
 def test_from_training_to_the_report(seglens, tmp_path, trained):
@@ -107,7 +107,7 @@ def test_pictures_and_volumes_are_not_mixed(seglens, tmp_path, trained, small_ru
     picture = tmp_path / "grey.png"
     Image.new("L", (20, 20)).save(picture)
     ended = seglens("predict", trained, picture, "--out", "out")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "grey.png is not read as a volume" in ended.err
     ended = seglens("predict", small_run, tmp_path / "set/imagesTs/ball5_0000.nii.gz", "--out", "out2")
     assert ended.code != 0
