@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seglens.report.cards import cards_of
+from seglens.report.contents import read_run
+
 nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
 
 SHAPE = (14, 16, 9)
@@ -67,6 +70,14 @@ def test_from_training_to_the_report(seglens, tmp_path, trained):
     # i runs to the front and rows to the back, j to the left as columns do.
     np.testing.assert_allclose(kept, again.transpose(2, 0, 1)[:, ::-1], rtol=1e-6)
 
+    # Its map and its picture are drawn in the same planes, whatever the evaluation drew.
+    contents = read_run(trained, "balls")
+    (card,) = [each for each in cards_of(contents) if each.name == "ball4"]
+    assert card.pictures["orig"] == sample / "orig.png"
+    with Image.open(sample / "orig.png") as drawn:
+        assert card.native == (drawn.height, drawn.width)
+    assert np.load(sample / "planes.npz")["map:integrated-gradients"].shape == card.native
+
     assert seglens("judge", trained, "--layers", "encoder_last", "--audit", "border").code == 0
     assert json.loads((trained / "judge/test/scorecard.json").read_text())["rows"]
     assert seglens("report", trained).code == 0
@@ -85,7 +96,7 @@ def test_files_are_predicted_on_their_own_grid(seglens, tmp_path, trained):
 
 
 def test_in_windows_a_volume_is_predicted_and_explained_too(seglens, tmp_path, trained):
-    """The volume's box is larger than the input: windows of the training's scale, and none is asked to fit."""
+    """The volume is larger than the input at the scale of the training: it is covered with windows."""
     record = json.loads((trained / "run.json").read_text())
     record["model"] |= {"scale": 3.0}
     (trained / "run.json").write_text(json.dumps(record))
