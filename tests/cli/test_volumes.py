@@ -78,7 +78,10 @@ def test_from_training_to_the_report(seglens, tmp_path, trained):
         assert card.native == (drawn.height, drawn.width)
     assert np.load(sample / "planes.npz")["map:integrated-gradients"].shape == card.native
 
-    assert seglens("judge", trained, "--layers", "encoder_last", "--audit", "border").code == 0
+    words = f"--layers encoder_last --audit border --audit mask:{tmp_path / 'set/labelsTs'}"
+    assert seglens("judge", trained, *words.split()).code == 0
+    audit = json.loads((trained / "judge/test/audit.json").read_text())
+    assert len({row["region"] for row in audit["rows"]}) == 2
     assert json.loads((trained / "judge/test/scorecard.json").read_text())["rows"]
     assert seglens("report", trained).code == 0
     page = (trained / "report.html").read_text()
@@ -127,3 +130,13 @@ def test_pictures_and_volumes_are_not_mixed(seglens, tmp_path, trained, small_ru
     assert ended.code == 2
     assert "The model unet is for pictures" in ended.err
     assert "unet3d" in ended.err
+
+
+def test_a_set_of_volumes_is_drawn_and_what_is_for_pictures_refuses_it(seglens, tmp_path, trained):
+    assert seglens("data", "show", tmp_path / "set", "--out", "set.png", "--num-images", 2).code == 0
+    with Image.open(tmp_path / "set.png") as drawn:
+        assert drawn.width > 448
+    for words in (("app", trained), ("weak", tmp_path / "set", "--run", "weak")):
+        ended = seglens(*words)
+        assert ended.code == 2
+        assert "for pictures" in ended.err or "shows pictures" in ended.err

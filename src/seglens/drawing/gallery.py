@@ -15,10 +15,14 @@ from seglens.data.opening import open_data
 from seglens.data.sample import Sample, Task
 from seglens.data.transforms import augment, letterbox, sample_generator
 from seglens.drawing.draw import Tile, no_map, overlay, picture, sheet
+from seglens.drawing.planes import planes_through
 from seglens.errors import DataError, SettingError
 from seglens.files.output import output_file
 from seglens.files.overwrite import check_file
 from seglens.masks import foreground, only_valid
+
+CUBE = 64
+"""Voxels along the sides of the cube in which a volume is drawn."""
 
 
 @renamed(num="num_images")
@@ -36,8 +40,9 @@ def show_data(
 ) -> Path:
     """Draw ``num_images`` pictures, spread evenly over a split, as the model sees them; return the file.
 
-    Intensities are mapped to [0, 1] as a training would. Each row is one sample: the picture, the picture
-    with its mask, and ``augmented`` augmented pairs of it.
+    Volumes are scaled into cubes of at most `CUBE` voxels a side and drawn in three planes. Intensities are
+    mapped to [0, 1] as a training would. Each row is one sample: the picture, the picture with its mask, and
+    ``augmented`` augmented pairs of it.
     A sample that can't be read has its place and its error.
 
     Raises:
@@ -54,13 +59,14 @@ def show_data(
     if not len(chosen):
         raise DataError(f"The {split} split of {settings.path} is empty. Name another split.")
     num = min(num_images, len(chosen))
+    side = image_size if dataset.dims == 2 else min(image_size, CUBE)
     low, high = found_window(dataset.split("train") if "train" in dataset.splits else chosen)
     rows, errors = [], []
     for position in range(num):
         index = position * len(chosen) // num
         name = chosen.entries[index].name
         try:
-            boxed, _ = letterbox(chosen[index], image_size)
+            boxed, _ = letterbox(chosen[index], side)
             boxed = replace(boxed, image=((boxed.image - low) / (high - low)).clamp(0, 1))
         except DataError as error:
             errors.append(str(error))
@@ -69,9 +75,10 @@ def show_data(
         rows.append(_row(boxed, dataset.task, augmented, seed=seed, index=index))
     if len(errors) == num:
         raise DataError(f"None of {num} samples could be read. The first: {errors[0]}")
-    title = f"{settings.path.name}, {split} split: {num} of {len(chosen)} samples at {image_size} pixels"
+    title = f"{settings.path.name}, {split} split: {num} of {len(chosen)} samples at {side} pixels"
+    width = 224 if dataset.dims == 2 else 448
     with output_file(Path(out), force=force) as temporary:
-        _save(sheet(rows, title=title), temporary)
+        _save(sheet(rows, title=title, tile_width=width), temporary)
     return Path(out)
 
 
@@ -84,14 +91,25 @@ def _save(drawn: Picture, file: Path) -> None:
 
 def _row(boxed: Sample, task: Task, augmented: int, *, seed: int, index: int) -> list[Tile]:
     """Return the tiles of one sample: itself, with its mask, and augmented pairs."""
-    tiles = [Tile(picture(boxed.image), boxed.name), _pair(boxed, task, "with its mask")]
+    tiles = [Tile(picture(_flat(boxed).image), boxed.name), _pair(boxed, task, "with its mask")]
     for epoch in range(augmented):
         changed = augment(boxed, sample_generator(seed, epoch, index))
         tiles.append(_pair(changed, task, f"augmented {epoch + 1}"))
     return tiles
 
 
+def _flat(sample: Sample) -> Sample:
+    """Return a picture as it is, and a volume as the planes through what is marked."""
+    if sample.valid.ndim == 2:
+        return sample
+    marked = sample.valid & False if sample.mask is None else foreground(sample.mask)
+    planes = planes_through(marked, sample.spacing)
+    mask = None if sample.mask is None else planes(sample.mask)
+    return Sample(sample.name, planes(sample.image), mask, planes(sample.valid))
+
+
 def _pair(sample: Sample, task: Task, title: str) -> Tile:
+    sample = _flat(sample)
     if sample.mask is None:
         return Tile(picture(sample.image), title, "no mask")
     mask = only_valid(sample.mask, sample.valid)

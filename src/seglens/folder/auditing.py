@@ -8,6 +8,7 @@ import torch
 
 from seglens.data.layout import Split
 from seglens.data.mask_values import read_foreground
+from seglens.data.volumes.reading import read_volume
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 from seglens.folder.chunks import Chunk
 from seglens.judge.audit import Audited, conclude_audit, join_audits
@@ -42,9 +43,9 @@ def check_regions(names: Sequence[str]) -> None:
                 )
             if not place.exists():
                 raise DataError(f"There is no {place} to audit. Name a mask, or a folder.")
-            if place.is_dir() and not any(place.glob("*.png")):
+            if place.is_dir() and not [*place.glob("*.png"), *place.glob("*.nii.gz")]:
                 raise DataError(
-                    f"{place} holds no mask NAME.png to audit. Name a folder that does, or a file."
+                    f"{place} holds no mask NAME.png (of volumes NAME.nii.gz) to audit. Name a folder that does, or a file."
                 )
         elif name not in REGIONS:
             raise unknown_name("region", name, [*REGIONS, f"{MASK}FILE"])
@@ -66,11 +67,20 @@ def regions_of(part: Chunk, names: Sequence[str]) -> dict[str, Regions]:
 
 
 def _from_file(part: Chunk, place: Path) -> Regions:
-    """One mask of the pictures' size for all, or ``NAME.png`` in a folder; none there is no region."""
+    """One mask of the pictures' size for all, or ``NAME.png`` in a folder; none there is no region.
+
+    Of volumes ``NAME.nii.gz``, on the grid of the volume.
+    """
     found = torch.zeros_like(part.batch.valid)
     for row, (sample, frame) in enumerate(zip(part.originals, part.frames, strict=True)):
-        file = place / f"{sample.name}.png" if place.is_dir() else place
-        if file.exists():
+        suffix = ".png" if sample.grid is None else ".nii.gz"
+        file = place / f"{sample.name}{suffix}" if place.is_dir() else place
+        if file.exists() and sample.grid is not None:
+            volume = read_volume(file)
+            sample.grid.refuse_other(volume.grid, f"The audit mask {file}", f"the volume {sample.name}")
+            region = torch.from_numpy(sample.grid.to_zyx(volume.values > 0).copy())
+            found[row] = frame.padded(nearest_region(region[None], frame.scaled)[0])
+        elif file.exists():
             shown = read_foreground(file)
             if shown.shape != tuple(sample.image.shape[1:]):
                 (down, across), (height, width) = shown.shape, sample.image.shape[1:]

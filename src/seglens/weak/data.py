@@ -111,6 +111,11 @@ def open_weak_data(data: DataSettings, labels: str, resumed: Path | None = None)
     listing = read_listing(resumed)
     if listing is None or resumed is None:
         dataset = open_data(data, masks=False)
+        if dataset.dims == 3:
+            raise SettingError(
+                f"{data.path} holds volumes, and weak supervision is for pictures. Write slices as pictures "
+                "with 'seglens data slices'."
+            )
     else:
         dataset = open_listed(data, listing, resumed, masks=False)
     if "train" not in dataset.splits:
