@@ -85,7 +85,7 @@ class Plan:
         """Backward passes of one picture and target."""
         return sum(entry.backwards for entry in self.passes)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The plan and its sums as plain data."""
         return asdict(self) | {"forwards": self.forwards, "backwards": self.backwards}
 
