@@ -85,7 +85,7 @@ def test_files_are_predicted_on_their_own_grid(seglens, tmp_path, trained):
 
 
 def test_in_windows_a_volume_is_predicted_and_explained_too(seglens, tmp_path, trained):
-    """The volume's box is larger than the input: windows of the training's scale, and none is asked to fit."""
+    """The volume's box is larger than the input: windows of the training's scale; none is asked to fit."""
     record = json.loads((trained / "run.json").read_text())
     record["model"] |= {"scale": 3.0}
     (trained / "run.json").write_text(json.dumps(record))

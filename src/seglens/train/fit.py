@@ -226,7 +226,9 @@ def fit_module(
 class InPlace(TorchCheckpointIO):
     """Writes a checkpoint where it is told to; Lightning's way leads over the folder of temporary files."""
 
-    def save_checkpoint(self, checkpoint: dict[str, object], path: _PATH, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, object], path: _PATH, storage_options: Any = None
+    ) -> None:
         """Write ``checkpoint`` to ``path``."""
         torch.save(checkpoint, path)
 
