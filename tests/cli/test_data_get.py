@@ -57,7 +57,7 @@ def test_json_and_force(seglens, mirror, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "NAME is missing. Which set, oxford-pet or dsb2018?"),
+        ("", "NAME is missing. Which set, oxford-pet, dsb2018 or hippocampus?"),
         ("dsb2018", "DIR is missing. Into which folder?"),
         ("dsb2081 x", "Unknown public set 'dsb2081'. Did you mean 'dsb2018'?"),
         ("dsb2018 x --from mirror", "'mirror' is no address to download from. Allowed is http://HOST/PATH"),

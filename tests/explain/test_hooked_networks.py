@@ -181,7 +181,7 @@ def test_hugging_face_networks_at_early_middle_and_last_layers(name):
     (traced,) = trace(run.segmenter, images, [target], chosen)
     for layer, tap in traced.taps.items():
         part: Any = run.segmenter.module.get_submodule(layer)
-        forward, moves, expected = part.forward, list[torch.Tensor](), list[float]()
+        forward, moves, scores = part.forward, list[torch.Tensor](), list[float]()
 
         def moved(*given, by, forward=forward, moves=moves, like=tap.gradient, **named):
             output = forward(*given, **named)
@@ -191,19 +191,20 @@ def test_hugging_face_networks_at_early_middle_and_last_layers(name):
             moves.append(move)
             return output + by * move
 
-        # With the finest step hardly a ReLU changes sides; where a gradient is tiny, as of the queries of an
-        # attention that is nearly even (BEiT of transformers 5.0), the score's rounding needs a larger one.
-        for share in (1e-6, 1e-5, 1e-4):
-            step, scores = share * tap.activation.square().mean().sqrt().item(), list[float]()
-            for by in (step, -step):
-                part.forward = partial(moved, by=by)
-                with torch.no_grad():
-                    scores.append(target.score(run.segmenter(images), torch.tensor([0]), "sum").item())
-            part.forward = forward
-            expected.append((scores[0] - scores[1]) / (2 * step))
+        # A fine step, with which hardly a ReLU changes sides; larger only as far as the rounding of the two
+        # scores needs it, so that they leave at most a tenth of the tolerance (a gradient may be tiny, as of
+        # the queries of an attention that is nearly even: BEiT of transformers 5.0).
         size = tap.gradient.norm().item()
+        tolerance, rounding = 1e-4 * size, torch.finfo(torch.float64).eps * traced.score.abs().item()
+        step = max(1e-6 * tap.activation.square().mean().sqrt().item(), 10 * rounding / tolerance)
+        for by in (step, -step):
+            part.forward = partial(moved, by=by)
+            with torch.no_grad():
+                scores.append(target.score(run.segmenter(images), torch.tensor([0]), "sum").item())
+        part.forward = forward
+        expected = (scores[0] - scores[1]) / (2 * step)
         slope = (as_map(moves[0], tap.gradient) * tap.gradient).sum().item()
-        assert min(abs(slope - each) for each in expected) <= 1e-4 * size, layer
+        assert slope == pytest.approx(expected, abs=tolerance), layer
         assert size > 0
 
 

@@ -2,6 +2,7 @@ import copy
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def test_a_layer_whose_part_float32_cannot_tell_from_the_score_is_left_out(
 def test_results_are_plain_data(make_run, make_unet, images, target, only):
     only("hires-cam-is-window-1", "ig-channels")
     found = verify(make_run(make_unet()), images, target, layers=["up"], seed=3)
-    data = found.to_json()
+    data: Any = found.to_json()
     assert (data["passed"], data["num_images"], data["layers"], data["seed"]) == (True, 2, ["up"], 3)
     assert data["checks"][0] == {
         "name": "hires-cam-is-window-1",

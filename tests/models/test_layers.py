@@ -21,6 +21,11 @@ BY_HAND = {
         "bottleneck": "bottleneck", "decoder_first": "decoder.0", "decoder_last": "decoder.3",
         "seg_head": "head",
     },
+    ("unet3d", None): {  # halved three times, not four
+        "encoder_early": "encoder.0", "encoder_mid": "encoder.1", "encoder_last": "encoder.2",
+        "bottleneck": "bottleneck", "decoder_first": "decoder.0", "decoder_last": "decoder.2",
+        "seg_head": "head",
+    },
     ("resnet-unet", "resnet18"): {
         "encoder_early": "encoder.layer1", "encoder_mid": "encoder.layer2", "encoder_last": "encoder.layer4",
         "bottleneck": "encoder.layer4",

@@ -23,25 +23,7 @@ def keys_of(module: str, registry: str) -> tuple[str, ...]:
     raise LookupError(f"{module} has no dictionary {registry}")
 
 
-MODELS = (
-    "unet",
-    "resnet-unet",
-    "unetplusplus",
-    "deeplabv3",
-    "deeplabv3plus",
-    "manet",
-    "linknet",
-    "fpn",
-    "pspnet",
-    "pan",
-    "upernet",
-    "segformer",
-    "dpt",
-    "torchvision-deeplabv3",
-    "torchvision-deeplabv3-mobilenet",
-    "torchvision-fcn",
-    "torchvision-lraspp",
-)
+MODELS = keys_of("models/zoo.py", "MODELS")
 ENCODERS = (
     "resnet18",
     "resnet34",

@@ -5,7 +5,7 @@ No gradients: as many forward passes as there are channels, shared by all target
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -232,7 +232,7 @@ def put_together(
     targets: Sequence[Target],
     layers: Sequence[str],
     method: str,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     divisor: int,
 ) -> list[Explanation]:
     """Put chunks together: ReLU, `upsample` to what the layer saw, and the padding cut off."""

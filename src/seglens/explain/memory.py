@@ -7,7 +7,7 @@ before the chunk (weights, pictures, maps that were made) doesn't count.
 
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -127,15 +127,10 @@ class LiveBytes(TorchDispatchMode):
 _COUNTED: ContextVar[LiveBytes | None] = ContextVar("counted", default=None)
 
 
-@contextmanager
-def one_chunk(*, alone: bool) -> Iterator[None]:
+def one_chunk(*, alone: bool) -> AbstractContextManager[None]:
     """Hold a chunk of work to the budget that `within` set, if there is one; see `LiveBytes.chunk`."""
     counted = _COUNTED.get()
-    if counted is None:
-        yield
-        return
-    with counted.chunk(alone):
-        yield
+    return nullcontext() if counted is None else counted.chunk(alone)
 
 
 def keep_chunk() -> None:
@@ -158,10 +153,9 @@ def within(memory: int | None, methods: Sequence[str], images: Images, batch_siz
     """
     size = size_of(images)
     what = f"{', '.join(methods)} on one picture of {spelled(size)} pixels takes"
-    free = free_bytes(images.device) if memory is None else None
-    if free is not None and batch_size * num_pixels(size) * ROUGH <= LEFT * free:
-        free = None
-    limit = int(LEFT * free) if free is not None else memory
+    limit, free = memory, free_bytes(images.device) if memory is None else None
+    if free is not None and batch_size * num_pixels(size) * ROUGH > LEFT * free:
+        limit = int(LEFT * free)
     try:
         if limit is None:
             yield

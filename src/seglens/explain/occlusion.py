@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -265,7 +265,7 @@ def explanations(
     maps: TargetMaps,
     targets: Sequence[Target],
     method: str,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     diagnostics: dict[str, Tensor],
 ) -> list[Explanation]:
     """One explanation for each target."""

@@ -85,7 +85,7 @@ class Plan:
         """Backward passes of one picture and target."""
         return sum(entry.backwards for entry in self.passes)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The plan and its sums as plain data."""
         return asdict(self) | {"forwards": self.forwards, "backwards": self.backwards}
 
@@ -93,10 +93,8 @@ class Plan:
         """The plan as a table to be read: a row for each pass, one for pictures in windows, and the sum."""
         table: list[tuple[object, ...]] = []
         for entry in self.passes:
-            more = [
-                f" to {num + entry.extra}" * bool(entry.extra) for num in (entry.forwards, entry.backwards)
-            ]
-            spans = (f"{entry.forwards}{more[0]}", f"{entry.backwards}{more[1]}")
+            more, counts = entry.extra, (entry.forwards, entry.backwards)
+            spans = (f"{num} to {num + more}" if more else num for num in counts)
             table.append((" ".join(entry.methods), *spans, entry.batch_size, ""))
         what, large = f"all, {self.num_images} pictures of {self.size[0]} x {self.size[1]}", self.large
         if large is not None:

@@ -6,7 +6,7 @@ the sample, so that batch size and order change nothing.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -282,7 +282,7 @@ def _explanation(
     target: Target,
     channels: ChannelMaps | None,
     maps: Maps,
-    recorded: dict[str, Any],
+    recorded: dict[str, object],
     diagnostics: dict[str, PerImage],
 ) -> Explanation:
     return Explanation(

@@ -239,7 +239,7 @@ def write_chunk(
     targets = targets_of(
         run, part, request.targets, request.class_index, against=request.against, prediction=prediction
     )
-    maps = maps_of(run, part, targets, request, request.methods, request.layers)
+    maps = maps_of(run, part, targets, request)
     measured = measure(run, part, targets, request, maps, prediction)
     rows = [
         writer.write_sample(

@@ -65,10 +65,7 @@ def plan_judging(
     targets_of(run, first, (target,), class_index)  # A target that can't be is an error before any work.
     images = first.batch.images
     passes = count(run, needed, layers, images, 1, len(chosen), batch_size)
-    on_layers, on_input = (
-        len(needed.cams) + len(needed.on_layers),
-        len(needed.gradients) + len(needed.on_input),
-    )
+    num_maps = len(layers) * (len(needed.cams) + len(needed.on_layers))
+    num_maps += len(needed.gradients) + len(needed.on_input)
     making = sum(entry.forwards for entry in passes)
-    settings = judging or JudgeSettings()
-    return count_scores(len(layers) * on_layers + on_input, making, settings, len(chosen))
+    return count_scores(num_maps, making, judging or JudgeSettings(), len(chosen))

@@ -16,7 +16,6 @@ from seglens.axes import cropped, size_of
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, Frame, fit_frame, nearest
 from seglens.explain.explanation import Explanation
-from seglens.explain.methods import Method
 from seglens.explain.target import Target
 from seglens.explain.tiled import explain_large
 from seglens.explain.tiled.grid import View
@@ -78,14 +77,7 @@ def predict_large(run: Run, part: Chunk) -> Prediction:
     return Prediction(logits_of(probabilities, run.spec), probabilities, mask)
 
 
-def maps_of_large(
-    run: Run,
-    part: Chunk,
-    targets: Sequence[Target],
-    request: Request,
-    methods: Sequence[Method],
-    layers: Sequence[str],
-) -> list[Explanation]:
+def maps_of_large(run: Run, part: Chunk, targets: Sequence[Target], request: Request) -> list[Explanation]:
     """Return the maps of all targets, in the order of the targets, in the picture's square.
 
     Raises:
@@ -100,8 +92,8 @@ def maps_of_large(
             cut,
             windows,
             inner,
-            methods=methods,
-            layers=layers,
+            methods=request.methods,
+            layers=request.layers,
             seed=request.seed,
             memory=request.memory,
         )

@@ -1,11 +1,11 @@
 """The maps of a chunk of pictures, and their numbers next to those of their nulls."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from seglens.explain import explain
 from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
-from seglens.explain.methods import Method
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.folder.chunks import Chunk
@@ -19,23 +19,16 @@ from seglens.predict import Prediction
 from seglens.runs import Run
 
 
-def maps_of(
-    run: Run,
-    part: Chunk,
-    targets: Sequence[Target],
-    request: Request,
-    methods: Sequence[Method],
-    layers: Sequence[str],
-) -> list[Explanation]:
+def maps_of(run: Run, part: Chunk, targets: Sequence[Target], request: Request) -> list[Explanation]:
     """Return the maps of all targets, in the order of the targets."""
     if part.windows is not None:
-        return maps_of_large(run, part, targets, request, methods, layers)
+        return maps_of_large(run, part, targets, request)
     found = explain(
         run,
         part.batch.images,
         targets,
-        methods=methods,
-        layers=layers,
+        methods=request.methods,
+        layers=request.layers,
         where=request.where,
         seed=request.seed,
         memory=request.memory,
@@ -63,11 +56,11 @@ def measure(
     cams = [entry for entry in maps if entry.method in CAMS and entry.layer is not None]
     chance = {}
     if cams:
-        methods = list(dict.fromkeys(entry.method for entry in cams))
-        layers = list(dict.fromkeys(str(entry.layer) for entry in cams))
+        methods = tuple(dict.fromkeys(entry.method for entry in cams))
+        layers = tuple(dict.fromkeys(str(entry.layer) for entry in cams))
         seen_by_norms = images if part.windows is None else windows_of(run, part)
         unlearned = randomised(run, seen_by_norms, seed=request.seed)
-        found = maps_of(unlearned, part, targets, request, methods, layers)
+        found = maps_of(unlearned, part, targets, replace(request, methods=methods, layers=layers))
         chance = {(entry.target.label, entry.name): entry for entry in found}
     measured: list[Measured] = []
     for entry in maps:

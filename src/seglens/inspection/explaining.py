@@ -99,7 +99,7 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest) -> Explai
         against=checked.against,
         prediction=prediction,
     )
-    (entry,) = maps_of(run, part, targets, checked, checked.methods, checked.layers)
+    (entry,) = maps_of(run, part, targets, checked)
     probability = prediction.probabilities[:, checked.class_index]
     inputs = NullInputs(part.batch.images, targets[0].pixels.to(probability.device), probability, SEED)
     predicted = of_class(prediction.mask, checked.class_index)

@@ -101,7 +101,10 @@ def score_batch(
         seed=seed,
         batch_size=batch_size,
     )
-    measured, curves = _removals(case)
+    measured, curves = dict[str, ScoreValues](), dict[str, dict[str, Curves]]()
+    for name, removing in (("faithfulness", faithfulness), ("context_faithfulness", context_faithfulness)):
+        if name in chosen.scores:
+            measured[name], curves[name] = removing(case)
     drawn = Figures()
     left = chosen.num_occluded - done
     if "causal_agreement" in chosen.scores and left > 0:
@@ -178,15 +181,6 @@ def score(evidence: BatchScores, *, seed: int = 0) -> Scorecard:
     figures = evidence.drawn.model_copy(update={"fractions": FRACTIONS, "removal": curves})
     left_out = tuple(name for name in SCORES if name not in evidence.scores)
     return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures, left_out)
-
-
-def _removals(case: JudgedBatch) -> tuple[dict[str, ScoreValues], dict[str, dict[str, Curves]]]:
-    """The two scores that remove cells in the order of a map."""
-    measured, curves = {}, {}
-    for name, made in (("faithfulness", faithfulness), ("context_faithfulness", context_faithfulness)):
-        if name in case.settings.scores:
-            measured[name], curves[name] = made(case)
-    return measured, curves
 
 
 def _attention(case: JudgedBatch) -> dict[Key, Attention]:

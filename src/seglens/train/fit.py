@@ -32,7 +32,7 @@ from seglens.files.output import naming, new_file
 from seglens.models.weights import save_weights
 from seglens.runtime.signals import Terminated, watched_wait
 from seglens.train.dataset import Batches
-from seglens.train.history import History, learning_curves
+from seglens.train.history import History, Row, learning_curves
 from seglens.train.lightning_module import SegmentationModule
 from seglens.train.recipe import TrainSettings
 
@@ -76,11 +76,11 @@ class CheckpointCallback(Checkpoint):
         last = self.folder / "last.ckpt"
         return last if (self.resumed or self.history.rows) and last.exists() else None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[Row]]:
         """Return the rows of the history, to be saved in the checkpoint."""
         return {"rows": self.history.rows}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[Row]]) -> None:
         """Read the rows of the history from a checkpoint."""
         self.history = History(state_dict["rows"])
 
@@ -226,7 +226,9 @@ def fit_module(
 class InPlace(TorchCheckpointIO):
     """Writes a checkpoint where it is told to; Lightning's way leads over the folder of temporary files."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, object], path: _PATH, storage_options: Any = None
+    ) -> None:
         """Write ``checkpoint`` to ``path``."""
         torch.save(checkpoint, path)
 

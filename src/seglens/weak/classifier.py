@@ -209,7 +209,11 @@ def _fit(
     folder: Path,
     seed: int,
 ) -> list[float]:
-    """Train for all epochs that are left; return the mean loss of each."""
+    """Train for all epochs that are left; return the mean loss of each.
+
+    The loop is written out: there is no mixed precision, validation or second device, and a Lightning module,
+    data module and checkpoint callback for the same 25 lines would be longer.
+    """
     network = classifier.network.requires_grad_(True)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay

@@ -36,9 +36,8 @@ the target and one tiled grid for each map; `layer-cam` and `grad-cam++` hold al
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -175,7 +174,7 @@ def _linear(view: View, settings: Settings, seed: int) -> LargeMap:
     A window whose map is constant adds nothing; one that failed makes the whole fail.
     """
     grid, count = torch.zeros(view.windows.scaled), int(view.target.pixels.sum())
-    recorded: dict[str, Any] = asdict(settings)  # type: ignore[call-overload]
+    recorded: dict[str, object] = asdict(settings)  # type: ignore[call-overload]
     diagnostics: dict[str, float] = {}
 
     def work(places: list[Place], after: int | None) -> None:
@@ -206,7 +205,7 @@ def _large_map(
     grid: Tensor | None,
     cells: TiledGrid | None,
     relu: bool,
-    settings: dict[str, Any],
+    settings: Mapping[str, object],
     diagnostics: dict[str, float],
 ) -> LargeMap:
     """Make the result; without a target there is no grid, and one cell of NaN stands for it."""

@@ -9,7 +9,7 @@ default are no worse for it.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -74,7 +74,7 @@ class Verification:
         """Return the check called ``name``."""
         return {check.name: check for check in self.checks}[name]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data."""
         checks = [asdict(check) | {"outcome": check.outcome} for check in self.checks]
         return asdict(self) | {"layers": list(self.layers), "checks": checks, "passed": self.passed}
