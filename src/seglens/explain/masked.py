@@ -136,9 +136,8 @@ def _compiled(model: Prepared, trial: Images) -> Prepared:
     began = time.perf_counter()
     network = torch.compile(model.segmenter.module, dynamic=False, options={"freezing": True})
     assert isinstance(network, nn.Module)  # a module's compiled form is one
-    ready = replace(
-        model, segmenter=Segmenter(network, model.segmenter.spec, model.segmenter.select), size=len(trial)
-    )
+    own = model.segmenter
+    ready = replace(model, segmenter=Segmenter(network, own.spec, own.select, own.call), size=len(trial))
     try:
         _seconds(ready, trial)
     except RuntimeError as error:  # of many kinds, with the compiler's output behind the first line

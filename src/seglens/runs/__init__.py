@@ -39,7 +39,7 @@ from seglens.models.outputs import (
     check_steady,
     find_output,
 )
-from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
+from seglens.models.segmenter import WRAPPED, Call, Head, ModelSpec, Normalise, Segmenter
 from seglens.models.weights import State, check_present, choose_state, fit, load_weights, save_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
@@ -108,7 +108,7 @@ class Run:
         if self.spec.window == (0.0, 1.0):
             return self, images
         spec = self.spec.model_copy(update={"window": (0.0, 1.0)})
-        bare = Segmenter(self.segmenter.module, spec, self.segmenter.select)
+        bare = Segmenter(self.segmenter.module, spec, self.segmenter.select, self.segmenter.call)
         bare.origin = self.segmenter.origin
         return replace(self, segmenter=bare), self.segmenter.open_window(images)
 
@@ -182,6 +182,7 @@ def wrap(
     divisor: int = 1,
     outputs_are: Outputs | None = None,
     output: str | int | Selector | None = None,
+    call: Call | None = None,
 ) -> Run:
     """Make a run of any module that segments images; the module itself is left as found.
 
@@ -195,7 +196,8 @@ def wrap(
     then refused. ``output`` says which of several outputs is the answer: a key or an
     index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module returned and gives the
     logits; left out it must be clear, see `seglens.models.outputs`,
-    and the spec says which it was.
+    and the spec says which it was. ``call`` says how the network is called where ``module(images)`` is not
+    enough: a function of the module and the normalised images, ``lambda net, x: net(x, task=0)``.
 
     A ``multilabel`` head has an output for each label and none for the background, which is put in front of
     ``classes`` where it isn't named.
@@ -222,8 +224,9 @@ def wrap(
         output=None if callable(output) else output,
     )
     select = output if callable(output) else None
-    spec, first = _first_trial(module, spec, select, (dims,) if dims else candidates(module), image_size)
-    trial, size = Segmenter(module, spec, select), spec.image_size
+    possible = (dims,) if dims else candidates(module)
+    trial, first = _first_trial(Segmenter(module, spec, select, call), possible, image_size)
+    spec, size = trial.spec, trial.spec.image_size
     allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}
     if head == "multilabel":
         allowed = {len(labels_of(classes))}
@@ -245,7 +248,7 @@ def wrap(
         spec = spec.model_copy(
             update={"output": find_output(returned[0], allowed, 1, spec.output, spec.dims).place or None}
         )
-    segmenter = Segmenter(module, spec, select)
+    segmenter = Segmenter(module, spec, select, call)
     check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
     check_steady(raw[:1], again)
     if head is None and spec.head == "softmax" and not is_background(task.classes[0]):
@@ -262,24 +265,19 @@ VOLUME = 64
 """Voxels along each side of the volume that a network is tried on, where nobody says otherwise."""
 
 
-def _first_trial(
-    module: nn.Module,
-    spec: ModelSpec,
-    select: Selector | None,
-    dims: Sequence[int],
-    image_size: int | None,
-) -> tuple[ModelSpec, Any]:
-    """Return ``spec`` with the first of ``dims`` that the network takes, and what it returned then.
+def _first_trial(given: Segmenter, dims: Sequence[int], image_size: int | None) -> tuple[Segmenter, Any]:
+    """Return ``given`` with the first of ``dims`` that its network takes, and what that returned then.
 
     Raises:
         ModelError: it takes none; said of the first.
     """
     failure: ModelError | None = None
     for number in dims:
-        size = image_size or (VOLUME if number == 3 else spec.image_size)
-        tried = spec.model_copy(update={"dims": number, "image_size": size})
+        size = image_size or (VOLUME if number == 3 else given.spec.image_size)
+        spec = given.spec.model_copy(update={"dims": number, "image_size": size})
+        tried = Segmenter(given.module, spec, given.select, given.call)
         try:
-            return tried, Segmenter(module, tried, select).trial(size)
+            return tried, tried.trial(size)
         except ModelError as error:
             failure = failure or error
     assert failure is not None  # there is a number to try
