@@ -21,7 +21,7 @@ from seglens.evaluate.correlation import spearman
 from seglens.explain.target import Target, Unit
 from seglens.explain.trace import in_chunks
 from seglens.models.folding import quick
-from seglens.models.segmenter import WRAPPED, Segmenter, evaluating
+from seglens.models.segmenter import Segmenter, evaluating
 from seglens.runtime.device import choose_precision
 from seglens.runtime.progress import is_shown
 from seglens.shapes import Images, Logits, Maps, Rows
@@ -99,7 +99,7 @@ def prepare(
     chosen = choose_precision(precision, segmenter.device)
     check_compile(compile)
     own = quick(segmenter) if fold else segmenter
-    if segmenter.spec.architecture == WRAPPED:  # as it is: it may rely on the order of memory
+    if segmenter.spec.foreign:  # as it is: it may rely on the order of memory
         model = Prepared(own, chosen, channels_last=chosen == "bf16")
     else:
         own = deepcopy(segmenter).eval() if own is segmenter else own

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from seglens.arguments.validated import Validated
 from seglens.axes import LENGTHS, axes, cropped, interpolated, padded_size, size_of, spelled
 from seglens.errors import ModelError, UserError
-from seglens.models import zoo
+from seglens.models import adapters, zoo
+from seglens.models.adapters import ADAPTERS, Call
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output, listed
@@ -24,8 +25,6 @@ from seglens.runtime.device import is_out_of_memory
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
-Call = Callable[[nn.Module, Tensor], Any]
-"""Calls a network that wants more than the pictures: ``lambda net, x: net(x, task=0)``."""
 Normalise = Literal["dataset", "image"]
 """By the mean and std of the model, or by those of each picture itself."""
 WRAPPED = "wrapped"
@@ -86,6 +85,11 @@ class ModelSpec(Validated):
     def outputs(self) -> int:
         """Channels of the network's output."""
         return {"sigmoid": 1, "softmax": self.classes, "multilabel": self.classes - 1}[self.head]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the network is none of the zoo: it may take one size only, or rely on memory's order."""
+        return self.architecture == WRAPPED or self.architecture in ADAPTERS
 
     def _agree(self) -> None:
         if self.head == "sigmoid" and self.classes != 2:
@@ -199,6 +203,9 @@ class Segmenter(nn.Module):
     @classmethod
     def from_spec(cls, spec: ModelSpec, encoder_weights: str = "none") -> "Segmenter":
         """Build the network that ``spec`` describes; see ``zoo.build`` for ``encoder_weights`` and errors."""
+        if spec.architecture in ADAPTERS:
+            module, call = adapters.build(spec.architecture, spec.options)
+            return cls(module, spec, call=call)
         spec = complete(spec)
         module, origin = zoo.build(
             spec.architecture,
@@ -244,7 +251,7 @@ class Segmenter(nn.Module):
         except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
             size = size_of(padded)
             tried = padded_size([self.spec.image_size] * self.spec.dims, self.spec.divisor)
-            if self.spec.architecture != WRAPPED or is_out_of_memory(error) or isinstance(error, UserError):
+            if not self.spec.foreign or is_out_of_memory(error) or isinstance(error, UserError):
                 raise
             if size == tried:
                 low, high = (float(end) for end in padded.detach().aminmax())
@@ -316,8 +323,8 @@ class Segmenter(nn.Module):
                 raise
             raise ModelError(
                 "The function that takes the logits out of what the network returns failed: "
-                f"{_reason(error)}. It was given {type(output).__name__} of {listed(output, self.spec.dims)}. Give output=... "
-                "a function that returns one of them."
+                f"{_reason(error)}. It was given {type(output).__name__} of "
+                f"{listed(output, self.spec.dims)}. Give output=... a function that returns one of them."
             ) from error
         return find_output(chosen, channels, batch, dims=self.spec.dims).tensor
 
