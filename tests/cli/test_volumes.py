@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seglens.report.cards import cards_of
+from seglens.report.contents import read_run
+
 nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
 
 SHAPE = (14, 16, 9)
@@ -35,10 +38,10 @@ def volume_set(folder: Path, num: int = 6) -> Path:
 @pytest.fixture
 def trained(seglens, tmp_path) -> Path:
     data = volume_set(tmp_path / "set")
-    words = "--model unet3d --image-size 16 --width 2 --epochs 2 --batch-size 2 --run run"
+    words = "--model unet3d --image-size 16 --width 2 --epochs 2 --batch-size 2 --run balls"
     ended = seglens("train", data, *words.split())
     assert (ended.code, ended.err) == (0, "")
-    return tmp_path / "run"
+    return tmp_path / "balls"
 
 
 def test_from_training_to_the_report(seglens, tmp_path, trained):
@@ -67,6 +70,14 @@ def test_from_training_to_the_report(seglens, tmp_path, trained):
     # i runs to the front and rows to the back, j to the left as columns do.
     np.testing.assert_allclose(kept, again.transpose(2, 0, 1)[:, ::-1], rtol=1e-6)
 
+    # Its map and its picture are drawn in the same planes, whatever the evaluation drew.
+    contents = read_run(trained, "balls")
+    (card,) = [each for each in cards_of(contents) if each.name == "ball4"]
+    assert card.pictures["orig"] == sample / "orig.png"
+    with Image.open(sample / "orig.png") as drawn:
+        assert card.native == (drawn.height, drawn.width)
+    assert np.load(sample / "planes.npz")["map:integrated-gradients"].shape == card.native
+
     assert seglens("judge", trained, "--layers", "encoder_last", "--audit", "border").code == 0
     assert json.loads((trained / "judge/test/scorecard.json").read_text())["rows"]
     assert seglens("report", trained).code == 0
@@ -85,7 +96,7 @@ def test_files_are_predicted_on_their_own_grid(seglens, tmp_path, trained):
 
 
 def test_in_windows_a_volume_is_predicted_and_explained_too(seglens, tmp_path, trained):
-    """The volume's box is larger than the input: windows of the training's scale, and none is asked to fit."""
+    """The volume is larger than the input at the scale of the training: it is covered with windows."""
     record = json.loads((trained / "run.json").read_text())
     record["model"] |= {"scale": 3.0}
     (trained / "run.json").write_text(json.dumps(record))
@@ -107,7 +118,7 @@ def test_pictures_and_volumes_are_not_mixed(seglens, tmp_path, trained, small_ru
     picture = tmp_path / "grey.png"
     Image.new("L", (20, 20)).save(picture)
     ended = seglens("predict", trained, picture, "--out", "out")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "grey.png is not read as a volume" in ended.err
     ended = seglens("predict", small_run, tmp_path / "set/imagesTs/ball5_0000.nii.gz", "--out", "out2")
     assert ended.code != 0

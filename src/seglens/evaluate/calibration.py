@@ -118,7 +118,7 @@ class Calibration:
         return self.top.rows()
 
 
-def count_bins(probabilities: Float[Tensor, "classes h w"], truth: AnyMask, valid: Region) -> Calibration:
+def count_bins(probabilities: Float[Tensor, "classes *size"], truth: AnyMask, valid: Region) -> Calibration:
     """Count one picture's valid pixels; the background is class 0.
 
     The most probable class is the first of the largest, also where a run's mask comes from a threshold.
@@ -140,7 +140,7 @@ def _yes_or_no(probability: Map, true: Region, valid: Region) -> Calibration:
     return count_bins(torch.stack([1 - probability, probability]), true.long(), valid)
 
 
-def _count(probabilities: Float[Tensor, "classes h w"], truth: Mask, valid: Region) -> Calibration:
+def _count(probabilities: Float[Tensor, "classes *size"], truth: Mask, valid: Region) -> Calibration:
     # Taking pixels out costs more than all the counting: not done where every pixel is valid.
     whole = bool(valid.all())
     kept, true = (

@@ -34,8 +34,8 @@ from seglens.models.segmenter import ModelSpec
 from seglens.results.maps import Colours, OneMap, Sheet
 from seglens.shapes import AnyMask, Image, Mask
 
-ROW = 5
-"""Tiles in a row of a sheet."""
+ROW, TILE = 5, 224
+"""Tiles in a row of a sheet, and their width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,11 @@ def draw_maps(
             row = heatmaps.rows[i]
             name = row.target if by_target else row.name
             every += [replace(tiles[i][0], title=name), *tiles[i][1:]]
-        lines = [every[i : i + ROW] for i in range(0, len(every), ROW)]
-        page = sheet(lines, title=f"{subject.sample.name}: {title}")
+        across, width = (
+            (ROW, TILE) if subject.sample.valid.ndim == 2 else (2, 2 * TILE)
+        )  # three planes are wide
+        lines = [every[i : i + across] for i in range(0, len(every), across)]
+        page = sheet(lines, title=f"{subject.sample.name}: {title}", tile_width=width)
         sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
     return tuple(drawn), tuple(sheets)
 

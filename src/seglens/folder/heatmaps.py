@@ -103,14 +103,16 @@ def planes_of(arrays: Arrays, frame: Frame, target: str | None = None) -> Planes
 
 
 def arrays_in_planes(heatmaps: Heatmaps) -> Arrays:
-    """Return the raw arrays of a volume as they are in its drawn planes, for what shows pictures only.
+    """Return the raw arrays of a volume as they are in the planes of its picture.
 
-    ``grid:NAME`` is what speaks for and against the class there, `Heatmaps.evidence`.
+    All targets are seen in the planes through the first. ``grid:NAME`` is what speaks for and against the
+    class there, `Heatmaps.evidence`.
     """
     found: dict[str, Tensor] = {}
+    planes = planes_of(heatmaps.arrays, heatmaps.frame)
+    assert planes is not None  # of a volume
     for row in heatmaps.rows:
-        name, planes = heatmaps.name(row), heatmaps.planes(row)
-        assert planes is not None  # of a volume
+        name = heatmaps.name(row)
         kept = {key: heatmaps.arrays[key] for key in (f"map:{name}", f"region:{row.target}")}
         for key in (f"counted:{name}", "valid"):
             if key in heatmaps.arrays:

@@ -101,7 +101,7 @@ def probabilities_at_original_size(
 
 
 def mask_at_original_size(
-    probabilities: Float[Tensor, "classes s s"], frame: Frame, spec: ModelSpec
+    probabilities: Float[Tensor, "classes *grid"], frame: Frame, spec: ModelSpec
 ) -> AnyMask:
     """Return the mask of one picture at its native size: probabilities are scaled, then decided on."""
     return decide(frame.maps_to_native(probabilities), spec)

@@ -20,6 +20,8 @@ PLAIN = {"orig": "Image", "gt": "Truth", "pred": "Prediction", "overlay": "Overl
 
 
 NO_FRAME = MapFrame()
+IN_PLANES = "planes"
+"""The file of the maps of a volume, in the planes in which the explanation has drawn it."""
 NO_SCORES = {"name", "status", "error", "files", "maps", "sheets"}
 """The columns of the table of pictures that are no scores."""
 
@@ -120,8 +122,13 @@ def cards_of(run: RunContents) -> list[GalleryCard]:
         for row in part.table.samples:
             split = part.table.split
             key = next((k for k in cards if k[1] == row.name and split is None), (split or "", row.name))
+            if IN_PLANES in row.files and key in cards and cards[key].heatmaps:
+                # Another folder may show other planes of the volume: its maps don't lie on that picture.
+                key = (key[0], f"{row.name} ({part.name})")
             known = cards[key] if key in cards else _card(run.name, key[0], part, row)
             pictures = {**_pictures(part, row), **known.pictures}
+            if IN_PLANES in row.files:
+                pictures = {**known.pictures, **_pictures(part, row)}
             cards[key] = replace(known, pictures=pictures, heatmaps=_with_maps(known.heatmaps, part, row))
     flags = _flags(run)
     for key, card in cards.items():
@@ -177,7 +184,7 @@ def _with_maps(known: Sequence[Heat], part: Explained, row: PictureMaps) -> tupl
     """Append the maps of ``row``; a map of the same name from another folder is told apart by the folder."""
     heatmaps = list(known)
     taken = {(heat.target, heat.method, heat.layer) for heat in known}
-    raw = part.file_of(row, "planes") or part.file_of(row, "raw")
+    raw = part.file_of(row, IN_PLANES) or part.file_of(row, "raw")
     for entry, name in zip(row.maps, row.map_names, strict=True):
         twice = (entry.target, entry.method, entry.layer or "") in taken
         target = f"{entry.target} ({part.name})" if twice else entry.target

@@ -105,7 +105,7 @@ def _apart(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (high - max(abs(high), 1e-12), high)
 
 
-def box_averaged(values: MapValues, side: int) -> MapValues:
+def box_averaged(values: MapValues, side: int) -> Float[np.ndarray, "fewer_rows fewer_columns"]:
     """Return values with no side above ``side``, each the mean over a box; NaN where the box holds none."""
     rows, columns = values.shape
     share = side / max(rows, columns)
