@@ -48,6 +48,7 @@ ONLY_IN = {
     "skimage": {"superpixels"},
     "tifffile": {"data.tiff"},
     "timm": {"models.encoders", "models.zoo", "weak.classifier_score"},
+    "transformers": {"models.adapters.hugging_face"},
     "typer": {
         "cli",
         "cli.command",

@@ -173,7 +173,8 @@ def adopt_command(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A .pth, .pt, .ckpt or .safetensors file, or a folder of save_pretrained."
+            metavar="FILE",
+            help="A .pth, .pt, .ckpt or .safetensors file, or a save_pretrained folder (Hugging Face, smp).",
         ),
     ],
     run: o.NewRun = None,
@@ -188,7 +189,12 @@ def adopt_command(
     encoder: o.Encoder = None,
     width: o.Width = None,
     classes: Annotated[
-        list[str] | None, typer.Option(metavar="NAME...", help="Class names, the background first.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME...",
+            help="Class names, the background first.",
+            show_default="background foreground, or of id2label",
+        ),
     ] = None,
     head: Annotated[
         Literal["sigmoid", "softmax", "multilabel"] | None,
@@ -199,7 +205,10 @@ def adopt_command(
     mean: o.Mean = None,
     std: o.Std = None,
     normalise: o.NormaliseOption = "dataset",
-    image_size: o.ImageSize = 256,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the square pictures.", show_default="256, or of preprocessor_config.json"),
+    ] = None,
     channels: Annotated[
         int | None, typer.Option(help="Of the images.", show_default="3, or of config.json")
     ] = None,
@@ -229,7 +238,7 @@ def adopt_command(
         model=model,
         encoder=encoder,
         width=width,
-        classes=classes or ("background", "foreground"),
+        classes=classes,
         mean=mean,
         std=std,
         normalise=normalise,

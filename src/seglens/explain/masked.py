@@ -21,7 +21,7 @@ from seglens.evaluate.correlation import spearman
 from seglens.explain.target import Target, Unit
 from seglens.explain.trace import in_chunks
 from seglens.models.folding import quick
-from seglens.models.segmenter import WRAPPED, Segmenter, evaluating
+from seglens.models.segmenter import Segmenter, evaluating
 from seglens.runtime.device import choose_precision
 from seglens.runtime.progress import is_shown
 from seglens.shapes import Images, Logits, Maps, Rows
@@ -99,7 +99,7 @@ def prepare(
     chosen = choose_precision(precision, segmenter.device)
     check_compile(compile)
     own = quick(segmenter) if fold else segmenter
-    if segmenter.spec.architecture == WRAPPED:  # as it is: it may rely on the order of memory
+    if segmenter.spec.foreign:  # as it is: it may rely on the order of memory
         model = Prepared(own, chosen, channels_last=chosen == "bf16")
     else:
         own = deepcopy(segmenter).eval() if own is segmenter else own
@@ -136,9 +136,8 @@ def _compiled(model: Prepared, trial: Images) -> Prepared:
     began = time.perf_counter()
     network = torch.compile(model.segmenter.module, dynamic=False, options={"freezing": True})
     assert isinstance(network, nn.Module)  # a module's compiled form is one
-    ready = replace(
-        model, segmenter=Segmenter(network, model.segmenter.spec, model.segmenter.select), size=len(trial)
-    )
+    own = model.segmenter
+    ready = replace(model, segmenter=Segmenter(network, own.spec, own.select, own.call), size=len(trial))
     try:
         _seconds(ready, trial)
     except RuntimeError as error:  # of many kinds, with the compiler's output behind the first line

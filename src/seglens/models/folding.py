@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from seglens.axes import CHANNELS_LAST
 from seglens.errors import ModelError
-from seglens.models.segmenter import WRAPPED, Segmenter
+from seglens.models.segmenter import Segmenter
 
 PAIRS = ((nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d))
 
@@ -51,7 +51,7 @@ def quick(segmenter: Segmenter) -> Segmenter:
     is made once a call: the weights may have changed since the last one.
     """
     copy = folded(segmenter)
-    if segmenter.spec.architecture == WRAPPED or segmenter.device.type != "cpu":
+    if segmenter.spec.foreign or segmenter.device.type != "cpu":
         return copy
     copy = copy if copy is not segmenter else deepcopy(segmenter).eval()
     return copy.to(memory_format=CHANNELS_LAST[copy.spec.dims])
@@ -65,7 +65,7 @@ def _copied(segmenter: Segmenter) -> Segmenter:
     try:
         return deepcopy(segmenter).eval()
     except (RuntimeError, TypeError, AttributeError):  # It holds a lock, a file, a tensor with a history...
-        if segmenter.spec.architecture != WRAPPED:
+        if not segmenter.spec.foreign:
             raise
         return segmenter
 

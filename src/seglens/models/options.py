@@ -94,6 +94,15 @@ def open_pretrained(path: Path) -> tuple[Path, Described]:
     return weights, Described(model=model, **fields, options=checked_options(model, content))
 
 
+def is_transformers(path: Path) -> bool:
+    """Whether ``path`` is a folder whose ``config.json`` is one of Hugging Face's transformers."""
+    try:
+        content = json.loads((path / CONFIG).read_bytes())
+    except (ValueError, OSError):
+        return False
+    return isinstance(content, dict) and bool({"architectures", "model_type", "auto_map"} & content.keys())
+
+
 def agreed(what: str, given: Any, described: Any) -> Any:
     """Return what is given, or else described.
 

@@ -141,6 +141,11 @@ def check_outputs(raw: Tensor, declared: Outputs | None, *, exclusive: bool = Tr
         )
 
 
+def listed(output: Any, dims: int = 2) -> str:
+    """Return the tensors in what a network returned with their places and shapes, as errors list them."""
+    return _listed(list(_tensors(output, "", dims))) or "no tensors"
+
+
 def check_finite(raw: Tensor) -> None:
     """Raise where a network's answer to a trial picture holds NaN or infinity.
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from seglens.arguments.validated import Validated
 from seglens.axes import LENGTHS, axes, cropped, interpolated, padded_size, size_of, spelled
 from seglens.errors import ModelError, UserError
-from seglens.models import zoo
+from seglens.models import adapters, zoo
+from seglens.models.adapters import ADAPTERS, Call
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
-from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output
+from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output, listed
 from seglens.runtime.device import is_out_of_memory
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
@@ -84,6 +85,11 @@ class ModelSpec(Validated):
     def outputs(self) -> int:
         """Channels of the network's output."""
         return {"sigmoid": 1, "softmax": self.classes, "multilabel": self.classes - 1}[self.head]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the network is none of the zoo: it may take one size only, or rely on memory's order."""
+        return self.architecture == WRAPPED or self.architecture in ADAPTERS
 
     def _agree(self) -> None:
         if self.head == "sigmoid" and self.classes != 2:
@@ -150,7 +156,8 @@ class Segmenter(nn.Module):
 
     Its state dict is the network's under ``module.``; the normalisation belongs to the spec. ``origin`` says
     where the network's first weights came from, where that is known. ``select``, a function, takes the logits
-    out of what the network returns, in the place of ``spec.output``.
+    out of what the network returns, in the place of ``spec.output``. ``call``, a function, calls the network
+    with normalised pictures, in the place of ``module(pictures)``.
     """
 
     origin: str = ""
@@ -158,11 +165,18 @@ class Segmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, module: nn.Module, spec: ModelSpec, select: Selector | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        spec: ModelSpec,
+        select: Selector | None = None,
+        call: Call | None = None,
+    ) -> None:
         super().__init__()
         self.module = module
         self.spec = spec
         self.select = select
+        self.call = call or _with_pictures_alone
         like = next((entry for entry in module.parameters() if entry.is_floating_point()), torch.empty(0))
         for name, values in self._normalisation(like.device).items():
             # Not in the state dict, so that the weights are the network's alone.
@@ -189,6 +203,9 @@ class Segmenter(nn.Module):
     @classmethod
     def from_spec(cls, spec: ModelSpec, encoder_weights: str = "none") -> "Segmenter":
         """Build the network that ``spec`` describes; see ``zoo.build`` for ``encoder_weights`` and errors."""
+        if spec.architecture in ADAPTERS:
+            module, call = adapters.build(spec.architecture, spec.options)
+            return cls(module, spec, call=call)
         spec = complete(spec)
         module, origin = zoo.build(
             spec.architecture,
@@ -230,11 +247,11 @@ class Segmenter(nn.Module):
     def _run(self, padded: Images) -> Any:
         """Run the network; one of somebody else's may take pictures of one size only, and then says so."""
         try:
-            return self.module(padded)
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            return self.call(self.module, padded)
+        except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
             size = size_of(padded)
             tried = padded_size([self.spec.image_size] * self.spec.dims, self.spec.divisor)
-            if self.spec.architecture != WRAPPED or is_out_of_memory(error) or isinstance(error, UserError):
+            if not self.spec.foreign or is_out_of_memory(error) or isinstance(error, UserError):
                 raise
             if size == tried:
                 low, high = (float(end) for end in padded.detach().aminmax())
@@ -295,11 +312,21 @@ class Segmenter(nn.Module):
         """Return the tensor of so many ``channels`` that is the answer to ``batch`` pictures in ``output``.
 
         Raises:
-            ModelError: there is none, or it isn't clear which one is.
+            ModelError: there is none, it isn't clear which one is, or ``select`` fails.
         """
         if self.select is None:
             return find_output(output, channels, batch, self.spec.output, self.spec.dims).tensor
-        return find_output(self.select(output), channels, batch, dims=self.spec.dims).tensor
+        try:
+            chosen = self.select(output)
+        except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
+            if is_out_of_memory(error) or isinstance(error, UserError):
+                raise
+            raise ModelError(
+                "The function that takes the logits out of what the network returns failed: "
+                f"{_reason(error)}. It was given {type(output).__name__} of "
+                f"{listed(output, self.spec.dims)}. Give output=... a function that returns one of them."
+            ) from error
+        return find_output(chosen, channels, batch, dims=self.spec.dims).tensor
 
     def probabilities(self, logits: Logits) -> Probabilities:
         """Return the probability of every class, the background first.
@@ -349,7 +376,7 @@ class Segmenter(nn.Module):
         # Not inference_mode: what a network stores for later (a mask, an embedding) must serve gradients too.
         with evaluating(self.module), torch.no_grad(), fitting_layers(self.module, self.spec.dims):
             try:
-                output = self.module(padded)
+                output = self.call(self.module, padded)
             except UserError:
                 raise
             except Exception as error:  # Whatever somebody else's network raises.
@@ -362,16 +389,22 @@ class Segmenter(nn.Module):
         return output
 
 
+def _with_pictures_alone(module: nn.Module, images: Tensor) -> Any:
+    return module(images)
+
+
 def _reason(error: Exception) -> str:
     first = str(error).strip().partition("\n")[0].rstrip(".")
+    if isinstance(error, KeyError):  # whose text is the key alone
+        return f"there is no key {first}"
     return first or type(error).__name__
 
 
 def _advice(error: Exception) -> str:
     if "required positional argument" in str(error):
         return (
-            "It takes more than one input: wrap a module whose forward takes the images alone and passes the "
-            "others on, such as fixed ones."
+            "It takes more than one input: say how it is called, such as call=lambda net, x: net(x, other), "
+            "or wrap a module whose forward takes the images alone and passes the others on."
         )
     return "Check channels, image size and divisor."
 

@@ -7,7 +7,6 @@ A run folder is the unit that every command takes::
     checkpoints/         last.ckpt, best.ckpt (to resume), epoch-003.safetensors (with --keep-every)
 """
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,11 +22,13 @@ from seglens.arguments.inputs import Pictures, as_images
 from seglens.axes import padded_size, size_of, spelled
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.drawing.notebook import card, table
-from seglens.errors import CheckpointError, DataError, ModelError, SettingError
+from seglens.errors import DataError, ModelError, SettingError
 from seglens.files.output import new_file, new_folder
 from seglens.files.overwrite import check_output
+from seglens.models import adapters
 from seglens.models import options as of_models
-from seglens.models.checkpoint import check_weights_file, read_checkpoint
+from seglens.models.adapters import HUGGING_FACE, Call
+from seglens.models.checkpoint import read_checkpoint
 from seglens.models.dimensions import candidates, check_weights
 from seglens.models.folding import folded
 from seglens.models.outputs import (
@@ -47,12 +48,11 @@ from seglens.predict.original import Inference, in_windows
 from seglens.predict.tiles import OVERLAP, over
 from seglens.results import record as records
 from seglens.results.record import Record
+from seglens.runs.weights_file import KEPT_SHA256 as KEPT_SHA256
+from seglens.runs.weights_file import WEIGHTS as WEIGHTS
+from seglens.runs.weights_file import check_unchanged, weights_file
 from seglens.runtime.device import choose_device, choose_precision
 from seglens.shapes import Images
-
-WEIGHTS = "model.safetensors"
-KEPT_SHA256 = "kept_sha256"
-"""The key in a record of the hashes of the weights that ``--keep-every`` kept, by epoch."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,26 @@ class Run:
         if self.spec.window == (0.0, 1.0):
             return self, images
         spec = self.spec.model_copy(update={"window": (0.0, 1.0)})
-        bare = Segmenter(self.segmenter.module, spec, self.segmenter.select)
+        bare = Segmenter(self.segmenter.module, spec, self.segmenter.select, self.segmenter.call)
         bare.origin = self.segmenter.origin
         return replace(self, segmenter=bare), self.segmenter.open_window(images)
+
+    def save(self, folder: str | Path, *, force: bool = False) -> "Run":
+        """Write a run folder that every command takes, and return the run of it.
+
+        Raises:
+            ModelError: the network can't be built again from its spec, as no wrapped module can.
+            OutputExistsError: ``folder`` exists and ``force`` is not given.
+        """
+        if self.spec.architecture == WRAPPED:
+            raise ModelError(
+                f"The network is a wrapped {type(self.segmenter.module).__name__}, whose code is not stored, "
+                "so that a folder of it could not be opened again. Allowed are networks of "
+                "segmentation-models-pytorch and torchvision (save the state dict, then seglens.adopt with "
+                "model=...) and of Hugging Face (wrap with processor=...). Else keep the lines that wrap it."
+            )
+        check_output(Path(folder), "adopt", force=force)
+        return _saved(self, Path(folder), None, time.monotonic(), force=force)
 
     def _repr_html_(self) -> str:
         """Show in a notebook what the model is made of, what it tells apart, and where it is."""
@@ -155,12 +172,12 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
             f"{folder} is the output of 'seglens {record.kind}', not a run folder. Name the folder that "
             "'seglens train' or 'seglens adopt' made."
         )
-    file = _weights_file(folder, record, epoch)
+    file = weights_file(folder, record, epoch)
     try:
         spec, task = ModelSpec.model_validate(record.model), Task.model_validate(record.task)
     except SettingError as error:
         raise DataError(f"{folder / records.FILE_NAME} describes no model: {error}") from error
-    sha256 = _unchanged(file, record, epoch)
+    sha256 = check_unchanged(file, record, epoch)
     segmenter = Segmenter.from_spec(spec)
     load_weights(segmenter.module, file)
     return Run(segmenter.eval().to(choose_device(device)), task, folder, sha256)
@@ -170,7 +187,7 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
 def wrap(
     module: nn.Module,
     *,
-    classes: Sequence[str],
+    classes: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     normalise: Normalise = "dataset",
@@ -182,6 +199,8 @@ def wrap(
     divisor: int = 1,
     outputs_are: Outputs | None = None,
     output: str | int | Selector | None = None,
+    call: Call | None = None,
+    processor: Any = None,
 ) -> Run:
     """Make a run of any module that segments images; the module itself is left as found.
 
@@ -195,7 +214,12 @@ def wrap(
     then refused. ``output`` says which of several outputs is the answer: a key or an
     index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module returned and gives the
     logits; left out it must be clear, see `seglens.models.outputs`,
-    and the spec says which it was.
+    and the spec says which it was. ``call`` says how the network is called where ``module(images)`` is not
+    enough: a function of the module and the normalised images, ``lambda net, x: net(x, task=0)``.
+
+    Of a model of Hugging Face's transformers ``processor``, its image processor, says mean, std, size and the
+    order of colours, and the model's ``id2label`` the classes; what is given here comes before that. Such a
+    run can be saved, see `Run.save`.
 
     A ``multilabel`` head has an output for each label and none for the background, which is put in front of
     ``classes`` where it isn't named.
@@ -206,8 +230,26 @@ def wrap(
     """
     check_present(module)
     default_mean, default_std = normalisation(None, None, channels)
+    described = dict[str, Any]()
+    if processor is not None:
+        if call is not None or output is not None:
+            raise SettingError(
+                "The processor says how the model is called and which output is its answer: received call or "
+                "output, too. Leave them out, or leave the processor out and give classes, mean and std."
+            )
+        found, call = adapters.library(HUGGING_FACE).describe(module, processor)
+        classes, channels, head = classes or found.classes, found.channels, head or found.head
+        default_mean, default_std = found.mean, found.std
+        image_size, outputs_are = image_size or found.image_size, outputs_are or "logits"
+        dims, described = 2, {"architecture": HUGGING_FACE, "options": found.options}
+    if classes is None:
+        raise SettingError(
+            "classes is left out: allowed are the names of the classes, the background first, such as "
+            "classes=('background', 'cell'). Only a processor of Hugging Face makes them known."
+        )
     spec = ModelSpec(
-        architecture=WRAPPED,
+        architecture=described.get("architecture", WRAPPED),
+        options=described.get("options", {}),
         channels=channels,
         classes=max(2, len(classes)),
         dims=dims or candidates(module)[0],
@@ -222,8 +264,9 @@ def wrap(
         output=None if callable(output) else output,
     )
     select = output if callable(output) else None
-    spec, first = _first_trial(module, spec, select, (dims,) if dims else candidates(module), image_size)
-    trial, size = Segmenter(module, spec, select), spec.image_size
+    possible = (dims,) if dims else candidates(module)
+    trial, first = _first_trial(Segmenter(module, spec, select, call), possible, image_size)
+    spec, size = trial.spec, trial.spec.image_size
     allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}
     if head == "multilabel":
         allowed = {len(labels_of(classes))}
@@ -245,7 +288,7 @@ def wrap(
         spec = spec.model_copy(
             update={"output": find_output(returned[0], allowed, 1, spec.output, spec.dims).place or None}
         )
-    segmenter = Segmenter(module, spec, select)
+    segmenter = Segmenter(module, spec, select, call)
     check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
     check_steady(raw[:1], again)
     if head is None and spec.head == "softmax" and not is_background(task.classes[0]):
@@ -262,24 +305,19 @@ VOLUME = 64
 """Voxels along each side of the volume that a network is tried on, where nobody says otherwise."""
 
 
-def _first_trial(
-    module: nn.Module,
-    spec: ModelSpec,
-    select: Selector | None,
-    dims: Sequence[int],
-    image_size: int | None,
-) -> tuple[ModelSpec, Any]:
-    """Return ``spec`` with the first of ``dims`` that the network takes, and what it returned then.
+def _first_trial(given: Segmenter, dims: Sequence[int], image_size: int | None) -> tuple[Segmenter, Any]:
+    """Return ``given`` with the first of ``dims`` that its network takes, and what that returned then.
 
     Raises:
         ModelError: it takes none; said of the first.
     """
     failure: ModelError | None = None
     for number in dims:
-        size = image_size or (VOLUME if number == 3 else spec.image_size)
-        tried = spec.model_copy(update={"dims": number, "image_size": size})
+        size = image_size or (VOLUME if number == 3 else given.spec.image_size)
+        spec = given.spec.model_copy(update={"dims": number, "image_size": size})
+        tried = Segmenter(given.module, spec, given.select, given.call)
         try:
-            return tried, Segmenter(module, tried, select).trial(size)
+            return tried, tried.trial(size)
         except ModelError as error:
             failure = failure or error
     assert failure is not None  # there is a number to try
@@ -293,12 +331,12 @@ def adopt(
     model: str | None = None,
     encoder: str | None = None,
     width: int | None = None,
-    classes: Sequence[str],
+    classes: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     normalise: Normalise = "dataset",
     window: tuple[float, float] = (0.0, 1.0),
-    image_size: int,
+    image_size: int | None = None,
     channels: int | None = None,
     head: Head | None = None,
     options: Mapping[str, Any] | None = None,
@@ -313,7 +351,12 @@ def adopt(
     says is then taken. The networks of the zoo end in logits, whatever activation followed them where they
     were trained; outputs beside the masks (an auxiliary classifier) are left behind.
 
-    ``model`` left out is ``unet``, ``channels`` 3. ``head`` left out is told by the number of classes and the
+    It may be a folder of Hugging Face's transformers (``config.json``, ``preprocessor_config.json``,
+    safetensors): mean, std, size and classes left out are those of its files, and of the architecture nothing
+    can be said. No code that it names is run.
+
+    ``model`` left out is ``unet``, ``channels`` 3, ``image_size`` 256, ``classes`` background and
+    foreground. ``head`` left out is told by the number of classes and the
     outputs in the file; it is never taken for ``multilabel`` unless that is named, see `wrap`. ``mean`` and
     ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in `ModelSpec`. ``options`` are other
     arguments of the architecture; those that the tensors show are read from them, those that none shows are
@@ -327,6 +370,35 @@ def adopt(
     """
     began, out = time.monotonic(), Path(out)
     check_output(out, "adopt", force=force, files=[Path(file)])
+    if of_models.is_transformers(Path(file)):
+        refused: dict[str, Any] = {
+            "model": model,
+            "encoder": encoder,
+            "width": width,
+            "channels": channels,
+            "output": output,
+        }
+        refused |= {"weights_key": weights_key, "options": options or None}
+        if given := [name for name, value in refused.items() if value is not None]:
+            raise SettingError(
+                f"{file} is a folder of Hugging Face, which says all of the model itself: received "
+                f"{', '.join(given)}. Leave them out."
+            )
+        network, processor = adapters.library(HUGGING_FACE).open_folder(Path(file))
+        run = wrap(
+            network,
+            processor=processor,
+            classes=classes,
+            mean=mean,
+            std=std,
+            normalise=normalise,
+            window=window,
+            image_size=image_size,
+            head=head,
+        )
+        run.segmenter.origin = Path(file).name
+        return _saved(run, out, Path(file), began, force=force)
+    classes, image_size = classes or Task().classes, image_size or 256
     file, described = of_models.open_pretrained(Path(file))
     model = of_models.agreed("model", model, described.model) or "unet"
     channels = of_models.agreed("number of channels", channels, described.channels) or 3
@@ -363,6 +435,23 @@ def adopt(
         record = records.finish(records.start("adopt", settings=settings, results=results), began)
         record = save_run(folder, segmenter, task, record)
     return Run(segmenter, task, out, record.model_sha256)
+
+
+def _saved(run: Run, out: Path, file: Path | None, began: float, *, force: bool) -> Run:
+    """Write a run folder ``out`` of ``run``, built again from its spec, and return that."""
+    segmenter = Segmenter.from_spec(run.spec)
+    fit(segmenter.module, {name: each.cpu() for name, each in run.segmenter.module.state_dict().items()})
+    segmenter.origin = run.segmenter.origin
+    settings = {
+        "file": file and file.name,
+        "file_sha256": file and records.sha256(sorted(file.glob("*.safetensors"))),
+        "weights_key": None,
+    }
+    results: dict[str, Any] = {"read_from_tensors": {}, "assumed": {}}
+    with new_folder(out, command="adopt", force=force) as folder:
+        record = records.finish(records.start("adopt", settings=settings, results=results), began)
+        record = save_run(folder, segmenter.eval(), run.task, record)
+    return Run(segmenter, run.task, out, record.model_sha256)
 
 
 def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> Record:
@@ -404,42 +493,3 @@ def _build_for(
         segmenter = Segmenter.from_spec(wanted).eval()
         name, state = choose_state(segmenter.module, dicts, key, file)
     return segmenter, name, state, read
-
-
-def _unchanged(file: Path, record: Record, epoch: int | None) -> str:
-    """Return the hash of the weights in ``file``, which must be that of the record, where that knows it.
-
-    Raises:
-        CheckpointError: they are others.
-    """
-    check_weights_file(file)
-    found = records.sha256([file])
-    known = record.model_sha256 if epoch is None else record.results.get(KEPT_SHA256, {}).get(str(epoch))
-    if known is not None and known != found:
-        raise CheckpointError(
-            f"{file} holds other weights than {records.FILE_NAME} was written for: recorded is sha256 "
-            f"{known[:12]}..., the file has {found[:12]}.... Put the recorded weights back, or make another "
-            f"run of these: seglens adopt {file} --run OTHER."
-        )
-    return found
-
-
-def _weights_file(folder: Path, record: Record, epoch: int | None) -> Path:
-    if epoch is not None:
-        file = folder / "checkpoints" / f"epoch-{epoch:03d}.safetensors"
-        if not os.path.lexists(file):
-            kept = sorted(int(found.stem[6:]) for found in file.parent.glob("epoch-*.safetensors"))
-            raise CheckpointError(
-                f"{folder} kept no weights of epoch {epoch}. Kept: {', '.join(map(str, kept)) or 'none'}. "
-                "Train with --keep-every to keep some, or leave the epoch out."
-            )
-        return file
-    file = folder / WEIGHTS
-    if not os.path.lexists(file):
-        todo = (
-            f"Training has not ended: go on with 'seglens train ... --run {folder} --resume'."
-            if record.state == "running"
-            else "Train or adopt the model again."
-        )
-        raise CheckpointError(f"The run folder {folder} holds no checkpoint ({WEIGHTS}). {todo}")
-    return file
