@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers as hf
 from torch import nn
 from typer.testing import CliRunner
 
 import seglens
 from seglens.cli import app
 from seglens.errors import CheckpointError, ModelError, SettingError
+
+hf: Any = pytest.importorskip("transformers", reason="needs the extra huggingface")
 
 SIZE = {"height": 64, "width": 64}
 NAMES = {0: "wall", 1: "sky", 2: "tree"}
@@ -48,7 +49,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def lively(model: nn.Module) -> nn.Module:
+def lively(model: nn.Module) -> Any:
     """Give ``model`` weights as large as trained ones: the library's first ones hardly move a logit."""
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -56,7 +57,7 @@ def lively(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def segformer() -> nn.Module:
+def segformer() -> Any:
     config = hf.SegformerConfig(
         hidden_sizes=[8, 16, 24, 32],
         num_attention_heads=[1, 2, 3, 4],
@@ -67,7 +68,7 @@ def segformer() -> nn.Module:
     return hf.SegformerForSemanticSegmentation(config)
 
 
-def upernet() -> nn.Module:
+def upernet() -> Any:
     config = hf.UperNetConfig(
         backbone_config=hf.SwinConfig(**SWIN),
         hidden_size=16,
@@ -79,17 +80,17 @@ def upernet() -> nn.Module:
     return hf.UperNetForSemanticSegmentation(config)
 
 
-def beit() -> nn.Module:
+def beit() -> Any:
     return hf.BeitForSemanticSegmentation(hf.BeitConfig(**VIT, out_indices=[1, 2, 3, 4], id2label=NAMES))
 
 
-def data2vec() -> nn.Module:
+def data2vec() -> Any:
     config = hf.Data2VecVisionConfig(**VIT, out_indices=[1, 2, 3, 4], id2label=NAMES)
     config.out_indices = [0, 1, 2, 3]
     return hf.Data2VecVisionForSemanticSegmentation(config)
 
 
-def dpt() -> nn.Module:
+def dpt() -> Any:
     config = hf.DPTConfig(
         **VIT,
         backbone_out_indices=[0, 1, 2, 3],
@@ -100,20 +101,20 @@ def dpt() -> nn.Module:
     return hf.DPTForSemanticSegmentation(config)
 
 
-def mobilevit() -> nn.Module:
+def mobilevit() -> Any:
     return hf.MobileViTForSemanticSegmentation(hf.MobileViTConfig(image_size=64, id2label=NAMES))
 
 
-def mobilenet() -> nn.Module:
+def mobilenet() -> Any:
     return hf.MobileNetV2ForSemanticSegmentation(hf.MobileNetV2Config(image_size=64, id2label=NAMES))
 
 
-def mask2former() -> nn.Module:
+def mask2former() -> Any:
     config = hf.Mask2FormerConfig(backbone_config=hf.SwinConfig(**SWIN), id2label=NAMES, **SMALL)
     return hf.Mask2FormerForUniversalSegmentation(config)
 
 
-def maskformer() -> nn.Module:
+def maskformer() -> Any:
     detr = hf.DetrConfig(
         d_model=16,
         decoder_layers=1,
@@ -134,13 +135,13 @@ def maskformer() -> nn.Module:
     return hf.MaskFormerForInstanceSegmentation(config)
 
 
-def eomt() -> nn.Module:
+def eomt() -> Any:
     config = hf.EomtConfig(**VIT, num_blocks=1, num_upscale_blocks=1, num_queries=6, id2label=NAMES)
     return hf.EomtForUniversalSegmentation(config)
 
 
 CROPPED = {"size": {"shortest_edge": 64}, "crop_size": SIZE}
-MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
+MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "segformer": (segformer, lambda: hf.SegformerImageProcessor(size=SIZE)),
     "upernet": (upernet, lambda: hf.SegformerImageProcessor(size=SIZE)),
     "beit": (beit, lambda: hf.BeitImageProcessor(size=SIZE, do_reduce_labels=True)),

@@ -45,7 +45,8 @@ def check_regions(names: Sequence[str]) -> None:
                 raise DataError(f"There is no {place} to audit. Name a mask, or a folder.")
             if place.is_dir() and not [*place.glob("*.png"), *place.glob("*.nii.gz")]:
                 raise DataError(
-                    f"{place} holds no mask NAME.png (of volumes NAME.nii.gz) to audit. Name a folder that does, or a file."
+                    f"{place} holds no mask NAME.png (of volumes NAME.nii.gz) to audit. Name a folder that "
+                    "does, or a file."
                 )
         elif name not in REGIONS:
             raise unknown_name("region", name, [*REGIONS, f"{MASK}FILE"])

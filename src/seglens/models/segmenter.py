@@ -161,6 +161,10 @@ class Segmenter(nn.Module):
     """
 
     origin: str = ""
+    module: nn.Module
+    spec: ModelSpec
+    select: Selector | None
+    call: Call
 
     mean: Tensor
     std: Tensor
