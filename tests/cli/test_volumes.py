@@ -86,6 +86,8 @@ def test_from_training_to_the_report(seglens, tmp_path, trained):
     assert seglens("report", trained).code == 0
     page = (trained / "report.html").read_text()
     assert "ball4" in page
+    assert "HD95, mm" in page
+    assert "per volume, ball" in page
 
 
 def test_files_are_predicted_on_their_own_grid(seglens, tmp_path, trained):

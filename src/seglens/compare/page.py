@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 from seglens.compare.drawing import DrawnComparison, label_of
 from seglens.report import html, pictures
 from seglens.report.contents import RunContents
+from seglens.report.tables import unit_of_distances
 from seglens.results.comparison import ComparisonTable, LeftOut, MapChange, ScoreChange
 from seglens.results.record import Record
 
@@ -23,7 +24,7 @@ TITLES = {
     "recall": "Recall",
     "boundary_iou": "Boundary IoU",
     "nsd": "Surface Dice (NSD)",
-    "hd95": "HD95, pixels (lower is better)",
+    "hd95": "HD95",
 }
 VERDICTS = {"better": "pass", "worse": "fail", "no difference shown": "none", "not evaluable": "none"}
 """The style of each verdict."""
@@ -35,6 +36,7 @@ def write_page(
     """Write `FILE_NAME` into ``folder``."""
     files = [file for card in drawn.cards for _, file in card.tiles]
     files += [file for card in drawn.cards for _, row in card.maps for _, file in row]
+    unit = unit_of_distances(runs).replace("px", "pixels")
     view = {
         "table": table,
         "runs": runs,
@@ -43,7 +45,7 @@ def write_page(
         "colours": {run.name: i for i, run in enumerate(runs)},
         "sentences": comparison_in_words(table),
         "score_groups": _drawn_scores(table.scores),
-        "titles": TITLES,
+        "titles": TITLES | {"hd95": f"HD95, {unit} (lower is better)"},
         "styles": VERDICTS,
         "maps": _drawn_maps(table.maps),
         "cards": drawn.cards,

@@ -99,7 +99,7 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         "matrix": findings.matrix(runs),
         "charts": tables.charts(runs),
         "score_rows": tables.score_rows(runs),
-        "score_titles": tables.SCORES,
+        "score_titles": tables.SCORES | {"hd95": f"HD95, {tables.unit_of_distances(runs)}"},
         "histograms": tables.histograms(runs),
         "reliability": tables.reliability(runs),
         "calibrated": calibrated,

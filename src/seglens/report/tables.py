@@ -30,7 +30,7 @@ SCORES = {
     "recall": "Recall",
     "boundary_iou": "Boundary IoU",
     "nsd": "NSD",
-    "hd95": "HD95, px",
+    "hd95": "HD95",
     "ece": "ECE",
 }
 """Scores of the table, with their headings."""
@@ -102,6 +102,12 @@ def sentences(run: RunContents) -> list[str]:
     return [text for text in sentences if text]
 
 
+def unit_of_distances(runs: Sequence[RunContents]) -> str:
+    """Return the unit of distances in the evaluations: ``px``, of volumes ``mm``, or both."""
+    units = dict.fromkeys(part.table.unit for run in runs for part in run.evaluations)
+    return " or ".join(units) or "px"
+
+
 def charts(runs: Sequence[RunContents]) -> list[Markup]:
     """Draw the learning curves of all runs that have some."""
     drawn = []
@@ -139,6 +145,8 @@ def _score_rows(run: str, part: Evaluated) -> list[ScoreRow]:
     for label, scores in by_class.items() if len(by_class) > 1 else ():
         averages[f"pooled, {label}"] = {name: Spread(mean=scores.score(name)) for name in SCORES}
     averages["per picture"] = {name: table.average(name) for name in SCORES}
+    for label, spreads in table.per_class.items():
+        averages[f"per volume, {label}"] = {name: spreads.get(name, Spread()) for name in SCORES}
     return [
         ScoreRow(run, part.split, table.num_images, average, scores) for average, scores in averages.items()
     ]

@@ -447,7 +447,9 @@ def _saved(run: Run, out: Path, file: Path | None, began: float, *, force: bool)
         "file_sha256": file and records.sha256(sorted(file.glob("*.safetensors"))),
         "weights_key": None,
     }
-    results: dict[str, Any] = {"read_from_tensors": {}, "assumed": {}}
+    first = run.task.classes[0]
+    assumed = {} if is_background(first) else {"background": first}
+    results: dict[str, Any] = {"read_from_tensors": {}, "assumed": assumed}
     with new_folder(out, command="adopt", force=force) as folder:
         record = records.finish(records.start("adopt", settings=settings, results=results), began)
         record = save_run(folder, segmenter.eval(), run.task, record)
