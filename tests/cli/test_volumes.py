@@ -49,6 +49,9 @@ def test_from_training_to_the_report(seglens, tmp_path, trained):
     assert (record["model"]["dims"], record["model"]["intensities"]) == (3, [None])
     assert record["model"]["scale"] == 1.0  # 16 rows of 1 mm are the longest side, in a cube of 16
 
+    ended = seglens("train", "--resume", "--run", trained)
+    assert (ended.code, "is finished: there is nothing to resume" in ended.err) == (0, True)
+
     ended = seglens("evaluate", trained, "--save-images")
     assert (ended.code, ended.err) == (0, "")
     scores = json.loads((trained / "evaluate/test/scores.json").read_text())

@@ -95,7 +95,7 @@ def test_the_config_of_save_pretrained_is_read(tmp_path):
         (None, "is a folder, and not one that save_pretrained"),
         ("{", "config.json can't be read"),
         (json.dumps({"_model_class": "Nope"}), "describes no network .*'Nope'.*Allowed: Unet"),
-        (json.dumps({"architectures": ["SegformerForSemanticSegmentation"]}), "describes no network"),
+        (json.dumps({"architectures": ["SegformerForSemanticSegmentation"]}), "has no preprocessor_config"),
         (json.dumps([1]), "describes no network"),
     ],
 )

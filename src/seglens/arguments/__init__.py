@@ -148,7 +148,9 @@ def _refuse_other(where: str, name: str, value: object, allowed: Any) -> None:
     if _fits(value, allowed):
         return
     hint = next((f" {HOW[kind]}" for kind in _kinds(allowed) if kind in HOW), "")
-    if isinstance(value, str) and get_origin(allowed) in (Sequence, tuple):
+    union = get_origin(allowed) in (Union, UnionType)
+    kinds = [kind for kind in get_args(allowed) if kind is not type(None)] if union else [allowed]
+    if isinstance(value, str) and [get_origin(kind) for kind in kinds] in ([Sequence], [tuple]):
         hint = f" Write ({value!r},), or name all of them."
     raise SettingError(f"{where}: {name} must be {_said(allowed)}, received {in_words(value)}.{hint}")
 

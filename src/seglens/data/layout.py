@@ -48,8 +48,8 @@ class DataSettings(Validated):
     masks: Literal["foreground", "classes", "instances"] | None = None
     palette: tuple[tuple[str, str], ...] | None = None
     channels: int = Field(default=3, ge=1, le=1024)
-    split_seed: int = Field(default=0, ge=0, lt=2**32)
     intensities: tuple[tuple[float, float] | None, ...] | None = None
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
 
     @field_validator("classes")
     @classmethod

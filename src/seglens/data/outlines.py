@@ -173,7 +173,7 @@ def leaves_box(shapes: Sequence[Shape], box: Box, size: tuple[int, int]) -> str:
     ends = [end for shape in shapes for end in _ends(shape)]
     if not ends:
         return ""
-    limits = (size[1], size[0], size[1], size[0])
+    limits = [float(side) for side in (size[1], size[0], size[1], size[0])]
     corners = [*(min(end[i] for end in ends) for i in (0, 1)), *(max(end[i] for end in ends) for i in (2, 3))]
     outline = tuple(min(max(end, 0.0), limit) for end, limit in zip(corners, limits, strict=True))
     left, top, width, height = box

@@ -195,16 +195,16 @@ def _classes_of(task: Task, sample: Sample, predicted: AnyMask, counts: Counts) 
     voxel = sample.grid.voxel_ml
     surfaces = class_surfaces(predicted, sample.mask, sample.valid, len(task.classes), spacing=sample.spacing)
     dice, found = per_class(counts)["dice"], {}
-    for index, of_class_index in surfaces.items():
+    for index, outlines in surfaces.items():
         masks = (sample.mask, predicted)
-        truth, said = (int((of_class(mask, index, 3) & sample.valid).sum()) * voxel for mask in masks)
+        truth, predicted_ml = (int((of_class(mask, index, 3) & sample.valid).sum()) * voxel for mask in masks)
         found[task.classes[index]] = ClassScores(
             dice=float(dice[index]),
-            nsd=of_class_index["nsd"],
-            hd95=of_class_index["hd95"],
+            nsd=outlines["nsd"],
+            hd95=outlines["hd95"],
             truth_ml=truth,
-            predicted_ml=said,
-            difference_ml=said - truth,
+            predicted_ml=predicted_ml,
+            difference_ml=predicted_ml - truth,
         )
     return found
 

@@ -190,8 +190,10 @@ class Segmenter(nn.Module):
         """Mean and std of each channel, in float32 at least: rounded to half they shift logits."""
         dtype = torch.promote_types(torch.float32, self.dtype)
         given = {"mean": self.spec.mean, "std": self.spec.std}
+        # Of volumes with a batch axis: torch has a memory format for five axes and none for four of them.
+        shape = (*[1] * (self.spec.dims - 2), -1, *[1] * self.spec.dims)
         return {
-            name: torch.tensor(values, dtype=dtype, device=device).view(1, -1, *[1] * self.spec.dims)
+            name: torch.tensor(values, dtype=dtype, device=device).view(shape)
             for name, values in given.items()
         }
 

@@ -147,6 +147,10 @@ def test_pairs_say_what_their_labels_mean(tmp_path):
     assert values_in(named.split("train")[0]) == [0, 1, 2]
     merged = open_data(DataSettings(path=folder, masks="foreground")).split("train")[0]
     assert values_in(merged) == [0, 1]
+    both = DataSettings(path=folder, masks="foreground", classes=("background", "lesion"))
+    assert open_data(both).task.classes == ("background", "lesion")
+    with pytest.raises(SettingError, match="--masks foreground makes two classes"):
+        open_data(DataSettings(path=folder, masks="foreground", classes=("background", "a", "b")))
     with pytest.raises(SettingError, match="not as instances"):
         open_data(DataSettings(path=folder, masks="instances"))
     with pytest.raises(SettingError, match=r"have 1 channel\(s\) \(intensity\), received channels 3"):

@@ -72,8 +72,12 @@ def find_pairs(settings: DataSettings) -> Found:
         raise SettingError("--masks classes needs their names: --classes background NAME ... in their order.")
     if settings.masks == "instances":
         raise SettingError("Masks of volumes are read as classes or as one foreground, not as instances.")
-    classes = settings.classes if settings.masks != "foreground" else None
-    task = Task() if classes is None else task_of(classes, what="--classes")
+    names = settings.classes
+    if settings.masks == "foreground" and names is not None and len(names) != 2:
+        raise SettingError(
+            f"--masks foreground makes two classes, background and foreground; --classes names {len(names)}."
+        )
+    task = Task() if names is None else task_of(names, what="--classes")
     if settings.ignore is not None and settings.ignore < len(task.classes):
         raise SettingError(
             f"The value {settings.ignore} of a mask can't be ignored: it is the class "
