@@ -13,7 +13,7 @@ from seglens.data.sample import Sample
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError
 from seglens.evaluate import evaluate
-from seglens.evaluate.boundaries import surface_scores
+from seglens.evaluate.boundaries import mean_of_classes, surface_scores
 from seglens.evaluate.scores import confusion, scores
 from seglens.evaluate.tally import tally
 from seglens.models.segmenter import Segmenter
@@ -66,7 +66,7 @@ def test_outlines_are_scored_per_image_and_never_pooled():
     none = sample("none", NOTHING, NOTHING)
     found = evaluate(bright_run(), split_of(sample("half", HALF, TRUTH, valid), none))
     rows = {row["name"]: row for row in found.images}
-    expected = surface_scores(HALF, TRUTH, valid, 2)
+    expected = mean_of_classes(surface_scores(HALF, TRUTH, valid, 2))
     assert {name: rows["half"][name] for name in SURFACES} == expected
     assert rows["half"]["hd95"] == 8
     assert all(math.isnan(rows["none"][name]) for name in SURFACES)

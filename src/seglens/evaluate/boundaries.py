@@ -12,7 +12,7 @@ at every empty mask, and has no boundary IoU.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -62,29 +62,14 @@ OF_VOLUMES = {
 """What is said of volumes in place of it, and beside it."""
 
 
-def surface_scores(
-    prediction: AnyMask,
-    truth: AnyMask,
-    valid: Region,
-    num_classes: int,
-    *,
-    spacing: Sequence[float] | None = None,
-    tolerance: float = TOLERANCE,
-) -> dict[str, float]:
-    """Return ``boundary_iou``, ``nsd`` and ``hd95`` of one picture, the mean over its foreground classes.
-
-    A score that no class has is NaN (see `DEFINITIONS`). The arguments are those of `class_surfaces`.
-
-    Raises:
-        SettingError: the tolerance is no number from 0 on.
-    """
-    each = class_surfaces(prediction, truth, valid, num_classes, spacing=spacing, tolerance=tolerance)
+def mean_of_classes(each: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each score of `surface_scores` over the classes; NaN where none has it."""
     rows = [list(row.values()) for row in each.values()]
     means = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(NAMES)).nanmean(dim=0)
     return dict(zip(NAMES, means.tolist(), strict=True))
 
 
-def class_surfaces(
+def surface_scores(
     prediction: AnyMask,
     truth: AnyMask,
     valid: Region,

@@ -5,7 +5,7 @@ share of a split can be scored anywhere (`Tally`).
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from hashlib import sha256
@@ -20,7 +20,7 @@ from seglens.data.sample import Sample, Task
 from seglens.drawing.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.drawing.planes import planes_through
 from seglens.errors import DataError, NonFiniteError
-from seglens.evaluate.boundaries import class_surfaces, surface_scores
+from seglens.evaluate.boundaries import mean_of_classes, surface_scores
 from seglens.evaluate.calibration import Calibration, count_bins
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
 from seglens.files.output import unused_name
@@ -178,30 +178,34 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     about = {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
     outlines = surface_scores(predicted, sample.mask, sample.valid, num, spacing=sample.spacing)
     row = PictureScores.model_validate(
-        {"index": ready.index, "name": ready.name, **about, **_row(counts), **outlines}
+        {"index": ready.index, "name": ready.name, **about, **_row(counts), **mean_of_classes(outlines)}
     )
     if sample.grid is not None:
-        row = row.model_copy(update={"classes": _classes_of(run.task, sample, predicted, counts)})
+        row = row.model_copy(update={"classes": _classes_of(run.task, sample, predicted, counts, outlines)})
     if folder is not None:
         row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
         records.write_json(folder / where / "metrics.json", row)
     return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),))
 
 
-def _classes_of(task: Task, sample: Sample, predicted: AnyMask, counts: Counts) -> dict[str, ClassScores]:
-    """Return the scores of each class that is in a volume's truth or prediction."""
+def _classes_of(
+    task: Task,
+    sample: Sample,
+    predicted: AnyMask,
+    counts: Counts,
+    outlines: Mapping[int, Mapping[str, float]],
+) -> dict[str, ClassScores]:
+    """Return the scores of each class that is in a volume's truth or prediction: those with ``outlines``."""
     assert sample.mask is not None
     assert sample.grid is not None
-    voxel = sample.grid.voxel_ml
-    surfaces = class_surfaces(predicted, sample.mask, sample.valid, len(task.classes), spacing=sample.spacing)
-    dice, found = per_class(counts)["dice"], {}
-    for index, outlines in surfaces.items():
-        masks = (sample.mask, predicted)
-        truth, predicted_ml = (int((of_class(mask, index, 3) & sample.valid).sum()) * voxel for mask in masks)
+    dice, masks, found = per_class(counts)["dice"], (sample.mask, predicted), {}
+    for index, each in outlines.items():
+        voxels = (int((of_class(mask, index, 3) & sample.valid).sum()) for mask in masks)
+        truth, predicted_ml = (number * sample.grid.voxel_ml for number in voxels)
         found[task.classes[index]] = ClassScores(
             dice=float(dice[index]),
-            nsd=outlines["nsd"],
-            hd95=outlines["hd95"],
+            nsd=each["nsd"],
+            hd95=each["hd95"],
             truth_ml=truth,
             predicted_ml=predicted_ml,
             difference_ml=predicted_ml - truth,

@@ -14,6 +14,7 @@ from seglens.arguments import checked
 from seglens.arguments.byte_sizes import say_seconds
 from seglens.arguments.inputs import Pictures, as_images, names_of
 from seglens.arguments.renamed import renamed
+from seglens.axes import size_of, spelled
 from seglens.errors import SettingError
 from seglens.explain.costs import cost_of
 from seglens.explain.memory import BATCH_SIZE, within
@@ -69,7 +70,7 @@ class Plan:
     """
 
     num_images: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     targets: int
     passes: tuple[PassPlan, ...]
     large: WindowsPlan | None = None
@@ -96,7 +97,7 @@ class Plan:
             more, counts = entry.extra, (entry.forwards, entry.backwards)
             spans = (f"{num} to {num + more}" if more else num for num in counts)
             table.append((" ".join(entry.methods), *spans, entry.batch_size, ""))
-        what, large = f"all, {self.num_images} pictures of {self.size[0]} x {self.size[1]}", self.large
+        what, large = f"all, {self.num_images} pictures of {spelled(self.size)}", self.large
         if large is not None:
             end = f": will fail. {large.refused}" if large.refused else ", all told"
             most = "" if large.refused else f"at most {large.forwards}"
@@ -134,7 +135,7 @@ def plan(
     """
     if per_call is not None and per_call < 1:
         raise SettingError(f"per_call is {per_call}, but must be at least 1.")
-    images = as_images(images, run.spec.channels)
+    images = as_images(images, run.spec.channels, run.spec.dims)
     targets = targets_on(run, images, target)
     asked = sorted_out(methods_of(methods))
     layers = names_of(layers) if asked.need_layers else ()
@@ -146,9 +147,9 @@ def plan(
         for step in passes(run.segmenter, asked, layers, seed=seed):
             with within(memory, step.methods, there, 1), watched(lambda seen: seen.calls >= TRIED):
                 step.work(there[:1], few, 1)
-    size, most = (images.shape[-2], images.shape[-1]), BATCH_SIZE if batch_size is None else batch_size
+    most = BATCH_SIZE if batch_size is None else batch_size
     entries = count(run, asked, layers, there, len(targets), num, per_call or num, most)
-    return Plan(num, size, len(targets), entries)
+    return Plan(num, size_of(images), len(targets), entries)
 
 
 def count(

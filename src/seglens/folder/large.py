@@ -35,7 +35,7 @@ NORMALISING = 16
 
 def pieces_of(run: Run, part: Chunk, tiles: str) -> list[Chunk]:
     """Return the pictures of a chunk that go into one input, and each that doesn't by itself."""
-    windows = [_planned(sample, run.spec, tiles) for sample in part.originals]
+    windows = [windows_for(sample, run.spec, tiles) for sample in part.originals]
     small = [i for i, found in enumerate(windows) if found is None]
     pieces = [select_pictures(part, small)] if 0 < len(small) < len(windows) else [part] * bool(small)
     return pieces + [
@@ -47,13 +47,14 @@ def pieces_of(run: Run, part: Chunk, tiles: str) -> list[Chunk]:
 
 def frame_of(sample: Sample, spec: ModelSpec, tiles: str) -> Frame:
     """Return the frame in which a picture was explained."""
-    windows = _planned(sample, spec, tiles)
+    windows = windows_for(sample, spec, tiles)
     if windows is None:
         return fit_frame(size_of(sample.image, 1), spec.image_size, sample.spacing)
     return _frame(windows, sample)
 
 
-def _planned(sample: Sample, spec: ModelSpec, tiles: str) -> Windows | None:
+def windows_for(sample: Sample, spec: ModelSpec, tiles: str) -> Windows | None:
+    """Return the windows that a picture takes; None where it goes into one input."""
     return plan(size_of(sample.image, 1), spec, tiles, spacing=sample.spacing)
 
 

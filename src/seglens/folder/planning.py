@@ -16,7 +16,7 @@ from seglens.explain.tiled import BATCH_SIZE as WINDOWS
 from seglens.explain.tiled.stitching import passes_over
 from seglens.folder.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
 from seglens.folder.explaining import write_chunk
-from seglens.folder.large import pieces_of, select_pictures, windows_of
+from seglens.folder.large import pieces_of, select_pictures, windows_for, windows_of
 from seglens.folder.raw import raw_format
 from seglens.folder.request import Request, request_of
 from seglens.folder.scales import scaling
@@ -70,7 +70,7 @@ def plan_folder(
     needed, size, targets = sorted_out(request.methods), run.spec.image_size, len(request.targets)
     cut = windows_by_number(run.spec, split, tiles)
     whole = split.select([number for number in range(len(split)) if number not in cut])
-    found = Plan(0, (size, size), targets, ())
+    found = Plan(0, (size,) * run.spec.dims, targets, ())
     if num := len(whole):
         part = first_chunk(run, whole, request.targets, min(1 + FEW, batch_size, num))
         entries = count(run, needed, request.layers, part.batch.images, targets, num, batch_size)
@@ -90,7 +90,11 @@ def windows_by_number(spec: ModelSpec, split: Split, tiles: str) -> dict[int, in
     found = {}
     for number, entry in enumerate(split.entries):
         try:
-            windows = cover(read_size(entry.image), spec, tiles)
+            # Of a volume the size is not all: its scale is that of its millimetres.
+            if split.dims == 3:
+                windows = windows_for(split[number], spec, tiles)
+            else:
+                windows = cover(read_size(entry.image), spec, tiles)
         except DataError:  # it can't be read, and is listed then
             continue
         if windows is not None:

@@ -47,7 +47,7 @@ def judge(
         SettingError: the images are not raw ones, a map is of another target, two maps share method and
             layer, or an explainer has no map.
     """
-    images = as_images(images, run.spec.channels)
+    images = as_images(images, run.spec.channels, run.spec.dims)
     targets_on(run, images, target)
     chosen = list(maps.values()) if isinstance(maps, Explanations) else list(maps)
     found = score_batch(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from seglens.axes import boxes, lines, size_of
+from seglens.axes import boxes, lines, size_of, widened
 from seglens.explain.explanation import Explanation
 from seglens.impute import blurred, noisy_linear
 from seglens.judge.case import JudgedBatch, Key, ScoreValues
@@ -86,7 +86,8 @@ def effects(case: JudgedBatch) -> dict[str, PerCell]:
     full = case.reading.full[0]
 
     def gone(which: Rows) -> Regions:
-        return (cells[rows[which]] == (which % total)[:, None, None]) & valid[rows[which]]
+        where = cells[rows[which]]
+        return (where == widened(which % total, where)) & valid[rows[which]]
 
     def linearly(copies: Images, which: Rows) -> Images:
         return _impute_in_box(copies, gone(which), valid[rows[which]], noise[rows[which]])

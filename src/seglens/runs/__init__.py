@@ -238,7 +238,8 @@ def wrap(
                 "output, too. Leave them out, or leave the processor out and give classes, mean and std."
             )
         found, call = adapters.library(HUGGING_FACE).describe(module, processor)
-        classes, channels, head = classes or found.classes, found.channels, head or found.head
+        classes = found.classes if classes is None else classes
+        channels, head = found.channels, head or found.head
         default_mean, default_std = found.mean, found.std
         image_size, outputs_are = image_size or found.image_size, outputs_are or "logits"
         dims, described = 2, {"architecture": HUGGING_FACE, "options": found.options}
@@ -398,7 +399,8 @@ def adopt(
         )
         run.segmenter.origin = Path(file).name
         return _saved(run, out, Path(file), began, force=force)
-    classes, image_size = classes or Task().classes, image_size or 256
+    classes = Task().classes if classes is None else classes
+    image_size = 256 if image_size is None else image_size
     file, described = of_models.open_pretrained(Path(file))
     model = of_models.agreed("model", model, described.model) or "unet"
     channels = of_models.agreed("number of channels", channels, described.channels) or 3
