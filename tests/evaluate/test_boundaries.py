@@ -149,11 +149,11 @@ def test_monai_agrees_on_volumes_in_millimetres(seed):
     for number in (seed, seed + 50):
         noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(number))
         masks.append(torch.nn.functional.avg_pool3d(noise, 5, stride=1, padding=2)[0].argmax(dim=0))
-    each = [torch.nn.functional.one_hot(mask, 3).movedim(-1, 0)[None] for mask in masks]
-    found = surface_scores(*masks, everywhere(masks[0]), 3, spacing=spacing, tolerance=2.0)
+    predicted, true = (torch.nn.functional.one_hot(mask, 3).movedim(-1, 0)[None] for mask in masks)
+    found = surface_scores(masks[0], masks[1], everywhere(masks[0]), 3, spacing=spacing, tolerance=2.0)
     for kind, theirs in (
-        ("hd95", compute_hausdorff_distance(*each, percentile=95, spacing=list(spacing))),
-        ("nsd", compute_surface_dice(*each, [2.0, 2.0], spacing=list(spacing))),
+        ("hd95", compute_hausdorff_distance(predicted, true, percentile=95, spacing=list(spacing))),
+        ("nsd", compute_surface_dice(predicted, true, [2.0, 2.0], spacing=list(spacing))),
     ):
         assert [found[index][kind] for index in (1, 2)] == pytest.approx(theirs[0].tolist(), rel=1e-6)
 
