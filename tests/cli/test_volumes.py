@@ -81,6 +81,14 @@ def test_from_training_to_the_report(seglens, tmp_path, trained):
         assert card.native == (drawn.height, drawn.width)
     assert np.load(sample / "planes.npz")["map:integrated-gradients"].shape == card.native
 
+    # Small enough to be scrolled through as it is: the slices of the report are those of the file.
+    slices = np.load(sample / "slices.npz")
+    assert tuple(slices["native"]) == slices["image"].shape == kept.shape
+    np.testing.assert_allclose(slices["spacing"], nibabel.affines.voxel_sizes(AFFINE)[[2, 0, 1]])
+    np.testing.assert_array_equal(slices["map:integrated-gradients"], kept)
+    written = nibabel.load(sample / "pred.nii.gz").get_fdata()
+    np.testing.assert_array_equal(slices["prediction"], written.transpose(2, 0, 1)[:, ::-1])
+
     words = f"--layers encoder_last --audit border --audit mask:{tmp_path / 'set/labelsTs'}"
     assert seglens("judge", trained, *words.split()).code == 0
     audit = json.loads((trained / "judge/test/audit.json").read_text())
@@ -91,6 +99,7 @@ def test_from_training_to_the_report(seglens, tmp_path, trained):
     assert "ball4" in page
     assert "HD95, mm" in page
     assert "per volume, ball" in page
+    assert 'class="scroll-slices"' in page
 
 
 def test_files_are_predicted_on_their_own_grid(seglens, tmp_path, trained):

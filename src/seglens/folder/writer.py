@@ -32,6 +32,7 @@ from seglens.folder.heatmaps import (
 from seglens.folder.partial import Measured
 from seglens.folder.raw import Arrays, raw_arrays, raw_format
 from seglens.folder.scales import Scaling, colour_unit
+from seglens.folder.slices import slice_arrays
 from seglens.judge.localisation import join_attention, summarise
 from seglens.masks import is_stack, of_class
 from seglens.results import record as records
@@ -88,6 +89,8 @@ def write_sample(
         drawn = arrays_in_planes(heatmaps)
         files["planes"] = f"{place}/planes{kind.suffix}"
         kind.write(drawn, folder / files["planes"])
+        files["slices"] = f"{place}/slices{kind.suffix}"
+        kind.write(slice_arrays(sample, predicted, heatmaps), folder / files["slices"])
         rows_and_columns = next(values.shape for values in drawn.values())
         frame = FrameRow(native=rows_and_columns, part=(0.0, 0.0, 1.0, 1.0))
     row = PictureMaps(name=sample.name, status="ok", files=files, frame=frame, maps=tuple(heatmaps.rows))

@@ -63,7 +63,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class GalleryCard:
-    """One picture as one run sees it. ``row`` is all that the first table says of it."""
+    """One picture as one run sees it. ``row`` is all that the first table says of it.
+
+    ``slices`` is the file with which a volume can be scrolled through.
+    """
 
     run: str
     split: str
@@ -74,6 +77,7 @@ class GalleryCard:
     pictures: dict[str, Path]
     heatmaps: tuple[Heat, ...] = ()
     flags: tuple[Flag, ...] = ()
+    slices: Path | None = None
 
     @property
     def dice(self) -> float | None:
@@ -129,7 +133,12 @@ def cards_of(run: RunContents) -> list[GalleryCard]:
             pictures = {**_pictures(part, row), **known.pictures}
             if IN_PLANES in row.files:
                 pictures = {**known.pictures, **_pictures(part, row)}
-            cards[key] = replace(known, pictures=pictures, heatmaps=_with_maps(known.heatmaps, part, row))
+            cards[key] = replace(
+                known,
+                pictures=pictures,
+                heatmaps=_with_maps(known.heatmaps, part, row),
+                slices=part.file_of(row, "slices"),
+            )
     flags = _flags(run)
     for key, card in cards.items():
         if card.name in flags:

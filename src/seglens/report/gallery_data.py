@@ -14,6 +14,7 @@ from urllib.parse import quote
 from seglens.report import encoded_maps, pictures
 from seglens.report.cards import PLAIN, GalleryCard, Heat
 from seglens.report.encoded_maps import EncodedGrid
+from seglens.report.volume_data import VolumeData, read_volume, volume_row
 
 LIMIT = 14_800_000
 """Bytes of a whole page; with the text that is not counted here it stays below 15 MB."""
@@ -29,7 +30,10 @@ SIZES = (
     (192, 48),
     (128, 32),
 )
-"""Longest sides to try, of pictures and of maps; the first that fits wins."""
+"""Longest sides to try, of pictures and of maps; the first that fits wins. Those of volumes follow them."""
+
+VOXELS, CELLS = 4, 3
+"""Of the longest sides of pictures and of maps, which part volumes may have that are scrolled through."""
 
 PROBES = 24
 FINE_MASK = 384
@@ -44,6 +48,7 @@ class CardData:
     grids: Mapping[int, EncodedGrid]
     regions: Mapping[str, bytes]
     hidden: Mapping[int, bytes]
+    volume: VolumeData | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def read_card(card: GalleryCard) -> CardData:
                     regions[""] = valid
         except encoded_maps.UNREADABLE:
             continue
-    return CardData(card, grids, regions, hidden)
+    return CardData(card, grids, regions, hidden, read_volume(card))
 
 
 def _grid(arrays: Mapping[str, Any], heat: Heat) -> EncodedGrid | None:
@@ -191,6 +196,8 @@ def _row(
         "unreadable": unreadable,
         "valid": assets.put(read.regions.get("")),
         "full": {kind: _beside(file, beside) for kind, file in card.pictures.items()},
+        "slices": read.volume
+        and volume_row(read.volume, card, assets.put, picture_side // VOXELS, map_side // CELLS),
         "regions": {target: assets.put(data) for target, data in read.regions.items() if target},
         "maps": [
             _map(heat, read.grids.get(i), assets.put(read.hidden.get(i)), assets, map_side, picture_side)

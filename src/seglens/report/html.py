@@ -26,7 +26,7 @@ from seglens.results.scorecard import TagTest
 
 OWN = "seglens.report"
 
-SCRIPTS = ("colours.js", "maps.js", "stage.js", "viewer.js", "gallery.js", "mistakes.js")
+SCRIPTS = ("colours.js", "maps.js", "stage.js", "viewer.js", "slices.js", "gallery.js", "mistakes.js")
 """What the gallery and the errors need, in the order in which they build on each other."""
 
 REST = 600_000
@@ -107,7 +107,13 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         "num_cards": num_cards,
         "switches": cards.switches(shown),
         "album": found,
-        "album_data": as_script_data(found.data | {"background": int(background.lstrip("#"), 16)}),
+        "album_data": as_script_data(
+            found.data
+            | {
+                "background": int(background.lstrip("#"), 16),
+                "classes": {run.name: (run.record.task or {}).get("classes", []) for run in runs},
+            }
+        ),
         "addresses": found.thumbnails,
         "mistakes": mistakes.cases(shown, runs),
         "attention": tables.attention_chart(runs),

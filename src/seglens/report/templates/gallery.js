@@ -188,7 +188,9 @@ const Gallery = (() => {
     enable();
     arrange();
     Promise.all(cards.map((row) => (row.image ? row.image.decode().catch(() => null) : null))).then(drawAll);
+    for (const button of list.querySelectorAll(".scroll-slices")) button.hidden = false;
     list.addEventListener("click", (event) => {
+      if (event.target.matches(".scroll-slices")) Slices.open(Maps.album.cards[Number(event.target.closest(".card").dataset.card)]);
       const stage = event.target.closest(".stage");
       if (!stage) return;
       const row = Maps.album.cards[Number(stage.closest(".card").dataset.card)];

@@ -135,5 +135,5 @@ const Maps = (() => {
 
   const nameOf = (map) => map.method + (map.layer ? " @ " + map.layer : "");
 
-  return { album, pixels, grid, valueAt, limitsOf, paint, bar, text, nameOf };
+  return { album, pixels, grid, valueAt, limitsOf, colour, paint, bar, text, nameOf };
 })();

@@ -118,5 +118,5 @@ const Stage = (() => {
     return painted;
   }
 
-  return { draw, shapeOf };
+  return { draw, shapeOf, outline, MARKS };
 })();
