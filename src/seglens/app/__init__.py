@@ -74,16 +74,10 @@ def app(
         show: open the page in the browser.
 
     Raises:
-        SettingError: Gradio is not installed, this machine has no such address, the port is taken, or the run
-            is for volumes.
+        SettingError: Gradio is not installed, this machine has no such address, or the port is taken.
     """
     _check_gradio()
     _check_place(host, port)
-    if run.spec.dims == 3:
-        raise SettingError(
-            "The page shows pictures, and this run is for volumes. Use 'seglens explain' and 'seglens "
-            "report', which draw three planes of each and write maps as NIfTI."
-        )
     import gradio as gr
     from starlette.middleware import Middleware
 

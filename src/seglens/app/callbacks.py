@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL.Image import Image as Picture
 
 from seglens.data.layout import Split
 from seglens.drawing.notebook import address
@@ -46,6 +47,9 @@ class Widgets:
     baseline: Any
     again: Any
     picture: Any
+    slice: Any
+    row: Any
+    column: Any
     map: Any
     evidence: Any
     told: Any
@@ -86,9 +90,19 @@ class Widgets:
         ]
 
     @property
+    def place(self) -> list[Any]:
+        """The sliders that move through a volume."""
+        return [self.slice, self.row, self.column]
+
+    @property
+    def clicked(self) -> list[Any]:
+        """The widgets that a click changes: of a volume its planes go to the voxel that was clicked."""
+        return [*self.answer, self.picture, *self.place]
+
+    @property
     def view(self) -> list[Any]:
         """The widgets that another picture changes."""
-        return [*self.answer, self.picture, self.about, self.brush, self.removed, self.changed]
+        return [*self.clicked, self.about, self.brush, self.removed, self.changed]
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ def showing_errors(callback: Callable[..., Shown]) -> Callable[..., Shown]:
         try:
             return {self.w.message: "", **callback(self, *values)}
         except SeglensError as error:
-            return {self.w.message: f'<div class="seglens-error" role="alert">{escape(str(error))}</div>'}
+            return {self.w.message: _refusal(error)}
 
     return told
 
@@ -150,6 +164,11 @@ class Callbacks:
         return self._clicked(
             seen, target, method, layer, class_name, against, where, baseline, tuple(event.index)
         )
+
+    @showing_errors
+    def scroll(self, seen: VisitorState | None, slice: int, row: int, column: int) -> Shown:
+        """Look at a volume, and at what was explained of it, in the planes through another voxel."""
+        return {} if seen is None else self._moved(seen, (column, row, slice))
 
     @showing_errors
     def ask(self, seen: VisitorState | None, target: str, *rest: str) -> Shown:
@@ -205,13 +224,45 @@ class Callbacks:
             return {}
         kind = target if target in clicks.CLICKS else "component"
         place = drawing.native_place(seen.opened, *at)
+        if place is None:
+            return {self.w.message: _hint("Click inside one of the three planes.")}
         asked = clicks.class_at(kind, seen.opened, place, self.run.task) or class_name
-        seen = replace(seen, clicks=(*seen.clicks, place)[-2:])
         # What the click leaves as it was is not sent back: a choice made meanwhile would be lost.
-        shown: Shown = {self.w.seen: seen}
+        shown: Shown = self._moved(seen, place)
         shown |= {self.w.target: kind} if kind != target else {}
         shown |= {self.w.class_name: asked} if asked != class_name else {}
-        return shown | self._asked(seen, kind, method, layer, asked, against, where, baseline)
+        seen = replace(shown[self.w.seen], clicks=(*seen.clicks, place)[-2:])
+        try:
+            answer = self._asked(seen, kind, method, layer, asked, against, where, baseline)
+        except SeglensError as error:  # where a click went is shown all the same
+            return shown | {self.w.message: _refusal(error)}
+        return shown | {self.w.seen: seen} | answer
+
+    def _moved(self, seen: VisitorState, place: ClickedPixel) -> Shown:
+        """Go to a voxel, if this is a volume, and draw again what is shown of it."""
+        opened, answer = seen.opened, seen.answer
+        if opened.planes is None:
+            return {self.w.seen: seen}
+        column, row, slice = place
+        opened = replace(opened, planes=replace(opened.planes, centre=(slice, row, column)))
+        shown: Shown = {
+            self.w.seen: replace(seen, opened=opened),
+            self.w.picture: drawing.predicted_over(self.run, opened),
+            **dict(zip(self.w.place, (slice, row, column), strict=True)),
+        }
+        if answer is not None:
+            drawn, evidence = self._drawn(opened, answer)
+            shown |= {
+                self.w.map: drawn,
+                self.w.evidence: gr.update(value=evidence, visible=evidence is not None),
+            }
+        return shown
+
+    def _drawn(self, opened: Opened, answer: explaining.ExplainedPicture) -> tuple[Picture, Picture | None]:
+        """Draw the map, and what speaks for and against where that is known."""
+        drawn = drawing.answered(self.run, opened, answer)
+        both = drawing.scale_of(answer, evidence=True)
+        return drawn, None if both is None else drawing.answered(self.run, opened, answer, evidence=True)
 
     def _opened(self, opened: Opened, target: str) -> Shown:
         """Show another picture, and take the answers about the last one away.
@@ -220,12 +271,16 @@ class Callbacks:
         """
         offered = clicks.choices(opened)
         chosen: dict[str, Any] = {} if target in offered else {"value": "component"}
-        return {
+        shown: Shown = {}
+        if opened.planes is not None:
+            sides = zip(self.w.place, opened.frame.native, opened.planes.centre, strict=True)
+            shown = {slider: gr.update(maximum=n - 1, value=at) for slider, n, at in sides}
+        return shown | {
             self.w.seen: VisitorState(opened),
             self.w.picture: drawing.predicted_over(self.run, opened),
             self.w.about: sentences.about_picture(self.run, opened),
             self.w.target: gr.update(choices=offered, **chosen),
-            self.w.brush: address(drawing.bare(self.run, opened)),
+            self.w.brush: address(drawing.bare(self.run, opened)) if opened.planes is None else "",
             self.w.map: None,
             self.w.evidence: gr.update(value=None, visible=False),
             self.w.told: _hint(CLICK),
@@ -254,9 +309,7 @@ class Callbacks:
         other = None if against == NONE else against
         why = explaining.ExplainRequest(text, method, layer, baseline, class_name, other, where)
         answer = explaining.explain_picture(self.run, opened, why)
-        drawn = drawing.answered(self.run, opened, answer)
-        both = drawing.scale_of(answer, evidence=True)
-        evidence = None if both is None else drawing.answered(self.run, opened, answer, evidence=True)
+        drawn, evidence = self._drawn(opened, answer)
         place = Path(tempfile.mkdtemp(dir=self.scratch))
         sheet, raw = drawing.save(self.run, opened, answer, drawn, evidence, place)
         return {
@@ -268,6 +321,10 @@ class Callbacks:
             self.w.sheet: gr.update(value=str(sheet), interactive=True),
             self.w.raw: gr.update(value=str(raw), interactive=True),
         }
+
+
+def _refusal(error: SeglensError) -> str:
+    return f'<div class="seglens-error" role="alert">{escape(str(error))}</div>'
 
 
 def _hint(text: str) -> str:

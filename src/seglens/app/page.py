@@ -8,16 +8,25 @@ import gradio as gr
 from seglens.app.callbacks import NONE, Callbacks, Widgets
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.layout import Split
+from seglens.data.volumes import SUFFIXES
 from seglens.explain.baselines import BASELINES
 from seglens.explain.explanation import WHERE
 from seglens.impute import IMPUTERS
 from seglens.inspection import clicks, explaining
 from seglens.runs import Run
 
+OPENING = ("PNG, JPEG, TIFF", IMAGE_SUFFIXES), ("NIfTI, MetaImage, NRRD", (*SUFFIXES, ".gz"))
+"""What can be dropped, in words and as endings: pictures, and volumes."""
+
 INTRODUCTION = """# Seglens: {name}
 
-Open a picture, then **click on it**: the map shows what speaks for the piece, or the pixel, under the click.
-Brush something out to see whether the model needs it. Nothing leaves this machine."""
+Open a {what}, then **click on it**: the map shows what speaks for the piece, or the pixel, under the click.
+{then} Nothing leaves this machine."""
+
+THEN = (
+    "Brush something out to see whether the model needs it.",
+    "It is drawn in three planes; a click or the sliders move through them.",
+)
 
 BRUSHING = """## Brush something out
 
@@ -40,18 +49,21 @@ def lay_out(run: Run, pictures: Split | None, scratch: Path) -> gr.Blocks:
 
 def _widgets(run: Run, pictures: Split | None, name: str) -> Widgets:
     found: dict[str, Any] = {"seen": gr.State(None)}
-    gr.Markdown(INTRODUCTION.format(name=name))
+    what = ("picture", "volume")[run.spec.dims - 2]
+    gr.Markdown(INTRODUCTION.format(name=name, what=what, then=THEN[run.spec.dims - 2]))
     found["message"] = gr.HTML("", elem_id="message")
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            found |= _source(pictures) | _question(run, pictures is not None)
+            found |= _source(run, pictures) | _question(run, pictures is not None)
         with gr.Column(scale=3, min_width=300):
             found["picture"] = _image("picture", "Prediction (click on it)")
+            found |= {name: _slider(name, run.spec.dims == 3) for name in ("slice", "row", "column")}
             found["about"] = gr.HTML(elem_id="about", elem_classes="seglens-said")
         with gr.Column(scale=3, min_width=300):
             found |= _answer()
-    gr.Markdown(BRUSHING)
-    with gr.Row():
+    pictures_only = run.spec.dims == 2
+    gr.Markdown(BRUSHING, visible=pictures_only)
+    with gr.Row(visible=pictures_only):
         with gr.Column(min_width=300):
             found |= _brush()
         with gr.Column(min_width=300):
@@ -60,9 +72,16 @@ def _widgets(run: Run, pictures: Split | None, name: str) -> Widgets:
     return Widgets(**found)
 
 
-def _source(pictures: Split | None) -> dict[str, Any]:
+def _slider(name: str, visible: bool) -> Any:
+    """A slider that moves one of the planes of a volume."""
+    return gr.Slider(0, 1, 0, step=1, precision=0, label=name.capitalize(), visible=visible, elem_id=name)
+
+
+def _source(run: Run, pictures: Split | None) -> dict[str, Any]:
     names = [] if pictures is None else [entry.name for entry in pictures.entries]
     label = "Sample" if pictures is None else f"Sample of {pictures.name!r}"
+    what, endings = OPENING[run.spec.dims - 2]
+    drop = f"{'Or drop' if names else 'Drop'} a {'picture' if run.spec.dims == 2 else 'volume'}: {what}"
     return {
         "sample": gr.Dropdown(
             [(text, index) for index, text in enumerate(names)],
@@ -72,8 +91,8 @@ def _source(pictures: Split | None) -> dict[str, Any]:
             elem_id="sample",
         ),
         "upload": gr.File(
-            label="Or drop a picture: PNG, JPEG, TIFF" if names else "Drop a picture: PNG, JPEG, TIFF",
-            file_types=list(IMAGE_SUFFIXES),
+            label=drop,
+            file_types=list(endings),
             height=140,
             elem_id="upload",
         ),
@@ -177,7 +196,14 @@ def _connect(w: Widgets, callbacks: Callbacks) -> None:
     opening = {**model, "show_progress_on": [w.picture]}
     w.sample.input(callbacks.choose, [w.sample, w.target], w.view, **opening)
     w.upload.upload(callbacks.drop, [w.upload, w.target], w.view, **opening)
-    w.picture.select(callbacks.click, w.question, w.answer, **model)
+    w.picture.select(callbacks.click, w.question, w.clicked, **model)
+    for slider in w.place:
+        slider.release(
+            callbacks.scroll,
+            [w.seen, *w.place],
+            [w.seen, w.message, w.picture, *w.place, w.map, w.evidence],
+            **opening,
+        )
     w.again.click(callbacks.again, w.question, w.answer, **model)
     for widget in (w.target, w.layer, w.class_name, w.against, w.where, w.baseline):
         widget.input(callbacks.ask, w.question, w.answer, **model)

@@ -52,6 +52,19 @@ class Planes:
             padded.append(F.pad(plane, (GAP * (number > 0), 0, above, below)))
         return torch.cat(padded, -1)
 
+    def voxel_at(self, x: int, y: int, size: Sequence[int]) -> tuple[int, int, int] | None:
+        """Return the voxel (slice, row, column) that is drawn at a pixel (column ``x``, row ``y``).
+
+        ``size`` is that of the volume. Between the planes there is none.
+        """
+        found = []
+        for axis, length in enumerate(size):
+            shape = [length if other == axis else 1 for other in range(3)]
+            # From 1 on: gaps are 0.
+            numbers = torch.arange(1, length + 1).reshape(shape).expand(*size)
+            found.append(int(self(numbers)[y, x]) - 1)
+        return None if min(found) < 0 else (found[0], found[1], found[2])
+
     def _scaled(self, plane: Tensor, down: float, across: float) -> Tensor:
         side = min(self.spacing) / self.zoom
         size = (max(1, round(plane.shape[-2] * down / side)), max(1, round(plane.shape[-1] * across / side)))

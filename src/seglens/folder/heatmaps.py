@@ -35,13 +35,14 @@ Shared = Mapping[tuple[str, ...], Limits]
 class Heatmaps:
     """The maps of one picture, or volume: a row and raw arrays for each.
 
-    What is returned is drawn: of a volume the planes through the target.
+    What is returned is drawn: of a volume the planes through the target, or those that are ``chosen``.
     """
 
     rows: Sequence[OneMap]
     arrays: Arrays
     frame: Frame
     spec: ModelSpec
+    chosen: Planes | None = None
 
     @cached_property
     def several(self) -> bool:
@@ -54,7 +55,7 @@ class Heatmaps:
 
     def planes(self, row: OneMap) -> Planes | None:
         """The planes in which the map of a volume is drawn; None of a picture."""
-        return planes_of(self.arrays, self.frame, row.target)
+        return self.chosen or planes_of(self.arrays, self.frame, row.target)
 
     def values(self, row: OneMap) -> Drawn:
         """The map, NaN where it doesn't count."""

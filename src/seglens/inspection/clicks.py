@@ -1,6 +1,7 @@
 """Clicks on a picture become targets. Coordinates are pixels of the picture at its own size."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from scipy.ndimage import label as label_components
 from seglens.data.sample import Task
 from seglens.errors import SettingError
 from seglens.explain.target_names import TARGETS, form_of
-from seglens.inspection.opened import Opened
+from seglens.inspection.opened import Opened, size_in_words
 from seglens.masks import of_class
 from seglens.shapes import Region
 
@@ -27,8 +28,8 @@ CLICKS: dict[str, str] = {
 WITHOUT_CLICK = tuple(name for name in TARGETS if name not in CLICKS)
 """Targets that the picture itself answers."""
 
-ClickedPixel = tuple[int, int]
-"""Column and row."""
+ClickedPixel = tuple[int, ...]
+"""Column and row, of a volume the slice too."""
 
 
 def choices(opened: Opened | None) -> list[str]:
@@ -55,13 +56,13 @@ def text_of(kind: str, opened: Opened, class_index: int, clicks: Sequence[Clicke
         _refuse_outside(place, opened)
     if len(clicks) < (2 if kind == "box" else 1):
         return None
-    x, y = clicks[-1]
     if kind == "point":
-        return f"point:{x},{y}"
+        return f"point:{','.join(map(str, clicks[-1]))}"
     if kind == "box":
-        (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(*clicks[-2:], strict=True))
-        return f"box:{x0},{y0},{x1 + 1},{y1 + 1}"
-    return f"{kind}:{_piece(kind, opened, class_index, (x, y))}"
+        sides = [sorted(pair) for pair in zip(*clicks[-2:], strict=True)]
+        corners = [low for low, _ in sides] + [high + 1 for _, high in sides]
+        return f"box:{','.join(map(str, corners))}"
+    return f"{kind}:{_piece(kind, opened, class_index, clicks[-1])}"
 
 
 def class_at(kind: str, opened: Opened, place: ClickedPixel, task: Task) -> str | None:
@@ -69,52 +70,52 @@ def class_at(kind: str, opened: Opened, place: ClickedPixel, task: Task) -> str 
 
     Where several classes overlap the click doesn't say which is meant: None.
     """
-    x, y = place
     mask = {"component": opened.mask, "truth-component": opened.sample.mask}.get(kind)
-    rows, columns = opened.frame.native
-    if mask is None or not (0 <= x < columns and 0 <= y < rows):
+    if mask is None or not _is_inside(place, opened):
         return None
-    here = mask[..., y : y + 1, x : x + 1]
+    # The last axes are rows and columns, of a volume slices before them; those of several labels come first.
+    where: tuple[Any, ...] = tuple(slice(at, at + 1) for at in reversed(place))
+    here = mask[(..., *where)]
     there = [index for index in range(1, len(task.classes)) if bool(of_class(here, index))]
     return task.classes[there[0]] if len(there) == 1 else None
 
 
-def number_of_piece(region: Region, x: int, y: int) -> int:
-    """Return which piece of ``region`` is at column ``x``, row ``y``, or nearest within `REACH`.
+def number_of_piece(region: Region, *place: int) -> int:
+    """Return which piece of ``region`` is at a column and row (and slice), or nearest within `REACH`.
 
     1 is the largest. The order is that of `seglens.explain.target.component`; 0 where no piece is near.
     """
-    labels, num = label_components(region.cpu().numpy(), structure=np.ones((3, 3)))
-    rows, columns = np.nonzero(labels)
+    labels, num = label_components(region.cpu().numpy(), structure=np.ones((3,) * region.ndim))
     if not num:
         return 0
-    away = np.maximum(abs(rows - y), abs(columns - x))
+    places = np.argwhere(labels)
+    away = abs(places - place[::-1]).max(axis=1)
     near = int(away.argmin())
     if away[near] > REACH:
         return 0
     sizes = np.bincount(labels.ravel())[1:]
     largest_first = np.argsort(-sizes, kind="stable")
-    return int(np.flatnonzero(largest_first == labels[rows[near], columns[near]] - 1)[0]) + 1
+    return int(np.flatnonzero(largest_first == labels[tuple(places[near])] - 1)[0]) + 1
 
 
 def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> int:
     """The number of the piece under a click, of the prediction or of the truth."""
-    x, y = (round(value) for value in opened.frame.to_grid(*place))
+    on_grid = [round(value) for value in opened.frame.to_grid(*place)]
     batch = opened.part.batch
     valid = batch.valid[0]
     predicted = of_class(opened.prediction.mask[0].cpu(), class_index) & valid
     true = torch.zeros_like(predicted)
     if batch.masks is not None:
         true = of_class(batch.masks[0], class_index) & valid
-    number = number_of_piece(predicted if kind == "component" else true, x, y)
+    number = number_of_piece(predicted if kind == "component" else true, *on_grid)
     if number:
         return number
-    where = f"at column {place[0]}, row {place[1]}"
+    where = f"at {_in_words(place)}"
     if kind == "truth-component":
         raise SettingError(
             f"There is no true piece of this class {where}. Click on one, or ask for another target."
         )
-    missed = number_of_piece(true, x, y)
+    missed = number_of_piece(true, *on_grid)
     hint = (
         "The truth has one there: choose 'truth-component' to ask why it was missed."
         if missed
@@ -124,9 +125,16 @@ def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> 
 
 
 def _refuse_outside(place: ClickedPixel, opened: Opened) -> None:
-    rows, columns = opened.frame.native
-    if not (0 <= place[0] < columns and 0 <= place[1] < rows):
+    if not _is_inside(place, opened):
         raise SettingError(
-            f"The click at column {place[0]}, row {place[1]} is outside of the picture, which is {columns} x "
-            f"{rows} pixels. Click inside."
+            f"The click at {_in_words(place)} is outside of the picture, which is "
+            f"{size_in_words(opened.frame.native)}. Click inside."
         )
+
+
+def _is_inside(place: ClickedPixel, opened: Opened) -> bool:
+    return all(0 <= at < length for at, length in zip(place, opened.frame.native[::-1], strict=True))
+
+
+def _in_words(place: ClickedPixel) -> str:
+    return ", ".join(f"{name} {at}" for name, at in zip(("column", "row", "slice"), place, strict=False))

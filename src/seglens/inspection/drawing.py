@@ -1,6 +1,7 @@
 """Drawings of one picture: its prediction, the map of an explanation, the effect of a removal."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,14 @@ OWN = Scaling("image")
 
 def bare(run: Run, opened: Opened) -> Picture:
     """Draw the picture alone, as large as it is shown."""
-    return _large(picture(shown(opened.sample, run.spec).image))
+    return _large(picture(shown(opened.sample, run.spec, opened.planes).image))
 
 
 def predicted_over(run: Run, opened: Opened) -> Picture:
     """Draw the prediction over the picture, and the truth, where it is known, as a white outline."""
-    sample = shown(opened.sample, run.spec)
-    drawn = _large(overlay(sample.image, mask_as_drawn(opened.mask), run.task.palette))
+    sample, planes = shown(opened.sample, run.spec, opened.planes), opened.planes
+    mask = mask_as_drawn(opened.mask if planes is None else planes(opened.mask))
+    drawn = _large(overlay(sample.image, mask, run.task.palette))
     if sample.mask is None:
         return drawn
     return outline(drawn, foreground(only_valid(sample.mask, sample.valid)))
@@ -75,7 +77,8 @@ def answered(run: Run, opened: Opened, answer: ExplainedPicture, *, evidence: bo
 
     With ``evidence`` it is what speaks for and against, where the method tells.
     """
-    image, heatmaps, row = shown(opened.sample, run.spec).image, answer.heatmaps, answer.row
+    image, row = shown(opened.sample, run.spec, opened.planes).image, answer.row
+    heatmaps = replace(answer.heatmaps, chosen=opened.planes)
     scale = scale_of(answer, evidence=evidence)
     if scale is None:
         drawn = _large(no_map(image.shape[1], image.shape[2], " "))
@@ -127,12 +130,25 @@ def save(
     return file, raw
 
 
-def native_place(opened: Opened, x: int | float, y: int | float) -> ClickedPixel:
-    """Return the native pixel under the point ``(x, y)`` of a picture as it is drawn here."""
-    rows, columns = opened.frame.native
+def native_place(opened: Opened, x: int | float, y: int | float) -> ClickedPixel | None:
+    """Return the native pixel under the point ``(x, y)`` of a picture as it is drawn here.
+
+    Of a volume it is the voxel, None between its planes.
+    """
+    rows, columns = size_in_planes(opened)
     size = drawn_to(opened)
-    across, down = int(x * columns // size[0]), int(y * rows // size[1])
-    return min(max(across, 0), columns - 1), min(max(down, 0), rows - 1)
+    across = min(max(int(x * columns // size[0]), 0), columns - 1)
+    down = min(max(int(y * rows // size[1]), 0), rows - 1)
+    if opened.planes is None:
+        return across, down
+    voxel = opened.planes.voxel_at(across, down, opened.frame.native)
+    return None if voxel is None else voxel[::-1]
+
+
+def size_in_planes(opened: Opened) -> tuple[int, int]:
+    """Return rows and columns of what is drawn: a picture, or the planes of a volume."""
+    valid = opened.sample.valid if opened.planes is None else opened.planes(opened.sample.valid)
+    return valid.shape[0], valid.shape[1]
 
 
 def brushed(opened: Opened, strokes: Sequence[Mapping[str, Any]]) -> Region:
@@ -155,7 +171,7 @@ def brushed(opened: Opened, strokes: Sequence[Mapping[str, Any]]) -> Region:
 
 def drawn_to(opened: Opened) -> tuple[int, int]:
     """Return the size (width, height) at which a picture is drawn."""
-    height, width = drawn_size(*opened.frame.native)
+    height, width = drawn_size(*size_in_planes(opened))
     factor = _factor(width, height)
     return width * factor, height * factor
 

@@ -1,6 +1,6 @@
 """One opened picture: at its own size, on the input grid, and with its prediction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import gt
 from pathlib import Path
@@ -9,16 +9,18 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from seglens.axes import MEAN_ON_GRID
+from seglens.axes import MEAN_ON_GRID, num_pixels, size_of
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import Frame, collate, letterbox, nearest
+from seglens.drawing.planes import Planes, planes_through
 from seglens.errors import DataError
 from seglens.evaluate.scores import counted, scores
 from seglens.folder.chunks import Chunk, split_of
 from seglens.folder.large import large_chunk, predict_large
 from seglens.folder.prediction import original_masks
+from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
 from seglens.predict.tiles import number_of, plan
@@ -39,7 +41,8 @@ SCORES = ("dice", "iou", "precision", "recall", "pixel_accuracy")
 class Opened:
     """A picture with its prediction; ``part`` holds it alone, ``split`` is where it came from.
 
-    ``mask`` is the prediction at the picture's own size; ``scores`` are empty where no truth is known.
+    ``mask`` is the prediction at the picture's own size; ``scores`` are empty where no truth is known. A
+    volume is looked at in ``planes``.
     """
 
     part: Chunk
@@ -47,6 +50,7 @@ class Opened:
     prediction: Prediction
     mask: AnyMask
     scores: Mapping[str, float]
+    planes: Planes | None = None
 
     @property
     def sample(self) -> Sample:
@@ -65,10 +69,10 @@ class Opened:
 
 
 def open_file(run: Run, file: Path) -> Opened:
-    """Read a picture file and predict it; its truth is unknown.
+    """Read a picture or volume and predict it; its truth is unknown.
 
     Raises:
-        DataError: the file is no picture, or a larger one than `MOST_PIXELS` or `MOST_WINDOWS` allow.
+        DataError: the file is none, or a larger one than `MOST_PIXELS` or `MOST_WINDOWS` allow.
     """
     return open_sample(run, split_of(run, [file]), 0)
 
@@ -80,28 +84,33 @@ def open_sample(run: Run, split: Split, index: int) -> Opened:
         DataError: it can't be read, or is too large, as in `open_file`.
     """
     entry = split.entries[index]
-    refuse_to_open_large(read_size(entry.image), run.spec, entry.image)
+    if run.spec.dims == 2:
+        refuse_to_open_large(read_size(entry.image), run.spec, entry.image)
     sample = split[index]
+    if run.spec.dims == 3:
+        refuse_to_open_large(size_of(sample.image, 1), run.spec, entry.image, sample.spacing)
     part = chunk_of_one(sample, run.spec)
     prediction = predict_opened(run, part)
     mask = original_masks(run, part, prediction)[0]
-    return Opened(part, split, prediction, mask, scores_of_opened(sample, mask, run.spec.classes))
+    planes = planes_through(foreground(mask), sample.spacing) if run.spec.dims == 3 else None
+    return Opened(part, split, prediction, mask, scores_of_opened(sample, mask, run.spec.classes), planes)
 
 
-def refuse_to_open_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> None:
-    """Raise where a picture of ``size`` (rows, columns) is more than a person would wait for.
+def refuse_to_open_large(
+    size: tuple[int, ...], spec: ModelSpec, file: Path, spacing: Sequence[float] | None = None
+) -> None:
+    """Raise where a picture or volume of ``size`` is more than a person would wait for.
 
     Raises:
         DataError: it has too many pixels, or takes too many windows.
     """
-    rows, columns = size
-    what, least = f"{file.name} is {columns} x {rows} pixels", f"seglens explain RUN {file.name}"
-    if rows * columns > MOST_PIXELS:
+    what, least = f"{file.name} is {size_in_words(size)}", f"seglens explain RUN {file.name}"
+    if num_pixels(size) > MOST_PIXELS:
         raise DataError(
             f"{what}, too large to be looked at here: allowed are {MOST_PIXELS / 2**20:.0f} million (2^20). "
             f"Cut a part out of it, or explain it whole with '{least}'."
         )
-    windows = plan(size, spec)
+    windows = plan(size, spec, spacing=spacing)
     if windows is None:
         return
     if (num := number_of(windows)) > MOST_WINDOWS:
@@ -111,9 +120,16 @@ def refuse_to_open_large(size: tuple[int, int], spec: ModelSpec, file: Path) -> 
         )
 
 
+def size_in_words(size: Sequence[int]) -> str:
+    """Return ``40 x 32 pixels`` (columns first, as pictures are told), or slices, rows and columns."""
+    if len(size) == 2:
+        return f"{size[1]} x {size[0]} pixels"
+    return f"{size[0]} slices of {size[1]} rows and {size[2]} columns"
+
+
 def chunk_of_one(sample: Sample, spec: ModelSpec) -> Chunk:
     """Put one picture on the input grid, or plan the windows in which it is predicted."""
-    windows = plan((sample.image.shape[1], sample.image.shape[2]), spec)
+    windows = plan(size_of(sample.image, 1), spec, spacing=sample.spacing)
     if windows is not None:
         return large_chunk(sample, windows, 0, 0)
     placed, frame = letterbox(sample, spec.image_size)

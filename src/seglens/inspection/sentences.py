@@ -10,7 +10,7 @@ from seglens.explain.explanation import reason
 from seglens.explain.statistics import DEFINITIONS
 from seglens.inspection.drawing import bar, scale_of
 from seglens.inspection.explaining import ExplainedPicture
-from seglens.inspection.opened import Opened
+from seglens.inspection.opened import Opened, size_in_words
 from seglens.inspection.removing import RemovedRegion
 from seglens.masks import of_class
 from seglens.results.maps import OneMap
@@ -40,9 +40,8 @@ REASONS = {
 
 def about_picture(run: Run, opened: Opened) -> str:
     """Describe the prediction, with its scores where the truth is known."""
-    rows, columns = opened.frame.native
     valid = opened.sample.valid
-    parts = [f"<b>{escape(opened.sample.name)}</b>, {columns} x {rows} pixels."]
+    parts = [f"<b>{escape(opened.sample.name)}</b>, {size_in_words(opened.frame.native)}."]
     areas = [
         f"{escape(name)} {float((of_class(opened.mask, index) & valid).sum() / valid.sum()):.1%}"
         for index, name in enumerate(run.task.classes)
@@ -81,7 +80,9 @@ def about_answer(answer: ExplainedPicture) -> str:
         return (
             text + f"<p>{formatted(share, '.1%')} of the map lies outside of the target and its margin.</p>"
         )
-    return text + _inside(row, answer.label) + _diagnosed(row.diagnosed)
+    is_picture = len(answer.heatmaps.frame.native) == 2
+    then = "Brush something out to find that." if is_picture else "seglens judge finds that."
+    return text + _inside(row, answer.label, then) + _diagnosed(row.diagnosed)
 
 
 def about_removal(removal: RemovedRegion) -> str:
@@ -132,8 +133,8 @@ def _compared(removal: RemovedRegion) -> str:
     )
 
 
-def _inside(row: OneMap, label: str) -> str:
-    """Where the map lies, and its nulls."""
+def _inside(row: OneMap, label: str, then: str) -> str:
+    """Where the map lies, its nulls, and what to do ``then``."""
     own, nulls = row.statistics, row.nulls
     names = ("mass_inside", "enrichment_log2")
     cells = [("this map", *(formatted(own[name], ".3g") for name in names))]
@@ -148,11 +149,11 @@ def _inside(row: OneMap, label: str) -> str:
     )
     sentence = (
         "It says what the predicted region itself says: it restates the prediction, and does not "
-        "say what the model used. Brush something out to find that."
+        "say what the model used."
         if label
-        else "Where a map lies says nothing of what the model used. Brush something out to find that."
+        else "Where a map lies says nothing of what the model used."
     )
-    return _table(heads, cells) + f"<p>{sentence}</p>"
+    return _table(heads, cells) + f"<p>{sentence} {then}</p>"
 
 
 def _diagnosed(diagnostics: Mapping[str, float]) -> str:
