@@ -37,7 +37,7 @@ OUTSIDE = {
 """Pages that are files of the repository elsewhere, by their place in it, and their place on the site."""
 
 NAMES = {
-    "Runs": ("load", "wrap", "adopt", "Run", "Segmenter", "ModelSpec", "Task"),
+    "Runs": ("load", "wrap", "adopt", "export", "Run", "Segmenter", "ModelSpec", "Task"),
     "Data": ("DataSettings", "open_data", "open_split", "Sample", "read_images", "check_data", "show_data",
              "get_data", "slice_volumes"),
     "Training and evaluation": ("TrainSettings", "train", "evaluate", "predict_files", "spread", "Share"),

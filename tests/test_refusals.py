@@ -87,6 +87,7 @@ CASES = {
             f"plan_folder({given}, ['a.png'])",
             f"plan_judging({given}, ['a.png'])",
             f"predict_files({given}, ['a.png'], out='x')",
+            f"export({given}, 'x.onnx')",
             f"open_split({given})",
             f"app({given})",
             f"targets.predicted({given}, images)",

@@ -20,6 +20,7 @@ _HOMES = {
     "ExpectedGradients": "explain.sampled",
     "Explanation": "explain.explanation",
     "Explanations": "explain.explanation",
+    "Exported": "runs.export",
     "Failure": "folder.chunks",
     "Finding": "data.layout",
     "Findings": "data.check",
@@ -65,6 +66,7 @@ _HOMES = {
     "evaluate": "evaluate",
     "explain": "explain",
     "explain_folder": "folder",
+    "export": "runs.export",
     "from_torch": "data.from_torch",
     "get_data": "data.get",
     "judge": "judge",
@@ -105,6 +107,7 @@ __all__ = [
     "ExpectedGradients",
     "Explanation",
     "Explanations",
+    "Exported",
     "Failure",
     "Finding",
     "Findings",
@@ -151,6 +154,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explain_folder",
+    "export",
     "from_torch",
     "get_data",
     "judge",
@@ -221,6 +225,7 @@ if TYPE_CHECKING:
     from seglens.report import report
     from seglens.runs import Run, adopt, load, wrap
     from seglens.runs.data import open_split
+    from seglens.runs.export import Exported, export
     from seglens.runtime.distributed import Share, spread
     from seglens.train import TrainSettings, train
     from seglens.weak import weak

@@ -178,6 +178,11 @@ CASES = {
         "{verb} run truncated/train/images/train-2.png": "train-2.png can't be read",
         "{verb} run set/test/images/test-0.png --out out": "out exists already",
     },
+    "export": RUN
+    | {
+        "{verb} run --format tflite": "tflite",
+        "{verb} run --out out": "out exists already",
+    },
     "layers": RUN,
     "explain": RUN
     | RUN_AND_DATA

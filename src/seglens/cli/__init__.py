@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -175,6 +175,27 @@ def predict(
         model, files, out=out, force=force, precision=precision, tta=tta, tiles=tiles
     )
     printing.print_batch("predicted", done, {})
+
+
+@app.command("export", cls=o.Command)
+def export_command(
+    run: o.RunFolder = None,
+    format: Annotated[
+        Literal["onnx", "torchscript", "safetensors"],
+        typer.Option(help="What other programs read; safetensors are the weights alone."),
+    ] = "onnx",
+    epoch: o.Epoch = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write.", show_default="RUN.onnx, .pt, ...")
+    ] = None,
+    force: o.Force = False,
+) -> None:
+    """Write the network as one file, and see that it gives the same masks."""
+    folder = need_run(run)
+    model = seglens.load(folder, epoch=epoch, device="cpu")
+    endings = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
+    file = out or Path(f"{folder.resolve().name}{endings[format]}")
+    printing.print_exported(seglens.export(model, file, format=format, force=force))
 
 
 @app.command("layers", cls=o.Command)

@@ -46,6 +46,7 @@ EXAMPLES = {
         ("seglens evaluate runs/first --json > scores.json", "for a program"),
     ),
     "predict": (("seglens predict runs/first cell.png scan.tif --out masks", "pictures of any size"),),
+    "export": (("seglens export runs/first --format onnx", "one file for other programs, checked"),),
     "layers": (("seglens layers runs/first", "names and roles for --layers"),),
     "explain": (
         ("seglens explain runs/first --samples 0 3 7", "three pictures of the test split"),

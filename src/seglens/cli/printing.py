@@ -1,6 +1,7 @@
 """Results are printed: tables for the terminal, plain data for ``--json``. No numbers are computed here."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from seglens.results.record import Record
     from seglens.results.scorecard import Audit, Card
     from seglens.results.scores import EvaluationTable
+    from seglens.runs.export import Exported
 
 PrintedRow = Mapping[str, Any]
 
@@ -128,6 +130,17 @@ def print_training(run: Path) -> None:
         f"Try: seglens evaluate {run}"
     )
     print_result({"run": str(run), **results}, lambda: say(text))
+
+
+def print_exported(exported: "Exported") -> None:
+    """Print where a network was written, what it takes and gives, and how near it comes to the run."""
+    lines = [
+        f"The network is in {exported.file}.",
+        f"It takes {exported.inputs} and gives {exported.outputs}.",
+        f"Beside the run: probabilities differ by {exported.largest_difference:.1e} at most, "
+        f"{exported.num_other} of {exported.num_pixels} pixels of the masks.",
+    ]
+    print_result({**asdict(exported), "file": str(exported.file)}, lambda: say("\n".join(lines)))
 
 
 def print_adopted(run: Path, adopted: PrintedRow) -> None:

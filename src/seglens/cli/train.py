@@ -174,7 +174,8 @@ def adopt_command(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A .pth, .pt, .ckpt or .safetensors file, or a save_pretrained folder (Hugging Face, smp).",
+            help="A .pth, .pt, .ckpt, .safetensors or .onnx file, or a save_pretrained folder (Hugging Face, "
+            "smp).",
         ),
     ],
     run: o.NewRun = None,
@@ -220,6 +221,10 @@ def adopt_command(
             help="Other arguments of the architecture, by its library's names.",
         ),
     ] = None,
+    outputs_are: Annotated[
+        Literal["logits", "probabilities"] | None,
+        typer.Option(help="What an ONNX or TorchScript network returns.", show_default="logits"),
+    ] = None,
     weights_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Which of several weights in FILE, such as model_ema.")
     ] = None,
@@ -246,6 +251,7 @@ def adopt_command(
         channels=channels,
         head=head,
         options=pairs("--set", changed or ()),
+        outputs_are=outputs_are,
         output=output,
         weights_key=weights_key,
         out=run,

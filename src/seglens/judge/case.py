@@ -42,6 +42,7 @@ Outcome = Literal[
     "imputers_disagree",
     "not_repeatable",
     "no_explainer",
+    "no_weights",
     "too_slow",
 ]
 """What a row came to, for programs to read; its reason says the same in words.

@@ -151,6 +151,11 @@ def randomised(run: Run, images: Images, *, seed: int = 0, only: Collection[str]
     return replace(run, segmenter=segmenter, folder=None)
 
 
+def has_weights(run: Run) -> bool:
+    """Whether the network has weights that can be drawn anew; one that is a file with its own code hasn't."""
+    return any(True for _ in run.segmenter.module.parameters())
+
+
 def _reset(module: nn.Module) -> None:
     """Draw the weights that ``module`` itself owns anew."""
     reset = getattr(module, "reset_parameters", None)

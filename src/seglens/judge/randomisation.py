@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seglens.judge.case import JudgedBatch, Key, ScoreValues
+from seglens.judge.case import JudgedBatch, Key, Reason, ScoreValues
 from seglens.judge.cells import PerCell, rank_correlation
-from seglens.judge.nulls import content_free, null_inputs, randomised
+from seglens.judge.nulls import content_free, has_weights, null_inputs, randomised
 from seglens.judge.rerun import Recipes
 from seglens.models.segmenter import evaluating
 from seglens.results.names import map_name
@@ -28,6 +28,10 @@ BINS = 100
 ENCODERS = ("encoder", "backbone")
 """What the part of a network is called that a decoder comes after."""
 
+NO_WEIGHTS = Reason(
+    "no_weights", "the network is a file with its own code, whose weights can't be drawn anew"
+)
+
 SEED = 101
 """The first set of random weights; attention's null draws others."""
 
@@ -43,6 +47,11 @@ def model_dependence(case: JudgedBatch, found: Recipes) -> tuple[ScoreValues, Ca
     Returns:
         The score, and for the cascade of `stages` the mean absolute rho of every map.
     """
+    if not has_weights(case.run):
+        unknown = torch.full((len(case.images),), torch.nan)
+        reasons = dict.fromkeys(case.maps, NO_WEIGHTS)
+        none = {name: unknown for name in case.nulls}
+        return ScoreValues(dict.fromkeys(case.maps, unknown), none, reasons=reasons), Cascade()
     own = {key: case.cells(entry.map) for key, entry in case.maps.items() if key in found.keys}
     nulls = {name: case.cells(maps) for name, maps in case.nulls.items()}
     again = found.make(case.run, case.images, case.target, batch_size=case.batch_size)

@@ -261,7 +261,7 @@ def _tensors(value: Any, place: str, dims: int, depth: int = 0) -> Iterator[Outp
 
 
 def _is_grid(tensor: Tensor, batch: int, dims: int) -> bool:
-    return tensor.ndim == dims + 2 and tensor.is_floating_point() and len(tensor) == batch
+    return tensor.ndim == dims + 2 and tensor.is_floating_point() and tensor.shape[0] == batch
 
 
 def _different(found: list[OutputTensor]) -> list[OutputTensor]:

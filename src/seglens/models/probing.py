@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from seglens.axes import LINEAR, axes, size_of
 from seglens.errors import ModelError
+from seglens.models.adapters.network_files import FileNetwork
 from seglens.models.layout import FeatureLayout, Rule, readings
 from seglens.models.segmenter import Segmenter, evaluating
 
@@ -144,8 +145,15 @@ def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
     Raises:
         ModelError: it can't be run, or shows no modules.
     """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in segmenter.module.modules()):
-        raise ModelError("A TorchScript module shows no layers. Wrap the nn.Module that it was made from.")
+    kinds = (torch.jit.ScriptModule, FileNetwork)
+    closed = next((module for module in segmenter.module.modules() if isinstance(module, kinds)), None)
+    if closed is not None:
+        kind = closed.kind if isinstance(closed, FileNetwork) else "TorchScript"
+        raise ModelError(
+            f"A {kind} module shows no layers. Wrap the nn.Module that it was made from, or ask for methods "
+            "that need none: occlusion, superpixel-occlusion, rise"
+            f"{'' if kind == 'ONNX' else ', integrated-gradients, smoothgrad'}."
+        )
     seen, size = _watch(segmenter, probe_size(segmenter), encoder), probe_size(segmenter)
     if any(len(call.layouts) > 1 or len(call.shape) == 3 for call in seen.calls.values()) or mixes_last_axis(
         segmenter.module

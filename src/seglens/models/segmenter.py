@@ -244,7 +244,8 @@ class Segmenter(nn.Module):
             ModelError: the images have other axes or channels, or the network's output is no logits.
         """
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
-        logits = self.read_output(self._run(padded), len(images))
+        # Not len(): where a network is exported, the length of a batch is a symbol.
+        logits = self.read_output(self._run(padded), images.shape[0])
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
             logits = interpolated(logits, size_of(padded))

@@ -27,7 +27,7 @@ from seglens.files.output import new_file, new_folder
 from seglens.files.overwrite import check_output
 from seglens.models import adapters
 from seglens.models import options as of_models
-from seglens.models.adapters import HUGGING_FACE, Call
+from seglens.models.adapters import HUGGING_FACE, NETWORK_FILE, Call, network_files
 from seglens.models.checkpoint import read_checkpoint
 from seglens.models.dimensions import candidates, check_weights
 from seglens.models.folding import folded
@@ -341,6 +341,7 @@ def adopt(
     channels: int | None = None,
     head: Head | None = None,
     options: Mapping[str, Any] | None = None,
+    outputs_are: Outputs | None = None,
     output: str | int | None = None,
     weights_key: str | None = None,
     out: str | Path,
@@ -355,6 +356,10 @@ def adopt(
     It may be a folder of Hugging Face's transformers (``config.json``, ``preprocessor_config.json``,
     safetensors): mean, std, size and classes left out are those of its files, and of the architecture nothing
     can be said. No code that it names is run.
+
+    A network that is a file with its own code (ONNX, TorchScript, torch.export) is taken whole where
+    ``model`` is left out. It shows no layers: occlusion, RISE, judging and audits work; of the gradient
+    methods those on the input do, but not with ONNX. ``outputs_are`` is for such files, as in `wrap`.
 
     ``model`` left out is ``unet``, ``channels`` 3, ``image_size`` 256, ``classes`` background and
     foreground. ``head`` left out is told by the number of classes and the
@@ -400,6 +405,31 @@ def adopt(
         run.segmenter.origin = Path(file).name
         return _saved(run, out, Path(file), began, force=force)
     classes = Task().classes if classes is None else classes
+    if model is None and network_files.kind_of(Path(file)) is not None:
+        network = network_files.read(Path(file))
+        wanted_channels, wanted_size = network.takes
+        run = wrap(
+            network,
+            classes=classes,
+            mean=mean,
+            std=std,
+            normalise=normalise,
+            window=window,
+            image_size=image_size or wanted_size,
+            channels=channels or wanted_channels or 3,
+            head=head,
+            outputs_are=outputs_are,
+            output=output,
+        )
+        update = {"architecture": NETWORK_FILE, "options": network.options}
+        segmenter = Segmenter(network, run.spec.model_copy(update=update))
+        segmenter.origin = Path(file).name
+        return _saved(replace(run, segmenter=segmenter), out, Path(file), began, force=force)
+    if outputs_are == "probabilities":
+        raise SettingError(
+            "outputs_are='probabilities' is for networks that are files with their own code; weights are put "
+            "into networks that end in logits. Leave it out."
+        )
     image_size = 256 if image_size is None else image_size
     file, described = of_models.open_pretrained(Path(file))
     model = of_models.agreed("model", model, described.model) or "unet"
@@ -446,7 +476,8 @@ def _saved(run: Run, out: Path, file: Path | None, began: float, *, force: bool)
     segmenter.origin = run.segmenter.origin
     settings = {
         "file": file and file.name,
-        "file_sha256": file and records.sha256(sorted(file.glob("*.safetensors"))),
+        "file_sha256": file
+        and records.sha256([file] if file.is_file() else sorted(file.glob("*.safetensors"))),
         "weights_key": None,
     }
     first = run.task.classes[0]

@@ -16,10 +16,13 @@ Call = Callable[[nn.Module, Tensor], Any]
 """Calls a network that wants more than the pictures: ``lambda net, x: net(x, task=0)``."""
 
 HUGGING_FACE = "hugging-face"
+NETWORK_FILE = "network-file"
 
 ADAPTERS: dict[str, tuple[str, str]] = {
     # models of transformers that segment; the extra that brings the library
     HUGGING_FACE: ("hugging_face", "huggingface"),
+    # ONNX, TorchScript and programs of torch.export
+    NETWORK_FILE: ("network_files", "export"),
 }
 """The architecture of a `ModelSpec`, with the file here that builds it and the extra that it needs."""
 

@@ -1,0 +1,186 @@
+"""Networks that are one file with their own code: ONNX, TorchScript, or a program of torch.export.
+
+A run keeps the bytes of the file as its only tensor, so that its folder needs the file no more. Such a
+network shows no layers. ONNX has no gradients either; the other two have that of their input.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seglens.errors import CheckpointError, ModelError
+from seglens.models.adapters import Call
+
+LARGEST = 2**31
+"""Bytes of the largest file that is taken."""
+
+FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+"""What ONNX calls the numbers that an input may have."""
+
+Program = Callable[[Tensor], Any]
+"""Runs a network on normalised pictures."""
+
+
+class FileNetwork(nn.Module):
+    """A network as the bytes of its file, which is opened when it first runs.
+
+    ``kind`` is one of `KINDS`; the file has ``num_bytes``.
+    """
+
+    file: Tensor
+
+    def __init__(self, kind: str, num_bytes: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("file", torch.zeros(num_bytes, dtype=torch.uint8))
+        self._opened: tuple[torch.device, Program] | None = None
+
+    def forward(self, images: Tensor) -> Any:
+        """Return what the network in the file returns."""
+        if self._opened is None or self._opened[0] != images.device:
+            self._opened = images.device, KINDS[self.kind](self.file.cpu().numpy().tobytes(), images.device)
+        return self._opened[1](images)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `build` makes such a network of."""
+        return {"kind": self.kind, "num_bytes": len(self.file)}
+
+    @property
+    def takes(self) -> tuple[int | None, int | None]:
+        """Channels and side of the pictures that it takes, where the file says so (ONNX alone does)."""
+        if self.kind != "ONNX":
+            return None, None
+        channels, *sides = _session(self.file.numpy().tobytes()).get_inputs()[0].shape[1:]
+        side = sides[0] if len(set(sides)) == 1 else None
+        return (channels if isinstance(channels, int) else None), (side if isinstance(side, int) else None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the opened program out: what is copied, or sent to another process, opens it again."""
+        return {**self.__dict__, "_opened": None}
+
+
+def kind_of(file: Path) -> str | None:
+    """Return the kind of network file that ``file`` is, one of `KINDS`; None where it is none."""
+    if file.suffix.lower() == ".onnx":
+        return "ONNX"
+    if not file.is_file() or file.suffix.lower() not in (".pt", ".pth", ".ts", ".pt2", ".torchscript"):
+        return None
+    try:
+        names = torch._C.PyTorchFileReader(str(file)).get_all_records()
+    except RuntimeError:
+        return None
+    if any(name.startswith("code/") for name in names):
+        return "TorchScript"
+    return (
+        "torch.export"
+        if any(name.startswith(("models/", "serialized_exported_program")) for name in names)
+        else None
+    )
+
+
+def read(file: Path) -> FileNetwork:
+    """Return the network in a file.
+
+    Raises:
+        CheckpointError: the file is missing, too large or damaged.
+        ModelError: what reads it is not installed.
+    """
+    kind = kind_of(file)
+    if kind is None or not file.is_file():
+        raise CheckpointError(f"{file} is no file of a network. Allowed: .onnx, TorchScript, torch.export.")
+    if file.stat().st_size > LARGEST:
+        raise CheckpointError(f"{file} has {file.stat().st_size} bytes; allowed are at most {LARGEST}.")
+    content = file.read_bytes()
+    network = FileNetwork(kind, len(content))
+    network.file.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    try:
+        KINDS[kind](content, torch.device("cpu"))
+    except ModelError:
+        raise
+    except Exception as error:  # Whatever the libraries raise at a damaged file.
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{file} can't be read as {kind}: {reason}. Export the network again."
+        ) from error
+    return network
+
+
+def build(options: Mapping[str, Any]) -> tuple[nn.Module, Call]:
+    """Return the network whose file ``options`` describe; its bytes come with the weights.
+
+    Raises:
+        ModelError: they describe none.
+    """
+    kind, num_bytes = options.get("kind"), options.get("num_bytes")
+    if kind not in KINDS or not isinstance(num_bytes, int) or not 0 < num_bytes <= LARGEST:
+        raise ModelError(
+            f"The record describes a network file of kind {kind!r} and {num_bytes!r} bytes; allowed are "
+            f"{', '.join(KINDS)} and 1 to {LARGEST} bytes. Adopt the file again."
+        )
+    return FileNetwork(kind, num_bytes), lambda network, images: network(images)
+
+
+def _session(content: bytes) -> Any:
+    """Open an ONNX network of one input, of floating-point pictures or volumes."""
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            "The network is an ONNX file, which needs onnxruntime, and that is not installed. Install the "
+            "extra: pip install 'seglens[export]'."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it has to say of a damaged file comes as an error, too
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type not in FLOATS or len(inputs[0].shape) not in (4, 5):
+        found = ", ".join(f"{each.name}: {each.type} {each.shape}" for each in inputs)
+        raise ModelError(
+            f"The ONNX network takes {found}; allowed is one input of floating-point pictures (batch, "
+            "channels, rows, columns), or volumes. Export the network with that input alone."
+        )
+    return session
+
+
+def _onnx(content: bytes, device: torch.device) -> Program:
+    session = _session(content)
+    given = session.get_inputs()[0]
+    kind, single = FLOATS[given.type], given.shape[0] == 1
+    names = [each.name for each in session.get_outputs()]
+
+    def run(images: Tensor) -> Any:
+        values = images.detach().cpu().numpy().astype(kind)
+        # A batch that was fixed to one picture when it was exported takes one at a time.
+        parts = np.split(values, len(values)) if single else [values]
+        found = [session.run(None, {given.name: part}) for part in parts]
+        joined = [torch.from_numpy(np.concatenate(each)).to(device) for each in zip(*found, strict=True)]
+        return joined[0] if len(joined) == 1 else dict(zip(names, joined, strict=True))
+
+    return run
+
+
+def _torchscript(content: bytes, device: torch.device) -> Program:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 advises its makers to use torch.export
+        program: Program = torch.jit.load(io.BytesIO(content), map_location=device).eval()
+    return program
+
+
+def _torch_export(content: bytes, device: torch.device) -> Program:
+    program: Program = torch.export.load(io.BytesIO(content)).module().to(device)
+    return program
+
+
+KINDS: dict[str, Callable[[bytes, torch.device], Program]] = {
+    "ONNX": _onnx,
+    "TorchScript": _torchscript,
+    "torch.export": _torch_export,
+}
+"""What opens the bytes of a file. To add a kind: a function, and what `kind_of` knows it by."""
