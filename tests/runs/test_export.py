@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from typing import Any
 
 import jaxtyping
 import numpy as np
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 import pytest
 import torch
 from torch import nn
@@ -44,7 +45,7 @@ def run_of(**fields) -> Run:
     return Run(segmenter, Task(classes=labels, multilabel=segmenter.spec.head == "multilabel"))
 
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "sigmoid": {"threshold": 0.4, "window": (0.1, 0.8)},
     "softmax": {"classes": 3, "head": "softmax"},
     "multilabel": {"classes": 3, "head": "multilabel", "thresholds": (0.3, 0.6)},
@@ -92,7 +93,7 @@ class Doubtful(nn.Module):
     """Gives other answers when it is traced than when it runs."""
 
     def forward(self, images):
-        return images.mean(1, keepdim=True) * (3 if torch.jit.is_tracing() else 1) - 0.5
+        return images.mean(1, keepdim=True) * (3 if torch._C._get_tracing_state() else 1) - 0.5
 
 
 def test_a_file_that_says_something_else_is_not_kept(tmp_path):
@@ -133,8 +134,13 @@ def files(tmp_path_factory):
     return run, folder
 
 
-NORMALISED = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
-WHOLE = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "output": "probabilities", "outputs_are": "probabilities"}
+NORMALISED: dict[str, Any] = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
+WHOLE: dict[str, Any] = {
+    "mean": (0.0,) * 3,
+    "std": (1.0,) * 3,
+    "output": "probabilities",
+    "outputs_are": "probabilities",
+}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,7 @@ WHOLE = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "output": "probabilities", "outp
 def test_a_network_file_becomes_a_run(name, told, files, tmp_path):
     run, folder = files
     shutil.copy(folder / name, tmp_path / name)
-    head = {"head": "softmax"} if name == "whole.onnx" else {"head": "sigmoid"}
+    head: dict[str, Any] = {"head": "softmax"} if name == "whole.onnx" else {"head": "sigmoid"}
     adopted = seglens.adopt(tmp_path / name, image_size=32, out=tmp_path / "run", **told, **head)
     (tmp_path / name).unlink()  # the run needs it no more
     loaded = seglens.load(tmp_path / "run", device="cpu")
