@@ -25,7 +25,7 @@ _HOMES = {
     "Findings": "data.check",
     "IntegratedGradients": "explain.integrated",
     "Interval": "evaluate.intervals",
-    "JudgePlan": "judge.costs",
+    "JudgePlan": "folder.judge_plan",
     "JudgeSettings": "judge.case",
     "Judgement": "judge.judgement",
     "LayerInfo": "models.layers",
@@ -208,11 +208,10 @@ if TYPE_CHECKING:
     from seglens.explain.verify import Check, Verification, verify
     from seglens.folder import explain_folder, judge_folder, predict_files
     from seglens.folder.chunks import Failure, Summary
-    from seglens.folder.judge_plan import plan_judging
+    from seglens.folder.judge_plan import JudgePlan, plan_judging
     from seglens.folder.planning import plan_folder
     from seglens.judge import judge
     from seglens.judge.case import JudgeSettings
-    from seglens.judge.costs import JudgePlan
     from seglens.judge.judgement import Judgement
     from seglens.judge.scorecard import Scorecard
     from seglens.models.layers import LayerInfo, layers

@@ -18,7 +18,7 @@ from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation, Explanations, check_where
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.memory import BATCH_SIZE, within
-from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
+from seglens.explain.methods import METHODS, Method, methods_of, parse
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
 from seglens.explain.tiled import explain_large
@@ -98,7 +98,7 @@ def explain(
                 memory=memory,
             ).values()
         )
-    asked = sorted_out([_opened(method, run) for method in methods_of(methods)])
+    asked = parse([_opened(method, run) for method in methods_of(methods)])
     layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, there = run.opened(images.to(run.segmenter.device))

@@ -262,16 +262,9 @@ def masked_scores(
     *,
     unit: Unit = "probability",
     batch_size: int = 16,
-    precision: str = "32",
-    compile: Compile = "never",
 ) -> TargetScores:
-    """`score_copies` by a model that is prepared for this call, or in float32 uncompiled by the one given."""
-    model = Prepared(segmenter)
-    if (precision, compile) != ("32", "never"):
-        model = prepare(
-            segmenter, images, forwards=len(rows), batch_size=batch_size, precision=precision, compile=compile
-        )
-    return score_copies(model, images, targets, rows, perturb, unit=unit, batch_size=batch_size)
+    """Score changed copies by the model as it is, see `score_copies`."""
+    return score_copies(Prepared(segmenter), images, targets, rows, perturb, unit=unit, batch_size=batch_size)
 
 
 def clean_scores(

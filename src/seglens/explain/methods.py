@@ -68,7 +68,7 @@ METHODS: dict[str, Cam | InputGradient | Settings] = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedMethods:
     """What was asked for, each once, by the pass that it needs."""
 
     cams: dict[str, Cam]
@@ -104,7 +104,7 @@ def methods_of(methods: Method | Sequence[Method]) -> tuple[Method, ...]:
     return found
 
 
-def sorted_out(methods: Sequence[Method]) -> Asked:
+def parse(methods: Sequence[Method]) -> ParsedMethods:
     """Say which pass each of ``methods`` needs; settings get labels that tell them apart.
 
     Raises:
@@ -124,7 +124,7 @@ def sorted_out(methods: Sequence[Method]) -> Asked:
             if key in cams or (entry.label and entry.label in METHODS):
                 raise SettingError(f"Two methods are called {key!r}. Give the settings another label.")
             cams[key] = entry.cam
-    return Asked(
+    return ParsedMethods(
         cams=cams,
         gradients={name: value for name, value in named.items() if isinstance(value, InputGradient)},
         on_input=tuple(entry for entry in settings if type(entry) in ON_INPUT),

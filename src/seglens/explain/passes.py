@@ -11,7 +11,7 @@ from seglens.axes import cropped, padded_size, size_of, widened
 from seglens.explain.cams import Cam
 from seglens.explain.explanation import LEFT, Explanation, Status, status_of, without_rounding
 from seglens.explain.gradients import InputGradient, at_once
-from seglens.explain.methods import ON_INPUT, ON_LAYERS, Asked, Settings
+from seglens.explain.methods import ON_INPUT, ON_LAYERS, ParsedMethods, Settings
 from seglens.explain.target import Target
 from seglens.explain.trace import LayerTap, Trace, in_chunks
 from seglens.explain.trace import trace as run_trace
@@ -36,7 +36,7 @@ class Pass:
     settings: Settings | None = None
 
 
-def passes(segmenter: Segmenter, asked: Asked, layers: Sequence[str], *, seed: int) -> list[Pass]:
+def passes(segmenter: Segmenter, asked: ParsedMethods, layers: Sequence[str], *, seed: int) -> list[Pass]:
     """Return the passes that the methods asked for need, each once: the trace first."""
     found = []
     formulas = (*(asked.cams if layers else ()), *asked.gradients)
@@ -81,7 +81,7 @@ def _on_input(
 
 def _traced(
     segmenter: Segmenter,
-    asked: Asked,
+    asked: ParsedMethods,
     layers: Sequence[str],
     images: Images,
     targets: Sequence[Target],

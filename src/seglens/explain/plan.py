@@ -18,7 +18,7 @@ from seglens.axes import size_of, spelled
 from seglens.errors import SettingError
 from seglens.explain.costs import cost_of
 from seglens.explain.memory import BATCH_SIZE, within
-from seglens.explain.methods import Asked, Method, methods_of, sorted_out
+from seglens.explain.methods import Method, ParsedMethods, methods_of, parse
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
 from seglens.models.layers import resolve
@@ -137,7 +137,7 @@ def plan(
         raise SettingError(f"per_call is {per_call}, but must be at least 1.")
     images = as_images(images, run.spec.channels, run.spec.dims)
     targets = targets_on(run, images, target)
-    asked = sorted_out(methods_of(methods))
+    asked = parse(methods_of(methods))
     layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)
     there = images.to(run.segmenter.device)
@@ -154,7 +154,7 @@ def plan(
 
 def count(
     run: Run,
-    asked: Asked,
+    asked: ParsedMethods,
     layers: Sequence[str],
     images: Images,
     targets: int,

@@ -28,10 +28,10 @@ def with_references(
     return [_referred(method, references) if _lacks_references(method) else method for method in methods]
 
 
-def chosen_references(total: int, seed: int = 0, num: int = REFERENCES) -> list[int]:
-    """Return the numbers of ``num`` of ``total`` pictures, drawn by ``seed``: all, where there are fewer."""
+def chosen_references(total: int, seed: int = 0) -> list[int]:
+    """Return the numbers of `REFERENCES` of ``total`` pictures, drawn by ``seed``; all, if fewer."""
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    return sorted(order[:num].tolist())
+    return sorted(order[:REFERENCES].tolist())
 
 
 def _lacks_references(method: object) -> bool:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from seglens.arguments import checked
@@ -124,8 +123,7 @@ def explain_folder(
     if share.first:
         check_output(place, "explain", force=force, runs=filter(None, [run.folder]), files=split.files)
     ours = share.of(len(chunks_of(len(split), batch_size)))
-    request = request_of(run, split, methods, layers, target, class_name, against, where, seed)
-    request = replace(request, memory=memory)
+    request = request_of(run, split, methods, layers, target, class_name, against, where, seed, memory)
     drawing = Drawing(scaling(scale), raw)
     if raw_format(raw).suffix == ".safetensors":
         refuse_no_text(place)

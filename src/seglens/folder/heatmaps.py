@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +57,7 @@ class Heatmaps:
 
     def values(self, row: OneMap) -> Drawn:
         """The map, NaN where it doesn't count."""
-        return self._counting(row, torch.from_numpy(self.arrays[f"map:{self.name(row)}"]))
+        return self._counting(row, self.arrays[f"map:{self.name(row)}"])
 
     def evidence(self, row: OneMap) -> Drawn | None:
         """What speaks for and against: the layer's grid before the ReLU, or the map where it is signed."""
@@ -99,7 +98,7 @@ def planes_of(arrays: Arrays, frame: Frame, target: str | None = None) -> Planes
         for name in arrays
         if name == f"region:{target}" or (target is None and name.startswith("region:"))
     )
-    return planes_through(torch.from_numpy(arrays[region]) > 0, frame.spacing)
+    return planes_through(arrays[region] > 0, frame.spacing)
 
 
 def arrays_in_planes(heatmaps: Heatmaps) -> Arrays:
@@ -117,11 +116,11 @@ def arrays_in_planes(heatmaps: Heatmaps) -> Arrays:
         for key in (f"counted:{name}", "valid"):
             if key in heatmaps.arrays:
                 kept[key] = heatmaps.arrays[key]
-        found |= {key: planes(torch.from_numpy(values)) for key, values in kept.items()}
+        found |= {key: planes(values) for key, values in kept.items()}
         signed = evidence(heatmaps.arrays, name, heatmaps.frame, heatmaps.spec)
         if signed is not None:
             found[f"grid:{name}"] = planes(signed)
-    return {key: values.numpy() for key, values in found.items()}
+    return found
 
 
 def about_error(row: OneMap) -> bool:
@@ -201,6 +200,6 @@ def _group(row: OneMap, kind: str) -> tuple[str, ...]:
     return kind, row.target, row.method, row.layer or ""
 
 
-def _region(values: Any, planes: Planes | None) -> Region:
-    region = torch.from_numpy(values).long()
+def _region(values: Tensor, planes: Planes | None) -> Region:
+    region = values.long()
     return mask_as_drawn(region if planes is None else planes(region)) > 0

@@ -167,9 +167,9 @@ def _refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _short(value: object, most: int = 120) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= most else f"{text[:most]}..."
+    return text if len(text) <= 120 else f"{text[:120]}..."
 
 
 def _chunks(folder: Path) -> list[Path]:

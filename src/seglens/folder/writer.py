@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from seglens.data.layout import Split
@@ -78,7 +77,7 @@ def write_sample(
         files |= _write_volumes(subject, predicted, arrays)
     frame = frame_row(part.frames[index], run.spec.divisor)
     if not bool(sample.valid.all()):
-        arrays["valid"] = sample.valid.numpy().astype(np.uint8)
+        arrays["valid"] = sample.valid.to(torch.uint8)
     files["raw"] = f"{place}/maps{kind.suffix}"
     kind.write(arrays, folder / files["raw"])
     dice = picture_dice(predicted, sample, len(run.task.classes))
@@ -105,7 +104,7 @@ def _write_volumes(subject: Subject, predicted: AnyMask, arrays: Arrays) -> dict
         if name.startswith("map:"):
             file = f"{subject.place}/{unused_name(name.removeprefix('map:'), taken)}.nii.gz"
             files[f"{name.removeprefix('map:')} volume"] = file
-            write_map(subject.folder / file, grid.from_zyx(values), grid, name)
+            write_map(subject.folder / file, grid.from_zyx(values.numpy()), grid, name)
     return files
 
 

@@ -101,14 +101,14 @@ class GalleryCard:
         return [*self.pictures.values(), *(heat.file for heat in self.heatmaps if heat.file)]
 
 
-def gallery(runs: Sequence[RunContents], limit: int = LIMIT) -> tuple[list[GalleryCard], int]:
-    """Return the cards of all runs from worst to best, and how many there were before ``limit``."""
+def gallery(runs: Sequence[RunContents]) -> tuple[list[GalleryCard], int]:
+    """Return at most `LIMIT` cards of all runs, from worst to best, and how many there are in all."""
     shown: list[GalleryCard] = []
     total = 0
     for run in runs:
         cards = cards_of(run)
         total += len(cards)
-        shown += choose_cards(cards, max(1, limit // len(runs)))
+        shown += choose_cards(cards, max(1, LIMIT // len(runs)))
     return sorted(shown, key=_worst_first), total
 
 

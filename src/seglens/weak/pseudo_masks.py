@@ -327,10 +327,6 @@ class PseudoMaskJob:
         return cache
 
 
-STAGES = ("heat", "patches", "spread", "refined", "voted", "masks")
-"""The folders, in the order in which they are made; ``patches`` are superpixels and predict nothing."""
-
-
 @dataclass(frozen=True)
 class PseudoMasks:
     """All that was made: the stages in order, and the pictures they were made for.
