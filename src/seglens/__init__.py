@@ -27,7 +27,7 @@ _HOMES = {
     "Interval": "evaluate.intervals",
     "JudgePlan": "folder.judge_plan",
     "JudgeSettings": "judge.case",
-    "Judgement": "judge.judgement",
+    "Judgement": "judge.scorecard",
     "LayerInfo": "models.layers",
     "ModelSpec": "models.segmenter",
     "Occlusion": "explain.occlusion",
@@ -212,8 +212,7 @@ if TYPE_CHECKING:
     from seglens.folder.planning import plan_folder
     from seglens.judge import judge
     from seglens.judge.case import JudgeSettings
-    from seglens.judge.judgement import Judgement
-    from seglens.judge.scorecard import Scorecard
+    from seglens.judge.scorecard import Judgement, Scorecard
     from seglens.models.layers import LayerInfo, layers
     from seglens.models.segmenter import ModelSpec, Segmenter
     from seglens.predict import Prediction

@@ -14,7 +14,7 @@ from seglens.data.transforms import letterbox
 from seglens.errors import DataError, ModelError, SettingError, UserError
 from seglens.explain.explanation import check_where
 from seglens.explain.methods import METHODS, Method, ParsedMethods, methods_of, parse
-from seglens.explain.references import chosen_references, needs_references, with_references
+from seglens.explain.sampled import chosen_references, needs_references, with_references
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, form_of, named_targets
 from seglens.files.output import safe_name

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from seglens.explain.explanation import Explanation
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.methods import METHODS, Method, parse
-from seglens.explain.references import needs_references
+from seglens.explain.sampled import needs_references
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.folder.heatmaps import Heatmaps, with_limits
