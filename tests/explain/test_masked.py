@@ -8,9 +8,9 @@ from seglens import wrap
 from seglens.errors import SettingError
 from seglens.explain import masked
 from seglens.explain.masked import (
+    Prepared,
     clean_scores,
     faded,
-    masked_scores,
     prepare,
     rank_agreement,
     score_copies,
@@ -40,6 +40,11 @@ def target() -> Target:
 
 
 ROWS = torch.tensor([0, 2, 2, 1, 0, 1, 2])
+
+
+def masked_scores(segmenter, *asked, **how):
+    """`score_copies` by the model as it is."""
+    return score_copies(Prepared(segmenter), *asked, **how)
 
 
 def prepared_scores(segmenter, images, targets, rows, perturb, *, unit="probability", batch_size=16, **how):

@@ -106,7 +106,7 @@ def explain(
     found: list[Explanation] = []
     for step in passes(run.segmenter, asked, layers, seed=seed):
         with within(memory, step.methods, there, most):
-            found += step.work(there, targets, most)
+            found += step.work(there, targets, batch_size=most)
     return Explanations(_moved(item, images.device, where) for item in found)
 
 

@@ -253,20 +253,6 @@ def read_copies(
     return found
 
 
-def masked_scores(
-    segmenter: Segmenter,
-    images: Images,
-    targets: Sequence[Target],
-    rows: Rows,
-    perturb: Perturb,
-    *,
-    unit: Unit = "probability",
-    batch_size: int = 16,
-) -> TargetScores:
-    """Score changed copies by the model as it is, see `score_copies`."""
-    return score_copies(Prepared(segmenter), images, targets, rows, perturb, unit=unit, batch_size=batch_size)
-
-
 def clean_scores(
     segmenter: Segmenter,
     images: Images,
@@ -276,10 +262,8 @@ def clean_scores(
     batch_size: int = 16,
 ) -> TargetScores:
     """Score the pictures as they are."""
-    rows = torch.arange(len(images))
-    return masked_scores(
-        segmenter, images, targets, rows, lambda same, _: same, unit=unit, batch_size=batch_size
-    )
+    model, rows = Prepared(segmenter), torch.arange(len(images))
+    return score_copies(model, images, targets, rows, lambda same, _: same, unit=unit, batch_size=batch_size)
 
 
 def rank_agreement(
@@ -299,8 +283,8 @@ def rank_agreement(
     """
     picked = [_spaced((rows == row).nonzero()[:, 0]) for row in range(len(images))]
     sample = torch.cat(picked)
-    exact = masked_scores(
-        segmenter,
+    exact = score_copies(
+        Prepared(segmenter),
         images,
         targets,
         rows[sample],

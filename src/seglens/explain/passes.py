@@ -1,8 +1,9 @@
 """The passes that an explanation is made of: one trace for all formulas, one each for settings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,8 +20,14 @@ from seglens.models.layers import averaged_out
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Images
 
-Work = Callable[[Images, Sequence[Target], int], list[Explanation]]
-"""Explains pictures on the model's device for some targets, so many pictures in the model at once."""
+
+class Work(Protocol):
+    """Work on pictures."""
+
+    def __call__(self, images: Images, targets: Sequence[Target], *, batch_size: int) -> list[Explanation]:
+        """Explain pictures on the model's device for some targets, ``batch_size`` in the model at once."""
+        ...
+
 
 Made = dict[tuple[int, str, str | None], dict[str, Tensor]]
 """Of one chunk: tensors by the target's position, the method and the layer."""
@@ -44,39 +51,12 @@ def passes(segmenter: Segmenter, asked: ParsedMethods, layers: Sequence[str], *,
         tapped = tuple(layers) if asked.cams else ()
         found.append(Pass(formulas, partial(_traced, segmenter, asked, tapped), tapped))
     for settings in asked.on_layers if layers else ():
-        work: Work = partial(_on_layers, segmenter, layers, settings, seed)
-        found.append(Pass((_name(settings),), work, tuple(layers), settings))
+        run = partial(ON_LAYERS[type(settings)], segmenter, layers=layers, settings=settings, seed=seed)
+        found.append(Pass((settings.label or settings.name,), run, tuple(layers), settings))
     for settings in asked.on_input:
-        found.append(Pass((_name(settings),), partial(_on_input, segmenter, settings, seed), (), settings))
+        run = partial(ON_INPUT[type(settings)], segmenter, settings=settings, seed=seed)
+        found.append(Pass((settings.label or settings.name,), run, (), settings))
     return found
-
-
-def _name(settings: Settings) -> str:
-    return settings.label or settings.name
-
-
-def _on_layers(
-    segmenter: Segmenter,
-    layers: Sequence[str],
-    settings: Settings,
-    seed: int,
-    images: Images,
-    targets: Sequence[Target],
-    batch_size: int,
-) -> list[Explanation]:
-    work = ON_LAYERS[type(settings)]
-    return work(segmenter, images, targets, layers, settings, seed=seed, batch_size=batch_size)
-
-
-def _on_input(
-    segmenter: Segmenter,
-    settings: Settings,
-    seed: int,
-    images: Images,
-    targets: Sequence[Target],
-    batch_size: int,
-) -> list[Explanation]:
-    return ON_INPUT[type(settings)](segmenter, images, targets, settings, seed=seed, batch_size=batch_size)
 
 
 def _traced(
@@ -85,6 +65,7 @@ def _traced(
     layers: Sequence[str],
     images: Images,
     targets: Sequence[Target],
+    *,
     batch_size: int,
 ) -> list[Explanation]:
     """All CAMs of all layers and all maps of the input's gradient for all targets: one trace per chunk."""

@@ -146,7 +146,7 @@ def plan(
         few = [one.select(slice(0, 1)) for one in targets]
         for step in passes(run.segmenter, asked, layers, seed=seed):
             with within(memory, step.methods, there, 1), watched(lambda seen: seen.calls >= TRIED):
-                step.work(there[:1], few, 1)
+                step.work(there[:1], few, batch_size=1)
     most = BATCH_SIZE if batch_size is None else batch_size
     entries = count(run, asked, layers, there, len(targets), num, per_call or num, most)
     return Plan(num, size_of(images), len(targets), entries)
