@@ -153,12 +153,12 @@ def differing(runs: Sequence[RunContents]) -> list[SettingChange]:
     A setting that a run's record lacks is None there. Steps that not all runs have are left out.
     """
     found = _differing(runs[0].record.kind, {run.name: run.record for run in runs}, ABOUT)
-    for verb in ("evaluations", "explanations", "scorecards"):
-        by_run = {run.name: {part.name: part for part in getattr(run, verb)} for run in runs}
+    for kind in ("evaluations", "explanations", "scorecards"):
+        by_run = {run.name: {part.name: part for part in getattr(run, kind)} for run in runs}
         for name in sorted(set.intersection(*(set(parts) for parts in by_run.values()))):
             parts = {run: of_run[name] for run, of_run in by_run.items()}
             records = {run: part.record for run, part in parts.items() if part.record is not None}
-            step = f"{next(iter(parts.values())).verb} {name}"
+            step = f"{next(iter(parts.values())).command} {name}"
             if len(records) == len(runs):
                 found += _differing(step, records, ABOUT_STEPS)
     return found

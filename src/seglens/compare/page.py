@@ -53,7 +53,7 @@ def write_page(
 def steps(run: RunContents) -> list[tuple[str, Record]]:
     """Return how each result of a run came about."""
     found = [(run.record.kind, run.record)]
-    return found + [(f"{part.verb} {part.name}", part.record) for part in run.parts if part.record]
+    return found + [(f"{part.command} {part.name}", part.record) for part in run.parts if part.record]
 
 
 def comparison_in_words(table: ComparisonTable) -> list[str]:

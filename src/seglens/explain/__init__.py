@@ -46,7 +46,7 @@ def explain(
     batch_size: int | None = None,
     memory: int | None = None,
 ) -> Explanations:
-    """Explain what the model says about ``target`` (or about several) on ``images``, which lie in [0, 1].
+    """Explain the model's score of ``target`` (or of several) on ``images``, which lie in [0, 1].
 
     A method is its name in `METHODS`, or its settings. At most ``batch_size`` pictures are in the model at
     once, 16 by default; like the batch and its order it changes nothing in the result. ``memory`` is a budget

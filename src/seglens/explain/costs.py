@@ -43,7 +43,7 @@ class Cost:
     lone: int = 0
 
     def forwards(self, num: int, per_call: int, batch_size: int) -> int:
-        """All that are certain, for ``num`` pictures that go to `explain` ``per_call`` at a time."""
+        """Return all that are certain, for ``num`` pictures that go to `explain` ``per_call`` at a time."""
         calls = [min(per_call, num - begin) for begin in range(0, num, per_call)]
         chunks = [min(batch_size, call - begin) for call in calls for begin in range(0, call, batch_size)]
         each = math.ceil((self.plain + self.graded) * num)
@@ -72,7 +72,7 @@ def cost_of(step: Pass, segmenter: Segmenter, images: Images, targets: int) -> C
 
 
 def integrated(settings: IntegratedGradients, scene: Scene) -> Cost:
-    """Steps on the path from each baseline, and the scores of picture and baselines."""
+    """Count the steps on the path from each baseline, and the scores of picture and baselines."""
     draws = settings.draws if settings.baseline == "random" else 1
     steps, more = settings.steps * draws, 0
     if settings.tolerance is not None:
@@ -82,24 +82,24 @@ def integrated(settings: IntegratedGradients, scene: Scene) -> Cost:
 
 
 def smooth(settings: SmoothGrad, scene: Scene) -> Cost:
-    """The noisy copies."""
+    """Count the noisy copies."""
     return Cost(graded=settings.num_samples, backwards=settings.num_samples * scene.targets)
 
 
 def expected(settings: ExpectedGradients, scene: Scene) -> Cost:
-    """The points between picture and references; the score of the picture, and once of the references."""
+    """Count the points between picture and references, the picture itself, and once the references."""
     num = 0 if settings.references is None else len(settings.references)
     return Cost(1, settings.num_samples, settings.num_samples * scene.targets, once=num)
 
 
 def score_cam(settings: ScoreCam, scene: Scene) -> Cost:
-    """A look at the layers; for each layer its channels and an empty picture."""
+    """Count one pass that reads the layers, then for each layer its channels and an empty picture."""
     channels = scene.channels.values()
     return Cost(plain=1 + sum(channels) + len(channels) + _again(settings.precision, scene, channels))
 
 
 def ablation_cam(settings: AblationCam, scene: Scene) -> Cost:
-    """A look at the layers; for each its channels, the whole picture, and 4 to find out what can be replayed.
+    """Count a pass that reads the layers; for each its channels, the picture, and 4 that try what replays.
 
     Those take one copy more for each chunk of pictures, and two more where it holds a single one.
     """
@@ -109,7 +109,7 @@ def ablation_cam(settings: AblationCam, scene: Scene) -> Cost:
 
 
 def occlusion(settings: Occlusion, scene: Scene) -> Cost:
-    """The windows, and the whole picture."""
+    """Count the windows, and the whole picture."""
     sides = sides_of(settings, size_of(scene.images))
     num = math.prod(max(0, math.ceil((length - window) / stride)) + 1 for length, window, stride in sides)
     return Cost(plain=num + 1 + _again(settings.precision, scene, [num]))
@@ -124,7 +124,7 @@ def superpixel_occlusion(settings: SuperpixelOcclusion, scene: Scene) -> Cost:
 
 
 def rise(settings: Rise, scene: Scene) -> Cost:
-    """The masks."""
+    """Count the masks."""
     return Cost(plain=settings.num_masks + _again(settings.precision, scene, [settings.num_masks]))
 
 

@@ -1,4 +1,4 @@
-"""The perturbation engine: what a model says of changed copies of pictures, one score per copy.
+"""The perturbation engine: the scores that a model gives to changed copies of pictures, one for each copy.
 
 One engine serves every method and every judge that changes the input and looks what becomes of the score.
 """

@@ -69,7 +69,7 @@ METHODS: dict[str, Cam | InputGradient | Settings] = {
 
 @dataclass(frozen=True)
 class ParsedMethods:
-    """What was asked for, each once, by the pass that it needs."""
+    """Methods, each once, by the pass that it needs."""
 
     cams: dict[str, Cam]
     gradients: dict[str, InputGradient]
@@ -105,7 +105,7 @@ def methods_of(methods: Method | Sequence[Method]) -> tuple[Method, ...]:
 
 
 def parse(methods: Sequence[Method]) -> ParsedMethods:
-    """Say which pass each of ``methods`` needs; settings get labels that tell them apart.
+    """Sort ``methods`` by the pass that each needs; settings get labels that tell them apart.
 
     Raises:
         UnknownNameError: there is no method of that name; the nearest is named.

@@ -1,9 +1,8 @@
 """The passes that an explanation is made of: one trace for all formulas, one each for settings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,13 +20,8 @@ from seglens.models.segmenter import Segmenter
 from seglens.shapes import Images
 
 
-class Work(Protocol):
-    """Work on pictures."""
-
-    def __call__(self, images: Images, targets: Sequence[Target], *, batch_size: int) -> list[Explanation]:
-        """Explain pictures on the model's device for some targets, ``batch_size`` in the model at once."""
-        ...
-
+Work = Callable[..., list[Explanation]]
+"""Explains pictures on the model's device: ``(images, targets, *, batch_size)``, so many in it at once."""
 
 Made = dict[tuple[int, str, str | None], dict[str, Tensor]]
 """Of one chunk: tensors by the target's position, the method and the layer."""

@@ -174,7 +174,7 @@ def count(
 
 
 class _EnoughError(BaseException):
-    """Ends work that is watched; nothing that handles errors is to see it."""
+    """Ends work that is watched. It is no `Exception`, so that no handler of errors takes it for one."""
 
 
 @dataclass

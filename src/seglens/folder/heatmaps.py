@@ -48,7 +48,7 @@ class Heatmaps:
         return len({row.target for row in self.rows}) > 1
 
     def name(self, row: OneMap) -> str:
-        """What the map of a row is called."""
+        """Return the name of the map of a row."""
         return map_name(row.method, row.layer, target=row.target if self.several else "")
 
     def planes(self, row: OneMap) -> Planes | None:
@@ -60,14 +60,14 @@ class Heatmaps:
         return self._counting(row, self.arrays[f"map:{self.name(row)}"])
 
     def evidence(self, row: OneMap) -> Drawn | None:
-        """What speaks for and against: the layer's grid before the ReLU, or the map where it is signed."""
+        """The evidence for and against the class: the layer's grid before the ReLU, or a signed map."""
         if self.is_signed(row):
             return self.values(row)
         signed = evidence(self.arrays, self.name(row), self.frame, self.spec)
         return None if signed is None else self._counting(row, signed)
 
     def is_signed(self, row: OneMap) -> bool:
-        """Whether the map itself tells for from against."""
+        """Whether the map has negative values, which speak against the class."""
         return bool((self.arrays[f"map:{self.name(row)}"] < 0).any())
 
     def region(self, row: OneMap) -> Region:
@@ -79,13 +79,13 @@ class Heatmaps:
         counted = self.arrays.get(f"counted:{self.name(row)}")
         return None if counted is None else ~_region(counted, self.planes(row))
 
-    def _counting(self, row: OneMap, native: Map) -> Drawn:
+    def _counting(self, row: OneMap, whole: Map) -> Drawn:
         planes = self.planes(row)
-        native = native if planes is None else planes(native)
-        size, hidden = drawn_size(native.shape[0], native.shape[1]), self.hidden(row)
-        drawn = native
-        if size != tuple(native.shape):
-            drawn = F.interpolate(native[None, None], size, mode="bilinear", antialias=True)[0, 0]
+        whole = whole if planes is None else planes(whole)
+        size, hidden = drawn_size(whole.shape[0], whole.shape[1]), self.hidden(row)
+        drawn = whole
+        if size != tuple(whole.shape):
+            drawn = F.interpolate(whole[None, None], size, mode="bilinear", antialias=True)[0, 0]
         return drawn if hidden is None else drawn.masked_fill(hidden, torch.nan)
 
 

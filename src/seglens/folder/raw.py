@@ -70,7 +70,7 @@ def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> d
 
 
 def evidence(arrays: Arrays, name: str, frame: Frame, spec: ModelSpec) -> Map | None:
-    """Return what speaks for and against the class, at the picture's own size.
+    """Return the evidence for and against the class, at the picture's own size.
 
     That is the signed grid of a layer, before any ReLU, brought to size as a map is; None where the method
     has no grid.

@@ -160,7 +160,7 @@ class JudgedBatch:
 
     @property
     def counted(self) -> Bool[Tensor, "b cells"]:
-        """Which cells hold a pixel of the picture."""
+        """The cells that hold a pixel of the picture."""
         return self.cells(self.valid.float()).isfinite()
 
 

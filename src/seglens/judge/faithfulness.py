@@ -27,7 +27,7 @@ EVALUABLE = 0.1
 
 @dataclass(frozen=True)
 class Curves:
-    """What became of a score when cells were removed, picture by picture.
+    """A score while cells are removed, picture by picture.
 
     ``least_first`` and ``most_first`` are the scores after each of ``FRACTIONS`` was removed, ``full`` is the
     score of the picture and ``base`` that of the blurred picture. ``dice`` are the same curves of the

@@ -128,7 +128,7 @@ class Scorecard:
 
     @property
     def restating(self) -> list[LayerByLayer]:
-        """From which layer on each method only restates the prediction, where attention was measured."""
+        """From which layer on each method only repeats the prediction, where attention was measured."""
         return layer_by_layer(self.rows)
 
     @property

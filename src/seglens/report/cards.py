@@ -28,7 +28,7 @@ NO_SCORES = {"name", "status", "error", "files", "maps", "sheets"}
 
 @dataclass(frozen=True)
 class Heat:
-    """One heat map: all that the table says of it, and its picture (None where there is no target).
+    """One heat map: its row of the table, and its picture (None where there is no target).
 
     ``target`` is told apart from those of other explanations. ``raw`` is the file with the map's values (of a
     volume those of the planes that are drawn), in
@@ -63,7 +63,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class GalleryCard:
-    """One picture as one run sees it. ``row`` is all that the first table says of it."""
+    """One picture as one run sees it. ``row`` is its row of the first table."""
 
     run: str
     split: str

@@ -170,7 +170,9 @@ def numbers(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None) -> d
                 "name": run.name,
                 "record": run.record.model_dump(),
                 "history": run.history,
-                **{verb: [part.raw for part in run.parts if part.verb == verb] for verb in TABLES},
+                **{
+                    command: [part.raw for part in run.parts if part.command == command] for command in TABLES
+                },
             }
             for run in runs
         ],

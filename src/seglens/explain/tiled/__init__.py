@@ -30,7 +30,7 @@ the target and one tiled grid for each map; `layer-cam` and `grad-cam++` hold al
 
     windows = plan(pixels.shape[:2], run.spec, "auto")        # None: it fits into one input, use `explain`
     maps = explain_large(run, cut, windows, target, methods=("grad-cam",), layers=("encoder_last",))
-    maps["grad-cam", "encoder_last"].at((1024, 768))          # to draw; ``bands()`` for the native size
+    maps["grad-cam", "encoder_last"].at((1024, 768))          # to draw; ``bands()`` for the original size
     maps["grad-cam", "encoder_last"].explanation()            # an `Explanation` at the working scale
 """
 
@@ -76,7 +76,7 @@ def explain_large(
     batch_size: int | None = None,
     memory: int | None = None,
 ) -> dict[Key, LargeMap]:
-    """Explain what the model says about ``target`` in a picture that is predicted in windows.
+    """Explain the model's score of ``target`` in a picture that is predicted in windows.
 
     ``cut`` and ``windows`` are those of the prediction (`seglens.predict.tiles.plan`); ``target`` is of one
     picture at the working scale (`Windows.scaled`). At most ``batch_size`` windows are in the model at once

@@ -1,4 +1,4 @@
-"""What is checked, and how far apart two maps are."""
+"""The model and pictures that checks run on, its state before, and the difference of two maps."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module) -> "Snapshot":
-        """Look at ``model`` now: weights, buffers and gradients, and the flags of every part."""
+        """Copy the state of ``model``: weights, buffers and gradients, and the flags of every part."""
         tensors: dict[str, Tensor] = {f"weights {name}": value for name, value in model.named_parameters()}
         tensors |= {f"buffer {name}": value for name, value in model.named_buffers()}
         tensors |= {
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 def changes(before: Snapshot, after: Snapshot) -> list[str]:
-    """Name what differs, tensors bit by bit."""
+    """Return the names of what differs, tensors bit by bit."""
     tensors = sorted(before.tensors.keys() | after.tensors.keys())
     flags = sorted(before.flags.keys() | after.flags.keys())
     changed = [name for name in tensors if not _same(before.tensors.get(name), after.tensors.get(name))]
@@ -105,7 +105,7 @@ class Case:
 
     @cached_property
     def drift(self) -> Measured:
-        """How far apart the maps of two runs are that differ in nothing but the state of all chance."""
+        """Return the largest difference of the maps of two runs that start from other random states."""
         random = IntegratedGradients(baseline="random", steps=2, draws=2)
         found = []
         with torch.random.fork_rng(devices=cuda_of(self.images)):
@@ -147,5 +147,5 @@ def worst_of(pairs: Iterable[tuple[str, Explanation, Explanation]]) -> Measured:
 
 
 def cuda_of(images: Images) -> list[torch.device]:
-    """The GPU that the pictures are on, as `torch.random.fork_rng` wants to hear of it."""
+    """Return the GPU that the pictures are on, as `torch.random.fork_rng` takes it; nothing on a CPU."""
     return [images.device] if images.device.type == "cuda" else []

@@ -81,7 +81,7 @@ def _batch_against_single(case: Case) -> Measured:
 
 
 def repeatability(case: Case) -> Measured:
-    """Two runs with the same seed, among them a random baseline, wherever else chance stands."""
+    """Two runs with the same seed, among them a random baseline, from other random states of the process."""
     return case.drift._replace(note="bit by bit") if case.drift.value == 0 else case.drift
 
 
