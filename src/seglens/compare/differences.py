@@ -5,7 +5,6 @@ runs, so that what makes a picture hard for both cancels (Efron and Tibshirani 1
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -175,7 +174,7 @@ def _differing(step: str, records: Mapping[str, Record], about: Sequence[str]) -
     return found
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Return nested mappings as one, with dots between the names; what is None or empty is left out."""
     found: dict[str, object] = {}
     for name, value in values.items():

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -184,7 +184,7 @@ def evaluate(
     return found
 
 
-def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, Any]) -> Evaluation:
+def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, object]) -> Evaluation:
     """Pool the counts and average the rows."""
     classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row.index or 0)
     scored = [row for row in rows if row.status != "failed"]

@@ -67,7 +67,7 @@ class Explanation:
     map: Maps
     grid: Grids | None = None
     status: tuple[Status, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     diagnostics: Mapping[str, PerImage] = field(default_factory=dict)
     channels: ChannelMaps | None = None
     where: str = "region"

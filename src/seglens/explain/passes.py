@@ -19,7 +19,6 @@ from seglens.models.layers import averaged_out
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Images
 
-
 Work = Callable[..., list[Explanation]]
 """Explains pictures on the model's device: ``(images, targets, *, batch_size)``, so many in it at once."""
 

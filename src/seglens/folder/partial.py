@@ -74,7 +74,7 @@ RENAMED = {"chunk": "batch_size", "num_samples": "num_images"}
 
 @contextmanager
 def partial_folder(
-    path: Path, settings: Mapping[str, Any], *, force: bool, resume: bool, share: Share
+    path: Path, settings: Mapping[str, object], *, force: bool, resume: bool, share: Share
 ) -> Iterator[Partial]:
     """Yield a folder beside ``path`` that becomes ``path`` if the block ends well, and stays if it doesn't.
 

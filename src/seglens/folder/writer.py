@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -273,7 +272,7 @@ def write_record(
     began: float,
     *,
     seed: int | None,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     num_done: int,
     failed: Sequence[Failure],
 ) -> None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +40,7 @@ class LargeMap:
     grid: Float[Tensor, "*cells"]
     cells: TiledGrid
     relu: bool
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
     @property
