@@ -165,11 +165,10 @@ def count(
     """Count what each pass takes for ``num`` pictures like ``images``, which go in ``per_call`` at a time."""
     found = []
     for step in passes(run.segmenter, asked, layers, seed=0):
-        cost, most = cost_of(step, run.segmenter, images, targets), batch_size
-        if step.settings is None:
-            most = min(most, per_call, num)
-        forwards = cost.forwards(num, per_call, batch_size)
-        found.append(PassPlan(step.methods, forwards, num * cost.backwards, num * cost.extra, most))
+        cost = cost_of(step, run.segmenter, images)
+        forwards, backwards = cost.forwards(num, per_call, batch_size), num * cost.graded * targets
+        most = min(batch_size, per_call, num) if step.settings is None else batch_size
+        found.append(PassPlan(step.methods, forwards, backwards, num * cost.extra, most))
     return tuple(found)
 
 
