@@ -110,8 +110,8 @@ def test_a_point_of_a_drawing_is_the_pixel_that_is_drawn_there(opened):
     assert drawing.drawn_to(opened) == (512, 512)
     for x, y in ((0, 0), (31, 31), (7, 30)):
         for inside in (0.01, 15.99):
-            assert drawing.original_place(opened, 16 * x + inside, 16 * y + inside) == (x, y)
-    assert drawing.original_place(opened, 512, -3) == (31, 0), "the rim belongs to the last pixel"
+            assert drawing.native_place(opened, 16 * x + inside, 16 * y + inside) == (x, y)
+    assert drawing.native_place(opened, 512, -3) == (31, 0), "the rim belongs to the last pixel"
 
 
 def test_a_stroke_touches_what_is_near_enough(opened):

@@ -204,7 +204,7 @@ class Callbacks:
         if seen is None:
             return {}
         kind = target if target in clicks.CLICKS else "component"
-        place = drawing.original_place(seen.opened, *at)
+        place = drawing.native_place(seen.opened, *at)
         asked = clicks.class_at(kind, seen.opened, place, self.run.task) or class_name
         seen = replace(seen, clicks=(*seen.clicks, place)[-2:])
         # What the click leaves as it was is not sent back: a choice made meanwhile would be lost.

@@ -137,7 +137,7 @@ def check_values(images: Tensor, what: str = "The pictures") -> Tensor:
     raise SettingError(f"{what}: values from {low:.4g} to {high:.4g}, but raw pictures lie in [0, 1]. {do}.")
 
 
-def as_masks(masks: GivenMasks, dims: int = 2) -> AnyMasks:
+def as_masks(masks: GivenMasks, what: str = "masks", dims: int = 2) -> AnyMasks:
     """Return class indices [b h w] as int64; whole floating-point numbers count as integers.
 
     A bool tensor [b l h w] is a stack of labels that may overlap, and stays one. Of volumes (3 ``dims``) all
@@ -147,14 +147,14 @@ def as_masks(masks: GivenMasks, dims: int = 2) -> AnyMasks:
         SettingError: they have other axes, or hold fractions.
     """
     if isinstance(masks, pil.Image):
-        return as_mask(masks, "masks", dims)[None]
+        return as_mask(masks, what, dims)[None]
     if isinstance(masks, list | tuple) and masks:
-        each = [as_mask(one, f"masks[{i}]", dims) for i, one in enumerate(masks)]
+        each = [as_mask(one, f"{what}[{i}]", dims) for i, one in enumerate(masks)]
         if len({one.shape for one in each}) > 1:
-            raise SettingError("The masks of one batch have one size; received several.")
+            raise SettingError(f"The {what} of one batch have one size; received several.")
         return torch.stack(each)
     if not isinstance(masks, Tensor | np.ndarray):
-        raise SettingError(f"The masks can't be {in_words(masks)}; allowed are class indices [b h w].")
+        raise SettingError(f"The {what} can't be {in_words(masks)}; allowed are class indices [b h w].")
     given = masks if isinstance(masks, Tensor) else _tensor(masks)
     if given.ndim == dims + 2 and given.dtype == torch.bool:
         return given
@@ -163,11 +163,11 @@ def as_masks(masks: GivenMasks, dims: int = 2) -> AnyMasks:
     if given.ndim != dims + 1:
         volumes = " Of volumes [b d h w] say dims=3." if given.ndim == 4 and dims == 2 else ""
         raise SettingError(
-            f"The masks have shape {tuple(given.shape)}; allowed are class indices [b {AXES[dims]}] or [b 1 "
+            f"The {what} have shape {tuple(given.shape)}; allowed are class indices [b {AXES[dims]}] or [b 1 "
             f"{AXES[dims]}], one number a pixel (of one-hot masks take argmax(1), of one mask mask[None])."
             f"{volumes}"
         )
-    return _whole(given, "masks")
+    return _whole(given, what)
 
 
 def as_mask(mask: Picture, what: str, dims: int = 2) -> Mask:

@@ -190,14 +190,14 @@ def shows(counts: Counts) -> list[bool]:
     return (~per_class(counts)["recall"][1:].isnan()).tolist()
 
 
-def summary(values: PerImage) -> dict[str, float | int]:
+def summary(values: PerImage, *, seed: int = 0) -> dict[str, float | int]:
     """Return mean, std (n - 1), median, 95 % bootstrap interval of the mean, and the number of values.
 
     NaN values are left out. The interval is the percentile bootstrap (Efron 1979); of fewer than two values
     std, low and high are NaN.
     """
     kept = values[~values.isnan()].double()
-    found = interval(kept)
+    found = interval(kept, seed=seed)
     return {
         "mean": found.mean,
         "std": float(kept.std()) if found.num > 1 else float("nan"),

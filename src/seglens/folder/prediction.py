@@ -119,7 +119,7 @@ def predict_files(
 
 
 def original_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
-    """Return the masks of a chunk at original size."""
+    """Return the masks of a chunk at native size."""
     return [
         mask_at_original_size(probabilities, frame, run.spec)
         for probabilities, frame in zip(prediction.probabilities, part.frames, strict=True)

@@ -127,8 +127,8 @@ def save(
     return file, raw
 
 
-def original_place(opened: Opened, x: int | float, y: int | float) -> ClickedPixel:
-    """Return the pixel of the original under the point ``(x, y)`` of a picture as it is drawn here."""
+def native_place(opened: Opened, x: int | float, y: int | float) -> ClickedPixel:
+    """Return the native pixel under the point ``(x, y)`` of a picture as it is drawn here."""
     rows, columns = opened.frame.native
     size = drawn_to(opened)
     across, down = int(x * columns // size[0]), int(y * rows // size[1])
@@ -136,10 +136,10 @@ def original_place(opened: Opened, x: int | float, y: int | float) -> ClickedPix
 
 
 def brushed(opened: Opened, strokes: Sequence[Mapping[str, Any]]) -> Region:
-    """Return the pixels of the original that strokes of a round brush touch on a picture as it is drawn here.
+    """Return the native pixels that strokes of a round brush touch on a picture as it is drawn here.
 
-    A stroke has a ``radius`` and ``points`` (x, y), both in pixels of the drawn picture. A pixel of the
-    original counts where the brush covers the centre of any pixel that is drawn of it.
+    A stroke has a ``radius`` and ``points`` (x, y), both in pixels of the drawn picture. A native pixel
+    counts where the brush covers the centre of any pixel that is drawn of it.
     """
     size = drawn_to(opened)
     page = pil.new("L", size)

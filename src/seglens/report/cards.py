@@ -63,7 +63,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class GalleryCard:
-    """One picture as one run sees it. ``row`` is its row of the first table."""
+    """One picture as one run sees it. ``row`` is all that the first table says of it."""
 
     run: str
     split: str
