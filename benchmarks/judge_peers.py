@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 import seglens
 from benchmarks.judged import replace_table, table
+from benchmarks.removing import road
 from seglens import impute
 from seglens.explain.target import Target
 from seglens.judge.cells import CELLS, cell_of_pixel
-from seglens.judge.faithfulness import FRACTIONS, Curves, road
+from seglens.judge.faithfulness import FRACTIONS, Curves
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.large_targets import large_target
 from seglens.data.images import as_image, read_pixels
 from seglens.data.sample import Task
 from seglens.explain.tiled import explain_large
-from seglens.explain.tiled.targets import large_target
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict.tiles import plan
 from seglens.results import record as records

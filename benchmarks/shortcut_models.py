@@ -17,7 +17,7 @@ from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings
 from seglens.data.planting import Specimen, TagLook, plant, write_splits
 from seglens.data.specimens import specimen_scenes
-from seglens.explain.references import chosen_references
+from seglens.explain.sampled import chosen_references
 from seglens.explain.target import Target, predicted
 from seglens.runs import Run, load
 from seglens.shapes import Images, Regions

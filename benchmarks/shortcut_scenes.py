@@ -19,7 +19,7 @@ from seglens.data.images import read_pixels
 from seglens.data.layout import DataSettings, Entry, Split
 from seglens.data.nuclei import kind_of_picture
 from seglens.data.opening import open_data
-from seglens.data.planting import TagLook, UntaggedScene, free_spot
+from seglens.data.planting import GAP, TagLook, UntaggedScene
 from seglens.data.sample import Sample
 from seglens.shapes import Image, Region
 
@@ -157,3 +157,36 @@ def _drawn(
             number += 1
         if number == found:
             raise SystemExit(f"No picture of {split} has room for a tag: none of {len(entries)} was usable.")
+
+
+def free_spot(
+    taken: Region, look: TagLook, generator: torch.Generator, *, others: int = 0
+) -> Float[Tensor, " 2"] | None:
+    """Draw a place for a tag that keeps `GAP` from what is ``taken`` and from the border, or None.
+
+    With ``others`` there must be so many more places at which the tag would not touch the one drawn, nor
+    one another, so that it can be moved.
+    """
+    side = min(taken.shape)
+    reach = (look.radius + GAP) * side
+    room = _room(taken)
+    spots = [_draw(room > reach, generator)]
+    while spots[-1] is not None and len(spots) <= others:
+        rows, columns = (torch.arange(length) + 0.5 for length in taken.shape)
+        far = torch.hypot((rows - spots[-1][0])[:, None], (columns - spots[-1][1])[None])
+        room = torch.minimum(room, far - look.radius * side)
+        spots.append(_draw(room > reach, generator))
+    return spots[0] if spots[-1] is not None else None
+
+
+def _room(taken: Region) -> Float[Tensor, "h w"]:
+    """The distance from each pixel to what is taken, or to the border."""
+    free = torch.nn.functional.pad(~taken, (1, 1, 1, 1)).numpy()
+    return torch.from_numpy(distance_transform_edt(free)[1:-1, 1:-1]).float()
+
+
+def _draw(places: Region, generator: torch.Generator) -> Float[Tensor, " 2"] | None:
+    found = places.nonzero()
+    if not len(found):
+        return None
+    return found[int(torch.randint(len(found), (), generator=generator))] + 0.5

@@ -26,8 +26,8 @@ import torch
 from monai.networks.nets.unet import UNet
 
 import seglens
+from benchmarks.large_targets import large_target
 from seglens.explain.tiled import explain_large
-from seglens.explain.tiled.targets import large_target
 from seglens.predict.tiles import number_of, over
 
 LAYERS = ("encoder_last", "decoder_last")

@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.removing import road
 from benchmarks.training import lite0_file
 from seglens.data.layout import DataSettings
 from seglens.data.transforms import letterbox
 from seglens.evaluate.intervals import interval
 from seglens.evaluate.scores import confusion, scores
 from seglens.explain.target import Target
-from seglens.judge.faithfulness import road
 from seglens.runs import wrap
 from seglens.weak.classifier_score import ClassifierScore, imagenet_score
 from seglens.weak.data import open_weak_data

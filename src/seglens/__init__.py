@@ -26,9 +26,9 @@ _HOMES = {
     "Findings": "data.check",
     "IntegratedGradients": "explain.integrated",
     "Interval": "evaluate.intervals",
-    "JudgePlan": "judge.costs",
+    "JudgePlan": "folder.judge_plan",
     "JudgeSettings": "judge.case",
-    "Judgement": "judge.judgement",
+    "Judgement": "judge.scorecard",
     "LayerInfo": "models.layers",
     "ModelSpec": "models.segmenter",
     "Occlusion": "explain.occlusion",
@@ -212,13 +212,11 @@ if TYPE_CHECKING:
     from seglens.explain.verify import Check, Verification, verify
     from seglens.folder import explain_folder, judge_folder, predict_files
     from seglens.folder.chunks import Failure, Summary
-    from seglens.folder.judge_plan import plan_judging
+    from seglens.folder.judge_plan import JudgePlan, plan_judging
     from seglens.folder.planning import plan_folder
     from seglens.judge import judge
     from seglens.judge.case import JudgeSettings
-    from seglens.judge.costs import JudgePlan
-    from seglens.judge.judgement import Judgement
-    from seglens.judge.scorecard import Scorecard
+    from seglens.judge.scorecard import Judgement, Scorecard
     from seglens.models.layers import LayerInfo, layers
     from seglens.models.segmenter import ModelSpec, Segmenter
     from seglens.predict import Prediction

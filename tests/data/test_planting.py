@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from benchmarks.shortcut_scenes import free_spot
 
 from seglens.data.images import read_image
 from seglens.data.labels import read_label
@@ -12,7 +13,6 @@ from seglens.data.planting import (
     PLACEMENTS,
     TagLook,
     UntaggedScene,
-    free_spot,
     mark,
     plant,
     stands,

@@ -14,8 +14,7 @@ from seglens.evaluate import Evaluation
 from seglens.evaluate.intervals import Interval
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target
-from seglens.judge.judgement import Judgement
-from seglens.judge.scorecard import Scorecard
+from seglens.judge.scorecard import Judgement, Scorecard
 from seglens.results.names import MARKS, formatted
 from seglens.results.scores import PictureScores, PooledScores, Spread
 

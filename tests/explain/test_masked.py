@@ -7,7 +7,14 @@ from torch import nn
 from seglens import wrap
 from seglens.errors import SettingError
 from seglens.explain import masked
-from seglens.explain.masked import clean_scores, faded, masked_scores, prepare, rank_agreement, score_copies
+from seglens.explain.masked import (
+    Prepared,
+    clean_scores,
+    faded,
+    prepare,
+    rank_agreement,
+    score_copies,
+)
 from seglens.explain.target import Target
 from seglens.models.segmenter import ModelSpec, Segmenter
 
@@ -33,6 +40,17 @@ def target() -> Target:
 
 
 ROWS = torch.tensor([0, 2, 2, 1, 0, 1, 2])
+
+
+def masked_scores(segmenter, *asked, **how):
+    """`score_copies` by the model as it is."""
+    return score_copies(Prepared(segmenter), *asked, **how)
+
+
+def prepared_scores(segmenter, images, targets, rows, perturb, *, unit="probability", batch_size=16, **how):
+    """`masked_scores` by a model that is prepared for this call."""
+    model = prepare(segmenter, images, forwards=len(rows), batch_size=batch_size, **how)
+    return score_copies(model, images, targets, rows, perturb, unit=unit, batch_size=batch_size)
 
 
 def dim(images: torch.Tensor, copies: torch.Tensor) -> torch.Tensor:
@@ -124,7 +142,7 @@ def test_a_prepared_model_gives_the_same_scores_and_leaves_the_given_one_alone(o
 def test_half_precision_keeps_the_scores_to_a_percent_whatever_the_chunk(
     own, images, target, batch_size
 ) -> None:
-    found = masked_scores(
+    found = prepared_scores(
         own, images, (target,), ROWS, dim, unit="mean", batch_size=batch_size, precision="bf16"
     )
     expected = masked_scores(own, images, (target,), ROWS, dim, unit="mean")
@@ -162,7 +180,7 @@ def compiler(monkeypatch) -> list[int]:
 
 
 def test_a_compiled_network_sees_one_size_of_chunk_only(own, images, target, compiler) -> None:
-    found = masked_scores(own, images, (target,), ROWS, dim, unit="mean", batch_size=4, compile="always")
+    found = prepared_scores(own, images, (target,), ROWS, dim, unit="mean", batch_size=4, compile="always")
     expected = masked_scores(own, images, (target,), ROWS, dim, unit="mean")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert compiler == [4, 4, 4]  # once to compile, then 4 and 3 copies
@@ -171,7 +189,7 @@ def test_a_compiled_network_sees_one_size_of_chunk_only(own, images, target, com
 
 def test_a_foreign_network_is_left_alone_when_it_is_compiled(run, images, target, compiler) -> None:
     run.segmenter.train()
-    masked_scores(
+    prepared_scores(
         run.segmenter, images, (target,), ROWS, dim, batch_size=4, precision="bf16", compile="always"
     )
     assert all(module.training for module in run.segmenter.modules())
@@ -193,7 +211,7 @@ def test_a_compiled_network_halves_its_chunk_too(own, images, target, monkeypatc
 
 
 def test_few_forwards_are_not_compiled(own, images, target, compiler) -> None:
-    masked_scores(own, images, (target,), ROWS, dim, compile="auto")
+    prepared_scores(own, images, (target,), ROWS, dim, compile="auto")
     assert compiler == []
 
 
@@ -216,7 +234,9 @@ def test_without_a_compiler_it_says_so_and_goes_on(own, images, target, monkeypa
     with pytest.warns(
         UserWarning, match="runs uncompiled.*No working C\\+\\+ compiler found. Install"
     ) as said:
-        found = masked_scores(own, images, (target,), ROWS, dim, unit="mean", batch_size=2, compile="always")
+        found = prepared_scores(
+            own, images, (target,), ROWS, dim, unit="mean", batch_size=2, compile="always"
+        )
     assert len(said) == 1
     expected = masked_scores(own, images, (target,), ROWS, dim, unit="mean")
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
@@ -224,7 +244,7 @@ def test_without_a_compiler_it_says_so_and_goes_on(own, images, target, monkeypa
 
 def test_settings_that_are_not_there(own, images, target) -> None:
     with pytest.raises(SettingError, match=r"Unknown precision '16'. Allowed: auto, 32, bf16"):
-        masked_scores(own, images, (target,), ROWS, dim, precision="16")
+        prepared_scores(own, images, (target,), ROWS, dim, precision="16")
     with pytest.raises(SettingError, match=r"compile is 'yes'. Allowed: never, auto, always"):
         masked.check_compile("yes")
 

@@ -10,12 +10,14 @@ from torch import nn
 import seglens
 from seglens.errors import SettingError
 from seglens.explain import Method, explain
-from seglens.explain.references import chosen_references, needs_references, with_references
 from seglens.explain.sampled import (
     ExpectedGradients,
     SmoothGrad,
+    chosen_references,
     expected_gradients,
+    needs_references,
     smoothgrad,
+    with_references,
 )
 from seglens.explain.target import Target
 from seglens.seeds import content_generator

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks.large_targets import large_target
 from tests.explain.large_pictures import (
     Points,
     assert_same,
@@ -21,7 +22,6 @@ from seglens.explain.cams import upsample
 from seglens.explain.target import Target
 from seglens.explain.tiled.grid import OpenRows, tiled_grid
 from seglens.explain.tiled.map import LargeMap
-from seglens.explain.tiled.targets import large_target
 
 
 def test_weights_of_pixels_are_weights_in_the_score(run, images, pixels):

@@ -13,11 +13,10 @@ from seglens.errors import SettingError, UnknownNameError
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target
 from seglens.explain.verify import verify
-from seglens.explain.verify.case import Measured, worst, worst_of
+from seglens.explain.verify.case import Measured, Snapshot, changes, worst, worst_of
 from seglens.explain.verify.identities import ASIDE
 from seglens.explain.verify.numerics import _out_of_order
 from seglens.explain.verify.rules import RULES
-from seglens.explain.verify.snapshot import Snapshot, changes
 from seglens.seeds import content_normal
 
 SMALL = (slice(0, 2), slice(None), slice(0, 16), slice(0, 16))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.large_targets import large_mask, large_target
 from PIL import Image
 from tests.arrays import arrays_of
 from tests.folder.discs import read, size_of, split_of, table_of
@@ -16,7 +17,6 @@ from seglens.errors import UnknownNameError
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.sampled import ExpectedGradients
 from seglens.explain.tiled import explain_large
-from seglens.explain.tiled.targets import large_mask, large_target
 from seglens.folder import measuring
 from seglens.folder.large import large_chunk, predict_large
 from seglens.judge.nulls import randomised

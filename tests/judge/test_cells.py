@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from benchmarks.removing import road
 from scipy.stats import spearmanr
 from tests.judge.cases import NUM, SIZE, checkered, run_of, square, wide
 
 from seglens.evaluate.correlation import spearman
 from seglens.judge.cells import CELLS, cell_means, cell_sums, grid_cells, rank_correlation
-from seglens.judge.faithfulness import FRACTIONS, road
+from seglens.judge.faithfulness import FRACTIONS
 
 
 def test_rank_correlation_is_scipy_s_with_ties_and_masks() -> None:

@@ -1,12 +1,13 @@
 """Context faithfulness on a model whose answer can be written down."""
 
 import torch
+from benchmarks.removing import road
 from tests.judge.cases import NUM, case_of, far, square, wide
 
 from seglens.judge import evidence
 from seglens.judge.case import JudgeSettings
 from seglens.judge.context import context_reliance
-from seglens.judge.faithfulness import FRACTIONS, road
+from seglens.judge.faithfulness import FRACTIONS
 
 
 def test_the_context_s_oracle_has_the_curve_of_sorted_cells(cells: torch.Tensor) -> None:

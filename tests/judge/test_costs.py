@@ -8,7 +8,8 @@ import seglens
 from seglens import wrap
 from seglens.explain.masked import Prepared
 from seglens.explain.target import Target
-from seglens.judge import costs, evidence
+from seglens.folder import judge_plan as costs
+from seglens.judge import evidence
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
 from seglens.runs import Run
 from seglens.runs.data import own_split

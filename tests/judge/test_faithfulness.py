@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from benchmarks.removing import road
 from torch import nn
 
 from seglens import impute, wrap
 from seglens.explain.target import Target
 from seglens.judge import nulls
 from seglens.judge.cells import CELLS, cell_means, cell_of_pixel, grid_cells, order, superpixel_cells
-from seglens.judge.faithfulness import FRACTIONS, Curves, road
+from seglens.judge.faithfulness import FRACTIONS, Curves
 from seglens.judge.reading import soft_dice
 
 SIZE = 32  # cells of 2 x 2 pixels

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from benchmarks.removing import road
 from tests.judge.cases import NUM, case_of, far, wide
 
 from seglens.errors import SettingError, UnknownNameError
 from seglens.judge.case import JudgeSettings
-from seglens.judge.faithfulness import road
 
 
 def test_settings_are_checked_and_stability_never_stands_alone() -> None:

@@ -17,9 +17,8 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.judge import evidence, figures
 from seglens.judge.case import CHEAP, JudgeSettings, ScoreValues
-from seglens.judge.judgement import Judgement
 from seglens.judge.nulls import NULLS
-from seglens.judge.scorecard import Scorecard
+from seglens.judge.scorecard import Judgement, Scorecard
 from seglens.judge.verdicts import compared_rows, completeness_row, verdict_of
 from seglens.results.record import to_json
 

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks.large_targets import large_mask, large_target
 from tests.explain.large_pictures import ON_INPUT, ON_LAYERS, assert_same
 from tests.volumes.networks import CONV, run_of, small, volumes, with_weights
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from seglens.explain.target import Target, box, point
 from seglens.explain.tiled import explain_large
 from seglens.explain.tiled.grid import OpenRows, tiled_grid
 from seglens.explain.tiled.map import LargeMap
-from seglens.explain.tiled.targets import large_mask, large_target
 from seglens.predict.tiles import Windows, cut_of, over
 
 SIZE = (24, 20, 33)

@@ -43,12 +43,12 @@ def in_new_names(settings: Mapping[str, V], names: Mapping[str, str]) -> dict[st
     return {names.get(name, name): value for name, value in settings.items()}
 
 
-def warn_of_old(where: str, old: str, new: str, *, stacklevel: int = 3) -> None:
+def warn_of_old(where: str, old: str, new: str) -> None:
     """Warn that a name is an old one, once for each line that uses it."""
     warnings.warn(
         f"{where}: {old} is now called {new}. The old name goes in a later version: write {new}.",
         FutureWarning,
-        stacklevel=stacklevel,
+        stacklevel=3,
     )
 
 

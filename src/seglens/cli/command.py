@@ -178,7 +178,7 @@ def open_list(args: Sequence[str], lists: Mapping[str, bool]) -> str | None:
     return found
 
 
-def check_options(values: Mapping[str, Any]) -> None:
+def check_options(values: Mapping[str, object]) -> None:
     """Raise a SettingError that names the first flag whose number is out of `RANGES`."""
     for name in RANGES.keys() & values.keys():
         check_ranges(flag_of(name), values[name], RANGES[name])

@@ -16,7 +16,7 @@ from seglens.errors import SettingError
 from seglens.files.overwrite import check_output
 
 if TYPE_CHECKING:
-    from seglens.judge.costs import JudgePlan
+    from seglens.folder.judge_plan import JudgePlan
 
 ScoresOption = Annotated[
     list[str] | None,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from seglens.results import names
+
 
 def keys_of(module: str, registry: str) -> tuple[str, ...]:
     """Return the keys of a dictionary that a file of the package writes out, without running the file.
@@ -45,15 +47,7 @@ CAMS = keys_of("explain/cams.py", "CAMS")
 GRADIENTS = ("saliency", "input-x-gradient", "smoothgrad", "integrated-gradients", "expected-gradients")
 PERTURBATIONS = ("score-cam", "ablation-cam", "occlusion", "superpixel-occlusion", "rise")
 METHODS = (*CAMS, *GRADIENTS, *PERTURBATIONS)
-ROLES = (
-    "encoder_early",
-    "encoder_mid",
-    "encoder_last",
-    "bottleneck",
-    "decoder_first",
-    "decoder_last",
-    "seg_head",
-)
+ROLES = names.ROLES
 LAYERS = ("encoder_last", "decoder_last")
 """The layers that are explained where none is named."""
 TARGETS = (
@@ -69,15 +63,7 @@ TARGETS = (
     "point",
 )
 BASELINES = ("zero", "random", "blur", "mean")
-SCORES = (
-    "faithfulness",
-    "context_faithfulness",
-    "causal_agreement",
-    "completeness",
-    "model_dependence",
-    "stability",
-    "attention",
-)
+SCORES = names.CARD_SCORES
 REGIONS = ("border", "corners", "marks", "clipped")
 LOSSES = ("bce+dice", "bce", "ce+dice", "ce", "dice", "focal", "tversky", "lovasz")
 LOGGERS = ("tensorboard", "csv", "wandb", "mlflow", "none")

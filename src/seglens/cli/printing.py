@@ -272,7 +272,7 @@ def _show_card(card: "Card") -> None:
 
 
 def _show_restating(card: "Card") -> None:
-    """Print from which layer on each method only restates the prediction, where attention was measured."""
+    """Print from which layer on each method only repeats the prediction, where attention was measured."""
     rows = [
         (
             found.method,

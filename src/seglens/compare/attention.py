@@ -213,7 +213,7 @@ def _arrays(part: Explained, row: PictureMaps) -> Arrays:
         )
     try:
         return formats[file.suffix].read(file)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise DataError(f"{file} can't be read ({error}). Explain it again with --force.") from error
 
 
@@ -223,16 +223,16 @@ def _map(arrays: Arrays, row: PictureMaps, key: Key) -> Map:
     several = len({entry.target for entry in row.maps}) > 1
     name = map_name(method, layer, target=target if several else "")
     try:
-        native = torch.from_numpy(arrays[f"map:{name}"]).float()
+        whole = arrays[f"map:{name}"].float()
     except KeyError:
         raise DataError(
             f"The raw map {name!r} of {row.name} is missing. Explain it again with --force."
         ) from None
     counted = arrays.get(f"counted:{name}")
     if counted is not None:
-        native = native.masked_fill(torch.from_numpy(np.asarray(counted)) == 0, 0.0)
-    size = drawn_size(native.shape[0], native.shape[1])
-    return F.interpolate(native.nan_to_num()[None, None], size, mode="area")[0, 0]
+        whole = whole.masked_fill(counted == 0, 0.0)
+    size = drawn_size(whole.shape[0], whole.shape[1])
+    return F.interpolate(whole.nan_to_num()[None, None], size, mode="area")[0, 0]
 
 
 def _places(part: Explained, row: PictureMaps, background: tuple[int, ...]) -> dict[str, Region]:

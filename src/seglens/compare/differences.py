@@ -5,7 +5,6 @@ runs, so that what makes a picture hard for both cancels (Efron and Tibshirani 1
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -153,12 +152,12 @@ def differing(runs: Sequence[RunContents]) -> list[SettingChange]:
     A setting that a run's record lacks is None there. Steps that not all runs have are left out.
     """
     found = _differing(runs[0].record.kind, {run.name: run.record for run in runs}, ABOUT)
-    for verb in ("evaluations", "explanations", "scorecards"):
-        by_run = {run.name: {part.name: part for part in getattr(run, verb)} for run in runs}
+    for kind in ("evaluations", "explanations", "scorecards"):
+        by_run = {run.name: {part.name: part for part in getattr(run, kind)} for run in runs}
         for name in sorted(set.intersection(*(set(parts) for parts in by_run.values()))):
             parts = {run: of_run[name] for run, of_run in by_run.items()}
             records = {run: part.record for run, part in parts.items() if part.record is not None}
-            step = f"{next(iter(parts.values())).verb} {name}"
+            step = f"{next(iter(parts.values())).command} {name}"
             if len(records) == len(runs):
                 found += _differing(step, records, ABOUT_STEPS)
     return found
@@ -175,7 +174,7 @@ def _differing(step: str, records: Mapping[str, Record], about: Sequence[str]) -
     return found
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Return nested mappings as one, with dots between the names; what is None or empty is left out."""
     found: dict[str, object] = {}
     for name, value in values.items():

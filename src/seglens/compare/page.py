@@ -8,24 +8,14 @@ from typing import TypeGuard
 from markupsafe import Markup, escape
 
 from seglens.compare.drawing import DrawnComparison, label_of
-from seglens.report import html, pictures
+from seglens.report import html, pictures, tables
 from seglens.report.contents import RunContents
 from seglens.report.tables import unit_of_distances
 from seglens.results.comparison import ComparisonTable, LeftOut, MapChange, ScoreChange
 from seglens.results.record import Record
 
 FILE_NAME = "compare.html"
-TITLES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "miou": "mIoU",
-    "pixel_accuracy": "Pixel accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "boundary_iou": "Boundary IoU",
-    "nsd": "Surface Dice (NSD)",
-    "hd95": "HD95",
-}
+TITLES = tables.SCORES | {"nsd": "Surface Dice (NSD)"}
 VERDICTS = {"better": "pass", "worse": "fail", "no difference shown": "none", "not evaluable": "none"}
 """The style of each verdict."""
 
@@ -63,7 +53,7 @@ def write_page(
 def steps(run: RunContents) -> list[tuple[str, Record]]:
     """Return how each result of a run came about."""
     found = [(run.record.kind, run.record)]
-    return found + [(f"{part.verb} {part.name}", part.record) for part in run.parts if part.record]
+    return found + [(f"{part.command} {part.name}", part.record) for part in run.parts if part.record]
 
 
 def comparison_in_words(table: ComparisonTable) -> list[str]:

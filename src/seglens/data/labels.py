@@ -123,10 +123,10 @@ def _indices(stored: Stored, file: Path) -> np.ndarray:
     return index
 
 
-def _some_colours(colours: np.ndarray, num: int = 4) -> str:
+def _some_colours(colours: np.ndarray) -> str:
     found = np.unique(colours.reshape(-1, colours.shape[2]), axis=0)
-    shown = ", ".join(str(tuple(colour.tolist())) for colour in found[:num])
-    return f"{len(found)} colours: {shown}{', ...' if len(found) > num else ''}"
+    shown = ", ".join(str(tuple(colour.tolist())) for colour in found[:4])
+    return f"{len(found)} colours: {shown}{', ...' if len(found) > 4 else ''}"
 
 
 def _read_array(file: Path) -> Stored:

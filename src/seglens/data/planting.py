@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from PIL import Image as pil
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from seglens.data.sample import Sample
@@ -136,39 +135,6 @@ def mark(centre: Float[Tensor, " 2"], size: tuple[int, int], look: TagLook) -> R
     arm = torch.minimum(down.abs(), right.abs()) < half_line
     far = torch.hypot(down, right)
     return (arm & (far < radius)) | ((far - radius).abs() < half_line)
-
-
-def free_spot(
-    taken: Region, look: TagLook, generator: torch.Generator, *, others: int = 0
-) -> Float[Tensor, " 2"] | None:
-    """Draw a place for a tag that keeps `GAP` from what is ``taken`` and from the border, or None.
-
-    With ``others`` there must be so many more places at which the tag would not touch the one drawn, nor
-    one another, so that it can be moved.
-    """
-    side = min(taken.shape)
-    reach = (look.radius + GAP) * side
-    room = _room(taken)
-    spots = [_draw(room > reach, generator)]
-    while spots[-1] is not None and len(spots) <= others:
-        rows, columns = (torch.arange(length) + 0.5 for length in taken.shape)
-        far = torch.hypot((rows - spots[-1][0])[:, None], (columns - spots[-1][1])[None])
-        room = torch.minimum(room, far - look.radius * side)
-        spots.append(_draw(room > reach, generator))
-    return spots[0] if spots[-1] is not None else None
-
-
-def _room(taken: Region) -> Float[Tensor, "h w"]:
-    """The distance from each pixel to what is taken, or to the border."""
-    free = torch.nn.functional.pad(~taken, (1, 1, 1, 1)).numpy()
-    return torch.from_numpy(distance_transform_edt(free)[1:-1, 1:-1]).float()
-
-
-def _draw(places: Region, generator: torch.Generator) -> Float[Tensor, " 2"] | None:
-    found = places.nonzero()
-    if not len(found):
-        return None
-    return found[int(torch.randint(len(found), (), generator=generator))] + 0.5
 
 
 def write_splits(folder: Path, splits: Mapping[str, Sequence[Specimen]], *, force: bool = False) -> Path:

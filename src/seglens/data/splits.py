@@ -140,9 +140,9 @@ def _normalised(thumbnails: np.ndarray) -> np.ndarray:
     return np.divide(stack, norm, out=np.zeros_like(stack), where=norm > 1e-3)
 
 
-def _alike_pairs(thumbnails: np.ndarray, block: int = 1024) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _alike_pairs(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the pairs of thumbnails that correlate enough, and how much, the best of four mirrorings."""
-    flat = thumbnails.reshape(-1, SIDE * SIDE)
+    flat, block = thumbnails.reshape(-1, SIDE * SIDE), 1024
     mirrored = [thumbnails[:, ::down, ::across] for down in (1, -1) for across in (1, -1)]
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for start in range(0, len(flat), block):

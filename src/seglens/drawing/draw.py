@@ -101,7 +101,7 @@ def heat(map: Map, scale: Scale) -> Picture:
     return _to_picture(_coloured(map, scale))
 
 
-def heat_overlay(image: Image, map: Map, scale: Scale, *, opacity: float = 0.75) -> Picture:
+def heat_overlay(image: Image, map: Map, scale: Scale) -> Picture:
     """Draw a map over its image in grey; the further a value is from nothing, the less shines through.
 
     Nothing is 0 on a signed scale and the lower limit on any other.
@@ -113,7 +113,7 @@ def heat_overlay(image: Image, map: Map, scale: Scale, *, opacity: float = 0.75)
     reach = max(high - nothing, nothing - low)
     strength = ((map.detach().cpu().float() - nothing).abs() / reach).clamp(0, 1).nan_to_num()
     grey = _rgb(image).mean(-1, keepdim=True).expand(-1, -1, 3)
-    return _to_picture(_blend(grey, _coloured(map, scale), opacity * (2 * strength).clamp(max=1)))
+    return _to_picture(_blend(grey, _coloured(map, scale), 0.75 * (2 * strength).clamp(max=1)))
 
 
 def outline(drawn: Picture, region: Region, colour: str = "#ffffff") -> Picture:

@@ -7,7 +7,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL.Image import Image as Picture
 
@@ -35,7 +35,7 @@ STYLE = """
 """Says how the parts of a card look, and touches nothing outside of cards."""
 
 
-def data_frame(rows: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
+def data_frame(rows: Sequence[Mapping[str, object]]) -> "pandas.DataFrame":
     """Return rows as a table of pandas, which is imported here alone.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -145,15 +145,19 @@ def evaluate(
         out = run.folder / "evaluate" / safe_name(split.name)
     if out is not None and share.first:
         check_output(Path(out), "evaluate", force=force, runs=filter(None, [run.folder]), files=split.files)
-    score = partial(_tally, prepared(run, how), split, how, batch_size=batch_size, share=share)
+    share.agree("pictures", [entry.name for entry in split.entries])
+    batches = share.of(-(-len(split) // batch_size))
+    indices = range(batches.start * batch_size, min(batches.stop * batch_size, len(split)))
+    score = partial(tally, prepared(run, how), split, indices, how, batch_size=batch_size, shown=share.first)
     if out is None:
         if save_images:
             raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
-        return _summarise(run, split, score(), settings)
+        return _summarise(run, split, reduce(add, share.gather([score()])), settings)
     with share.folder(Path(out), command="evaluate", force=force) as folder:
         if save_images:
             (folder / "samples").mkdir(exist_ok=True)
-        counted = score(folder=folder if save_images else None)
+        own = score(folder=folder if save_images else None)
+        counted = reduce(add, share.gather([own]))
         found = _summarise(run, split, counted, settings)
         if share.first:
             _write(found, counted, folder)
@@ -180,24 +184,7 @@ def evaluate(
     return found
 
 
-def _tally(
-    run: Run,
-    split: Split,
-    how: Inference,
-    *,
-    batch_size: int,
-    share: Share,
-    folder: Path | None = None,
-) -> Tally:
-    """Score this process's share of the batches; return what all processes found."""
-    share.agree("pictures", [entry.name for entry in split.entries])
-    batches = share.of(-(-len(split) // batch_size))
-    indices = range(batches.start * batch_size, min(batches.stop * batch_size, len(split)))
-    own = tally(run, split, indices, how, batch_size=batch_size, folder=folder, shown=share.first)
-    return reduce(add, share.gather([own]))
-
-
-def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, Any]) -> Evaluation:
+def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, object]) -> Evaluation:
     """Pool the counts and average the rows."""
     classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row.index or 0)
     scored = [row for row in rows if row.status != "failed"]

@@ -83,11 +83,7 @@ def tally(
     rows: list[PictureScores] = []
     counts = no_counts(num, multilabel=run.task.multilabel)
     calibrations: list[Calibration] = []
-
-    def one(ready: _Ready) -> Tally:
-        return _score(run, ready, folder, f"samples/{places[ready.index]}")
-
-    scored = _scored(run, split, indices, how, batch_size, one)
+    scored = _scored(run, split, indices, how, batch_size, partial(_score, run, folder, places))
     what = f"evaluating {split.name}"
     for part in track(scored, total=len(indices), what=what) if shown else scored:
         rows += part.rows
@@ -163,8 +159,8 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
     return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
 
 
-def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
-    """Compare one picture's prediction with its truth, and draw them."""
+def _score(run: Run, folder: Path | None, places: Sequence[str], ready: _Ready) -> Tally:
+    """Compare one picture's prediction with its truth; draw them in ``folder / "samples"`` at its place."""
     num = len(run.task.classes)
     sample, nothing = ready.sample, no_counts(num, multilabel=run.task.multilabel)
     if sample is None or sample.mask is None or ready.placed is None or ready.probabilities is None:
@@ -183,6 +179,7 @@ def _score(run: Run, ready: _Ready, folder: Path | None, where: str) -> Tally:
     if sample.grid is not None:
         row = row.model_copy(update={"classes": _classes_of(run.task, sample, predicted, counts, outlines)})
     if folder is not None:
+        where = f"samples/{places[ready.index]}"
         row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
         records.write_json(folder / where / "metrics.json", row)
     return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),))

@@ -18,7 +18,7 @@ from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation, Explanations, check_where
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.memory import BATCH_SIZE, within
-from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
+from seglens.explain.methods import METHODS, Method, methods_of, parse
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
 from seglens.explain.tiled import explain_large
@@ -46,7 +46,7 @@ def explain(
     batch_size: int | None = None,
     memory: int | None = None,
 ) -> Explanations:
-    """Explain what the model says about ``target`` (or about several) on ``images``, which lie in [0, 1].
+    """Explain the model's score of ``target`` (or of several) on ``images``, which lie in [0, 1].
 
     A method is its name in `METHODS`, or its settings. At most ``batch_size`` pictures are in the model at
     once, 16 by default; like the batch and its order it changes nothing in the result. ``memory`` is a budget
@@ -98,7 +98,7 @@ def explain(
                 memory=memory,
             ).values()
         )
-    asked = sorted_out([_opened(method, run) for method in methods_of(methods)])
+    asked = parse([_opened(method, run) for method in methods_of(methods)])
     layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, there = run.opened(images.to(run.segmenter.device))
@@ -106,7 +106,7 @@ def explain(
     found: list[Explanation] = []
     for step in passes(run.segmenter, asked, layers, seed=seed):
         with within(memory, step.methods, there, most):
-            found += step.work(there, targets, most)
+            found += step.work(there, targets, batch_size=most)
     return Explanations(_moved(item, images.device, where) for item in found)
 
 

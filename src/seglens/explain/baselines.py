@@ -19,7 +19,7 @@ Baselines = Float[Tensor, "b draws c *size"]
 
 
 def zero(images: Images, seed: int, draws: int, blur: float) -> Baselines:
-    """Black."""
+    """Return black pictures."""
     return torch.zeros_like(images)[:, None]
 
 
@@ -38,7 +38,7 @@ def blurry(images: Images, seed: int, draws: int, blur: float) -> Baselines:
 
 
 def mean(images: Images, seed: int, draws: int, blur: float) -> Baselines:
-    """Each picture's own mean colour."""
+    """Return pictures of one colour, the mean of each picture."""
     return images.mean(axes(images), keepdim=True).expand_as(images)[:, None]
 
 

@@ -147,7 +147,7 @@ class Weights:
         return self.weights(self.sums(activation, gradient, None), num_pixels(size_of(activation)))
 
     def left_of(self, activation: Activations, gradient: Activations) -> PerImage:
-        """The same of what is left."""
+        """Return what is left of the gradient where it is averaged, one number for each picture."""
         assert self.left is not None  # it is asked for where it is named
         return self.left(self.sums(activation, gradient, None), num_pixels(size_of(activation)))
 
@@ -158,13 +158,13 @@ def projected(activation: Activations, weights: Channels) -> Grids:
 
 
 def sums_of_gradient(activation: Activations, gradient: Activations, shares: Grids | None = None) -> Sums:
-    """What the mean of the gradient takes, and what it is next to."""
+    """Return ``sum g_k`` and ``sum |g_k|`` over the grid."""
     grid = axes(gradient)
     return {"g": gradient.sum(grid), "|g|": gradient.abs().sum(grid)}
 
 
 def sums_of_both(activation: Activations, gradient: Activations, shares: Grids | None = None) -> Sums:
-    """The same of the mean weighted by the activation."""
+    """Return `sums_of_gradient`, and the sums of ``g A``, ``|g A|``, ``A`` and ``|A|`` over the grid."""
     terms, grid = gradient * activation, axes(gradient)
     shared = activation if shares is None else activation * shares[:, None]
     found = {"gA": terms.sum(grid), "|gA|": terms.abs().sum(grid)}

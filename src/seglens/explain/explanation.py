@@ -1,4 +1,4 @@
-"""What an explanation is: a map per picture, with its target, settings and diagnostics."""
+"""The type of an explanation: a map per picture, with its target, settings and diagnostics."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ WHERE: dict[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """One method's answer for a batch of pictures. Anybody's map can be one.
+    """The maps of one method for a batch of pictures. Anybody's map can be one.
 
     ``map`` is raw and signed, at the size of the input; drawing scales it, measuring never does, and measures
     of mass use its non-negative part. ``grid`` is a CAM at its layer's resolution before any ReLU.
@@ -67,7 +67,7 @@ class Explanation:
     map: Maps
     grid: Grids | None = None
     status: tuple[Status, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     diagnostics: Mapping[str, PerImage] = field(default_factory=dict)
     channels: ChannelMaps | None = None
     where: str = "region"
@@ -108,12 +108,12 @@ class Explanation:
 
     @property
     def ok(self) -> Bool[Tensor, " b"]:
-        """Which pictures have a map to look at and to measure."""
+        """The pictures whose map has a meaning, and is measured."""
         return torch.tensor([status == "ok" for status in self.status], device=self.map.device)
 
     @property
     def positive(self) -> Maps:
-        """The non-negative part of the raw map: what measures of mass are about."""
+        """The non-negative part of the raw map: of which shares of mass are taken."""
         return self.map.clamp(min=0)
 
     @property

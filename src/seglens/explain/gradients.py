@@ -53,7 +53,7 @@ class InputGradient:
     largest: bool = False
 
     def map_of(self, channels: ChannelMaps) -> Maps:
-        """One value a pixel."""
+        """Return one value for each pixel: the largest channel, or the sum over channels."""
         return channels.amax(1) if self.largest else channels.sum(1)
 
 

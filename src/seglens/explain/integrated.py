@@ -264,7 +264,7 @@ def _converged(
 def completeness(
     total: Float[Tensor, "*b"], reached: Float[Tensor, "*b"], left: Float[Tensor, "*b"]
 ) -> dict[str, Tensor]:
-    """How far the sum of a map is from the difference of the scores, and whether that tells anything."""
+    """Return the relative error of the sum of a map, and whether the difference of scores is too small."""
     gained = reached - left
     return {
         "completeness_error": (total - gained).abs() / gained.abs(),
@@ -310,7 +310,7 @@ def log_midpoint(steps: int) -> tuple[Steps, Steps]:
 
 
 def gauss_legendre(steps: int) -> tuple[Steps, Steps]:
-    """Exact for polynomials of degree ``2 steps - 1``."""
+    """Return points and weights that are exact for polynomials of degree ``2 steps - 1``."""
     points, weights = np.polynomial.legendre.leggauss(steps)
     return _as_steps((points + 1) / 2, weights / 2)
 

@@ -1,4 +1,4 @@
-"""The perturbation engine: what a model says of changed copies of pictures, one score per copy.
+"""The perturbation engine: the scores that a model gives to changed copies of pictures, one for each copy.
 
 One engine serves every method and every judge that changes the input and looks what becomes of the score.
 """
@@ -253,27 +253,6 @@ def read_copies(
     return found
 
 
-def masked_scores(
-    segmenter: Segmenter,
-    images: Images,
-    targets: Sequence[Target],
-    rows: Rows,
-    perturb: Perturb,
-    *,
-    unit: Unit = "probability",
-    batch_size: int = 16,
-    precision: str = "32",
-    compile: Compile = "never",
-) -> TargetScores:
-    """`score_copies` by a model that is prepared for this call, or in float32 uncompiled by the one given."""
-    model = Prepared(segmenter)
-    if (precision, compile) != ("32", "never"):
-        model = prepare(
-            segmenter, images, forwards=len(rows), batch_size=batch_size, precision=precision, compile=compile
-        )
-    return score_copies(model, images, targets, rows, perturb, unit=unit, batch_size=batch_size)
-
-
 def clean_scores(
     segmenter: Segmenter,
     images: Images,
@@ -283,10 +262,8 @@ def clean_scores(
     batch_size: int = 16,
 ) -> TargetScores:
     """Score the pictures as they are."""
-    rows = torch.arange(len(images))
-    return masked_scores(
-        segmenter, images, targets, rows, lambda same, _: same, unit=unit, batch_size=batch_size
-    )
+    model, rows = Prepared(segmenter), torch.arange(len(images))
+    return score_copies(model, images, targets, rows, lambda same, _: same, unit=unit, batch_size=batch_size)
 
 
 def rank_agreement(
@@ -306,8 +283,8 @@ def rank_agreement(
     """
     picked = [_spaced((rows == row).nonzero()[:, 0]) for row in range(len(images))]
     sample = torch.cat(picked)
-    exact = masked_scores(
-        segmenter,
+    exact = score_copies(
+        Prepared(segmenter),
         images,
         targets,
         rows[sample],

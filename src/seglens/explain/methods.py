@@ -68,8 +68,8 @@ METHODS: dict[str, Cam | InputGradient | Settings] = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked for, each once, by the pass that it needs."""
+class ParsedMethods:
+    """Methods, each once, by the pass that it needs."""
 
     cams: dict[str, Cam]
     gradients: dict[str, InputGradient]
@@ -104,8 +104,8 @@ def methods_of(methods: Method | Sequence[Method]) -> tuple[Method, ...]:
     return found
 
 
-def sorted_out(methods: Sequence[Method]) -> Asked:
-    """Say which pass each of ``methods`` needs; settings get labels that tell them apart.
+def parse(methods: Sequence[Method]) -> ParsedMethods:
+    """Sort ``methods`` by the pass that each needs; settings get labels that tell them apart.
 
     Raises:
         UnknownNameError: there is no method of that name; the nearest is named.
@@ -124,7 +124,7 @@ def sorted_out(methods: Sequence[Method]) -> Asked:
             if key in cams or (entry.label and entry.label in METHODS):
                 raise SettingError(f"Two methods are called {key!r}. Give the settings another label.")
             cams[key] = entry.cam
-    return Asked(
+    return ParsedMethods(
         cams=cams,
         gradients={name: value for name, value in named.items() if isinstance(value, InputGradient)},
         on_input=tuple(entry for entry in settings if type(entry) in ON_INPUT),

@@ -219,7 +219,7 @@ def agreement(
     scores: TargetScores,
     batch_size: int,
 ) -> dict[str, Tensor]:
-    """In bfloat16, how well scores are ranked as in float32."""
+    """Return, in bfloat16, the correlation of the ranks of scores with those in float32."""
     if model.precision == "32":
         return {}
     found = rank_agreement(

@@ -11,7 +11,7 @@ from seglens.axes import cropped, padded_size, size_of, widened
 from seglens.explain.cams import Cam
 from seglens.explain.explanation import LEFT, Explanation, Status, status_of, without_rounding
 from seglens.explain.gradients import InputGradient, at_once
-from seglens.explain.methods import ON_INPUT, ON_LAYERS, Asked, Settings
+from seglens.explain.methods import ON_INPUT, ON_LAYERS, ParsedMethods, Settings
 from seglens.explain.target import Target
 from seglens.explain.trace import LayerTap, Trace, in_chunks
 from seglens.explain.trace import trace as run_trace
@@ -19,8 +19,8 @@ from seglens.models.layers import averaged_out
 from seglens.models.segmenter import Segmenter
 from seglens.shapes import Images
 
-Work = Callable[[Images, Sequence[Target], int], list[Explanation]]
-"""Explains pictures on the model's device for some targets, so many pictures in the model at once."""
+Work = Callable[..., list[Explanation]]
+"""Explains pictures on the model's device: ``(images, targets, *, batch_size)``, so many in it at once."""
 
 Made = dict[tuple[int, str, str | None], dict[str, Tensor]]
 """Of one chunk: tensors by the target's position, the method and the layer."""
@@ -36,7 +36,7 @@ class Pass:
     settings: Settings | None = None
 
 
-def passes(segmenter: Segmenter, asked: Asked, layers: Sequence[str], *, seed: int) -> list[Pass]:
+def passes(segmenter: Segmenter, asked: ParsedMethods, layers: Sequence[str], *, seed: int) -> list[Pass]:
     """Return the passes that the methods asked for need, each once: the trace first."""
     found = []
     formulas = (*(asked.cams if layers else ()), *asked.gradients)
@@ -44,47 +44,21 @@ def passes(segmenter: Segmenter, asked: Asked, layers: Sequence[str], *, seed: i
         tapped = tuple(layers) if asked.cams else ()
         found.append(Pass(formulas, partial(_traced, segmenter, asked, tapped), tapped))
     for settings in asked.on_layers if layers else ():
-        work: Work = partial(_on_layers, segmenter, layers, settings, seed)
-        found.append(Pass((_name(settings),), work, tuple(layers), settings))
+        run = partial(ON_LAYERS[type(settings)], segmenter, layers=layers, settings=settings, seed=seed)
+        found.append(Pass((settings.label or settings.name,), run, tuple(layers), settings))
     for settings in asked.on_input:
-        found.append(Pass((_name(settings),), partial(_on_input, segmenter, settings, seed), (), settings))
+        run = partial(ON_INPUT[type(settings)], segmenter, settings=settings, seed=seed)
+        found.append(Pass((settings.label or settings.name,), run, (), settings))
     return found
-
-
-def _name(settings: Settings) -> str:
-    return settings.label or settings.name
-
-
-def _on_layers(
-    segmenter: Segmenter,
-    layers: Sequence[str],
-    settings: Settings,
-    seed: int,
-    images: Images,
-    targets: Sequence[Target],
-    batch_size: int,
-) -> list[Explanation]:
-    work = ON_LAYERS[type(settings)]
-    return work(segmenter, images, targets, layers, settings, seed=seed, batch_size=batch_size)
-
-
-def _on_input(
-    segmenter: Segmenter,
-    settings: Settings,
-    seed: int,
-    images: Images,
-    targets: Sequence[Target],
-    batch_size: int,
-) -> list[Explanation]:
-    return ON_INPUT[type(settings)](segmenter, images, targets, settings, seed=seed, batch_size=batch_size)
 
 
 def _traced(
     segmenter: Segmenter,
-    asked: Asked,
+    asked: ParsedMethods,
     layers: Sequence[str],
     images: Images,
     targets: Sequence[Target],
+    *,
     batch_size: int,
 ) -> list[Explanation]:
     """All CAMs of all layers and all maps of the input's gradient for all targets: one trace per chunk."""

@@ -18,7 +18,7 @@ from seglens.axes import size_of, spelled
 from seglens.errors import SettingError
 from seglens.explain.costs import cost_of
 from seglens.explain.memory import BATCH_SIZE, within
-from seglens.explain.methods import Asked, Method, methods_of, sorted_out
+from seglens.explain.methods import Method, ParsedMethods, methods_of, parse
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
 from seglens.models.layers import resolve
@@ -137,7 +137,7 @@ def plan(
         raise SettingError(f"per_call is {per_call}, but must be at least 1.")
     images = as_images(images, run.spec.channels, run.spec.dims)
     targets = targets_on(run, images, target)
-    asked = sorted_out(methods_of(methods))
+    asked = parse(methods_of(methods))
     layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)
     there = images.to(run.segmenter.device)
@@ -146,7 +146,7 @@ def plan(
         few = [one.select(slice(0, 1)) for one in targets]
         for step in passes(run.segmenter, asked, layers, seed=seed):
             with within(memory, step.methods, there, 1), watched(lambda seen: seen.calls >= TRIED):
-                step.work(there[:1], few, 1)
+                step.work(there[:1], few, batch_size=1)
     most = BATCH_SIZE if batch_size is None else batch_size
     entries = count(run, asked, layers, there, len(targets), num, per_call or num, most)
     return Plan(num, size_of(images), len(targets), entries)
@@ -154,7 +154,7 @@ def plan(
 
 def count(
     run: Run,
-    asked: Asked,
+    asked: ParsedMethods,
     layers: Sequence[str],
     images: Images,
     targets: int,
@@ -165,16 +165,15 @@ def count(
     """Count what each pass takes for ``num`` pictures like ``images``, which go in ``per_call`` at a time."""
     found = []
     for step in passes(run.segmenter, asked, layers, seed=0):
-        cost, most = cost_of(step, run.segmenter, images, targets), batch_size
-        if step.settings is None:
-            most = min(most, per_call, num)
-        forwards = cost.forwards(num, per_call, batch_size)
-        found.append(PassPlan(step.methods, forwards, num * cost.backwards, num * cost.extra, most))
+        cost = cost_of(step, run.segmenter, images)
+        forwards, backwards = cost.forwards(num, per_call, batch_size), num * cost.graded * targets
+        most = min(batch_size, per_call, num) if step.settings is None else batch_size
+        found.append(PassPlan(step.methods, forwards, backwards, num * cost.extra, most))
     return tuple(found)
 
 
 class _EnoughError(BaseException):
-    """Ends work that is watched; nothing that handles errors is to see it."""
+    """Ends work that is watched. It is no `Exception`, so that no handler of errors takes it for one."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Targets: the number that everything in explanation and judgement is about.
+"""Targets: one class and a frozen set of pixels, whose score is explained and judged.
 
 A target is a class and a **frozen** set of pixels: computed once on the clean picture, never again on a
 perturbed one. A target that moves breaks the completeness of Integrated Gradients and every deletion curve.
@@ -161,14 +161,14 @@ def for_head(target: Target, run: Run) -> Target:
 
 @checked
 def predicted(run: Run, images: Pictures, class_index: int = 1, valid: Regions | None = None) -> Target:
-    """Where the model says the class is."""
+    """Return the pixels at which the model predicts the class."""
     said = of_class(_said(run, images, class_index), class_index, run.spec.dims)
     return for_head(Target("predicted", class_index, _kept(said, valid)), run)
 
 
 @checked
 def truth(masks: GivenMasks, class_index: int = 1, valid: Regions | None = None, *, dims: int = 2) -> Target:
-    """Where the class is; masks of volumes have 3 ``dims``."""
+    """Return the pixels at which the true mask has the class; masks of volumes have 3 ``dims``."""
     known = as_masks(masks, dims=dims)
     return _of_masks("truth", known, class_index, of_class(known, class_index, dims), valid)
 
@@ -177,7 +177,7 @@ def truth(masks: GivenMasks, class_index: int = 1, valid: Regions | None = None,
 def false_positive(
     run: Run, images: Pictures, masks: GivenMasks, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
-    """Where the model says the class is and it is not: why did it invent this?"""
+    """Return the pixels that are predicted as the class and are not: why did the model invent them?"""
     dims = run.spec.dims
     return invented(_said(run, images, class_index), as_masks(masks, dims=dims), class_index, valid, dims)
 
@@ -186,7 +186,7 @@ def false_positive(
 def false_negative(
     run: Run, images: Pictures, masks: GivenMasks, class_index: int = 1, valid: Regions | None = None
 ) -> Target:
-    """Where the class is and the model does not say so: why did it miss this?
+    """Return the pixels of the class that are not predicted as it: why did the model miss them?
 
     Evidence for the class is half of the answer; the negative part of a map, what speaks against, is the
     other.
@@ -215,7 +215,7 @@ def missed(
 
 @checked
 def whole_class(valid: Regions, class_index: int = 1) -> Target:
-    """All valid pixels: what speaks for the class anywhere in the picture."""
+    """Return all valid pixels: what speaks for the class anywhere in the picture."""
     return Target("class", class_index, valid)
 
 

@@ -1,6 +1,6 @@
 """Targets by the names that users type: ``predicted``, ``component:2``, ``point:120,84``.
 
-`TARGETS` at the foot names them all. Coordinates are those of the native image.
+`TARGETS` at the foot names them all. Coordinates are pixels of the original picture.
 """
 
 import math
@@ -30,7 +30,7 @@ from seglens.shapes import AnyMasks, Images, Regions
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """All that the command line has at hand when it makes a target; coordinates are on the native image."""
+    """What a target of the command line is made from; coordinates are pixels of the original picture."""
 
     run: Run
     images: Images
@@ -52,7 +52,7 @@ class Scene:
         return self.predict() if self.predict else self.run.predict(self.images).mask
 
     def known(self) -> AnyMasks:
-        """The truth, or say that this target needs it."""
+        """The truth; raises where there is none."""
         if self.masks is None:
             raise SettingError(
                 "This target needs the truth, but the images have no masks: give data with masks."
@@ -60,7 +60,7 @@ class Scene:
         return self.masks
 
     def compared(self) -> tuple[AnyMasks, AnyMasks, int, Regions, int]:
-        """What it takes to compare prediction and truth, or say that this target needs the truth."""
+        """What it takes to compare prediction and truth; raises where there is no truth."""
         masks = self.known()
         return self.predicted_masks, masks, self.class_index, self.valid, self.dims
 
@@ -74,7 +74,7 @@ class Scene:
         return predicted & self.valid.to(predicted.device)
 
     def box(self, corners: Sequence[int], label: str) -> Target:
-        """A box of native pixels in every picture, at least one pixel of the grid each.
+        """A box in pixels of the original picture, at least one pixel of the grid in each.
 
         Of ``corners`` the columns come first: x, y, of volumes z, of the first corner and of the last.
         """
@@ -112,8 +112,8 @@ class Form:
 def named_targets(texts: Sequence[str], scene: Scene, *, against: int | None = None) -> list[Target]:
     """Make the targets that the command line calls ``texts``, such as ``predicted`` or ``point:120,84``.
 
-    Numbers follow a colon and are in pixels of the native image, whose place on the grid the scene's frames
-    tell. What the model predicts is computed once for all. ``against`` is the class that all of them are
+    Numbers follow a colon and are in pixels of the original picture, whose place on the grid the scene's
+    frames tell. The prediction is computed once for all. ``against`` is the class that all of them are
     scored against, see `Target`.
 
     Raises:

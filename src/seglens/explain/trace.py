@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seglens.axes import LENGTHS, size_of
 from seglens.errors import ModelError, SettingError
 from seglens.explain.memory import one_chunk
-from seglens.explain.target import Target, Unit
+from seglens.explain.target import Target
 from seglens.models.layers import find_layout, resolve
 from seglens.models.probing import gradients_of, intercepted, leaf_or_clone, uncompiled
 from seglens.models.segmenter import Segmenter
@@ -52,7 +52,6 @@ def trace(
     images: Images,
     targets: Sequence[Target],
     layers: Sequence[str],
-    unit: Unit = "sum",
     *,
     input_gradient: bool = False,
 ) -> tuple[Trace, ...]:
@@ -91,7 +90,7 @@ def trace(
         wanted = dict(activations) | ({"the input": inputs} if input_gradient else {})
         traces = []
         for position, target in enumerate(targets):
-            score = target.score(logits, torch.arange(len(images)), unit)
+            score = target.score(logits, torch.arange(len(images)), "sum")
             keep = position + 1 < len(targets)
             with recomputed(modules):
                 gradients = differentiate(score, wanted, target, keep=keep)

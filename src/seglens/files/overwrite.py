@@ -212,7 +212,7 @@ def _family(command: str | None) -> str | None:
     return command
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
-    """Return the first few of ``names``, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} other files" if len(names) > most else shown
+def some(names: Sequence[str]) -> str:
+    """Return the first three of ``names``, and how many more there are."""
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} other files" if len(names) > 3 else shown

@@ -183,7 +183,7 @@ def read_chunks(
 
 @contextmanager
 def naming_pictures(part: Chunk) -> Iterator[None]:
-    """Let an answer that is not finite name the picture that it is of.
+    """Add the names of pictures to the error of an answer that is not finite.
 
     Raises:
         NonFiniteError: with the names.

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from seglens.arguments import checked
@@ -89,8 +88,8 @@ def explain_folder(
         methods: names, or settings of methods that have some; ``all`` is every one.
         layers: roles or module paths; methods that look at the input only leave them aside. ``all`` is every
             layer that plays a role.
-        target: one or several, as on the command line, such as ``predicted`` or ``point:120,84`` (native
-            pixels). They share forward passes.
+        target: one or several, as on the command line, such as ``predicted`` or ``point:120,84`` (pixels of
+            the picture itself). They share forward passes.
         class_name: the class that the targets are about; the first after the background by default.
         against: a class to ask against: why this one and not that one. Of a model with one output the other
             class is the only choice, and changes nothing.
@@ -124,8 +123,7 @@ def explain_folder(
     if share.first:
         check_output(place, "explain", force=force, runs=filter(None, [run.folder]), files=split.files)
     ours = share.of(len(chunks_of(len(split), batch_size)))
-    request = request_of(run, split, methods, layers, target, class_name, against, where, seed)
-    request = replace(request, memory=memory)
+    request = request_of(run, split, methods, layers, target, class_name, against, where, seed, memory)
     drawing = Drawing(scaling(scale), raw)
     if raw_format(raw).suffix == ".safetensors":
         refuse_no_text(place)

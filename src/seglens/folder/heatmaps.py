@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +49,7 @@ class Heatmaps:
         return len({row.target for row in self.rows}) > 1
 
     def name(self, row: OneMap) -> str:
-        """What the map of a row is called."""
+        """Return the name of the map of a row."""
         return map_name(row.method, row.layer, target=row.target if self.several else "")
 
     def planes(self, row: OneMap) -> Planes | None:
@@ -59,17 +58,17 @@ class Heatmaps:
 
     def values(self, row: OneMap) -> Drawn:
         """The map, NaN where it doesn't count."""
-        return self._counting(row, torch.from_numpy(self.arrays[f"map:{self.name(row)}"]))
+        return self._counting(row, self.arrays[f"map:{self.name(row)}"])
 
     def evidence(self, row: OneMap) -> Drawn | None:
-        """What speaks for and against: the layer's grid before the ReLU, or the map where it is signed."""
+        """The evidence for and against the class: the layer's grid before the ReLU, or a signed map."""
         if self.is_signed(row):
             return self.values(row)
         signed = evidence(self.arrays, self.name(row), self.frame, self.spec)
         return None if signed is None else self._counting(row, signed)
 
     def is_signed(self, row: OneMap) -> bool:
-        """Whether the map itself tells for from against."""
+        """Whether the map has negative values, which speak against the class."""
         return bool((self.arrays[f"map:{self.name(row)}"] < 0).any())
 
     def region(self, row: OneMap) -> Region:
@@ -81,13 +80,13 @@ class Heatmaps:
         counted = self.arrays.get(f"counted:{self.name(row)}")
         return None if counted is None else ~_region(counted, self.planes(row))
 
-    def _counting(self, row: OneMap, native: Map) -> Drawn:
+    def _counting(self, row: OneMap, whole: Map) -> Drawn:
         planes = self.planes(row)
-        native = native if planes is None else planes(native)
-        size, hidden = drawn_size(native.shape[0], native.shape[1]), self.hidden(row)
-        drawn = native
-        if size != tuple(native.shape):
-            drawn = F.interpolate(native[None, None], size, mode="bilinear", antialias=True)[0, 0]
+        whole = whole if planes is None else planes(whole)
+        size, hidden = drawn_size(whole.shape[0], whole.shape[1]), self.hidden(row)
+        drawn = whole
+        if size != tuple(whole.shape):
+            drawn = F.interpolate(whole[None, None], size, mode="bilinear", antialias=True)[0, 0]
         return drawn if hidden is None else drawn.masked_fill(hidden, torch.nan)
 
 
@@ -100,7 +99,7 @@ def planes_of(arrays: Arrays, frame: Frame, target: str | None = None) -> Planes
         for name in arrays
         if name == f"region:{target}" or (target is None and name.startswith("region:"))
     )
-    return planes_through(torch.from_numpy(arrays[region]) > 0, frame.spacing)
+    return planes_through(arrays[region] > 0, frame.spacing)
 
 
 def arrays_in_planes(heatmaps: Heatmaps) -> Arrays:
@@ -118,11 +117,11 @@ def arrays_in_planes(heatmaps: Heatmaps) -> Arrays:
         for key in (f"counted:{name}", "valid"):
             if key in heatmaps.arrays:
                 kept[key] = heatmaps.arrays[key]
-        found |= {key: planes(torch.from_numpy(values)) for key, values in kept.items()}
+        found |= {key: planes(values) for key, values in kept.items()}
         signed = evidence(heatmaps.arrays, name, heatmaps.frame, heatmaps.spec)
         if signed is not None:
             found[f"grid:{name}"] = planes(signed)
-    return {key: values.numpy() for key, values in found.items()}
+    return found
 
 
 def about_error(row: OneMap) -> bool:
@@ -202,6 +201,6 @@ def _group(row: OneMap, kind: str) -> tuple[str, ...]:
     return kind, row.target, row.method, row.layer or ""
 
 
-def _region(values: Any, planes: Planes | None) -> Region:
-    region = torch.from_numpy(values).long()
+def _region(values: Tensor, planes: Planes | None) -> Region:
+    region = values.long()
     return mask_as_drawn(region if planes is None else planes(region)) > 0

@@ -71,7 +71,7 @@ def large_chunk(sample: Sample, windows: Windows, number: int, index: int) -> Ch
 
 
 def predict_large(run: Run, part: Chunk) -> Prediction:
-    """Return what the model says of the picture in windows, put into its square; padding is background."""
+    """Predict the picture in windows, and put the answer into its square; padding is background."""
     found = torch.cat(list(bands(run.segmenter, *_scaled(part))), dim=1)
     mask = _squared(decide(found, run.spec), part.frames[0].size, run.spec.dims)[None]
     probabilities = _squared(found, part.frames[0].size, run.spec.dims)[None]

@@ -74,7 +74,7 @@ RENAMED = {"chunk": "batch_size", "num_samples": "num_images"}
 
 @contextmanager
 def partial_folder(
-    path: Path, settings: Mapping[str, Any], *, force: bool, resume: bool, share: Share
+    path: Path, settings: Mapping[str, object], *, force: bool, resume: bool, share: Share
 ) -> Iterator[Partial]:
     """Yield a folder beside ``path`` that becomes ``path`` if the block ends well, and stays if it doesn't.
 
@@ -167,9 +167,9 @@ def _refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _short(value: object, most: int = 120) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= most else f"{text[:most]}..."
+    return text if len(text) <= 120 else f"{text[:120]}..."
 
 
 def _chunks(folder: Path) -> list[Path]:

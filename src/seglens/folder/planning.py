@@ -10,7 +10,7 @@ from seglens.arguments.renamed import renamed
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.errors import DataError, SettingError
-from seglens.explain.methods import Method, sorted_out
+from seglens.explain.methods import Method
 from seglens.explain.plan import Plan, WindowsPlan, count, watched
 from seglens.explain.tiled import BATCH_SIZE as WINDOWS
 from seglens.explain.tiled.stitching import passes_over
@@ -63,17 +63,16 @@ def plan_folder(
         UnknownNameError, SettingError, ModelError, DataError: as `explain_folder`.
     """
     split = choose(split_of(run, pictures), samples, num_images)
-    request = request_of(run, split, methods, layers, target, class_name, against, where, seed)
-    request = replace(request, memory=memory)
+    request = request_of(run, split, methods, layers, target, class_name, against, where, seed, memory)
     raw_format(raw)
     drawing = Drawing(scaling(scale), raw)
-    needed, size, targets = sorted_out(request.methods), run.spec.image_size, len(request.targets)
+    size, targets = run.spec.image_size, len(request.targets)
     cut = windows_by_number(run.spec, split, tiles)
     whole = split.select([number for number in range(len(split)) if number not in cut])
     found = Plan(0, (size,) * run.spec.dims, targets, ())
     if num := len(whole):
         part = first_chunk(run, whole, request.targets, min(1 + FEW, batch_size, num))
-        entries = count(run, needed, request.layers, part.batch.images, targets, num, batch_size)
+        entries = count(run, request.parsed, request.layers, part.batch.images, targets, num, batch_size)
         pieces = [select_pictures(part, rows) for rows in (range(1), range(1, len(part.originals))) if rows]
         passes = sum(entry.forwards + 2 * entry.backwards for entry in entries)
         times = num / len(pieces[-1].originals)
@@ -122,7 +121,7 @@ def _large(
     """Count the passes of the pictures in windows, at most; explain the smallest for the seconds of all."""
     least, total, targets = min(cut, key=cut.__getitem__), sum(cut.values()), len(request.targets)
     (piece,) = pieces_of(run, first_chunk(run, split.select([least]), request.targets, 1), tiles)
-    needed = sorted_out(request.methods)
+    needed = request.parsed
     linear = replace(needed, cams={}, gradients={}, on_layers=())
     each = passes_over(needed.cams if request.layers else {}) + bool(needed.gradients)
     forwards, seen = total * (1 + targets * each), windows_of(run, piece)

@@ -1,4 +1,4 @@
-"""Masks and overlays of whole folders, picture by picture at native size, however large that is."""
+"""Masks and overlays of whole folders, picture by picture at its original size, however large that is."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -236,7 +236,7 @@ def _in_windows(
 
 
 def _mask(run: Run, cut: Cut, windows: Windows, how: Inference, batch_size: int) -> AnyMask:
-    """Return the mask at native size, a byte a pixel: eight would weigh more than the picture."""
+    """Return the mask at original size, a byte a pixel: eight would weigh more than the picture."""
     mask = empty_mask(run.spec, windows.native)
     top = 0
     for band in bands(
@@ -248,12 +248,12 @@ def _mask(run: Run, cut: Cut, windows: Windows, how: Inference, batch_size: int)
     return mask
 
 
-def _small(cut: Cut, native: tuple[int, int]) -> Image:
+def _small(cut: Cut, size: tuple[int, int]) -> Image:
     """Return a picture at the size at which it is drawn, a strip at a time."""
-    rows, columns = drawn_size(*native)
+    rows, columns = drawn_size(*size)
     strips = (slice(top, min(rows, top + STRIP)) for top in range(0, rows, STRIP))
     return torch.cat(
-        [resized(cut, native, (rows, columns), strip, slice(0, columns)) for strip in strips], dim=1
+        [resized(cut, size, (rows, columns), strip, slice(0, columns)) for strip in strips], dim=1
     )
 
 

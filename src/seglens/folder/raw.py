@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from seglens.axes import cropped
 from seglens.data.transforms import Frame
@@ -19,7 +20,8 @@ from seglens.models.segmenter import ModelSpec
 from seglens.results.names import map_name
 from seglens.shapes import Map, Region
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Tensor]
+"""Raw arrays of one picture by name; they become numpy's in the file only."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def raw_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> dict[str, np.ndarray]:
+def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> dict[str, Tensor]:
     """Return all there is to keep of picture ``row``.
 
     ``map:NAME`` is the map at the picture's own size, ``grid:NAME`` what the layer gave before it was brought
@@ -52,23 +54,23 @@ def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> d
     batch adds ``valid`` where not all pixels of the picture are.
     """
     several = len({entry.target.label for entry in explanations}) > 1
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Tensor] = {}
     for entry in explanations:
         name = map_name(entry.method, entry.layer, target=entry.target.label if several else "")
         region = f"region:{entry.target.label}"
         if region not in arrays:
             arrays[region] = _native_region(entry.target.pixels[row], frame)
-        arrays[f"map:{name}"] = frame.maps_to_native(entry.map[row].cpu()).numpy().astype(np.float32)
+        arrays[f"map:{name}"] = frame.maps_to_native(entry.map[row].cpu()).float()
         for kind, values in (("grid", entry.grid), ("channels", entry.channels)):
             if values is not None:
-                arrays[f"{kind}:{name}"] = values[row].cpu().numpy().astype(np.float32)
+                arrays[f"{kind}:{name}"] = values[row].cpu().float()
         if entry.where != "region":
             arrays[f"counted:{name}"] = _native_region(entry.counted[row], frame)
     return arrays
 
 
 def evidence(arrays: Arrays, name: str, frame: Frame, spec: ModelSpec) -> Map | None:
-    """Return what speaks for and against the class, at the picture's own size.
+    """Return the evidence for and against the class, at the picture's own size.
 
     That is the signed grid of a layer, before any ReLU, brought to size as a map is; None where the method
     has no grid.
@@ -78,26 +80,26 @@ def evidence(arrays: Arrays, name: str, frame: Frame, spec: ModelSpec) -> Map | 
         return None
     padded = frame.size + -frame.size % spec.divisor
     dims = len(frame.native)
-    whole = upsample(torch.from_numpy(found)[None], (padded,) * dims)[0]
+    whole = upsample(found[None], (padded,) * dims)[0]
     return frame.maps_to_native(cropped(whole, (frame.size,) * dims))
 
 
-def _native_region(region: Region, frame: Frame) -> np.ndarray:
-    return frame.mask_to_native(region.cpu().long()).numpy().astype(np.uint8)
+def _native_region(region: Region, frame: Frame) -> Tensor:
+    return frame.mask_to_native(region.cpu().long()).to(torch.uint8)
 
 
 def _write_npz(arrays: Arrays, file: Path) -> None:
-    kept: dict[str, Any] = dict(arrays)
+    kept: dict[str, Any] = {name: values.numpy() for name, values in arrays.items()}
     np.savez_compressed(file, **kept)
 
 
 def _read_npz(file: Path) -> Arrays:
     with open_npz(file) as opened:
-        return dict(opened)
+        return {name: torch.from_numpy(values) for name, values in opened.items()}
 
 
 def _write_safetensors(arrays: Arrays, file: Path) -> None:
-    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, file)
+    save_file({name: values.contiguous() for name, values in arrays.items()}, file)
 
 
 FORMATS: dict[str, Format] = {

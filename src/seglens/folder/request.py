@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from seglens.data.layout import Split
 from seglens.data.transforms import letterbox
 from seglens.errors import DataError, ModelError, SettingError, UserError
 from seglens.explain.explanation import check_where
-from seglens.explain.methods import METHODS, Method, methods_of, sorted_out
-from seglens.explain.references import chosen_references, needs_references, with_references
+from seglens.explain.methods import METHODS, Method, ParsedMethods, methods_of, parse
+from seglens.explain.sampled import chosen_references, needs_references, with_references
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, form_of, named_targets
 from seglens.files.output import safe_name
@@ -40,6 +41,11 @@ class Request:
     where: str
     seed: int
     memory: int | None = None
+
+    @cached_property
+    def parsed(self) -> ParsedMethods:
+        """The methods by the pass that each needs."""
+        return parse(self.methods)
 
 
 def place_of(run: Run, split: Split, out: str | Path | None, command: str) -> Path:
@@ -86,6 +92,7 @@ def request_of(
     against: str | None,
     where: str,
     seed: int,
+    memory: int | None = None,
 ) -> Request:
     """Check everything that can be checked before any work is done.
 
@@ -107,13 +114,13 @@ def request_of(
         )
     methods, layers = methods_of(methods), names_of(layers)
     chosen = tuple(METHODS) if ALL in methods else methods
-    needs_layers = sorted_out(chosen).need_layers
+    needs_layers = parse(chosen).need_layers
     chosen = with_references_of(run, split, chosen, seed)
     places: tuple[str, ...] = ()
     if needs_layers:
         places = _with_roles(run) if ALL in layers else layers
         resolve(run.segmenter, places)
-    return Request(chosen, places, texts, index, other, where, seed)
+    return Request(chosen, places, texts, index, other, where, seed, memory)
 
 
 def with_references_of(run: Run, split: Split, methods: Sequence[Method], seed: int) -> tuple[Method, ...]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -87,7 +86,7 @@ def colours(limits: Limits, unit: str = "") -> Scale:
     return Scale(limits, SIGNED if limits[0] < 0 else HEAT, unit)
 
 
-def colour_unit(method: str, settings: Mapping[str, Any]) -> str:
+def colour_unit(method: str, settings: Mapping[str, object]) -> str:
     """Return what the numbers of a method's colour bar are about."""
     if method in CLASS_AGNOSTIC:
         return "activation"

@@ -4,9 +4,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from seglens.data.layout import Split
@@ -79,7 +77,7 @@ def write_sample(
         files |= _write_volumes(subject, predicted, arrays)
     frame = frame_row(part.frames[index], run.spec.divisor)
     if not bool(sample.valid.all()):
-        arrays["valid"] = sample.valid.numpy().astype(np.uint8)
+        arrays["valid"] = sample.valid.to(torch.uint8)
     files["raw"] = f"{place}/maps{kind.suffix}"
     kind.write(arrays, folder / files["raw"])
     dice = picture_dice(predicted, sample, len(run.task.classes))
@@ -108,7 +106,7 @@ def _write_volumes(subject: Subject, predicted: AnyMask, arrays: Arrays) -> dict
         if name.startswith("map:"):
             file = f"{subject.place}/{unused_name(name.removeprefix('map:'), taken)}.nii.gz"
             files[f"{name.removeprefix('map:')} volume"] = file
-            write_map(subject.folder / file, grid.from_zyx(values), grid, name)
+            write_map(subject.folder / file, grid.from_zyx(values.numpy()), grid, name)
     return files
 
 
@@ -277,7 +275,7 @@ def write_record(
     began: float,
     *,
     seed: int | None,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     num_done: int,
     failed: Sequence[Failure],
 ) -> None:

@@ -1,19 +1,16 @@
 """An explanation of one picture: the map, and its numbers next to those of its null maps."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from seglens.explain.explanation import Explanation
 from seglens.explain.integrated import IntegratedGradients
-from seglens.explain.methods import METHODS, Method, sorted_out
-from seglens.explain.references import needs_references
+from seglens.explain.methods import METHODS, Method, parse
+from seglens.explain.sampled import needs_references
 from seglens.explain.statistics import statistics
 from seglens.explain.target import Target
 from seglens.folder.heatmaps import Heatmaps, with_limits
 from seglens.folder.measuring import maps_of
-from seglens.folder.raw import raw_arrays
+from seglens.folder.raw import Arrays, raw_arrays
 from seglens.folder.request import request_of, targets_of
 from seglens.folder.writer import map_row
 from seglens.inspection.opened import Opened
@@ -55,7 +52,7 @@ class ExplainedPicture:
     explanation: Explanation
     row: OneMap
     heatmaps: Heatmaps
-    arrays: Mapping[str, np.ndarray]
+    arrays: Arrays
     label: str
 
     @property
@@ -132,4 +129,4 @@ def layer_names(run: Run) -> list[str]:
 
 def needs_layer(method: str) -> bool:
     """Return whether a method needs a layer."""
-    return sorted_out((method,)).need_layers
+    return parse((method,)).need_layers

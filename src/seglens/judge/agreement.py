@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -94,7 +95,7 @@ def _cell(entry: Explanation) -> float:
     size = size_of(entry.map, 1)
     if entry.grid is not None:
         return max(length / cells for length, cells in zip(size, size_of(entry.grid, 1), strict=True))
-    settings = entry.settings
+    settings: Mapping[str, Any] = entry.settings
     if "window" in settings:
         return float(settings["window"])
     if "cells" in settings:

@@ -67,7 +67,6 @@ def audit(
     *,
     valid: Regions | None = None,
     seed: int = 0,
-    batch_size: int = 16,
 ) -> list[Audited]:
     """Measure attribution and effect of each of ``regions`` on one batch of images in [0, 1].
 
@@ -94,8 +93,8 @@ def audit(
             Audited(
                 region=name,
                 area=_share(outside.float(), zone, outside),
-                drop=effect_of(run, images, target, zone, inside, seed=seed, batch_size=batch_size),
-                control=effect_of(run, images, target, other, inside, seed=seed, batch_size=batch_size),
+                drop=effect_of(run, images, target, zone, inside, seed=seed),
+                control=effect_of(run, images, target, other, inside, seed=seed),
                 maps={entry.name: enrichment(entry.map, zone, outside) for entry in maps},
                 nulls={null: enrichment(stack, zone, outside) for null, stack in nulls.items()},
             )
@@ -104,22 +103,14 @@ def audit(
 
 
 def effect_of(
-    run: Run,
-    images: Images,
-    target: Target,
-    zone: Regions,
-    valid: Regions,
-    *,
-    seed: int = 0,
-    batch_size: int = 16,
+    run: Run, images: Images, target: Target, zone: Regions, valid: Regions, *, seed: int = 0
 ) -> PerImage:
     """Return the share of the score that is lost without ``zone``, imputed from its surroundings."""
     unit = score_unit(target)
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     bare = torch.where(zone[:, None], noisy_linear(images, zone | ~valid, noise), images)
     full, without = (
-        clean_scores(run.segmenter, pictures, (target,), unit=unit, batch_size=batch_size)[0].cpu()
-        for pictures in (images, bare)
+        clean_scores(run.segmenter, pictures, (target,), unit=unit)[0].cpu() for pictures in (images, bare)
     )
     lost = full - without if unit == "mean" else torch.where(full > EVALUABLE, 1 - without / full, torch.nan)
     return torch.where(zone.flatten(1).any(1).cpu(), lost, torch.nan)

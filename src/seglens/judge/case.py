@@ -18,6 +18,7 @@ from seglens.explain.target import Target
 from seglens.judge.cells import CELLS, PARTITIONS, Partition, PerCell, cell_means
 from seglens.judge.nulls import NullInputs
 from seglens.judge.reading import Reading, reading
+from seglens.results.names import CARD_SCORES
 from seglens.runs import Run
 from seglens.shapes import Images, Maps, PerImage, Regions
 
@@ -59,16 +60,7 @@ class Reason(NamedTuple):
     text: str
 
 
-SCORES = (
-    "faithfulness",
-    "context_faithfulness",
-    "causal_agreement",
-    "completeness",
-    "model_dependence",
-    "stability",
-    "attention",
-)
-"""Every score of a scorecard. (The seventh, shortcut recovery, is a test of its own: `shortcut`.)"""
+SCORES = CARD_SCORES
 
 CHEAP = ("faithfulness", "completeness", "attention")
 """Those that need few passes of the model, and no map made again."""
@@ -169,7 +161,7 @@ class JudgedBatch:
 
     @property
     def counted(self) -> Bool[Tensor, "b cells"]:
-        """Which cells hold a pixel of the picture."""
+        """The cells that hold a pixel of the picture."""
         return self.cells(self.valid.float()).isfinite()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from seglens.axes import MAX_POOL, boxes, lines, size_of
 from seglens.evaluate.intervals import NOTHING, Interval, interval_bounds
 from seglens.explain.explanation import Explanation
-from seglens.explain.masked import clean_scores, masked_scores
+from seglens.explain.masked import Prepared, clean_scores, score_copies
 from seglens.explain.target import Target, dilate
 from seglens.impute import noisy_linear
 from seglens.models.segmenter import Segmenter
@@ -160,9 +160,9 @@ def occlusion_map(
     def perturb(copies: Images, which: Rows) -> Images:
         return _impute_windows(copies, windows[which % len(windows)], noise[rows[which]], cells)
 
-    changed = masked_scores(segmenter, images, (target,), rows, perturb, batch_size=batch_size)[0].view(
-        len(images), -1
-    )
+    model = Prepared(segmenter)
+    changed = score_copies(model, images, (target,), rows, perturb, batch_size=batch_size)[0]
+    changed = changed.view(len(images), -1)
     drops = clean_scores(segmenter, images, (target,), batch_size=batch_size)[0][:, None] - changed
     grid = drops.view(-1, *[cells] * len(size)).to(images.device)
     maps = F.interpolate(grid[:, None], size, mode="nearest-exact")[:, 0]

@@ -22,7 +22,7 @@ RELIANCE = 0.02
 
 
 def surroundings(case: JudgedBatch) -> Regions:
-    """The target with a margin of one cell: what stays of the picture while its context is removed."""
+    """Return the target with a margin of one cell: these pixels stay while the context is removed."""
     return dilate(case.target.pixels, -(-max(size_of(case.images)) // CELLS))
 
 

@@ -16,12 +16,11 @@ from seglens.judge.cells import PARTITIONS
 from seglens.judge.context import context_faithfulness, faithfulness
 from seglens.judge.effects import causal_agreement
 from seglens.judge.faithfulness import FRACTIONS, Curves
-from seglens.judge.judgement import Judgement
 from seglens.judge.localisation import Attention, attention, join_attention, summarise
 from seglens.judge.nulls import content_free, null_inputs, randomised
 from seglens.judge.randomisation import model_dependence
 from seglens.judge.rerun import recipes
-from seglens.judge.scorecard import Scorecard
+from seglens.judge.scorecard import Judgement, Scorecard
 from seglens.judge.stability import stability
 from seglens.judge.verdicts import attention_row, compared_rows, completeness_row, with_faithfulness
 from seglens.results.names import map_name

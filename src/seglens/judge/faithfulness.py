@@ -13,11 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seglens.explain.target import Target
 from seglens.impute import Imputer, noisy_linear
 from seglens.judge.cells import CELLS, Order, Partition, PerCell, cell_sums, grid_cells, order
-from seglens.judge.reading import Reading, reading
-from seglens.models.segmenter import Segmenter
+from seglens.judge.reading import Reading
 from seglens.seeds import content_normal
 from seglens.shapes import Images, Maps, PerImage, Regions, Rows
 
@@ -29,7 +27,7 @@ EVALUABLE = 0.1
 
 @dataclass(frozen=True)
 class Curves:
-    """What became of a score when cells were removed, picture by picture.
+    """A score while cells are removed, picture by picture.
 
     ``least_first`` and ``most_first`` are the scores after each of ``FRACTIONS`` was removed, ``full`` is the
     score of the picture and ``base`` that of the blurred picture. ``dice`` are the same curves of the
@@ -75,32 +73,6 @@ class Removal:
         removed = gone.gather(1, self.cells[rows].flatten(1)).view_as(copies[:, 0]) & self.removable[rows]
         filled = self.imputer(copies, removed | ~self.valid[rows], self.noise[rows])
         return torch.where(removed[:, None], filled, copies)
-
-
-def road(
-    segmenter: Segmenter,
-    images: Images,
-    target: Target,
-    maps: Mapping[str, Maps],
-    *,
-    valid: Regions | None = None,
-    kept: Regions | None = None,
-    counted: Bool[Tensor, " b"] | None = None,
-    cells: Partition | None = None,
-    imputer: Imputer = noisy_linear,
-    precision: str = "32",
-    seed: int = 0,
-    batch_size: int = 16,
-) -> dict[str, Curves]:
-    """Return the `removal_curves` of ``maps`` on pictures in [0, 1], in which ``valid`` are no padding.
-
-    All pixels are by default. ``batch_size`` perturbed pictures are in the model at once.
-    """
-    whole = torch.ones_like(target.pixels) if valid is None else valid
-    read = reading(segmenter, images, target, whole, batch_size=batch_size)
-    return removal_curves(
-        read, maps, kept=kept, counted=counted, cells=cells, imputer=imputer, precision=precision, seed=seed
-    )
 
 
 def removal_curves(

@@ -109,7 +109,7 @@ def reading(
 
 
 def score_unit(target: Target) -> Unit:
-    """Judges read probabilities; logits for a false negative, where probabilities are near zero."""
+    """Return the unit of scores: probability; of a false negative, where that is near 0, logits."""
     return "mean" if target.label == "false-negative" else "probability"
 
 

@@ -67,7 +67,8 @@ def recipes(case: JudgedBatch) -> Recipes:
     reasons: dict[Key, Reason] = {}
     seeds: dict[Key, int] = {}
     for key, entry in case.maps.items():
-        seeds[key] = int(entry.settings.get("seed", case.seed))
+        seed = entry.settings.get("seed")
+        seeds[key] = seed if isinstance(seed, int) else case.seed
         explainer = case.explainers.get(map_name(*key), case.explainers.get(entry.method))
         method = method_of(entry)
         if explainer is not None:

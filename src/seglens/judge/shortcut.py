@@ -90,10 +90,7 @@ def planted_shortcut(
     methods: Sequence[Method] = ("grad-cam", "layer-cam", "integrated-gradients"),
     layers: Sequence[str] = ("encoder_last", "decoder_last"),
     objects: Regions | None = None,
-    valid: Regions | None = None,
-    class_index: int = 1,
     seed: int = 0,
-    batch_size: int = 16,
     num_occluded: int = 8,
     occlusion_cells: int = 16,
 ) -> Shortcut:
@@ -107,10 +104,7 @@ def planted_shortcut(
         methods: as in `explain`.
         layers: as in `explain`.
         objects: where no tag may be moved to, besides what the models predict: objects and their look-alikes.
-        valid: pixels that are picture (not padding).
-        class_index: the class whose region is explained.
         seed: of noise, places and bootstrap.
-        batch_size: pictures in the model at once.
         num_occluded: how many pictures the occlusion map is made for (``occlusion_cells`` squared runs each).
         occlusion_cells: rows and columns of the occlusion map.
 
@@ -124,8 +118,7 @@ def planted_shortcut(
             f"(pictures, {LENGTHS[images.ndim - 2]}). Give one tag region per image."
         )
     runs = {HONEST: honest, CHEAT: cheat}
-    inside = torch.ones_like(tags) if valid is None else valid
-    regions = {name: predicted(run, images, class_index, inside).pixels for name, run in runs.items()}
+    regions = {name: predicted(run, images).pixels for name, run in runs.items()}
     rows = (
         tags.flatten(1).any(1) & torch.stack([r.flatten(1).any(1) for r in regions.values()]).all(0)
     ).nonzero()[:, 0]
@@ -134,35 +127,31 @@ def planted_shortcut(
             f"None of {len(images)} pictures holds a tag and a region that both models predict. "
             "Check the tags, or train longer."
         )
-    images, tags, inside = images[rows], tags[rows], inside[rows]
+    images, tags = images[rows], tags[rows]
     targets = {
-        name: for_head(Target("predicted", class_index, pixels[rows]), honest)
-        for name, pixels in regions.items()
+        name: for_head(Target("predicted", 1, pixels[rows]), honest) for name, pixels in regions.items()
     }
     answers = targets[HONEST].pixels | targets[CHEAT].pixels
-    occupied = answers | ~inside if objects is None else answers | ~inside | objects[rows]
+    occupied = answers if objects is None else answers | objects[rows]
     effects = {
-        name: effect(run.segmenter, images, targets[name], tags, occupied, seed=seed, batch_size=batch_size)
+        name: effect(run.segmenter, images, targets[name], tags, occupied, seed=seed)
         for name, run in runs.items()
     }
     maps = {
         name: (
-            *explain(
-                run, images, targets[name], methods=methods, layers=layers, seed=seed, batch_size=batch_size
-            ).values(),
+            *explain(run, images, targets[name], methods=methods, layers=layers, seed=seed).values(),
             occlusion_map(
                 run.segmenter,
                 images[:num_occluded],
                 targets[name].select(slice(num_occluded)),
                 cells=occlusion_cells,
                 seed=seed,
-                batch_size=batch_size,
             ),
         )
         for name, run in runs.items()
     }
     shares = tuple(
-        tag_share(first, second, tags[: len(first.map)], (inside & ~answers)[: len(first.map)], seed=seed)
+        tag_share(first, second, tags[: len(first.map)], ~answers[: len(first.map)], seed=seed)
         for first, second in zip(maps[HONEST], maps[CHEAT], strict=True)
     )
     failures = invalid_because(effects, seed=seed)

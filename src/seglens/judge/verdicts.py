@@ -9,8 +9,8 @@ from seglens.evaluate.intervals import Interval, interval, interval_of
 from seglens.judge.case import Key, Outcome, Reason, ScoreValues
 from seglens.judge.context import RELIANCE
 from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
-from seglens.judge.judgement import Judgement
 from seglens.judge.randomisation import REPEATS
+from seglens.judge.scorecard import Judgement
 from seglens.results.maps import MapSummary
 from seglens.results.names import NULL, Verdict
 from seglens.shapes import PerImage

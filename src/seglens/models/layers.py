@@ -44,16 +44,9 @@ from seglens.models.probing import (
     probe_size,
 )
 from seglens.models.segmenter import Segmenter
+from seglens.results import names
 
-ROLES = (
-    "encoder_early",
-    "encoder_mid",
-    "encoder_last",
-    "bottleneck",
-    "decoder_first",
-    "decoder_last",
-    "seg_head",
-)
+ROLES = names.ROLES
 AVERAGED_OUT = 1e-5
 """Of a gradient, what is left by averaging when its sum is 0 by algebra: rounding, in float32."""
 

@@ -117,7 +117,7 @@ def agreed(what: str, given: Any, described: Any) -> Any:
     return described if given is None else given
 
 
-def checked_options(model: str, options: Mapping[str, Any]) -> dict[str, object]:
+def checked_options(model: str, options: Mapping[str, object]) -> dict[str, object]:
     """Return ``options`` of the architecture ``model`` as values of the types that it takes.
 
     Texts are read: numbers, ``true``, ``false``, ``none``, and values between commas. An activation is

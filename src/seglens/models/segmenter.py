@@ -357,13 +357,13 @@ class Segmenter(nn.Module):
             return (logits[:, 0].sigmoid() >= self.spec.threshold).long()
         return logits.argmax(dim=1)
 
-    def try_out(self, size: int, contrast: float = 1.0) -> Tensor:
+    def try_out(self, size: int) -> Tensor:
         """Return the network's answer ``[1, k, rows, columns]`` for a square (or cube) of noise, see `trial`.
 
         Raises:
             ModelError: the network can't take such an image, or returns nothing that could be logits.
         """
-        return self.answer(self.trial(size, contrast), (self.spec.outputs,))
+        return self.answer(self.trial(size), (self.spec.outputs,))
 
     def trial(self, size: int, contrast: float = 1.0, *, beside: float | None = None) -> Any:
         """Return what the network returns for a square (or cube) of noise, ``size`` pixels wide.

@@ -114,18 +114,16 @@ def in_windows(
     *,
     precision: str = "32",
     tta: bool = False,
-    batch_size: int | None = None,
 ) -> Prediction:
     """Predict pictures or volumes in windows, see `seglens.predict.tiles`; logits are of the blend.
 
-    ``batch_size`` windows are in the model at once, 8 or, of volumes, 1 where it is left out. Their number
-    changes nothing in the memory; what is returned is as large as the input.
+    8 windows, or of volumes 1, are in the model at once; what is returned is as large as the input.
 
     Raises:
         SettingError: there is no such precision.
         NonFiniteError: the answer to a window holds NaN or infinity.
     """
-    most = AT_ONCE[segmenter.spec.dims] if batch_size is None else batch_size
+    most = AT_ONCE[segmenter.spec.dims]
     found = torch.empty(len(images), segmenter.spec.classes, *windows.native)
     for image, made in zip(images, found, strict=True):
         top = 0

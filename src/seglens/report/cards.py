@@ -28,7 +28,7 @@ NO_SCORES = {"name", "status", "error", "files", "maps", "sheets"}
 
 @dataclass(frozen=True)
 class Heat:
-    """One heat map: all that the table says of it, and its picture (None where there is no target).
+    """One heat map: its row of the table, and its picture (None where there is no target).
 
     ``target`` is told apart from those of other explanations. ``raw`` is the file with the map's values (of a
     volume those of the planes that are drawn), in
@@ -105,14 +105,14 @@ class GalleryCard:
         return [*self.pictures.values(), *(heat.file for heat in self.heatmaps if heat.file)]
 
 
-def gallery(runs: Sequence[RunContents], limit: int = LIMIT) -> tuple[list[GalleryCard], int]:
-    """Return the cards of all runs from worst to best, and how many there were before ``limit``."""
+def gallery(runs: Sequence[RunContents]) -> tuple[list[GalleryCard], int]:
+    """Return at most `LIMIT` cards of all runs, from worst to best, and how many there are in all."""
     shown: list[GalleryCard] = []
     total = 0
     for run in runs:
         cards = cards_of(run)
         total += len(cards)
-        shown += choose_cards(cards, max(1, limit // len(runs)))
+        shown += choose_cards(cards, max(1, LIMIT // len(runs)))
     return sorted(shown, key=_worst_first), total
 
 

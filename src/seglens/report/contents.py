@@ -31,7 +31,7 @@ class RunPart(Generic[Table]):
     ``audit`` is what ``judge`` found in regions that ought not to matter, where it was asked to look.
     """
 
-    verb: str
+    command: str
     source: Path
     table: Table
     record: Record | None = None
@@ -112,9 +112,9 @@ def read_runs(folders: Sequence[Path]) -> tuple[RunContents, ...]:
 def read_run(folder: Path, name: str) -> RunContents:
     """Read one run folder, or the folder of one evaluation, explanation or judgement by itself."""
     own = records.read_record(folder)
-    places = {verb: [folder] if own.kind == verb else [] for verb in TABLES}
+    places = {command: [folder] if own.kind == command else [] for command in TABLES}
     if own.kind not in TABLES:
-        places = {verb: _below(folder / verb, file) for verb, file in TABLES.items()}
+        places = {command: _below(folder / command, file) for command, file in TABLES.items()}
     return RunContents(
         name=name,
         folder=folder,

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -52,7 +51,7 @@ class EncodedGrid:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Mapping[str, Any]]:
+def opened(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
     """Open raw maps, ``.npz`` or ``.safetensors``; an array is read when it is asked for."""
     if file.suffix == ".safetensors":
         from safetensors.numpy import load_file
@@ -63,7 +62,7 @@ def opened(file: Path) -> Iterator[Mapping[str, Any]]:
             yield arrays
 
 
-def encoded_grid(arrays: Mapping[str, Any], name: str, row: OneMap, frame: MapFrame) -> EncodedGrid:
+def encoded_grid(arrays: Mapping[str, np.ndarray], name: str, row: OneMap, frame: MapFrame) -> EncodedGrid:
     """Return the values of the map ``name``, whose row in the table is ``row``.
 
     A layer's own grid is taken where it is there and ``frame`` says how the picture lies in it; else the map
@@ -93,7 +92,7 @@ def encoded_grid(arrays: Mapping[str, Any], name: str, row: OneMap, frame: MapFr
     return EncodedGrid(values, (0.0, 0.0, 1.0, 1.0), *_apart(low, high), floored=False, finest=finest)
 
 
-def _read(arrays: Mapping[str, Any], key: str) -> MapValues:
+def _read(arrays: Mapping[str, np.ndarray], key: str) -> MapValues:
     values = np.asarray(arrays[key], dtype=np.float32)
     if values.ndim != 2 or not np.isfinite(values).any():
         raise ValueError(f"{key} is no map, or has no value.")
@@ -133,7 +132,7 @@ def grid_picture(grid: EncodedGrid, side: int) -> bytes:
     return lossless(Image.fromarray(levels(box_averaged(grid.values, side), grid.low, grid.high)))
 
 
-def region_picture(arrays: Mapping[str, Any], key: str, side: int) -> bytes | None:
+def region_picture(arrays: Mapping[str, np.ndarray], key: str, side: int) -> bytes | None:
     """Return the region ``key`` of raw maps in black and white; None where there is none."""
     if key not in arrays:
         return None

@@ -211,8 +211,9 @@ def bars(
     return _figure(title, svg)
 
 
-def histogram_chart(title: str, values: Sequence[ChartNumber], *, colour: int, num_bins: int = 20) -> Markup:
-    """Draw how values between 0 and 1 are spread, one bar for each of ``num_bins`` equal steps."""
+def histogram_chart(title: str, values: Sequence[ChartNumber], *, colour: int) -> Markup:
+    """Draw how values between 0 and 1 are spread, one bar for each of 20 equal steps."""
+    num_bins = 20
     width, height, left, bottom, top = 400, 140, 34, 22, 8
     counts = [0] * num_bins
     for value in values:
@@ -237,11 +238,11 @@ def histogram_chart(title: str, values: Sequence[ChartNumber], *, colour: int, n
     return _figure(title, svg)
 
 
-def nice_ticks(low: ChartNumber, high: ChartNumber, num: int = 5) -> list[ChartNumber]:
-    """Return about ``num`` round numbers that hold ``low`` to ``high``."""
+def nice_ticks(low: ChartNumber, high: ChartNumber) -> list[ChartNumber]:
+    """Return about five round numbers that hold ``low`` to ``high``."""
     span = high - low if high > low else abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / num))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= span / num)
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= span / 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 

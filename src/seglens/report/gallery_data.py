@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from seglens.report import encoded_maps, pictures
 from seglens.report.cards import PLAIN, GalleryCard, Heat
 from seglens.report.encoded_maps import EncodedGrid
@@ -143,7 +145,7 @@ def read_card(card: GalleryCard) -> CardData:
     return CardData(card, grids, regions, hidden, read_volume(card))
 
 
-def _grid(arrays: Mapping[str, Any], heat: Heat) -> EncodedGrid | None:
+def _grid(arrays: Mapping[str, np.ndarray], heat: Heat) -> EncodedGrid | None:
     if heat.row.status not in ("ok", "degenerate") or (heat.row.status != "ok" and not heat.row.evidence):
         return None
     try:

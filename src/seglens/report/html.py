@@ -29,6 +29,22 @@ OWN = "seglens.report"
 SCRIPTS = ("colours.js", "maps.js", "stage.js", "viewer.js", "slices.js", "gallery.js", "mistakes.js")
 """What the gallery and the errors need, in the order in which they build on each other."""
 
+SECTIONS = {
+    "summary": "Overview",
+    "shortcut": "Shortcut",
+    "training": "Training",
+    "scores": "Scores",
+    "calibration": "Calibration",
+    "gallery": "Gallery",
+    "mistakes": "Errors",
+    "attention": "Attention",
+    "scorecard": "Scorecard",
+    "audit": "Audit",
+    "provenance": "Provenance",
+    "glossary": "Glossary",
+}
+"""The titles of the sections, in the order of the page. Those that have nothing to show are left out."""
+
 REST = 600_000
 """Bytes of a page without its data and pictures, tables of a large scorecard included."""
 
@@ -43,7 +59,7 @@ class Example:
 
 def page(
     template: str,
-    view: Mapping[str, Any],
+    view: Mapping[str, object],
     *,
     scripts: Sequence[str] = (),
     package: str = OWN,
@@ -90,7 +106,8 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         if (sentence := findings.about_calibration(part.table.calibration))
     ]
     background = next((colour for run in runs if (colour := run.record.background)), "#000000")
-    view = {
+    attention, judgements = tables.attention_chart(runs), tables.judgements(runs)
+    view: dict[str, object] = {
         "runs": runs,
         "colours": {run.name: i for i, run in enumerate(runs)},
         "sentences": {run.name: tables.sentences(run) for run in runs},
@@ -116,8 +133,8 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         ),
         "addresses": found.thumbnails,
         "mistakes": mistakes.cases(shown, runs),
-        "attention": tables.attention_chart(runs),
-        "judgements": tables.judgements(runs),
+        "attention": attention,
+        "judgements": judgements,
         "audits": tables.audits(runs),
         "provenance": {run.name: tables.provenance(run) for run in runs},
         "shortcut": shortcut.table if shortcut else None,
@@ -128,27 +145,19 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         "data": data,
         "restates": names.RESTATES,
     }
-    view["sections"] = sections(view)
-    return page("report.html.jinja", view, scripts=SCRIPTS if shown else ())
-
-
-def sections(view: Mapping[str, Any]) -> dict[str, str]:
-    """Return the sections that have something to show, with their titles, in the order of the page."""
-    known = {
-        "summary": ("Overview", True),
-        "shortcut": ("Shortcut", view["shortcut"]),
-        "training": ("Training", view["charts"]),
-        "scores": ("Scores", view["score_rows"]),
-        "calibration": ("Calibration", view["reliability"]),
-        "gallery": ("Gallery", view["cards"]),
-        "mistakes": ("Errors", view["mistakes"]),
-        "attention": ("Attention", view["attention"].rows),
-        "scorecard": ("Scorecard", view["judgements"].by_score),
-        "audit": ("Audit", view["audits"]),
-        "provenance": ("Provenance", True),
-        "glossary": ("Glossary", True),
+    content = {
+        "shortcut": shortcut,
+        "training": view["charts"],
+        "scores": view["score_rows"],
+        "calibration": view["reliability"],
+        "gallery": shown,
+        "mistakes": view["mistakes"],
+        "attention": attention.rows,
+        "scorecard": judgements.by_score,
+        "audit": view["audits"],
     }
-    return {name: title for name, (title, shown) in known.items() if shown}
+    view["sections"] = {name: title for name, title in SECTIONS.items() if content.get(name, True)}
+    return page("report.html.jinja", view, scripts=SCRIPTS if shown else ())
 
 
 def shortcut_examples(shortcut: RunPart[TagTest]) -> list[Example]:
@@ -176,7 +185,9 @@ def numbers(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None) -> d
                 "name": run.name,
                 "record": run.record.model_dump(),
                 "history": run.history,
-                **{verb: [part.raw for part in run.parts if part.verb == verb] for verb in TABLES},
+                **{
+                    command: [part.raw for part in run.parts if part.command == command] for command in TABLES
+                },
             }
             for run in runs
         ],

@@ -14,7 +14,7 @@ NUM_CASES = 4
 
 @dataclass(frozen=True)
 class MistakeKind:
-    """One kind of error: its target, its column of the scores, what it is a share of, and how it is told."""
+    """One kind of error: its target, its column of the scores, what it is a share of, and its words."""
 
     target: str
     pixels: str
@@ -53,7 +53,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One picture with an error. ``card`` and ``heat`` are numbers in the album; each map has a weight."""
+    """One picture with an error. ``card`` and ``heat`` are places in the gallery; each map has a weight."""
 
     card: int
     heat: int

@@ -256,7 +256,7 @@ def tag_rows(table: TagTest) -> list[DrawnRow[TagRow]]:
 def provenance(run: RunContents) -> list[tuple[str, Record]]:
     """Return how each step of a run came about."""
     steps = [(run.record.kind, run.record)]
-    steps += [(f"{part.verb} {part.name}", part.record) for part in run.parts if part.record]
+    steps += [(f"{part.command} {part.name}", part.record) for part in run.parts if part.record]
     return [step for i, step in enumerate(steps) if i == 0 or step[1] != run.record]
 
 

@@ -1,7 +1,6 @@
 """The differences of runs: ``compare.json``. A change is the run's value minus that of the reference."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from seglens.results.scorecard import CardRow
 from seglens.results.scores import Spread
@@ -110,7 +109,7 @@ class SettingChange(Result):
 
     step: str
     name: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
 
 class Lacking(Result):

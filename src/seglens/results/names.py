@@ -15,6 +15,29 @@ RESTATES = "restates the prediction"
 """The label of a map that does no better than its mirror: the predicted mask, as coarse as the map."""
 
 
+CARD_SCORES = (
+    "faithfulness",
+    "context_faithfulness",
+    "causal_agreement",
+    "completeness",
+    "model_dependence",
+    "stability",
+    "attention",
+)
+"""Every score of a scorecard. (The seventh, shortcut recovery, is a test of its own: `judge.shortcut`.)"""
+
+ROLES = (
+    "encoder_early",
+    "encoder_mid",
+    "encoder_last",
+    "bottleneck",
+    "decoder_first",
+    "decoder_last",
+    "seg_head",
+)
+"""The roles that a layer can play in a network, from the input to the output."""
+
+
 def map_name(method: str, layer: str | None, *, target: str = "", at: str = "@") -> str:
     """Return what a map is called: ``method@layer``, with its target in front where one is given."""
     return at.join(part for part in (target, method, layer) if part)

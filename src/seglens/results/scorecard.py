@@ -49,7 +49,7 @@ class LayerStep(Result):
 
 
 class LayerByLayer(Result):
-    """From which layer on a method only restates the prediction."""
+    """From which layer on a method only repeats the prediction."""
 
     method: str
     restates_from: str | None = None

@@ -1,7 +1,7 @@
 """The scores of an evaluation: ``scores.json``."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from seglens.results.tables import Number, Result
 
@@ -156,7 +156,7 @@ class EvaluationTable(Result):
     num_empty: int = 0
     classes: tuple[str, ...] = ()
     shown: Mapping[str, int] = {}
-    settings: Mapping[str, Any] = {}
+    settings: Mapping[str, object] = {}
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}

@@ -88,10 +88,10 @@ def fused_heat(classifier: ClassifierScore, image: Image, settings: HeatSettings
     return _unit(total), sum(scores) / len(scores)
 
 
-def working_size(native: tuple[int, int], side: int) -> tuple[int, int]:
+def working_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     """Return the rows and columns of the grid that heat is kept on: at most ``side`` long, never enlarged."""
-    share = min(1.0, side / max(native))
-    return max(1, round(native[0] * share)), max(1, round(native[1] * share))
+    share = min(1.0, side / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
 def at_scale(images: Images, longer: int) -> Scaled:
@@ -111,9 +111,9 @@ def one_way(fields: Images) -> Float[Tensor, "1 c h w"]:
     return fields if len(fields) == 1 else (fields[:1] + fields[1:].flip(-1)) / 2
 
 
-def blank(native: Sequence[int], side: int) -> Map:
+def blank(size: Sequence[int], side: int) -> Map:
     """Return the heat of a picture that is known not to show the object."""
-    return torch.zeros(working_size((native[0], native[1]), side))
+    return torch.zeros(working_size((size[0], size[1]), side))
 
 
 def _unit(values: Map) -> Map:

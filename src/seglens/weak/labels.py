@@ -77,7 +77,7 @@ class Labelled:
 
 @dataclass
 class Hidden:
-    """The same pictures with their masks. Who opens it says what for; ``uses`` goes into ``run.json``.
+    """The same pictures with their masks. Each use has its purpose in ``uses``, kept in ``run.json``.
 
     The split is kept under a private name, so that there is one way to it, which makes a note.
     """

@@ -89,16 +89,16 @@ def fit_head(
         SettingError: a setting is not allowed.
     """
     _check(settings)
-    known, heats, points = _read_samples(read, num, settings, seed)
+    known, heat, points = _read_samples(read, num, settings, seed)
     mean, std = known.mean(0), known.std(0).clamp(min=FLAT)
     known = (known - mean) / std
-    there, absent = heats >= cut.high, heats <= cut.low
-    label: Bool[Tensor, " cells"] = heats >= cut.middle
+    there, absent = heat >= cut.high, heat <= cut.low
+    label: Bool[Tensor, " cells"] = heat >= cut.middle
     free, history = torch.zeros(known.shape[1] + 1, device=known.device), []
     for number in range(settings.rounds):
         if not there.any() or not absent.any():
             raise DataError(
-                f"In round {number + 1} {int(there.sum())} of {len(heats)} cells are surely object and "
+                f"In round {number + 1} {int(there.sum())} of {len(heat)} cells are surely object and "
                 f"{int(absent.sum())} surely none; a head needs both. Leave the head out (spread: null), or "
                 "choose another rule for the threshold."
             )
@@ -191,15 +191,15 @@ def _read_samples(
     """Read all pictures; of more than `CELLS` cells as many of each picture are drawn by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     share = max(1, CELLS // num)
-    known, heats, points = [], [], []
+    known, heat, points = [], [], []
     for index in track(range(num), total=num, what="features for the head"):
         given = read(index)
         drawn = torch.randperm(given.heat.numel(), generator=generator)[:share].to(given.heat.device)
         placed = likeness_points(given.image, colour=settings.colour, distance=settings.distance)
         known.append(given.features[0].flatten(1).T[drawn])
-        heats.append(given.heat.flatten()[drawn])
+        heat.append(given.heat.flatten()[drawn])
         points.append(placed[drawn])
-    return torch.cat(known), torch.cat(heats), points
+    return torch.cat(known), torch.cat(heat), points
 
 
 def _smoothed(

@@ -187,7 +187,7 @@ class PseudoMaskJob:
         self._passed(cache)
 
     def spread(self, before: StageCache) -> StageCache:
-        """Fit the head to the heat, then ask it about every picture."""
+        """Fit the head to the heat, then apply it to every picture."""
         settings = self.settings.spread
         assert settings is not None
         cache, done = self._cache("spread", "spread")
@@ -325,10 +325,6 @@ class PseudoMaskJob:
             )
         )
         return cache
-
-
-STAGES = ("heat", "patches", "spread", "refined", "voted", "masks")
-"""The folders, in the order in which they are made; ``patches`` are superpixels and predict nothing."""
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,8 @@ def mean_field(image: Image, probability: Map, settings: RefineSettings) -> Map:
     chosen = (rows[:, None] * width + columns[None, :]).flatten()
     asked = points[chosen]
     field = mean_field_steps(asked, unary[chosen], weight=settings.weight, steps=settings.steps)
-    asking = zip(points.split(ROWS), unary.split(ROWS), strict=True)
-    found = [own + settings.weight * (_likeness(some, asked) @ _signs(field)) for some, own in asking]
+    parts = zip(points.split(ROWS), unary.split(ROWS), strict=True)
+    found = [own + settings.weight * (_likeness(some, asked) @ _signs(field)) for some, own in parts]
     return torch.cat(found).sigmoid().view(height, width)
 
 

@@ -79,7 +79,7 @@ def prepare_pseudo_masks(job: WeakJob) -> PseudoMasks:
 
 
 def students(job: WeakJob, pseudo: PseudoMasks) -> list[Path]:
-    """Train a student on the pseudo-masks, and further ones on each other's answers; return their folders.
+    """Train a student on the pseudo-masks, each further one on the last one's masks; return their folders.
 
     Every student begins with the weights that the first began with: what a student learned wrongly is handed
     on by its answers alone.

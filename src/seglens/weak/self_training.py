@@ -38,7 +38,7 @@ LEVELS = 255
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """How a student's answers become masks.
+    """How the predictions of a student become masks.
 
     A picture is seen at each of ``scales`` (times the side that the student was trained at), and mirrored
     left to right with ``flip``; the probabilities are averaged. ``refine`` is what is done to the average:

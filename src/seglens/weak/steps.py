@@ -46,7 +46,7 @@ class Steps:
         return cls(folder, planned, done)
 
     def take(self, name: str, work: Callable[[], Facts]) -> Facts:
-        """Do ``work`` unless the step ``name`` was done before; return what it found, with its ``seconds``.
+        """Run ``work`` unless the step ``name`` was done before; return what it found, with its ``seconds``.
 
         A step that knows its own ``seconds`` (because it went on where it had been interrupted) keeps them.
         ``took`` are those of this call, and ``processor_seconds`` those in which this process computed in it.

@@ -55,7 +55,7 @@ class Confusions:
 
 
 def count_pixels(truth: Truth, answer: Answer, *, what: str) -> Confusions:
-    """Compare what ``answer`` says of each picture with its mask; ``what`` names the progress bar.
+    """Compare the mask that ``answer`` gives with the true one; ``what`` names the progress bar.
 
     Raises:
         DataError: a picture has no mask, or can't be read.
@@ -74,7 +74,7 @@ def count_pixels(truth: Truth, answer: Answer, *, what: str) -> Confusions:
 
 
 def count_student(truth: Truth, run: Run, *, what: str, precision: str = "auto") -> Confusions:
-    """Compare the masks of ``run`` with the truth, one picture at a time, at native size."""
+    """Compare the masks of ``run`` with the truth, one picture at a time, at original size."""
     ready = prepared(run, Inference(precision))
 
     def answer(index: int, image: Image) -> tuple[Mask, Region]:

@@ -29,9 +29,8 @@ the target and one tiled grid for each map; `layer-cam` and `grad-cam++` hold al
 (of a volume, of all windows between two slices). Volumes have one more axis, and are no different else::
 
     windows = plan(pixels.shape[:2], run.spec, "auto")        # None: it fits into one input, use `explain`
-    target = large_target("predicted", run, cut, windows)     # ``cut(rows, columns)`` gives parts in [0, 1]
     maps = explain_large(run, cut, windows, target, methods=("grad-cam",), layers=("encoder_last",))
-    maps["grad-cam", "encoder_last"].at((1024, 768))          # to draw; ``bands()`` for the native size
+    maps["grad-cam", "encoder_last"].at((1024, 768))          # to draw; ``bands()`` for the original size
     maps["grad-cam", "encoder_last"].explanation()            # an `Explanation` at the working scale
 """
 
@@ -48,7 +47,7 @@ from seglens.explain.cams import Cam
 from seglens.explain.explanation import LEFT
 from seglens.explain.gradients import InputGradient
 from seglens.explain.memory import keep_chunk, within
-from seglens.explain.methods import ON_INPUT, Method, Settings, sorted_out
+from seglens.explain.methods import ON_INPUT, Method, Settings, parse
 from seglens.explain.target import Target, for_head
 from seglens.explain.tiled.grid import OpenRows, TiledGrid, View
 from seglens.explain.tiled.map import LargeMap
@@ -77,10 +76,10 @@ def explain_large(
     batch_size: int | None = None,
     memory: int | None = None,
 ) -> dict[Key, LargeMap]:
-    """Explain what the model says about ``target`` in a picture that is predicted in windows.
+    """Explain the model's score of ``target`` in a picture that is predicted in windows.
 
     ``cut`` and ``windows`` are those of the prediction (`seglens.predict.tiles.plan`); ``target`` is of one
-    picture at the working scale, see `large_target`. At most ``batch_size`` windows are in the model at once
+    picture at the working scale (`Windows.scaled`). At most ``batch_size`` windows are in the model at once
     (8 or, of volumes, 1 where it is left out), fewer where ``memory`` (bytes on top of picture, target and
     maps) allows no more; that changes nothing in the result, see `seglens.explain.explain`. What the stitched
     map is, method by method, the module's docstring says. Its ``settings`` are the method's, with the
@@ -99,10 +98,10 @@ def explain_large(
     if target.pixels.shape != (1, *windows.scaled):
         raise SettingError(
             f"Target {target.label!r} has pixels of shape {tuple(target.pixels.shape)}, but must be of one "
-            f"picture at the working scale, {(1, *windows.scaled)}. Make it with large_target."
+            f"picture at the working scale, {(1, *windows.scaled)}. Scale its pixels to that."
         )
     target = for_head(target, run)
-    asked = sorted_out(methods)
+    asked = parse(methods)
     settings = (*asked.on_input, *asked.on_layers)
     names = (*asked.cams, *asked.gradients, *(entry.name for entry in settings))
     for name in names:

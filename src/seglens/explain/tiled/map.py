@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ FLAT = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class LargeMap:
-    """One method's answer for one large picture, held as a signed tiled grid and brought to size in bands.
+    """The map of one method for one large picture, held as a signed tiled grid and brought to size in bands.
 
     ``grid`` is raw, before any ReLU, on the cells of the layer (for methods without a layer: on the pixels of
     the working scale); one of 10,000 x 10,000 cells weighs 400 MB, and nothing as large is made of it
@@ -41,7 +40,7 @@ class LargeMap:
     grid: Float[Tensor, "*cells"]
     cells: TiledGrid
     relu: bool
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -84,7 +83,7 @@ class LargeMap:
         return F.pad(found, [n for each in reversed(lacking) for n in (0, each)], mode="replicate")[0]
 
     def bands(self, size: Size | None = None) -> Iterator[Float[Tensor, "rows *columns"]]:
-        """Yield the map at ``size``, the native one by default, from the top, a band of rows at a time."""
+        """Yield the map at ``size``, the original one by default, from the top, a band of rows at a time."""
         height, *sides = self.windows.scaled
         if self.status != "ok":
             yield from torch.full(size or self.windows.native, torch.nan).split(BAND)

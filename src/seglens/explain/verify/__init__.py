@@ -19,9 +19,8 @@ from seglens.axes import widened
 from seglens.callable_module import make_callable
 from seglens.errors import SettingError
 from seglens.explain.target import Target, predicted, targets_on
-from seglens.explain.verify.case import Case
+from seglens.explain.verify.case import Case, Snapshot
 from seglens.explain.verify.rules import RULES
-from seglens.explain.verify.snapshot import Snapshot
 from seglens.models.layers import layers as list_layers
 from seglens.models.layers import resolve
 from seglens.runs import Run

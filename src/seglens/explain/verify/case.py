@@ -1,4 +1,4 @@
-"""What is checked, and how far apart two maps are."""
+"""The model and pictures that checks run on, its state before, and the difference of two maps."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,15 +7,57 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from seglens.explain import explain
 from seglens.explain.cams import SegXResCam
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.target import Target
-from seglens.explain.verify.snapshot import Snapshot
 from seglens.runs import Run
 from seglens.shapes import Images
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Copies of a model's tensors, and its flags and numbers of hooks, by names that say which they are."""
+
+    tensors: dict[str, Tensor]
+    flags: dict[str, int]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Snapshot":
+        """Copy the state of ``model``: weights, buffers and gradients, and the flags of every part."""
+        tensors: dict[str, Tensor] = {f"weights {name}": value for name, value in model.named_parameters()}
+        tensors |= {f"buffer {name}": value for name, value in model.named_buffers()}
+        tensors |= {
+            f"gradient of {name}": value.grad
+            for name, value in model.named_parameters()
+            if value.grad is not None
+        }
+        flags = {f"frozen {name}": int(value.requires_grad) for name, value in model.named_parameters()}
+        for name, part in model.named_modules():
+            flags[f"training flag of {name or 'the model'}"] = int(part.training)
+            flags[f"hooks of {name or 'the model'}"] = sum(len(vars(part).get(kind, ())) for kind in HOOKS)
+        return cls({name: value.detach().clone() for name, value in tensors.items()}, flags)
+
+
+def changes(before: Snapshot, after: Snapshot) -> list[str]:
+    """Return the names of what differs, tensors bit by bit."""
+    tensors = sorted(before.tensors.keys() | after.tensors.keys())
+    flags = sorted(before.flags.keys() | after.flags.keys())
+    changed = [name for name in tensors if not _same(before.tensors.get(name), after.tensors.get(name))]
+    return changed + [name for name in flags if before.flags.get(name) != after.flags.get(name)]
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None or one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    # As bytes: a NaN is itself, and 0 is not -0.
+    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
+
 
 ROUNDING = 1e-5
 """Equal in float32: a share of the map's maximum. One operation rounds by 6e-8; some hundred layers and a sum
@@ -63,7 +105,7 @@ class Case:
 
     @cached_property
     def drift(self) -> Measured:
-        """How far apart the maps of two runs are that differ in nothing but the state of all chance."""
+        """Return the largest difference of the maps of two runs that start from other random states."""
         random = IntegratedGradients(baseline="random", steps=2, draws=2)
         found = []
         with torch.random.fork_rng(devices=cuda_of(self.images)):
@@ -105,5 +147,5 @@ def worst_of(pairs: Iterable[tuple[str, Explanation, Explanation]]) -> Measured:
 
 
 def cuda_of(images: Images) -> list[torch.device]:
-    """The GPU that the pictures are on, as `torch.random.fork_rng` wants to hear of it."""
+    """Return the GPU that the pictures are on, as `torch.random.fork_rng` takes it; nothing on a CPU."""
     return [images.device] if images.device.type == "cuda" else []

@@ -13,8 +13,7 @@ from seglens.explain import explain
 from seglens.explain.cams import hires_cam
 from seglens.explain.explanation import Explanation
 from seglens.explain.trace import differentiate, left_as_found, tapped, trace
-from seglens.explain.verify.case import ROUNDING, STEADY, Case, Measured, worst, worst_of
-from seglens.explain.verify.snapshot import Snapshot, changes
+from seglens.explain.verify.case import ROUNDING, STEADY, Case, Measured, Snapshot, changes, worst, worst_of
 from seglens.models.layers import resolve
 from seglens.models.segmenter import evaluating
 from seglens.predict import infer
@@ -82,7 +81,7 @@ def _batch_against_single(case: Case) -> Measured:
 
 
 def repeatability(case: Case) -> Measured:
-    """Two runs with the same seed, among them a random baseline, wherever else chance stands."""
+    """Two runs with the same seed, among them a random baseline, from other random states of the process."""
     return case.drift._replace(note="bit by bit") if case.drift.value == 0 else case.drift
 
 

@@ -14,9 +14,7 @@ from seglens.runs import Run
 from seglens.shapes import AnyMask, Region
 
 
-def large_mask(
-    run: Run, cut: Cut, windows: Windows, *, batch_size: int = 8, precision: str = "32"
-) -> AnyMask:
+def large_mask(run: Run, cut: Cut, windows: Windows, *, batch_size: int = 8) -> AnyMask:
     """Return what the model says of a large picture at the working scale, a byte a pixel (and label)."""
     here = replace(windows, native=windows.scaled)
     mask = empty_mask(run.spec, windows.scaled)
@@ -26,7 +24,7 @@ def large_mask(
 
     rows = mask.movedim(-len(windows.scaled), 0)
     top = 0
-    for band in bands(run.segmenter, scaled, here, batch_size=batch_size, precision=precision):
+    for band in bands(run.segmenter, scaled, here, batch_size=batch_size):
         stop = top + band.shape[1]
         rows[top:stop] = decide(band, run.spec).movedim(-len(windows.scaled), 0)
         top = stop
