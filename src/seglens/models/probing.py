@@ -138,14 +138,22 @@ class Observed:
     deepest: tuple[int, ...]
 
 
+def refuse_scripted(network: nn.Module) -> None:
+    """Refuse a network of TorchScript, or with a part of it.
+
+    Raises:
+        ModelError: it is one.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise ModelError("A TorchScript module shows no layers. Wrap the nn.Module that it was made from.")
+
+
 def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
     """Run the network on a noise image, and on one of another size where one leaves layouts open.
 
     Raises:
-        ModelError: it can't be run, or shows no modules.
+        ModelError: it can't be run.
     """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in segmenter.module.modules()):
-        raise ModelError("A TorchScript module shows no layers. Wrap the nn.Module that it was made from.")
     seen, size = _watch(segmenter, probe_size(segmenter), encoder), probe_size(segmenter)
     if any(len(call.layouts) > 1 or len(call.shape) == 3 for call in seen.calls.values()) or mixes_last_axis(
         segmenter.module
