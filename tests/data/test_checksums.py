@@ -55,8 +55,7 @@ def test_a_flipped_bit_is_no_other_picture(tmp_path, name, capfd):
         packed.write_bytes(broken)
         try:
             found = np.asarray(read(file))
-        except DataError as error:
-            assert str(file) in str(error)
+        except DataError:
             refused += 1
         else:
             assert np.array_equal(found, expected)

@@ -185,7 +185,9 @@ def false_positive(
 ) -> Target:
     """Where the model says the class is and it is not: why did it invent this?"""
     dims = run.spec.dims
-    return invented(_said(run, images, class_index), _known(run, masks, valid), class_index, valid, dims)
+    return invented(
+        _said(run, images, class_index), _class_numbers(run, masks, valid), class_index, valid, dims
+    )
 
 
 @checked
@@ -198,7 +200,9 @@ def false_negative(
     other.
     """
     dims = run.spec.dims
-    return missed(_said(run, images, class_index), _known(run, masks, valid), class_index, valid, dims)
+    return missed(
+        _said(run, images, class_index), _class_numbers(run, masks, valid), class_index, valid, dims
+    )
 
 
 def invented(
@@ -313,7 +317,7 @@ def point(
     return Target(f"point:{place}", class_index, pixels)
 
 
-def _known(run: Run, masks: GivenMasks, valid: Regions | None) -> AnyMasks:
+def _class_numbers(run: Run, masks: GivenMasks, valid: Regions | None) -> AnyMasks:
     """Return masks whose valid pixels all hold the number of a class of the model, or a stack of labels.
 
     Raises:
