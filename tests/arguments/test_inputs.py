@@ -81,3 +81,20 @@ def test_pandas_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SettingError, match=r"needs pandas.*pip install pandas"):
         data_frame([])
+
+
+@pytest.mark.parametrize(
+    ("turned", "kind"),
+    [
+        (lambda images: images.to("meta"), "on 'meta'"),
+        (lambda images: images.to_sparse(), "sparse"),
+    ],
+)
+def test_tensors_without_a_number_in_every_place_are_refused(turned, kind):
+    message = rf"the tensor is {kind}.*allowed are dense tensors"
+    with pytest.raises(SettingError, match=message):
+        as_images(turned(RAW), 3)
+    with pytest.raises(SettingError, match=message):
+        as_images([turned(RAW[0])], 3)
+    with pytest.raises(SettingError, match=message):
+        as_masks(turned(RAW[0].round()))

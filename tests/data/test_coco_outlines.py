@@ -156,6 +156,17 @@ def test_pictures_that_no_file_lists_are_said(tmp_path):
     assert warning.names == (str(tmp_path / "more.png"),)
 
 
+def test_a_second_coco_file_of_another_name_is_said(tmp_path):
+    """The one of a name that is known is read: an older export beside it must not go without a word."""
+    write_coco(tmp_path, [{"segmentation": polygon(6, 4, 14, 10)}])
+    second = tmp_path / "instances_default.json"
+    second.write_text((tmp_path / "_annotations.coco.json").read_text())
+    settings = DataSettings(path=tmp_path)
+    (found,) = [each for each in open_data(settings).warnings if each.kind == "unknown-file"]
+    assert found.names == (str(second),)
+    assert not check_data(settings).num_errors
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_compressed_runs_are_decoded_as_the_coco_api_does(seed):
     mask = (np.random.default_rng(seed).random((SIDE, SIDE)) < 0.5).astype(np.uint8)

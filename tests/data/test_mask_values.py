@@ -107,8 +107,13 @@ def by_alpha(mask, stem):
     Image.fromarray(np.dstack([mask * 0 + 255] * 3 + [mask * 255]), "RGBA").save(stem.with_suffix(".png"))
 
 
+def by_alpha_in_black(mask, stem):
+    Image.fromarray(np.dstack([mask * 0] * 3 + [mask * 255]), "RGBA").save(stem.with_suffix(".png"))
+
+
 REFUSED = {
     "alpha": (by_alpha, "partly see-through"),
+    "alpha in black": (by_alpha_in_black, "partly see-through"),
     "red": (
         picture(lambda mask: np.dstack([mask * 255, mask * 0, mask * 0]), "RGB"),
         "colour picture .*--palette",

@@ -245,3 +245,27 @@ def test_the_functions_choose_what_the_names_choose(scene):
         assert torch.equal(made.pixels, named(name, *scene).pixels)
     made = targets.predicted(run, images, class_index, valid)
     assert torch.equal(made.pixels, named("predicted", *scene).pixels)
+
+
+@pytest.mark.parametrize("white", [255, 254, 65535])
+@pytest.mark.parametrize("make", [targets.truth, targets.false_positive, targets.false_negative])
+def test_masks_of_black_and_white_are_refused(make, white, scene):
+    """White is no number of a class: no pixel would be truth, and all that is predicted invented."""
+    run, images, masks, valid, *_ = scene
+    ours = [] if make is targets.truth else [run, images]
+    expected = make(*ours, masks > 0)
+    assert torch.equal(make(*ours, masks).pixels, expected.pixels)
+    with pytest.raises(SettingError, match=rf"values 0, {white}, which look black and white.*masks > 0"):
+        make(*ours, masks * white)
+    nobody = torch.where(valid, masks, white)  # white where nobody labelled
+    pixels = make(*ours, nobody, valid=valid).pixels
+    assert torch.equal(pixels, expected.pixels & valid)
+
+
+def test_numbers_of_no_class_are_refused_where_the_model_is_known(scene):
+    run, images, masks, *_ = scene
+    with pytest.raises(SettingError, match=r"value 2 is no class of the model; allowed are 0 to 1"):
+        targets.false_positive(run, images, masks * 2)
+    with pytest.raises(SettingError, match=r"value 255 is no class.*valid=masks != 255"):
+        targets.false_negative(run, images, masks.clone().index_fill_(1, torch.tensor([0]), 255))
+    assert not targets.truth(masks * 2).pixels.any()  # of a model with three classes, on a picture without 1

@@ -309,9 +309,13 @@ def test_wrappers_are_looked_through(around):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-def test_torchscript_shows_no_layers():
+@pytest.mark.parametrize("parts", [{"a": 3}, {"body": 4, "head": 3}, {"encoder": 4, "decoder": 4, "head": 3}])
+def test_torchscript_shows_no_layers(parts):
+    """Whatever the parts of it are called: some names are looked up before the network runs."""
+    widths = zip([3, *parts.values()], parts.items(), strict=False)
+    plain = OrderedDict((name, nn.Conv2d(before, after, 1)) for before, (name, after) in widths)
     with pytest.raises(ModelError, match=r"TorchScript module shows no layers. Wrap the nn.Module"):
-        layers(SimpleNamespace(segmenter=foreign(torch.jit.script(nn.Conv2d(3, 3, 1)))))
+        layers(SimpleNamespace(segmenter=foreign(torch.jit.script(nn.Sequential(plain)))))
 
 
 def test_hooks_are_gone_afterwards():

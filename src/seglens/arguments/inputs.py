@@ -55,7 +55,7 @@ def as_images(pictures: Pictures, channels: int, dims: int = 2) -> Images:
         SettingError: the type, axes, channels, sizes or values are not those of raw pictures.
     """
     if isinstance(pictures, Tensor):
-        return check_values(_scaled(_batch(pictures, channels, dims)))
+        return check_values(_scaled(_batch(_dense(pictures, "The pictures"), channels, dims)))
     if isinstance(pictures, np.ndarray) and pictures.ndim == dims + 2:
         pictures = _channels_first(pictures, channels, dims, "The pictures")
         return check_values(_with_channels(_scaled(_tensor(pictures)), channels, "The pictures", dims))
@@ -97,6 +97,7 @@ def as_picture(picture: Picture, channels: int, what: str, dims: int = 2) -> Ima
     if isinstance(picture, np.ndarray):
         laid = _channels_first(picture, channels, dims, what) if picture.ndim > dims else picture[None]
         return check_values(_with_channels(_scaled(_tensor(laid), what), channels, what, dims), what)
+    picture = _dense(picture, what)
     laid_out = picture if picture.ndim > dims else picture[None]
     if laid_out.shape[0] != channels:
         raise SettingError(
@@ -137,6 +138,27 @@ def check_values(images: Tensor, what: str = "The pictures") -> Tensor:
     raise SettingError(f"{what}: values from {low:.4g} to {high:.4g}, but raw pictures lie in [0, 1]. {do}.")
 
 
+def _dense(given: Tensor, what: str) -> Tensor:
+    """Return a tensor that holds a number in every place.
+
+    Raises:
+        SettingError: it is sparse, quantised, nested, or on ``meta``, where there are no numbers.
+    """
+    kinds = {
+        "on 'meta', which holds no numbers": given.is_meta,
+        "nested": given.is_nested,
+        "quantised": given.is_quantized,
+        f"sparse ({given.layout})": given.layout != torch.strided,
+    }
+    kind = next((kind for kind, is_it in kinds.items() if is_it), None)
+    if kind:
+        raise SettingError(
+            f"{what}: the tensor is {kind}; allowed are dense tensors. Make one first: to_dense(), "
+            "dequantize(), or torch.stack of a list."
+        )
+    return given
+
+
 def as_masks(masks: GivenMasks, what: str = "masks", dims: int = 2) -> AnyMasks:
     """Return class indices [b h w] as int64; whole floating-point numbers count as integers.
 
@@ -155,7 +177,7 @@ def as_masks(masks: GivenMasks, what: str = "masks", dims: int = 2) -> AnyMasks:
         return torch.stack(each)
     if not isinstance(masks, Tensor | np.ndarray):
         raise SettingError(f"The {what} can't be {in_words(masks)}; allowed are class indices [b h w].")
-    given = masks if isinstance(masks, Tensor) else _tensor(masks)
+    given = _dense(masks, f"The {what}") if isinstance(masks, Tensor) else _tensor(masks)
     if given.ndim == dims + 2 and given.dtype == torch.bool:
         return given
     if given.ndim == dims + 2 and given.shape[1] == 1:
@@ -184,7 +206,7 @@ def as_mask(mask: Picture, what: str, dims: int = 2) -> Mask:
         return _whole(_tensor(np.array(ImageOps.exif_transpose(mask))), what)
     if not isinstance(mask, Tensor | np.ndarray):
         raise SettingError(f"{what} can't be {in_words(mask)}; allowed are class indices [h w].")
-    given = mask if isinstance(mask, Tensor) else _tensor(mask)
+    given = _dense(mask, what) if isinstance(mask, Tensor) else _tensor(mask)
     given = given[0] if given.ndim == dims + 1 and given.shape[0] == 1 else given
     if given.ndim != dims:
         raise SettingError(

@@ -16,7 +16,7 @@ from seglens.data.coco_places import (
     recognises,
     splits_of_folders,
 )
-from seglens.data.folders import visible_files
+from seglens.data.folders import is_clutter, visible_files
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.layout import DataSettings, Finding, Found, Searched
 from seglens.data.outlined import Listed, Source, outlined
@@ -41,7 +41,8 @@ def find(settings: DataSettings) -> Found:
     """
     sources, problems = [], []
     folders: set[Path] = set()
-    for place in places(settings):
+    found_places = places(settings)
+    for place in found_places:
         folders.update(place.folders)
         content = read_coco(place.file)
         pictures, found = _pictures(content, place, settings.path)
@@ -57,6 +58,11 @@ def find(settings: DataSettings) -> Found:
     if unlisted:
         text = "Pictures are listed in no COCO file: nobody says what they show, and they are left out."
         problems.append(Finding("unlisted", "warning", text, tuple(map(str, unlisted))))
+    read = {place.file for place in found_places}
+    others = {file for folder in folders for file in folder.glob("*.json") if not is_clutter(file)} - read
+    if others:
+        text = "Files *.json lie beside the COCO file that is read, and are not read. Take them out."
+        problems.append(Finding("unknown-file", "warning", text, tuple(sorted(map(str, others)))))
     _refuse_pictures_beside_splits(settings.path, sources)
     searched = [
         Searched(folder, (*IMAGE_SUFFIXES, ".json"), "warning") for folder, files in beside.items() if files

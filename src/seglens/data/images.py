@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seglens.arguments import checked
 from seglens.data import tiff
+from seglens.data.checksums import has_wrong_pixels
 from seglens.data.picture_files import (
     exif_orientation,
     open_picture,
@@ -128,6 +129,8 @@ def read_stored(file: Path) -> Stored:
                 page = tiff.read_page(stream, file)
                 stored, turned = tiff.decode(page, file), tiff.orientation(page)
             if stored is None:
+                if has_wrong_pixels(stream):
+                    raise unreadable(file, "the checksum of its pixels (IDAT) is wrong")
                 with opened_by_pillow(stream, file) as opened:
                     stored, turned = _decode(opened, file)
         except UserError:

@@ -79,6 +79,8 @@ def grey_label(stored: Stored, file: Path) -> np.ndarray:
 def opaque(stored: Stored, file: Path) -> np.ndarray:
     """Return the colours of a mask without its alpha, which may hide black and nothing else.
 
+    Where all is black, and alpha hides only a part of it, the mask is drawn in alpha.
+
     Raises:
         MaskValueError: alpha says something else than the colours do.
     """
@@ -87,7 +89,8 @@ def opaque(stored: Stored, file: Path) -> np.ndarray:
     colours, alpha = stored.values[..., :-1], stored.values[..., -1]
     highest = np.iinfo(alpha.dtype).max
     hidden = alpha == 0
-    if (hidden | (alpha == highest)).all() and not colours[hidden].any():
+    drawn = colours.any() or hidden.all() or not hidden.any()
+    if drawn and (hidden | (alpha == highest)).all() and not colours[hidden].any():
         return colours
     raise MaskValueError(
         f"The mask {file} is partly see-through (alpha from {alpha.min()} to {alpha.max()}), so that it may "

@@ -29,6 +29,9 @@ Unit = Literal["sum", "mean", "probability"]
 BOUNDARY = 3
 """Half the width of the boundary band, in pixels."""
 
+WHITE = (254, 255, 65535)
+"""Values that mean white in masks of black and white, and hardly the number of a class."""
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -170,7 +173,10 @@ def predicted(run: Run, images: Pictures, class_index: int = 1, valid: Regions |
 def truth(masks: GivenMasks, class_index: int = 1, valid: Regions | None = None, *, dims: int = 2) -> Target:
     """Return the pixels at which the true mask has the class; masks of volumes have 3 ``dims``."""
     known = as_masks(masks, dims=dims)
-    return _of_masks("truth", known, class_index, of_class(known, class_index, dims), valid)
+    pixels = of_class(known, class_index, dims)
+    if not pixels.any():
+        _refuse_white(known, valid, class_index)
+    return _of_masks("truth", known, class_index, pixels, valid)
 
 
 @checked
@@ -179,7 +185,9 @@ def false_positive(
 ) -> Target:
     """Return the pixels that are predicted as the class and are not: why did the model invent them?"""
     dims = run.spec.dims
-    return invented(_said(run, images, class_index), as_masks(masks, dims=dims), class_index, valid, dims)
+    return invented(
+        _said(run, images, class_index), _class_numbers(run, masks, valid), class_index, valid, dims
+    )
 
 
 @checked
@@ -192,7 +200,9 @@ def false_negative(
     other.
     """
     dims = run.spec.dims
-    return missed(_said(run, images, class_index), as_masks(masks, dims=dims), class_index, valid, dims)
+    return missed(
+        _said(run, images, class_index), _class_numbers(run, masks, valid), class_index, valid, dims
+    )
 
 
 def invented(
@@ -305,6 +315,48 @@ def point(
     last = None if z is None else z + 1
     pixels = box(images, x, y, x + 1, y + 1, class_index, valid, z0=z, z1=last).pixels
     return Target(f"point:{place}", class_index, pixels)
+
+
+def _class_numbers(run: Run, masks: GivenMasks, valid: Regions | None) -> AnyMasks:
+    """Return masks whose valid pixels all hold the number of a class of the model, or a stack of labels.
+
+    Raises:
+        SettingError: a pixel holds another number.
+    """
+    known, count = as_masks(masks, dims=run.spec.dims), len(run.task.classes)
+    if not is_stack(known):
+        _refuse_white(known, valid, 1)
+        beyond = _counted(known, valid)
+        beyond = beyond[(beyond < 0) | (beyond >= count)]
+        if len(beyond):
+            raise SettingError(
+                f"masks: the value {int(beyond[0])} is no class of the model; allowed are 0 to {count - 1} "
+                f"({', '.join(run.task.classes)}). Pixels that nobody labelled are left out by valid="
+                f"masks != {int(beyond[0])}."
+            )
+    return known
+
+
+def _refuse_white(masks: AnyMasks, valid: Regions | None, class_index: int) -> None:
+    """Refuse masks that hold nothing but black and white: white is no number of a class.
+
+    Raises:
+        SettingError: see above.
+    """
+    if is_stack(masks):
+        return
+    values = _counted(masks, valid).unique().tolist()
+    if set(values) - {0} and set(values) <= {0, *WHITE}:
+        raise SettingError(
+            f"masks: values {', '.join(map(str, values))}, which look black and white, but class "
+            f"{class_index} is meant; allowed are the numbers of classes. Write masks > 0; if {values[-1]} "
+            f"marks pixels that nobody labelled, give valid=masks != {values[-1]}."
+        )
+
+
+def _counted(masks: AnyMasks, valid: Regions | None) -> Tensor:
+    """Return the values of the pixels that count."""
+    return masks.flatten() if valid is None else masks[_fitting(valid, masks, "valid")]
 
 
 def _has_slices(images: Images, given: Sequence[int | None], names: str) -> bool:

@@ -34,21 +34,21 @@ def slice_arrays(sample: Sample, predicted: AnyMask, heatmaps: Heatmaps) -> Arra
     if sample.mask is not None:
         masks["truth"] = only_valid(sample.mask, sample.valid)
     for row in heatmaps.rows:
-        masks[f"region:{row.target}"] = torch.from_numpy(heatmaps.arrays[f"region:{row.target}"]).long()
+        masks[f"region:{row.target}"] = heatmaps.arrays[f"region:{row.target}"].long()
     found = {name: nearest(mask.cpu(), size).to(torch.uint8) for name, mask in masks.items()}
     found["image"] = (_fewer(image, PICTURE_SIDE) * 255).round().to(torch.uint8)
     for row in heatmaps.rows:
         name = heatmaps.name(row)
-        values = torch.from_numpy(heatmaps.arrays[f"map:{name}"])
+        values = heatmaps.arrays[f"map:{name}"]
         counted = heatmaps.arrays.get(f"counted:{name}")
         if counted is not None:
-            values = values.masked_fill(torch.from_numpy(counted) == 0, torch.nan)
+            values = values.masked_fill(counted == 0, torch.nan)
         found[f"map:{name}"] = _fewer(values, MAP_SIDE)
     found["native"] = torch.tensor(image.shape)
     if heatmaps.frame.spacing:
         lengths = zip(image.shape, size, heatmaps.frame.spacing, strict=True)
         found["spacing"] = torch.tensor([old / new * mm for old, new, mm in lengths])
-    return {name: values.numpy() for name, values in found.items()}
+    return found
 
 
 def _fewer(values: Map, side: int) -> Float[Tensor, "z y x"]:

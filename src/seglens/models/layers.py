@@ -42,6 +42,7 @@ from seglens.models.probing import (
     mixes_last_axis,
     observe,
     probe_size,
+    refuse_closed,
 )
 from seglens.models.segmenter import Segmenter
 from seglens.results import names
@@ -243,6 +244,7 @@ def _remembered(segmenter: Segmenter) -> tuple[dict[str, str], dict[str, Rule]]:
 
 def _observe(segmenter: Segmenter) -> _Seen:
     """Run the network; return what its modules did, and their roles."""
+    refuse_closed(segmenter.module)
     encoder = _encoder(segmenter.module)
     seen = observe(segmenter, encoder)
     found = influence(segmenter, seen.calls)

@@ -139,14 +139,14 @@ class Observed:
     deepest: tuple[int, ...]
 
 
-def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
-    """Run the network on a noise image, and on one of another size where one leaves layouts open.
+def refuse_closed(network: nn.Module) -> None:
+    """Refuse a network that is a file with its own code, or has such a part.
 
     Raises:
-        ModelError: it can't be run, or shows no modules.
+        ModelError: it is one.
     """
     kinds = (torch.jit.ScriptModule, FileNetwork)
-    closed = next((module for module in segmenter.module.modules() if isinstance(module, kinds)), None)
+    closed = next((module for module in network.modules() if isinstance(module, kinds)), None)
     if closed is not None:
         kind = closed.kind if isinstance(closed, FileNetwork) else "TorchScript"
         raise ModelError(
@@ -154,6 +154,14 @@ def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
             "that need none: occlusion, superpixel-occlusion, rise"
             f"{'' if kind == 'ONNX' else ', integrated-gradients, smoothgrad'}."
         )
+
+
+def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
+    """Run the network on a noise image, and on one of another size where one leaves layouts open.
+
+    Raises:
+        ModelError: it can't be run.
+    """
     seen, size = _watch(segmenter, probe_size(segmenter), encoder), probe_size(segmenter)
     if any(len(call.layouts) > 1 or len(call.shape) == 3 for call in seen.calls.values()) or mixes_last_axis(
         segmenter.module

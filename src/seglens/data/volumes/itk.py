@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seglens.data.checksums import refuse_damaged_meta_image
 from seglens.data.limits import refuse_large_volume
 from seglens.data.picture_files import open_regular
 from seglens.data.volumes.extra import imported
@@ -33,6 +34,8 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{file} has {len(size)} axes ({' x '.join(map(str, size))}) with {samples} number(s) at each "
             "voxel; allowed are 3 axes with one. Save each point of time, or each channel, as its own file."
         )
+    if file.suffix.lower() in (".mha", ".mhd"):
+        refuse_damaged_meta_image(file)
     try:
         image = reader.Execute()
     except RuntimeError as error:

@@ -1,10 +1,13 @@
 """NIfTI-1 and NIfTI-2 files (``.nii``, ``.nii.gz``), read and written by nibabel."""
 
 import gzip
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from seglens.data.checksums import finish_gzip
 from seglens.data.limits import refuse_large_volume
 from seglens.data.picture_files import open_regular
 from seglens.data.volumes.extra import imported
@@ -23,6 +26,7 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     with open_regular(file):
         pass
     nibabel = imported("nibabel", "nibabel", file)
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it mends in headers is judged here
     try:
         image = nibabel.load(file)
     except Exception as error:  # a damaged header makes the reader raise almost anything
@@ -40,7 +44,7 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     try:
         scale = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}[header.get_xyzt_units()[0]]
-        values = np.asarray(image.dataobj)
+        values = _numbers(image, file)
     except Exception as error:
         raise _damaged(file, error) from error
     if values.dtype == np.float64 and header.get_data_dtype() != np.float64:  # scaled
@@ -48,6 +52,16 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     return values, np.diag([scale, scale, scale, 1.0]) @ image.affine
+
+
+def _numbers(image: Any, file: Path) -> np.ndarray:
+    """Return the numbers of an image of nibabel; a packed file is read to its end, where its checksum is."""
+    if file.suffix.lower() != ".gz":
+        return np.asarray(image.dataobj)
+    with gzip.open(file) as stream:
+        values = np.asarray(type(image).from_stream(stream).dataobj)
+        finish_gzip(stream)
+    return values
 
 
 def encoded(values: np.ndarray, affine: np.ndarray, about: str, *, packed: bool) -> bytes:
