@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from seglens.axes import cropped
-from seglens.data.transforms import Frame
+from seglens.axes import cropped, padded_size
+from seglens.data.frame import Frame
 from seglens.errors import unknown_name
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
@@ -76,10 +76,8 @@ def evidence(arrays: Arrays, name: str, frame: Frame, spec: ModelSpec) -> Map | 
     found = arrays.get(f"grid:{name}")
     if found is None:
         return None
-    padded = frame.size + -frame.size % spec.divisor
-    dims = len(frame.native)
-    whole = upsample(torch.from_numpy(found)[None], (padded,) * dims)[0]
-    return frame.maps_to_native(cropped(whole, (frame.size,) * dims))
+    whole = upsample(torch.from_numpy(found)[None], padded_size(frame.sides, spec.divisor))[0]
+    return frame.maps_to_native(cropped(whole, frame.sides))
 
 
 def _native_region(region: Region, frame: Frame) -> np.ndarray:

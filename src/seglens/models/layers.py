@@ -32,6 +32,7 @@ from torch import nn
 from seglens.arguments import checked
 from seglens.axes import LENGTHS, padded_size, spelled
 from seglens.errors import ModelError, unknown_name
+from seglens.models.ensemble import explained
 from seglens.models.layout import MOST_PREFIX, FeatureLayout, Rule, readings
 from seglens.models.places import blocks_by_grid, head_by_answer, outermost_in, stages_by_grid
 from seglens.models.probing import (
@@ -126,13 +127,13 @@ _SEEN: "weakref.WeakKeyDictionary[Segmenter, tuple[dict[str, str], dict[str, Rul
 def layers(run: HasSegmenter) -> list[LayerInfo]:
     """Return every layer that can be explained, in the order in which they run.
 
-    Those that return a grid (see ``layout.py``) once per forward pass; the network runs on a noise image, and
+    Of an ensemble those of its first network. Those that return a grid (see ``layout.py``) once per forward pass; the network runs on a noise image, and
     on another one of another size where one leaves open which axes are the grid.
 
     Raises:
         ModelError: the network can't be run.
     """
-    segmenter = run.segmenter
+    segmenter = explained(run.segmenter)
     seen = _observe(segmenter)
     _SEEN[segmenter] = seen.roles, seen.rules
     size, infos = probe_size(segmenter), []
@@ -180,6 +181,7 @@ def resolve(segmenter: Segmenter, names: Sequence[str]) -> dict[str, nn.Module]:
         UnknownNameError: it is neither, with the nearest name that is.
         ModelError: it is a role that this network doesn't show.
     """
+    segmenter = explained(segmenter)
     modules = {path: module for path, module in segmenter.module.named_modules() if path}
     found = {}
     for name in names:
