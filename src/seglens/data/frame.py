@@ -72,7 +72,9 @@ class Frame:
         before = native.ndim - len(self.native)
         turned = native.flip([before + axis for axis in self.turned])
         turned = turned.permute(*range(before), *(before + axis for axis in self._order))
-        return turned[(..., *(slice(*ends) for ends in self._crop))]
+        for axis, (first, last) in enumerate(self._crop, start=before):
+            turned = turned.narrow(axis, first, last - first)
+        return turned
 
     def restored(self, cut: Tensor) -> Tensor:
         """Undo `oriented`: what was cut away is 0 (False), or NaN where there is nothing but that."""
@@ -81,8 +83,9 @@ class Frame:
         if self.crop:
             lengths = [self.native[axis] for axis in self._order]
             nothing = cut.is_floating_point() and bool(cut.isnan().all())
-            whole = cut.new_full((*cut.shape[:before], *lengths), torch.nan if nothing else 0)
-            whole[(..., *(slice(*ends) for ends in self.crop))] = cut
+            ends = [(first, length - last) for (first, last), length in zip(self.crop, lengths, strict=True)]
+            missing = [number for pair in reversed(ends) for number in pair]
+            whole = F.pad(cut, missing, value=torch.nan if nothing else 0)
         back = sorted(range(len(self._order)), key=self._order.__getitem__)
         whole = whole.permute(*range(before), *(before + axis for axis in back))
         return whole.flip([before + axis for axis in self.turned]) if self.turned else whole

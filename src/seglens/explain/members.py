@@ -1,12 +1,12 @@
 """Explanations of an ensemble: every member is explained by itself, and maps are averaged.
 
-The logits of an ensemble are the mean of those of its networks over the mirror images, and so is its score; a
-method that is linear in the score (the gradients, Integrated Gradients, HiResCAM's grid) says of the mean what
-the mean says. Of others the mean is what is shown. Each member sees the picture, the target and every picture
-of the settings mirrored alike, and its map is turned back.
+The logits of an ensemble are the mean of those of its networks over the mirror images, and so is its score;
+a method that is linear in the score (gradients, Integrated Gradients, HiResCAM's grid) says of the mean what
+its maps say in the mean. Of others the mean is what is shown. Each member sees the picture, the target and
+every picture of the settings mirrored alike, and its map is turned back.
 
-Where there are several networks (folds), two diagnostics say how far their maps agree: ``folds`` how many they
-are, and ``disagreement`` the share of the folds' maps that is not common to them::
+Where there are several networks (folds), two diagnostics say how far their maps agree: ``folds``, how many
+they are, and ``disagreement``, the share of the folds' maps that is not common to them::
 
     sqrt(sum over p of var_f m_f(p))  /  sqrt(sum over p of mean_f m_f(p)^2)
 
@@ -120,7 +120,7 @@ def _mean(folds: Sequence[Sequence[Explanation]], asked: dict[str, Target]) -> E
     channels = [entry.channels for entry in every if entry.channels is not None]
     return replace(
         first,
-        target=replace(asked[first.target.label], multilabel=first.target.multilabel),
+        target=asked[first.target.label],
         map=torch.stack(maps).mean(0),
         grid=torch.stack(grids).nan_to_num(0).mean(0) if len(grids) == len(every) else None,
         channels=torch.stack(channels).nan_to_num(0).mean(0) if len(channels) == len(every) else None,

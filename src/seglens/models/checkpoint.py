@@ -114,7 +114,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(file: Path) -> Any:
-    """Return what ``torch.save`` wrote, with an empty object in place of what is none of tensors and plain data.
+    """Return what ``torch.save`` wrote, with an empty object for what is neither tensor nor plain data.
 
     Raises:
         CheckpointError: it is damaged or a bomb, or would need to run code to be read.

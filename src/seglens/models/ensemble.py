@@ -16,7 +16,7 @@ from seglens.models.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Member:
-    """One network, which is given pictures mirrored along ``axes`` of [b c *size]; its answer is turned back."""
+    """One network, given pictures mirrored along ``axes`` of [b c *size]; its answer is turned back."""
 
     network: nn.Module
     axes: tuple[int, ...]

@@ -127,8 +127,9 @@ _SEEN: "weakref.WeakKeyDictionary[Segmenter, tuple[dict[str, str], dict[str, Rul
 def layers(run: HasSegmenter) -> list[LayerInfo]:
     """Return every layer that can be explained, in the order in which they run.
 
-    Of an ensemble those of its first network. Those that return a grid (see ``layout.py``) once per forward pass; the network runs on a noise image, and
-    on another one of another size where one leaves open which axes are the grid.
+    Those that return a grid (see ``layout.py``) once per forward pass; the network runs on a noise image, and
+    on another one of another size where one leaves open which axes are the grid. Of an ensemble those of its
+    first network.
 
     Raises:
         ModelError: the network can't be run.

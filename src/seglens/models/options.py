@@ -104,7 +104,7 @@ def is_transformers(path: Path) -> bool:
 
 
 def is_nnunet(path: Path) -> bool:
-    """Whether ``path`` is a folder that ``nnUNetv2_train`` wrote, one of its folds, or a model of nnU-Net v1."""
+    """Whether ``path`` is a folder that ``nnUNetv2_train`` wrote, one of its folds, or one of nnU-Net v1."""
     names = (path / "plans.json", path.parent / "plans.json", path / "plans.pkl")
     return path.is_dir() and any(each.is_file() for each in names)
 

@@ -200,8 +200,8 @@ def _by_itself(segmenter: Segmenter, placed: Placed, how: Inference) -> Probabil
     if placed.sample is not None:
         if how.tta:
             raise SettingError(
-                "The model's own tool mirrors volumes, or not, as it was adopted: received tta, too. Leave it "
-                "out; 'seglens adopt --no-mirroring' makes a run that doesn't."
+                "The model's own tool mirrors volumes, or not, as it was adopted: received tta, too. Leave "
+                "it out; 'seglens adopt --no-mirroring' makes a run that doesn't."
             )
         return by_tool(segmenter, placed.sample)
     assert placed.windows is not None

@@ -147,7 +147,7 @@ class Run:
 
 
 def prepared(run: Run, how: Inference) -> Run:
-    """Return ``run`` as it predicts fastest in this way; in float32, or by a tool, it is left exactly as it is.
+    """Return ``run`` as it predicts fastest in this way; in float32, or by a tool, it is left as it is.
 
     Raises:
         SettingError: there is no such precision.
@@ -359,8 +359,8 @@ def adopt(
     safetensors): mean, std, size and classes left out are those of its files, and of the architecture nothing
     can be said. No code that it names is run.
 
-    It may be a folder that ``nnUNetv2_train`` wrote, see `seglens.runs.trained`: all is taken from its files, and
-    only such have ``fold``, ``mirroring`` (as nnU-Net does, if left out) and ``checkpoint``.
+    It may be a folder that ``nnUNetv2_train`` wrote, see `seglens.runs.trained`: all is taken from its files,
+    and only such have ``fold``, ``mirroring`` (as nnU-Net does, if left out) and ``checkpoint``.
 
     ``model`` left out is ``unet``, ``channels`` 3, ``image_size`` 256, ``classes`` background and
     foreground. ``head`` left out is told by the number of classes and the

@@ -2,10 +2,11 @@
 
 ::
 
-    seglens adopt nnUNet_results/Dataset004_X/nnUNetTrainer__nnUNetPlans__3d_fullres --fold 0 --run runs/theirs
+    seglens adopt nnUNet_results/DATASET/nnUNetTrainer__nnUNetPlans__3d_fullres --fold 0 --run runs/theirs
 
 Several folds are one model, the mean of their logits, as of ``nnUNetv2_predict``. With mirroring so are all
-mirror images that the training allowed; without, maps cost an eighth, and masks are those of ``--disable_tta``.
+mirror images that the training allowed; without, maps cost an eighth, and masks are those of
+``--disable_tta``.
 """
 
 from collections.abc import Sequence
@@ -34,8 +35,8 @@ def adopt_trained(
 ) -> Run:
     """Make a run folder ``out`` of what ``nnUNetv2_train`` left in ``folder``.
 
-    ``fold`` is a number, several, or ``all``: fold_all, or where there is none every fold; left out it is every
-    numbered fold, as of ``nnUNetv2_predict``. ``checkpoint`` is the name of its file.
+    ``fold`` is a number, several, or ``all``: fold_all, or where there is none every fold; left out it is
+    every numbered fold, as of ``nnUNetv2_predict``. ``checkpoint`` is the name of its file.
 
     Raises:
         CheckpointError: a file is missing, damaged, or would need to run code, or doesn't fit.
@@ -51,7 +52,7 @@ def adopt_trained(
     )
     found = library.describe(trained.options)
     spec = ModelSpec(architecture=NNUNET, **found.spec)
-    task = task_of(found.classes, multilabel=spec.head == "multilabel", what="The labels in dataset.json")
+    task = task_of(found.classes, what="The labels in dataset.json")
     segmenter = Segmenter.from_spec(spec)
     library.fill(segmenter.module, trained.weights)
     segmenter.eval()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -34,6 +34,7 @@ PREPARING = (NNUNET,)
 """Those whose library prepares cases in its own way, see `Tool`."""
 
 
+@runtime_checkable
 class Tool(Protocol):
     """What brings cases into a network as its own library does, and its answers back."""
 

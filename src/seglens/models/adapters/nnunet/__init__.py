@@ -1,7 +1,7 @@
 """Models of nnU-Net v2: networks, preprocessing and export of what ``nnUNetv2_train`` left.
 
-What is needed of plans.json and dataset.json is kept in ``ModelSpec.options``, so that a run needs the folder no
-more. Masks are those of ``nnUNetv2_predict`` (Isensee et al. 2021), by its own functions.
+What is needed of plans.json and dataset.json is kept in ``ModelSpec.options``, so that a run needs the folder
+no more. Masks are those of ``nnUNetv2_predict`` (Isensee et al. 2021), by its own functions.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from seglens.data.sample import BACKGROUND
 from seglens.errors import ModelError
 from seglens.models.adapters.nnunet.cases import Cases
 from seglens.models.adapters.nnunet.folder import (
@@ -24,9 +23,6 @@ from seglens.models.ensemble import Ensemble
 from seglens.models.weights import State, fit
 
 __all__ = ["CHECKPOINT", "Described", "Trained", "build", "describe", "fill", "read_trained", "tool"]
-
-ABOVE_HALF = float(np.nextafter(np.float32(0.5), np.float32(1)))
-"""The threshold of a region: nnU-Net takes what is above .5, here is taken what is at least the threshold."""
 
 
 @dataclass(frozen=True)
@@ -60,30 +56,30 @@ def describe(options: Mapping[str, Any]) -> Described:
     """Return what the plans and labels of a training say.
 
     Raises:
-        ModelError: the labels have a gap.
+        ModelError: the labels have a gap, or are regions.
     """
     cases = Cases(options, None)
-    labels, patch = cases.labels, cases.configuration.patch_size
-    names: dict[Any, str] = options["dataset"]["labels"]
-    if labels.has_regions:
-        classes = (BACKGROUND, *(name for name, value in names.items() if not _is_left_out(name, value)))
-    else:
-        by_number = {int(value): name for name, value in names.items() if name != "ignore"}
-        if sorted(by_number) != list(range(len(by_number))):
-            raise ModelError(
-                f"dataset.json lists the labels {sorted(by_number)}; nnU-Net takes 0, 1, 2, ... without a gap."
-            )
-        classes = tuple(by_number[number] for number in range(len(by_number)))
-    outputs = labels.num_segmentation_heads
+    patch = cases.configuration.patch_size
+    names = options["dataset"]["labels"]
+    if regions := [name for name, value in names.items() if isinstance(value, list) and len(value) > 1]:
+        raise ModelError(
+            f"The model was trained on regions that may overlap ({', '.join(regions)}), which volumes don't "
+            "have here. Predict with nnUNetv2_predict, or adopt a model of single labels."
+        )
+    by_number = {int(value): name for name, value in names.items() if name != "ignore"}
+    if sorted(by_number) != list(range(len(by_number))):
+        raise ModelError(
+            f"dataset.json lists the labels {sorted(by_number)}; nnU-Net takes 0, 1, 2, ... without a gap."
+        )
+    classes = tuple(by_number[number] for number in range(len(by_number)))
     spec = {
         "channels": len(cases.ends),
         "classes": len(classes),
         "dims": 3,
-        "head": "multilabel" if labels.has_regions else "softmax",
+        "head": "softmax",
         "image_size": _probe(patch, cases.configuration.pool_op_kernel_sizes),
         "mean": tuple(-low / (high - low) for low, high in cases.ends),
         "std": tuple(1 / (high - low) for low, high in cases.ends),
-        "thresholds": (ABOVE_HALF,) * outputs if labels.has_regions else (),
         "options": dict(options),
     }
     return Described(classes, spec)
@@ -114,18 +110,13 @@ def _laid_out(cases: Cases) -> nn.Module:
 
 
 def _axes(cases: Cases) -> tuple[int, ...]:
-    """Return the axes of the volume along which pictures are mirrored: a network of pictures has no slices."""
+    """Return the axes of the volume along which it is mirrored: a network of pictures has no slices."""
     before = 3 - len(cases.configuration.patch_size)
     return tuple(axis + before for axis in cases.options["mirrored"])
 
 
-def _is_left_out(name: str, value: Any) -> bool:
-    each = value if isinstance(value, list | tuple) else [value]
-    return name == "ignore" or set(each) == {0}
-
-
 def _probe(patch: list[int], strides: list[list[int]]) -> int:
-    """Return the side of a cube to look at layers with: no cell is left over, and the deepest grid has two."""
+    """Return the side of a cube to look at layers with: whole cells, and two of them in the deepest grid."""
     total = int(np.prod(np.array(strides), axis=0).max())
     return max(2 * total, min(total * -(-max(patch) // total), total * max(2, 64 // total)))
 

@@ -146,7 +146,7 @@ class Cases:
                     tuple(self.options["mirrored"]) or None,
                 )
                 found = predictor.predict_sliding_window_return_logits(prepared.array).to("cpu")
-                total = found if total is None else total.add_(found)
+                total = found.clone() if total is None else total.add_(found)
         except RuntimeError as error:
             if "Encountered inf" in str(error):
                 raise NonFiniteError((0,)) from error
@@ -156,10 +156,10 @@ class Cases:
             for part, training in flags:
                 part.training = training
         assert total is not None
-        mean = total / len(networks) if len(networks) > 1 else total
+        mean = total.div_(len(networks)) if len(networks) > 1 else total
         if not bool(mean.isfinite().all()):
             raise NonFiniteError((0,))
-        return mean.clone()
+        return mean
 
     def probabilities(self, logits: Tensor, prepared: Prepared, grid: Grid) -> Tensor:
         """Return the probabilities ``[classes slices rows columns]`` of a case on its own grid, by nnU-Net.
@@ -173,17 +173,14 @@ class Cases:
         current = current if len(current) == len(cut) else [spacing[0], *current]
         resampled = self.configuration.resampling_fn_probabilities(logits.numpy(), cut, current, spacing)
         found = torch.as_tensor(labels.apply_inference_nonlin(resampled)).clone()
-        if not labels.has_regions:
-            chosen = torch.as_tensor(labels.convert_logits_to_segmentation(resampled)).long()[None]
-            best = found.amax(0, keepdim=True)
-            other = found.argmax(0, keepdim=True) != chosen
-            above = torch.nextafter(best, torch.full_like(best, 2.0))
-            found.scatter_(0, chosen, torch.where(other, above, found.gather(0, chosen)))
+        chosen = torch.as_tensor(labels.convert_logits_to_segmentation(resampled)).long()[None]
+        best = found.amax(0, keepdim=True)
+        other = found.argmax(0, keepdim=True) != chosen
+        above = torch.nextafter(best, torch.full_like(best, 2.0))
+        found.scatter_(0, chosen, torch.where(other, above, found.gather(0, chosen)))
         whole = labels.revert_cropping_on_probabilities(
             found, notes["bbox_used_for_cropping"], notes["shape_before_cropping"]
         )
-        if labels.has_regions:
-            whole = torch.cat([(1 - whole).prod(0, keepdim=True), whole])
         back = whole.permute(0, *(axis + 1 for axis in self.plans.transpose_backward)).numpy()
         return torch.from_numpy(np.stack([grid.to_zyx(each.transpose(2, 1, 0)) for each in back]))
 

@@ -75,8 +75,9 @@ def read_trained(
     """
     if (folder / "plans.pkl").is_file() and not (folder / PLANS).is_file():
         raise ModelError(
-            f"{folder} is a model of nnU-Net v1 (plans.pkl), whose plans are a pickle that runs code. Allowed "
-            "are those of nnU-Net v2: train it there, or convert the set with nnUNetv2_convert_old_nnUNet_dataset."
+            f"{folder} is a model of nnU-Net v1 (plans.pkl), whose plans are a pickle that runs code. "
+            "Allowed are those of nnU-Net v2: convert the set with nnUNetv2_convert_old_nnUNet_dataset, and "
+            "train there."
         )
     if folder.name.startswith("fold_") and (folder.parent / PLANS).is_file():
         raise CheckpointError(
@@ -145,7 +146,7 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{file.parent} has no {file.name} of names and values. A folder of nnU-Net v2 holds {PLANS}, "
-            f"{DATASET} and fold_0/{CHECKPOINT}: nnUNet_results/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION."
+            f"{DATASET} and fold_0/{CHECKPOINT}: nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
         )
     return content
 
@@ -194,8 +195,8 @@ def _facts(folder: Path, fold: str, content: Mapping[str, Any]) -> dict[str, Any
     whole = mirrored is None or all(isinstance(axis, int) for axis in mirrored)
     if not isinstance(trainer, str) or not isinstance(configuration, str) or not whole:
         raise CheckpointError(
-            f"The checkpoint of fold {fold} in {folder} doesn't say trainer_name, init_args.configuration and "
-            "inference_allowed_mirroring_axes in plain values. Take one that nnUNetv2_train wrote."
+            f"The checkpoint of fold {fold} in {folder} doesn't say trainer_name, init_args.configuration "
+            "and inference_allowed_mirroring_axes in plain values. Take one that nnUNetv2_train wrote."
         )
     return {"trainer": trainer, "configuration": configuration, "mirrored": sorted(mirrored or ())}
 
@@ -203,8 +204,9 @@ def _facts(folder: Path, fold: str, content: Mapping[str, Any]) -> dict[str, Any
 def _check_plans(plans: Mapping[str, Any], configuration: Mapping[str, Any], folder: Path) -> None:
     if configuration.get("previous_stage"):
         raise ModelError(
-            f"{folder} is the second stage of a cascade: it needs the masks of {configuration['previous_stage']} "
-            "with each picture. Adopt a configuration that stands alone, such as 3d_fullres or 3d_lowres."
+            f"{folder} is the second stage of a cascade: with each picture it needs the masks of "
+            f"{configuration['previous_stage']}. Adopt a configuration that stands alone, such as "
+            "3d_fullres or 3d_lowres."
         )
     missing = [key for key in _WANTED if key not in plans and key != "label_manager"]
     missing += [key for key in _OF_CONFIGURATION if key not in configuration]
@@ -226,8 +228,8 @@ def _check_plans(plans: Mapping[str, Any], configuration: Mapping[str, Any], fol
     for key, (given, allowed) in known.items():
         if given not in allowed:
             raise ModelError(
-                f"{folder / PLANS} has {key} = {given}, which is not known here. Allowed: {', '.join(allowed)}. "
-                "Predict with nnUNetv2_predict, or train with one of these."
+                f"{folder / PLANS} has {key} = {given}, which is not known here. Allowed: "
+                f"{', '.join(allowed)}. Predict with nnUNetv2_predict, or train with one of these."
             )
     if len(configuration["patch_size"]) not in (2, 3):
         raise ModelError(

@@ -1,8 +1,8 @@
 """The networks of nnU-Net's plans, through dynamic-network-architectures.
 
-A network of the configuration ``2d`` sees the slices of a volume one by one. Here it is laid along the slices:
-each kernel is one slice thick, and each normalisation takes each slice by itself, which is the same function,
-so that volumes go through it whole and each layer has a map of the volume.
+A network of the configuration ``2d`` sees the slices of a volume one by one. Here it is laid along the
+slices: each kernel is one slice thick, and each normalisation takes each slice by itself, which is the same
+function, so that volumes go through it whole and each layer has a map of the volume.
 """
 
 import re
@@ -99,8 +99,9 @@ def along_slices(network: nn.Module) -> nn.Module:
                 if list(part.children()):
                     continue
                 raise ModelError(
-                    f"The network's {kind.__name__} has no part that does the same to each slice of a volume. "
-                    "Allowed: convolutions, pooling, batch and instance normalisation, activations, dropout."
+                    f"The network's {kind.__name__} has no part that does the same to each slice of a "
+                    "volume. Allowed: convolutions, pooling, batch and instance normalisation, "
+                    "activations, dropout."
                 )
             if kind in _THICK:
                 if id(part) not in made:
@@ -122,25 +123,24 @@ def flat(state: State) -> State:
     return {name: value[:, :, 0] if value.ndim == 5 else value for name, value in state.items()}
 
 
-def _one_before(sides: Any, first: int) -> tuple[int, ...]:
-    pair = (sides, sides) if isinstance(sides, int) else tuple(sides)
-    return (first, *pair)
+def _one_before(sides: Any, first: int) -> tuple[int, int, int]:
+    rows, columns = (sides, sides) if isinstance(sides, int) else sides
+    return first, rows, columns
 
 
 def _thick_conv(part: nn.Module) -> nn.Module:
     assert isinstance(part, nn.Conv2d | nn.ConvTranspose2d)
-    up = isinstance(part, nn.ConvTranspose2d)
-    made: nn.Module = (nn.ConvTranspose3d if up else nn.Conv3d)(
-        part.in_channels,
-        part.out_channels,
-        _one_before(part.kernel_size, 1),
-        stride=_one_before(part.stride, 1),
-        padding=_one_before(part.padding, 0),
-        dilation=_one_before(part.dilation, 1),
-        groups=part.groups,
-        bias=part.bias is not None,
-        **({"output_padding": _one_before(part.output_padding, 0)} if up else {}),
-    )
+    settings: dict[str, Any] = {
+        "stride": _one_before(part.stride, 1),
+        "padding": _one_before(part.padding, 0),
+        "dilation": _one_before(part.dilation, 1),
+        "groups": part.groups,
+        "bias": part.bias is not None,
+    }
+    kind: type[nn.Module] = nn.Conv3d
+    if isinstance(part, nn.ConvTranspose2d):
+        kind, settings["output_padding"] = nn.ConvTranspose3d, _one_before(part.output_padding, 0)
+    made = kind(part.in_channels, part.out_channels, _one_before(part.kernel_size, 1), **settings)
     made.load_state_dict(thick(part.state_dict(), made.state_dict()))
     return made
 
@@ -154,10 +154,11 @@ def _thick_batch_norm(part: nn.Module) -> nn.Module:
 
 def _thick_pool(part: nn.Module) -> nn.Module:
     assert isinstance(part, nn.AvgPool2d | nn.MaxPool2d)
-    sides = (_one_before(part.kernel_size, 1), _one_before(part.stride, 1), _one_before(part.padding, 0))
+    size, stride = _one_before(part.kernel_size, 1), _one_before(part.stride, 1)
+    padding = _one_before(part.padding, 0)
     if isinstance(part, nn.MaxPool2d):
-        return nn.MaxPool3d(*sides)
-    return nn.AvgPool3d(*sides, part.ceil_mode, part.count_include_pad)
+        return nn.MaxPool3d(size, stride, padding)
+    return nn.AvgPool3d(size, stride, padding, part.ceil_mode, part.count_include_pad)
 
 
 def _slice_norm(part: nn.Module) -> nn.Module:
