@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
+import nibabel as nibabel_untyped
 import numpy as np
 import torch
+
+nibabel: Any = nibabel_untyped
 
 TURNED = np.array([[0, -1.5, 0, 3.0], [0, 0, 2.5, -7.0], [1.2, 0, 0, 11.0], [0, 0, 0, 1.0]])
 """Axes of a file that run to the head, to the left and to the front: none is where an array has it."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel
+import nibabel as nibabel_untyped
 import numpy as np
 import pytest
 import torch
@@ -21,6 +21,7 @@ from seglens.models.layers import find_role
 from seglens.predict.tiles import cut_of
 from seglens.runs.data import open_split, with_tool
 
+nibabel: Any = nibabel_untyped
 pytest.importorskip("nnunetv2", reason="needs the extra nnunet")
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -131,13 +132,14 @@ def test_gradients_over_windows_are_those_of_the_mean_of_all_members(tmp_path: P
     assert not prepared.fits
     image = prepared.on(prepared.frame)
     windows = windows_for(split[0], run.spec, "auto")
+    assert windows is not None
     pixels = torch.zeros(1, *windows.scaled, dtype=torch.bool)
     pixels[0, 3:9, 5:15, 6:14] = True
     target = seglens.targets.whole_class(pixels, class_index=1)
     made = explain_large(run, cut_of(image), windows, target, methods=("input-x-gradient",))[
         "input-x-gradient"
     ]
-    x, score = image.clone().requires_grad_(), 0.0
+    x, score = image.clone().requires_grad_(), torch.zeros(())
     for place in windows.places:
         part = windows.part(place)
         seen = (x[(slice(None), *part)][None] - 0.25) / 0.0625
