@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from seglens.data.transforms import Frame, nearest
+from seglens.data.frame import Frame, nearest
 from seglens.explain.target import Target
 from seglens.explain.target_names import Scene, named_targets
 from seglens.predict.original import decide, empty_mask

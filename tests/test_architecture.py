@@ -48,6 +48,11 @@ ONLY_IN = {
     "skimage": {"superpixels"},
     "tifffile": {"data.tiff"},
     "timm": {"models.encoders", "models.zoo", "weak.classifier_score"},
+    "nnunetv2": {
+        "models.adapters.nnunet.cases",
+        "models.adapters.nnunet.folder",
+        "models.adapters.nnunet.network",
+    },
     "transformers": {"models.adapters.hugging_face"},
     "typer": {
         "cli",

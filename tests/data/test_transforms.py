@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from seglens.data.frame import fit_frame
 from seglens.data.sample import Sample
 from seglens.data.transforms import (
     Policy,
     augment,
     collate,
-    fit_frame,
     letterbox,
     letterbox_image,
     sample_generator,

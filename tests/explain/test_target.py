@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from seglens.data.transforms import fit_frame
+from seglens.data.frame import fit_frame
 from seglens.errors import SettingError, UnknownNameError
 from seglens.explain import target as targets
 from seglens.explain.target import Target

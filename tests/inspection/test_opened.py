@@ -8,7 +8,7 @@ from PIL import Image
 from tests.inspection.conftest import logits_of
 
 import seglens
-from seglens.data.transforms import fit_frame
+from seglens.data.frame import fit_frame
 from seglens.errors import DataError
 from seglens.inspection.opened import on_grid, open_file, open_sample, refuse_to_open_large
 

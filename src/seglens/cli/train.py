@@ -174,8 +174,8 @@ def adopt_command(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A .pth, .pt, .ckpt, .safetensors or .onnx file, or a save_pretrained folder (Hugging Face, "
-            "smp).",
+            help="A .pth, .pt, .ckpt, .safetensors or .onnx file, or a folder of Hugging Face, smp or "
+            "nnU-Net v2.",
         ),
     ],
     run: o.NewRun = None,
@@ -232,6 +232,30 @@ def adopt_command(
         str | None,
         typer.Option(metavar="KEY", help="Which of several outputs: a key or an index, such as -1."),
     ] = None,
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N...",
+            help="Folds of nnU-Net, several as one model; all is fold_all, or every fold.",
+            show_default="every fold",
+        ),
+    ] = None,
+    mirroring: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirroring/--no-mirroring",
+            help="Of nnU-Net: mirror volumes, and average.",
+            show_default="as it was trained",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of nnU-Net: the file in each fold.",
+            show_default="checkpoint_final.pth",
+        ),
+    ] = None,
     force: o.Force = False,
 ) -> None:
     """Make a run folder of somebody else's checkpoint."""
@@ -254,6 +278,9 @@ def adopt_command(
         outputs_are=outputs_are,
         output=output,
         weights_key=weights_key,
+        fold=fold,
+        mirroring=mirroring,
+        checkpoint=checkpoint,
         out=run,
         force=force,
     )

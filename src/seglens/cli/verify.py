@@ -58,8 +58,9 @@ def _from_split(
     """Read ``num`` pictures; None, and a warning, where the run knows none and none were asked for."""
     import torch
 
-    from seglens.data.transforms import letterbox
+    from seglens.data.transforms import letterbox_all
     from seglens.folder.chunks import choose
+    from seglens.runs.data import with_tool
 
     try:
         split = _some_split(context, model, name, data)
@@ -68,9 +69,9 @@ def _from_split(
             raise
         warn(f"{error} Noise is taken instead.")
         return None
-    chosen = choose(split, None, num)
-    size = model.spec.image_size
-    return torch.stack([letterbox(chosen[index], size)[0].image for index in range(len(chosen))])
+    chosen = with_tool(model, choose(split, None, num))
+    placed, _ = letterbox_all([chosen[index] for index in range(len(chosen))], model.spec.image_size)
+    return torch.stack([sample.image for sample in placed])
 
 
 def _some_split(context: typer.Context, model: "seglens.Run", name: str | None, data: Path | None) -> "Split":

@@ -8,6 +8,7 @@ from unicodedata import normalize
 from pydantic import field_validator
 
 from seglens.arguments.validated import Validated
+from seglens.data.prepared import Prepared
 from seglens.data.volumes.grid import Grid
 from seglens.errors import ModelError, SettingError, unknown_name
 from seglens.shapes import AnyMask, Image, Region
@@ -34,6 +35,7 @@ class Sample:
     target and no score.
 
     A volume has its axes in the order of `Grid.to_zyx`; ``grid`` is where its file has it.
+    ``prepared`` is what the preprocessing of the model's own tool made of its files, where it has such.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Sample:
     mask: AnyMask | None
     valid: Region
     grid: Grid | None = None
+    prepared: Prepared | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:

@@ -18,89 +18,13 @@ from torchvision.transforms.v2 import functional as v2
 from torchvision.tv_tensors import Image as PairedImage
 from torchvision.tv_tensors import Mask as PairedMask
 
-from seglens.axes import axes, resampled, size_of, spelled
+from seglens.axes import axes, resampled, size_of
+from seglens.data.frame import Frame, fit_frame
+from seglens.data.prepared import same_grid
 from seglens.data.sample import Sample
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError
 from seglens.masks import is_stack
-from seglens.shapes import AnyMask, AnyMasks, Image, Images, Mask, Region, Regions
-
-
-@dataclass(frozen=True)
-class Frame:
-    """How a native picture sits on the square input grid, or a volume on the cube.
-
-    ``native`` and ``scaled`` are (rows, columns), or (slices, rows, columns), before and after scaling; the
-    first pixel of what was scaled is at ``corner`` of a grid of ``size`` pixels each way. ``spacing`` are the
-    native millimetres a voxel; empty where they don't count.
-    """
-
-    native: tuple[int, ...]
-    size: int
-    scaled: tuple[int, ...]
-    corner: tuple[int, ...]
-    spacing: tuple[float, ...] = ()
-
-    @property
-    def scale(self) -> float:
-        """Pixels on the grid for each native pixel, or for each millimetre where the spacing is known."""
-        spacing = self.spacing or (1.0,) * len(self.native)
-        return max(self.scaled) / max(length * mm for length, mm in zip(self.native, spacing, strict=True))
-
-    def to_grid(self, *place: int | float) -> tuple[float, ...]:
-        """Return where the native point ``x, y`` (or ``x, y, z``) lies; pixel centres are whole numbers."""
-        sides = zip(place, self.scaled[::-1], self.native[::-1], self.corner[::-1], strict=True)
-        return tuple((at + 0.5) * scaled / native - 0.5 + start for at, scaled, native, start in sides)
-
-    def maps_to_native(self, maps: Float[Tensor, "*b_grid"]) -> Float[Tensor, "*b_native"]:
-        """Return maps on the grid at the picture's own size: padding cut off, linear in between."""
-        inner = self.inner(maps)
-        if self.scaled == self.native:
-            return inner.clone()
-        native = resampled(inner.reshape(1, -1, *self.scaled), self.native)
-        return native.reshape(*maps.shape[: -len(self.native)], *self.native)
-
-    def mask_to_native(self, mask: Int[Tensor, "*grid"]) -> Mask:
-        """Return a mask on the grid at the picture's own size; every pixel takes the nearest class."""
-        return nearest(self.inner(mask), self.native)
-
-    def inner(self, grid: Tensor) -> Tensor:
-        """Return what of the last axes of ``grid`` is picture and not padding.
-
-        Raises:
-            SettingError: they are not those of this frame.
-        """
-        dims = len(self.native)
-        if tuple(grid.shape[-dims:]) != (self.size,) * dims:
-            raise SettingError(
-                f"A frame of {spelled((self.size,) * dims)} pixels got a grid of "
-                f"{tuple(grid.shape[-dims:])}: give what was computed on the letterboxed picture."
-            )
-        for axis, (start, length) in enumerate(zip(self.corner, self.scaled, strict=True), start=-dims):
-            grid = grid.narrow(axis, start, length)
-        return grid
-
-    def padded(self, scaled: Tensor) -> Tensor:
-        """Put what has the size ``scaled`` into the frame; the rest is 0 (False)."""
-        missing = []
-        for start, length in zip(self.corner[::-1], self.scaled[::-1], strict=True):
-            missing += [start, self.size - length - start]
-        return F.pad(scaled, missing)
-
-
-def fit_frame(native: Sequence[int], size: int, spacing: Sequence[float] | None = None) -> Frame:
-    """Return the frame in which a picture of ``native`` lengths is as large as fits, centred.
-
-    ``spacing`` are millimetres a voxel along each axis; without, they are alike.
-
-    Raises:
-        SettingError: ``size`` is not positive.
-    """
-    if size < 1:
-        raise SettingError(f"The input size must be at least 1 pixel, got {size}.")
-    sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
-    scaled = tuple(max(1, round(side * size / max(sides))) for side in sides)
-    corner = tuple((size - length) // 2 for length in scaled)
-    return Frame(tuple(native), size, scaled, corner, tuple(spacing or ()))
+from seglens.shapes import AnyMask, AnyMasks, Image, Images, Region, Regions
 
 
 def letterbox_image(
@@ -111,17 +35,48 @@ def letterbox_image(
     A volume becomes a cube; ``spacing`` is as in `fit_frame`.
     """
     frame = fit_frame(size_of(image, 1), size, spacing)
+    return _scaled_into(image, frame), frame
+
+
+def _scaled_into(image: Image, frame: Frame) -> Float[Tensor, "c *grid"]:
     if frame.scaled != frame.native:
         image = resampled(image[None], frame.scaled)[0].clamp(0, 1)
-    return frame.padded(image), frame
+    return frame.padded(image)
 
 
 def letterbox(sample: Sample, size: int) -> tuple[Sample, Frame]:
-    """Scale a sample into ``size`` pixels each way; the mask takes nearest values, padding is not valid."""
-    image, frame = letterbox_image(sample.image, size, sample.spacing)
-    mask = None if sample.mask is None else frame.padded(nearest(sample.mask, frame.scaled))
-    valid = frame.padded(nearest(sample.valid, frame.scaled))
-    return Sample(sample.name, image, mask, valid), frame
+    """Scale a sample into ``size`` pixels each way; the mask takes nearest values, padding is not valid.
+
+    One that the preprocessing of the model's own tool made is put on the grid of one input of that.
+    """
+    (placed,), (frame,) = letterbox_all([sample], size)
+    return placed, frame
+
+
+def letterbox_all(samples: Sequence[Sample], size: int) -> tuple[list[Sample], list[Frame]]:
+    """Return `letterbox` of several samples, on one grid."""
+    return placed_on(samples, [_frame_of(sample, size) for sample in samples])
+
+
+def placed_on(samples: Sequence[Sample], frames: Sequence[Frame]) -> tuple[list[Sample], list[Frame]]:
+    """Return samples in their frames, which are brought to one grid."""
+    alike = same_grid(frames)
+    return [_on_grid(sample, frame) for sample, frame in zip(samples, alike, strict=True)], alike
+
+
+def _frame_of(sample: Sample, size: int) -> Frame:
+    if sample.prepared is not None:
+        return sample.prepared.one_input(sample.mask)
+    return fit_frame(size_of(sample.image, 1), size, sample.spacing)
+
+
+def _on_grid(sample: Sample, frame: Frame) -> Sample:
+    if sample.prepared is not None:
+        image = sample.prepared.on(frame)
+    else:
+        image = _scaled_into(sample.image, frame)
+    mask = None if sample.mask is None else frame.mask_to_grid(sample.mask)
+    return Sample(sample.name, image, mask, frame.mask_to_grid(sample.valid))
 
 
 @dataclass(frozen=True)
@@ -311,17 +266,3 @@ def _layers(mask: AnyMask | None) -> list[Tensor]:
     if mask is None:
         return []
     return list(mask.to(torch.int64)) if is_stack(mask) else [mask.to(torch.int64)]
-
-
-def nearest(grid: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize the last axes of ``grid`` to ``size``, every pixel taking the value nearest to it."""
-    for axis, new in enumerate(size, start=-len(size)):
-        old = grid.shape[axis]
-        if old != new:
-            grid = grid.index_select(axis, _nearest_index(old, new))
-    return grid
-
-
-def _nearest_index(old: int, new: int) -> Tensor:
-    """Return for each of ``new`` pixel centres the pixel of ``old`` that holds it."""
-    return ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long().clamp(max=old - 1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor
 
-from seglens.data.transforms import nearest
+from seglens.data.frame import nearest
 from seglens.shapes import Region
 
 GAP = 2

@@ -47,7 +47,7 @@ from seglens.results.scores import (
 )
 from seglens.results.tables import write_rows
 from seglens.runs import Run, prepared
-from seglens.runs.data import refuse_other_axes
+from seglens.runs.data import refuse_other_axes, with_tool
 from seglens.runtime.device import choose_precision
 from seglens.runtime.distributed import ALONE, Share
 
@@ -140,7 +140,7 @@ def evaluate(
     how = Inference(precision, tta, tiles)
     split = as_split(split, run.task, run.spec.channels)
     settings = _check(run, split, batch_size, how)
-    split = in_classes_of(run.task, split, class_map)
+    split = with_tool(run, in_classes_of(run.task, split, class_map))
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
     if out is not None and share.first:

@@ -25,7 +25,15 @@ from seglens.evaluate.calibration import Calibration, count_bins
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, of_class, only_valid
-from seglens.predict.original import Inference, Placed, Probability, at_original_size, decide, forward, place
+from seglens.predict.original import (
+    Inference,
+    Placed,
+    Probability,
+    at_original_size,
+    decide,
+    forward,
+    place_sample,
+)
 from seglens.results import record as records
 from seglens.results.scores import ClassScores, PictureScores
 from seglens.runs import Run
@@ -155,7 +163,7 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
     if not sample.valid.any():
         return _Ready(index, name, "No pixel of the picture is valid.")
     digest = (picture_sha256(split.entries[index]) or "")[:HASH]
-    placed = place(sample.image, run.spec, how.tiles, sample.spacing)
+    placed = place_sample(sample, run.spec, how.tiles)
     return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
 
 

@@ -17,14 +17,17 @@ from seglens.callable_module import make_callable
 from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation, Explanations, check_where
 from seglens.explain.integrated import IntegratedGradients
+from seglens.explain.members import explain_members
 from seglens.explain.memory import BATCH_SIZE, within
 from seglens.explain.methods import METHODS, Method, methods_of, parse
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
 from seglens.explain.tiled import explain_large
+from seglens.models.ensemble import Ensemble
 from seglens.models.layers import resolve
 from seglens.predict.tiles import OVERLAP, cut_of, over
 from seglens.runs import Run
+from seglens.shapes import Images
 
 __all__ = ["METHODS", "Method", "explain"]
 
@@ -59,6 +62,9 @@ def explain(
     With a ``window`` one picture or volume of any size is explained in windows, as `Run.predict` predicts it
     with the same ``window``, ``overlap`` and ``floor``: CAMs have one set of channel weights for all of it,
     see `seglens.explain.tiled`. ``batch_size`` windows are in the model at once, 8 or, of volumes, 1.
+
+    An ensemble (folds, mirror images) is explained member by member, and maps are averaged, see
+    ``members.py``.
 
     With ``where="context"`` the score is the target's all the same, but only attribution outside of it is
     reported and judged (`Explanation.counted`).
@@ -98,15 +104,24 @@ def explain(
                 memory=memory,
             ).values()
         )
-    asked = parse([_opened(method, run) for method in methods_of(methods)])
+    given = [_opened(method, run) for method in methods_of(methods)]
+    asked = parse(given)
     layers = names_of(layers) if asked.need_layers else ()
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, there = run.opened(images.to(run.segmenter.device))
     most = BATCH_SIZE if batch_size is None else batch_size
-    found: list[Explanation] = []
-    for step in passes(run.segmenter, asked, layers, seed=seed):
-        with within(memory, step.methods, there, most):
-            found += step.work(there, targets, batch_size=most)
+
+    def work(
+        one: Run, pictures: Images, about: Sequence[Target], chosen: Sequence[Method]
+    ) -> list[Explanation]:
+        found: list[Explanation] = []
+        for step in passes(one.segmenter, parse(chosen), layers, seed=seed):
+            with within(memory, step.methods, pictures, most):
+                found += step.work(pictures, about, batch_size=most)
+        return found
+
+    several = isinstance(run.segmenter.module, Ensemble)
+    found = explain_members(run, there, targets, given, work) if several else work(run, there, targets, given)
     return Explanations(_moved(item, images.device, where) for item in found)
 
 

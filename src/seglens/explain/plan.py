@@ -17,10 +17,12 @@ from seglens.arguments.renamed import renamed
 from seglens.axes import size_of, spelled
 from seglens.errors import SettingError
 from seglens.explain.costs import cost_of
+from seglens.explain.members import members_of
 from seglens.explain.memory import BATCH_SIZE, within
 from seglens.explain.methods import Method, ParsedMethods, methods_of, parse
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
+from seglens.models.ensemble import explained
 from seglens.models.layers import resolve
 from seglens.models.segmenter import Segmenter
 from seglens.runs import Run
@@ -144,7 +146,7 @@ def plan(
     num = len(images) if num_images is None else num_images
     if memory is not None:
         few = [one.select(slice(0, 1)) for one in targets]
-        for step in passes(run.segmenter, asked, layers, seed=seed):
+        for step in passes(explained(run.segmenter), asked, layers, seed=seed):
             with within(memory, step.methods, there, 1), watched(lambda seen: seen.calls >= TRIED):
                 step.work(there[:1], few, batch_size=1)
     most = BATCH_SIZE if batch_size is None else batch_size
@@ -163,12 +165,15 @@ def count(
     batch_size: int = BATCH_SIZE,
 ) -> tuple[PassPlan, ...]:
     """Count what each pass takes for ``num`` pictures like ``images``, which go in ``per_call`` at a time."""
-    found = []
-    for step in passes(run.segmenter, asked, layers, seed=0):
-        cost = cost_of(step, run.segmenter, images)
-        forwards, backwards = cost.forwards(num, per_call, batch_size), num * cost.graded * targets
-        most = min(batch_size, per_call, num) if step.settings is None else batch_size
-        found.append(PassPlan(step.methods, forwards, backwards, num * cost.extra, most))
+    found, members = [], len(members_of(run)) or 1
+    segmenter = explained(run.segmenter)
+    for step in passes(segmenter, asked, layers, seed=0):
+        cost, most = cost_of(step, segmenter, images), batch_size
+        if step.settings is None:
+            most = min(most, per_call, num)
+        forwards, each = members * cost.forwards(num, per_call, batch_size), num * members
+        backwards = each * cost.graded * targets
+        found.append(PassPlan(step.methods, forwards, backwards, each * cost.extra, most))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 
 from seglens.axes import size_of, spelled
-from seglens.data.transforms import Frame
+from seglens.data.frame import Frame
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.target import (
     Target,
@@ -91,7 +91,7 @@ class Scene:
                 frame.to_grid(*(number - 0.5 for number in corner))
                 for corner in (corners[: self.dims], corners[self.dims :])
             )
-            spans = [slice(*_span(*each)) for each in zip(*edges, strict=True)]
+            spans = [slice(*_span(*sorted(each))) for each in zip(*edges, strict=True)]
             region[tuple(spans[::-1])] = True
         return Target(label, self.class_index, pixels & self.valid.to(pixels.device))
 
@@ -154,8 +154,8 @@ def _named(text: str, scene: Scene, against: int | None) -> Target:
 
 def _span(begin: float, end: float) -> tuple[int, int]:
     """The grid's pixels with their centre between two edges, or the one in the middle where there is none."""
-    first, last = math.ceil(begin), math.ceil(end)
-    middle = round((begin + end) / 2)
+    first, last = max(0, math.ceil(begin)), max(0, math.ceil(end))
+    middle = max(0, round((begin + end) / 2))
     return (first, last) if first < last else (middle, middle + 1)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from seglens.data.frame import Frame
 from seglens.data.layout import Split
 from seglens.data.mask_values import read_foreground
 from seglens.data.volumes.reading import read_volume
@@ -16,7 +17,7 @@ from seglens.judge.regions import REGIONS, nearest_region
 from seglens.results import record as records
 from seglens.results.scorecard import Audit
 from seglens.results.tables import write_rows
-from seglens.shapes import Regions
+from seglens.shapes import Region, Regions
 
 MASK = "mask:"
 """What a region from a file begins with: ``mask:FILE`` for all pictures, ``mask:FOLDER`` one for each."""
@@ -80,7 +81,7 @@ def _from_file(part: Chunk, place: Path) -> Regions:
             volume = read_volume(file)
             sample.grid.refuse_other(volume.grid, f"The audit mask {file}", f"the volume {sample.name}")
             region = torch.from_numpy(sample.grid.to_zyx(volume.values > 0).copy())
-            found[row] = frame.padded(nearest_region(region[None], frame.scaled)[0])
+            found[row] = _on_grid(region, frame)
         elif file.exists():
             shown = read_foreground(file)
             if shown.shape != tuple(sample.image.shape[1:]):
@@ -90,8 +91,12 @@ def _from_file(part: Chunk, place: Path) -> Regions:
                     f"{height}. They must be of one size: redo the mask, or name a folder with NAME.png for "
                     "each."
                 )
-            found[row] = frame.padded(nearest_region(torch.from_numpy(shown)[None], frame.scaled)[0])
+            found[row] = _on_grid(torch.from_numpy(shown), frame)
     return found & part.batch.valid
+
+
+def _on_grid(region: Region, frame: Frame) -> Region:
+    return frame.padded(nearest_region(frame.oriented(region)[None], frame.scaled)[0])
 
 
 def groups_of(split: Split, text: str | None) -> dict[str, str] | None:

@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.frame import Frame
 from seglens.data.from_torch import TorchData, as_split, is_torch
 from seglens.data.intensity import warn_of_window
 from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
-from seglens.data.transforms import Batch, Frame, collate, letterbox
+from seglens.data.transforms import Batch, collate, letterbox_all
 from seglens.data.volumes.reading import stem_of
 from seglens.data.volumes.sets import read_sample
 from seglens.errors import DataError, NonFiniteError, SettingError
@@ -30,7 +31,7 @@ from seglens.results import record as records
 from seglens.results.maps import ExplanationTable
 from seglens.results.scorecard import Audit, Card
 from seglens.runs import Run
-from seglens.runs.data import refuse_other_axes
+from seglens.runs.data import refuse_other_axes, with_tool
 from seglens.runtime.device import release_memory
 from seglens.runtime.distributed import ALONE, Share
 from seglens.runtime.progress import track
@@ -107,7 +108,7 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
         raise SettingError(
             f"There are no pictures in {split.name!r}. Name a split that has some, or image files."
         )
-    return split
+    return with_tool(run, split)
 
 
 def reader_of(run: Run) -> Callable[[Entry], Sample]:
@@ -246,9 +247,8 @@ def _some_have_truth(split: Split) -> bool:
 
 def _chunk(numbered: Mapping[int, Sample], size: int, index: int) -> Chunk:
     samples = list(numbered.values())
-    boxed = [letterbox(sample, size) for sample in samples]
+    placed, frames = letterbox_all(samples, size)
     bare = any(sample.mask is None for sample in samples)
-    placed = [sample for sample, _ in boxed]
     if bare:  # One batch has masks for all or for none; the originals keep theirs.
         placed = [Sample(sample.name, sample.image, None, sample.valid) for sample in placed]
-    return Chunk(tuple(samples), collate(placed), tuple(frame for _, frame in boxed), tuple(numbered), index)
+    return Chunk(tuple(samples), collate(placed), tuple(frames), tuple(numbered), index)

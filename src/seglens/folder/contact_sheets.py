@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
 
+from seglens.data.frame import Frame
 from seglens.data.sample import Sample, Task
-from seglens.data.transforms import Frame
 from seglens.drawing.draw import (
     INK,
     Tile,

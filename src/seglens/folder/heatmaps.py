@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seglens.data.transforms import Frame, nearest
+from seglens.data.frame import Frame, nearest
 from seglens.drawing.planes import Planes, planes_through
 from seglens.explain.target_names import form_of
 from seglens.folder.raw import Arrays, evidence

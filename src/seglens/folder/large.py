@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seglens.axes import cropped, size_of
+from seglens.axes import cropped, padded_size, size_of
+from seglens.data.frame import Frame, fit_frame, nearest
 from seglens.data.sample import Sample
-from seglens.data.transforms import Batch, Frame, fit_frame, nearest
+from seglens.data.transforms import Batch, collate, placed_on
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.explain.tiled import explain_large
@@ -48,6 +49,8 @@ def pieces_of(run: Run, part: Chunk, tiles: str) -> list[Chunk]:
 def frame_of(sample: Sample, spec: ModelSpec, tiles: str) -> Frame:
     """Return the frame in which a picture was explained."""
     windows = windows_for(sample, spec, tiles)
+    if sample.prepared is not None:
+        return sample.prepared.frame
     if windows is None:
         return fit_frame(size_of(sample.image, 1), spec.image_size, sample.spacing)
     return _frame(windows, sample)
@@ -55,15 +58,21 @@ def frame_of(sample: Sample, spec: ModelSpec, tiles: str) -> Frame:
 
 def windows_for(sample: Sample, spec: ModelSpec, tiles: str) -> Windows | None:
     """Return the windows that a picture takes; None where it goes into one input."""
+    if sample.prepared is not None:
+        sides = sample.prepared.frame.sides
+        return None if sample.prepared.fits else Windows(sides, sides, sample.prepared.sides)
     return plan(size_of(sample.image, 1), spec, tiles, spacing=sample.spacing)
 
 
 def large_chunk(sample: Sample, windows: Windows, number: int, index: int) -> Chunk:
     """Put one picture, scaled as ``windows`` says, into the upper left of a square; the rest is not valid."""
+    if sample.prepared is not None:
+        (placed,), (frame,) = placed_on([sample], [sample.prepared.frame])
+        return Chunk((sample,), collate([placed]), (frame,), (number,), index, windows)
     frame = _frame(windows, sample)
     whole = [slice(0, length) for length in windows.scaled]
     image = resized(cut_of(sample.image), windows.native, windows.scaled, *whole)
-    squared = partial(_squared, size=frame.size, dims=len(frame.native))
+    squared = partial(_padded, sides=frame.sides)
     mask = None if sample.mask is None else squared(nearest(sample.mask, windows.scaled))[None]
     valid = squared(nearest(sample.valid, windows.scaled))[None]
     batch = Batch((sample.name,), squared(image)[None], mask, valid)
@@ -71,10 +80,15 @@ def large_chunk(sample: Sample, windows: Windows, number: int, index: int) -> Ch
 
 
 def predict_large(run: Run, part: Chunk) -> Prediction:
-    """Predict the picture in windows, and put the answer into its square; padding is background."""
+    """Return what the model says of the picture in windows, put into its square; padding is background."""
+    frame, prepared = part.frames[0], part.originals[0].prepared
+    if prepared is not None and run.segmenter.tool is not None:
+        given = run.segmenter.tool.logits(run.segmenter.module, prepared).float()
+        logits = frame.padded(given)[None]
+        return Prediction(logits, run.segmenter.probabilities(logits), run.segmenter.mask(logits))
     found = torch.cat(list(bands(run.segmenter, *_scaled(part))), dim=1)
-    mask = _squared(decide(found, run.spec), part.frames[0].size, run.spec.dims)[None]
-    probabilities = _squared(found, part.frames[0].size, run.spec.dims)[None]
+    mask = _padded(decide(found, run.spec), frame.sides)[None]
+    probabilities = _padded(found, frame.sides)[None]
     return Prediction(logits_of(probabilities, run.spec), probabilities, mask)
 
 
@@ -112,13 +126,13 @@ def windows_of(run: Run, part: Chunk) -> Images:
 
 
 def _explanation(entry: LargeMap, target: Target, where: str, spec: ModelSpec) -> Explanation:
-    size = target.pixels.shape[-1]
+    sides = size_of(target.pixels, 1)
     return Explanation(
         method=entry.method,
         layer=entry.layer,
         target=replace(target, pixels=target.pixels.cpu()),
-        map=_squared(entry.at(entry.windows.scaled), size, spec.dims)[None],
-        grid=None if entry.layer is None else _square_grid(entry, size + -size % spec.divisor),
+        map=_padded(entry.at(entry.windows.scaled), sides)[None],
+        grid=None if entry.layer is None else _whole_grid(entry, padded_size(sides, spec.divisor)),
         status=(entry.status,),
         settings=entry.settings,
         where=where,
@@ -126,15 +140,14 @@ def _explanation(entry: LargeMap, target: Target, where: str, spec: ModelSpec) -
     )
 
 
-def _square_grid(entry: LargeMap, size: int) -> Tensor | None:
-    """The layer's cells as the grid of a square of ``size`` pixels; None where they don't fit in."""
-    cells = [axis.cell for axis in entry.cells.axes]
-    margins = [axis.margin for axis in entry.cells.axes]
-    if len(set(cells)) > 1 or size % cells[0] or any(margins):
+def _whole_grid(entry: LargeMap, sides: Sequence[int]) -> Tensor | None:
+    """The layer's cells as the grid of so many pixels along each axis; None where they don't fit in."""
+    axes = entry.cells.axes
+    if any(axis.margin or side % axis.cell for axis, side in zip(axes, sides, strict=True)):
         return None
-    side = round(size / cells[0])
-    inside = cropped(entry.grid, [min(side, length) for length in entry.grid.shape])
-    return _squared(inside, side, entry.grid.ndim)[None]
+    cells = [round(side / axis.cell) for axis, side in zip(axes, sides, strict=True)]
+    inside = cropped(entry.grid, [min(pair) for pair in zip(cells, entry.grid.shape, strict=True)])
+    return _padded(inside, cells)[None]
 
 
 def select_pictures(part: Chunk, rows: Sequence[int]) -> Chunk:
@@ -167,7 +180,7 @@ def _scaled(part: Chunk) -> tuple[Cut, Windows]:
     return cut_of(image), replace(part.windows, native=part.windows.scaled)
 
 
-def _squared(values: Tensor, size: int, dims: int) -> Tensor:
-    """Pad the last axes with zeros behind, to ``size`` each."""
-    missing = [number for length in reversed(values.shape[-dims:]) for number in (0, size - length)]
-    return F.pad(values, missing)
+def _padded(values: Tensor, sides: Sequence[int]) -> Tensor:
+    """Pad the last axes with zeros behind, to ``sides``."""
+    pairs = zip(reversed(values.shape[-len(sides) :]), reversed(sides), strict=True)
+    return F.pad(values, [number for length, side in pairs for number in (0, side - length)])

@@ -26,11 +26,12 @@ from seglens.predict.original import (
     Placed,
     Probability,
     at_original_size,
+    by_tool,
     decide,
     empty_mask,
     forward,
     mask_at_original_size,
-    place,
+    place_sample,
 )
 from seglens.predict.tiles import Cut, Windows, bands, check_tiles, plan, resized
 from seglens.results.tables import write_rows
@@ -119,7 +120,9 @@ def predict_files(
 
 
 def original_masks(run: Run, part: Chunk, prediction: Prediction) -> list[AnyMask]:
-    """Return the masks of a chunk at native size."""
+    """Return the masks of a chunk at native size; those of the model's own tool where that prepared it."""
+    if part.originals[0].prepared is not None:
+        return [decide(by_tool(run.segmenter, sample), run.spec) for sample in part.originals]
     return [
         mask_at_original_size(probabilities, frame, run.spec)
         for probabilities, frame in zip(prediction.probabilities, part.frames, strict=True)
@@ -209,7 +212,7 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Read | _Large 
         return Failure(entry.name, str(error))
     # A picture that takes windows has been told from its file; a volume is read as a whole.
     tiles = "never" if split.dims == 2 else how.tiles
-    return _Read(sample, place(sample.image, run.spec, tiles, sample.spacing))
+    return _Read(sample, place_sample(sample, run.spec, tiles))
 
 
 def _in_windows(

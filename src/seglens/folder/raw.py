@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seglens.axes import cropped
-from seglens.data.transforms import Frame
+from seglens.axes import cropped, padded_size
+from seglens.data.frame import Frame
 from seglens.errors import unknown_name
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
@@ -78,10 +78,8 @@ def evidence(arrays: Arrays, name: str, frame: Frame, spec: ModelSpec) -> Map | 
     found = arrays.get(f"grid:{name}")
     if found is None:
         return None
-    padded = frame.size + -frame.size % spec.divisor
-    dims = len(frame.native)
-    whole = upsample(found[None], (padded,) * dims)[0]
-    return frame.maps_to_native(cropped(whole, (frame.size,) * dims))
+    whole = upsample(found[None], padded_size(frame.sides, spec.divisor))[0]
+    return frame.maps_to_native(cropped(whole, frame.sides))
 
 
 def _native_region(region: Region, frame: Frame) -> Tensor:

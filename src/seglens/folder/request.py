@@ -10,7 +10,7 @@ import torch
 
 from seglens.arguments.inputs import names_of
 from seglens.data.layout import Split
-from seglens.data.transforms import letterbox
+from seglens.data.transforms import letterbox_all
 from seglens.errors import DataError, ModelError, SettingError, UserError
 from seglens.explain.explanation import check_where
 from seglens.explain.methods import METHODS, Method, ParsedMethods, methods_of, parse
@@ -140,7 +140,8 @@ def with_references_of(run: Run, split: Split, methods: Sequence[Method], seed: 
         source = split
     numbers = chosen_references(len(source), seed)
     read = [read_one(source, number) for number in numbers]
-    images = [letterbox(one, run.spec.image_size)[0].image for one in read if not isinstance(one, Failure)]
+    placed, _ = letterbox_all([one for one in read if not isinstance(one, Failure)], run.spec.image_size)
+    images = [sample.image for sample in placed]
     if not images:
         raise DataError(
             f"None of {len(numbers)} pictures of {source.name!r} could be read, from which "

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from seglens.axes import MEAN_ON_GRID
 from seglens.data.sample import Sample
-from seglens.data.transforms import nearest
+from seglens.data.frame import nearest
 from seglens.folder.heatmaps import Heatmaps
 from seglens.folder.raw import Arrays
 from seglens.masks import only_valid

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from seglens.axes import padded_size
+from seglens.data.frame import Frame
 from seglens.data.layout import Split
 from seglens.data.sample import Sample, Task
-from seglens.data.transforms import Frame
 from seglens.data.volumes import write_map, write_mask
 from seglens.drawing.draw import overlay, save_png
 from seglens.drawing.planes import planes_through
@@ -142,8 +143,9 @@ def frame_row(frame: Frame, divisor: int) -> FrameRow:
     ``part`` is left, top, width and height of the picture as shares of the grid, whatever its resolution; the
     rest is padding.
     """
-    padded = frame.size + -frame.size % divisor
-    part = tuple(side / padded for side in (*frame.corner[::-1], *frame.scaled[::-1]))
+    padded = padded_size(frame.sides, divisor)[::-1] * 2
+    ends = (*frame.corner[::-1], *frame.scaled[::-1])
+    part = tuple(side / length for side, length in zip(ends, padded, strict=True))
     return FrameRow(native=frame.native, part=part)
 
 

@@ -10,10 +10,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from seglens.axes import MEAN_ON_GRID, num_pixels, size_of
+from seglens.data.frame import Frame, nearest
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.data.transforms import Frame, collate, letterbox, nearest
+from seglens.data.transforms import collate, letterbox
 from seglens.drawing.planes import Planes, planes_through
 from seglens.errors import DataError
 from seglens.evaluate.scores import counted, scores

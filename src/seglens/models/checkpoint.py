@@ -62,7 +62,7 @@ def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
     check_weights_file(file)
     if file.suffix.lower() not in SUFFIXES:
         raise CheckpointError(f"{file} is no weights file that can be read. Allowed: {', '.join(SUFFIXES)}.")
-    content = read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickle(file)
+    content = read_safetensors(file) if file.suffix.lower() == ".safetensors" else read_pickle(file)
     found = dict(_state_dicts(content, ""))
     if not found:
         held = f"{type(content).__name__}"
@@ -113,7 +113,12 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} can't be read as safetensors: {_first_line(error)}") from error
 
 
-def _read_pickle(file: Path) -> Any:
+def read_pickle(file: Path) -> Any:
+    """Return what ``torch.save`` wrote, with an empty object for what is neither tensor nor plain data.
+
+    Raises:
+        CheckpointError: it is damaged or a bomb, or would need to run code to be read.
+    """
     _check_zip(file)
     try:
         with (

@@ -32,6 +32,7 @@ from torch import nn
 from seglens.arguments import checked
 from seglens.axes import LENGTHS, padded_size, spelled
 from seglens.errors import ModelError, unknown_name
+from seglens.models.ensemble import explained
 from seglens.models.layout import MOST_PREFIX, FeatureLayout, Rule, readings
 from seglens.models.places import blocks_by_grid, head_by_answer, outermost_in, stages_by_grid
 from seglens.models.probing import (
@@ -121,12 +122,13 @@ def layers(run: HasSegmenter) -> list[LayerInfo]:
     """Return every layer that can be explained, in the order in which they run.
 
     Those that return a grid (see ``layout.py``) once per forward pass; the network runs on a noise image, and
-    on another one of another size where one leaves open which axes are the grid.
+    on another one of another size where one leaves open which axes are the grid. Of an ensemble those of its
+    first network.
 
     Raises:
         ModelError: the network can't be run.
     """
-    segmenter = run.segmenter
+    segmenter = explained(run.segmenter)
     seen = _observe(segmenter)
     _SEEN[segmenter] = seen.roles, seen.rules
     size, infos = probe_size(segmenter), []
@@ -174,6 +176,7 @@ def resolve(segmenter: Segmenter, names: Sequence[str]) -> dict[str, nn.Module]:
         UnknownNameError: it is neither, with the nearest name that is.
         ModelError: it is a role that this network doesn't show.
     """
+    segmenter = explained(segmenter)
     modules = {path: module for path, module in segmenter.module.named_modules() if path}
     found = {}
     for name in names:

@@ -103,6 +103,25 @@ def is_transformers(path: Path) -> bool:
     return isinstance(content, dict) and bool({"architectures", "model_type", "auto_map"} & content.keys())
 
 
+def is_nnunet(path: Path) -> bool:
+    """Whether ``path`` is a folder that ``nnUNetv2_train`` wrote, one of its folds, or one of nnU-Net v1."""
+    names = (path / "plans.json", path.parent / "plans.json", path / "plans.pkl")
+    return path.is_dir() and any(each.is_file() for each in names)
+
+
+def refuse_given(file: Path, what: str, given: Mapping[str, Any]) -> None:
+    """Raise where anything is given that the files of a model say themselves.
+
+    Raises:
+        SettingError: something is.
+    """
+    if names := [name for name, value in given.items() if value is not None]:
+        raise SettingError(
+            f"{file} is a folder of {what}, which says all of the model itself: received {', '.join(names)}. "
+            "Leave them out."
+        )
+
+
 def agreed(what: str, given: Any, described: Any) -> Any:
     """Return what is given, or else described.
 

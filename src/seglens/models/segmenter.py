@@ -17,7 +17,7 @@ from seglens.arguments.validated import Validated
 from seglens.axes import LENGTHS, axes, cropped, interpolated, padded_size, size_of, spelled
 from seglens.errors import ModelError, UserError
 from seglens.models import adapters, zoo
-from seglens.models.adapters import ADAPTERS, Call
+from seglens.models.adapters import ADAPTERS, Call, Tool
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output, listed
@@ -225,6 +225,14 @@ class Segmenter(nn.Module):
         segmenter = cls(module, spec)
         segmenter.origin = origin
         return segmenter
+
+    @property
+    def tool(self) -> Tool | None:
+        """What prepares files for the network as its own library does; None where this package does it."""
+        if "_tool" not in vars(self):
+            vars(self)["_tool"] = adapters.tool(self.spec.architecture, self.spec.options)
+        found: Tool | None = vars(self)["_tool"]
+        return found
 
     @property
     def device(self) -> torch.device:

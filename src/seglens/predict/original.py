@@ -11,7 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.axes import CHANNELS_LAST, size_of, widened
-from seglens.data.transforms import Frame, letterbox_image
+from seglens.data.frame import Frame
+from seglens.data.sample import Sample
+from seglens.data.transforms import letterbox_image
+from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict import Prediction, infer
 from seglens.predict.tiles import Windows, bands, cut_of, plan
@@ -34,11 +37,15 @@ class Inference:
 
 @dataclass(frozen=True)
 class Placed:
-    """A picture on its way to the network: on the input grid in its ``frame``, or whole, with ``windows``."""
+    """A picture on its way to the network: on the input grid in its ``frame``, or whole, with ``windows``.
+
+    A ``sample`` that the model's own tool prepared goes its own way.
+    """
 
     image: Image
     frame: Frame | None
     windows: Windows | None
+    sample: Sample | None = None
 
 
 def place(
@@ -58,21 +65,44 @@ def place(
     return Placed(grid, frame, None)
 
 
+def place_sample(sample: Sample, spec: ModelSpec, tiles: str = "auto") -> Placed:
+    """Return `place` of a sample, or the sample itself where the model's own tool prepared it."""
+    if sample.prepared is not None:
+        return Placed(sample.image, None, None, sample)
+    return place(sample.image, spec, tiles, sample.spacing)
+
+
 def forward(segmenter: Segmenter, pictures: Sequence[Placed], how: Inference) -> list[Probability]:
     """Run the network: probabilities on the input grid, of all those pictures at once, or of windows.
 
     Raises:
         SettingError: there is no such precision.
     """
-    grids = [placed.image for placed in pictures if placed.windows is None]
+    grids = [placed.image for placed in pictures if placed.frame is not None]
     found = iter(())
     if grids:
         images = torch.stack(grids).contiguous(memory_format=CHANNELS_LAST[segmenter.spec.dims])
         prediction = infer(segmenter, images, batch_size=len(grids), precision=how.precision, tta=how.tta)
         found = iter(prediction.probabilities)
     return [
-        next(found) if placed.windows is None else _in_windows(segmenter, placed, how) for placed in pictures
+        next(found) if placed.frame is not None else _by_itself(segmenter, placed, how) for placed in pictures
     ]
+
+
+def by_tool(segmenter: Segmenter, sample: Sample, logits: Logits | None = None) -> Probability:
+    """Return the probabilities of a sample at its own size, by the tool that prepared it.
+
+    ``logits`` are those of the prepared volume, where they are there already.
+
+    Raises:
+        NonFiniteError: the answer holds NaN or infinity.
+    """
+    tool, prepared = segmenter.tool, sample.prepared
+    assert tool is not None
+    assert prepared is not None
+    assert sample.grid is not None
+    found = tool.logits(segmenter.module, prepared) if logits is None else logits
+    return tool.probabilities(found, prepared, sample.grid)
 
 
 def at_original_size(placed: Placed, probabilities: Probability) -> Probability:
@@ -163,7 +193,15 @@ def decide(probabilities: Float[Tensor, "classes *size"], spec: ModelSpec) -> An
     return probabilities.argmax(dim=0)
 
 
-def _in_windows(segmenter: Segmenter, placed: Placed, how: Inference) -> Probability:
+def _by_itself(segmenter: Segmenter, placed: Placed, how: Inference) -> Probability:
+    """Predict one picture by its own tool, or in windows."""
+    if placed.sample is not None:
+        if how.tta:
+            raise SettingError(
+                "The model's own tool mirrors volumes, or not, as it was adopted: received tta, too. Leave "
+                "it out; 'seglens adopt --no-mirroring' makes a run that doesn't."
+            )
+        return by_tool(segmenter, placed.sample)
     assert placed.windows is not None
     parts = bands(segmenter, cut_of(placed.image), placed.windows, precision=how.precision, tta=how.tta)
     return torch.cat(list(parts), dim=1)

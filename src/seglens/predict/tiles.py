@@ -58,6 +58,7 @@ class Windows:
     ``size`` is the length of a window's sides, or one for each axis. A window counts at each of its pixels as
     much as `cover` says, but at least ``floor`` of what it does in its middle (before the sum over windows is
     made 1): 0 is nnU-Net's weighting, 1e-3 is MONAI's ``gaussian``, and with 1 all pixels count alike.
+    Along the axes in ``mirrored`` windows are counted from the other end: those of a mirrored picture.
     """
 
     native: Size
@@ -65,6 +66,7 @@ class Windows:
     size: int | tuple[int, ...]
     overlap: float = OVERLAP
     floor: float = 0.0
+    mirrored: tuple[int, ...] = ()
 
     @property
     def sides(self) -> Size:
@@ -74,8 +76,13 @@ class Windows:
     @cached_property
     def covers(self) -> "tuple[Cover, ...]":
         """The windows along each axis."""
-        pairs = zip(self.scaled, self.sides, strict=True)
-        return tuple(cover(length, side, self.overlap) for length, side in pairs)
+        pairs = enumerate(zip(self.scaled, self.sides, strict=True))
+        return tuple(
+            cover(length, side, self.overlap).turned(length, side)
+            if axis in self.mirrored
+            else cover(length, side, self.overlap)
+            for axis, (length, side) in pairs
+        )
 
     @property
     def places(self) -> list[Place]:
@@ -234,6 +241,12 @@ class Cover:
     def reach(self) -> int:
         """Pixels of a window that are picture."""
         return len(self.bell)
+
+    def turned(self, length: int, size: int) -> "Cover":
+        """Return the windows of the axis of ``length`` pixels counted from its other end."""
+        starts = tuple(max(0, length - size - at) for at in reversed(self.starts))
+        margin = max(0, size - length - self.margin)
+        return Cover(starts, self.weights.flip(0, 1), self.bell.flip(0), margin)
 
     def steps(self, window: int) -> list[int]:
         """Return how far from one window those begin that lie on it, itself among them."""

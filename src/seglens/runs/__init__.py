@@ -23,7 +23,7 @@ from seglens.axes import padded_size, size_of, spelled
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.drawing.notebook import card, table
 from seglens.errors import DataError, ModelError, SettingError
-from seglens.files.output import new_file, new_folder
+from seglens.files.output import new_folder
 from seglens.files.overwrite import check_output
 from seglens.models import adapters
 from seglens.models import options as of_models
@@ -41,13 +41,13 @@ from seglens.models.outputs import (
     find_output,
 )
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
-from seglens.models.weights import State, check_present, choose_state, fit, load_weights, save_weights
+from seglens.models.weights import State, check_present, choose_state, fit, load_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
 from seglens.predict.original import Inference, in_windows
 from seglens.predict.tiles import OVERLAP, over
 from seglens.results import record as records
-from seglens.results.record import Record
+from seglens.runs.saving import save_run as save_run
 from seglens.runs.weights_file import KEPT_SHA256 as KEPT_SHA256
 from seglens.runs.weights_file import WEIGHTS as WEIGHTS
 from seglens.runs.weights_file import check_unchanged, weights_file
@@ -147,12 +147,12 @@ class Run:
 
 
 def prepared(run: Run, how: Inference) -> Run:
-    """Return ``run`` as it predicts fastest in this way; in float32 it is left exactly as it is.
+    """Return ``run`` as it predicts fastest in this way; in float32, or by a tool, it is left as it is.
 
     Raises:
         SettingError: there is no such precision.
     """
-    if choose_precision(how.precision, run.segmenter.device) == "32":
+    if choose_precision(how.precision, run.segmenter.device) == "32" or run.segmenter.tool is not None:
         return run
     return replace(run, segmenter=folded(run.segmenter))
 
@@ -344,6 +344,9 @@ def adopt(
     outputs_are: Outputs | None = None,
     output: str | int | None = None,
     weights_key: str | None = None,
+    fold: str | int | Sequence[str | int] | None = None,
+    mirroring: bool | None = None,
+    checkpoint: str | None = None,
     out: str | Path,
     force: bool = False,
 ) -> Run:
@@ -360,6 +363,8 @@ def adopt(
     A network that is a file with its own code (ONNX, TorchScript, torch.export) is taken whole where
     ``model`` is left out. It shows no layers: occlusion, RISE, judging and audits work; of the gradient
     methods those on the input do, but not with ONNX. ``outputs_are`` is for such files, as in `wrap`.
+    It may be a folder that ``nnUNetv2_train`` wrote, see `seglens.runs.trained`: all is taken from its files,
+    and only such have ``fold``, ``mirroring`` (as nnU-Net does, if left out) and ``checkpoint``.
 
     ``model`` left out is ``unet``, ``channels`` 3, ``image_size`` 256, ``classes`` background and
     foreground. ``head`` left out is told by the number of classes and the
@@ -376,20 +381,31 @@ def adopt(
     """
     began, out = time.monotonic(), Path(out)
     check_output(out, "adopt", force=force, files=[Path(file)])
+    told: dict[str, Any] = {
+        "model": model,
+        "encoder": encoder,
+        "width": width,
+        "channels": channels,
+        "output": output,
+        "weights_key": weights_key,
+        "options": options or None,
+    }
+    of_nnunet = {"fold": fold, "mirroring": mirroring, "checkpoint": checkpoint}
+    if of_models.is_nnunet(Path(file)):
+        shown = {"classes": classes, "mean": mean, "std": std, "image_size": image_size, "head": head}
+        shown |= {"normalise": None if normalise == "dataset" else normalise}
+        shown |= {"window": None if window == (0.0, 1.0) else window}
+        of_models.refuse_given(Path(file), "nnU-Net", {**told, **shown})
+        from seglens.runs.trained import adopt_trained  # which makes a Run
+
+        return adopt_trained(Path(file), fold, checkpoint, mirroring, out, began, force=force)
+    if given := [name for name, value in of_nnunet.items() if value is not None]:
+        raise SettingError(
+            f"{file} is no folder of nnU-Net (with plans.json), and only such have {', '.join(given)}. Leave "
+            "it out, or name nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
+        )
     if of_models.is_transformers(Path(file)):
-        refused: dict[str, Any] = {
-            "model": model,
-            "encoder": encoder,
-            "width": width,
-            "channels": channels,
-            "output": output,
-        }
-        refused |= {"weights_key": weights_key, "options": options or None}
-        if given := [name for name, value in refused.items() if value is not None]:
-            raise SettingError(
-                f"{file} is a folder of Hugging Face, which says all of the model itself: received "
-                f"{', '.join(given)}. Leave them out."
-            )
+        of_models.refuse_given(Path(file), "Hugging Face", told)
         network, processor = adapters.library(HUGGING_FACE).open_folder(Path(file))
         run = wrap(
             network,
@@ -487,22 +503,6 @@ def _saved(run: Run, out: Path, file: Path | None, began: float, *, force: bool)
         record = records.finish(records.start("adopt", settings=settings, results=results), began)
         record = save_run(folder, segmenter.eval(), run.task, record)
     return Run(segmenter, run.task, out, record.model_sha256)
-
-
-def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> Record:
-    """Write weights and ``record`` into ``folder``; return the record with model, task and hash filled in."""
-    file = folder / WEIGHTS
-    with new_file(file, force=True) as temporary:
-        save_weights(segmenter.module, temporary)
-    described = {
-        "model": segmenter.spec.model_dump(mode="json"),
-        "task": task.model_dump(mode="json"),
-        "model_sha256": records.sha256([file]),
-        "results": {"first_weights": segmenter.origin, **record.results},
-    }
-    record = record.model_copy(update=described)
-    record.write(folder)
-    return record
 
 
 def _build_for(

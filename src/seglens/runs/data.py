@@ -1,13 +1,15 @@
 """The pictures that a command works on: those of the run, or others read in the same way."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.from_torch import is_torch
 from seglens.data.intensity import warn_of_window
-from seglens.data.layout import ALL, Dataset, DataSettings, Split
+from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Split
 from seglens.data.listing import (
     NEW,
     is_listed,
@@ -17,8 +19,9 @@ from seglens.data.listing import (
     refuse_changed,
 )
 from seglens.data.opening import LAYOUTS, find, layout_name, open_as_it_is, open_data, without_unread
-from seglens.data.sample import Task
+from seglens.data.sample import Sample, Task
 from seglens.errors import DataError, SettingError, UserError
+from seglens.models.adapters import Tool
 from seglens.models.dimensions import FOR
 from seglens.results import record as records
 from seglens.runs import Run
@@ -90,6 +93,41 @@ def refuse_other_axes(run: Run, dims: int, what: object) -> None:
         f"The model of {run.folder or 'this run'} is for {FOR[run.spec.dims]}, and {what} holds {FOR[dims]}. "
         f"Name {FOR[run.spec.dims]}, or another run.{slices}"
     )
+
+
+def with_tool(run: Run, split: Split) -> Split:
+    """Return a split whose samples the model's own tool has prepared, where it has one.
+
+    Raises:
+        SettingError: the samples come from no files.
+    """
+    tool = run.segmenter.tool
+    if tool is None or isinstance(split.reader, WithTool):
+        return split
+    if is_torch(split):
+        raise SettingError(
+            f"The model's own tool ({run.spec.architecture}) prepares files, and the {len(split)} items of "
+            f"{split.name!r} are PyTorch's. Give files, or a split of a folder."
+        )
+    return replace(split, reader=WithTool(split.reader, tool))
+
+
+@dataclass(frozen=True)
+class WithTool:
+    """Reads a sample, and has the model's own tool prepare its files."""
+
+    reader: Callable[[Entry], Sample]
+    tool: Tool
+
+    def __call__(self, entry: Entry) -> Sample:
+        """Return the sample.
+
+        Raises:
+            DataError: a file can't be read or prepared.
+        """
+        sample = self.reader(entry)
+        assert sample.grid is not None  # it is a volume
+        return replace(sample, prepared=self.tool.prepare(entry.channels, sample.grid))
 
 
 def own_split(run: Run, name: str) -> Split:

@@ -96,16 +96,19 @@ class Grid:
         return self.axes.index(PLANES[plane])
 
     @cached_property
-    def _zyx(self) -> tuple[int, int, int]:
-        """The axes of the file that run from feet to head, from front to back, and from right to left."""
+    def file_axes(self) -> tuple[int, int, int]:
+        """The axes of the file that slices, rows and columns are, see `to_zyx`.
+
+        They run from feet to head, from front to back, and from right to left.
+        """
         return self.axes.index(2), self.axes.index(1), self.axes.index(0)
 
     @property
-    def _turned(self) -> tuple[int, ...]:
+    def turned(self) -> tuple[int, ...]:
         """Which of slices, rows and columns run against the axis of the file."""
         return tuple(
             n
-            for n, (axis, grows) in enumerate(zip(self._zyx, (1, -1, -1), strict=True))
+            for n, (axis, grows) in enumerate(zip(self.file_axes, (1, -1, -1), strict=True))
             if self.senses[axis] != grows
         )
 
@@ -115,16 +118,16 @@ class Grid:
         That is the order in which a radiologist's axial slices lie in an array (LPS+), for every volume,
         however its file has them. Voxels are moved, never interpolated.
         """
-        return np.flip(values.transpose(self._zyx), self._turned)
+        return np.flip(values.transpose(self.file_axes), self.turned)
 
     def from_zyx(self, values: np.ndarray) -> np.ndarray:
         """Return slices x rows x columns in the order of the file, i x j x k: what `to_zyx` did, undone."""
-        return np.flip(values, self._turned).transpose(np.argsort(self._zyx))
+        return np.flip(values, self.turned).transpose(np.argsort(self.file_axes))
 
     @property
     def spacing_zyx(self) -> tuple[float, float, float]:
         """Millimetres from one slice, row and column to the next."""
-        first, second, third = (self.spacing[axis] for axis in self._zyx)
+        first, second, third = (self.spacing[axis] for axis in self.file_axes)
         return first, second, third
 
     def world(self, voxel: Sequence[int | float]) -> tuple[float, float, float]:

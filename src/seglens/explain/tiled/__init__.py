@@ -51,8 +51,10 @@ from seglens.explain.methods import ON_INPUT, Method, Settings, parse
 from seglens.explain.target import Target, for_head
 from seglens.explain.tiled.grid import OpenRows, TiledGrid, View
 from seglens.explain.tiled.map import LargeMap
+from seglens.explain.tiled.members import mean_of_members
 from seglens.explain.tiled.stitching import OVER_WINDOWS, stitch
 from seglens.explain.trace import trace
+from seglens.models.ensemble import Ensemble
 from seglens.models.layers import resolve
 from seglens.predict.original import AT_ONCE
 from seglens.predict.tiles import Cut, Place, Windows, resized
@@ -100,7 +102,6 @@ def explain_large(
             f"Target {target.label!r} has pixels of shape {tuple(target.pixels.shape)}, but must be of one "
             f"picture at the working scale, {(1, *windows.scaled)}. Scale its pixels to that."
         )
-    target = for_head(target, run)
     asked = parse(methods)
     settings = (*asked.on_input, *asked.on_layers)
     names = (*asked.cams, *asked.gradients, *(entry.name for entry in settings))
@@ -114,10 +115,16 @@ def explain_large(
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, cut = _opened(run, cut)
     most = AT_ONCE[run.spec.dims] if batch_size is None else batch_size
-    view = View(run.segmenter, cut, windows, target, most)
-    with within(memory, names, view.images(view.every[:1]), most):
-        found = [*_of_layers(view, asked.cams, layers), *_of_input(view, asked.gradients)]
-        found += [_linear(view, entry, seed) for entry in asked.on_input]
+    seen = View(run.segmenter, cut, windows, for_head(target, run), most)
+
+    def work(view: View, chosen: Sequence[Method]) -> list[LargeMap]:
+        wanted = parse(chosen)
+        with within(memory, names, view.images(view.every[:1]), most):
+            found = [*_of_layers(view, wanted.cams, layers), *_of_input(view, wanted.gradients)]
+            return found + [_linear(view, entry, seed) for entry in wanted.on_input]
+
+    several = isinstance(run.segmenter.module, Ensemble)
+    found = mean_of_members(run, seen, methods, work) if several else work(seen, methods)
     return {item.method if item.layer is None else (item.method, item.layer): item for item in found}
 
 

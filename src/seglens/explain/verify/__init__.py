@@ -21,6 +21,7 @@ from seglens.errors import SettingError
 from seglens.explain.target import Target, predicted, targets_on
 from seglens.explain.verify.case import Case, Snapshot
 from seglens.explain.verify.rules import RULES
+from seglens.models.ensemble import Ensemble, explained
 from seglens.models.layers import layers as list_layers
 from seglens.models.layers import resolve
 from seglens.runs import Run
@@ -109,6 +110,9 @@ def verify(
     pictures = as_images(images, run.spec.channels, run.spec.dims)
     if not layers:
         raise SettingError("There is no layer to verify; name at least one, such as 'encoder_last'.")
+    if isinstance(run.segmenter.module, Ensemble):
+        note = f"{note} Of the ensemble its first network is verified, on pictures as they are.".strip()
+        run = replace(run, segmenter=explained(run.segmenter))
     before = Snapshot.of(run.segmenter)
     modules = resolve(run.segmenter, layers)
     by_path = {info.name: info for info in list_layers(run)}

@@ -3,13 +3,16 @@
 To add a library, write a file beside this one that has ``build``, and give it one line in ``ADAPTERS``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from seglens.data.prepared import Prepared
+from seglens.data.volumes.grid import Grid
 from seglens.errors import ModelError
 
 Call = Callable[[nn.Module, Tensor], Any]
@@ -17,14 +20,47 @@ Call = Callable[[nn.Module, Tensor], Any]
 
 HUGGING_FACE = "hugging-face"
 NETWORK_FILE = "network-file"
+NNUNET = "nnunet"
 
 ADAPTERS: dict[str, tuple[str, str]] = {
     # models of transformers that segment; the extra that brings the library
     HUGGING_FACE: ("hugging_face", "huggingface"),
     # ONNX, TorchScript and programs of torch.export
     NETWORK_FILE: ("network_files", "export"),
+    # what nnUNetv2_train left
+    NNUNET: ("nnunet", "nnunet"),
 }
 """The architecture of a `ModelSpec`, with the file here that builds it and the extra that it needs."""
+
+
+PREPARING = (NNUNET,)
+"""Those whose library prepares cases in its own way, see `Tool`."""
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """What brings cases into a network as its own library does, and its answers back."""
+
+    def prepare(self, files: Sequence[Path], grid: Grid) -> Prepared:
+        """Return the case in ``files``, one for each channel; the first lies on ``grid``."""
+
+    def logits(self, module: nn.Module, prepared: Prepared) -> Tensor:
+        """Return the logits ``[k *scaled]`` of the prepared volume."""
+
+    def probabilities(self, logits: Tensor, prepared: Prepared, grid: Grid) -> Tensor:
+        """Return the probabilities ``[classes slices rows columns]`` of the case as it was."""
+
+
+def tool(architecture: str, options: Mapping[str, Any]) -> Tool | None:
+    """Return what prepares cases for an architecture; None where nothing does.
+
+    Raises:
+        ModelError: its library is not installed.
+    """
+    if architecture not in PREPARING:
+        return None
+    made: Tool = library(architecture).tool(options)
+    return made
 
 
 def build(architecture: str, options: Mapping[str, Any]) -> tuple[nn.Module, Call]:

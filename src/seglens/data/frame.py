@@ -1,0 +1,167 @@
+"""How a native picture sits on the input grid, and how what is computed there is brought back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seglens.axes import resampled, spelled
+from seglens.errors import SettingError
+from seglens.shapes import Mask
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a native picture sits on the square input grid, or a volume on the cube.
+
+    ``native`` and ``scaled`` are (rows, columns), or (slices, rows, columns), before and after scaling; the
+    first pixel of what was scaled is at ``corner`` of a grid of ``size`` pixels each way, or of so many along
+    each axis. A corner below 0, or more that was scaled than fits, means that only a part of it is on the
+    grid. ``spacing`` are the native millimetres a voxel; empty where they don't count.
+
+    The preprocessing of another tool may turn and cut before it scales: the native axes in ``turned`` are
+    read backwards, axis n of the grid is the native axis ``order[n]``, and only ``crop`` (first and one past
+    the last, along each axis of the grid) is kept. Empty means that nothing of the kind is done.
+    """
+
+    native: tuple[int, ...]
+    size: int | tuple[int, ...]
+    scaled: tuple[int, ...]
+    corner: tuple[int, ...]
+    spacing: tuple[float, ...] = ()
+    turned: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+    crop: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The length of the grid along each axis."""
+        return self.size if isinstance(self.size, tuple) else (self.size,) * len(self.native)
+
+    @property
+    def scale(self) -> float:
+        """Pixels on the grid for each native pixel, or for each millimetre where the spacing is known."""
+        spacing = self.spacing or (1.0,) * len(self.native)
+        return max(self.scaled) / max(length * mm for length, mm in zip(self.native, spacing, strict=True))
+
+    @property
+    def _order(self) -> tuple[int, ...]:
+        return self.order or tuple(range(len(self.native)))
+
+    @property
+    def _crop(self) -> tuple[tuple[int, int], ...]:
+        return self.crop or tuple((0, self.native[axis]) for axis in self._order)
+
+    def to_grid(self, *place: int | float) -> tuple[float, ...]:
+        """Return where the native point ``x, y`` (or ``x, y, z``) lies; pixel centres are whole numbers."""
+        native = [
+            self.native[axis] - 1 - at if axis in self.turned else at for axis, at in enumerate(place[::-1])
+        ]
+        found = []
+        for axis, (first, last), scaled, corner in zip(
+            self._order, self._crop, self.scaled, self.corner, strict=True
+        ):
+            found.append((native[axis] - first + 0.5) * scaled / (last - first) - 0.5 + corner)
+        return tuple(found[::-1])
+
+    def oriented(self, native: Tensor) -> Tensor:
+        """Return what has the picture's own size in its last axes as it is before it is scaled."""
+        before = native.ndim - len(self.native)
+        turned = native.flip([before + axis for axis in self.turned])
+        turned = turned.permute(*range(before), *(before + axis for axis in self._order))
+        for axis, (first, last) in enumerate(self._crop, start=before):
+            turned = turned.narrow(axis, first, last - first)
+        return turned
+
+    def restored(self, cut: Tensor) -> Tensor:
+        """Undo `oriented`: what was cut away is 0 (False), or NaN where there is nothing but that."""
+        before = cut.ndim - len(self.native)
+        whole = cut
+        if self.crop:
+            lengths = [self.native[axis] for axis in self._order]
+            nothing = cut.is_floating_point() and bool(cut.isnan().all())
+            ends = [(first, length - last) for (first, last), length in zip(self.crop, lengths, strict=True)]
+            missing = [number for pair in reversed(ends) for number in pair]
+            whole = F.pad(cut, missing, value=torch.nan if nothing else 0)
+        back = sorted(range(len(self._order)), key=self._order.__getitem__)
+        whole = whole.permute(*range(before), *(before + axis for axis in back))
+        return whole.flip([before + axis for axis in self.turned]) if self.turned else whole
+
+    def maps_to_native(self, maps: Float[Tensor, "*b_grid"]) -> Float[Tensor, "*b_native"]:
+        """Return maps on the grid at the picture's own size: padding cut off, linear in between."""
+        inner, cut = self.inner(maps), tuple(last - first for first, last in self._crop)
+        if self.scaled == cut:
+            return self.restored(inner.clone())
+        scaled = resampled(inner.reshape(1, -1, *self.scaled), cut)
+        return self.restored(scaled.reshape(*maps.shape[: -len(self.native)], *cut))
+
+    def mask_to_native(self, mask: Int[Tensor, "*grid"]) -> Mask:
+        """Return a mask on the grid at the picture's own size; every pixel takes the nearest class."""
+        cut = tuple(last - first for first, last in self._crop)
+        return self.restored(nearest(self.inner(mask), cut))
+
+    def mask_to_grid(self, mask: Tensor) -> Tensor:
+        """Return a mask of the picture's own size on the grid, nearest values; padding is 0 (False)."""
+        return self.padded(nearest(self.oriented(mask), self.scaled))
+
+    def inner(self, grid: Tensor) -> Tensor:
+        """Return what of the last axes of ``grid`` is picture and not padding; 0 where it is not on the grid.
+
+        Raises:
+            SettingError: they are not those of this frame.
+        """
+        dims = len(self.native)
+        if tuple(grid.shape[-dims:]) != self.sides:
+            raise SettingError(
+                f"A frame of {spelled(self.sides)} pixels got a grid of "
+                f"{tuple(grid.shape[-dims:])}: give what was computed on the letterboxed picture."
+            )
+        return _shifted(grid, [-at for at in self.corner], self.scaled)
+
+    def padded(self, scaled: Tensor) -> Tensor:
+        """Put what has the size ``scaled`` into the frame; the rest is 0 (False)."""
+        return _shifted(scaled, self.corner, self.sides)
+
+
+def _shifted(values: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Lay the last axes of ``values`` at ``corner`` of a grid of ``size``: filled up with 0, and cut."""
+    missing: list[int] = []
+    for axis, (at, length) in enumerate(zip(corner, size, strict=True), start=-len(size)):
+        first = max(0, -at)
+        last = min(values.shape[axis], length - at)
+        values = values.narrow(axis, first, last - first)
+        missing = [max(0, at), length - max(0, at) - (last - first), *missing]
+    return F.pad(values, missing) if any(missing) else values
+
+
+def fit_frame(native: Sequence[int], size: int, spacing: Sequence[float] | None = None) -> Frame:
+    """Return the frame in which a picture of ``native`` lengths is as large as fits, centred.
+
+    ``spacing`` are millimetres a voxel along each axis; without, they are alike.
+
+    Raises:
+        SettingError: ``size`` is not positive.
+    """
+    if size < 1:
+        raise SettingError(f"The input size must be at least 1 pixel, got {size}.")
+    sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
+    scaled = tuple(max(1, round(side * size / max(sides))) for side in sides)
+    corner = tuple((size - length) // 2 for length in scaled)
+    return Frame(tuple(native), size, scaled, corner, tuple(spacing or ()))
+
+
+def nearest(grid: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize the last axes of ``grid`` to ``size``, every pixel taking the value nearest to it."""
+    for axis, new in enumerate(size, start=-len(size)):
+        old = grid.shape[axis]
+        if old != new:
+            grid = grid.index_select(axis, _nearest_index(old, new))
+    return grid
+
+
+def _nearest_index(old: int, new: int) -> Tensor:
+    """Return for each of ``new`` pixel centres the pixel of ``old`` that holds it."""
+    return ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long().clamp(max=old - 1)

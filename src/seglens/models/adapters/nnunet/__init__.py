@@ -1,0 +1,125 @@
+"""Models of nnU-Net v2: networks, preprocessing and export of what ``nnUNetv2_train`` left.
+
+What is needed of plans.json and dataset.json is kept in ``ModelSpec.options``, so that a run needs the folder
+no more. Masks are those of ``nnUNetv2_predict`` (Isensee et al. 2021), by its own functions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from seglens.errors import ModelError
+from seglens.models.adapters.nnunet.cases import Cases
+from seglens.models.adapters.nnunet.folder import (
+    CHECKPOINT,
+    Trained,
+    read_trained,
+)
+from seglens.models.adapters.nnunet.network import along_slices, build_network, thick
+from seglens.models.ensemble import Ensemble
+from seglens.models.weights import State, fit
+
+__all__ = ["CHECKPOINT", "Described", "Trained", "build", "describe", "fill", "read_trained", "tool"]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What plans and labels say: the fields of a `ModelSpec`, and the names of the classes."""
+
+    classes: tuple[str, ...]
+    spec: dict[str, Any]
+
+
+def build(options: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    """Return the network that ``options`` of `Trained` describe, with random weights, and how it is called.
+
+    Several folds, and mirror images, are an `Ensemble`.
+    """
+    cases = Cases(options, None)
+    networks = [_laid_out(cases) for _ in options["folds"]]
+    mirrored = _axes(cases)
+    if len(networks) > 1 or mirrored:
+        return Ensemble(networks, mirrored), _call
+    return networks[0], _call
+
+
+def tool(options: Mapping[str, Any]) -> Cases:
+    """Return what prepares cases and brings answers back."""
+    cases = Cases(options, None)
+    return Cases(options, _flat_network(cases)) if len(cases.configuration.patch_size) == 2 else cases
+
+
+def describe(options: Mapping[str, Any]) -> Described:
+    """Return what the plans and labels of a training say.
+
+    Raises:
+        ModelError: the labels have a gap, or are regions.
+    """
+    cases = Cases(options, None)
+    patch = cases.configuration.patch_size
+    names = options["dataset"]["labels"]
+    if regions := [name for name, value in names.items() if isinstance(value, list) and len(value) > 1]:
+        raise ModelError(
+            f"The model was trained on regions that may overlap ({', '.join(regions)}), which volumes don't "
+            "have here. Predict with nnUNetv2_predict, or adopt a model of single labels."
+        )
+    by_number = {int(value): name for name, value in names.items() if name != "ignore"}
+    if sorted(by_number) != list(range(len(by_number))):
+        raise ModelError(
+            f"dataset.json lists the labels {sorted(by_number)}; nnU-Net takes 0, 1, 2, ... without a gap."
+        )
+    classes = tuple(by_number[number] for number in range(len(by_number)))
+    spec = {
+        "channels": len(cases.ends),
+        "classes": len(classes),
+        "dims": 3,
+        "head": "softmax",
+        "image_size": _probe(patch, cases.configuration.pool_op_kernel_sizes),
+        "mean": tuple(-low / (high - low) for low, high in cases.ends),
+        "std": tuple(1 / (high - low) for low, high in cases.ends),
+        "options": dict(options),
+    }
+    return Described(classes, spec)
+
+
+def fill(module: nn.Module, weights: Mapping[str, State]) -> None:
+    """Put the weights of the folds into the network of `build`.
+
+    Raises:
+        CheckpointError: they don't fit.
+    """
+    networks = list(module.networks) if isinstance(module, Ensemble) else [module]
+    for network, state in zip(networks, weights.values(), strict=True):
+        fit(network, thick(state, network.state_dict()))
+
+
+def _flat_network(cases: Cases) -> nn.Module:
+    return build_network(
+        cases.configuration.configuration["architecture"],
+        len(cases.configuration.normalization_schemes),
+        cases.labels.num_segmentation_heads,
+    )
+
+
+def _laid_out(cases: Cases) -> nn.Module:
+    network = _flat_network(cases)
+    return along_slices(network) if len(cases.configuration.patch_size) == 2 else network
+
+
+def _axes(cases: Cases) -> tuple[int, ...]:
+    """Return the axes of the volume along which it is mirrored: a network of pictures has no slices."""
+    before = 3 - len(cases.configuration.patch_size)
+    return tuple(axis + before for axis in cases.options["mirrored"])
+
+
+def _probe(patch: list[int], strides: list[list[int]]) -> int:
+    """Return the side of a cube to look at layers with: whole cells, and two of them in the deepest grid."""
+    total = int(np.prod(np.array(strides), axis=0).max())
+    return max(2 * total, min(total * -(-max(patch) // total), total * max(2, 64 // total)))
+
+
+def _call(module: nn.Module, images: Tensor) -> Any:
+    return module(images)
