@@ -230,7 +230,7 @@ def explain_command(
 ) -> None:
     """Show what a model looks at: maps, and statistics with nulls."""
     if images:
-        refuse(context, ("data", "split"), "the pictures are named themselves")
+        refuse(context, ("data", "split", *data_options.GROUPS), "the pictures are named themselves")
     if dry_run:
         refuse(context, ("out", "resume", "force"), "--dry-run writes nothing")
     if resume:
@@ -290,7 +290,7 @@ def explain_command(
     printing.print_explained(done)
 
 
-app.command("judge", cls=data_options.OnData)(judge.judge_command)
+app.command("judge", cls=judge.OnAudited)(judge.judge_command)
 
 
 app.command("app", cls=data_options.OnData)(page.app_command)

@@ -101,6 +101,33 @@ PaletteFile = Annotated[
         show_default=False,
     ),
 ]
+GroupsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        metavar="FILE",
+        help="Table of pictures that belong together: columns image, group.",
+        show_default=False,
+    ),
+]
+GroupsOrDivision = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        metavar="FILE",
+        help="Table of pictures that belong together: columns image, group. With --audit also what divides "
+        "it: folder, or FILE.csv:COLUMN.",
+        show_default=False,
+    ),
+]
+GroupFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help=r"Pictures belong together by what (...) finds in their file names: '^(patient\d+)_'.",
+        show_default=False,
+    ),
+]
 Channels = Annotated[int, typer.Option(help="Colour channels of the pictures.")]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the splits, where DATA has none.")]
 SplitName = Annotated[

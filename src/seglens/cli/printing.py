@@ -60,6 +60,7 @@ def print_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]
     tables: list[Callable[[], None]] = [
         partial(_show_card, card),
         partial(_show_restating, card),
+        lambda: say(card.resampling.text),
         lambda: show_left_out(card.left_out),
     ]
     if audit is not None:
@@ -187,6 +188,8 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         ]
         heads = ("class", "dice", "nsd (2 mm)", "hd95, mm", "volume off by, ml")
         print_table(heads, lines, title="Each class, mean over volumes with 95 % interval")
+    if found.resampling.text:
+        say(found.resampling.text)
     for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")

@@ -8,6 +8,7 @@ listed, and the rest is done.
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial, reduce
+from math import nan
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,13 @@ from seglens.arguments.renamed import renamed
 from seglens.callable_module import make_callable
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
+from seglens.data.groups import grouping_of
 from seglens.data.layout import Split
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.evaluate import boundaries, calibration
 from seglens.evaluate import scores as overlap
+from seglens.evaluate.intervals import numbered
 from seglens.evaluate.scores import OF_FOREGROUND, per_class, pooled_scores, summary
 from seglens.evaluate.tally import Tally, tally
 from seglens.files.output import safe_name
@@ -200,6 +203,8 @@ def _tally(
 def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, Any]) -> Evaluation:
     """Pool the counts and average the rows."""
     classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row.index or 0)
+    grouping = grouping_of(split)
+    rows = [row.model_copy(update={"group": grouping.names[row.index or 0]}) for row in rows]
     scored = [row for row in rows if row.status != "failed"]
     if not scored or counted.calibration is None:
         raise DataError(
@@ -221,6 +226,7 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, An
         classes=classes,
         shown=shown,
         settings=settings,
+        resampling=grouping.resampling([row.index or 0 for row in scored]),
         definitions=DEFINITIONS | (boundaries.OF_VOLUMES if any(row.classes for row in scored) else {}),
         pooled=PooledScores(
             **{name: float(value) for name, value in pooled_scores(counted.counts).items()},
@@ -229,7 +235,10 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, An
                 for i, label in enumerate(classes)
             },
         ),
-        per_image={name: _spread([row[name] for row in scored]) for name in (*SCORES, *SURFACES)},
+        per_image={
+            name: _spread([row[name] for row in scored], [row.group for row in scored])
+            for name in (*SCORES, *SURFACES)
+        },
         per_class=_per_class(scored, classes),
         unit="mm" if any(row.classes for row in scored) else "px",
         calibration=Reliability(
@@ -248,13 +257,17 @@ def _per_class(rows: Sequence[PictureScores], classes: Sequence[str]) -> dict[st
     for label in classes[1:]:
         each = [row.classes[label] for row in rows if label in row.classes]
         if each:
-            found[label] = {name: _spread([row[name] for row in each]) for name in ClassScores.model_fields}
+            groups = [row.group for row in rows if label in row.classes]
+            found[label] = {
+                name: _spread([row[name] for row in each], groups) for name in ClassScores.model_fields
+            }
     return found
 
 
-def _spread(values: Sequence[float | None]) -> Spread:
+def _spread(values: Sequence[float | None], groups: Sequence[str]) -> Spread:
     """Return mean, deviation, median and interval of those values that are known."""
-    return Spread.model_validate(summary(torch.tensor(values, dtype=torch.float64)))
+    known = torch.tensor([nan if each is None else each for each in values], dtype=torch.float64)
+    return Spread.model_validate(summary(known, groups=numbered(groups)))
 
 
 def _worst_first(row: PictureScores) -> float:
@@ -281,7 +294,7 @@ def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
     records.write_json(folder / "scores.json", found)
     assert counted.calibration is not None
     calibration.reliability_plot(counted.calibration, folder / "reliability.png")
-    columns = ("index", "name", "status", *SCORES, *SURFACES, *PIXELS, "error")
+    columns = ("index", "name", "group", "status", *SCORES, *SURFACES, *PIXELS, "error")
     write_rows([{name: row[name] for name in columns} for row in found.images], folder / "scores.csv")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
 from seglens.data.classes import NO_MAP
+from seglens.data.groups import grouping_of
 from seglens.data.layout import Split
 from seglens.data.listing import fingerprints
 from seglens.errors import SettingError
@@ -150,14 +151,19 @@ def explain_folder(
             found = shared_by([entry for part in done for row in part.rows for entry in row.maps])
             _redraw(run, split, done, drawing, partial, found, tiles, share)
         rows = share.gather([row for part in done for row in part.rows])
+        numbers = share.gather([number for part in done for number in part.numbers])
         measured = share.gather([part.measured for part in done])
         failed = _once(share.gather([*failed, *(each for part in done for each in part.failed)]))
         refuse_none_done(len(rows), failed)
         table = None
         if share.first:
+            grouping = grouping_of(split)
+            groups = grouping.of(numbers)
             summary = [
-                writer.summary_row(of_map, where=where, seed=seed) for of_map in zip(*measured, strict=True)
+                writer.summary_row(of_map, where=where, groups=groups, seed=seed)
+                for of_map in zip(*measured, strict=True)
             ]
+            rows = [row.model_copy(update={"group": group}) for row, group in zip(rows, groups, strict=True)]
             every = rows + [writer.failed_row(failure) for failure in failed]
             table = ExplanationTable(
                 split=None if split.name == FILES else split.name,
@@ -169,6 +175,7 @@ def explain_folder(
                 scale=scale,
                 no_target={row.target: row.num_no_target for row in summary},
                 definitions=DEFINITIONS,
+                resampling=grouping.resampling(numbers),
                 samples=tuple(every),
                 summary=tuple(summary),
                 **{"class": run.task.classes[request.class_index]},

@@ -10,7 +10,8 @@ WORDS = {
     "per picture": "Computed for each picture by itself and then averaged: every picture weighs the same.",
     "95 % interval": (
         "Where the mean would fall in 95 of 100 repetitions with other pictures of the same kind "
-        "(bootstrap over pictures). It does not cover another training run or another hospital."
+        "(bootstrap over groups of pictures that belong together, such as those of a patient). It does "
+        "not cover another training run or another hospital."
     ),
     "heat map": (
         "A picture of the places that a method holds responsible for the model's answer. It is a claim of "

@@ -51,6 +51,8 @@ def about_scores(part: Evaluated) -> str:
         low = sum(found < 0.5 for found, _ in rows)
         worst, name = min(rows, key=lambda row: row[0])
         text += f" {_are(low, 'picture')} below 0.5; the worst is {name} ({number(worst, 2)})."
+    if table.resampling.text:
+        text += f" {table.resampling.text}"
     if absent:
         text += f" No picture shows {absent}."
     if table.num_failed:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from seglens.results.resampling import Resampling
 from seglens.results.scorecard import CardRow
 from seglens.results.scores import Spread
 from seglens.results.tables import Number, Result
@@ -146,5 +147,6 @@ class ComparisonTable(Result):
     scorecard: tuple[VerdictChange, ...]
     judged_same_pictures: bool | None
     settings: tuple[SettingChange, ...]
+    resampling: Resampling = Resampling()
     missing: tuple[Lacking, ...]
     definitions: Mapping[str, str]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from seglens.results.resampling import Resampling
 from seglens.results.tables import Number, Result
 
 SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
@@ -48,10 +49,11 @@ class ClassScores(Result):
 
 
 class Evaluated(Result):
-    """One picture of an evaluation: its number in the split, its hashes, and whether it could be scored."""
+    """One picture of an evaluation: its number in the split, group and hashes, and whether it was scored."""
 
     index: int | None = None
     name: str
+    group: str = ""
     image_hash: str = ""
     truth_hash: str = ""
     status: Literal["ok", "empty", "failed"] = "ok"
@@ -77,12 +79,16 @@ class PictureScores(Scores, Evaluated):
 
 
 class Spread(Result):
-    """A mean over ``num`` pictures with its 95 % interval, and for scores deviation and median."""
+    """A mean over ``num`` pictures with its 95 % interval, and for scores deviation and median.
+
+    ``num_groups`` are the groups of pictures that the interval resamples.
+    """
 
     mean: Number = None
     low: Number = None
     high: Number = None
     num: int = 0
+    num_groups: int | None = None
     std: Number = None
     median: Number = None
 
@@ -157,6 +163,7 @@ class EvaluationTable(Result):
     classes: tuple[str, ...] = ()
     shown: Mapping[str, int] = {}
     settings: Mapping[str, Any] = {}
+    resampling: Resampling = Resampling()
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}
