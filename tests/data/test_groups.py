@@ -1,6 +1,7 @@
 """Groups: who is in which, splits that keep them together, and tables that are refused by name."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def write_set(folder: Path, names: dict[str, list[str]]) -> Path:
     return folder
 
 
-def table(folder: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("image", "group")) -> Path:
+def table(
+    folder: Path, rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ("image", "group")
+) -> Path:
     file = folder / "groups.csv"
     with file.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([header, *rows])
@@ -52,7 +55,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("seed", range(5))
 def test_splits_never_part_a_group(whole: Path, seed: int) -> None:
     dataset = open_data(DataSettings(path=whole, group_from=r"^(p\d+)_", split_seed=seed))
-    where = {}
+    where: dict[str, str] = {}
     for split in dataset.splits.values():
         for entry in split.entries:
             assert entry.group == entry.name.split("_")[0]

@@ -17,7 +17,8 @@ from seglens.explain.target import Target
 from seglens.judge.judgement import Judgement
 from seglens.judge.scorecard import Scorecard
 from seglens.results.names import MARKS, formatted
-from seglens.results.scores import PictureScores, PooledScores, Spread
+from seglens.results.scores import PictureScores, PooledScores
+from seglens.results.spread import Spread
 
 EVIL = "<script>alert('&\")</script>"
 

@@ -29,7 +29,7 @@ from seglens.report.contents import Explained
 from seglens.results.comparison import AttentionShare, Key, MapChange, PictureMapChange
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 from seglens.runtime.progress import track
 from seglens.shapes import Map, Region
 

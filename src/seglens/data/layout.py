@@ -16,6 +16,7 @@ from seglens.data.sample import Sample, Task, class_name
 from seglens.errors import SettingError, unknown_name
 from seglens.results.record import sha256, text
 from seglens.results.resampling import GroupedBy
+from seglens.shapes import Mask
 
 ALL = "all"
 """The split that is every picture of a set."""
@@ -141,7 +142,9 @@ class PictureOnly:
 class Split:
     """Pictures that are used together, sorted by name, each read when it is asked for.
 
-    Volumes have 3 ``dims``. ``grouped`` is who says which of them belong together.
+    Volumes have 3 ``dims``. ``grouped`` is who says which of them belong together. ``instances`` returns the
+    number of the object at each pixel of a sample (see `seglens.data.instances`), where the set tells objects
+    apart.
     """
 
     name: str
@@ -150,6 +153,7 @@ class Split:
     reader: Callable[[Entry], Sample]
     dims: int = 2
     grouped: Grouped = NOBODY
+    instances: Callable[[Entry, Sample], Mask] | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -279,7 +283,7 @@ class Found:
     ``kind`` of picture. ``values`` looks at the values of all masks, and says what is wrong with them as a
     whole; a reader that depends on them looks by itself. Volumes have 3 ``dims``; ``settings`` are those of
     the set with what it says itself filled in, where it says something. ``grouped`` is who says which
-    pictures belong together.
+    pictures belong together; ``instances`` is as in `Split`.
     """
 
     task: Task
@@ -292,6 +296,7 @@ class Found:
     dims: int = 2
     settings: DataSettings | None = None
     grouped: Grouped = NOBODY
+    instances: Callable[[Entry, Sample], Mask] | None = None
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def open_new(settings: DataSettings, listing: Listing, folder: Path) -> Split:
             "their names again."
         )
     entries = tuple(sorted(chosen, key=lambda entry: entry.name))
-    return Split(NEW, found.task, entries, found.reader, found.dims, found.grouped)
+    return Split(NEW, found.task, entries, found.reader, found.dims, found.grouped, found.instances)
 
 
 def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, folder: Path) -> None:

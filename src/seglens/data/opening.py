@@ -97,7 +97,9 @@ def dataset_of(
 ) -> Dataset:
     """Return what was found as a set whose splits have ``entries``; empty ones are left out."""
     splits = {
-        split: Split(split, found.task, entries[split], found.reader, found.dims, found.grouped)
+        split: Split(
+            split, found.task, entries[split], found.reader, found.dims, found.grouped, found.instances
+        )
         for split in (*SHARES, ALL)
         if entries.get(split)
     }

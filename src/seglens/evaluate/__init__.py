@@ -24,9 +24,10 @@ from seglens.data.groups import grouping_of
 from seglens.data.layout import Split
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
-from seglens.evaluate import boundaries, calibration
+from seglens.evaluate import boundaries, calibration, object_scores
 from seglens.evaluate import scores as overlap
 from seglens.evaluate.intervals import numbered
+from seglens.evaluate.object_scores import check_sizes, object_rows, object_table
 from seglens.evaluate.scores import OF_FOREGROUND, per_class, pooled_scores, summary
 from seglens.evaluate.tally import Tally, tally
 from seglens.files.output import safe_name
@@ -46,8 +47,8 @@ from seglens.results.scores import (
     PooledScores,
     Reliability,
     Scores,
-    Spread,
 )
+from seglens.results.spread import Spread
 from seglens.results.tables import write_rows
 from seglens.runs import Run, prepared
 from seglens.runs.data import refuse_other_axes
@@ -59,7 +60,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "evaluate", "mask_at_original_size", "probabilities_at_original_size"]
 
-DEFINITIONS = {**overlap.DEFINITIONS, **boundaries.DEFINITIONS, **calibration.DEFINITIONS}
+DEFINITIONS = {
+    **overlap.DEFINITIONS,
+    **boundaries.DEFINITIONS,
+    **object_scores.DEFINITIONS,
+    **calibration.DEFINITIONS,
+}
 """Everything that an evaluation measures, in plain words."""
 
 
@@ -121,17 +127,24 @@ def evaluate(
     precision: str = "auto",
     tta: bool = False,
     tiles: str = "auto",
+    sizes: Sequence[float] | None = None,
+    split_touching: bool = False,
     class_map: Mapping[str, str] = NO_MAP,
     share: Share = ALONE,
 ) -> Evaluation:
-    """Score ``run`` on ``split``: ``scores.json``, ``scores.csv`` and ``reliability.png`` in ``out``.
+    """Score ``run`` on ``split``.
+
+    It writes ``scores.json``, ``scores.csv`` ``objects.csv`` (one row an object) and ``reliability.png`` in
+    ``out``.
 
     ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
     ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
     shows the prediction, with the truth as a white outline. ``precision`` and ``tta`` are those of
     `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.predict.tiles.TILES`. Classes
     are matched by name; ``class_map`` says which class of the split is which of the run, where they are
-    called otherwise. ``share`` is this process's part of a job that is spread over several, which together
+    called otherwise. Objects (lesions, nuclei) are told by ``sizes``, bounds in pixels (of volumes cubic
+    millimetres), by default terciles; ``split_touching`` cuts predicted ones apart, see `seglens.objects`.
+    ``share`` is this process's part of a job that is spread over several, which together
     score as one alone would.
 
     Raises:
@@ -143,12 +156,22 @@ def evaluate(
     how = Inference(precision, tta, tiles)
     split = as_split(split, run.task, run.spec.channels)
     settings = _check(run, split, batch_size, how)
+    check_sizes(sizes)
+    settings |= {"sizes": None if sizes is None else list(sizes), "split_touching": split_touching}
     split = in_classes_of(run.task, split, class_map)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
     if out is not None and share.first:
         check_output(Path(out), "evaluate", force=force, runs=filter(None, [run.folder]), files=split.files)
-    score = partial(_tally, prepared(run, how), split, how, batch_size=batch_size, share=share)
+    score = partial(
+        _tally,
+        prepared(run, how),
+        split,
+        how,
+        batch_size=batch_size,
+        share=share,
+        split_touching=split_touching,
+    )
     if out is None:
         if save_images:
             raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
@@ -191,12 +214,22 @@ def _tally(
     batch_size: int,
     share: Share,
     folder: Path | None = None,
+    split_touching: bool = False,
 ) -> Tally:
     """Score this process's share of the batches; return what all processes found."""
     share.agree("pictures", [entry.name for entry in split.entries])
     batches = share.of(-(-len(split) // batch_size))
     indices = range(batches.start * batch_size, min(batches.stop * batch_size, len(split)))
-    own = tally(run, split, indices, how, batch_size=batch_size, folder=folder, shown=share.first)
+    own = tally(
+        run,
+        split,
+        indices,
+        how,
+        batch_size=batch_size,
+        folder=folder,
+        shown=share.first,
+        split_touching=split_touching,
+    )
     return reduce(add, share.gather([own]))
 
 
@@ -227,6 +260,14 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, An
         shown=shown,
         settings=settings,
         resampling=grouping.resampling([row.index or 0 for row in scored]),
+        objects=object_table(
+            counted.objects,
+            classes[1:],
+            groups=numbered([row.group for row in scored]),
+            sizes=settings.get("sizes"),
+            unit="mm3" if any(row.classes for row in scored) else "px",
+            told_apart=split.instances is not None,
+        ),
         definitions=DEFINITIONS | (boundaries.OF_VOLUMES if any(row.classes for row in scored) else {}),
         pooled=PooledScores(
             **{name: float(value) for name, value in pooled_scores(counted.counts).items()},
@@ -295,7 +336,17 @@ def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
     assert counted.calibration is not None
     calibration.reliability_plot(counted.calibration, folder / "reliability.png")
     columns = ("index", "name", "group", "status", *SCORES, *SURFACES, *PIXELS, "error")
-    write_rows([{name: row[name] for name in columns} for row in found.images], folder / "scores.csv")
+    of_objects = ("truth", "predicted", "missed", "invented")
+    write_rows(
+        [
+            {name: row[name] for name in columns}
+            | {f"objects {name}": row.objects[name] for name in of_objects}
+            for row in found.images
+        ],
+        folder / "scores.csv",
+    )
+    names = [row.name for row in counted.rows if row.status != "failed"]
+    write_rows(object_rows(names, counted.objects, found.objects.unit), folder / "objects.csv")
 
 
 make_callable(__name__)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 from seglens.shapes import PerImage
 
 RESAMPLES = 2000
@@ -108,12 +108,39 @@ def interval(values: PerImage, *, groups: Groups | None = None, seed: int = 0) -
     return Interval(float(kept.mean()), low, high, kept.numel(), num_groups)
 
 
+def ratio_interval(
+    above: PerImage, below: PerImage, *, groups: Groups | None = None, seed: int = 0
+) -> Interval:
+    """Return the sum of ``above`` over that of ``below`` with its interval; NaN where that is 0.
+
+    ``num`` are the images with a share of ``below``. Resamples without any are left out.
+    """
+    above, below = above.cpu().double(), below.cpu().double()
+    of = clusters(torch.ones(len(below), dtype=torch.bool), groups)
+    num, num_groups = int((below > 0).sum()), None if groups is None else of.num
+    if not num:
+        return NOTHING
+    mean = float(above.sum() / below.sum())
+    tops, bottoms = of.sums(above), of.sums(below)
+    if int((bottoms > 0).sum()) < 2:
+        return Interval(mean, math.nan, math.nan, num, num_groups)
+    low, high = interval_bounds(
+        of.num, lambda rows: tops[rows].sum(1) / bottoms[rows].sum(1), seed=seed, some=True
+    )
+    return Interval(mean, low, high, num, num_groups)
+
+
 def interval_bounds(
-    num: int, statistic: Callable[[Int[Tensor, "r m"]], Float[Tensor, " r"]], *, seed: int
+    num: int,
+    statistic: Callable[[Int[Tensor, "r m"]], Float[Tensor, " r"]],
+    *,
+    seed: int,
+    some: bool = False,
 ) -> tuple[float, float]:
     """Return the 2.5 % and 97.5 % quantiles of ``statistic`` over resamples of ``num`` groups.
 
-    ``statistic`` gets resamples as group numbers and returns one number for each.
+    ``statistic`` gets resamples as group numbers and returns one number for each. With
+    ``some`` resamples whose number is NaN are left out; else they make both bounds NaN.
     """
     generator = torch.Generator().manual_seed(seed)
     size = max(1, BLOCK // num)
@@ -123,6 +150,7 @@ def interval_bounds(
             for start in range(0, RESAMPLES, size)
         ]
     ).double()
+    drawn = drawn[~drawn.isnan()] if some else drawn
     # Where a value is infinite there is nothing to interpolate between.
     rule = "linear" if bool(drawn.isfinite().all()) else "nearest"
     low, high = drawn.quantile(drawn.new_tensor([0.025, 0.975]), interpolation=rule).tolist()

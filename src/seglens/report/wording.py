@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents
 from seglens.results.names import RESTATES, map_name, number
 from seglens.results.scorecard import TagRow, TagTest
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 
 
 def about_model(run: RunContents) -> str:

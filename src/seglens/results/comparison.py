@@ -5,7 +5,7 @@ from typing import Any
 
 from seglens.results.resampling import Resampling
 from seglens.results.scorecard import CardRow
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
 Key = tuple[str, str, str | None, str]

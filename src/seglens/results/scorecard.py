@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
 from seglens.results.resampling import Resampling
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from seglens.results.objects import ObjectTable, PictureObjects
 from seglens.results.resampling import Resampling
+from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
 SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
@@ -64,6 +66,7 @@ class PictureScores(Scores, Evaluated):
     """The scores, pixels and files of one picture.
 
     ``shows`` are the classes that its truth has. ``classes`` are the scores of each class, of volumes only.
+    ``objects`` are how many were found and missed.
     """
 
     false_positive_pixels: int | None = None
@@ -76,26 +79,7 @@ class PictureScores(Scores, Evaluated):
     hd95: Number = None
     files: Mapping[str, str] = {}
     classes: Mapping[str, ClassScores] = {}
-
-
-class Spread(Result):
-    """A mean over ``num`` pictures with its 95 % interval, and for scores deviation and median.
-
-    ``num_groups`` are the groups of pictures that the interval resamples.
-    """
-
-    mean: Number = None
-    low: Number = None
-    high: Number = None
-    num: int = 0
-    num_groups: int | None = None
-    std: Number = None
-    median: Number = None
-
-    @property
-    def misses_zero(self) -> bool:
-        """Whether the interval is known and doesn't hold 0, as far as it is known."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+    objects: PictureObjects = PictureObjects()
 
 
 class WeakScores(Result):
@@ -164,6 +148,7 @@ class EvaluationTable(Result):
     shown: Mapping[str, int] = {}
     settings: Mapping[str, Any] = {}
     resampling: Resampling = Resampling()
+    objects: ObjectTable = ObjectTable()
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}
