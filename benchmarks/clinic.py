@@ -1,9 +1,9 @@
-"""How much wider intervals are that resample groups: the same scores, with and without near-duplicates as groups.
+"""How much wider intervals are that resample groups: the same scores, with and without groups.
 
     python -m benchmarks.clinic --data ../shared/data --runs runs/clinic [--only tumor ...]
 
-Trains a small U-Net for an epoch or two on each set (a run that is there is taken), evaluates it on the splits
-that the set comes with, and prints a line for each split and score. The table is in CLINIC.md.
+Trains a small U-Net for a few epochs on each set (a run that is there is taken), evaluates it on the
+splits that the set comes with, and prints a line for each split and score. The table is in CLINIC.md.
 """
 
 import argparse

@@ -134,7 +134,7 @@ def evaluate(
 ) -> Evaluation:
     """Score ``run`` on ``split``.
 
-    It writes ``scores.json``, ``scores.csv`` ``objects.csv`` (one row an object) and ``reliability.png`` in
+    It writes ``scores.json``, ``scores.csv``, ``objects.csv`` (one row an object) and ``reliability.png`` in
     ``out``.
 
     ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
@@ -157,7 +157,7 @@ def evaluate(
     split = as_split(split, run.task, run.spec.channels)
     settings = _check(run, split, batch_size, how)
     check_sizes(sizes)
-    settings |= {"sizes": None if sizes is None else list(sizes), "split_touching": split_touching}
+    settings |= {"sizes": None if sizes is None else [float(size) for size in sizes], "split_touching": split_touching}
     split = in_classes_of(run.task, split, class_map)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)

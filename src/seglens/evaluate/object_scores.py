@@ -25,7 +25,7 @@ DEFINITIONS = {
     "matching": "A true and a predicted object match where their intersection over union is .1, .3 or .5 at "
     "least; each has one match at most, there are as many matches as can be, and of those the best "
     "(Hungarian "
-    "method). At .5 the match is the only one that can be.",
+    "method). Above .5 the match is the only one that can be.",
     "sensitivity": "The share of the true objects of all pictures that are found.",
     "object_precision": "The share of the predicted objects of all pictures that match a true one.",
     "f1": "2 found / (2 found + missed + invented), over the objects of all pictures.",

@@ -83,14 +83,16 @@ def overlaps(truth: Mask, predicted: Mask) -> Overlaps:
     areas = table.sum(axis=1)[1:], table.sum(axis=0)[1:]
     inner = coo_array(table[1:, 1:])
     inner.eliminate_zeros()
-    return Overlaps(*map(np.asarray, areas), np.stack([inner.row, inner.col], 1), inner.data)
+    own_areas, other_areas = (np.asarray(each) for each in areas)
+    return Overlaps(own_areas, other_areas, np.stack([inner.row, inner.col], 1), inner.data)
 
 
 def match(found: Overlaps, threshold: float) -> list[tuple[int, int, float]]:
     """Match objects one to one whose overlap is at least ``threshold``.
 
-    As many are matched as can be, and of those ways the best is taken: a maximum matching of the largest sum of overlaps (Kuhn 1955), group by group of objects that
-    touch one another. Each is a true object, a predicted one, and their overlap.
+    As many are matched as can be, and of those ways the best is taken: a maximum matching of the largest
+    sum of overlaps (Kuhn 1955), group by group of objects that touch one another. Each is a true object, a
+    predicted one, and their overlap.
     """
     iou = found.iou
     kept = iou >= threshold
