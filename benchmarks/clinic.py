@@ -17,14 +17,21 @@ from seglens.evaluate.intervals import Interval, interval, numbered
 from seglens.results.scores import EvaluationTable
 from seglens.results.tables import read_table
 
-SETS = {"tumor": "2", "tumor-polygons": "6"}
-"""Set below --data, and epochs."""
+SETS = {"tumor": "2", "tumor-polygons": "3", "slices": "1"}
+"""Set below --data, and epochs; ``slices`` are those of the hippocampus set, grouped by volume."""
+
+SLICES, HIPPOCAMPUS = "slices", "Dataset004_Hippocampus"
 
 TRAIN = ["--model", "unet", "--width", "8", "--image-size", "96", "--batch-size", "8", "--seed", "0"]
 
 
 def scores_of(run: Path, data: Path, epochs: str, split: str) -> EvaluationTable:
     """Train and evaluate what is not there yet; return the scores."""
+    if data.name == SLICES:
+        made = run.parent / "slices-set"
+        if not made.exists():
+            seglens("data", "slices", str(data.parent / HIPPOCAMPUS), str(made))
+        data = made
     if not (run / "run.json").exists():
         seglens("train", str(data), "--run", str(run), "--epochs", epochs, *TRAIN)
     if not (run / "evaluate" / split).exists():

@@ -124,6 +124,8 @@ def evaluate_command(
     precision: o.PredictPrecision = "auto",
     tta: o.Tta = False,
     tiles: o.Tiles = "auto",
+    sizes: o.Sizes = None,
+    split_touching: o.SplitTouching = False,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     devices: o.Devices = 1,
@@ -131,7 +133,7 @@ def evaluate_command(
     out: o.Out = None,
     force: o.Force = False,
 ) -> None:
-    """Score a run: overlap, outlines, calibration. All of it pooled over pixels and per image."""
+    """Score a run: overlap, outlines, objects, calibration. All of it pooled over pixels and per image."""
     keep_apart(out, run=run, data=data)
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)
@@ -146,6 +148,8 @@ def evaluate_command(
             precision=precision,
             tta=tta,
             tiles=tiles,
+            sizes=sizes or None,
+            split_touching=split_touching,
             share=share,
         )
     printing.print_evaluation(found)

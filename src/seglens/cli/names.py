@@ -64,6 +64,8 @@ TARGETS = (
     "class",
     "component",
     "truth-component",
+    "missed",
+    "invented",
     "boundary",
     "box",
     "point",

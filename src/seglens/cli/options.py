@@ -23,7 +23,8 @@ EXPLAIN_NAMES = f"""Methods: {", ".join(names.CAMS)}; {", ".join(names.GRADIENTS
 Layers, by role: {", ".join(names.ROLES)}; all; or a module path of 'seglens layers'.
 
 Targets: predicted, truth, false-positive (why did it invent this), false-negative (why did it miss this),
-class, component:N, truth-component:N, boundary, box:X0,Y0,X1,Y1, point:X,Y (pixels of the picture).
+class, component:N, truth-component:N, missed:N and invented:N (objects without a match, the largest is 1;
+missed:all asks about each), boundary, box:X0,Y0,X1,Y1, point:X,Y (pixels of the picture).
 """
 """The methods, layers and targets, shown below the help of ``explain``."""
 
@@ -168,6 +169,17 @@ Tiles = Annotated[
     typer.Option(
         help="auto, always or never: windows for large pictures.", autocompletion=among(names.TILES)
     ),
+]
+Sizes = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="NUMBER...",
+        help="Bounds of objects' sizes, in pixels, of volumes in cubic mm. [default: terciles]",
+        show_default=False,
+    ),
+]
+SplitTouching = Annotated[
+    bool, typer.Option("--split-touching", help="Cut predicted objects that touch apart (watershed).")
 ]
 Model = Annotated[
     str,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from seglens.data.volumes.slices import Slices
     from seglens.folder import Summary
     from seglens.results.maps import ExplanationTable
+    from seglens.results.objects import ObjectTable
     from seglens.results.record import Record
     from seglens.results.scorecard import Audit, Card
     from seglens.results.scores import EvaluationTable
@@ -188,6 +189,7 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         ]
         heads = ("class", "dice", "nsd (2 mm)", "hd95, mm", "volume off by, ml")
         print_table(heads, lines, title="Each class, mean over volumes with 95 % interval")
+    _show_objects(found.objects)
     if found.resampling.text:
         say(found.resampling.text)
     for label, count in found.shown.items():
@@ -198,6 +200,48 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         formatted_number(found.calibration.maximum_error),
     )
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
+
+
+def _show_objects(found: "ObjectTable") -> None:
+    if not found.pictures:
+        return
+    what = "told apart by the set" if found.told_apart else "connected pieces"
+    title = f"{found.truth} objects ({what}), {found.predicted} predicted"
+    rows = [
+        (
+            f"{row.overlap:g}",
+            *(
+                f"{formatted_number(each.mean)} {_range(each.low, each.high)}"
+                for each in (row.sensitivity, row.precision, row.f1, row.invented_per_picture)
+            ),
+            f"{row.missed} / {row.invented}",
+        )
+        for row in found.at
+    ]
+    heads = ("overlap", "sensitivity", "precision", "F1", "invented a picture", "missed / invented")
+    print_table(heads, rows, title=title)
+    if len(found.sizes) > 1 and found.truth:
+        lines = [
+            (
+                f"{row.low:g} to {'any' if row.high is None else f'{row.high:g}'} {found.unit}",
+                f"{row.found} of {row.truth}",
+                f"{formatted_number(row.sensitivity.mean)} {_range(row.sensitivity.low, "
+                "row.sensitivity.high)}",
+                str(row.invented),
+            )
+            for row in found.sizes
+        ]
+        print_table(("size", "found", "sensitivity", "invented"), lines, title="By size, at an overlap of .1")
+    quality, jaccard, average = (
+        formatted_number(each.mean)
+        for each in (found.panoptic_quality, found.aggregated_jaccard, found.average_precision)
+    )
+    say(
+        f"Panoptic quality {quality}, aggregated Jaccard {jaccard}, average precision .5 to .95 {average}; "
+        f"{found.merges} merges, {found.splits} splits. Pictures with neither true nor predicted objects: "
+        f"{found.empty}; with predicted ones only: {found.no_truth}; with true ones only: "
+        f"{found.nothing_found}."
+    )
 
 
 def print_plan(rows: Sequence[Mapping[str, str]]) -> None:

@@ -157,7 +157,10 @@ def evaluate(
     split = as_split(split, run.task, run.spec.channels)
     settings = _check(run, split, batch_size, how)
     check_sizes(sizes)
-    settings |= {"sizes": None if sizes is None else [float(size) for size in sizes], "split_touching": split_touching}
+    settings |= {
+        "sizes": None if sizes is None else [float(size) for size in sizes],
+        "split_touching": split_touching,
+    }
     split = in_classes_of(run.task, split, class_map)
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)

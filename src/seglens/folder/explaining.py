@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seglens.arguments import checked
+from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
 from seglens.data.classes import NO_MAP
 from seglens.data.groups import grouping_of
@@ -34,10 +35,11 @@ from seglens.folder.chunks import (
 from seglens.folder.heatmaps import Shared, shared_by
 from seglens.folder.large import frame_of, pieces_of, predict_large
 from seglens.folder.measuring import maps_of, measure
+from seglens.folder.object_targets import each_object
 from seglens.folder.partial import Done, Measured, Partial, partial_folder
 from seglens.folder.prediction import original_masks
 from seglens.folder.raw import raw_format
-from seglens.folder.request import Request, place_of, request_of, settings_of, targets_of
+from seglens.folder.request import Request, class_index_of, place_of, request_of, settings_of, targets_of
 from seglens.folder.scales import scaling, shared_limits
 from seglens.folder.writer import Drawing
 from seglens.predict.tiles import check_tiles
@@ -125,6 +127,7 @@ def explain_folder(
     if share.first:
         check_output(place, "explain", force=force, runs=filter(None, [run.folder]), files=split.files)
     ours = share.of(len(chunks_of(len(split), batch_size)))
+    target = each_object(run, split, names_of(target), class_index_of(run, class_name), tiles=tiles)
     request = request_of(run, split, methods, layers, target, class_name, against, where, seed)
     request = replace(request, memory=memory)
     drawing = Drawing(scaling(scale), raw)

@@ -110,7 +110,7 @@ def reading(
 
 def score_unit(target: Target) -> Unit:
     """Judges read probabilities; logits for a false negative, where probabilities are near zero."""
-    return "mean" if target.label == "false-negative" else "probability"
+    return "mean" if target.label.partition(":")[0] in ("false-negative", "missed") else "probability"
 
 
 def soft_dice(one: Maps, other: Maps, valid: Regions) -> PerImage:

@@ -13,6 +13,15 @@ WORDS = {
         "(bootstrap over groups of pictures that belong together, such as those of a patient). It does "
         "not cover another training run or another hospital."
     ),
+    "match": (
+        "A true and a predicted object (lesion, nucleus) whose intersection over union is large enough; "
+        "each has "
+        "one match at most. A true object without one is missed, a predicted one invented."
+    ),
+    "merges and splits": (
+        "Merges: predicted objects in which more than half of each of several true ones lies. Splits: true "
+        "objects in which more than half of each of several predicted ones lies."
+    ),
     "heat map": (
         "A picture of the places that a method holds responsible for the model's answer. It is a claim of "
         "the method, not a measurement of the model; the scorecard says how far the claim can be trusted."
