@@ -27,13 +27,14 @@ TRAIN = ["--model", "unet", "--width", "8", "--image-size", "96", "--batch-size"
 
 def scores_of(run: Path, data: Path, epochs: str, split: str) -> EvaluationTable:
     """Train and evaluate what is not there yet; return the scores."""
+    more = ["--masks", "foreground"] if data.name == SLICES else []
     if data.name == SLICES:
         made = run.parent / "slices-set"
         if not made.exists():
             seglens("data", "slices", str(data.parent / HIPPOCAMPUS), str(made))
         data = made
     if not (run / "run.json").exists():
-        seglens("train", str(data), "--run", str(run), "--epochs", epochs, *TRAIN)
+        seglens("train", str(data), "--run", str(run), "--epochs", epochs, *TRAIN, *more)
     if not (run / "evaluate" / split).exists():
         seglens("evaluate", str(run), "--split", split)
     return read_table(run / "evaluate" / split / "scores.json", EvaluationTable)

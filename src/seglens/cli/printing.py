@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seglens.results.record import Record
     from seglens.results.scorecard import Audit, Card
     from seglens.results.scores import EvaluationTable
+    from seglens.results.spread import Spread
 
 PrintedRow = Mapping[str, Any]
 
@@ -210,10 +211,7 @@ def _show_objects(found: "ObjectTable") -> None:
     rows = [
         (
             f"{row.overlap:g}",
-            *(
-                f"{formatted_number(each.mean)} {_range(each.low, each.high)}"
-                for each in (row.sensitivity, row.precision, row.f1, row.invented_per_picture)
-            ),
+            *map(_with_range, (row.sensitivity, row.precision, row.f1, row.invented_per_picture)),
             f"{row.missed} / {row.invented}",
         )
         for row in found.at
@@ -225,8 +223,7 @@ def _show_objects(found: "ObjectTable") -> None:
             (
                 f"{row.low:g} to {'any' if row.high is None else f'{row.high:g}'} {found.unit}",
                 f"{row.found} of {row.truth}",
-                f"{formatted_number(row.sensitivity.mean)} {_range(row.sensitivity.low, "
-                "row.sensitivity.high)}",
+                _with_range(row.sensitivity),
                 str(row.invented),
             )
             for row in found.sizes
@@ -349,6 +346,10 @@ def record_of(folder: Path) -> "Record":
     from seglens.results import record  # not above: pydantic takes its time, and help shouldn't
 
     return record.read_record(folder)
+
+
+def _with_range(found: "Spread") -> str:
+    return f"{formatted_number(found.mean)} {_range(found.low, found.high)}"
 
 
 def _range(low: float | None, high: float | None) -> str:
