@@ -167,6 +167,10 @@ def predict(
     precision: o.PredictPrecision = "auto",
     tta: o.Tta = False,
     tiles: o.Tiles = "auto",
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Number objects: instances/ and objects.csv.")
+    ] = False,
+    split_touching: o.SplitTouching = False,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -176,7 +180,15 @@ def predict(
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     files = images or [need_path(None, "IMAGE", "Which picture?")]
     done = seglens.predict_files(
-        model, files, out=out, force=force, precision=precision, tta=tta, tiles=tiles
+        model,
+        files,
+        out=out,
+        force=force,
+        precision=precision,
+        tta=tta,
+        tiles=tiles,
+        objects=objects,
+        split_touching=split_touching,
     )
     printing.print_batch("predicted", done, {})
 

@@ -56,8 +56,8 @@ def each_object(
                 "nothing. Leave it out, or name other pictures."
             )
         if num > MOST:
-            said = f"A picture has {num} {name} objects; of each the {MOST} largest are asked about."
-            warnings.warn(said, SeglensWarning, stacklevel=2)
+            warning = f"A picture has {num} {name} objects; of each the {MOST} largest are asked about."
+            warnings.warn(warning, SeglensWarning, stacklevel=2)
         made += [f"{name}:{number}" for number in range(1, min(num, MOST) + 1)]
     return tuple(dict.fromkeys(made))
 
