@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from seglens.compare.differences import paired, score_changes, verdict
+from seglens.compare.matching import joined_groups
 from seglens.evaluate.intervals import RESAMPLES, Interval
 from seglens.evaluate.scores import scores
 from seglens.evaluate.tally import _row
@@ -89,3 +90,26 @@ def test_of_distances_less_is_better():
 )
 def test_verdicts(low, high, num, expected):
     assert verdict("dice", Interval((low + high) / 2, low, high, num)) == expected
+
+
+def test_pooled_differences_of_groups_by_hand(counts):
+    """Groups of 1 to 4 pictures: each resample adds up the counts of whole groups."""
+    names = [0, 1, 1, 2, 2, 2, 3, 3, 3, 3] * 4
+    groups = torch.tensor([name + 4 * (place // 10) for place, name in enumerate(names)])
+    (row,) = [
+        row
+        for row in score_changes(rows_of(counts[0]), rows_of(counts[1]), 2, groups=groups, seed=5)
+        if (row.score, row.kind) == ("dice", "pooled")
+    ]
+    sums = [torch.stack([each[groups == group].sum(0) for group in range(16)]) for each in counts]
+    drawn = torch.randint(16, (RESAMPLES, 16), generator=torch.Generator().manual_seed(5))
+    resampled = scores(sums[1][drawn].sum(1))["dice"] - scores(sums[0][drawn].sum(1))["dice"]
+    expected = resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    assert (row.low, row.high) == pytest.approx(expected)
+
+
+def test_pictures_that_any_run_has_in_one_group_are_in_one():
+    first = ["a", "a", "", "b", "c", ""]
+    second = ["x", "y", "z", "y", "", ""]
+    assert joined_groups([first, second]).tolist() == [0, 0, 1, 0, 2, 3]
+    assert joined_groups([[""] * 3, [""] * 3]).tolist() == [0, 1, 2]

@@ -16,7 +16,8 @@ from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target
 from seglens.judge.scorecard import Judgement, Scorecard
 from seglens.results.names import MARKS, formatted
-from seglens.results.scores import PictureScores, PooledScores, Spread
+from seglens.results.scores import PictureScores, PooledScores
+from seglens.results.spread import Spread
 
 EVIL = "<script>alert('&\")</script>"
 

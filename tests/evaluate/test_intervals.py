@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from seglens.evaluate.intervals import auroc, interval, interval_bounds
+from seglens.evaluate.intervals import auroc, interval, interval_bounds, numbered
 
 
 def test_interval_is_that_of_the_normal_theory_for_many_values() -> None:
@@ -68,3 +69,66 @@ def test_auroc_s_interval_resamples_both_columns_together() -> None:
     assert found.mean == pytest.approx(210 / 400)
     # A resample with counts n_i scores sum(n_i (n_i + those below)) / 400 = .5 + sum(n_i^2) / 800.
     assert found.low > 0.5
+
+
+def old_interval(values: torch.Tensor, seed: int) -> tuple[float, float]:
+    """The bootstrap over images as it was before there were groups."""
+    draws = torch.randint(len(values), (2000, len(values)), generator=torch.Generator().manual_seed(seed))
+    means = values.double()[draws].mean(1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+@pytest.mark.parametrize("num", [2, 3, 59, 500])
+def test_groups_of_one_image_each_give_the_interval_of_images_exactly(num: int) -> None:
+    values = torch.rand(num, generator=torch.Generator().manual_seed(num))
+    plain = interval(values, seed=3)
+    assert (plain.low, plain.high) == old_interval(values, 3)
+    alone = interval(values, groups=torch.randperm(num), seed=3)
+    assert (alone.mean, alone.low, alone.high, alone.num) == (plain.mean, plain.low, plain.high, plain.num)
+    assert (alone.num_groups, plain.num_groups) == (num, None)
+
+
+def test_a_cluster_bootstrap_by_hand_has_the_same_draws() -> None:
+    values = [0.1, 0.9, math.nan, 0.4, 0.8, 0.3, 0.7]
+    names = ["a", "b", "c", "a", "d", "b", "a"]
+    found = interval(torch.tensor(values, dtype=torch.float64), groups=numbered(names), seed=11)
+    members = {"a": [0.1, 0.4, 0.7], "b": [0.9, 0.3], "d": [0.8]}  # c has no value
+    order = list(members)
+    draws = torch.randint(3, (2000, 3), generator=torch.Generator().manual_seed(11)).tolist()
+    means = []
+    for draw in draws:
+        drawn = [value for place in draw for value in members[order[place]]]
+        means.append(sum(drawn) / len(drawn))
+    assert found.low == pytest.approx(float(np.quantile(means, 0.025)), abs=1e-12)
+    assert found.high == pytest.approx(float(np.quantile(means, 0.975)), abs=1e-12)
+    assert found.mean == pytest.approx(sum(map(sum, members.values())) / 6)
+    assert (found.num, found.num_groups) == (6, 3)
+
+
+def test_copies_of_an_image_add_nothing_to_its_interval() -> None:
+    """Eight copies of each value in a group are one value each: as wide as without copies."""
+    values = torch.rand(30, generator=torch.Generator().manual_seed(0))
+    copied, groups = values.repeat_interleave(8), torch.arange(30).repeat_interleave(8)
+    once, honest, blind = interval(values), interval(copied, groups=groups), interval(copied)
+    assert (honest.low, honest.high) == pytest.approx((once.low, once.high))
+    assert blind.high - blind.low < 0.5 * (honest.high - honest.low)
+
+
+def test_one_group_has_no_interval() -> None:
+    found = interval(torch.tensor([1.0, 2.0, 3.0]), groups=torch.tensor([4, 4, 4]))
+    assert (found.mean, found.num, found.num_groups) == (2, 3, 1)
+    assert math.isnan(found.low)
+
+
+def test_the_area_under_the_curve_resamples_groups() -> None:
+    first, second = torch.tensor([1.0, 3.0, 2.0, 5.0]), torch.tensor([2.0, 1.0, 2.5, 0.0])
+    names = ["x", "x", "y", "z"]
+    found = auroc(first, second, groups=numbered(names), seed=2)
+    draws = torch.randint(3, (2000, 3), generator=torch.Generator().manual_seed(2)).tolist()
+    areas = []
+    for draw in draws:
+        rows = [row for group in draw for row in {0: (0, 1), 1: (2,), 2: (3,)}[group]]
+        pairs = [(float(first[i]) > float(second[j])) for i in rows for j in rows]
+        areas.append(sum(pairs) / len(pairs))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])), abs=1e-12)

@@ -261,3 +261,16 @@ def test_maps_of_another_question_are_refused(known) -> None:
         seglens.judge(run, images, target, [knowing, knowing])
     with pytest.raises(SettingError, match="no map to judge"):
         seglens.judge(run, images, target, [])
+
+
+def test_verdicts_stand_on_groups_and_not_on_their_pictures() -> None:
+    """Eight pictures of four groups are four things: too few, where eight alone would have a verdict."""
+    own, other = torch.linspace(0.5, 0.9, 8), torch.linspace(0.1, 0.2, 8)
+    found = ScoreValues({("map", None): own}, {"random": other})
+    (alone, _) = compared_rows("predicted", "faithfulness", found, seed=0)
+    assert alone.verdict == "pass"
+    groups = torch.arange(4).repeat_interleave(2)
+    (row, _) = compared_rows("predicted", "faithfulness", found, groups=groups, seed=0)
+    assert (row.verdict, row.outcome) == ("not evaluable", "too_few_images")
+    assert row.reason.startswith("4 evaluable groups of images (8 images)")
+    assert (row.interval.num, row.interval.num_groups) == (8, 4)

@@ -124,6 +124,8 @@ def evaluate_command(
     precision: o.PredictPrecision = "auto",
     tta: o.Tta = False,
     tiles: o.Tiles = "auto",
+    sizes: o.Sizes = None,
+    split_touching: o.SplitTouching = False,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     devices: o.Devices = 1,
@@ -131,7 +133,7 @@ def evaluate_command(
     out: o.Out = None,
     force: o.Force = False,
 ) -> None:
-    """Score a run: overlap, outlines, calibration. All of it pooled over pixels and per image."""
+    """Score a run: overlap, outlines, objects, calibration. All of it pooled over pixels and per image."""
     keep_apart(out, run=run, data=data)
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
         model = seglens.load(need_run(run), epoch=epoch, device=share.device)
@@ -146,6 +148,8 @@ def evaluate_command(
             precision=precision,
             tta=tta,
             tiles=tiles,
+            sizes=sizes or None,
+            split_touching=split_touching,
             share=share,
         )
     printing.print_evaluation(found)
@@ -163,6 +167,10 @@ def predict(
     precision: o.PredictPrecision = "auto",
     tta: o.Tta = False,
     tiles: o.Tiles = "auto",
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Number objects: instances/ and objects.csv.")
+    ] = False,
+    split_touching: o.SplitTouching = False,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -172,7 +180,15 @@ def predict(
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     files = images or [need_path(None, "IMAGE", "Which picture?")]
     done = seglens.predict_files(
-        model, files, out=out, force=force, precision=precision, tta=tta, tiles=tiles
+        model,
+        files,
+        out=out,
+        force=force,
+        precision=precision,
+        tta=tta,
+        tiles=tiles,
+        objects=objects,
+        split_touching=split_touching,
     )
     printing.print_batch("predicted", done, {})
 
@@ -251,7 +267,7 @@ def explain_command(
 ) -> None:
     """Show what a model looks at: maps, and statistics with nulls."""
     if images:
-        refuse(context, ("data", "split"), "the pictures are named themselves")
+        refuse(context, ("data", "split", *data_options.GROUPS), "the pictures are named themselves")
     if dry_run:
         refuse(context, ("out", "resume", "force"), "--dry-run writes nothing")
     if resume:
@@ -311,7 +327,7 @@ def explain_command(
     printing.print_explained(done)
 
 
-app.command("judge", cls=data_options.OnData)(judge.judge_command)
+app.command("judge", cls=judge.OnAudited)(judge.judge_command)
 
 
 app.command("app", cls=data_options.OnData)(page.app_command)

@@ -59,6 +59,7 @@ def compare_command(
         given.append(terminal.need_path(None, "RUN", "Which other run folder?"))
     if data is None:
         refuse(context, ("device",), "nothing is computed without --data")
+        refuse(context, data_options.GROUPS, "without --data the groups are those of the evaluations")
     found = seglens.compare(
         given,
         out=out,
@@ -78,6 +79,8 @@ def _show(found: "seglens.Comparison") -> None:
     for run in table.runs[1:]:
         _show_scores(table, run)
         _show_maps(table, run)
+    if table.resampling.text:
+        say(table.resampling.text)
     if table.scorecard:
         changed = sum(row.changed for row in table.scorecard)
         say(f"{changed} of {len(table.scorecard)} verdicts of the scorecards differ.")

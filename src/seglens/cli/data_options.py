@@ -25,6 +25,9 @@ ClassMap = Annotated[
     ),
 ]
 
+GROUPS = ("groups", "group_from")
+"""Options that mean something of a run's own data, too."""
+
 _options = typer.Typer(add_completion=False)
 
 
@@ -40,6 +43,8 @@ def _options_of_every_set(
     ignore: o.Ignore = None,
     masks: o.MaskKind = None,
     palette: o.PaletteFile = None,
+    groups: o.GroupsFile = None,
+    group_from: o.GroupFrom = None,
 ) -> None:
     pass
 
@@ -56,7 +61,12 @@ def _options_of_other_data(merge: o.Merge = False, class_map: ClassMap = None) -
     pass
 
 
-def _params(name: str) -> dict[str, Any]:
+@_options.command("audited")
+def _options_of_an_audit(groups: o.GroupsOrDivision = None) -> None:
+    pass
+
+
+def params_of(name: str) -> dict[str, Any]:
     """The options of a function above, made by Typer as it makes all others."""
     return {option.name: option for option in typer.main.get_group(_options).commands[name].params}
 
@@ -77,7 +87,7 @@ class _Reading(o.Command):
 class OnSet(_Reading):
     """A command with the argument DATA; its function takes the context, and the set from `own_data`."""
 
-    reading: ClassVar[dict[str, Any]] = _params("every") | _params("own")
+    reading: ClassVar[dict[str, Any]] = params_of("every") | params_of("own")
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -90,7 +100,7 @@ class OnData(_Reading):
     Its function takes the context, and gets the data from `other_data`, `open_other_split` and `class_map`.
     """
 
-    reading: ClassVar[dict[str, Any]] = _params("every") | _params("other")
+    reading: ClassVar[dict[str, Any]] = params_of("every") | params_of("other")
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -98,8 +108,8 @@ class OnData(_Reading):
         self.params[place:place] = self.reading.values()
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; without ``--data`` none of the options may be given."""
-        given = [name for name in self.reading if was_given(ctx, name)]
+        """Run the command; without ``--data`` no option may be given but those of groups, see `GROUPS`."""
+        given = [name for name in self.reading if name not in GROUPS and was_given(ctx, name)]
         if ctx.params.get("data") is None and given:
             raise SettingError(
                 f"{flag_of(given[0])} says how --data are read, and there are none. Name some, or leave it "
@@ -171,4 +181,5 @@ def open_other_split(
     context: typer.Context, run: "seglens.Run", name: str | None, data: Path | None
 ) -> "Split":
     """Open a split of the run's own data or of ``data``, read as the options say."""
-    return seglens.open_split(run, name, data=other_data(context, data), class_map=class_map(context))
+    own = {each: context.meta[READING].get(each) for each in GROUPS} if data is None else {}
+    return seglens.open_split(run, name, data=other_data(context, data), class_map=class_map(context), **own)

@@ -27,7 +27,9 @@ def refuse(context: typer.Context, names: Sequence[str], reason: str) -> None:
     Raises:
         SettingError: one was given.
     """
-    refuse_others(context, [name for name in context.params if name not in names], reason)
+    for name in names:
+        if was_given(context, name):
+            raise SettingError(f"{flag_of(name)} can't be given here: {reason}.")
 
 
 def was_given(context: typer.Context, name: str) -> bool:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -11,6 +12,7 @@ import seglens
 from seglens.arguments.byte_sizes import say_seconds
 from seglens.cli import data_options, names, printing
 from seglens.cli import options as o
+from seglens.cli.given_flags import READING
 from seglens.cli.terminal import keep_apart, need_run, say
 from seglens.errors import SettingError
 from seglens.files.overwrite import check_output
@@ -52,10 +54,21 @@ AuditOption = Annotated[
         autocompletion=names.among((*names.REGIONS, "mask:")),
     ),
 ]
-Groups = Annotated[
-    str | None,
-    typer.Option(help="Divide the audit: folder, or FILE.csv:COLUMN.", show_default=False),
-]
+
+
+class OnAudited(data_options.OnData):
+    """A command with ``--data`` whose ``--groups`` may divide an audit, too."""
+
+    reading: ClassVar[dict[str, Any]] = data_options.OnData.reading | data_options.params_of("audited")
+
+
+def _divided_by(context: typer.Context) -> str | None:
+    """Return what divides the audit, taken out of how data are read; None of a table of groups."""
+    text = str(context.meta[READING].get("groups") or "")
+    if text != "folder" and (not text.rpartition(":")[0] or Path(text).is_file()):
+        return None
+    del context.meta[READING]["groups"]
+    return text
 
 
 def judge_command(
@@ -73,7 +86,6 @@ def judge_command(
     scores: ScoresOption = None,
     cells: CellsOption = "grid",
     audit: AuditOption = None,
-    groups: Groups = None,
     precision: o.PredictPrecision = "32",
     epoch: o.Epoch = None,
     device: o.Device = "auto",
@@ -82,8 +94,13 @@ def judge_command(
     force: o.Force = False,
 ) -> None:
     """Score maps next to what maps that know nothing would get."""
+    groups = _divided_by(context)
     if groups and not audit:
-        raise SettingError("--groups divides an audit, and there is none. Name its regions with --audit.")
+        raise SettingError(
+            f"--groups {groups} divides an audit, and there is none. Name its regions with --audit; a "
+            "table of "
+            "pictures that belong together is --groups FILE.csv."
+        )
     # Not above: these take torch along.
     from seglens.folder.judge_plan import chosen_scores, num_images_of
     from seglens.folder.request import place_of

@@ -58,6 +58,8 @@ TARGETS = (
     "class",
     "component",
     "truth-component",
+    "missed",
+    "invented",
     "boundary",
     "box",
     "point",

@@ -23,7 +23,8 @@ EXPLAIN_NAMES = f"""Methods: {", ".join(names.CAMS)}; {", ".join(names.GRADIENTS
 Layers, by role: {", ".join(names.ROLES)}; all; or a module path of 'seglens layers'.
 
 Targets: predicted, truth, false-positive (why did it invent this), false-negative (why did it miss this),
-class, component:N, truth-component:N, boundary, box:X0,Y0,X1,Y1, point:X,Y (pixels of the picture).
+class, component:N, truth-component:N, missed:N and invented:N (objects without a match, the largest is 1;
+missed:all asks about each), boundary, box:X0,Y0,X1,Y1, point:X,Y (pixels of the picture).
 """
 """The methods, layers and targets, shown below the help of ``explain``."""
 
@@ -101,6 +102,33 @@ PaletteFile = Annotated[
         show_default=False,
     ),
 ]
+GroupsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        metavar="FILE",
+        help="Table of pictures that belong together: columns image, group.",
+        show_default=False,
+    ),
+]
+GroupsOrDivision = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        metavar="FILE",
+        help="Table of pictures that belong together: columns image, group. With --audit also what divides "
+        "it: folder, or FILE.csv:COLUMN.",
+        show_default=False,
+    ),
+]
+GroupFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help=r"Pictures belong together by what (...) finds in their file names: '^(patient\d+)_'.",
+        show_default=False,
+    ),
+]
 Channels = Annotated[int, typer.Option(help="Colour channels of the pictures.")]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the splits, where DATA has none.")]
 SplitName = Annotated[
@@ -141,6 +169,17 @@ Tiles = Annotated[
     typer.Option(
         help="auto, always or never: windows for large pictures.", autocompletion=among(names.TILES)
     ),
+]
+Sizes = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="NUMBER...",
+        help="Bounds of objects' sizes, in pixels, of volumes in cubic mm. [default: terciles]",
+        show_default=False,
+    ),
+]
+SplitTouching = Annotated[
+    bool, typer.Option("--split-touching", help="Cut predicted objects that touch apart (watershed).")
 ]
 Model = Annotated[
     str,

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from seglens.data.volumes.slices import Slices
     from seglens.folder import Summary
     from seglens.results.maps import ExplanationTable
+    from seglens.results.objects import ObjectTable
     from seglens.results.record import Record
     from seglens.results.scorecard import Audit, Card
     from seglens.results.scores import EvaluationTable
+    from seglens.results.spread import Spread
     from seglens.runs.export import Exported
 
 PrintedRow = Mapping[str, Any]
@@ -62,6 +64,7 @@ def print_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]
     tables: list[Callable[[], None]] = [
         partial(_show_card, card),
         partial(_show_restating, card),
+        lambda: say(card.resampling.text),
         lambda: show_left_out(card.left_out),
     ]
     if audit is not None:
@@ -200,6 +203,9 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         ]
         heads = ("class", "dice", "nsd (2 mm)", "hd95, mm", "volume off by, ml")
         print_table(heads, lines, title="Each class, mean over volumes with 95 % interval")
+    _show_objects(found.objects)
+    if found.resampling.text:
+        say(found.resampling.text)
     for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
@@ -208,6 +214,44 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         formatted_number(found.calibration.maximum_error),
     )
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
+
+
+def _show_objects(found: "ObjectTable") -> None:
+    if not found.pictures:
+        return
+    what = "told apart by the set" if found.told_apart else "connected pieces"
+    title = f"{found.truth} objects ({what}), {found.predicted} predicted"
+    rows = [
+        (
+            f"{row.overlap:g}",
+            *map(_with_range, (row.sensitivity, row.precision, row.f1, row.invented_per_picture)),
+            f"{row.missed} / {row.invented}",
+        )
+        for row in found.at
+    ]
+    heads = ("overlap", "sensitivity", "precision", "F1", "invented a picture", "missed / invented")
+    print_table(heads, rows, title=title)
+    if len(found.sizes) > 1 and found.truth:
+        lines = [
+            (
+                f"{row.low:g} to {'any' if row.high is None else f'{row.high:g}'} {found.unit}",
+                f"{row.found} of {row.truth}",
+                _with_range(row.sensitivity),
+                str(row.invented),
+            )
+            for row in found.sizes
+        ]
+        print_table(("size", "found", "sensitivity", "invented"), lines, title="By size, at an overlap of .1")
+    quality, jaccard, average = (
+        formatted_number(each.mean)
+        for each in (found.panoptic_quality, found.aggregated_jaccard, found.average_precision)
+    )
+    say(
+        f"Panoptic quality {quality}, aggregated Jaccard {jaccard}, average precision .5 to .95 {average}; "
+        f"{found.merges} merges, {found.splits} splits. Pictures with neither true nor predicted objects: "
+        f"{found.empty}; with predicted ones only: {found.no_truth}; with true ones only: "
+        f"{found.nothing_found}."
+    )
 
 
 def print_plan(rows: Sequence[Mapping[str, str]]) -> None:
@@ -315,6 +359,10 @@ def record_of(folder: Path) -> "Record":
     from seglens.results import record  # not above: pydantic takes its time, and help shouldn't
 
     return record.read_record(folder)
+
+
+def _with_range(found: "Spread") -> str:
+    return f"{formatted_number(found.mean)} {_range(found.low, found.high)}"
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -14,7 +14,7 @@ from seglens.arguments import checked
 from seglens.callable_module import make_callable
 from seglens.compare import attention, differences, drawing, page
 from seglens.compare.differences import differing, same_pictures, side_by_side
-from seglens.compare.matching import Common, common_pictures
+from seglens.compare.matching import Common, common_pictures, joined_groups, resampling_of
 from seglens.compare.tables import changed, explaining, missing_results, pictures, write_tables
 from seglens.data.classes import NO_MAP
 from seglens.data.layout import DataSettings, Split
@@ -25,6 +25,7 @@ from seglens.files.overwrite import check_output, refuse_overlap
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents, read_evaluation, read_runs
 from seglens.results import record as records
 from seglens.results.comparison import ComparisonTable, MapChange, PictureMapChange, ScoreChange
+from seglens.results.resampling import Resampling
 from seglens.runs import Run, load
 from seglens.runs.data import open_split
 
@@ -167,11 +168,14 @@ def _compare(
     map_images: list[PictureMapChange] = []
     images = pictures(common, reference.name) if common else []
     kinds = {run.name: changed(images, run.name, top) for run in others} if common else {}
+    resampling = Resampling()
     if common is not None:
         first = common.rows[reference.name]
+        groups = joined_groups([[row.group for row in rows] for rows in common.rows.values()])
+        resampling = resampling_of([evaluated[run.name].table.resampling for run in runs], groups)
         classes = _same_classes({run.name: evaluated[run.name].table.classes for run in runs})
         for run in others:
-            rows = differences.score_changes(first, common.rows[run.name], classes, seed=seed)
+            rows = differences.score_changes(first, common.rows[run.name], classes, groups=groups, seed=seed)
             scores += [row.model_copy(update={"run": run.name}) for row in rows]
     base = explained[reference.name]
     for run in others:
@@ -197,6 +201,7 @@ def _compare(
         scorecard=tuple(side_by_side(cards)),
         judged_same_pictures=same_pictures(cards) if len(cards) > 1 else None,
         settings=tuple(differing(runs)),
+        resampling=resampling,
         missing=tuple(missing_results(runs, evaluations, explained, judged, split)),
         definitions={**differences.DEFINITIONS, **attention.DEFINITIONS},
     )

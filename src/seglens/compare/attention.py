@@ -19,6 +19,7 @@ from PIL import ImageColor
 from torch import Tensor
 
 from seglens.compare.differences import paired
+from seglens.compare.matching import joined_groups
 from seglens.data.picture_files import open_picture
 from seglens.errors import DataError
 from seglens.evaluate.intervals import interval
@@ -28,7 +29,7 @@ from seglens.report.contents import Explained
 from seglens.results.comparison import AttentionShare, Key, MapChange, PictureMapChange
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 from seglens.runtime.progress import track
 from seglens.shapes import Map, Region
 
@@ -62,6 +63,7 @@ class _Seen:
     unrelated: list[float] = field(default_factory=list)
     correlation: list[float] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    groups: list[tuple[str, str]] = field(default_factory=list)
     shares: dict[str, list[tuple[float, float, float]]] = field(
         default_factory=lambda: {region: [] for region in REGIONS}
     )
@@ -96,7 +98,9 @@ def movements(
         pair = read_pair(reference, other, first, second)
         places = _places(reference, first, palette)
         for key, (before, after) in pair.maps.items():
-            _measure(seen.setdefault(key, _Seen()), pair.name, before, after, places)
+            of_map = seen.setdefault(key, _Seen())
+            of_map.groups.append((first.group, second.group))
+            _measure(of_map, pair.name, before, after, places)
     for found in seen.values():  # the last picture is laid against the first
         if found.first is not None and found.before is not None and len(found.moved) > 1:
             found.unrelated.append(_distance(found.before, found.first[1]))
@@ -166,13 +170,16 @@ def _distance(first: Tensor, second: Tensor) -> float:
 def _summary(key: Key, found: _Seen, seed: int) -> MapChange:
     target, method, layer, where = key
 
+    groups = joined_groups(list(zip(*found.groups, strict=True)))
+
     def mean(values: Sequence[float]) -> Spread:
-        return interval(torch.tensor(values, dtype=torch.float64), seed=seed).spread()
+        # Of unrelated maps there are those of neighbours: the first of the pair says the group.
+        return interval(torch.tensor(values, dtype=torch.float64), groups=groups, seed=seed).spread()
 
     shares = {}
     for region, values in found.shares.items():
         before, after, area = torch.tensor(values, dtype=torch.float64).reshape(-1, 3).unbind(1)
-        difference = paired(before, after, seed=seed)
+        difference = paired(before, after, groups=groups, seed=seed)
         if difference.num:
             means = (float(column[~column.isnan()].mean()) for column in (before, after, area))
             named = dict(zip(("reference", "value", "area"), means, strict=True))

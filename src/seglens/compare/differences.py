@@ -1,7 +1,7 @@
 """Paired differences of scores over common pictures, with bootstrap intervals of the pictures.
 
-A difference is always the run less the reference. The pictures are resampled, each with its scores in both
-runs, so that what makes a picture hard for both cancels (Efron and Tibshirani 1993, chapter 8).
+A difference is always the run less the reference. Groups of pictures are resampled, each with its scores in
+both runs, so that what makes a picture hard for both cancels (Efron and Tibshirani 1993, chapter 8).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.evaluate.intervals import NOTHING, Interval, interval, interval_bounds
+from seglens.evaluate.intervals import (
+    NOTHING,
+    Clusters,
+    Groups,
+    Interval,
+    clusters,
+    interval,
+    interval_bounds,
+)
 from seglens.report.contents import Judged, RunContents
 from seglens.results.comparison import ScoreChange, SettingChange, VerdictChange
 from seglens.results.record import Record
@@ -27,8 +35,9 @@ SAME, BETTER, WORSE, UNKNOWN = "no difference shown", "better", "worse", "not ev
 
 DEFINITIONS = {
     "difference": "The run's score less the reference's, on the same pictures.",
-    "interval": "95 % interval of the mean difference: 2000 resamples of the pictures, each with its scores "
-    "in both runs (paired percentile bootstrap). It covers the choice of the test pictures, not that of the "
+    "interval": "95 % interval of the mean difference: 2000 resamples of the groups of pictures (a "
+    "picture without group is one), each with its scores in both runs (paired percentile bootstrap). It "
+    "covers the choice of the test pictures, not that of the "
     "training seed: a second training with the same settings would differ too.",
     "better": "The whole interval lies on the better side of 0 (of hd95 the lower one).",
     "worse": "The whole interval lies on the worse side of 0.",
@@ -39,10 +48,10 @@ DEFINITIONS = {
 }
 
 
-def paired(reference: PerImage, other: PerImage, *, seed: int = 0) -> Interval:
+def paired(reference: PerImage, other: PerImage, *, groups: Groups | None = None, seed: int = 0) -> Interval:
     """Return the mean of ``other - reference`` over pictures where both are numbers, with its interval."""
     difference = other.double() - reference.double()
-    return interval(difference.masked_fill(~difference.isfinite(), torch.nan), seed=seed)
+    return interval(difference.masked_fill(~difference.isfinite(), torch.nan), groups=groups, seed=seed)
 
 
 def column(rows: Sequence[PictureScores], name: str) -> PerImage:
@@ -53,45 +62,58 @@ def column(rows: Sequence[PictureScores], name: str) -> PerImage:
 
 
 def score_changes(
-    reference: Sequence[PictureScores], other: Sequence[PictureScores], classes: int, *, seed: int = 0
+    reference: Sequence[PictureScores],
+    other: Sequence[PictureScores],
+    classes: int,
+    *,
+    groups: Groups | None = None,
+    seed: int = 0,
 ) -> list[ScoreChange]:
-    """Return a row for each score: both values on the common pictures, the difference and its verdict."""
-    found = [_per_image(name, column(reference, name), column(other, name), seed) for name in PER_IMAGE]
+    """Return a row for each score: both values on the common pictures, the difference and its verdict.
+
+    Intervals resample ``groups``, the number of each picture's.
+    """
+    found = [
+        _per_image(name, column(reference, name), column(other, name), groups, seed) for name in PER_IMAGE
+    ]
     if classes == 2:
         before, after = _counts(reference), _counts(other)
-        found += [_pooled(name, before, after, seed) for name in POOLED]
+        of = clusters(torch.ones(len(before), dtype=torch.bool), groups)
+        found += [_pooled(name, before, after, of, seed) for name in POOLED]
     return [row for row in found if row.num]
 
 
 def verdict(score: str, found: Interval) -> str:
     """Return on which side of 0 the interval of a difference lies."""
-    if found.num < 2 or found.low != found.low:
+    if found.independent < 2 or found.low != found.low:
         return UNKNOWN
     if found.low <= 0 <= found.high:
         return SAME
     return BETTER if (found.low > 0) != (score in LOWER_IS_BETTER) else WORSE
 
 
-def _per_image(name: str, reference: PerImage, other: PerImage, seed: int) -> ScoreChange:
-    found = paired(reference, other, seed=seed)
+def _per_image(
+    name: str, reference: PerImage, other: PerImage, groups: Groups | None, seed: int
+) -> ScoreChange:
+    found = paired(reference, other, groups=groups, seed=seed)
     both = reference.isfinite() & other.isfinite()
     gain = (other - reference)[both] * (-1 if name in LOWER_IS_BETTER else 1)
     means = [float(values[both].mean()) if found.num else None for values in (reference, other)]
     return _change(name, "per image", means, found, int((gain > 0).sum()), int((gain < 0).sum()))
 
 
-def _pooled(name: str, reference: PixelCounts, other: PixelCounts, seed: int) -> ScoreChange:
+def _pooled(name: str, reference: PixelCounts, other: PixelCounts, of: Clusters, seed: int) -> ScoreChange:
     score = POOLED[name]
     values = [float(score(counts.sum(0))) for counts in (reference, other)]
 
     def difference(rows: Int[Tensor, "r m"]) -> Float[Tensor, " r"]:
-        # A column at a time: all at once would hold six numbers for each picture of each resample.
-        sums = [torch.stack([c[rows].sum(1) for c in counts.unbind(1)], -1) for counts in (reference, other)]
+        # A column at a time: all at once would hold six numbers for each group of each resample.
+        sums = [torch.stack([c[rows].sum(1) for c in counts.unbind(1)], -1) for counts in grouped]
         return score(sums[1]) - score(sums[0])
 
-    num = len(reference)
-    low, high = interval_bounds(num, difference, seed=seed) if num > 1 else (float("nan"), float("nan"))
-    found = Interval(values[1] - values[0], low, high, num) if num else NOTHING
+    grouped, num = (of.sums(reference), of.sums(other)), len(reference)
+    low, high = interval_bounds(of.num, difference, seed=seed) if of.num > 1 else (float("nan"), float("nan"))
+    found = Interval(values[1] - values[0], low, high, num, of.num) if num else NOTHING
     return _change(name, "pooled", values, found)
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from seglens.evaluate.intervals import Groups, numbered
 from seglens.results.comparison import LeftOut
+from seglens.results.resampling import Resampling
 from seglens.results.scores import PictureScores
 
 PictureKey = tuple[str, int]
@@ -45,6 +47,28 @@ def common_pictures(tables: Mapping[str, Sequence[PictureScores]]) -> Common:
         for run, row in rows.items():
             found[run].append(row)
     return Common({run: tuple(rows) for run, rows in found.items()}, tuple(left_out), hashed)
+
+
+def joined_groups(groups: Sequence[Sequence[str]]) -> Groups:
+    """Return the number of each picture's group: pictures that any run has in one group are in one.
+
+    ``groups`` are the names of the groups of the same pictures in each run; a picture without one is alone.
+    """
+    own = list(range(len(groups[0])))
+    for names in groups:
+        first: dict[str, int] = {}
+        for picture, name in enumerate(names):
+            one, other = own[picture], own[first.setdefault(name, picture)] if name else own[picture]
+            if one != other:
+                own = [other if each == one else each for each in own]
+    return numbered(own)
+
+
+def resampling_of(tables: Sequence[Resampling], groups: Groups) -> Resampling:
+    """Return what intervals over common pictures resample; who named the groups is said of the first run."""
+    named = next((table for table in tables if table.by), Resampling())
+    num = len(groups)
+    return named.model_copy(update={"num_groups": len(set(groups.tolist())), "num_images": num})
 
 
 def _keyed(rows: Sequence[PictureScores]) -> dict[PictureKey, PictureScores]:

@@ -13,6 +13,7 @@ import torch
 from scipy import ndimage
 
 from seglens.arguments import checked
+from seglens.data.groups import about_alike, about_parted
 from seglens.data.intensity import about_range
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Split
 from seglens.data.nuclei import num_overlapping_pixels
@@ -99,7 +100,8 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     """Read every picture and mask of a set and list what its user should know.
 
     Findings are of these kinds: unreadable, size-mismatch, mask-values, image-without-mask,
-    mask-without-image, missing-image, unlabelled, empty-mask, near-duplicates (across splits), rectangles,
+    mask-without-image, missing-image, unlabelled, empty-mask, near-duplicates (across splits),
+    groups-across-splits, near-duplicates-across-groups, rectangles,
     overlapping-masks, overlapping-classes, intensity-range, class-balance, nothing-marked, and what else a
     layout notices about its files.
 
@@ -126,6 +128,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     findings += _about_rectangles(facts)
     if near_duplicates and len(found.entries) > 1:
         findings += _about_near_duplicates(splits)
+    findings += about_parted(splits) + (about_alike(splits) if near_duplicates else [])
     first = "train" if splits.get("train") else next(iter(splits), "")
     findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader, found.dims))
     classes = _class_shares(found.task.classes, facts)

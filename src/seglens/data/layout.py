@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, field_validator
@@ -15,6 +15,8 @@ from seglens.data.outlines import Annotation
 from seglens.data.sample import Sample, Task, class_name
 from seglens.errors import SettingError, unknown_name
 from seglens.results.record import sha256, text
+from seglens.results.resampling import GroupedBy
+from seglens.shapes import Mask
 
 ALL = "all"
 """The split that is every picture of a set."""
@@ -31,7 +33,9 @@ class DataSettings(Validated):
     their values mean (None: 0 and one other value are one foreground), and ``palette`` names classes with
     their colours (`seglens.data.palette.read_palette`). With ``multilabel`` classes may overlap: ``coco``
     keeps every category of a pixel, ``pairs`` has a folder of masks for each class. ``split_seed`` decides
-    the splits that the set doesn't come with. ``intensities`` are, for volumes, the numbers of each channel
+    the splits that the set doesn't come with. ``groups`` is a table of pictures that belong together,
+    ``group_from`` a regular expression that finds the group in a file's name, see `seglens.data.groups`.
+    ``intensities`` are, for volumes, the numbers of each channel
     that become 0 and 1, see `seglens.data.volumes.sets`.
     """
 
@@ -50,16 +54,35 @@ class DataSettings(Validated):
     channels: int = Field(default=3, ge=1, le=1024)
     intensities: tuple[tuple[float, float] | None, ...] | None = None
     split_seed: int = Field(default=0, ge=0, lt=2**32)
+    groups: Path | None = None
+    group_from: str | None = None
 
     @field_validator("classes")
     @classmethod
     def _plain(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if classes is None else tuple(map(class_name, classes))
 
-    @field_validator("path")
+    @field_validator("path", "groups")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
+    def moved(self, path: Path) -> "DataSettings":
+        """Return the settings of the same set in another place; a table that lay in it moves along."""
+        groups = self.groups
+        if groups is not None and groups.is_relative_to(self.path):
+            groups = path / groups.relative_to(self.path)
+        return self.model_copy(update={"path": path, "groups": groups})
+
+
+class Grouped(NamedTuple):
+    """Who says which pictures belong together: a table, file names, or the list of slices; and its name."""
+
+    by: GroupedBy = ""
+    source: str = ""
+
+
+NOBODY = Grouped()
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,8 @@ class Entry:
 
     ``masks`` are the mask files; ``annotations`` are outlines where a layout has those. With ``labelled``
     False nothing is known about the picture, which differs from knowing that nothing is on it. A picture that
-    is in no file has the ``sha256`` of what it was when its set was taken. A volume may have a file for each
+    is in no file has the ``sha256`` of what it was when its set was taken. ``group`` is the patient, slide or
+    whatever else it shares with others; empty where nobody said. A volume may have a file for each
     of its channels: ``image`` is the first, ``more`` are the others.
     """
 
@@ -79,6 +103,7 @@ class Entry:
     labelled: bool = True
     sha256: str = ""
     more: tuple[Path, ...] = ()
+    group: str = ""
 
     @property
     def channels(self) -> tuple[Path, ...]:
@@ -117,7 +142,9 @@ class PictureOnly:
 class Split:
     """Pictures that are used together, sorted by name, each read when it is asked for.
 
-    Volumes have 3 ``dims``.
+    Volumes have 3 ``dims``. ``grouped`` is who says which of them belong together. ``instances`` returns the
+    number of the object at each pixel of a sample (see `seglens.data.instances`), where the set tells objects
+    apart.
     """
 
     name: str
@@ -125,6 +152,8 @@ class Split:
     entries: tuple[Entry, ...]
     reader: Callable[[Entry], Sample]
     dims: int = 2
+    grouped: Grouped = NOBODY
+    instances: Callable[[Entry, Sample], Mask] | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -221,7 +250,7 @@ class Dataset:
                 replace(entry, name=f"{part.name}/{entry.name}") for part in parts for entry in part.entries
             ]
         entries.sort(key=lambda entry: entry.name)
-        return Split(ALL, self.task, tuple(entries), parts[0].reader, parts[0].dims)
+        return replace(parts[0], name=ALL, task=self.task, entries=tuple(entries))
 
 
 def no_kind(entry: Entry) -> str:
@@ -253,7 +282,8 @@ class Found:
     ``problems`` are what is wrong with files as a whole. Splits are made so that each has its share of every
     ``kind`` of picture. ``values`` looks at the values of all masks, and says what is wrong with them as a
     whole; a reader that depends on them looks by itself. Volumes have 3 ``dims``; ``settings`` are those of
-    the set with what it says itself filled in, where it says something.
+    the set with what it says itself filled in, where it says something. ``grouped`` is who says which
+    pictures belong together; ``instances`` is as in `Split`.
     """
 
     task: Task
@@ -265,6 +295,8 @@ class Found:
     values: Callable[[], tuple[Finding, ...]] = tuple
     dims: int = 2
     settings: DataSettings | None = None
+    grouped: Grouped = NOBODY
+    instances: Callable[[Entry, Sample], Mask] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+from seglens.data.groups import refuse_parted
 from seglens.data.layout import Dataset, DataSettings, Entry, Found, Split
 from seglens.data.opening import dataset_of, find
 from seglens.errors import DataError
@@ -86,6 +87,7 @@ def open_listed(settings: DataSettings, listing: Listing, folder: Path, *, masks
             f"{' and '.join(changes)}. Its splits stay as they were: put the set back, or train again.{new} "
             f"The set as it is now, training pictures too, is --data {settings.path} --split all."
         )
+    refuse_parted(entries, settings.path)
     return dataset_of(settings, layout, found, entries)
 
 
@@ -115,7 +117,7 @@ def open_new(settings: DataSettings, listing: Listing, folder: Path) -> Split:
             "their names again."
         )
     entries = tuple(sorted(chosen, key=lambda entry: entry.name))
-    return Split(NEW, found.task, entries, found.reader, found.dims)
+    return Split(NEW, found.task, entries, found.reader, found.dims, found.grouped, found.instances)
 
 
 def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, folder: Path) -> None:

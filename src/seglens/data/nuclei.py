@@ -14,6 +14,7 @@ import torch
 
 from seglens.data.folders import all_valid, refuse_misfit, split_folders, visible_files
 from seglens.data.images import IMAGE_SUFFIXES, read_turned
+from seglens.data.instances import as_label_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import read_foreground
 from seglens.data.picture_files import open_picture
@@ -45,7 +46,16 @@ def find(settings: DataSettings) -> Found:
         )
     task = Task(classes=("background", "nucleus"))
     reader = partial(_read, channels=settings.channels)
-    return Found(task, entries, reader, searched, tuple(problems), kind_of_picture)
+    return Found(task, entries, reader, searched, tuple(problems), kind_of_picture, instances=nuclei_of)
+
+
+def nuclei_of(entry: Entry, sample: Sample) -> Mask:
+    """Return the number of the nucleus at each pixel, see `as_label_image`.
+
+    Raises:
+        DataError: a mask can't be read.
+    """
+    return as_label_image([read_foreground(file) for file in entry.masks], sample.valid.shape)
 
 
 def find_classes(settings: DataSettings) -> Found:

@@ -8,8 +8,9 @@ from seglens.arguments import checked
 from seglens.data import class_folders, coco, labelme, nuclei, oxford_pet, pairs
 from seglens.data.coco_file import LABEL_STUDIO, is_label_studio, read_json
 from seglens.data.folders import named_split, passed_over, visible_files
+from seglens.data.groups import positions_of_groups, refuse_parted, with_groups
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
-from seglens.data.splits import SHARES, split_pictures
+from seglens.data.splits import SHARES, split_groups
 from seglens.data.volumes import sets
 from seglens.errors import DataError, SettingError, unknown_name
 
@@ -49,15 +50,18 @@ def open_data(settings: DataSettings, *, masks: bool = True) -> Dataset:
     waits until the first mask is asked for.
 
     A set without splits is dealt 70 : 15 : 15 to train, valid and test; a missing valid or test split gets
-    15 % of train. A set without train is left as it is: it can be evaluated.
+    15 % of train. A set without train is left as it is: it can be evaluated. No group is parted.
 
     Raises:
-        DataError: the folder is missing, empty or of no known layout, or pictures and masks don't pair up.
+        DataError: the folder is missing, empty or of no known layout, pictures and masks don't pair up, or
+            a group is in several of the splits that the set comes with.
         SettingError: a setting that the layout doesn't take.
         UnknownNameError: no such layout or category.
     """
     name, found = find(settings, masks=masks)
-    return dataset_of(settings, name, found, complete_splits(found, settings.split_seed))
+    splits = complete_splits(found, settings.split_seed)
+    refuse_parted(splits, settings.path)
+    return dataset_of(settings, name, found, splits)
 
 
 def open_as_it_is(settings: DataSettings) -> Dataset:
@@ -93,7 +97,9 @@ def dataset_of(
 ) -> Dataset:
     """Return what was found as a set whose splits have ``entries``; empty ones are left out."""
     splits = {
-        split: Split(split, found.task, entries[split], found.reader, found.dims)
+        split: Split(
+            split, found.task, entries[split], found.reader, found.dims, found.grouped, found.instances
+        )
         for split in (*SHARES, ALL)
         if entries.get(split)
     }
@@ -125,7 +131,7 @@ def look(settings: DataSettings, name: str) -> Found:
             f"classes may overlap are {', '.join(OVERLAPPING)}: leave --multilabel out, or name one."
         )
     found = OVERLAPPING[name](settings) if settings.multilabel else LAYOUTS[name].find(settings)
-    return replace(found, problems=(*found.problems, *passed_over(found.searched)))
+    return with_groups(replace(found, problems=(*found.problems, *passed_over(found.searched))), settings)
 
 
 def without_unread(settings: DataSettings, name: str) -> DataSettings:
@@ -197,7 +203,7 @@ def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:
     shares = {split: SHARES[split] for split in missing}
     shares = {"train": 1 - sum(shares.values()), **shares}
     kinds = [found.kind(entry) for entry in pool]
-    parts = split_pictures([entry.image for entry in pool], kinds, shares, seed)
+    parts = split_groups(positions_of_groups(pool), kinds, shares, seed)
     made = {split: tuple(pool[position] for position in positions) for split, positions in parts.items()}
     return {**own, **made}
 

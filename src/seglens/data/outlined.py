@@ -11,6 +11,7 @@ from pathlib import Path
 
 from seglens.data.coco_file import CocoFile, Id, Note
 from seglens.data.images import read_image
+from seglens.data.instances import as_label_image
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.orientation import Header, frame_orientation, header_or_none
 from seglens.data.outlines import (
@@ -28,6 +29,7 @@ from seglens.data.outlines import (
 from seglens.data.sample import BACKGROUND, Sample, task_of
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 from seglens.runtime.threads import Pool
+from seglens.shapes import Mask
 
 PERCENT = 100.0
 NEAR = 95.0
@@ -96,7 +98,22 @@ def outlined(
     )
     labels = len(classes) if settings.multilabel else None
     reader = partial(read_outlined, channels=settings.channels, labels=labels)
-    return Found(task, in_order, reader, tuple(searched), tuple(found), is_marked)
+    # Of classes that may overlap one picture of numbers can't say which object a pixel is of.
+    instances = None if settings.multilabel else outlined_objects
+    return Found(task, in_order, reader, tuple(searched), tuple(found), is_marked, instances=instances)
+
+
+def outlined_objects(entry: Entry, sample: Sample) -> Mask:
+    """Return the number of the annotation at each pixel, see `as_label_image`.
+
+    Raises:
+        DataError: annotations and picture are not of one size.
+    """
+    drawn = [region.numpy() for region in regions(entry.annotations, sample.image, entry.image)]
+    pairs = list(zip(entry.annotations, drawn, strict=True))
+    objects = [region for annotation, region in pairs if not annotation.crowd]
+    crowds = [region for annotation, region in pairs if annotation.crowd]
+    return as_label_image(objects, sample.valid.shape, crowds)
 
 
 def is_marked(entry: Entry) -> str:

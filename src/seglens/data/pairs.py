@@ -14,11 +14,12 @@ from seglens.data.folders import (
     visible_files,
 )
 from seglens.data.images import IMAGE_SUFFIXES, read_turned
-from seglens.data.labels import MASK_SUFFIXES
+from seglens.data.labels import MASK_SUFFIXES, read_label
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import Meaning, meaning_of
 from seglens.data.sample import Sample, task_of
 from seglens.errors import DataError
+from seglens.shapes import Mask
 
 LOOKS_LIKE = "images/ and masks/ with files of the same stem, once or in each of train/, valid/, test/"
 SUFFIXES = ("_mask", "-mask", "_label", "_segmentation")
@@ -56,7 +57,21 @@ def find(settings: DataSettings) -> Found:
         for folder in folders.values()
         for name, suffixes in (("images", IMAGE_SUFFIXES), ("masks", OF_MASKS))
     ]
-    return Found(task, entries, reader, tuple(searched), tuple(problems), values=lambda: meaning.findings)
+    return Found(
+        task,
+        entries,
+        reader,
+        tuple(searched),
+        tuple(problems),
+        values=lambda: meaning.findings,
+        instances=partial(_numbers, ignore=meaning.ignore) if meaning.kind == "instances" else None,
+    )
+
+
+def _numbers(entry: Entry, sample: Sample, *, ignore: int | None) -> Mask:
+    """Return the values of a mask whose values are objects; those that count for nothing are 0."""
+    values = read_label(entry.masks[0])
+    return values if ignore is None else values.masked_fill(values == ignore, 0)
 
 
 def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], list[Finding]]:

@@ -8,6 +8,7 @@ listed, and the rest is done.
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial, reduce
+from math import nan
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,14 @@ from seglens.arguments.renamed import renamed
 from seglens.callable_module import make_callable
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
+from seglens.data.groups import grouping_of
 from seglens.data.layout import Split
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
-from seglens.evaluate import boundaries, calibration
+from seglens.evaluate import boundaries, calibration, object_scores
 from seglens.evaluate import scores as overlap
+from seglens.evaluate.intervals import numbered
+from seglens.evaluate.object_scores import check_sizes, object_rows, object_table
 from seglens.evaluate.scores import OF_FOREGROUND, per_class, pooled_scores, summary
 from seglens.evaluate.tally import Tally, tally
 from seglens.files.output import safe_name
@@ -43,8 +47,8 @@ from seglens.results.scores import (
     PooledScores,
     Reliability,
     Scores,
-    Spread,
 )
+from seglens.results.spread import Spread
 from seglens.results.tables import write_rows
 from seglens.runs import Run, prepared
 from seglens.runs.data import refuse_other_axes, with_tool
@@ -56,7 +60,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "evaluate", "mask_at_original_size", "probabilities_at_original_size"]
 
-DEFINITIONS = {**overlap.DEFINITIONS, **boundaries.DEFINITIONS, **calibration.DEFINITIONS}
+DEFINITIONS = {
+    **overlap.DEFINITIONS,
+    **boundaries.DEFINITIONS,
+    **object_scores.DEFINITIONS,
+    **calibration.DEFINITIONS,
+}
 """Everything that an evaluation measures, in plain words."""
 
 
@@ -118,17 +127,24 @@ def evaluate(
     precision: str = "auto",
     tta: bool = False,
     tiles: str = "auto",
+    sizes: Sequence[float] | None = None,
+    split_touching: bool = False,
     class_map: Mapping[str, str] = NO_MAP,
     share: Share = ALONE,
 ) -> Evaluation:
-    """Score ``run`` on ``split``: ``scores.json``, ``scores.csv`` and ``reliability.png`` in ``out``.
+    """Score ``run`` on ``split``.
+
+    It writes ``scores.json``, ``scores.csv``, ``objects.csv`` (one row an object) and ``reliability.png`` in
+    ``out``.
 
     ``out`` left out is ``evaluate/<split>`` in the run folder; of a run without folder nothing is written.
     ``save_images`` adds for each picture ``orig.png gt.png pred.png overlay.png metrics.json``; the overlay
     shows the prediction, with the truth as a white outline. ``precision`` and ``tta`` are those of
     `seglens.predict.infer`; ``tiles`` says when windows are used, see `seglens.predict.tiles.TILES`. Classes
     are matched by name; ``class_map`` says which class of the split is which of the run, where they are
-    called otherwise. ``share`` is this process's part of a job that is spread over several, which together
+    called otherwise. Objects (lesions, nuclei) are told by ``sizes``, bounds in pixels (of volumes cubic
+    millimetres), by default terciles; ``split_touching`` cuts predicted ones apart, see `seglens.objects`.
+    ``share`` is this process's part of a job that is spread over several, which together
     score as one alone would.
 
     Raises:
@@ -140,6 +156,11 @@ def evaluate(
     how = Inference(precision, tta, tiles)
     split = as_split(split, run.task, run.spec.channels)
     settings = _check(run, split, batch_size, how)
+    check_sizes(sizes)
+    settings |= {
+        "sizes": None if sizes is None else [float(size) for size in sizes],
+        "split_touching": split_touching,
+    }
     split = with_tool(run, in_classes_of(run.task, split, class_map))
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
@@ -148,17 +169,26 @@ def evaluate(
     share.agree("pictures", [entry.name for entry in split.entries])
     batches = share.of(-(-len(split) // batch_size))
     indices = range(batches.start * batch_size, min(batches.stop * batch_size, len(split)))
-    score = partial(tally, prepared(run, how), split, indices, how, batch_size=batch_size, shown=share.first)
+    score = partial(
+        tally,
+        prepared(run, how),
+        split,
+        indices,
+        how,
+        batch_size=batch_size,
+        shown=share.first,
+        split_touching=split_touching,
+    )
     if out is None:
         if save_images:
             raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
-        return _summarise(run, split, reduce(add, share.gather([score()])), settings)
+        return _summarise(run, split, reduce(add, share.gather([score()])), settings, sizes)
     with share.folder(Path(out), command="evaluate", force=force) as folder:
         if save_images:
             (folder / "samples").mkdir(exist_ok=True)
         own = score(folder=folder if save_images else None)
         counted = reduce(add, share.gather([own]))
-        found = _summarise(run, split, counted, settings)
+        found = _summarise(run, split, counted, settings, sizes)
         if share.first:
             _write(found, counted, folder)
             record = records.start(
@@ -184,9 +214,13 @@ def evaluate(
     return found
 
 
-def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, object]) -> Evaluation:
+def _summarise(
+    run: Run, split: Split, counted: Tally, settings: Mapping[str, object], sizes: Sequence[float] | None
+) -> Evaluation:
     """Pool the counts and average the rows."""
     classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row.index or 0)
+    grouping = grouping_of(split)
+    rows = [row.model_copy(update={"group": grouping.names[row.index or 0]}) for row in rows]
     scored = [row for row in rows if row.status != "failed"]
     if not scored or counted.calibration is None:
         raise DataError(
@@ -208,6 +242,15 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, ob
         classes=classes,
         shown=shown,
         settings=settings,
+        resampling=grouping.resampling([row.index or 0 for row in scored]),
+        objects=object_table(
+            counted.objects,
+            classes[1:],
+            groups=numbered([row.group for row in scored]),
+            sizes=sizes,
+            unit="mm3" if any(row.classes for row in scored) else "px",
+            told_apart=split.instances is not None,
+        ),
         definitions=DEFINITIONS | (boundaries.OF_VOLUMES if any(row.classes for row in scored) else {}),
         pooled=PooledScores(
             **{name: float(value) for name, value in pooled_scores(counted.counts).items()},
@@ -216,7 +259,10 @@ def _summarise(run: Run, split: Split, counted: Tally, settings: Mapping[str, ob
                 for i, label in enumerate(classes)
             },
         ),
-        per_image={name: _spread([row[name] for row in scored]) for name in (*SCORES, *SURFACES)},
+        per_image={
+            name: _spread([row[name] for row in scored], [row.group for row in scored])
+            for name in (*SCORES, *SURFACES)
+        },
         per_class=_per_class(scored, classes),
         unit="mm" if any(row.classes for row in scored) else "px",
         calibration=Reliability(
@@ -235,13 +281,17 @@ def _per_class(rows: Sequence[PictureScores], classes: Sequence[str]) -> dict[st
     for label in classes[1:]:
         each = [row.classes[label] for row in rows if label in row.classes]
         if each:
-            found[label] = {name: _spread([row[name] for row in each]) for name in ClassScores.model_fields}
+            groups = [row.group for row in rows if label in row.classes]
+            found[label] = {
+                name: _spread([row[name] for row in each], groups) for name in ClassScores.model_fields
+            }
     return found
 
 
-def _spread(values: Sequence[float | None]) -> Spread:
+def _spread(values: Sequence[float | None], groups: Sequence[str]) -> Spread:
     """Return mean, deviation, median and interval of those values that are known."""
-    return Spread.model_validate(summary(torch.tensor(values, dtype=torch.float64)))
+    known = torch.tensor([nan if each is None else each for each in values], dtype=torch.float64)
+    return Spread.model_validate(summary(known, groups=numbered(groups)))
 
 
 def _worst_first(row: PictureScores) -> float:
@@ -268,8 +318,18 @@ def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
     records.write_json(folder / "scores.json", found)
     assert counted.calibration is not None
     calibration.reliability_plot(counted.calibration, folder / "reliability.png")
-    columns = ("index", "name", "status", *SCORES, *SURFACES, *PIXELS, "error")
-    write_rows([{name: row[name] for name in columns} for row in found.images], folder / "scores.csv")
+    columns = ("index", "name", "group", "status", *SCORES, *SURFACES, *PIXELS, "error")
+    of_objects = ("truth", "predicted", "missed", "invented")
+    write_rows(
+        [
+            {name: row[name] for name in columns}
+            | {f"objects {name}": row.objects[name] for name in of_objects}
+            for row in found.images
+        ],
+        folder / "scores.csv",
+    )
+    names = [row.name for row in counted.rows if row.status != "failed"]
+    write_rows(object_rows(names, counted.objects, found.objects.unit), folder / "objects.csv")
 
 
 make_callable(__name__)

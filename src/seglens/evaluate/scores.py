@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.errors import DataError
-from seglens.evaluate.intervals import RESAMPLES, interval
+from seglens.evaluate.intervals import RESAMPLES, Groups, interval, known_groups
 from seglens.masks import is_stack, of_class
 from seglens.shapes import AnyMask, Labels, Mask, PerImage, Region
 
@@ -42,7 +42,8 @@ DEFINITIONS = {
     "shown": "Shown: the number of images whose truth has the class. Where no image shows any class, overlap "
     "says nothing, and scores of it are left out.",
     "interval": "Low and high: the 95 % percentile bootstrap interval of the per-image mean "
-    f"({RESAMPLES} resamples of the images). It doesn't cover the choice of the training data or the seed.",
+    f"({RESAMPLES} resamples of the groups of images, each with all of its images; an image without group is "
+    "one). It doesn't cover the choice of the training data or the seed.",
     "pixels": "Only valid pixels count (not padding, not pixels that the data set says to ignore), at the "
     "image's native resolution.",
 }
@@ -190,14 +191,14 @@ def shows(counts: Counts) -> list[bool]:
     return (~per_class(counts)["recall"][1:].isnan()).tolist()
 
 
-def summary(values: PerImage, *, seed: int = 0) -> dict[str, float | int]:
+def summary(values: PerImage, *, groups: Groups | None = None, seed: int = 0) -> dict[str, float | int]:
     """Return mean, std (n - 1), median, 95 % bootstrap interval of the mean, and the number of values.
 
-    NaN values are left out. The interval is the percentile bootstrap (Efron 1979); of fewer than two values
-    std, low and high are NaN.
+    NaN values are left out. The interval is the percentile bootstrap (Efron 1979) over ``groups`` of images;
+    of fewer than two low and high are NaN.
     """
     kept = values[~values.isnan()].double()
-    found = interval(kept, seed=seed)
+    found = interval(values, groups=groups, seed=seed)
     return {
         "mean": found.mean,
         "std": float(kept.std()) if found.num > 1 else float("nan"),
@@ -205,4 +206,5 @@ def summary(values: PerImage, *, seed: int = 0) -> dict[str, float | int]:
         "low": found.low,
         "high": found.high,
         "num": found.num,
+        **known_groups(found),
     }

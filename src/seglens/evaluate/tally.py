@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from seglens.data.instances import NOT_COUNTED
 from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
 from seglens.drawing.draw import mask_picture, outline, overlay, picture, save_png
@@ -22,9 +23,13 @@ from seglens.drawing.planes import planes_through
 from seglens.errors import DataError, NonFiniteError
 from seglens.evaluate.boundaries import mean_of_classes, surface_scores
 from seglens.evaluate.calibration import Calibration, count_bins
+from seglens.evaluate.object_scores import of_picture
+from seglens.evaluate.objects import Objects, objects_of, together
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, of_class, only_valid
+from seglens.objects import pieces
+from seglens.objects import split_touching as split_touching_objects
 from seglens.predict.original import (
     Inference,
     Placed,
@@ -52,11 +57,13 @@ class Tally:
     Every row has its picture's ``index`` in the split. ``calibrations`` are those of the pictures that could
     be scored, in their order, in a stretch from the first picture on added up already: they are sums of
     fractions, which come out the same to the last digit only where they are added in the same order.
+    ``objects`` are those of the same pictures, by class.
     """
 
     rows: tuple[PictureScores, ...]
     counts: Counts
     calibrations: tuple[Calibration, ...]
+    objects: tuple[Mapping[str, Objects], ...] = ()
 
     @property
     def calibration(self) -> Calibration | None:
@@ -68,6 +75,7 @@ class Tally:
             self.rows + other.rows,
             added(self.counts, other.counts),
             self.calibrations + other.calibrations,
+            self.objects + other.objects,
         )
 
 
@@ -80,6 +88,7 @@ def tally(
     batch_size: int = 8,
     folder: Path | None = None,
     shown: bool = True,
+    split_touching: bool = False,
 ) -> Tally:
     """Score the pictures of ``split`` at ``indices``; with a ``folder``, draw each in its ``samples``.
 
@@ -91,15 +100,18 @@ def tally(
     rows: list[PictureScores] = []
     counts = no_counts(num, multilabel=run.task.multilabel)
     calibrations: list[Calibration] = []
-    scored = _scored(run, split, indices, how, batch_size, partial(_score, run, folder, places))
+    objects: list[Mapping[str, Objects]] = []
+    score = partial(_score, run, split, folder, places, split_touching)
+    scored = _scored(run, split, indices, how, batch_size, score)
     what = f"evaluating {split.name}"
     for part in track(scored, total=len(indices), what=what) if shown else scored:
         rows += part.rows
         counts = added(counts, part.counts)
+        objects += part.objects
         calibrations += part.calibrations
         if calibrations and indices[0] == 0:
             calibrations = [reduce(add, calibrations)]
-    return Tally(tuple(rows), counts, tuple(calibrations))
+    return Tally(tuple(rows), counts, tuple(calibrations), tuple(objects))
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,9 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
     return _Ready(index, name, image_hash=digest, sample=sample, placed=placed)
 
 
-def _score(run: Run, folder: Path | None, places: Sequence[str], ready: _Ready) -> Tally:
+def _score(
+    run: Run, split: Split, folder: Path | None, places: Sequence[str], split_touching: bool, ready: _Ready
+) -> Tally:
     """Compare one picture's prediction with its truth; draw them in ``folder / "samples"`` at its place."""
     num = len(run.task.classes)
     sample, nothing = ready.sample, no_counts(num, multilabel=run.task.multilabel)
@@ -177,6 +191,7 @@ def _score(run: Run, folder: Path | None, places: Sequence[str], ready: _Ready) 
     predicted = decide(probabilities, run.spec)
     try:
         counts = counted(predicted, sample.mask, sample.valid, num)
+        objects = _objects(run.task, split, ready.index, sample, predicted, split_touching)
     except DataError as error:
         return Tally((_failed(ready, str(error)),), nothing, ())
     about = {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
@@ -184,13 +199,32 @@ def _score(run: Run, folder: Path | None, places: Sequence[str], ready: _Ready) 
     row = PictureScores.model_validate(
         {"index": ready.index, "name": ready.name, **about, **_row(counts), **mean_of_classes(outlines)}
     )
+    row = row.model_copy(update={"objects": of_picture(together(list(objects.values())))})
     if sample.grid is not None:
         row = row.model_copy(update={"classes": _classes_of(run.task, sample, predicted, counts, outlines)})
     if folder is not None:
         where = f"samples/{places[ready.index]}"
         row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
         records.write_json(folder / where / "metrics.json", row)
-    return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),))
+    return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),), (objects,))
+
+
+def _objects(
+    task: Task, split: Split, index: int, sample: Sample, predicted: AnyMask, split_touching: bool
+) -> dict[str, Objects]:
+    """Match the objects of each class; areas are in pixels, of volumes in cubic millimetres."""
+    assert sample.mask is not None
+    known = None if split.instances is None else split.instances(split.entries[index], sample)
+    valid = sample.valid if known is None else sample.valid & (known != NOT_COUNTED)
+    dims, size, found = sample.valid.ndim, 1.0, {}
+    if sample.grid is not None:
+        size = sample.grid.voxel_ml * 1000
+    for number, name in enumerate(task.classes[1:], start=1):
+        true, guess = (of_class(mask, number, dims) & valid for mask in (sample.mask, predicted))
+        truth = pieces(true) if known is None else torch.where(true, known, 0)
+        cut = split_touching_objects(guess, sample.spacing) if split_touching else pieces(guess)
+        found[name] = objects_of(truth, cut).in_unit(size)
+    return found
 
 
 def _classes_of(

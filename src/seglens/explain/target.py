@@ -19,9 +19,11 @@ from seglens.arguments import checked, in_words
 from seglens.arguments.inputs import GivenMasks, Pictures, as_masks, as_regions
 from seglens.axes import LENGTHS, MAX_POOL, axes, size_of
 from seglens.errors import SettingError
+from seglens.evaluate.objects import DETECTED, match, overlaps
 from seglens.masks import is_stack, of_class
+from seglens.objects import pieces
 from seglens.runs import Run
-from seglens.shapes import AnyMasks, Images, Maps, Regions, Rows, Scores
+from seglens.shapes import AnyMasks, Images, Maps, Region, Regions, Rows, Scores
 
 Unit = Literal["sum", "mean", "probability"]
 """``sum`` over the pixels for CAMs, ``mean`` for Integrated Gradients, ``probability`` for the judges."""
@@ -243,6 +245,41 @@ def component(region: Regions, index: int = 1, class_index: int = 1) -> Target:
         )
     pieces = [_component(one.cpu().numpy(), index) for one in region]
     return Target(f"component:{index}", class_index, torch.from_numpy(np.stack(pieces)).to(region.device))
+
+
+@checked
+def missed_object(truth: Regions, predicted: Regions, index: int = 1, class_index: int = 1) -> Target:
+    """The ``index``-th largest piece of the truth that no piece of the prediction matches, from 1.
+
+    Pieces match one to one at an overlap (IoU) of `seglens.evaluate.objects.DETECTED` at least. A picture
+    with fewer such pieces has no target.
+    """
+    return _lone(f"missed:{index}", truth, predicted, index, class_index)
+
+
+@checked
+def invented_object(truth: Regions, predicted: Regions, index: int = 1, class_index: int = 1) -> Target:
+    """The ``index``-th largest piece of the prediction that no piece of the truth matches, from 1."""
+    return _lone(f"invented:{index}", predicted, truth, index, class_index)
+
+
+def unmatched(own: Region, other: Region) -> list[Region]:
+    """Return the pieces of ``own`` that no piece of ``other`` matches, the largest first."""
+    labels = pieces(own)
+    found = overlaps(labels, pieces(other))
+    taken = {row for row, _, _ in match(found, DETECTED)}
+    lone = [row for row in range(len(found.truth)) if row not in taken]
+    return [labels == row + 1 for row in sorted(lone, key=lambda row: -found.truth[row])]
+
+
+def _lone(label: str, own: Regions, other: Regions, index: int, class_index: int) -> Target:
+    if index < 1:
+        raise SettingError(f"Target {label!r} was asked for, but objects are counted from 1, the largest.")
+    regions = []
+    for one, two in zip(own.cpu(), other.cpu(), strict=True):
+        found = unmatched(one, two)
+        regions.append(found[index - 1] if index <= len(found) else torch.zeros_like(one))
+    return Target(label, class_index, torch.stack(regions).to(own.device))
 
 
 @checked

@@ -19,7 +19,9 @@ from seglens.explain.target import (
     component,
     for_head,
     invented,
+    invented_object,
     missed,
+    missed_object,
     truth,
     whole_class,
 )
@@ -72,6 +74,10 @@ class Scene:
         """Where the model says the class is, valid pixels only."""
         predicted = of_class(self.predicted_masks, self.class_index, self.dims)
         return predicted & self.valid.to(predicted.device)
+
+    def both(self) -> tuple[Regions, Regions]:
+        """Where the class is, and where the model says it is."""
+        return self.truth().pixels, self.predicted()
 
     def box(self, corners: Sequence[int], label: str) -> Target:
         """A box in pixels of the original picture, at least one pixel of the grid in each.
@@ -169,6 +175,12 @@ TARGETS: dict[str, Form] = {
     "truth-component": Form(
         ("N",), lambda s, n: component(s.truth().pixels, n[0], s.class_index), needs_truth=True
     ),
+    "missed": Form(
+        ("N",), lambda s, n: missed_object(*s.both(), n[0], s.class_index), needs_truth=True, errors=True
+    ),
+    "invented": Form(
+        ("N",), lambda s, n: invented_object(*s.both(), n[0], s.class_index), needs_truth=True, errors=True
+    ),
     "boundary": Form((), lambda s, _: boundary(s.predicted(), s.class_index, s.valid)),
     "box": Form(("X0", "Y0", "X1", "Y1"), lambda s, n: s.box(n, f"box:{','.join(map(str, n))}")),
     "point": Form(
@@ -176,3 +188,9 @@ TARGETS: dict[str, Form] = {
     ),
 }
 """Every target of the command line. To add one: one function, one line."""
+
+EACH_OBJECT: dict[str, Callable[[Scene], tuple[Regions, Regions]]] = {
+    "missed": lambda s: s.both(),
+    "invented": lambda s: s.both()[::-1],
+}
+"""Targets of one object each, of which ``:all`` asks for every one: where they are, and where others are."""

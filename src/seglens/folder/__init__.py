@@ -13,6 +13,7 @@ from seglens.arguments import checked
 from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
 from seglens.data.classes import NO_MAP
+from seglens.data.groups import grouping_of
 from seglens.explain import explain
 from seglens.explain.methods import Method, methods_of
 from seglens.files.output import new_folder
@@ -84,6 +85,7 @@ def judge_folder(
     members = groups_of(split, groups)
     audits: list[list[Audited]] = []
     names: list[str] = []
+    numbers: list[int] = []
     failed: list[Failure] = []
     parts: list[BatchScores] = []
     check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
@@ -107,6 +109,7 @@ def judge_folder(
                         seed=seed,
                     )
                 )
+                numbers += part.numbers
                 if audit_regions:
                     regions, valid = regions_of(part, audit_regions), part.batch.valid
                     audits.append(
@@ -114,12 +117,23 @@ def judge_folder(
                     )
                     names += part.batch.names
         refuse_none_done(len(parts), failed)
-        card = score(combine(parts), seed=seed)
-        table = card.table.model_copy(update={"failed": tuple(map(writer.failed_row, failed))})
+        grouping = grouping_of(split)
+        together = grouping.of(numbers)
+        card = score(combine(parts), groups=together, seed=seed)
+        table = card.table.model_copy(
+            update={
+                "failed": tuple(map(writer.failed_row, failed)),
+                "resampling": grouping.resampling(numbers),
+            }
+        )
         records.write_json(folder / "scorecard.json", table)
         (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8", errors="backslashreplace")
         draw_figures(card, folder)
-        audited = write_audit(audits, names, members, folder, seed=seed) if audit_regions else None
+        audited = (
+            write_audit(audits, names, members, folder, together=together, seed=seed)
+            if audit_regions
+            else None
+        )
         settings = {
             "methods": [str(method) for method in methods],
             "layers": layers,

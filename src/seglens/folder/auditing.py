@@ -141,10 +141,11 @@ def write_audit(
     groups: Mapping[str, str] | None,
     folder: Path,
     *,
+    together: Sequence[str] | None = None,
     seed: int,
 ) -> Audit:
     """Write ``audit.json`` (all of it, returned) and ``audit.csv`` (pictures, those that lose most first)."""
-    table = conclude_audit(join_audits(parts), names, groups, seed=seed)
+    table = conclude_audit(join_audits(parts), names, groups, together=together, seed=seed)
     records.write_json(folder / "audit.json", table)
     write_rows([row.plain() for row in table.images], folder / "audit.csv")
     return table

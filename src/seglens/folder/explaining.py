@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seglens.arguments import checked
+from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
 from seglens.data.classes import NO_MAP
+from seglens.data.groups import grouping_of
 from seglens.data.layout import Split
 from seglens.data.listing import fingerprints
 from seglens.errors import SettingError
@@ -32,10 +34,11 @@ from seglens.folder.chunks import (
 from seglens.folder.heatmaps import Shared, shared_by
 from seglens.folder.large import frame_of, pieces_of, predict_large
 from seglens.folder.measuring import maps_of, measure
+from seglens.folder.object_targets import each_object
 from seglens.folder.partial import Done, Measured, Partial, partial_folder
 from seglens.folder.prediction import original_masks
 from seglens.folder.raw import raw_format
-from seglens.folder.request import Request, place_of, request_of, settings_of, targets_of
+from seglens.folder.request import Request, class_index_of, place_of, request_of, settings_of, targets_of
 from seglens.folder.scales import scaling, shared_limits
 from seglens.folder.writer import Drawing
 from seglens.predict.tiles import check_tiles
@@ -123,6 +126,7 @@ def explain_folder(
     if share.first:
         check_output(place, "explain", force=force, runs=filter(None, [run.folder]), files=split.files)
     ours = share.of(len(chunks_of(len(split), batch_size)))
+    target = each_object(run, split, names_of(target), class_index_of(run, class_name), tiles=tiles)
     request = request_of(run, split, methods, layers, target, class_name, against, where, seed, memory)
     drawing = Drawing(scaling(scale), raw)
     if raw_format(raw).suffix == ".safetensors":
@@ -148,14 +152,19 @@ def explain_folder(
             found = shared_by([entry for part in done for row in part.rows for entry in row.maps])
             _redraw(run, split, done, drawing, partial, found, tiles, share)
         rows = share.gather([row for part in done for row in part.rows])
+        numbers = share.gather([number for part in done for number in part.numbers])
         measured = share.gather([part.measured for part in done])
         failed = _once(share.gather([*failed, *(each for part in done for each in part.failed)]))
         refuse_none_done(len(rows), failed)
         table = None
         if share.first:
+            grouping = grouping_of(split)
+            groups = grouping.of(numbers)
             summary = [
-                writer.summary_row(of_map, where=where, seed=seed) for of_map in zip(*measured, strict=True)
+                writer.summary_row(of_map, where=where, groups=groups, seed=seed)
+                for of_map in zip(*measured, strict=True)
             ]
+            rows = [row.model_copy(update={"group": group}) for row, group in zip(rows, groups, strict=True)]
             every = rows + [writer.failed_row(failure) for failure in failed]
             table = ExplanationTable(
                 split=None if split.name == FILES else split.name,
@@ -167,6 +176,7 @@ def explain_folder(
                 scale=scale,
                 no_target={row.target: row.num_no_target for row in summary},
                 definitions=DEFINITIONS,
+                resampling=grouping.resampling(numbers),
                 samples=tuple(every),
                 summary=tuple(summary),
                 **{"class": run.task.classes[request.class_index]},

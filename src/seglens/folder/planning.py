@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from seglens.arguments import checked
+from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
 from seglens.data.images import read_size
 from seglens.data.layout import Split
@@ -17,8 +18,9 @@ from seglens.explain.tiled.stitching import passes_over
 from seglens.folder.chunks import CHUNK, Chunk, Failure, choose, read_chunks, refuse_none_done, split_of
 from seglens.folder.explaining import write_chunk
 from seglens.folder.large import pieces_of, select_pictures, windows_for, windows_of
+from seglens.folder.object_targets import each_object
 from seglens.folder.raw import raw_format
-from seglens.folder.request import Request, request_of
+from seglens.folder.request import Request, class_index_of, request_of
 from seglens.folder.scales import scaling
 from seglens.folder.writer import Drawing
 from seglens.models.segmenter import ModelSpec
@@ -63,6 +65,7 @@ def plan_folder(
         UnknownNameError, SettingError, ModelError, DataError: as `explain_folder`.
     """
     split = choose(split_of(run, pictures), samples, num_images)
+    target = each_object(run, split, names_of(target), class_index_of(run, class_name), tiles=tiles)
     request = request_of(run, split, methods, layers, target, class_name, against, where, seed, memory)
     raw_format(raw)
     drawing = Drawing(scaling(scale), raw)

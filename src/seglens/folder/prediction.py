@@ -20,6 +20,7 @@ from seglens.files.overwrite import check_output
 from seglens.folder import writer
 from seglens.folder.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
 from seglens.folder.heatmaps import drawn_size
+from seglens.folder.objects import Row, write_objects, write_table
 from seglens.predict import Prediction
 from seglens.predict.original import (
     Inference,
@@ -57,6 +58,8 @@ def predict_files(
     precision: str = "auto",
     tta: bool = False,
     tiles: str = "auto",
+    objects: bool = False,
+    split_touching: bool = False,
 ) -> Summary:
     """Predict pictures of any size: ``masks/`` (class indices), ``overlays/``, ``table.csv``, ``run.json``.
 
@@ -66,6 +69,10 @@ def predict_files(
     are those of `seglens.predict.infer`; ``tiles`` says when windows are used, see
     `seglens.predict.tiles.TILES`. A
     picture that is covered with windows is never held as floating-point numbers.
+
+    With ``objects`` there are also ``instances/``, masks with the number of each object, and ``objects.csv``
+    with its size, centroid and mean probability, see `seglens.folder.objects`; ``split_touching`` cuts those
+    that touch apart, see `seglens.objects.split_touching`.
 
     Raises:
         SettingError, DataError, OutputExistsError: as `seglens.folder.explain_folder`.
@@ -84,8 +91,13 @@ def predict_files(
         "precision": choose_precision(precision, run.segmenter.device),
         "tta": tta,
         "tiles": tiles,
+        "objects": objects,
+        "split_touching": split_touching,
     }
     check_tiles(tiles)
+    if split_touching and not objects:
+        raise SettingError("split_touching cuts objects apart, and none are asked for. Ask for objects, too.")
+    of_objects: list[Row] = []
     failed: list[Failure] = []
     rows: list[dict[str, object]] = []
     check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)
@@ -95,16 +107,20 @@ def predict_files(
         for label in writer.label_folders(run.task) if run.task.multilabel else ():
             (folder / "masks" / label).mkdir()
         written = read_ahead(
-            partial(_write, run, folder), _predicted(prepared(run, how), split, how, batch_size)
+            partial(_write, run, folder, objects=objects, split=split_touching),
+            _predicted(prepared(run, how), split, how, batch_size),
         )
         for done in track(written, total=len(split), what="predicting"):
             if isinstance(done, Failure):
                 failed.append(done)
             else:
-                rows.append(done)
+                rows.append(done[0])
+                of_objects += done[1]
         refuse_none_done(len(rows), failed)
         every = rows + [writer.failed_row(failure).plain() for failure in failed]
         write_rows(every, folder / "table.csv")
+        if objects:
+            write_table(of_objects, folder)
         writer.write_record(
             "predict",
             run,
@@ -260,9 +276,23 @@ def _small(cut: Cut, size: tuple[int, int]) -> Image:
     )
 
 
-def _write(run: Run, folder: Path, found: _Found | Failure) -> dict[str, object] | Failure:
+def _write(
+    run: Run, folder: Path, found: _Found | Failure, *, objects: bool, split: bool
+) -> tuple[Row, list[Row]] | Failure:
+    """Write a prediction; return its row, and those of its objects where they are asked for."""
     if isinstance(found, Failure):
         return found
-    made = found.prediction
-    mask = decide(at_original_size(*made), run.spec) if isinstance(made, tuple) else made
-    return writer.write_prediction(run, found.sample, mask, folder, found.name)
+    made, probabilities = found.prediction, None
+    if isinstance(made, tuple):
+        probabilities = at_original_size(*made)
+        mask = decide(probabilities, run.spec)
+    else:
+        mask = made
+    row = writer.write_prediction(run, found.sample, mask, folder, found.name)
+    if not objects:
+        return row, []
+    try:
+        rows = write_objects(run.task, found.sample, mask, probabilities, folder, found.name, split=split)
+    except DataError as error:
+        return Failure(found.sample.name, str(error))
+    return row | {"objects": len(rows)}, rows

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.axes import MEAN_ON_GRID
-from seglens.data.sample import Sample
 from seglens.data.frame import nearest
+from seglens.data.sample import Sample
 from seglens.folder.heatmaps import Heatmaps
 from seglens.folder.raw import Arrays
 from seglens.masks import only_valid

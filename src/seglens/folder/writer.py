@@ -14,7 +14,7 @@ from seglens.data.sample import Sample, Task
 from seglens.data.volumes import write_map, write_mask
 from seglens.drawing.draw import overlay, save_png
 from seglens.drawing.planes import planes_through
-from seglens.evaluate.intervals import interval
+from seglens.evaluate.intervals import interval, numbered
 from seglens.evaluate.scores import counted, scores
 from seglens.explain.explanation import Explanation
 from seglens.files.output import unused_name
@@ -168,16 +168,22 @@ def map_row(entry: Explanation, found: Measured, index: int) -> OneMap:
     )
 
 
-def summary_row(parts: Sequence[Measured], *, where: str, seed: int) -> MapSummary:
-    """Return the means over all pictures of one map, with intervals and nulls, and how many have no map."""
+def summary_row(
+    parts: Sequence[Measured], *, where: str, groups: Sequence[str] | None = None, seed: int
+) -> MapSummary:
+    """Return the means over all pictures of one map, with intervals and nulls, and how many have no map.
+
+    Intervals resample ``groups``, the name of each picture's.
+    """
+    members = None if groups is None else numbered(groups)
     whole = join_attention([attended for attended, _ in parts])
-    row = summarise(whole, seed=seed)
+    row = summarise(whole, groups=members, seed=seed)
     statistics = dict(row.statistics)
     for name in parts[0][1]:
         if name not in statistics:
             values = torch.cat([measured[name].cpu() for _, measured in parts])
             finite = values.masked_fill(values.isinf(), torch.nan)
-            statistics[name] = interval(finite, seed=seed).spread()
+            statistics[name] = interval(finite, groups=members, seed=seed).spread()
     degenerate, failed = (whole.status.count(kind) for kind in ("degenerate", "failed"))
     found = {"statistics": statistics, "where": where, "num_degenerate": degenerate, "num_failed": failed}
     if where != "region":

@@ -10,6 +10,7 @@ from seglens.arguments import checked
 from seglens.arguments.inputs import Pictures, as_images
 from seglens.arguments.renamed import renamed
 from seglens.callable_module import make_callable
+from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation, Explanations
 from seglens.explain.target import Target, targets_on
 from seglens.judge.case import Explainer, JudgeSettings
@@ -30,6 +31,7 @@ def judge(
     valid: Regions | None = None,
     settings: JudgeSettings | None = None,
     explainers: Mapping[str, Explainer] | None = None,
+    groups: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> Scorecard:
@@ -43,12 +45,17 @@ def judge(
     bring a function ``(run, images, target) -> maps`` by method or ``method@layer``, or these rows are not
     evaluable.
 
+    ``groups`` name for each image the patient or slide that it is of: intervals resample those.
+
     Raises:
-        SettingError: the images are not raw ones, a map is of another target, two maps share method and
+        SettingError: there is not one group for each image, the images are not raw ones, a map is of another
+        target, two maps share method and
             layer, or an explainer has no map.
     """
     images = as_images(images, run.spec.channels, run.spec.dims)
     targets_on(run, images, target)
+    if groups is not None and len(groups) != len(images):
+        raise SettingError(f"There are {len(groups)} groups for {len(images)} images. Name one for each.")
     chosen = list(maps.values()) if isinstance(maps, Explanations) else list(maps)
     found = score_batch(
         run,
@@ -61,7 +68,7 @@ def judge(
         seed=seed,
         batch_size=batch_size,
     )
-    return score(found, seed=seed)
+    return score(found, groups=groups, seed=seed)
 
 
 make_callable(__name__)

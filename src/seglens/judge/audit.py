@@ -6,12 +6,13 @@ doesn't care. Attribution together with a causal effect is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from seglens.axes import LENGTHS, size_of
 from seglens.errors import SettingError
-from seglens.evaluate.intervals import Interval, interval
+from seglens.evaluate.intervals import Groups, Interval, interval, numbered
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target
@@ -145,21 +146,28 @@ def conclude_audit(
     names: Sequence[str],
     groups: Mapping[str, str] | None = None,
     *,
+    together: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Audit:
     """Return the audit: regions with verdicts, groups of images, and images by their drop.
 
     ``names`` are those of the images, in order; ``groups`` say which group each is in, by name.
+    ``together`` names for each image that with which it belongs together: intervals resample those.
     """
+    clusters = None if together is None else numbered(together)
     every = torch.ones(len(names), dtype=torch.bool)
     members = dict.fromkeys((groups or {}).get(name, "") for name in names)
     return Audit(
         definition=DEFINITION,
         num_images=len(names),
-        regions=tuple(_region_row(found, every, seed) for found in audited),
+        regions=tuple(_region_row(found, every, clusters, seed) for found in audited),
         groups=tuple(
             _region_row(
-                found, torch.tensor([(groups or {}).get(n, "") == group for n in names]), seed, group=group
+                found,
+                torch.tensor([(groups or {}).get(n, "") == group for n in names]),
+                clusters,
+                seed,
+                group=group,
             )
             for group in members
             for found in audited
@@ -195,15 +203,18 @@ def image_rows(
     )
 
 
-def _region_row(found: Audited, which: torch.Tensor, seed: int, **group: str) -> AuditedRegion:
+def _region_row(
+    found: Audited, which: torch.Tensor, members: Groups | None, seed: int, **group: str
+) -> AuditedRegion:
     """One region over some of the images: its effect, and what each map makes of it."""
-    drop = interval(found.drop[which], seed=seed)
-    control = interval(found.control[which], seed=seed)
-    above = interval((found.drop - found.control)[which], seed=seed)
+    within = partial(interval, groups=None if members is None else members[which], seed=seed)
+    drop = within(found.drop[which])
+    control = within(found.control[which])
+    above = within((found.drop - found.control)[which])
     causal = drop.mean >= MATTERS and drop.low > 0 and above.low > 0
     maps = []
     for name, values in found.maps.items():
-        shown = interval(values[which], seed=seed)
+        shown = within(values[which])
         nulls = {null: float(other[which].nanmean()) for null, other in found.nulls.items()}
         verdict, reason = verdict_on(drop, shown, causal, nulls)
         maps.append(
@@ -231,9 +242,10 @@ def _region_row(found: Audited, which: torch.Tensor, seed: int, **group: str) ->
 
 def verdict_on(drop: Interval, shown: Interval, causal: bool, nulls: Mapping[str, float]) -> tuple[str, str]:
     """Say what a map and an effect together mean; a shortcut needs both."""
-    if min(drop.num, shown.num) < MIN_IMAGES:
-        num = min(drop.num, shown.num)
-        return "not evaluable", f"{num} evaluable images, at least {MIN_IMAGES} are needed"
+    fewest = min(drop, shown, key=lambda found: found.independent)
+    if fewest.independent < MIN_IMAGES:
+        num, what = fewest.independent, "images" if fewest.independent == fewest.num else "groups of images"
+        return "not evaluable", f"{num} evaluable {what}, at least {MIN_IMAGES} are needed"
     effect = f"taking the region away costs {drop.mean:z.1%} [{drop.low:z.1%}, {drop.high:z.1%}] of the score"
     heat = f"log2 enrichment {shown.mean:z.2f} [{shown.low:z.2f}, {shown.high:z.2f}]"
     best = max(nulls, key=lambda name: nulls[name] if nulls[name] == nulls[name] else -torch.inf)

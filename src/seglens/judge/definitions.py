@@ -50,7 +50,8 @@ DEFINITIONS = {
     "verdict": "pass: the lower 95 % bound of the paired difference (map - best reference row) is above 0; "
     f"fail: the upper bound is below 0; else warn. Fewer than {MIN_IMAGES} evaluable images: not evaluable; "
     f"fewer than {CLAIM_IMAGES}: an indication, not a claim.",
-    "interval": "Intervals are 95 % percentile bootstrap intervals over images, paired where two maps are "
+    "interval": "Intervals are 95 % percentile bootstrap intervals over groups of images (an image without "
+    "group is one), paired where two maps are "
     "compared. They don't cover training the model again.",
     "references": "Reference rows: random, centre blob, edges (Sobel), mirrors of the prediction (pooled at "
     "1, 4, 16 and 32 pixels), distance to the region's edge, the probability map. None of them knows how the "

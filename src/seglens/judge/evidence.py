@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from seglens.errors import SettingError
+from seglens.evaluate.intervals import numbered
 from seglens.explain import explain
 from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
@@ -163,14 +164,20 @@ def combine(parts: Sequence[BatchScores]) -> BatchScores:
     )
 
 
-def score(evidence: BatchScores, *, seed: int = 0) -> Scorecard:
-    """Turn the numbers of all images into rows with intervals and verdicts."""
+def score(evidence: BatchScores, *, groups: Sequence[str] | None = None, seed: int = 0) -> Scorecard:
+    """Turn the numbers of all images into rows with intervals and verdicts.
+
+    Intervals resample ``groups``: the name of each image's; without them every image is its own.
+    """
+    members = None if groups is None else numbered(groups)
     rows: list[Judgement] = []
     for name, found in evidence.measured.items():
-        rows += compared_rows(evidence.target, name, found, seed=seed)
-    rows += [attention_row(summarise(entry, seed=seed)) for entry in evidence.attention.values()]
+        rows += compared_rows(evidence.target, name, found, groups=members, seed=seed)
     rows += [
-        completeness_row(evidence.target, *key, error, small, seed=seed)
+        attention_row(summarise(entry, groups=members, seed=seed)) for entry in evidence.attention.values()
+    ]
+    rows += [
+        completeness_row(evidence.target, *key, error, small, groups=members, seed=seed)
         for key, (error, small) in evidence.completeness.items()
     ]
     curves = {

@@ -17,6 +17,7 @@ In a folder of images, call `attention` batch by batch (16 pictures or more, so 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from seglens.axes import MEAN_ON_GRID, size_of
 from seglens.evaluate.correlation import pearson
-from seglens.evaluate.intervals import NOTHING, Interval, interval
+from seglens.evaluate.intervals import NOTHING, Groups, Interval, interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.statistics import statistics
 from seglens.judge.nulls import NullInputs, centre, edges, mirror, other_images, random_map
@@ -124,11 +125,11 @@ def join_attention(parts: Sequence[Attention]) -> Attention:
     )
 
 
-def summarise(attention: Attention, *, seed: int = 0) -> MapSummary:
+def summarise(attention: Attention, *, groups: Groups | None = None, seed: int = 0) -> MapSummary:
     """Average over the ``ok`` images and say whether the map does more than repeat the prediction.
 
-    A mean without a value (all ratios infinite, no other picture) is NaN with ``num`` 0. The difference is
-    that of ``enrichment_log2`` to the mirror's, image by image.
+    Intervals resample ``groups`` of images. A mean without a value (all ratios infinite, no other picture) is
+    NaN with ``num`` 0. The difference is that of ``enrichment_log2`` to the mirror's, image by image.
 
     The label is set where either holds:
 
@@ -150,11 +151,11 @@ def summarise(attention: Attention, *, seed: int = 0) -> MapSummary:
         for null, row in attention.nulls.items()
     }
     level = "enrichment_log2"
-    apart = interval(own[level] - others["mirror"][level], seed=seed)
-    alike = interval(attention.resemblance, seed=seed)
+    within = partial(interval, groups=groups, seed=seed)
+    apart = within(own[level] - others["mirror"][level])
+    alike = within(attention.resemblance)
     nulls = {
-        null: {name: interval(values, seed=seed).spread() for name, values in row.items()}
-        for null, row in others.items()
+        null: {name: within(values).spread() for name, values in row.items()} for null, row in others.items()
     }
     return MapSummary(
         target=attention.target,
@@ -163,7 +164,7 @@ def summarise(attention: Attention, *, seed: int = 0) -> MapSummary:
         num_ok=attention.status.count("ok"),
         num_no_target=attention.status.count("no_target"),
         num_total=len(attention.status),
-        statistics={name: interval(values, seed=seed).spread() for name, values in own.items()},
+        statistics={name: within(values).spread() for name, values in own.items()},
         nulls={null: {name: value.mean for name, value in row.items()} for null, row in nulls.items()},
         null_intervals=nulls,
         difference_to_mirror=apart.spread(),

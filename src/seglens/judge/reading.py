@@ -109,8 +109,8 @@ def reading(
 
 
 def score_unit(target: Target) -> Unit:
-    """Return the unit of scores: probability; of a false negative, where that is near 0, logits."""
-    return "mean" if target.label == "false-negative" else "probability"
+    """Return the unit of scores: probability; of what was missed, where that is near 0, logits."""
+    return "mean" if target.label.partition(":")[0] in ("false-negative", "missed") else "probability"
 
 
 def soft_dice(one: Maps, other: Maps, valid: Regions) -> PerImage:

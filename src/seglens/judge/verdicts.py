@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from seglens.evaluate.intervals import Interval, interval, interval_of
+from seglens.evaluate.intervals import Groups, Interval, interval, interval_of
 from seglens.judge.case import Key, Outcome, Reason, ScoreValues
 from seglens.judge.context import RELIANCE
 from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
@@ -21,9 +22,11 @@ def verdict_of(difference: Interval) -> tuple[Verdict, Outcome, str]:
 
     ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``.
     """
-    if difference.num < MIN_IMAGES:
-        return "not evaluable", *_too_few(difference.num)
-    few = "" if difference.num >= CLAIM_IMAGES else f"; an indication, a claim needs {CLAIM_IMAGES} images"
+    if difference.independent < MIN_IMAGES:
+        return "not evaluable", *_too_few(difference)
+    what = "images" if difference.independent == difference.num else "groups of images"
+    enough = difference.independent >= CLAIM_IMAGES
+    few = "" if enough else f"; an indication, a claim needs {CLAIM_IMAGES} {what}"
     if difference.low > 0:
         return "pass", "better", f"better than the best reference row{few}"
     if difference.high < 0:
@@ -31,22 +34,26 @@ def verdict_of(difference: Interval) -> tuple[Verdict, Outcome, str]:
     return "warn", "undecided", f"not shown to differ from the best reference row{few}"
 
 
-def compared_rows(target: str, score: str, found: ScoreValues, *, seed: int) -> list[Judgement]:
+def compared_rows(
+    target: str, score: str, found: ScoreValues, *, groups: Groups | None = None, seed: int
+) -> list[Judgement]:
     """Compare every map with the best reference row, and list the reference rows as well.
 
     A map and the reference rows are averaged over the images where all of them are evaluable (not NaN).
-    ``score`` may name the imputer behind a colon: these rows come without reference rows of their own.
+    Intervals resample ``groups`` of images. ``score`` may name the imputer behind a colon: these rows come
+    without reference rows of their own.
     """
     name, _, variant = score.partition(":")
     rule = RULES.get(name, ScoreRule())
-    about = {key: interval(values, seed=seed) for key, values in found.about.items()}
+    within = partial(interval, groups=groups, seed=seed)
+    about = {key: within(values) for key, values in found.about.items()}
     rows = []
     for key, values in found.values.items():
         shared = ~torch.stack([values, *found.references.values()]).isnan().any(0)
         means = {null: float(other[shared].mean()) for null, other in found.references.items()}
         best = max((null for null in means if null not in rule.idle), key=lambda null: means[null])
-        apart = interval((values - found.references[best])[shared], seed=seed)
-        more = {part: interval(each, seed=seed) for part, each in found.details.get(key, {}).items()}
+        apart = within((values - found.references[best]).masked_fill(~shared, torch.nan))
+        more = {part: within(each) for part, each in found.details.get(key, {}).items()}
         verdict, outcome, reason = verdict_of(apart)
         against = found.reasons.get(key) or rule.guard({**about, **more})
         if against is not None:
@@ -57,7 +64,7 @@ def compared_rows(target: str, score: str, found: ScoreValues, *, seed: int) -> 
                 method=key[0],
                 layer=key[1],
                 score=name,
-                interval=interval(values[shared], seed=seed),
+                interval=within(values.masked_fill(~shared, torch.nan)),
                 verdict=verdict,
                 outcome=outcome,
                 reason=f"{reason}; effects by {variant}" if variant else reason,
@@ -70,27 +77,32 @@ def compared_rows(target: str, score: str, found: ScoreValues, *, seed: int) -> 
         )
     if not variant:
         rows += [
-            _reference(target, name, null, values, found.reference_details.get(null, {}), seed)
+            _reference(target, name, null, values, found.reference_details.get(null, {}), within)
             for null, values in found.references.items()
         ]
     return rows
 
 
 def _reference(
-    target: str, score: str, null: str, values: PerImage, details: Mapping[str, PerImage], seed: int
+    target: str,
+    score: str,
+    null: str,
+    values: PerImage,
+    details: Mapping[str, PerImage],
+    within: Callable[[PerImage], Interval],
 ) -> Judgement:
     return Judgement(
         target=target,
         method=NULL + null,
         layer=None,
         score=score,
-        interval=interval(values, seed=seed),
+        interval=within(values),
         verdict="reference",
         outcome="reference",
         reason="a content-free map",
         num_total=len(values),
         nulls={},
-        details={name: interval(each, seed=seed) for name, each in details.items()},
+        details={name: within(each) for name, each in details.items()},
     )
 
 
@@ -103,8 +115,8 @@ def attention_row(row: MapSummary) -> Judgement:
     reason = "where the heat lies is not what the model uses: no pass by this score"
     if row.label:
         reason = f"{row.label}: the region itself, pooled to this grid, does as well or looks alike"
-    if found.num < MIN_IMAGES:
-        verdict, outcome, reason = "not evaluable", *_too_few(found.num)
+    if found.independent < MIN_IMAGES:
+        verdict, outcome, reason = "not evaluable", *_too_few(found)
     return Judgement(
         target=row.target,
         method=row.method,
@@ -129,17 +141,24 @@ def attention_row(row: MapSummary) -> Judgement:
 
 
 def completeness_row(
-    target: str, method: str, layer: str | None, error: PerImage, small_denominator: PerImage, *, seed: int
+    target: str,
+    method: str,
+    layer: str | None,
+    error: PerImage,
+    small_denominator: PerImage,
+    *,
+    groups: Groups | None = None,
+    seed: int,
 ) -> Judgement:
     """Compare the relative error of completeness with `COMPLETE`; flagged images are left out and counted."""
     flagged = small_denominator > 0
-    found = interval(error.masked_fill(flagged, torch.nan), seed=seed)
+    found = interval(error.masked_fill(flagged, torch.nan), groups=groups, seed=seed)
     out = f"{int(flagged.sum())} images left out: their score is hardly the baseline's"
     reasons = [out] if bool(flagged.any()) else []
     verdict: Verdict = "warn"
     outcome: Outcome = "undecided"
-    if found.num < MIN_IMAGES:
-        verdict, (outcome, few) = "not evaluable", _too_few(found.num)
+    if found.independent < MIN_IMAGES:
+        verdict, (outcome, few) = "not evaluable", _too_few(found)
         reasons = [few, *reasons]
     elif found.high <= COMPLETE:
         verdict, outcome = "pass", "complete"
@@ -228,5 +247,7 @@ def with_faithfulness(rows: list[Judgement]) -> list[Judgement]:
     ]
 
 
-def _too_few(num: int) -> Reason:
-    return Reason("too_few_images", f"{num} evaluable images, at least {MIN_IMAGES} are needed")
+def _too_few(found: Interval) -> Reason:
+    num = found.independent
+    what = "images" if num == found.num else f"groups of images ({found.num} images)"
+    return Reason("too_few_images", f"{num} evaluable {what}, at least {MIN_IMAGES} are needed")

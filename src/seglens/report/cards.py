@@ -22,7 +22,7 @@ PLAIN = {"orig": "Image", "gt": "Truth", "pred": "Prediction", "overlay": "Overl
 NO_FRAME = MapFrame()
 IN_PLANES = "planes"
 """The file of the maps of a volume, in the planes in which the explanation has drawn it."""
-NO_SCORES = {"name", "status", "error", "files", "maps", "sheets"}
+NO_SCORES = {"name", "status", "error", "files", "maps", "sheets", "group", "objects"}
 """The columns of the table of pictures that are no scores."""
 
 
@@ -97,7 +97,11 @@ class GalleryCard:
     @cached_property
     def scores(self) -> dict[str, object]:
         """The scores of the prediction to show; empty where no truth is known."""
-        return {name: value for name, value in self.row.plain().items() if name not in NO_SCORES}
+        found = {name: value for name, value in self.row.plain().items() if name not in NO_SCORES}
+        if isinstance(self.row, PictureScores) and "objects" in self.row:
+            objects = self.row.objects
+            found |= {"missed_objects": objects.missed, "invented_objects": objects.invented}
+        return found
 
     @property
     def files(self) -> list[Path]:

@@ -10,7 +10,17 @@ WORDS = {
     "per picture": "Computed for each picture by itself and then averaged: every picture weighs the same.",
     "95 % interval": (
         "Where the mean would fall in 95 of 100 repetitions with other pictures of the same kind "
-        "(bootstrap over pictures). It does not cover another training run or another hospital."
+        "(bootstrap over groups of pictures that belong together, such as those of a patient). It does "
+        "not cover another training run or another hospital."
+    ),
+    "match": (
+        "A true and a predicted object (lesion, nucleus) whose intersection over union is large enough; "
+        "each has "
+        "one match at most. A true object without one is missed, a predicted one invented."
+    ),
+    "merges and splits": (
+        "Merges: predicted objects in which more than half of each of several true ones lies. Splits: true "
+        "objects in which more than half of each of several predicted ones lies."
     ),
     "heat map": (
         "A picture of the places that a method holds responsible for the model's answer. It is a claim of "

@@ -13,7 +13,7 @@ from seglens.results.maps import MapSummary
 from seglens.results.names import NULL, null_in_words
 from seglens.results.record import Record
 from seglens.results.scorecard import AuditedRegion, Card, CardRow, Cascade, RemovalCurves, TagRow, TagTest
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 
 CURVES = {
     "Loss": (("train_loss", "training", True), ("valid_loss", "validation", False)),

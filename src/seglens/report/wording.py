@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents
 from seglens.results.names import RESTATES, map_name, number
 from seglens.results.scorecard import TagRow, TagTest
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 
 
 def about_model(run: RunContents) -> str:
@@ -51,6 +51,14 @@ def about_scores(part: Evaluated) -> str:
         low = sum(found < 0.5 for found, _ in rows)
         worst, name = min(rows, key=lambda row: row[0])
         text += f" {_are(low, 'picture')} below 0.5; the worst is {name} ({number(worst, 2)})."
+    if table.objects.at and table.objects.truth:
+        at = table.objects.at[0]
+        text += (
+            f" {at.found} of {_count(table.objects.truth, 'object')} are found (overlap {at.overlap:g} at "
+            f"least), {at.missed} missed and {at.invented} invented."
+        )
+    if table.resampling.text:
+        text += f" {table.resampling.text}"
     if absent:
         text += f" No picture shows {absent}."
     if table.num_failed:

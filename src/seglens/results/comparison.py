@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from seglens.results.resampling import Resampling
 from seglens.results.scorecard import CardRow
-from seglens.results.scores import Spread
+from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
 Key = tuple[str, str, str | None, str]
@@ -145,5 +146,6 @@ class ComparisonTable(Result):
     scorecard: tuple[VerdictChange, ...]
     judged_same_pictures: bool | None
     settings: tuple[SettingChange, ...]
+    resampling: Resampling = Resampling()
     missing: tuple[Lacking, ...]
     definitions: Mapping[str, str]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from seglens.results.names import map_name
-from seglens.results.scores import Spread
+from seglens.results.resampling import Resampling
+from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
 Limits = tuple[float, float]
@@ -83,6 +84,7 @@ class PictureMaps(Result):
     status: str = "ok"
     error: str = ""
     dice: Number = None
+    group: str = ""
     files: Mapping[str, str] = {}
     frame: MapFrame = MapFrame()
     maps: tuple[OneMap, ...] = ()
@@ -142,5 +144,6 @@ class ExplanationTable(Result):
     scale: str = "image"
     no_target: Mapping[str, int] = {}
     definitions: Mapping[str, str] = {}
+    resampling: Resampling = Resampling()
     samples: tuple[PictureMaps, ...]
     summary: tuple[MapSummary, ...] = ()

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
-from seglens.results.scores import Spread
+from seglens.results.resampling import Resampling
+from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
 
@@ -107,6 +108,7 @@ class Card(Result):
     restating: tuple[LayerByLayer, ...] = ()
     left_out: tuple[str, ...] = ()
     definitions: Mapping[str, str] = {}
+    resampling: Resampling = Resampling()
     figures: Figures = Figures()
     failed: tuple[PictureMaps, ...] = ()
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from seglens.results.objects import ObjectTable, PictureObjects
+from seglens.results.resampling import Resampling
+from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
 SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
@@ -48,10 +51,11 @@ class ClassScores(Result):
 
 
 class Evaluated(Result):
-    """One picture of an evaluation: its number in the split, its hashes, and whether it could be scored."""
+    """One picture of an evaluation: its number in the split, group and hashes, and whether it was scored."""
 
     index: int | None = None
     name: str
+    group: str = ""
     image_hash: str = ""
     truth_hash: str = ""
     status: Literal["ok", "empty", "failed"] = "ok"
@@ -62,6 +66,7 @@ class PictureScores(Scores, Evaluated):
     """The scores, pixels and files of one picture.
 
     ``shows`` are the classes that its truth has. ``classes`` are the scores of each class, of volumes only.
+    ``objects`` are how many were found and missed.
     """
 
     false_positive_pixels: int | None = None
@@ -74,22 +79,7 @@ class PictureScores(Scores, Evaluated):
     hd95: Number = None
     files: Mapping[str, str] = {}
     classes: Mapping[str, ClassScores] = {}
-
-
-class Spread(Result):
-    """A mean over ``num`` pictures with its 95 % interval, and for scores deviation and median."""
-
-    mean: Number = None
-    low: Number = None
-    high: Number = None
-    num: int = 0
-    std: Number = None
-    median: Number = None
-
-    @property
-    def misses_zero(self) -> bool:
-        """Whether the interval is known and doesn't hold 0, as far as it is known."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+    objects: PictureObjects = PictureObjects()
 
 
 class WeakScores(Result):
@@ -157,6 +147,8 @@ class EvaluationTable(Result):
     classes: tuple[str, ...] = ()
     shown: Mapping[str, int] = {}
     settings: Mapping[str, object] = {}
+    resampling: Resampling = Resampling()
+    objects: ObjectTable = ObjectTable()
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}

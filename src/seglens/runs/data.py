@@ -38,6 +38,8 @@ def open_split(
     data: str | Path | DataSettings | None = None,
     layout: str | None = None,
     class_map: Mapping[str, str] = NO_MAP,
+    groups: str | Path | None = None,
+    group_from: str | None = None,
 ) -> Split:
     """Return the split ``name`` of the run's own data, or of other ``data``, with the classes of the model.
 
@@ -45,8 +47,9 @@ def open_split(
     pictures that came later. They may lie somewhere else, which ``data`` then names. Other data are read as
     the run's own were, but for what settings say in ``data``. Classes are matched by name, see
     `seglens.data.classes.class_table`; ``class_map`` says which class of the data is which of the model,
-    where they are called otherwise. ``name`` left out is ``test``; other data that come without splits are
-    taken whole, as ``all``.
+    where they are called otherwise. ``groups`` or ``group_from`` say which pictures belong together, see
+    `seglens.data.groups`; of the run's own data those of the training are known. ``name`` left out is
+    ``test``; other data that come without splits are taken whole, as ``all``.
 
     Raises:
         DataError: the data are not there, can't be opened, or are not those of the training any more.
@@ -54,12 +57,17 @@ def open_split(
         UnknownNameError: there is no such split, layout or class.
     """
     stored = _stored(run)
+    named = _groups_of(groups, group_from)
+    if stored is not None and named:
+        stored = stored.model_copy(update=named)
     if data is not None:
         given = data if isinstance(data, DataSettings) else DataSettings(path=Path(data))
         if layout is not None:
             given = DataSettings.model_validate({**given.model_dump(exclude_unset=True), "layout": layout})
+        if named:
+            given = DataSettings.model_validate({**given.model_dump(exclude_unset=True), **named})
         if name != ALL and stored is not None and _is_own(run, stored, given):
-            stored = stored.model_copy(update={"path": given.path})
+            stored = stored.moved(given.path).model_copy(update=_groups_of(given.groups, given.group_from))
         else:
             found = _open_other(run, stored, given)
             name = name or (ALL if list(found.splits) == [ALL] else DEFAULT)
@@ -78,6 +86,14 @@ def open_split(
     # Runs of before may have kept settings that did nothing.
     split = _open_own(run, without_unread(stored, layout_name(stored)), name or DEFAULT)
     return in_classes_of(_as_trained(run.task, split.task), split, class_map)
+
+
+def _groups_of(groups: str | Path | None, group_from: str | None) -> dict[str, Any]:
+    """Return the settings of groups; nothing where none are named. One of both replaces the other."""
+    if groups is None and group_from is None:
+        return {}
+    table = None if groups is None else Path(groups).expanduser().absolute()
+    return {"groups": table, "group_from": group_from}
 
 
 def refuse_other_axes(run: Run, dims: int, what: object) -> None:
@@ -169,9 +185,11 @@ def _open_own(run: Run, stored: DataSettings, name: str) -> Split:
 
 def _is_own(run: Run, stored: DataSettings, given: DataSettings) -> bool:
     """Whether ``given`` names the run's own data, there or in another place, to be read as they were."""
-    if given.model_fields_set - {"path", "layout"}:
+    if given.model_fields_set - {"path", "layout", "groups", "group_from"}:
         return False
-    settings, listing = stored.model_copy(update={"path": given.path}), read_listing(run.folder)
+    # Whether groups can be found has nothing to do with whose pictures these are.
+    settings = stored.model_copy(update={"path": given.path, "groups": None, "group_from": None})
+    listing = read_listing(run.folder)
     try:
         layout, found = find(settings)
         if given.layout not in (None, layout):
@@ -221,6 +239,7 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
         set_values["intensities"] = run.spec.intensities
     place: dict[str, Any] = {"layout": None, "train_dir": None, "valid_dir": None, "test_dir": None}
     place |= {"classes": None, "ignore": None, "masks": None, "palette": None}
+    place |= {"groups": None, "group_from": None}
     multilabel = run.task.multilabel
     base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
     settings = base.model_copy(update={**place, **set_values})

@@ -216,7 +216,7 @@ def repeat(
     refuse_overlap(Path(out), runs=[Path(folder)])
     pictures, settings, record = _told_by(Path(folder), device)
     if data is not None:
-        pictures = pictures.model_copy(update={"path": Path(data).expanduser().absolute()})
+        pictures = pictures.moved(Path(data).expanduser().absolute())
     listing = read_listing(Path(folder))
     dataset = open_data(pictures) if listing is None else open_listed(pictures, listing, Path(folder))
     refuse_other_settings(record, settings, dataset, Path(folder))

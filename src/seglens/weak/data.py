@@ -188,7 +188,14 @@ def _alone(data: DataSettings) -> Split | None:
     named = (data.layout, data.train_dir, data.valid_dir, data.test_dir)
     if any(named) or not data.path.is_dir() or recognised(data) is not None:
         return None
-    return image_labels.pictures_alone(data.path, data.channels) or None
+    found = image_labels.pictures_alone(data.path, data.channels) or None
+    if found is not None and (data.groups is not None or data.group_from is not None):
+        raise SettingError(
+            f"{data.path} holds pictures alone, in no layout: --groups and --group-from are for sets that "
+            "have "
+            "one. Leave them out; near-duplicates stay together."
+        )
+    return found
 
 
 def _of_pictures(data: DataSettings, labelled: Labelled) -> WeakData:

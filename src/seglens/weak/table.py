@@ -15,7 +15,8 @@ from torch import Tensor
 from seglens.evaluate.scores import confusion, scores, summary
 from seglens.predict.original import Inference, decide, probabilities_at_original_size
 from seglens.results import record as records
-from seglens.results.scores import Spread, WeakRow, WeakScores
+from seglens.results.scores import WeakRow, WeakScores
+from seglens.results.spread import Spread
 from seglens.runs import Run, load, prepared
 from seglens.runtime.progress import track
 from seglens.shapes import Image, Map, Mask, Region

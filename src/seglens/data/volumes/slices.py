@@ -26,6 +26,7 @@ from seglens.files.overwrite import refuse_overlap
 from seglens.runtime.progress import track
 
 TABLE = "slices.csv"
+COLUMNS = ("image", "volume", "split", "slice", "position_mm")
 SHARES = {"valid": 0.15, "test": 0.15}
 """Shares of the volumes that a split gets which the set doesn't come with."""
 UPRIGHT = {"axial": ("P", "L"), "coronal": ("I", "L"), "sagittal": ("I", "P")}
@@ -115,7 +116,7 @@ def slice_volumes(
             )
         with (made / TABLE).open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(("image", "volume", "split", "slice", "position_mm"))
+            writer.writerow(COLUMNS)
             writer.writerows(rows)
     counted = {split: sum(row[2] == split for row in rows) for split in splits}
     return Slices(

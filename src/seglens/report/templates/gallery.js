@@ -39,6 +39,8 @@ const Gallery = (() => {
     dice: (row) => row.dice,
     fp: (row) => row.scores.false_positive_pixels,
     fn: (row) => row.scores.false_negative_pixels,
+    missed: (row) => row.scores.missed_objects,
+    invented: (row) => row.scores.invented_objects,
     outside,
     flags: (row) => row.flags.length,
     gap: (row) => {
@@ -51,6 +53,8 @@ const Gallery = (() => {
     flagged: (row) => row.flags.length > 0,
     fp: (row) => row.scores.false_positive_pixels > 0,
     fn: (row) => row.scores.false_negative_pixels > 0,
+    missed: (row) => row.scores.missed_objects > 0,
+    invented: (row) => row.scores.invented_objects > 0,
     explained: (row) => row.maps.length > 0,
     failed: (row) => row.status === "failed",
   };
