@@ -79,11 +79,12 @@ def test_grad_cam_is_that_of_hand_made_hooks(tmp_path: Path) -> None:
     pixels[0, 4:9, 8:20, 10:22] = True
     target = seglens.targets.whole_class(pixels, class_index=2)
     found = explain(run, images, target, methods=("grad-cam",), layers=("decoder_last",))
-    flat = run.segmenter.tool.network
+    tool: Any = run.segmenter.tool
+    flat = tool.network
     flat.load_state_dict(
         {k: v[:, :, 0] if v.ndim == 5 else v for k, v in run.segmenter.module.state_dict().items()}
     )
-    kept = {}
+    kept: dict[str, torch.Tensor] = {}
     hook = flat.decoder.stages[1].register_forward_hook(lambda _, __, output: kept.update(a=output))
     logits = flat(((images[0] - 0.25) / 0.0625).transpose(0, 1))
     hook.remove()
@@ -108,6 +109,7 @@ def test_maps_of_an_ensemble_are_the_means_of_its_members(tmp_path: Path) -> Non
     x = ((images - 0.25) / 0.0625).requires_grad_()
     total = sum(net(x) + net(x.flip(3)).flip(3) for net in ensemble.networks) / 4
     torch.testing.assert_close(ensemble(x), total)
+    keys: tuple[Any, ...] = ("saliency", ("grad-cam", "encoder_mid"))
     maps = []
     for network in ensemble.networks:
         for axes in ((), (-2,)):
@@ -117,8 +119,8 @@ def test_maps_of_an_ensemble_are_the_means_of_its_members(tmp_path: Path) -> Non
             entry = explain(
                 one, images.flip(axes), turned, methods=("saliency", "grad-cam"), layers=("encoder_mid",)
             )
-            maps.append([entry[key].map.flip(axes) for key in ("saliency", ("grad-cam", "encoder_mid"))])
-    for n, key in enumerate(("saliency", ("grad-cam", "encoder_mid"))):
+            maps.append([entry[key].map.flip(axes) for key in keys])
+    for n, key in enumerate(keys):
         each = torch.stack([map_[n] for map_ in maps])
         torch.testing.assert_close(made[key].map, each.mean(0))
         folds = torch.stack([each[:2].mean(0), each[2:].mean(0)])
@@ -131,6 +133,7 @@ def test_gradients_over_windows_are_those_of_the_mean_of_all_members(tmp_path: P
     prepared = split[0].prepared
     assert not prepared.fits
     image = prepared.on(prepared.frame)
+    ensemble: Any = run.segmenter.module
     windows = windows_for(split[0], run.spec, "auto")
     assert windows is not None
     pixels = torch.zeros(1, *windows.scaled, dtype=torch.bool)
@@ -144,7 +147,7 @@ def test_gradients_over_windows_are_those_of_the_mean_of_all_members(tmp_path: P
         part = windows.part(place)
         seen = (x[(slice(None), *part)][None] - 0.25) / 0.0625
         share = windows.weights(place) * pixels[0][part]
-        for network in run.segmenter.module.networks:
+        for network in ensemble.networks:
             for axes in ((), (2,), (4,), (2, 4)):
                 score = score + (network(seen.flip(axes)).flip(axes)[0, 1] * share).sum() / 8
     (gradient,) = torch.autograd.grad(score, x)

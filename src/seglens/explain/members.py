@@ -68,8 +68,8 @@ def explain_members(
 
 def turned_target(target: Target, back: Sequence[int]) -> Target:
     """Return a target of the mirrored picture."""
-    weights = None if target.weights is None else target.weights.flip(back)
-    return replace(target, pixels=target.pixels.flip(back), weights=weights)
+    weights = None if target.weights is None else target.weights.flip(tuple(back))
+    return replace(target, pixels=target.pixels.flip(tuple(back)), weights=weights)
 
 
 def turned_settings(method: Method, back: Sequence[int], dims: int) -> Method:

@@ -11,6 +11,7 @@ mirror images that the training allowed; without, maps cost an eighth, and masks
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from seglens.data.sample import task_of
 from seglens.files.output import new_folder
@@ -68,7 +69,7 @@ def adopt_trained(
         "mirrored": trained.options["mirrored"],
         "checkpoint": checkpoint or library.CHECKPOINT,
     }
-    results = {"read_from_tensors": {}, "assumed": {}}
+    results: dict[str, Any] = {"read_from_tensors": {}, "assumed": {}}
     with new_folder(out, command="adopt", force=force) as made:
         record = records.finish(records.start("adopt", settings=settings, results=results), began)
         record = save_run(made, segmenter, task, record)
