@@ -1,4 +1,4 @@
-"""Objects of predictions: numbers, sizes and centroids by hand, in pixels and in millimetres of the patient."""
+"""Objects of predictions: numbers, sizes and centroids by hand, in pixels and in mm of the patient."""
 
 import csv
 from pathlib import Path
