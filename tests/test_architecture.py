@@ -16,7 +16,7 @@ SOURCE = Path(seglens.__file__).parent
 ROOMS = (
     "axes "
     "shapes masks errors callable_module arguments files runtime results seeds data models drawing impute "
-    "superpixels predict runs evaluate train explain judge weak folder inspection report demo compare app "
+    "superpixels objects predict runs evaluate train explain judge weak folder inspection report demo compare app "
     "cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
@@ -45,7 +45,7 @@ ONLY_IN = {
         "weak.classifier",
     },
     "segmentation_models_pytorch": {"train.losses", "models.encoders", "models.zoo"},
-    "skimage": {"superpixels"},
+    "skimage": {"superpixels", "objects"},
     "tifffile": {"data.tiff"},
     "timm": {"models.encoders", "models.zoo", "weak.classifier_score"},
     "nnunetv2": {

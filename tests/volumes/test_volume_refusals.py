@@ -16,14 +16,6 @@ def run():
     return run_of(small())
 
 
-def test_judge_takes_no_volumes_yet(run):
-    images = volumes(1, (8, 6, 7))
-    target = scattered(images)
-    maps = seglens.explain(run, images, target, layers="deep")
-    with pytest.raises(SettingError, match=r"5 axes.*Volumes are for 3-D models, and for what works in 3-D"):
-        seglens.judge(run, images, target, maps)
-
-
 def test_pictures_are_no_volumes(run, tmp_path):
     pictures = torch.rand(2, 2, 8, 6)
     with pytest.raises(SettingError, match=r"a tensor has 5, .b c d h w..*one volume as volume.None."):
