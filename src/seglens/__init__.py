@@ -58,7 +58,7 @@ _HOMES = {
     "UserError": "errors",
     "Verification": "explain.verify",
     "WeakSettings": "weak.recipe",
-    "adopt": "runs",
+    "adopt": "runs.adopting",
     "app": "app",
     "check_data": "data.check",
     "compare": "compare",
@@ -221,7 +221,8 @@ if TYPE_CHECKING:
     from seglens.models.segmenter import ModelSpec, Segmenter
     from seglens.predict import Prediction
     from seglens.report import report
-    from seglens.runs import Run, adopt, load, wrap
+    from seglens.runs import Run, load, wrap
+    from seglens.runs.adopting import adopt
     from seglens.runs.data import open_split
     from seglens.runs.export import Exported, export
     from seglens.runtime.distributed import Share, spread

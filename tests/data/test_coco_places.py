@@ -111,8 +111,9 @@ def test_one_picture_in_two_splits_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["images\\1f-a.png", "images/1f-a.png", "/data/upload/3/1f-a.png"])
-def test_exports_of_label_studio(tmp_path, name):
-    write(tmp_path / "result.json", {name: f"{tmp_path}/images/1f-a.png"})
+@pytest.mark.parametrize("file", ["result.json", "result_coco.json"])
+def test_exports_of_label_studio(tmp_path, name, file):
+    write(tmp_path / file, {name: f"{tmp_path}/images/1f-a.png"})
     assert mask_is(only(tmp_path), BOX)
 
 

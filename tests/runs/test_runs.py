@@ -23,7 +23,8 @@ from seglens.folder.prediction import predict_files
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import save_weights
 from seglens.results import record as records
-from seglens.runs import Run, adopt, load, save_run, wrap
+from seglens.runs import Run, load, save_run, wrap
+from seglens.runs.adopting import adopt
 
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"width": 4},

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from seglens.arguments.default_type import float32_by_default
 from seglens.errors import SettingError
 
 P = ParamSpec("P")
@@ -82,7 +83,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             _refuse_other(function.__name__, name, value, hints.get(name, Any))
             if name in RANGES:
                 check_ranges(f"{function.__name__}: {name}", value, RANGES[name])
-        return function(*args, **kwargs)
+        with float32_by_default():
+            return function(*args, **kwargs)
 
     return checking
 

@@ -182,7 +182,7 @@ def _spread_out(
     channels = torch.full_like(images, torch.nan, dtype=torch.float32)
     diagnostics: dict[str, PerImage] = {}
     if found is not None:
-        channels[usable] = found[0].float()
+        channels[usable] = found[0]
         for name, values in found[1].items():
             diagnostics[name] = torch.full((len(images),), torch.nan, device=images.device)
             diagnostics[name][usable] = values.float()

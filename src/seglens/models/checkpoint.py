@@ -15,6 +15,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -111,6 +112,12 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except Exception as error:  # The library raises errors of many kinds on what it can't read.
         raise CheckpointError(f"{file} can't be read as safetensors: {_first_line(error)}") from error
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file."""
+    with safe_open(file, "pt") as opened:
+        return dict(opened.metadata() or {})
 
 
 def read_pickle(file: Path) -> Any:

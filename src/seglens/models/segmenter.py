@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from seglens.arguments.default_type import callers_default
 from seglens.arguments.validated import Validated
 from seglens.axes import LENGTHS, axes, cropped, interpolated, padded_size, size_of, spelled
 from seglens.errors import ModelError, UserError
@@ -262,7 +263,8 @@ class Segmenter(nn.Module):
     def _run(self, padded: Images) -> Any:
         """Run the network; one of somebody else's may take pictures of one size only, and then says so."""
         try:
-            return self.call(self.module, padded)
+            with callers_default():
+                return self.call(self.module, padded)
         except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
             size = size_of(padded)
             tried = padded_size([self.spec.image_size] * self.spec.dims, self.spec.divisor)
@@ -391,7 +393,8 @@ class Segmenter(nn.Module):
         # Not inference_mode: what a network stores for later (a mask, an embedding) must serve gradients too.
         with evaluating(self.module), torch.no_grad(), fitting_layers(self.module, self.spec.dims):
             try:
-                output = self.call(self.module, padded)
+                with callers_default():
+                    output = self.call(self.module, padded)
             except UserError:
                 raise
             except Exception as error:  # Whatever somebody else's network raises.

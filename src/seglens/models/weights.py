@@ -198,12 +198,12 @@ def _broken(name: str, given: Tensor, wanted: Tensor) -> str:
     return ""
 
 
-def save_weights(module: nn.Module, file: Path) -> None:
-    """Write the state dict of ``module`` to ``file`` as safetensors."""
+def save_weights(module: nn.Module, file: Path, described: Mapping[str, str] | None = None) -> None:
+    """Write the state dict of ``module`` to ``file`` as safetensors, with ``described`` as its metadata."""
     # safetensors refuses tensors that share memory (tied weights), hence the copies.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     try:
-        save_file(state, file, metadata={"format": "pt"})
+        save_file(state, file, metadata={"format": "pt", **(described or {})})
     except SafetensorError as error:  # It wraps the errors of the disk.
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

@@ -8,7 +8,7 @@ A run folder is the unit that every command takes::
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,22 +26,19 @@ from seglens.errors import DataError, ModelError, SettingError
 from seglens.files.output import new_folder
 from seglens.files.overwrite import check_output
 from seglens.models import adapters
-from seglens.models import options as of_models
-from seglens.models.adapters import HUGGING_FACE, NETWORK_FILE, Call, network_files
-from seglens.models.checkpoint import read_checkpoint
-from seglens.models.dimensions import candidates, check_weights
+from seglens.models.adapters import HUGGING_FACE, Call
+from seglens.models.dimensions import candidates
 from seglens.models.folding import folded
 from seglens.models.outputs import (
     Outputs,
     Selector,
-    check_finite,
     check_outputs,
     check_resolution,
     check_steady,
     find_output,
 )
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
-from seglens.models.weights import State, check_present, choose_state, fit, load_weights
+from seglens.models.weights import check_present, fit, load_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
 from seglens.predict.original import Inference, in_windows
@@ -127,7 +124,7 @@ class Run:
                 "model=...) and of Hugging Face (wrap with processor=...). Else keep the lines that wrap it."
             )
         check_output(Path(folder), "adopt", force=force)
-        return _saved(self, Path(folder), None, time.monotonic(), force=force)
+        return rebuilt(self, Path(folder), None, time.monotonic(), force=force)
 
     def _repr_html_(self) -> str:
         """Show in a notebook what the model is made of, what it tells apart, and where it is."""
@@ -325,167 +322,7 @@ def _first_trial(given: Segmenter, dims: Sequence[int], image_size: int | None) 
     raise failure
 
 
-@checked
-def adopt(
-    file: str | Path,
-    *,
-    model: str | None = None,
-    encoder: str | None = None,
-    width: int | None = None,
-    classes: Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    normalise: Normalise = "dataset",
-    window: tuple[float, float] = (0.0, 1.0),
-    image_size: int | None = None,
-    channels: int | None = None,
-    head: Head | None = None,
-    options: Mapping[str, Any] | None = None,
-    outputs_are: Outputs | None = None,
-    output: str | int | None = None,
-    weights_key: str | None = None,
-    fold: str | int | Sequence[str | int] | None = None,
-    mirroring: bool | None = None,
-    checkpoint: str | None = None,
-    out: str | Path,
-    force: bool = False,
-) -> Run:
-    """Make a run folder ``out`` of a checkpoint that something else trained.
-
-    ``file`` may be a folder of segmentation-models-pytorch's ``save_pretrained``: what its ``config.json``
-    says is then taken. The networks of the zoo end in logits, whatever activation followed them where they
-    were trained; outputs beside the masks (an auxiliary classifier) are left behind.
-
-    It may be a folder of Hugging Face's transformers (``config.json``, ``preprocessor_config.json``,
-    safetensors): mean, std, size and classes left out are those of its files, and of the architecture nothing
-    can be said. No code that it names is run.
-
-    A network that is a file with its own code (ONNX, TorchScript, torch.export) is taken whole where
-    ``model`` is left out. It shows no layers: occlusion, RISE, judging and audits work; of the gradient
-    methods those on the input do, but not with ONNX. ``outputs_are`` is for such files, as in `wrap`.
-    It may be a folder that ``nnUNetv2_train`` wrote, see `seglens.runs.trained`: all is taken from its files,
-    and only such have ``fold``, ``mirroring`` (as nnU-Net does, if left out) and ``checkpoint``.
-
-    ``model`` left out is ``unet``, ``channels`` 3, ``image_size`` 256, ``classes`` background and
-    foreground. ``head`` left out is told by the number of classes and the
-    outputs in the file; it is never taken for ``multilabel`` unless that is named, see `wrap`. ``mean`` and
-    ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in `ModelSpec`. ``options`` are other
-    arguments of the architecture; those that the tensors show are read from them, those that none shows are
-    assumed to be the architecture's own, and the record's ``results`` say which. ``weights_key`` names one of
-    several weights in the file (``model_ema``), ``output`` one of several outputs, see `wrap`.
-
-    Raises:
-        CheckpointError: the file can't be read or doesn't fit; it says which tensors.
-        UnknownNameError, SettingError, ModelError: the model can't be built or run as described.
-        OutputExistsError: ``out`` exists and ``force`` is not given.
-    """
-    began, out = time.monotonic(), Path(out)
-    check_output(out, "adopt", force=force, files=[Path(file)])
-    told: dict[str, Any] = {
-        "model": model,
-        "encoder": encoder,
-        "width": width,
-        "channels": channels,
-        "output": output,
-        "weights_key": weights_key,
-        "options": options or None,
-    }
-    of_nnunet = {"fold": fold, "mirroring": mirroring, "checkpoint": checkpoint}
-    if of_models.is_nnunet(Path(file)):
-        shown = {"classes": classes, "mean": mean, "std": std, "image_size": image_size, "head": head}
-        shown |= {"normalise": None if normalise == "dataset" else normalise}
-        shown |= {"window": None if window == (0.0, 1.0) else window}
-        of_models.refuse_given(Path(file), "nnU-Net", {**told, **shown})
-        from seglens.runs.trained import adopt_trained  # which makes a Run
-
-        return adopt_trained(Path(file), fold, checkpoint, mirroring, out, began, force=force)
-    if given := [name for name, value in of_nnunet.items() if value is not None]:
-        raise SettingError(
-            f"{file} is no folder of nnU-Net (with plans.json), and only such have {', '.join(given)}. Leave "
-            "it out, or name nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
-        )
-    if of_models.is_transformers(Path(file)):
-        of_models.refuse_given(Path(file), "Hugging Face", told)
-        network, processor = adapters.library(HUGGING_FACE).open_folder(Path(file))
-        run = wrap(
-            network,
-            processor=processor,
-            classes=classes,
-            mean=mean,
-            std=std,
-            normalise=normalise,
-            window=window,
-            image_size=image_size,
-            head=head,
-        )
-        run.segmenter.origin = Path(file).name
-        return _saved(run, out, Path(file), began, force=force)
-    classes = Task().classes if classes is None else classes
-    if model is None and network_files.kind_of(Path(file)) is not None:
-        network = network_files.read(Path(file))
-        wanted_channels, wanted_size = network.takes
-        run = wrap(
-            network,
-            classes=classes,
-            mean=mean,
-            std=std,
-            normalise=normalise,
-            window=window,
-            image_size=image_size or wanted_size,
-            channels=channels or wanted_channels or 3,
-            head=head,
-            outputs_are=outputs_are,
-            output=output,
-        )
-        update = {"architecture": NETWORK_FILE, "options": network.options}
-        segmenter = Segmenter(network, run.spec.model_copy(update=update))
-        segmenter.origin = Path(file).name
-        return _saved(replace(run, segmenter=segmenter), out, Path(file), began, force=force)
-    if outputs_are == "probabilities":
-        raise SettingError(
-            "outputs_are='probabilities' is for networks that are files with their own code; weights are put "
-            "into networks that end in logits. Leave it out."
-        )
-    image_size = 256 if image_size is None else image_size
-    file, described = of_models.open_pretrained(Path(file))
-    model = of_models.agreed("model", model, described.model) or "unet"
-    channels = of_models.agreed("number of channels", channels, described.channels) or 3
-    options = {**(described.options or {}), **of_models.checked_options(model, options or {})}
-    default_mean, default_std = normalisation(None, None, channels)
-    spec = ModelSpec(
-        architecture=model,
-        encoder=of_models.agreed("encoder", encoder, described.encoder),
-        width=width,
-        channels=channels,
-        classes=max(2, len(classes)),
-        head=head or ("sigmoid" if len(classes) == 2 else "softmax"),
-        image_size=image_size,
-        mean=tuple(mean or default_mean),
-        std=tuple(std or default_std),
-        normalise=normalise,
-        window=window,
-        output=output,
-        options=options,
-    )
-    segmenter, key, state, read = _build_for(read_checkpoint(file), spec, head, weights_key, file)
-    if head == "multilabel":
-        classes = with_background(classes, segmenter.spec.outputs)
-    task = task_of(classes, multilabel=head == "multilabel", what="The classes")
-    fit(segmenter.module, state)
-    check_finite(segmenter.try_out(image_size))
-    segmenter.origin = file.name
-    assumed = of_models.assumed(segmenter.spec)
-    if head is None and segmenter.spec.head == "softmax" and not is_background(task.classes[0]):
-        assumed["head"] = "softmax"
-    settings = {"file": file.name, "file_sha256": records.sha256([file]), "weights_key": key or None}
-    results = {"read_from_tensors": read, "assumed": assumed}
-    with new_folder(out, command="adopt", force=force) as folder:
-        record = records.finish(records.start("adopt", settings=settings, results=results), began)
-        record = save_run(folder, segmenter, task, record)
-    return Run(segmenter, task, out, record.model_sha256)
-
-
-def _saved(run: Run, out: Path, file: Path | None, began: float, *, force: bool) -> Run:
+def rebuilt(run: Run, out: Path, file: Path | None, began: float, *, force: bool) -> Run:
     """Write a run folder ``out`` of ``run``, built again from its spec, and return that."""
     segmenter = Segmenter.from_spec(run.spec)
     fit(segmenter.module, {name: each.cpu() for name, each in run.segmenter.module.state_dict().items()})
@@ -503,28 +340,3 @@ def _saved(run: Run, out: Path, file: Path | None, began: float, *, force: bool)
         record = records.finish(records.start("adopt", settings=settings, results=results), began)
         record = save_run(folder, segmenter.eval(), run.task, record)
     return Run(segmenter, run.task, out, record.model_sha256)
-
-
-def _build_for(
-    dicts: Mapping[str, State], spec: ModelSpec, head: Head | None, key: str | None, file: Path
-) -> tuple[Segmenter, str, State, dict[str, Any]]:
-    """Build ``spec`` for the weights of a file: return it with their key, the tensors, and the options read.
-
-    Where no ``head`` is named, two outputs in the file for two classes are a softmax.
-    """
-    segmenter = Segmenter.from_spec(spec).eval()
-    name, state = choose_state(segmenter.module, dicts, key, file)
-    check_weights(state)
-    last = list(segmenter.module.state_dict())[-1]
-    outputs = next((tensor.shape[0] for name, tensor in state.items() if name.endswith(last)), None)
-    wanted = spec
-    if head == "multilabel" and outputs is not None:
-        wanted = ModelSpec(**spec.model_dump(exclude={"thresholds"}) | {"classes": outputs + 1})
-    elif head is None and spec.head == "sigmoid" and outputs == 2:
-        wanted = spec.model_copy(update={"head": "softmax"})
-    read = of_models.read_from(state, wanted)
-    if wanted != spec or read:
-        wanted = wanted.model_copy(update={"options": {**wanted.options, **read}})
-        segmenter = Segmenter.from_spec(wanted).eval()
-        name, state = choose_state(segmenter.module, dicts, key, file)
-    return segmenter, name, state, read

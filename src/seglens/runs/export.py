@@ -12,8 +12,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seglens.arguments import checked
@@ -23,8 +21,9 @@ from seglens.errors import ModelError, unknown_name
 from seglens.files.output import output_file
 from seglens.files.overwrite import check_file
 from seglens.models.adapters import network_files
+from seglens.models.checkpoint import read_metadata
 from seglens.models.segmenter import WRAPPED, ModelSpec, Segmenter
-from seglens.models.weights import fit
+from seglens.models.weights import load_weights, save_weights
 from seglens.predict import infer
 from seglens.runs import Run
 from seglens.shapes import AnyMasks, Images, Probabilities
@@ -177,23 +176,15 @@ def _run_file(file: Path, images: Images) -> Answer:
 def _write_safetensors(model: WholeModel, images: Images, task: Task, file: Path) -> None:
     if model.segmenter.spec.architecture == WRAPPED:
         raise ModelError("the weights of a wrapped module are of no use without its code")
-    described = {
-        "seglens": json.dumps(
-            {"model": model.segmenter.spec.model_dump(mode="json"), "task": task.model_dump(mode="json")}
-        )
-    }
-    state = {
-        name: tensor.contiguous().clone() for name, tensor in model.segmenter.module.state_dict().items()
-    }
-    save_file(state, file, metadata={"format": "pt", **described})
+    spec = model.segmenter.spec.model_dump(mode="json")
+    described = {"seglens": json.dumps({"model": spec, "task": task.model_dump(mode="json")})}
+    save_weights(model.segmenter.module, file, described)
 
 
 def _run_safetensors(file: Path, images: Images) -> Answer:
-    with safe_open(file, "pt") as opened:
-        described = json.loads(opened.metadata()["seglens"])
-        state = {name: opened.get_tensor(name) for name in opened.keys()}
+    described = json.loads(read_metadata(file)["seglens"])
     segmenter = Segmenter.from_spec(ModelSpec(**described["model"]))
-    fit(segmenter.module, state)
+    load_weights(segmenter.module, file)
     found = infer(segmenter.eval(), images)
     return found.probabilities, found.mask
 
