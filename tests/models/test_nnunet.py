@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from tests.models.nnunet_models import predicted_by_nnunet, write_case, write_model, write_set
+from typer.testing import CliRunner
 
 import seglens
+from seglens.cli import app
 from seglens.errors import CheckpointError, ModelError, SettingError
 from seglens.explain import explain
 from seglens.explain.tiled import explain_large
@@ -280,3 +282,21 @@ def test_settings_of_others_are_refused(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "best_model.pth")
     with pytest.raises(SettingError, match=r"is no folder of nnU-Net.*fold"):
         seglens.adopt(tmp_path / "best_model.pth", fold=0, out=tmp_path / "run")
+
+
+def test_the_command_line_adopts_evaluates_and_explains(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "results", dims=2, patch=(32, 32), folds=(0, 1))
+    data, run = str(write_set(tmp_path / "set")), str(tmp_path / "run")
+    for words in (
+        ["adopt", str(model), "--fold", "0", "1", "--run", run],
+        ["evaluate", run, "--data", data, "--split", "test"],
+        ["explain", run, "--data", data, "--split", "test", "--target", "false-negative", "--class", "core"],
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    scores = json.loads((tmp_path / "run" / "evaluate" / "test" / "scores.json").read_text())
+    files = write_case(tmp_path / "imagesTs")
+    own = predicted_by_nnunet(model, files, tmp_path / "own", (0, 1))
+    truth = np.asarray(nibabel.load(Path(data) / "labelsTs" / "case.nii.gz").dataobj)
+    both = ((own == 2) & (truth == 2)).sum() * 2 / ((own == 2).sum() + (truth == 2).sum())
+    assert scores["pooled"]["per_class"]["core"]["dice"] == pytest.approx(both)
