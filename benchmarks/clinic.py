@@ -17,7 +17,7 @@ from seglens.evaluate.intervals import Interval, interval, numbered
 from seglens.results.scores import EvaluationTable
 from seglens.results.tables import read_table
 
-SETS = {"tumor": "2", "tumor-polygons": "3", "slices": "1"}
+SETS = {"tumor": "2", "tumor-polygons": "2", "slices": "1"}
 """Set below --data, and epochs; ``slices`` are those of the hippocampus set, grouped by volume."""
 
 SLICES, HIPPOCAMPUS = "slices", "Dataset004_Hippocampus"

@@ -151,6 +151,7 @@ def test_the_folder(tmp_path):
     found = evaluate(bright_run(), split_of(*samples), out=tmp_path / "out", save_images=True)
     folder = tmp_path / "out"
     assert sorted(file.name for file in folder.iterdir()) == [
+        "objects.csv",
         "reliability.png",
         "run.json",
         "samples",

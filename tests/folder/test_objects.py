@@ -63,7 +63,7 @@ def test_centroids_of_volumes_are_in_the_patient_s_millimetres(tmp_path: Path) -
     mask = torch.from_numpy(grid.to_zyx(stored).copy())
     task = Task(classes=("background", "a"))
     rows = write_objects(task, sample_of(tuple(mask.shape), grid), mask, None, tmp_path, "one")
-    assert [row["mm3"] for row in rows] == [18, 9]
+    assert [row["mm3"] for row in rows] == pytest.approx([18, 9])
     expected = affine[:3, :3] @ (1.5, 2, 4) + affine[:3, 3]
     assert [rows[0][name] for name in ("x_mm", "y_mm", "z_mm")] == pytest.approx(expected)
     assert [rows[1][name] for name in ("x_mm", "y_mm", "z_mm")] == pytest.approx(affine[:3, 3])

@@ -62,6 +62,14 @@ def grouping_of(split: Split) -> Grouping:
     return Grouping(tuple(names), Grouped("near-duplicates"))
 
 
+def grouped(split: Split) -> Split:
+    """Return the split with the group of every picture written down, found by looking where nobody said."""
+    found = grouping_of(split)
+    pairs = zip(split.entries, found.names, strict=True)
+    entries = tuple(replace(entry, group=group) for entry, group in pairs)
+    return replace(split, entries=entries, grouped=found.grouped)
+
+
 def positions_of_groups(entries: Sequence[Entry]) -> list[list[int]]:
     """Return the positions of the pictures of each group; near-duplicates where nobody said."""
     if not any(entry.group for entry in entries):

@@ -20,7 +20,7 @@ from seglens.arguments.renamed import renamed
 from seglens.callable_module import make_callable
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
-from seglens.data.groups import grouping_of
+from seglens.data.groups import grouped, grouping_of
 from seglens.data.layout import Split
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
@@ -161,7 +161,7 @@ def evaluate(
         "sizes": None if sizes is None else [float(size) for size in sizes],
         "split_touching": split_touching,
     }
-    split = with_tool(run, in_classes_of(run.task, split, class_map))
+    split = with_tool(run, grouped(in_classes_of(run.task, split, class_map)))
     if out is None and run.folder is not None:
         out = run.folder / "evaluate" / safe_name(split.name)
     if out is not None and share.first:
@@ -220,7 +220,6 @@ def _summarise(
     """Pool the counts and average the rows."""
     classes, rows = run.task.classes, sorted(counted.rows, key=lambda row: row.index or 0)
     grouping = grouping_of(split)
-    rows = [row.model_copy(update={"group": grouping.names[row.index or 0]}) for row in rows]
     scored = [row for row in rows if row.status != "failed"]
     if not scored or counted.calibration is None:
         raise DataError(

@@ -186,15 +186,19 @@ def _score(
     num = len(run.task.classes)
     sample, nothing = ready.sample, no_counts(num, multilabel=run.task.multilabel)
     if sample is None or sample.mask is None or ready.placed is None or ready.probabilities is None:
-        return Tally((_failed(ready, ready.error),), nothing, ())
+        return Tally((_failed(split, ready, ready.error),), nothing, ())
     probabilities = at_original_size(ready.placed, ready.probabilities)
     predicted = decide(probabilities, run.spec)
     try:
         counts = counted(predicted, sample.mask, sample.valid, num)
         objects = _objects(run.task, split, ready.index, sample, predicted, split_touching)
     except DataError as error:
-        return Tally((_failed(ready, str(error)),), nothing, ())
-    about = {"image_hash": ready.image_hash, "truth_hash": _hash_of(sample, run.task)}
+        return Tally((_failed(split, ready, str(error)),), nothing, ())
+    about = {
+        "group": split.entries[ready.index].group,
+        "image_hash": ready.image_hash,
+        "truth_hash": _hash_of(sample, run.task),
+    }
     outlines = surface_scores(predicted, sample.mask, sample.valid, num, spacing=sample.spacing)
     row = PictureScores.model_validate(
         {"index": ready.index, "name": ready.name, **about, **_row(counts), **mean_of_classes(outlines)}
@@ -252,8 +256,9 @@ def _classes_of(
     return found
 
 
-def _failed(ready: _Ready, error: str) -> PictureScores:
-    return PictureScores(index=ready.index, name=ready.name, status="failed", error=error)
+def _failed(split: Split, ready: _Ready, error: str) -> PictureScores:
+    group = split.entries[ready.index].group
+    return PictureScores(index=ready.index, name=ready.name, group=group, status="failed", error=error)
 
 
 def _hash_of(sample: Sample, task: Task) -> str:
