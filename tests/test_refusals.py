@@ -93,6 +93,8 @@ CASES = {
             f"targets.predicted({given}, images)",
         )
     },
+    "seglens.explain(run, images, target, layers=())": "layers is empty, and 'grad-cam' looks at layers",
+    "seglens.plan(run, images, target, layers=[])": "layers is empty, and 'grad-cam' looks at layers",
     "seglens.plan(run, images, 'predicted')": "target must be a Target",
     "seglens.verify(run, images, 'predicted')": "target must be a Target",
     "seglens.from_torch(torch.utils.data.TensorDataset(images, masks), classes=2)": "classes must be",

@@ -181,3 +181,19 @@ class TestLabelme:
         save(write_labelme(tmp_path, "a", []) / "b.png", scene(2))
         with pytest.raises(DataError, match=r"have no Labelme file.*b\.png"):
             only(tmp_path)
+
+
+def test_panoptic_files_are_refused_by_name(tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": SIDE, "width": SIDE}],
+        "annotations": [
+            {"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 7, "category_id": 1}]}
+        ],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
+    save(tmp_path / "a.png", scene(0))
+    with pytest.raises(
+        DataError, match=r"_annotations.coco.json is COCO panoptic: its masks are in pictures"
+    ):
+        opened(tmp_path)

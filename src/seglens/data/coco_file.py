@@ -88,6 +88,11 @@ def read_coco(file: Path) -> CocoFile:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             raise DataError(_no_coco(file, f"it has no list {key!r}"))
+    if any(isinstance(entry, dict) and "segments_info" in entry for entry in content["annotations"]):
+        raise DataError(
+            f"{file} is COCO panoptic: its masks are in pictures beside it, which are not read. Convert it "
+            "with panopticapi's panoptic2detection_coco_format."
+        )
     problems: list[Finding] = []
 
     def collect(key: str, word: str, make: Callable[[dict[Any, Any], str], Made]) -> list[Made]:

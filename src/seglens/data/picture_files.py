@@ -69,6 +69,10 @@ def open_picture(file: Path) -> Iterator[ImageFile]:
         yield opened
 
 
+OF_VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm", ".dicom")
+"""How the names of volumes end."""
+
+
 @contextmanager
 def opened_by_pillow(stream: IO[bytes], file: Path) -> Iterator[ImageFile]:
     """Open a picture from a stream; otherwise as `open_picture`."""
@@ -76,6 +80,10 @@ def opened_by_pillow(stream: IO[bytes], file: Path) -> Iterator[ImageFile]:
     try:
         opened = pil.open(stream, formats=FORMATS)
     except UnidentifiedImageError as error:
+        if file.name.lower().endswith(OF_VOLUMES):
+            raise refused(
+                file, "it is a volume, and pictures are wanted here", "Cut it: seglens data slices."
+            ) from error
         raise unreadable(file, _what_it_is(stream)) from error
     except Exception as error:  # a damaged header makes a reader raise almost anything
         raise unreadable(file, error) from error

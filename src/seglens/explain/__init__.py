@@ -106,7 +106,7 @@ def explain(
         )
     given = [_opened(method, run) for method in methods_of(methods)]
     asked = parse(given)
-    layers = names_of(layers) if asked.need_layers else ()
+    layers = asked.layers(layers)
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, there = run.opened(images.to(run.segmenter.device))
     most = BATCH_SIZE if batch_size is None else batch_size

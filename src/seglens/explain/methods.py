@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from seglens.arguments import in_words
+from seglens.arguments.inputs import names_of
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.ablation import AblationCam, ablation_cam
 from seglens.explain.cams import CAMS, Cam, SegXResCam
@@ -80,6 +81,22 @@ class ParsedMethods:
     def need_layers(self) -> bool:
         """Whether any of them looks at layers."""
         return bool(self.cams or self.on_layers)
+
+    def layers(self, given: str | Sequence[str]) -> tuple[str, ...]:
+        """Return the layers to look at, each once; none where no method looks at any.
+
+        Raises:
+            SettingError: a method does, and none is given.
+        """
+        if not self.need_layers:
+            return ()
+        if not given:
+            needy = next(iter((*self.cams, *(entry.name for entry in self.on_layers))))
+            raise SettingError(
+                f"layers is empty, and {needy!r} looks at layers. Name at least one, such as 'encoder_last'; "
+                "'seglens layers' (seglens.layers) lists them."
+            )
+        return names_of(given)
 
 
 def methods_of(methods: Method | Sequence[Method]) -> tuple[Method, ...]:

@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from seglens.arguments import checked
 from seglens.arguments.byte_sizes import say_seconds
-from seglens.arguments.inputs import Pictures, as_images, names_of
+from seglens.arguments.inputs import Pictures, as_images
 from seglens.arguments.renamed import renamed
 from seglens.axes import size_of, spelled
 from seglens.errors import SettingError
@@ -140,7 +140,7 @@ def plan(
     images = as_images(images, run.spec.channels, run.spec.dims)
     targets = targets_on(run, images, target)
     asked = parse(methods_of(methods))
-    layers = names_of(layers) if asked.need_layers else ()
+    layers = asked.layers(layers)
     resolve(run.segmenter, layers)
     there = images.to(run.segmenter.device)
     num = len(images) if num_images is None else num_images

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from seglens.arguments import checked
-from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
 from seglens.data.layout import Split
 from seglens.explain.methods import Method, methods_of, parse
@@ -99,7 +98,7 @@ def plan_judging(
     chosen = choose(split, None, num_images)
     class_index = class_index_of(run, class_name)
     needed = parse(with_references_of(run, chosen, methods_of(methods), seed))
-    layers = names_of(layers) if needed.need_layers else ()
+    layers = needed.layers(layers)
     resolve(run.segmenter, layers)
     first = first_chunk(run, chosen, (target,), 1)
     targets_of(run, first, (target,), class_index)  # A target that can't be is an error before any work.

@@ -112,12 +112,12 @@ def request_of(
             f"Class {against!r} can't be asked against itself. Name another one of: "
             f"{', '.join(run.task.classes)}."
         )
-    methods, layers = methods_of(methods), names_of(layers)
+    methods = methods_of(methods)
     chosen = tuple(METHODS) if ALL in methods else methods
-    needs_layers = parse(chosen).need_layers
+    layers = parse(chosen).layers(layers)
     chosen = with_references_of(run, split, chosen, seed)
     places: tuple[str, ...] = ()
-    if needs_layers:
+    if layers:
         places = _with_roles(run) if ALL in layers else layers
         resolve(run.segmenter, places)
     return Request(chosen, places, texts, index, other, where, seed, memory)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seglens.data.images import read_images
 from seglens.data.volumes import Grid, Volume, read_labels, read_volume, write_map, write_mask
 from seglens.errors import DataError, MaskValueError, OutputExistsError, SettingError, SizeMismatchError
 
@@ -138,6 +139,32 @@ def test_what_is_no_volume_is_refused(tmp_path):
         read_volume(tmp_path / "none.nii")
     with pytest.raises(DataError, match=r"ends in '\.png'.*\.nii\.gz"):
         read_volume(tmp_path / "picture.png")
+
+
+def test_two_directions_in_one_header_are_refused(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), None)
+    image.set_sform(np.diag([1.0, 1, 2, 1]), code=1)
+    image.set_qform(np.diag([-1.0, 1, 2, 1]), code=1)
+    nibabel.save(image, tmp_path / "both.nii.gz")
+    with pytest.raises(
+        DataError, match=r"both.nii.gz says two things.*RAS by the sform and LAS by the qform"
+    ):
+        read_volume(tmp_path / "both.nii.gz")
+    # Aligned with a template by a small turn: the axes run the same way, and the sform is taken.
+    turned = np.diag([1.0, 1, 2, 1])
+    turned[0, 1], turned[1, 0] = 0.1, -0.1
+    image.set_sform(turned, code=4)
+    image.set_qform(np.diag([1.0, 1, 2, 1]), code=1)
+    nibabel.save(image, tmp_path / "turned.nii.gz")
+    np.testing.assert_allclose(read_volume(tmp_path / "turned.nii.gz").grid.affine, turned, atol=1e-6)
+
+
+def test_volumes_and_pictures_are_told_apart_by_name(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.eye(4)), tmp_path / "one.nii.gz")
+    with pytest.raises(DataError, match=r"is a folder of volumes, such as one.nii.gz; allowed is a volume"):
+        read_volume(tmp_path)
+    with pytest.raises(DataError, match=r"one.nii.gz is not read: it is a volume, and pictures are wanted"):
+        read_images([tmp_path / "one.nii.gz"], size=16)
 
 
 def test_a_header_that_promises_too_much_is_refused_before_anything_is_read(tmp_path):

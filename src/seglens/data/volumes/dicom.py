@@ -43,6 +43,13 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     )
     if not files:
         raise DataError(f"{path} holds no file; allowed is a folder of the files of one DICOM series.")
+    if volumes := [
+        file for file in files if file.name.lower().endswith((".nii", ".nii.gz", ".mha", ".nrrd"))
+    ]:
+        raise DataError(
+            f"{path} is a folder of volumes, such as {volumes[0].name}; allowed is a volume, or a folder of "
+            "one DICOM series. Name the files themselves, or the set that they belong to with --data."
+        )
     slices = [(_header(file), file) for file in files]
     _refuse_mixed(slices, path)
     first = slices[0][0]

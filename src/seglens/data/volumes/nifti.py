@@ -21,7 +21,8 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     Axes of length 1 behind the third are dropped. Integers stay integers where nothing scales them.
 
     Raises:
-        DataError: the file is missing, damaged, cut short or too large, or no header says where it lies.
+        DataError: the file is missing, damaged, cut short or too large, or its header says nothing, or two
+            things, of where it lies.
     """
     with open_regular(file):
         pass
@@ -42,6 +43,14 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{file} doesn't say where its voxels are: the codes of sform and qform are both 0, so that left "
             "and right can't be told. Write the header with an affine (nibabel: image.set_sform(affine, 1))."
         )
+    if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
+        ways = ["".join(nibabel.aff2axcodes(each)) for each in (header.get_sform(), header.get_qform())]
+        if ways[0] != ways[1]:
+            raise DataError(
+                f"{file} says two things of where its voxels are: its axes run {ways[0]} by the sform and "
+                f"{ways[1]} by the qform, and tools differ in which they believe. Keep the right one "
+                "(nibabel: image.set_qform(image.get_sform(), 1), or the other way round)."
+            )
     try:
         scale = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}[header.get_xyzt_units()[0]]
         values = _numbers(image, file)

@@ -111,7 +111,7 @@ def explain_large(
                 f"Method {name!r} has no meaning over the windows of a large picture. Allowed: "
                 f"{', '.join(OVER_WINDOWS)}. Or scale the picture into one input: tiles='never'."
             )
-    layers = tuple(dict.fromkeys(layers)) if asked.need_layers else ()
+    layers = asked.layers(layers)
     resolve(run.segmenter, layers)  # A wrong name is an error before any work is done.
     run, cut = _opened(run, cut)
     most = AT_ONCE[run.spec.dims] if batch_size is None else batch_size
