@@ -34,6 +34,9 @@ class Ensemble(nn.Module):
     Axes are those of the picture, 0 the first (slices of a volume).
     """
 
+    networks: nn.ModuleList
+    mirrored: tuple[int, ...]
+
     def __init__(self, networks: list[nn.Module], mirrored: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)

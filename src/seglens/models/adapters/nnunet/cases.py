@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 
 from seglens.data.frame import Frame
@@ -64,18 +63,18 @@ class Cases:
     """Of the configuration ``2d`` the network of pictures, into which weights are put before it is used."""
 
     @cached_property
-    def plans(self) -> PlansManager:
-        """nnU-Net's own reading of the plans."""
+    def plans(self) -> Any:  # nnU-Net has no types
+        """nnU-Net's own reading of the plans, a ``PlansManager``."""
         return PlansManager(dict(self.options["plans"]))
 
     @cached_property
-    def configuration(self) -> ConfigurationManager:
-        """nnU-Net's own reading of the configuration."""
+    def configuration(self) -> Any:
+        """nnU-Net's own reading of the configuration, a ``ConfigurationManager``."""
         return self.plans.get_configuration(self.options["configuration"])
 
     @cached_property
-    def labels(self) -> LabelManager:
-        """nnU-Net's own reading of the labels."""
+    def labels(self) -> Any:
+        """nnU-Net's own reading of the labels, a ``LabelManager``."""
         return self.plans.get_label_manager(dict(self.options["dataset"]))
 
     @cached_property

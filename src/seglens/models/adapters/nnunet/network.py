@@ -66,15 +66,19 @@ def build_network(architecture: Mapping[str, Any], channels: int, outputs: int) 
 class SliceNorm(nn.Module):
     """Instance normalisation of every slice by itself."""
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    eps: float
+
     def __init__(self, like: nn.InstanceNorm2d) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = like.weight, like.bias, like.eps
 
     def reset_parameters(self) -> None:
         """Scale by 1 and shift by 0, as before any training."""
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
-            nn.init.zeros_(self.bias)
+        for values, first in ((self.weight, 1.0), (self.bias, 0.0)):
+            if values is not None:
+                nn.init.constant_(values, first)
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalise ``[b d slices rows columns]``."""
