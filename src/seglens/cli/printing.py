@@ -158,7 +158,9 @@ def print_adopted(run: Path, adopted: PrintedRow) -> None:
     ):
         if values:
             lines.append(f"{what}: {', '.join(f'{name}={value}' for name, value in values.items())}.")
-    lines.append(f"Try: seglens layers {run}")
+    closed = adopted["model"]["architecture"] == "network-file"
+    what = f"explain {run} IMAGE --methods occlusion" if closed else f"layers {run}"
+    lines.append(f"Try: seglens {what}")
     print_result({**adopted, **results, "weights_key": key}, lambda: say("\n".join(lines)))
 
 

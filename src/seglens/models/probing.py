@@ -149,10 +149,10 @@ def refuse_closed(network: nn.Module) -> None:
     closed = next((module for module in network.modules() if isinstance(module, kinds)), None)
     if closed is not None:
         kind = closed.kind if isinstance(closed, FileNetwork) else "TorchScript"
+        article, more = ("An", "") if kind == "ONNX" else ("A", ", integrated-gradients, smoothgrad")
         raise ModelError(
-            f"A {kind} module shows no layers. Wrap the nn.Module that it was made from, or ask for methods "
-            "that need none: occlusion, superpixel-occlusion, rise"
-            f"{'' if kind == 'ONNX' else ', integrated-gradients, smoothgrad'}."
+            f"{article} {kind} module shows no layers. Wrap the nn.Module that it was made from, or ask for "
+            f"methods that need none: occlusion, superpixel-occlusion, rise{more}."
         )
 
 
