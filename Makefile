@@ -7,10 +7,10 @@ DATA ?= ../shared/data
 RUN ?= runs/pets-unet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench real fuzz package oldest newest clean
+.PHONY: help demo test test-foreign check docs bench real fuzz package oldest newest clean
 
 help:  ## show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch and torchvision are asked for together, so that pip takes a matching pair.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -33,6 +33,14 @@ demo: $(VENV)/.installed  ## train an honest and a cheating model, explain, judg
 # Two processes of one thread each: tests are many small computations, which threads don't share well.
 test: $(VENV)/.tested  ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# nnU-Net wants a timm that this torch warns of: its packages lie beside the environment and change nothing in it.
+$(VENV)/.foreign: $(VENV)/.tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/foreign 'nnunetv2>=2.8' 'dynamic-network-architectures>=0.4.4' acvl_utils batchgenerators batchgeneratorsv2 blosc2 connected-components-3d future graphviz imagecodecs msgpack ndindex numexpr seaborn yacs
+	touch $@
+
+test-foreign: $(VENV)/.foreign  ## run the tests that compare with nnU-Net itself
+	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/foreign $(BIN)/python -m pytest -n 2 tests/models/test_nnunet.py
 
 check: $(VENV)/.tested  ## format, lint and types
 	$(BIN)/ruff format --check src tests benchmarks

@@ -101,7 +101,7 @@ RESULTS = {
     "adopt": "run/model.safetensors --width 4 --image-size 32 --mean .5 .5 .5 --std .5 .5 .5 --run new",
     "evaluate": "run",
     "predict": "run set/test/images/test-0.png --out masks",
-    "export": "run --format torchscript",
+    "export": "run --format safetensors",
     "layers": "run",
     "explain": "run --samples 0 --layers decoder_last --methods activation",
     "report": "run",

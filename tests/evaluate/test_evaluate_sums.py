@@ -121,7 +121,8 @@ def test_mirror_images_are_averaged_at_native_size():
     counts = confusion((expected[1] >= 0.5).long(), truth, torch.ones(64, 48, dtype=torch.bool), 2)
     assert averaged.images[0]["dice"] == pytest.approx(float(scores(counts)["dice"]))
     assert averaged.images[0]["dice"] != plain.images[0]["dice"]
-    assert averaged.settings == {"precision": "32", "tta": True, "tiles": "auto", "threshold": 0.5}
+    how = {"precision": "32", "tta": True, "tiles": "auto", "threshold": 0.5}
+    assert averaged.settings == {**how, "sizes": None, "split_touching": False}
 
 
 def test_pictures_of_several_sizes_and_ways_go_together():

@@ -97,7 +97,7 @@ def test_a_map_is_drawn_in_the_planes_that_are_looked_at(run, volume):
     again = drawing.answered(run, moved, answer)
     assert first.size == again.size
     assert np.asarray(first).tolist() != np.asarray(again).tolist()
-    values = torch.from_numpy(answer.arrays["map:hires-cam@up"])
+    values = answer.arrays["map:hires-cam@up"]
     chosen = replace(answer.heatmaps, chosen=moved.planes)
     torch.testing.assert_close(chosen.values(answer.row), moved.planes(values))
     assert "14 slices of 20 rows and 24 columns" in sentences.about_picture(run, volume)

@@ -24,7 +24,7 @@ from seglens.predict.tiles import cut_of
 from seglens.runs.data import open_split, with_tool
 
 nibabel: Any = nibabel_untyped
-pytest.importorskip("nnunetv2", reason="needs the extra nnunet")
+pytest.importorskip("nnunetv2", reason="needs the extra nnunet (make test-foreign has it)")
 
 KINDS: dict[str, dict[str, Any]] = {
     "3-D, in several windows": {},

@@ -206,7 +206,7 @@ def export_command(
     ] = None,
     force: o.Force = False,
 ) -> None:
-    """Write the network as one file, and see that it gives the same masks."""
+    """Write the network as one file for other programs."""
     folder = need_run(run)
     model = seglens.load(folder, epoch=epoch, device="cpu")
     endings = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}

@@ -20,7 +20,7 @@ RESAMPLES = 2000
 BLOCK = 1 << 22
 """Resampled numbers that are in memory at once."""
 
-Groups = Int[Tensor, " n"]
+Groups = Int[Tensor, " of_all"]
 """The number of each image's group. Scores of the first images only go by the first of them."""
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from seglens.data.frame import Frame
 from seglens.data.layout import Split
@@ -95,7 +97,7 @@ def _from_file(part: Chunk, place: Path) -> Regions:
     return found & part.batch.valid
 
 
-def _on_grid(region: Region, frame: Frame) -> Region:
+def _on_grid(region: Region, frame: Frame) -> Bool[Tensor, "*grid"]:
     return frame.padded(nearest_region(frame.oriented(region)[None], frame.scaled)[0])
 
 

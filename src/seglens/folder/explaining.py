@@ -165,6 +165,8 @@ def explain_folder(
                 for of_map in zip(*measured, strict=True)
             ]
             rows = [row.model_copy(update={"group": group}) for row, group in zip(rows, groups, strict=True)]
+            for row in rows:
+                writer.write_row(partial.folder, row)
             every = rows + [writer.failed_row(failure) for failure in failed]
             table = ExplanationTable(
                 split=None if split.name == FILES else split.name,

@@ -126,8 +126,13 @@ def _draw(
     heatmaps = Heatmaps(row.maps, arrays, subject.frame, run.spec)
     maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared)
     drawn = row.model_copy(update={"maps": maps, "sheets": sheets})
-    records.write_json(subject.folder / subject.place / "explanation.json", drawn)
+    write_row(subject.folder, drawn)
     return drawn
+
+
+def write_row(folder: Path, row: PictureMaps) -> None:
+    """Write what is known of one picture beside its maps."""
+    records.write_json(folder / Path(row.files["raw"]).parent / "explanation.json", row)
 
 
 def picture_dice(predicted: AnyMask, sample: Sample, num_classes: int) -> float | None:

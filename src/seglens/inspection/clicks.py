@@ -25,7 +25,7 @@ CLICKS: dict[str, str] = {
 }
 """The targets that a click selects. All others concern the whole picture, and need no click."""
 
-WITHOUT_CLICK = tuple(name for name in TARGETS if name not in CLICKS)
+WITHOUT_CLICK = tuple(name for name, form in TARGETS.items() if name not in CLICKS and not form.numbers)
 """Targets that the picture itself answers."""
 
 ClickedPixel = tuple[int, ...]

@@ -49,8 +49,7 @@ def judge(
 
     Raises:
         SettingError: there is not one group for each image, the images are not raw ones, a map is of another
-        target, two maps share method and
-            layer, or an explainer has no map.
+            target, two maps share method and layer, or an explainer has no map.
     """
     images = as_images(images, run.spec.channels, run.spec.dims)
     targets_on(run, images, target)
