@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -163,8 +164,7 @@ def _write_torchscript(model: WholeModel, images: Images, task: Task, file: Path
         torch.jit.save(torch.jit.trace(model, images, check_trace=False), str(file))
 
 
-def _run_file(file: Path, images: Images) -> Answer:
-    kind = "ONNX" if file.read_bytes()[:2] != b"PK" else "TorchScript"
+def _run_file(kind: str, file: Path, images: Images) -> Answer:
     run = network_files.KINDS[kind](file.read_bytes(), torch.device("cpu"))
     with torch.no_grad():
         parts = [run(images[:2]), run(images[2:])]
@@ -190,8 +190,8 @@ def _run_safetensors(file: Path, images: Images) -> Answer:
 
 
 FORMATS: dict[str, ModelFormat] = {
-    "onnx": ModelFormat(".onnx", _write_onnx, _run_file),
-    "torchscript": ModelFormat(".pt", _write_torchscript, _run_file),
+    "onnx": ModelFormat(".onnx", _write_onnx, partial(_run_file, "ONNX")),
+    "torchscript": ModelFormat(".pt", _write_torchscript, partial(_run_file, "TorchScript")),
     "safetensors": ModelFormat(".safetensors", _write_safetensors, _run_safetensors),
 }
 """Formats of an exported model. To add one: two functions, one line."""

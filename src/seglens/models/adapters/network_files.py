@@ -6,6 +6,7 @@ network shows no layers. ONNX has no gradients either; the other two have that o
 
 import io
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,19 +71,17 @@ def kind_of(file: Path) -> str | None:
     """Return the kind of network file that ``file`` is, one of `KINDS`; None where it is none."""
     if file.suffix.lower() == ".onnx":
         return "ONNX"
-    if not file.is_file() or file.suffix.lower() not in (".pt", ".pth", ".ts", ".pt2", ".torchscript"):
+    if file.suffix.lower() not in (".pt", ".pth", ".ts", ".pt2", ".torchscript") or not file.is_file():
         return None
     try:
-        names = torch._C.PyTorchFileReader(str(file)).get_all_records()
-    except RuntimeError:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return None
-    if any(name.startswith("code/") for name in names):
+    if any(name.endswith("/constants.pkl") for name in names):
         return "TorchScript"
-    return (
-        "torch.export"
-        if any(name.startswith(("models/", "serialized_exported_program")) for name in names)
-        else None
-    )
+    exported = any("/models/" in name or "serialized_exported_program" in name for name in names)
+    return "torch.export" if exported else None
 
 
 def read(file: Path) -> FileNetwork:

@@ -9,10 +9,17 @@ const Slices = (() => {
   // Which axis (0 slices, 1 rows, 2 columns) a plane lies across, and which ones go down and across in it.
   const PLANES = [{ axis: 0, down: 1, across: 2 }, { axis: 1, down: 0, across: 2 }, { axis: 2, down: 0, across: 1 }];
   let card = null, volume = null, place = [0, 0, 0], shown = null, turn = 0;
+  const unpacked = new Map();
 
   // The voxels of a volume, [z][y][x], out of the picture that holds its slices beside and below each other.
-  async function voxels(number, [slices, rows, columns]) {
+  // Those of the volume that is open are kept: each move draws anew.
+  function voxels(number, size) {
     if (number === null || number === undefined) return null;
+    if (!unpacked.has(number)) unpacked.set(number, unpack(number, size));
+    return unpacked.get(number);
+  }
+
+  async function unpack(number, [slices, rows, columns]) {
     const { data, width } = await Maps.pixels(number), across = width / columns;
     const found = new Uint8Array(slices * rows * columns);
     for (let z = 0, i = 0; z < slices; z++) {
@@ -174,6 +181,7 @@ const Slices = (() => {
   function open(next) {
     card = next;
     volume = card.slices;
+    unpacked.clear();
     dialog.querySelector("h2").textContent = card.name;
     dialog.querySelector(".about").textContent = [card.run, card.split, card.dice === null ? "" : "Dice " + card.dice.toFixed(3)].filter(Boolean).join(" · ");
     dialog.querySelector(".sides").textContent = volume.spacing ? "The patient's right is on the left of the axial and the coronal plane, the front is on the left of the sagittal one, the head is up." : "";
