@@ -32,6 +32,7 @@ from seglens.data.outlines import (
     OutlineError,
     Polygon,
     RunLengths,
+    check_box,
     check_position,
     draw,
     leaves_box,
@@ -110,7 +111,10 @@ def test_what_means_nothing_is_refused_by_name(tmp_path, outline, message):
 
 
 def test_overhang_is_cut_off_and_stubs_are_left_out_with_a_warning(tmp_path):
-    write_coco(tmp_path, [{"segmentation": polygon(-8, -8, 5, 6)}, {"segmentation": [[2, 2, 9, 9]]}])
+    write_coco(
+        tmp_path,
+        [{"segmentation": polygon(-8, -8, 5, 6)}, {"segmentation": [[2, 2, 9, 9]]}],
+    )
     expected = np.zeros_like(BOX)
     expected[:6, :5] = 1
     assert mask_is(only(tmp_path), expected)
@@ -292,26 +296,70 @@ def row_by_row(mask):
 
 
 @pytest.mark.parametrize(
-    ("outline", "box", "warned"),
+    ("outline", "box", "told"),
     [
-        (uncompressed(BOX), [6, 4, 10, 6], False),
-        (compressed(BOX), [6, 4, 10, 6], False),
-        (polygon(6, 4, 16, 10), [6, 4, 16, 10], False),  # corners, as people write them by hand
-        (polygon(6, 4, 16, 10), [5, 3, 12, 8], False),
-        (polygon(6, 4, 16, 10), [0, 0, 0, 0], False),  # no box
-        (polygon(6, 4, 16, 10), None, False),
-        (polygon(6, 4, 8, 6), [8, 5, 2, 2], False),  # tiny: rounding
-        (row_by_row(BOX), [6, 4, 10, 6], True),
-        (polygon(4, 2, 10, 19), [2, 4, 17, 6], True),  # y before x
-        (polygon(6, 4, 16, 10), [12, 8, 8, 12], True),
+        (uncompressed(BOX), [6, 4, 10, 6], ""),
+        (compressed(BOX), [6, 4, 10, 6], ""),
+        (polygon(6, 4, 16, 10), [6, 4, 16, 10], ""),  # corners, as people write them by hand
+        (polygon(6, 4, 16, 10), [5, 3, 12, 8], ""),
+        (polygon(6, 4, 16, 10), [0, 0, 0, 0], ""),  # no box
+        (polygon(6, 4, 16, 10), None, ""),
+        (polygon(6, 4, 8, 6), [8, 5, 2, 2], ""),  # tiny: rounding
+        (polygon(6, 4, 16, 10), [12, 8, 8, 12], "warned"),
+        (row_by_row(BOX), [6, 4, 10, 6], "run lengths of RLE are not where the box"),
+        (polygon(4, 2, 10, 19), [2, 4, 17, 6], "Outlines have y before x"),
     ],
 )
-def test_outlines_that_are_not_where_their_boxes_are_are_warned_of(tmp_path, outline, box, warned):
+def test_outlines_that_are_not_where_their_boxes_are_are_told(tmp_path, outline, box, told):
+    """What explains the difference is refused by it; all else is warned of, and the outline is taken."""
     write_coco(tmp_path, [{"segmentation": outline, "bbox": box}])
-    told = [each for each in open_data(DataSettings(path=tmp_path)).warnings if each.kind == "box"]
-    assert bool(told) == warned
-    if told:
-        assert "annotation 0: outline x " in told[0].names[0]
+    if told in ("", "warned"):
+        warned = [each for each in open_data(DataSettings(path=tmp_path)).warnings if each.kind == "box"]
+        assert [each.names[0].split(": outline x ")[0][-12:] for each in warned] == ["annotation 0"] * bool(
+            told
+        )
+    else:
+        with pytest.raises(DataError, match=told):
+            open_data(DataSettings(path=tmp_path))
+
+
+def off_centre_disc(rows, columns, radius):
+    """A disc of which no row and no column is the same by chance."""
+    y, x = np.mgrid[:rows, :columns]
+    return ((y - rows * 0.4) ** 2 + (x - columns * 0.6) ** 2 <= radius**2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(30, 40), (40, 30), (31, 97), (97, 31)])
+@pytest.mark.parametrize("radius", [5, 9, 14])
+def test_run_lengths_row_by_row_are_seen_without_a_box(size, radius):
+    """They are told by how torn they are; ones in the right order, thin lines among them, pass."""
+    mask = off_centre_disc(*size, radius)
+    lines = [np.eye(*size, dtype=np.uint8), np.zeros(size, np.uint8), np.zeros(size, np.uint8)]
+    lines[1][:, size[1] // 2] = 1
+    lines[2][size[0] // 2, :] = 1
+    noise = (np.random.default_rng(0).random(size) < 0.3).astype(np.uint8)
+    for right in (mask, *lines, noise, 1 - mask):
+        told = {"size": list(size), "counts": uncompressed(right)["counts"]}
+        check_box(told, parse(told, size)[0], None, size)
+    wrong = row_by_row(mask)
+    with pytest.raises(OutlineError, match="whole row by row; allowed is column by column"):
+        check_box(wrong, parse(wrong, size)[0], None, size)
+
+
+@pytest.mark.parametrize(
+    ("box", "refused"),
+    [(None, False), ([6, 4, 10, 6], True), ([6, 4, 4, 2], False), ([5, 3, 12, 8], False)],
+)
+def test_a_box_in_a_list_is_no_outline(tmp_path, box, refused):
+    """Four numbers that are a line are left out with a warning; those that are the box itself are no line."""
+    write_coco(
+        tmp_path, [{"segmentation": [[6, 4, 10, 6]] if box != [2, 3, 4, 1] else [[2, 3, 6, 4]], "bbox": box}]
+    )
+    if refused:
+        with pytest.raises(DataError, match="which might be a box"):
+            open_data(DataSettings(path=tmp_path))
+    else:
+        assert "fewer than three points" in open_data(DataSettings(path=tmp_path)).warnings[0].text
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -33,6 +33,17 @@ class Pictures(TorchDataset):
         return self.make(image, mask)
 
 
+class TooLong(Pictures):
+    """A set of four that says it has another number of items."""
+
+    def __init__(self, told):
+        super().__init__(4, tensors)
+        self.told = told
+
+    def __len__(self):
+        return self.told
+
+
 def tensors(image, mask):
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255, torch.from_numpy(mask).long()
 
@@ -166,6 +177,9 @@ REFUSED = {
         "image, mask, label",
     ),
     "nothing": (Pictures(0), DataError, "no items"),
+    "fewer than it says": (TooLong(2**40), DataError, "Item 4 can't be read: the data set raised IndexError"),
+    "no length": (TooLong(-1), SettingError, "TooLong can't say how many items it has.*ValueError"),
+    "a huge length": (TooLong(2**70), SettingError, "TooLong can't say how many.*OverflowError"),
     "a stream": (Stream(), SettingError, "Stream can only be run through"),
     "a loader of a stream": (DataLoader(Stream()), SettingError, "Stream can only be run through"),
     "drawn": (loader(sampler=WeightedRandomSampler([1.0] * 4, 4)), SettingError, "WeightedRandomSampler"),

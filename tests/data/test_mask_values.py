@@ -165,6 +165,23 @@ def test_several_values_are_asked_about_even_where_each_file_has_one(tmp_path):
     assert np.array_equal(mask_of(split, 1), BOX * 2)
 
 
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (("cat", "dog"), True),
+        (("background", "dog"), False),
+        (("No tumour", "tumour"), False),
+        (("bg", "a"), False),
+    ],
+)
+def test_an_object_that_is_named_first_is_warned_of(tmp_path, names, warned):
+    put(tmp_path, "a", grey(1), BOX)
+    data = open_data(DataSettings(path=tmp_path, classes=names))
+    told = [each.text for each in data.warnings if each.kind == "class-names"]
+    assert len(told) == warned
+    assert all("'cat', names the value 0 of masks" in each for each in told)
+
+
 def test_three_hundred_objects_are_foreground(tmp_path):
     cells = np.zeros((24, 32), np.uint16)
     cells[::2, ::2] = np.arange(1, 193).reshape(12, 16) + 300

@@ -158,7 +158,14 @@ class _Reader:
     def sample(self, number: int) -> Sample:
         """Return item ``number`` as the house has it."""
         what = f"Item {number}"
-        picture, mask = _pair(self.read(number), what)
+        try:
+            item = self.read(number)
+        except Exception as error:  # whatever somebody's data set throws
+            raise DataError(
+                f"{what} can't be read: the data set raised {type(error).__name__}: {error}. Allowed is a "
+                "picture with its mask for each number below its length."
+            ) from error
+        picture, mask = _pair(item, what)
         try:
             image = as_picture(picture, self.channels, f"{what}, picture").float()
             truth = as_mask(mask, f"{what}, mask")
@@ -187,7 +194,7 @@ class _Reader:
         )
 
 
-def _numbered(data: TorchData) -> tuple[list[int], Callable[[int], Any]]:
+def _numbered(data: TorchData) -> tuple[Sequence[int], Callable[[int], Any]]:
     """The numbers of the items that are meant, and what reads one of them."""
     items: Any = data
     collate, sampler = None, None
@@ -214,10 +221,21 @@ def _numbered(data: TorchData) -> tuple[list[int], Callable[[int], Any]]:
             f"{type(items).__name__} can only be run through: its items have no numbers by which one could "
             "be read again. Hand over a data set with __getitem__ and __len__."
         )
-    numbers = sorted(map(int, sampler)) if sampler is not None else list(range(len(items)))
+    numbers = sorted(map(int, sampler)) if sampler is not None else range(_length(items))
     if collate is None:
         return numbers, items.__getitem__
     return numbers, _Batched(items, collate)
+
+
+def _length(items: Any) -> int:
+    """Return how many items a data set says that it has."""
+    try:
+        return len(items)
+    except Exception as error:  # whatever somebody's __len__ throws
+        raise SettingError(
+            f"{type(items).__name__} can't say how many items it has: its __len__ raised "
+            f"{type(error).__name__}: {error}. Allowed is a whole number from 0 on."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from seglens.data.labels import grey_label, opaque, read_mask
 from seglens.data.layout import DataSettings, Finding
 from seglens.data.palette import IGNORED, Palette
-from seglens.data.sample import Task
+from seglens.data.sample import Task, is_background
 from seglens.data.stored import Stored
 from seglens.errors import DataError, MaskValueError, SettingError
 from seglens.runtime.threads import Pool
@@ -122,6 +122,18 @@ def meaning_of(settings: DataSettings, files: Sequence[Path]) -> Meaning:
     if kind is not None:
         return Meaning(kind, names, settings.ignore)
     return Meaning("foreground", names, settings.ignore, surveyed=tuple(files))
+
+
+def about_first(classes: Sequence[str]) -> list[Finding]:
+    """Warn where the class of the value 0 of masks has the name of an object."""
+    if is_background(classes[0]):
+        return []
+    text = (
+        f"The first class, {classes[0]!r}, names the value 0 of masks and is taken as the background: it has "
+        "no scores of its own and nothing asks for it. Where it is an object, name the background before "
+        "it: --classes background NAME ..."
+    )
+    return [Finding("class-names", "warning", text)]
 
 
 def _survey(files: Sequence[Path], ignore: int | None) -> list[Finding]:

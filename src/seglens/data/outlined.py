@@ -18,10 +18,10 @@ from seglens.data.outlines import (
     Annotation,
     OutlineError,
     Polygon,
+    check_box,
     check_position,
     index_mask,
     label_mask,
-    leaves_box,
     marks_pixels,
     parse,
     regions,
@@ -231,6 +231,7 @@ def _annotation(
     try:
         shapes, stubs = parse(note.segmentation, size)
         over = check_position(shapes, size)
+        elsewhere = check_box(note.segmentation, shapes, note.box, size)
     except OutlineError as error:
         return [], [Finding("outline", "error", error.rule, (f"{where}: {error.found}",))]
     found = []
@@ -240,12 +241,10 @@ def _annotation(
     if over > LINE:
         text = "Outlines reach out of their picture; what lies outside is cut off."
         found.append(Finding("outline", "warning", text, (f"{where}: by {over:.6g} pixels",)))
-    elsewhere = leaves_box(shapes, note.box, size) if note.box else ""
     if elsewhere:
         text = (
-            "Outlines and boxes (bbox) of annotations are of different places, and the outlines are taken. "
-            "Run lengths row by row instead of column by column, y before x, or a picture that was resized "
-            "do that: look at some with 'seglens data show'."
+            "Outlines and boxes (bbox) of annotations are of different places, and the outlines are taken. A "
+            "picture that was resized does that: look at some with 'seglens data show'."
         )
         found.append(Finding("box", "warning", text, (f"{where}: {elsewhere}",)))
     made = Annotation(note.name, class_index, shapes, size, note.crowd)

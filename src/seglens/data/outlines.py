@@ -2,8 +2,7 @@
 
 `parse` turns what a file says into polygons and run lengths, `check_position` holds them against the picture;
 `regions` draws them, one region for each annotation, and `index_mask` lays these over one another. Source
-of the
-format: https://cocodataset.org/#format-data; pycocotools fills polygons.
+of the format: https://cocodataset.org/#format-data; pycocotools fills polygons.
 """
 
 import math
@@ -27,10 +26,17 @@ ALIKE = 0.5
 """The smallest share of intersection over union at which a box is that of an outline."""
 ROUNDED = 3.0
 """Pixels by which each side of a box may be off all the same, as those of tiny objects are."""
+TORN = 4.0
+"""Run lengths whose edge is so many times shorter when they are read row by row were written so."""
+FEWEST_RUNS = 4
+"""Of fewer runs too little can be said."""
 MOST_RUN_DIGITS = 7
 """Characters of five bits in one run length of compressed RLE: more than any picture needs."""
 
 AGAIN = "Mend it, or export the set again."
+MAYBE_BOX = (
+    "An outline is a list of fewer than six numbers, which might be a box; allowed are polygons of three"
+)
 
 
 class OutlineError(DataError):
@@ -98,11 +104,7 @@ def parse(found: object, size: tuple[int, int]) -> tuple[tuple[Shape, ...], int]
         raise OutlineError(rule, "an empty list" if found == [] else _kind(found))
     pieces = [found] if all(map(_is_number, found)) or _are_points(found, least=3) else found
     if pieces is not found and len(found) < 6 and _is_number(found[0]):
-        rule = (
-            "An outline is a list of fewer than six numbers, which might be a box; allowed are "
-            "polygons of three"
-        )
-        raise OutlineError(f"{rule} points or more, and RLE. {AGAIN}", str(found))
+        raise OutlineError(f"{MAYBE_BOX} points or more, and RLE. {AGAIN}", str(found))
     shapes: list[Shape] = []
     rings: list[Polygon] = []
     for piece in pieces:
@@ -153,6 +155,50 @@ def check_position(shapes: Sequence[Shape], size: tuple[int, int]) -> float:
         )
         raise OutlineError(rule, where)
     return over
+
+
+def check_box(found: object, shapes: Sequence[Shape], box: Box | None, size: tuple[int, int]) -> str:
+    """Say by which numbers the shapes of ``found``, a COCO ``segmentation``, leave their box; "" where not.
+
+    Raises:
+        OutlineError: run lengths are not column by column, or y comes before x, as it seems, or the outline
+            is a box.
+    """
+    if not shapes and box is not None and isinstance(found, list) and [*box] in found:
+        raise OutlineError(f"{MAYBE_BOX} points or more, and RLE. {AGAIN}", str(found)[:60])
+    elsewhere = leaves_box(shapes, box, size) if box else ""
+    runs = [shape for shape in shapes if isinstance(shape, RunLengths)]
+    if runs and (elsewhere or (box is None and any(map(_is_row_by_row, runs)))):
+        rule = (
+            "The run lengths of RLE are not where the box (bbox) of the object is, or torn when they are "
+            "read column by column, and whole row by row; allowed is column by column, as COCO has it. "
+            "Write them so, or mend 'bbox'."
+        )
+        raise OutlineError(rule, elsewhere or "no bbox")
+    turned = [Polygon(tuple(_swapped(shape.points))) for shape in shapes if isinstance(shape, Polygon)]
+    if elsewhere and turned and not leaves_box(turned, box or (0, 0, 0, 0), size):
+        rule = "Outlines have y before x, by their boxes (bbox); allowed is x, y for each point"
+        raise OutlineError(f"{rule}. {AGAIN}", elsewhere)
+    return elsewhere
+
+
+def _swapped(points: Sequence[float]) -> list[float]:
+    return [value for x, y in zip(points[::2], points[1::2], strict=True) for value in (y, x)]
+
+
+def _is_row_by_row(shape: RunLengths) -> bool:
+    """Whether run lengths make far more edge between columns than they would between rows, read so.
+
+    A shape that is whole has about as many edges as lines; read in the wrong order each of its lines is
+    shifted, and nearly every pixel lies at an edge. In a square picture both orders are as good.
+    """
+    rows, columns = shape.size
+    if len(shape.counts) < 2 * FEWEST_RUNS:
+        return False
+    inside = np.repeat(np.arange(len(shape.counts)) % 2 == 1, shape.counts)
+    by_column, by_row = inside.reshape(columns, rows), inside.reshape(rows, columns)
+    edges = [int((lines[1:] != lines[:-1]).sum()) for lines in (by_column, by_row)]
+    return edges[0] > TORN * max(edges[1], 1)
 
 
 def box_of(found: object) -> Box | None:

@@ -16,7 +16,7 @@ from seglens.data.folders import (
 from seglens.data.images import IMAGE_SUFFIXES, read_turned
 from seglens.data.labels import MASK_SUFFIXES, read_label
 from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
-from seglens.data.mask_values import Meaning, meaning_of
+from seglens.data.mask_values import Meaning, about_first, meaning_of
 from seglens.data.sample import Sample, task_of
 from seglens.errors import DataError
 from seglens.shapes import Mask
@@ -50,6 +50,7 @@ def find(settings: DataSettings) -> Found:
         problems += found
     files = [entry.masks[0] for part in entries.values() for entry in part if entry.masks]
     meaning = meaning_of(settings, files)
+    problems += about_first(meaning.classes)
     task = task_of(meaning.classes, what="--palette" if settings.palette else "--classes")
     reader = partial(_read, meaning=meaning, channels=settings.channels)
     searched = [

@@ -15,6 +15,7 @@ import torch
 
 from seglens.data.folders import split_folders
 from seglens.data.layout import DataSettings, Entry, Found, Searched
+from seglens.data.mask_values import about_first
 from seglens.data.sample import Sample, Task, task_of
 from seglens.data.volumes.cases import BESIDE, Case, Cases, find_cases, paired_volumes, says_channels
 from seglens.data.volumes.intensities import Ends, ends_of, fractions
@@ -106,7 +107,8 @@ def _found(
     entries = {split: tuple(map(_entry, members)) for split, members in cases.splits.items()}
     searched = tuple(Searched(folder, (*SUFFIXES, ".gz", *BESIDE)) for folder in folders)
     filled = settings.model_copy(update={"channels": channels, "intensities": ends})
-    return Found(task, entries, reader, searched, dims=3, settings=filled)
+    problems = () if cases.classes else tuple(about_first(task.classes))
+    return Found(task, entries, reader, searched, problems, dims=3, settings=filled)
 
 
 def _entry(case: Case) -> Entry:
