@@ -333,7 +333,7 @@ def off_centre_disc(rows, columns, radius):
 @pytest.mark.parametrize("radius", [5, 9, 14])
 def test_run_lengths_row_by_row_are_seen_without_a_box(size, radius):
     """They are told by how torn they are; ones in the right order, thin lines among them, pass."""
-    mask = off_centre_disc(*size, radius)
+    mask = off_centre_disc(size[0], size[1], radius)
     lines = [np.eye(*size, dtype=np.uint8), np.zeros(size, np.uint8), np.zeros(size, np.uint8)]
     lines[1][:, size[1] // 2] = 1
     lines[2][size[0] // 2, :] = 1
