@@ -12,7 +12,7 @@ from seglens.judge.cells import Partition
 from seglens.judge.faithfulness import Curves, removal_curves
 from seglens.judge.reading import reading
 from seglens.models.segmenter import Segmenter
-from seglens.shapes import Images, Maps, Regions
+from seglens.shapes import Images, Maps, PerImage, Regions
 
 
 def road(
@@ -25,6 +25,7 @@ def road(
     kept: Regions | None = None,
     counted: Bool[Tensor, " b"] | None = None,
     cells: Partition | None = None,
+    area: PerImage | None = None,
     imputer: Imputer = noisy_linear,
     precision: str = "32",
     seed: int = 0,
@@ -37,5 +38,13 @@ def road(
     whole = torch.ones_like(target.pixels) if valid is None else valid
     read = reading(segmenter, images, target, whole, batch_size=batch_size)
     return removal_curves(
-        read, maps, kept=kept, counted=counted, cells=cells, imputer=imputer, precision=precision, seed=seed
+        read,
+        maps,
+        kept=kept,
+        counted=counted,
+        cells=cells,
+        area=area,
+        imputer=imputer,
+        precision=precision,
+        seed=seed,
     )

@@ -24,8 +24,9 @@ ScoresOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME...",
-        help="faithfulness, context_faithfulness, causal_agreement, completeness, model_dependence, "
-        "stability, attention; all. [default: all on a GPU, the quick ones on a CPU]",
+        help="faithfulness, target_faithfulness (for small targets), context_faithfulness, "
+        "causal_agreement, completeness, model_dependence, stability, attention; all. [default: all on a "
+        "GPU, the quick ones on a CPU]",
         show_default=False,
         autocompletion=names.among((*names.SCORES, "all")),
     ),

@@ -14,7 +14,7 @@ from seglens.folder.request import class_index_of, targets_of, with_references_o
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
 from seglens.judge.definitions import CLAIM_IMAGES
 from seglens.judge.effects import IMPUTERS
-from seglens.judge.faithfulness import FRACTIONS
+from seglens.judge.faithfulness import FRACTIONS, TARGET_FRACTIONS
 from seglens.judge.localisation import SHIFTS
 from seglens.judge.nulls import NULLS
 from seglens.judge.stability import PERTURBATIONS
@@ -120,6 +120,7 @@ def count_scores(num_maps: int, making: int, settings: JudgeSettings, num: int) 
     # Pictures, forward passes of changed ones for each, and how often its maps are made again.
     found = {
         "faithfulness": (num, removed, 0),
+        "target_faithfulness": (num, 4 * len(TARGET_FRACTIONS) * (num_maps + len(NULLS)) + 2, 0),
         "context_faithfulness": (num, removed + SHIFTS + 1, 0),
         "causal_agreement": (settings.num_occluded, len(IMPUTERS) * settings.across**2 + 1, 0),
         "completeness": (num, 0, 0),

@@ -16,6 +16,12 @@ CELLS = 16
 """Every map is averaged over 16 x 16 cells and cells are removed whole, so that a fine map has no advantage
 over a coarse one, nor the other way round."""
 
+ACROSS_TARGET = 8
+"""Cells along each side of a target, were it a square (a cube) of its size."""
+
+MOST_ACROSS = {2: 64, 3: 24}
+"""Cells along each axis of a picture or a volume at most, however small its target is."""
+
 MIN_CELLS = 3
 """Two orders of fewer cells than this say nothing."""
 
@@ -43,6 +49,20 @@ def grid_cells(images: Images, valid: Regions, across: int) -> Partition:
     del valid
     cells = cell_of_pixel(size_of(images), across).to(images.device)
     return cells.expand(len(images), *cells.shape)
+
+
+def target_cells(pixels: Regions, least: int = CELLS) -> Partition:
+    """Cut every picture into a grid whose cells shrink with its target, `ACROSS_TARGET` or more across it.
+
+    A target of a pixels counts as a square (a cube) of that size. There are ``least`` cells along each axis
+    at least, and `MOST_ACROSS` at most; rows without a target get the least.
+    """
+    size = size_of(pixels, 1)
+    sides = pixels.flatten(1).sum(1).double() ** (1 / len(size))
+    whole = float(torch.tensor(size).double().prod()) ** (1 / len(size))
+    wanted = (ACROSS_TARGET * whole / sides).ceil().nan_to_num(posinf=least)
+    num = wanted.clamp(least, max(least, MOST_ACROSS[len(size)])).long().tolist()
+    return torch.stack([cell_of_pixel(size, across) for across in num]).to(pixels.device)
 
 
 def superpixel_cells(images: Images, valid: Regions, across: int) -> Partition:

@@ -1,4 +1,4 @@
-"""The two removal scores, and how much the prediction depends on the context of the target."""
+"""The three removal scores, and how much the prediction depends on the context of the target."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from seglens.axes import size_of
 from seglens.explain.target import dilate
 from seglens.impute import blurred, linear
 from seglens.judge.case import JudgedBatch, ScoreValues
-from seglens.judge.cells import CELLS
+from seglens.judge.cells import CELLS, Partition, target_cells
 from seglens.judge.faithfulness import EVALUABLE, Curves, agreement_of, dice_details, removal_curves
 from seglens.judge.localisation import SHIFTS
 from seglens.judge.reading import score_unit
@@ -78,6 +78,20 @@ def context_faithfulness(case: JudgedBatch) -> tuple[ScoreValues, dict[str, Curv
     return removal_score(case, curves, about), curves
 
 
+def target_faithfulness(case: JudgedBatch) -> tuple[ScoreValues, dict[str, Curves]]:
+    """Measure removal in units of the target's own area, on cells that shrink with it.
+
+    In steps of a tenth of the picture a small target is gone at the first, whatever a map says inside of it:
+    the mask itself, made coarse, can't be beaten then. Here `TARGET_FRACTIONS` of the target's area are
+    removed (deletion), or all but that (insertion), most and least relevant first.
+    """
+    area = case.target.pixels.flatten(1).sum(1).float()
+    curves = _curves(case, cells=target_cells(case.target.pixels), area=area)
+    share = area / case.valid.flatten(1).sum(1).to(area.device)
+    about = {"target_share": torch.where(area > 0, share, torch.nan).cpu(), **agreement_of(curves)}
+    return removal_score(case, curves, about), curves
+
+
 def faithfulness(case: JudgedBatch) -> tuple[ScoreValues, dict[str, Curves]]:
     """Measure ROAD over the whole picture."""
     curves = _curves(case)
@@ -85,7 +99,12 @@ def faithfulness(case: JudgedBatch) -> tuple[ScoreValues, dict[str, Curves]]:
 
 
 def _curves(
-    case: JudgedBatch, *, kept: Regions | None = None, counted: Bool[Tensor, " b"] | None = None
+    case: JudgedBatch,
+    *,
+    kept: Regions | None = None,
+    counted: Bool[Tensor, " b"] | None = None,
+    cells: Partition | None = None,
+    area: PerImage | None = None,
 ) -> dict[str, Curves]:
     """Return the curves of every map and reference row of ``case``."""
     named = {map_name(*key): entry.map for key, entry in case.maps.items()}
@@ -95,7 +114,8 @@ def _curves(
         named,
         kept=kept,
         counted=counted,
-        cells=case.partition,
+        cells=case.partition if cells is None else cells,
+        area=area,
         precision=case.settings.precision,
         seed=case.seed,
     )

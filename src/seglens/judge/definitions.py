@@ -17,12 +17,20 @@ DEFINITIONS = {
     "nothing. An image is evaluable where blurring takes more than .1 from its score. Padding is neither "
     "ranked nor removed. s_dice is the same quotient of another score: how much of the whole answer is left "
     "(soft Dice of the class's probability with that on the clean picture).",
-    "context_faithfulness": "The same, with the same denominator, but with the region and a margin of a "
-    "sixteenth of the picture left intact: only what is outside is ranked and removed. To be read next to "
-    "the model's context reliance, 1 - (mean score with the region laid on other pictures) / (score of the "
-    "picture): where that is below .02 there is no context to find, and an image is not evaluable. It is not "
-    "a bad mark. context_worth is the share of the score that blurring the context alone takes, about the "
-    "most that an order of its cells could reach.",
+    "target_faithfulness": "Faithfulness at the target's scale. We remove, in the order of the map, so many "
+    "pixels as 1/8, 1/4, 1/2, 1, 2 and 4 times the target has (deletion), and then all pixels but so many "
+    "(insertion). deletion is the mean of (score with the least relevant removed - score with the most "
+    "relevant removed), insertion that of (score with the most relevant kept - score with the least relevant "
+    "kept), both as shares of (score of the picture - score of the blurred picture); the value is the mean "
+    "of both. 0 is an order that knows nothing. Cells are small enough that 8 of them lie across the target. "
+    "Steps above .9 of the picture are left out. Read this score where targets are small: steps of a tenth "
+    "of the picture remove all of such a target at once.",
+    "context_faithfulness": "The same as faithfulness, with the same denominator, but with the region and a "
+    "margin of a sixteenth of the picture left intact: only what is outside is ranked and removed. To be "
+    "read next to the model's context reliance, 1 - (mean score with the region laid on other pictures) / "
+    "(score of the picture): where that is below .02 there is no context to find, and an image is not "
+    "evaluable. It is not a bad mark. context_worth is the share of the score that blurring the context "
+    "alone takes, about the most that an order of its cells could reach.",
     "causal_agreement": "Spearman's rank correlation between the attribution to each cell and how far the "
     "score falls where that cell is imputed (signed), both by pixel, always in float32. The ceiling is the "
     "agreement of two imputers; maps that were made by occlusion are compared with the imputer that they "

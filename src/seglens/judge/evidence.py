@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from seglens.errors import SettingError
 from seglens.evaluate.intervals import numbered
@@ -14,9 +15,9 @@ from seglens.explain.target import Target, for_head
 from seglens.judge import case as cases
 from seglens.judge.case import SCORES, Explainer, JudgedBatch, JudgeSettings, Key, ScoreValues
 from seglens.judge.cells import PARTITIONS
-from seglens.judge.context import context_faithfulness, faithfulness
+from seglens.judge.context import context_faithfulness, faithfulness, target_faithfulness
 from seglens.judge.effects import causal_agreement
-from seglens.judge.faithfulness import FRACTIONS, Curves
+from seglens.judge.faithfulness import FRACTIONS, TARGET_FRACTIONS, Curves
 from seglens.judge.localisation import Attention, attention, join_attention, summarise
 from seglens.judge.nulls import content_free, null_inputs, randomised
 from seglens.judge.randomisation import model_dependence
@@ -28,6 +29,13 @@ from seglens.results.names import map_name
 from seglens.results.scorecard import Figures, RemovalCurves
 from seglens.runs import Run
 from seglens.shapes import Images, PerImage, Regions
+
+REMOVING = {
+    "faithfulness": faithfulness,
+    "target_faithfulness": target_faithfulness,
+    "context_faithfulness": context_faithfulness,
+}
+"""Scores that remove what a map ranks."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def score_batch(
         batch_size=batch_size,
     )
     measured, curves = dict[str, ScoreValues](), dict[str, dict[str, Curves]]()
-    for name, removing in (("faithfulness", faithfulness), ("context_faithfulness", context_faithfulness)):
+    for name, removing in REMOVING.items():
         if name in chosen.scores:
             measured[name], curves[name] = removing(case)
     drawn = Figures()
@@ -184,7 +192,9 @@ def score(evidence: BatchScores, *, groups: Sequence[str] | None = None, seed: i
         name: {entry: _means(values) for entry, values in found.items()}
         for name, found in evidence.curves.items()
     }
-    figures = evidence.drawn.model_copy(update={"fractions": FRACTIONS, "removal": curves})
+    figures = evidence.drawn.model_copy(
+        update={"fractions": FRACTIONS, "target_fractions": TARGET_FRACTIONS, "removal": curves}
+    )
     left_out = tuple(name for name in SCORES if name not in evidence.scores)
     return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures, left_out)
 
@@ -248,17 +258,31 @@ def _whole(parts: Sequence[Curves]) -> Curves:
         torch.cat([part.least_first for part in parts]),
         torch.cat([part.most_first for part in parts]),
         _whole(dice) if dice else None,
+        least_kept=_joined([part.least_kept for part in parts]),
+        most_kept=_joined([part.most_kept for part in parts]),
     )
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Put the parts together; None where they have none."""
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
 
 
 def _means(curves: Curves) -> RemovalCurves:
     """Mean curves over the images that have them."""
-    usable = curves.most_first.isfinite().all(1)
+    usable = curves.most_first.isfinite().any(1)
+
+    def means(values: Tensor | None) -> tuple[float, ...]:
+        return () if values is None else tuple(values[usable].nanmean(0).tolist())
+
     found = RemovalCurves(
         full=float(curves.full[usable].mean()),
         base=float(curves.base[usable].mean()),
-        least_first=tuple(curves.least_first[usable].mean(0).tolist()),
-        most_first=tuple(curves.most_first[usable].mean(0).tolist()),
+        least_first=means(curves.least_first),
+        most_first=means(curves.most_first),
+        least_kept=means(curves.least_kept),
+        most_kept=means(curves.most_kept),
         num=int(usable.sum()),
     )
     return found if curves.dice is None else found.model_copy(update={"s_dice": _means(curves.dice)})

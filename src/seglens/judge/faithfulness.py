@@ -2,10 +2,11 @@
 
 Pixels are removed by noisy linear imputation, most relevant first (MoRF) or least relevant first (LeRF), and
 the scores of `reading` are read at each step. Rong et al. 2022, "A consistent and efficient evaluation
-strategy for attribution methods".
+strategy for attribution methods". At the target's scale (`target_faithfulness` of `seglens.judge.context`)
+steps are in units of the target's own area, and pixels are kept (insertion) as well as removed (deletion).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +22,12 @@ from seglens.shapes import Images, Maps, PerImage, Regions, Rows
 
 FRACTIONS = tuple(step / 10 for step in range(1, 10))
 
+TARGET_FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
+"""Steps at the target's scale, in units of its area."""
+
+MOST_OF_PICTURE = 0.9
+"""A step at the target's scale that is more of the picture than this is left out."""
+
 EVALUABLE = 0.1
 """A picture counts where blurring it takes more than this from the region's mean probability."""
 
@@ -29,10 +36,13 @@ EVALUABLE = 0.1
 class Curves:
     """A score while cells are removed, picture by picture.
 
-    ``least_first`` and ``most_first`` are the scores after each of ``FRACTIONS`` was removed, ``full`` is the
+    ``least_first`` and ``most_first`` are the scores after each fraction was removed, ``full`` is the
     score of the picture and ``base`` that of the blurred picture. ``dice`` are the same curves of the
     secondary score, `s_dice`. ``rank_agreement`` is how well scores in bfloat16 are ranked as those in
     float32, where they are (Spearman, over a sample of all maps' copies).
+
+    At the target's scale ``least_kept`` and ``most_kept`` are the scores where all but such a fraction was
+    removed; steps that are too much of a picture are NaN.
     """
 
     full: PerImage
@@ -41,6 +51,8 @@ class Curves:
     most_first: Float[Tensor, "b fractions"]
     dice: "Curves | None" = None
     rank_agreement: PerImage | None = None
+    least_kept: Float[Tensor, "b fractions"] | None = None
+    most_kept: Float[Tensor, "b fractions"] | None = None
 
     @property
     def evaluable(self) -> Bool[Tensor, " b"]:
@@ -51,10 +63,28 @@ class Curves:
     def value(self) -> PerImage:
         """Mean over the fractions of (LeRF - MoRF) / (full - base); NaN where not `evaluable`.
 
-        0 for an order that knows nothing. It may exceed 1 where removal hurts more than blurring.
+        0 for an order that knows nothing. It may exceed 1 where removal hurts more than blurring. At the
+        target's scale it is the mean of `deletion` and `insertion`.
         """
-        gap = (self.least_first - self.most_first).mean(1) / (self.full - self.base)
-        return torch.where(self.evaluable, gap, torch.nan)
+        if self.least_kept is None:
+            return self._share((self.least_first - self.most_first).mean(1))
+        return (self.deletion + self.insertion) / 2
+
+    @property
+    def deletion(self) -> PerImage:
+        """Mean of what removing the most relevant takes more than removing the least relevant does."""
+        return self._share((self.least_first - self.most_first).nanmean(1))
+
+    @property
+    def insertion(self) -> PerImage:
+        """Mean of what keeping the most relevant alone gives more than keeping the least relevant does."""
+        if self.least_kept is None or self.most_kept is None:
+            return torch.full_like(self.full, torch.nan)
+        return self._share((self.most_kept - self.least_kept).nanmean(1))
+
+    def _share(self, gap: PerImage) -> PerImage:
+        """Return a gap as a share of what blurring the picture takes; NaN where not `evaluable`."""
+        return torch.where(self.evaluable, gap / (self.full - self.base), torch.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +112,7 @@ def removal_curves(
     kept: Regions | None = None,
     counted: Bool[Tensor, " b"] | None = None,
     cells: Partition | None = None,
+    area: PerImage | None = None,
     imputer: Imputer = noisy_linear,
     precision: str = "32",
     seed: int = 0,
@@ -101,6 +132,8 @@ def removal_curves(
             rest alone is worth may be next to nothing, and no denominator.
         counted: pictures to do; the others' curves are NaN. All by default.
         cells: what is removed at a time; a grid of 16 x 16 by default.
+        area: pixels of each target, for steps at its scale (`TARGET_FRACTIONS`), in which all else is removed
+            as well; steps are shares of the picture (`FRACTIONS`) by default.
         imputer: what fills the holes.
         precision: of the removal's forward passes, as in `choose_precision`.
         seed: of noise and ties.
@@ -111,7 +144,8 @@ def removal_curves(
     full, base = read.full, read.base
     worth = ((full[0] - base[0]) > EVALUABLE) & removable.flatten(1).any(1).cpu()
     worth &= torch.ones_like(worth) if counted is None else counted.cpu()
-    num = int(cells.max()) + 1
+    num, fractions = int(cells.max()) + 1, FRACTIONS if area is None else TARGET_FRACTIONS
+    ends = 2 if area is None else 4
     copied, gone, places = [], [], {}
     for name, stack in maps.items():
         usable = stack.flatten(1).isfinite().all(1).cpu() & worth
@@ -120,37 +154,63 @@ def removal_curves(
         if len(rows):
             cut, zone = cells[rows], removable[rows]
             ranked = order(images[rows], stack.to(device)[rows], cut, seed, zone)
-            removed = _removals(ranked, cell_sums(zone.double(), cut))
+            areas = cell_sums(zone.double(), cut)
+            unit = areas.sum(1) if area is None else area.to(device).double()[rows]
+            removed = _removals(ranked, areas, _limits(fractions, unit, areas), kept_too=area is not None)
             gone.append(F.pad(removed, (0, num - removed.shape[1])))  # cells that only other pictures have
-            copied.append(rows.repeat_interleave(2 * len(FRACTIONS)))
+            copied.append(rows.repeat_interleave(ends * len(fractions)))
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     removal = Removal(images, cells, valid, removable, imputer, noise)
     found_scores, agreement = _score(read, removal, copied, gone, precision)
     scores = iter(found_scores)
     found = {}
+    if area is not None:
+        total = removable.flatten(1).sum(1).cpu().double()
+        too_much = area.cpu().double()[:, None] * torch.tensor(fractions) > MOST_OF_PICTURE * total[:, None]
     for name, usable in places.items():
-        curves = torch.full((2, len(images), 2, len(FRACTIONS)), torch.nan)
+        curves = torch.full((2, len(images), ends, len(fractions)), torch.nan)
         if bool(usable.any()):
-            curves[:, usable] = next(scores).view(2, -1, 2, len(FRACTIONS)).to(curves.dtype)
+            curves[:, usable] = next(scores).view(2, -1, ends, len(fractions)).to(curves.dtype)
+        if area is not None:
+            curves = curves.masked_fill(too_much[None, :, None], torch.nan)
         region, dice = (
-            Curves(full[kind], base[kind], curves[kind, :, 0], curves[kind, :, 1]) for kind in (0, 1)
+            Curves(
+                full[kind],
+                base[kind],
+                curves[kind, :, 0],
+                curves[kind, :, 1],
+                least_kept=None if area is None else curves[kind, :, 2],
+                most_kept=None if area is None else curves[kind, :, 3],
+            )
+            for kind in (0, 1)
         )
         found[name] = replace(region, dice=dice, rank_agreement=agreement)
     return found
 
 
-def _removals(ranked: Order, areas: PerCell) -> Bool[Tensor, "n cells"]:
-    """Say for each picture, end (least first, most first) and fraction which cells are gone.
+def _limits(fractions: Sequence[float], unit: PerImage, areas: PerCell) -> Float[Tensor, "b fractions"]:
+    """Return how many pixels each step takes; at the target's scale never more than is measured."""
+    steps = torch.tensor(fractions, dtype=areas.dtype, device=areas.device) * unit[:, None]
+    return steps.minimum(MOST_OF_PICTURE * areas.sum(1, keepdim=True))
 
-    Fractions are of the pixels, so that who ranks large superpixels first removes no more than others: a
-    cell is gone once the middle of its pixels has been reached. Of equal cells, as on a grid, that rounds.
+
+def _removals(
+    ranked: Order, areas: PerCell, limits: Float[Tensor, "b fractions"], *, kept_too: bool
+) -> Bool[Tensor, "n cells"]:
+    """Say for each picture, end (least first, most first) and number of pixels which cells are gone.
+
+    With ``kept_too`` two more ends follow, at which all but these cells are gone. Steps are of pixels, so
+    that who ranks large superpixels first removes no more than others: a cell is gone once the middle of its
+    pixels has been reached. Of equal cells, as on a grid, that rounds.
     """
     total = areas.sum(1, keepdim=True)
     in_turn = areas.gather(1, ranked)
     middle = torch.zeros_like(areas).scatter(1, ranked, in_turn.cumsum(1) - in_turn / 2)
     reached = torch.stack([total - middle, middle], 1)[:, :, None, :]
-    limits = torch.tensor(FRACTIONS, dtype=areas.dtype, device=areas.device) * total
-    return ((reached < limits[:, None, :, None]) & (areas > 0)[:, None, None, :]).flatten(0, 2)
+    gone = reached < limits[:, None, :, None]
+    if kept_too:
+        gone = torch.cat([gone, ~gone], 1)
+    return (gone & (areas > 0)[:, None, None, :]).flatten(0, 2)
 
 
 def _score(
@@ -163,9 +223,10 @@ def _score(
     """Score pictures ``copied`` without the cells that are ``gone``, each distinct one once."""
     if not copied:
         return [], None
-    every = torch.cat([torch.cat(copied)[:, None], torch.cat(gone).long()], 1)
+    # Of whole numbers of 16 bits, since fine cells are thousands: rows are of one batch.
+    every = torch.cat([torch.cat(copied)[:, None].short(), torch.cat(gone).short()], 1)
     once, place = every.unique(dim=0, return_inverse=True)
-    rows, without = once[:, 0], once[:, 1:].bool()
+    rows, without = once[:, 0].long(), once[:, 1:].bool()
 
     def perturb(copies: Images, which: Rows) -> Images:
         return removal.without(rows[which], without[which], copies)
@@ -181,7 +242,8 @@ def agreement_of(curves: Mapping[str, Curves]) -> dict[str, PerImage]:
 
 
 def dice_details(curves: Curves) -> dict[str, PerImage]:
-    """Return the score by `s_dice`, where `s_reg` is evaluable as well."""
+    """Return the score by `s_dice`, where `s_reg` is evaluable as well, and both ends of a target's scale."""
+    ends = {} if curves.most_kept is None else {"deletion": curves.deletion, "insertion": curves.insertion}
     if curves.dice is None:
-        return {}
-    return {"s_dice": torch.where(curves.evaluable, curves.dice.value, torch.nan)}
+        return ends
+    return ends | {"s_dice": torch.where(curves.evaluable, curves.dice.value, torch.nan)}

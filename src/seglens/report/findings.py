@@ -16,6 +16,11 @@ SAID = {
         "nothing of it",
         "fail": "marks what matters to the model less well than {reference}, which knows nothing of it",
     },
+    "target_faithfulness": {
+        "pass": "in and around the object, what it marks matters more than what {reference} marks",
+        "warn": "in and around the object, it is not shown to be better than {reference}",
+        "fail": "in and around the object, what it marks matters less than what {reference} marks",
+    },
     "context_faithfulness": {
         "pass": "finds what matters around the object, better than {reference}",
         "warn": "around the object it is not shown to be better than {reference}",

@@ -1,5 +1,6 @@
 """The tables and charts of the page, made from the results in run folders."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -14,6 +15,7 @@ from seglens.results.names import NULL, null_in_words
 from seglens.results.record import Record
 from seglens.results.scorecard import AuditedRegion, Card, CardRow, Cascade, RemovalCurves, TagRow, TagTest
 from seglens.results.spread import Spread
+from seglens.results.tables import Number
 
 CURVES = {
     "Loss": (("train_loss", "training", True), ("valid_loss", "validation", False)),
@@ -260,7 +262,10 @@ def provenance(run: RunContents) -> list[tuple[str, Record]]:
     return [step for i, step in enumerate(steps) if i == 0 or step[1] != run.record]
 
 
-REMOVAL = ("faithfulness", "context_faithfulness")
+TARGET = "target_faithfulness"
+"""The score whose steps are in units of the target's area, and whose curves are two charts: removed, kept."""
+
+REMOVAL = ("faithfulness", TARGET, "context_faithfulness")
 """Scores that remove cells in the order of a map."""
 
 MOST = 24
@@ -278,13 +283,13 @@ def curves_by_score(runs: Sequence[RunContents]) -> dict[str, list[Markup]]:
     for run in runs:
         before = f"{run.name}, " if len(runs) > 1 else ""
         for part in run.scorecards:
-            for score, name, lines in _removals(part.table):
+            for score, name, lines, share in _removals(part.table):
                 charts.setdefault(score, []).append(
                     figures.line_chart(
                         f"{before}{name}",
                         lines,
                         y_label="score of the frozen region",
-                        x_label="share of cells removed",
+                        x_label=share,
                         whole=False,
                     )
                 )
@@ -302,25 +307,55 @@ def curves_by_score(runs: Sequence[RunContents]) -> dict[str, list[Markup]]:
     return {score: found[:MOST] for score, found in charts.items()}
 
 
-def _removals(card: Card) -> Iterator[tuple[str, str, list[Series]]]:
-    """Yield score, map and the lines of its chart, in the order of the scorecard's rows."""
+def _removals(card: Card) -> Iterator[tuple[str, str, list[Series], str]]:
+    """Yield score, map, the lines of its chart and what they are over, in the order of the rows."""
     shares, drawn = [0.0, *card.figures.fractions], card.figures
     for row in card.rows:
         found = drawn.removing(row.score, row.name)
         if row.score not in REMOVAL or row.verdict == "reference" or found is None:
             continue
-        lines = _pair(row.name, found, shares, 0)
+        drawn_with = {row.name: found}
         reference = drawn.removing(row.score, f"{NULL}{row.reference}")
         if reference is not None:
-            lines += _pair(f"{row.reference} (reference)", reference, shares, 1)
-        yield row.score, row.name, lines
+            drawn_with[f"{row.reference} (reference)"] = reference
+        if row.score == TARGET:
+            steps = [math.log2(step) for step in drawn.target_fractions]
+            for end, done in (("deletion", "removed"), ("insertion", "kept")):
+                lines = [
+                    line
+                    for place, (name, one) in enumerate(drawn_with.items())
+                    for line in _pair(name, *_ends(one, end), steps, place, done)
+                ]
+                yield row.score, f"{row.name}, {end}", lines, f"{done}, in target areas, as a power of 2"
+        else:
+            lines = [
+                line
+                for place, (name, one) in enumerate(drawn_with.items())
+                for line in _pair(
+                    name, [one.full, *one.most_first], [one.full, *one.least_first], shares, place, "first"
+                )
+            ]
+            yield row.score, row.name, lines, "share of cells removed"
 
 
-def _pair(name: str, curves: RemovalCurves, shares: Sequence[float], colour: int) -> list[Series]:
-    both = (("most relevant", curves.most_first, False), ("least", curves.least_first, True))
+def _ends(curves: RemovalCurves, end: str) -> tuple[Sequence[Number], Sequence[Number]]:
+    """Return the scores with the most and with the least relevant removed, or kept."""
+    if end == "deletion":
+        return curves.most_first, curves.least_first
+    return curves.most_kept, curves.least_kept
+
+
+def _pair(
+    name: str,
+    most: Sequence[Number],
+    least: Sequence[Number],
+    steps: Sequence[float],
+    colour: int,
+    done: str,
+) -> list[Series]:
     return [
-        Series(f"{name}, {what} first", shares, [curves.full, *values], colour, dashed)
-        for what, values, dashed in both
+        Series(f"{name}, most relevant {done}", steps, most, colour, False),
+        Series(f"{name}, least {done}", steps, least, colour, True),
     ]
 
 

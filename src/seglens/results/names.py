@@ -17,6 +17,7 @@ RESTATES = "restates the prediction"
 
 CARD_SCORES = (
     "faithfulness",
+    "target_faithfulness",
     "context_faithfulness",
     "causal_agreement",
     "completeness",

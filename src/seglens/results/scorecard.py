@@ -60,13 +60,16 @@ class LayerByLayer(Result):
 class RemovalCurves(Result):
     """Mean scores of ``num`` pictures: of the whole picture, and while cells go in the order of a map.
 
-    ``base`` is the score with everything removed; ``s_dice`` are the same curves of the soft Dice.
+    ``base`` is the score with everything removed; ``s_dice`` are the same curves of the soft Dice. At the
+    target's scale ``least_kept`` and ``most_kept`` are the scores with all but so much removed.
     """
 
     full: Number = None
     base: Number = None
     least_first: tuple[Number, ...] = ()
     most_first: tuple[Number, ...] = ()
+    least_kept: tuple[Number, ...] = ()
+    most_kept: tuple[Number, ...] = ()
     num: int = 0
     s_dice: "RemovalCurves | None" = None
 
@@ -86,9 +89,14 @@ class CellPoints(Result):
 
 
 class Figures(Result):
-    """The numbers behind the figures of a scorecard: curves by score and map, cells by map."""
+    """The numbers behind the figures of a scorecard: curves by score and map, cells by map.
+
+    Curves are over ``fractions`` of the picture or, those of the score ``target_faithfulness``, over
+    ``target_fractions`` of the target's area.
+    """
 
     fractions: tuple[float, ...] = ()
+    target_fractions: tuple[float, ...] = ()
     removal: Mapping[str, Mapping[str, RemovalCurves]] = {}
     cascade: Cascade = Cascade()
     agreement: Mapping[str, CellPoints] = {}
