@@ -20,22 +20,28 @@ class Terminal(StringIO):
 
 @pytest.fixture
 def answer(monkeypatch):
-    return lambda *lines: monkeypatch.setattr("sys.stdin", Terminal("".join(f"{line}\n" for line in lines)))
+    def sit(*lines):
+        monkeypatch.setattr("sys.stdin", Terminal("".join(f"{line}\n" for line in lines)))
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+        monkeypatch.setenv("NO_COLOR", "1")
+
+    return sit
 
 
 def test_a_choice_that_lacks_is_asked_for(seglens, answer, small_run, tmp_path):
-    answer("run", "1", "decoder_last")
+    answer("run", "1")
     ended = seglens("explain")
     assert ended.code == 0
     assert "Which run folder? (run)" in ended.err
     assert "all 3 pictures of the test split, one (0 to 2) or an image file?" in ended.err
     table = json.loads((small_run / "explain/test/explanations.json").read_text())
     assert [row["name"] for row in table["samples"]] == ["test-1"]
-    assert table["layers"] == ["decoder_last"]
+    assert "layers" not in ended.err
+    assert table["layers"] == ["encoder_last", "decoder_last"], "what has a default is not asked for"
 
 
 def test_defaults_of_questions(seglens, answer, small_run):
-    answer("", "", "")
+    answer("", "")
     ended = seglens("explain")
     assert (ended.code, ended.out.splitlines()[-1:]) == (0, ["3 pictures explained: run/explain/test"]), (
         ended.err
@@ -51,6 +57,21 @@ def test_nobody_is_asked_where_there_is_no_terminal(seglens):
     ended = seglens("evaluate")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == "seglens: RUN is missing. Which run folder? Give it on the command line.\n"
+
+
+@pytest.mark.parametrize("flag", ["--quiet", "--json"])
+def test_nobody_is_asked_where_nobody_reads_along(seglens, answer, small_run, flag):
+    answer("run", "1")
+    ended = seglens("explain", small_run, flag)
+    assert ended.code == 0
+    table = json.loads((small_run / "explain/test/explanations.json").read_text())
+    assert [row["name"] for row in table["samples"]] == ["test-0", "test-1", "test-2"]
+
+
+def test_nobody_is_asked_where_questions_go_to_a_file(seglens, answer, monkeypatch):
+    answer("run")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    assert seglens("evaluate").err.startswith("seglens: RUN is missing.")
 
 
 def test_an_end_of_input_stops_a_question(seglens, answer):

@@ -1,7 +1,8 @@
 """Output to the terminal, and questions to the user.
 
 Results go to standard output; questions, warnings and errors to standard error, each error on one line.
-Questions are asked only where standard input is a terminal.
+Questions are asked only where standard input and standard error are a terminal, and never with ``--quiet``
+or ``--json``; and only for what has no default.
 """
 
 import os
@@ -17,7 +18,7 @@ from unicodedata import category
 
 import typer
 
-from seglens.cli.names import LAYERS, misspelt_flag
+from seglens.cli.names import misspelt_flag
 from seglens.errors import DataError, SeglensError, SettingError, UserError
 from seglens.files.overwrite import refuse_overlap
 from seglens.runtime import progress
@@ -29,6 +30,9 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 _DOCUMENT: ContextVar[TextIO | None] = ContextVar("document", default=None)
 """The stream for a JSON document; None where results are printed as tables."""
+
+_MAY_ASK: ContextVar[bool] = ContextVar("may_ask", default=True)
+"""Whether the output is for somebody who reads along: false with ``--quiet`` and ``--json``."""
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
         yield
         return
     with open(os.devnull, "w") as nowhere:
-        token = _DOCUMENT.set(sys.stdout if as_json else None)
+        token, asking = _DOCUMENT.set(sys.stdout if as_json else None), _MAY_ASK.set(False)
         try:
             with redirect_stdout(nowhere if quiet else sys.stderr):
                 if not quiet:
@@ -53,6 +57,7 @@ def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
                     yield
         finally:
             _DOCUMENT.reset(token)
+            _MAY_ASK.reset(asking)
 
 
 def print_result(found: object, show: Callable[[], None]) -> None:
@@ -215,8 +220,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
 
 
 def interactive() -> bool:
-    """Whether questions can be asked: standard input is a terminal."""
-    return sys.stdin.isatty()
+    """Whether questions can be asked: somebody sits at a terminal, sees them and can answer."""
+    return _MAY_ASK.get() and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def ask(name: str, question: str, *, default: str = "") -> str:
@@ -269,14 +274,6 @@ def find_runs(folder: Path) -> list[Path]:
     files = [file for pattern in ("*/run.json", "*/*/run.json") for file in folder.glob(pattern)]
     files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     return [file.parent for file in files if _is_run(file.parent)]
-
-
-def need_layers(given: Sequence[str] | None) -> list[str]:
-    """Return the layers that were given; ask for them only where somebody can answer."""
-    if given:
-        return list(given)
-    default = " ".join(LAYERS)
-    return ask("--layers", "Which layers?", default=default).split() if interactive() else list(LAYERS)
 
 
 def ask_pictures(split: str, num: int) -> tuple[list[Path], list[int]]:
