@@ -107,3 +107,12 @@ def test_histogram_counts_every_picture():
         r"<title>[\d.]+ to [\d.]+: (\d+)</title>", figures.histogram_chart("Dice", values, colour=0)
     )
     assert [int(tip) for tip in tips] == [2, *[0] * 9, 1, *[0] * 8, 2]
+
+
+def test_ticks_below_a_chart_are_where_their_numbers_are():
+    """Shares from 0 to .9: 1 is beyond the axis, and was written at .9."""
+    shares = [0.0, 0.1, 0.5, 0.9]
+    line = Series("map", shares, [1.0, 0.9, 0.4, 0.1], 0)
+    drawn = figures.line_chart("removal", [line], y_label="score", whole=False)
+    below = re.findall(r'y="210"[^>]*>([^<]+)<', str(drawn))
+    assert below == ["0", "0.2", "0.4", "0.6", "0.8"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from seglens.files.output import new_file
 from seglens.judge.scorecard import Scorecard
-from seglens.results.names import NULL, map_name
+from seglens.results.names import NULL, formatted, map_name
 from seglens.results.scorecard import RemovalCurves
 from seglens.results.tables import Number
 
@@ -144,7 +144,7 @@ def draw_attention(card: Scorecard) -> Any:
         axes.text(
             1.01,
             place,
-            f"ratio {row.details['ratio'].mean:.3g}{', ' + row.label if row.label else ''}",
+            f"ratio {formatted(row.details['ratio'].mean)}{', ' + row.label if row.label else ''}",
             transform=axes.get_yaxis_transform(),
             fontsize=7,
             va="center",

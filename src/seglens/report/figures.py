@@ -87,7 +87,8 @@ def line_chart(
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     along = whole_ticks if whole else nice_ticks
-    for x in along(x_axis.low, x_axis.high) if xs else []:
+    inside = [x for x in along(x_axis.low, x_axis.high) if x_axis.low <= x <= x_axis.high]
+    for x in inside if xs else []:
         across = place(x, ticks[0])[0]
         parts.append(f'<text x="{across:.1f}" y="{height - 20}" text-anchor="middle">{x:g}</text>')
     middle = left + plot_width / 2

@@ -136,5 +136,6 @@ def _mask(image: Image, mask: Mask, title: str, truth: Mask | None) -> Tile:
     if truth is not None:
         both = ~ignored & (truth != IGNORED)
         counts = confusion(mask.masked_fill(~both, 0), truth.masked_fill(~both, 0), both, 2)
-        caption += f", IoU {float(scores(counts)['iou']):.2f} of the rest"
+        iou = float(scores(counts)["iou"])
+        caption += f", IoU {iou:.2f} of the rest" if iou == iou else ", no object in either: no IoU"
     return Tile(drawn, title, caption)
