@@ -257,6 +257,27 @@ def test_it_fits_the_window_and_follows_the_system(chromium_like, made: Path, wi
     assert watched.console == []
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_first_column_of_a_wide_table_stays(chromium_like, made: Path, width: int):
+    """A table that is wider than the page is scrolled to its end: its rows still say whose they are."""
+    page = ready(chromium_like(width=width), made)
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth)
+            .map(one => {
+                one.scrollLeft = one.scrollWidth;
+                const edge = one.getBoundingClientRect(), rows = [...one.querySelectorAll('tbody tr')];
+                const cells = rows.map(row => row.firstElementChild.getBoundingClientRect());
+                return [Math.max(...cells.map(cell => Math.abs(cell.left - edge.left))),
+                        Math.max(...cells.map(cell => cell.width)) / edge.width];
+            })"""
+    )
+    assert wide or width > 390, "on a phone some tables are wider than the page"
+    for away, share in wide:
+        assert away <= 2
+        assert share < 0.5, "most of the window is left for what is scrolled"
+
+
 def test_a_screen_reader_finds_names_for_everything(chromium: Watched, made: Path):
     page = ready(chromium, made)
     page.locator(".gallery .stage").first.click()
