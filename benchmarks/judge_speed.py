@@ -44,6 +44,7 @@ from seglens.models.segmenter import ModelSpec, Segmenter
 SIZE, PART = 256, 16
 SCORES = {
     "faithfulness": "faithfulness",
+    "target_faithfulness": "target faithfulness",
     "context_faithfulness": "context faithfulness",
     "causal_agreement": "causal agreement",
     "model_dependence": "model dependence",
@@ -96,12 +97,15 @@ class Meter:
 
     def watch(self, function: str) -> None:
         """Time a function of `evidence` whenever it is called."""
-        own = getattr(evidence, function)
+        own = evidence.REMOVING.get(function) or getattr(evidence, function)
 
         def watched(case: Any, *more: Any) -> Any:
             return self.timed(SCORES[function], len(case.images), lambda: own(case, *more))
 
-        setattr(evidence, function, watched)
+        if function in evidence.REMOVING:
+            evidence.REMOVING[function] = watched
+        else:
+            setattr(evidence, function, watched)
 
 
 def scene(num: int) -> tuple[seglens.Run, Tensor, Target]:
