@@ -37,6 +37,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "2-D, mirrored, two folds": {"dims": 2, "patch": (16, 32), "mirrored": (0, 1), "folds": (0, 1)},
     "3-D, mirrored": {"mirrored": (0, 2), "transposed": (2, 0, 1)},
     "three folds": {"folds": (0, 1, 3)},
+    "regions": {"regions": True},
+    "regions, written in another order": {"regions": True, "order": (2, 1), "folds": (0, 1), "mirrored": (1,)},
+    "regions, 2-D": {"regions": True, "dims": 2, "patch": (16, 16)},
 }
 
 
@@ -47,9 +50,10 @@ def test_masks_are_those_of_nnunet(tmp_path: Path, kind: str) -> None:
     files = write_case(tmp_path / "imagesTs", channels=len(KINDS[kind].get("schemes", ("z",))))
     own = predicted_by_nnunet(model, files, tmp_path / "own", folds)
     run = seglens.adopt(model, fold=folds, out=tmp_path / "run")
-    assert run.spec.head == "softmax"
+    regions = KINDS[kind].get("regions", False)
+    assert run.spec.head == ("multilabel" if regions else "softmax")
     run = seglens.load(tmp_path / "run")  # from its own files alone
-    data = write_set(tmp_path / "set", channels=len(files))
+    data = write_set(tmp_path / "set", channels=len(files), regions=regions)
     split = open_split(run, "test", data=data)
     predict_files(run, split, out=tmp_path / "out")
     found = np.asarray(nibabel.load(tmp_path / "out" / "masks" / "case.nii.gz").dataobj)
@@ -238,9 +242,9 @@ def test_what_cant_be_served_is_refused_by_name(tmp_path: Path, what: str) -> No
     assert not (tmp_path / "run").exists()
 
 
-def test_regions_are_refused_by_name(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "results", regions=True)
-    with pytest.raises(ModelError, match=r"regions.*whole.*nnUNetv2_predict"):
+def test_regions_without_their_order_are_refused_by_name(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "results", regions=True, order=None)
+    with pytest.raises(ModelError, match=r"2 regions \(whole, core\), and regions_class_order is None"):
         seglens.adopt(model, out=tmp_path / "run")
 
 

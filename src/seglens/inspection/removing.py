@@ -104,7 +104,7 @@ def target_of(run: Run, opened: Opened, class_name: str, answer: ExplainedPictur
     if answer is not None:
         return answer.target
     class_index = run.task.class_index(class_name)
-    predicted = of_class(opened.prediction.mask.cpu(), class_index)
+    predicted = of_class(opened.prediction.mask.cpu(), class_index, run.spec.dims)
     return for_head(Target("predicted", class_index, predicted & opened.part.batch.valid), run)
 
 
@@ -156,7 +156,7 @@ def _state(
     target: Target, logits: Tensor, mask: Tensor, valid: Regions, measured: dict[str, float]
 ) -> RemovalState:
     first = torch.zeros(1, dtype=torch.long)
-    area = (of_class(mask.cpu(), target.class_index) & valid).sum() / valid.sum()
+    area = (of_class(mask.cpu(), target.class_index, valid.ndim - 1) & valid).sum() / valid.sum()
     return RemovalState(
         probability=float(target.score(logits, first, "probability")),
         logit=float(target.score(logits, first, "mean")),

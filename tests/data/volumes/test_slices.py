@@ -172,7 +172,7 @@ def only_analyze(folder: Path) -> None:
     ("do", "message"),
     [
         (
-            change(labels={"background": 0, "front": [1, 2]}),
+            change(labels={"background": 0, "front": [1, 2]}, regions_class_order=[1]),
             r"regions: 'front' is made of the labels \[1, 2\]",
         ),
         (change(labels={"background": 0, "front": 2}), r"labels \[0, 2\]; allowed are 0, 1, 2"),
