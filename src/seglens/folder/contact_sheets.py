@@ -101,6 +101,11 @@ def draw_maps(
             tiles[-1].append(tile)
         if row.evidence:
             found["evidence"] = row.evidence.model_copy(update={"file": file})
+        if row.folds and (apart := row.of_folds):
+            tile = _folds_tile(heatmaps, apart, image)
+            file = subject.save(tile.picture, unused_name(heatmaps.name(apart), taken))
+            tiles[-1].append(tile)
+            found["folds"] = row.folds.model_copy(update={"file": file})
         drawn.append(row.model_copy(update=found))
     sheets = []
     for title, kept in comparisons(heatmaps.rows):
@@ -194,6 +199,14 @@ def _evidence_tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scali
     if hidden is not None:
         drawn = hatch(drawn, hidden)
     return Tile(outline(drawn, heatmaps.region(row), INK), "for and against", _weighed(row), scale)
+
+
+def _folds_tile(heatmaps: Heatmaps, row: OneMap, image: Image) -> Tile:
+    """Draw how far folds are apart, in colours of its own limits."""
+    share, scale = row.diagnostics.get("disagreement"), colours(row.limits or (0.0, 1.0), row.unit)
+    drawn = outline(heat_overlay(image, heatmaps.values(row), scale), heatmaps.region(row))
+    caption = "" if share is None else f"{share:.0%} of the maps is not common"
+    return Tile(drawn, "folds: standard deviation", caption, scale)
 
 
 def _weighed(row: OneMap) -> str:

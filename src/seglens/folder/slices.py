@@ -44,7 +44,7 @@ def slice_arrays(sample: Sample, predicted: AnyMask, heatmaps: Heatmaps) -> Arra
         masks[f"region:{row.target}"] = heatmaps.arrays[f"region:{row.target}"].long()
     found = {name: nearest(mask.cpu(), size).to(torch.uint8) for name, mask in masks.items()}
     found["image"] = (_fewer(image, PICTURE_SIDE) * 255).round().to(torch.uint8)
-    for row in heatmaps.rows:
+    for row in heatmaps.every_row:
         name = heatmaps.name(row)
         values = heatmaps.arrays[f"map:{name}"]
         counted = heatmaps.arrays.get(f"counted:{name}")
