@@ -38,7 +38,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "3-D, mirrored": {"mirrored": (0, 2), "transposed": (2, 0, 1)},
     "three folds": {"folds": (0, 1, 3)},
     "regions": {"regions": True},
-    "regions, written in another order": {"regions": True, "order": (2, 1), "folds": (0, 1), "mirrored": (1,)},
+    "regions, written in another order": {
+        "regions": True,
+        "order": (2, 1),
+        "folds": (0, 1),
+        "mirrored": (1,),
+    },
     "regions, 2-D": {"regions": True, "dims": 2, "patch": (16, 16)},
 }
 

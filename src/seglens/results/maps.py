@@ -68,7 +68,13 @@ class OneMap(Result):
         """The map of how far folds are apart as one more; None where the model has no several folds."""
         if self.folds is None:
             return None
-        alone: dict[str, object] = {"statistics": {}, "nulls": {}, "evidence": None, "scale": None, "folds": None}
+        alone: dict[str, object] = {
+            "statistics": {},
+            "nulls": {},
+            "evidence": None,
+            "scale": None,
+            "folds": None,
+        }
         named = {"layer": folds_layer(self.layer), "limits": self.folds.limits, "file": self.folds.file}
         return self.model_copy(update={**alone, **named})
 
