@@ -89,7 +89,7 @@ class Task(Validated):
         regions = len(self.classes) - 1 if self.multilabel else 0
         if self.regions and not len(self.regions) == len(self.region_order) == regions:
             raise ValueError(
-                f"there are {len(self.regions)} regions and {len(self.region_order)} labels to write them with; "
+                f"there are {len(self.regions)} regions and {len(self.region_order)} labels to write them; "
                 f"allowed is one for each of {regions} classes that may overlap"
             )
         if not self.palette:

@@ -55,9 +55,9 @@ class Explanation:
 
     ``map`` is raw and signed, at the size of the input; drawing scales it, measuring never does, and measures
     of mass use its non-negative part. ``grid`` is a CAM at its layer's resolution before any ReLU.
-    ``channels`` sum to ``map``. ``folds``, of a model that is several, is the standard deviation of their maps
-    at each pixel. ``status`` is worked out where it is not given; rows that are not ``ok`` hold
-    NaN everywhere, but for a ``grid`` that speaks against the target only: the ReLU has left nothing of it,
+    ``channels`` sum to ``map``. ``folds``, of a model that is several, is the standard deviation of their
+    maps at each pixel. ``status`` is worked out where it is not given; rows that are not ``ok`` hold NaN
+    everywhere, but for a ``grid`` that speaks against the target only: the ReLU has left nothing of it,
     its map is degenerate, and it is the answer. With ``where="context"`` only the pixels in `counted` are
     reported and judged: what outside of the target speaks for it.
     """

@@ -5,9 +5,9 @@ a method that is linear in the score (gradients, Integrated Gradients, HiResCAM'
 its maps say in the mean. Of others the mean is what is shown. Each member sees the picture, the target and
 every picture of the settings mirrored alike, and its map is turned back.
 
-Where there are several networks (folds), `Explanation.folds` is the standard deviation of their maps, and two
-diagnostics say how far they agree: ``folds``, how many they are, and ``disagreement``, the share of the folds'
-maps that is not common to them::
+Where there are several networks (folds), `Explanation.folds` is the standard deviation of their maps, and
+two diagnostics say how far they agree: ``folds``, how many they are, and ``disagreement``, the share of the
+folds' maps that is not common to them::
 
     sqrt(sum over p of var_f m_f(p))  /  sqrt(sum over p of mean_f m_f(p)^2)
 

@@ -28,6 +28,7 @@ from seglens.drawing.draw import (
 from seglens.drawing.planes import Planes
 from seglens.files.output import unused_name
 from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, limits_of, mask_as_drawn
+from seglens.folder.montage import rows_of, slices_of
 from seglens.folder.scales import Scaling, colours
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
@@ -74,11 +75,12 @@ def draw_subject(
 
 
 def draw_maps(
-    subject: Subject, heatmaps: Heatmaps, scaling: Scaling, shared: Shared
+    subject: Subject, heatmaps: Heatmaps, scaling: Scaling, shared: Shared, montage: str | None = None
 ) -> tuple[tuple[OneMap, ...], tuple[Sheet, ...]]:
     """Save a heat map for each row, and sheets that compare methods, layers and targets.
 
-    ``shared`` are the limits of a scale over the whole set.
+    ``shared`` are the limits of a scale over the whole set. Of a volume each map has a ``montage`` of a plane,
+    where one is named.
 
     Returns:
         The rows with the names of the files and the ``scale`` of their colours, and the sheets.
@@ -122,7 +124,26 @@ def draw_maps(
         lines = [every[i : i + across] for i in range(0, len(every), across)]
         page = sheet(lines, title=f"{subject.sample.name}: {title}", tile_width=width)
         sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
+    for row in heatmaps.every_row if montage is not None else ():
+        title = f"montage@{heatmaps.name(row)}"
+        page = _montage(subject, heatmaps, row, scaling, shared, montage)
+        sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
     return tuple(drawn), tuple(sheets)
+
+
+def _montage(
+    subject: Subject, heatmaps: Heatmaps, row: OneMap, scaling: Scaling, shared: Shared, plane: str
+) -> Picture:
+    """Draw slices of a plane with the map over them, numbered from the feet, the front or the right."""
+    planes = heatmaps.planes(row)
+    assert planes is not None  # of a volume
+    tiles = []
+    for number, one in slices_of(planes, subject.sample.valid.shape, plane).items():
+        image = shown(subject.sample, heatmaps.spec, one).image
+        tile = _tile(replace(heatmaps, chosen=one), row, image, scaling, shared)
+        tiles.append(replace(tile, title=f"{plane} {number}", caption="", scale=None))
+    tiles[-1] = replace(tiles[-1], scale=tile.scale)
+    return sheet(rows_of(tiles), title=f"{subject.sample.name}: {heatmaps.name(row)}", tile_width=TILE)
 
 
 def comparisons(rows: Sequence[OneMap]) -> list[tuple[str, list[int]]]:

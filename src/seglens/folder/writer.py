@@ -46,10 +46,14 @@ COUNTS = ("num_ok", "num_no_target", "num_total", "num_degenerate", "num_failed"
 
 @dataclass(frozen=True)
 class Drawing:
-    """How maps are drawn, and in which format their raw values are kept."""
+    """How maps are drawn, and in which format their raw values are kept.
+
+    ``montage`` is the plane of volumes whose slices are drawn side by side; None where none are.
+    """
 
     scaling: Scaling
     raw: str
+    montage: str | None = None
 
 
 def write_sample(
@@ -128,7 +132,7 @@ def _draw(
     run: Run, subject: Subject, row: PictureMaps, arrays: Arrays, drawing: Drawing, shared: Shared
 ) -> PictureMaps:
     heatmaps = Heatmaps(row.maps, arrays, subject.frame, run.spec)
-    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared)
+    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared, drawing.montage)
     drawn = row.model_copy(update={"maps": maps, "sheets": sheets})
     write_row(subject.folder, drawn)
     return drawn

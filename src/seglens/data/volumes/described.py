@@ -49,8 +49,8 @@ def read_described(described: Mapping[str, Any], file: Path) -> Labels:
         every = numbers if isinstance(numbers, list) else [numbers]
         if not every or any(isinstance(each, bool) or not str(each).isdecimal() for each in every):
             raise DataError(
-                f"{file} gives the label {name!r} the value {numbers!r}; allowed is a whole number, or a list "
-                "of them for a region."
+                f"{file} gives the label {name!r} the value {numbers!r}; allowed is a whole number, or a "
+                "list of them for a region."
             )
         made_of[str(name)] = tuple(sorted({int(each) for each in every}))
     ignored = made_of.pop("ignore", None)
@@ -85,8 +85,8 @@ def _regions(made_of: Mapping[str, tuple[int, ...]], order: Any, ignore: int | N
     listed = order if isinstance(order, list) else []
     if len(listed) != len(regions) or any(type(each) is not int or each not in allowed for each in listed):
         raise DataError(
-            f"{file} has {len(regions)} regions ({', '.join(regions)}), and regions_class_order is {order!r}; "
-            "allowed is the label to write for each of them, in their order, such as "
+            f"{file} has {len(regions)} regions ({', '.join(regions)}), and regions_class_order is "
+            f"{order!r}; allowed is the label to write for each of them, in their order, such as "
             f"{[min(numbers) for numbers in regions.values()]}. nnU-Net can't do without it either."
         )
     return Labels((*background, *regions), ignore, tuple(regions.values()), tuple(listed))

@@ -60,8 +60,8 @@ def find_described(settings: DataSettings) -> Found:
     task = cases.labels.task(f"The labels in {file}")
     if settings.multilabel and not task.multilabel:
         raise SettingError(
-            f"{file} lists single labels, which never overlap, so --multilabel would do nothing: leave it out. "
-            "Regions, which may overlap, are lists of labels there."
+            f"{file} lists single labels, which never overlap, so --multilabel would do nothing: leave it "
+            "out. Regions, which may overlap, are lists of labels there."
         )
     folders = [settings.path / name for name in ("imagesTr", "imagesTs", "labelsTr", "labelsTs")]
     searched = [folder for folder in folders if folder.is_dir()]

@@ -86,8 +86,8 @@ def slice_volumes(
     if cases.labels is not None and cases.labels.regions:
         name, region = cases.labels.classes[1], list(cases.labels.regions[0])
         raise DataError(
-            f"{source} has regions: {name!r} is made of the labels {region}. A slice holds one class a pixel; "
-            "list single labels in dataset.json to cut it."
+            f"{source} has regions: {name!r} is made of the labels {region}. A slice holds one class a "
+            "pixel; list single labels in dataset.json to cut it."
         )
     if len(cases.channels) not in (1, 3):
         raise DataError(
