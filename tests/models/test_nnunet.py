@@ -195,6 +195,7 @@ def test_how_far_folds_are_apart_is_written_drawn_and_reported(tmp_path: Path) -
         share = np.sqrt((heat**2).sum() / (heat**2 + mean**2).sum())
         assert share == pytest.approx(entry["diagnostics"]["disagreement"], abs=0.1)
         assert f"map:{name}" in np.load(out / row["files"]["slices"])
+    assert run.folder is not None
     page = seglens.report([run.folder]).read_text()
     assert "encoder_mid@folds" in page
 

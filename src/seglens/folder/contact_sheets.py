@@ -79,8 +79,8 @@ def draw_maps(
 ) -> tuple[tuple[OneMap, ...], tuple[Sheet, ...]]:
     """Save a heat map for each row, and sheets that compare methods, layers and targets.
 
-    ``shared`` are the limits of a scale over the whole set. Of a volume each map has a ``montage`` of a plane,
-    where one is named.
+    ``shared`` are the limits of a scale over the whole set. Of a volume each map has a ``montage`` of a
+    plane, where one is named.
 
     Returns:
         The rows with the names of the files and the ``scale`` of their colours, and the sheets.
@@ -124,10 +124,11 @@ def draw_maps(
         lines = [every[i : i + across] for i in range(0, len(every), across)]
         page = sheet(lines, title=f"{subject.sample.name}: {title}", tile_width=width)
         sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
-    for row in heatmaps.every_row if montage is not None else ():
-        title = f"montage@{heatmaps.name(row)}"
-        page = _montage(subject, heatmaps, row, scaling, shared, montage)
-        sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
+    if montage is not None:
+        for row in heatmaps.every_row:
+            title = f"montage@{heatmaps.name(row)}"
+            page = _montage(subject, heatmaps, row, scaling, shared, montage)
+            sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
     return tuple(drawn), tuple(sheets)
 
 

@@ -101,7 +101,7 @@ def explain_folder(
         where: ``context`` reports what lies outside of the target only, see `seglens.explain`.
         scale: limits of colours, ``image``, ``dataset`` or ``fixed:LOW,HIGH``.
         raw: format of the raw maps, ``npz`` or ``safetensors``.
-        montage: draw the slices of volumes in this plane side by side, ``axial``, ``coronal`` or ``sagittal``.
+        montage: draw the slices of volumes side by side, in the plane ``axial``, ``coronal`` or ``sagittal``.
         tiles: which pictures are explained in windows, as they are predicted: see
             `seglens.predict.tiles.TILES` and
             `seglens.explain.tiled`. Methods that mean nothing there fail on such pictures.

@@ -50,8 +50,9 @@ def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> d
     ``map:NAME`` is the map at the picture's own size, ``grid:NAME`` what the layer gave before it was brought
     to size, and ``channels:NAME`` the attribution of each channel on the input grid, where there are such:
     all float32, signed, unscaled, NaN where there is no map. ``region:TARGET`` says which pixels are the
-    target's, ``map:NAME@folds`` how far the folds of a model are apart, and ``counted:NAME`` which ones count where not all do (1 or 0, at the picture's own size). The
-    batch adds ``valid`` where not all pixels of the picture are.
+    target's, ``map:NAME@folds`` how far the folds of a model are apart, and ``counted:NAME`` which ones count
+    where not all do (1 or 0, at the picture's own size). The batch adds ``valid`` where not all pixels of the
+    picture are.
     """
     several = len({entry.target.label for entry in explanations}) > 1
     arrays: dict[str, Tensor] = {}

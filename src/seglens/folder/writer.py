@@ -259,10 +259,11 @@ def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name
         planes = planes_through(foreground(mask, 3), sample.spacing)
         size["slices"] = mask.shape[-3]
         del files["mask"]
-        for label, one in label_maps(run.task, mask).items() if sample.grid is not None else ():
+        for label, one in label_maps(run.task, mask).items():
             about, place = (f"mask {label}", f"{label}/{name}") if label else ("mask", name)
             files[about] = f"masks/{place}.nii.gz"
-            write_mask(folder / files[about], sample.grid.from_zyx(one.numpy()), sample.grid)
+            if sample.grid is not None:
+                write_mask(folder / files[about], sample.grid.from_zyx(one.numpy()), sample.grid)
     elif is_stack(mask):
         del files["mask"]
         for label, layer in zip(label_folders(run.task), mask, strict=True):

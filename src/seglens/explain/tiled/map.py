@@ -29,9 +29,8 @@ class LargeMap:
 
     ``grid`` is raw, before any ReLU, on the cells of the layer (for methods without a layer: on the pixels of
     the working scale); one of 10,000 x 10,000 cells weighs 400 MB, and nothing as large is made of it
-    unless `at` or `explanation` is asked to. ``folds`` is as of an `Explanation`, on the same cells. ``target``
-    is at the working scale, `Windows.scaled`. A map
-    whose status is not ok is NaN.
+    unless `at` or `explanation` is asked to. ``folds`` is as of an `Explanation`, on the same cells.
+    ``target`` is at the working scale, `Windows.scaled`. A map whose status is not ok is NaN.
     """
 
     method: str

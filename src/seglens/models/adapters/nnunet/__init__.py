@@ -70,6 +70,7 @@ def describe(options: Mapping[str, Any]) -> Described:
         "channels": len(cases.ends),
         "classes": len(labels.classes),
         "dims": 3,
+        "spacing": _spacing(cases),
         "head": "multilabel" if labels.regions else "softmax",
         "image_size": _probe(patch, cases.configuration.pool_op_kernel_sizes),
         "mean": tuple(-low / (high - low) for low, high in cases.ends),
@@ -107,6 +108,13 @@ def _axes(cases: Cases) -> tuple[int, ...]:
     """Return the axes of the volume along which it is mirrored: a network of pictures has no slices."""
     before = 3 - len(cases.configuration.patch_size)
     return tuple(axis + before for axis in cases.options["mirrored"])
+
+
+def _spacing(cases: Cases) -> tuple[float, ...]:
+    """Return the millimetres of a voxel of an input; of slices they lie as far apart as in most cases."""
+    found = tuple(map(float, cases.configuration.spacing))
+    between = cases.plans.original_median_spacing_after_transp[: 3 - len(found)]
+    return (*map(float, between), *found)
 
 
 def _probe(patch: list[int], strides: list[list[int]]) -> int:
