@@ -5,7 +5,8 @@ They live in raw pixel space, before normalisation, so that ``zero`` is black. E
 they differ, and gives one or more baselines for each picture.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,16 @@ from seglens.seeds import content_uniform
 from seglens.shapes import Images
 
 Baselines = Float[Tensor, "b draws c *size"]
+
+
+class Baseline(Protocol):
+    """What makes baselines."""
+
+    def __call__(
+        self, images: Images, seed: int, draws: int, blur: float, spacing: Sequence[float] = ()
+    ) -> Baselines:
+        """Return one or more for each picture."""
+        ...
 
 
 def zero(images: Images, seed: int, draws: int, blur: float, spacing: Sequence[float] = ()) -> Baselines:
@@ -43,7 +54,7 @@ def mean(images: Images, seed: int, draws: int, blur: float, spacing: Sequence[f
     return images.mean(axes(images), keepdim=True).expand_as(images)[:, None]
 
 
-BASELINES: dict[str, Callable[[Images, int, int, float, Sequence[float]], Baselines]] = {
+BASELINES: dict[str, Baseline] = {
     "zero": zero,
     "random": random,
     "blur": blurry,
