@@ -185,7 +185,15 @@ def test_gradients_over_windows_are_those_of_the_mean_of_all_members(tmp_path: P
 
 def test_how_far_folds_are_apart_is_written_drawn_and_reported(tmp_path: Path) -> None:
     run, split = opened(tmp_path, patch=(32, 32, 32), folds=(0, 1), transposed=(0, 1, 2))
-    out = explain_folder(run, split, methods=("grad-cam", "saliency"), layers="encoder_mid").folder
+    out = explain_folder(
+        run,
+        split,
+        methods=("grad-cam", "saliency"),
+        layers="encoder_mid",
+        scale="dataset",
+        where="context",
+        montage="axial",
+    ).folder
     (row,) = json.loads((out / "explanations.json").read_text())["samples"]
     for entry, name in zip(row["maps"], ("grad-cam@encoder_mid@folds", "saliency@folds"), strict=True):
         assert (out / entry["folds"]["file"]).is_file()
@@ -195,6 +203,9 @@ def test_how_far_folds_are_apart_is_written_drawn_and_reported(tmp_path: Path) -
         share = np.sqrt((heat**2).sum() / (heat**2 + mean**2).sum())
         assert share == pytest.approx(entry["diagnostics"]["disagreement"], abs=0.1)
         assert f"map:{name}" in np.load(out / row["files"]["slices"])
+        raw = np.load(out / row["files"]["raw"])
+        assert np.array_equal(raw[f"counted:{name}"], raw[f"counted:{name.removesuffix('@folds')}"])
+        assert any(sheet["title"] == f"montage@{name}" for sheet in row["sheets"])
     assert run.folder is not None
     page = seglens.report([run.folder]).read_text()
     assert "encoder_mid@folds" in page

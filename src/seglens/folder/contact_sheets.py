@@ -127,7 +127,8 @@ def draw_maps(
     if montage is not None:
         for row in heatmaps.every_row:
             title = f"montage@{heatmaps.name(row)}"
-            page = _montage(subject, heatmaps, row, scaling, shared, montage)
+            how = scaling if row in heatmaps.rows else Scaling("image")  # as their tile, folds have their own
+            page = _montage(subject, heatmaps, row, how, shared, montage)
             sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
     return tuple(drawn), tuple(sheets)
 

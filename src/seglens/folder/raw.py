@@ -57,21 +57,22 @@ def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> d
     several = len({entry.target.label for entry in explanations}) > 1
     arrays: dict[str, Tensor] = {}
     for entry in explanations:
-        name = map_name(entry.method, entry.layer, target=entry.target.label if several else "")
+        label = entry.target.label if several else ""
+        name = map_name(entry.method, entry.layer, target=label)
+        apart = map_name(entry.method, folds_layer(entry.layer), target=label)
         region = f"region:{entry.target.label}"
         if region not in arrays:
             arrays[region] = _native_region(entry.target.pixels[row], frame)
         arrays[f"map:{name}"] = frame.maps_to_native(entry.map[row].cpu()).float()
         if entry.folds is not None:
-            apart = map_name(
-                entry.method, folds_layer(entry.layer), target=entry.target.label if several else ""
-            )
             arrays[f"map:{apart}"] = frame.maps_to_native(entry.folds[row].cpu()).float()
         for kind, values in (("grid", entry.grid), ("channels", entry.channels)):
             if values is not None:
                 arrays[f"{kind}:{name}"] = values[row].cpu().float()
         if entry.where != "region":
-            arrays[f"counted:{name}"] = _native_region(entry.counted[row], frame)
+            counted = _native_region(entry.counted[row], frame)
+            named = (name,) if entry.folds is None else (name, apart)
+            arrays |= {f"counted:{each}": counted for each in named}
     return arrays
 
 
