@@ -75,6 +75,11 @@ def middle_side(size: Sequence[int]) -> int:
     return sorted(size)[-2]
 
 
+def as_long(width: int | float, spacing: Sequence[float]) -> tuple[float, ...]:
+    """Return how many pixels along each axis are as long as ``width`` pixels along the finest one."""
+    return tuple(width * min(spacing) / mm for mm in spacing)
+
+
 def num_pixels(size: Sequence[int]) -> int:
     """Return how many pixels or voxels there are."""
     return math.prod(size)

@@ -4,7 +4,7 @@ Every imputer takes pictures, the region that is removed from each, and standard
 pictures that are untouched elsewhere. `IMPUTERS` at the foot names them all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seglens.axes import CONVOLVE, MEAN_POOL, axes, interpolated, middle_side, size_of
+from seglens.axes import CONVOLVE, MEAN_POOL, as_long, axes, interpolated, middle_side, size_of
 from seglens.shapes import Images, Regions
 
 NOISE = 0.01
@@ -55,10 +55,10 @@ def noisy_linear(images: Images, removed: Regions, noise: Images) -> Images:
     return torch.where(removed[:, None], (filled + NOISE * noise).clamp(0, 1), images)
 
 
-def blur(images: Images, removed: Regions, noise: Images) -> Images:
+def blur(images: Images, removed: Regions, noise: Images, spacing: Sequence[float] = ()) -> Images:
     """Replace removed pixels by the blurred picture (`blurred`); the noise is not used."""
     del noise
-    return torch.where(removed[:, None], blurred(images), images)
+    return torch.where(removed[:, None], blurred(images, spacing=spacing), images)
 
 
 def fill_with_mean(images: Images, removed: Regions, noise: Images) -> Images:
@@ -73,23 +73,34 @@ def fill_with_zero(images: Images, removed: Regions, noise: Images) -> Images:
     return torch.where(removed[:, None], 0, images)
 
 
-def blurred(images: Images, sigma: float | None = None) -> Images:
+def blurred(images: Images, sigma: float | None = None, spacing: Sequence[float] = ()) -> Images:
     """Return the pictures under a Gaussian of ``sigma`` pixels, or `BLUR_SIGMA` of the shorter side.
 
-    Of a volume it is the middle side, and ``sigma`` is in voxels along every axis.
+    Of a volume it is the middle side, and ``sigma`` is in voxels along every axis; where ``spacing`` tells
+    their millimetres along each, it is in voxels of the finest axis, and as many millimetres along all.
     """
     dims = images.ndim - 2
-    sigma = BLUR_SIGMA * middle_side(size_of(images)) if sigma is None else sigma
-    radius = max(1, round(3 * sigma))
-    steps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    sigma = blur_width(images, BLUR_SIGMA, spacing) if sigma is None else sigma
+    sigmas = as_long(sigma, spacing) if spacing else (sigma,) * dims
     stack = images.flatten(0, 1)[:, None]
-    for axis in range(dims):  # from the last one on
+    for axis, along in enumerate(reversed(sigmas)):  # from the last one on
+        radius = max(1, round(3 * along))
+        steps = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+        kernel = torch.exp(-0.5 * (steps / along) ** 2)
+        kernel = kernel / kernel.sum()
         margin, shape = [0] * 2 * dims, [1] * (dims + 2)
         margin[2 * axis : 2 * axis + 2], shape[-1 - axis] = [radius, radius], -1
         stack = CONVOLVE[dims](F.pad(stack, margin, mode="replicate"), kernel.view(shape))
     return stack[:, 0].unflatten(0, images.shape[:2])
+
+
+def blur_width(images: Images, share: float, spacing: Sequence[float]) -> float:
+    """Return a ``share`` of the shorter side, of a volume the middle, in pixels of the finest axis."""
+    size = size_of(images)
+    if not spacing:
+        return share * middle_side(size)
+    lengths = [length * mm for length, mm in zip(size, spacing, strict=True)]
+    return share * sorted(lengths)[-2] / min(spacing)
 
 
 @torch.no_grad()
@@ -232,6 +243,12 @@ IMPUTERS: dict[str, Imputer] = {
     "zero": fill_with_zero,
 }
 """To add an imputer: one function, one line."""
+
+
+def imputer_of(name: str, spacing: Sequence[float]) -> Imputer:
+    """Return the imputer called ``name``; ``spacing`` is as in `blurred`."""
+    return partial(blur, spacing=spacing) if name == "blur" else IMPUTERS[name]
+
 
 BY_SURROUNDINGS = frozenset({"noisy-linear"})
 """Imputers that look at what is left around a hole. Others fill a pixel alike whatever else is removed."""

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from tests.cli.test_volumes import volume_set
 
 from seglens.explain.verify.case import Measured
 from seglens.explain.verify.rules import RULES
@@ -99,3 +100,23 @@ def test_wrong_arguments_are_told(words, message, seglens, one_run):
     ended = seglens("verify", one_run, *words)
     assert ended.code == 2
     assert message in ended.err
+
+
+@pytest.mark.usefixtures("quick")
+def test_verify_takes_files_of_volumes(seglens, tmp_path):
+    """They lie on the input grid as in a split of the run's own set."""
+    pytest.importorskip("nibabel", reason="needs the extra medical")
+    data = volume_set(tmp_path / "set")
+    words = "--model unet3d --image-size 16 --width 2 --epochs 1 --batch-size 2 --run balls"
+    assert seglens("train", data, *words.split()).code == 0
+    ended = seglens(
+        "verify", "balls", data / "imagesTs/ball4_0000.nii.gz", "--layers", "encoder_last", "--json"
+    )
+    assert (ended.code, ended.err) == (0, "")
+    of_files = json.loads(ended.out)
+    ended = seglens("verify", "balls", "--layers", "encoder_last", "--num-images", 1, "--json")
+    of_split = json.loads(ended.out)
+    assert of_files["num_images"] == 1
+    assert [check["value"] for check in of_files["checks"]] == [
+        check["value"] for check in of_split["checks"]
+    ]

@@ -35,3 +35,11 @@ def test_planes_go_through_most_of_a_region():
     assert planes.centre == (10, 22, 33)
     assert planes.zoom == 3  # 60 + 60 + 50 voxels
     assert planes_through(region & False, None).centre == (20, 25, 30)
+
+
+def test_one_plane_alone_is_that_of_the_three():
+    volume = torch.rand(4, 6, 5)
+    whole = Planes((1, 2, 3))(volume)
+    assert torch.equal(Planes((1, 2, 3), shown=(0,))(volume), whole[:, :5])
+    assert torch.equal(Planes((1, 2, 3), shown=(1,))(volume), volume[:, 2].flip(0))
+    assert torch.equal(Planes((1, 2, 3), shown=(2,))(volume), volume[:, :, 3].flip(0))

@@ -76,6 +76,7 @@ def write_model(
     mirrored: tuple[int, ...] | None = None,
     transposed: Sequence[int] = (1, 0, 2),
     regions: bool = False,
+    order: Sequence[int] | None = (1, 2),
     trainer: str = "nnUNetTrainer",
 ) -> Path:
     """Write plans.json, dataset.json and a checkpoint for each fold; return the folder."""
@@ -114,8 +115,8 @@ def write_model(
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-    if regions:
-        dataset["regions_class_order"] = [1, 2]
+    if regions and order is not None:
+        dataset["regions_class_order"] = list(order)
     place.mkdir(parents=True)
     (place / "plans.json").write_text(json.dumps(plans))
     (place / "dataset.json").write_text(json.dumps(dataset))
@@ -164,7 +165,9 @@ def write_case(
     return files
 
 
-def write_set(folder: Path, name: str = "case", channels: int = 1, **of_case: Any) -> Path:
+def write_set(
+    folder: Path, name: str = "case", channels: int = 1, *, regions: bool = False, **of_case: Any
+) -> Path:
     """Write a set of nnU-Net's layout with one case in train and test."""
     for split in ("Tr", "Ts"):
         files = write_case(folder / f"images{split}", name, channels, **of_case)
@@ -175,7 +178,9 @@ def write_set(folder: Path, name: str = "case", channels: int = 1, **of_case: An
         truth[7:10, 8:12, 4:7] = 2
         nibabel.save(nibabel.Nifti1Image(truth, picture.affine), folder / f"labels{split}" / f"{name}.nii.gz")
     channel_names = {str(n): f"MR{n}" for n in range(channels)}
-    described = {"channel_names": channel_names, "labels": LABELS, "numTraining": 1, "file_ending": ".nii.gz"}
+    described: dict[str, Any] = {"channel_names": channel_names, "labels": LABELS, "file_ending": ".nii.gz"}
+    if regions:
+        described |= {"labels": REGIONS, "regions_class_order": [1, 2]}
     (folder / "dataset.json").write_text(json.dumps(described))
     return folder
 

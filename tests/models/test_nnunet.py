@@ -37,6 +37,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "2-D, mirrored, two folds": {"dims": 2, "patch": (16, 32), "mirrored": (0, 1), "folds": (0, 1)},
     "3-D, mirrored": {"mirrored": (0, 2), "transposed": (2, 0, 1)},
     "three folds": {"folds": (0, 1, 3)},
+    "regions": {"regions": True},
+    "regions, written in another order": {
+        "regions": True,
+        "order": (2, 1),
+        "folds": (0, 1),
+        "mirrored": (1,),
+    },
+    "regions, 2-D": {"regions": True, "dims": 2, "patch": (16, 16)},
 }
 
 
@@ -47,9 +55,10 @@ def test_masks_are_those_of_nnunet(tmp_path: Path, kind: str) -> None:
     files = write_case(tmp_path / "imagesTs", channels=len(KINDS[kind].get("schemes", ("z",))))
     own = predicted_by_nnunet(model, files, tmp_path / "own", folds)
     run = seglens.adopt(model, fold=folds, out=tmp_path / "run")
-    assert run.spec.head == "softmax"
+    regions = KINDS[kind].get("regions", False)
+    assert run.spec.head == ("multilabel" if regions else "softmax")
     run = seglens.load(tmp_path / "run")  # from its own files alone
-    data = write_set(tmp_path / "set", channels=len(files))
+    data = write_set(tmp_path / "set", channels=len(files), regions=regions)
     split = open_split(run, "test", data=data)
     predict_files(run, split, out=tmp_path / "out")
     found = np.asarray(nibabel.load(tmp_path / "out" / "masks" / "case.nii.gz").dataobj)
@@ -128,6 +137,9 @@ def test_maps_of_an_ensemble_are_the_means_of_its_members(tmp_path: Path) -> Non
         folds = torch.stack([each[:2].mean(0), each[2:].mean(0)])
         apart = (folds.var(0, correction=0).sum() / folds.square().mean(0).sum()).sqrt()
         assert made[key].diagnostics["disagreement"].item() == pytest.approx(apart.item(), rel=1e-4)
+        deviation = made[key].folds
+        assert deviation is not None
+        torch.testing.assert_close(deviation, (folds[0] - folds[1]).abs() / 2)
 
 
 def test_gradients_over_windows_are_those_of_the_mean_of_all_members(tmp_path: Path) -> None:
@@ -158,6 +170,45 @@ def test_gradients_over_windows_are_those_of_the_mean_of_all_members(tmp_path: P
         made.at(windows.scaled), expected, atol=1e-5 * expected.abs().max().item(), rtol=1e-3
     )
     assert made.diagnostics["folds"] == 2
+    # Once more for each fold alone: of two numbers the standard deviation is half their difference.
+    alone = []
+    for network in ensemble.networks:
+        one = type(run)(type(run.segmenter)(Ensemble([network], (0, 2)), run.spec), run.task)
+        entry = explain_large(one, cut_of(image), windows, target, methods=("input-x-gradient",))
+        alone.append(entry["input-x-gradient"].at(windows.scaled))
+        assert entry["input-x-gradient"].folds_at(windows.scaled) is None
+    deviation = made.folds_at(windows.scaled)
+    assert deviation is not None
+    half = (alone[0] - alone[1]).abs() / 2
+    torch.testing.assert_close(deviation, half, atol=1e-5 * half.max().item(), rtol=1e-3)
+
+
+def test_how_far_folds_are_apart_is_written_drawn_and_reported(tmp_path: Path) -> None:
+    run, split = opened(tmp_path, patch=(32, 32, 32), folds=(0, 1), transposed=(0, 1, 2))
+    out = explain_folder(
+        run,
+        split,
+        methods=("grad-cam", "saliency"),
+        layers="encoder_mid",
+        scale="dataset",
+        where="context",
+        montage="axial",
+    ).folder
+    (row,) = json.loads((out / "explanations.json").read_text())["samples"]
+    for entry, name in zip(row["maps"], ("grad-cam@encoder_mid@folds", "saliency@folds"), strict=True):
+        assert (out / entry["folds"]["file"]).is_file()
+        heat = np.asarray(nibabel.load(out / "samples" / "case" / f"{name}.nii.gz").dataobj)
+        mean = np.asarray(nibabel.load(out / f"samples/case/{name.removesuffix('@folds')}.nii.gz").dataobj)
+        # The share that is not common, from the files: over the network's own voxels it is the diagnostic.
+        share = np.sqrt((heat**2).sum() / (heat**2 + mean**2).sum())
+        assert share == pytest.approx(entry["diagnostics"]["disagreement"], abs=0.1)
+        assert f"map:{name}" in np.load(out / row["files"]["slices"])
+        raw = np.load(out / row["files"]["raw"])
+        assert np.array_equal(raw[f"counted:{name}"], raw[f"counted:{name.removesuffix('@folds')}"])
+        assert any(sheet["title"] == f"montage@{name}" for sheet in row["sheets"])
+    assert run.folder is not None
+    page = seglens.report([run.folder]).read_text()
+    assert "encoder_mid@folds" in page
 
 
 def test_maps_and_masks_come_back_to_the_grid_of_the_file(tmp_path: Path) -> None:
@@ -238,9 +289,9 @@ def test_what_cant_be_served_is_refused_by_name(tmp_path: Path, what: str) -> No
     assert not (tmp_path / "run").exists()
 
 
-def test_regions_are_refused_by_name(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "results", regions=True)
-    with pytest.raises(ModelError, match=r"regions.*whole.*nnUNetv2_predict"):
+def test_regions_without_their_order_are_refused_by_name(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "results", regions=True, order=None)
+    with pytest.raises(ModelError, match=r"2 regions \(whole, core\), and regions_class_order is None"):
         seglens.adopt(model, out=tmp_path / "run")
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 import seglens
 from seglens import targets
+from seglens.errors import SettingError
 from seglens.explain.channels import ScoreCam
 from seglens.explain.methods import Method
 from seglens.explain.rise import _draws
-from seglens.impute import IMPUTERS, blurred, linear, neighbours
+from seglens.impute import IMPUTERS, blurred, imputer_of, linear, neighbours
 from seglens.superpixels import superpixels
 
 LITTLE = (9, 7, 6)
@@ -265,3 +266,55 @@ def test_a_budget_of_memory_changes_nothing():
         )
         for key, explanation in expected.items():
             close(found[key].map, explanation.map)
+
+
+SPACING = (3.0, 1.0, 1.5)
+"""Millimetres of a voxel along each axis."""
+
+
+def test_a_blur_in_millimetres_is_as_wide_along_all_axes():
+    """Variance of a blurred point in mm^2 along each axis."""
+    point = torch.zeros(1, 1, 41, 81, 61)
+    point[0, 0, 20, 40, 30] = 1
+    smooth = blurred(point, 6.0, SPACING)[0, 0]
+    for axis, mm in enumerate(SPACING):
+        weights = smooth.sum([other for other in range(3) if other != axis])
+        away = (torch.arange(len(weights)) - len(weights) // 2) * mm
+        assert float((weights * away**2).sum()) == pytest.approx(36, rel=0.03)
+    # The sides are 123, 81 and 91.5 mm long: a tenth of the middle one is 9.15 voxels of the finest axis.
+    torch.testing.assert_close(blurred(point, spacing=SPACING), blurred(point, 9.15, SPACING))
+    torch.testing.assert_close(blurred(point, 2.0, (2.0, 2.0, 2.0)), blurred(point, 2.0))
+
+
+def test_what_fills_and_where_paths_begin_is_blurred_in_millimetres():
+    images, removed = volumes(), torch.ones(2, *SIZE, dtype=torch.bool)
+    expected = blurred(images, spacing=SPACING)
+    torch.testing.assert_close(imputer_of("blur", SPACING)(images, removed, images), expected)
+    assert imputer_of("zero", SPACING) is IMPUTERS["zero"]
+    run = run_of(small(), spacing=SPACING)
+    assert run.spec.spacing == SPACING
+    target = scattered(images)
+    settings = seglens.IntegratedGradients(baseline="blur", steps=2, blur=0.1)
+    own = seglens.IntegratedGradients(picture=expected, steps=2)
+    (one,), (other,) = (
+        list(seglens.explain(run, images, target, methods=[each]).values()) for each in (settings, own)
+    )
+    torch.testing.assert_close(one.map, other.map)
+
+
+def test_a_boundary_is_as_wide_in_millimetres_along_all_axes():
+    region = torch.zeros(1, 30, 30, 30, dtype=torch.bool)
+    region[0, 10:20, 10:20, 10:20] = True
+    band = seglens.targets.boundary(region, spacing=(1.5, 1.0, 9.0)).pixels[0]
+    assert band[:, 15, 15].nonzero()[:, 0].tolist() == [8, 9, 10, 11, 18, 19, 20, 21]  # 3 mm are 2 voxels
+    assert band[15, :, 15].nonzero()[:, 0].tolist() == [*range(7, 13), *range(17, 23)]
+    assert band[15, 15].nonzero()[:, 0].tolist() == [9, 10, 19, 20]  # at least one
+    alike = seglens.targets.boundary(region, spacing=(2.0, 2.0, 2.0)).pixels
+    assert torch.equal(alike, seglens.targets.boundary(region).pixels)
+    with pytest.raises(SettingError, match=r"spacing is \(1\.0, 0\.0, 1\.0\).*each of 3 axes"):
+        seglens.targets.boundary(region, spacing=(1.0, 0.0, 1.0))
+
+
+def test_a_spacing_is_one_number_for_each_axis():
+    with pytest.raises(SettingError, match="one positive number of millimetres for each of 3 axes"):
+        run_of(small(), dims=3, spacing=(1.0, 2.0))

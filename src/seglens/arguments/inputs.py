@@ -6,6 +6,7 @@ fits; of two that fit both are named.
 """
 
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -360,3 +361,16 @@ def _whole(given: Tensor, what: str) -> Tensor:
     elif given.is_complex():
         raise SettingError(f"{what}: complex numbers where class indices are expected.")
     return given.long()
+
+
+def check_spacing(spacing: Sequence[float], dims: int) -> None:
+    """Refuse what is no spacing of pixels; an empty one says that it isn't known.
+
+    Raises:
+        SettingError: it is not one positive number of millimetres for each axis.
+    """
+    if spacing and (len(spacing) != dims or not all(0 < mm < math.inf for mm in spacing)):
+        raise SettingError(
+            f"The spacing is {tuple(spacing)}; allowed is one positive number of millimetres for each of "
+            f"{dims} axes."
+        )

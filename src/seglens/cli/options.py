@@ -289,6 +289,16 @@ ScaleText = Annotated[
 Raw = Annotated[
     str, typer.Option(help="Format of the raw maps: npz or safetensors.", autocompletion=among(names.RAW))
 ]
+Montage = Annotated[
+    str | None,
+    typer.Option(
+        "--montage",
+        metavar="PLANE",
+        help="Volumes: slices side by side, axial, coronal or sagittal.",
+        autocompletion=among(("axial", "coronal", "sagittal")),
+        show_default=False,
+    ),
+]
 ResumeMaps = Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")]
 ClassName = Annotated[
     str | None,

@@ -42,8 +42,7 @@ def verify_command(
         refuse(context, ("data", "split", "num_images"), "the pictures are named themselves")
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     if images:
-        size, channels = model.spec.image_size, model.spec.channels
-        pictures: "Images | None" = seglens.read_images(images, size=size, channels=channels)
+        pictures: "Images | None" = _from_files(model, images)
     else:
         pictures = _from_split(context, model, split, data, num_images)
     done = seglens.verify(model, pictures, layers=tuple(layers or o.LAYERS), seed=seed, compiled=compiled)
@@ -56,9 +55,6 @@ def _from_split(
     context: typer.Context, model: "seglens.Run", name: str | None, data: Path | None, num: int
 ) -> "Images | None":
     """Read ``num`` pictures; None, and a warning, where the run knows none and none were asked for."""
-    import torch
-
-    from seglens.data.transforms import letterbox_all
     from seglens.folder.chunks import choose
     from seglens.runs.data import with_tool
 
@@ -69,8 +65,25 @@ def _from_split(
             raise
         warn(f"{error} Noise is taken instead.")
         return None
-    chosen = with_tool(model, choose(split, None, num))
-    placed, _ = letterbox_all([chosen[index] for index in range(len(chosen))], model.spec.image_size)
+    return _placed(model, with_tool(model, choose(split, None, num)))
+
+
+def _from_files(model: "seglens.Run", files: list[Path]) -> "Images":
+    """Read pictures, or volumes for a model that takes such."""
+    from seglens.folder.chunks import split_of
+
+    if model.spec.dims == 2:
+        return seglens.read_images(files, size=model.spec.image_size, channels=model.spec.channels)
+    return _placed(model, split_of(model, files))
+
+
+def _placed(model: "seglens.Run", split: "Split") -> "Images":
+    """Return all pictures of a split on the input grid."""
+    import torch
+
+    from seglens.data.transforms import letterbox_all
+
+    placed, _ = letterbox_all([split[index] for index in range(len(split))], model.spec.image_size)
     return torch.stack([sample.image for sample in placed])
 
 

@@ -169,7 +169,7 @@ def _look_at(
     if overlap:
         text = "Masks of single nuclei overlap; merged, they can't be told apart."
         problems.append(Finding("overlapping-masks", "warning", text, (name,)))
-    objects = [of_class(sample.mask, index) for index in range(1, num_classes)]
+    objects = [of_class(sample.mask, index, sample.valid.ndim) for index in range(1, num_classes)]
     if entry.annotations:
         objects = regions(entry.annotations, sample.image, entry.image)
     elif not is_stack(sample.mask):
@@ -183,19 +183,19 @@ def _look_at(
         where = (f"{name} ({shared} pixels)",)
         problems.append(Finding("overlapping-classes", "warning", text, where))
     pixels = int(sample.valid.sum())
-    num_objects = _num_objects(entry, sample.mask, num_classes)
+    num_objects = _num_objects(entry, sample.mask, num_classes, sample.valid.ndim)
     shares = tuple(counts.tolist())
     return _Facts(name, tuple(problems), shares, pixels, num_objects, are_rectangles(objects))
 
 
-def _num_objects(entry: Entry, mask: AnyMask, num_classes: int) -> tuple[int, ...]:
+def _num_objects(entry: Entry, mask: AnyMask, num_classes: int, dims: int) -> tuple[int, ...]:
     """Count the objects of each class: outlines, files where there are several, else connected components."""
     if entry.annotations:
         found = Counter(annotation.class_index for annotation in entry.annotations if not annotation.crowd)
         return tuple(found[index] for index in range(num_classes))
     if len(entry.masks) > 1 and num_classes == 2:
         return (0, len(entry.masks))
-    pieces = (of_class(mask, index).numpy() for index in range(1, num_classes))
+    pieces = (of_class(mask, index, dims).numpy() for index in range(1, num_classes))
     return (0, *(ndimage.label(region, np.ones((3,) * region.ndim))[1] for region in pieces))
 
 

@@ -38,6 +38,7 @@ OVERLAPPING = {
     "labelme": labelme.find,
     "pairs": class_folders.find,
     "nuclei": nuclei.find_classes,
+    "nnunet": sets.find_described,
 }
 """Layouts whose classes may overlap, and what lists their pictures then."""
 

@@ -57,6 +57,9 @@ class Task(Validated):
     With ``multilabel`` the classes may overlap: a mask has a layer for each but the background, see `masks`.
     ``merged`` are the categories that the one foreground was made of, where it was made of several.
     ``unused`` are classes that a set lists and that none of its pictures show: they are no class here.
+
+    Classes that are nnU-Net's regions, in the order of their outputs, are made of the labels ``regions`` in
+    files of masks; a prediction is one label map again by ``region_order``, see `seglens.masks.painted`.
     """
 
     classes: tuple[str, ...] = ("background", "foreground")
@@ -64,6 +67,8 @@ class Task(Validated):
     multilabel: bool = False
     merged: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
 
     @field_validator("classes", "merged", "unused")
     @classmethod
@@ -80,6 +85,12 @@ class Task(Validated):
         if wrong:
             raise ValueError(
                 f"the class {wrong[0]!r} can't be the background: that is the first, {self.classes[0]!r}"
+            )
+        regions = len(self.classes) - 1 if self.multilabel else 0
+        if self.regions and not len(self.regions) == len(self.region_order) == regions:
+            raise ValueError(
+                f"there are {len(self.regions)} regions and {len(self.region_order)} labels to write them; "
+                f"allowed is one for each of {regions} classes that may overlap"
             )
         if not self.palette:
             colours = tuple(PALETTE[i % len(PALETTE)] for i in range(len(self.classes)))

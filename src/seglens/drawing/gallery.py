@@ -102,7 +102,7 @@ def _flat(sample: Sample) -> Sample:
     """Return a picture as it is, and a volume as the planes through what is marked."""
     if sample.valid.ndim == 2:
         return sample
-    marked = sample.valid & False if sample.mask is None else foreground(sample.mask)
+    marked = sample.valid & False if sample.mask is None else foreground(sample.mask, 3)
     planes = planes_through(marked, sample.spacing)
     mask = None if sample.mask is None else planes(sample.mask)
     return Sample(sample.name, planes(sample.image), mask, planes(sample.valid))

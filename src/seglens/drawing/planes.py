@@ -25,7 +25,8 @@ WIDTH = 480
 class Planes:
     """Draws the three planes through ``centre`` (slice, row, column), every voxel as large as it is in mm.
 
-    The shortest side of a voxel takes ``zoom`` pixels.
+    The shortest side of a voxel takes ``zoom`` pixels. Only the planes in ``shown`` are drawn: 0 is the axial
+    one, 1 the coronal, 2 the sagittal.
 
     Volumes are slices, rows, columns in the order of `Grid.to_zyx`: the patient's right is on the left of
     the axial and the coronal plane, the front on the left of the sagittal one, the head is up.
@@ -34,16 +35,18 @@ class Planes:
     centre: tuple[int, int, int]
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     zoom: int = 1
+    shown: tuple[int, ...] = (0, 1, 2)
 
     def __call__(self, volume: Shaped[Tensor, "*b slices rows columns"]) -> Shaped[Tensor, "*b height width"]:
         """Return the picture of a volume, of its channels, or of a stack of masks; gaps are 0 (False)."""
         z, y, x = self.centre
         deep, down, across = self.spacing
-        planes = [
-            self._scaled(volume[..., z, :, :], down, across),
-            self._scaled(volume[..., y, :].flip(-2), deep, across),
-            self._scaled(volume[..., x].flip(-2), deep, down),
-        ]
+        every = (
+            (volume[..., z, :, :], down, across),
+            (volume[..., y, :].flip(-2), deep, across),
+            (volume[..., x].flip(-2), deep, down),
+        )
+        planes = [self._scaled(*every[number]) for number in self.shown]
         height = max(plane.shape[-2] for plane in planes)
         padded = []
         for number, plane in enumerate(planes):

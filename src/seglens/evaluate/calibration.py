@@ -125,7 +125,9 @@ def count_bins(probabilities: Float[Tensor, "classes *size"], truth: AnyMask, va
     """
     if is_stack(truth):
         asked = range(1, len(probabilities))
-        each = (_yes_or_no(probabilities[index], of_class(truth, index), valid) for index in asked)
+        each = (
+            _yes_or_no(probabilities[index], of_class(truth, index, valid.ndim), valid) for index in asked
+        )
         first, *others = each
         return sum(others, start=first)
     rows = max(1, STRIP // truth.shape[1])

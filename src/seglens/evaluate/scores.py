@@ -130,7 +130,7 @@ def label_counts(prediction: Labels, truth: Labels, valid: Region) -> LabelCount
         )
     found = []
     for index in range(len(truth) + 1):
-        predicted, true = (of_class(mask, index)[valid] for mask in (prediction, truth))
+        predicted, true = (of_class(mask, index, valid.ndim)[valid] for mask in (prediction, truth))
         both, yes, there = int((predicted & true).sum()), int(predicted.sum()), int(true.sum())
         found.append([[len(predicted) - yes - there + both, yes - both], [there - both, both]])
     return LabelCounts(torch.tensor(found, dtype=torch.int64))

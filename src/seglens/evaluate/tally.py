@@ -300,9 +300,10 @@ def _save(run: Run, sample: Sample, predicted: AnyMask, folder: Path, place: str
     (folder / place).mkdir()
     low, high = run.spec.window
     image = ((sample.image - low) / (high - low)).clamp(0, 1)
-    truth, palette = only_valid(sample.mask, sample.valid), run.task.palette
-    if sample.valid.ndim == 3:
-        planes = planes_through(foreground(sample.mask), sample.spacing)
+    dims, palette = sample.valid.ndim, run.task.palette
+    truth = only_valid(sample.mask, sample.valid, dims)
+    if dims == 3:
+        planes = planes_through(foreground(sample.mask, dims), sample.spacing)
         image, truth, predicted = (planes(each) for each in (image, truth, predicted))
     drawn = {
         "orig": picture(image),

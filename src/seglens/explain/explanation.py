@@ -55,8 +55,9 @@ class Explanation:
 
     ``map`` is raw and signed, at the size of the input; drawing scales it, measuring never does, and measures
     of mass use its non-negative part. ``grid`` is a CAM at its layer's resolution before any ReLU.
-    ``channels`` sum to ``map``. ``status`` is worked out where it is not given; rows that are not ``ok`` hold
-    NaN everywhere, but for a ``grid`` that speaks against the target only: the ReLU has left nothing of it,
+    ``channels`` sum to ``map``. ``folds``, of a model that is several, is the standard deviation of their
+    maps at each pixel. ``status`` is worked out where it is not given; rows that are not ``ok`` hold NaN
+    everywhere, but for a ``grid`` that speaks against the target only: the ReLU has left nothing of it,
     its map is degenerate, and it is the answer. With ``where="context"`` only the pixels in `counted` are
     reported and judged: what outside of the target speaks for it.
     """
@@ -71,6 +72,7 @@ class Explanation:
     diagnostics: Mapping[str, PerImage] = field(default_factory=dict)
     channels: ChannelMaps | None = None
     where: str = "region"
+    folds: Maps | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -90,6 +92,8 @@ class Explanation:
         # Why a map is degenerate stays.
         plain = {k: v if k == LEFT else self._only_ok(v) for k, v in self.diagnostics.items()}
         object.__setattr__(self, "diagnostics", plain)
+        if self.folds is not None:
+            object.__setattr__(self, "folds", self._only_ok(self.folds.detach().float()))
         if self.channels is not None:
             object.__setattr__(self, "channels", self._only_ok(self.channels.detach().float()))
         if self.grid is not None:

@@ -143,7 +143,7 @@ def integrated_gradients(
     if len(usable):
         chosen = [target.select(usable) for target in targets]
         with left_as_found(segmenter, images):
-            starts = _baselines(images, settings, seed)[usable]
+            starts = _baselines(images, settings, seed, segmenter.spec.spacing)[usable]
             found = _converged(quick(segmenter), images[usable], starts, chosen, settings, seed, batch_size)
     return [
         _explanation(target, settings, seed, *_spread_out(found[i] if found else None, usable, images))
@@ -161,11 +161,13 @@ def _own_baseline(given: Tensor) -> Tensor:
     return own if own.ndim > 3 else own[None]
 
 
-def _baselines(images: Images, settings: IntegratedGradients, seed: int) -> Baselines:
+def _baselines(
+    images: Images, settings: IntegratedGradients, seed: int, spacing: Sequence[float]
+) -> Baselines:
     """Where each picture's paths begin."""
     own = settings.picture
     if own is None:
-        return BASELINES[str(settings.baseline)](images, seed, settings.draws, settings.blur)
+        return BASELINES[str(settings.baseline)](images, seed, settings.draws, settings.blur, spacing)
     own = own if own.ndim == images.ndim else own[None]  # one volume for all: only here it is told
     if own.shape[1:] != images.shape[1:] or len(own) not in (1, len(images)):
         raise SettingError(

@@ -5,8 +5,9 @@ a method that is linear in the score (gradients, Integrated Gradients, HiResCAM'
 its maps say in the mean. Of others the mean is what is shown. Each member sees the picture, the target and
 every picture of the settings mirrored alike, and its map is turned back.
 
-Where there are several networks (folds), two diagnostics say how far their maps agree: ``folds``, how many
-they are, and ``disagreement``, the share of the folds' maps that is not common to them::
+Where there are several networks (folds), `Explanation.folds` is the standard deviation of their maps, and
+two diagnostics say how far they agree: ``folds``, how many they are, and ``disagreement``, the share of the
+folds' maps that is not common to them::
 
     sqrt(sum over p of var_f m_f(p))  /  sqrt(sum over p of mean_f m_f(p)^2)
 
@@ -110,10 +111,12 @@ def _mean(folds: Sequence[Sequence[Explanation]], asked: dict[str, Target]) -> E
         for name in first.diagnostics
         if all(name in entry.diagnostics for entry in every)
     }
+    apart = None
     if len(folds) > 1:
         each = [torch.stack([_filled(entry) for entry in of_fold]).mean(0) for of_fold in folds]
         diagnostics["disagreement"] = disagreement(each)
         diagnostics["folds"] = torch.full_like(diagnostics["disagreement"], len(folds))
+        apart = torch.stack(each).std(0, correction=0)
     if "ok" in status:
         diagnostics.pop(LEFT, None)  # of a map that is there nobody asks why it isn't
     grids = [entry.grid for entry in every if entry.grid is not None]
@@ -124,6 +127,7 @@ def _mean(folds: Sequence[Sequence[Explanation]], asked: dict[str, Target]) -> E
         map=torch.stack(maps).mean(0),
         grid=torch.stack(grids).nan_to_num(0).mean(0) if len(grids) == len(every) else None,
         channels=torch.stack(channels).nan_to_num(0).mean(0) if len(channels) == len(every) else None,
+        folds=apart,
         status=status,
         settings={**first.settings, "members": len(every)},
         diagnostics=diagnostics,

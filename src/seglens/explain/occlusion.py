@@ -29,7 +29,7 @@ from seglens.explain.masked import (
     score_drops,
 )
 from seglens.explain.target import Target
-from seglens.impute import BY_SURROUNDINGS, IMPUTERS
+from seglens.impute import BY_SURROUNDINGS, IMPUTERS, imputer_of
 from seglens.models.segmenter import Segmenter
 from seglens.seeds import content_normal
 from seglens.shapes import Images, Regions, Rows
@@ -186,7 +186,7 @@ def _drops(
     batch_size: int,
 ) -> tuple[TargetScores, dict[str, Tensor]]:
     """``S(x) - S(x without a part)`` for each part, and diagnostics."""
-    imputer = IMPUTERS[settings.fill]
+    imputer = imputer_of(settings.fill, segmenter.spec.spacing)
     if settings.fill in BY_SURROUNDINGS:
         noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
 

@@ -16,8 +16,8 @@ from scipy.ndimage import label as label_components
 from torch import Tensor
 
 from seglens.arguments import checked, in_words
-from seglens.arguments.inputs import GivenMasks, Pictures, as_masks, as_regions
-from seglens.axes import LENGTHS, MAX_POOL, axes, size_of
+from seglens.arguments.inputs import GivenMasks, Pictures, as_masks, as_regions, check_spacing
+from seglens.axes import LENGTHS, MAX_POOL, as_long, axes, size_of
 from seglens.errors import SettingError
 from seglens.evaluate.objects import DETECTED, match, overlaps
 from seglens.masks import is_stack, of_class
@@ -283,9 +283,17 @@ def _lone(label: str, own: Regions, other: Regions, index: int, class_index: int
 
 
 @checked
-def boundary(region: Regions, class_index: int = 1, valid: Regions | None = None) -> Target:
-    """The band of `BOUNDARY` pixels either side of the region's edge; the picture's edge is none."""
-    band = dilate(region, BOUNDARY) & dilate(~region, BOUNDARY)
+def boundary(
+    region: Regions, class_index: int = 1, valid: Regions | None = None, spacing: Sequence[float] = ()
+) -> Target:
+    """The band of `BOUNDARY` pixels either side of the region's edge; the picture's edge is none.
+
+    Where ``spacing`` tells the millimetres of a pixel along each axis, the band is as wide in millimetres
+    along all: `BOUNDARY` of the finest axis, of others at least one pixel.
+    """
+    check_spacing(spacing, region.ndim - 1)
+    wide = [max(1, round(pixels)) for pixels in as_long(BOUNDARY, spacing)] if spacing else BOUNDARY
+    band = dilate(region, wide) & dilate(~region, wide)
     return Target("boundary", class_index, _kept(band, valid))
 
 
@@ -413,13 +421,14 @@ def _has_slices(images: Images, given: Sequence[int | None], names: str) -> bool
     return volumes
 
 
-def dilate(regions: Regions, pixels: int) -> Regions:
-    """Grow regions by ``pixels`` in all directions, diagonals too."""
+def dilate(regions: Regions, pixels: int | Sequence[int]) -> Regions:
+    """Grow regions by ``pixels`` in all directions, diagonals too; or by so many along each axis."""
     grown, dims = regions[:, None].float(), regions.ndim - 1
+    along = [pixels] * dims if isinstance(pixels, int) else pixels
     for axis in range(dims):  # one after the other: the square at once takes its side times as long
         size, padding = (
             [far if each == axis else near for each in range(dims)]
-            for near, far in ((1, 2 * pixels + 1), (0, pixels))
+            for near, far in ((1, 2 * along[axis] + 1), (0, along[axis]))
         )
         grown = MAX_POOL[dims](grown, size, stride=1, padding=padding)
     return grown[:, 0] > 0

@@ -181,7 +181,7 @@ TARGETS: dict[str, Form] = {
     "invented": Form(
         ("N",), lambda s, n: invented_object(*s.both(), n[0], s.class_index), needs_truth=True, errors=True
     ),
-    "boundary": Form((), lambda s, _: boundary(s.predicted(), s.class_index, s.valid)),
+    "boundary": Form((), lambda s, _: boundary(s.predicted(), s.class_index, s.valid, s.run.spec.spacing)),
     "box": Form(("X0", "Y0", "X1", "Y1"), lambda s, n: s.box(n, f"box:{','.join(map(str, n))}")),
     "point": Form(
         ("X", "Y"), lambda s, n: s.box((*n, *(one + 1 for one in n)), f"point:{','.join(map(str, n))}")

@@ -28,6 +28,7 @@ from seglens.drawing.draw import (
 from seglens.drawing.planes import Planes
 from seglens.files.output import unused_name
 from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, limits_of, mask_as_drawn
+from seglens.folder.montage import rows_of, slices_of
 from seglens.folder.scales import Scaling, colours
 from seglens.masks import foreground, only_valid
 from seglens.models.segmenter import ModelSpec
@@ -74,11 +75,12 @@ def draw_subject(
 
 
 def draw_maps(
-    subject: Subject, heatmaps: Heatmaps, scaling: Scaling, shared: Shared
+    subject: Subject, heatmaps: Heatmaps, scaling: Scaling, shared: Shared, montage: str | None = None
 ) -> tuple[tuple[OneMap, ...], tuple[Sheet, ...]]:
     """Save a heat map for each row, and sheets that compare methods, layers and targets.
 
-    ``shared`` are the limits of a scale over the whole set.
+    ``shared`` are the limits of a scale over the whole set. Of a volume each map has a ``montage`` of a
+    plane, where one is named.
 
     Returns:
         The rows with the names of the files and the ``scale`` of their colours, and the sheets.
@@ -101,6 +103,11 @@ def draw_maps(
             tiles[-1].append(tile)
         if row.evidence:
             found["evidence"] = row.evidence.model_copy(update={"file": file})
+        if row.folds and (apart := row.of_folds):
+            tile = _folds_tile(heatmaps, apart, image)
+            file = subject.save(tile.picture, unused_name(heatmaps.name(apart), taken))
+            tiles[-1].append(tile)
+            found["folds"] = row.folds.model_copy(update={"file": file})
         drawn.append(row.model_copy(update=found))
     sheets = []
     for title, kept in comparisons(heatmaps.rows):
@@ -117,7 +124,28 @@ def draw_maps(
         lines = [every[i : i + across] for i in range(0, len(every), across)]
         page = sheet(lines, title=f"{subject.sample.name}: {title}", tile_width=width)
         sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
+    if montage is not None:
+        for row in heatmaps.every_row:
+            title = f"montage@{heatmaps.name(row)}"
+            how = scaling if row in heatmaps.rows else Scaling("image")  # as their tile, folds have their own
+            page = _montage(subject, heatmaps, row, how, shared, montage)
+            sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
     return tuple(drawn), tuple(sheets)
+
+
+def _montage(
+    subject: Subject, heatmaps: Heatmaps, row: OneMap, scaling: Scaling, shared: Shared, plane: str
+) -> Picture:
+    """Draw slices of a plane with the map over them, numbered from the feet, the front or the right."""
+    planes = heatmaps.planes(row)
+    assert planes is not None  # of a volume
+    tiles = []
+    for number, one in slices_of(planes, subject.sample.valid.shape, plane).items():
+        image = shown(subject.sample, heatmaps.spec, one).image
+        tile = _tile(replace(heatmaps, chosen=one), row, image, scaling, shared)
+        tiles.append(replace(tile, title=f"{plane} {number}", caption="", scale=None))
+    tiles[-1] = replace(tiles[-1], scale=tile.scale)
+    return sheet(rows_of(tiles), title=f"{subject.sample.name}: {heatmaps.name(row)}", tile_width=TILE)
 
 
 def comparisons(rows: Sequence[OneMap]) -> list[tuple[str, list[int]]]:
@@ -194,6 +222,14 @@ def _evidence_tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scali
     if hidden is not None:
         drawn = hatch(drawn, hidden)
     return Tile(outline(drawn, heatmaps.region(row), INK), "for and against", _weighed(row), scale)
+
+
+def _folds_tile(heatmaps: Heatmaps, row: OneMap, image: Image) -> Tile:
+    """Draw how far folds are apart, in colours of its own limits."""
+    share, scale = row.diagnostics.get("disagreement"), colours(row.limits or (0.0, 1.0), row.unit)
+    drawn = outline(heat_overlay(image, heatmaps.values(row), scale), heatmaps.region(row))
+    caption = "" if share is None else f"{share:.0%} of the maps is not common"
+    return Tile(drawn, "folds: standard deviation", caption, scale)
 
 
 def _weighed(row: OneMap) -> str:

@@ -34,6 +34,7 @@ from seglens.folder.chunks import (
 from seglens.folder.heatmaps import Shared, shared_by
 from seglens.folder.large import frame_of, pieces_of, predict_large
 from seglens.folder.measuring import maps_of, measure
+from seglens.folder.montage import check_plane
 from seglens.folder.object_targets import each_object
 from seglens.folder.partial import Done, Measured, Partial, partial_folder
 from seglens.folder.prediction import original_masks
@@ -65,6 +66,7 @@ def explain_folder(
     where: str = "region",
     scale: str = "image",
     raw: str = "npz",
+    montage: str | None = None,
     tiles: str = "auto",
     samples: Sequence[int] | None = None,
     num_images: int | None = None,
@@ -99,6 +101,7 @@ def explain_folder(
         where: ``context`` reports what lies outside of the target only, see `seglens.explain`.
         scale: limits of colours, ``image``, ``dataset`` or ``fixed:LOW,HIGH``.
         raw: format of the raw maps, ``npz`` or ``safetensors``.
+        montage: draw the slices of volumes side by side, in the plane ``axial``, ``coronal`` or ``sagittal``.
         tiles: which pictures are explained in windows, as they are predicted: see
             `seglens.predict.tiles.TILES` and
             `seglens.explain.tiled`. Methods that mean nothing there fail on such pictures.
@@ -128,7 +131,12 @@ def explain_folder(
     ours = share.of(len(chunks_of(len(split), batch_size)))
     target = each_object(run, split, names_of(target), class_index_of(run, class_name), tiles=tiles)
     request = request_of(run, split, methods, layers, target, class_name, against, where, seed, memory)
-    drawing = Drawing(scaling(scale), raw)
+    drawing = Drawing(scaling(scale), raw, montage)
+    check_plane(montage)
+    if montage is not None and run.spec.dims == 2:
+        raise SettingError(
+            "A montage shows the slices of volumes, and this model is for pictures: leave it out."
+        )
     if raw_format(raw).suffix == ".safetensors":
         refuse_no_text(place)
     taken: set[str] = set()
@@ -142,6 +150,7 @@ def explain_folder(
         "tiles": tiles,
     }
     settings |= {"samples": samples, "num_images": num_images}
+    settings |= {} if montage is None else {"montage": montage}
     contents = fingerprints(split.entries) if share.first else []
     job = settings | {"seed": seed, "model": run.sha256}
     job["pictures"] = [list(pair) for pair in zip(names, contents, strict=True)] if share.first else []

@@ -16,7 +16,7 @@ from seglens.folder.raw import Arrays, evidence
 from seglens.folder.scales import Limits, Scaling, own_limits, shared_limits
 from seglens.masks import is_stack
 from seglens.models.segmenter import ModelSpec
-from seglens.results.maps import Evidence, OneMap
+from seglens.results.maps import Evidence, Folds, OneMap
 from seglens.results.names import map_name
 from seglens.shapes import AnyMask, Map, Region, ResizedMask
 
@@ -42,6 +42,11 @@ class Heatmaps:
     frame: Frame
     spec: ModelSpec
     chosen: Planes | None = None
+
+    @property
+    def every_row(self) -> list[OneMap]:
+        """The rows with those that say how far folds are apart, each behind its own."""
+        return [each for row in self.rows for each in (row, row.of_folds) if each is not None]
 
     @cached_property
     def several(self) -> bool:
@@ -111,7 +116,7 @@ def arrays_in_planes(heatmaps: Heatmaps) -> Arrays:
     found: dict[str, Tensor] = {}
     planes = planes_of(heatmaps.arrays, heatmaps.frame)
     assert planes is not None  # of a volume
-    for row in heatmaps.rows:
+    for row in heatmaps.every_row:
         name = heatmaps.name(row)
         kept = {key: heatmaps.arrays[key] for key in (f"map:{name}", f"region:{row.target}")}
         for key in (f"counted:{name}", "valid"):
@@ -142,6 +147,9 @@ def with_limits(heatmaps: Heatmaps) -> Heatmaps:
         found: dict[str, object] = {
             "limits": own_limits(heatmaps.values(row), detailed=detailed) if ok else None
         }
+        apart = row.model_copy(update={"folds": Folds()}).of_folds
+        if ok and apart is not None and f"map:{heatmaps.name(apart)}" in heatmaps.arrays:
+            found["folds"] = Folds(limits=own_limits(heatmaps.values(apart), detailed=detailed))
         if about_error(row):
             # Where all evidence is against, nothing is left after the ReLU: the map is degenerate.
             signed = heatmaps.evidence(row) if ok or row.status == "degenerate" else None

@@ -126,7 +126,7 @@ def windows_of(run: Run, part: Chunk) -> Images:
 
 
 def _explanation(entry: LargeMap, target: Target, where: str, spec: ModelSpec) -> Explanation:
-    sides = size_of(target.pixels, 1)
+    sides, folds = size_of(target.pixels, 1), entry.folds_at(entry.windows.scaled)
     return Explanation(
         method=entry.method,
         layer=entry.layer,
@@ -135,6 +135,7 @@ def _explanation(entry: LargeMap, target: Target, where: str, spec: ModelSpec) -
         grid=None if entry.layer is None else _whole_grid(entry, padded_size(sides, spec.divisor)),
         status=(entry.status,),
         settings=entry.settings,
+        folds=None if folds is None else _padded(folds, sides)[None],
         where=where,
         diagnostics={name: torch.tensor([value]) for name, value in entry.diagnostics.items()},
     )

@@ -48,7 +48,7 @@ def measure(
     """Measure each map and its nulls, image by image."""
     images, valid = part.batch.images, part.batch.valid
     probability = prediction.probabilities[:, request.class_index]
-    predicted = of_class(prediction.mask, request.class_index)
+    predicted = of_class(prediction.mask, request.class_index, valid.ndim - 1)
     inputs = {
         target.label: NullInputs(images, target.pixels.to(probability.device), probability, request.seed)
         for target in targets

@@ -65,7 +65,8 @@ def predict_files(
 
     A mask is a grey PNG of the picture's own size whose values are class indices. Where classes may overlap
     there is one a class, ``masks/<class>/<name>.png`` with 0 and 255: the layout that ``pairs`` reads with
-    ``--multilabel``. ``precision`` and ``tta``
+    ``--multilabel``. Of volumes masks are ``.nii.gz``, those of nnU-Net's regions one label map as nnU-Net
+    writes it. ``precision`` and ``tta``
     are those of `seglens.predict.infer`; ``tiles`` says when windows are used, see
     `seglens.predict.tiles.TILES`. A
     picture that is covered with windows is never held as floating-point numbers.
@@ -104,7 +105,7 @@ def predict_files(
     with new_folder(Path(out), command="predict", force=force) as folder:
         for name in ("masks", "overlays"):
             (folder / name).mkdir()
-        for label in writer.label_folders(run.task) if run.task.multilabel else ():
+        for label in writer.label_folders(run.task) if run.task.multilabel and not run.task.regions else ():
             (folder / "masks" / label).mkdir()
         written = read_ahead(
             partial(_write, run, folder, objects=objects, split=split_touching),

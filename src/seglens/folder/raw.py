@@ -17,7 +17,7 @@ from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
 from seglens.files.arrays import open_npz
 from seglens.models.segmenter import ModelSpec
-from seglens.results.names import map_name
+from seglens.results.names import folds_layer, map_name
 from seglens.shapes import Map, Region
 
 Arrays = Mapping[str, Tensor]
@@ -50,22 +50,29 @@ def raw_arrays(explanations: Sequence[Explanation], row: int, frame: Frame) -> d
     ``map:NAME`` is the map at the picture's own size, ``grid:NAME`` what the layer gave before it was brought
     to size, and ``channels:NAME`` the attribution of each channel on the input grid, where there are such:
     all float32, signed, unscaled, NaN where there is no map. ``region:TARGET`` says which pixels are the
-    target's, and ``counted:NAME`` which ones count where not all do (1 or 0, at the picture's own size). The
-    batch adds ``valid`` where not all pixels of the picture are.
+    target's, ``map:NAME@folds`` how far the folds of a model are apart, and ``counted:NAME`` which ones count
+    where not all do (1 or 0, at the picture's own size). The batch adds ``valid`` where not all pixels of the
+    picture are.
     """
     several = len({entry.target.label for entry in explanations}) > 1
     arrays: dict[str, Tensor] = {}
     for entry in explanations:
-        name = map_name(entry.method, entry.layer, target=entry.target.label if several else "")
+        label = entry.target.label if several else ""
+        name = map_name(entry.method, entry.layer, target=label)
+        apart = map_name(entry.method, folds_layer(entry.layer), target=label)
         region = f"region:{entry.target.label}"
         if region not in arrays:
             arrays[region] = _native_region(entry.target.pixels[row], frame)
         arrays[f"map:{name}"] = frame.maps_to_native(entry.map[row].cpu()).float()
+        if entry.folds is not None:
+            arrays[f"map:{apart}"] = frame.maps_to_native(entry.folds[row].cpu()).float()
         for kind, values in (("grid", entry.grid), ("channels", entry.channels)):
             if values is not None:
                 arrays[f"{kind}:{name}"] = values[row].cpu().float()
         if entry.where != "region":
-            arrays[f"counted:{name}"] = _native_region(entry.counted[row], frame)
+            counted = _native_region(entry.counted[row], frame)
+            named = (name,) if entry.folds is None else (name, apart)
+            arrays |= {f"counted:{each}": counted for each in named}
     return arrays
 
 

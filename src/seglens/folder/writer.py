@@ -33,12 +33,12 @@ from seglens.folder.raw import Arrays, raw_arrays, raw_format
 from seglens.folder.scales import Scaling, colour_unit
 from seglens.folder.slices import slice_arrays
 from seglens.judge.localisation import join_attention, summarise
-from seglens.masks import is_stack, of_class
+from seglens.masks import foreground, is_stack, of_class, painted
 from seglens.results import record as records
 from seglens.results.maps import MapFrame as FrameRow
 from seglens.results.maps import MapSummary, OneMap, PictureMaps
 from seglens.runs import Run
-from seglens.shapes import AnyMask
+from seglens.shapes import AnyMask, Mask
 
 OF_MAP = ("target", "method", "layer")
 COUNTS = ("num_ok", "num_no_target", "num_total", "num_degenerate", "num_failed")
@@ -46,10 +46,14 @@ COUNTS = ("num_ok", "num_no_target", "num_total", "num_degenerate", "num_failed"
 
 @dataclass(frozen=True)
 class Drawing:
-    """How maps are drawn, and in which format their raw values are kept."""
+    """How maps are drawn, and in which format their raw values are kept.
+
+    ``montage`` is the plane of volumes whose slices are drawn side by side; None where none are.
+    """
 
     scaling: Scaling
     raw: str
+    montage: str | None = None
 
 
 def write_sample(
@@ -75,7 +79,7 @@ def write_sample(
     planes = planes_of(arrays, part.frames[index])
     files = draw_subject(subject, predicted, run.spec, run.task, planes)
     if sample.grid is not None:
-        files |= _write_volumes(subject, predicted, arrays)
+        files |= _write_volumes(run.task, subject, predicted, arrays)
     frame = frame_row(part.frames[index], run.spec.divisor)
     if not bool(sample.valid.all()):
         arrays["valid"] = sample.valid.to(torch.uint8)
@@ -98,11 +102,15 @@ def write_sample(
     return row if drawing.scaling.kind == "dataset" else _draw(run, subject, row, arrays, drawing, {})
 
 
-def _write_volumes(subject: Subject, predicted: AnyMask, arrays: Arrays) -> dict[str, str]:
+def _write_volumes(task: Task, subject: Subject, predicted: AnyMask, arrays: Arrays) -> dict[str, str]:
     """Write the prediction and the maps of a volume as NIfTI, on the grid of its file."""
-    grid, taken, files = subject.sample.grid, {"pred"}, {"pred volume": f"{subject.place}/pred.nii.gz"}
+    grid, taken, files = subject.sample.grid, {"pred"}, {}
     assert grid is not None
-    write_mask(subject.folder / files["pred volume"], grid.from_zyx(predicted.numpy()), grid)
+    for label, mask in label_maps(task, predicted).items():
+        about, name = (f"pred {label} volume", f"pred-{label}") if label else ("pred volume", "pred")
+        files[about] = f"{subject.place}/{name}.nii.gz"
+        taken.add(name)
+        write_mask(subject.folder / files[about], grid.from_zyx(mask.numpy()), grid)
     for name, values in arrays.items():
         if name.startswith("map:"):
             file = f"{subject.place}/{unused_name(name.removeprefix('map:'), taken)}.nii.gz"
@@ -124,7 +132,7 @@ def _draw(
     run: Run, subject: Subject, row: PictureMaps, arrays: Arrays, drawing: Drawing, shared: Shared
 ) -> PictureMaps:
     heatmaps = Heatmaps(row.maps, arrays, subject.frame, run.spec)
-    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared)
+    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared, drawing.montage)
     drawn = row.model_copy(update={"maps": maps, "sheets": sheets})
     write_row(subject.folder, drawn)
     return drawn
@@ -248,11 +256,14 @@ def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name
     files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
     planes, size = None, {"width": mask.shape[-1], "height": mask.shape[-2]}
     if sample.valid.ndim == 3:
-        planes = planes_through(mask > 0, sample.spacing)
+        planes = planes_through(foreground(mask, 3), sample.spacing)
         size["slices"] = mask.shape[-3]
-        files["mask"] = f"masks/{name}.nii.gz"
-        if sample.grid is not None:
-            write_mask(folder / files["mask"], sample.grid.from_zyx(mask.numpy()), sample.grid)
+        del files["mask"]
+        for label, one in label_maps(run.task, mask).items():
+            about, place = (f"mask {label}", f"{label}/{name}") if label else ("mask", name)
+            files[about] = f"masks/{place}.nii.gz"
+            if sample.grid is not None:
+                write_mask(folder / files[about], sample.grid.from_zyx(one.numpy()), sample.grid)
     elif is_stack(mask):
         del files["mask"]
         for label, layer in zip(label_folders(run.task), mask, strict=True):
@@ -264,7 +275,7 @@ def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name
     drawn = overlay(image, mask_as_drawn(mask if planes is None else planes(mask)), run.task.palette)
     save_png(drawn, folder / files["overlay"])
     areas: dict[str, float] = {
-        f"{label} pixels": int(of_class(mask, index).sum())
+        f"{label} pixels": int(of_class(mask, index, sample.valid.ndim).sum())
         for index, label in enumerate(run.task.classes)
         if index
     }
@@ -272,6 +283,18 @@ def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name
         voxel = sample.grid.voxel_ml
         areas |= {name.replace(" pixels", " ml"): number * voxel for name, number in areas.items()}
     return {"name": sample.name, "status": "ok", **size, **areas, **files}
+
+
+def label_maps(task: Task, mask: AnyMask) -> dict[str, Mask]:
+    """Return a mask as files of volumes hold it: one label map, of regions as nnU-Net writes them.
+
+    Of other labels that may overlap it is a mask each, by their `label_folders`.
+    """
+    if not is_stack(mask):
+        return {"": mask}
+    if task.region_order:
+        return {"": painted(mask, task.region_order)}
+    return {label: layer.long() for label, layer in zip(label_folders(task), mask, strict=True)}
 
 
 def label_folders(task: Task) -> list[str]:

@@ -76,7 +76,7 @@ def class_at(kind: str, opened: Opened, place: ClickedPixel, task: Task) -> str 
     # The last axes are rows and columns, of a volume slices before them; those of several labels come first.
     where: tuple[Any, ...] = tuple(slice(at, at + 1) for at in reversed(place))
     here = mask[(..., *where)]
-    there = [index for index in range(1, len(task.classes)) if bool(of_class(here, index))]
+    there = [index for index in range(1, len(task.classes)) if bool(of_class(here, index, len(place)))]
     return task.classes[there[0]] if len(there) == 1 else None
 
 
@@ -103,10 +103,10 @@ def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> 
     on_grid = [round(value) for value in opened.frame.to_grid(*place)]
     batch = opened.part.batch
     valid = batch.valid[0]
-    predicted = of_class(opened.prediction.mask[0].cpu(), class_index) & valid
+    predicted = of_class(opened.prediction.mask[0].cpu(), class_index, valid.ndim) & valid
     true = torch.zeros_like(predicted)
     if batch.masks is not None:
-        true = of_class(batch.masks[0], class_index) & valid
+        true = of_class(batch.masks[0], class_index, valid.ndim) & valid
     number = number_of_piece(predicted if kind == "component" else true, *on_grid)
     if number:
         return number

@@ -99,7 +99,7 @@ def explain_picture(run: Run, opened: Opened, request: ExplainRequest) -> Explai
     (entry,) = maps_of(run, part, targets, checked)
     probability = prediction.probabilities[:, checked.class_index]
     inputs = NullInputs(part.batch.images, targets[0].pixels.to(probability.device), probability, SEED)
-    predicted = of_class(prediction.mask, checked.class_index)
+    predicted = of_class(prediction.mask, checked.class_index, run.spec.dims)
     numbers = statistics(entry, predicted=predicted, valid=part.batch.valid)
     measured = attention(entry, inputs, measured=numbers, valid=part.batch.valid), numbers
     row = map_row(entry, measured, 0)

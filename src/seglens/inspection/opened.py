@@ -93,7 +93,7 @@ def open_sample(run: Run, split: Split, index: int) -> Opened:
     part = chunk_of_one(sample, run.spec)
     prediction = predict_opened(run, part)
     mask = original_masks(run, part, prediction)[0]
-    planes = planes_through(foreground(mask), sample.spacing) if run.spec.dims == 3 else None
+    planes = planes_through(foreground(mask, 3), sample.spacing) if run.spec.dims == 3 else None
     return Opened(part, split, prediction, mask, scores_of_opened(sample, mask, run.spec.classes), planes)
 
 

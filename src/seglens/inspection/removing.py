@@ -4,6 +4,7 @@ What was removed is filled in as the judges do it (`seglens.impute`). How much o
 very region is told by its *controls*: regions of the same shape elsewhere in the picture.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +15,7 @@ from seglens.errors import SettingError, unknown_name
 from seglens.explain.masked import clean_scores
 from seglens.explain.target import Target, for_head
 from seglens.folder.prediction import original_masks
-from seglens.impute import IMPUTERS
+from seglens.impute import IMPUTERS, imputer_of
 from seglens.inspection.explaining import SEED, ExplainedPicture
 from seglens.inspection.opened import Opened, on_grid, predict_opened, scores_of_opened
 from seglens.masks import of_class
@@ -79,7 +80,7 @@ def remove_region(
     removed = on_grid(region.cpu(), opened.frame)[None] & valid
     if not bool(removed.any()):
         raise SettingError("Nothing of the picture was brushed over. Draw on the picture, then remove it.")
-    images = imputed(batch.images, removed, valid, imputer, SEED)
+    images = imputed(batch.images, removed, valid, imputer, SEED, run.spec.spacing)
     part = replace(opened.part, batch=replace(batch, images=images))
     prediction = predict_opened(run, part)
     mask = original_masks(run, part, prediction)[0]
@@ -104,14 +105,21 @@ def target_of(run: Run, opened: Opened, class_name: str, answer: ExplainedPictur
     if answer is not None:
         return answer.target
     class_index = run.task.class_index(class_name)
-    predicted = of_class(opened.prediction.mask.cpu(), class_index)
+    predicted = of_class(opened.prediction.mask.cpu(), class_index, run.spec.dims)
     return for_head(Target("predicted", class_index, predicted & opened.part.batch.valid), run)
 
 
-def imputed(images: Images, removed: Regions, valid: Regions, imputer: str, seed: int) -> Images:
+def imputed(
+    images: Images,
+    removed: Regions,
+    valid: Regions,
+    imputer: str,
+    seed: int,
+    spacing: Sequence[float] = (),
+) -> Images:
     """Fill ``removed`` from what is left of the picture; padding doesn't serve to fill."""
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
-    filled = IMPUTERS[imputer](images, removed | ~valid, noise)
+    filled = imputer_of(imputer, spacing)(images, removed | ~valid, noise)
     return torch.where(removed[:, None], filled, images)
 
 
@@ -146,7 +154,7 @@ def _controls(run: Run, opened: Opened, region: Region, target: Target, imputer:
     if not len(moved):
         return ()
     copies, valid = (values.expand(len(moved), *values.shape[1:]) for values in (batch.images, batch.valid))
-    images = imputed(copies, moved, valid, imputer, SEED).to(run.segmenter.device)
+    images = imputed(copies, moved, valid, imputer, SEED, run.spec.spacing).to(run.segmenter.device)
     again = target.select(torch.zeros(len(moved), dtype=torch.long))
     found = clean_scores(run.segmenter, images, (again,), unit="probability", batch_size=len(moved))[0]
     return tuple(float(value) for value in found)
@@ -156,7 +164,7 @@ def _state(
     target: Target, logits: Tensor, mask: Tensor, valid: Regions, measured: dict[str, float]
 ) -> RemovalState:
     first = torch.zeros(1, dtype=torch.long)
-    area = (of_class(mask.cpu(), target.class_index) & valid).sum() / valid.sum()
+    area = (of_class(mask.cpu(), target.class_index, valid.ndim - 1) & valid).sum() / valid.sum()
     return RemovalState(
         probability=float(target.score(logits, first, "probability")),
         logit=float(target.score(logits, first, "mean")),

@@ -43,7 +43,7 @@ def about_picture(run: Run, opened: Opened) -> str:
     valid = opened.sample.valid
     parts = [f"<b>{escape(opened.sample.name)}</b>, {size_in_words(opened.frame.native)}."]
     areas = [
-        f"{escape(name)} {float((of_class(opened.mask, index) & valid).sum() / valid.sum()):.1%}"
+        f"{escape(name)} {float((of_class(opened.mask, index, valid.ndim) & valid).sum() / valid.sum()):.1%}"
         for index, name in enumerate(run.task.classes)
         if index
     ]

@@ -59,7 +59,8 @@ def context_worth(case: JudgedBatch) -> PerImage:
     The most that any order of the context's cells could reach in `context_faithfulness`, or nearly so.
     """
     images = case.reading.images
-    partly = torch.where(surroundings(case).to(images.device)[:, None], images, blurred(images))
+    soft = blurred(images, spacing=case.run.spec.spacing)
+    partly = torch.where(surroundings(case).to(images.device)[:, None], images, soft)
     full, context, base = case.reading.full[0], case.reading.clean(partly)[0], case.reading.base[0]
     return torch.where(full - base > EVALUABLE, (full - context) / (full - base), torch.nan)
 

@@ -82,7 +82,7 @@ def effects(case: JudgedBatch) -> dict[str, PerCell]:
     total = int(cells.max()) + 1
     rows = torch.arange(len(images), device=device).repeat_interleave(total)
     noise = content_normal(images, tuple(images.shape[1:]), case.seed, "imputation")
-    soft = blurred(images)
+    soft = blurred(images, spacing=case.run.spec.spacing)
     full = case.reading.full[0]
 
     def gone(which: Rows) -> Regions:

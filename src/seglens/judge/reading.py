@@ -43,7 +43,7 @@ class Reading:
     @cached_property
     def base(self) -> Both:
         """The scores of the blurred pictures; on the CPU."""
-        return self.clean(blurred(self.images))
+        return self.clean(blurred(self.images, spacing=self.segmenter.spec.spacing))
 
     def scores(self, logits: Logits, rows: Rows) -> Both:
         """Return `s_reg` and `s_dice` of the copies that ``logits`` are of."""

@@ -103,7 +103,7 @@ def region_dice(first: Regions, second: Regions, valid: Regions) -> PerImage:
 
 
 def _answer(run: Run, images: Images, target: Target) -> Regions:
-    return of_class(run.predict(images).mask, target.class_index)
+    return of_class(run.predict(images).mask, target.class_index, run.spec.dims)
 
 
 def _moved(case: JudgedBatch, before: PerCell, maps: Maps) -> PerImage:

@@ -55,7 +55,8 @@ class ModelSpec(Validated):
 
     ``dims`` is 2 for pictures and 3 for volumes; ``image_size`` is the length of every side.
     ``intensities`` are, for volumes, the numbers of each channel that become 0 and 1, see
-    `seglens.data.volumes.sets`.
+    `seglens.data.volumes.sets`. ``spacing`` are the millimetres of a pixel of every input along each axis,
+    where they differ: then bands and blurs are as wide in millimetres along all.
 
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
@@ -68,6 +69,7 @@ class ModelSpec(Validated):
     classes: int = Field(default=2, ge=2, le=2**16, strict=True)
     dims: int = Field(default=2, ge=2, le=3, strict=True)
     intensities: tuple[tuple[float, float] | None, ...] = ()
+    spacing: tuple[float, ...] = ()
     head: Head = "sigmoid"
     image_size: int = Field(default=256, ge=1, le=2**14, strict=True)
     window: tuple[float, float] = (0.0, 1.0)
@@ -104,6 +106,11 @@ class ModelSpec(Validated):
             )
         if not all(0 < threshold < 1 for threshold in self.thresholds):
             raise ValueError(f"thresholds must lie between 0 and 1, got {self.thresholds}")
+        if self.spacing and (len(self.spacing) != self.dims or not all(0 < mm < inf for mm in self.spacing)):
+            raise ValueError(
+                f"spacing is one positive number of millimetres for each of {self.dims} axes, got "
+                f"{self.spacing}"
+            )
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(
                 f"mean {self.mean} and std {self.std} need one value for each of {self.channels} channels"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seglens.report.contents import Evaluated, Explained, RunContents
 from seglens.results.maps import MapFrame, OneMap, PictureMaps
+from seglens.results.names import map_name
 from seglens.results.scores import PictureScores
 
 LIMIT = 100
@@ -202,6 +203,10 @@ def _with_maps(known: Sequence[Heat], part: Explained, row: PictureMaps) -> tupl
         twice = (entry.target, entry.method, entry.layer or "") in taken
         target = f"{entry.target} ({part.name})" if twice else entry.target
         heatmaps.append(Heat(target, entry, part.file(entry.file), raw, name, row.frame))
+        if (apart := entry.of_folds) is not None:
+            several = len({each.target for each in row.maps}) > 1
+            name = map_name(apart.method, apart.layer, target=entry.target if several else "")
+            heatmaps.append(Heat(target, apart, part.file(apart.file), raw, name, row.frame))
     return tuple(heatmaps)
 
 

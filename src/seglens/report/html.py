@@ -129,6 +129,7 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
             | {
                 "background": int(background.lstrip("#"), 16),
                 "classes": {run.name: (run.record.task or {}).get("classes", []) for run in runs},
+                "overlapping": {run.name: (run.record.task or {}).get("multilabel", False) for run in runs},
             }
         ),
         "addresses": found.thumbnails,

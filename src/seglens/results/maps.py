@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from seglens.results.names import map_name
+from seglens.results.names import folds_layer, map_name
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
@@ -33,6 +33,13 @@ class Colours(Result):
     unit: str = ""
 
 
+class Folds(Result):
+    """The standard deviation of the maps of several folds: limits of its colours, the drawn picture."""
+
+    limits: Limits | None = None
+    file: str | None = None
+
+
 class OneMap(Result):
     """One map of one picture. ``limits`` are those that its colours have by themselves."""
 
@@ -47,6 +54,7 @@ class OneMap(Result):
     diagnostics: Mapping[str, Number] = {}
     limits: Limits | None = None
     evidence: Evidence | None = None
+    folds: Folds | None = None
     file: str | None = None
     scale: Colours | None = None
 
@@ -54,6 +62,21 @@ class OneMap(Result):
     def name(self) -> str:
         """``method`` or ``method@layer``."""
         return map_name(self.method, self.layer)
+
+    @property
+    def of_folds(self) -> "OneMap | None":
+        """The map of how far folds are apart as one more; None where the model has no several folds."""
+        if self.folds is None:
+            return None
+        alone: dict[str, object] = {
+            "statistics": {},
+            "nulls": {},
+            "evidence": None,
+            "scale": None,
+            "folds": None,
+        }
+        named = {"layer": folds_layer(self.layer), "limits": self.folds.limits, "file": self.folds.file}
+        return self.model_copy(update={**alone, **named})
 
     @property
     def diagnosed(self) -> dict[str, float]:

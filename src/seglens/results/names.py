@@ -39,6 +39,11 @@ ROLES = (
 """The roles that a layer can play in a network, from the input to the output."""
 
 
+def folds_layer(layer: str | None) -> str:
+    """Return what stands for the layer in the name of the map that says how far folds are apart."""
+    return f"{layer}@folds" if layer else "folds"
+
+
 def map_name(method: str, layer: str | None, *, target: str = "", at: str = "@") -> str:
     """Return what a map is called: ``method@layer``, with its target in front where one is given."""
     return at.join(part for part in (target, method, layer) if part)

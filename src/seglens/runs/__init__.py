@@ -194,6 +194,7 @@ def wrap(
     image_size: int | None = None,
     head: Head | None = None,
     divisor: int = 1,
+    spacing: Sequence[float] = (),
     outputs_are: Outputs | None = None,
     output: str | int | Selector | None = None,
     call: Call | None = None,
@@ -202,7 +203,8 @@ def wrap(
     """Make a run of any module that segments images; the module itself is left as found.
 
     A network for volumes (3 ``dims``) is told from its layers and by trying it; ``dims`` says so where that
-    leaves a doubt. What works for volumes so far: ``docs/volumes.md``.
+    leaves a doubt. ``spacing`` says how many millimetres a voxel of its inputs has along each axis, where
+    they differ: see `ModelSpec`. What works for volumes so far: ``docs/volumes.md``.
 
     It is tried on noise images of ``image_size`` (256, of volumes 64, where it is left out), and must give
     one answer to one picture. A ``head`` left out is told by the outputs: one channel is a sigmoid, several
@@ -250,7 +252,8 @@ def wrap(
         options=described.get("options", {}),
         channels=channels,
         classes=max(2, len(classes)),
-        dims=dims or candidates(module)[0],
+        dims=dims or len(spacing) or candidates(module)[0],
+        spacing=tuple(spacing),
         head=head or "softmax",
         image_size=image_size or 256,
         mean=tuple(mean or default_mean),
@@ -262,7 +265,7 @@ def wrap(
         output=None if callable(output) else output,
     )
     select = output if callable(output) else None
-    possible = (dims,) if dims else candidates(module)
+    possible = (dims or len(spacing),) if dims or spacing else candidates(module)
     trial, first = _first_trial(Segmenter(module, spec, select, call), possible, image_size)
     spec, size = trial.spec, trial.spec.image_size
     allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seglens.data.sample import task_of
 from seglens.files.output import new_folder
 from seglens.models import adapters
 from seglens.models.adapters import NNUNET
@@ -53,7 +52,7 @@ def adopt_trained(
     )
     found = library.describe(trained.options)
     spec = ModelSpec(architecture=NNUNET, **found.spec)
-    task = task_of(found.classes, what="The labels in dataset.json")
+    task = found.labels.task("The labels in dataset.json")
     segmenter = Segmenter.from_spec(spec)
     library.fill(segmenter.module, trained.weights)
     segmenter.eval()

@@ -300,7 +300,7 @@ def _refuse_unmarked(dataset: Dataset) -> None:
 
 
 def _is_marked(sample: Sample) -> bool:
-    return sample.mask is None or bool((foreground(sample.mask) & sample.valid).any())
+    return sample.mask is None or bool((foreground(sample.mask, sample.valid.ndim) & sample.valid).any())
 
 
 def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None) -> Segmenter:

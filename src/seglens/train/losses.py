@@ -198,7 +198,7 @@ def _soft_counts(
     sigmoid = is_stack(masks) or wide.shape[1] == 1
     probabilities = wide.sigmoid() if sigmoid else wide.softmax(dim=1)[:, 1:]
     classes = range(1, probabilities.shape[1] + 1)
-    truth = torch.stack([of_class(masks, index) for index in classes], dim=1).to(wide.dtype)
+    truth = torch.stack([of_class(masks, index, valid.ndim - 1) for index in classes], dim=1).to(wide.dtype)
     p, t = (array * valid[:, None] for array in (probabilities, truth))
     hits, predicted, true = (array.sum(dim=(0, *axes(array))) for array in (p * t, p, t))
     return hits, predicted - hits, true - hits

@@ -143,7 +143,8 @@ def test_the_decathlon_and_pairs_are_read(tmp_path):
     described = {"labels": {"0": "background", "1": "front", "2": "back"}, "modality": {"0": "MRI"}}
     (source / "dataset.json").write_text(json.dumps(described))
     found = find_cases(source)
-    assert found.classes == ("background", "front", "back")
+    assert found.labels is not None
+    assert found.labels.classes == ("background", "front", "back")
     assert [len(found.splits[split]) for split in ("train", "test")] == [4, 2]
     pairs = tmp_path / "pairs"
     pairs.mkdir()
@@ -172,7 +173,7 @@ def only_analyze(folder: Path) -> None:
     ("do", "message"),
     [
         (
-            change(labels={"background": 0, "front": [1, 2]}),
+            change(labels={"background": 0, "front": [1, 2]}, regions_class_order=[1]),
             r"regions: 'front' is made of the labels \[1, 2\]",
         ),
         (change(labels={"background": 0, "front": 2}), r"labels \[0, 2\]; allowed are 0, 1, 2"),

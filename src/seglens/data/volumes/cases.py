@@ -14,6 +14,7 @@ from typing import Any
 
 from seglens.data.folders import is_clutter
 from seglens.data.tables import read_text
+from seglens.data.volumes.described import Labels, read_described
 from seglens.data.volumes.reading import SUFFIXES, is_volume, stem_of
 from seglens.errors import DataError
 
@@ -38,14 +39,13 @@ class Case:
 class Cases:
     """The volumes of a set: ``train`` and ``test``, or all under ``all`` where there is no such split.
 
-    ``classes`` are the names of the labels 0, 1, ..., ``channels`` those of the channels; ``ignore`` is the
-    label of voxels that don't count.
+    ``labels`` are what dataset.json says they mean, None where there is none; ``channels`` are the names of
+    the channels.
     """
 
-    classes: tuple[str, ...]
+    labels: Labels | None
     channels: tuple[str, ...]
     splits: Mapping[str, tuple[Case, ...]]
-    ignore: int | None = None
 
 
 def says_channels(file: Path) -> bool | None:
@@ -70,7 +70,7 @@ def find_cases(folder: Path) -> Cases:
         return _of_nnunet(folder)
     if (folder / "images").is_dir() and (folder / "masks").is_dir():
         if any(is_volume(file) for file in (folder / "images").iterdir()):
-            return Cases((), ("intensity",), {"all": paired_volumes(folder)})
+            return Cases(None, ("intensity",), {"all": paired_volumes(folder)})
     raise DataError(f"{folder} holds no volumes in a layout that is read: {LOOKS_LIKE}.")
 
 
@@ -92,12 +92,12 @@ def _of_nnunet(folder: Path) -> Cases:
         raise DataError(f"{file} is not JSON ({error}). Mend it, or export the set again.") from error
     if not isinstance(described, dict):
         raise DataError(f"{file} holds no object of names and values. Export the set again.")
-    classes, ignore = _classes(described.get("labels"), file)
+    labels = read_described(described, file)
     channels = _names(described.get("channel_names", described.get("modality")), file)
     one_file_a_channel = "channel_names" in described
     files_of_a_case = len(channels) if one_file_a_channel else 1
     splits = {}
-    for split, images, labels in (("train", "imagesTr", "labelsTr"), ("test", "imagesTs", "labelsTs")):
+    for split, images, truth in (("train", "imagesTr", "labelsTr"), ("test", "imagesTs", "labelsTs")):
         if not (folder / images).is_dir():
             continue
         files: dict[str, list[Path]] = {}
@@ -111,10 +111,10 @@ def _of_nnunet(folder: Path) -> Cases:
                 f"{file} lists {len(channels)} channel(s) ({', '.join(channels)}). Add what is missing."
             )
         told = {name: tuple(sorted(found)) for name, found in files.items()}
-        splits[split] = _paired(told, folder / labels, needed=split == "train")
+        splits[split] = _paired(told, folder / truth, needed=split == "train")
     if not splits.get("train"):
         raise DataError(f"{folder / 'imagesTr'} holds no volume ({', '.join(SUFFIXES)}). Check the path.")
-    return Cases(classes, channels, splits, ignore)
+    return Cases(labels, channels, splits)
 
 
 def _paired(pictures: Mapping[str, tuple[Path, ...]], masks: Path, *, needed: bool) -> tuple[Case, ...]:
@@ -145,40 +145,6 @@ def _volumes(folder: Path) -> list[Path]:
             f"{other[0]} is no volume that is read here ({', '.join(SUFFIXES)}). Move it elsewhere."
         )
     return [file for file in files if is_volume(file)]
-
-
-def _classes(labels: Any, file: Path) -> tuple[tuple[str, ...], int | None]:
-    """Return names by label, of ``{"name": 1}`` (nnU-Net v2) or ``{"1": "name"}`` (decathlon).
-
-    nnU-Net's label ``ignore``, which must be the highest, is none of them: its number comes beside.
-    """
-    if not isinstance(labels, dict) or not labels:
-        raise DataError(f'{file} doesn\'t list its labels. Add them: "labels": {{"background": 0, ...}}.')
-    by_number: dict[int, str] = {}
-    for key, value in labels.items():
-        name, number = (value, key) if isinstance(value, str) and key.isdecimal() else (key, value)
-        if isinstance(number, list):
-            raise DataError(
-                f"{file} has regions: {name!r} is made of the labels {number}. Regions overlap and are not "
-                "read yet; list single labels to use the set."
-            )
-        if isinstance(number, bool) or not str(number).isdecimal():
-            raise DataError(
-                f"{file} gives the label {name!r} the value {number!r}; allowed is a whole number."
-            )
-        if int(number) in by_number:
-            raise DataError(f"{file} gives {name!r} and {by_number[int(number)]!r} the one value {number}.")
-        by_number[int(number)] = str(name)
-    if sorted(by_number) != list(range(len(by_number))):
-        raise DataError(
-            f"{file} lists the labels {sorted(by_number)}; allowed are 0, 1, 2, ... without a gap, 0 being "
-            "the background."
-        )
-    ignore = next((number for number, name in by_number.items() if name == "ignore"), None)
-    if ignore not in (None, len(by_number) - 1):
-        raise DataError(f"{file} ignores the label {ignore}; the ignored label must be the highest.")
-    names = tuple(by_number[number] for number in range(len(by_number)))
-    return (names, None) if ignore is None else (names[:-1], ignore)
 
 
 def _names(channels: Any, file: Path) -> tuple[str, ...]:

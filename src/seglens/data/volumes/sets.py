@@ -29,6 +29,8 @@ DESCRIBED = ("intensities",)
 """Settings that the layouts with a dataset.json read."""
 PAIRED = ("train_dir", "valid_dir", "test_dir", "classes", "ignore", "masks", "intensities")
 """Settings that pairs of volumes read."""
+UNTOLD = Task()
+"""The classes of a volume of which nobody told any."""
 
 
 def is_nnunet(folder: Path) -> bool:
@@ -54,10 +56,17 @@ def find_described(settings: DataSettings) -> Found:
         DataError: a file can't be understood, or volumes and labels don't pair up.
         SettingError: the settings name another number of channels.
     """
-    cases = find_cases(settings.path)
-    task = task_of(cases.classes, what=f"The labels in {settings.path / 'dataset.json'}")
+    cases, file = find_cases(settings.path), settings.path / "dataset.json"
+    assert cases.labels is not None  # where there is a dataset.json
+    task = cases.labels.task(f"The labels in {file}")
+    if settings.multilabel and not task.multilabel:
+        raise SettingError(
+            f"{file} lists single labels, which never overlap, so --multilabel would do nothing: leave it "
+            "out. Regions, which may overlap, are lists of labels there."
+        )
     folders = [settings.path / name for name in ("imagesTr", "imagesTs", "labelsTr", "labelsTs")]
-    return _found(settings, cases, task, [folder for folder in folders if folder.is_dir()], cases.ignore)
+    searched = [folder for folder in folders if folder.is_dir()]
+    return _found(settings, cases, task, searched, cases.labels.ignore)
 
 
 def find_pairs(settings: DataSettings) -> Found:
@@ -85,7 +94,7 @@ def find_pairs(settings: DataSettings) -> Found:
             f"{task.classes[settings.ignore]!r}. Ignore one that is no class, such as 255."
         )
     searched = [folder / name for folder in folders.values() for name in ("images", "masks")]
-    return _found(settings, Cases((), ("intensity",), parts), task, searched, settings.ignore)
+    return _found(settings, Cases(None, ("intensity",), parts), task, searched, settings.ignore)
 
 
 def _found(
@@ -100,14 +109,14 @@ def _found(
     ends = settings.intensities or ends_of(cases.channels)
     if len(ends) != channels:
         raise SettingError(f"There are intensities for {len(ends)} channels, the volumes have {channels}.")
-    merged = not cases.classes and settings.masks == "foreground"
-    reader = partial(
-        read_sample, ends=ends, classes=task.classes, ignore=ignore, merged=merged, named=bool(cases.classes)
-    )
+    merged, named = cases.labels is None and settings.masks == "foreground", cases.labels is not None
+    reader = partial(read_sample, ends=ends, task=task, ignore=ignore, merged=merged, named=named)
     entries = {split: tuple(map(_entry, members)) for split, members in cases.splits.items()}
     searched = tuple(Searched(folder, (*SUFFIXES, ".gz", *BESIDE)) for folder in folders)
-    filled = settings.model_copy(update={"channels": channels, "intensities": ends})
-    problems = () if cases.classes else tuple(about_first(task.classes))
+    filled = settings.model_copy(
+        update={"channels": channels, "intensities": ends, "multilabel": task.multilabel}
+    )
+    problems = () if named else tuple(about_first(task.classes))
     return Found(task, entries, reader, searched, problems, dims=3, settings=filled)
 
 
@@ -120,12 +129,12 @@ def read_sample(
     entry: Entry,
     *,
     ends: Sequence[Ends | None],
-    classes: Sequence[str] = (),
+    task: Task = UNTOLD,
     ignore: int | None = None,
     merged: bool = False,
     named: bool = True,
 ) -> Sample:
-    """Return a volume with its labels, where it has any.
+    """Return a volume with its labels, where it has any; of regions a stack of masks.
 
     ``merged`` labels above 0 are one foreground. With ``named`` False nobody said what labels mean, and only
     0 and 1 are taken.
@@ -153,15 +162,17 @@ def read_sample(
         valid = label != ignore
         label = label.masked_fill(~valid, 0)
     highest = int(label.max())
+    allowed = max((max(region) for region in task.regions), default=len(task.classes) - 1)
     if merged:
         label = (label > 0).long()
-    elif highest >= len(classes):
+    elif highest > allowed:
         what = (
-            f"one for each of {', '.join(classes)}. Mend the mask, or list the label in dataset.json"
+            f"which {', '.join(task.classes)} are made of. Mend the mask, or list the label in dataset.json"
             if named
             else "and nobody said what more of them mean. Name them: --classes background NAME ... (each "
             "value is a class), or --masks foreground (all above 0 are one)"
         )
-        allowed = f"allowed are 0 to {len(classes) - 1}"
-        raise MaskValueError(f"{file} holds the label {highest}; {allowed}, {what}.")
+        raise MaskValueError(f"{file} holds the label {highest}; allowed are 0 to {allowed}, {what}.")
+    elif task.regions:
+        label = torch.stack([torch.isin(label, torch.tensor(region)) for region in task.regions])
     return Sample(entry.name, image, label, valid, grid)

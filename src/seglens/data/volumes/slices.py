@@ -17,6 +17,7 @@ from PIL import Image as pil
 from seglens.arguments import checked
 from seglens.data.intensity import bounds
 from seglens.data.volumes.cases import Case, Cases, find_cases
+from seglens.data.volumes.described import Labels
 from seglens.data.volumes.grid import PLANES, Grid
 from seglens.data.volumes.intensities import ends_of, fractions
 from seglens.data.volumes.reading import read_labels, read_volume
@@ -82,6 +83,12 @@ def slice_volumes(
     ends = None if window is None else bounds(window)
     refuse_overlap(Path(folder), data=[Path(source)])
     cases = find_cases(Path(source))
+    if cases.labels is not None and cases.labels.regions:
+        name, region = cases.labels.classes[1], list(cases.labels.regions[0])
+        raise DataError(
+            f"{source} has regions: {name!r} is made of the labels {region}. A slice holds one class a "
+            "pixel; list single labels in dataset.json to cut it."
+        )
     if len(cases.channels) not in (1, 3):
         raise DataError(
             f"{source} has {len(cases.channels)} channels ({', '.join(cases.channels)}); slices are written "
@@ -108,8 +115,9 @@ def slice_volumes(
                         made / split / "masks" / f"{name}.png"
                     )
                 rows.append((f"{name}.png", case.name, split, number, round(position, 4)))
-        classes = cases.classes or ("background", *(f"label{number}" for number in range(1, highest + 1)))
-        if highest >= len(classes) and highest != cases.ignore:
+        labels = cases.labels or Labels(("background", *(f"label{n}" for n in range(1, highest + 1))))
+        classes = labels.classes
+        if highest >= len(classes) and highest != labels.ignore:
             raise DataError(
                 f"Masks in {source} hold the label {highest}, but only {', '.join(classes)} are listed. Add "
                 "it to dataset.json, or mend the masks."

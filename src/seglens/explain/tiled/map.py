@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +29,8 @@ class LargeMap:
 
     ``grid`` is raw, before any ReLU, on the cells of the layer (for methods without a layer: on the pixels of
     the working scale); one of 10,000 x 10,000 cells weighs 400 MB, and nothing as large is made of it
-    unless `at` or `explanation` is asked to. ``target`` is at the working scale, `Windows.scaled`. A map
-    whose status is not ok is NaN.
+    unless `at` or `explanation` is asked to. ``folds`` is as of an `Explanation`, on the same cells.
+    ``target`` is at the working scale, `Windows.scaled`. A map whose status is not ok is NaN.
     """
 
     method: str
@@ -42,6 +42,7 @@ class LargeMap:
     relu: bool
     settings: Mapping[str, object] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+    folds: Float[Tensor, "*cells"] | None = None
 
     @property
     def name(self) -> str:
@@ -97,8 +98,15 @@ class LargeMap:
         """Return the whole map at ``size``, such as that at which it is drawn."""
         return torch.cat(list(self.bands(size)))
 
+    def folds_at(self, size: Size) -> Map | None:
+        """Return ``folds`` at ``size``: 0 where all folds are one; None where there are no several."""
+        if self.folds is None:
+            return None
+        return replace(self, grid=self.folds, relu=False, diagnostics={}).at(size).nan_to_num(0)
+
     def explanation(self, where: str = "region") -> Explanation:
         """Return the map at the working scale as an `Explanation` of one picture, to judge or to measure."""
+        folds = self.folds_at(self.windows.scaled)
         return Explanation(
             method=self.method,
             layer=self.layer,
@@ -107,6 +115,7 @@ class LargeMap:
             grid=None if self.layer is None else self.grid[None],
             status=(self.status,),
             settings=self.settings,
+            folds=None if folds is None else folds[None],
             where=where,
             diagnostics={name: torch.tensor([value]) for name, value in self.diagnostics.items()},
         )

@@ -67,14 +67,17 @@ def _mean(folds: Sequence[Sequence[LargeMap]], view: View) -> LargeMap:
         for name in first.diagnostics
         if all(name in entry.diagnostics for entry in every)
     }
+    apart = None
     if len(folds) > 1:
         each = [_mean_grid(of_fold)[None] for of_fold in folds]
         diagnostics |= {"disagreement": float(disagreement(each)), "folds": float(len(folds))}
+        apart = torch.cat(each).std(0, correction=0)
     return replace(
         first,
         target=view.target,
         windows=view.windows,
         grid=_mean_grid(every),
+        folds=apart,
         settings={**first.settings, "members": len(every)},
         diagnostics=diagnostics,
     )

@@ -155,7 +155,11 @@ const Slices = (() => {
     tools.elements.percent.value = tools.elements.opacity.value + "%";
     tools.elements.brighter.value = tools.elements.level.value + "%";
     tools.elements.sharper.value = tools.elements.contrast.value + "%";
-    const here = index(volume.size, place), className = (mask) => (Maps.album.classes[card.run] || [])[mask[here]] ?? "class " + mask[here];
+    const here = index(volume.size, place), names = Maps.album.classes[card.run] || [];
+    const nameOf = (number) => names[number] ?? "class " + number;
+    // Where classes overlap, the bits of a voxel say which are there.
+    const overlapping = (bits) => names.slice(1).filter((_, i) => bits >> i & 1).join(" and ") || nameOf(0);
+    const className = (mask) => (Maps.album.overlapping[card.run] ? overlapping : nameOf)(mask[here]);
     const parts = place.map((at, axis) => NAMES[axis] + " " + nativeOf(axis, at));
     if (shown.map) { const value = valueAt(shown, place); parts.push(Maps.nameOf(shown.row) + " " + (Number.isNaN(value) ? "not counted" : Maps.text(value))); }
     if (shown.truth) parts.push("truth: " + className(shown.truth));

@@ -6,12 +6,14 @@ no more. Masks are those of ``nnUNetv2_predict`` (Isensee et al. 2021), by its o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from seglens.errors import ModelError
+from seglens.data.volumes.described import Labels, read_described
+from seglens.errors import DataError, ModelError
 from seglens.models.adapters.nnunet.cases import Cases
 from seglens.models.adapters.nnunet.folder import (
     CHECKPOINT,
@@ -27,9 +29,9 @@ __all__ = ["CHECKPOINT", "Described", "Trained", "build", "describe", "fill", "r
 
 @dataclass(frozen=True)
 class Described:
-    """What plans and labels say: the fields of a `ModelSpec`, and the names of the classes."""
+    """What plans and labels say: the fields of a `ModelSpec`, and what the outputs are."""
 
-    classes: tuple[str, ...]
+    labels: Labels
     spec: dict[str, Any]
 
 
@@ -56,33 +58,26 @@ def describe(options: Mapping[str, Any]) -> Described:
     """Return what the plans and labels of a training say.
 
     Raises:
-        ModelError: the labels have a gap, or are regions.
+        ModelError: the labels can't be understood.
     """
     cases = Cases(options, None)
     patch = cases.configuration.patch_size
-    names = options["dataset"]["labels"]
-    if regions := [name for name, value in names.items() if isinstance(value, list) and len(value) > 1]:
-        raise ModelError(
-            f"The model was trained on regions that may overlap ({', '.join(regions)}), which volumes don't "
-            "have here. Predict with nnUNetv2_predict, or adopt a model of single labels."
-        )
-    by_number = {int(value): name for name, value in names.items() if name != "ignore"}
-    if sorted(by_number) != list(range(len(by_number))):
-        raise ModelError(
-            f"dataset.json lists the labels {sorted(by_number)}; nnU-Net takes 0, 1, 2, ... without a gap."
-        )
-    classes = tuple(by_number[number] for number in range(len(by_number)))
+    try:
+        labels = read_described(options["dataset"], Path("dataset.json"))
+    except DataError as error:
+        raise ModelError(str(error)) from error
     spec = {
         "channels": len(cases.ends),
-        "classes": len(classes),
+        "classes": len(labels.classes),
         "dims": 3,
-        "head": "softmax",
+        "spacing": _spacing(cases),
+        "head": "multilabel" if labels.regions else "softmax",
         "image_size": _probe(patch, cases.configuration.pool_op_kernel_sizes),
         "mean": tuple(-low / (high - low) for low, high in cases.ends),
         "std": tuple(1 / (high - low) for low, high in cases.ends),
         "options": dict(options),
     }
-    return Described(classes, spec)
+    return Described(labels, spec)
 
 
 def fill(module: nn.Module, weights: Mapping[str, State]) -> None:
@@ -113,6 +108,13 @@ def _axes(cases: Cases) -> tuple[int, ...]:
     """Return the axes of the volume along which it is mirrored: a network of pictures has no slices."""
     before = 3 - len(cases.configuration.patch_size)
     return tuple(axis + before for axis in cases.options["mirrored"])
+
+
+def _spacing(cases: Cases) -> tuple[float, ...]:
+    """Return the millimetres of a voxel of an input; of slices they lie as far apart as in most cases."""
+    found = tuple(map(float, cases.configuration.spacing))
+    between = cases.plans.original_median_spacing_after_transp[: 3 - len(found)]
+    return (*map(float, between), *found)
 
 
 def _probe(patch: list[int], strides: list[list[int]]) -> int:

@@ -163,7 +163,8 @@ class Cases:
     def probabilities(self, logits: Tensor, prepared: Prepared, grid: Grid) -> Tensor:
         """Return the probabilities ``[classes slices rows columns]`` of a case on its own grid, by nnU-Net.
 
-        Where rounding makes two classes alike, the one that nnU-Net takes by its logits is a step above.
+        Where rounding makes two classes alike, the one that nnU-Net takes by its logits is a step above. A
+        region whose probability is .5 is a step below: nnU-Net doesn't take it.
         """
         notes, labels = prepared.properties, self.labels
         spacing = [notes["spacing"][axis] for axis in self.plans.transpose_forward]
@@ -172,14 +173,19 @@ class Cases:
         current = current if len(current) == len(cut) else [spacing[0], *current]
         resampled = self.configuration.resampling_fn_probabilities(logits.numpy(), cut, current, spacing)
         found = torch.as_tensor(labels.apply_inference_nonlin(resampled)).clone()
-        chosen = torch.as_tensor(labels.convert_logits_to_segmentation(resampled)).long()[None]
-        best = found.amax(0, keepdim=True)
-        other = found.argmax(0, keepdim=True) != chosen
-        above = torch.nextafter(best, torch.full_like(best, 2.0))
-        found.scatter_(0, chosen, torch.where(other, above, found.gather(0, chosen)))
+        if labels.has_regions:
+            found = torch.where(found == 0.5, torch.nextafter(found, torch.zeros_like(found)), found)
+        else:
+            chosen = torch.as_tensor(labels.convert_logits_to_segmentation(resampled)).long()[None]
+            best = found.amax(0, keepdim=True)
+            other = found.argmax(0, keepdim=True) != chosen
+            above = torch.nextafter(best, torch.full_like(best, 2.0))
+            found.scatter_(0, chosen, torch.where(other, above, found.gather(0, chosen)))
         whole = labels.revert_cropping_on_probabilities(
             found, notes["bbox_used_for_cropping"], notes["shape_before_cropping"]
         )
+        if labels.has_regions:
+            whole = torch.cat([(1 - whole).prod(0, keepdim=True), whole])  # as `Segmenter.probabilities`
         back = whole.permute(0, *(axis + 1 for axis in self.plans.transpose_backward)).numpy()
         return torch.from_numpy(np.stack([grid.to_zyx(each.transpose(2, 1, 0)) for each in back]))
 
