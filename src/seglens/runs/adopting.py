@@ -22,6 +22,7 @@ from seglens.models.weights import State, choose_state, fit
 from seglens.models.zoo import normalisation
 from seglens.results import record as records
 from seglens.runs import Run, rebuilt, wrap
+from seglens.runs.bundle import adopt_bundle, is_bundle
 from seglens.runs.saving import save_run
 from seglens.runs.trained import adopt_trained
 
@@ -99,6 +100,15 @@ def adopt(
         shown |= {"window": None if window == (0.0, 1.0) else window}
         of_models.refuse_given(Path(file), "nnU-Net", {**told, **shown})
         return adopt_trained(Path(file), fold, checkpoint, mirroring, out, began, force=force)
+    if is_bundle(Path(file)):
+        shown = {"mean": mean, "std": std, "image_size": image_size, "head": head, "fold": fold}
+        shown |= {"mirroring": mirroring, "normalise": None if normalise == "dataset" else normalise}
+        shown |= {"window": None if window == (0.0, 1.0) else window, "channels": channels, "model": model}
+        shown |= {"encoder": encoder, "width": width, "outputs_are": outputs_are, "options": options or None}
+        of_models.refuse_given(Path(file), "a MONAI bundle", shown)
+        return adopt_bundle(
+            Path(file), classes, output, checkpoint, weights_key, out, began, force=force
+        )
     if given := [name for name, value in of_nnunet.items() if value is not None]:
         raise SettingError(
             f"{file} is no folder of nnU-Net (with plans.json), and only such have {', '.join(given)}. Leave "
