@@ -32,6 +32,7 @@ ONLY_IN = {
         "train.tracking",
         "runtime.distributed",
     },
+    "monai": {"models.adapters.monai_bundle.cases", "models.adapters.monai_bundle.parts"},
     "matplotlib": {"evaluate.calibration", "drawing.draw", "judge.figures", "train.history"},
     "pandas": {"drawing.notebook", "evaluate", "explain.statistics", "judge.scorecard"},
     "pooch": {"data.get"},

@@ -11,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
+
 def network(dims: int, channels: int = 1, outputs: int = 3) -> dict[str, Any]:
     """Return a small U-Net."""
     return {
@@ -25,7 +26,10 @@ def network(dims: int, channels: int = 1, outputs: int = 3) -> dict[str, Any]:
     }
 
 
-LOADED = ({"_target_": "LoadImaged", "keys": "@image_key"}, {"_target_": "EnsureChannelFirstd", "keys": "@image_key"})
+LOADED = (
+    {"_target_": "LoadImaged", "keys": "@image_key"},
+    {"_target_": "EnsureChannelFirstd", "keys": "@image_key"},
+)
 SOFTMAX = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
 ARGMAX = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
 
@@ -76,7 +80,12 @@ def write_bundle(
     weights: bool = True,
 ) -> Path:
     """Write a bundle with the weights that MONAI's own reading of it draws."""
-    windows = {"_target_": "SlidingWindowInferer", "roi_size": [16] * dims, "sw_batch_size": 2, "overlap": 0.25}
+    windows = {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": [16] * dims,
+        "sw_batch_size": 2,
+        "overlap": 0.25,
+    }
     config = {
         "imports": ["$import glob", "$import os"],
         "bundle_root": ".",
@@ -92,7 +101,10 @@ def write_bundle(
         "inferer": inferer or windows,
         "postprocessing": {
             "_target_": "Compose",
-            "transforms": [*after, {"_target_": "SaveImaged", "keys": "pred", "output_dir": "$@bundle_root + '/eval'"}],
+            "transforms": [
+                *after,
+                {"_target_": "SaveImaged", "keys": "pred", "output_dir": "$@bundle_root + '/eval'"},
+            ],
         },
         "run": ["$@evaluator.run()"],
         **(more or {}),
@@ -127,7 +139,7 @@ def write_bundle(
 
 def parsed(folder: Path) -> Any:
     """Return MONAI's own reading of a bundle."""
-    from monai.bundle import ConfigParser
+    from monai.bundle.config_parser import ConfigParser
 
     parser = ConfigParser()
     (file,) = (folder / "configs").glob("inference.*")

@@ -83,6 +83,7 @@ def adopt(
     """
     began, out = time.monotonic(), Path(out)
     check_output(out, "adopt", force=force, files=[Path(file)])
+    shown: dict[str, Any]
     told: dict[str, Any] = {
         "model": model,
         "encoder": encoder,
@@ -101,14 +102,13 @@ def adopt(
         of_models.refuse_given(Path(file), "nnU-Net", {**told, **shown})
         return adopt_trained(Path(file), fold, checkpoint, mirroring, out, began, force=force)
     if is_bundle(Path(file)):
-        shown = {"mean": mean, "std": std, "image_size": image_size, "head": head, "fold": fold}
-        shown |= {"mirroring": mirroring, "normalise": None if normalise == "dataset" else normalise}
-        shown |= {"window": None if window == (0.0, 1.0) else window, "channels": channels, "model": model}
-        shown |= {"encoder": encoder, "width": width, "outputs_are": outputs_are, "options": options or None}
+        taken = ("output", "weights_key")
+        shown = {name: value for name, value in told.items() if name not in taken}
+        shown |= {"mean": mean, "std": std, "image_size": image_size, "head": head, "fold": fold}
+        shown |= {"normalise": None if normalise == "dataset" else normalise, "mirroring": mirroring}
+        shown |= {"window": None if window == (0.0, 1.0) else window}
         of_models.refuse_given(Path(file), "a MONAI bundle", shown)
-        return adopt_bundle(
-            Path(file), classes, output, checkpoint, weights_key, out, began, force=force
-        )
+        return adopt_bundle(Path(file), classes, output, checkpoint, weights_key, out, began, force=force)
     if given := [name for name, value in of_nnunet.items() if value is not None]:
         raise SettingError(
             f"{file} is no folder of nnU-Net (with plans.json), and only such have {', '.join(given)}. Leave "

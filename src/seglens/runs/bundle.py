@@ -19,7 +19,7 @@ from seglens.files.output import new_folder
 from seglens.models import adapters
 from seglens.models.adapters import MONAI_BUNDLE
 from seglens.models.outputs import Choice, check_finite, find_output
-from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.models.segmenter import Head, ModelSpec, Segmenter
 from seglens.models.weights import choose_state, fit
 from seglens.results import record as records
 from seglens.runs import Run
@@ -131,7 +131,7 @@ def _size(bundle: Any, dims: int) -> int:
 
 def _tried(
     network: nn.Module, spec: ModelSpec, bundle: Any, classes: Sequence[str] | None, library: Any
-) -> tuple[Segmenter, tuple[str, ...], str, float]:
+) -> tuple[Segmenter, tuple[str, ...], Head, float]:
     """Return the network with the output that answers, the classes, the head and its threshold.
 
     A network that takes no cube of the longest side of a window gets one of a shorter.

@@ -45,7 +45,7 @@ class Tool(Protocol):
     """What brings cases into a network as its own library does, and its answers back."""
 
     def prepare(self, files: Sequence[Path], grid: Grid | None) -> Prepared:
-        """Return the case in ``files``, one for each channel; the first lies on ``grid``, None of pictures."""
+        """Return the case in ``files``, one for each channel; ``grid`` is the first's, None of pictures."""
 
     def logits(self, module: nn.Module, prepared: Prepared) -> Tensor:
         """Return the logits ``[k *scaled]`` of the prepared volume."""

@@ -20,12 +20,13 @@ from seglens.errors import CheckpointError, ModelError
 from seglens.models.adapters.monai_bundle import parts
 from seglens.models.adapters.monai_bundle.config import TARGET, Config, read_config
 from seglens.models.checkpoint import check_weights_file, read_checkpoint
+from seglens.models.segmenter import Head
 from seglens.models.weights import State
 
 WEIGHTS = ("model.pt", "model.pth", "model.safetensors", "model.ts")
 """What the files of weights may be called, the likeliest first."""
 _WITHOUT_BACKGROUND = "lambda x: x[1:]"
-"""A function after ``to_onehot`` that leaves the first class out of what is saved: the mask stays the same."""
+"""A function after ``to_onehot`` that leaves the first class out of what is saved: the mask is the same."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def read_weights(folder: Path, name: str | None) -> tuple[Path, dict[str, State]
     return file, {"": state}
 
 
-def kind_of_answer(after: Sequence[Mapping[str, Any]], outputs: int) -> tuple[str, float]:
+def kind_of_answer(after: Sequence[Mapping[str, Any]], outputs: int) -> tuple[Head, float]:
     """Return the head that postprocessing makes of so many outputs, and the threshold of its labels.
 
     Raises:
@@ -118,13 +119,13 @@ def kind_of_answer(after: Sequence[Mapping[str, Any]], outputs: int) -> tuple[st
         return ("sigmoid" if outputs == 1 else "multilabel"), 0.5 if threshold is None else float(threshold)
     raise ModelError(
         f"The bundle's postprocessing doesn't say what its {outputs} outputs are: received "
-        f"Activationsd {_given(activation)}, AsDiscreted {_given(decision)}. Allowed are softmax or argmax of "
-        "several outputs, and sigmoid with a threshold or none."
+        f"Activationsd {_given(activation)}, AsDiscreted {_given(decision)}. Allowed are softmax or argmax "
+        "of several outputs, and sigmoid with a threshold or none."
     )
 
 
 def _steps(config: Config, name: str, known: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Return the transforms of a ``Compose``, checked; those without effect are left out, and not looked at."""
+    """Return the transforms of a ``Compose``, checked; those without effect are not looked at."""
     whole = config.raw(f"@{name}")
     listed = isinstance(whole, dict) and str(whole.get(TARGET)).rpartition(".")[2] == "Compose"
     transforms = config.raw(whole.get("transforms")) if listed else None
@@ -134,7 +135,9 @@ def _steps(config: Config, name: str, known: Mapping[str, tuple[str, ...]]) -> l
             f'{{"{TARGET}": "Compose", "transforms": [...]}}.'
         )
     if wrong := [key for key in whole if key not in (TARGET, "transforms", "_desc_")]:
-        raise ModelError(f"{config.file}: {name} gives Compose {wrong[0]} = {whole[wrong[0]]!r}. Leave it out.")
+        raise ModelError(
+            f"{config.file}: {name} gives Compose {wrong[0]} = {whole[wrong[0]]!r}. Leave it out."
+        )
     found: list[dict[str, Any]] = []
     for n, each in enumerate(transforms):
         part, place = config.raw(each), f"{name}::transforms::{n}"
@@ -201,8 +204,8 @@ def _metadata(config: Config) -> tuple[tuple[str, ...] | None, tuple[int, ...] |
                 "channel_def, or name classes: --classes."
             )
         names = tuple(by_number[number] for number in wanted)
-    plain = isinstance(shape, list) and shape and all(type(each) is int and each > 0 for each in shape)
-    return names, tuple(shape) if plain else None
+    sides = shape if isinstance(shape, list) else []
+    return names, tuple(sides) if all(type(each) is int and each > 0 for each in sides) else None
 
 
 def _first(described: Any, what: str) -> Mapping[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
 from torch import Tensor, nn
 
 from seglens.data.frame import Frame
@@ -52,8 +52,9 @@ def ends_of(before: Sequence[Mapping[str, Any]], dims: int) -> Ends:
         kind, given = last[TARGET], last.get
         if kind == "NormalizeIntensityd":
             low, scale = given("subtrahend"), given("divisor")
-            plain = dims == 2 and all(isinstance(each, int | float) for each in (low, scale))
-            ends = ((0 - low) / scale, (255 - low) / scale) if plain else Z_SCORES
+            ends = Z_SCORES
+            if dims == 2 and isinstance(low, int | float) and isinstance(scale, int | float) and scale:
+                ends = (0 - low) / scale, (255 - low) / scale
         elif kind == "ScaleIntensityd":
             ends = given("minv", 0.0), given("maxv", 1.0)
         else:
@@ -171,20 +172,14 @@ class Cases:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for step in steps:
-                if step[TARGET] == "Invertd":
-                    more = {} if nearest else {"nearest_interp": False}
-                    data = self._inverse(step, **more)(data)
-                else:
-                    data = parts.make(step)(data)
+                more: dict[str, Any] = {"transform": self.before} if step[TARGET] == "Invertd" else {}
+                more |= {} if nearest or not more else {"nearest_interp": False}
+                data = parts.make(step, **more)(data)
         found = data["pred"]
         return (found.as_tensor() if isinstance(found, MetaTensor) else found).detach().float().cpu()
 
-    def _inverse(self, step: Mapping[str, Any], **more: Any) -> Invertd:
-        made: Invertd = parts.make(step, transform=self.before, **more)
-        return made
-
     def _decided(self, probabilities: Tensor, decision: Tensor) -> Tensor:
-        """Return probabilities ``[classes *size]`` whose mask is the bundle's decision, where the two differ."""
+        """Return probabilities ``[classes *size]`` whose mask is the bundle's decision."""
         if self.options["head"] != "softmax":
             taken, threshold = decision > 0.5, self.options["threshold"]
             labels = probabilities[1:]
@@ -216,82 +211,70 @@ class Cases:
                     "Save it upright without that tag."
                 )
             # MONAI's reader of pictures has columns first.
-            native, spacing, turned, order = (rows, columns), (), (), (1, 0)
+            lying = Lying((rows, columns), (), (), (1, 0))
             start = torch.eye(3, dtype=torch.float64)
         else:
             native = tuple(grid.shape[axis] for axis in grid.file_axes)
-            spacing, turned, order = grid.spacing_zyx, grid.turned, tuple(np.argsort(grid.file_axes).tolist())
+            order = tuple(np.argsort(grid.file_axes).tolist())
+            lying = Lying(native, grid.spacing_zyx, grid.turned, order)
             start = torch.from_numpy(grid.affine)
-        original = _affine(found.meta.get("original_affine", found.affine), dims)
-        if (original - start).abs().max() > CLOSE * float(torch.linalg.norm(start[:dims, :dims], dim=0).min()):
-            raise DataError(
-                f"MONAI reads another place of the voxels from {files[0]} than its header has here: "
-                f"{original.tolist()}, not {start.tolist()}. Write the header anew."
-            )
-        return _laid(
-            torch.linalg.inv(start) @ _affine(found.affine, dims),
-            native,
-            size,
-            scaled,
-            corner,
-            spacing,
-            turned,
-            order,
-            files[0],
-        ), window
+            original = torch.as_tensor(np.asarray(found.meta["original_affine"]), dtype=torch.float64)
+            if (original - start).abs().max() > CLOSE * min(grid.spacing):
+                raise DataError(
+                    f"MONAI reads another place of the voxels from {files[0]} than its header has here: "
+                    f"{original.tolist()}, not {start.tolist()}. Write the header anew."
+                )
+        moved = torch.linalg.inv(start) @ _affine(found.affine, dims)
+        axes, turned, reach = _along(moved, scaled, lying, files[0])
+        frame = Frame(
+            lying.native, size, scaled, corner, lying.spacing, turned=turned, order=axes, reach=reach
+        )
+        return frame, window
 
 
-def _laid(
-    moved: Tensor,
-    native: tuple[int, ...],
-    size: tuple[int, ...],
-    scaled: tuple[int, ...],
-    corner: tuple[int, ...],
-    spacing: tuple[float, ...],
-    turned: tuple[int, ...],
-    order: tuple[int, ...],
-    file: Path,
-) -> Frame:
-    """Return the frame of an array whose voxel x is the voxel ``moved @ x`` of the file.
+@dataclass(frozen=True)
+class Lying:
+    """How a picture lies in its file, as everything here has it.
 
     ``order`` says which axis of the picture each axis of the file is, ``turned`` which axes of the picture
     run against the file's.
     """
-    axes: list[int] = []
-    against: list[int] = list(turned)
-    reach: list[tuple[float, float]] = []
-    for column in range(len(scaled)):
+
+    native: tuple[int, ...]
+    spacing: tuple[float, ...]
+    turned: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+def _along(
+    moved: Tensor, scaled: Sequence[int], lying: Lying, file: Path
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[float, float], ...]]:
+    """Return ``order``, ``turned`` and ``reach`` of the `Frame` of an array ``scaled`` voxels long.
+
+    Its voxel x is the voxel ``moved @ x`` of the file.
+
+    Raises:
+        DataError: an axis of the array runs along none of the file.
+    """
+    axes, turned, reach = list[int](), set(lying.turned), list[tuple[float, float]]()
+    for column, length in enumerate(scaled):
         steps = moved[:-1, column]
         of_file = int(steps.abs().argmax())
-        axis, step = order[of_file], float(steps[of_file])
-        rest = float((steps.abs().sum() - abs(step)) * max(scaled))
-        if rest > _EXACT * max(scaled) or axis in axes:
+        axis, step = lying.order[of_file], float(steps[of_file])
+        if float(steps.abs().sum()) - abs(step) > _EXACT or axis in axes:
             raise DataError(
                 f"The bundle's preprocessing turns {file} between the axes of the file (Spacingd with "
                 "diagonal=True does), so that maps can't be brought back to it. Leave that out."
             )
         # From the outer side of its first voxel to that of its last, in voxels of the file.
         first = float(moved[of_file, -1]) + 0.5 - step / 2
-        last = first + step * scaled[column]
-        length = native[axis]
-        backwards = step < 0
-        if backwards:
-            first, last = length - first, length - last
-        # The picture's own axis may run against the file's, and the array against either.
-        if backwards:
-            against = [each for each in against if each != axis] if axis in against else [*against, axis]
+        last = first + step * length
+        if step < 0:
+            first, last = lying.native[axis] - first, lying.native[axis] - last
+            turned ^= {axis}
         axes.append(axis)
         reach.append((first, last))
-    return Frame(
-        native,
-        size,
-        scaled,
-        corner,
-        spacing,
-        turned=tuple(sorted(against)),
-        order=tuple(axes),
-        reach=tuple(reach),
-    )
+    return tuple(axes), tuple(sorted(turned)), tuple(reach)
 
 
 def _affine(affine: Any, dims: int) -> Tensor:

@@ -241,8 +241,8 @@ def _value(node: ast.expr, follow: Callable[[str], Any], names: Mapping[str, str
     match node:
         case ast.Constant(value=None | bool() | int() | float() | str()):
             return _bounded(node.value)
-        case ast.Name() if node.id in names:
-            return follow(node.id)
+        case ast.Name(id=name) if name in names:
+            return follow(name)
         case ast.List() | ast.Tuple():
             return [of(each) for each in node.elts]
         case ast.IfExp():
@@ -263,8 +263,8 @@ def _value(node: ast.expr, follow: Callable[[str], Any], names: Mapping[str, str
             return _OPERATORS[type(node.ops[0])](of(node.left), of(node.comparators[0]))
         case ast.Subscript() if not isinstance(node.slice, ast.Slice):
             return of(node.value)[of(node.slice)]
-        case ast.Call(func=ast.Name(), keywords=[]) if node.func.id in _FUNCTIONS:
-            return _bounded(_FUNCTIONS[node.func.id](*(of(each) for each in node.args)))
+        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _FUNCTIONS:
+            return _bounded(_FUNCTIONS[name](*(of(each) for each in node.args)))
     raise _NotPlainError(f"does more than work with plain values ({ast.unparse(node)[:60]})")
 
 

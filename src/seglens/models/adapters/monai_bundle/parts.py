@@ -175,8 +175,8 @@ def checked(part: Any, where: str, known: Mapping[str, tuple[str, ...]]) -> dict
     if given.get("lazy") or wrong:
         key = "lazy" if given.get("lazy") else wrong[0]
         raise ModelError(
-            f"The bundle's {where} gives {name} the argument {key} = {given[key]!r}, which is not known here. "
-            f"Allowed: {', '.join(known[name]) or 'none'}."
+            f"The bundle's {where} gives {name} the argument {key} = {given[key]!r}, which is not known "
+            f"here. Allowed: {', '.join(known[name]) or 'none'}."
         )
     reader = given.get("reader")
     if reader is not None and str(reader).rpartition(".")[2] not in READERS:
