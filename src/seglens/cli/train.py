@@ -174,8 +174,8 @@ def adopt_command(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A .pth, .pt, .ckpt, .safetensors or .onnx file, or a folder of Hugging Face, smp, nnU-Net v2 "
-            "or a MONAI bundle.",
+            help="A .pth, .pt, .ckpt, .safetensors or .onnx file, a folder of Hugging Face, smp, nnU-Net v2 "
+            "or MONAI, or hf://OWNER/NAME.",
         ),
     ],
     run: o.NewRun = None,
