@@ -441,7 +441,8 @@ def section(rows: list[dict[str, Any]]) -> str:
         "each: `seglens adopt FILE --run RUN`, and so many flags beside (`--model`, `--encoder`, "
         "`--classes`, `--head`, `--image-size`). `logits off` is the largest difference from the library's "
         "own way from the picture, as a share of the largest, `other pixels` are those of the mask; "
-        "`Grad-CAM off` is the grid at `decoder_last` against one by a hook and `backward`; `seconds` are from the file to the map."
+        "`Grad-CAM off` is the grid at `decoder_last` against one by a hook and `backward`; `seconds` are "
+        "from the file to the map."
     )
     return "\n".join(["## From file to map", "", about, "", *lines])
 
