@@ -27,6 +27,7 @@ from torch.nn import functional
 
 import seglens
 import seglens.errors
+from benchmarks import foreign_files
 from benchmarks.foreign_models import NETWORKS, Network
 
 HERE = Path(__file__).parent
@@ -361,7 +362,8 @@ def cases() -> str:
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    text = f"# Other people's data and networks\n\n{page(rows)}\n\n{cases()}\n"
+    files = foreign_files.section(foreign_files.kept())
+    text = f"# Other people's data and networks\n\n{files}\n\n{page(rows)}\n\n{cases()}\n"
     PAGE.write_text(text, encoding="utf-8")
 
 

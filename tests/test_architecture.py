@@ -16,12 +16,13 @@ SOURCE = Path(seglens.__file__).parent
 ROOMS = (
     "axes "
     "shapes masks errors callable_module arguments files runtime results seeds data models drawing impute "
-    "superpixels objects predict runs evaluate train explain judge weak folder inspection report demo "
-    "compare app cli __main__"
+    "superpixels objects predict runs evaluate train explain judge weak folder inspection report sharing "
+    "demo compare app cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
 
 ONLY_IN = {
+    "huggingface_hub": {"runs.hub"},
     "gradio": {"app", "app.page", "app.callbacks"},
     "jinja2": {"report.html"},
     "lightning": {
@@ -32,6 +33,7 @@ ONLY_IN = {
         "train.tracking",
         "runtime.distributed",
     },
+    "monai": {"models.adapters.monai_bundle.cases", "models.adapters.monai_bundle.parts"},
     "matplotlib": {"evaluate.calibration", "drawing.draw", "judge.figures", "train.history"},
     "pandas": {"drawing.notebook", "evaluate", "explain.statistics", "judge.scorecard"},
     "pooch": {"data.get"},

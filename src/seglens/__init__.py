@@ -79,6 +79,7 @@ _HOMES = {
     "plan_folder": "folder.planning",
     "plan_judging": "folder.judge_plan",
     "predict_files": "folder",
+    "push": "sharing",
     "read_images": "data.images",
     "report": "report",
     "show_data": "drawing.gallery",
@@ -167,6 +168,7 @@ __all__ = [
     "plan_folder",
     "plan_judging",
     "predict_files",
+    "push",
     "read_images",
     "report",
     "show_data",
@@ -226,6 +228,7 @@ if TYPE_CHECKING:
     from seglens.runs.data import open_split
     from seglens.runs.export import Exported, export
     from seglens.runtime.distributed import Share, spread
+    from seglens.sharing import push
     from seglens.train import TrainSettings, train
     from seglens.weak import weak
     from seglens.weak.recipe import WeakSettings

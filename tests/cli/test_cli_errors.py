@@ -183,6 +183,11 @@ CASES = {
         "{verb} run --format tflite": "tflite",
         "{verb} run --out out": "out exists already",
     },
+    "push": {f"{line} anna/pets": text for line, text in RUN.items() if line != "{verb}"}
+    | {
+        "{verb} run": "REPO is missing",
+        "{verb} run somewhere": "'somewhere' names no repository of the hub",
+    },
     "layers": RUN,
     "explain": RUN
     | RUN_AND_DATA

@@ -104,6 +104,18 @@ def test_rows_are_those_of_the_one_upsampling(relu):
     torch.testing.assert_close(made.rows(13, 22), expected[13:22], rtol=0, atol=1e-5)
 
 
+def test_a_band_behind_the_last_cell_repeats_it():
+    # Windows at 0 and 10 of stride 4: the second begins at cell 2, so that the grid ends at 24.
+    windows = windows_of((26, 16), 16)
+    cells = tiled_grid(windows, 1, (4, 4))
+    grid = torch.randn(cells.size, generator=torch.Generator().manual_seed(0))
+    target = region_of(windows.scaled, slice(0, 9), slice(0, 9))
+    made = LargeMap("mine", "layer", target, windows, grid, cells, False)
+    whole = made.rows(0, 26)
+    assert cells.size[0] * 4 < 26  # else nothing is tried
+    torch.testing.assert_close(torch.cat([made.rows(row, row + 1) for row in range(26)]), whole)
+
+
 # Targets.
 
 

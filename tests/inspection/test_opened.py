@@ -8,7 +8,7 @@ from PIL import Image
 from tests.inspection.conftest import logits_of
 
 import seglens
-from seglens.data.frame import fit_frame
+from seglens.data.frame import Frame, fit_frame
 from seglens.errors import DataError
 from seglens.inspection.opened import on_grid, open_file, open_sample, refuse_to_open_large
 
@@ -74,3 +74,14 @@ def test_a_region_beside_padding():
     assert placed[8:24].all()
     assert not placed[:8].any()
     assert not placed[24:].any()
+
+
+@pytest.mark.parametrize("placed", [{"crop": ((2, 14), (4, 10))}, {"reach": ((1.5, 13.5), (4.0, 10.0))}])
+def test_a_region_lies_where_the_frame_of_another_tool_says(placed):
+    # Rows are read backwards, columns come first, and the outside is cut away.
+    frame = Frame((10, 16), (26, 14), (24, 12), (1, 1), turned=(0,), order=(1, 0), **placed)
+    region = torch.zeros(10, 16, dtype=torch.bool)
+    region[3, 6] = True
+    there = on_grid(region, frame).nonzero().double().mean(0)
+    here = torch.tensor(frame.to_grid(6, 3)[::-1])
+    assert (there - here).abs().max() <= 0.5

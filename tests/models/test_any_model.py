@@ -226,3 +226,32 @@ def test_every_architecture_of_smp_can_be_named():
     assert names == {*ADOPTED.values(), "Unet", "UnetPlusPlus", "DeepLabV3", "DPT"}
     assert set(ADOPTED) | {"resnet-unet", "unetplusplus", "deeplabv3", "dpt"} <= set(zoo.MODELS)
     assert names <= {name.partition(" ")[0] for name in MODELS}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
+def test_a_quantised_network_shows_no_layers() -> None:
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            quantisation: Any = torch.ao.quantization
+            self.before, self.after = quantisation.QuantStub(), quantisation.DeQuantStub()
+            self.head = nn.Conv2d(3, 2, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            answer: Tensor = self.after(self.head(self.before(images)))
+            return answer
+
+    quantisation: Any = torch.ao.quantization
+    network: Any = Quantised().eval()
+    network.qconfig = quantisation.QConfig(
+        activation=quantisation.MinMaxObserver.with_args(dtype=torch.quint8),
+        weight=quantisation.default_weight_observer,
+    )
+    observed = quantisation.prepare(network)
+    observed(torch.randn(1, 3, 32, 32))
+    run = seglens.wrap(quantisation.convert(observed), classes=("background", "cell"), image_size=32)
+    images = torch.rand(1, 3, 32, 32)
+    target = seglens.targets.whole_class(torch.ones(1, 32, 32, dtype=torch.bool), class_index=1)
+    with pytest.raises(ModelError, match=r"A quantised module shows no layers.*occlusion, rise|rise\."):
+        seglens.layers(run)
+    assert seglens.explain(run, images, target, methods=("occlusion",))["occlusion"].status == ("ok",)

@@ -105,6 +105,11 @@ def mobilevit() -> Any:
     return hf.MobileViTForSemanticSegmentation(hf.MobileViTConfig(image_size=64, id2label=NAMES))
 
 
+def mobilevit_v2() -> Any:
+    config = hf.MobileViTV2Config(image_size=64, width_multiplier=0.25, id2label=NAMES)
+    return hf.MobileViTV2ForSemanticSegmentation(config)
+
+
 def mobilenet() -> Any:
     return hf.MobileNetV2ForSemanticSegmentation(hf.MobileNetV2Config(image_size=64, id2label=NAMES))
 
@@ -148,6 +153,7 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "data2vec": (data2vec, lambda: hf.BeitImageProcessor(size=SIZE)),
     "dpt": (dpt, lambda: hf.DPTImageProcessor(size=SIZE)),
     "mobilevit": (mobilevit, lambda: hf.MobileViTImageProcessor(**CROPPED)),
+    "mobilevit v2": (mobilevit_v2, lambda: hf.MobileViTImageProcessor(**CROPPED)),
     "mobilenet": (mobilenet, lambda: hf.MobileNetV2ImageProcessor(**CROPPED)),
     "rescaled": (segformer, lambda: hf.SegformerImageProcessor(size=SIZE, rescale_factor=1 / 127.5)),
     "mask2former": (mask2former, lambda: hf.Mask2FormerImageProcessor(size=SIZE)),

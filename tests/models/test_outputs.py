@@ -245,3 +245,50 @@ def test_an_answer_whose_pixels_nobody_knows_is_refused(change, border):
 def test_a_coarse_answer_of_the_whole_picture_is_taken(step, ceil):
     run = wrapped(lambda logits: F.avg_pool2d(logits, step, ceil_mode=ceil))
     assert run.predict(torch.rand(1, 3, 64, 64)).mask.shape == (1, 64, 64)
+
+
+@dataclass(slots=True)
+class Slotted:
+    seg: Tensor
+
+
+class Returns(nn.Module):
+    """Returns what a function makes of its logits."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.head, self.change = nn.Conv2d(3, 2, 1), change
+
+    def forward(self, images: Tensor) -> Any:
+        return self.change(self.head(images))
+
+
+def test_a_dataclass_with_slots_is_looked_into() -> None:
+    run = wrap(Returns(Slotted), classes=("background", "cell"), image_size=32)
+    assert run.spec.output == "seg"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda logits: torch.complex(logits, logits), "complex numbers: return their real part"),
+        (lambda logits: logits.detach().numpy(), r"before \.numpy\(\)"),
+        (lambda logits: None, "has no return"),
+    ],
+)
+def test_odd_answers_are_named(change: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        wrap(Returns(change), classes=("background", "cell"), image_size=32)
+
+
+def test_a_network_that_wants_a_dictionary_is_told_how() -> None:
+    class Wants(Returns):
+        def forward(self, images: Any) -> Any:
+            return self.head(images["image"])
+
+    with pytest.raises(ModelError, match=r"call=lambda net, x: net\(\{'image': x\}\)"):
+        wrap(Wants(None), classes=("background", "cell"), image_size=32)
+    run = wrap(
+        Wants(None), classes=("background", "cell"), image_size=32, call=lambda net, x: net({"image": x})
+    )
+    assert run.spec.head == "softmax"

@@ -198,6 +198,15 @@ def test_onnx_says_what_it_takes(files, tmp_path):
 
 def test_files_that_are_refused(files, tmp_path):
     _, folder = files
+    torch.onnx.export(
+        nn.Conv2d(3, 2, 1),
+        (torch.rand(1, 3, 8, 8),),
+        tmp_path / "two.onnx",
+        external_data=True,
+        verbose=False,
+    )
+    with pytest.raises(CheckpointError, match="external_data=False"):
+        seglens.adopt(tmp_path / "two.onnx", out=tmp_path / "run")
     (tmp_path / "text.onnx").write_text("no network")
     with pytest.raises(CheckpointError, match=r"text.onnx can't be read as ONNX"):
         seglens.adopt(tmp_path / "text.onnx", out=tmp_path / "run")

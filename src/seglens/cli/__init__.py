@@ -32,6 +32,7 @@ from seglens.cli import options as o
 from seglens.cli.command import CommandGroup
 from seglens.cli.given_flags import refuse
 from seglens.cli.terminal import keep_apart, need_path, need_run, say
+from seglens.errors import SettingError
 from seglens.runtime.signals import Terminated, ended_by_signals, open_streams
 
 HELP = """Train segmentation models, show what they look at, and measure whether to believe it.
@@ -212,6 +213,21 @@ def export_command(
     endings = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
     file = out or Path(f"{folder.resolve().name}{endings[format]}")
     printing.print_exported(seglens.export(model, file, format=format, force=force))
+
+
+@app.command("push", cls=o.Command)
+def push_command(
+    run: o.RunFolder = None,
+    repository: Annotated[
+        str | None, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub.", show_default=False)
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="For everybody; private otherwise.")] = False,
+) -> None:
+    """Share weights, record and model card on Hugging Face's hub."""
+    folder = need_run(run)
+    if repository is None:
+        raise SettingError("REPO is missing. Name the repository: seglens push RUN OWNER/NAME.")
+    printing.print_pushed(seglens.push(folder, repository, private=not public))
 
 
 @app.command("layers", cls=o.Command)

@@ -34,7 +34,7 @@ SPLIT_AT_COMMAS = (
 )
 """Flags whose values hold no comma themselves; the name of a class may."""
 
-READS_NO_PICTURES = ("get", "adopt", "layers")
+READS_NO_PICTURES = ("get", "adopt", "layers", "push")
 """Commands that open no picture of the user's, so that ``--max-pixels`` means nothing to them."""
 
 READ_BY_FLAGS = ("data", "stages", "pseudo", "repeat", "shortcut")

@@ -27,6 +27,7 @@ EXAMPLES = {
             "--run runs/theirs",
             "a checkpoint of segmentation-models-pytorch",
         ),
+        ("seglens adopt hf://anna/pets --run runs/theirs", "what somebody shared on Hugging Face's hub"),
     ),
     "weak": (
         (
@@ -47,6 +48,7 @@ EXAMPLES = {
     ),
     "predict": (("seglens predict runs/first cell.png scan.tif --out masks", "pictures of any size"),),
     "export": (("seglens export runs/first --format onnx", "one file for other programs, checked"),),
+    "push": (("seglens push runs/first anna/pets", "weights, record and model card; no picture"),),
     "layers": (("seglens layers runs/first", "names and roles for --layers"),),
     "explain": (
         ("seglens explain runs/first --samples 0 3 7", "three pictures of the test split"),

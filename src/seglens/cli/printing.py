@@ -31,6 +31,12 @@ def print_file(kind: str, file: Path) -> None:
     print_result({kind: str(file)}, lambda: say(f"The {kind} is in {file}"))
 
 
+def print_pushed(address: str) -> None:
+    """Print where a run was shared."""
+    lines = f"The run is at {address}\nSent: weights, record and model card; no picture, no name, no path."
+    print_result({"repository": address}, lambda: say(lines))
+
+
 def print_batch(what: str, done: "Summary", more: Mapping[str, object], *tables: Callable[[], None]) -> None:
     """Print what a batch came to: ``tables``, where it is, and what could not be done.
 

@@ -174,8 +174,8 @@ def adopt_command(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A .pth, .pt, .ckpt, .safetensors or .onnx file, or a folder of Hugging Face, smp or "
-            "nnU-Net v2.",
+            help="A .pth, .pt, .ckpt, .safetensors or .onnx file, a folder of Hugging Face, smp, nnU-Net v2 "
+            "or MONAI, or hf://OWNER/NAME.",
         ),
     ],
     run: o.NewRun = None,
@@ -252,8 +252,8 @@ def adopt_command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of nnU-Net: the file in each fold.",
-            show_default="checkpoint_final.pth",
+            help="Of nnU-Net: the file in each fold; of a MONAI bundle: that in models.",
+            show_default="checkpoint_final.pth, model.pt",
         ),
     ] = None,
     force: o.Force = False,

@@ -24,7 +24,9 @@ class Frame:
 
     The preprocessing of another tool may turn and cut before it scales: the native axes in ``turned`` are
     read backwards, axis n of the grid is the native axis ``order[n]``, and only ``crop`` (first and one past
-    the last, along each axis of the grid) is kept. Empty means that nothing of the kind is done.
+    the last, along each axis of the grid) is kept. Empty means that nothing of the kind is done. Where what
+    was scaled doesn't begin and end between two pixels, ``reach`` stands in for ``crop``: along each axis of
+    the grid the native places of its two outer sides, where pixel x covers x to x + 1. They may lie outside.
     """
 
     native: tuple[int, ...]
@@ -35,6 +37,7 @@ class Frame:
     turned: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
     crop: tuple[tuple[int, int], ...] = ()
+    reach: tuple[tuple[float, float], ...] = ()
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -62,7 +65,7 @@ class Frame:
         ]
         found = []
         for axis, (first, last), scaled, corner in zip(
-            self._order, self._crop, self.scaled, self.corner, strict=True
+            self._order, self.reach or self._crop, self.scaled, self.corner, strict=True
         ):
             found.append((native[axis] - first + 0.5) * scaled / (last - first) - 0.5 + corner)
         return tuple(found[::-1])
@@ -93,6 +96,8 @@ class Frame:
     def maps_to_native(self, maps: Float[Tensor, "*b_grid"]) -> Float[Tensor, "*b_native"]:
         """Return maps on the grid at the picture's own size: padding cut off, linear in between."""
         inner, cut = self.inner(maps), tuple(last - first for first, last in self._crop)
+        if self.reach:
+            return self.restored(_at_places(inner, self._places, linear=True))
         if self.scaled == cut:
             return self.restored(inner.clone())
         scaled = resampled(inner.reshape(1, -1, *self.scaled), cut)
@@ -100,12 +105,28 @@ class Frame:
 
     def mask_to_native(self, mask: Int[Tensor, "*grid"]) -> Mask:
         """Return a mask on the grid at the picture's own size; every pixel takes the nearest class."""
+        if self.reach:
+            return self.restored(_at_places(self.inner(mask), self._places))
         cut = tuple(last - first for first, last in self._crop)
         return self.restored(nearest(self.inner(mask), cut))
 
     def mask_to_grid(self, mask: Tensor) -> Tensor:
         """Return a mask of the picture's own size on the grid, nearest values; padding is 0 (False)."""
-        return self.padded(nearest(self.oriented(mask), self.scaled))
+        if not self.reach:
+            return self.padded(nearest(self.oriented(mask), self.scaled))
+        places = [
+            first + (torch.arange(new, dtype=torch.float64) + 0.5) * (last - first) / new - 0.5
+            for (first, last), new in zip(self.reach, self.scaled, strict=True)
+        ]
+        return self.padded(_at_places(self.oriented(mask), places))
+
+    @property
+    def _places(self) -> list[Tensor]:
+        """Where the native pixels lie in what was scaled, along each axis of the grid; whole are centres."""
+        return [
+            (torch.arange(self.native[axis], dtype=torch.float64) + 0.5 - first) * new / (last - first) - 0.5
+            for axis, (first, last), new in zip(self._order, self.reach, self.scaled, strict=True)
+        ]
 
     def inner(self, grid: Tensor) -> Tensor:
         """Return what of the last axes of ``grid`` is picture and not padding; 0 where it is not on the grid.
@@ -135,6 +156,27 @@ def _shifted(values: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tens
         values = values.narrow(axis, first, last - first)
         missing = [max(0, at), length - max(0, at) - (last - first), *missing]
     return F.pad(values, missing) if any(missing) else values
+
+
+def _at_places(values: Tensor, places: Sequence[Tensor], *, linear: bool = False) -> Tensor:
+    """Return the last axes of ``values`` at ``places`` along each, nearest or linear; 0 (False) outside.
+
+    What is NaN everywhere is NaN outside, too.
+    """
+    outside = torch.nan if values.is_floating_point() and bool(values.isnan().all()) else 0
+    for axis, at in enumerate(places, start=-len(places)):
+        length = values.shape[axis]
+        if linear:
+            inner = at.clamp(0, length - 1)
+            low = inner.floor().long()
+            share = (inner - low).to(values.dtype).reshape(-1, *[1] * (-axis - 1))
+            high = (low + 1).clamp(max=length - 1)
+            values = values.index_select(axis, low).lerp(values.index_select(axis, high), share)
+        else:
+            values = values.index_select(axis, (at + 0.5).floor().long().clamp(0, length - 1))
+        shown = ((at >= -0.5) & (at < length - 0.5)).reshape(-1, *[1] * (-axis - 1))
+        values = torch.where(shown, values, torch.full_like(values, outside))
+    return values
 
 
 def fit_frame(native: Sequence[int], size: int, spacing: Sequence[float] | None = None) -> Frame:

@@ -98,6 +98,8 @@ def _from_file(part: Chunk, place: Path) -> Regions:
 
 
 def _on_grid(region: Region, frame: Frame) -> Bool[Tensor, "*grid"]:
+    if frame.reach:
+        return frame.mask_to_grid(region)
     return frame.padded(nearest_region(frame.oriented(region)[None], frame.scaled)[0])
 
 

@@ -155,6 +155,9 @@ def on_grid(region: Region, frame: Frame) -> Bool[Tensor, "*grid"]:
 
     A pixel of the grid belongs to it where at least half of what it covers does.
     """
+    if frame.reach:
+        return frame.mask_to_grid(region).to(torch.bool)
+    region = frame.oriented(region)
     shared = MEAN_ON_GRID[region.ndim](region[None, None].float(), frame.scaled)[0, 0]
     placed = shared >= min(0.5, float(shared.max())) if bool(region.any()) else shared > 1
     if any(map(gt, frame.scaled, region.shape)):  # enlarged: every pixel is nearest to one

@@ -7,7 +7,7 @@ answer; of several it is that called ``out`` or ``logits`` where all others are 
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -74,10 +74,12 @@ def find_output(
     if not tensors:
         kind = type(inside).__name__
         held = ", ".join(type(part).__name__ for _, part in _parts(inside, dims)) or "nothing"
-        raise ModelError(
-            f"The network returns no tensor but {kind} of {held}; {_allowed(dims)}. Wrap a network that "
-            "segments."
-        )
+        todo = "Wrap a network that segments."
+        if kind == "ndarray":
+            todo = "Return what stands before .numpy(): behind it there are no gradients."
+        elif inside is None:
+            todo = "Its forward has no return, or returns nothing in evaluation mode."
+        raise ModelError(f"The network returns no tensor but {kind} of {held}; {_allowed(dims)}. {todo}")
     grids = [found for found in tensors if _is_grid(found.tensor, batch, dims)]
     if not grids:
         raise ModelError(_no_grid(tensors, batch, dims))
@@ -225,10 +227,12 @@ def _parts(value: Any, dims: int) -> list[tuple[tuple[str, ...], Any]]:
         heads = list(value.unbind(1)) if value.ndim == dims + 3 else []
         return _numbered(heads)
     if isinstance(value, tuple | list):
-        fields = getattr(value, "_fields", ())
+        keys = getattr(value, "_fields", ())
         numbered = _numbered(list(value))
-        return [((*fields[i : i + 1], *names), part) for i, (names, part) in enumerate(numbered)]
-    return [((name,), part) for name, part in getattr(value, "__dict__", {}).items()]
+        return [((*keys[i : i + 1], *names), part) for i, (names, part) in enumerate(numbered)]
+    named = [each.name for each in fields(value)] if is_dataclass(value) else []  # those with slots, too
+    every = {name: getattr(value, name) for name in named if hasattr(value, name)}
+    return [((name,), part) for name, part in (every | getattr(value, "__dict__", {})).items()]
 
 
 def _numbered(values: list[Any]) -> list[tuple[tuple[str, ...], Any]]:
@@ -297,6 +301,10 @@ def _no_grid(tensors: list[OutputTensor], batch: int, dims: int) -> str:
     returned = f"The network returns {_listed(tensors)}, {str(first.dtype).removeprefix('torch.')}"
     if any(_last(found) == "boxes" for found in tensors):
         todo = "That is a detector, with masks for each object it found: wrap a network that segments."
+    elif first.is_complex():
+        todo = (
+            "Those are complex numbers: return their real part, or their magnitude, whichever is the answer."
+        )
     elif not first.is_floating_point():
         todo = "That is a mask already: return what stands before argmax, round or the threshold."
     elif first.ndim == dims + 1:

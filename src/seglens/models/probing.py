@@ -1,6 +1,7 @@
 """The outputs of a network's modules in a forward pass, seen by running it on a noise image."""
 
 import math
+import re
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -140,20 +141,32 @@ class Observed:
 
 
 def refuse_closed(network: nn.Module) -> None:
-    """Refuse a network that is a file with its own code, or has such a part.
+    """Refuse a network that is a file with its own code, is quantised, or has such a part.
 
     Raises:
         ModelError: it is one.
     """
     kinds = (torch.jit.ScriptModule, FileNetwork)
-    closed = next((module for module in network.modules() if isinstance(module, kinds)), None)
+    closed = next(
+        (each for each in network.modules() if isinstance(each, kinds) or _is_quantised(each)), None
+    )
     if closed is not None:
         kind = closed.kind if isinstance(closed, FileNetwork) else "TorchScript"
-        article, more = ("An", "") if kind == "ONNX" else ("A", ", integrated-gradients, smoothgrad")
+        kind = "quantised" if _is_quantised(closed) else kind
+        without = kind in ("ONNX", "quantised")
+        article, more = (
+            "An" if kind == "ONNX" else "A",
+            "" if without else ", integrated-gradients, smoothgrad",
+        )
         raise ModelError(
             f"{article} {kind} module shows no layers. Wrap the nn.Module that it was made from, or ask for "
             f"methods that need none: occlusion, superpixel-occlusion, rise{more}."
         )
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    """Whether a module computes in whole numbers, through which no gradient goes."""
+    return re.match(r"torch\.ao\.nn\.(intrinsic\.)?quantized\.", type(module).__module__) is not None
 
 
 def observe(segmenter: Segmenter, encoder: str | None) -> Observed:

@@ -431,6 +431,11 @@ def _advice(error: Exception) -> str:
             "It takes more than one input: say how it is called, such as call=lambda net, x: net(x, other), "
             "or wrap a module whose forward takes the images alone and passes the others on."
         )
+    if isinstance(error, IndexError | KeyError) or "indices" in str(error):
+        return (
+            "Check channels, image size and divisor. One that wants a dictionary or a list says so by its "
+            "call: call=lambda net, x: net({'image': x})."
+        )
     return "Check channels, image size and divisor."
 
 

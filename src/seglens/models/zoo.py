@@ -271,7 +271,9 @@ MODELS: dict[str, Architecture] = {
     "dpt": _smp("DPT", divisor=16, encoder="tu-vit_base_patch16_224", dynamic_img_size=True),
     # torchvision's own, without another encoder to choose
     "torchvision-deeplabv3": _torchvision("deeplabv3_resnet50"),
+    "torchvision-deeplabv3-resnet101": _torchvision("deeplabv3_resnet101"),
     "torchvision-deeplabv3-mobilenet": _torchvision("deeplabv3_mobilenet_v3_large"),
     "torchvision-fcn": _torchvision("fcn_resnet50"),
+    "torchvision-fcn-resnet101": _torchvision("fcn_resnet101"),
     "torchvision-lraspp": _torchvision("lraspp_mobilenet_v3_large"),
 }

@@ -100,7 +100,6 @@ def by_tool(segmenter: Segmenter, sample: Sample, logits: Logits | None = None) 
     tool, prepared = segmenter.tool, sample.prepared
     assert tool is not None
     assert prepared is not None
-    assert sample.grid is not None
     found = tool.logits(segmenter.module, prepared) if logits is None else logits
     return tool.probabilities(found, prepared, sample.grid)
 

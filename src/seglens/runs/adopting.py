@@ -21,7 +21,8 @@ from seglens.models.segmenter import Head, ModelSpec, Normalise, Segmenter
 from seglens.models.weights import State, choose_state, fit
 from seglens.models.zoo import normalisation
 from seglens.results import record as records
-from seglens.runs import Run, rebuilt, wrap
+from seglens.runs import Run, hub, load, rebuilt, wrap
+from seglens.runs.bundle import adopt_bundle, is_bundle
 from seglens.runs.saving import save_run
 from seglens.runs.trained import adopt_trained
 
@@ -67,6 +68,9 @@ def adopt(
     It may be a folder that ``nnUNetv2_train`` wrote, see `seglens.runs.trained`: all is taken from its files,
     and only such have ``fold``, ``mirroring`` (as nnU-Net does, if left out) and ``checkpoint``.
 
+    ``hf://OWNER/NAME`` is a repository of Hugging Face's hub: what `seglens.push` put there, or any of the
+    folders above. Code in it is not fetched.
+
     ``model`` left out is ``unet``, ``channels`` 3, ``image_size`` 256, ``classes`` background and
     foreground. ``head`` left out is told by the number of classes and the
     outputs in the file; it is never taken for ``multilabel`` unless that is named, see `wrap`. ``mean`` and
@@ -81,7 +85,11 @@ def adopt(
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
     began, out = time.monotonic(), Path(out)
-    check_output(out, "adopt", force=force, files=[Path(file)])
+    check_output(out, "adopt", force=force, files=[] if hub.is_address(file) else [Path(file)])
+    origin = ""
+    if hub.is_address(file):
+        name, revision = hub.repository_of(file)
+        origin, file = f"hf://{name}{f'@{revision}' if revision else ''}", hub.fetch(file)
     told: dict[str, Any] = {
         "model": model,
         "encoder": encoder,
@@ -92,13 +100,23 @@ def adopt(
         "weights_key": weights_key,
         "options": options or None,
     }
+    shown: dict[str, Any] = {"classes": classes, "mean": mean, "std": std, "image_size": image_size}
+    shown |= {"head": head, "normalise": None if normalise == "dataset" else normalise}
+    shown |= {"window": None if window == (0.0, 1.0) else window}
     of_nnunet = {"fold": fold, "mirroring": mirroring, "checkpoint": checkpoint}
+    if origin and (Path(file) / records.FILE_NAME).is_file():
+        of_models.refuse_given(Path(origin), "Seglens", {**told, **shown, **of_nnunet})
+        shared = load(file, device="cpu")
+        shared.segmenter.origin = origin
+        return rebuilt(shared, out, Path(file), began, force=force)
     if of_models.is_nnunet(Path(file)):
-        shown = {"classes": classes, "mean": mean, "std": std, "image_size": image_size, "head": head}
-        shown |= {"normalise": None if normalise == "dataset" else normalise}
-        shown |= {"window": None if window == (0.0, 1.0) else window}
         of_models.refuse_given(Path(file), "nnU-Net", {**told, **shown})
         return adopt_trained(Path(file), fold, checkpoint, mirroring, out, began, force=force)
+    if is_bundle(Path(file)):
+        taken = ("classes", "output", "weights_key", "checkpoint")
+        others = {key: value for key, value in {**told, **shown, **of_nnunet}.items() if key not in taken}
+        of_models.refuse_given(Path(file), "a MONAI bundle", others)
+        return adopt_bundle(Path(file), classes, output, checkpoint, weights_key, out, began, force=force)
     if given := [name for name, value in of_nnunet.items() if value is not None]:
         raise SettingError(
             f"{file} is no folder of nnU-Net (with plans.json), and only such have {', '.join(given)}. Leave "

@@ -142,7 +142,6 @@ class WithTool:
             DataError: a file can't be read or prepared.
         """
         sample = self.reader(entry)
-        assert sample.grid is not None  # it is a volume
         return replace(sample, prepared=self.tool.prepare(entry.channels, sample.grid))
 
 

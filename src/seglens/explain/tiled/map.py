@@ -75,7 +75,7 @@ class LargeMap:
         axes, spans = self.cells.axes, [(start, stop), *((0, side) for side in self.windows.scaled[1:])]
         grown = tuple(round(axis.length * axis.cell) for axis in axes)
         parts = [
-            slice(first + axis.margin, min(most, last + axis.margin))
+            slice(min(first + axis.margin, most - 1), min(most, last + axis.margin))
             for axis, most, (first, last) in zip(axes, grown, spans, strict=True)
         ]
         found = scaled_part(cut, self.cells.size, grown, *parts)

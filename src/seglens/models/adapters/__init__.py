@@ -21,6 +21,7 @@ Call = Callable[[nn.Module, Tensor], Any]
 HUGGING_FACE = "hugging-face"
 NETWORK_FILE = "network-file"
 NNUNET = "nnunet"
+MONAI_BUNDLE = "monai-bundle"
 
 ADAPTERS: dict[str, tuple[str, str]] = {
     # models of transformers that segment; the extra that brings the library
@@ -29,11 +30,13 @@ ADAPTERS: dict[str, tuple[str, str]] = {
     NETWORK_FILE: ("network_files", "export"),
     # what nnUNetv2_train left
     NNUNET: ("nnunet", "nnunet"),
+    # networks of MONAI, with the transforms and the inferer of their bundle
+    MONAI_BUNDLE: ("monai_bundle", "monai"),
 }
 """The architecture of a `ModelSpec`, with the file here that builds it and the extra that it needs."""
 
 
-PREPARING = (NNUNET,)
+PREPARING = (NNUNET, MONAI_BUNDLE)
 """Those whose library prepares cases in its own way, see `Tool`."""
 
 
@@ -41,14 +44,14 @@ PREPARING = (NNUNET,)
 class Tool(Protocol):
     """What brings cases into a network as its own library does, and its answers back."""
 
-    def prepare(self, files: Sequence[Path], grid: Grid) -> Prepared:
-        """Return the case in ``files``, one for each channel; the first lies on ``grid``."""
+    def prepare(self, files: Sequence[Path], grid: Grid | None) -> Prepared:
+        """Return the case in ``files``, one for each channel; ``grid`` is the first's, None of pictures."""
 
     def logits(self, module: nn.Module, prepared: Prepared) -> Tensor:
         """Return the logits ``[k *scaled]`` of the prepared volume."""
 
-    def probabilities(self, logits: Tensor, prepared: Prepared, grid: Grid) -> Tensor:
-        """Return the probabilities ``[classes slices rows columns]`` of the case as it was."""
+    def probabilities(self, logits: Tensor, prepared: Prepared, grid: Grid | None) -> Tensor:
+        """Return the probabilities ``[classes *size]`` of the case as it was."""
 
 
 def tool(architecture: str, options: Mapping[str, Any]) -> Tool | None:

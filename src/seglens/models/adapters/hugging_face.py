@@ -30,6 +30,7 @@ DENSE = (
     "Data2VecVisionForSemanticSegmentation",
     "MobileNetV2ForSemanticSegmentation",
     "MobileViTForSemanticSegmentation",
+    "MobileViTV2ForSemanticSegmentation",
     "SegformerForSemanticSegmentation",
     "UperNetForSemanticSegmentation",
 )

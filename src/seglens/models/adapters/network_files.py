@@ -105,9 +105,10 @@ def read(file: Path) -> FileNetwork:
         raise
     except Exception as error:  # Whatever the libraries raise at a damaged file.
         reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"{file} can't be read as {kind}: {reason}. Export the network again."
-        ) from error
+        todo = "Export the network again."
+        if "xternal data" in reason:
+            todo = "Its weights are in a file beside it; export one: torch.onnx.export(external_data=False)."
+        raise CheckpointError(f"{file} can't be read as {kind}: {reason}. {todo}") from error
     return network
 
 

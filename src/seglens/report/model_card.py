@@ -1,0 +1,121 @@
+"""The model card of a run: what it is, how good, what it looks at, and what nobody measured. Needs no torch.
+
+It says what records and results say, and names no picture, path or person.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from seglens.report.contents import Evaluated, RunContents
+from seglens.report.findings import findings
+from seglens.report.wording import about_maps
+from seglens.results.names import number
+from seglens.results.spread import Spread
+
+SHOWN = ("dice", "iou", "precision", "recall", "boundary_iou", "nsd", "hd95")
+"""Scores of a picture that the card shows, where they were measured."""
+
+
+def model_card(run: RunContents, name: str) -> str:
+    """Return the card of a run as Markdown; ``name`` is that of its repository."""
+    record = run.record
+    model, task = record.model or {}, record.task or {}
+    parts = [
+        "---\nlibrary_name: seglens\npipeline_tag: image-segmentation\ntags:\n- seglens\n---\n",
+        f"# {name.rpartition('/')[2]}\n",
+        *_lines("Model", _about_model(model, task, record.kind)),
+        *_lines("Data", _about_data(record.data, record.results, record.kind)),
+        *_lines("Scores", _about_scores(run.evaluations)),
+        *_lines("What it looks at", _about_maps(run)),
+        *_lines("Limits", _limits(run)),
+        "## Use\n",
+        f"```bash\npip install seglens\nseglens adopt hf://{name} --run runs/theirs\n```\n",
+    ]
+    return "\n".join(parts)
+
+
+def _lines(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}\n", *lines, ""]
+
+
+def _plain(name: object) -> str:
+    """Return a name on one line in which nothing is markup: names come from data."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!~])", r"\\\1", " ".join(str(name).split()))
+
+
+def _about_model(model: dict[str, Any], task: dict[str, Any], kind: str) -> list[str]:
+    encoder = f" with {model['encoder']}" if model.get("encoder") else ""
+    what = "volumes" if model.get("dims") == 3 else "pictures"
+    found = [
+        f"- {model.get('architecture')}{encoder}, for {what} of {model.get('channels')} channel(s), "
+        f"{model.get('image_size')} pixels a side",
+        f"- classes: {', '.join(map(_plain, task.get('classes', ())))} ({model.get('head')})",
+        f"- {'trained' if kind == 'train' else 'adopted: trained elsewhere'}",
+    ]
+    if model.get("head") != "softmax":
+        found.append(f"- threshold: {model.get('thresholds') or model.get('threshold')}")
+    return found
+
+
+def _about_data(data: dict[str, Any] | None, results: dict[str, Any], kind: str) -> list[str]:
+    if kind != "train" or data is None:
+        return ["Not known here: the record holds no data of a training."]
+    numbers = {key: value for key, value in results.items() if key.startswith("num_")}
+    counted = ", ".join(
+        f"{key.removeprefix('num_').replace('_', ' ')}: {value}" for key, value in numbers.items()
+    )
+    layout = data.get("layout")
+    return [
+        f"Trained on a set of the layout {layout or 'found by itself'}{f' ({counted})' if counted else ''}."
+    ]
+
+
+def _about_scores(evaluations: Sequence[Evaluated]) -> list[str]:
+    if not evaluations:
+        return ["Not measured. Don't use it before it is: `seglens evaluate`."]
+    rows = ["| split | score | mean over pictures | 95 % interval | pictures |", "|---|---|---|---|---|"]
+    for part in evaluations:
+        for name in SHOWN:
+            found = part.table.average(name)
+            if found.mean is not None:
+                rows.append(
+                    f"| {_plain(part.split)} | {name.replace('_', ' ')} | {number(found.mean, 3)} | "
+                    f"{_interval(found)} | {part.table.num_images} |"
+                )
+    failed = sum(part.table.num_failed for part in evaluations)
+    return rows + ([f"\n{failed} picture(s) could not be scored."] if failed else [])
+
+
+def _interval(found: Spread) -> str:
+    if found.low is None or found.high is None:
+        return "none"
+    return f"{number(found.low, 3)} to {number(found.high, 3)}"
+
+
+def _about_maps(run: RunContents) -> list[str]:
+    found = [
+        f"- **{_plain(each.title)}** ({each.verdict or 'measured'}): {_plain(each.text)}"
+        for each in findings(run)
+    ]
+    maps = about_maps(run.explanations)
+    if maps:
+        found = [f"- {maps}", *found]
+    return found or ["Not looked at: `seglens explain`, `seglens judge`."]
+
+
+def _limits(run: RunContents) -> list[str]:
+    found = []
+    if not run.evaluations:
+        found.append("- No score was measured on pictures that it was not trained on.")
+    elif all(part.split in ("train", "all") for part in run.evaluations):
+        found.append("- Scores are of pictures that may be those of its training.")
+    if not run.scorecards:
+        found.append("- Whether its explanations deserve belief was not measured.")
+    if not any(part.audit for part in run.scorecards):
+        found.append("- It was not audited for shortcuts.")
+    found.append(
+        "- Scores hold for pictures like those that they were measured on: another device, site or "
+        "population needs its own."
+    )
+    return found
