@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from seglens.results.scorecard import Audit, Card
     from seglens.results.scores import EvaluationTable
     from seglens.results.spread import Spread
+    from seglens.results.strata import StrataTable
     from seglens.runs.export import Exported
 
 PrintedRow = Mapping[str, Any]
@@ -126,10 +127,15 @@ def print_slices(made: "Slices") -> None:
 def print_training(run: Path) -> None:
     """Print what a training came to."""
     results = record_of(run).results
-    valid = results["valid"]
+    chosen, how = results.get("valid_at_threshold"), ""
+    valid = chosen or results["valid"]
+    if chosen:
+        each = results.get("thresholds") or {"": results["threshold"]}
+        at = ", ".join(f"{name} {value['threshold']:g}".strip() for name, value in each.items())
+        how = f" at the threshold chosen there, {at} (at 0.5: Dice {formatted_number(valid['dice_at_half'])})"
     text = (
         f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
-        f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}. "
+        f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}{how}. "
         f"Try: seglens evaluate {run}"
     )
     print_result({"run": str(run), **results}, lambda: say(text))
@@ -206,6 +212,7 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         heads = ("class", "dice", "nsd (2 mm)", "hd95, mm", "volume off by, ml")
         print_table(heads, lines, title="Each class, mean over volumes with 95 % interval")
     _show_objects(found.objects)
+    _show_strata(found.strata)
     if found.resampling.text:
         say(found.resampling.text)
     for label, count in found.shown.items():
@@ -254,6 +261,23 @@ def _show_objects(found: "ObjectTable") -> None:
         f"{found.empty}; with predicted ones only: {found.no_truth}; with true ones only: "
         f"{found.nothing_found}."
     )
+
+
+def _show_strata(found: "StrataTable") -> None:
+    rows = [
+        (
+            f"{row.column}: {row.value}",
+            f"{row.num} / {row.num_groups}",
+            *(_with_range(row.scores[name]) for name in ("dice", "precision", "recall")),
+            _with_range(row.difference),
+            formatted_number(row.p_adjusted),
+        )
+        for row in found.strata
+    ]
+    heads = ("stratum", "pictures / groups", "dice", "precision", "recall", "less the others", "p (Holm)")
+    if rows:
+        print_table(heads, rows, title="Subgroups, per image, the worst first")
+    say(*found.sentences)
 
 
 def print_plan(rows: Sequence[Mapping[str, str]]) -> None:

@@ -92,7 +92,8 @@ class Entry:
     ``masks`` are the mask files; ``annotations`` are outlines where a layout has those. With ``labelled``
     False nothing is known about the picture, which differs from knowing that nothing is on it. A picture that
     is in no file has the ``sha256`` of what it was when its set was taken. ``group`` is the patient, slide or
-    whatever else it shares with others; empty where nobody said. A volume may have a file for each
+    whatever else it shares with others; empty where nobody said. ``strata`` are the further columns of the
+    table of groups, each with the picture's value (scanner, sex, stain). A volume may have a file for each
     of its channels: ``image`` is the first, ``more`` are the others.
     """
 
@@ -104,6 +105,7 @@ class Entry:
     sha256: str = ""
     more: tuple[Path, ...] = ()
     group: str = ""
+    strata: tuple[tuple[str, str], ...] = ()
 
     @property
     def channels(self) -> tuple[Path, ...]:

@@ -24,7 +24,7 @@ from seglens.data.groups import grouped, grouping_of
 from seglens.data.layout import Split
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
-from seglens.evaluate import boundaries, calibration, object_scores
+from seglens.evaluate import boundaries, calibration, object_scores, strata, surroundings
 from seglens.evaluate import scores as overlap
 from seglens.evaluate.intervals import numbered
 from seglens.evaluate.object_scores import check_sizes, object_rows, object_table
@@ -65,6 +65,8 @@ DEFINITIONS = {
     **boundaries.DEFINITIONS,
     **object_scores.DEFINITIONS,
     **calibration.DEFINITIONS,
+    **strata.DEFINITIONS,
+    **surroundings.DEFINITIONS,
 }
 """Everything that an evaluation measures, in plain words."""
 
@@ -242,6 +244,11 @@ def _summarise(
         shown=shown,
         settings=settings,
         resampling=grouping.resampling([row.index or 0 for row in scored]),
+        strata=strata.strata_table(
+            scored,
+            [dict(split.entries[row.index or 0].strata) for row in scored],
+            counted.surroundings,
+        ),
         objects=object_table(
             counted.objects,
             classes[1:],

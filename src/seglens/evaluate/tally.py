@@ -26,6 +26,7 @@ from seglens.evaluate.calibration import Calibration, count_bins
 from seglens.evaluate.object_scores import of_picture
 from seglens.evaluate.objects import Objects, objects_of, together
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
+from seglens.evaluate.surroundings import surroundings
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, of_class, only_valid
 from seglens.objects import pieces
@@ -57,13 +58,15 @@ class Tally:
     Every row has its picture's ``index`` in the split. ``calibrations`` are those of the pictures that could
     be scored, in their order, in a stretch from the first picture on added up already: they are sums of
     fractions, which come out the same to the last digit only where they are added in the same order.
-    ``objects`` are those of the same pictures, by class.
+    ``objects`` are those of the same pictures, by class; ``surroundings`` are numbers of their border and
+    background, where the pictures have strata.
     """
 
     rows: tuple[PictureScores, ...]
     counts: Counts
     calibrations: tuple[Calibration, ...]
     objects: tuple[Mapping[str, Objects], ...] = ()
+    surroundings: tuple[Mapping[str, Sequence[float]], ...] = ()
 
     @property
     def calibration(self) -> Calibration | None:
@@ -76,6 +79,7 @@ class Tally:
             added(self.counts, other.counts),
             self.calibrations + other.calibrations,
             self.objects + other.objects,
+            self.surroundings + other.surroundings,
         )
 
 
@@ -101,6 +105,7 @@ def tally(
     counts = no_counts(num, multilabel=run.task.multilabel)
     calibrations: list[Calibration] = []
     objects: list[Mapping[str, Objects]] = []
+    around: list[Mapping[str, Sequence[float]]] = []
     score = partial(_score, run, split, folder, places, split_touching)
     scored = _scored(run, split, indices, how, batch_size, score)
     what = f"evaluating {split.name}"
@@ -108,10 +113,11 @@ def tally(
         rows += part.rows
         counts = added(counts, part.counts)
         objects += part.objects
+        around += part.surroundings
         calibrations += part.calibrations
         if calibrations and indices[0] == 0:
             calibrations = [reduce(add, calibrations)]
-    return Tally(tuple(rows), counts, tuple(calibrations), tuple(objects))
+    return Tally(tuple(rows), counts, tuple(calibrations), tuple(objects), tuple(around))
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,9 @@ def _score(
         where = f"samples/{places[ready.index]}"
         row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
         records.write_json(folder / where / "metrics.json", row)
-    return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),), (objects,))
+    around = (surroundings(sample),) if split.entries[ready.index].strata else ()
+    bins = count_bins(probabilities, sample.mask, sample.valid)
+    return Tally((row,), counts, (bins,), (objects,), around)
 
 
 def _objects(

@@ -6,6 +6,7 @@ from typing import Literal
 from seglens.results.objects import ObjectTable, PictureObjects
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
+from seglens.results.strata import StrataTable
 from seglens.results.tables import Number, Result
 
 SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
@@ -137,7 +138,7 @@ class EvaluationTable(Result):
     ``images`` has one row a picture, worst Dice first, then those that failed. ``shown`` is how many of the
     pictures scored show each class: where none shows any, scores of overlap are NaN. ``settings`` are those
     that the numbers depend on. ``unit`` is that of distances; ``per_class`` are, of volumes, means over those
-    of them for which a class has the score.
+    of them for which a class has the score. ``strata`` are the subgroups that a table of pictures names.
     """
 
     split: str = ""
@@ -149,6 +150,7 @@ class EvaluationTable(Result):
     settings: Mapping[str, object] = {}
     resampling: Resampling = Resampling()
     objects: ObjectTable = ObjectTable()
+    strata: StrataTable = StrataTable()
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}

@@ -44,12 +44,13 @@ from seglens.runs import KEPT_SHA256, Run, load, save_run
 from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.runtime.distributed import kind_of_devices, refuse_lone_node
 from seglens.train.dataset import Batches, TrainingDataset
+from seglens.train.fingerprint import choose, fingerprint, recorded, with_choices, with_usual
 from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
 from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
 from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
-from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings, with_usual_size
-from seglens.train.threshold import best_thresholds, with_thresholds
+from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
+from seglens.train.threshold import best_thresholds, together, with_thresholds
 from seglens.train.tracking import open_loggers
 
 __all__ = ["TrainSettings", "repeat", "train"]
@@ -114,7 +115,6 @@ def _train(
 ) -> Run:
     """Train in ``place``, which becomes ``out``."""
     began = time.monotonic()
-    settings = with_usual_size(settings)
     earlier = records.read_record(place) if resume and (place / records.FILE_NAME).exists() else None
     listing = None if earlier is None else read_listing(place)
     dataset = _opened(data, listing, place, settings)
@@ -126,6 +126,7 @@ def _train(
         for warning in dataset.warnings:
             print(f"warning: {in_short(warning)}", file=sys.stderr)
     _refuse_unmarked(dataset)
+    settings, chosen = _completed(settings, dataset, shown=first)
     if earlier is not None:
         refuse_other_settings(earlier, settings, dataset, place)
         _refuse_other_data(earlier, dataset, listing, place)
@@ -168,7 +169,7 @@ def _train(
         task=dataset.task.model_dump(mode="json"),
         data=dataset.settings.model_dump(mode="json") if isinstance(data, DataSettings) else None,
         data_sha256=dataset.sha256(),
-        results={"first_weights": segmenter.origin},
+        results={"first_weights": segmenter.origin, **chosen},
     )
     if first:
         if earlier is None:
@@ -253,6 +254,20 @@ def _opened(
         ends = (bounds(settings.window),) * dataset.settings.channels
         return opened(data.model_copy(update={"intensities": ends}))
     return dataset
+
+
+def _completed(
+    settings: TrainSettings, dataset: Dataset, *, shown: bool
+) -> tuple[TrainSettings, dict[str, Any]]:
+    """Return the settings with what nobody chose, and what the record says of choices by the data."""
+    if not settings.auto:
+        return with_usual(settings, dataset), {}
+    found = fingerprint(dataset.split("train"))
+    choices = choose(settings, found, dataset)
+    if shown:
+        for choice in choices:
+            print(f"{choice.setting} = {choice.value}: {choice.reason}.")
+    return with_choices(settings, choices), {"auto": recorded(found, choices)} if choices else {}
 
 
 def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None, folder: Path) -> None:
@@ -362,6 +377,7 @@ def _close(
         "seconds": sum(row["seconds"] for row in history.rows),
         "valid": {name: best[f"valid_{name}"] for name in ("loss", "dice", "iou")},
         **{f"num_{name}": len(split) for name, split in dataset.splits.items()},
+        **({"auto": record.results["auto"]} if "auto" in record.results else {}),
         "images_per_second": history.speed(),
         "precision": precision,
         "ema": ema_decay(settings.ema, module.num_steps),
@@ -369,9 +385,7 @@ def _close(
     }
     if module.class_weights is not None:
         results["class_weights"] = module.class_weights.tolist()
-    if settings.threshold is not None:
-        kept.spec = with_thresholds(kept.spec, [settings.threshold] * kept.spec.outputs)
-    elif kept.spec.head != "softmax" and "valid" in dataset.splits:
+    if settings.threshold is None and kept.spec.head != "softmax" and "valid" in dataset.splits:
         chosen = best_thresholds(
             Run(kept, dataset.task),
             dataset.split("valid"),
@@ -379,6 +393,7 @@ def _close(
             precision=settings.precision,
         )
         kept.spec = with_thresholds(kept.spec, [each["threshold"] for each in chosen.values()])
+        results["valid_at_threshold"] = together(chosen)
         if kept.spec.head == "multilabel":
             results["thresholds"] = chosen
         else:

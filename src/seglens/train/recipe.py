@@ -27,11 +27,14 @@ class TrainSettings(Validated):
     A value outside of what is allowed raises a SettingError of one line.
 
     ``encoder_weights`` is ``imagenet``, ``none`` or a file. ``batch_size`` counts the pictures of a step over
-    all devices. ``encoder_rate`` multiplies the learning rate of the encoder, which is not trained at all in
-    the first ``freeze_encoder`` epochs. ``schedule`` is a key of ``SCHEDULES``; ``clip`` bounds the norm of
-    the gradient. ``ema`` is the decay of the running average of the weights, which is what is validated and
-    kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for every class, the
-    background first; with ``balanced`` they follow from the training masks. ``threshold`` is that of a
+    all devices; left out it is 8, or so few that an epoch has four steps (2 at least). With ``auto`` image
+    size, batch size, epochs, loss and window follow from the train split where they are left out, see
+    `seglens.train.fingerprint`. ``encoder_rate`` multiplies the learning rate of the encoder, which is not
+    trained at all in the first ``freeze_encoder`` epochs. ``schedule`` is a key of ``SCHEDULES``; ``clip``
+    bounds the norm of the gradient. ``ema`` is the decay of the running average of the weights, which is what
+    is validated and kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for
+    every class, the background first; with ``balanced`` they follow from the training masks. ``threshold`` is
+    that of a
     sigmoid head, or of every label (None: chosen on the valid split). ``augment`` varies the pictures at
     random, by turns of up to ``rotation`` degrees among others, and with ``vertical_flips`` upside down too.
     ``patience`` is the number of epochs without a better Dice on the valid split after which training stops;
@@ -43,6 +46,7 @@ class TrainSettings(Validated):
     """
 
     model: str = "unet"
+    auto: bool = False
     encoder: str | None = None
     encoder_weights: str | None = None
     width: int | None = Field(default=None, ge=1, le=1024)
@@ -129,23 +133,12 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "window": read_window(settings.window, dataset.split("train")),
         "intensities": dataset.settings.intensities or (),
         "normalise": settings.normalise,
-    }
+    } | ({} if settings.threshold is None else {"threshold": settings.threshold})
     plain = complete(ModelSpec(**described, mean=(0.0,) * channels, std=(1.0,) * channels))
     mean, std = plain.mean, plain.std
     if settings.normalise == "dataset":
         mean, std = normalisation(plain.encoder, settings.encoder_weights, channels)
     return ModelSpec(**{**plain.model_dump(), "mean": settings.mean or mean, "std": settings.std or std})
-
-
-def with_usual_size(settings: TrainSettings) -> TrainSettings:
-    """Return the settings with the input size that is usual for the model, where none was asked for.
-
-    Raises:
-        UnknownNameError: there is no such model.
-    """
-    if "image_size" in settings.model_fields_set:
-        return settings
-    return settings.model_copy(update={"image_size": architecture(settings.model).image_size})
 
 
 def _refuse_other_axes(model: str, dataset: Dataset) -> None:

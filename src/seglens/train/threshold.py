@@ -1,8 +1,10 @@
 """The thresholds of sigmoids, chosen on the valid split, as the best epoch is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from math import isnan, nan
 from operator import add
+from statistics import fmean
 from typing import TypedDict
 
 from seglens.data.layout import Split
@@ -60,6 +62,20 @@ def best_thresholds(run: Run, split: Split, *, batch_size: int, precision: str) 
             "dice_at_half": total.dice(0.5),
         }
     return chosen
+
+
+def together(chosen: Mapping[str, Chosen]) -> dict[str, float]:
+    """Return Dice and IoU at the chosen thresholds, and Dice at 0.5: the means over the classes.
+
+    They are what an evaluation of the split says at these thresholds; IoU of one class is ``D / (2 - D)``.
+    """
+    known = [each for each in chosen.values() if not isnan(each["dice"])]
+    columns = {
+        "dice": [each["dice"] for each in known],
+        "iou": [each["dice"] / (2 - each["dice"]) for each in known],
+        "dice_at_half": [each["dice_at_half"] for each in known],
+    }
+    return {name: fmean(values) if values else nan for name, values in columns.items()}
 
 
 def with_thresholds(spec: ModelSpec, thresholds: Sequence[float]) -> ModelSpec:
