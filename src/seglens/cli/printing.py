@@ -213,8 +213,7 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         print_table(heads, lines, title="Each class, mean over volumes with 95 % interval")
     _show_objects(found.objects)
     _show_strata(found.strata)
-    if found.resampling.text:
-        say(found.resampling.text)
+    say(*filter(None, (found.emptiness.text, found.resampling.text)))
     for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
@@ -223,6 +222,9 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         formatted_number(found.calibration.maximum_error),
     )
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
+    for advice in found.advice:
+        names = ", ".join(name.replace("_", " ") for name in advice.scores)
+        say(f"{'Read' if advice.read else 'Careful with'} {names}: {advice.text} ({advice.source})")
 
 
 def _show_objects(found: "ObjectTable") -> None:

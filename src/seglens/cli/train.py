@@ -1,7 +1,7 @@
 """The commands that make a run folder: ``seglens train`` and ``seglens adopt``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -139,7 +139,7 @@ def train_command(
         return printing.print_training(run)
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
-    given = {
+    given: dict[str, Any] = {
         "model": model,
         "auto": auto,
         "encoder": encoder,

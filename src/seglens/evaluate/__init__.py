@@ -24,11 +24,12 @@ from seglens.data.groups import grouped, grouping_of
 from seglens.data.layout import Split
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
-from seglens.evaluate import boundaries, calibration, object_scores, strata, surroundings
+from seglens.evaluate import boundaries, calibration, centre_lines, object_scores, strata, surroundings
 from seglens.evaluate import scores as overlap
+from seglens.evaluate.advice import advise, emptiness
 from seglens.evaluate.intervals import numbered
 from seglens.evaluate.object_scores import check_sizes, object_rows, object_table
-from seglens.evaluate.scores import OF_FOREGROUND, per_class, pooled_scores, summary
+from seglens.evaluate.scores import OF_FOREGROUND, num_pixels, per_class, pooled_scores, summary
 from seglens.evaluate.tally import Tally, tally
 from seglens.files.output import safe_name
 from seglens.files.overwrite import check_output
@@ -37,6 +38,7 @@ from seglens.predict.tiles import check_tiles
 from seglens.results import record as records
 from seglens.results.names import formatted
 from seglens.results.scores import (
+    CENTRE_LINES,
     PIXELS,
     SCORES,
     SURFACES,
@@ -65,6 +67,7 @@ DEFINITIONS = {
     **boundaries.DEFINITIONS,
     **object_scores.DEFINITIONS,
     **calibration.DEFINITIONS,
+    **centre_lines.DEFINITIONS,
     **strata.DEFINITIONS,
     **surroundings.DEFINITIONS,
 }
@@ -267,8 +270,16 @@ def _summarise(
         ),
         per_image={
             name: _spread([row[name] for row in scored], [row.group for row in scored])
-            for name in (*SCORES, *SURFACES)
+            for name in (*SCORES, *SURFACES, *CENTRE_LINES)
         },
+        emptiness=emptiness(scored),
+        advice=advise(
+            scored,
+            counted.objects,
+            pixels=num_pixels(counted.counts),
+            classes=classes,
+            told_apart=split.instances is not None,
+        ),
         per_class=_per_class(scored, classes),
         unit="mm" if any(row.classes for row in scored) else "px",
         calibration=Reliability(
@@ -324,7 +335,7 @@ def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
     records.write_json(folder / "scores.json", found)
     assert counted.calibration is not None
     calibration.reliability_plot(counted.calibration, folder / "reliability.png")
-    columns = ("index", "name", "group", "status", *SCORES, *SURFACES, *PIXELS, "error")
+    columns = ("index", "name", "group", "status", *SCORES, *SURFACES, *CENTRE_LINES, *PIXELS, "error")
     of_objects = ("truth", "predicted", "missed", "invented")
     write_rows(
         [

@@ -23,6 +23,7 @@ from seglens.drawing.planes import planes_through
 from seglens.errors import DataError, NonFiniteError
 from seglens.evaluate.boundaries import mean_of_classes, surface_scores
 from seglens.evaluate.calibration import Calibration, count_bins
+from seglens.evaluate.centre_lines import elongation, of_masks
 from seglens.evaluate.object_scores import of_picture
 from seglens.evaluate.objects import Objects, objects_of, together
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
@@ -210,6 +211,12 @@ def _score(
         {"index": ready.index, "name": ready.name, **about, **_row(counts), **mean_of_classes(outlines)}
     )
     row = row.model_copy(update={"objects": of_picture(together(list(objects.values())))})
+    marked = foreground(sample.mask) & sample.valid
+    lines = {
+        "cldice": of_masks(predicted, sample.mask, sample.valid, num),
+        "elongation": elongation(marked, sum(len(each.truth) for each in objects.values())),
+    }
+    row = row.model_copy(update=lines)
     if sample.grid is not None:
         row = row.model_copy(update={"classes": _classes_of(run.task, sample, predicted, counts, outlines)})
     if folder is not None:
