@@ -130,11 +130,24 @@ def print_training(run: Path) -> None:
     chosen, how = results.get("valid_at_threshold"), ""
     valid = chosen or results["valid"]
     if chosen:
-        each = results.get("thresholds") or {"": results["threshold"]}
-        at = ", ".join(f"{name} {value['threshold']:g}".strip() for name, value in each.items())
+        thresholds = results.get("thresholds") or {"": results["threshold"]}
+        at = ", ".join(f"{name} {value['threshold']:g}".strip() for name, value in thresholds.items())
         how = f" at the threshold chosen there, {at} (at 0.5: Dice {formatted_number(valid['dice_at_half'])})"
+    folds, where = results.get("folds"), "on the valid split"
+    what = f"weights of epoch {results['best_epoch']} of {results['epochs']}"
+    if folds:
+        each = ", ".join(formatted_number(fold["valid"]["dice"]) for fold in folds)
+        what = f"{len(folds)} folds (Dice {each})"
+        where = "on what each network had not learned from"
+    calibrated = results.get("calibration")
+    if calibrated:
+        how += (
+            f"; temperature {calibrated['temperature']:.2f}: calibration error "
+            f"{formatted_number(calibrated['error_before'])} before, "
+            f"{formatted_number(calibrated['error_after'])} after"
+        )
     text = (
-        f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
+        f"{run}: {what}; {where} "
         f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}{how}. "
         f"Try: seglens evaluate {run}"
     )

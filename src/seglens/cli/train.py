@@ -47,6 +47,13 @@ def train_command(
     learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
     encoder_rate: Annotated[float, typer.Option(help="Multiplies the encoder's learning rate.")] = 1.0,
     freeze_encoder: Annotated[int, typer.Option(metavar="EPOCHS", help="Train the encoder later.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Train a network for each of so many parts of the pictures: one run of all."),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Find the temperature of probabilities on the valid split.")
+    ] = False,
     schedule: Annotated[
         Literal["cosine", "one-cycle", "constant"], typer.Option(help="Of the learning rate.")
     ] = "cosine",
@@ -159,6 +166,7 @@ def train_command(
         "class_weights": o.parse_numbers(class_weights),
         "balanced": balanced,
         "threshold": threshold,
+        "calibrate": calibrate,
         "augment": augment,
         "vertical_flips": vertical_flips,
         "rotation": rotation,
@@ -182,6 +190,9 @@ def train_command(
     given = {name: value for name, value in given.items() if was_given(context, name)}
     settings = seglens.TrainSettings(**given)
     pictures = own_data(context, data)
+    if folds is not None:
+        given = {**pictures.model_dump(exclude_unset=True), "folds": folds}
+        pictures = seglens.DataSettings.model_validate(given)
     seglens.train(pictures, settings, run, resume=resume, force=force)
     printing.print_training(run)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, groupby, islice
 from operator import add
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
 from seglens.drawing.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.drawing.planes import planes_through
-from seglens.errors import DataError, NonFiniteError
+from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.evaluate.boundaries import mean_of_classes, surface_scores
 from seglens.evaluate.calibration import Calibration, count_bins
 from seglens.evaluate.centre_lines import elongation, of_masks
@@ -30,6 +30,7 @@ from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_coun
 from seglens.evaluate.surroundings import surroundings
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, of_class, only_valid
+from seglens.models.ensemble import Ensemble, alone
 from seglens.objects import pieces
 from seglens.objects import split_touching as split_touching_objects
 from seglens.predict.original import (
@@ -108,7 +109,9 @@ def tally(
     objects: list[Mapping[str, Objects]] = []
     around: list[Mapping[str, Sequence[float]]] = []
     score = partial(_score, run, split, folder, places, split_touching)
-    scored = _scored(run, split, indices, how, batch_size, score)
+    scored = chain.from_iterable(
+        _scored(asked, split, some, how, batch_size, score) for asked, some in _asked(run, split, indices)
+    )
     what = f"evaluating {split.name}"
     for part in track(scored, total=len(indices), what=what) if shown else scored:
         rows += part.rows
@@ -119,6 +122,20 @@ def tally(
         if calibrations and indices[0] == 0:
             calibrations = [reduce(add, calibrations)]
     return Tally(tuple(rows), counts, tuple(calibrations), tuple(objects), tuple(around))
+
+
+def _asked(run: Run, split: Split, indices: Sequence[int]) -> Iterator[tuple[Run, Sequence[int]]]:
+    """Yield pictures with the run that is asked: of folds the network that has not learned from them."""
+    networks = run.segmenter.module
+    if not split.folds:
+        yield run, indices
+        return
+    if not isinstance(networks, Ensemble):
+        raise SettingError(
+            f"The split {split.name} is of folds, and the run is of one network: name another."
+        )
+    for fold, part in groupby(indices, key=split.folds.__getitem__):
+        yield replace(run, segmenter=alone(run.segmenter, networks.networks[fold])), list(part)
 
 
 @dataclass(frozen=True)
