@@ -9,7 +9,12 @@ from monai.metrics.meandice import compute_dice
 from monai.metrics.meaniou import compute_iou
 from skimage.draw import disk
 from skimage.morphology import skeletonize
-from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+from sklearn.metrics import (  # type: ignore[import-untyped]
+    f1_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+)
 from tests.evaluated import HALF, NOTHING, TRUTH, box, bright_run, random_samples, sample, split_of
 
 import seglens
@@ -150,6 +155,6 @@ def test_scores_agree_with_scikit_learn_and_monai():
         assert row.miou == pytest.approx(jaccard_score(truth, guess, average="macro"))
         assert row.precision == pytest.approx(precision_score(truth, guess))
         assert row.recall == pytest.approx(recall_score(truth, guess))
-        pair = [torch.from_numpy(mask.reshape(1, 1, 32, 32)) for mask in (guess, truth)]
-        assert row.dice == pytest.approx(float(compute_dice(*pair)), abs=1e-6)
-        assert row.iou == pytest.approx(float(compute_iou(*pair)), abs=1e-6)
+        one, other = (torch.from_numpy(mask.reshape(1, 1, 32, 32)) for mask in (guess, truth))
+        assert row.dice == pytest.approx(float(compute_dice(one, other)), abs=1e-6)
+        assert row.iou == pytest.approx(float(compute_iou(one, other)), abs=1e-6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss  # type: ignore[import-untyped]
 
 from seglens.data.sample import Sample
 from seglens.evaluate.temperature import Pixels, best_temperature, calibrated, pixels_of

@@ -11,6 +11,7 @@ from seglens.data.layout import DataSettings
 from seglens.errors import DataError, SettingError
 from seglens.models.ensemble import Ensemble
 from seglens.train import train
+from seglens.train.fit import fit_module
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def pool(tmp_path_factory, write_discs):
 def three(tmp_path_factory, pool, tiny):
     out = tmp_path_factory.mktemp("folds") / "run"
     settings = tiny(
-        epochs=8, learning_rate=0.01, batch_size=2, augment=False, calibrate=True, loggers=("none",)
+        epochs=2, learning_rate=0.01, batch_size=4, augment=False, calibrate=True, loggers=("none",)
     )
     return train(pool.model_copy(update={"folds": 3}), settings, out), settings
 
@@ -123,15 +124,13 @@ def test_folds_go_on_where_they_stopped_and_end_with_the_same_weights(
 ):
     whole, settings = three
     data = pool.model_copy(update={"folds": 3})
-    from seglens.train import fit_module as fit
-
     calls = []
 
     def stop(*args, **more):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return fit(*args, **more)
+        return fit_module(*args, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr("seglens.train.fit_module", stop)

@@ -235,6 +235,7 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         formatted_number(found.calibration.maximum_error),
     )
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
+    say(*(each.text for each in found.uncertainty))
     for advice in found.advice:
         names = ", ".join(name.replace("_", " ") for name in advice.scores)
         say(f"{'Read' if advice.read else 'Careful with'} {names}: {advice.text} ({advice.source})")

@@ -6,7 +6,7 @@ share of a split can be scored anywhere (`Tally`).
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from hashlib import sha256
 from itertools import chain, groupby, islice
@@ -28,6 +28,7 @@ from seglens.evaluate.object_scores import of_picture
 from seglens.evaluate.objects import Objects, objects_of, together
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
 from seglens.evaluate.surroundings import surroundings
+from seglens.evaluate.uncertainty import ByUncertainty, count
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, of_class, only_valid
 from seglens.models.ensemble import Ensemble, alone
@@ -42,12 +43,13 @@ from seglens.predict.original import (
     forward,
     place_sample,
 )
+from seglens.predict.uncertainty import disagreement, doubt, kinds_of
 from seglens.results import record as records
 from seglens.results.scores import ClassScores, PictureScores
 from seglens.runs import Run
 from seglens.runtime.progress import track
 from seglens.runtime.threads import Pool, read_ahead
-from seglens.shapes import AnyMask
+from seglens.shapes import AnyMask, Map
 
 HASH = 16
 """Hex digits of the hashes that tell whether two evaluations saw the same picture and the same truth."""
@@ -61,7 +63,8 @@ class Tally:
     be scored, in their order, in a stretch from the first picture on added up already: they are sums of
     fractions, which come out the same to the last digit only where they are added in the same order.
     ``objects`` are those of the same pictures, by class; ``surroundings`` are numbers of their border and
-    background, where the pictures have strata.
+    background, where the pictures have strata; ``uncertain`` are their pixels by uncertainty, where that is
+    asked for.
     """
 
     rows: tuple[PictureScores, ...]
@@ -69,6 +72,7 @@ class Tally:
     calibrations: tuple[Calibration, ...]
     objects: tuple[Mapping[str, Objects], ...] = ()
     surroundings: tuple[Mapping[str, Sequence[float]], ...] = ()
+    uncertain: tuple[Mapping[str, ByUncertainty], ...] = ()
 
     @property
     def calibration(self) -> Calibration | None:
@@ -82,6 +86,7 @@ class Tally:
             self.calibrations + other.calibrations,
             self.objects + other.objects,
             self.surroundings + other.surroundings,
+            self.uncertain + other.uncertain,
         )
 
 
@@ -95,6 +100,7 @@ def tally(
     folder: Path | None = None,
     shown: bool = True,
     split_touching: bool = False,
+    uncertainty: bool = False,
 ) -> Tally:
     """Score the pictures of ``split`` at ``indices``; with a ``folder``, draw each in its ``samples``.
 
@@ -108,9 +114,11 @@ def tally(
     calibrations: list[Calibration] = []
     objects: list[Mapping[str, Objects]] = []
     around: list[Mapping[str, Sequence[float]]] = []
+    uncertain: list[Mapping[str, ByUncertainty]] = []
     score = partial(_score, run, split, folder, places, split_touching)
     scored = chain.from_iterable(
-        _scored(asked, split, some, how, batch_size, score) for asked, some in _asked(run, split, indices)
+        _scored(asked, split, some, how, batch_size, score, uncertainty)
+        for asked, some in _asked(run, split, indices)
     )
     what = f"evaluating {split.name}"
     for part in track(scored, total=len(indices), what=what) if shown else scored:
@@ -118,10 +126,11 @@ def tally(
         counts = added(counts, part.counts)
         objects += part.objects
         around += part.surroundings
+        uncertain += part.uncertain
         calibrations += part.calibrations
         if calibrations and indices[0] == 0:
             calibrations = [reduce(add, calibrations)]
-    return Tally(tuple(rows), counts, tuple(calibrations), tuple(objects), tuple(around))
+    return Tally(tuple(rows), counts, tuple(calibrations), tuple(objects), tuple(around), tuple(uncertain))
 
 
 def _asked(run: Run, split: Split, indices: Sequence[int]) -> Iterator[tuple[Run, Sequence[int]]]:
@@ -149,6 +158,7 @@ class _Ready:
     sample: Sample | None = None
     placed: Placed | None = None
     probabilities: Probability | None = None
+    uncertain: Mapping[str, Map] = field(default_factory=dict)
 
 
 def _scored(
@@ -158,6 +168,7 @@ def _scored(
     how: Inference,
     batch_size: int,
     score: Callable[[_Ready], Tally],
+    uncertainty: bool,
 ) -> Iterator[Tally]:
     """Read pictures, send them through the network in batches, and score them, in their order.
 
@@ -169,23 +180,32 @@ def _scored(
     if run.segmenter.device.type != "cpu":
         ahead = read_ahead(read, indices)
         parts = (list(islice(ahead, len(batch))) for batch in batches)
-        yield from read_ahead(score, (each for part in parts for each in _predicted(run, part, how)))
+        yield from read_ahead(
+            score, (each for part in parts for each in _predicted(run, part, how, uncertainty))
+        )
         return
     with Pool(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
-            yield from pool.map(score, _predicted(run, list(pool.map(read, batch)), how))
+            yield from pool.map(score, _predicted(run, list(pool.map(read, batch)), how, uncertainty))
 
 
-def _predicted(run: Run, batch: Sequence[_Ready], how: Inference) -> list[_Ready]:
-    """Send the pictures that could be read through the network."""
+def _predicted(run: Run, batch: Sequence[_Ready], how: Inference, uncertainty: bool) -> list[_Ready]:
+    """Send the pictures that could be read through the network, and through its members."""
     try:
         found = iter(forward(run.segmenter, [each.placed for each in batch if each.placed is not None], how))
     except NonFiniteError:
         if len(batch) > 1:
-            return [done for each in batch for done in _predicted(run, [each], how)]
+            return [done for each in batch for done in _predicted(run, [each], how, uncertainty)]
         error = str(NonFiniteError((0,), (batch[0].name,)))
         return [_Ready(batch[0].index, batch[0].name, error)]
-    return [each if each.placed is None else replace(each, probabilities=next(found)) for each in batch]
+    done = []
+    for each in batch:
+        if each.placed is not None:
+            kinds = kinds_of(run.segmenter) if uncertainty else ()
+            maps = {kind: disagreement(run.segmenter, each.placed, how, kind) for kind in kinds}
+            each = replace(each, probabilities=next(found), uncertain=maps)
+        done.append(each)
+    return done
 
 
 def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
@@ -242,7 +262,9 @@ def _score(
         records.write_json(folder / where / "metrics.json", row)
     around = (surroundings(sample),) if split.entries[ready.index].strata else ()
     bins = count_bins(probabilities, sample.mask, sample.valid)
-    return Tally((row,), counts, (bins,), (objects,), around)
+    maps = ready.uncertain and {**ready.uncertain, "doubt": doubt(probabilities)}
+    uncertain = {kind: count(each, predicted, sample.mask, sample.valid) for kind, each in maps.items()}
+    return Tally((row,), counts, (bins,), (objects,), around, (uncertain,) if uncertain else ())
 
 
 def _objects(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from seglens.axes import padded_size
@@ -38,7 +39,7 @@ from seglens.results import record as records
 from seglens.results.maps import MapFrame as FrameRow
 from seglens.results.maps import MapSummary, OneMap, PictureMaps
 from seglens.runs import Run
-from seglens.shapes import AnyMask
+from seglens.shapes import AnyMask, Map
 
 OF_MAP = ("target", "method", "layer")
 COUNTS = ("num_ok", "num_no_target", "num_total", "num_degenerate", "num_failed")
@@ -272,6 +273,20 @@ def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name
         voxel = sample.grid.voxel_ml
         areas |= {name.replace(" pixels", " ml"): number * voxel for name, number in areas.items()}
     return {"name": sample.name, "status": "ok", **size, **areas, **files}
+
+
+def write_uncertainty(maps: Mapping[str, Map], folder: Path, name: str) -> dict[str, object]:
+    """Save maps of uncertainty as arrays, and of pictures as grey ones too; return the row of their files."""
+    if not maps:
+        return {}
+    files = {"uncertainty": f"uncertainty/{name}.npz"}
+    np.savez_compressed(folder / files["uncertainty"], **{kind: each.numpy() for kind, each in maps.items()})
+    for kind, each in maps.items():
+        if each.ndim == 2:
+            files[f"uncertainty {kind}"] = f"uncertainty/{name}-{kind}.png"
+            grey = (each * 2 * 255).round().clamp(0, 255).long()
+            save_png(class_indices(grey), folder / files[f"uncertainty {kind}"])
+    return {**files, **{f"mean {kind}": float(each.mean()) for kind, each in maps.items()}}
 
 
 def label_folders(task: Task) -> list[str]:

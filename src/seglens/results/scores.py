@@ -8,6 +8,7 @@ from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.strata import StrataTable
 from seglens.results.tables import Number, Result
+from seglens.results.uncertainty import ErrorDetection
 
 SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
 """Scores that are pooled and per image."""
@@ -193,6 +194,7 @@ class EvaluationTable(Result):
     strata: StrataTable = StrataTable()
     emptiness: Emptiness = Emptiness()
     advice: tuple[Advice, ...] = ()
+    uncertainty: tuple[ErrorDetection, ...] = ()
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}
