@@ -124,11 +124,9 @@ def subgroups(data: Path, runs: Path, epochs: str) -> None:
     print("\n| what tells | by its | AUROC | 95 % of shuffled below | p (Holm) |")
     print("|---|---|---|---|---|")
     for leak in found.strata.leaks:
-        area = leak.auroc
-        print(
-            f"| {leak.column} {leak.value} | {leak.place} | {area.mean:.3f} ({area.low:.3f} to {area.high:.3f}) "
-            f"| {leak.null_high:.3f} | {leak.p_adjusted:.3f} |"
-        )
+        area = f"{leak.auroc.mean:.3f} ({leak.auroc.low:.3f} to {leak.auroc.high:.3f})"
+        what = f"{leak.column} {leak.value} | {leak.place}"
+        print(f"| {what} | {area} | {leak.null_high:.3f} | {leak.p_adjusted:.3f} |")
     for each in found.uncertainty:
         print(each.text)
 

@@ -202,7 +202,7 @@ def _predicted(run: Run, batch: Sequence[_Ready], how: Inference, uncertainty: b
     for each in batch:
         if each.placed is not None:
             kinds = kinds_of(run.segmenter) if uncertainty else ()
-            maps = {kind: disagreement(run.segmenter, each.placed, how, kind) for kind in kinds}
+            maps = {str(kind): disagreement(run.segmenter, each.placed, how, kind) for kind in kinds}
             each = replace(each, probabilities=next(found), uncertain=maps)
         done.append(each)
     return done

@@ -204,7 +204,7 @@ def _predicted(
             else:
                 name = unused_name(each.sample.name, taken)
                 kinds = kinds_of(run.segmenter) if uncertainty else ()
-                maps = {kind: disagreement(run.segmenter, each.placed, how, kind) for kind in kinds}
+                maps = {str(kind): disagreement(run.segmenter, each.placed, how, kind) for kind in kinds}
                 yield _Found(name, each.sample, (each.placed, probabilities), maps)
         waiting.clear()
 

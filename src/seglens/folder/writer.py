@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -280,7 +281,8 @@ def write_uncertainty(maps: Mapping[str, Map], folder: Path, name: str) -> dict[
     if not maps:
         return {}
     files = {"uncertainty": f"uncertainty/{name}.npz"}
-    np.savez_compressed(folder / files["uncertainty"], **{kind: each.numpy() for kind, each in maps.items()})
+    arrays: dict[str, Any] = {kind: each.numpy() for kind, each in maps.items()}
+    np.savez_compressed(folder / files["uncertainty"], **arrays)
     for kind, each in maps.items():
         if each.ndim == 2:
             files[f"uncertainty {kind}"] = f"uncertainty/{name}-{kind}.png"

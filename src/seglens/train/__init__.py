@@ -119,7 +119,8 @@ def _train_folds(data: DataSettings, settings: TrainSettings, out: Path, *, resu
         place = place_of_run(out, "train", resume=resume, force=force)
         earlier = records.read_record(place) if resume and (place / records.FILE_NAME).exists() else None
         if earlier is not None and earlier.state == "finished":
-            print(f"{out} is finished: there is nothing to resume.", file=sys.stderr)
+            if place != out:
+                close_run(place, out, "train")
             return load(out, device=settings.device)
         dataset = _opened(data, None, place, settings)
         refuse_unfit(settings)
@@ -141,12 +142,17 @@ def _train_folds(data: DataSettings, settings: TrainSettings, out: Path, *, resu
             begin_run(place)
         record.write(place)
         runs, splits = [], []
-        for fold in range(data.folds or 0):
-            one = data.model_copy(update={"fold": fold})
-            print(f"Fold {fold + 1} of {data.folds}.")
-            # A fold that was begun goes on, one that has ended is taken as it is.
-            runs.append(train(one, settings, fold_folder(place, fold), resume=True))
-            splits.append(_opened(one, None, place, settings).split("valid"))
+        try:
+            for fold in range(data.folds or 0):
+                one = data.model_copy(update={"fold": fold})
+                print(f"Fold {fold + 1} of {data.folds}.")
+                # A fold that was begun goes on, one that has ended is taken as it is.
+                runs.append(train(one, settings, fold_folder(place, fold), resume=True))
+                splits.append(_opened(one, None, place, settings).split("valid"))
+        except BaseException:
+            if earlier is None:
+                _remove_unbegun(place)
+            raise
         whole, results = joined(runs, splits, settings)
         results = {**record.results, **results, **{f"num_{k}": len(v) for k, v in dataset.splits.items()}}
         write_listing(place, dataset)
@@ -157,7 +163,7 @@ def _train_folds(data: DataSettings, settings: TrainSettings, out: Path, *, resu
 
 def _remove_unbegun(place: Path) -> None:
     """Remove a run of which no epoch has ended."""
-    if not (place / "checkpoints" / "last.ckpt").exists():
+    if not any(place.rglob("last.ckpt")):
         shutil.rmtree(place, ignore_errors=True)
 
 
