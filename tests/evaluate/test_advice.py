@@ -67,11 +67,24 @@ def test_the_published_formula_agrees(seed):
     assert 0 <= cldice(*volumes) <= 1
 
 
-def test_elongation_is_length_over_width():
-    bars = line(slice(4, 7), slice(2, 38)) | line(slice(14, 17), slice(2, 38))
-    assert elongation(bars, 2) == pytest.approx(36 / 3, rel=0.15)  # the ends of a centre line are short of it
-    assert elongation(line(slice(10, 30), slice(10, 30)), 1) < 2
-    assert isnan(elongation(line(0, 0) & line(1, 1), 0))
+@pytest.mark.parametrize(("length", "width"), [(36, 2), (36, 3), (36, 5), (30, 10)])
+def test_elongation_is_length_over_width(length, width):
+    bars = line(slice(4, 4 + width), slice(2, 2 + length)) | line(slice(24, 24 + width), slice(2, 2 + length))
+    assert elongation(bars, 2) == pytest.approx(length / width, rel=0.3)
+    tube = torch.zeros(60, 20, 20, dtype=torch.bool)
+    tube[5:55, 10 - width // 2 : 10 + (width + 1) // 2, 10 - width // 2 : 10 + (width + 1) // 2] = True
+    assert 50 / width / 3 < elongation(tube, 1) < 1.6 * 50 / width  # a coarse tube seems wider than it is
+
+
+def test_compact_shapes_are_no_lines():
+    rows, columns = torch.meshgrid(torch.arange(101), torch.arange(101), indexing="ij")
+    disc = (rows - 50) ** 2 + (columns - 50) ** 2 <= 45**2
+    assert elongation(disc, 1) == pytest.approx(9 * np.pi / 16, rel=0.05)
+    assert isnan(elongation(disc & ~disc, 0))
+    cube = torch.zeros(40, 40, 40, dtype=torch.bool)
+    cube[5:35, 5:35, 5:35] = True
+    assert isnan(cldice(cube, cube))  # thinning leaves nothing of it
+    assert isnan(advice_of(sample("a", TRUTH, TRUTH)).images[0].cldice or 0)
 
 
 def advice_of(*samples, **changes):
@@ -136,10 +149,11 @@ def test_empty_pictures_are_counted_and_never_averaged_away():
     assert "2 of 5 pictures have no true foreground" in texts(found, "dice", False)[0]
     rows = {row.name: row for row in found.images}
     assert isnan(rows["none"].cldice or 0)
-    assert rows["invented"].cldice == rows["missed"].cldice == 0
+    assert isnan(rows["missed"].cldice or 0)  # a compact shape
+    assert rows["invented"].cldice == 0
     # What is not a number is null in the file, and not in any mean.
     assert "NaN" not in to_json(found)
-    assert found.per_image["cldice"].num == 4
+    assert found.per_image["cldice"].num == 1
     assert not advice_of(sample("right", TRUTH, TRUTH)).emptiness.text
 
 

@@ -249,9 +249,10 @@ def _score(
     )
     row = row.model_copy(update={"objects": of_picture(together(list(objects.values())))})
     marked = foreground(sample.mask) & sample.valid
+    longer = elongation(marked, sum(len(each.truth) for each in objects.values()))
     lines = {
-        "cldice": of_masks(predicted, sample.mask, sample.valid, num),
-        "elongation": elongation(marked, sum(len(each.truth) for each in objects.values())),
+        "cldice": of_masks(predicted, sample.mask, sample.valid, num, longer),
+        "elongation": longer,
     }
     row = row.model_copy(update=lines)
     if sample.grid is not None:
