@@ -80,3 +80,43 @@ def test_what_does_nothing_is_refused(seglens, small_run, small_set, table):
     ended = seglens("judge", small_run, "--groups", f"{table}:group")
     assert ended.code == 2
     assert "Name its regions with --audit" in ended.err
+
+
+def test_further_columns_are_strata(seglens, small_run, table):
+    """Of three pictures; what differs and what leaks is tested in tests/evaluate/test_strata.py."""
+    lines = table.read_text().splitlines()
+    table.write_text(
+        "\n".join([f"{lines[0]},site", *(f"{line},{'ab'[i % 2]}" for i, line in enumerate(lines[1:]))])
+    )
+    ended = seglens("evaluate", small_run, "--groups", table)
+    assert (ended.code, ended.err) == (0, "")
+    assert "Subgroups, per image, the worst first" in ended.out
+    file = small_run / "evaluate/test/scores.json"
+    scores = json.loads(file.read_text())
+    assert {row["value"]: row["num"] for row in scores["strata"]["strata"]} == {"a": 2, "b": 1} or {
+        row["value"]: row["num"] for row in scores["strata"]["strata"]
+    } == {"a": 1, "b": 2}
+    assert scores["strata"]["comparisons"] == 0
+    assert "Strata: pictures with one value" in scores["definitions"]["strata"]
+    # What gives a stratum away is audited first, and every audit is divided by the strata.
+    leak = {
+        "column": "site",
+        "value": "b",
+        "place": "background",
+        "tells": True,
+        "auroc": {"mean": 0.9, "num": 3},
+    }
+    scores["strata"]["leaks"] = [leak]
+    file.write_text(json.dumps(scores))
+    ended = seglens(
+        *("judge", small_run, "--groups", table, "--scores", "attention", "--layers", "decoder_last"),
+        *("--audit", "auto"),
+    )
+    assert (ended.code, ended.err) == (0, "")
+    audit = json.loads((small_run / "judge/test/audit.json").read_text())
+    assert [row["region"] for row in audit["regions"]] == ["marks", "clipped", "border", "corners"]
+    assert {row["group"] for row in audit["groups"]} == {"site: a", "site: b"}
+    assert seglens("report", small_run).code == 0
+    page = (small_run / "report.html").read_text()
+    assert "site: a" in page
+    assert "Look there first: --audit auto" in page

@@ -127,6 +127,12 @@ def evaluate_command(
     tiles: o.Tiles = "auto",
     sizes: o.Sizes = None,
     split_touching: o.SplitTouching = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty", help="Do mirror images and folds disagree where errors are? 4 times the work."
+        ),
+    ] = False,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     devices: o.Devices = 1,
@@ -151,6 +157,7 @@ def evaluate_command(
             tiles=tiles,
             sizes=sizes or None,
             split_touching=split_touching,
+            uncertainty=uncertainty,
             share=share,
         )
     printing.print_evaluation(found)
@@ -172,6 +179,9 @@ def predict(
         bool, typer.Option("--objects", help="Number objects: instances/ and objects.csv.")
     ] = False,
     split_touching: o.SplitTouching = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Maps of where mirror images and folds disagree.")
+    ] = False,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -190,6 +200,7 @@ def predict(
         tiles=tiles,
         objects=objects,
         split_touching=split_touching,
+        uncertainty=uncertainty,
     )
     printing.print_batch("predicted", done, {})
 

@@ -50,9 +50,10 @@ AuditOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="REGION...",
-        help="Regions that should not matter: border, corners, marks, clipped, mask:FILE.",
+        help="Regions that should not matter: border, corners, marks, clipped, mask:FILE; auto: all that "
+        "need no file, those that tell strata apart first.",
         show_default=False,
-        autocompletion=names.among((*names.REGIONS, "mask:")),
+        autocompletion=names.among((*names.REGIONS, "mask:", "auto")),
     ),
 ]
 

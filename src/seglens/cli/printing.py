@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from seglens.results.scorecard import Audit, Card
     from seglens.results.scores import EvaluationTable
     from seglens.results.spread import Spread
+    from seglens.results.strata import StrataTable
     from seglens.runs.export import Exported
 
 PrintedRow = Mapping[str, Any]
@@ -132,10 +133,28 @@ def print_slices(made: "Slices") -> None:
 def print_training(run: Path) -> None:
     """Print what a training came to."""
     results = record_of(run).results
-    valid = results["valid"]
+    chosen, how = results.get("valid_at_threshold"), ""
+    valid = chosen or results["valid"]
+    if chosen:
+        thresholds = results.get("thresholds") or {"": results["threshold"]}
+        at = ", ".join(f"{name} {value['threshold']:g}".strip() for name, value in thresholds.items())
+        how = f" at the threshold chosen there, {at} (at 0.5: Dice {formatted_number(valid['dice_at_half'])})"
+    folds, where = results.get("folds"), "on the valid split"
+    what = f"weights of epoch {results['best_epoch']} of {results['epochs']}"
+    if folds:
+        each = ", ".join(formatted_number(fold["valid"]["dice"]) for fold in folds)
+        what = f"{len(folds)} folds (Dice {each})"
+        where = "on what each network had not learned from"
+    calibrated = results.get("calibration")
+    if calibrated:
+        how += (
+            f"; temperature {calibrated['temperature']:.2f}: calibration error "
+            f"{formatted_number(calibrated['error_before'])} before, "
+            f"{formatted_number(calibrated['error_after'])} after"
+        )
     text = (
-        f"{run}: weights of epoch {results['best_epoch']} of {results['epochs']}; on the valid split "
-        f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}. "
+        f"{run}: {what}; {where} "
+        f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}{how}. "
         f"Try: seglens evaluate {run}"
     )
     print_result({"run": str(run), **results}, lambda: say(text))
@@ -212,8 +231,8 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         heads = ("class", "dice", "nsd (2 mm)", "hd95, mm", "volume off by, ml")
         print_table(heads, lines, title="Each class, mean over volumes with 95 % interval")
     _show_objects(found.objects)
-    if found.resampling.text:
-        say(found.resampling.text)
+    _show_strata(found.strata)
+    say(*filter(None, (found.emptiness.text, found.resampling.text)))
     for label, count in found.shown.items():
         if not count:
             say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
@@ -222,6 +241,10 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         formatted_number(found.calibration.maximum_error),
     )
     say(f"Probabilities are off by {error} on average, {worst} at most (calibration error).")
+    say(*(each.text for each in found.uncertainty))
+    for advice in found.advice:
+        names = ", ".join(name.replace("_", " ") for name in advice.scores)
+        say(f"{'Read' if advice.read else 'Careful with'} {names}: {advice.text} ({advice.source})")
 
 
 def _show_objects(found: "ObjectTable") -> None:
@@ -260,6 +283,23 @@ def _show_objects(found: "ObjectTable") -> None:
         f"{found.empty}; with predicted ones only: {found.no_truth}; with true ones only: "
         f"{found.nothing_found}."
     )
+
+
+def _show_strata(found: "StrataTable") -> None:
+    rows = [
+        (
+            f"{row.column}: {row.value}",
+            f"{row.num} / {row.num_groups}",
+            *(_with_range(row.scores[name]) for name in ("dice", "precision", "recall")),
+            _with_range(row.difference),
+            formatted_number(row.p_adjusted),
+        )
+        for row in found.strata
+    ]
+    heads = ("stratum", "pictures / groups", "dice", "precision", "recall", "less the others", "p (Holm)")
+    if rows:
+        print_table(heads, rows, title="Subgroups, per image, the worst first")
+    say(*found.sentences)
 
 
 def print_plan(rows: Sequence[Mapping[str, str]]) -> None:

@@ -75,8 +75,9 @@ def print_result(found: object, show: Callable[[], None]) -> None:
 
 
 def say(*lines: str) -> None:
-    """Print lines of a result."""
-    print(*map(printable, lines), sep="\n")
+    """Print lines of a result; nothing where there are none."""
+    if lines:
+        print(*map(printable, lines), sep="\n")
 
 
 def warn(text: str) -> None:

@@ -1,7 +1,7 @@
 """The commands that make a run folder: ``seglens train`` and ``seglens adopt``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -9,7 +9,7 @@ import seglens
 from seglens.cli import names, printing
 from seglens.cli import options as o
 from seglens.cli.data_options import own_data
-from seglens.cli.given_flags import refuse_others
+from seglens.cli.given_flags import refuse_others, was_given
 from seglens.cli.terminal import need_path
 
 
@@ -28,12 +28,32 @@ def train_command(
         ),
     ] = None,
     width: o.Width = None,
-    image_size: o.ImageSize = 256,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto", help="Image size, batch size, epochs, loss and window by the data, with reasons."
+        ),
+    ] = False,
+    image_size: Annotated[
+        int,
+        typer.Option(
+            help="Side of the square that pictures are fitted into.", show_default="usual for the model"
+        ),
+    ] = 256,
     epochs: Annotated[int, typer.Option(help="Times through the train split.")] = 20,
-    batch_size: o.BatchSize = 8,
+    batch_size: Annotated[
+        int, typer.Option(help="Pictures of a step.", show_default="8, fewer where an epoch has few steps")
+    ] = 8,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
     encoder_rate: Annotated[float, typer.Option(help="Multiplies the encoder's learning rate.")] = 1.0,
     freeze_encoder: Annotated[int, typer.Option(metavar="EPOCHS", help="Train the encoder later.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Train a network for each of so many parts of the pictures: one run of all."),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Find the temperature of probabilities on the valid split.")
+    ] = False,
     schedule: Annotated[
         Literal["cosine", "one-cycle", "constant"], typer.Option(help="Of the learning rate.")
     ] = "cosine",
@@ -126,45 +146,53 @@ def train_command(
         return printing.print_training(run)
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
-    settings = seglens.TrainSettings(
-        model=model,
-        encoder=encoder,
-        encoder_weights=encoder_weights,
-        width=width,
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        encoder_rate=encoder_rate,
-        freeze_encoder=freeze_encoder,
-        schedule=schedule,
-        weight_decay=weight_decay,
-        clip=clip,
-        ema=ema,
-        loss=loss,
-        class_weights=o.parse_numbers(class_weights),
-        balanced=balanced,
-        threshold=threshold,
-        augment=augment,
-        vertical_flips=vertical_flips,
-        rotation=rotation,
-        patience=patience,
-        keep_every=keep_every,
-        mean=o.parse_numbers(mean),
-        std=o.parse_numbers(std),
-        window=window,
-        normalise=normalise,
-        precision=precision,
-        device=device,
-        devices=devices,
-        num_nodes=num_nodes,
-        compile=compile,
-        halve_batch=halve_batch,
-        workers=workers,
-        loggers=tuple(loggers) if loggers else None,
-        seed=seed,
-    )
+    given: dict[str, Any] = {
+        "model": model,
+        "auto": auto,
+        "encoder": encoder,
+        "encoder_weights": encoder_weights,
+        "width": width,
+        "image_size": image_size,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "encoder_rate": encoder_rate,
+        "freeze_encoder": freeze_encoder,
+        "schedule": schedule,
+        "weight_decay": weight_decay,
+        "clip": clip,
+        "ema": ema,
+        "loss": loss,
+        "class_weights": o.parse_numbers(class_weights),
+        "balanced": balanced,
+        "threshold": threshold,
+        "calibrate": calibrate,
+        "augment": augment,
+        "vertical_flips": vertical_flips,
+        "rotation": rotation,
+        "patience": patience,
+        "keep_every": keep_every,
+        "mean": o.parse_numbers(mean),
+        "std": o.parse_numbers(std),
+        "window": window,
+        "normalise": normalise,
+        "precision": precision,
+        "device": device,
+        "devices": devices,
+        "num_nodes": num_nodes,
+        "compile": compile,
+        "halve_batch": halve_batch,
+        "workers": workers,
+        "loggers": tuple(loggers) if loggers else None,
+        "seed": seed,
+    }
+    # What was left out is the data's or the model's to say.
+    given = {name: value for name, value in given.items() if was_given(context, name)}
+    settings = seglens.TrainSettings(**given)
     pictures = own_data(context, data)
+    if folds is not None:
+        given = {**pictures.model_dump(exclude_unset=True), "folds": folds}
+        pictures = seglens.DataSettings.model_validate(given)
     seglens.train(pictures, settings, run, resume=resume, force=force)
     printing.print_training(run)
 

@@ -1,7 +1,8 @@
 """Pictures that belong together: slices of a patient, crops of a slide. Splits and intervals keep them so.
 
-A table says it (columns ``image`` and ``group``), a regular expression on file names, or the ``slices.csv``
-that `seglens data slices` writes. Where nobody says it, near-duplicates that are found by looking are groups.
+A table says it (columns ``image`` and ``group``; further ones are strata), a regular expression on file
+names, or the ``slices.csv`` that `seglens data slices` writes. Where nobody says it, near-duplicates that are
+found by looking are groups.
 """
 
 import re
@@ -95,11 +96,13 @@ def with_groups(found: Found, settings: DataSettings) -> Found:
     if settings.group_from is not None:
         return _grouped(found, from_names(found.entries, settings.group_from), "names", settings.group_from)
     if settings.groups is not None:
-        table = from_table(settings.groups, found.entries, settings.path)
-        return _grouped(found, table, "table", settings.groups.name)
+        rows = rows_of(settings.groups, found.entries, settings.path)
+        table = {key: row[GROUP] for key, row in rows.items()}
+        return _grouped(with_strata(found, rows), table, "table", settings.groups.name)
     slices = settings.path / TABLE
     if found.dims == 2 and _is_ours(slices):
-        table = from_table(slices, found.entries, settings.path, column="volume")
+        rows = rows_of(slices, found.entries, settings.path, column="volume")
+        table = {key: row["volume"] for key, row in rows.items()}
         return _grouped(found, table, "volumes", TABLE)
     return found
 
@@ -149,10 +152,29 @@ def from_names(splits: Mapping[str, Sequence[Entry]], expression: str) -> Groups
     return found
 
 
-def from_table(
-    file: Path, splits: Mapping[str, Sequence[Entry]], root: Path, *, column: str = GROUP
-) -> Groups:
-    """Return the group of each picture as a table has it.
+UNKNOWN = "unknown"
+"""The stratum of a picture whose cell of the table is empty."""
+
+
+def with_strata(found: Found, rows: "Rows") -> Found:
+    """Return what a layout found with the further columns of a table as strata of each picture."""
+    entries = {
+        split: tuple(replace(entry, strata=_strata_of(rows[split, entry.name])) for entry in members)
+        for split, members in found.entries.items()
+    }
+    return replace(found, entries=entries)
+
+
+def _strata_of(row: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, row[name] or UNKNOWN) for name in row if name not in (IMAGE, GROUP))
+
+
+Rows = Mapping[tuple[str, str], Mapping[str, str]]
+"""The row of each picture, by its split and name."""
+
+
+def rows_of(file: Path, splits: Mapping[str, Sequence[Entry]], root: Path, *, column: str = GROUP) -> Rows:
+    """Return the row of each picture in a table, in whose ``column`` its group stands.
 
     Its column ``image`` holds the path of a picture in the set, ``split/name``, the file's name, or that
     without ending; of pictures whose names are not unique one of the first two.
@@ -160,7 +182,7 @@ def from_table(
     Raises:
         DataError: the table can't be read, has a picture twice, an empty group, or lacks pictures.
     """
-    groups: dict[str, str] = {}
+    groups: dict[str, Mapping[str, str]] = {}
     lines: dict[str, int] = {}
     for number, row in enumerate(read_rows(file, (IMAGE, column)), start=1):
         image, group = row[IMAGE].replace("\\", "/"), row[column]
@@ -175,7 +197,7 @@ def from_table(
                     f"{file}: row {number} has no {name}{of}. Fill it in; a picture that belongs to no other "
                     "has a group of its own."
                 )
-        groups[image], lines[image] = group, number
+        groups[image], lines[image] = row, number
     found, without = {}, []
     entries = list(_every(splits))
     shared = [key for split, entry in entries for key in _loose(entry)]

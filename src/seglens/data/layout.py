@@ -22,6 +22,10 @@ ALL = "all"
 """The split that is every picture of a set."""
 
 
+OUT_OF_FOLD = "folds"
+"""The split of all pictures of the folds, each seen by the network that has not learned from it."""
+
+
 class DataSettings(Validated):
     """Which data, and how to read them. Travels with the run, so ``path`` is made absolute.
 
@@ -35,6 +39,8 @@ class DataSettings(Validated):
     keeps every category of a pixel, ``pairs`` has a folder of masks for each class. ``split_seed`` decides
     the splits that the set doesn't come with. ``groups`` is a table of pictures that belong together,
     ``group_from`` a regular expression that finds the group in a file's name, see `seglens.data.groups`.
+    With ``folds`` all pictures but those of a test split that the set comes with are dealt into so many
+    parts: ``fold`` is the number of the part that is ``valid``, the rest is ``train``; without it all are.
     ``intensities`` are, for volumes, the numbers of each channel
     that become 0 and 1, see `seglens.data.volumes.sets`.
     """
@@ -56,6 +62,13 @@ class DataSettings(Validated):
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     groups: Path | None = None
     group_from: str | None = None
+    folds: int | None = Field(default=None, ge=2, le=100)
+    fold: int | None = Field(default=None, ge=0)
+
+    def _agree(self) -> None:
+        if self.fold is not None and (self.folds is None or self.fold >= self.folds):
+            known = "folds is left out" if self.folds is None else f"there are {self.folds} folds, from 0"
+            raise SettingError(f"fold is {self.fold}, and {known}: name folds, and one of them.")
 
     @field_validator("classes")
     @classmethod
@@ -92,7 +105,8 @@ class Entry:
     ``masks`` are the mask files; ``annotations`` are outlines where a layout has those. With ``labelled``
     False nothing is known about the picture, which differs from knowing that nothing is on it. A picture that
     is in no file has the ``sha256`` of what it was when its set was taken. ``group`` is the patient, slide or
-    whatever else it shares with others; empty where nobody said. A volume may have a file for each
+    whatever else it shares with others; empty where nobody said. ``strata`` are the further columns of the
+    table of groups, each with the picture's value (scanner, sex, stain). A volume may have a file for each
     of its channels: ``image`` is the first, ``more`` are the others.
     """
 
@@ -104,6 +118,7 @@ class Entry:
     sha256: str = ""
     more: tuple[Path, ...] = ()
     group: str = ""
+    strata: tuple[tuple[str, str], ...] = ()
 
     @property
     def channels(self) -> tuple[Path, ...]:
@@ -144,7 +159,8 @@ class Split:
 
     Volumes have 3 ``dims``. ``grouped`` is who says which of them belong together. ``instances`` returns the
     number of the object at each pixel of a sample (see `seglens.data.instances`), where the set tells objects
-    apart.
+    apart. ``folds`` are, of each picture, the number of the only fold that has not learned from it, where an
+    evaluation asks that one.
     """
 
     name: str
@@ -154,6 +170,7 @@ class Split:
     dims: int = 2
     grouped: Grouped = NOBODY
     instances: Callable[[Entry, Sample], Mask] | None = None
+    folds: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -182,7 +199,11 @@ class Split:
                 raise SettingError(
                     f"The split {self.name!r} has no picture {index}; allowed are 0 to {len(self) - 1}."
                 )
-        return replace(self, entries=tuple(self.entries[index] for index in indices))
+        return replace(
+            self,
+            entries=tuple(self.entries[index] for index in indices),
+            folds=tuple(self.folds[index] for index in indices) if self.folds else (),
+        )
 
 
 @dataclass(frozen=True)

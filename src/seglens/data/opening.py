@@ -60,7 +60,10 @@ def open_data(settings: DataSettings, *, masks: bool = True) -> Dataset:
         UnknownNameError: no such layout or category.
     """
     name, found = find(settings, masks=masks)
-    splits = complete_splits(found, settings.split_seed)
+    if settings.folds is None:
+        splits = complete_splits(found, settings.split_seed)
+    else:
+        splits = folded_splits(found, settings)
     refuse_parted(splits, settings.path)
     return dataset_of(settings, name, found, splits)
 
@@ -132,7 +135,22 @@ def look(settings: DataSettings, name: str) -> Found:
             f"classes may overlap are {', '.join(OVERLAPPING)}: leave --multilabel out, or name one."
         )
     found = OVERLAPPING[name](settings) if settings.multilabel else LAYOUTS[name].find(settings)
-    return with_groups(replace(found, problems=(*found.problems, *passed_over(found.searched))), settings)
+    found = with_groups(replace(found, problems=(*found.problems, *passed_over(found.searched))), settings)
+    return found if settings.folds is None else _pooled(found)
+
+
+def _pooled(found: Found) -> Found:
+    """Return what was found without the splits of the set itself, but for its test split."""
+    parts = {split: entries for split, entries in found.entries.items() if split != "test"}
+    names = [entry.name for entries in parts.values() for entry in entries]
+    unique = len(set(names)) == len(names)
+    pool = [
+        entry if unique or not split else replace(entry, name=f"{split}/{entry.name}")
+        for split, entries in parts.items()
+        for entry in entries
+    ]
+    test = {"test": found.entries["test"]} if found.entries.get("test") else {}
+    return replace(found, entries={"": tuple(sorted(pool, key=lambda entry: entry.name)), **test})
 
 
 def without_unread(settings: DataSettings, name: str) -> DataSettings:
@@ -207,6 +225,35 @@ def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:
     parts = split_groups(positions_of_groups(pool), kinds, shares, seed)
     made = {split: tuple(pool[position] for position in positions) for split, positions in parts.items()}
     return {**own, **made}
+
+
+def folded_splits(found: Found, settings: DataSettings) -> dict[str, tuple[Entry, ...]]:
+    """Return train and valid of one fold, or all of them as train; a test split of the set stays apart.
+
+    No group is parted, and every fold gets its share of each kind and stratum.
+
+    Raises:
+        DataError: there are fewer groups than folds.
+    """
+    pool, folds = found.entries[""], settings.folds
+    assert folds is not None
+    groups = positions_of_groups(pool)
+    if len(groups) < folds:
+        raise DataError(
+            f"{settings.path} has {len(pool)} pictures to train on, in {len(groups)} groups, for {folds} "
+            f"folds. Every fold needs a group: choose at most {len(groups)} folds."
+        )
+    test = {"test": found.entries["test"]} if "test" in found.entries else {}
+    if settings.fold is None:
+        return {"train": pool, **test}
+    kinds = [f"{found.kind(entry)} {entry.strata}" for entry in pool]
+    parts = split_groups(groups, kinds, {str(fold): 1 / folds for fold in range(folds)}, settings.split_seed)
+    held = set(parts[str(settings.fold)])
+    made = {
+        "train": tuple(entry for place, entry in enumerate(pool) if place not in held),
+        "valid": tuple(entry for place, entry in enumerate(pool) if place in held),
+    }
+    return {**made, **test}
 
 
 def join_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -24,12 +24,15 @@ from seglens.data.groups import grouped, grouping_of
 from seglens.data.layout import Split
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
-from seglens.evaluate import boundaries, calibration, object_scores
+from seglens.evaluate import boundaries, calibration, centre_lines, object_scores, strata, surroundings
 from seglens.evaluate import scores as overlap
+from seglens.evaluate import uncertainty as uncertain
+from seglens.evaluate.advice import advise, emptiness
 from seglens.evaluate.intervals import numbered
 from seglens.evaluate.object_scores import check_sizes, object_rows, object_table
-from seglens.evaluate.scores import OF_FOREGROUND, per_class, pooled_scores, summary
+from seglens.evaluate.scores import OF_FOREGROUND, num_pixels, per_class, pooled_scores, summary
 from seglens.evaluate.tally import Tally, tally
+from seglens.evaluate.uncertainty import conclude
 from seglens.files.output import safe_name
 from seglens.files.overwrite import check_output
 from seglens.predict.original import Inference, mask_at_original_size, probabilities_at_original_size
@@ -37,6 +40,7 @@ from seglens.predict.tiles import check_tiles
 from seglens.results import record as records
 from seglens.results.names import formatted
 from seglens.results.scores import (
+    CENTRE_LINES,
     PIXELS,
     SCORES,
     SURFACES,
@@ -65,6 +69,10 @@ DEFINITIONS = {
     **boundaries.DEFINITIONS,
     **object_scores.DEFINITIONS,
     **calibration.DEFINITIONS,
+    **centre_lines.DEFINITIONS,
+    **strata.DEFINITIONS,
+    **uncertain.DEFINITIONS,
+    **surroundings.DEFINITIONS,
 }
 """Everything that an evaluation measures, in plain words."""
 
@@ -129,6 +137,7 @@ def evaluate(
     tiles: str = "auto",
     sizes: Sequence[float] | None = None,
     split_touching: bool = False,
+    uncertainty: bool = False,
     class_map: Mapping[str, str] = NO_MAP,
     share: Share = ALONE,
 ) -> Evaluation:
@@ -144,6 +153,8 @@ def evaluate(
     are matched by name; ``class_map`` says which class of the split is which of the run, where they are
     called otherwise. Objects (lesions, nuclei) are told by ``sizes``, bounds in pixels (of volumes cubic
     millimetres), by default terciles; ``split_touching`` cuts predicted ones apart, see `seglens.objects`.
+    With ``uncertainty`` mirror images, and the networks of folds, say where they disagree, and whether errors
+    lie there, see `seglens.evaluate.uncertainty`.
     ``share`` is this process's part of a job that is spread over several, which together
     score as one alone would.
 
@@ -160,6 +171,7 @@ def evaluate(
     settings |= {
         "sizes": None if sizes is None else [float(size) for size in sizes],
         "split_touching": split_touching,
+        "uncertainty": uncertainty,
     }
     split = with_tool(run, grouped(in_classes_of(run.task, split, class_map)))
     if out is None and run.folder is not None:
@@ -178,6 +190,7 @@ def evaluate(
         batch_size=batch_size,
         shown=share.first,
         split_touching=split_touching,
+        uncertainty=uncertainty,
     )
     if out is None:
         if save_images:
@@ -242,6 +255,11 @@ def _summarise(
         shown=shown,
         settings=settings,
         resampling=grouping.resampling([row.index or 0 for row in scored]),
+        strata=strata.strata_table(
+            scored,
+            [dict(split.entries[row.index or 0].strata) for row in scored],
+            counted.surroundings,
+        ),
         objects=object_table(
             counted.objects,
             classes[1:],
@@ -260,8 +278,17 @@ def _summarise(
         ),
         per_image={
             name: _spread([row[name] for row in scored], [row.group for row in scored])
-            for name in (*SCORES, *SURFACES)
+            for name in (*SCORES, *SURFACES, *CENTRE_LINES)
         },
+        emptiness=emptiness(scored),
+        advice=advise(
+            scored,
+            counted.objects,
+            pixels=num_pixels(counted.counts),
+            classes=classes,
+            told_apart=split.instances is not None,
+        ),
+        uncertainty=conclude(counted.uncertain, numbered([row.group for row in scored])),
         per_class=_per_class(scored, classes),
         unit="mm" if any(row.classes for row in scored) else "px",
         calibration=Reliability(
@@ -317,7 +344,7 @@ def _write(found: Evaluation, counted: Tally, folder: Path) -> None:
     records.write_json(folder / "scores.json", found)
     assert counted.calibration is not None
     calibration.reliability_plot(counted.calibration, folder / "reliability.png")
-    columns = ("index", "name", "group", "status", *SCORES, *SURFACES, *PIXELS, "error")
+    columns = ("index", "name", "group", "status", *SCORES, *SURFACES, *CENTRE_LINES, *PIXELS, "error")
     of_objects = ("truth", "predicted", "missed", "invented")
     write_rows(
         [

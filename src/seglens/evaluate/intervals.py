@@ -130,31 +130,107 @@ def ratio_interval(
     return Interval(mean, low, high, num, num_groups)
 
 
-def interval_bounds(
-    num: int,
-    statistic: Callable[[Int[Tensor, "r m"]], Float[Tensor, " r"]],
-    *,
-    seed: int,
-    some: bool = False,
-) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % quantiles of ``statistic`` over resamples of ``num`` groups.
+Statistic = Callable[[Int[Tensor, "r m"]], Float[Tensor, " r"]]
+"""Gets resamples as group numbers and returns one number for each."""
 
-    ``statistic`` gets resamples as group numbers and returns one number for each. With
-    ``some`` resamples whose number is NaN are left out; else they make both bounds NaN.
-    """
+
+def resampled(num: int, statistic: Statistic, *, seed: int) -> Float[Tensor, " resamples"]:
+    """Return ``statistic`` of each of `RESAMPLES` resamples of ``num`` groups."""
     generator = torch.Generator().manual_seed(seed)
     size = max(1, BLOCK // num)
-    drawn = torch.cat(
+    return torch.cat(
         [
             statistic(torch.randint(num, (min(size, RESAMPLES - start), num), generator=generator))
             for start in range(0, RESAMPLES, size)
         ]
     ).double()
-    drawn = drawn[~drawn.isnan()] if some else drawn
+
+
+def interval_bounds(num: int, statistic: Statistic, *, seed: int, some: bool = False) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % quantiles of ``statistic`` over resamples of ``num`` groups.
+
+    With ``some`` resamples whose number is NaN are left out; else they make both bounds NaN.
+    """
+    drawn = resampled(num, statistic, seed=seed)
+    return bounds_of(drawn[~drawn.isnan()] if some else drawn)
+
+
+def bounds_of(drawn: Float[Tensor, " r"]) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % quantiles of what resamples gave."""
     # Where a value is infinite there is nothing to interpolate between.
     rule = "linear" if bool(drawn.isfinite().all()) else "nearest"
     low, high = drawn.quantile(drawn.new_tensor([0.025, 0.975]), interpolation=rule).tolist()
     return low, high
+
+
+def difference(
+    values: PerImage, inside: Bool[Tensor, " n"], *, groups: Groups | None = None, seed: int = 0
+) -> tuple[Interval, float]:
+    """Return the mean of ``values`` inside less that of the others, with its interval and a p-value.
+
+    Groups are resampled, whichever side their images are on. The p-value inverts the interval: twice the
+    smaller share of resamples on either side of 0, ``2 (1 + #) / (1 + R)`` (Davison and Hinkley 1997, section
+    5.4). NaN values are left out.
+    """
+    every = values.detach().cpu().double()
+    known = ~every.isnan()
+    of, kept, within = clusters(known, groups), every[known], inside.cpu()[known]
+    num_groups = None if groups is None else of.num
+    if not (bool(within.any()) and bool((~within).any())):
+        return NOTHING, math.nan
+    sides = [of.sums(torch.stack([kept * side, side.double()], 1)) for side in (within, ~within)]
+    found = float(kept[within].mean() - kept[~within].mean())
+    num = int(within.sum())
+
+    def gap(rows: Int[Tensor, "r m"]) -> Float[Tensor, " r"]:
+        means = [side[rows].sum(1) for side in sides]
+        return means[0][:, 0] / means[0][:, 1] - means[1][:, 0] / means[1][:, 1]
+
+    if of.num < 2:
+        return Interval(found, math.nan, math.nan, num, num_groups), math.nan
+    drawn = resampled(of.num, gap, seed=seed)
+    drawn = drawn[~drawn.isnan()]
+    side = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    return Interval(found, *bounds_of(drawn), num, num_groups), min(1.0, 2 * (1 + side) / (1 + len(drawn)))
+
+
+def separation(
+    values: PerImage, positive: Bool[Tensor, " n"], *, groups: Groups | None = None, seed: int = 0
+) -> Interval:
+    """Return the chance that the value of a ``positive`` image exceeds that of another, ties counting half.
+
+    The area under the ROC curve, as `auroc` has it of values in pairs; the interval resamples groups.
+    """
+    every = values.detach().cpu().double()
+    known = ~every.isnan()
+    of, kept, yes = clusters(known, groups), every[known], positive.cpu()[known]
+    if not (bool(yes.any()) and bool((~yes).any())):
+        return NOTHING
+    higher, lower = kept[yes], kept[~yes]
+    wins = (higher[:, None] > lower).double() + 0.5 * (higher[:, None] == lower).double()
+
+    def area(rows: Int[Tensor, "r m"]) -> Float[Tensor, " r"]:
+        drawn = torch.zeros(len(rows), of.num, dtype=torch.float64).scatter_add_(
+            1, rows, torch.ones(rows.shape, dtype=torch.float64)
+        )
+        times = drawn[:, of.labels]
+        ours, others = times[:, yes], times[:, ~yes]
+        return ((ours @ wins) * others).sum(1) / (ours.sum(1) * others.sum(1))
+
+    ends = (math.nan, math.nan)
+    if of.num > 1:
+        ends = interval_bounds(of.num, area, seed=seed, some=True)
+    return Interval(float(wins.mean()), *ends, len(kept), None if groups is None else of.num)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, as Holm (1979) does: step down, never falling."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def auroc(positive: PerImage, negative: PerImage, *, groups: Groups | None = None, seed: int = 0) -> Interval:

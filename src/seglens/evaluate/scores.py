@@ -186,6 +186,11 @@ def pooled_scores(counts: Counts) -> dict[str, Float[Tensor, "*b"]]:
     }
 
 
+def num_pixels(counts: Counts) -> int:
+    """Return how many pixels were counted."""
+    return int(counts.pixels[0].sum() if isinstance(counts, LabelCounts) else counts.sum())
+
+
 def shows(counts: Counts) -> list[bool]:
     """Return for each class but the background whether the truth has it: else its recall is 0/0."""
     return (~per_class(counts)["recall"][1:].isnan()).tolist()

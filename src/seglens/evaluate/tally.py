@@ -6,10 +6,10 @@ share of a split can be scored anywhere (`Tally`).
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, groupby, islice
 from operator import add
 from pathlib import Path
 
@@ -20,14 +20,18 @@ from seglens.data.layout import Split, picture_sha256
 from seglens.data.sample import Sample, Task
 from seglens.drawing.draw import mask_picture, outline, overlay, picture, save_png
 from seglens.drawing.planes import planes_through
-from seglens.errors import DataError, NonFiniteError
+from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.evaluate.boundaries import mean_of_classes, surface_scores
 from seglens.evaluate.calibration import Calibration, count_bins
+from seglens.evaluate.centre_lines import elongation, of_masks
 from seglens.evaluate.object_scores import of_picture
 from seglens.evaluate.objects import Objects, objects_of, together
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
+from seglens.evaluate.surroundings import surroundings
+from seglens.evaluate.uncertainty import ByUncertainty, count
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, of_class, only_valid
+from seglens.models.ensemble import Ensemble, alone
 from seglens.objects import pieces
 from seglens.objects import split_touching as split_touching_objects
 from seglens.predict.original import (
@@ -39,12 +43,13 @@ from seglens.predict.original import (
     forward,
     place_sample,
 )
+from seglens.predict.uncertainty import disagreement, doubt, kinds_of
 from seglens.results import record as records
 from seglens.results.scores import ClassScores, PictureScores
 from seglens.runs import Run
 from seglens.runtime.progress import track
 from seglens.runtime.threads import Pool, read_ahead
-from seglens.shapes import AnyMask
+from seglens.shapes import AnyMask, Map
 
 HASH = 16
 """Hex digits of the hashes that tell whether two evaluations saw the same picture and the same truth."""
@@ -57,13 +62,17 @@ class Tally:
     Every row has its picture's ``index`` in the split. ``calibrations`` are those of the pictures that could
     be scored, in their order, in a stretch from the first picture on added up already: they are sums of
     fractions, which come out the same to the last digit only where they are added in the same order.
-    ``objects`` are those of the same pictures, by class.
+    ``objects`` are those of the same pictures, by class; ``surroundings`` are numbers of their border and
+    background, where the pictures have strata; ``uncertain`` are their pixels by uncertainty, where that is
+    asked for.
     """
 
     rows: tuple[PictureScores, ...]
     counts: Counts
     calibrations: tuple[Calibration, ...]
     objects: tuple[Mapping[str, Objects], ...] = ()
+    surroundings: tuple[Mapping[str, Sequence[float]], ...] = ()
+    uncertain: tuple[Mapping[str, ByUncertainty], ...] = ()
 
     @property
     def calibration(self) -> Calibration | None:
@@ -76,6 +85,8 @@ class Tally:
             added(self.counts, other.counts),
             self.calibrations + other.calibrations,
             self.objects + other.objects,
+            self.surroundings + other.surroundings,
+            self.uncertain + other.uncertain,
         )
 
 
@@ -89,6 +100,7 @@ def tally(
     folder: Path | None = None,
     shown: bool = True,
     split_touching: bool = False,
+    uncertainty: bool = False,
 ) -> Tally:
     """Score the pictures of ``split`` at ``indices``; with a ``folder``, draw each in its ``samples``.
 
@@ -101,17 +113,38 @@ def tally(
     counts = no_counts(num, multilabel=run.task.multilabel)
     calibrations: list[Calibration] = []
     objects: list[Mapping[str, Objects]] = []
+    around: list[Mapping[str, Sequence[float]]] = []
+    uncertain: list[Mapping[str, ByUncertainty]] = []
     score = partial(_score, run, split, folder, places, split_touching)
-    scored = _scored(run, split, indices, how, batch_size, score)
+    scored = chain.from_iterable(
+        _scored(asked, split, some, how, batch_size, score, uncertainty)
+        for asked, some in _asked(run, split, indices)
+    )
     what = f"evaluating {split.name}"
     for part in track(scored, total=len(indices), what=what) if shown else scored:
         rows += part.rows
         counts = added(counts, part.counts)
         objects += part.objects
+        around += part.surroundings
+        uncertain += part.uncertain
         calibrations += part.calibrations
         if calibrations and indices[0] == 0:
             calibrations = [reduce(add, calibrations)]
-    return Tally(tuple(rows), counts, tuple(calibrations), tuple(objects))
+    return Tally(tuple(rows), counts, tuple(calibrations), tuple(objects), tuple(around), tuple(uncertain))
+
+
+def _asked(run: Run, split: Split, indices: Sequence[int]) -> Iterator[tuple[Run, Sequence[int]]]:
+    """Yield pictures with the run that is asked: of folds the network that has not learned from them."""
+    networks = run.segmenter.module
+    if not split.folds:
+        yield run, indices
+        return
+    if not isinstance(networks, Ensemble):
+        raise SettingError(
+            f"The split {split.name} is of folds, and the run is of one network: name another."
+        )
+    for fold, part in groupby(indices, key=split.folds.__getitem__):
+        yield replace(run, segmenter=alone(run.segmenter, networks.networks[fold])), list(part)
 
 
 @dataclass(frozen=True)
@@ -125,6 +158,7 @@ class _Ready:
     sample: Sample | None = None
     placed: Placed | None = None
     probabilities: Probability | None = None
+    uncertain: Mapping[str, Map] = field(default_factory=dict)
 
 
 def _scored(
@@ -134,6 +168,7 @@ def _scored(
     how: Inference,
     batch_size: int,
     score: Callable[[_Ready], Tally],
+    uncertainty: bool,
 ) -> Iterator[Tally]:
     """Read pictures, send them through the network in batches, and score them, in their order.
 
@@ -145,23 +180,32 @@ def _scored(
     if run.segmenter.device.type != "cpu":
         ahead = read_ahead(read, indices)
         parts = (list(islice(ahead, len(batch))) for batch in batches)
-        yield from read_ahead(score, (each for part in parts for each in _predicted(run, part, how)))
+        yield from read_ahead(
+            score, (each for part in parts for each in _predicted(run, part, how, uncertainty))
+        )
         return
     with Pool(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:
-            yield from pool.map(score, _predicted(run, list(pool.map(read, batch)), how))
+            yield from pool.map(score, _predicted(run, list(pool.map(read, batch)), how, uncertainty))
 
 
-def _predicted(run: Run, batch: Sequence[_Ready], how: Inference) -> list[_Ready]:
-    """Send the pictures that could be read through the network."""
+def _predicted(run: Run, batch: Sequence[_Ready], how: Inference, uncertainty: bool) -> list[_Ready]:
+    """Send the pictures that could be read through the network, and through its members."""
     try:
         found = iter(forward(run.segmenter, [each.placed for each in batch if each.placed is not None], how))
     except NonFiniteError:
         if len(batch) > 1:
-            return [done for each in batch for done in _predicted(run, [each], how)]
+            return [done for each in batch for done in _predicted(run, [each], how, uncertainty)]
         error = str(NonFiniteError((0,), (batch[0].name,)))
         return [_Ready(batch[0].index, batch[0].name, error)]
-    return [each if each.placed is None else replace(each, probabilities=next(found)) for each in batch]
+    done = []
+    for each in batch:
+        if each.placed is not None:
+            kinds = kinds_of(run.segmenter) if uncertainty else ()
+            maps = {str(kind): disagreement(run.segmenter, each.placed, how, kind) for kind in kinds}
+            each = replace(each, probabilities=next(found), uncertain=maps)
+        done.append(each)
+    return done
 
 
 def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
@@ -204,13 +248,24 @@ def _score(
         {"index": ready.index, "name": ready.name, **about, **_row(counts), **mean_of_classes(outlines)}
     )
     row = row.model_copy(update={"objects": of_picture(together(list(objects.values())))})
+    marked = foreground(sample.mask) & sample.valid
+    longer = elongation(marked, sum(len(each.truth) for each in objects.values()))
+    lines = {
+        "cldice": of_masks(predicted, sample.mask, sample.valid, num, longer),
+        "elongation": longer,
+    }
+    row = row.model_copy(update=lines)
     if sample.grid is not None:
         row = row.model_copy(update={"classes": _classes_of(run.task, sample, predicted, counts, outlines)})
     if folder is not None:
         where = f"samples/{places[ready.index]}"
         row = row.model_copy(update={"files": _save(run, sample, predicted, folder, where)})
         records.write_json(folder / where / "metrics.json", row)
-    return Tally((row,), counts, (count_bins(probabilities, sample.mask, sample.valid),), (objects,))
+    around = (surroundings(sample),) if split.entries[ready.index].strata else ()
+    bins = count_bins(probabilities, sample.mask, sample.valid)
+    maps = ready.uncertain and {**ready.uncertain, "doubt": doubt(probabilities)}
+    uncertain = {kind: count(each, predicted, sample.mask, sample.valid) for kind, each in maps.items()}
+    return Tally((row,), counts, (bins,), (objects,), around, (uncertain,) if uncertain else ())
 
 
 def _objects(

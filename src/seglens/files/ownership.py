@@ -26,7 +26,7 @@ _TRAINING = (
 )
 _SETTLED = r"(rounds/\d+/(student|set|answers)|supervised|samples|pseudo|classifier)"
 UNFINISHED = {
-    "train": re.compile(_TRAINING),
+    "train": re.compile(rf"{_TRAINING}|folds/\d+/({_TRAINING}|run\.json)"),
     "adopt": re.compile(r"split\.json|model\.safetensors"),
     "weak": re.compile(
         rf"(split|pictures)\.json|steps\.json|table\.(md|json)|{_SETTLED}/({_TRAINING}|run\.json)|model\.safetensors|"

@@ -19,7 +19,14 @@ from seglens.explain.methods import Method, methods_of
 from seglens.files.output import new_folder
 from seglens.files.overwrite import check_output
 from seglens.folder import writer
-from seglens.folder.auditing import check_regions, groups_of, regions_of, write_audit
+from seglens.folder.auditing import (
+    AUTO,
+    check_regions,
+    divisions_of,
+    regions_by_leaks,
+    regions_of,
+    write_audit,
+)
 from seglens.folder.chunks import (
     CHUNK,
     Failure,
@@ -69,7 +76,9 @@ def judge_folder(
     ``num_images`` are spread evenly over the split; all by default. ``judging`` says which scores are made
     (all by default); figures are written beside the tables. With ``audit_regions``, names of
     `judge.regions.REGIONS` or ``mask:FILE``, ``audit.json`` and ``audit.csv`` say whether maps light up
-    there and whether it matters; ``groups`` are ``folder`` or ``FILE.csv:COLUMN``. The rest is as in
+    there and whether it matters; ``auto`` is all of `REGIONS`, those that the leak test of an evaluation
+    points to first. ``groups`` are ``folder`` or ``FILE.csv:COLUMN``; left out, the strata of the pictures,
+    where a table names some. The rest is as in
     `explain_folder`.
 
     Raises:
@@ -82,7 +91,10 @@ def judge_folder(
     layers = names_of(layers)
     methods = with_references_of(run, split, methods_of(methods), seed)
     check_regions(audit_regions)
-    members = groups_of(split, groups)
+    if AUTO in audit_regions:
+        named = [name for name in audit_regions if name != AUTO]
+        audit_regions = list(dict.fromkeys([*named, *regions_by_leaks(run, split)]))
+    divisions = divisions_of(split, groups)
     audits: list[list[Audited]] = []
     names: list[str] = []
     numbers: list[int] = []
@@ -130,7 +142,7 @@ def judge_folder(
         (folder / "scorecard.csv").write_text(card.to_csv(), encoding="utf-8", errors="backslashreplace")
         draw_figures(card, folder)
         audited = (
-            write_audit(audits, names, members, folder, together=together, seed=seed)
+            write_audit(audits, names, divisions, folder, together=together, seed=seed)
             if audit_regions
             else None
         )

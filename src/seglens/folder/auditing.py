@@ -13,16 +13,23 @@ from seglens.data.layout import Split
 from seglens.data.mask_values import read_foreground
 from seglens.data.volumes.reading import read_volume
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
+from seglens.evaluate.strata import MOST
+from seglens.files.output import safe_name
 from seglens.folder.chunks import Chunk
 from seglens.judge.audit import Audited, conclude_audit, join_audits
 from seglens.judge.regions import REGIONS, nearest_region
 from seglens.results import record as records
 from seglens.results.scorecard import Audit
-from seglens.results.tables import write_rows
+from seglens.results.scores import EvaluationTable
+from seglens.results.tables import read_table, write_rows
+from seglens.runs import Run
 from seglens.shapes import Region, Regions
 
 MASK = "mask:"
 """What a region from a file begins with: ``mask:FILE`` for all pictures, ``mask:FOLDER`` one for each."""
+
+AUTO = "auto"
+"""All regions that need no file, those that the leak test of an evaluation points to first."""
 
 FOLDERS = "folder"
 """Groups by the folder that a picture lies in; otherwise ``FILE.csv:COLUMN``."""
@@ -51,8 +58,8 @@ def check_regions(names: Sequence[str]) -> None:
                     f"{place} holds no mask NAME.png (of volumes NAME.nii.gz) to audit. Name a folder that "
                     "does, or a file."
                 )
-        elif name not in REGIONS:
-            raise unknown_name("region", name, [*REGIONS, f"{MASK}FILE"])
+        elif name not in (*REGIONS, AUTO):
+            raise unknown_name("region", name, [*REGIONS, f"{MASK}FILE", AUTO])
 
 
 def regions_of(part: Chunk, names: Sequence[str]) -> dict[str, Regions]:
@@ -139,17 +146,55 @@ def groups_of(split: Split, text: str | None) -> dict[str, str] | None:
     return found
 
 
+def divisions_of(split: Split, text: str | None) -> list[dict[str, str]]:
+    """Return what divides an audit: what ``text`` names (see `groups_of`), else each column of strata.
+
+    Raises:
+        SettingError, DataError: as `groups_of`.
+    """
+    named = groups_of(split, text)
+    if named is not None:
+        return [named]
+    columns = dict.fromkeys(column for entry in split.entries for column, _ in entry.strata)
+    found = [
+        {entry.name: f"{name}: {dict(entry.strata)[name]}" for entry in split.entries} for name in columns
+    ]
+    return [each for each in found if 1 < len(set(each.values())) <= MOST]
+
+
+def regions_by_leaks(run: Run, split: Split) -> list[str]:
+    """Return all regions; where an evaluation of the split has found that a part tells strata, that first."""
+    first: list[str] = []
+    scores = None if run.folder is None else run.folder / "evaluate" / safe_name(split.name) / "scores.json"
+    if scores is not None and scores.is_file():
+        table = read_table(scores, EvaluationTable)
+        first = [name for leak in table.strata.telling for name in LIES_IN[leak.place]]
+    return list(dict.fromkeys([*first, *REGIONS]))
+
+
+LIES_IN = {"border": ("border", "corners"), "background": ("marks", "clipped")}
+"""Where a leak may lie, by the part of the pictures that told a stratum."""
+
+
 def write_audit(
     parts: Sequence[Sequence[Audited]],
     names: Sequence[str],
-    groups: Mapping[str, str] | None,
+    divisions: Sequence[Mapping[str, str]],
     folder: Path,
     *,
     together: Sequence[str] | None = None,
     seed: int,
 ) -> Audit:
-    """Write ``audit.json`` (all of it, returned) and ``audit.csv`` (pictures, those that lose most first)."""
-    table = conclude_audit(join_audits(parts), names, groups, together=together, seed=seed)
+    """Write ``audit.json`` (all of it, returned) and ``audit.csv`` (pictures, those that lose most first).
+
+    Each of ``divisions`` says which group a picture is in, by its name.
+    """
+    joined = join_audits(parts)
+    first = divisions[0] if divisions else None
+    table = conclude_audit(joined, names, first, together=together, seed=seed)
+    further = [conclude_audit(joined, names, each, together=together, seed=seed) for each in divisions[1:]]
+    groups = tuple(row for each in (table, *further) for row in each.groups)
+    table = table.model_copy(update={"groups": groups})
     records.write_json(folder / "audit.json", table)
     write_rows([row.plain() for row in table.images], folder / "audit.csv")
     return table

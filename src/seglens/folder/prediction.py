@@ -1,8 +1,8 @@
 """Masks and overlays of whole folders, picture by picture at its original size, however large that is."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -35,12 +35,13 @@ from seglens.predict.original import (
     place_sample,
 )
 from seglens.predict.tiles import Cut, Windows, bands, check_tiles, plan, resized
+from seglens.predict.uncertainty import disagreement, kinds_of
 from seglens.results.tables import write_rows
 from seglens.runs import Run, prepared
 from seglens.runtime.device import choose_precision
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
-from seglens.shapes import AnyMask, Image
+from seglens.shapes import AnyMask, Image, Map
 
 STRIP = 64
 """Rows of a large picture's overlay that are scaled at a time."""
@@ -60,6 +61,7 @@ def predict_files(
     tiles: str = "auto",
     objects: bool = False,
     split_touching: bool = False,
+    uncertainty: bool = False,
 ) -> Summary:
     """Predict pictures of any size: ``masks/`` (class indices), ``overlays/``, ``table.csv``, ``run.json``.
 
@@ -74,6 +76,11 @@ def predict_files(
     With ``objects`` there are also ``instances/``, masks with the number of each object, and ``objects.csv``
     with its size, centroid and mean probability, see `seglens.folder.objects`; ``split_touching`` cuts those
     that touch apart, see `seglens.objects.split_touching`.
+
+    With ``uncertainty`` there is ``uncertainty/<name>.npz`` with a map for each kind of disagreement that the
+    model has (``mirrors``, of several folds ``folds``; `seglens.predict.uncertainty`), and of pictures a grey
+    PNG of each, white where the deviation is .5, the largest. Pictures that are covered with windows have
+    none.
 
     Raises:
         SettingError, DataError, OutputExistsError: as `seglens.folder.explain_folder`.
@@ -94,22 +101,28 @@ def predict_files(
         "tiles": tiles,
         "objects": objects,
         "split_touching": split_touching,
+        "uncertainty": uncertainty,
     }
     check_tiles(tiles)
     if split_touching and not objects:
         raise SettingError("split_touching cuts objects apart, and none are asked for. Ask for objects, too.")
+    if uncertainty and not kinds_of(run.segmenter):
+        raise SettingError(
+            "The model's own tool mirrors as it was adopted, and there is one network: nothing can disagree. "
+            "Leave uncertainty out, or adopt several folds."
+        )
     of_objects: list[Row] = []
     failed: list[Failure] = []
     rows: list[dict[str, object]] = []
     check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(Path(out), command="predict", force=force) as folder:
-        for name in ("masks", "overlays"):
+        for name in ("masks", "overlays", *(("uncertainty",) if uncertainty else ())):
             (folder / name).mkdir()
         for label in writer.label_folders(run.task) if run.task.multilabel and not run.task.regions else ():
             (folder / "masks" / label).mkdir()
         written = read_ahead(
             partial(_write, run, folder, objects=objects, split=split_touching),
-            _predicted(prepared(run, how), split, how, batch_size),
+            _predicted(prepared(run, how), split, how, batch_size, uncertainty=uncertainty),
         )
         for done in track(written, total=len(split), what="predicting"):
             if isinstance(done, Failure):
@@ -169,6 +182,7 @@ class _Found:
     name: str
     sample: Sample
     prediction: tuple[Placed, Probability] | AnyMask
+    uncertain: Mapping[str, Map] = field(default_factory=dict)
 
 
 def _allowed(batch_size: int) -> int:
@@ -177,7 +191,9 @@ def _allowed(batch_size: int) -> int:
     return batch_size
 
 
-def _predicted(run: Run, split: Split, how: Inference, batch_size: int) -> Iterator[_Found | Failure]:
+def _predicted(
+    run: Run, split: Split, how: Inference, batch_size: int, *, uncertainty: bool
+) -> Iterator[_Found | Failure]:
     """Read ahead and predict, in the order of the split; large pictures one at a time."""
     taken: set[str] = set()
     waiting: list[_Read] = []
@@ -188,7 +204,9 @@ def _predicted(run: Run, split: Split, how: Inference, batch_size: int) -> Itera
                 yield probabilities
             else:
                 name = unused_name(each.sample.name, taken)
-                yield _Found(name, each.sample, (each.placed, probabilities))
+                kinds = kinds_of(run.segmenter) if uncertainty else ()
+                maps = {str(kind): disagreement(run.segmenter, each.placed, how, kind) for kind in kinds}
+                yield _Found(name, each.sample, (each.placed, probabilities), maps)
         waiting.clear()
 
     for read in read_ahead(partial(_read, run, split, how), range(len(split))):
@@ -290,6 +308,7 @@ def _write(
     else:
         mask = made
     row = writer.write_prediction(run, found.sample, mask, folder, found.name)
+    row |= writer.write_uncertainty(found.uncertain, folder, found.name)
     if not objects:
         return row, []
     try:

@@ -4,7 +4,9 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from seglens.axes import padded_size
@@ -38,7 +40,7 @@ from seglens.results import record as records
 from seglens.results.maps import MapFrame as FrameRow
 from seglens.results.maps import MapSummary, OneMap, PictureMaps
 from seglens.runs import Run
-from seglens.shapes import AnyMask, Mask
+from seglens.shapes import AnyMask, Map, Mask
 
 OF_MAP = ("target", "method", "layer")
 COUNTS = ("num_ok", "num_no_target", "num_total", "num_degenerate", "num_failed")
@@ -295,6 +297,21 @@ def label_maps(task: Task, mask: AnyMask) -> dict[str, Mask]:
     if task.region_order:
         return {"": painted(mask, task.region_order)}
     return {label: layer.long() for label, layer in zip(label_folders(task), mask, strict=True)}
+
+
+def write_uncertainty(maps: Mapping[str, Map], folder: Path, name: str) -> dict[str, object]:
+    """Save maps of uncertainty as arrays, and of pictures as grey ones too; return the row of their files."""
+    if not maps:
+        return {}
+    files = {"uncertainty": f"uncertainty/{name}.npz"}
+    arrays: dict[str, Any] = {kind: each.numpy() for kind, each in maps.items()}
+    np.savez_compressed(folder / files["uncertainty"], **arrays)
+    for kind, each in maps.items():
+        if each.ndim == 2:
+            files[f"uncertainty {kind}"] = f"uncertainty/{name}-{kind}.png"
+            grey = (each * 2 * 255).round().clamp(0, 255).long()
+            save_png(class_indices(grey), folder / files[f"uncertainty {kind}"])
+    return {**files, **{f"mean {kind}": float(each.mean()) for kind, each in maps.items()}}
 
 
 def label_folders(task: Task) -> list[str]:

@@ -19,6 +19,7 @@ from seglens.axes import LENGTHS, axes, cropped, interpolated, padded_size, size
 from seglens.errors import ModelError, UserError
 from seglens.models import adapters, zoo
 from seglens.models.adapters import ADAPTERS, Call, Tool
+from seglens.models.averaged import Ensemble
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output, listed
@@ -58,6 +59,9 @@ class ModelSpec(Validated):
     `seglens.data.volumes.sets`. ``spacing`` are the millimetres of a pixel of every input along each axis,
     where they differ: then bands and blurs are as wide in millimetres along all.
 
+    Logits are divided by ``temperature`` (Guo et al. 2017). A model of several ``members`` (folds) is the
+    mean of their logits.
+
     A ``multilabel`` head has a sigmoid for each class but the background, so that classes may overlap: class
     i is output i - 1, and class 0 stands for none of them. It has a threshold a label, in ``thresholds``.
     """
@@ -80,6 +84,8 @@ class ModelSpec(Validated):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     thresholds: tuple[float, ...] = ()
     outputs_are: Outputs = "logits"
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    members: int = Field(default=1, ge=1, le=100, strict=True)
     scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     output: Choice = None
     options: dict[str, Any] = Field(default_factory=dict)
@@ -221,15 +227,21 @@ class Segmenter(nn.Module):
             module, call = adapters.build(spec.architecture, spec.options)
             return cls(module, spec, call=call)
         spec = complete(spec)
-        module, origin = zoo.build(
-            spec.architecture,
-            encoder=spec.encoder,
-            encoder_weights=encoder_weights,
-            channels=spec.channels,
-            outputs=spec.outputs,
-            width=spec.width,
-            options=spec.options,
-        )
+        built = [
+            zoo.build(
+                spec.architecture,
+                encoder=spec.encoder,
+                encoder_weights=encoder_weights,
+                channels=spec.channels,
+                outputs=spec.outputs,
+                width=spec.width,
+                options=spec.options,
+            )
+            for _ in range(spec.members)
+        ]
+        module, origin = built[0]
+        if spec.members > 1:
+            module = Ensemble([network for network, _ in built])
         segmenter = cls(module, spec)
         segmenter.origin = origin
         return segmenter
@@ -326,11 +338,10 @@ class Segmenter(nn.Module):
         raw = self.answer(output, (self.spec.outputs,), batch)
         # Half precision is too coarse to sum over pixels.
         raw = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
-        if self.spec.outputs_are == "logits":
-            return raw
-        if self.spec.head != "softmax":
-            return torch.logit(raw, eps=_SMALLEST)
-        return raw.clamp_min(_SMALLEST).log()
+        if self.spec.outputs_are == "probabilities":
+            softmax = self.spec.head == "softmax"
+            raw = raw.clamp_min(_SMALLEST).log() if softmax else torch.logit(raw, eps=_SMALLEST)
+        return raw if self.spec.temperature == 1 else raw / self.spec.temperature
 
     def answer(self, output: Any, channels: Collection[int], batch: int = 1) -> Tensor:
         """Return the tensor of so many ``channels`` that is the answer to ``batch`` pictures in ``output``.

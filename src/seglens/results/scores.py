@@ -6,12 +6,16 @@ from typing import Literal
 from seglens.results.objects import ObjectTable, PictureObjects
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
+from seglens.results.strata import StrataTable
 from seglens.results.tables import Number, Result
+from seglens.results.uncertainty import ErrorDetection
 
 SCORES = ("dice", "iou", "miou", "pixel_accuracy", "precision", "recall")
 """Scores that are pooled and per image."""
 SURFACES = ("boundary_iou", "nsd", "hd95")
 """Scores of outlines, per image only: there is no outline of pixels that are pooled."""
+CENTRE_LINES = ("cldice",)
+"""Scores of centre lines, for thin shapes; per image only."""
 PIXELS = ("false_positive_pixels", "false_negative_pixels", "truth_pixels", "predicted_pixels")
 
 
@@ -66,7 +70,8 @@ class PictureScores(Scores, Evaluated):
     """The scores, pixels and files of one picture.
 
     ``shows`` are the classes that its truth has. ``classes`` are the scores of each class, of volumes only.
-    ``objects`` are how many were found and missed.
+    ``objects`` are how many were found and missed. ``elongation`` is how many times longer than wide what is
+    true is, by its centre lines.
     """
 
     false_positive_pixels: int | None = None
@@ -77,6 +82,8 @@ class PictureScores(Scores, Evaluated):
     boundary_iou: Number = None
     nsd: Number = None
     hd95: Number = None
+    cldice: Number = None
+    elongation: Number = None
     files: Mapping[str, str] = {}
     classes: Mapping[str, ClassScores] = {}
     objects: PictureObjects = PictureObjects()
@@ -131,13 +138,48 @@ class Reliability(Result):
         ]
 
 
+class Advice(Result):
+    """Which scores to read of these data, or not to trust, and why, in one sentence with its source."""
+
+    scores: tuple[str, ...]
+    read: bool
+    text: str
+    source: str
+
+
+class Emptiness(Result):
+    """Pictures without foreground: in truth and prediction, in the truth alone, in the prediction alone.
+
+    ``dice`` is the mean over pictures with true foreground, which no convention has a say in.
+    """
+
+    both: int = 0
+    no_truth: int = 0
+    nothing_predicted: int = 0
+    with_truth: int = 0
+    dice: Spread = Spread()
+
+    @property
+    def text(self) -> str:
+        """One sentence for people; empty where every picture has foreground in truth and prediction."""
+        if not (self.both or self.no_truth or self.nothing_predicted):
+            return ""
+        mean = "unknown" if self.dice.mean is None else f"{self.dice.mean:.3f}"
+        return (
+            f"Without foreground: {self.both} pictures in truth and prediction (Dice 1 by convention), "
+            f"{self.no_truth} in the truth alone (0), {self.nothing_predicted} in the prediction alone (0). "
+            f"Over the {self.with_truth} pictures with true foreground the mean Dice is {mean}."
+        )
+
+
 class EvaluationTable(Result):
     """The contents of ``scores.json``.
 
     ``images`` has one row a picture, worst Dice first, then those that failed. ``shown`` is how many of the
     pictures scored show each class: where none shows any, scores of overlap are NaN. ``settings`` are those
     that the numbers depend on. ``unit`` is that of distances; ``per_class`` are, of volumes, means over those
-    of them for which a class has the score.
+    of them for which a class has the score. ``strata`` are the subgroups that a table of pictures names,
+    ``advice`` says which scores to read of data like these.
     """
 
     split: str = ""
@@ -149,6 +191,10 @@ class EvaluationTable(Result):
     settings: Mapping[str, object] = {}
     resampling: Resampling = Resampling()
     objects: ObjectTable = ObjectTable()
+    strata: StrataTable = StrataTable()
+    emptiness: Emptiness = Emptiness()
+    advice: tuple[Advice, ...] = ()
+    uncertainty: tuple[ErrorDetection, ...] = ()
     definitions: Mapping[str, str] = {}
     pooled: PooledScores = PooledScores()
     per_image: Mapping[str, Spread] = {}

@@ -20,6 +20,7 @@ from torch import nn
 from seglens.arguments import checked
 from seglens.arguments.inputs import Pictures, as_images
 from seglens.axes import padded_size, size_of, spelled
+from seglens.data.layout import OUT_OF_FOLD
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.drawing.notebook import card, table
 from seglens.errors import DataError, ModelError, SettingError
@@ -141,6 +142,11 @@ class Run:
             ("folder", str(self.folder) if self.folder is not None else "none"),
         ]
         return card("Run", table(("", ""), rows))
+
+
+def fold_folder(folder: Path, fold: int) -> Path:
+    """Return the run folder of one fold in that of all."""
+    return folder / OUT_OF_FOLD / str(fold)
 
 
 def prepared(run: Run, how: Inference) -> Run:

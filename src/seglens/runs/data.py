@@ -9,7 +9,7 @@ from seglens.arguments import checked
 from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import is_torch
 from seglens.data.intensity import warn_of_window
-from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Split
+from seglens.data.layout import ALL, OUT_OF_FOLD, Dataset, DataSettings, Entry, Split
 from seglens.data.listing import (
     NEW,
     is_listed,
@@ -24,7 +24,7 @@ from seglens.errors import DataError, SettingError, UserError
 from seglens.models.adapters import Tool
 from seglens.models.dimensions import FOR
 from seglens.results import record as records
-from seglens.runs import Run
+from seglens.runs import Run, fold_folder
 
 DEFAULT = "test"
 """The split that is taken where none is named, of a set that has splits."""
@@ -48,8 +48,10 @@ def open_split(
     the run's own were, but for what settings say in ``data``. Classes are matched by name, see
     `seglens.data.classes.class_table`; ``class_map`` says which class of the data is which of the model,
     where they are called otherwise. ``groups`` or ``group_from`` say which pictures belong together, see
-    `seglens.data.groups`; of the run's own data those of the training are known. ``name`` left out is
-    ``test``; other data that come without splits are taken whole, as ``all``.
+    `seglens.data.groups`; of the run's own data those of the training are known. Of a run of folds ``folds``
+    are all their pictures, of which an evaluation asks the networks that have not learned from them. ``name``
+    left out is ``test``, of folds without test split ``folds``; other data that come without splits are taken
+    whole, as ``all``.
 
     Raises:
         DataError: the data are not there, can't be opened, or are not those of the training any more.
@@ -84,7 +86,13 @@ def open_split(
             f"The data of {run.folder} were in {stored.path}, which is not there. Name them with --data."
         )
     # Runs of before may have kept settings that did nothing.
-    split = _open_own(run, without_unread(stored, layout_name(stored)), name or DEFAULT)
+    stored = without_unread(stored, layout_name(stored))
+    if name is None and stored.folds is not None and "test" not in (read_listing(run.folder) or ()):
+        name = OUT_OF_FOLD
+    if name == OUT_OF_FOLD:
+        split = _open_folds(run, stored)
+    else:
+        split = _open_own(run, stored, name or DEFAULT)
     return in_classes_of(_as_trained(run.task, split.task), split, class_map)
 
 
@@ -182,6 +190,30 @@ def _open_own(run: Run, stored: DataSettings, name: str) -> Split:
     return split
 
 
+def _open_folds(run: Run, stored: DataSettings) -> Split:
+    """Open all pictures of the folds of a run, each with the number of the network that hasn't seen it."""
+    if stored.folds is None or stored.fold is not None or run.folder is None:
+        raise SettingError(
+            f"{run.folder} has no folds, so that there is no split {OUT_OF_FOLD!r}. Name another, or train "
+            "with --folds."
+        )
+    parts = []
+    for fold in range(stored.folds):
+        place = fold_folder(run.folder, fold)
+        listing = read_listing(place)
+        if listing is None:
+            raise DataError(f"{place} has no list of its splits. Restore it, or train again.")
+        dataset = open_listed(stored.model_copy(update={"fold": fold}), listing, place)
+        refuse_changed(dataset, ("valid",), listing, place)
+        parts.append(dataset.split("valid"))
+    return replace(
+        parts[0],
+        name=OUT_OF_FOLD,
+        entries=tuple(entry for part in parts for entry in part.entries),
+        folds=tuple(fold for fold, part in enumerate(parts) for _ in part.entries),
+    )
+
+
 def _is_own(run: Run, stored: DataSettings, given: DataSettings) -> bool:
     """Whether ``given`` names the run's own data, there or in another place, to be read as they were."""
     if given.model_fields_set - {"path", "layout", "groups", "group_from"}:
@@ -238,7 +270,7 @@ def _open_other(run: Run, stored: DataSettings | None, given: DataSettings) -> D
         set_values["intensities"] = run.spec.intensities
     place: dict[str, Any] = {"layout": None, "train_dir": None, "valid_dir": None, "test_dir": None}
     place |= {"classes": None, "ignore": None, "masks": None, "palette": None}
-    place |= {"groups": None, "group_from": None}
+    place |= {"groups": None, "group_from": None, "folds": None, "fold": None}
     multilabel = run.task.multilabel
     base = stored or DataSettings(path=given.path, channels=run.spec.channels, multilabel=multilabel)
     settings = base.model_copy(update={**place, **set_values})

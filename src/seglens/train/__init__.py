@@ -40,16 +40,18 @@ from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.results import record as records
 from seglens.results.record import Record
-from seglens.runs import KEPT_SHA256, Run, load, save_run
+from seglens.runs import KEPT_SHA256, Run, fold_folder, load, save_run
 from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.runtime.distributed import kind_of_devices, refuse_lone_node
 from seglens.train.dataset import Batches, TrainingDataset
+from seglens.train.fingerprint import choose, fingerprint, recorded, with_choices, with_usual
 from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
+from seglens.train.folds import joined, refuse_unfit
 from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
 from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
-from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings, with_usual_size
-from seglens.train.threshold import best_thresholds, with_thresholds
+from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
+from seglens.train.threshold import settled
 from seglens.train.tracking import open_loggers
 
 __all__ = ["TrainSettings", "repeat", "train"]
@@ -69,6 +71,10 @@ def train(
     ``data`` are settings that name a folder, or data sets of PyTorch, ``{"train": ..., "valid": ...}`` or one
     that is dealt: see `seglens.from_torch`, which also names their classes. Such a run knows no data later.
 
+    Of data with ``folds`` and no ``fold`` a network is trained for each fold, in ``out/folds/0`` and so on,
+    and ``out`` is the run of all of them: the mean of their logits, with threshold and temperature found on
+    what each network had not learned from.
+
     ``resume`` goes on where a training stopped, and begins one where there is none yet; where it had ended,
     that run is returned and a line says so. With ``force`` a run that is there is replaced when the new one
     is whole; until then that is made in ``.NAME.partial`` beside, from which ``resume`` goes on.
@@ -80,6 +86,8 @@ def train(
         KeyboardInterrupt: on Ctrl-C; the training can be resumed.
     """
     out = Path(out)
+    if isinstance(data, DataSettings) and data.folds is not None and data.fold is None:
+        return _train_folds(data, settings, out, resume=resume, force=force)
     refuse_lone_node(settings.num_nodes, START_TIMEOUT)
     first = is_first_process(settings.devices * settings.num_nodes)
     refuse_overlap(out, data=[data.path] if isinstance(data, DataSettings) else [])
@@ -97,9 +105,65 @@ def train(
             raise
 
 
+def _train_folds(data: DataSettings, settings: TrainSettings, out: Path, *, resume: bool, force: bool) -> Run:
+    """Train a network for each fold in a folder of its own, then make ``out`` the run of all of them."""
+    began = time.monotonic()
+    if settings.devices * settings.num_nodes > 1:
+        raise SettingError(
+            "Folds are trained one after the other on one device: received devices or num_nodes above 1. "
+            "Leave them out, or train each fold by itself, with DataSettings(folds=5, fold=0), from Python."
+        )
+    refuse_overlap(out, data=[data.path])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        place = place_of_run(out, "train", resume=resume, force=force)
+        earlier = records.read_record(place) if resume and (place / records.FILE_NAME).exists() else None
+        if earlier is not None and earlier.state == "finished":
+            if place != out:
+                close_run(place, out, "train")
+            return load(out, device=settings.device)
+        dataset = _opened(data, None, place, settings)
+        refuse_unfit(settings)
+        settings, chosen = _completed(settings, dataset, shown=True)
+        if earlier is not None:
+            refuse_other_settings(earlier, settings, dataset, place)
+        record = earlier or records.start(
+            "train",
+            seed=settings.seed,
+            device=str(choose_device(settings.device)),
+            settings=settings.model_dump(mode="json"),
+            model=describe_model(settings, dataset).model_dump(mode="json"),
+            task=dataset.task.model_dump(mode="json"),
+            data=dataset.settings.model_dump(mode="json"),
+            data_sha256=dataset.sha256(),
+            results=chosen,
+        )
+        if earlier is None:
+            begin_run(place)
+        record.write(place)
+        runs, splits = [], []
+        try:
+            for fold in range(data.folds or 0):
+                one = data.model_copy(update={"fold": fold})
+                print(f"Fold {fold + 1} of {data.folds}.")
+                # A fold that was begun goes on, one that has ended is taken as it is.
+                runs.append(train(one, settings, fold_folder(place, fold), resume=True))
+                splits.append(_opened(one, None, place, settings).split("valid"))
+        except BaseException:
+            if earlier is None:
+                _remove_unbegun(place)
+            raise
+        whole, results = joined(runs, splits, settings)
+        results = {**record.results, **results, **{f"num_{k}": len(v) for k, v in dataset.splits.items()}}
+        write_listing(place, dataset)
+        save_run(place, whole, dataset.task, records.finish(record, began, results=results))
+        close_run(place, out, "train")
+    return load(out, device=settings.device)
+
+
 def _remove_unbegun(place: Path) -> None:
     """Remove a run of which no epoch has ended."""
-    if not (place / "checkpoints" / "last.ckpt").exists():
+    if not any(place.rglob("last.ckpt")):
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -114,7 +178,6 @@ def _train(
 ) -> Run:
     """Train in ``place``, which becomes ``out``."""
     began = time.monotonic()
-    settings = with_usual_size(settings)
     earlier = records.read_record(place) if resume and (place / records.FILE_NAME).exists() else None
     listing = None if earlier is None else read_listing(place)
     dataset = _opened(data, listing, place, settings)
@@ -126,6 +189,7 @@ def _train(
         for warning in dataset.warnings:
             print(f"warning: {in_short(warning)}", file=sys.stderr)
     _refuse_unmarked(dataset)
+    settings, chosen = _completed(settings, dataset, shown=first)
     if earlier is not None:
         refuse_other_settings(earlier, settings, dataset, place)
         _refuse_other_data(earlier, dataset, listing, place)
@@ -168,7 +232,7 @@ def _train(
         task=dataset.task.model_dump(mode="json"),
         data=dataset.settings.model_dump(mode="json") if isinstance(data, DataSettings) else None,
         data_sha256=dataset.sha256(),
-        results={"first_weights": segmenter.origin},
+        results={"first_weights": segmenter.origin, **chosen},
     )
     if first:
         if earlier is None:
@@ -253,6 +317,20 @@ def _opened(
         ends = (bounds(settings.window),) * dataset.settings.channels
         return opened(data.model_copy(update={"intensities": ends}))
     return dataset
+
+
+def _completed(
+    settings: TrainSettings, dataset: Dataset, *, shown: bool
+) -> tuple[TrainSettings, dict[str, Any]]:
+    """Return the settings with what nobody chose, and what the record says of choices by the data."""
+    if not settings.auto:
+        return with_usual(settings, dataset), {}
+    found = fingerprint(dataset.split("train"))
+    choices = choose(settings, found, dataset)
+    if shown:
+        for choice in choices:
+            print(f"{choice.setting} = {choice.value}: {choice.reason}.")
+    return with_choices(settings, choices), {"auto": recorded(found, choices)} if choices else {}
 
 
 def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None, folder: Path) -> None:
@@ -362,6 +440,7 @@ def _close(
         "seconds": sum(row["seconds"] for row in history.rows),
         "valid": {name: best[f"valid_{name}"] for name in ("loss", "dice", "iou")},
         **{f"num_{name}": len(split) for name, split in dataset.splits.items()},
+        **({"auto": record.results["auto"]} if "auto" in record.results else {}),
         "images_per_second": history.speed(),
         "precision": precision,
         "ema": ema_decay(settings.ema, module.num_steps),
@@ -369,20 +448,10 @@ def _close(
     }
     if module.class_weights is not None:
         results["class_weights"] = module.class_weights.tolist()
-    if settings.threshold is not None:
-        kept.spec = with_thresholds(kept.spec, [settings.threshold] * kept.spec.outputs)
-    elif kept.spec.head != "softmax" and "valid" in dataset.splits:
-        chosen = best_thresholds(
-            Run(kept, dataset.task),
-            dataset.split("valid"),
-            batch_size=settings.batch_size,
-            precision=settings.precision,
-        )
-        kept.spec = with_thresholds(kept.spec, [each["threshold"] for each in chosen.values()])
-        if kept.spec.head == "multilabel":
-            results["thresholds"] = chosen
-        else:
-            (results["threshold"],) = chosen.values()
+    if "valid" in dataset.splits:
+        parts = [(Run(kept, dataset.task), dataset.split("valid"))]
+        kept.spec, found = settled(kept.spec, parts, settings, name="valid")
+        results |= found
     epochs = sorted((out / "checkpoints").glob("epoch-*.safetensors"))
     results[KEPT_SHA256] = {str(int(file.stem[6:])): records.sha256([file]) for file in epochs}
     kept.origin = record.results.get("first_weights", "")

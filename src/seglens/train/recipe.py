@@ -1,5 +1,6 @@
 """The settings of a training, and the model that they and the data describe."""
 
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from pydantic import Field
 from seglens.arguments.validated import Validated
 from seglens.data.from_torch import LAYOUT as TORCH
 from seglens.data.intensity import bounds, read_window
-from seglens.data.layout import Dataset, DataSettings
+from seglens.data.layout import Dataset, DataSettings, Split
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
 from seglens.models.dimensions import FOR
@@ -27,22 +28,26 @@ class TrainSettings(Validated):
     A value outside of what is allowed raises a SettingError of one line.
 
     ``encoder_weights`` is ``imagenet``, ``none`` or a file. ``batch_size`` counts the pictures of a step over
-    all devices. ``encoder_rate`` multiplies the learning rate of the encoder, which is not trained at all in
-    the first ``freeze_encoder`` epochs. ``schedule`` is a key of ``SCHEDULES``; ``clip`` bounds the norm of
-    the gradient. ``ema`` is the decay of the running average of the weights, which is what is validated and
-    kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for every class, the
-    background first; with ``balanced`` they follow from the training masks. ``threshold`` is that of a
-    sigmoid head, or of every label (None: chosen on the valid split). ``augment`` varies the pictures at
-    random, by turns of up to ``rotation`` degrees among others, and with ``vertical_flips`` upside down too.
-    ``patience`` is the number of epochs without a better Dice on the valid split after which training stops;
-    ``keep_every`` K keeps the weights of every K-th epoch. ``workers`` is the number of processes that
-    augment, for each device. ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves
-    the batches of a step until they fit into memory. ``window`` is which intensities are mapped to [0, 1]:
-    ``auto`` (found on the train split, see `seglens.data.intensity`), ``full``, or ``LOW,HIGH`` as the files
-    hold them. ``normalise`` is by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
+    all devices; left out it is 8, or so few that an epoch has four steps (2 at least). With ``auto`` image
+    size, batch size, epochs, loss and window follow from the train split where they are left out, see
+    `seglens.train.fingerprint`. ``encoder_rate`` multiplies the learning rate of the encoder, which is not
+    trained at all in the first ``freeze_encoder`` epochs. ``schedule`` is a key of ``SCHEDULES``; ``clip``
+    bounds the norm of the gradient. ``ema`` is the decay of the running average of the weights, which is what
+    is validated and kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for
+    every class, the background first; with ``balanced`` they follow from the training masks. ``threshold`` is
+    that of a sigmoid head, or of every label (None: chosen on the valid split). ``calibrate`` finds the
+    temperature of probabilities there. ``augment`` varies the pictures at random, by turns of up to
+    ``rotation`` degrees among others, and with ``vertical_flips`` upside down too. ``patience`` is the number
+    of epochs without a better Dice on the valid split after which training stops; ``keep_every`` K keeps the
+    weights of every K-th epoch. ``workers`` is the number of processes that augment, for each device.
+    ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a step until
+    they fit into memory. ``window`` is which intensities are mapped to [0, 1]: ``auto`` (found on the train
+    split, see `seglens.data.intensity`), ``full``, or ``LOW,HIGH`` as the files hold them. ``normalise`` is
+    by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
     """
 
     model: str = "unet"
+    auto: bool = False
     encoder: str | None = None
     encoder_weights: str | None = None
     width: int | None = Field(default=None, ge=1, le=1024)
@@ -60,6 +65,7 @@ class TrainSettings(Validated):
     class_weights: tuple[float, ...] | None = None
     balanced: bool = False
     threshold: float | None = Field(default=None, gt=0, lt=1)
+    calibrate: bool = False
     augment: bool = False
     vertical_flips: bool = False
     rotation: float = Field(default=DEFAULT_POLICY.rotation[1], ge=0, le=180)
@@ -126,10 +132,10 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "classes": num_classes,
         "head": "multilabel" if dataset.task.multilabel else "sigmoid" if num_classes == 2 else "softmax",
         "image_size": settings.image_size,
-        "window": read_window(settings.window, dataset.split("train")),
+        "window": read_window(settings.window, _learned_from(dataset)),
         "intensities": dataset.settings.intensities or (),
         "normalise": settings.normalise,
-    }
+    } | ({} if settings.threshold is None else {"threshold": settings.threshold})
     plain = complete(ModelSpec(**described, mean=(0.0,) * channels, std=(1.0,) * channels))
     mean, std = plain.mean, plain.std
     if settings.normalise == "dataset":
@@ -137,15 +143,13 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
     return ModelSpec(**{**plain.model_dump(), "mean": settings.mean or mean, "std": settings.std or std})
 
 
-def with_usual_size(settings: TrainSettings) -> TrainSettings:
-    """Return the settings with the input size that is usual for the model, where none was asked for.
-
-    Raises:
-        UnknownNameError: there is no such model.
-    """
-    if "image_size" in settings.model_fields_set:
-        return settings
-    return settings.model_copy(update={"image_size": architecture(settings.model).image_size})
+def _learned_from(dataset: Dataset) -> Split:
+    """Return the pictures whose intensities decide: of one fold those of all, which must agree."""
+    if dataset.settings.fold is None:
+        return dataset.split("train")
+    train, valid = dataset.split("train"), dataset.split("valid")
+    entries = sorted((*train.entries, *valid.entries), key=lambda entry: entry.name)
+    return replace(train, entries=tuple(entries))
 
 
 def _refuse_other_axes(model: str, dataset: Dataset) -> None:

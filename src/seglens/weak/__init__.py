@@ -66,6 +66,8 @@ def weak(
     out = Path(out)
     if data.multilabel:
         raise SettingError("'seglens weak' has one class a pixel: --multilabel is not for it. Leave it out.")
+    if data.folds is not None:
+        raise SettingError("'seglens weak' trains one student a round: folds are not for it. Leave them out.")
     given = settings.pseudo_folder
     if given is not None and not given.is_dir():
         raise DataError(f"There is no folder {given} with pseudo-masks. Name the pseudo/ of another run.")

@@ -1,0 +1,49 @@
+"""Whether uncertainty finds errors: the results of an evaluation with ``uncertainty``."""
+
+from seglens.results.spread import Spread
+from seglens.results.tables import Number, Result
+
+
+class Coverage(Result):
+    """The share of wrong pixels where only so many pixels, the least uncertain ones, are answered."""
+
+    coverage: float
+    risk: Number = None
+    low: Number = None
+    high: Number = None
+
+
+class ErrorDetection(Result):
+    """How well one kind of uncertainty finds wrong pixels, over all pixels of a split together.
+
+    ``auroc`` is the chance that a wrong pixel is more uncertain than a right one; ``area`` that under the
+    curve of risk over coverage, beside ``error``, the share of all pixels that are wrong, which it is where
+    uncertainty says nothing, and ``best_area``, which it is where every wrong pixel is the most uncertain.
+    """
+
+    kind: str
+    auroc: Spread = Spread()
+    area: Spread = Spread()
+    error: Spread = Spread()
+    best_area: Number = None
+    curve: tuple[Coverage, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """One sentence for people."""
+        if self.auroc.mean is None or self.auroc.mean != self.auroc.mean:
+            return f"{self.kind}: no pixel is wrong, or none is right: whether it finds errors can't be said."
+        if self.auroc.low is None or self.auroc.low != self.auroc.low:
+            sure = "one group of pictures can't say how surely"
+        elif self.auroc.low > 0.5:
+            sure = "it finds errors"
+        else:
+            sure = "it is not shown to find errors"
+        kept = next((row for row in self.curve if row.coverage == 0.9), None)
+        without = ""
+        if kept is not None and kept.risk is not None and self.error.mean is not None:
+            without = (
+                f"; without the tenth that is least certain {kept.risk:.2%} of the pixels are wrong, of all "
+                f"{self.error.mean:.2%}"
+            )
+        return f"{self.kind}: AUROC of wrong pixels {self.auroc.mean:.3f}, {sure}{without}."
