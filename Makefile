@@ -31,16 +31,16 @@ demo: $(VENV)/.installed  ## train an honest and a cheating model, explain, judg
 	$(BIN)/seglens demo --out $(DEMO) --force
 
 # Two processes of one thread each: tests are many small computations, which threads don't share well.
-test: $(VENV)/.tested  ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test: $(VENV)/.tested  ## run all tests but those of test-foreign
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not foreign'
 
 # nnU-Net wants a timm that this torch warns of: its packages lie beside the environment and change nothing in it.
 $(VENV)/.foreign: $(VENV)/.tested
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/foreign 'nnunetv2>=2.8' 'dynamic-network-architectures>=0.4.4' acvl_utils batchgenerators batchgeneratorsv2 blosc2 connected-components-3d future graphviz imagecodecs msgpack ndindex numexpr seaborn yacs
 	touch $@
 
-test-foreign: $(VENV)/.foreign  ## run the tests that compare with nnU-Net itself
-	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/foreign $(BIN)/python -m pytest -n 2 tests/models/test_nnunet.py
+test-foreign: $(VENV)/.foreign  ## run the tests that hold networks of other libraries against these
+	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/foreign $(BIN)/python -m pytest -n 2 -m foreign
 
 check: $(VENV)/.tested  ## format, lint and types
 	$(BIN)/ruff format --check src tests benchmarks
@@ -77,20 +77,21 @@ package: $(VENV)/.tested  ## build wheel, sdist and bill of materials in dist/, 
 	rm -rf dist/.try
 
 # uv finds the oldest versions that pyproject.toml admits; torch and torchvision of them are a pair. Old
-# libraries use what newer ones of today call deprecated; Python shows users no such warnings.
+# libraries use what newer ones of today call deprecated; Python shows users no such warnings. (Options in
+# PYTEST_ADDOPTS reach tests that run tests.)
 oldest:  ## run the tests with the oldest versions that are admitted (.venv-oldest)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
-	.venv-oldest/bin/uv pip compile --quiet --python .venv-oldest/bin/python --resolution lowest-direct --no-emit-index-url --extra test pyproject.toml --output-file .venv-oldest/oldest.txt
+	.venv-oldest/bin/uv pip compile --quiet --python .venv-oldest/bin/python --resolution lowest-direct --no-emit-index-url --extra test --extra docs pyproject.toml --output-file .venv-oldest/oldest.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv-oldest/oldest.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -W ignore::DeprecationWarning
+	OMP_NUM_THREADS=1 PYTEST_ADDOPTS='-W ignore::DeprecationWarning' .venv-oldest/bin/python -m pytest -n 2
 
 # timm 1.0 calls what torch 2.14 says is deprecated, as it is imported.
 newest:  ## run the tests with the newest versions that are admitted (.venv-newest)
 	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test]'
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 -W 'ignore:`torch.jit.interface` is deprecated:FutureWarning'
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test,docs]'
+	OMP_NUM_THREADS=1 PYTEST_ADDOPTS='-W "ignore:`torch.jit.interface` is deprecated:FutureWarning"' .venv-newest/bin/python -m pytest -n 2
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .venv-oldest .venv-newest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

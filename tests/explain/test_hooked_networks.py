@@ -22,6 +22,8 @@ from seglens.explain.verify import verify
 from seglens.explain.verify.rules import RULES
 from seglens.models.probing import intercepted
 
+pytestmark = pytest.mark.foreign
+
 WAYS = ("plain", "always", "kwargs", "in forward", "first in forward", "global", "none")
 
 

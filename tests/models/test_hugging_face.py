@@ -16,6 +16,8 @@ import seglens
 from seglens.cli import app
 from seglens.errors import CheckpointError, ModelError, SettingError
 
+pytestmark = pytest.mark.foreign
+
 hf: Any = pytest.importorskip("transformers", reason="needs the extra huggingface")
 
 SIZE = {"height": 64, "width": 64}

@@ -32,6 +32,8 @@ from seglens.models.adapters.monai_bundle.config import Config
 from seglens.models.layers import find_role
 from seglens.runs.data import open_split, with_tool
 
+pytestmark = pytest.mark.foreign
+
 nibabel: Any = nibabel_untyped
 
 WINDOWS = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], "sw_batch_size": 2}

@@ -23,6 +23,8 @@ from seglens.models.layers import find_role
 from seglens.predict.tiles import cut_of
 from seglens.runs.data import open_split, with_tool
 
+pytestmark = pytest.mark.foreign
+
 nibabel: Any = nibabel_untyped
 pytest.importorskip("nnunetv2", reason="needs the extra nnunet (make test-foreign has it)")
 
