@@ -3,6 +3,7 @@
 To add a library, write a file beside this one that has ``build``, and give it one line in ``ADAPTERS``.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -85,6 +86,8 @@ def library(architecture: str) -> ModuleType:
         ModelError: its library is not installed.
     """
     file, extra = ADAPTERS[architecture]
+    # MONAI says when it is imported that a decoder of DICOM files is missing, which nothing here needs.
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     try:
         return import_module(f"seglens.models.adapters.{file}")
     except ModuleNotFoundError as error:
