@@ -174,7 +174,10 @@ def _torchscript(content: bytes, device: torch.device) -> Program:
 
 
 def _torch_export(content: bytes, device: torch.device) -> Program:
-    program: Program = torch.export.load(io.BytesIO(content)).module().to(device)
+    with warnings.catch_warnings():
+        # torch 2.11 warns of the buffers that it reads its own file into.
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        program: Program = torch.export.load(io.BytesIO(content)).module().to(device)
     return program
 
 
