@@ -30,6 +30,7 @@ from PIL import Image
 from benchmarks.training import seglens
 from seglens.evaluate.intervals import Interval, interval, numbered
 from seglens.results.scores import EvaluationTable
+from seglens.results.spread import Spread
 from seglens.results.tables import read_table
 
 SETS = {"tumor": "2", "tumor-polygons": "2", "slices": "1"}
@@ -67,6 +68,13 @@ def width(found: Interval) -> float:
     return found.high - found.low
 
 
+def shown(found: Spread) -> str:
+    """Return a mean with its interval; of one group there is none."""
+    if found.mean is None or found.low is None or found.high is None:
+        return "-" if found.mean is None else f"{found.mean:.3f}"
+    return f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
 NOISE, GAIN = 12.0, 0.8
 """What the made-up scanner B does to grey values of 0 to 255."""
 
@@ -84,7 +92,7 @@ def scanned(slices: Path, out: Path) -> Path:
     for file in sorted(path for path in slices.rglob("*.png")):
         name = file.relative_to(slices)
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        volume = made.get(name.as_posix())
+        volume = made[file.name] if file.parent.name == "images" else None  # masks have the same names
         with Image.open(file) as opened:
             pixels = np.asarray(opened)
         if volume is not None and scanner[volume] == "B":
@@ -115,18 +123,14 @@ def subgroups(data: Path, runs: Path, epochs: str) -> None:
     print("\n| stratum | pictures | groups | Dice | less the others | p (Holm) |")
     print("|---|---|---|---|---|---|")
     for row in found.strata.strata:
-        dice, gap = row.scores["dice"], row.difference
         adjusted = "-" if row.p_adjusted is None else f"{row.p_adjusted:.3f}"
-        print(
-            f"| {row.column} {row.value} | {row.num} | {row.num_groups} | {dice.mean:.3f} ({dice.low:.3f} to "
-            f"{dice.high:.3f}) | {gap.mean:.3f} ({gap.low:.3f} to {gap.high:.3f}) | {adjusted} |"
-        )
+        cells = [f"{row.column} {row.value}", row.num, row.num_groups, shown(row.scores["dice"])]
+        print("|", " | ".join(map(str, [*cells, shown(row.difference), adjusted])), "|")
     print("\n| what tells | by its | AUROC | 95 % of shuffled below | p (Holm) |")
     print("|---|---|---|---|---|")
     for leak in found.strata.leaks:
-        area = f"{leak.auroc.mean:.3f} ({leak.auroc.low:.3f} to {leak.auroc.high:.3f})"
         what = f"{leak.column} {leak.value} | {leak.place}"
-        print(f"| {what} | {area} | {leak.null_high:.3f} | {leak.p_adjusted:.3f} |")
+        print(f"| {what} | {shown(leak.auroc)} | {leak.null_high:.3f} | {leak.p_adjusted:.3f} |")
     for each in found.uncertainty:
         print(each.text)
 
@@ -143,8 +147,8 @@ def nuclei(data: Path, runs: Path, epochs: str) -> None:
     found = read_table(run / "evaluate/test/scores.json", EvaluationTable)
     half = next(row for row in found.objects.at if row.overlap == 0.5)
     print(found.resampling.text)
-    print("\n| score | value | 95 % interval |\n|---|---|---|")
-    print(f"| pooled Dice | {found.pooled.dice:.3f} | |")
+    print("\n| score | value (95 % interval) |\n|---|---|")
+    print(f"| pooled Dice | {found.pooled.dice:.3f} |")
     for name, each in (
         ("Dice per image", found.average("dice")),
         ("object F1 at .5", half.f1),
@@ -152,7 +156,7 @@ def nuclei(data: Path, runs: Path, epochs: str) -> None:
         ("panoptic quality", found.objects.panoptic_quality),
         ("aggregated Jaccard index", found.objects.aggregated_jaccard),
     ):
-        print(f"| {name} | {each.mean:.3f} | {each.low:.3f} to {each.high:.3f} |")
+        print(f"| {name} | {shown(each)} |")
 
 
 def main() -> None:

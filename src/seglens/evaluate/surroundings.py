@@ -78,7 +78,9 @@ class CrossValidated:
         return self.matrix @ labels
 
 
-def cross_validated(features: Float[Tensor, "n d"], folds: Sequence[int]) -> CrossValidated:
+def cross_validated(
+    features: Float[Tensor, "n d"], folds: Sequence[int], penalty: float = RIDGE
+) -> CrossValidated:
     """Return the out-of-fold ridge regression on standardised features (Hoerl, Kennard 1970).
 
     The score is ``(x - m) w``: without the mean label of the training folds, which is low where that of the
@@ -94,7 +96,7 @@ def cross_validated(features: Float[Tensor, "n d"], folds: Sequence[int]) -> Cro
         x, new = ((features[rows] - mean) / std.clamp_min(1e-12) for rows in (train, held))
         centred = torch.eye(len(train), dtype=torch.float64) - 1 / len(train)
         solve = torch.linalg.solve(
-            x.T @ x + RIDGE * torch.eye(x.shape[1], dtype=torch.float64), x.T @ centred
+            x.T @ x + penalty * torch.eye(x.shape[1], dtype=torch.float64), x.T @ centred
         )
         matrix[held[:, None], train[None]] = new @ solve
     return CrossValidated(matrix)
@@ -122,7 +124,9 @@ def leaks(
         if int(known.sum()) < 2 * FOLDS:
             continue
         kept = known.nonzero()[:, 0].tolist()
-        fit = cross_validated(table[known], [folds[row] for row in kept])
+        # Pictures of one patient weigh as one: without that the fit would learn who it is.
+        penalty = RIDGE * len(kept) / len({names[row] for row in kept})
+        fit = cross_validated(table[known], [folds[row] for row in kept], penalty)
         for column, values in columns.items():
             every = sorted(set(values))
             for value in every[1:] if len(every) == 2 else every:

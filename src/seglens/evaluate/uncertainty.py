@@ -48,7 +48,8 @@ def count(uncertain: Map, predicted: AnyMask, truth: AnyMask, valid: Region) -> 
     wrong = (predicted != truth).any(0) if is_stack(truth) else predicted != truth
     steps = (uncertain.clamp(SMALLEST, 1).log() / -torch.tensor(SMALLEST).log() + 1) * (BINS - 1)
     steps, wrong = steps.round().long()[valid], wrong[valid]
-    return ByUncertainty(torch.bincount(steps, minlength=BINS), torch.bincount(steps[wrong], minlength=BINS))
+    every, errors = (torch.bincount(each, minlength=BINS).int() for each in (steps, steps[wrong]))
+    return ByUncertainty(every, errors)
 
 
 Counts = Float[Tensor, "r bins"]

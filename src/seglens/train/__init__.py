@@ -44,7 +44,7 @@ from seglens.runs import KEPT_SHA256, Run, fold_folder, load, save_run
 from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.runtime.distributed import kind_of_devices, refuse_lone_node
 from seglens.train.dataset import Batches, TrainingDataset
-from seglens.train.fingerprint import choose, fingerprint, recorded, with_choices, with_usual
+from seglens.train.fingerprint import completed
 from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
 from seglens.train.folds import joined, refuse_unfit
 from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
@@ -124,7 +124,7 @@ def _train_folds(data: DataSettings, settings: TrainSettings, out: Path, *, resu
             return load(out, device=settings.device)
         dataset = _opened(data, None, place, settings)
         refuse_unfit(settings)
-        settings, chosen = _completed(settings, dataset, shown=True)
+        settings, chosen = completed(settings, dataset, shown=True)
         if earlier is not None:
             refuse_other_settings(earlier, settings, dataset, place)
         record = earlier or records.start(
@@ -189,7 +189,7 @@ def _train(
         for warning in dataset.warnings:
             print(f"warning: {in_short(warning)}", file=sys.stderr)
     _refuse_unmarked(dataset)
-    settings, chosen = _completed(settings, dataset, shown=first)
+    settings, chosen = completed(settings, dataset, shown=first)
     if earlier is not None:
         refuse_other_settings(earlier, settings, dataset, place)
         _refuse_other_data(earlier, dataset, listing, place)
@@ -317,20 +317,6 @@ def _opened(
         ends = (bounds(settings.window),) * dataset.settings.channels
         return opened(data.model_copy(update={"intensities": ends}))
     return dataset
-
-
-def _completed(
-    settings: TrainSettings, dataset: Dataset, *, shown: bool
-) -> tuple[TrainSettings, dict[str, Any]]:
-    """Return the settings with what nobody chose, and what the record says of choices by the data."""
-    if not settings.auto:
-        return with_usual(settings, dataset), {}
-    found = fingerprint(dataset.split("train"))
-    choices = choose(settings, found, dataset)
-    if shown:
-        for choice in choices:
-            print(f"{choice.setting} = {choice.value}: {choice.reason}.")
-    return with_choices(settings, choices), {"auto": recorded(found, choices)} if choices else {}
 
 
 def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None, folder: Path) -> None:

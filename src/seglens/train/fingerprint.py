@@ -148,6 +148,20 @@ def choose(settings: TrainSettings, found: Fingerprint, dataset: Dataset) -> tup
     return tuple(choice for choice in every if choice.setting not in given)
 
 
+def completed(
+    settings: TrainSettings, dataset: Dataset, *, shown: bool
+) -> tuple[TrainSettings, dict[str, Any]]:
+    """Return the settings with what nobody chose, and what the record says of choices by the data."""
+    if not settings.auto:
+        return with_usual(settings, dataset), {}
+    found = fingerprint(dataset.split("train"))
+    choices = choose(settings, found, dataset)
+    if shown:
+        for choice in choices:
+            print(f"{choice.setting} = {choice.value}: {choice.reason}.")
+    return with_choices(settings, choices), {"auto": recorded(found, choices)} if choices else {}
+
+
 def with_choices(settings: TrainSettings, choices: tuple[Choice, ...]) -> TrainSettings:
     """Return the settings with what was chosen."""
     return settings.model_copy(update={choice.setting: choice.value for choice in choices})
