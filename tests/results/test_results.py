@@ -7,11 +7,12 @@ import pytest
 from tests.report.conftest import make_run, make_shortcut
 
 from seglens.errors import DataError
-from seglens.results.maps import ExplanationTable, OneMap, PictureMaps
+from seglens.results.maps import ExplanationTable, MapSummary, OneMap, PictureMaps
 from seglens.results.names import formatted, map_name, null_in_words
 from seglens.results.record import to_json
 from seglens.results.scorecard import Audit, Card, TagTest
 from seglens.results.scores import EvaluationTable, PictureScores
+from seglens.results.spread import Spread
 from seglens.results.tables import Result, read_table
 
 TABLES: dict[str, type[Result]] = {
@@ -79,3 +80,29 @@ def test_maps_are_named_by_their_target_where_there_are_several() -> None:
 def test_words_and_numbers() -> None:
     assert null_in_words("null:other_images") == "other images"
     assert [formatted(value, ".1%") for value in (None, float("nan"), 0.123)] == ["—", "—", "12.3%"]
+
+
+def test_a_null_whose_ratio_is_infinite_is_not_left_out():
+    """A mirror with all of its mass inside is the best null there is, and was none: its ratios have no mean."""
+
+    def measured(ratio, num, enrichment):
+        return {"ratio": Spread(mean=ratio, num=num), "enrichment_log2": Spread(mean=enrichment, num=8)}
+
+    nulls = {
+        "centre": measured(26.0, 8, 2.0),
+        "mirror": measured(None, 0, 4.1),
+        "other_images": {"ratio": Spread(), "enrichment_log2": Spread()},
+    }
+    row = MapSummary(
+        target="predicted",
+        method="grad-cam",
+        statistics=measured(193.0, 5, 4.0),
+        nulls={name: {key: each.mean for key, each in found.items()} for name, found in nulls.items()},
+        null_intervals=nulls,
+    )
+    assert row.best_null == "mirror"
+    assert row.ratio_in_words("mirror") == "infinite"
+    assert row.ratio_in_words() == "193.000, infinite on 3 more"
+    assert row.ratio_in_words("centre") == "26.000"
+    assert row.ratio_in_words("other_images") == "-"
+    assert MapSummary(target="predicted", method="mine").best_null is None

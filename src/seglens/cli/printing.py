@@ -329,14 +329,12 @@ def _show_maps(found: "ExplanationTable") -> None:
     rows = []
     several, outside = len(found.targets) > 1, found.where == "context"
     for row in found.summary:
-        nulls = row.of_nulls("ratio").items()
-        known = {name: value for name, value in nulls if value is not None and value == value}
-        best = max(known, key=lambda name: known[name], default=None)
+        best = row.best_null
         rows.append(
             (
                 f"{row.target}: {row.name}" if several else row.name,
-                formatted_number(row.statistic("mass_context" if outside else "ratio").mean),
-                f"{formatted_number(known[best])} ({best})" if best else "-",
+                formatted_number(row.statistic("mass_context").mean) if outside else row.ratio_in_words(),
+                f"{row.ratio_in_words(best)} ({best})" if best else "-",
                 f"{row.num_ok} of {row.num_total}",
                 str(row.num_no_target),
                 row.label,

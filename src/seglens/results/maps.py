@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from seglens.results.names import folds_layer, map_name
+from seglens.results.names import folds_layer, formatted, map_name
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
@@ -149,6 +149,24 @@ class MapSummary(Result):
     def statistic(self, name: str) -> Spread:
         """Return the mean of a statistic; without a mean where there is none."""
         return self.statistics.get(name, Spread())
+
+    @property
+    def best_null(self) -> str | None:
+        """The null with the largest enrichment, which is finite where a ratio isn't; None without nulls."""
+        known = {null: value for null, value in self.of_nulls("enrichment_log2").items() if value is not None}
+        return max(known, key=lambda null: known[null], default=None)
+
+    def ratio_in_words(self, null: str | None = None) -> str:
+        """Return the mean attention ratio of the map, or of a null, and on how many pictures it is infinite.
+
+        A ratio is infinite where a map has nothing outside of the region. Such pictures are in no mean.
+        """
+        of = self.statistics if null is None else self.null_intervals.get(null, {})
+        spread = of.get("ratio", Spread())
+        infinite = of.get("enrichment_log2", Spread()).num - spread.num
+        if not spread.num:
+            return "infinite" if infinite > 0 else "-"
+        return formatted(spread.mean, ".3f") + (f", infinite on {infinite} more" if infinite > 0 else "")
 
     def of_nulls(self, statistic: str) -> dict[str, float | None]:
         """Return the mean of a statistic by null; None where a null has none."""
