@@ -83,7 +83,7 @@ def test_words_and_numbers() -> None:
 
 
 def test_a_null_whose_ratio_is_infinite_is_not_left_out():
-    """A mirror with all of its mass inside is the best null there is, and was none: its ratios have no mean."""
+    """A mirror with all of its mass inside is the best null there is; its ratios have no mean."""
 
     def measured(ratio, num, enrichment):
         return {"ratio": Spread(mean=ratio, num=num), "enrichment_log2": Spread(mean=enrichment, num=8)}
