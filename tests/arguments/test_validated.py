@@ -20,7 +20,8 @@ CASES: list[tuple[type, dict[str, Any], str]] = [
     (
         seglens.DataSettings,
         {"path": "set", "boarder": "class"},
-        r"there is no setting boarder\. Did you mean border\? Allowed: path, layout, .*, group_from\.$",
+        r"there is no setting boarder\. Did you mean border\? Allowed: path, layout, .*, group_from, folds, "
+        r"fold\.$",
     ),
     (
         seglens.DataSettings,
