@@ -7,7 +7,7 @@ DATA ?= ../shared/data
 RUN ?= runs/pets-unet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-foreign check docs bench real fuzz package oldest newest clean
+.PHONY: help demo test test-foreign test-pages check docs bench real fuzz package oldest newest clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +31,11 @@ demo: $(VENV)/.installed  ## train an honest and a cheating model, explain, judg
 	$(BIN)/seglens demo --out $(DEMO) --force
 
 # Two processes of one thread each: tests are many small computations, which threads don't share well.
-test: $(VENV)/.tested  ## run all tests but those of test-foreign
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not foreign'
+test: $(VENV)/.tested  ## run all tests but those of test-foreign and test-pages
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not foreign and not pages'
+
+test-pages: $(VENV)/.tested  ## run the pages of the documentation and the notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m pages
 
 # nnU-Net wants a timm that this torch warns of: its packages lie beside the environment and change nothing in it.
 $(VENV)/.foreign: $(VENV)/.tested

@@ -24,6 +24,7 @@ def test_outputs_are_stripped(file):
         assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(file, tmp_path):
     book = nbformat.read(file, as_version=4)

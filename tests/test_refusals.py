@@ -120,6 +120,8 @@ CASES = {
     "seglens.wrap(net, classes=('a', 'b'), head='relu')": "head must be 'sigmoid'",
     "seglens.load(net)": "folder must be a text or a path",
     "seglens.load('nowhere')": "no such folder",
+    "seglens.push('nowhere', 'anna/pets')": r"nowhere",
+    "seglens.push('nowhere', 'pets of anna')": r"OWNER/NAME|anna/pets",
     "seglens.adopt('x.pt', model='unet', classes=2, image_size=64, out='y')": "classes must be",
     # runs and targets that are something else
     "seglens.explain(net, images, target)": "run must be a Run.*seglens.wrap",

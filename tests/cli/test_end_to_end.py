@@ -84,7 +84,7 @@ def test_evaluate_shows_outlines_and_calibration(seglens, small_run):
     assert (ended.code, ended.err) == (0, "")
     written = json.loads((small_run / "evaluate/test/scores.json").read_text())
     expected = {"precision": "bf16", "tta": True, "tiles": "never", "threshold": 0.5}
-    expected |= {"sizes": None, "split_touching": False}
+    expected |= {"sizes": None, "split_touching": False, "uncertainty": False}
     assert written["settings"] == expected
     row = next(line for line in ended.out.splitlines() if line.startswith("hd95"))
     mean = written["per_image"]["hd95"]["mean"]

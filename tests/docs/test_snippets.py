@@ -122,13 +122,8 @@ def expanded(word: str, folder: Path) -> list[str]:
     return [str(file.relative_to(folder)) for file in sorted(folder.glob(word))] or [word]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.name, marks=[pytest.mark.foreign] * (page.name == "own-model.md"))
-        for page in PAGES
-    ],
-)
+@pytest.mark.pages
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_runs_from_top_to_bottom(page, page_folder, run_words, public_sets):
     names: dict[str, object] = {"__name__": "page", "QUICK_STAGES": from_plain(STAGES)}
     for block in blocks(page):

@@ -122,7 +122,7 @@ def test_mirror_images_are_averaged_at_native_size():
     assert averaged.images[0]["dice"] == pytest.approx(float(scores(counts)["dice"]))
     assert averaged.images[0]["dice"] != plain.images[0]["dice"]
     how = {"precision": "32", "tta": True, "tiles": "auto", "threshold": 0.5}
-    assert averaged.settings == {**how, "sizes": None, "split_touching": False}
+    assert averaged.settings == {**how, "sizes": None, "split_touching": False, "uncertainty": False}
 
 
 def test_pictures_of_several_sizes_and_ways_go_together():

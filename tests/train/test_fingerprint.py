@@ -34,14 +34,12 @@ def test_an_epoch_has_four_steps_where_nobody_chose_a_batch(pictures, world, bat
 
 def test_the_default_learns_from_eight_pictures(discs, tmp_path, results_of):
     """With one step an epoch, as batches of 8 have, its Dice was .23 here."""
-    run = train(discs, TrainSettings(width=8, image_size=64, device="cpu", precision="32"), tmp_path / "run")
+    settings = TrainSettings(width=8, image_size=64, device="cpu", precision="32")
+    run = train(discs, settings, tmp_path / "run")
     assert json.loads((tmp_path / "run/run.json").read_text())["settings"]["batch_size"] == 2
     assert (seglens.evaluate(run, seglens.open_split(run, "test")).pooled.dice or 0) > 0.95
     # A resumed training has the settings that it began with.
-    assert (
-        train(discs, TrainSettings(width=8, image_size=64), tmp_path / "run", resume=True).sha256
-        == run.sha256
-    )
+    assert train(discs, settings, tmp_path / "run", resume=True).sha256 == run.sha256
 
 
 @pytest.mark.parametrize("chosen", [None, 0.3])

@@ -200,7 +200,9 @@ def _look_at_paths(options: Sequence[Any], values: Mapping[str, Any]) -> None:
         paths = [
             path for path in (given if isinstance(given, list | tuple) else [given]) if isinstance(path, Path)
         ]
-        missing = [path for path in paths if not os.path.exists(path.expanduser())]
+        # Addresses of the hub (hf://, whose second slash a path has lost) are asked for later.
+        here = [path for path in paths if not str(path).startswith("hf:/")]
+        missing = [path for path in here if not os.path.exists(path.expanduser())]
         if not missing or (option.name == "images" and len(missing) < len(paths)):
             continue
         if by_place and option.name in ("run", "runs"):

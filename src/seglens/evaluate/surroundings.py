@@ -47,7 +47,7 @@ def surroundings(sample: Sample) -> dict[str, list[float]]:
     inner = ndimage.binary_erosion(valid, iterations=width, structure=np.ones((3,) * valid.ndim))
     object_ = np.zeros_like(valid)
     if sample.mask is not None:
-        object_ = (foreground(sample.mask) & sample.valid).numpy()
+        object_ = (foreground(sample.mask, sample.valid.ndim) & sample.valid).numpy()
     near = ndimage.binary_dilation(object_, iterations=AWAY) if object_.any() else object_
     regions = {"border": valid & ~inner & ~near, "background": valid & inner & ~near}
     found: dict[str, list[float]] = {place: [] for place in PLACES}

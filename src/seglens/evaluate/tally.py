@@ -248,7 +248,7 @@ def _score(
         {"index": ready.index, "name": ready.name, **about, **_row(counts), **mean_of_classes(outlines)}
     )
     row = row.model_copy(update={"objects": of_picture(together(list(objects.values())))})
-    marked = foreground(sample.mask) & sample.valid
+    marked = foreground(sample.mask, sample.valid.ndim) & sample.valid
     longer = elongation(marked, sum(len(each.truth) for each in objects.values()))
     lines = {
         "cldice": of_masks(predicted, sample.mask, sample.valid, num, longer),

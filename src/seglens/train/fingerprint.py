@@ -90,7 +90,7 @@ def fingerprint(split: Split) -> Fingerprint:
             )
         dims, shape = sample.valid.ndim, tuple(sample.valid.shape)
         shapes.append(shape)
-        marked += int((foreground(sample.mask) & sample.valid).sum())
+        marked += int((foreground(sample.mask, sample.valid.ndim) & sample.valid).sum())
         valid += int(sample.valid.sum())
         labels = len(sample.mask) if is_stack(sample.mask) else int(sample.mask.max())
         for label in range(1, labels + 1):

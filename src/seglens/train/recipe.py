@@ -47,7 +47,6 @@ class TrainSettings(Validated):
     """
 
     model: str = "unet"
-    auto: bool = False
     encoder: str | None = None
     encoder_weights: str | None = None
     width: int | None = Field(default=None, ge=1, le=1024)
@@ -66,6 +65,7 @@ class TrainSettings(Validated):
     balanced: bool = False
     threshold: float | None = Field(default=None, gt=0, lt=1)
     calibrate: bool = False
+    auto: bool = False
     augment: bool = False
     vertical_flips: bool = False
     rotation: float = Field(default=DEFAULT_POLICY.rotation[1], ge=0, le=180)
