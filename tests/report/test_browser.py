@@ -269,12 +269,14 @@ def test_the_first_column_of_a_wide_table_stays(chromium_like, made: Path, width
                 const edge = one.getBoundingClientRect(), rows = [...one.querySelectorAll('tbody tr')];
                 const cells = rows.map(row => row.firstElementChild.getBoundingClientRect());
                 return [Math.max(...cells.map(cell => Math.abs(cell.left - edge.left))),
-                        Math.max(...cells.map(cell => cell.width)) / edge.width];
+                        Math.max(...cells.map(cell => cell.width)) / edge.width,
+                        Math.min(...cells.map(cell => cell.width))];
             })"""
     )
     assert wide or width > 390, "on a phone some tables are wider than the page"
-    for away, share in wide:
+    for away, share, narrowest in wide:
         assert away <= 2
+        assert narrowest >= 100, "names are not broken letter by letter"
         assert share < 0.5, "most of the window is left for what is scrolled"
 
 
