@@ -26,20 +26,20 @@ def is_stack(masks: Given) -> bool:
     return masks.dtype == torch.bool
 
 
-def of_class(masks: Given, class_index: int, dims: int = 2) -> Found:
-    """Return the pixels of a class; class 0 of a stack is where no label is."""
+def of_class(masks: Given, class_index: int, dims: int) -> Found:
+    """Return the pixels of a class, of pictures of ``dims`` axes; class 0 of a stack is where no label is."""
     if not is_stack(masks):
         return masks == class_index
     return masks.select(-dims - 1, class_index - 1) if class_index else ~masks.any(-dims - 1)
 
 
-def foreground(masks: Given, dims: int = 2) -> Found:
-    """Return the pixels of any class but the background."""
+def foreground(masks: Given, dims: int) -> Found:
+    """Return the pixels of any class but the background, of pictures of ``dims`` axes."""
     return masks.any(-dims - 1) if is_stack(masks) else masks > 0
 
 
-def only_valid(masks: Given, valid: Found, dims: int = 2) -> Given:
-    """Return the masks with background wherever a pixel is not valid."""
+def only_valid(masks: Given, valid: Found, dims: int) -> Given:
+    """Return the masks with background wherever a pixel, along ``dims`` axes, is not valid."""
     return masks & valid.unsqueeze(-dims - 1) if is_stack(masks) else masks.masked_fill(~valid, 0)
 
 

@@ -58,9 +58,11 @@ def test_masks_of_both_kinds_are_asked_alike():
     stack = torch.stack([index == 1, index == 2])
     valid = torch.tensor([[True, True, True], [False, True, True]])
     for class_index in range(3):
-        assert torch.equal(of_class(stack, class_index), of_class(index, class_index))
-    assert torch.equal(foreground(stack), foreground(index))
-    assert torch.equal(of_class(only_valid(stack, valid), 2), of_class(only_valid(index, valid), 2))
+        assert torch.equal(of_class(stack, class_index, 2), of_class(index, class_index, 2))
+    assert torch.equal(foreground(stack, 2), foreground(index, 2))
+    assert torch.equal(
+        of_class(only_valid(stack, valid, 2), 2, 2), of_class(only_valid(index, valid, 2), 2, 2)
+    )
     assert class_pixels(stack, valid, 3).tolist() == class_pixels(index, valid, 3).tolist() == [2, 2, 1]
 
 

@@ -173,7 +173,7 @@ def _look_at(
     if entry.annotations:
         objects = regions(entry.annotations, sample.image, entry.image)
     elif not is_stack(sample.mask):
-        objects = [foreground(sample.mask)]
+        objects = [foreground(sample.mask, sample.valid.ndim)]
     shared = 0 if is_stack(sample.mask) else num_shared_pixels(objects, entry.annotations)
     if shared:
         text = (

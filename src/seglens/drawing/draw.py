@@ -84,11 +84,11 @@ def overlay(
     """Draw the classes over the image, the background clear, each object with an edge in full colour."""
     mask = mask.cpu()
     colours = _painted(mask, palette)
-    alpha = torch.where(foreground(mask), opacity, 0.0)
+    alpha = torch.where(foreground(mask, 2), opacity, 0.0)
     there = range(1, len(mask) + 1) if is_stack(mask) else mask.unique().tolist()
     for class_index in there:
         if class_index:
-            edge = _edge(of_class(mask, class_index))
+            edge = _edge(of_class(mask, class_index, 2))
             alpha[edge] = 1.0
             colours[edge] = _colours(palette)[class_index % len(palette)]
     return _to_picture(_blend(_rgb(image), colours, alpha))
@@ -283,7 +283,7 @@ def _painted(mask: AnyMask, palette: Sequence[str]) -> Float[Tensor, "h w 3"]:
     colours = _colours(palette)
     if not is_stack(mask):
         return colours[mask % len(palette)]
-    shares = torch.stack([of_class(mask, index) for index in range(len(mask) + 1)], dim=-1).float()
+    shares = torch.stack([of_class(mask, index, 2) for index in range(len(mask) + 1)], dim=-1).float()
     shares = shares / shares.sum(-1, keepdim=True)
     return shares @ colours[torch.arange(len(mask) + 1) % len(palette)]
 

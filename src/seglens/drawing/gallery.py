@@ -112,6 +112,6 @@ def _pair(sample: Sample, task: Task, title: str) -> Tile:
     sample = _flat(sample)
     if sample.mask is None:
         return Tile(picture(sample.image), title, "no mask")
-    mask = only_valid(sample.mask, sample.valid)
-    area = float(foreground(mask).sum()) / max(1, int(sample.valid.sum()))
+    mask = only_valid(sample.mask, sample.valid, 2)
+    area = float(foreground(mask, 2).sum()) / max(1, int(sample.valid.sum()))
     return Tile(overlay(sample.image, mask, task.palette), title, f"foreground {area:.1%}")

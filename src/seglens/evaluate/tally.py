@@ -364,7 +364,7 @@ def _save(run: Run, sample: Sample, predicted: AnyMask, folder: Path, place: str
         "orig": picture(image),
         "gt": mask_picture(truth, palette),
         "pred": mask_picture(predicted, palette),
-        "overlay": outline(overlay(image, predicted, palette), foreground(truth)),
+        "overlay": outline(overlay(image, predicted, palette), foreground(truth, 2)),
     }
     for name, drawing in drawn.items():
         save_png(drawing, folder / place / f"{name}.png")

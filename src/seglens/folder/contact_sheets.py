@@ -66,9 +66,9 @@ def draw_subject(
     files = {"orig": subject.save(picture(sample.image), "orig")}
     marked = overlay(sample.image, predicted, palette)
     if sample.mask is not None:
-        truth = only_valid(sample.mask, sample.valid)
+        truth = only_valid(sample.mask, sample.valid, 2)
         files["gt"] = subject.save(mask_picture(truth, palette), "gt")
-        marked = outline(marked, foreground(truth))
+        marked = outline(marked, foreground(truth, 2))
     files["pred"] = subject.save(mask_picture(predicted, palette), "pred")
     files["overlay"] = subject.save(marked, "overlay")
     return files

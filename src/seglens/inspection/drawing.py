@@ -58,7 +58,7 @@ def predicted_over(run: Run, opened: Opened) -> Picture:
     drawn = _large(overlay(sample.image, mask, run.task.palette))
     if sample.mask is None:
         return drawn
-    return outline(drawn, foreground(only_valid(sample.mask, sample.valid)))
+    return outline(drawn, foreground(only_valid(sample.mask, sample.valid, 2), 2))
 
 
 def removed_over(run: Run, opened: Opened, removal: RemovedRegion) -> Picture:
