@@ -127,6 +127,26 @@ def test_masks_of_volumes_are_those_of_monai(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(found, own)
 
 
+def test_labels_of_volumes_that_overlap_are_those_of_monai(tmp_path: Path) -> None:
+    decided = {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}
+    bundle = write_bundle(
+        tmp_path / "bundle", after=(SIGMOID, inverted(), decided), names=("whole", "core", "rim")
+    )
+    files = [Path(file) for file in write_case(tmp_path / "imagesTs")]
+    own = predicted_by_monai(bundle, files) > 0.5
+    seglens.adopt(bundle, out=tmp_path / "run")
+    run = seglens.load(tmp_path / "run")
+    assert run.task.classes == ("background", "whole", "core", "rim")
+    predict_files(run, files, out=tmp_path / "out")
+    name = files[0].name
+    for label, expected in zip(run.task.classes[1:], own, strict=True):
+        found = np.asarray(nibabel.load(tmp_path / "out" / "masks" / label / name).dataobj) > 0
+        assert np.array_equal(found, expected)
+    assert own.any()
+    assert not own.all()
+    assert (own.sum(0) > 1).any()  # they do overlap
+
+
 PICTURES: dict[str, dict[str, Any]] = {
     "stretched, one-hot, saved without the background": {
         "before": (
@@ -362,10 +382,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "undoes '@other'",
     ),
     "slices": ({"inferer": {"_target_": "SliceInferer", "roi_size": [16, 16]}}, "seglens data slices"),
-    "overlap in volumes": (
-        {"after": (SIGMOID, inverted(), {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5})},
-        "may overlap",
-    ),
     "no range": ({"before": (*LOADED, scaled("EnsureTyped")), "after": (SOFTMAX, ARGMAX)}, "to which range"),
     "no decision": ({"after": (inverted(),)}, "doesn't say what its 3 outputs are"),
     "another network": ({"net": {"_target_": "monai.networks.nets.CellSamWrapper"}}, "CellSamWrapper"),
@@ -383,9 +399,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_known_is_refused_by_name(tmp_path: Path, case: str) -> None:
     change, words = REFUSED[case]
-    bundle = write_bundle(
-        tmp_path / "bundle", weights=case in ("overlap in volumes", "no range", "no decision"), **change
-    )
+    bundle = write_bundle(tmp_path / "bundle", weights=case in ("no range", "no decision"), **change)
     if not (bundle / "models" / "model.pt").is_file():
         torch.save({"weight": torch.zeros(1)}, bundle / "models" / "model.pt")
     with pytest.raises((ModelError, CheckpointError), match=words):

@@ -8,7 +8,7 @@ A run folder is the unit that every command takes::
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,12 +169,7 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
         CheckpointError: it holds no such weights, they are not those that its record names, or don't fit.
     """
     folder = Path(folder)
-    record = records.read_record(folder)
-    if record.model is None or record.task is None:
-        raise DataError(
-            f"{folder} is the output of 'seglens {record.kind}', not a run folder. Name the folder that "
-            "'seglens train' or 'seglens adopt' made."
-        )
+    record = records.read_run_record(folder)
     file = weights_file(folder, record, epoch)
     try:
         spec, task = ModelSpec.model_validate(record.model), Task.model_validate(record.task)
@@ -272,7 +267,12 @@ def wrap(
     )
     select = output if callable(output) else None
     possible = (dims or len(spacing),) if dims or spacing else candidates(module)
-    trial, first = _first_trial(Segmenter(module, spec, select, call), possible, image_size)
+    volume = image_size or VOLUME
+    specs = [
+        spec.model_copy(update={"dims": number, "image_size": volume if number == 3 else spec.image_size})
+        for number in possible
+    ]
+    trial, first = first_taken(Segmenter(module, spec, select, call), specs)
     spec, size = trial.spec, trial.spec.image_size
     allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}
     if head == "multilabel":
@@ -312,22 +312,20 @@ VOLUME = 64
 """Voxels along each side of the volume that a network is tried on, where nobody says otherwise."""
 
 
-def _first_trial(given: Segmenter, dims: Sequence[int], image_size: int | None) -> tuple[Segmenter, Any]:
-    """Return ``given`` with the first of ``dims`` that its network takes, and what that returned then.
+def first_taken(given: Segmenter, specs: Iterable[ModelSpec]) -> tuple[Segmenter, Any]:
+    """Return ``given`` with the first of ``specs`` that its network takes, and what that returned on trial.
 
     Raises:
         ModelError: it takes none; said of the first.
     """
     failure: ModelError | None = None
-    for number in dims:
-        size = image_size or (VOLUME if number == 3 else given.spec.image_size)
-        spec = given.spec.model_copy(update={"dims": number, "image_size": size})
+    for spec in specs:
         tried = Segmenter(given.module, spec, given.select, given.call)
         try:
-            return tried, tried.trial(size)
+            return tried, tried.trial(spec.image_size)
         except ModelError as error:
             failure = failure or error
-    assert failure is not None  # there is a number to try
+    assert failure is not None  # there is one to try
     raise failure
 
 

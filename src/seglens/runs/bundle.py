@@ -7,7 +7,7 @@
 Classes are those of ``metadata.json`` (``channel_def``) where none are named.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from seglens.models.outputs import Choice, check_finite, find_output
 from seglens.models.segmenter import Head, ModelSpec, Segmenter
 from seglens.models.weights import choose_state, fit
 from seglens.results import record as records
-from seglens.runs import Run
+from seglens.runs import Run, first_taken
 from seglens.runs.saving import save_run
 
 USUAL = {2: 256, 3: 64}
@@ -74,11 +74,6 @@ def adopt_bundle(
     segmenter, names, head, threshold = _tried(network, spec, bundle, classes, library)
     low, high = library.ends_of(bundle.options["preprocessing"], dims)
     multilabel = head == "multilabel"
-    if multilabel and dims == 3:
-        raise ModelError(
-            f"The bundle's {len(names)} outputs have a sigmoid each ({', '.join(names)}), so that they may "
-            "overlap, which volumes don't have here. Predict with MONAI, or adopt a model of single labels."
-        )
     task = task_of(
         with_background(names, len(names)) if multilabel else names,
         multilabel=multilabel,
@@ -144,7 +139,9 @@ def _tried(
         )
     roi = bundle.options["inferer"].get("roi_size")
     sides = sorted({side for side in roi if side and side > 0}) if isinstance(roi, list) else []
-    segmenter, returned = _first_taken(network, spec, dict.fromkeys((spec.image_size, *sides)))
+    sizes = dict.fromkeys((spec.image_size, *sides))
+    specs = (spec.model_copy(update={"image_size": size}) for size in sizes)
+    segmenter, returned = first_taken(Segmenter(network, spec), specs)
     found = find_output(returned, {len(names), max(1, len(names) - 1)}, 1, spec.output, spec.dims)
     number = found.tensor.shape[1]
     head, threshold = library.kind_of_answer(bundle.options["postprocessing"], number)
@@ -158,16 +155,3 @@ def _tried(
     labels = names[1:] if head == "multilabel" and len(names) > number else names
     final = segmenter.spec.model_copy(update={"output": found.place or None})
     return Segmenter(network, final), labels, head, threshold
-
-
-def _first_taken(network: nn.Module, spec: ModelSpec, sizes: Iterable[int]) -> tuple[Segmenter, Any]:
-    """Return the network with the first of ``sizes`` that it takes, and what it returned then."""
-    failure: ModelError | None = None
-    for size in sizes:
-        segmenter = Segmenter(network, spec.model_copy(update={"image_size": size}))
-        try:
-            return segmenter, segmenter.trial(size)
-        except ModelError as error:
-            failure = failure or error
-    assert failure is not None  # there is a size to try
-    raise failure
