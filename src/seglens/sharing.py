@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from seglens.arguments import checked
-from seglens.errors import DataError
+from seglens.files.hub_address import repository_of
 from seglens.files.ownership import write_text
 from seglens.report.contents import read_run
 from seglens.report.model_card import model_card
@@ -41,13 +41,8 @@ def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
         SettingError: ``repository`` is no name of one.
     """
     folder = Path(folder)
-    name, _ = hub.repository_of(repository)
-    record = records.read_record(folder)
-    if record.model is None or record.task is None:
-        raise DataError(
-            f"{folder} is the output of 'seglens {record.kind}', not a run folder. Name the folder that "
-            "'seglens train' or 'seglens adopt' made."
-        )
+    name, _ = repository_of(repository)
+    record = records.read_run_record(folder)
     weights = weights_file(folder, record, None)
     check_unchanged(weights, record, None)
     with tempfile.TemporaryDirectory() as made:

@@ -1,16 +1,15 @@
 """ImageNet weights by name come from a hub; here one that runs on this machine, rightly or wrongly."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import timm
 import torch
-from huggingface_hub import close_session
 from safetensors.torch import save
 from segmentation_models_pytorch.encoders import get_encoder
+from tests.hubs import asked_instead
 from torch import Tensor, nn
 
 from seglens.errors import ModelError
@@ -65,26 +64,9 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch, tmp_path) -> Iterator[Hub]:
     """A hub with nothing in it, asked instead of the real one; nothing was fetched before."""
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
     server = Hub()
-    address = f"http://127.0.0.1:{server.server_port}"
-    constants = "huggingface_hub.constants"
-    monkeypatch.setattr(f"{constants}.ENDPOINT", address)
-    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's attempts
-    close_session()  # with the client that knows other proxies
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    close_session()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with asked_instead(server, monkeypatch, tmp_path / "cache"):
+        yield server
 
 
 def serve(hub: Hub, module: nn.Module) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from seglens.cli.given_flags import flag_of
 from seglens.cli.names import RENAMED
 from seglens.data import limits
 from seglens.errors import DataError
+from seglens.files.hub_address import is_address
 
 VALUES_END = "--"
 
@@ -200,9 +201,7 @@ def _look_at_paths(options: Sequence[Any], values: Mapping[str, Any]) -> None:
         paths = [
             path for path in (given if isinstance(given, list | tuple) else [given]) if isinstance(path, Path)
         ]
-        # Addresses of the hub (hf://, whose second slash a path has lost) are asked for later.
-        here = [path for path in paths if not str(path).startswith("hf:/")]
-        missing = [path for path in here if not os.path.exists(path.expanduser())]
+        missing = [path for path in paths if not is_address(path) and not os.path.exists(path.expanduser())]
         if not missing or (option.name == "images" and len(missing) < len(paths)):
             continue
         if by_place and option.name in ("run", "runs"):

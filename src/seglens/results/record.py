@@ -122,6 +122,21 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
+def read_run_record(folder: Path) -> Record:
+    """Read the record of a run folder: one that describes a model and its task.
+
+    Raises:
+        DataError: it is none, or the output of another command.
+    """
+    record = read_record(folder)
+    if record.model is None or record.task is None:
+        raise DataError(
+            f"{folder} is the output of 'seglens {record.kind}', not a run folder. Name the folder that "
+            "'seglens train' or 'seglens adopt' made."
+        )
+    return record
+
+
 def _meant(folder: Path) -> str:
     """Name the run folders in ``folder``, or the one beside it that is called much the same."""
     is_there = os.path.isdir(folder)

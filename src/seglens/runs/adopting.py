@@ -9,6 +9,7 @@ from typing import Any
 from seglens.arguments import checked
 from seglens.data.sample import Task, is_background, task_of, with_background
 from seglens.errors import SettingError
+from seglens.files.hub_address import is_address, repository_of
 from seglens.files.output import new_folder
 from seglens.files.overwrite import check_output
 from seglens.models import adapters
@@ -85,10 +86,10 @@ def adopt(
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
     began, out = time.monotonic(), Path(out)
-    check_output(out, "adopt", force=force, files=[] if hub.is_address(file) else [Path(file)])
+    check_output(out, "adopt", force=force, files=[] if is_address(file) else [Path(file)])
     origin = ""
-    if hub.is_address(file):
-        name, revision = hub.repository_of(file)
+    if is_address(file):
+        name, revision = repository_of(file)
         origin, file = f"hf://{name}{f'@{revision}' if revision else ''}", hub.fetch(file)
     told: dict[str, Any] = {
         "model": model,

@@ -4,7 +4,6 @@ Only files that hold numbers and descriptions are fetched, never code. The token
 ``huggingface_hub`` knows itself (``hf auth login``, ``HF_TOKEN``); it is in no record and no message.
 """
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,32 +21,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError
+from seglens.files.hub_address import repository_of
 
-SCHEME = "hf://"
 FETCHED = ("*.json", "*.yaml", "*.yml", "*.safetensors", "*.pt", "*.pth", "*.ts", "*.onnx")
 """The files of a repository that are fetched."""
-_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-
-
-def is_address(file: str | Path) -> bool:
-    """Whether ``file`` is the address of a repository; a `Path` has lost one of its strokes."""
-    return str(file).startswith(("hf://", "hf:/"))
-
-
-def repository_of(address: str | Path) -> tuple[str, str | None]:
-    """Return the name of a repository, and its revision (after an ``@``), in an address.
-
-    Raises:
-        SettingError: it names none.
-    """
-    name, _, revision = str(address).removeprefix("hf:").strip("/").partition("@")
-    if not _REPOSITORY.fullmatch(name):
-        raise SettingError(
-            f"{name!r} names no repository of the hub. Allowed is OWNER/NAME, such as anna/pets; for adopt "
-            "hf://anna/pets, or hf://anna/pets@REVISION."
-        )
-    return name, revision or None
 
 
 def fetch(address: str | Path) -> Path:
