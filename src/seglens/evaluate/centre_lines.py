@@ -21,11 +21,6 @@ DEFINITIONS = {
     f"than {LINES:g} times longer than wide have no lines and no such score.",
     "elongation": "Elongation: how many times longer than wide the true pieces of a picture are in the mean, "
     "from their area and the mean distance of their pixels from outside.",
-    "undefined": "What can't be computed (0/0: precision where nothing is predicted, a distance where an "
-    "outline is missing) is not a number, null in JSON; it is left out of means, and 'num' says how many "
-    "pictures are in them. It is never taken for 0 or 1. The one exception: a picture without any foreground "
-    "in truth and prediction has Dice, IoU, precision and recall 1; 'emptiness' counts those pictures and "
-    "has the mean without them.",
 }
 
 

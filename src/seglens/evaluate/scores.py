@@ -37,6 +37,11 @@ DEFINITIONS = {
     "large objects weigh more.",
     "per_image": "Per image: the score is taken of each image, then averaged, so that every image weighs "
     "the same; 'num' is the number of images for which the score is defined.",
+    "undefined": "What can't be computed (0/0: precision where nothing is predicted, a distance where an "
+    "outline is missing) is not a number, null in JSON; it is left out of means, and 'num' says how many "
+    "pictures are in them. It is never taken for 0 or 1. The one exception: a picture without any foreground "
+    "in truth and prediction has Dice, IoU, precision and recall 1; 'emptiness' counts those pictures and "
+    "has the mean without them.",
     "empty": "An image whose truth and prediction are both without foreground scores 1; a class that is in "
     "neither the truth nor the prediction of an image is left out of the image's mean over classes.",
     "shown": "Shown: the number of images whose truth has the class. Where no image shows any class, overlap "

@@ -1,18 +1,14 @@
 """Pictures of a scorecard, one a score; the two removal scores share theirs, and so do both agreements."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from seglens.files.output import new_file
 from seglens.judge.scorecard import Scorecard
-from seglens.results.names import NULL, formatted, map_name
+from seglens.results.names import NULL, TARGET_SCALE, formatted, map_name
 from seglens.results.scorecard import RemovalCurves
-from seglens.results.tables import Number
-
-TARGET = "target_faithfulness"
-"""The score whose steps are in units of the target's area, drawn in two panels: removed, and kept."""
 
 MOST = 12
 """Maps in one figure; more than this are told apart by nobody."""
@@ -47,7 +43,7 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, RemovalCurves]]) 
     panels = [
         (score, found, kept)
         for score, found in scores.items()
-        for kept in ((False, True) if score == TARGET else (False,))
+        for kept in ((False, True) if score == TARGET_SCALE else (False,))
     ]
     figure = _figure(6.6 * len(panels), 4.2)
     for axes, (score, found, kept) in zip(
@@ -65,32 +61,25 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, RemovalCurves]]) 
             for name, mark in zip(nulls, cycle(NULL_MARKS), strict=False)
         }
         styles |= {name: {"color": f"C{place % 10}", "linewidth": 1.6} for place, name in enumerate(own)}
+        steps = card.figures.target_fractions if score == TARGET_SCALE else [0.0, *card.figures.fractions]
         for name, style in styles.items():
             row = found[name]
             label = name if name in own else f"{name.removeprefix(NULL)} (null)"
-            steps, most, least = _lines(card, row, score == TARGET, kept)
+            most, least = row.lines(kept=kept)
+            if score != TARGET_SCALE:
+                most, least = [row.full, *most], [row.full, *least]
             axes.plot(steps, most, label=label, **style)
             axes.plot(steps, least, linestyle="--", **style)
-        what = "kept" if kept else "removed" if score == TARGET else "first"
+        what = "kept" if kept else "removed" if score == TARGET_SCALE else "first"
         axes.set_title(f"{score.replace('_', ' ')}: solid most relevant {what}", fontsize=9)
         axes.set_xlabel("share of cells removed")
-        if score == TARGET:
+        if score == TARGET_SCALE:
             axes.set_xscale("log", base=2)
             axes.set_xlabel(f"{what}, in areas of the target")
         axes.set_ylabel("score of the frozen region")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.01, 1))  # the curves leave no room
     return figure
-
-
-def _lines(
-    card: Scorecard, row: RemovalCurves, at_scale: bool, kept: bool
-) -> tuple[Sequence[float], Sequence[Number], Sequence[Number]]:
-    """Return the steps of a removal, and the scores with the most and the least relevant gone, or kept."""
-    if at_scale:
-        ends = (row.most_kept, row.least_kept) if kept else (row.most_first, row.least_first)
-        return card.figures.target_fractions, *ends
-    return [0.0, *card.figures.fractions], [row.full, *row.most_first], [row.full, *row.least_first]
 
 
 def draw_cascade(card: Scorecard) -> Any:

@@ -65,11 +65,17 @@ def axis_over(
 
 
 def line_chart(
-    title: str, lines: Sequence[Series], *, y_label: str, x_label: str = "epoch", whole: bool = True
+    title: str,
+    lines: Sequence[Series],
+    *,
+    y_label: str,
+    x_label: str = "epoch",
+    whole: bool = True,
+    x_text: Callable[[ChartNumber], str] = "{:g}".format,
 ) -> Markup:
     """Draw lines over epochs, or what ``x_label`` says, with a legend below; gaps where a value is missing.
 
-    ``whole`` puts whole numbers only on the axis below.
+    ``whole`` puts whole numbers only on the axis below, which ``x_text`` writes.
     """
     width, height, left, bottom, top, right = 400, 230, 44, 38, 12, 14
     xs = [x for line in lines for x in line.xs]
@@ -90,7 +96,7 @@ def line_chart(
     inside = [x for x in along(x_axis.low, x_axis.high) if x_axis.low <= x <= x_axis.high]
     for x in inside if xs else []:
         across = place(x, ticks[0])[0]
-        parts.append(f'<text x="{across:.1f}" y="{height - 20}" text-anchor="middle">{x:g}</text>')
+        parts.append(f'<text x="{across:.1f}" y="{height - 20}" text-anchor="middle">{x_text(x)}</text>')
     middle = left + plot_width / 2
     parts.append(f'<text x="{middle:.1f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>')
     for line in lines:
@@ -252,6 +258,11 @@ def whole_ticks(low: ChartNumber, high: ChartNumber, num: int = 6) -> list[int]:
     """Return at most about ``num`` whole numbers from ``low`` to ``high``."""
     step = max(1, math.ceil((high - low) / num))
     return list(range(math.ceil(low), math.floor(high) + 1, step))
+
+
+def power_of_two(exponent: ChartNumber) -> str:
+    """Return ``2 ** exponent`` as people write it: 1/8 for -3."""
+    return f"{2**exponent:g}" if exponent >= 0 else f"1/{2**-exponent:g}"
 
 
 def _figure(title: str, drawing: str) -> Markup:

@@ -11,11 +11,10 @@ from seglens.report import figures, wording
 from seglens.report.contents import Evaluated, RunContents
 from seglens.report.figures import ChartAxis, Series
 from seglens.results.maps import MapSummary
-from seglens.results.names import NULL, null_in_words
+from seglens.results.names import NULL, TARGET_SCALE, null_in_words
 from seglens.results.record import Record
 from seglens.results.scorecard import AuditedRegion, Card, CardRow, Cascade, RemovalCurves, TagRow, TagTest
 from seglens.results.spread import Spread
-from seglens.results.tables import Number
 
 CURVES = {
     "Loss": (("train_loss", "training", True), ("valid_loss", "validation", False)),
@@ -262,10 +261,7 @@ def provenance(run: RunContents) -> list[tuple[str, Record]]:
     return [step for i, step in enumerate(steps) if i == 0 or step[1] != run.record]
 
 
-TARGET = "target_faithfulness"
-"""The score whose steps are in units of the target's area, and whose curves are two charts: removed, kept."""
-
-REMOVAL = ("faithfulness", TARGET, "context_faithfulness")
+REMOVAL = ("faithfulness", TARGET_SCALE, "context_faithfulness")
 """Scores that remove cells in the order of a map."""
 
 MOST = 24
@@ -290,7 +286,8 @@ def curves_by_score(runs: Sequence[RunContents]) -> dict[str, list[Markup]]:
                         lines,
                         y_label="score of the frozen region",
                         x_label=share,
-                        whole=False,
+                        whole=score == TARGET_SCALE,
+                        x_text=figures.power_of_two if score == TARGET_SCALE else "{:g}".format,
                     )
                 )
             lines = _cascade(part.table.figures.cascade)
@@ -318,44 +315,27 @@ def _removals(card: Card) -> Iterator[tuple[str, str, list[Series], str]]:
         reference = drawn.removing(row.score, f"{NULL}{row.reference}")
         if reference is not None:
             drawn_with[f"{row.reference} (reference)"] = reference
-        if row.score == TARGET:
-            steps = [math.log2(step) for step in drawn.target_fractions]
-            for end, done in (("deletion", "removed"), ("insertion", "kept")):
-                lines = [
-                    line
-                    for place, (name, one) in enumerate(drawn_with.items())
-                    for line in _pair(name, *_ends(one, end), steps, place, done)
-                ]
-                yield row.score, f"{row.name}, {end}", lines, f"{done}, in target areas, as a power of 2"
+        if row.score == TARGET_SCALE:
+            steps, axis = [math.log2(step) for step in drawn.target_fractions], "in areas of the target"
+            for kept, end, done in ((False, "deletion", "removed"), (True, "insertion", "kept")):
+                lines = _lines(drawn_with, steps, done, kept=kept)
+                yield row.score, f"{row.name}, {end}", lines, f"{done}, {axis}"
         else:
-            lines = [
-                line
-                for place, (name, one) in enumerate(drawn_with.items())
-                for line in _pair(
-                    name, [one.full, *one.most_first], [one.full, *one.least_first], shares, place, "first"
-                )
-            ]
-            yield row.score, row.name, lines, "share of cells removed"
+            yield row.score, row.name, _lines(drawn_with, shares, "first"), "share of cells removed"
 
 
-def _ends(curves: RemovalCurves, end: str) -> tuple[Sequence[Number], Sequence[Number]]:
-    """Return the scores with the most and with the least relevant removed, or kept."""
-    if end == "deletion":
-        return curves.most_first, curves.least_first
-    return curves.most_kept, curves.least_kept
-
-
-def _pair(
-    name: str,
-    most: Sequence[Number],
-    least: Sequence[Number],
-    steps: Sequence[float],
-    colour: int,
-    done: str,
+def _lines(
+    maps: Mapping[str, RemovalCurves], steps: Sequence[float], done: str, *, kept: bool = False
 ) -> list[Series]:
+    """Return two lines for each map; steps that begin with 0 begin with the score of the whole picture."""
     return [
-        Series(f"{name}, most relevant {done}", steps, most, colour, False),
-        Series(f"{name}, least {done}", steps, least, colour, True),
+        Series(
+            f"{name}, {what} {done}", steps, [*[curves.full] * (steps[:1] == [0.0]), *values], colour, dashed
+        )
+        for colour, (name, curves) in enumerate(maps.items())
+        for what, values, dashed in zip(
+            ("most relevant", "least"), curves.lines(kept=kept), (False, True), strict=True
+        )
     ]
 
 

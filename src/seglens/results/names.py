@@ -15,9 +15,12 @@ RESTATES = "restates the prediction"
 """The label of a map that does no better than its mirror: the predicted mask, as coarse as the map."""
 
 
+TARGET_SCALE = "target_faithfulness"
+"""The score whose steps are in units of the target's area; its curves are two: removed, and kept."""
+
 CARD_SCORES = (
     "faithfulness",
-    "target_faithfulness",
+    TARGET_SCALE,
     "context_faithfulness",
     "causal_agreement",
     "completeness",

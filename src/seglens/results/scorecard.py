@@ -1,6 +1,6 @@
 """The results of a judgement: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
@@ -72,6 +72,10 @@ class RemovalCurves(Result):
     most_kept: tuple[Number, ...] = ()
     num: int = 0
     s_dice: "RemovalCurves | None" = None
+
+    def lines(self, *, kept: bool) -> tuple[Sequence[Number], Sequence[Number]]:
+        """Return the scores with the most and the least relevant removed, or with these ``kept`` alone."""
+        return (self.most_kept, self.least_kept) if kept else (self.most_first, self.least_first)
 
 
 class Cascade(Result):
