@@ -116,3 +116,11 @@ def test_ticks_below_a_chart_are_where_their_numbers_are():
     drawn = figures.line_chart("removal", [line], y_label="score", whole=False)
     below = re.findall(r'y="210"[^>]*>([^<]+)<', str(drawn))
     assert below == ["0", "0.2", "0.4", "0.6", "0.8"]
+
+
+def test_an_axis_of_powers_of_two_is_written_in_fractions():
+    assert [figures.power_of_two(x) for x in range(-3, 3)] == ["1/8", "1/4", "1/2", "1", "2", "4"]
+    line = Series("map", [-3.0, -1.0, 2.0], [0.9, 0.5, 0.1], 0)
+    drawn = figures.line_chart("removal", [line], y_label="score", x_text=figures.power_of_two)
+    below = re.findall(r'y="210"[^>]*>([^<]+)<', str(drawn))
+    assert below == ["1/8", "1/4", "1/2", "1", "2", "4"]
