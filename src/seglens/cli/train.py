@@ -40,6 +40,14 @@ def train_command(
             help="Side of the square that pictures are fitted into.", show_default="usual for the model"
         ),
     ] = 256,
+    patch_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Learn from patches of --image-size, cut from pictures at this scale: pixels a pixel of the "
+            "file, of volumes voxels a mm.",
+            show_default="pictures are fitted whole",
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Times through the train split.")] = 20,
     batch_size: Annotated[
         int, typer.Option(help="Pictures of a step.", show_default="8, fewer where an epoch has few steps")
@@ -153,6 +161,7 @@ def train_command(
         "encoder_weights": encoder_weights,
         "width": width,
         "image_size": image_size,
+        "patch_scale": patch_scale,
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,

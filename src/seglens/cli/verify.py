@@ -81,9 +81,9 @@ def _placed(model: "seglens.Run", split: "Split") -> "Images":
     """Return all pictures of a split on the input grid."""
     import torch
 
-    from seglens.data.transforms import letterbox_all
+    from seglens.predict.original import on_one_input
 
-    placed, _ = letterbox_all([split[index] for index in range(len(split))], model.spec.image_size)
+    placed, _ = on_one_input([split[index] for index in range(len(split))], model.spec)
     return torch.stack([sample.image for sample in placed])
 
 

@@ -1,7 +1,7 @@
 """How a native picture sits on the input grid, and how what is computed there is brought back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seglens.axes import resampled, spelled
 from seglens.errors import SettingError
-from seglens.shapes import Mask
+from seglens.shapes import AnyMask, Mask
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,17 @@ class Frame:
     def sides(self) -> tuple[int, ...]:
         """The length of the grid along each axis."""
         return self.size if isinstance(self.size, tuple) else (self.size,) * len(self.native)
+
+    @property
+    def uncut(self) -> "Frame":
+        """This frame on a grid that holds what was scaled, and nothing else."""
+        return replace(self, size=self.scaled, corner=(0,) * len(self.scaled))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the grid holds only a part of what was scaled."""
+        ends = zip(self.corner, self.scaled, self.sides, strict=True)
+        return any(at < 0 or at + length > side for at, length, side in ends)
 
     @property
     def scale(self) -> float:
@@ -179,10 +190,13 @@ def _at_places(values: Tensor, places: Sequence[Tensor], *, linear: bool = False
     return values
 
 
-def fit_frame(native: Sequence[int], size: int, spacing: Sequence[float] | None = None) -> Frame:
+def fit_frame(
+    native: Sequence[int], size: int, spacing: Sequence[float] | None = None, scale: float | None = None
+) -> Frame:
     """Return the frame in which a picture of ``native`` lengths is as large as fits, centred.
 
-    ``spacing`` are millimetres a voxel along each axis; without, they are alike.
+    ``spacing`` are millimetres a voxel along each axis; without, they are alike. With ``scale``, in pixels on
+    the grid for each native pixel or millimetre, the picture is at most that large.
 
     Raises:
         SettingError: ``size`` is not positive.
@@ -190,9 +204,60 @@ def fit_frame(native: Sequence[int], size: int, spacing: Sequence[float] | None 
     if size < 1:
         raise SettingError(f"The input size must be at least 1 pixel, got {size}.")
     sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
-    scaled = tuple(max(1, round(side * size / max(sides))) for side in sides)
+    factor = size / max(sides) if scale is None else min(scale, size / max(sides))
+    scaled = tuple(max(1, round(side * factor)) for side in sides)
     corner = tuple((size - length) // 2 for length in scaled)
     return Frame(tuple(native), size, scaled, corner, tuple(spacing or ()))
+
+
+def scaled_frame(native: Sequence[int], scale: float, spacing: Sequence[float] | None = None) -> Frame:
+    """Return the frame of a picture brought to ``scale``, on a grid of its own; see `fit_frame`."""
+    sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
+    scaled = tuple(max(1, round(side * scale)) for side in sides)
+    return Frame(tuple(native), scaled, scaled, (0,) * len(scaled), tuple(spacing or ()))
+
+
+def window_about(whole: Frame, sides: Sequence[int], mask: AnyMask | None) -> Frame:
+    """Return the frame of one window of ``sides`` that holds the most of ``mask``, of what ``whole`` scales.
+
+    Windows are compared that begin every eighth of their sides, and the one that is centred on what the best
+    of them holds. Of a picture without truth, or with an empty one, it is the window in the middle. Along an
+    axis that is no longer than the window, the corner stays as it is.
+    """
+    places = torch.zeros(0, len(whole.scaled))
+    if mask is not None:
+        marked = mask if mask.ndim == len(whole.scaled) else mask.any(0)
+        places = whole.uncut.mask_to_grid(marked).nonzero()
+    ends = [max(0, length - side) for length, side in zip(whole.scaled, sides, strict=True)]
+    first = [end // 2 for end in ends]
+    if len(places):
+        best = _fullest(places, sides, ends)
+        centred = [
+            min(max(0, round(at + 0.5 - side / 2)), end)
+            for at, side, end in zip(
+                _within(places, best, sides).double().mean(0).tolist(), sides, ends, strict=True
+            )
+        ]
+        first = max(centred, best, key=lambda each: len(_within(places, each, sides)))
+    corner = [at if end == 0 else -begin for at, begin, end in zip(whole.corner, first, ends, strict=True)]
+    return replace(whole, size=tuple(sides), corner=tuple(corner))
+
+
+def _within(places: Int[Tensor, "n axes"], first: Sequence[int], sides: Sequence[int]) -> Tensor:
+    begin = torch.tensor(first)
+    return places[((places >= begin) & (places < begin + torch.tensor(sides))).all(1)]
+
+
+def _fullest(places: Int[Tensor, "n axes"], sides: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Return where the window begins that holds the most, of those that begin every eighth of a side."""
+    steps = [max(1, side // 8) for side in sides]
+    blocks = places // torch.tensor(steps)
+    counts = torch.zeros((blocks.amax(0) + 1).tolist(), dtype=torch.int64)
+    counts.index_put_(tuple(blocks.T), torch.tensor(1), accumulate=True)
+    for axis, (side, step) in enumerate(zip(sides, steps, strict=True)):
+        counts = counts.unfold(axis, min(side // step, counts.shape[axis]), 1).sum(-1)
+    best = torch.unravel_index(counts.argmax(), counts.shape)
+    return [min(int(at) * step, end) for at, step, end in zip(best, steps, ends, strict=True)]
 
 
 def nearest(grid: Tensor, size: Sequence[int]) -> Tensor:

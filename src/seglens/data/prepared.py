@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seglens.data.frame import Frame
+from seglens.data.frame import Frame, window_about
 from seglens.shapes import AnyMask, Image
 
 
@@ -46,30 +46,8 @@ class Prepared:
         return frame.padded(self.image) + blank * empty
 
     def one_input(self, mask: AnyMask | None) -> Frame:
-        """Return the frame of one input: of all, or of the window that holds the most of ``mask``.
-
-        Of a volume without truth, or with an empty one, it is the window in the middle.
-        """
-        if self.fits:
-            return self.frame
-        whole = self.frame
-        middle = [length / 2 for length in whole.scaled]
-        if mask is not None:
-            marked = self._on_scaled(mask)
-            if len(marked):
-                middle = (marked.double().mean(0) + 0.5).tolist()
-        corner = []
-        for at, length, side, here in zip(middle, whole.scaled, self.sides, whole.corner, strict=True):
-            first = min(max(0, round(at - side / 2)), length - side)
-            corner.append(here if length <= side else -first)
-        return replace(whole, size=self.sides, corner=tuple(corner))
-
-    def _on_scaled(self, mask: AnyMask) -> Tensor:
-        """Return the places (of the scaled volume) at which a mask of the picture's own size isn't 0."""
-        dims = len(self.frame.scaled)
-        marked = mask if mask.ndim == dims else mask.any(0)
-        whole = replace(self.frame, size=self.frame.scaled, corner=(0,) * dims)
-        return whole.mask_to_grid(marked).nonzero()
+        """Return the frame of one input: of all, or of the window that `window_about` chooses."""
+        return self.frame if self.fits else window_about(self.frame, self.sides, mask)
 
 
 def same_grid(frames: Sequence[Frame]) -> list[Frame]:

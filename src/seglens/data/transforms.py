@@ -28,13 +28,13 @@ from seglens.shapes import AnyMask, AnyMasks, Image, Images, Region, Regions
 
 
 def letterbox_image(
-    image: Image, size: int, spacing: Sequence[float] | None = None
+    image: Image, size: int, spacing: Sequence[float] | None = None, scale: float | None = None
 ) -> tuple[Float[Tensor, "c *grid"], Frame]:
     """Scale a picture into ``size`` pixels each way (antialiased), padded with 0, not stretched.
 
-    A volume becomes a cube; ``spacing`` is as in `fit_frame`.
+    A volume becomes a cube; ``spacing`` and ``scale`` are as in `fit_frame`.
     """
-    frame = fit_frame(size_of(image, 1), size, spacing)
+    frame = fit_frame(size_of(image, 1), size, spacing, scale)
     return _scaled_into(image, frame), frame
 
 

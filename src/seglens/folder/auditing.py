@@ -11,6 +11,7 @@ from torch import Tensor
 from seglens.data.frame import Frame
 from seglens.data.layout import Split
 from seglens.data.mask_values import read_foreground
+from seglens.data.transforms import placed_on
 from seglens.data.volumes.reading import read_volume
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
 from seglens.evaluate.strata import MOST
@@ -68,13 +69,21 @@ def regions_of(part: Chunk, names: Sequence[str]) -> dict[str, Regions]:
     Raises:
         DataError: a mask can't be read.
     """
-    batch = part.batch
     return {
-        name: _from_file(part, Path(name.removeprefix(MASK)))
-        if name.startswith(MASK)
-        else REGIONS[name](batch.images, batch.valid)
+        name: _from_file(part, Path(name.removeprefix(MASK))) if name.startswith(MASK) else _found(part, name)
         for name in names
     }
+
+
+def _found(part: Chunk, name: str) -> Regions:
+    """Find a region in pictures; where a grid holds only a part of one, in all of that."""
+    batch = part.batch
+    found = REGIONS[name](batch.images, batch.valid)
+    for row, (sample, frame) in enumerate(zip(part.originals, part.frames, strict=True)):
+        if frame.is_cut:
+            (whole,), _ = placed_on([sample], [frame.uncut])
+            found[row] = frame.padded(REGIONS[name](whole.image[None], whole.valid[None])[0])
+    return found & batch.valid
 
 
 def _from_file(part: Chunk, place: Path) -> Regions:

@@ -20,12 +20,14 @@ from seglens.data.from_torch import TorchData, as_split, is_torch
 from seglens.data.intensity import warn_of_window
 from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
-from seglens.data.transforms import Batch, collate, letterbox_all
+from seglens.data.transforms import Batch, collate
 from seglens.data.volumes.reading import stem_of
 from seglens.data.volumes.sets import read_sample
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
 from seglens.files.output import unused_name
+from seglens.models.segmenter import ModelSpec
+from seglens.predict.original import on_one_input
 from seglens.predict.tiles import Windows
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable
@@ -152,12 +154,14 @@ def read_chunks(
     what: str = "explaining",
     share: Share = ALONE,
     skip: Collection[int] = (),
+    tiles: str = "auto",
 ) -> Iterator[Chunk]:
     """Yield the pictures of ``split`` in chunks of nearly equal size, ``most`` at most.
 
     Even chunks, because maps of the others in a chunk serve as nulls. Of a job that is spread these are the
     same chunks, of which each process gets its ``share``. Pictures that can't be read, or that have no mask
-    where one of ``targets`` needs one, go to ``failed``. Chunks to ``skip`` are not read.
+    where one of ``targets`` needs one, go to ``failed``. Chunks to ``skip`` are not read. Of a picture that
+    is predicted in windows, the input grid holds one of these: see `seglens.predict.original.input_frame`.
     """
     chunks = chunks_of(len(split), most)
     ours = [index for index in share.of(len(chunks)) if index not in skip]
@@ -177,7 +181,7 @@ def read_chunks(
             else:
                 waiting[number] = sample
         if waiting:
-            yield _chunk(waiting, run.spec.image_size, index)
+            yield _chunk(waiting, run.spec, tiles, index)
         del waiting
         release_memory()
 
@@ -245,9 +249,9 @@ def _some_have_truth(split: Split) -> bool:
     return any(entry.labelled for entry in split.entries)
 
 
-def _chunk(numbered: Mapping[int, Sample], size: int, index: int) -> Chunk:
+def _chunk(numbered: Mapping[int, Sample], spec: ModelSpec, tiles: str, index: int) -> Chunk:
     samples = list(numbered.values())
-    placed, frames = letterbox_all(samples, size)
+    placed, frames = on_one_input(samples, spec, tiles)
     bare = any(sample.mask is None for sample in samples)
     if bare:  # One batch has masks for all or for none; the originals keep theirs.
         placed = [Sample(sample.name, sample.image, None, sample.valid) for sample in placed]

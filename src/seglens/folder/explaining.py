@@ -225,7 +225,14 @@ def _explain_chunks(
     listed = 0
     (partial.folder / "samples").mkdir(exist_ok=True)
     chunks = read_chunks(
-        run, split, most=batch_size, failed=failed, targets=request.targets, share=share, skip=partial.done
+        run,
+        split,
+        most=batch_size,
+        failed=failed,
+        targets=request.targets,
+        share=share,
+        skip=partial.done,
+        tiles=tiles,
     )
     for part in chunks:
         rows: list[PictureMaps] = []

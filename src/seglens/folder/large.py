@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seglens.axes import cropped, padded_size, size_of
-from seglens.data.frame import Frame, fit_frame, nearest
+from seglens.data.frame import Frame, nearest
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, collate, placed_on
 from seglens.explain.explanation import Explanation
@@ -25,7 +25,7 @@ from seglens.folder.chunks import Chunk
 from seglens.folder.request import Request
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
-from seglens.predict.original import decide, logits_of
+from seglens.predict.original import decide, input_frame, logits_of
 from seglens.predict.tiles import Cut, Windows, bands, cut_of, plan, resized
 from seglens.runs import Run
 from seglens.shapes import Images
@@ -52,7 +52,7 @@ def frame_of(sample: Sample, spec: ModelSpec, tiles: str) -> Frame:
     if sample.prepared is not None:
         return sample.prepared.frame
     if windows is None:
-        return fit_frame(size_of(sample.image, 1), spec.image_size, sample.spacing)
+        return input_frame(sample, spec, tiles)
     return _frame(windows, sample)
 
 

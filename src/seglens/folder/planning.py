@@ -74,7 +74,7 @@ def plan_folder(
     whole = split.select([number for number in range(len(split)) if number not in cut])
     found = Plan(0, (size,) * run.spec.dims, targets, ())
     if num := len(whole):
-        part = first_chunk(run, whole, request.targets, min(1 + FEW, batch_size, num))
+        part = first_chunk(run, whole, request.targets, min(1 + FEW, batch_size, num), tiles)
         entries = count(run, request.parsed, request.layers, part.batch.images, targets, num, batch_size)
         pieces = [select_pictures(part, rows) for rows in (range(1), range(1, len(part.originals))) if rows]
         passes = sum(entry.forwards + 2 * entry.backwards for entry in entries)
@@ -104,7 +104,7 @@ def windows_by_number(spec: ModelSpec, split: Split, tiles: str) -> dict[int, in
     return found
 
 
-def first_chunk(run: Run, split: Split, targets: Sequence[str], num: int) -> Chunk:
+def first_chunk(run: Run, split: Split, targets: Sequence[str], num: int, tiles: str = "auto") -> Chunk:
     """Read the first ``num`` pictures, or more where not one of them can be used.
 
     Raises:
@@ -112,7 +112,9 @@ def first_chunk(run: Run, split: Split, targets: Sequence[str], num: int) -> Chu
     """
     failed: list[Failure] = []
     for pictures in (split.select(list(range(num))), split):
-        for part in read_chunks(run, pictures, most=num, failed=failed, targets=targets, what="planning"):
+        for part in read_chunks(
+            run, pictures, most=num, failed=failed, targets=targets, what="planning", tiles=tiles
+        ):
             return part
     refuse_none_done(0, failed)
     raise AssertionError("refuse_none_done raises")

@@ -10,7 +10,6 @@ import torch
 
 from seglens.arguments.inputs import names_of
 from seglens.data.layout import Split
-from seglens.data.transforms import letterbox_all
 from seglens.errors import DataError, ModelError, SettingError, UserError
 from seglens.explain.explanation import check_where
 from seglens.explain.methods import METHODS, Method, ParsedMethods, methods_of, parse
@@ -22,6 +21,7 @@ from seglens.folder.chunks import Chunk, Failure, read_one
 from seglens.models.layers import layers as layers_of
 from seglens.models.layers import resolve
 from seglens.predict import Prediction
+from seglens.predict.original import on_one_input
 from seglens.runs import Run
 from seglens.runs.data import own_split
 
@@ -140,7 +140,7 @@ def with_references_of(run: Run, split: Split, methods: Sequence[Method], seed: 
         source = split
     numbers = chosen_references(len(source), seed)
     read = [read_one(source, number) for number in numbers]
-    placed, _ = letterbox_all([one for one in read if not isinstance(one, Failure)], run.spec.image_size)
+    placed, _ = on_one_input([one for one in read if not isinstance(one, Failure)], run.spec)
     images = [sample.image for sample in placed]
     if not images:
         raise DataError(

@@ -14,7 +14,7 @@ from seglens.data.frame import Frame, nearest
 from seglens.data.images import read_size
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.data.transforms import collate, letterbox
+from seglens.data.transforms import collate
 from seglens.drawing.planes import Planes, planes_through
 from seglens.errors import DataError
 from seglens.evaluate.scores import counted, scores
@@ -24,6 +24,7 @@ from seglens.folder.prediction import original_masks
 from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec
 from seglens.predict import Prediction
+from seglens.predict.original import on_one_input
 from seglens.predict.tiles import number_of, plan
 from seglens.runs import Run
 from seglens.shapes import AnyMask, Region
@@ -133,8 +134,8 @@ def chunk_of_one(sample: Sample, spec: ModelSpec) -> Chunk:
     windows = plan(size_of(sample.image, 1), spec, spacing=sample.spacing)
     if windows is not None:
         return large_chunk(sample, windows, 0, 0)
-    placed, frame = letterbox(sample, spec.image_size)
-    return Chunk((sample,), collate([placed]), (frame,), (0,))
+    placed, frames = on_one_input([sample], spec)
+    return Chunk((sample,), collate(placed), tuple(frames), (0,))
 
 
 def predict_opened(run: Run, part: Chunk) -> Prediction:

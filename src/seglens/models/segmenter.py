@@ -49,7 +49,8 @@ class ModelSpec(Validated):
     with ``normalise`` "image" each picture's own do in their place (z-score, as nnU-Net does).
     ``scale`` is how many pixels of the input grid one pixel of the median training picture became, or one
     millimetre of a volume (None where that is not known): a picture that would have to shrink far more is
-    predicted in windows.
+    predicted in windows. With ``patches`` the model learned from patches of pictures at this very scale, and
+    every picture is brought to it.
     ``output`` is the place of the answer in what the network returns, see `seglens.models.outputs`; None
     where it returns a tensor, or where only one can be meant. ``options`` are other arguments of the
     architecture, see `seglens.models.options`.
@@ -87,6 +88,7 @@ class ModelSpec(Validated):
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     members: int = Field(default=1, ge=1, le=100, strict=True)
     scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    patches: bool = False
     output: Choice = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -94,6 +96,11 @@ class ModelSpec(Validated):
     def outputs(self) -> int:
         """Channels of the network's output."""
         return {"sigmoid": 1, "softmax": self.classes, "multilabel": self.classes - 1}[self.head]
+
+    @property
+    def patch_scale(self) -> float | None:
+        """The scale of all pictures, where the model learned from patches."""
+        return self.scale if self.patches else None
 
     @property
     def foreign(self) -> bool:
@@ -109,6 +116,11 @@ class ModelSpec(Validated):
             raise ValueError(
                 f"there are {len(self.thresholds)} thresholds; a multilabel head has one for each label, "
                 "others have none"
+            )
+        if self.patches and (self.scale is None or self.normalise == "image"):
+            raise ValueError(
+                "a model of patches needs the scale of its pictures, and can't normalise by each picture: "
+                f"the scale is {self.scale}, normalise is {self.normalise!r}"
             )
         if not all(0 < threshold < 1 for threshold in self.thresholds):
             raise ValueError(f"thresholds must lie between 0 and 1, got {self.thresholds}")

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.axes import CHANNELS_LAST, size_of, widened
-from seglens.data.frame import Frame
+from seglens.data.frame import Frame, fit_frame, window_about
 from seglens.data.sample import Sample
-from seglens.data.transforms import letterbox_image
+from seglens.data.transforms import letterbox_image, placed_on
 from seglens.errors import SettingError
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict import Prediction, infer
@@ -61,8 +61,35 @@ def place(
     windows = plan(size_of(image, 1), spec, tiles, spacing=spacing)
     if windows is not None:
         return Placed(image, None, windows)
-    grid, frame = letterbox_image(image, spec.image_size, spacing)
+    grid, frame = letterbox_image(image, spec.image_size, spacing, spec.patch_scale)
     return Placed(grid, frame, None)
+
+
+def on_one_input(
+    samples: Sequence[Sample], spec: ModelSpec, tiles: str = "auto"
+) -> tuple[list[Sample], list[Frame]]:
+    """Return samples on the input grid, each in its `input_frame`."""
+    return placed_on(samples, [input_frame(sample, spec, tiles) for sample in samples])
+
+
+def input_frame(sample: Sample, spec: ModelSpec, tiles: str = "auto") -> Frame:
+    """Return how a picture lies on one input of the network: whole, where it isn't predicted in windows.
+
+    Of those that are, one input is the window that holds the most of the mask, see `window_about`.
+
+    Raises:
+        UnknownNameError: there is no such rule for tiles.
+    """
+    if sample.prepared is not None:
+        return sample.prepared.one_input(sample.mask)
+    native, windows = size_of(sample.image, 1), None
+    if spec.normalise != "image":  # else there are no windows
+        windows = plan(native, spec, tiles, spacing=sample.spacing)
+    if windows is None:
+        return fit_frame(native, spec.image_size, sample.spacing, spec.patch_scale)
+    corner = tuple(each.margin for each in windows.covers)
+    whole = Frame(native, windows.sides, windows.scaled, corner, tuple(sample.spacing or ()))
+    return window_about(whole, windows.sides, sample.mask)
 
 
 def place_sample(sample: Sample, spec: ModelSpec, tiles: str = "auto") -> Placed:

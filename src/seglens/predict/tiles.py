@@ -173,7 +173,8 @@ def plan(
     """Return the windows for a picture of ``native`` size, or None where it is scaled into one input.
 
     `TILES` says when which; the working scale is that of the training, 1 where it is not known. With
-    ``spacing``, the millimetres a voxel along each axis, it is one of pixels a millimetre.
+    ``spacing``, the millimetres a voxel along each axis, it is one of pixels a millimetre. A model that
+    learned from patches sees every picture at their scale: it takes windows where one input is too small.
 
     Raises:
         UnknownNameError: there is no such rule.
@@ -189,7 +190,7 @@ def plan(
     match tiles:
         case "auto":
             shrinks = spec.scale is not None and spec.image_size / longest < SHRINK * spec.scale
-            needed = shrinks
+            needed = max(scaled) > spec.image_size if spec.patches else shrinks
         case "always":
             needed = max(scaled) > spec.image_size
         case _:

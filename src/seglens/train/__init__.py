@@ -386,11 +386,17 @@ def _batches(dataset: Dataset, settings: TrainSettings, spec: ModelSpec, device:
         seed=settings.seed,
         policy=varied if settings.augment else None,
         window=spec.window,
+        patch_scale=settings.patch_scale,
     )
     training.preload()
     validation = None
     if "valid" in dataset.splits:
-        validation = TrainingDataset(dataset.split("valid"), size=settings.image_size)
+        validation = TrainingDataset(
+            dataset.split("valid"),
+            size=settings.image_size,
+            patch_scale=settings.patch_scale,
+            in_order=True,
+        )
         validation.preload()
     return Batches(training, validation, settings, workers=_workers(settings, device))
 
@@ -419,7 +425,8 @@ def _close(
     module.load_state_dict(_read_checkpoint(checkpoints.folder / "best.ckpt", module))
     settings, history = module.settings, checkpoints.history
     best, kept = history.best(), module.kept
-    kept.spec = kept.spec.model_copy(update={"scale": batches.training.scale})
+    if not kept.spec.patches:
+        kept.spec = kept.spec.model_copy(update={"scale": batches.training.scale})
     results: dict[str, Any] = {
         "best_epoch": best["epoch"],
         "epochs": len(history.rows),

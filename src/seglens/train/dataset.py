@@ -3,7 +3,7 @@
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -11,14 +11,24 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from seglens.axes import CHANNELS_LAST
+from seglens.axes import CHANNELS_LAST, size_of
+from seglens.data.frame import Frame, scaled_frame
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
-from seglens.data.transforms import Batch, Policy, augment_within, collate, letterbox, sample_generator
+from seglens.data.transforms import (
+    Batch,
+    Policy,
+    augment_within,
+    collate,
+    letterbox,
+    placed_on,
+    sample_generator,
+)
 from seglens.errors import DataError
 from seglens.masks import class_pixels, is_stack
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
+from seglens.train.patches import covering, drawn, marked_places, number_in
 from seglens.train.recipe import TrainSettings
 
 MEMORY = 2 << 30
@@ -78,6 +88,10 @@ class TrainingDataset(Dataset[Sample]):
 
     The epoch is part of the key, so that augmentation depends on (seed, epoch, index) alone: not on the
     order, on the number of worker processes, or on an interruption of the training.
+
+    With ``patch_scale`` they are patches of pictures brought to that scale (pixels for each pixel of the
+    file, of volumes for each millimetre), of every picture as many as cover it: drawn at random, or those
+    that cover it where ``in_order``. Then each pixel of a picture is valid in one patch.
     """
 
     split: Split
@@ -85,6 +99,8 @@ class TrainingDataset(Dataset[Sample]):
     seed: int
     policy: Policy | None
     memory: int
+    patch_scale: float | None
+    in_order: bool
 
     def __init__(
         self,
@@ -95,9 +111,13 @@ class TrainingDataset(Dataset[Sample]):
         policy: Policy | None = None,
         window: tuple[float, float] = (0.0, 1.0),
         memory: int = MEMORY,
+        patch_scale: float | None = None,
+        in_order: bool = False,
     ):
         self.split, self.size, self.seed, self.policy, self.memory = split, size, seed, policy, memory
-        self.window = window
+        self.window, self.patch_scale, self.in_order = window, patch_scale, in_order
+        self._patches: list[tuple[int, int]] = []
+        self._last: tuple[int, _Packed] | None = None
         self._kept: list[_Packed] = []
         self.scales: list[float] = []
 
@@ -108,13 +128,20 @@ class TrainingDataset(Dataset[Sample]):
             DataError: a picture can't be read or has no mask.
         """
         room = self.memory
-        pictures = read_ahead(self._read, range(len(self)))
-        for packed in track(pictures, total=len(self), what=f"reading {self.split.name}"):
+        pictures = read_ahead(self._read, range(len(self.split)))
+        for index, packed in enumerate(
+            track(pictures, total=len(self.split), what=f"reading {self.split.name}")
+        ):
             self.scales.append(packed.scale)
             room -= packed.num_bytes
-            if room < 0:
+            if room >= 0:
+                self._kept.append(packed)
+            elif self.patch_scale is None:
                 break
-            self._kept.append(packed)
+            # Of patches the sizes of all pictures say how many there are.
+            if self.patch_scale is not None:
+                num = number_in(size_of(packed.valid, 0), self.size)
+                self._patches += [(index, place) for place in range(num)]
 
     @property
     def scale(self) -> float:
@@ -124,7 +151,7 @@ class TrainingDataset(Dataset[Sample]):
     def class_pixels(self, num_classes: int) -> Int[Tensor, "classes"]:
         """Count the valid pixels of every class; what is not in memory is read for it."""
         counts = torch.zeros(num_classes, dtype=torch.int64)
-        for index in range(len(self)):
+        for index in range(len(self.split)):
             sample = self._packed(index).unpack()
             assert sample.mask is not None
             counts += class_pixels(sample.mask, sample.valid, num_classes)
@@ -132,24 +159,43 @@ class TrainingDataset(Dataset[Sample]):
 
     def blank(self) -> Sample:
         """Return a sample of the right shape that counts for nothing."""
-        like = self._packed(0).unpack()
+        like = self._unvaried(0, 0)
         assert like.mask is not None
         return Sample("", like.image * 0, torch.zeros_like(like.mask), like.valid & False)
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.split) if self.patch_scale is None else len(self._patches)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         if index == BLANK:
             return self.blank()
-        sample = self._packed(index).unpack()
+        sample = self._unvaried(epoch, index)
         if self.policy is None:
             return sample
         return augment_within(self.window, sample, sample_generator(self.seed, epoch, index), self.policy)
 
+    def _unvaried(self, epoch: int, index: int) -> Sample:
+        if self.patch_scale is None:
+            return self._packed(index).unpack()
+        picture, place = self._patches[index]
+        packed = self._packed(picture)
+        scaled = size_of(packed.valid, 0)
+        if self.in_order:
+            patch = covering(scaled, self.size)[place]
+            cut = packed.cut(patch.frame).unpack()
+            fresh = torch.zeros_like(cut.valid)
+            fresh[patch.fresh] = True
+            return replace(cut, valid=cut.valid & fresh)
+        drawing = sample_generator(self.seed, epoch, -1 - index)  # not that of augmentation
+        return packed.cut(drawn(scaled, self.size, packed.places, drawing)).unpack()
+
     def _packed(self, index: int) -> "_Packed":
-        return self._kept[index] if index < len(self._kept) else self._read(index)
+        if index < len(self._kept):
+            return self._kept[index]
+        if self._last is None or self._last[0] != index:  # several patches in a row are of one picture
+            self._last = (index, self._read(index))
+        return self._last[1]
 
     def _read(self, index: int) -> "_Packed":
         sample = self.split[index]
@@ -158,7 +204,16 @@ class TrainingDataset(Dataset[Sample]):
                 f"{self.split.entries[index].image} has no mask: training needs one for every picture. "
                 "Add it, or take the picture out ('seglens data check' lists all)."
             )
-        return _pack(sample, self.size)
+        if self.patch_scale is None:
+            return _pack(sample, *letterbox(sample, self.size))
+        frame = scaled_frame(size_of(sample.image, 1), self.patch_scale, sample.spacing)
+        (scaled,), _ = placed_on([sample], [frame])
+        packed = _pack(sample, scaled, frame)
+        if self.in_order:
+            return packed
+        assert scaled.mask is not None
+        places = marked_places(scaled.mask, scaled.valid, len(self.split.task.classes))
+        return replace(packed, places=tuple(places))
 
 
 class Shuffled(Sampler[tuple[int, int]]):
@@ -239,6 +294,12 @@ class _Packed:
     mask: Tensor
     valid: Tensor
     scale: float
+    places: tuple[Int[Tensor, "n axes"], ...] = ()
+
+    def cut(self, frame: Frame) -> "_Packed":
+        """Return what lies in ``frame``, whose native pixels are those of this picture."""
+        image, mask, valid = (frame.padded(array) for array in (self.image, self.mask, self.valid))
+        return replace(self, image=image, mask=mask, valid=valid)
 
     @property
     def num_bytes(self) -> int:
@@ -251,8 +312,7 @@ class _Packed:
         )
 
 
-def _pack(sample: Sample, size: int) -> _Packed:
-    small, frame = letterbox(sample, size)
+def _pack(sample: Sample, small: Sample, frame: Frame) -> _Packed:
     assert small.mask is not None
     shades = sample.image * 255
     eight_bit = bool((shades - shades.round()).abs().max() < 1e-3)

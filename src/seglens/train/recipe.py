@@ -27,23 +27,25 @@ class TrainSettings(Validated):
 
     A value outside of what is allowed raises a SettingError of one line.
 
-    ``encoder_weights`` is ``imagenet``, ``none`` or a file. ``batch_size`` counts the pictures of a step over
-    all devices; left out it is 8, or so few that an epoch has four steps (2 at least). With ``auto`` image
-    size, batch size, epochs, loss and window follow from the train split where they are left out, see
-    `seglens.train.fingerprint`. ``encoder_rate`` multiplies the learning rate of the encoder, which is not
-    trained at all in the first ``freeze_encoder`` epochs. ``schedule`` is a key of ``SCHEDULES``; ``clip``
-    bounds the norm of the gradient. ``ema`` is the decay of the running average of the weights, which is what
-    is validated and kept (None: by the number of steps; 0: no average). ``class_weights`` has a number for
-    every class, the background first; with ``balanced`` they follow from the training masks. ``threshold`` is
-    that of a sigmoid head, or of every label (None: chosen on the valid split). ``calibrate`` finds the
-    temperature of probabilities there. ``augment`` varies the pictures at random, by turns of up to
-    ``rotation`` degrees among others, and with ``vertical_flips`` upside down too. ``patience`` is the number
-    of epochs without a better Dice on the valid split after which training stops; ``keep_every`` K keeps the
-    weights of every K-th epoch. ``workers`` is the number of processes that augment, for each device.
-    ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves the batches of a step until
-    they fit into memory. ``window`` is which intensities are mapped to [0, 1]: ``auto`` (found on the train
-    split, see `seglens.data.intensity`), ``full``, or ``LOW,HIGH`` as the files hold them. ``normalise`` is
-    by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
+    ``encoder_weights`` is ``imagenet``, ``none`` or a file. With ``patch_scale`` the model learns from
+    patches of ``image_size`` pixels each way, cut from pictures brought to this scale: pixels for each pixel
+    of the file (1 is the file's own), of volumes voxels for each millimetre. ``batch_size`` counts the
+    pictures of a step over all devices; left out it is 8, or so few that an epoch has four steps (2 at
+    least). With ``auto`` image size, batch size, epochs, loss and window follow from the train split where
+    they are left out, see `seglens.train.fingerprint`. ``encoder_rate`` multiplies the learning rate of the
+    encoder, which is not trained at all in the first ``freeze_encoder`` epochs. ``schedule`` is a key of
+    ``SCHEDULES``; ``clip`` bounds the norm of the gradient. ``ema`` is the decay of the running average of
+    the weights, which is what is validated and kept (None: by the number of steps; 0: no average).
+    ``class_weights`` has a number for every class, the background first; with ``balanced`` they follow from
+    the training masks. ``threshold`` is that of a sigmoid head, or of every label (None: chosen on the valid
+    split). ``calibrate`` finds the temperature of probabilities there. ``augment`` varies the pictures at
+    random, by turns of up to ``rotation`` degrees among others, and with ``vertical_flips`` upside down too.
+    ``patience`` is the number of epochs without a better Dice on the valid split after which training stops;
+    ``keep_every`` K keeps the weights of every K-th epoch. ``workers`` is the number of processes that
+    augment, for each device. ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves
+    the batches of a step until they fit into memory. ``window`` is which intensities are mapped to [0, 1]:
+    ``auto`` (found on the train split, see `seglens.data.intensity`), ``full``, or ``LOW,HIGH`` as the files
+    hold them. ``normalise`` is by the ``mean`` and ``std`` of the data, or by those of each ``image`` itself.
     """
 
     model: str = "unet"
@@ -51,6 +53,7 @@ class TrainSettings(Validated):
     encoder_weights: str | None = None
     width: int | None = Field(default=None, ge=1, le=1024)
     image_size: int = Field(default=256, ge=16, le=8192)
+    patch_scale: float | None = Field(default=None, gt=0, le=1000, allow_inf_nan=False)
     epochs: int = Field(default=20, ge=1, le=10**6)
     batch_size: int = Field(default=8, ge=1, le=2**16)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
@@ -101,6 +104,11 @@ def _refuse_contradictions(settings: TrainSettings) -> None:
         raise SettingError("vertical_flips is a part of augmentation: ask for augment too, or leave it out.")
     if settings.rotation != DEFAULT_POLICY.rotation[1] and not settings.augment:
         raise SettingError("rotation is a part of augmentation: ask for augment too, or leave it out.")
+    if settings.patch_scale is not None and settings.normalise == "image":
+        raise SettingError(
+            "With patch_scale pictures are cut into patches, and with normalise 'image' every patch would be "
+            "normalised by itself. Normalise by the dataset, or leave patch_scale out."
+        )
     if settings.window not in ("auto", "full"):
         bounds(settings.window)
     if settings.normalise == "image" and (settings.mean is not None or settings.std is not None):
@@ -135,6 +143,8 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "window": read_window(settings.window, _learned_from(dataset)),
         "intensities": dataset.settings.intensities or (),
         "normalise": settings.normalise,
+        "scale": settings.patch_scale,
+        "patches": settings.patch_scale is not None,
     } | ({} if settings.threshold is None else {"threshold": settings.threshold})
     plain = complete(ModelSpec(**described, mean=(0.0,) * channels, std=(1.0,) * channels))
     mean, std = plain.mean, plain.std
