@@ -12,7 +12,7 @@ import seglens
 from seglens.errors import SettingError
 from seglens.evaluate.intervals import RESAMPLES, numbered
 from seglens.evaluate.uncertainty import BINS, SMALLEST, area, auroc, best_area, conclude, count, risks
-from seglens.models.averaged import Ensemble
+from seglens.models.ensemble import Ensemble
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict.original import Inference, place
 from seglens.predict.uncertainty import disagreement, kinds_of

@@ -31,7 +31,8 @@ from seglens.evaluate.surroundings import surroundings
 from seglens.evaluate.uncertainty import ByUncertainty, count
 from seglens.files.output import unused_name
 from seglens.masks import foreground, is_stack, of_class, only_valid
-from seglens.models.ensemble import Ensemble, alone
+from seglens.models.ensemble import Ensemble
+from seglens.models.members import alone
 from seglens.objects import pieces
 from seglens.objects import split_touching as split_touching_objects
 from seglens.predict.original import (

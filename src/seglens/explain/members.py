@@ -24,7 +24,8 @@ from torch import Tensor
 from seglens.explain.explanation import LEFT, Explanation, Status
 from seglens.explain.methods import Method
 from seglens.explain.target import Target
-from seglens.models.ensemble import Ensemble, Member, alone
+from seglens.models.ensemble import Ensemble, Member
+from seglens.models.members import alone
 from seglens.runs import Run
 from seglens.shapes import Images
 

@@ -22,8 +22,8 @@ from seglens.explain.memory import BATCH_SIZE, within
 from seglens.explain.methods import Method, ParsedMethods, methods_of, parse
 from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
-from seglens.models.ensemble import explained
 from seglens.models.layers import resolve
+from seglens.models.members import explained
 from seglens.models.segmenter import Segmenter
 from seglens.runs import Run
 from seglens.shapes import Images

@@ -32,8 +32,8 @@ from torch import nn
 from seglens.arguments import checked
 from seglens.axes import LENGTHS, padded_size, spelled
 from seglens.errors import ModelError, unknown_name
-from seglens.models.ensemble import explained
 from seglens.models.layout import MOST_PREFIX, FeatureLayout, Rule, readings
+from seglens.models.members import explained
 from seglens.models.places import blocks_by_grid, head_by_answer, outermost_in, stages_by_grid
 from seglens.models.probing import (
     Call,

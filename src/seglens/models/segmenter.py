@@ -19,9 +19,9 @@ from seglens.axes import LENGTHS, axes, cropped, interpolated, padded_size, size
 from seglens.errors import ModelError, UserError
 from seglens.models import adapters, zoo
 from seglens.models.adapters import ADAPTERS, Call, Tool
-from seglens.models.averaged import Ensemble
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
+from seglens.models.ensemble import Ensemble
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output, listed
 from seglens.runtime.device import is_out_of_memory
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
@@ -48,9 +48,8 @@ class ModelSpec(Validated):
     range: 12-bit pictures stored in 16 bits have (0, 4095 / 65535). ``mean`` and ``std`` apply after it;
     with ``normalise`` "image" each picture's own do in their place (z-score, as nnU-Net does).
     ``scale`` is how many pixels of the input grid one pixel of the median training picture became, or one
-    millimetre of a volume (None where that is not known): a picture that would have to shrink far more is
-    predicted in windows. With ``patches`` the model learned from patches of pictures at this very scale, and
-    every picture is brought to it.
+    millimetre of a volume (None: not known): a picture that would have to shrink far more is predicted in
+    windows. A model that learned from ``patches`` of pictures at this scale sees every picture at it.
     ``output`` is the place of the answer in what the network returns, see `seglens.models.outputs`; None
     where it returns a tensor, or where only one can be meant. ``options`` are other arguments of the
     architecture, see `seglens.models.options`.

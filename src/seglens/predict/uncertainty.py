@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from seglens.axes import size_of
 from seglens.errors import SettingError
-from seglens.models.ensemble import Ensemble, alone
+from seglens.models.ensemble import Ensemble
+from seglens.models.members import alone
 from seglens.models.segmenter import Segmenter
 from seglens.predict.original import Inference, Placed, Probability, at_original_size, forward
 from seglens.shapes import Map

@@ -6,7 +6,7 @@ from typing import Any
 
 from seglens.data.layout import OUT_OF_FOLD, Split
 from seglens.errors import SettingError
-from seglens.models.averaged import Ensemble
+from seglens.models.ensemble import Ensemble
 from seglens.models.segmenter import Segmenter
 from seglens.results.record import read_record
 from seglens.runs import Run

@@ -21,9 +21,10 @@ from seglens.errors import SettingError
 from seglens.explain.target import Target, predicted, targets_on
 from seglens.explain.verify.case import Case, Snapshot
 from seglens.explain.verify.rules import RULES
-from seglens.models.ensemble import Ensemble, explained
+from seglens.models.ensemble import Ensemble
 from seglens.models.layers import layers as list_layers
 from seglens.models.layers import resolve
+from seglens.models.members import explained
 from seglens.runs import Run
 from seglens.seeds import content_uniform
 
