@@ -13,12 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seglens.arguments import check_fields
-from seglens.axes import axes, cropped, padded_size, size_of
+from seglens.axes import cropped, padded_size, size_of
 from seglens.errors import ModelError, SettingError
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import FLAT, Explanation
 from seglens.explain.masked import (
     Compile,
+    Perturb,
     Prepared,
     TargetScores,
     check_compile,
@@ -28,6 +29,7 @@ from seglens.explain.masked import (
     rank_agreement,
     score_copies,
 )
+from seglens.explain.settling import channel_masks, settled_scores
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, left_as_found, tapped
 from seglens.models.layers import find_layout, resolve
@@ -69,6 +71,10 @@ WEIGHTINGS: dict[str, Callable[[ChannelScores, TargetScores, Live], ChannelScore
 class ScoreCam:
     """Settings of Score-CAM.
 
+    With ``settle`` (.99 for one) channels are tried until those that are left can hardly change the map: none
+    of 20 maps drawn from what isn't known may have a rank correlation below it with the map expected. Left
+    out, all channels are tried, as Wang et al. do.
+
     ``weighting`` is ``increase`` (relu of the score less that of an empty picture) or ``softmax`` over the
     channels. ``precision`` is ``32``, ``bf16`` or ``auto`` (bf16 where the hardware has it); ``compile`` is
     ``never``, ``auto`` (where it pays) or ``always``. ``label`` is what the results are called by.
@@ -80,11 +86,19 @@ class ScoreCam:
     precision: Literal["32", "bf16", "auto"] = "32"
     compile: Compile = "never"
     label: str = ""
+    settle: float | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.weighting not in WEIGHTINGS:
             raise SettingError(f"Weighting {self.weighting!r} is unknown. Allowed: {', '.join(WEIGHTINGS)}.")
+        if self.settle is not None and not 0 < self.settle < 1:
+            raise SettingError(f"settle is a rank correlation above 0 and below 1, received {self.settle}.")
+        if self.settle is not None and self.weighting != "increase":
+            raise SettingError(
+                f"settle is for the weighting 'increase', received {self.weighting!r}: a softmax often "
+                "leaves one channel, which must be found first. Leave settle or the weighting out."
+            )
         check_precision(self.precision)
         check_compile(self.compile)
 
@@ -103,12 +117,13 @@ def score_cam(
 
     ``S_k`` is the score of ``x * mask_k`` after normalisation (0 is the data set's mean), ``mask_k`` being
     channel k upsampled and scaled to [0, 1]; the mask covers the padding that the network sees, too. Channels
-    that are constant mask nothing and get no weight. Nothing is random: ``seed`` makes no difference.
+    that are constant mask nothing and get no weight. Nothing is random but when to `settle`, which ``seed``
+    decides.
 
     Diagnostics, one number per picture: ``weight_entropy`` (1: all channels alike, 0: one channel alone),
-    ``constant_channels``; in bfloat16 ``rank_agreement`` of channel scores with float32; ``compile_seconds``.
+    ``constant_channels``, ``tried_channels`` where not all need be; in bfloat16 ``rank_agreement`` of channel
+    scores with float32; ``compile_seconds``.
     """
-    del seed
     divisor = segmenter.spec.divisor
     padded = pad_to_divisor(images, divisor)
     targets_there = [_padded(target, size_of(padded)) for target in targets]
@@ -130,7 +145,7 @@ def score_cam(
         frozen = [target.select(rows) for target in targets_there]
         made: Made = {}
         for layer, (activation, _) in taps(segmenter, padded[rows], layers).items():
-            found = _score_cam(segmenter, model, padded[rows], frozen, activation, settings, batch_size)
+            found = _score_cam(segmenter, model, padded[rows], frozen, activation, settings, batch_size, seed)
             made |= {(position, layer): values for position, values in enumerate(found)}
         chunks.append(made)
 
@@ -147,35 +162,46 @@ def _score_cam(
     activation: Activations,
     settings: ScoreCam,
     batch_size: int,
+    seed: int,
 ) -> list[dict[str, Tensor]]:
     """Grids and diagnostics of one layer for each target."""
     wanted = ~torch.stack([target.empty() for target in targets]).all(0).to(images.device)
     constant = _flat(activation)
     live = ~constant & wanted[:, None]
-    rows, channels = live.nonzero(as_tuple=True)
 
-    def perturb(copies: Images, which: Rows) -> Images:
-        grids = activation[rows[which], channels[which]]
-        masks = upsample(grids, size_of(images))
-        every = axes(masks, 1)
-        low, high = masks.amin(every, keepdim=True), masks.amax(every, keepdim=True)
-        return faded(segmenter, copies, (masks - low) / (high - low))
+    def through(rows: Rows, channels: Rows) -> Perturb:
+        return lambda copies, which: faded(
+            segmenter, copies, channel_masks(activation[rows[which], channels[which]], size_of(images))
+        )
+
+    def score(rows: Rows, channels: Rows) -> TargetScores:
+        shown = through(rows, channels)
+        return score_copies(model, images, targets, rows, shown, unit="sum", batch_size=batch_size)
 
     def nothing(copies: Images, which: Rows) -> Images:
         return faded(segmenter, copies, torch.zeros_like(copies[:, 0]))
 
-    found = score_copies(model, images, targets, rows, perturb, unit="sum", batch_size=batch_size)
     everyone = torch.arange(len(images), device=images.device)
     base = score_copies(model, images, targets, everyone, nothing, unit="sum", batch_size=batch_size)
-    scores = found.new_full((len(targets), *live.shape), torch.nan)
-    scores[:, rows, channels] = found
+    if settings.settle is None:
+        tried = live
+        scores = base.new_full((len(targets), *live.shape), torch.nan)
+        scores[:, live] = score(*live.nonzero(as_tuple=True))
+    else:
+        scores, tried = settled_scores(
+            segmenter, images, targets, activation, live, base, score, settle=settings.settle, seed=seed
+        )
     weights = WEIGHTINGS[settings.weighting](scores, base, live)
     grids = torch.einsum("tbd,bd...->tb...", weights, activation)
     about = {"weight_entropy": entropy(weights, live)}
     about["constant_channels"] = constant.sum(1).to(grids).expand(len(targets), -1)
+    if settings.settle is not None:
+        about["tried_channels"] = tried.sum(1).to(grids).expand(len(targets), -1)
     if model.precision == "bf16":
+        rows, channels = tried.nonzero(as_tuple=True)
+        found, shown = scores[:, rows, channels], through(rows, channels)
         about["rank_agreement"] = rank_agreement(
-            segmenter, images, targets, rows, perturb, found, unit="sum", batch_size=batch_size
+            segmenter, images, targets, rows, shown, found, unit="sum", batch_size=batch_size
         )
     if model.size:
         about["compile_seconds"] = torch.full_like(base, model.seconds)

@@ -72,8 +72,12 @@ def integrated(settings: IntegratedGradients) -> Cost:
 
 
 def score_cam(settings: ScoreCam, images: Images, channels: Sequence[int]) -> Cost:
-    """Count a pass that reads the layers; for each layer its channels and an empty picture."""
-    return Cost(plain=1 + sum(channels) + len(channels) + _again(settings.precision, images, channels))
+    """Count a pass that reads the layers; for each layer its channels and an empty picture.
+
+    Where it ends early, that is the most; each layer takes a gradient besides.
+    """
+    plain = 1 + sum(channels) + len(channels) + _again(settings.precision, images, channels)
+    return Cost(plain=plain, graded=0 if settings.settle is None else len(channels))
 
 
 def ablation_cam(settings: AblationCam, images: Images, channels: Sequence[int]) -> Cost:
