@@ -6,7 +6,8 @@
 The model is a U-Net with a ResNet-34 encoder and random weights, with one picture; encoder.layer4 has 512
 channels, encoder.layer1 has 64 (a quick try). Each way runs in a process of its own, one after the other in
 one run, so that its peak memory is its own: resident memory as the system counts it, with Python and PyTorch
-in it; ``settled`` ends early. The time is that of one call after a warm forward pass; a compiler's time is shown apart. Both sides
+in it. ``settled`` ends early. The time is that of one call after a warm forward pass; a compiler's time is
+shown apart. Both sides
 take 16 copies at a time. In half precision, channel scores and maps are compared with our own in float32 by
 Spearman's rank correlation; the check that the method itself makes of 16 channels is part of its time. With
 ``--run`` the model is that of a run folder, asked about what it predicts on its first test picture.
@@ -196,7 +197,8 @@ def line(way: str, done: dict[str, Found]) -> str:
     if way == "settled":
         text += f"; {here['tried_channels']:.0f} channels tried"
         if "float32" in done:
-            text += f"; Spearman of the map with float32 {spearmanr(here['map'], done['float32']['map']).statistic:.5f}"
+            maps = spearmanr(here["map"], done["float32"]["map"]).statistic
+            text += f"; Spearman of the map with float32 {maps:.5f}"
     if here.get("status", "ok") != "ok":
         text += f"; the map is {here['status']}"
     return text
