@@ -41,7 +41,7 @@ def faithfulness_rows(maps, references) -> list[Judgement]:
         ((-0.2, -0.1), 120, "fail", "worse"),
         ((-0.1, 0.1), 120, "warn", "not shown"),
         ((0.0, 0.1), 120, "warn", "not shown"),
-        ((0.1, 0.2), 7, "not evaluable", "7 evaluable images, at least 8"),
+        ((0.1, 0.2), 7, "not evaluable", "only 7 images can be evaluated, at least 8"),
         ((NAN, NAN), 0, "not evaluable", "0 evaluable"),
     ],
 )

@@ -78,7 +78,10 @@ def test_maps_are_named_by_their_target_where_there_are_several() -> None:
 
 
 def test_words_and_numbers() -> None:
-    assert null_in_words("null:other_images") == "other images"
+    assert null_in_words("null:other_images") == "maps of other pictures"
+    assert null_in_words("null:mirror-16") == "coarse mask (16 px)"
+    assert null_in_words("s_dice") == "the same for the whole mask"
+    assert null_in_words("mine") == "mine"
     assert [formatted(value, ".1%") for value in (None, float("nan"), 0.123)] == ["—", "—", "12.3%"]
 
 

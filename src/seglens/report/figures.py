@@ -17,18 +17,31 @@ ChartNumber = int | float
 """A number of a table; JSON does not distinguish 1 from 1.0."""
 
 NUM_COLOURS = 4
+
+REFERENCE = -1
+"""The colour of what others are compared with: reference maps, and the line of an ideal model."""
+
 NULL_SHAPES = ("diamond", "ring", "cross", "square", "triangle", "plus")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: a value for each x, None where there is none. ``colour`` is a class number."""
+    """One line of a chart: a value for each x, None where there is none.
+
+    ``colour`` is the number of a class, or `REFERENCE`. What is ``hollow`` has rings in place of dots.
+    """
 
     label: str
     xs: Sequence[ChartNumber]
     ys: Sequence[ChartNumber | None]
     colour: int
     dashed: bool = False
+    hollow: bool = False
+
+    @property
+    def style(self) -> str:
+        """The classes of its colour."""
+        return "series-reference" if self.colour == REFERENCE else f"series-{self.colour % NUM_COLOURS}"
 
 
 @dataclass(frozen=True)
@@ -72,16 +85,18 @@ def line_chart(
     x_label: str = "epoch",
     whole: bool = True,
     x_text: Callable[[ChartNumber], str] = "{:g}".format,
+    x_range: tuple[ChartNumber, ChartNumber] | None = None,
 ) -> Markup:
     """Draw lines over epochs, or what ``x_label`` says, with a legend below; gaps where a value is missing.
 
-    ``whole`` puts whole numbers only on the axis below, which ``x_text`` writes.
+    ``whole`` puts whole numbers only on the axis below, which ``x_text`` writes. It reaches over ``x_range``,
+    or else as far as the lines do.
     """
     width, height, left, bottom, top, right = 400, 230, 44, 38, 12, 14
     xs = [x for line in lines for x in line.xs]
     known = [y for line in lines for y in line.ys if y is not None]
     ticks = nice_ticks(min(known, default=0.0), max(known, default=1.0))
-    x_axis, y_axis = axis_over(xs), ChartAxis(ticks[0], ticks[-1])
+    x_axis, y_axis = ChartAxis(*x_range) if x_range else axis_over(xs), ChartAxis(ticks[0], ticks[-1])
     plot_width, plot_height = width - left - right, height - top - bottom
 
     def place(x: ChartNumber, y: ChartNumber) -> tuple[ChartNumber, ChartNumber]:
@@ -109,7 +124,7 @@ def line_chart(
 def _polylines(
     line: Series, place: Callable[[ChartNumber, ChartNumber], tuple[ChartNumber, ChartNumber]], x_label: str
 ) -> list[str]:
-    colour = f"series-{line.colour % NUM_COLOURS}"
+    colour = line.style
     style = f"line {colour}" + (" dashed" if line.dashed else "")
     parts = []
     pairs = list(zip(line.xs, line.ys, strict=True))
@@ -121,7 +136,8 @@ def _polylines(
         parts.append(f'<polyline class="{style}" points="{points}"/>')
         for x, y, across, down in spots if len(pairs) <= 60 else spots[-1:]:
             tip = f"{escape(line.label)}, {escape(x_label)} {x:.4g}: {y:.4g}"
-            dot = f'<circle class="dot {colour}" cx="{across:.1f}" cy="{down:.1f}" r="2.6">'
+            kind, radius = ("ring", 4.4) if line.hollow else ("dot", 2.6)
+            dot = f'<circle class="{kind} {colour}" cx="{across:.1f}" cy="{down:.1f}" r="{radius}">'
             parts.append(f"{dot}<title>{tip}</title></circle>")
     return parts
 
@@ -129,7 +145,7 @@ def _polylines(
 def _legend(lines: Sequence[Series]) -> str:
     items = []
     for line in lines:
-        style = f"line series-{line.colour % NUM_COLOURS}" + (" dashed" if line.dashed else "")
+        style = f"line {line.style}" + (" dashed" if line.dashed else "")
         swatch = f'<svg class="swatch" width="26" height="10" aria-hidden="true"><line class="{style}" '
         items.append(f'<li>{swatch}x1="1" x2="25" y1="5" y2="5"/></svg>{escape(line.label)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
