@@ -31,6 +31,7 @@ def made(tmp_path_factory) -> Path:
 def ready(watched: Watched, file: Path, selector: str = "#cards[data-drawn]"):
     page = watched.open(file)
     page.wait_for_selector(selector, state="attached")
+    page.evaluate("document.querySelectorAll('details.fold').forEach((fold) => { fold.open = true; })")
     return page
 
 

@@ -166,7 +166,9 @@ def test_a_run_that_was_only_trained_has_a_report(tmp_path: Path):
     assert f"seglens judge {run} --num-images 100 --audit border corners marks" in text
 
 
-@pytest.mark.parametrize(("verb", "told"), [("evaluate", "Scores with"), ("judge", "whether you can believe the heat maps")])
+@pytest.mark.parametrize(
+    ("verb", "told"), [("evaluate", "Scores with"), ("judge", "whether you can believe the heat maps")]
+)
 def test_a_run_says_which_verb_adds_what_is_missing(run: Path, verb: str, told: str):
     assert "does not have yet" not in text_of(seglens.report([run]))
     shutil.rmtree(run / verb)
@@ -251,7 +253,9 @@ def test_findings_are_told_in_plain_words(run: Path):
     assert "It missed 19.0% of the true pixels. 10.0% of the pixels that it marked are wrong." in text
     # 0.7 * (0.1 - 0.08) + 0.3 * (0.95 - 0.9) = 0.029: too sure.
     assert "off by 3.1 percentage points on average: the model is too sure of itself" in text
-    assert "Shortcut: border. This region changes the answer, and grad-cam@encoder_last lights up there" in text
+    assert (
+        "Shortcut: border. This region changes the answer, and grad-cam@encoder_last lights up there" in text
+    )
     assert "What it marks matters less to the model than what the coarse mask (16 px) marks" in text
 
 
@@ -266,7 +270,10 @@ def test_the_worst_errors_come_first_and_say_why(run: Path):
         ["cell_03", "cell_02", "cell_01", "cell_00"],  # 10 i pixels invented
     ]
     assert "The model missed 100 pixels, 33% of the object." in missed
-    assert "We asked grad-cam @ encoder_last about these pixels. 80% of the evidence in the picture speaks" in invented
+    assert (
+        "We asked grad-cam @ encoder_last about these pixels. 80% of the evidence in the picture speaks"
+        in invented
+    )
 
 
 def test_any_page_can_wear_the_clothes_of_the_report(tmp_path: Path):

@@ -83,7 +83,9 @@ def _looks_at(run: RunContents, shortcut: TagTest | None) -> Answer:
     if not shares:
         return Answer(question, "See the heat maps in the gallery.", link="gallery")
     low, high = min(shares), max(shares)
-    text = f"{low[0]:.0%} ({low[1]}) to {high[0]:.0%} ({high[1]}) of the heat lies on what it marked."
+    text = f"{low[0]:.0%} to {high[0]:.0%} of the heat lies on what it marked."
+    if low != high:
+        text += f" Least with {low[1]}, most with {high[1]}."
     return Answer(question, text, link="attention")
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from itertools import cycle, groupby
 
 from markupsafe import Markup
 
@@ -21,7 +21,17 @@ NUM_COLOURS = 4
 REFERENCE = -1
 """The colour of what others are compared with: reference maps, and the line of an ideal model."""
 
-NULL_SHAPES = ("diamond", "ring", "cross", "square", "triangle", "plus")
+NULL_SHAPES = {
+    "noise": "diamond",
+    "centre blob": "ring",
+    "image edges": "cross",
+    "coarse mask": "square",
+    "depth in the mask": "triangle",
+    "probability map": "plus",
+    "maps of other pictures": "bar",
+    "untrained network": "hourglass",
+}
+"""The mark of each reference map, the same in every figure; coarse masks of all widths share one."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,7 @@ def strip(
     nulls: Mapping[str, ChartNumber | None],
     axis: ChartAxis,
     shapes: Mapping[str, str],
+    colour: int = 0,
 ) -> Markup:
     """Draw one value with its interval on a line, and each null as a hollow mark of its own shape."""
     width, height, pad = 230, 30, 8
@@ -180,7 +191,15 @@ def strip(
         parts.append(spot)
     known = ", ".join(f"{name} {number:.3g}" for name, number in nulls.items() if number is not None)
     shown = "no value" if value is None else f"value {value:.3g}"
-    return Markup(_svg(width, height, f"{shown}; nulls: {known or 'none'}", parts, "strip"))
+    return Markup(
+        _svg(
+            width,
+            height,
+            f"{shown}; reference maps: {known or 'none'}",
+            parts,
+            f"strip series-{colour % NUM_COLOURS}",
+        )
+    )
 
 
 def null_mark(shape: str, x: ChartNumber, y: ChartNumber) -> str:
@@ -194,6 +213,8 @@ def null_mark(shape: str, x: ChartNumber, y: ChartNumber) -> str:
         "triangle": f"M{x:.1f} {y - radius:.1f}l{radius} 9h-{2 * radius}z",
         "cross": f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8",
         "plus": f"M{x - radius:.1f} {y:.1f}h{2 * radius}M{x:.1f} {y - radius:.1f}v{2 * radius}",
+        "bar": f"M{x:.1f} {y - radius:.1f}v{2 * radius}",
+        "hourglass": f"M{x - 4:.1f} {y - radius:.1f}h8l-8 {2 * radius}h8z",
     }
     return f'<path class="null" d="{strokes[shape]}"/>'
 
@@ -202,13 +223,16 @@ def mark_legend(shapes: Mapping[str, str]) -> Markup:
     """Draw what the marks of a strip mean."""
     own = '<svg class="swatch" width="14" height="14" aria-hidden="true">'
     items = [f'<li>{own}<circle class="mark" cx="7" cy="7" r="5"/></svg>value, with its 95 % interval</li>']
-    items += [f"<li>{own}{null_mark(shape, 7, 7)}</svg>{escape(name)}</li>" for name, shape in shapes.items()]
+    kinds = {name.partition(" (")[0]: shape for name, shape in shapes.items()}
+    items += [f"<li>{own}{null_mark(shape, 7, 7)}</svg>{escape(name)}</li>" for name, shape in kinds.items()]
     return Markup(f'<ul class="legend">{"".join(items)}</ul>')
 
 
 def shapes_of(nulls: Sequence[str]) -> dict[str, str]:
-    """Give each null a shape; beyond six they repeat, and the title of the mark tells them apart."""
-    return {name: NULL_SHAPES[i % len(NULL_SHAPES)] for i, name in enumerate(dict.fromkeys(nulls))}
+    """Give each reference map its shape; names that are not known take one after the other."""
+    others = cycle(NULL_SHAPES.values())
+    kinds = {name: name.partition(" (")[0] for name in dict.fromkeys(nulls)}
+    return {name: NULL_SHAPES[kind] if kind in NULL_SHAPES else next(others) for name, kind in kinds.items()}
 
 
 def bars(

@@ -200,6 +200,7 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
 
 def attention_chart(runs: Sequence[RunContents]) -> AttentionChart:
     """Return the table of attention statistics with a strip that shows each ratio among its nulls."""
+    places = {run.name: place for place, run in enumerate(runs)}
     rows = [(run.name, row) for run in runs for part in run.explanations for row in part.table.summary]
     nulls = [_spoken(row.of_nulls("ratio")) for _, row in rows]
     ratios = [row.statistic("ratio") for _, row in rows]
@@ -207,7 +208,12 @@ def attention_chart(runs: Sequence[RunContents]) -> AttentionChart:
     values = [value for ratio in ratios for value in (ratio.mean, ratio.low, ratio.high)]
     axis = figures.axis_over([*values, *_every(nulls)], log=True, include=(1.0,))
     drawn = [
-        DrawnRow(run, row, each, figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes))
+        DrawnRow(
+            run,
+            row,
+            each,
+            figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes, places[run]),
+        )
         for (run, row), ratio, each in zip(rows, ratios, nulls, strict=True)
     ]
     return AttentionChart(drawn, figures.mark_legend(shapes), axis)
@@ -215,6 +221,7 @@ def attention_chart(runs: Sequence[RunContents]) -> AttentionChart:
 
 def judgements(runs: Sequence[RunContents]) -> Judgements:
     """Return the rows of all scorecards, by score, each with a strip that shows it among its nulls."""
+    places = {run.name: place for place, run in enumerate(runs)}
     rows = [(run.name, row) for run in runs for part in run.scorecards for row in part.table.rows]
     shapes = figures.shapes_of([name for _, row in rows for name in _spoken(row.nulls)])
     by_score: dict[str, list[DrawnRow[CardRow]]] = {}
@@ -225,7 +232,12 @@ def judgements(runs: Sequence[RunContents]) -> Judgements:
         axis = figures.axis_over([*values, *_every([nulls for _, _, nulls in group])], include=(0.0,))
         axes[score] = axis
         by_score[score] = [
-            DrawnRow(run, row, nulls, figures.strip(row.value, (row.low, row.high), nulls, axis, shapes))
+            DrawnRow(
+                run,
+                row,
+                nulls,
+                figures.strip(row.value, (row.low, row.high), nulls, axis, shapes, places[run]),
+            )
             for run, row, nulls in group
         ]
     return Judgements(by_score, axes, figures.mark_legend(shapes), curves_by_score(runs))
