@@ -73,7 +73,7 @@ def prose(markdown: str) -> str:
     text = re.sub(r"<!--.*?-->|^```.*?^```|\$\$.*?\$\$", "", markdown, flags=re.S | re.M)
     text = re.sub(r"^(?:\||    ).*$|^!\[.*$", "", text, flags=re.M)
     text = re.sub(r"!?\[((?:[^\]`]|`[^`]*`)*)\]\([^)]*\)", r"\1", text)
-    text = re.sub(r"`[^`]*`", "it", text)
+    text = re.sub(r"`[^`]*`", "It", text)
     text = re.sub(r"^\s*(?:[-*]|\d+\.|:|>)\s+", "\n", text, flags=re.M)
     return re.sub(r"\*\*|(?<!\w)[*_]|[*_](?!\w)", "", text)
 

@@ -210,6 +210,9 @@ def _show_evaluation(found: "EvaluationTable") -> None:
     scored = len(found.images) - found.num_failed
     title = f"{found.split} split, {count(scored, 'picture')}, at the original resolution"
     print_table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
+    threshold = found.settings.get("threshold")
+    if isinstance(threshold, float):
+        say(f"A pixel is foreground from a probability of {threshold:g} on (the threshold of the run).")
     by_class = found.pooled.per_class
     if len(by_class) > 2:
         columns = ("dice", "iou", "precision", "recall")
