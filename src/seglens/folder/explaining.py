@@ -31,6 +31,7 @@ from seglens.folder.chunks import (
     refuse_none_done,
     split_of,
 )
+from seglens.folder.contact_sheets import ways_to_overlay
 from seglens.folder.heatmaps import Shared, shared_by
 from seglens.folder.large import frame_of, pieces_of, predict_large
 from seglens.folder.measuring import maps_of, measure
