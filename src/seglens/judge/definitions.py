@@ -32,10 +32,11 @@ DEFINITIONS = {
     "picture. "
     "Read it with context_reliance, the share of the score that is lost when the target is laid on other "
     "pictures. Where that is below .02, the model does not use the surroundings, and the score is not "
-    "evaluable. context_worth is the share of the score that blurring the surroundings takes.",
+    "evaluable. The other number, context_worth, is the share of the score that blurring the surroundings "
+    "takes.",
     "causal_agreement": "Do highly ranked cells matter most when each is removed alone? 1: the order is the "
     "same. 0: no relation. It is Spearman's rank correlation between the value of each cell and the fall of "
-    "the score without it. ceiling is how well two ways of removing agree: no map can be expected to do "
+    "the score without it. The ceiling is how well two ways of removing agree: no map can be expected to do "
     "better. It is computed in float32.",
     "causal_agreement_context": "The same as causal agreement, for the cells outside the target and its "
     "margin.",
@@ -50,9 +51,9 @@ DEFINITIONS = {
     "value is "
     "how alike the map is when it is made again (repeat), less how alike it is with random weights. Both are "
     "rank correlations, averaged over several seeds. Batch norms take their statistics anew, and the target "
-    "stays. Where repeat is below .9 the score is not evaluable, because noise would look like change. "
-    "emprt is "
-    "the share of detail that random weights add (entropy of the histogram, Hedström et al. 2024).",
+    "stays. Where repeat is below .9 the score is not evaluable, because noise would look like change. The "
+    "share of detail that random weights add is called emprt (entropy of the histogram, Hedström et al. "
+    "2024).",
     "stability": "Does the map stay the same while the picture and the prediction hardly change? 1: it does. "
     "We add noise, brightness and contrast that leave the prediction as it is (Dice above .98). The value "
     "is 1 "
@@ -70,7 +71,8 @@ DEFINITIONS = {
     "give an indication, not a claim.",
     "interval": "95 % bootstrap intervals over groups of pictures, paired where two maps are compared. A "
     "picture without a group counts as one. They do not cover another training of the model.",
-    "references": "Reference maps are made without looking into the model: noise, a centre blob, image "
+    "references": "Reference maps are made without looking into the model. They are noise, a centre blob, "
+    "image "
     "edges, "
     "coarse copies of the predicted mask (1, 4, 16 and 32 pixels), the depth inside the mask, and the "
     "probability map.",

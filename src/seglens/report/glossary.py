@@ -51,9 +51,10 @@ WORDS = {
         "these pixels, so a map that only repeats the prediction also gets a high ratio."
     ),
     "reference map": (
-        "A map that is made without looking into the model: noise, a blob in the centre, the edges of the "
-        "picture, or a coarse copy of the predicted mask. A heat map is worth something only if it beats "
-        "these."
+        "A map that is made without looking into the model. Examples are noise, a blob in the centre, the "
+        "edges "
+        "of the picture, and a coarse copy of the predicted mask. A heat map is worth something only if it "
+        "beats these."
     ),
     "coarse mask": (
         "A reference map: the predicted mask, made as coarse as the heat map. It says where the model "
