@@ -101,8 +101,7 @@ def judge_command(
     if groups and not audit:
         raise SettingError(
             f"--groups {groups} divides an audit, and there is none. Name its regions with --audit; a "
-            "table of "
-            "pictures that belong together is --groups FILE.csv."
+            "table of pictures that belong together is --groups FILE.csv."
         )
     # Not above: these take torch along.
     from seglens.folder.judge_plan import chosen_scores, num_images_of

@@ -155,9 +155,8 @@ def print_training(run: Path) -> None:
             f"{formatted_number(calibrated['error_after'])} after"
         )
     text = (
-        f"{run}: {what}; {where} "
-        f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}{how}. "
-        f"Try: seglens evaluate {run}"
+        f"{run}: {what}; {where} Dice {formatted_number(valid['dice'])}, IoU "
+        f"{formatted_number(valid['iou'])}{how}. Try: seglens evaluate {run}"
     )
     print_result({"run": str(run), **results}, lambda: say(text))
 

@@ -44,16 +44,14 @@ REGIONS = {
 """Places that are the same for both runs. What each predicts is not."""
 
 DEFINITIONS = {
-    "moved": "How much of the heat lies elsewhere in this run. 0: the same map. 1: nothing in common. Half "
-    "the "
-    f"sum of the absolute differences of the two maps on {CELLS} x {CELLS} cells. Each map is first made "
-    "non-negative with sum 1 (total variation distance).",
+    "moved": "How much of the heat lies elsewhere in this run. 0: the same map. 1: nothing in common. "
+    f"Half the sum of the absolute differences of the two maps on {CELLS} x {CELLS} cells. Each map is "
+    "first made non-negative with sum 1 (total variation distance).",
     "unrelated": "The same distance between maps of different pictures: what maps get that have nothing in "
     "common.",
     "correlation": "Pearson correlation of the two maps over the cells.",
-    "share": "Share of the heat that lies on a region. The regions are the prediction of the reference run "
-    "and the "
-    "truth, the same for both runs.",
+    "share": "Share of the heat that lies on a region. The regions are the prediction of the reference "
+    "run and the truth, the same for both runs.",
     "area": "Share of the picture that a region covers. An even map would get this share.",
 }
 

@@ -35,19 +35,16 @@ SAME, BETTER, WORSE, UNKNOWN = "no difference shown", "better", "worse", "not ev
 
 DEFINITIONS = {
     "difference": "The score of this run less that of the reference run, on the same pictures.",
-    "interval": "How far the difference may be off because of the choice of test pictures. 95 % bootstrap "
-    "interval of the mean difference: 2000 resamples of the groups of pictures, with both runs on the same "
-    "pictures (paired). A picture without a group counts as one. A second training with the same settings "
-    "would "
-    "differ, too; the interval does not cover that.",
+    "interval": "How far the difference may be off because of the choice of test pictures. 95 % "
+    "bootstrap interval of the mean difference: 2000 resamples of the groups of pictures, with both runs "
+    "on the same pictures (paired). A picture without a group counts as one. A second training with the "
+    "same settings would differ, too; the interval does not cover that.",
     "better": "The whole interval lies on the better side of 0. (For hd95 lower is better.)",
     "worse": "The whole interval lies on the worse side of 0.",
     "no difference shown": "The interval holds 0. That does not show that there is no difference. Of 20 "
-    "scores "
-    "without any difference, one is expected to miss 0 by chance.",
+    "scores without any difference, one is expected to miss 0 by chance.",
     "pooled": "All pixels of the common pictures are counted together, so large objects weigh more. Only "
-    "for two "
-    "classes.",
+    "for two classes.",
 }
 
 

@@ -37,24 +37,20 @@ BAND_RATIO = 0.02
 """Width of the boundary IoU's band as a share of the picture's diagonal, as Cheng et al. (2021) set it."""
 
 DEFINITIONS = {
-    "boundary_iou": "Boundary IoU (Cheng et al. 2021): how well the outlines overlap; 1 is best. It is the "
-    "IoU of "
-    "two bands along the outlines of prediction and truth. Each band is "
-    f"{BAND_RATIO:.0%} of the picture's diagonal wide. It notices a wrong outline of a large object sooner "
-    "than "
-    "IoU.",
-    "nsd": "Normalised surface distance, or surface Dice (Nikolov et al. 2021): the share of both outlines "
-    "that "
-    "is near enough to the other one. 1 is best.",
+    "boundary_iou": "Boundary IoU (Cheng et al. 2021): how well the outlines overlap; 1 is best. It is "
+    f"the IoU of two bands along the outlines of prediction and truth. Each band is {BAND_RATIO:.0%} of "
+    "the picture's diagonal wide. It notices a wrong outline of a large object sooner than IoU.",
+    "nsd": "Normalised surface distance, or surface Dice (Nikolov et al. 2021): the share of both "
+    "outlines that is near enough to the other one. 1 is best.",
     "hd95": "95 % Hausdorff distance in pixels: how far the outlines are apart, without the worst 5 % of "
-    "their "
-    "pixels. It is measured from prediction to truth and back, and the larger value counts. 0 is best.",
-    "boundary": "Outlines are those of the masks inside the valid region, at the original resolution. Where "
-    "ignored pixels lie along the outlines, both masks end there, and these three scores say little. With "
-    "several classes each score is the mean over the foreground classes. A class that is in neither mask is "
-    "left out. One that is in only one of them has boundary IoU 0, surface distance 0 and no Hausdorff "
-    "distance. "
-    "A picture without a score is left out of its mean; 'num' counts the others.",
+    "their pixels. It is measured from prediction to truth and back, and the larger value counts. 0 is "
+    "best.",
+    "boundary": "Outlines are those of the masks inside the valid region, at the original resolution. "
+    "Where ignored pixels lie along the outlines, both masks end there, and these three scores say "
+    "little. With several classes each score is the mean over the foreground classes. A class that is in "
+    "neither mask is left out. One that is in only one of them has boundary IoU 0, surface distance 0 "
+    "and no Hausdorff distance. A picture without a score is left out of its mean; 'num' counts the "
+    "others.",
 }
 """Each score in plain words, for reports."""
 

@@ -27,23 +27,18 @@ STRIP = 1 << 22
 """Pixels that are binned at once, so that large pictures don't need several times their memory."""
 
 DEFINITIONS = {
-    "ece": "How far the probabilities are off on average; 0 is best. Expected calibration error (Guo et al. "
-    f"2017, eq. 3): pixels are sorted into {NUM_BINS} bins by the probability of their most probable "
-    "class. The "
-    "error is the mean gap between the mean probability of a bin and the share of its pixels that are right. "
-    "Large areas of easy background keep it small, so look at the curve, too.",
+    "ece": "How far the probabilities are off on average; 0 is best. Expected calibration error (Guo et "
+    f"al. 2017, eq. 3): pixels are sorted into {NUM_BINS} bins by the probability of their most probable "
+    "class. The error is the mean gap between the mean probability of a bin and the share of its pixels "
+    "that are right. Large areas of easy background keep it small, so look at the curve, too.",
     "mce": "The largest gap of any bin, however few pixels it has. Maximum calibration error (Guo et al. "
-    "2017, "
-    "eq. 5).",
+    "2017, eq. 5).",
     "reliability": "Reliability curve: of the pixels that get about the same probability, how many are "
-    "right? "
-    "On the diagonal the model is right exactly as often as it says. Below the diagonal it is too sure, "
-    "above "
-    "it not sure enough. With two classes the probability is that of the foreground, with more that of the "
-    "most probable class.",
-    "threshold": "The threshold that the training chose: the one with the highest Dice over all pixels of "
-    "the "
-    "split together. Of several that are equally good it takes the middle one.",
+    "right? On the diagonal the model is right exactly as often as it says. Below the diagonal it is too "
+    "sure, above it not sure enough. With two classes the probability is that of the foreground, with "
+    "more that of the most probable class.",
+    "threshold": "The threshold that the training chose: the one with the highest Dice over all pixels "
+    "of the split together. Of several that are equally good it takes the middle one.",
 }
 """Each figure in plain words, for reports."""
 

@@ -14,14 +14,12 @@ LINES = 5.0
 """Times longer than wide from which on a shape has centre lines worth scoring."""
 
 DEFINITIONS = {
-    "cldice": "clDice (Shit et al. 2021): do the centre lines of prediction and truth agree? 1 is best. A "
-    "broken "
-    "vessel costs its length, not its area. It is the harmonic mean of two shares: predicted centre lines "
-    "inside "
-    "the truth, and true centre lines inside the prediction. With several classes it is the mean over the "
-    "foreground classes. A class that is in neither mask is left out; one that is in only one of them "
-    "scores 0. "
-    f"Pictures whose true shapes are less than {LINES:g} times longer than wide have no such score.",
+    "cldice": "clDice (Shit et al. 2021): do the centre lines of prediction and truth agree? 1 is best. "
+    "A broken vessel costs its length, not its area. It is the harmonic mean of two shares: predicted "
+    "centre lines inside the truth, and true centre lines inside the prediction. With several classes it "
+    "is the mean over the foreground classes. A class that is in neither mask is left out; one that is "
+    f"in only one of them scores 0. Pictures whose true shapes are less than {LINES:g} times longer than "
+    "wide have no such score.",
     "elongation": "Elongation: how many times longer than wide the true shapes of a picture are, on average.",
 }
 

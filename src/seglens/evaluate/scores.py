@@ -23,32 +23,28 @@ Confusion = Int[Tensor, "*b classes classes"]
 DEFINITIONS = {
     "dice": "Dice: how well prediction and truth overlap; 1 is best. Twice the overlap over the sum of both "
     "areas, 2TP/(2TP+FP+FN). With several classes it is the mean over the foreground classes.",
-    "iou": "IoU (Jaccard): the overlap of prediction and truth over their union, TP/(TP+FP+FN); 1 is best. "
-    "With "
-    "several classes it is the mean over the foreground classes.",
+    "iou": "IoU (Jaccard): the overlap of prediction and truth over their union, TP/(TP+FP+FN); 1 is "
+    "best. With several classes it is the mean over the foreground classes.",
     "miou": "mIoU: the mean of the IoU over all classes, background included.",
     "pixel_accuracy": "Pixel accuracy: the share of valid pixels that have the right class. It is high "
-    "wherever "
-    "the background is large, whatever the model does. It is not defined where classes may overlap.",
+    "wherever the background is large, whatever the model does. It is not defined where classes may "
+    "overlap.",
     "precision": "Precision: the share of the predicted foreground that is true, TP/(TP+FP). With several "
     "classes it is the mean over the foreground classes. Pictures with nothing predicted are left out.",
     "recall": "Recall: the share of the true foreground that was predicted, TP/(TP+FN). With several "
-    "classes it "
-    "is the mean over the foreground classes. Pictures with nothing to find are left out.",
+    "classes it is the mean over the foreground classes. Pictures with nothing to find are left out.",
     "pooled": "Pooled: large objects weigh more. The pixels of all pictures are counted together.",
     "per_image": "Per picture: every picture weighs the same. The score is computed for each picture, then "
     "averaged. 'num' is the number of pictures for which it is defined.",
-    "undefined": "A score of 0/0 is not a number (null in JSON), and never 0 or 1. Examples are precision "
-    "where "
-    "nothing is predicted, and a distance without an outline. It is left out of means; 'num' says how many "
-    "pictures are in them. One exception: a picture without any foreground in truth and prediction has Dice, "
-    "IoU, precision and recall 1. 'emptiness' counts such pictures and has the mean without them.",
-    "empty": "A picture without foreground in truth and prediction scores 1. A class that is in neither is "
-    "left "
-    "out of the picture's mean over classes.",
+    "undefined": "A score of 0/0 is not a number (null in JSON), and never 0 or 1. Examples are "
+    "precision where nothing is predicted, and a distance without an outline. It is left out of means; "
+    "'num' says how many pictures are in them. One exception: a picture without any foreground in truth "
+    "and prediction has Dice, IoU, precision and recall 1. 'emptiness' counts such pictures and has the "
+    "mean without them.",
+    "empty": "A picture without foreground in truth and prediction scores 1. A class that is in neither "
+    "is left out of the picture's mean over classes.",
     "shown": "Shown: the number of pictures whose truth has the class. Where no picture shows any class, "
-    "scores "
-    "of overlap say nothing and are left out.",
+    "scores of overlap say nothing and are left out.",
     "interval": "Low and high: how far the mean may be off because of the choice of test pictures. 95 % "
     "bootstrap interval, with 2000 resamples of the groups of pictures. A picture without a group counts as "
     "one. It does not cover the choice of the training data or the seed.",

@@ -32,13 +32,11 @@ FOLDS, RIDGE, SHUFFLES = 5, 1.0, 499
 PLACES = ("border", "background")
 
 DEFINITIONS = {
-    "leak": "Leak test: can a simple classifier tell the stratum from the border or the background alone? "
-    "If so, "
-    "a model can, too. It sees the mean, deviation, quantiles, contrast and noise of each channel. The true "
-    "foreground and 3 pixels around it are left out. A ridge regression learns on "
+    "leak": "Leak test: can a simple classifier tell the stratum from the border or the background "
+    "alone? If so, a model can, too. It sees the mean, deviation, quantiles, contrast and noise of each "
+    "channel. The true foreground and 3 pixels around it are left out. A ridge regression learns on "
     f"{FOLDS - 1} of {FOLDS} folds of groups and answers for the last one. The AUROC has an interval over "
-    "groups. "
-    f"It is compared with {SHUFFLES} shuffles of the strata.",
+    f"groups. It is compared with {SHUFFLES} shuffles of the strata.",
 }
 
 

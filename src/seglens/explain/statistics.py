@@ -29,15 +29,12 @@ DEFINITIONS = {
     "max": "Largest value of the raw, signed map over the valid pixels that count.",
     "area": "Share of the valid pixels that belong to the target.",
     "mass_inside": "Share of the heat (the map without its negative values) that lies on the target.",
-    "enrichment_log2": "How much the heat prefers the target: log2 of mass_inside over area. 0 is what an "
-    "even "
-    "map gets, 1 is twice as much. It is -inf where no heat lies inside.",
-    "ratio": "Mean heat on the target over mean heat outside; inf where no heat lies outside. It rises as "
-    "the "
-    "target shrinks. It is not a score: compare it with the reference maps.",
-    "ratio_without_margin": "The same ratio without the pixels close to the target. One cell of the layer "
-    "(at "
-    "least 3 pixels) is left out around it, because upsampling smears heat there.",
+    "enrichment_log2": "How much the heat prefers the target: log2 of mass_inside over area. 0 is what "
+    "an even map gets, 1 is twice as much. It is -inf where no heat lies inside.",
+    "ratio": "Mean heat on the target over mean heat outside; inf where no heat lies outside. It rises "
+    "as the target shrinks. It is not a score: compare it with the reference maps.",
+    "ratio_without_margin": "The same ratio without the pixels close to the target. One cell of the "
+    "layer (at least 3 pixels) is left out around it, because upsampling smears heat there.",
     "mass_context": "Share of the heat that lies outside of the target and of that margin.",
     "prediction_ratio": "Share of the valid pixels that the model assigns to the class of the target.",
 }

@@ -168,9 +168,8 @@ def conclude(
     unmoved = _drops(effects[HONEST], seed)[0]
     causal = (
         f"Removing the tag costs the cheat {removed.mean:z.0%} [{removed.low:z.0%}, {removed.high:z.0%}] "
-        "of its "
-        f"score, and the honest model {unmoved.mean:z.0%}. Moving the tag elsewhere costs the cheat "
-        f"{moved.mean:z.0%}"
+        f"of its score, and the honest model {unmoved.mean:z.0%}. Moving the tag elsewhere costs the "
+        f"cheat {moved.mean:z.0%}"
     )
     if not exposing:
         return "No shortcut is claimed: the tag drives the second model, but no heat map shows it.", (

@@ -33,17 +33,16 @@ MATTERS = 0.05
 """A region that takes less than this share of the score, taken away, is of no account."""
 
 DEFINITION = (
-    "We ask two questions of each region. Does a heat map light up there? Does the answer change when the "
-    "region is removed? A shortcut is claimed only where both are so. The target is never part of a region. "
-    "Enrichment: how much the map prefers the region. 0 is what an even map gets, 1 is twice as much. "
-    "(log2 of "
-    "the region's share of the positive values outside the target, over its share of that area.) Drop: the "
-    "share of the score that is lost when the region is filled from its surroundings. Control: the same for "
-    "the region's shape at another place. The score is the mean probability of the class over the target. "
-    "For "
-    "missed regions it is the mean logit, and the drop is a difference. A region matters where the drop is "
-    f"at least {MATTERS:.0%}, and above 0 and above the control for certain (95 % intervals). A map shows it "
-    "where its enrichment is above 0 for certain. You must know whether the region should matter."
+    "We ask two questions of each region. Does a heat map light up there? Does the answer change when "
+    "the region is removed? A shortcut is claimed only where both are so. The target is never part of a "
+    "region. Enrichment: how much the map prefers the region. 0 is what an even map gets, 1 is twice as "
+    "much. (log2 of the region's share of the positive values outside the target, over its share of that "
+    "area.) Drop: the share of the score that is lost when the region is filled from its surroundings. "
+    "Control: the same for the region's shape at another place. The score is the mean probability of the "
+    "class over the target. For missed regions it is the mean logit, and the drop is a difference. A "
+    f"region matters where the drop is at least {MATTERS:.0%}, and above 0 and above the control for "
+    "certain (95 % intervals). A map shows it where its enrichment is above 0 for certain. You must know "
+    "whether the region should matter."
 )
 
 

@@ -26,19 +26,15 @@ from seglens.runs import Run
 from seglens.shapes import Images, Regions, Rows
 
 DEFINITION = (
-    "Two models learned from the same pictures. Only in one of them does a tag stand beside every object. We "
-    "remove the tag, or move it to a free place, and ask both models again. The score is the mean "
-    "probability "
-    "over the region that the model marked. A drop is the share of the score that is lost. The test is "
-    "valid if "
-    f"removing the tag costs the cheat more than {DROP:.0%}, moving it changes less than {STILL:.0%}, and "
-    "the "
-    f"honest model changes by less than {STILL:.0%} in both cases. Share: how much of the heat outside the "
-    "marked regions lies on the tag (grown by half a cell of the map). Chance share: the same for an even "
-    "map. "
-    "AUROC: how often the cheat has the larger share, .5 if the method cannot tell the models apart. "
-    "Intervals "
-    "are 95 % bootstrap intervals over pictures. This is one experiment with one pair of models."
+    "Two models learned from the same pictures. Only in one of them does a tag stand beside every "
+    "object. We remove the tag, or move it to a free place, and ask both models again. The score is the "
+    "mean probability over the region that the model marked. A drop is the share of the score that is "
+    f"lost. The test is valid if removing the tag costs the cheat more than {DROP:.0%}, moving it changes "
+    f"less than {STILL:.0%}, and the honest model changes by less than {STILL:.0%} in both cases. Share: "
+    "how much of the heat outside the marked regions lies on the tag (grown by half a cell of the map). "
+    "Chance share: the same for an even map. AUROC: how often the cheat has the larger share, .5 if the "
+    "method cannot tell the models apart. Intervals are 95 % bootstrap intervals over pictures. This is "
+    "one experiment with one pair of models."
 )
 
 

@@ -123,8 +123,7 @@ def _of_scores(part: Evaluated) -> list[FindingInWords]:
         more = "invents more than it misses" if precision < recall else "misses more than it invents"
         text = (
             f"The model {more}. It missed {1 - recall:.1%} of the true pixels. {1 - precision:.1%} of the "
-            "pixels "
-            "that it marked are wrong."
+            "pixels that it marked are wrong."
         )
         found.append(FindingInWords("", f"Errors, {split}", text, "scores"))
     sentence = about_calibration(part.table.calibration)

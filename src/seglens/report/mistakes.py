@@ -133,8 +133,7 @@ def _about_evidence(weights: Sequence[Weight]) -> list[str]:
     lean = "against" if first.opposing > 0.5 else "for"
     sentences = [
         f"We asked {first.name} about these pixels. {first.opposing:.0%} of the evidence in the picture "
-        "speaks "
-        f"against the class, {first.supporting:.0%} for it."
+        f"speaks against the class, {first.supporting:.0%} for it."
     ]
     if first.on_target is not None:
         sentences.append(

@@ -78,8 +78,7 @@ def about_maps(parts: Iterable[Explained]) -> str:
     they = "It shows" if restating == 1 else "They show"
     return (
         f"{restating} of {count(len(rows), 'kind')} of heat map (method, layer and target) {only} the "
-        "predicted "
-        f"mask. {they} where the model answered. {they.split()[0]} "
+        f"predicted mask. {they} where the model answered. {they.split()[0]} "
         f"{'does' if restating == 1 else 'do'} not show why."
     )
 
@@ -125,7 +124,7 @@ def how_found(shortcut: TagTest) -> list[str]:
     if measured:
         auroc, best = max(measured, key=lambda pair: pair[0])
         steps.append(
-            f"The heat on the tag tells the two models apart, best with "
+            "The heat on the tag tells the two models apart, best with "
             f"{map_name(best.method, best.layer, at=' at ')}: AUROC {number(auroc, 2)}{_interval(best)}. "
             "0.5 would mean: not at all."
         )
@@ -145,9 +144,8 @@ def both_true(shortcut: TagTest, runs: Iterable[RunContents]) -> str:
         return ""
     names = " and ".join(failing.values())
     return (
-        f"Why does {names} find the tag and still fail in the scorecard? Both are true: to find the tag, a "
-        "map "
-        "must light up at one place; to pass, it must rank all cells of the picture better than a "
+        f"Why does {names} find the tag and still fail in the scorecard? Both are true: to find the tag, "
+        "a map must light up at one place; to pass, it must rank all cells of the picture better than a "
         "reference map."
     )
 

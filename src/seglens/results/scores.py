@@ -168,11 +168,9 @@ class Emptiness(Result):
         mean = "unknown" if self.dice.mean is None else f"{self.dice.mean:.3f}"
         return (
             f"{count(self.both, 'picture')} without foreground in truth and prediction (Dice 1 by "
-            "convention), "
-            f"{self.no_truth} in the truth alone (Dice 0), {self.nothing_predicted} in the prediction alone "
-            f"(Dice 0). Where the truth has foreground ({count(self.with_truth, 'picture')}), the mean "
-            "Dice is "
-            f"{mean}."
+            f"convention), {self.no_truth} in the truth alone (Dice 0), {self.nothing_predicted} in the "
+            "prediction alone (Dice 0). Where the truth has foreground "
+            f"({count(self.with_truth, 'picture')}), the mean Dice is {mean}."
         )
 
 

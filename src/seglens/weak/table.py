@@ -42,8 +42,7 @@ DEFINITIONS = {
     "miou_no_border": "mIoU without the pixels on the object's border, where the data mark them.",
     "fg_iou_no_border": "Object IoU without the pixels on the object's border.",
     "miou_per_batch": f"mIoU of each {BATCH} pictures in the order of the split, averaged. Use it only to "
-    "compare "
-    "with published figures that are computed in this way.",
+    "compare with published figures that are computed in this way.",
     "decided": "Share of the pixels that the row decides on. The others are in none of its scores.",
 }
 """Every column in plain words."""
