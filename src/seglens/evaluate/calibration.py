@@ -277,8 +277,8 @@ def reliability_plot(calibration: Calibration, file: Path) -> None:
         label="this model",
     )
     curve.fill_between([0, 1], [0, 1], color="tab:red", alpha=0.06, linewidth=0)
-    curve.text(0.97, 0.04, "below the line: true less often than promised", ha="right", fontsize=8)
-    curve.text(0.03, 0.94, "above the line: true more often than promised", fontsize=8)
+    # Above the drawing: inside of it a curve may lie anywhere.
+    curve.set_title("below the dashed line: too sure; above it: not sure enough", fontsize=8, loc="left")
     curve.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     curve.set_ylabel(kept)
     curve.legend(fontsize=8, loc=(0.62, 0.12))
