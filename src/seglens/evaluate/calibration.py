@@ -264,9 +264,12 @@ def reliability_plot(calibration: Calibration, file: Path) -> None:
     figure = Figure(figsize=(5.2, 6.4), layout="constrained")
     curve, share = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     curve.set_title(
-        f"Expected calibration error: {calibration.error():.3f} (most probable class)", fontsize=10
+        # Above the drawing: inside of it a curve may lie anywhere.
+        f"Expected calibration error: {calibration.error():.3f} (most probable class)\n"
+        "below the dashed line: too sure; above it: not sure enough",
+        fontsize=9,
     )
-    curve.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="exactly as promised")
+    curve.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="ideal")
     curve.plot(
         [row["probability"] for row in rows],
         [row["share"] for row in rows],
@@ -277,11 +280,9 @@ def reliability_plot(calibration: Calibration, file: Path) -> None:
         label="this model",
     )
     curve.fill_between([0, 1], [0, 1], color="tab:red", alpha=0.06, linewidth=0)
-    # Above the drawing: inside of it a curve may lie anywhere.
-    curve.set_title("below the dashed line: too sure; above it: not sure enough", fontsize=8, loc="left")
     curve.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     curve.set_ylabel(kept)
-    curve.legend(fontsize=8, loc=(0.62, 0.12))
+    curve.legend(fontsize=8, loc="best")
     share.bar(
         [row["low"] for row in rows],
         [100 * row["pixels"] / int(bins.pixels.sum()) for row in rows],
