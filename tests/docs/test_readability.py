@@ -36,7 +36,7 @@ MODULES = (
 )
 
 RIDDLES = (
-    r"made coarse",
+    r"made coarse\b",
     r"know(s)? nothing",
     r"\bs_reg\b",
     r"\b(s_dice|emprt)\b",

@@ -16,8 +16,8 @@ DEFINITIONS = {
     "in the order of the map. The value is the score without the least important cells, less that "
     "without the most important. It is averaged over .1 to .9 of the picture, as a share of what "
     "blurring the whole picture costs. The score is the mean probability of the class over the target. A "
-    "picture is left out where blurring costs less than .1. s_dice is the same with the soft Dice of the "
-    "whole mask as the score.",
+    "picture is left out where blurring costs less than .1. The same with the soft Dice of the whole mask "
+    "as the score stands beside it.",
     "target_faithfulness": "Faithfulness for small targets: we remove as many pixels as the target has, "
     "not tenths of the picture. A larger value is better; 0 is what an order by chance gets. Steps are "
     "1/8, 1/4, 1/2, 1, 2 and 4 times the area of the target. deletion removes so many pixels; insertion "
@@ -47,8 +47,8 @@ DEFINITIONS = {
     "value is how alike the map is when it is made again (repeat), less how alike it is with random "
     "weights. Both are rank correlations, averaged over several seeds. Batch norms take their statistics "
     "anew, and the target stays. Where repeat is below .9 the score is not evaluable, because noise "
-    "would look like change. The share of detail that random weights add is called emprt (entropy of the "
-    "histogram, Hedström et al. 2024).",
+    "would look like change. Beside it stands the share of detail that random weights add (entropy, "
+    "Hedström et al. 2024).",
     "stability": "Does the map stay the same while the picture and the prediction hardly change? 1: it "
     "does. We add noise, brightness and contrast that leave the prediction as it is (Dice above .98). "
     "The value is 1 less the largest relative change of a cell. A map that is the same everywhere gets "
