@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.report.conftest import make_run, make_shortcut
 
 import seglens
-from report.conftest import make_run, make_shortcut
 from seglens.report.answers import answers
 from seglens.report.contents import read_runs
 from seglens.report.wording import both_true
@@ -146,7 +146,8 @@ def test_text_on_the_page_has_contrast_and_controls_have_names(chromium_like, tm
 
 CONTRAST = """() => {
   const numbers = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
-  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const ground = (one) => {
     for (let each = one; each; each = each.parentElement) {

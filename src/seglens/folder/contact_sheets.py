@@ -152,7 +152,7 @@ def draw_maps(
             if line:
                 every = [Tile(picture(image), "image"), *_answer(subject, image, row), *line]
                 page = sheet(
-                    [every[i : i + ROW] for i in range(0, len(every), ROW)],
+                    [every[i : i + ROW + 1] for i in range(0, len(every), ROW + 1)],
                     title=f"{subject.sample.name}: {title}",
                     legend=_meanings(subject),
                 )
