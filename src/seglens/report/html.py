@@ -245,6 +245,7 @@ def _environment(package: str) -> Environment:
         "in_words": names.null_in_words,
         "label_in_words": names.label_in_words,
         "count": names.count,
+        "shortened": names.shortened,
     }
     environment.filters.update(shown)
     environment.globals.update({"bars": figures.bars})
