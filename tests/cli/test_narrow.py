@@ -33,7 +33,7 @@ def test_names_of_maps_are_whole(monkeypatch, columns: int):
         for name in NAMES
     ]
     terminal.print_table(heads, rows)
-    lines = out.getvalue().splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
     assert max(map(len, lines)) <= columns
     assert "…" not in out.getvalue()
     cells = [re.split("[│┃]", line) for line in lines if line.startswith(("│", "┃"))]

@@ -8,18 +8,15 @@ another, and no hard section behind easy ones. Code, tables and formulas are lef
 import importlib
 import pkgutil
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.docs.readability import Reading, reading, sections, sentences, syllables, words
 
 import seglens
 from seglens.report.findings import SAID
 from seglens.report.glossary import WORDS
-
-sys.path.insert(0, str(Path(__file__).parent))
-from readability import reading, sections, sentences, syllables, words
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -86,8 +83,6 @@ def test_the_formulas_against_worked_values(text: str, num: tuple[int, int, int]
 
 
 def test_the_grade_of_counts_by_hand():
-    from readability import Reading
-
     # 0.39 * 10 + 11.8 * 1.5 - 15.59
     assert Reading(10, 100, 150).grade == pytest.approx(6.01)
     assert Reading(1, 6, 6).ease == pytest.approx(206.835 - 1.015 * 6 - 84.6)

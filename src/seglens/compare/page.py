@@ -92,7 +92,7 @@ def _about_scores(table: ComparisonTable, run: str) -> list[str]:
     return [
         f"On {row.num} common pictures {run} has a Dice of {row.value:.3f} per picture, "
         f"{table.reference} of {row.reference:.3f}: {change}. {verdict}",
-        f"{count(row.num_better, 'picture')} got a higher Dice in {run}, {row.num_worse} a lower one.",
+        f"{count(row.num_better or 0, 'picture')} got a higher Dice in {run}, {row.num_worse} a lower one.",
     ]
 
 
