@@ -129,7 +129,7 @@ def test_content_free_maps_pass_nothing_but_stability(card: Scorecard) -> None:
     assert passed <= {"stability"}
     stable = next(row for row in mine if (row.method, row.score) == ("my centre", "stability"))
     assert stable.value == 1
-    assert "its faithfulness: " in stable.reason
+    assert "read it with faithfulness (" in stable.reason
 
 
 def test_content_free_maps_are_at_null_level(card: Scorecard) -> None:
