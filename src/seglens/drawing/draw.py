@@ -286,7 +286,8 @@ def _legend(meanings: Mapping[str, str], width: int) -> Picture:
     page = pil.new("RGB", (width, top + 18), PAPER)
     pen = ImageDraw.Draw(page)
     for colour, text, x, y in places:
-        pen.rectangle((x, y + 2, x + 16, y + 14), fill="#50565e", outline=colour, width=3)
+        pen.rectangle((x, y + 1, x + 18, y + 15), fill=FAINT)  # white is seen on paper, too
+        pen.rectangle((x + 1, y + 2, x + 17, y + 14), fill="#50565e", outline=colour, width=3)
         pen.text((x + 23, y + 1), text, font=font, fill=INK)
     return page
 
