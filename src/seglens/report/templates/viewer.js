@@ -114,7 +114,9 @@ const Viewer = (() => {
         found.push("red speaks for the class (" + Math.round(100 * (1 - map.evidence.opposing)) + "%), blue against it (" + Math.round(100 * map.evidence.opposing) + "%)");
       }
       if (stats.mass_inside !== null && stats.mass_inside !== undefined) {
-        found.push(Math.round(100 * stats.mass_inside) + "% of the heat lies on the target, which is " + Math.round(100 * stats.area) + "% of the picture");
+        const known = stats.area !== null && stats.area !== undefined;
+        found.push(Math.round(100 * stats.mass_inside) + "% of the heat lies on the target"
+          + (known ? ", which is " + Math.round(100 * stats.area) + "% of the picture" : ""));
       }
       const mirror = map.nulls.mirror ? map.nulls.mirror.mass_inside : null;
       if (mirror !== null && mirror !== undefined) found.push("a coarse copy of the mask has " + Math.round(100 * mirror) + "%");
