@@ -45,11 +45,12 @@ $(VENV)/.foreign: $(VENV)/.tested
 test-foreign: $(VENV)/.foreign  ## run the tests that hold networks of other libraries against these
 	OMP_NUM_THREADS=1 PYTHONPATH=$(VENV)/foreign $(BIN)/python -m pytest -n 2 -m foreign
 
-check: $(VENV)/.tested  ## format, lint and types
+check: $(VENV)/.tested  ## format, lint, types, and texts that are read once
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes seglens --ignoreexternal  # asks the first python of PATH
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs/test_readability.py
 
 docs: $(VENV)/.installed  ## build the documentation into site/, which opens from disk
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

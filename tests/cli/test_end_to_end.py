@@ -67,7 +67,7 @@ def test_adopt(seglens, small_run):
 def test_evaluate(seglens, small_run):
     ended = seglens("evaluate", small_run, "--save-images")
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.startswith("test split, 3 pictures, at native resolution\nscore ")
+    assert ended.out.startswith("test split, 3 pictures, at the original resolution\nscore ")
     with open(small_run / "evaluate/test/scores.csv") as file:
         assert len(list(csv.DictReader(file))) == 3
     assert len(list((small_run / "evaluate/test/samples").glob("*/overlay.png"))) == 3

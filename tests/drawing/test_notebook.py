@@ -132,7 +132,7 @@ def test_an_explanation(explanation):
 
 def test_several_explanations(explanation):
     page = parsed(Explanations([explanation]))
-    assert "1 explanations" in page.text
+    assert "1 explanation" in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 4
 
 
@@ -159,7 +159,7 @@ def test_a_scorecard():
         "0.5 [0.25, 0.75]",
         "0.4 [0.2, 0.6] to null:random",
         "8 of 9",
-        f"{MARKS['pass']} pass, restates the prediction",
+        f"{MARKS['pass']} pass, repeats the prediction",
     ]
     assert [attributes["title"] for tag, attributes in page.tags if "title" in attributes] == [row.text]
 

@@ -59,7 +59,7 @@ def test_only_valid_pixels_are_scored():
 def test_where_no_picture_shows_the_class_there_is_no_score():
     """Nothing marked and nothing found would be a Dice of 1."""
     found = evaluate(bright_run(), split_of(sample("one", NOTHING, NOTHING), sample("two", NOTHING, NOTHING)))
-    assert found.not_shown == ("0 of 2 pictures show disc.",)
+    assert found.not_shown == ("None of 2 pictures shows disc.",)
     told = json.loads(to_json(found.to_json()))
     for name in ("dice", "iou", "precision", "recall"):
         assert told["pooled"][name] is None, name

@@ -38,6 +38,9 @@ def test_explain_folder_writes_all_that_it_promises(run: Run, folder: Path):
         assert all(size_of(out / entry["file"]) == native for entry in row["maps"])
         assert {sheet["title"] for sheet in row["sheets"]} == {
             "methods@body", "methods@head", "layers@grad-cam", "layers@activation",
+        } | {
+            f"channels@{entry['method']}" for entry in row["maps"]
+            if entry["method"] == "integrated-gradients" and entry["status"] == "ok"
         }  # fmt: skip
         assert all((out / sheet["file"]).is_file() for sheet in row["sheets"])
         raw = arrays_of(out / row["files"]["raw"])

@@ -99,4 +99,4 @@ def test_no_agreement_of_imputers_no_verdict() -> None:
     )
     row = compared_rows("t", "causal_agreement", measured, seed=0)[0]
     assert row.verdict == "not evaluable"
-    assert "two imputers don't agree" in row.reason
+    assert "two ways of removing cells disagree" in row.reason

@@ -129,7 +129,7 @@ def test_content_free_maps_pass_nothing_but_stability(card: Scorecard) -> None:
     assert passed <= {"stability"}
     stable = next(row for row in mine if (row.method, row.score) == ("my centre", "stability"))
     assert stable.value == 1
-    assert "its faithfulness: " in stable.reason
+    assert "read it with faithfulness (" in stable.reason
 
 
 def test_content_free_maps_are_at_null_level(card: Scorecard) -> None:
@@ -144,7 +144,7 @@ def test_somebody_s_map_without_an_explainer_is_not_evaluable(card: Scorecard) -
     for score in ("model_dependence", "stability"):
         row = next(row for row in card.rows if (row.method, row.score) == ("oracle", score))
         assert row.verdict == "not evaluable"
-        assert "came without an explainer" in row.reason
+        assert "nobody said how to make this map again" in row.reason
         assert row.num_total == 8
 
 

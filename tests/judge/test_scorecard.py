@@ -41,7 +41,7 @@ def faithfulness_rows(maps, references) -> list[Judgement]:
         ((-0.2, -0.1), 120, "fail", "worse"),
         ((-0.1, 0.1), 120, "warn", "not shown"),
         ((0.0, 0.1), 120, "warn", "not shown"),
-        ((0.1, 0.2), 7, "not evaluable", "7 evaluable images, at least 8"),
+        ((0.1, 0.2), 7, "not evaluable", "only 7 images can be evaluated, at least 8"),
         ((NAN, NAN), 0, "not evaluable", "0 evaluable"),
     ],
 )
@@ -272,5 +272,5 @@ def test_verdicts_stand_on_groups_and_not_on_their_pictures() -> None:
     groups = torch.arange(4).repeat_interleave(2)
     (row, _) = compared_rows("predicted", "faithfulness", found, groups=groups, seed=0)
     assert (row.verdict, row.outcome) == ("not evaluable", "too_few_images")
-    assert row.reason.startswith("4 evaluable groups of images (8 images)")
+    assert row.reason.startswith("only 4 groups (8 images) can be evaluated")
     assert (row.interval.num, row.interval.num_groups) == (8, 4)

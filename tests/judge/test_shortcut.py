@@ -175,8 +175,8 @@ READING = made_effect(0.9, 0.1, 0.88)
     ("effects", "share", "verdict"),
     [
         ({"honest": STEADY, "cheat": READING}, made_share(0.8), "'cheat' reads the tag"),
-        ({"honest": STEADY, "cheat": READING}, made_share(0.4), "no attribution shows it"),
-        ({"honest": STEADY, "cheat": READING}, made_share(0.8, cheat=0.05), "no attribution shows it"),
+        ({"honest": STEADY, "cheat": READING}, made_share(0.4), "no heat map shows it"),
+        ({"honest": STEADY, "cheat": READING}, made_share(0.8, cheat=0.05), "no heat map shows it"),
         ({"honest": STEADY, "cheat": STEADY}, made_share(0.8), "the causal check fails"),
         ({"honest": STEADY, "cheat": STEADY}, made_share(0.4), "No shortcut was found"),
         ({"honest": READING, "cheat": READING}, made_share(0.8), "the causal check fails"),
@@ -197,7 +197,7 @@ def test_only_agreement_names_the_cheat(effects: dict, share: TagShare, verdict:
 def test_occlusion_alone_is_no_attribution() -> None:
     share = replace(made_share(0.9), method="occlusion", layer=None)
     effects = {"honest": STEADY, "cheat": READING}
-    assert "no attribution shows it" in conclude(effects, [share], [])[0]
+    assert "no heat map shows it" in conclude(effects, [share], [])[0]
 
 
 def test_share_by_hand_on_a_coarse_grid() -> None:

@@ -31,6 +31,7 @@ def made(tmp_path_factory) -> Path:
 def ready(watched: Watched, file: Path, selector: str = "#cards[data-drawn]"):
     page = watched.open(file)
     page.wait_for_selector(selector, state="attached")
+    page.evaluate("document.querySelectorAll('details.fold').forEach((fold) => { fold.open = true; })")
     return page
 
 
@@ -232,7 +233,7 @@ def test_a_larger_picture_beside_the_report(chromium: Watched, made: Path, tmp_p
 def test_definitions_theme_and_numbers(chromium: Watched, made: Path):
     page = ready(chromium, made)
     page.locator("#scores .term").first.focus()
-    assert page.locator("#tip").inner_text().startswith("Counted over all pixels")
+    assert page.locator("#tip").inner_text().startswith("Large objects weigh more here.")
     page.keyboard.press("Escape")
     assert not page.locator("#tip").is_visible()
     colour = "getComputedStyle(document.body).backgroundColor"

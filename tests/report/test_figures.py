@@ -89,7 +89,7 @@ def test_strip_places_value_and_nulls_on_one_axis():
 
 
 def test_every_shape_can_be_drawn():
-    for shape in figures.NULL_SHAPES:
+    for shape in figures.NULL_SHAPES.values():
         assert parsed(figures.null_mark(shape, 5, 5)).find("*") is not None
     assert len(set(figures.shapes_of(list("abcdef")).values())) == 6
 

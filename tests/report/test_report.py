@@ -82,12 +82,12 @@ def test_report_has_every_section_and_is_well_formed(run: Path):
 def test_numbers_on_the_page_are_those_of_the_tables(run: Path):
     text = text_of(seglens.report([run]))
     assert "trained on 70 pictures of photos at 128 pixels for 8 epochs, with augmentation" in text
-    assert "Dice score is 0.800 pooled over all pixels and 0.770 on average per picture" in text
-    assert "95 % interval 0.750 to 0.840" in text
-    assert "2 pictures are below 0.5; the worst is cell_00 (0.20)" in text
+    assert "Dice is 0.770 on average per picture (95 % interval 0.750 to 0.840)" in text
+    assert "Counted over all pixels together it is 0.800." in text
+    assert "2 pictures are below 0.5. The worst is cell_00 (0.20)." in text
     assert "1 of 5 kinds of heat map" in text
     assert "1 pass, 1 warn, 1 fail, 1 not evaluable" in text
-    assert "mirror 12 · other images 1" in text
+    assert "coarse mask 12 · maps of other pictures 1" in text
     assert "broken.png is truncated." in text
     assert "6 min" in text
 
@@ -146,9 +146,9 @@ def test_two_runs_stand_side_by_side(tmp_path: Path):
 def test_shortcut_names_the_cheat_and_how_it_was_found(run: Path):
     text = text_of(seglens.report([run], shortcut=make_shortcut(run.parent)))
     assert "The cheating model reads the tag." in text
-    assert "The scores cannot tell: Dice honest 0.910 and cheat 0.920." in text
-    assert "without the tag the cheat model loses 78% of its answer (0.91 becomes 0.20)" in text
-    assert "integrated-gradients tells the two models apart with AUROC 0.97" in text
+    assert "The scores do not tell the models apart: Dice honest 0.910 and cheat 0.920." in text
+    assert "The cheat model loses 78% of its score: 0.91 becomes 0.20." in text
+    assert "best with integrated-gradients: AUROC 0.97" in text
     assert "The check is not valid" not in text
     text = text_of(seglens.report([run], shortcut=make_shortcut(run.parent, valid=False), force=True))
     assert "The check is not valid" in text
@@ -166,7 +166,9 @@ def test_a_run_that_was_only_trained_has_a_report(tmp_path: Path):
     assert f"seglens judge {run} --num-images 100 --audit border corners marks" in text
 
 
-@pytest.mark.parametrize(("verb", "told"), [("evaluate", "Scores with"), ("judge", "deserve belief")])
+@pytest.mark.parametrize(
+    ("verb", "told"), [("evaluate", "Scores with"), ("judge", "whether you can believe the heat maps")]
+)
 def test_a_run_says_which_verb_adds_what_is_missing(run: Path, verb: str, told: str):
     assert "does not have yet" not in text_of(seglens.report([run]))
     shutil.rmtree(run / verb)
@@ -248,13 +250,13 @@ def test_templates_travel_with_the_package():
 
 def test_findings_are_told_in_plain_words(run: Path):
     text = text_of(seglens.report([run]))
-    assert (
-        "19.0% of the pixels that are there were missed, and 10.0% of those that it marked are wrong" in text
-    )
+    assert "It missed 19.0% of the true pixels. 10.0% of the pixels that it marked are wrong." in text
     # 0.7 * (0.1 - 0.08) + 0.3 * (0.95 - 0.9) = 0.029: too sure.
-    assert "off by 3.1 percentage points on average; the model is surer than it should be" in text
-    assert "Shortcut: border. It changes the answer, and grad-cam@encoder_last lights up there" in text
-    assert "Marks what matters to the model less well than the null mirror-16" in text
+    assert "off by 3.1 percentage points on average: the model is too sure of itself" in text
+    assert (
+        "Shortcut: border. This region changes the answer, and grad-cam@encoder_last lights up there" in text
+    )
+    assert "What it marks matters less to the model than what the coarse mask (16 px) marks" in text
 
 
 def test_the_worst_errors_come_first_and_say_why(run: Path):
@@ -267,8 +269,11 @@ def test_the_worst_errors_come_first_and_say_why(run: Path):
         ["cell_00", "cell_01", "cell_02", "cell_03"],  # 100 - i pixels missed
         ["cell_03", "cell_02", "cell_01", "cell_00"],  # 10 i pixels invented
     ]
-    assert "100 pixels were missed, 33% of the object." in missed
-    assert "grad-cam @ encoder_last finds evidence all over the picture: 80% of it speaks against" in invented
+    assert "The model missed 100 pixels, 33% of the object." in missed
+    assert (
+        "We asked grad-cam @ encoder_last about these pixels. 80% of the evidence in the picture speaks"
+        in invented
+    )
 
 
 def test_any_page_can_wear_the_clothes_of_the_report(tmp_path: Path):
@@ -289,10 +294,10 @@ def test_curves_stand_beside_the_reference_of_the_verdict(tmp_path):
     (chart,) = charts["faithfulness"]
     # Half of the cells gone: .3 and .75 with the map's own order, .4 and .7 with the reference's.
     for told in (
-        "grad-cam@layer-0, most relevant first, share of cells removed 0.5: 0.3",
-        "grad-cam@layer-0, least first, share of cells removed 0.5: 0.75",
-        "mirror-16 (reference), most relevant first, share of cells removed 0.5: 0.4",
-        "mirror-16 (reference), least first, share of cells removed 0.5: 0.7",
+        "grad-cam@layer-0, most important first, share of the picture removed 0.5: 0.3",
+        "grad-cam@layer-0, least important first, share of the picture removed 0.5: 0.75",
+        "coarse mask (16 px) (reference map), most important first, share of the picture removed 0.5: 0.4",
+        "coarse mask (16 px) (reference map), least important first, share of the picture removed 0.5: 0.7",
     ):
         assert f"<title>{told}</title>" in chart
     assert "Curves of faithfulness" in text_of(seglens.report([run]))

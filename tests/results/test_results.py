@@ -8,7 +8,7 @@ from tests.report.conftest import make_run, make_shortcut
 
 from seglens.errors import DataError
 from seglens.results.maps import ExplanationTable, MapSummary, OneMap, PictureMaps
-from seglens.results.names import formatted, map_name, null_in_words
+from seglens.results.names import count, formatted, map_name, null_in_words, shortened
 from seglens.results.record import to_json
 from seglens.results.scorecard import Audit, Card, TagTest
 from seglens.results.scores import EvaluationTable, PictureScores
@@ -78,7 +78,15 @@ def test_maps_are_named_by_their_target_where_there_are_several() -> None:
 
 
 def test_words_and_numbers() -> None:
-    assert null_in_words("null:other_images") == "other images"
+    assert null_in_words("null:other_images") == "maps of other pictures"
+    assert null_in_words("null:mirror-16") == "coarse mask (16 px)"
+    assert null_in_words("s_dice") == "the same for the whole mask"
+    assert null_in_words("mine") == "mine"
+    assert [count(number, "picture") for number in (0, 1, 2)] == ["0 pictures", "1 picture", "2 pictures"]
+    assert count(2000, "forward pass", "forward passes") == "2,000 forward passes"
+    assert shortened("short", 5) == "short"
+    assert shortened("patient_0001_slice_0042", 11) == "patie…_0042"
+    assert len(shortened("patient_0001_slice_0042", 10)) == 10
     assert [formatted(value, ".1%") for value in (None, float("nan"), 0.123)] == ["—", "—", "12.3%"]
 
 

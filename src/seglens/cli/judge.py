@@ -16,6 +16,7 @@ from seglens.cli.given_flags import READING
 from seglens.cli.terminal import keep_apart, need_run, say
 from seglens.errors import SettingError
 from seglens.files.overwrite import check_output
+from seglens.results.names import count
 
 if TYPE_CHECKING:
     from seglens.folder.judge_plan import JudgePlan
@@ -95,13 +96,12 @@ def judge_command(
     out: o.Out = None,
     force: o.Force = False,
 ) -> None:
-    """Score maps next to what maps that know nothing would get."""
+    """Test whether you can believe heat maps: compare them with maps made without the model."""
     groups = _divided_by(context)
     if groups and not audit:
         raise SettingError(
             f"--groups {groups} divides an audit, and there is none. Name its regions with --audit; a "
-            "table of "
-            "pictures that belong together is --groups FILE.csv."
+            "table of pictures that belong together is --groups FILE.csv."
         )
     # Not above: these take torch along.
     from seglens.folder.judge_plan import chosen_scores, num_images_of
@@ -129,8 +129,8 @@ def judge_command(
     )
     num_passes = plan.forwards(judging.scores)
     say(
-        f"Judging {plan.num_images} pictures by {', '.join(judging.scores)}: at most {num_passes:,} forward "
-        "passes."
+        f"Judging {count(plan.num_images, 'picture')} by {', '.join(judging.scores)}: at most "
+        f"{count(num_passes, 'forward pass', 'forward passes')}."
     )
     began = time.monotonic()
     done = seglens.judge_folder(
@@ -157,5 +157,7 @@ def _left_out(scores: Sequence[str], plan: "JudgePlan", each: float) -> list[str
     dear = [(name, plan.more((name,)) * each) for name in scores]
     costly = ", ".join(f"{name} (about {say_seconds(taken)})" if taken else name for name, taken in dear)
     return (
-        [f"Left out: {costly}. Add --scores all --force to this command to have them too."] if costly else []
+        [f"Left out: {costly}. To measure them, too, add --scores all --force to this command."]
+        if costly
+        else []
     )

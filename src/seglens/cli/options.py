@@ -299,6 +299,16 @@ Montage = Annotated[
         show_default=False,
     ),
 ]
+Overlays = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--overlays",
+        metavar="KIND...",
+        help="More ways to lay maps over pictures: heat, contour, masked.",
+        autocompletion=among(("heat", "contour", "masked")),
+        show_default=False,
+    ),
+]
 ResumeMaps = Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")]
 ClassName = Annotated[
     str | None,

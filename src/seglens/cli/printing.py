@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seglens.cli.terminal import list_failed, print_result, print_table, say
-from seglens.results.names import RESTATES, formatted
+from seglens.results.names import REPEATS, count, formatted, label_in_words, null_in_words
 
 if TYPE_CHECKING:
     from seglens.data.volumes.slices import Slices
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from seglens.runs.export import Exported
 
 PrintedRow = Mapping[str, Any]
+
+DEGENERATE = "where the layer holds no evidence for the class"
 
 SHOWN = 3
 """How many pictures a finding names; JSON has all."""
@@ -48,7 +50,7 @@ def print_batch(what: str, done: "Summary", more: Mapping[str, object], *tables:
     def show() -> None:
         for each in tables:
             each()
-        say(f"{done.num_done} pictures {what}: {done.folder}")
+        say(f"{count(done.num_done, 'picture')} {what}: {done.folder}")
 
     plain = {"folder": str(done.folder), "num_done": done.num_done}
     plain["failed"] = [{"name": name, "error": error} for name, error in failed]
@@ -90,8 +92,8 @@ def _show_findings(found: PrintedRow) -> None:
     say(f"Layout {found['layout']}: {splits}.")
     for row in found["counts"]:
         say(
-            f"{row['split']}: {row['name']} in {row['pictures']} of {row['of']} pictures, "
-            f"{row['objects']} objects, {row['pixels']} pixels."
+            f"{row['split']}: {row['name']} in {row['pictures']} of {count(row['of'], 'picture')}, "
+            f"{count(row['objects'], 'object')}, {count(row['pixels'], 'pixel')}."
         )
     for finding in found["findings"]:
         names, num = finding["names"], len(finding["names"])
@@ -153,9 +155,8 @@ def print_training(run: Path) -> None:
             f"{formatted_number(calibrated['error_after'])} after"
         )
     text = (
-        f"{run}: {what}; {where} "
-        f"Dice {formatted_number(valid['dice'])}, IoU {formatted_number(valid['iou'])}{how}. "
-        f"Try: seglens evaluate {run}"
+        f"{run}: {what}; {where} Dice {formatted_number(valid['dice'])}, IoU "
+        f"{formatted_number(valid['iou'])}{how}. Try: seglens evaluate {run}"
     )
     print_result({"run": str(run), **results}, lambda: say(text))
 
@@ -206,8 +207,11 @@ def _show_evaluation(found: "EvaluationTable") -> None:
         for score, values in found.per_image.items()
     ]
     scored = len(found.images) - found.num_failed
-    title = f"{found.split} split, {scored} pictures, at native resolution"
+    title = f"{found.split} split, {count(scored, 'picture')}, at the original resolution"
     print_table(("score", "pooled", "per image, mean", "95 % interval", "median"), rows, title=title)
+    threshold = found.settings.get("threshold")
+    if isinstance(threshold, float):
+        say(f"A pixel is foreground from a probability of {threshold:g} on (the threshold of the run).")
     by_class = found.pooled.per_class
     if len(by_class) > 2:
         columns = ("dice", "iou", "precision", "recall")
@@ -233,9 +237,12 @@ def _show_evaluation(found: "EvaluationTable") -> None:
     _show_objects(found.objects)
     _show_strata(found.strata)
     say(*filter(None, (found.emptiness.text, found.resampling.text)))
-    for label, count in found.shown.items():
-        if not count:
-            say(f"0 of {scored} pictures show {label}: how well it is found can't be said on this split.")
+    for label, shown in found.shown.items():
+        if not shown:
+            say(
+                f"None of {count(scored, 'picture')} shows {label}: this split cannot say how well it is "
+                "found."
+            )
     error, worst = (
         formatted_number(found.calibration.error),
         formatted_number(found.calibration.maximum_error),
@@ -250,8 +257,8 @@ def _show_evaluation(found: "EvaluationTable") -> None:
 def _show_objects(found: "ObjectTable") -> None:
     if not found.pictures:
         return
-    what = "told apart by the set" if found.told_apart else "connected pieces"
-    title = f"{found.truth} objects ({what}), {found.predicted} predicted"
+    what = "as the data tell them apart" if found.told_apart else "connected pieces"
+    title = f"{count(found.truth, 'true object')} ({what}), {found.predicted} predicted"
     rows = [
         (
             f"{row.overlap:g}",
@@ -260,7 +267,7 @@ def _show_objects(found: "ObjectTable") -> None:
         )
         for row in found.at
     ]
-    heads = ("overlap", "sensitivity", "precision", "F1", "invented a picture", "missed / invented")
+    heads = ("overlap", "sensitivity", "precision", "F1", "invented per picture", "missed / invented")
     print_table(heads, rows, title=title)
     if len(found.sizes) > 1 and found.truth:
         lines = [
@@ -279,8 +286,8 @@ def _show_objects(found: "ObjectTable") -> None:
     )
     say(
         f"Panoptic quality {quality}, aggregated Jaccard {jaccard}, average precision .5 to .95 {average}; "
-        f"{found.merges} merges, {found.splits} splits. Pictures with neither true nor predicted objects: "
-        f"{found.empty}; with predicted ones only: {found.no_truth}; with true ones only: "
+        f"{count(found.merges, 'merge')}, {count(found.splits, 'split')}. Pictures without any object: "
+        f"{found.empty}; with predicted objects only: {found.no_truth}; with true objects only: "
         f"{found.nothing_found}."
     )
 
@@ -296,7 +303,15 @@ def _show_strata(found: "StrataTable") -> None:
         )
         for row in found.strata
     ]
-    heads = ("stratum", "pictures / groups", "dice", "precision", "recall", "less the others", "p (Holm)")
+    heads = (
+        "stratum",
+        "pictures / groups",
+        "dice",
+        "precision",
+        "recall",
+        "difference to the others",
+        "p (Holm)",
+    )
     if rows:
         print_table(heads, rows, title="Subgroups, per image, the worst first")
     say(*found.sentences)
@@ -334,31 +349,45 @@ def _show_maps(found: "ExplanationTable") -> None:
             (
                 f"{row.target}: {row.name}" if several else row.name,
                 formatted_number(row.statistic("mass_context").mean) if outside else row.ratio_in_words(),
-                f"{row.ratio_in_words(best)} ({best})" if best else "-",
+                f"{row.ratio_in_words(best)} ({null_in_words(best)})" if best else "-",
                 f"{row.num_ok} of {row.num_total}",
                 str(row.num_no_target),
-                row.label,
+                label_in_words(row.label),
             )
         )
     measured = "share outside of the target" if outside else "attention ratio"
-    print_table(("map", measured, "best null", "pictures", "no target", ""), rows)
+    print_table(("map", measured, "best reference map", "pictures", "no target", ""), rows)
+    if any(row.num_no_target for row in found.summary):
+        say("no target: so many pictures have no pixel of this target, and so no map.")
+    for row in found.summary:
+        if row.num_degenerate:
+            say(f"{row.name}: no map on {count(row.num_degenerate, 'picture')}, {DEGENERATE}.")
 
 
 def _show_card(card: "Card") -> None:
-    """Print a scorecard, the reference rows last."""
+    """Print a scorecard, the reference rows last, and why rows are not evaluable."""
     shown = [
         (
-            row.name,
+            null_in_words(row.name),
             row.score,
             formatted_number(row.value),
             _range(row.low, row.high),
             f"{row.num_evaluable} of {row.num_total}",
-            row.reference or "-",
+            null_in_words(row.reference) or "-",
             row.verdict,
         )
         for row in sorted(card.rows, key=lambda row: row.verdict == "reference")
     ]
     print_table(("map", "score", "value", "95 % interval", "pictures", "best reference", "verdict"), shown)
+    why: dict[str, list[str]] = {}
+    for row in card.rows:
+        if row.verdict == "not evaluable":
+            why.setdefault(row.reason or "the score cannot be measured here", []).append(
+                f"{row.score} of {row.name}"
+            )
+    for reason, rows in why.items():
+        more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+        say(f"Not evaluable: {reason} ({', '.join(rows[:SHOWN])}{more}).")
 
 
 def _show_restating(card: "Card") -> None:
@@ -370,15 +399,15 @@ def _show_restating(card: "Card") -> None:
             formatted_number(step.ratio.mean),
             formatted_number(step.ratio_of_mirror.mean),
             formatted_number(step.resemblance_to_mirror.mean),
-            RESTATES if step.restates else "",
+            REPEATS if step.restates else "",
             (found.restates_from or "nowhere") if step is found.layers[-1] else "",
         )
         for found in card.restating
         for step in found.layers
     ]
-    columns = ("method", "layer", "attention ratio", "of the mirror", "likeness", "", "restates from")
+    columns = ("method", "layer", "attention ratio", "of the coarse mask", "likeness", "", "repeats from")
     if rows:
-        print_table(columns, rows, title="Layer by layer: where a map says no more than the prediction")
+        print_table(columns, rows, title="Layer by layer: where a map only repeats the prediction")
 
 
 def _show_audit(audit: "Audit") -> None:

@@ -208,10 +208,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
         from rich.table import Table
         from rich.text import Text
 
-        drawn = Table(*columns, title=title or None, title_justify="left")
-        for row in rows:
-            drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-        Console().print(drawn)
+        console = Console()
+        # Nothing is cut off: what is too wide goes on in the next line, names of maps before their layer.
+        most = max(12, console.width // 3)
+        names = [cells[0] if len(cells[0]) <= most else cells[0].replace("@", "\n@") for cells in rows]
+        widest = max((len(line) for name in names for line in name.split("\n")), default=0)
+        drawn = Table(title=title or None, title_justify="left")
+        drawn.add_column(columns[0], overflow="fold", min_width=min(widest, most))
+        for column in columns[1:]:
+            drawn.add_column(column, overflow="fold")
+        for name, row in zip(names, rows, strict=True):
+            drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in (name, *row[1:])))
+        console.print(drawn)
         return
     if title:
         print(title)

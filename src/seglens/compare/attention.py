@@ -44,14 +44,15 @@ REGIONS = {
 """Places that are the same for both runs. What each predicts is not."""
 
 DEFINITIONS = {
-    "moved": "Share of attention that lies elsewhere: half the sum of the absolute differences of the two "
-    f"maps, each made non-negative with sum 1, on {CELLS} x {CELLS} cells (total variation distance).",
-    "unrelated": "The same distance between the reference's map of a picture and the run's map of another "
-    "picture: what maps get that have nothing in common.",
+    "moved": "How much of the heat lies elsewhere in this run. 0: the same map. 1: nothing in common. "
+    f"Half the sum of the absolute differences of the two maps on {CELLS} x {CELLS} cells. Each map is "
+    "first made non-negative with sum 1 (total variation distance).",
+    "unrelated": "The same distance between maps of different pictures: what maps get that have nothing in "
+    "common.",
     "correlation": "Pearson correlation of the two maps over the cells.",
-    "share": "Share of the map's non-negative part that lies on a region; the regions are those of the "
-    "reference and of the truth, the same for both runs.",
-    "area": "Share of the picture that a region covers: what an even map would get.",
+    "share": "Share of the heat that lies on a region. The regions are the prediction of the reference "
+    "run and the truth, the same for both runs.",
+    "area": "Share of the picture that a region covers. An even map would get this share.",
 }
 
 

@@ -34,17 +34,17 @@ PER_IMAGE = (*SCORES, *SURFACES)
 SAME, BETTER, WORSE, UNKNOWN = "no difference shown", "better", "worse", "not evaluable"
 
 DEFINITIONS = {
-    "difference": "The run's score less the reference's, on the same pictures.",
-    "interval": "95 % interval of the mean difference: 2000 resamples of the groups of pictures (a "
-    "picture without group is one), each with its scores in both runs (paired percentile bootstrap). It "
-    "covers the choice of the test pictures, not that of the "
-    "training seed: a second training with the same settings would differ too.",
-    "better": "The whole interval lies on the better side of 0 (of hd95 the lower one).",
+    "difference": "The score of this run less that of the reference run, on the same pictures.",
+    "interval": "How far the difference may be off because of the choice of test pictures. 95 % "
+    "bootstrap interval of the mean difference: 2000 resamples of the groups of pictures, with both runs "
+    "on the same pictures (paired). A picture without a group counts as one. A second training with the "
+    "same settings would differ, too; the interval does not cover that.",
+    "better": "The whole interval lies on the better side of 0. (For hd95 lower is better.)",
     "worse": "The whole interval lies on the worse side of 0.",
-    "no difference shown": "The interval holds 0. That doesn't show that there is no difference. Of 20 "
+    "no difference shown": "The interval holds 0. That does not show that there is no difference. Of 20 "
     "scores without any difference, one is expected to miss 0 by chance.",
-    "pooled": "All pixels of the common pictures together, so that large objects weigh more; only of two "
-    "classes.",
+    "pooled": "All pixels of the common pictures are counted together, so large objects weigh more. Only "
+    "for two classes.",
 }
 
 

@@ -12,6 +12,7 @@ from seglens.report import html, pictures, tables
 from seglens.report.contents import RunContents
 from seglens.report.tables import unit_of_distances
 from seglens.results.comparison import ComparisonTable, LeftOut, MapChange, ScoreChange
+from seglens.results.names import count
 from seglens.results.record import Record
 
 FILE_NAME = "compare.html"
@@ -91,7 +92,7 @@ def _about_scores(table: ComparisonTable, run: str) -> list[str]:
     return [
         f"On {row.num} common pictures {run} has a Dice of {row.value:.3f} per picture, "
         f"{table.reference} of {row.reference:.3f}: {change}. {verdict}",
-        f"{row.num_better} pictures got a higher Dice in {run}, {row.num_worse} a lower one.",
+        f"{count(row.num_better or 0, 'picture')} got a higher Dice in {run}, {row.num_worse} a lower one.",
     ]
 
 
@@ -104,7 +105,7 @@ def _about_maps(table: ComparisonTable, run: str) -> list[str]:
     beside = f"; two unrelated maps differ by {100 * unrelated:.0f} %" if _known(unrelated) else ""
     sentences = [
         f"Attention moved most in {label_of(most.key)}: {100 * (most.moved.mean or 0.0):.0f} % of it lies "
-        f"elsewhere in {run}, on {most.num} pictures{beside}."
+        f"elsewhere in {run}, on {count(most.num, 'picture')}{beside}."
     ]
     for region, what in (("invented", "what the reference invents"), ("missed", "what the reference misses")):
         found = [(row.key, row.shares[region].difference) for row in rows if region in row.shares]

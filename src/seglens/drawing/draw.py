@@ -5,7 +5,8 @@ colours. Heat uses colormaps of even perceptual steps; signed maps use a divergi
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,15 @@ SIGNED = "RdBu_r"
 
 INK, FAINT, PAPER = "#1f2430", "#6b7280", "#ffffff"
 GAP = 10
+
+TRUTH, PREDICTION, TARGET = "#ffffff", "#ffb000", "#56dcff"
+"""Outlines of truth, prediction and target: the colours that they have in the report, too."""
+
+LEVELS = (0.25, 0.5, 0.75)
+"""Shares of the largest value at which contours are drawn."""
+
+SEEN = 0.2
+"""Share of the pixels, those with the largest values, that a masked picture shows."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,29 @@ def heat_overlay(image: Image, map: Map, scale: Scale) -> Picture:
     return _to_picture(_blend(grey, _coloured(map, scale), 0.75 * (2 * strength).clamp(max=1)))
 
 
+def contours(image: Image, map: Map, scale: Scale) -> Picture:
+    """Draw lines of equal value over the image: at `LEVELS` of the largest value, the higher the brighter."""
+    if not map.isfinite().any():
+        return no_map(map.shape[-2], map.shape[-1])
+    drawn, low, high = picture(image), max(scale.limits[0], 0.0), scale.limits[1]
+    values = map.detach().cpu().float().nan_to_num(low)
+    for level in LEVELS:
+        share = _coloured(torch.full((1, 1), low + (0.4 + 0.6 * level) * (high - low)), scale)[0, 0]
+        colour = "#" + "".join(f"{round(255 * float(part)):02x}" for part in share)
+        drawn = outline(drawn, values >= low + level * (high - low), colour)
+    return drawn
+
+
+def masked(image: Image, map: Map) -> Picture:
+    """Draw the image where the map has its largest values, `SEEN` of the pixels; the rest is dark."""
+    values = map.detach().cpu().float().nan_to_num(-math.inf)
+    known = values[values.isfinite()]
+    if not len(known):
+        return no_map(map.shape[-2], map.shape[-1])
+    seen = (values >= known.quantile(1 - SEEN)) & (values > known.min())
+    return _to_picture(_rgb(image) * torch.where(seen, 1.0, 0.12)[..., None])
+
+
 def outline(drawn: Picture, region: Region, colour: str = "#ffffff") -> Picture:
     """Return ``drawn`` with the edge of ``region`` on it, one pixel wide in the picture's own pixels."""
     size = (drawn.height, drawn.width)
@@ -162,8 +195,16 @@ def no_map(rows: int, columns: int, text: str = "no target") -> Picture:
     return tile
 
 
-def sheet(rows: Sequence[Sequence[Tile]], *, title: str = "", tile_width: int = 224) -> Picture:
-    """Lay tiles out in rows, each scaled to ``tile_width`` pixels, under one title.
+def sheet(
+    rows: Sequence[Sequence[Tile]],
+    *,
+    title: str = "",
+    tile_width: int = 320,
+    legend: Mapping[str, str] | None = None,
+) -> Picture:
+    """Lay tiles out in rows, each scaled to ``tile_width`` pixels, under one title, which wraps.
+
+    ``legend`` says what the colours of outlines mean, by colour.
 
     Raises:
         SettingError: there is no tile.
@@ -172,11 +213,17 @@ def sheet(rows: Sequence[Sequence[Tile]], *, title: str = "", tile_width: int = 
         raise SettingError("A sheet needs at least one tile, got none.")
     drawn = [[_draw_tile(tile, tile_width) for tile in row] for row in rows if row]
     width = GAP + max(sum(tile.width + GAP for tile in row) for row in drawn)
-    head = GAP + (30 if title else 0)
-    height = head + sum(max(tile.height for tile in row) + GAP for row in drawn)
-    page = pil.new("RGB", (width, height), PAPER)
     font = _font(18, bold=True)
-    ImageDraw.Draw(page).text((GAP, GAP), _shorten(title, font, width - 2 * GAP), font=font, fill=INK)
+    titles = wrapped(title, font, width - 2 * GAP) if title else []
+    head = GAP + len(titles) * 24 + (6 if titles else 0)
+    keys = _legend(legend, width - 2 * GAP) if legend else None
+    below = keys.height + GAP if keys else 0
+    height = head + sum(max(tile.height for tile in row) + GAP for row in drawn) + below
+    page = pil.new("RGB", (width, height), PAPER)
+    for i, line in enumerate(titles):
+        ImageDraw.Draw(page).text((GAP, GAP + 24 * i), line, font=font, fill=INK)
+    if keys:
+        page.paste(keys, (GAP, height - below))
     top = head
     for row in drawn:
         left = GAP
@@ -196,11 +243,14 @@ def save_png(drawn: Picture, file: Path) -> None:
 def _draw_tile(tile: Tile, width: int) -> Picture:
     """Draw a tile: title, picture, colour bar with its two ends, caption."""
     height = max(1, round(tile.picture.height * width / tile.picture.width))
-    above, bar, below = (20 if tile.title else 0), (28 if tile.scale else 0), (18 if tile.caption else 0)
+    font, small = _font(13, bold=True), _font(12)
+    titles = wrapped(tile.title, font, width) if tile.title else []
+    captions = wrapped(tile.caption, small, width) if tile.caption else []
+    above, bar, below = 18 * len(titles) + 2, (30 if tile.scale else 0), 16 * len(captions) + 2
     page = pil.new("RGB", (width, above + height + bar + below), PAPER)
     pen = ImageDraw.Draw(page)
-    font, small = _font(13, bold=True), _font(11)
-    pen.text((0, 1), _shorten(tile.title, font, width), font=font, fill=INK)
+    for i, line in enumerate(titles):
+        pen.text((0, 1 + 18 * i), line, font=font, fill=INK)
     page.paste(tile.picture.resize((width, height), pil.Resampling.BICUBIC), (0, above))
     if tile.scale:
         top = above + height + 4
@@ -209,7 +259,36 @@ def _draw_tile(tile: Tile, width: int) -> Picture:
         pen.text((0, top + 9), low, font=small, fill=FAINT)
         pen.text((width / 2, top + 9), tile.scale.unit, font=small, fill=FAINT, anchor="ma")
         pen.text((width, top + 9), high, font=small, fill=FAINT, anchor="ra")
-    pen.text((0, above + height + bar + 2), _shorten(tile.caption, small, width), font=small, fill=INK)
+    for i, line in enumerate(captions):
+        pen.text((0, above + height + bar + 2 + 16 * i), line, font=small, fill=INK)
+    return page
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break a text into lines of at most ``width`` pixels, at spaces or else after ``@``, ``-`` and ``_``."""
+    lines = [""]
+    for word in re.findall(r"\s*[^\s@_-]*[@_-]?", text):
+        if lines[-1] and font.getlength((lines[-1] + word).strip()) > width:
+            lines.append("")
+        lines[-1] += word if lines[-1] else word.lstrip()
+    return [_shorten(line.rstrip(), font, width) for line in lines if line.strip()]
+
+
+def _legend(meanings: Mapping[str, str], width: int) -> Picture:
+    """Draw what the colours of outlines mean: a framed patch and its meaning for each."""
+    font, places, left, top = _font(12), [], 0, 0
+    for colour, text in meanings.items():
+        wide = 26 + round(font.getlength(text))
+        if left and left + wide > width:
+            left, top = 0, top + 20
+        places.append((colour, text, left, top))
+        left += wide + 18
+    page = pil.new("RGB", (width, top + 18), PAPER)
+    pen = ImageDraw.Draw(page)
+    for colour, text, x, y in places:
+        pen.rectangle((x, y + 1, x + 18, y + 15), fill=FAINT)  # white is seen on paper, too
+        pen.rectangle((x + 1, y + 2, x + 17, y + 14), fill="#50565e", outline=colour, width=3)
+        pen.text((x + 23, y + 1), text, font=font, fill=INK)
     return page
 
 

@@ -38,7 +38,7 @@ from seglens.files.overwrite import check_output
 from seglens.predict.original import Inference, mask_at_original_size, probabilities_at_original_size
 from seglens.predict.tiles import check_tiles
 from seglens.results import record as records
-from seglens.results.names import formatted
+from seglens.results.names import count, formatted
 from seglens.results.scores import (
     CENTRE_LINES,
     PIXELS,
@@ -89,7 +89,11 @@ class Evaluation(EvaluationTable):
     def not_shown(self) -> tuple[str, ...]:
         """One sentence for each class that no picture shows."""
         num = len(self.images) - len(self.failed)
-        return tuple(f"0 of {num} pictures show {label}." for label, count in self.shown.items() if not count)
+        return tuple(
+            f"None of {count(num, 'picture')} shows {label}."
+            for label, shown in self.shown.items()
+            if not shown
+        )
 
     def _repr_html_(self) -> str:
         """Show in a notebook the scores, pooled and per image, and the worst pictures."""
@@ -110,8 +114,8 @@ class Evaluation(EvaluationTable):
         ]
         parts += [paragraph(text) for text in self.not_shown]
         if self.failed:
-            parts.append(paragraph(f"{len(self.failed)} pictures could not be scored."))
-        return card(f"Evaluation of {self.split}, {len(self.images)} pictures", *parts)
+            parts.append(paragraph(f"{count(len(self.failed), 'picture')} could not be scored."))
+        return card(f"Evaluation of {self.split}, {count(len(self.images), 'picture')}", *parts)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the pictures' scores as a table, one row a picture."""

@@ -37,19 +37,20 @@ BAND_RATIO = 0.02
 """Width of the boundary IoU's band as a share of the picture's diagonal, as Cheng et al. (2021) set it."""
 
 DEFINITIONS = {
-    "boundary_iou": "Boundary IoU (Cheng et al. 2021): overlap over union of two bands, those pixels of the "
-    f"prediction and of the truth that lie within {BAND_RATIO:.0%} of the picture's diagonal of their own "
-    "boundary. 1 is best; it falls sooner than IoU where the outline of a large object is off.",
-    "nsd": "Normalised surface distance (Nikolov et al. 2021; also called surface Dice): the share of the "
-    "boundary pixels of prediction and truth together that lie within the tolerance of the other's "
-    "boundary. 1 is best.",
-    "hd95": "95 % Hausdorff distance in pixels: how near 95 % of the prediction's boundary pixels are to "
-    "the truth's boundary, or 95 % of the truth's to the prediction's, whichever is farther. 0 is best.",
-    "boundary": "Boundaries are those of the masks inside the valid region, at native resolution; where "
-    "ignored pixels lie along the outlines, both masks end there, and these three scores say little. With "
-    "several classes each score is the mean over the foreground classes. A class that is in neither mask is "
-    "left out; one that is in only one of them has boundary IoU and surface distance 0, and no Hausdorff "
-    "distance. A picture without a score is left out of its mean, and 'num' counts the others.",
+    "boundary_iou": "Boundary IoU (Cheng et al. 2021): how well the outlines overlap; 1 is best. It is "
+    f"the IoU of two bands along the outlines of prediction and truth. Each band is {BAND_RATIO:.0%} of "
+    "the picture's diagonal wide. It notices a wrong outline of a large object sooner than IoU.",
+    "nsd": "Normalised surface distance, or surface Dice (Nikolov et al. 2021): the share of both "
+    "outlines that is near enough to the other one. 1 is best.",
+    "hd95": "95 % Hausdorff distance in pixels: how far the outlines are apart, without the worst 5 % of "
+    "their pixels. It is measured from prediction to truth and back, and the larger value counts. 0 is "
+    "best.",
+    "boundary": "Outlines are those of the masks inside the valid region, at the original resolution. "
+    "Where ignored pixels lie along the outlines, both masks end there, and these three scores say "
+    "little. With several classes each score is the mean over the foreground classes. A class that is in "
+    "neither mask is left out. One that is in only one of them has boundary IoU 0, surface distance 0 "
+    "and no Hausdorff distance. A picture without a score is left out of its mean; 'num' counts the "
+    "others.",
 }
 """Each score in plain words, for reports."""
 

@@ -27,18 +27,18 @@ STRIP = 1 << 22
 """Pixels that are binned at once, so that large pictures don't need several times their memory."""
 
 DEFINITIONS = {
-    "ece": "Expected calibration error (Guo et al. 2017, eq. 3): pixels are sorted into "
-    f"{NUM_BINS} bins by the probability of their most probable class; the error is the mean gap, over "
-    "pixels, between the mean probability of a bin and the share of its pixels where that class is right. 0 "
-    "is best. Large areas of easy background keep it small: look at the curve, too.",
-    "mce": "Maximum calibration error (Guo et al. 2017, eq. 5): the largest such gap of any bin, however few "
-    "pixels it has.",
-    "reliability": "Reliability curve: of the pixels that the model gives about the same probability, the "
-    "share where it is right. On the diagonal it is right exactly as often as promised, below it less often, "
-    "above it more often. With two classes the probability is that of the foreground, with more that of the "
-    "most probable class.",
-    "threshold": "Chosen threshold: that with the highest Dice over all pixels of the split together; of "
-    "thresholds that are equally good, the middle one.",
+    "ece": "How far the probabilities are off on average; 0 is best. Expected calibration error (Guo et "
+    f"al. 2017, eq. 3): pixels are sorted into {NUM_BINS} bins by the probability of their most probable "
+    "class. The error is the mean gap between the mean probability of a bin and the share of its pixels "
+    "that are right. Large areas of easy background keep it small, so look at the curve, too.",
+    "mce": "The largest gap of any bin, however few pixels it has. Maximum calibration error (Guo et al. "
+    "2017, eq. 5).",
+    "reliability": "Reliability curve: of the pixels that get about the same probability, how many are "
+    "right? On the diagonal the model is right exactly as often as it says. Below the diagonal it is too "
+    "sure, above it not sure enough. With two classes the probability is that of the foreground, with "
+    "more that of the most probable class.",
+    "threshold": "The threshold that the training chose: the one with the highest Dice over all pixels "
+    "of the split together. Of several that are equally good it takes the middle one.",
 }
 """Each figure in plain words, for reports."""
 
@@ -264,9 +264,12 @@ def reliability_plot(calibration: Calibration, file: Path) -> None:
     figure = Figure(figsize=(5.2, 6.4), layout="constrained")
     curve, share = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     curve.set_title(
-        f"Expected calibration error: {calibration.error():.3f} (most probable class)", fontsize=10
+        # Above the drawing: inside of it a curve may lie anywhere.
+        f"Expected calibration error: {calibration.error():.3f} (most probable class)\n"
+        "below the dashed line: too sure; above it: not sure enough",
+        fontsize=9,
     )
-    curve.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="exactly as promised")
+    curve.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="ideal")
     curve.plot(
         [row["probability"] for row in rows],
         [row["share"] for row in rows],
@@ -277,11 +280,9 @@ def reliability_plot(calibration: Calibration, file: Path) -> None:
         label="this model",
     )
     curve.fill_between([0, 1], [0, 1], color="tab:red", alpha=0.06, linewidth=0)
-    curve.text(0.97, 0.04, "below the line: true less often than promised", ha="right", fontsize=8)
-    curve.text(0.03, 0.94, "above the line: true more often than promised", fontsize=8)
     curve.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     curve.set_ylabel(kept)
-    curve.legend(fontsize=8, loc=(0.62, 0.12))
+    curve.legend(fontsize=8, loc="best")
     share.bar(
         [row["low"] for row in rows],
         [100 * row["pixels"] / int(bins.pixels.sum()) for row in rows],

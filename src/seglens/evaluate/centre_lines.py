@@ -14,13 +14,13 @@ LINES = 5.0
 """Times longer than wide from which on a shape has centre lines worth scoring."""
 
 DEFINITIONS = {
-    "cldice": "clDice (Shit et al. 2021): harmonic mean of the share of the prediction's centre lines that "
-    "lies in the truth and the share of the truth's that lies in the prediction; a broken vessel costs its "
-    "length, not its area. With several classes the mean over the foreground classes. A class that is in "
-    "neither mask is left out, one that is in only one of them scores 0. Pictures whose true shapes are less "
-    f"than {LINES:g} times longer than wide have no lines and no such score.",
-    "elongation": "Elongation: how many times longer than wide the true pieces of a picture are in the mean, "
-    "from their area and the mean distance of their pixels from outside.",
+    "cldice": "clDice (Shit et al. 2021): do the centre lines of prediction and truth agree? 1 is best. "
+    "A broken vessel costs its length, not its area. It is the harmonic mean of two shares: predicted "
+    "centre lines inside the truth, and true centre lines inside the prediction. With several classes it "
+    "is the mean over the foreground classes. A class that is in neither mask is left out; one that is "
+    f"in only one of them scores 0. Pictures whose true shapes are less than {LINES:g} times longer than "
+    "wide have no such score.",
+    "elongation": "Elongation: how many times longer than wide the true shapes of a picture are, on average.",
 }
 
 

@@ -18,36 +18,33 @@ PANOPTIC = 0.5
 """The overlap at which a match is unique (Kirillov et al. 2019)."""
 
 DEFINITIONS = {
-    "objects": "Objects (lesions, nuclei): what the set tells apart (a file, outline or number each), "
-    "else the "
-    "connected pieces of a class; pixels that touch at a corner hang together. Predicted ones are connected "
-    "pieces, or with --split-touching what a watershed cuts them into.",
-    "matching": "A true and a predicted object match where their intersection over union is .1, .3 or .5 at "
-    "least; each has one match at most, there are as many matches as can be, and of those the best "
-    "(Hungarian "
-    "method). Above .5 the match is the only one that can be.",
-    "sensitivity": "The share of the true objects of all pictures that are found.",
+    "objects": "Objects (lesions, nuclei): what the data tell apart, by a file, outline or number for "
+    "each. Otherwise they are the connected pieces of a class, where pixels that touch at a corner "
+    "belong together. Predicted objects are connected pieces. With --split-touching a watershed cuts "
+    "them apart.",
+    "matching": "A true and a predicted object match where they overlap enough (intersection over union "
+    "of at least .1, .3 or .5). Each has one match at most. There are as many matches as possible, and "
+    "of those ways the best (Hungarian method). Above .5 only one match is possible.",
+    "sensitivity": "The share of the true objects of all pictures that were found.",
     "object_precision": "The share of the predicted objects of all pictures that match a true one.",
     "f1": "2 found / (2 found + missed + invented), over the objects of all pictures.",
-    "invented_per_picture": "Predicted objects without a match for each picture, also of pictures without "
-    "any.",
-    "panoptic_quality": "The sum of the overlaps of matches at .5 over found + (missed + invented) / 2 "
-    "(Kirillov et al. 2019); the segmentation quality is the mean overlap of those matches.",
-    "aggregated_jaccard": "Aggregated Jaccard index (Kumar et al. 2017): the shared pixels of every true "
-    "object "
-    "and its best predicted one over their union and all predicted objects that no true one took.",
+    "invented_per_picture": "Predicted objects without a match, per picture. Pictures without any count, "
+    "too.",
+    "panoptic_quality": "The sum of the overlaps of matches at .5, over found + (missed + invented) / 2 "
+    "(Kirillov et al. 2019). The segmentation quality is the mean overlap of those matches.",
+    "aggregated_jaccard": "Aggregated Jaccard index (Kumar et al. 2017): the pixels that true objects "
+    "share with their best predicted object, over all pixels of both. Predicted objects that no true one "
+    "took count, too.",
     "average_precision": "found / (found + missed + invented), averaged over overlaps from .5 to .95 in "
-    "steps "
-    "of .05, then over pictures, as the Data Science Bowl 2018 scored nuclei. Not that of COCO, which ranks "
-    "by confidence.",
-    "merges": "Merges: predicted objects in which more than half of each of several true ones lies. Splits: "
-    "true objects in which more than half of each of several predicted ones lies.",
+    "steps of .05, then over pictures. So the Data Science Bowl 2018 scored nuclei. It is not the score "
+    "of COCO, which ranks by confidence.",
+    "merges": "Merge: one predicted object covers more than half of several true objects. Split: one "
+    "true object covers more than half of several predicted objects.",
     "empty_pictures": "A picture with neither a true nor a predicted object adds nothing to sensitivity, "
-    "precision, F1, panoptic quality and AJI, has no average precision, and counts among the pictures of "
-    "invented objects. One without true objects adds what is invented, and its average precision is 0; "
-    "one in "
-    "which nothing is predicted adds what is missed. All three kinds are counted beside the scores. A score "
-    "of 0/0 is not a number (null), and never 0 or 1.",
+    "precision, F1, panoptic quality and AJI. It has no average precision, and counts among the pictures "
+    "of invented objects. One without true objects adds what is invented, and its average precision is "
+    "0. One in which nothing is predicted adds what is missed. All three kinds are counted beside the "
+    "scores. A score of 0/0 is not a number (null), and never 0 or 1.",
 }
 """Every score of objects in plain words."""
 
@@ -107,10 +104,8 @@ def check_sizes(sizes: Sequence[float] | None) -> None:
     if not all(0 < size < inf for size in sizes) or list(sizes) != sorted(set(sizes)) or not sizes:
         raise SettingError(
             f"Sizes are {', '.join(f'{size:g}' for size in sizes) or 'none'}; allowed are numbers above 0 "
-            "that "
-            "rise, such as 100 1000: objects below 100, up to 1000, and above. They are in pixels, of "
-            "volumes "
-            "in cubic millimetres."
+            "that rise, such as 100 1000: objects below 100, up to 1000, and above. They are in pixels, "
+            "of volumes in cubic millimetres."
         )
 
 

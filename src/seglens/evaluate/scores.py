@@ -14,43 +14,42 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seglens.errors import DataError
-from seglens.evaluate.intervals import RESAMPLES, Groups, interval, known_groups
+from seglens.evaluate.intervals import Groups, interval, known_groups
 from seglens.masks import is_stack, of_class
 from seglens.shapes import AnyMask, Labels, Mask, PerImage, Region
 
 Confusion = Int[Tensor, "*b classes classes"]
 
 DEFINITIONS = {
-    "dice": "Dice: twice the overlap of prediction and truth over the sum of their areas, 2TP/(2TP+FP+FN), "
-    "of the foreground; with several classes the mean over the foreground classes.",
-    "iou": "IoU (Jaccard): overlap over union of prediction and truth, TP/(TP+FP+FN), of the foreground; "
-    "with several classes the mean over the foreground classes.",
-    "miou": "mIoU: the mean of the IoU over all classes, the background included.",
-    "pixel_accuracy": "Pixel accuracy: the share of valid pixels whose predicted class is the true one; high "
-    "wherever the background is large, whatever the model does. Not defined where classes may overlap, as "
-    "mIoU isn't.",
-    "precision": "Precision: the share of the predicted foreground that is true, TP/(TP+FP); with several "
-    "classes the mean over the foreground classes. Undefined, and left out, where nothing is predicted.",
-    "recall": "Recall: the share of the true foreground that is predicted, TP/(TP+FN); with several "
-    "classes the mean over the foreground classes. Undefined, and left out, where nothing is true.",
-    "pooled": "Pooled: the pixels of all images are counted together before the score is taken, so that "
-    "large objects weigh more.",
-    "per_image": "Per image: the score is taken of each image, then averaged, so that every image weighs "
-    "the same; 'num' is the number of images for which the score is defined.",
-    "undefined": "What can't be computed (0/0: precision where nothing is predicted, a distance where an "
-    "outline is missing) is not a number, null in JSON; it is left out of means, and 'num' says how many "
-    "pictures are in them. It is never taken for 0 or 1. The one exception: a picture without any foreground "
-    "in truth and prediction has Dice, IoU, precision and recall 1; 'emptiness' counts those pictures and "
-    "has the mean without them.",
-    "empty": "An image whose truth and prediction are both without foreground scores 1; a class that is in "
-    "neither the truth nor the prediction of an image is left out of the image's mean over classes.",
-    "shown": "Shown: the number of images whose truth has the class. Where no image shows any class, overlap "
-    "says nothing, and scores of it are left out.",
-    "interval": "Low and high: the 95 % percentile bootstrap interval of the per-image mean "
-    f"({RESAMPLES} resamples of the groups of images, each with all of its images; an image without group is "
-    "one). It doesn't cover the choice of the training data or the seed.",
-    "pixels": "Only valid pixels count (not padding, not pixels that the data set says to ignore), at the "
-    "image's native resolution.",
+    "dice": "Dice: how well prediction and truth overlap; 1 is best. Twice the overlap over the sum of both "
+    "areas, 2TP/(2TP+FP+FN). With several classes it is the mean over the foreground classes.",
+    "iou": "IoU (Jaccard): the overlap of prediction and truth over their union, TP/(TP+FP+FN); 1 is "
+    "best. With several classes it is the mean over the foreground classes.",
+    "miou": "mIoU: the mean of the IoU over all classes, background included.",
+    "pixel_accuracy": "Pixel accuracy: the share of valid pixels that have the right class. It is high "
+    "wherever the background is large, whatever the model does. It is not defined where classes may "
+    "overlap.",
+    "precision": "Precision: the share of the predicted foreground that is true, TP/(TP+FP). With several "
+    "classes it is the mean over the foreground classes. Pictures with nothing predicted are left out.",
+    "recall": "Recall: the share of the true foreground that was predicted, TP/(TP+FN). With several "
+    "classes it is the mean over the foreground classes. Pictures with nothing to find are left out.",
+    "pooled": "Pooled: large objects weigh more. The pixels of all pictures are counted together.",
+    "per_image": "Per picture: every picture weighs the same. The score is computed for each picture, then "
+    "averaged. 'num' is the number of pictures for which it is defined.",
+    "undefined": "A score of 0/0 is not a number (null in JSON), and never 0 or 1. Examples are "
+    "precision where nothing is predicted, and a distance without an outline. It is left out of means; "
+    "'num' says how many pictures are in them. One exception: a picture without any foreground in truth "
+    "and prediction has Dice, IoU, precision and recall 1. 'emptiness' counts such pictures and has the "
+    "mean without them.",
+    "empty": "A picture without foreground in truth and prediction scores 1. A class that is in neither "
+    "is left out of the picture's mean over classes.",
+    "shown": "Shown: the number of pictures whose truth has the class. Where no picture shows any class, "
+    "scores of overlap say nothing and are left out.",
+    "interval": "Low and high: how far the mean may be off because of the choice of test pictures. 95 % "
+    "bootstrap interval, with 2000 resamples of the groups of pictures. A picture without a group counts as "
+    "one. It does not cover the choice of the training data or the seed.",
+    "pixels": "Only valid pixels count, at the original resolution. Padding and pixels that the data say to "
+    "ignore do not count.",
 }
 """Each score in plain words, for reports."""
 

@@ -17,10 +17,11 @@ FEWEST = 8
 """Groups that a comparison takes on either side."""
 
 DEFINITIONS = {
-    "strata": "Strata: pictures with one value of a column of the table of groups, each with its scores and "
-    "95 % intervals over groups. Differences are of mean Dice, a stratum less all other pictures, where both "
-    f"sides have {FEWEST} groups or more; p-values invert the bootstrap interval and are adjusted by Holm "
-    "(1979) for all comparisons of the table. It differs where the adjusted one is below .05.",
+    "strata": "Strata: pictures that share a value in a column of the table of groups, such as one "
+    "scanner. Each has its scores and 95 % intervals over groups. The difference is the mean Dice of a "
+    "stratum less that of all other pictures. It is computed where both sides have 8 groups or more. "
+    "p-values invert the bootstrap interval and are adjusted for all comparisons of the table (Holm "
+    "1979). A stratum differs where its adjusted p-value is below .05.",
 }
 
 

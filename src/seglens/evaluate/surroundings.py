@@ -32,10 +32,11 @@ FOLDS, RIDGE, SHUFFLES = 5, 1.0, 499
 PLACES = ("border", "background")
 
 DEFINITIONS = {
-    "leak": "Leak test: numbers of the border, or of the background (true foreground and 3 pixels around it "
-    "left out), mean, deviation, quantiles, contrast and noise of each channel, go into a ridge regression "
-    f"that is fitted on {FOLDS - 1} of {FOLDS} folds of groups and tells the stratum in the last. AUROC with "
-    f"its interval over groups; the null shuffles strata between groups {SHUFFLES} times.",
+    "leak": "Leak test: can a simple classifier tell the stratum from the border or the background "
+    "alone? If so, a model can, too. It sees the mean, deviation, quantiles, contrast and noise of each "
+    "channel. The true foreground and 3 pixels around it are left out. A ridge regression learns on "
+    f"{FOLDS - 1} of {FOLDS} folds of groups and answers for the last one. The AUROC has an interval over "
+    f"groups. It is compared with {SHUFFLES} shuffles of the strata.",
 }
 
 

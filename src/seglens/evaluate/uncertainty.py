@@ -26,11 +26,12 @@ SMALLEST = 1e-8
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 DEFINITIONS = {
-    "error_detection": "Error detection: the chance that a wrong pixel is more uncertain than a right one "
-    "(AUROC), over all valid pixels of the split together, with intervals over groups. .5 says nothing.",
-    "risk_coverage": "Risk over coverage: the share of wrong pixels where only the least uncertain ones are "
-    "answered; its area is the mean of that over all coverages, 0 is best. Most pixels are easy background, "
-    "so that both figures are to be compared between models of the same data only.",
+    "error_detection": "Error detection: how often a wrong pixel is more uncertain than a right one "
+    "(AUROC). .5 means that uncertainty does not find errors. All valid pixels of the split are counted "
+    "together, with intervals over groups.",
+    "risk_coverage": "Risk over coverage: how many pixels are wrong if the model answers only where it "
+    "is least uncertain. Its area is the mean over all such shares; 0 is best. Most pixels are easy "
+    "background, so compare these figures only between models of the same data.",
     **{f"uncertainty_{name}": f"Uncertainty, {name}: {text}." for name, text in MAPS.items()},
 }
 

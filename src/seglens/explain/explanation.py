@@ -15,7 +15,7 @@ from seglens.drawing.notebook import card, figure, paragraph, table
 from seglens.errors import SettingError, unknown_name
 from seglens.explain.target import Target, dilate
 from seglens.models.layers import averaged_out
-from seglens.results.names import formatted
+from seglens.results.names import count, formatted
 from seglens.shapes import ChannelMaps, Grids, Maps, PerImage, Regions
 
 Status = Literal["ok", "no_target", "degenerate", "failed"]
@@ -271,7 +271,7 @@ class Explanations(Mapping[Key, Explanation]):
         parts = [part for key, item in shown for part in (paragraph(_spell(key)), *item.shown(FEW))]
         if len(self) > LISTED:
             parts.append(paragraph(f"... and {len(self) - LISTED} more explanations."))
-        return card(f"{len(self)} explanations", *parts)
+        return card(count(len(self), "explanation"), *parts)
 
     def __repr__(self) -> str:
         return f"Explanations({', '.join(_spell(key) for key in self._items)})"

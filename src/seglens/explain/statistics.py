@@ -15,7 +15,7 @@ from seglens.arguments import checked
 from seglens.axes import LENGTHS, widened
 from seglens.drawing.notebook import data_frame
 from seglens.errors import SettingError
-from seglens.explain.explanation import MARGIN, Explanation
+from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
 from seglens.shapes import Maps, PerImage, Regions
 
@@ -23,21 +23,20 @@ if TYPE_CHECKING:
     import pandas
 
 DEFINITIONS = {
-    "mean": "mean of the raw, signed map over the valid pixels that count",
-    "std": "standard deviation of the raw, signed map over the valid pixels that count",
-    "min": "least value of the raw, signed map over the valid pixels that count",
-    "max": "largest value of the raw, signed map over the valid pixels that count",
-    "area": "share of the valid pixels that belong to the target",
-    "mass_inside": "share of the map's non-negative part that lies on the target",
-    "enrichment_log2": "log2 of mass_inside over area: 0 is what an even map gets, 1 is twice that; "
-    "-inf where nothing lies inside",
-    "ratio": "mean of the map's non-negative part on the target over its mean outside; inf where "
-    "nothing lies outside. It rises as the target shrinks and is no score: compare it with its nulls",
-    "ratio_without_margin": "the same ratio without the pixels around the target that one cell of the "
-    f"layer's grid reaches (at least {MARGIN} pixels), where upsampling alone smears attribution",
-    "mass_context": "share of the map's non-negative part that lies outside of the target and of that "
-    "margin: what a context map shows of the whole",
-    "prediction_ratio": "share of the valid pixels that the model assigns to the target's class",
+    "mean": "Mean of the raw, signed map over the valid pixels that count.",
+    "std": "Standard deviation of the raw, signed map over the valid pixels that count.",
+    "min": "Smallest value of the raw, signed map over the valid pixels that count.",
+    "max": "Largest value of the raw, signed map over the valid pixels that count.",
+    "area": "Share of the valid pixels that belong to the target.",
+    "mass_inside": "Share of the heat (the map without its negative values) that lies on the target.",
+    "enrichment_log2": "How much the heat prefers the target: log2 of mass_inside over area. 0 is what "
+    "an even map gets, 1 is twice as much. It is -inf where no heat lies inside.",
+    "ratio": "Mean heat on the target over mean heat outside; inf where no heat lies outside. It rises "
+    "as the target shrinks. It is not a score: compare it with the reference maps.",
+    "ratio_without_margin": "The same ratio without the pixels close to the target. One cell of the "
+    "layer (at least 3 pixels) is left out around it, because upsampling smears heat there.",
+    "mass_context": "Share of the heat that lies outside of the target and of that margin.",
+    "prediction_ratio": "Share of the valid pixels that the model assigns to the class of the target.",
 }
 """What each number is, in one sentence; reports print it. Pictures without an ok map get NaN."""
 

@@ -9,23 +9,29 @@ import torch
 import torch.nn.functional as F
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
+from PIL.Image import open as open_image
 
 from seglens.data.frame import Frame
 from seglens.data.sample import Sample, Task
 from seglens.drawing.draw import (
-    INK,
+    TARGET,
+    TRUTH,
     Tile,
+    contours,
     hatch,
     heat_overlay,
     mask_picture,
+    masked,
     no_map,
     outline,
     overlay,
     picture,
     save_png,
     sheet,
+    signed_scale,
 )
 from seglens.drawing.planes import Planes
+from seglens.errors import unknown_name
 from seglens.files.output import unused_name
 from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, limits_of, mask_as_drawn
 from seglens.folder.montage import rows_of, slices_of
@@ -35,8 +41,13 @@ from seglens.models.segmenter import ModelSpec
 from seglens.results.maps import Colours, OneMap, Sheet
 from seglens.shapes import AnyMask, Image, Mask
 
-ROW, TILE = 5, 224
+ROW, TILE = 4, 320
 """Tiles in a row of a sheet, and their width in pixels."""
+
+OVERLAYS = ("heat", "contour", "masked")
+"""The ways to lay a map over its picture."""
+
+COLOURS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -68,19 +79,25 @@ def draw_subject(
     if sample.mask is not None:
         truth = only_valid(sample.mask, sample.valid, 2)
         files["gt"] = subject.save(mask_picture(truth, palette), "gt")
-        marked = outline(marked, foreground(truth, 2))
+        marked = outline(marked, foreground(truth, 2), TRUTH)
     files["pred"] = subject.save(mask_picture(predicted, palette), "pred")
     files["overlay"] = subject.save(marked, "overlay")
     return files
 
 
 def draw_maps(
-    subject: Subject, heatmaps: Heatmaps, scaling: Scaling, shared: Shared, montage: str | None = None
+    subject: Subject,
+    heatmaps: Heatmaps,
+    scaling: Scaling,
+    shared: Shared,
+    montage: str | None = None,
+    overlays: Sequence[str] = (),
 ) -> tuple[tuple[OneMap, ...], tuple[Sheet, ...]]:
     """Save a heat map for each row, and sheets that compare methods, layers and targets.
 
     ``shared`` are the limits of a scale over the whole set. Of a volume each map has a ``montage`` of a
-    plane, where one is named.
+    plane, where one is named. Of a map with a value for each colour channel these have a sheet, and each map
+    has one of its ``overlays`` (`OVERLAYS`), where some are named.
 
     Returns:
         The rows with the names of the files and the ``scale`` of their colours, and the sheets.
@@ -113,7 +130,7 @@ def draw_maps(
     for title, kept in comparisons(heatmaps.rows):
         by_target = title.startswith("targets@")
         image = image_in(heatmaps.planes(heatmaps.rows[kept[0]]))
-        every = [Tile(picture(image), "image")]
+        every = [Tile(picture(image), "image"), *_answer(subject, image, heatmaps.rows[kept[0]])]
         for i in kept:
             row = heatmaps.rows[i]
             name = row.target if by_target else row.name
@@ -122,8 +139,24 @@ def draw_maps(
             (ROW, TILE) if subject.sample.valid.ndim == 2 else (2, 2 * TILE)
         )  # three planes are wide
         lines = [every[i : i + across] for i in range(0, len(every), across)]
-        page = sheet(lines, title=f"{subject.sample.name}: {title}", tile_width=width)
+        page = sheet(
+            lines, title=f"{subject.sample.name}: {title}", tile_width=width, legend=_meanings(subject)
+        )
         sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
+    for row in heatmaps.rows:
+        image = image_in(heatmaps.planes(row))
+        for title, line in (
+            (f"channels@{heatmaps.name(row)}", _by_channel(heatmaps, row, image)),
+            (f"overlays@{heatmaps.name(row)}", _overlaid(heatmaps, row, image, scaling, shared, overlays)),
+        ):
+            if line:
+                every = [Tile(picture(image), "image"), *_answer(subject, image, row), *line]
+                page = sheet(
+                    [every[i : i + ROW + 1] for i in range(0, len(every), ROW + 1)],
+                    title=f"{subject.sample.name}: {title}",
+                    legend=_meanings(subject),
+                )
+                sheets.append(Sheet(title=title, file=subject.save(page, unused_name(title, taken))))
     if montage is not None:
         for row in heatmaps.every_row:
             title = f"montage@{heatmaps.name(row)}"
@@ -146,6 +179,68 @@ def _montage(
         tiles.append(replace(tile, title=f"{plane} {number}", caption="", scale=None))
     tiles[-1] = replace(tiles[-1], scale=tile.scale)
     return sheet(rows_of(tiles), title=f"{subject.sample.name}: {heatmaps.name(row)}", tile_width=TILE)
+
+
+def _answer(subject: Subject, image: Image, row: OneMap) -> list[Tile]:
+    """Return the tile with truth and prediction, which lies beside the picture already; none for a volume."""
+    file = subject.folder / subject.place / "overlay.png"
+    if not file.is_file() or subject.sample.valid.ndim != 2:
+        return []
+    with open_image(file) as opened:
+        drawn = opened.convert("RGB")
+    known = subject.sample.mask is not None
+    return [Tile(drawn, "prediction and truth" if known else "prediction")]
+
+
+def _meanings(subject: Subject) -> dict[str, str]:
+    """Return what the outlines on a sheet mean, by colour."""
+    truth = {TRUTH: "truth (white outline)"} if subject.sample.mask is not None else {}
+    return {TARGET: "target: the pixels that the map explains", **truth}
+
+
+def _by_channel(heatmaps: Heatmaps, row: OneMap, image: Image) -> list[Tile]:
+    """Return a tile for each colour channel of a map that has such values, in one scale."""
+    values = heatmaps.arrays.get(f"channels:{heatmaps.name(row)}")
+    if row.status != "ok" or values is None or len(values) < 2 or values.ndim != 3:
+        return []
+    names = COLOURS if len(values) == len(COLOURS) else [f"channel {i + 1}" for i in range(len(values))]
+    native = heatmaps.frame.maps_to_native(values.float())
+    part = F.interpolate(native[None], tuple(image.shape[1:]), mode="bilinear", antialias=True)[0]
+    scale = replace(signed_scale(part, share=0.99), unit=row.unit)
+    return [
+        Tile(outline(heat_overlay(image, each, scale), heatmaps.region(row), TARGET), name, "", scale)
+        for name, each in zip(names, part, strict=True)
+    ]
+
+
+def _overlaid(
+    heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared, overlays: Sequence[str]
+) -> list[Tile]:
+    """Return a tile for each way to lay a map over its picture; none where there is no map."""
+    if row.status != "ok" or not overlays:
+        return []
+    scale, values = colours(limits_of(row, "map", scaling, shared), row.unit), heatmaps.values(row)
+    drawn = {
+        "heat": lambda: Tile(heat_overlay(image, values, scale), "heat", "", scale),
+        "contour": lambda: Tile(
+            contours(image, values, scale), "contour", "lines at 25, 50 and 75 % of the largest"
+        ),
+        "masked": lambda: Tile(masked(image, values), "masked", "only the fifth with the largest values"),
+    }
+    tiles = [drawn[name]() for name in overlays]
+    return [replace(tile, picture=outline(tile.picture, heatmaps.region(row), TARGET)) for tile in tiles]
+
+
+def ways_to_overlay(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, each once.
+
+    Raises:
+        UnknownNameError: one is none of `OVERLAYS`.
+    """
+    for name in names:
+        if name not in OVERLAYS:
+            raise unknown_name("overlay", name, OVERLAYS)
+    return tuple(dict.fromkeys(names))
 
 
 def comparisons(rows: Sequence[OneMap]) -> list[tuple[str, list[int]]]:
@@ -200,18 +295,19 @@ def class_indices(mask: Mask) -> Picture:
 def _tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
     name = heatmaps.name(row)
     if row.status != "ok":
-        caption = "all evidence is against" if row.evidence else ""
-        return Tile(no_map(image.shape[1], image.shape[2], row.status.replace("_", " ")), name, caption)
+        return Tile(
+            no_map(image.shape[1], image.shape[2], "no heat map"), name, f"No heat map: {row.why_missing}."
+        )
     scale = colours(limits_of(row, "map", scaling, shared), row.unit)
     drawn, hidden = heat_overlay(image, heatmaps.values(row), scale), heatmaps.hidden(row)
     caption = ""
     if about_error(row) and not row.evidence:
-        caption = "unsigned: neither for nor against"
+        caption = "this method has no sign: it cannot tell for from against"
     elif about_error(row) and heatmaps.is_signed(row):
         caption = _weighed(row)
     if hidden is not None:
-        drawn, caption = hatch(drawn, hidden), caption or "hatched: target, not counted"
-    return Tile(outline(drawn, heatmaps.region(row)), name, caption, scale)
+        drawn, caption = hatch(drawn, hidden), caption or "hatched: not counted"
+    return Tile(outline(drawn, heatmaps.region(row), TARGET), name, caption, scale)
 
 
 def _evidence_tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:
@@ -221,14 +317,14 @@ def _evidence_tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scali
     drawn = heat_overlay(image, signed, scale)
     if hidden is not None:
         drawn = hatch(drawn, hidden)
-    return Tile(outline(drawn, heatmaps.region(row), INK), "for and against", _weighed(row), scale)
+    return Tile(outline(drawn, heatmaps.region(row), TARGET), "for and against", _weighed(row), scale)
 
 
 def _folds_tile(heatmaps: Heatmaps, row: OneMap, image: Image) -> Tile:
     """Draw how far folds are apart, in colours of its own limits."""
     share, scale = row.diagnostics.get("disagreement"), colours(row.limits or (0.0, 1.0), row.unit)
-    drawn = outline(heat_overlay(image, heatmaps.values(row), scale), heatmaps.region(row))
-    caption = "" if share is None else f"{share:.0%} of the maps is not common"
+    drawn = outline(heat_overlay(image, heatmaps.values(row), scale), heatmaps.region(row), TARGET)
+    caption = "" if share is None else f"the folds share {1 - share:.0%} of the map"
     return Tile(drawn, "folds: standard deviation", caption, scale)
 
 

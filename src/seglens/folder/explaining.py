@@ -31,6 +31,7 @@ from seglens.folder.chunks import (
     refuse_none_done,
     split_of,
 )
+from seglens.folder.contact_sheets import ways_to_overlay
 from seglens.folder.heatmaps import Shared, shared_by
 from seglens.folder.large import frame_of, pieces_of, predict_large
 from seglens.folder.measuring import maps_of, measure
@@ -67,6 +68,7 @@ def explain_folder(
     scale: str = "image",
     raw: str = "npz",
     montage: str | None = None,
+    overlays: Sequence[str] = (),
     tiles: str = "auto",
     samples: Sequence[int] | None = None,
     num_images: int | None = None,
@@ -102,6 +104,7 @@ def explain_folder(
         scale: limits of colours, ``image``, ``dataset`` or ``fixed:LOW,HIGH``.
         raw: format of the raw maps, ``npz`` or ``safetensors``.
         montage: draw the slices of volumes side by side, in the plane ``axial``, ``coronal`` or ``sagittal``.
+        overlays: draw a sheet of each map in these ways: ``heat``, ``contour``, ``masked``.
         tiles: which pictures are explained in windows, as they are predicted: see
             `seglens.predict.tiles.TILES` and
             `seglens.explain.tiled`. Methods that mean nothing there fail on such pictures.
@@ -131,7 +134,7 @@ def explain_folder(
     ours = share.of(len(chunks_of(len(split), batch_size)))
     target = each_object(run, split, names_of(target), class_index_of(run, class_name), tiles=tiles)
     request = request_of(run, split, methods, layers, target, class_name, against, where, seed, memory)
-    drawing = Drawing(scaling(scale), raw, montage)
+    drawing = Drawing(scaling(scale), raw, montage, ways_to_overlay(overlays))
     check_plane(montage)
     if montage is not None and run.spec.dims == 2:
         raise SettingError(
@@ -151,6 +154,7 @@ def explain_folder(
     }
     settings |= {"samples": samples, "num_images": num_images}
     settings |= {} if montage is None else {"montage": montage}
+    settings |= {"overlays": list(overlays)} if overlays else {}
     contents = fingerprints(split.entries) if share.first else []
     job = settings | {"seed": seed, "model": run.sha256}
     job["pictures"] = [list(pair) for pair in zip(names, contents, strict=True)] if share.first else []

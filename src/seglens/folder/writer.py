@@ -50,12 +50,14 @@ COUNTS = ("num_ok", "num_no_target", "num_total", "num_degenerate", "num_failed"
 class Drawing:
     """How maps are drawn, and in which format their raw values are kept.
 
-    ``montage`` is the plane of volumes whose slices are drawn side by side; None where none are.
+    ``montage`` is the plane of volumes whose slices are drawn side by side; None where none are. ``overlays``
+    are the ways to lay a map over its picture that have a sheet of their own.
     """
 
     scaling: Scaling
     raw: str
     montage: str | None = None
+    overlays: tuple[str, ...] = ()
 
 
 def write_sample(
@@ -134,7 +136,7 @@ def _draw(
     run: Run, subject: Subject, row: PictureMaps, arrays: Arrays, drawing: Drawing, shared: Shared
 ) -> PictureMaps:
     heatmaps = Heatmaps(row.maps, arrays, subject.frame, run.spec)
-    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared, drawing.montage)
+    maps, sheets = draw_maps(subject, heatmaps, drawing.scaling, shared, drawing.montage, drawing.overlays)
     drawn = row.model_copy(update={"maps": maps, "sheets": sheets})
     write_row(subject.folder, drawn)
     return drawn

@@ -13,7 +13,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.target import dilate
 from seglens.judge.causal import Effect
 from seglens.judge.definitions import MIN_IMAGES
-from seglens.results.names import map_name
+from seglens.results.names import count, map_name
 from seglens.results.scorecard import TagRow
 from seglens.shapes import PerImage, Regions
 
@@ -127,7 +127,7 @@ def invalid_because(effects: Mapping[str, Effect], *, seed: int = 0) -> list[str
     """Return what speaks against the validity of the test; nothing if it is valid."""
     num = min(int(found.complete.sum()) for found in effects.values())
     if num < MIN_IMAGES:
-        return [f"only {num} pictures could be tested, at least {MIN_IMAGES} are needed"]
+        return [f"only {count(num, 'picture')} could be tested, at least {MIN_IMAGES} are needed"]
     failures = []
     drops = {name: _drops(found, seed) for name, found in effects.items()}
     removed, moved = drops[CHEAT]
@@ -156,27 +156,27 @@ def conclude(
     )
     against = "; ".join(failures)
     if failures and exposing:
-        return "No shortcut is claimed: attribution differs on the tag, but the causal check fails.", (
-            f"Attribution lies on the tag more often in the second model by {methods}. But {against}."
+        return "No shortcut is claimed: the heat on the tag differs, but the causal check fails.", (
+            f"The second model has more heat on the tag by {methods}. But {against}."
         )
     if failures:
         return (
             "No shortcut was found.",
-            f"{against[0].upper()}{against[1:]}; and no attribution tells the models apart.",
+            f"{against[0].upper()}{against[1:]}; and no heat map tells the models apart.",
         )
     removed, moved = _drops(effects[CHEAT], seed)
     unmoved = _drops(effects[HONEST], seed)[0]
     causal = (
-        f"Removing the tag takes {removed.mean:z.0%} [{removed.low:z.0%}, {removed.high:z.0%}] of the "
-        f"cheat's score and {unmoved.mean:z.0%} of the honest model's; moving it elsewhere takes "
-        f"{moved.mean:z.0%} of the cheat's"
+        f"Removing the tag costs the cheat {removed.mean:z.0%} [{removed.low:z.0%}, {removed.high:z.0%}] "
+        f"of its score, and the honest model {unmoved.mean:z.0%}. Moving the tag elsewhere costs the "
+        f"cheat {moved.mean:z.0%}"
     )
     if not exposing:
-        return "No shortcut is claimed: the tag drives the second model, but no attribution shows it.", (
-            f"{causal}. No method's attribution on the tag tells the two models apart."
+        return "No shortcut is claimed: the tag drives the second model, but no heat map shows it.", (
+            f"{causal}. No method shows more heat on the tag in one model than in the other."
         )
     return "The model 'cheat' reads the tag; the model 'honest' doesn't.", (
-        f"{causal}. Attribution agrees: the cheat's maps lie on the tag more than the honest model's by "
+        f"{causal}. The heat maps agree: the cheat has more heat on the tag than the honest model by "
         f"{methods}."
     )
 

@@ -23,6 +23,7 @@ from seglens.judge.localisation import FLOOR
 from seglens.judge.nulls import content_free, null_inputs
 from seglens.judge.reading import score_unit
 from seglens.judge.regions import elsewhere
+from seglens.results.names import count, null_in_words
 from seglens.results.scorecard import Audit, AuditedRegion, RegionMap, RegionOfPicture
 from seglens.runs import Run
 from seglens.seeds import content_generator, content_normal
@@ -32,15 +33,16 @@ MATTERS = 0.05
 """A region that takes less than this share of the score, taken away, is of no account."""
 
 DEFINITION = (
-    "A region is what the detector or mask says, less the target, which may touch it. Enrichment: "
-    "log2 of the share of the positive attribution outside of the target that lies in the region, over the "
-    "region's share of that area; 0 is what an even map gets. Drop: the share of the score (mean probability "
-    "of the class over the frozen region; for missed regions the mean logit, then a difference) that is lost "
-    "when the region is imputed; control: the same for the region's shape at another place of the picture. "
-    f"The region matters if the drop is {MATTERS:.0%} at least, and above 0 and above the control for "
-    "certain (95 % bootstrap intervals over pictures, paired). A map shows it if its enrichment is above 0 "
-    "for certain. A shortcut is claimed where a region matters and a map shows it, never from attribution "
-    "alone. Whether the region ought not to matter is for you to know."
+    "We ask two questions of each region. Does a heat map light up there? Does the answer change when "
+    "the region is removed? A shortcut is claimed only where both are so. The target is never part of a "
+    "region. Enrichment: how much the map prefers the region. 0 is what an even map gets, 1 is twice as "
+    "much. (log2 of the region's share of the positive values outside the target, over its share of that "
+    "area.) Drop: the share of the score that is lost when the region is filled from its surroundings. "
+    "Control: the same for the region's shape at another place. The score is the mean probability of the "
+    "class over the target. For missed regions it is the mean logit, and the drop is a difference. A "
+    f"region matters where the drop is at least {MATTERS:.0%}, and above 0 and above the control for "
+    "certain (95 % intervals). A map shows it where its enrichment is above 0 for certain. You must know "
+    "whether the region should matter."
 )
 
 
@@ -244,19 +246,19 @@ def verdict_on(drop: Interval, shown: Interval, causal: bool, nulls: Mapping[str
     """Say what a map and an effect together mean; a shortcut needs both."""
     fewest = min(drop, shown, key=lambda found: found.independent)
     if fewest.independent < MIN_IMAGES:
-        num, what = fewest.independent, "images" if fewest.independent == fewest.num else "groups of images"
-        return "not evaluable", f"{num} evaluable {what}, at least {MIN_IMAGES} are needed"
-    effect = f"taking the region away costs {drop.mean:z.1%} [{drop.low:z.1%}, {drop.high:z.1%}] of the score"
+        num, what = fewest.independent, "image" if fewest.independent == fewest.num else "group"
+        return "not evaluable", f"only {count(num, what)} can be evaluated, at least {MIN_IMAGES} are needed"
+    effect = f"removing the region costs {drop.mean:z.1%} [{drop.low:z.1%}, {drop.high:z.1%}] of the score"
     heat = f"log2 enrichment {shown.mean:z.2f} [{shown.low:z.2f}, {shown.high:z.2f}]"
     best = max(nulls, key=lambda name: nulls[name] if nulls[name] == nulls[name] else -torch.inf)
     if nulls[best] >= shown.mean:
-        heat += f", no more than {best} gets ({nulls[best]:z.2f})"
+        heat += f", no more than the reference map {null_in_words(best)} ({nulls[best]:z.2f})"
     if causal and shown.low > 0:
-        return "shortcut", f"{effect}, and attribution lies there: {heat}"
+        return "shortcut", f"{effect}, and the map lights up there: {heat}"
     if causal:
-        return "effect without attribution", f"{effect}, but the map doesn't show it: {heat}"
+        return "effect without attribution", f"{effect}, but the map does not show it: {heat}"
     if shown.low > 0:
-        return "attribution without effect", f"{heat}, but {effect}: no shortcut"
+        return "attribution without effect", f"the map lights up there ({heat}), but {effect}: no shortcut"
     return "nothing found", f"{effect}; {heat}"
 
 

@@ -10,61 +10,62 @@ COMPLETE = 0.05
 """Relative error of Integrated Gradients' completeness that is still called complete."""
 
 DEFINITIONS = {
-    "faithfulness": "Faithfulness (ROAD, Rong et al. 2022): cells are removed by noisy linear imputation in "
-    "the order of the map. Mean over the removed fractions .1 to .9 of (score with the least relevant cells "
-    "removed - score with the most relevant removed) / (score of the picture - score of the blurred "
-    "picture); the score is the mean class probability over the frozen region. 0 is an order that knows "
-    "nothing. An image is evaluable where blurring takes more than .1 from its score. Padding is neither "
-    "ranked nor removed. s_dice is the same quotient of another score: how much of the whole answer is left "
-    "(soft Dice of the class's probability with that on the clean picture).",
-    "target_faithfulness": "Faithfulness at the target's scale. We remove, in the order of the map, so many "
-    "pixels as 1/8, 1/4, 1/2, 1, 2 and 4 times the target has (deletion), and then all pixels but so many "
-    "(insertion). deletion is the mean of (score with the least relevant removed - score with the most "
-    "relevant removed), insertion that of (score with the most relevant kept - score with the least relevant "
-    "kept), both as shares of (score of the picture - score of the blurred picture); the value is the mean "
-    "of both. 0 is an order that knows nothing. Cells are small enough that 8 of them lie across the target. "
-    "Steps above .9 of the picture are left out. Read this score where targets are small: steps of a tenth "
-    "of the picture remove all of such a target at once.",
-    "context_faithfulness": "The same as faithfulness, with the same denominator, but with the region and a "
-    "margin of a sixteenth of the picture left intact: only what is outside is ranked and removed. To be "
-    "read next to the model's context reliance, 1 - (mean score with the region laid on other pictures) / "
-    "(score of the picture): where that is below .02 there is no context to find, and an image is not "
-    "evaluable. It is not a bad mark. context_worth is the share of the score that blurring the context "
-    "alone takes, about the most that an order of its cells could reach.",
-    "causal_agreement": "Spearman's rank correlation between the attribution to each cell and how far the "
-    "score falls where that cell is imputed (signed), both by pixel, always in float32. The ceiling is the "
-    "agreement of two imputers; maps that were made by occlusion are compared with the imputer that they "
-    "were not made with.",
-    "causal_agreement_context": "The same over the cells that don't touch the region or its margin.",
-    "attention": "Attention: log2 of the share of the map's mass inside the region over the region's share "
-    "of the area. Circular, because the region is what was explained: never a pass. A map at the level of "
-    "its mirror (the region itself, pooled to the map's grid) restates the prediction.",
-    "completeness": "Completeness of Integrated Gradients: |sum of the attributions - (score of the picture "
-    "- score of the baseline)| over the size of that difference. An identity of the method, so it has a "
-    f"tolerance ({COMPLETE:.0%}) instead of a reference row; images whose difference of scores is too small "
-    "are left out.",
-    "model_dependence": "Rank correlation of a map with itself, made again with the same seed, less the mean "
-    "absolute rank correlation with the map of the model with random weights (several seeds; batch norms "
-    "take their statistics anew; the region is that of the trained model). Below a repeat of .9 not "
-    "evaluable: fresh noise would look like dependence. emprt is the share of complexity (entropy of the "
-    "map's histogram, Hedström et al. 2024) that random weights add.",
-    "stability": "1 - the largest relative change of a map (over the cells) under noise, brightness and "
-    "contrast that leave the prediction unchanged (Dice above .98). A constant map gets 1: this says "
-    "nothing without faithfulness. Compared with every reference row but the centre blob, which can't "
-    "change; mirrors are those of the answer on the changed picture. flip is the rank correlation with the "
-    "map of the mirrored picture, where the prediction mirrors.",
-    "cells": "All scores see a map through the same cells of a picture: a grid of 16 x 16, or superpixels "
-    "(SLIC) if asked for. Fractions removed are of the pixels.",
-    "verdict": "pass: the lower 95 % bound of the paired difference (map - best reference row) is above 0; "
-    f"fail: the upper bound is below 0; else warn. Fewer than {MIN_IMAGES} evaluable images: not evaluable; "
-    f"fewer than {CLAIM_IMAGES}: an indication, not a claim.",
-    "interval": "Intervals are 95 % percentile bootstrap intervals over groups of images (an image without "
-    "group is one), paired where two maps are "
-    "compared. They don't cover training the model again.",
-    "references": "Reference rows: random, centre blob, edges (Sobel), mirrors of the prediction (pooled at "
-    "1, 4, 16 and 32 pixels), distance to the region's edge, the probability map. None of them knows how the "
-    "model works.",
-    "cost": "Model dependence and stability make maps again: they are measured on 16 images, and for methods "
-    "that take less than a second an image. Causal agreement occludes every cell of up to 16 images.",
+    "faithfulness": "We remove what the map calls important, then what it calls unimportant. The score "
+    "should fall in the first case and stay in the second. A larger value is better; 0 is what an order "
+    "by chance gets. How (ROAD, Rong et al. 2022): cells are filled from their surroundings with noise, "
+    "in the order of the map. The value is the score without the least important cells, less that "
+    "without the most important. It is averaged over .1 to .9 of the picture, as a share of what "
+    "blurring the whole picture costs. The score is the mean probability of the class over the target. A "
+    "picture is left out where blurring costs less than .1. The same with the soft Dice of the whole mask "
+    "as the score stands beside it.",
+    "target_faithfulness": "Faithfulness for small targets: we remove as many pixels as the target has, "
+    "not tenths of the picture. A larger value is better; 0 is what an order by chance gets. Steps are "
+    "1/8, 1/4, 1/2, 1, 2 and 4 times the area of the target. deletion removes so many pixels; insertion "
+    "removes all but so many. Both compare the most with the least important cells, as a share of what "
+    "blurring the picture costs. The value is the mean of both. At least 8 cells lie across the target. "
+    "Steps above .9 of the picture are left out.",
+    "context_faithfulness": "Does the map know which surroundings matter? It is faithfulness with the "
+    "target and a margin left as they are: only cells outside are removed. The margin is a sixteenth of "
+    "the picture. Read it with context_reliance, the share of the score that is lost when the target is "
+    "laid on other pictures. Where that is below .02, the model does not use the surroundings, and the "
+    "score is not evaluable. The other number, context_worth, is the share of the score that blurring "
+    "the surroundings takes.",
+    "causal_agreement": "Do highly ranked cells matter most when each is removed alone? 1: the order is the "
+    "same. 0: no relation. It is Spearman's rank correlation between the value of each cell and the fall of "
+    "the score without it. The ceiling is how well two ways of removing agree: no map can be expected to do "
+    "better. It is computed in float32.",
+    "causal_agreement_context": "The same as causal agreement, for the cells outside the target and its "
+    "margin.",
+    "attention": "How much of the map lies on the target. This proves nothing: we asked about that same "
+    "region. So the verdict is never a pass. The value is log2 of the share of the map inside the target "
+    "over the target's share of the area. A map that is no better than its coarse mask repeats the "
+    "prediction.",
+    "completeness": "Do the values of Integrated Gradients add up to what they explain? The error is the gap "
+    "between their sum and the change of the score from the baseline, as a share of that change. It has a "
+    f"tolerance ({COMPLETE:.0%}) and no reference map. Pictures whose score hardly changes are left out.",
+    "model_dependence": "Does the map change when the network forgets what it learned? It should. The "
+    "value is how alike the map is when it is made again (repeat), less how alike it is with random "
+    "weights. Both are rank correlations, averaged over several seeds. Batch norms take their statistics "
+    "anew, and the target stays. Where repeat is below .9 the score is not evaluable, because noise "
+    "would look like change. Beside it stands the share of detail that random weights add (entropy, "
+    "Hedström et al. 2024).",
+    "stability": "Does the map stay the same while the picture and the prediction hardly change? 1: it "
+    "does. We add noise, brightness and contrast that leave the prediction as it is (Dice above .98). "
+    "The value is 1 less the largest relative change of a cell. A map that is the same everywhere gets "
+    "1, so read this with faithfulness. The centre blob is no reference here, as it cannot change. flip "
+    "is the agreement with the map of the mirrored picture.",
+    "cells": "All scores see a map through the same cells: a grid of 16 x 16, or superpixels (SLIC) on "
+    "request. Shares that are removed count pixels.",
+    "verdict": "pass: the map beats the best reference map for certain. fail: the best reference map "
+    "beats it for certain. warn: these pictures cannot tell. For certain means that the 95 % interval of "
+    f"the difference does not hold 0. Fewer than {MIN_IMAGES} evaluable pictures give no verdict. Fewer "
+    f"than {CLAIM_IMAGES} give an indication, not a claim.",
+    "interval": "95 % bootstrap intervals over groups of pictures, paired where two maps are compared. A "
+    "picture without a group counts as one. They do not cover another training of the model.",
+    "references": "Reference maps are made without looking into the model. They are noise, a centre "
+    "blob, image edges, coarse copies of the predicted mask (1, 4, 16 and 32 pixels), the depth inside "
+    "the mask, and the probability map.",
+    "cost": "Model dependence and stability make maps again. They use 16 pictures, and methods that take "
+    "less than a second for each. Causal agreement covers every cell of up to 16 pictures.",
 }
 """By score, and by rule."""

@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from seglens.files.output import new_file
-from seglens.judge.scorecard import Scorecard
-from seglens.results.names import NULL, TARGET_SCALE, formatted, map_name
+from seglens.judge.scorecard import Judgement, Scorecard
+from seglens.results.names import (
+    NULL,
+    TARGET_SCALE,
+    formatted,
+    label_in_words,
+    map_name,
+    null_in_words,
+)
 from seglens.results.scorecard import RemovalCurves
 
 MOST = 12
@@ -64,19 +71,21 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, RemovalCurves]]) 
         steps = card.figures.target_fractions if score == TARGET_SCALE else [0.0, *card.figures.fractions]
         for name, style in styles.items():
             row = found[name]
-            label = name if name in own else f"{name.removeprefix(NULL)} (null)"
+            label = name if name in own else f"{null_in_words(name)} (reference map)"
             most, least = row.lines(kept=kept)
             if score != TARGET_SCALE:
                 most, least = [row.full, *most], [row.full, *least]
             axes.plot(steps, most, label=label, **style)
             axes.plot(steps, least, linestyle="--", **style)
         what = "kept" if kept else "removed" if score == TARGET_SCALE else "first"
-        axes.set_title(f"{score.replace('_', ' ')}: solid most relevant {what}", fontsize=9)
-        axes.set_xlabel("share of cells removed")
+        axes.set_title(f"{score.replace('_', ' ')}: solid most important {what}, dashed least", fontsize=9)
+        axes.set_xlabel("share of the picture removed")
+        axes.set_xlim(0, 1)
         if score == TARGET_SCALE:
             axes.set_xscale("log", base=2)
+            axes.set_xlim(min(steps), max(steps))
             axes.set_xlabel(f"{what}, in areas of the target")
-        axes.set_ylabel("score of the frozen region")
+        axes.set_ylabel("score of the target")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.01, 1))  # the curves leave no room
     return figure
@@ -92,8 +101,8 @@ def draw_cascade(card: Scorecard) -> Any:
     for name, values in list(found.maps.items())[:MOST]:
         axes.plot(found.share_of_modules, values, marker="o", markersize=3, label=name)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("share of the modules randomised, output first")
-    axes.set_ylabel("|rank correlation| with the trained model's map")
+    axes.set_xlabel("share of the network with random weights, output first")
+    axes.set_ylabel("likeness to the map of the trained model")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     return figure
@@ -133,7 +142,7 @@ def draw_attention(card: Scorecard) -> Any:
         axes.text(
             1.01,
             place,
-            f"ratio {formatted(row.details['ratio'].mean)}{', ' + row.label if row.label else ''}",
+            ", ".join(filter(None, (_ratio(row), label_in_words(row.label)))),
             transform=axes.get_yaxis_transform(),
             fontsize=7,
             va="center",
@@ -141,9 +150,15 @@ def draw_attention(card: Scorecard) -> Any:
     names = [map_name(row.method, row.layer) for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("log2 enrichment of heat in the region (bar: its mirror)")
+    axes.set_xlabel("log2 enrichment of heat in the target (bar: its coarse mask)")
     axes.grid(alpha=0.3)
     return figure
+
+
+def _ratio(row: Judgement) -> str:
+    """Return the attention ratio of a row in words; infinite ratios have no mean."""
+    ratio = row.details["ratio"]
+    return f"ratio {formatted(ratio.mean)}" if ratio.num else "no heat outside: no ratio"
 
 
 def draw_stability(card: Scorecard) -> Any:
@@ -170,13 +185,15 @@ def _forest(card: Scorecard, score: str, what: str) -> Any:
         known = row.nulls.get(row.reference)
         if known is not None:
             axes.plot([known], [place], "|", color="k", markersize=13)
-            axes.annotate(row.reference, (known, place), (0, 7), textcoords="offset points", fontsize=6)
+            axes.annotate(
+                null_in_words(row.reference), (known, place), (0, 7), textcoords="offset points", fontsize=6
+            )
         axes.plot([row.interval.low, row.interval.high], [place, place], color="C0", linewidth=1.2)
         axes.plot([row.value], [place], "o", color="C0", markersize=4)
     names = [map_name(row.method, row.layer) for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(f"{what} (bars: reference rows)" if rows[0].nulls else what)
+    axes.set_xlabel(f"{what} (bars: reference maps)" if rows[0].nulls else what)
     axes.grid(alpha=0.3)
     return figure
 

@@ -15,7 +15,7 @@ from seglens.results.names import map_name
 from seglens.runs import Run
 from seglens.shapes import Images, Maps
 
-NO_WAY = Reason("no_explainer", "the map came without an explainer that makes it again")
+NO_WAY = Reason("no_explainer", "nobody said how to make this map again: give an explainer")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def recipes(case: JudgedBatch) -> Recipes:
         if explainer is not None:
             own[key] = explainer
         elif isinstance(method, IntegratedGradients) and method.one_for_each:
-            reasons[key] = Reason("no_explainer", "its baselines belong to these pictures, and not to others")
+            reasons[key] = Reason("no_explainer", "its baselines belong to these pictures only")
         elif method is not None:
             built_in[key] = method
         else:

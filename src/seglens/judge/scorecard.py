@@ -15,7 +15,7 @@ from seglens.files.output import table_cell
 from seglens.judge.case import Outcome
 from seglens.judge.definitions import DEFINITIONS
 from seglens.models.layers import ROLES
-from seglens.results.names import MARKS, NULL, Verdict, formatted, map_name
+from seglens.results.names import MARKS, NULL, Verdict, formatted, label_in_words, map_name
 from seglens.results.scorecard import Card, CardRow, Figures, LayerByLayer, LayerStep
 
 
@@ -187,7 +187,8 @@ class Scorecard:
                 _in_table(row.interval),
                 f"{_in_table(row.difference)} to {row.reference}" if row.difference.num else row.reference,
                 f"{row.num_evaluable} of {row.num_total}",
-                f"{MARKS[row.verdict]} {row.verdict}" + (f", {row.label}" if row.label else ""),
+                f"{MARKS[row.verdict]} {row.verdict}"
+                + (f", {label_in_words(row.label)}" if row.label else ""),
             )
             for row in self.rows
         ]

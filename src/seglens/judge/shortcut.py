@@ -26,17 +26,15 @@ from seglens.runs import Run
 from seglens.shapes import Images, Regions, Rows
 
 DEFINITION = (
-    "Score: the mean probability of the class over the region that the model predicts on the tagged "
-    "picture, frozen. Causal check: the tag is removed (imputed from its surroundings) or moved to a free"
-    " place of the background; a drop is the share of the mean score that is lost. The test is valid if "
-    f"removing the tag drops the cheat's score by more than {DROP:.0%} while moving it changes it by less "
-    f"than {STILL:.0%}, and neither changes the honest model's by {STILL:.0%}. Share: of the positive "
-    "attribution outside both models' regions, how much lies on the tag, grown by half a cell of the "
-    "map's grid; chance share: the same of an even map. AUROC: the chance that the cheat's share exceeds "
-    "the honest model's, .5 if the method can't tell them apart, with a 95 % bootstrap interval over the "
-    "pictures. One pair of trained models is one experiment: the interval says nothing about training "
-    "again. Occlusion is the causal reference: the drop of the score when a window of the picture is "
-    "imputed."
+    "Two models learned from the same pictures. Only in one of them does a tag stand beside every "
+    "object. We remove the tag, or move it to a free place, and ask both models again. The score is the "
+    "mean probability over the region that the model marked. A drop is the share of the score that is "
+    f"lost. The test is valid if removing the tag costs the cheat more than {DROP:.0%}, and moving it "
+    f"changes less than {STILL:.0%}. The honest model must change less than {STILL:.0%} both times. Share: "
+    "how much of the heat outside the marked regions lies on the tag (grown by half a cell of the map). "
+    "Chance share: the same for an even map. AUROC: how often the cheat has the larger share, .5 if the "
+    "method cannot tell the models apart. Intervals are 95 % bootstrap intervals over pictures. This is "
+    "one experiment with one pair of models."
 )
 
 

@@ -13,7 +13,7 @@ from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
 from seglens.judge.randomisation import REPEATS
 from seglens.judge.scorecard import Judgement
 from seglens.results.maps import MapSummary
-from seglens.results.names import NULL, Verdict
+from seglens.results.names import NULL, Verdict, count
 from seglens.shapes import PerImage
 
 
@@ -26,12 +26,12 @@ def verdict_of(difference: Interval) -> tuple[Verdict, Outcome, str]:
         return "not evaluable", *_too_few(difference)
     what = "images" if difference.independent == difference.num else "groups of images"
     enough = difference.independent >= CLAIM_IMAGES
-    few = "" if enough else f"; an indication, a claim needs {CLAIM_IMAGES} {what}"
+    few = "" if enough else f" (an indication: a claim needs {CLAIM_IMAGES} {what})"
     if difference.low > 0:
-        return "pass", "better", f"better than the best reference row{few}"
+        return "pass", "better", f"better than the best reference map{few}"
     if difference.high < 0:
-        return "fail", "worse", f"worse than the best reference row{few}"
-    return "warn", "undecided", f"not shown to differ from the best reference row{few}"
+        return "fail", "worse", f"worse than the best reference map{few}"
+    return "warn", "undecided", f"these pictures cannot tell it from the best reference map{few}"
 
 
 def compared_rows(
@@ -99,7 +99,7 @@ def _reference(
         interval=within(values),
         verdict="reference",
         outcome="reference",
-        reason="a content-free map",
+        reason="made without looking into the model",
         num_total=len(values),
         nulls={},
         details={name: within(each) for name, each in details.items()},
@@ -112,9 +112,9 @@ def attention_row(row: MapSummary) -> Judgement:
     found = interval_of(row.statistics[level])
     verdict: Verdict = "warn"
     outcome: Outcome = "restates" if row.label else "where_not_why"
-    reason = "where the heat lies is not what the model uses: no pass by this score"
+    reason = "this proves nothing: we asked about that same region"
     if row.label:
-        reason = f"{row.label}: the region itself, pooled to this grid, does as well or looks alike"
+        reason = "it repeats the prediction: a coarse copy of the predicted mask does as well or looks alike"
     if found.independent < MIN_IMAGES:
         verdict, outcome, reason = "not evaluable", *_too_few(found)
     return Judgement(
@@ -153,7 +153,7 @@ def completeness_row(
     """Compare the relative error of completeness with `COMPLETE`; flagged images are left out and counted."""
     flagged = small_denominator > 0
     found = interval(error.masked_fill(flagged, torch.nan), groups=groups, seed=seed)
-    out = f"{int(flagged.sum())} images left out: their score is hardly the baseline's"
+    out = f"{count(int(flagged.sum()), 'image')} left out, as the score hardly changes from the baseline"
     reasons = [out] if bool(flagged.any()) else []
     verdict: Verdict = "warn"
     outcome: Outcome = "undecided"
@@ -183,10 +183,10 @@ def needs_context(known: Mapping[str, Interval]) -> Reason | None:
     """Return the reason where the model hardly uses the context; None where it does."""
     reliance = known["context_reliance"]
     if reliance.num == 0:
-        return Reason("no_other_pictures", "there are no other pictures to lay the region on")
+        return Reason("no_other_pictures", "there are no other pictures to lay the target on")
     if reliance.mean < RELIANCE:
-        text = f"the model hardly uses the context: its reliance is {reliance.mean:z.3f}, below {RELIANCE:g}"
-        return Reason("context_unused", text)
+        carried = f"they carry {reliance.mean:z.3f} of its score, below {RELIANCE:g}"
+        return Reason("context_unused", f"the model hardly uses the surroundings: {carried}")
     return None
 
 
@@ -194,7 +194,9 @@ def needs_agreement(known: Mapping[str, Interval]) -> Reason | None:
     """Return the reason where the two imputers disagree on the effects; None where they agree."""
     ceiling = known["ceiling"]
     if ceiling.num > 1 and ceiling.low <= 0:
-        text = f"two imputers don't agree on which cells matter: their correlation is {ceiling.mean:z.2f}"
+        text = (
+            f"two ways of removing cells disagree on which matter: their correlation is {ceiling.mean:z.2f}"
+        )
         return Reason("imputers_disagree", text)
     return None
 
@@ -203,7 +205,7 @@ def needs_repeat(known: Mapping[str, Interval]) -> Reason | None:
     """Return the reason where the map is another one when it is made again; None where it is the same."""
     repeat = known.get("repeat")
     if repeat is not None and repeat.num and repeat.mean < REPEATS:
-        text = f"made again with the same seed the map correlates {repeat.mean:z.2f}, below {REPEATS:g}"
+        text = f"the map changes when it is made again: correlation {repeat.mean:z.2f}, below {REPEATS:g}"
         return Reason("not_repeatable", text)
     return None
 
@@ -240,7 +242,7 @@ def with_faithfulness(rows: list[Judgement]) -> list[Judgement]:
         (row.method, row.layer): row.verdict for row in rows if row.score == "faithfulness"
     }
     return [
-        row.saying(f"its faithfulness: {known[row.method, row.layer]}, without which stability says nothing")
+        row.saying(f"read it with faithfulness ({known[row.method, row.layer]}): alone it proves nothing")
         if row.score == "stability" and row.verdict not in ("reference", "not evaluable")
         else row
         for row in rows
@@ -249,5 +251,8 @@ def with_faithfulness(rows: list[Judgement]) -> list[Judgement]:
 
 def _too_few(found: Interval) -> Reason:
     num = found.independent
-    what = "images" if num == found.num else f"groups of images ({found.num} images)"
-    return Reason("too_few_images", f"{num} evaluable {what}, at least {MIN_IMAGES} are needed")
+    what = "image" if num == found.num else "group"
+    of = f" ({found.num} images)" if num != found.num else ""
+    return Reason(
+        "too_few_images", f"only {count(num, what)}{of} can be evaluated, at least {MIN_IMAGES} are needed"
+    )

@@ -17,9 +17,9 @@ Kind = Literal["folds", "mirrors"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 DEFINITIONS = {
-    "folds": "the standard deviation of the probabilities of the networks of the folds",
-    "mirrors": "the standard deviation of the probabilities over the picture's mirror images",
-    "doubt": "1 less the probability of the predicted class: what a single answer says by itself",
+    "folds": "how far the networks of the folds disagree (standard deviation of their probabilities)",
+    "mirrors": "how far the answers for mirror images disagree (standard deviation of the probabilities)",
+    "doubt": "1 less the probability of the predicted class",
 }
 """What each map of uncertainty holds at a pixel; over several classes the root of the mean variance."""
 

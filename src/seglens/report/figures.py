@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from itertools import cycle, groupby
 
 from markupsafe import Markup
 
@@ -17,18 +17,41 @@ ChartNumber = int | float
 """A number of a table; JSON does not distinguish 1 from 1.0."""
 
 NUM_COLOURS = 4
-NULL_SHAPES = ("diamond", "ring", "cross", "square", "triangle", "plus")
+
+REFERENCE = -1
+"""The colour of what others are compared with: reference maps, and the line of an ideal model."""
+
+NULL_SHAPES = {
+    "noise": "diamond",
+    "centre blob": "ring",
+    "image edges": "cross",
+    "coarse mask": "square",
+    "depth in the mask": "triangle",
+    "probability map": "plus",
+    "maps of other pictures": "bar",
+    "untrained network": "hourglass",
+}
+"""The mark of each reference map, the same in every figure; coarse masks of all widths share one."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: a value for each x, None where there is none. ``colour`` is a class number."""
+    """One line of a chart: a value for each x, None where there is none.
+
+    ``colour`` is the number of a class, or `REFERENCE`. What is ``hollow`` has rings in place of dots.
+    """
 
     label: str
     xs: Sequence[ChartNumber]
     ys: Sequence[ChartNumber | None]
     colour: int
     dashed: bool = False
+    hollow: bool = False
+
+    @property
+    def style(self) -> str:
+        """The classes of its colour."""
+        return "series-reference" if self.colour == REFERENCE else f"series-{self.colour % NUM_COLOURS}"
 
 
 @dataclass(frozen=True)
@@ -72,16 +95,18 @@ def line_chart(
     x_label: str = "epoch",
     whole: bool = True,
     x_text: Callable[[ChartNumber], str] = "{:g}".format,
+    x_range: tuple[ChartNumber, ChartNumber] | None = None,
 ) -> Markup:
     """Draw lines over epochs, or what ``x_label`` says, with a legend below; gaps where a value is missing.
 
-    ``whole`` puts whole numbers only on the axis below, which ``x_text`` writes.
+    ``whole`` puts whole numbers only on the axis below, which ``x_text`` writes. It reaches over ``x_range``,
+    or else as far as the lines do.
     """
     width, height, left, bottom, top, right = 400, 230, 44, 38, 12, 14
     xs = [x for line in lines for x in line.xs]
     known = [y for line in lines for y in line.ys if y is not None]
     ticks = nice_ticks(min(known, default=0.0), max(known, default=1.0))
-    x_axis, y_axis = axis_over(xs), ChartAxis(ticks[0], ticks[-1])
+    x_axis, y_axis = ChartAxis(*x_range) if x_range else axis_over(xs), ChartAxis(ticks[0], ticks[-1])
     plot_width, plot_height = width - left - right, height - top - bottom
 
     def place(x: ChartNumber, y: ChartNumber) -> tuple[ChartNumber, ChartNumber]:
@@ -109,7 +134,7 @@ def line_chart(
 def _polylines(
     line: Series, place: Callable[[ChartNumber, ChartNumber], tuple[ChartNumber, ChartNumber]], x_label: str
 ) -> list[str]:
-    colour = f"series-{line.colour % NUM_COLOURS}"
+    colour = line.style
     style = f"line {colour}" + (" dashed" if line.dashed else "")
     parts = []
     pairs = list(zip(line.xs, line.ys, strict=True))
@@ -121,7 +146,8 @@ def _polylines(
         parts.append(f'<polyline class="{style}" points="{points}"/>')
         for x, y, across, down in spots if len(pairs) <= 60 else spots[-1:]:
             tip = f"{escape(line.label)}, {escape(x_label)} {x:.4g}: {y:.4g}"
-            dot = f'<circle class="dot {colour}" cx="{across:.1f}" cy="{down:.1f}" r="2.6">'
+            kind, radius = ("ring", 4.4) if line.hollow else ("dot", 2.6)
+            dot = f'<circle class="{kind} {colour}" cx="{across:.1f}" cy="{down:.1f}" r="{radius}">'
             parts.append(f"{dot}<title>{tip}</title></circle>")
     return parts
 
@@ -129,7 +155,7 @@ def _polylines(
 def _legend(lines: Sequence[Series]) -> str:
     items = []
     for line in lines:
-        style = f"line series-{line.colour % NUM_COLOURS}" + (" dashed" if line.dashed else "")
+        style = f"line {line.style}" + (" dashed" if line.dashed else "")
         swatch = f'<svg class="swatch" width="26" height="10" aria-hidden="true"><line class="{style}" '
         items.append(f'<li>{swatch}x1="1" x2="25" y1="5" y2="5"/></svg>{escape(line.label)}</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'
@@ -141,6 +167,7 @@ def strip(
     nulls: Mapping[str, ChartNumber | None],
     axis: ChartAxis,
     shapes: Mapping[str, str],
+    colour: int = 0,
 ) -> Markup:
     """Draw one value with its interval on a line, and each null as a hollow mark of its own shape."""
     width, height, pad = 230, 30, 8
@@ -164,7 +191,15 @@ def strip(
         parts.append(spot)
     known = ", ".join(f"{name} {number:.3g}" for name, number in nulls.items() if number is not None)
     shown = "no value" if value is None else f"value {value:.3g}"
-    return Markup(_svg(width, height, f"{shown}; nulls: {known or 'none'}", parts, "strip"))
+    return Markup(
+        _svg(
+            width,
+            height,
+            f"{shown}; reference maps: {known or 'none'}",
+            parts,
+            f"strip series-{colour % NUM_COLOURS}",
+        )
+    )
 
 
 def null_mark(shape: str, x: ChartNumber, y: ChartNumber) -> str:
@@ -178,6 +213,8 @@ def null_mark(shape: str, x: ChartNumber, y: ChartNumber) -> str:
         "triangle": f"M{x:.1f} {y - radius:.1f}l{radius} 9h-{2 * radius}z",
         "cross": f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8",
         "plus": f"M{x - radius:.1f} {y:.1f}h{2 * radius}M{x:.1f} {y - radius:.1f}v{2 * radius}",
+        "bar": f"M{x:.1f} {y - radius:.1f}v{2 * radius}",
+        "hourglass": f"M{x - 4:.1f} {y - radius:.1f}h8l-8 {2 * radius}h8z",
     }
     return f'<path class="null" d="{strokes[shape]}"/>'
 
@@ -186,13 +223,16 @@ def mark_legend(shapes: Mapping[str, str]) -> Markup:
     """Draw what the marks of a strip mean."""
     own = '<svg class="swatch" width="14" height="14" aria-hidden="true">'
     items = [f'<li>{own}<circle class="mark" cx="7" cy="7" r="5"/></svg>value, with its 95 % interval</li>']
-    items += [f"<li>{own}{null_mark(shape, 7, 7)}</svg>{escape(name)}</li>" for name, shape in shapes.items()]
+    kinds = {name.partition(" (")[0]: shape for name, shape in shapes.items()}
+    items += [f"<li>{own}{null_mark(shape, 7, 7)}</svg>{escape(name)}</li>" for name, shape in kinds.items()]
     return Markup(f'<ul class="legend">{"".join(items)}</ul>')
 
 
 def shapes_of(nulls: Sequence[str]) -> dict[str, str]:
-    """Give each null a shape; beyond six they repeat, and the title of the mark tells them apart."""
-    return {name: NULL_SHAPES[i % len(NULL_SHAPES)] for i, name in enumerate(dict.fromkeys(nulls))}
+    """Give each reference map its shape; names that are not known take one after the other."""
+    others = cycle(NULL_SHAPES.values())
+    kinds = {name: name.partition(" (")[0] for name in dict.fromkeys(nulls)}
+    return {name: NULL_SHAPES[kind] if kind in NULL_SHAPES else next(others) for name, kind in kinds.items()}
 
 
 def bars(

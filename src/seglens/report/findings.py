@@ -5,49 +5,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seglens.report.contents import Evaluated, Judged, RunContents
-from seglens.results.names import RESTATES, map_name, null_in_words, number
+from seglens.results.names import NULL, REPEATS, RESTATES, label_in_words, map_name, null_in_words, number
 from seglens.results.scorecard import CardRow
 from seglens.results.scores import Reliability
 
 SAID = {
     "faithfulness": {
         "pass": "what it marks matters to the model, more than what {reference} marks",
-        "warn": "not shown to mark what matters to the model any better than {reference}, which knows "
-        "nothing of it",
-        "fail": "marks what matters to the model less well than {reference}, which knows nothing of it",
+        "warn": "it may be no better than {reference}: these pictures cannot tell",
+        "fail": "what it marks matters less to the model than what {reference} marks",
     },
     "target_faithfulness": {
         "pass": "in and around the object, what it marks matters more than what {reference} marks",
-        "warn": "in and around the object, it is not shown to be better than {reference}",
+        "warn": "in and around the object it may be no better than {reference}: these pictures cannot tell",
         "fail": "in and around the object, what it marks matters less than what {reference} marks",
     },
     "context_faithfulness": {
-        "pass": "finds what matters around the object, better than {reference}",
-        "warn": "around the object it is not shown to be better than {reference}",
+        "pass": "it finds what matters around the object, better than {reference}",
+        "warn": "around the object it may be no better than {reference}: these pictures cannot tell",
         "fail": "around the object it is worse than {reference}",
     },
     "causal_agreement": {
-        "pass": "agrees with what covering parts of the picture does, more than {reference}",
-        "warn": "agrees with what covering parts of the picture does no more than {reference} for certain",
-        "fail": "agrees less with what covering parts of the picture does than {reference}",
+        "pass": "the cells it ranks high do matter when they are covered, more than those of {reference}",
+        "warn": "it may rank cells no better than {reference}: these pictures cannot tell",
+        "fail": "it ranks cells worse than {reference}",
     },
     "model_dependence": {
-        "pass": "changes when the model's weights are drawn at random, as it should",
-        "warn": "not shown to change with the model's weights",
-        "fail": "stays much the same with random weights: it shows the picture, not the model",
+        "pass": "it changes when the network forgets what it learned, as it should",
+        "warn": "it may not change when the network forgets what it learned: these pictures cannot tell",
+        "fail": "it stays the same with random weights: it shows the picture, not the model",
     },
     "stability": {
-        "pass": "hardly changes where the prediction doesn't",
-        "warn": "no steadier than {reference} for certain",
-        "fail": "changes although the prediction doesn't",
+        "pass": "it hardly changes while the prediction stays the same",
+        "warn": "it may be no steadier than {reference}: these pictures cannot tell",
+        "fail": "it changes although the prediction stays the same",
     },
     "completeness": {
-        "pass": "adds up to the answer, as its own rule demands",
-        "warn": "adds up to the answer only roughly",
-        "fail": "does not add up to the answer: take more steps",
+        "pass": "its values add up to the answer, as its own rule demands",
+        "warn": "its values add up to the answer only roughly",
+        "fail": "its values do not add up to the answer: take more steps",
     },
 }
-"""What each verdict means, by score; ``{reference}`` is the strongest map that knows nothing of the model."""
+"""What each verdict means, by score; ``{reference}`` is the strongest map that is made without the model."""
 
 ORDER = ("fail", "warn", "pass", "not evaluable")
 
@@ -96,7 +95,7 @@ def matrix(runs: Sequence[RunContents]) -> tuple[list[str], list[Line]]:
             scores[row.score] = None
             by_map.setdefault(key, {})[row.score] = (row.verdict or "not evaluable", reason_in_words(row))
             if row.label:
-                labels[key] = row.label
+                labels[key] = label_in_words(row.label)
         lines += [Line(run.name, *key, cells, labels[key]) for key, cells in by_map.items()]
     return list(scores), lines
 
@@ -104,11 +103,12 @@ def matrix(runs: Sequence[RunContents]) -> tuple[list[str], list[Line]]:
 def reason_in_words(row: CardRow) -> str:
     """Return what the verdict of a row of a scorecard means, in words."""
     if row.label == RESTATES:
-        return "shows where the model answered, not why"
+        return "it shows where the model answered, not why"
     text = SAID.get(row.score, {}).get(row.verdict, "")
     if not text:
         return row.reason or row.verdict
-    return text.format(reference=f"the null {null_in_words(row.reference or 'null')}")
+    reference = row.reference.removeprefix(NULL)
+    return text.format(reference=f"the {null_in_words(reference)}" if reference else "the best reference map")
 
 
 def name_of(row: CardRow) -> str:
@@ -122,13 +122,13 @@ def _of_scores(part: Evaluated) -> list[FindingInWords]:
     if precision is not None and recall is not None:
         more = "invents more than it misses" if precision < recall else "misses more than it invents"
         text = (
-            f"It {more}: {1 - recall:.1%} of the pixels that are there were missed, and "
-            f"{1 - precision:.1%} of those that it marked are wrong."
+            f"The model {more}. It missed {1 - recall:.1%} of the true pixels. {1 - precision:.1%} of the "
+            "pixels that it marked are wrong."
         )
-        found.append(FindingInWords("", f"What it gets wrong, {split}", text, "scores"))
+        found.append(FindingInWords("", f"Errors, {split}", text, "scores"))
     sentence = about_calibration(part.table.calibration)
     if sentence:
-        found.append(FindingInWords("", f"Its probabilities, {split}", sentence, "calibration"))
+        found.append(FindingInWords("", f"Probabilities, {split}", sentence, "calibration"))
     return found
 
 
@@ -136,20 +136,16 @@ def about_calibration(table: Reliability) -> str:
     """Return a sentence about calibration; empty where it was not measured."""
     if table.error is None:
         return ""
-    text = f"They are off by {100 * table.error:.1f} percentage points on average"
+    text = f"The probabilities are off by {100 * table.error:.1f} percentage points on average"
     bins = table.known(table.bins)
     total = sum(pixels for pixels, _, _ in bins)
     if total:
         lean = sum(pixels * (probability - share) for pixels, probability, share in bins) / total
         if abs(lean) >= 0.005:
-            more = "surer than it should be" if lean > 0 else "less sure than it could be"
-            text += f"; the model is {more}"
-        else:
-            text += ", and lean neither way"
+            more = "too sure of itself" if lean > 0 else "not sure enough"
+            text += f": the model is {more}"
         _, surest, share = bins[-1]
-        text += (
-            f". Where it is surest ({number(surest, 2)} on average) it is right in {share:.1%} of the pixels"
-        )
+        text += f". Where it gives {number(surest, 2)} on average, it is right in {share:.1%} of the pixels"
     return text + "."
 
 
@@ -164,11 +160,10 @@ def _of_maps(part: Judged) -> list[FindingInWords]:
             names = ", ".join(name_of(row) for row in ours)
             texts = list(dict.fromkeys(reason_in_words(row) for row in ours))
             found.append(FindingInWords(verdict, names, f"{_capital('; '.join(texts))}.", "scorecard"))
-    restating = [name_of(row) for row in rows if row.label == RESTATES]
-    if restating:
-        names = ", ".join(dict.fromkeys(restating))
-        text = "No better than the prediction itself made coarse: where the model answered, not why."
-        found.append(FindingInWords("warn", f"{names}: restates the prediction", text, "scorecard"))
+    repeating = list(dict.fromkeys(name_of(row) for row in rows if row.label == RESTATES))
+    if repeating:
+        text = "No better than a coarse copy of the predicted mask: shows where the model answered, not why."
+        found.append(FindingInWords("warn", f"{', '.join(repeating)}: {REPEATS}", text, "scorecard"))
     return found
 
 
@@ -176,19 +171,19 @@ def _of_audit(part: Judged) -> list[FindingInWords]:
     found = []
     for region in part.audit.regions if part.audit else ():
         verdicts, name, drop = [entry.verdict for entry in region.maps], region.region, region.drop
-        cost = "" if drop is None else f" Taking it away costs {max(0.0, drop):.1%} of the score."
+        cost = "" if drop is None else f" Without it the model loses {max(0.0, drop):.1%} of its score."
         if "shortcut" in verdicts:
             maps = ", ".join(entry.map for entry in region.maps if entry.verdict == "shortcut")
-            text = f"It changes the answer, and {maps} lights up there.{cost}"
+            text = f"This region changes the answer, and {maps} lights up there.{cost}"
             found.append(FindingInWords("fail", f"Shortcut: {name}", text, "audit"))
         elif region.matters:
-            text = f"It changes the answer, but no map shows it.{cost}"
+            text = f"This region changes the answer, but no map shows it.{cost}"
             found.append(FindingInWords("warn", f"Region {name} matters", text, "audit"))
         elif verdicts and all(verdict == "not evaluable" for verdict in verdicts):
             text = f"{_capital(region.maps[0].reason)}."
             found.append(FindingInWords("not evaluable", f"Region {name}", text, "audit"))
         else:
-            text = f"Not shown to matter to the answer.{cost}"
+            text = f"We found no effect on the answer.{cost}"
             found.append(FindingInWords("nothing found", f"Region {name}", text, "audit"))
     return found
 

@@ -231,6 +231,7 @@ def _map(
         "method": heat.method,
         "layer": heat.layer,
         "status": row.status,
+        "why": row.why_missing,
         "unit": row.unit,
         "limits": (row.scale and row.scale.limits) or row.limits,
         "evidence": evidence and {"limits": evidence.limits, "opposing": evidence.opposing},

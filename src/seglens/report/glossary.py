@@ -3,70 +3,93 @@
 from collections.abc import Iterable
 
 from seglens.report.contents import RunContents
-from seglens.results.names import RESTATES
+from seglens.results.names import REPEATS, null_in_words
 
 WORDS = {
-    "pooled": "Counted over all pixels of all pictures together, so large objects weigh more than small.",
-    "per picture": "Computed for each picture by itself and then averaged: every picture weighs the same.",
+    "pooled": "Large objects weigh more here. All pixels of all pictures are counted together.",
+    "per picture": (
+        "Every picture weighs the same here. The score is computed for each picture, then averaged."
+    ),
     "95 % interval": (
-        "Where the mean would fall in 95 of 100 repetitions with other pictures of the same kind "
-        "(bootstrap over groups of pictures that belong together, such as those of a patient). It does "
-        "not cover another training run or another hospital."
+        "How far the number may be off because of the choice of test pictures. With other pictures of "
+        "the same kind, the mean falls in this range 95 times out of 100. Pictures that belong together, "
+        "such as those of one patient, are drawn together (bootstrap). The interval does not cover "
+        "another training run or another hospital."
     ),
     "match": (
-        "A true and a predicted object (lesion, nucleus) whose intersection over union is large enough; "
-        "each has "
-        "one match at most. A true object without one is missed, a predicted one invented."
+        "A true object (lesion, nucleus) is found if a predicted object overlaps it enough. Each object "
+        "has one match at most. A true object without a match is missed. A predicted object without a "
+        "match is invented."
     ),
     "merges and splits": (
-        "Merges: predicted objects in which more than half of each of several true ones lies. Splits: true "
-        "objects in which more than half of each of several predicted ones lies."
+        "Merge: one predicted object covers more than half of several true objects. Split: one true object "
+        "covers more than half of several predicted objects."
     ),
     "heat map": (
-        "A picture of the places that a method holds responsible for the model's answer. It is a claim of "
-        "the method, not a measurement of the model; the scorecard says how far the claim can be trusted."
+        "A picture of the places that a method holds responsible for the answer. It is a claim of the "
+        "method. The scorecard says how far you can trust the claim."
     ),
     "target": (
-        "The question that a heat map answers: which class, and at which pixels. The pixels are frozen "
-        "before anything is computed."
+        "What we ask the heat map to explain: one class, at fixed pixels. The pixels are chosen before "
+        "anything is computed, and then never change."
     ),
-    "layer": "The place in the network where a map is read. Early layers see edges, late layers objects.",
-    "mass inside": "The share of the heat that lies inside the target region.",
+    "layer": "The place in the network where a map is read. Early layers see edges, late layers see objects.",
+    "mass inside": "The share of the heat that lies inside the target.",
     "enrichment": (
-        "Base-2 logarithm of the share of heat inside over the share of area inside: 0 means no preference, "
-        "3 means eight times more heat than area."
+        "How much the heat prefers the target. 0: no preference. 1: twice as much heat as area. 3: eight "
+        "times as much. (Base-2 logarithm of the share of heat over the share of area.)"
     ),
     "ratio": (
-        "Mean heat inside the target region over mean heat outside. It is not a score: the region is the "
-        "very set of pixels whose answer was explained, so a map that merely restates it gets a high ratio."
+        "Mean heat inside the target, divided by mean heat outside. This is not a score. We asked about "
+        "exactly these pixels, so a map that only repeats the prediction also gets a high ratio."
     ),
-    "null": "What a map without any content gets: the bar to clear before a value means anything.",
-    "mirror": (
-        "A null: the predicted mask itself, made coarse. It knows where the model answered, but not why."
+    "reference map": (
+        "A map that is made without looking into the model. Examples are noise, a blob in the centre, "
+        "the edges of the picture, and a coarse copy of the predicted mask. A heat map is worth "
+        "something only if it beats these."
     ),
-    "other images": "A null: the maps of other pictures, measured on this picture's mask.",
-    "randomised model": "A null: the same method on the same model with its weights drawn at random.",
-    RESTATES: (
-        "A map that does no better than the mirror. It shows where the model answered, not why; a high ratio "
-        "is no praise for it."
+    "coarse mask": (
+        "A reference map: the predicted mask, made as coarse as the heat map. It says where the model "
+        "answered. It says nothing about why."
+    ),
+    "maps of other pictures": "A reference map: heat maps of other pictures, measured on the mask of this "
+    "picture.",
+    "untrained network": "A reference map: the same method on the same network, with random weights.",
+    REPEATS: (
+        "This map is no better than a coarse copy of the predicted mask. It shows where the model "
+        "answered. It does not show why. A high ratio does not change that."
     ),
     "pass, warn, fail": (
-        "Pass: the map beats its best null for certain (the lower end of the interval of the difference is "
-        "above 0). Fail: it is beaten for certain. Warn: these pictures cannot tell."
+        "Pass: the map beats the best reference map for certain. Fail: the best reference map beats it "
+        "for certain. Warn: these pictures cannot tell. (For certain: the 95 % interval of the "
+        "difference does not hold 0.)"
     ),
-    "not evaluable": "The score says nothing here, for the reason given. That is not a bad mark.",
+    "not evaluable": "This score cannot be measured here. The reason is given beside it. It is not a bad "
+    "mark.",
     "shortcut": (
-        "A feature that goes with the answer in the training pictures but is not the thing itself, such as a "
-        "tag, a ruler or a border."
+        "Something that goes together with the object in the training pictures but is not the object, "
+        "such as a tag, a ruler or a border. A model that reads it is right for the wrong reason."
     ),
     "AUROC": (
-        "How well the heat on the tag tells the model that uses the tag from one that does not: 0.5 is a "
-        "coin toss, 1 is certain."
+        "How well the heat on the tag tells the two models apart. 0.5: not at all, as if a coin were thrown. "
+        "1: always."
     ),
     "causal check": (
-        "The feature is removed or moved and the model asked again. Only what changes the answer was used."
+        "We remove or move something in the picture and ask the model again. Only what changes the "
+        "answer was used by the model."
     ),
 }
+
+SAME = {
+    "references": "reference map",
+    "verdict": "pass, warn, fail",
+    "interval": "95 % interval",
+    "per image": "per picture",
+    "enrichment log2": "enrichment",
+    "matching": "match",
+    "merges": "merges and splits",
+}
+"""Words that tables define and `WORDS` has under another name: one entry is enough."""
 
 
 def glossary(runs: Iterable[RunContents]) -> dict[str, str]:
@@ -75,5 +98,6 @@ def glossary(runs: Iterable[RunContents]) -> dict[str, str]:
     for run in runs:
         for part in run.parts:
             for name, text in part.table.definitions.items():
-                words.setdefault(str(name).replace("_", " "), str(text))
+                shown = null_in_words(str(name))
+                words.setdefault(SAME.get(shown, shown), str(text))
     return words

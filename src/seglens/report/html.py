@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from seglens.report import cards, figures, findings, gallery_data, missing, mistakes, tables, wording
+from seglens.report import answers, cards, figures, findings, gallery_data, missing, mistakes, tables, wording
 from seglens.report.contents import TABLES, RunContents, RunPart
 from seglens.report.glossary import glossary
 from seglens.results import names
@@ -111,6 +111,7 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         "runs": runs,
         "colours": {run.name: i for i, run in enumerate(runs)},
         "sentences": {run.name: tables.sentences(run) for run in runs},
+        "answers": {run.name: answers.answers(run, shortcut.table if shortcut else None) for run in runs},
         "findings": {run.name: findings.findings(run) for run in runs},
         "missing": {run.name: missing.missing(run) for run in runs},
         "matrix": findings.matrix(runs),
@@ -140,11 +141,12 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         "provenance": {run.name: tables.provenance(run) for run in runs},
         "shortcut": shortcut.table if shortcut else None,
         "tag_rows": tables.tag_rows(shortcut.table) if shortcut else [],
+        "both_true": wording.both_true(shortcut.table, runs) if shortcut else "",
         "how_found": wording.how_found(shortcut.table) if shortcut else [],
         "examples": examples,
         "glossary": glossary(runs),
         "data": data,
-        "restates": names.RESTATES,
+        "repeats": names.REPEATS,
     }
     content = {
         "shortcut": shortcut,
@@ -241,6 +243,9 @@ def _environment(package: str) -> Environment:
         "duration": names.duration,
         "percent": names.percent,
         "in_words": names.null_in_words,
+        "label_in_words": names.label_in_words,
+        "count": names.count,
+        "shortened": names.shortened,
     }
     environment.filters.update(shown)
     environment.globals.update({"bars": figures.bars})

@@ -26,7 +26,7 @@ def missing(run: RunContents) -> list[Missing]:
     if not run.evaluations:
         found.append(
             Missing(
-                "Scores with intervals, calibration and the worst pictures",
+                "Scores with intervals, calibration, and the worst pictures",
                 f"seglens evaluate {folder} --save-images",
             )
         )
@@ -35,24 +35,28 @@ def missing(run: RunContents) -> list[Missing]:
     if not explained:
         found.append(
             Missing(
-                "Heat maps, and why it missed or invented what it did",
+                "Heat maps, and the reasons for its errors",
                 f"seglens explain {folder} --num-images 24 --target predicted {' '.join(ERRORS)}",
             )
         )
     elif not any(target in ERRORS for part in run.explanations for target in part.table.targets):
         found.append(
             Missing(
-                "Why it missed or invented what it did",
+                "The reasons for its errors",
                 f"seglens explain {folder} --num-images 24 --target {' '.join(ERRORS)} "
                 f"--out {shlex.quote(str(run.folder / 'explain' / 'errors'))}",
             )
         )
     if not run.scorecards:
-        found.append(Missing("Whether the maps deserve belief", f"seglens judge {folder} --num-images 100"))
+        found.append(
+            Missing(
+                "A test of whether you can believe the heat maps", f"seglens judge {folder} --num-images 100"
+            )
+        )
     if not any(part.audit for part in run.scorecards):
         found.append(
             Missing(
-                "Whether it leans on borders, corners and marks",
+                "A test of whether it reads borders, corners or marks",
                 f"seglens judge {folder} --num-images 100 --audit border corners marks "
                 f"--out {shlex.quote(str(run.folder / 'judge' / 'audit'))}",
             )

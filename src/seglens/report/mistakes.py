@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from seglens.report.cards import GalleryCard, Heat
 from seglens.report.contents import RunContents
-from seglens.results.names import map_name
+from seglens.results.names import count, map_name
 from seglens.results.scores import PictureScores
 
 NUM_CASES = 4
@@ -125,24 +125,24 @@ def _about_size(card: GalleryCard, kind: MistakeKind, heat: Heat) -> str:
             f" on {area:.1%} of the picture." if area is not None else "."
         )
     share = f", {pixels / whole:.0%} {kind.of}" if whole else ""
-    return f"{pixels:,} pixels were {kind.verb}{share}."
+    return f"The model {kind.verb} {count(pixels, 'pixel')}{share}."
 
 
 def _about_evidence(weights: Sequence[Weight]) -> list[str]:
     first = weights[0]
     lean = "against" if first.opposing > 0.5 else "for"
     sentences = [
-        f"Asked about these pixels, {first.name} finds evidence all over the picture: "
-        f"{first.opposing:.0%} of it speaks against the class, {first.supporting:.0%} for it."
+        f"We asked {first.name} about these pixels. {first.opposing:.0%} of the evidence in the picture "
+        f"speaks against the class, {first.supporting:.0%} for it."
     ]
     if first.on_target is not None:
         sentences.append(
-            f"{first.on_target:.0%} of what speaks for it lies on these pixels, the rest around them."
+            f"{first.on_target:.0%} of the evidence for the class lies on these pixels, the rest around them."
         )
     same = sum((weight.opposing > 0.5) == (first.opposing > 0.5) for weight in weights)
     if len(weights) > 1:
         all_ = f"All {len(weights)} maps lean {lean} the class"
-        some = f"{same} of {len(weights)} maps lean {lean} the class, the others the other way"
+        some = f"{same} of {len(weights)} maps lean {lean} the class, the others lean the other way"
         sentences.append(f"{all_ if same == len(weights) else some}.")
     return sentences
 

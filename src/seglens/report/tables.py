@@ -181,7 +181,11 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
             known = part.table.calibration.known(foreground or part.table.calibration.bins)
             if known:
                 _, promised, found = zip(*known, strict=True)
-                lines = [Series("right as often as promised", (0.0, 1.0), (0.0, 1.0), colour + 1, True)]
+                lines = [
+                    Series(
+                        "ideal: right as often as it says", (0.0, 1.0), (0.0, 1.0), figures.REFERENCE, True
+                    )
+                ]
                 lines.append(Series("the model", promised, found, colour))
                 title = f"Reliability: {run.name}, {part.split}"
                 of = "foreground" if foreground else "the most probable class"
@@ -196,6 +200,7 @@ def reliability(runs: Sequence[RunContents]) -> list[Markup]:
 
 def attention_chart(runs: Sequence[RunContents]) -> AttentionChart:
     """Return the table of attention statistics with a strip that shows each ratio among its nulls."""
+    places = {run.name: place for place, run in enumerate(runs)}
     rows = [(run.name, row) for run in runs for part in run.explanations for row in part.table.summary]
     nulls = [_spoken(row.of_nulls("ratio")) for _, row in rows]
     ratios = [row.statistic("ratio") for _, row in rows]
@@ -203,7 +208,12 @@ def attention_chart(runs: Sequence[RunContents]) -> AttentionChart:
     values = [value for ratio in ratios for value in (ratio.mean, ratio.low, ratio.high)]
     axis = figures.axis_over([*values, *_every(nulls)], log=True, include=(1.0,))
     drawn = [
-        DrawnRow(run, row, each, figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes))
+        DrawnRow(
+            run,
+            row,
+            each,
+            figures.strip(ratio.mean, (ratio.low, ratio.high), each, axis, shapes, places[run]),
+        )
         for (run, row), ratio, each in zip(rows, ratios, nulls, strict=True)
     ]
     return AttentionChart(drawn, figures.mark_legend(shapes), axis)
@@ -211,6 +221,7 @@ def attention_chart(runs: Sequence[RunContents]) -> AttentionChart:
 
 def judgements(runs: Sequence[RunContents]) -> Judgements:
     """Return the rows of all scorecards, by score, each with a strip that shows it among its nulls."""
+    places = {run.name: place for place, run in enumerate(runs)}
     rows = [(run.name, row) for run in runs for part in run.scorecards for row in part.table.rows]
     shapes = figures.shapes_of([name for _, row in rows for name in _spoken(row.nulls)])
     by_score: dict[str, list[DrawnRow[CardRow]]] = {}
@@ -221,7 +232,12 @@ def judgements(runs: Sequence[RunContents]) -> Judgements:
         axis = figures.axis_over([*values, *_every([nulls for _, _, nulls in group])], include=(0.0,))
         axes[score] = axis
         by_score[score] = [
-            DrawnRow(run, row, nulls, figures.strip(row.value, (row.low, row.high), nulls, axis, shapes))
+            DrawnRow(
+                run,
+                row,
+                nulls,
+                figures.strip(row.value, (row.low, row.high), nulls, axis, shapes, places[run]),
+            )
             for run, row, nulls in group
         ]
     return Judgements(by_score, axes, figures.mark_legend(shapes), curves_by_score(runs))
@@ -271,40 +287,41 @@ MOST = 24
 def curves_by_score(runs: Sequence[RunContents]) -> dict[str, list[Markup]]:
     """Return the charts of each score, one for each map that was judged, the first `MOST` of them.
 
-    A map that removes cells is drawn with the reference that its verdict names: solid while what is ranked
-    first goes first, dashed while what is ranked last does. The model dependence is drawn over the share of
-    modules that have been randomised.
+    A map that removes cells has the colour of its run and is drawn with the reference map that its verdict
+    names, which is grey: solid while what is ranked first goes first, dashed while what is ranked last does.
+    The model dependence is drawn over the share of the network that has random weights.
     """
     charts: dict[str, list[Markup]] = {}
-    for run in runs:
+    for colour, run in enumerate(runs):
         before = f"{run.name}, " if len(runs) > 1 else ""
         for part in run.scorecards:
-            for score, name, lines, share in _removals(part.table):
+            for score, name, lines, share in _removals(part.table, colour):
                 charts.setdefault(score, []).append(
                     figures.line_chart(
                         f"{before}{name}",
                         lines,
-                        y_label="score of the frozen region",
+                        y_label="score of the target",
                         x_label=share,
                         whole=score == TARGET_SCALE,
                         x_text=figures.power_of_two if score == TARGET_SCALE else "{:g}".format,
+                        x_range=None if score == TARGET_SCALE else (0.0, 1.0),
                     )
                 )
             lines = _cascade(part.table.figures.cascade)
             if lines:
                 charts.setdefault("model_dependence", []).append(
                     figures.line_chart(
-                        f"{before}while the network is randomised, output first",
+                        f"{before}while layer after layer gets random weights, output first",
                         lines,
-                        y_label="|rank correlation| with the trained model's map",
-                        x_label="share of the modules randomised",
+                        y_label="likeness to the map of the trained model",
+                        x_label="share of the network with random weights",
                         whole=False,
                     )
                 )
     return {score: found[:MOST] for score, found in charts.items()}
 
 
-def _removals(card: Card) -> Iterator[tuple[str, str, list[Series], str]]:
+def _removals(card: Card, colour: int) -> Iterator[tuple[str, str, list[Series], str]]:
     """Yield score, map, the lines of its chart and what they are over, in the order of the rows."""
     shares, drawn = [0.0, *card.figures.fractions], card.figures
     for row in card.rows:
@@ -314,27 +331,37 @@ def _removals(card: Card) -> Iterator[tuple[str, str, list[Series], str]]:
         drawn_with = {row.name: found}
         reference = drawn.removing(row.score, f"{NULL}{row.reference}")
         if reference is not None:
-            drawn_with[f"{row.reference} (reference)"] = reference
+            drawn_with[f"{null_in_words(row.reference)} (reference map)"] = reference
         if row.score == TARGET_SCALE:
             steps, axis = [math.log2(step) for step in drawn.target_fractions], "in areas of the target"
             for kept, end, done in ((False, "deletion", "removed"), (True, "insertion", "kept")):
-                lines = _lines(drawn_with, steps, done, kept=kept)
+                lines = _lines(drawn_with, steps, done, colour, kept=kept)
                 yield row.score, f"{row.name}, {end}", lines, f"{done}, {axis}"
         else:
-            yield row.score, row.name, _lines(drawn_with, shares, "first"), "share of cells removed"
+            yield (
+                row.score,
+                row.name,
+                _lines(drawn_with, shares, "first", colour),
+                "share of the picture removed",
+            )
 
 
 def _lines(
-    maps: Mapping[str, RemovalCurves], steps: Sequence[float], done: str, *, kept: bool = False
+    maps: Mapping[str, RemovalCurves], steps: Sequence[float], done: str, colour: int, *, kept: bool = False
 ) -> list[Series]:
     """Return two lines for each map; steps that begin with 0 begin with the score of the whole picture."""
     return [
         Series(
-            f"{name}, {what} {done}", steps, [*[curves.full] * (steps[:1] == [0.0]), *values], colour, dashed
+            f"{name}, {what} {done}",
+            steps,
+            [*[curves.full] * (steps[:1] == [0.0]), *values],
+            figures.REFERENCE if place else colour,
+            dashed,
+            hollow=bool(place),
         )
-        for colour, (name, curves) in enumerate(maps.items())
+        for place, (name, curves) in enumerate(maps.items())
         for what, values, dashed in zip(
-            ("most relevant", "least"), curves.lines(kept=kept), (False, True), strict=True
+            ("most important", "least important"), curves.lines(kept=kept), (False, True), strict=True
         )
     ]
 

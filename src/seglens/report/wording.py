@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents
-from seglens.results.names import RESTATES, map_name, number
+from seglens.results.names import RESTATES, count, map_name, number
 from seglens.results.scorecard import TagRow, TagTest
 from seglens.results.spread import Spread
 
@@ -25,10 +25,10 @@ def about_model(run: RunContents) -> str:
     data = (record.data or {}).get("path")
     where = f" on {_last_part(data)}" if data else ""
     num = record.results.get("num_train")
-    pictures = f" on {num} pictures" if num else ""
+    pictures = f" on {count(num, 'picture')}" if isinstance(num, int) else ""
     of_data = where.replace(" on ", " of ", 1) if pictures else where
     epochs = len(next(iter(run.history.values()), [])) or record.settings.get("epochs")
-    rounds = f" for {epochs} epochs" if epochs else ""
+    rounds = f" for {count(epochs, 'epoch')}" if isinstance(epochs, int) else ""
     changed = ", with augmentation" if record.settings.get("augment") else ", without augmentation"
     unfinished = " Training has not finished." if record.state != "finished" else ""
     return f"{what}, trained{pictures}{of_data}{size}{rounds}{changed}.{finds}{unfinished}"
@@ -38,31 +38,31 @@ def about_scores(part: Evaluated) -> str:
     """Describe the scores of the model on one split, and its worst pictures."""
     table, split, dice = part.table, part.split, part.table.average("dice")
     rows = [(row.dice, row.name) for row in table.images if row.dice is not None]
-    scored = _count(len(rows) or table.num_images or 0, "picture")
+    scored = count(len(rows) or table.num_images or 0, "picture")
     shown = table.shown
     absent = ", ".join(str(label) for label, count in shown.items() if not count)
     if shown and not any(shown.values()):
-        return f"0 of {scored} of the {split} split show {absent}: how well it is found can't be said there."
+        return f"None of {scored} of the {split} split shows {absent}: we cannot say how well it is found."
     text = (
-        f"On {scored} of the {split} split the Dice score is {number(table.pooled.dice)} pooled over all "
-        f"pixels and {number(dice.mean)} on average per picture{_interval(dice)}."
+        f"On {scored} of the {split} split, Dice is {number(dice.mean)} on average per "
+        f"picture{_interval(dice)}. Counted over all pixels together it is {number(table.pooled.dice)}."
     )
     if rows:
         low = sum(found < 0.5 for found, _ in rows)
         worst, name = min(rows, key=lambda row: row[0])
-        text += f" {_are(low, 'picture')} below 0.5; the worst is {name} ({number(worst, 2)})."
+        text += f" {_are(low, 'picture')} below 0.5. The worst is {name} ({number(worst, 2)})."
     if table.objects.at and table.objects.truth:
         at = table.objects.at[0]
         text += (
-            f" {at.found} of {_count(table.objects.truth, 'object')} are found (overlap {at.overlap:g} at "
-            f"least), {at.missed} missed and {at.invented} invented."
+            f" The model found {at.found} of {count(table.objects.truth, 'object')} (overlap of at least "
+            f"{at.overlap:g}). It missed {at.missed} and invented {at.invented}."
         )
     if table.resampling.text:
         text += f" {table.resampling.text}"
     if absent:
         text += f" No picture shows {absent}."
     if table.num_failed:
-        text += f" {_count(table.num_failed, 'picture')} could not be scored."
+        text += f" {count(table.num_failed, 'picture')} could not be scored."
     return text
 
 
@@ -73,11 +73,13 @@ def about_maps(parts: Iterable[Explained]) -> str:
         return ""
     restating = sum(row.label == RESTATES for row in rows)
     if not restating:
-        return f"None of the {_count(len(rows), 'kind')} of heat map merely restates the prediction."
-    does, they = ("does", "It shows") if restating == 1 else ("do", "They show")
+        return f"None of {count(len(rows), 'kind')} of heat map only repeats the predicted mask."
+    only = "only repeats" if restating == 1 else "only repeat"
+    they = "It shows" if restating == 1 else "They show"
     return (
-        f"{restating} of {_count(len(rows), 'kind')} of heat map (method, layer and target) {does} no better "
-        f"than the prediction itself made coarse. {they} where the model answered, not why."
+        f"{restating} of {count(len(rows), 'kind')} of heat map (method, layer and target) {only} the "
+        f"predicted mask. {they} where the model answered. {they.split()[0]} "
+        f"{'does' if restating == 1 else 'do'} not show why."
     )
 
 
@@ -94,7 +96,9 @@ def about_judgement(parts: Iterable[Judged]) -> str:
         if row.verdict == "pass":
             passed.setdefault(row.score, []).append(map_name(row.method, row.layer, at=" at "))
     beaten = "".join(f" Passed in {score}: {', '.join(names)}." for score, names in passed.items())
-    nothing = "" if passed else " No map was shown to beat maps that know nothing of the model's reasons."
+    nothing = (
+        "" if passed else " No map beats the reference maps, which are made without looking into the model."
+    )
     return f"Scorecard: {verdict_counts}.{beaten}{nothing}"
 
 
@@ -105,25 +109,45 @@ def how_found(shortcut: TagTest) -> list[str]:
     if len(dice) > 1:
         gap = max(dice.values()) - min(dice.values())
         scores = " and ".join(f"{name} {value:.3f}" for name, value in dice.items())
-        steps.append(f"{'The scores cannot tell' if gap < 0.05 else 'The scores differ'}: Dice {scores}.")
+        told = "The scores do not tell the models apart" if gap < 0.05 else "The scores differ"
+        steps.append(f"{told}: Dice {scores}.")
     for name, row in shortcut.causal.items():
         if row.drop_removed is None:
             continue
         moved = row.drop_moved
-        also = "" if moved is None else f" With the tag moved elsewhere it {_change(moved)}."
+        also = "" if moved is None else f" When we move the tag elsewhere, it {_change(moved)}."
         steps.append(
-            f"Causal check on {_count(row.num, 'picture')}: without the tag the {name} model "
-            f"{_change(row.drop_removed)} ({number(row.full, 2)} becomes "
-            f"{number(row.tag_removed, 2)}).{also}"
+            f"We removed the tag from {count(row.num, 'picture')}. The {name} model "
+            f"{_change(row.drop_removed)}: {number(row.full, 2)} becomes {number(row.tag_removed, 2)}.{also}"
         )
     measured = [(row.auroc, row) for row in shortcut.methods if row.auroc is not None]
     if measured:
         auroc, best = max(measured, key=lambda pair: pair[0])
         steps.append(
-            f"Heat on the tag: {map_name(best.method, best.layer, at=' at ')} tells the two models apart "
-            f"with AUROC {number(auroc, 2)}{_interval(best)}; 0.5 would be a coin toss."
+            "The heat on the tag tells the two models apart, best with "
+            f"{map_name(best.method, best.layer, at=' at ')}: AUROC {number(auroc, 2)}{_interval(best)}. "
+            "0.5 would mean: not at all."
         )
     return steps
+
+
+def both_true(shortcut: TagTest, runs: Iterable[RunContents]) -> str:
+    """Say why a map may find the tag and fail a score all the same; empty where no map does both."""
+    finding = {(row.method, row.layer) for row in shortcut.methods if row.exposes}
+    rows = [row for run in runs for part in run.scorecards for row in part.table.rows]
+    failing = {
+        (row.method, row.layer): map_name(row.method, row.layer, at=" at ")
+        for row in rows
+        if row.verdict == "fail" and (row.method, row.layer) in finding
+    }
+    if not failing:
+        return ""
+    names = " and ".join(failing.values())
+    return (
+        f"Why does {names} find the tag and still fail in the scorecard? Both are true: to find the tag, "
+        "a map must light up at one place; to pass, it must rank all cells of the picture better than a "
+        "reference map."
+    )
 
 
 def _interval(row: Spread | TagRow) -> str:
@@ -134,16 +158,12 @@ def _interval(row: Spread | TagRow) -> str:
 def _change(drop: int | float) -> str:
     """Return a relative drop of the score in words."""
     if abs(drop) < 0.005:
-        return "keeps its answer"
-    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.0%} of its answer"
-
-
-def _count(num: int, noun: str) -> str:
-    return f"{num} {noun}" if num == 1 else f"{num} {noun}s"
+        return "keeps its score"
+    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.0%} of its score"
 
 
 def _are(num: int, noun: str) -> str:
-    return f"No {noun} is" if num == 0 else f"{_count(num, noun)} {'is' if num == 1 else 'are'}"
+    return f"No {noun} is" if num == 0 else f"{count(num, noun)} {'is' if num == 1 else 'are'}"
 
 
 def _last_part(path: object) -> str:

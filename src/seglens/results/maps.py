@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from seglens.results.names import folds_layer, formatted, map_name
+from seglens.results.names import folds_layer, formatted, map_name, status_in_words
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
@@ -87,6 +87,19 @@ class OneMap(Result):
     def key(self) -> tuple[str, str, str | None, str]:
         """Target, method, layer, and whether the region or its context counts."""
         return self.target, self.method, self.layer, self.where
+
+    @property
+    def why_missing(self) -> str:
+        """Why there is no map, as a reader sees it; empty where there is one."""
+        if self.status == "ok":
+            return ""
+        if self.status != "degenerate":
+            return status_in_words(self.status)
+        if self.evidence is not None:
+            return "all evidence in this layer speaks against the class"
+        if (self.diagnostics.get("gradient_left") or 1.0) < 1e-3:
+            return "the gradient averages to zero in this layer"
+        return "the map has the same value everywhere"
 
     def statistic(self, name: str) -> float | None:
         """Return a statistic; None where there is none."""

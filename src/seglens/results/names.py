@@ -12,7 +12,41 @@ NULL = "null:"
 """The prefix of the method of a null's row."""
 
 RESTATES = "restates the prediction"
-"""The label of a map that does no better than its mirror: the predicted mask, as coarse as the map."""
+"""The label in tables of a map that is no better than its mirror, a coarse copy of the predicted mask."""
+
+REPEATS = "repeats the prediction"
+"""What people read in place of `RESTATES`."""
+
+REFERENCES: dict[str, str] = {
+    "random": "noise",
+    "centre": "centre blob",
+    "edges": "image edges",
+    "mirror": "coarse mask",
+    "distance": "depth in the mask",
+    "probability": "probability map",
+    "other_images": "maps of other pictures",
+    "randomised_model": "untrained network",
+}
+"""What people read for the names of nulls: maps that are made without looking into the model."""
+
+DETAILS: dict[str, str] = {
+    "s_dice": "the same for the whole mask",
+    "emprt": "detail added by random weights",
+    "repeat": "agreement when made again",
+    "randomised": "agreement with random weights",
+    "flip": "agreement on the mirrored picture",
+    "context_reliance": "use of the surroundings",
+    "context_worth": "share of the score in the surroundings",
+    "ceiling": "agreement of two ways to remove",
+}
+"""What people read for the numbers beside a score."""
+
+STATUSES: dict[str, str] = {
+    "no_target": "this picture has no pixel of this target",
+    "degenerate": "this layer holds no evidence for the class",
+    "failed": "the method gave numbers that are not finite",
+}
+"""Why a map is missing, by its status."""
 
 
 TARGET_SCALE = "target_faithfulness"
@@ -53,8 +87,35 @@ def map_name(method: str, layer: str | None, *, target: str = "", at: str = "@")
 
 
 def null_in_words(name: str) -> str:
-    """Return a name that a program uses as a reader sees it: ``null:other_images`` is ``other images``."""
-    return name.removeprefix(NULL).replace("_", " ")
+    """Return a name as a reader sees it: ``null:mirror-16`` is ``coarse mask (16 px)``."""
+    name = name.removeprefix(NULL)
+    kind, _, size = name.partition("-")
+    if kind in REFERENCES and size.isdecimal():
+        return f"{REFERENCES[kind]} ({size} px)"
+    return REFERENCES.get(name, DETAILS.get(name, name.replace("_", " ")))
+
+
+def label_in_words(label: str) -> str:
+    """Return the label of a map as a reader sees it."""
+    return REPEATS if label == RESTATES else label
+
+
+def status_in_words(status: str) -> str:
+    """Return why a map of this status is missing."""
+    return STATUSES.get(status, status.replace("_", " "))
+
+
+def count(number: int, noun: str, several: str = "") -> str:
+    """Return a number with its noun, in the plural but for 1: ``1 picture``, ``1,200 pictures``."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name of at most ``most`` letters; one that is longer loses its middle: both ends tell most."""
+    if len(name) <= most:
+        return name
+    front = (most - 1) // 2
+    return f"{name[:front]}…{name[len(name) - (most - 1 - front) :]}"
 
 
 def formatted(value: float | None, form: str = ".3g", *, dash: str = "—") -> str:

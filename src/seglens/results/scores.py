@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from seglens.results.names import count
 from seglens.results.objects import ObjectTable, PictureObjects
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
@@ -166,9 +167,10 @@ class Emptiness(Result):
             return ""
         mean = "unknown" if self.dice.mean is None else f"{self.dice.mean:.3f}"
         return (
-            f"Without foreground: {self.both} pictures in truth and prediction (Dice 1 by convention), "
-            f"{self.no_truth} in the truth alone (0), {self.nothing_predicted} in the prediction alone (0). "
-            f"Over the {self.with_truth} pictures with true foreground the mean Dice is {mean}."
+            f"{count(self.both, 'picture')} without foreground in truth and prediction (Dice 1 by "
+            f"convention), {self.no_truth} in the truth alone (Dice 0), {self.nothing_predicted} in the "
+            "prediction alone (Dice 0). Where the truth has foreground "
+            f"({count(self.with_truth, 'picture')}), the mean Dice is {mean}."
         )
 
 

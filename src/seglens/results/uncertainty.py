@@ -32,18 +32,20 @@ class ErrorDetection(Result):
     def text(self) -> str:
         """One sentence for people."""
         if self.auroc.mean is None or self.auroc.mean != self.auroc.mean:
-            return f"{self.kind}: no pixel is wrong, or none is right: whether it finds errors can't be said."
+            return (
+                f"{self.kind}: we cannot say whether it finds errors, as no pixel is wrong, or none is right."
+            )
         if self.auroc.low is None or self.auroc.low != self.auroc.low:
-            sure = "one group of pictures can't say how surely"
+            sure = "from one group of pictures we cannot say how certain this is"
         elif self.auroc.low > 0.5:
             sure = "it finds errors"
         else:
-            sure = "it is not shown to find errors"
+            sure = "these pictures do not show that it finds errors"
         kept = next((row for row in self.curve if row.coverage == 0.9), None)
         without = ""
         if kept is not None and kept.risk is not None and self.error.mean is not None:
             without = (
-                f"; without the tenth that is least certain {kept.risk:.2%} of the pixels are wrong, of all "
-                f"{self.error.mean:.2%}"
+                f". Of all pixels {self.error.mean:.2%} are wrong. Without the least certain tenth it is "
+                f"{kept.risk:.2%}"
             )
         return f"{self.kind}: AUROC of wrong pixels {self.auroc.mean:.3f}, {sure}{without}."

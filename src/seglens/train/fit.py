@@ -144,6 +144,14 @@ class CheckpointCallback(Checkpoint):
             ) from error
 
 
+class EpochBar(RichProgressBar):
+    """A bar for each epoch, which stays in the terminal. Epochs count from 1, as in all that is written."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Return what stands before the bar."""
+        return f"Epoch {current_epoch + 1} of {self.trainer.max_epochs}"
+
+
 def fit_module(
     module: SegmentationModule,
     batches: Batches,
@@ -195,7 +203,7 @@ def fit_module(
             callbacks=[
                 checkpoints,
                 LambdaCallback(setup=lambda trainer, module, stage: started()),
-                *([RichProgressBar()] if in_terminal else []),
+                *([EpochBar(leave=True)] if in_terminal else []),
             ],
             enable_progress_bar=in_terminal,
             enable_model_summary=False,

@@ -34,14 +34,16 @@ Answer = Callable[[int, Image], tuple[Mask, Region]]
 """From a picture's number and the picture to its mask, and where that mask is decided."""
 
 DEFINITIONS = {
-    "miou": "mIoU: mean of the IoU of background and object, the pixels of all pictures counted together.",
-    "fg_iou": "Object IoU: overlap over union of the object, the pixels of all pictures counted together.",
+    "miou": "mIoU: mean of the IoU of background and object. All pixels of all pictures are counted "
+    "together.",
+    "fg_iou": "Object IoU: overlap over union of the object. All pixels of all pictures are counted "
+    "together.",
     "fg_iou_per_image": "Object IoU of each picture, averaged, with its 95 % bootstrap interval.",
-    "miou_no_border": "mIoU with the pixels on the object's border (where the set marks them) left out.",
-    "fg_iou_no_border": "Object IoU with the pixels on the object's border left out.",
-    "miou_per_batch": f"mIoU of each {BATCH} pictures in the split's order, averaged: for comparison with "
-    "published figures that are taken so, and for nothing else.",
-    "decided": "Share of the pixels that the row decides on; the others are in none of its scores.",
+    "miou_no_border": "mIoU without the pixels on the object's border, where the data mark them.",
+    "fg_iou_no_border": "Object IoU without the pixels on the object's border.",
+    "miou_per_batch": f"mIoU of each {BATCH} pictures in the order of the split, averaged. Use it only to "
+    "compare with published figures that are computed in this way.",
+    "decided": "Share of the pixels that the row decides on. The others are in none of its scores.",
 }
 """Every column in plain words."""
 

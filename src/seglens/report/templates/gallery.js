@@ -72,10 +72,14 @@ const Gallery = (() => {
   }
 
   function arrange() {
+    const explained = (row) => row.maps.length > 0;
     const below = parseFloat(chosen("below")), text = chosen("find").toLowerCase(), run = chosen("run");
     const kept = FILTERS[chosen("only")] || FILTERS[""];
     let shown = 0;
-    for (const row of [...cards].sort(compare(chosen("sort")))) {
+    const order = compare(chosen("sort"));
+    // Explained pictures first, where the order is the one that the page opens with.
+    const first = chosen("sort") === "dice" ? (one, other) => explained(other) - explained(one) : () => 0;
+    for (const row of [...cards].sort((one, other) => first(one, other) || order(one, other))) {
       const hidden = !row.name.toLowerCase().includes(text) || (run !== "" && row.run !== run)
         || (!Number.isNaN(below) && !(row.dice !== null && row.dice < below)) || !kept(row);
       row.element.hidden = hidden;
@@ -85,16 +89,14 @@ const Gallery = (() => {
     field("count").value = shown + " of " + cards.length + " shown";
   }
 
-  const WHY = { no_target: "nothing here is this target", degenerate: "it is the same everywhere, often because all evidence is against", failed: "its values are not finite" };
-
   function reading(row, map, limits) {
     const place = row.element.querySelector(".reading");
     if (!place) return;
     const bar = place.querySelector("canvas"), ends = place.querySelectorAll(".end");
     const told = place.querySelector(".told"), ok = map && (map.status === "ok" || evidenceOf(map));
     place.querySelector(".scale").hidden = !ok || map.levels === undefined;
-    if (!map) { told.textContent = row.maps.length ? "This map was not made." : "Not explained."; return; }
-    if (!ok) { told.textContent = "No map: " + (WHY[map.status] || map.status.replaceAll("_", " ")) + "."; return; }
+    if (!map) { told.textContent = row.maps.length ? "This map was not made for this picture." : "This picture was not explained."; return; }
+    if (!ok) { told.textContent = "No heat map: " + map.why + "."; return; }
     Maps.bar(bar, limits);
     ends[0].textContent = Maps.text(limits[0]);
     ends[1].textContent = Maps.text(limits[1]) + (map.unit ? " " + map.unit : "");
@@ -103,9 +105,9 @@ const Gallery = (() => {
     if (evidenceOf(map) && map.evidence.opposing !== null) {
       parts.push(Math.round(100 * (1 - map.evidence.opposing)) + "% for, " + Math.round(100 * map.evidence.opposing) + "% against");
     }
-    if (share !== null) parts.push(Math.round(100 * share) + "% of the heat outside of the target"
-      + (mirror === null || mirror === undefined ? "" : ", mirror " + Math.round(100 * (1 - mirror)) + "%"));
-    if (map.averaged) parts.push("averaged from " + map.finest + " cells a side");
+    if (share !== null) parts.push(Math.round(100 * share) + "% of the heat lies outside the target"
+      + (mirror === null || mirror === undefined ? "" : " (coarse mask: " + Math.round(100 * (1 - mirror)) + "%)"));
+    if (map.averaged) parts.push("shown coarser, from " + map.finest + " cells a side");
     told.textContent = parts.join("; ");
   }
 
@@ -152,7 +154,7 @@ const Gallery = (() => {
     for (const map of row.maps) {
       add([Maps.nameOf(map), map.target, ...names.map((name) => Maps.text(map.statistics[name]))]);
       for (const [null_, values] of Object.entries(map.nulls)) {
-        if (null_ === "mirror") add(["its mirror", map.target, ...names.map((name) => Maps.text(values[name]))]);
+        if (null_ === "mirror") add(["coarse mask", map.target, ...names.map((name) => Maps.text(values[name]))]);
       }
     }
     return table;

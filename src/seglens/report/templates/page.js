@@ -86,6 +86,21 @@
     large.showModal();
   });
 
+  // Sections fold: whatever a link leads to opens.
+  function unfold(id) {
+    const place = id && document.getElementById(id);
+    if (!place) return;
+    for (const fold of [place.querySelector(":scope > details.fold"), place.closest("details")]) if (fold) fold.open = true;
+    place.scrollIntoView();
+  }
+  const named = (hash) => decodeURIComponent(hash.slice(1));
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (link) window.setTimeout(() => unfold(named(link.hash)));
+  });
+  window.addEventListener("hashchange", () => unfold(named(location.hash)));
+  unfold(named(location.hash));
+
   let opened = [];
   window.addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details.printed:not([open])")];

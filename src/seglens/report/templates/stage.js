@@ -3,7 +3,19 @@
 // opacity and blinking cost nothing.
 const Stage = (() => {
   const MARKS = { truth: [255, 255, 255], prediction: [255, 176, 0], target: [86, 220, 255] };
-  const ERRORS = { invented: [230, 97, 0, 150], missed: [64, 160, 255, 165], right: [30, 180, 110, 95] };
+  // Told apart by lightness and by pattern, so that no colour vision is needed: dark stripes, bright dots, a pale veil.
+  const ERRORS = { missed: [38, 70, 200, 225], invented: [255, 128, 0, 225], right: [214, 245, 225, 120] };
+  const PATTERN = {
+    missed: (x, y) => (x + y) % 6 < 3,
+    invented: (x, y) => x % 5 < 3 && y % 5 < 3,
+    right: () => true,
+  };
+
+  // The colour of a pixel of an error: in the gaps of a pattern the same, but thinner.
+  function errorAt(kind, x, y) {
+    const [red, green, blue, alpha] = ERRORS[kind];
+    return [red, green, blue, PATTERN[kind](x, y) ? alpha : 0.55 * alpha];
+  }
 
   const at = (mask, across, down) => {
     const x = Math.min(mask.width - 1, Math.floor(across * mask.width));
@@ -40,7 +52,7 @@ const Stage = (() => {
   }
 
   // Outlines of regions: a dark line beside a bright one stays visible on any ground.
-  function outline(image, width, height, inside, rgb) {
+  function outline(image, width, height, inside, rgb, dash = () => true) {
     const region = new Uint8Array(width * height);
     for (let row = 0, i = 0; row < height; row++) {
       for (let column = 0; column < width; column++, i++) {
@@ -52,7 +64,7 @@ const Stage = (() => {
         const here = region[i];
         const beside = (column && region[i - 1] !== here) || (column < width - 1 && region[i + 1] !== here)
           || (row && region[i - width] !== here) || (row < height - 1 && region[i + width] !== here);
-        if (!beside) continue;
+        if (!beside || !dash(column, row)) continue;
         image.data.set(here ? [...rgb, 255] : [0, 0, 0, 170], 4 * i);
       }
     }
@@ -69,19 +81,21 @@ const Stage = (() => {
           const across = (column + 0.5) / width, down = (row + 0.5) / height;
           if (valid && !valid.data[at(valid, across, down)]) continue;
           const is = colourAt(truth, across, down), said = colourAt(prediction, across, down);
-          if (is === said) { if (is !== album.background) image.data.set(ERRORS.right, i); continue; }
-          image.data.set(said !== album.background ? ERRORS.invented : ERRORS.missed, i);
+          if (is === said) { if (is !== album.background) image.data.set(errorAt("right", column, row), i); continue; }
+          image.data.set(errorAt(said !== album.background ? "invented" : "missed", column, row), i);
         }
       }
     }
     if (wanted.truth && truth) {
       outline(image, width, height, (x, y) => colourAt(truth, x, y) !== album.background, MARKS.truth);
     }
-    if (wanted.prediction && prediction) {
-      outline(image, width, height, (x, y) => colourAt(prediction, x, y) !== album.background, MARKS.prediction);
-    }
     const region = wanted.target && target !== undefined ? await open(card.regions[target]) : null;
     if (region) outline(image, width, height, (x, y) => region.data[at(region, x, y)] > 127, MARKS.target);
+    // The prediction last, and dashed: where it is the target, both are seen.
+    if (wanted.prediction && prediction) {
+      const dash = region ? (x, y) => (x + y) % 12 < 6 : () => true;
+      outline(image, width, height, (x, y) => colourAt(prediction, x, y) !== album.background, MARKS.prediction, dash);
+    }
     pen.putImageData(image, 0, 0);
   }
 
@@ -118,5 +132,5 @@ const Stage = (() => {
     return painted;
   }
 
-  return { draw, shapeOf, outline, MARKS };
+  return { draw, shapeOf, outline, MARKS, ERRORS };
 })();

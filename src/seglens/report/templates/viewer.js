@@ -42,6 +42,7 @@ const Viewer = (() => {
   async function draw() {
     const mine = ++turn, mode = tools.elements.mode.value, marks = tools.elements;
     dialog.dataset.mode = mode;
+    tools.querySelector(".second-name").textContent = mode === "over" ? "Show" : "B";
     const parts = [partOf(tools.elements.first.value), partOf(tools.elements.second.value)];
     const shown = mode === "over" ? [parts[1]] : parts;
     const all = parts.map((part) => part.map).filter(Boolean);
@@ -64,9 +65,32 @@ const Viewer = (() => {
       scale(pane, part, limits);
     }
     tools.elements.percent.value = marks.opacity.value + "%";
+    light();
+    for (const pane of panes) ruler(pane);
     told.textContent = describe(shown);
     dialog.dataset.drawn = String(mine);
     blink(mode === "blink");
+  }
+
+  // Brightness and contrast of the picture alone: the map and the marks above it keep their colours.
+  function light() {
+    const { brightness, contrast } = tools.elements;
+    tools.elements.brighter.value = brightness.value + "%";
+    tools.elements.sharper.value = contrast.value + "%";
+    for (const pane of panes) {
+      pane.style.setProperty("--brightness", brightness.value + "%");
+      pane.style.setProperty("--contrast", contrast.value + "%");
+    }
+  }
+
+  // A scale bar in pixels of the picture: a round number, about a fifth of what is seen.
+  function ruler(pane) {
+    const [, columns] = Stage.shapeOf(row), seen = columns / zoom, bar = pane.querySelector(".ruler");
+    const power = 10 ** Math.floor(Math.log10(seen / 5)), length = [5, 2, 1].map((each) => each * power).find((each) => each <= seen / 5) || power;
+    const box = pane.querySelector(".window");
+    bar.hidden = !box.offsetWidth || length < 1;
+    bar.style.width = (length / columns * zoom * box.offsetWidth).toFixed(1) + "px";
+    bar.textContent = length + " px";
   }
 
   const nameOf = (part) => part.map
@@ -90,12 +114,14 @@ const Viewer = (() => {
         found.push("red speaks for the class (" + Math.round(100 * (1 - map.evidence.opposing)) + "%), blue against it (" + Math.round(100 * map.evidence.opposing) + "%)");
       }
       if (stats.mass_inside !== null && stats.mass_inside !== undefined) {
-        found.push(Math.round(100 * stats.mass_inside) + "% of the heat lies on the target, which is " + Math.round(100 * stats.area) + "% of the picture");
+        const known = stats.area !== null && stats.area !== undefined;
+        found.push(Math.round(100 * stats.mass_inside) + "% of the heat lies on the target"
+          + (known ? ", which is " + Math.round(100 * stats.area) + "% of the picture" : ""));
       }
       const mirror = map.nulls.mirror ? map.nulls.mirror.mass_inside : null;
-      if (mirror !== null && mirror !== undefined) found.push("its mirror has " + Math.round(100 * mirror) + "%");
-      if (map.averaged) found.push("embedded averaged, from " + map.finest + " cells a side");
-      return nameOf(part) + ": " + (found.join("; ") || map.status) + ".";
+      if (mirror !== null && mirror !== undefined) found.push("a coarse copy of the mask has " + Math.round(100 * mirror) + "%");
+      if (map.averaged) found.push("shown coarser, from " + map.finest + " cells a side");
+      return nameOf(part) + ": " + (found.join("; ") || map.why || "no numbers") + ".";
     }).join(" ");
   }
 
@@ -117,6 +143,7 @@ const Viewer = (() => {
       pane.style.setProperty("--top", 100 * top + "%");
     }
     tools.elements.zoomed.value = Math.round(100 * zoom) + "%";
+    if (row) for (const pane of panes) ruler(pane);
   }
 
   function zoomBy(factor, x = 0.5, y = 0.5) {
@@ -201,6 +228,8 @@ const Viewer = (() => {
     draw();
   }
 
+  const help = () => { const keys = find(".keys"); keys.open = !keys.open; if (keys.open) keys.scrollIntoView({ block: "nearest" }); };
+
   function open(next, map, list, wanted = {}) {
     around = list;
     for (const [name, value] of Object.entries(wanted)) {
@@ -219,11 +248,11 @@ const Viewer = (() => {
   }
 
   tools.addEventListener("submit", (event) => event.preventDefault());
-  tools.addEventListener("input", (event) => (event.target.name === "full" ? full() : draw()));
+  tools.addEventListener("input", (event) => (event.target.name === "full" ? full() : ["brightness", "contrast"].includes(event.target.name) ? light() : draw()));
   dialog.addEventListener("click", (event) => {
     const does = event.target.closest("[data-does]");
     if (!does) return;
-    ({ close: () => dialog.close(), next: () => step(1), previous: () => step(-1), in: () => zoomBy(1.5), out: () => zoomBy(1 / 1.5), whole: () => { zoom = 1; place(); }, flip })[does.dataset.does]();
+    ({ close: () => dialog.close(), next: () => step(1), previous: () => step(-1), in: () => zoomBy(1.5), out: () => zoomBy(1 / 1.5), whole: () => { zoom = 1; place(); }, flip, keys: help, plain: () => { tools.elements.brightness.value = 100; tools.elements.contrast.value = 100; light(); } })[does.dataset.does]();
   });
   dialog.addEventListener("close", () => { blink(false); });
   frame.addEventListener("wheel", (event) => {
@@ -275,7 +304,7 @@ const Viewer = (() => {
     const set = (name) => { tools.elements.mode.value = name; draw(); };
     const does = {
       "+": () => zoomBy(1.5), "=": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: () => { zoom = 1; place(); },
-      n: () => step(1), p: () => step(-1), o: () => set("over"), s: () => set("side"), b: () => set("blink"), f: flip,
+      "?": help, n: () => step(1), p: () => step(-1), o: () => set("over"), s: () => set("side"), b: () => set("blink"), f: flip,
     }[event.key];
     if (does) { does(); event.preventDefault(); }
   });
