@@ -16,8 +16,8 @@ SOURCE = Path(seglens.__file__).parent
 ROOMS = (
     "axes "
     "shapes masks errors callable_module arguments files runtime results seeds data models drawing impute "
-    "superpixels objects predict runs evaluate train explain judge weak folder inspection report sharing "
-    "demo compare app cli __main__"
+    "superpixels objects exports predict runs evaluate train explain judge weak folder inspection report "
+    "sharing demo compare app cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
 

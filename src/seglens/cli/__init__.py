@@ -133,6 +133,7 @@ def evaluate_command(
             "--uncertainty", help="Do mirror images and folds disagree where errors are? 4 times the work."
         ),
     ] = False,
+    export: o.Exports = None,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     devices: o.Devices = 1,
@@ -158,6 +159,7 @@ def evaluate_command(
             sizes=sizes or None,
             split_touching=split_touching,
             uncertainty=uncertainty,
+            export=export or (),
             share=share,
         )
     printing.print_evaluation(found)
@@ -182,6 +184,7 @@ def predict(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Maps of where mirror images and folds disagree.")
     ] = False,
+    export: o.Exports = None,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -201,6 +204,7 @@ def predict(
         objects=objects,
         split_touching=split_touching,
         uncertainty=uncertainty,
+        export=export or (),
     )
     printing.print_batch("predicted", done, {})
 

@@ -289,6 +289,16 @@ ScaleText = Annotated[
 Raw = Annotated[
     str, typer.Option(help="Format of the raw maps: npz or safetensors.", autocompletion=among(names.RAW))
 ]
+Exports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--export",
+        metavar="FORMAT...",
+        help="Objects for other programs: coco (FiftyOne, CVAT), geojson (QuPath), tiff (napari, Fiji).",
+        autocompletion=among(names.EXPORTS),
+        show_default=False,
+    ),
+]
 Montage = Annotated[
     str | None,
     typer.Option(
