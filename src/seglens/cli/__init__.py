@@ -144,7 +144,8 @@ def evaluate_command(
     """Score a run: overlap, outlines, objects, calibration. All of it pooled over pixels and per image."""
     keep_apart(out, run=run, data=data)
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
-        model = seglens.load(need_run(run), epoch=epoch, device=share.device)
+        run = need_run(run)
+        model = seglens.load(run, epoch=epoch, device=share.device)
         pictures = data_options.open_other_split(context, model, split, data)
         found = seglens.evaluate(
             model,
@@ -162,7 +163,7 @@ def evaluate_command(
             export=export or (),
             share=share,
         )
-    printing.print_evaluation(found)
+    printing.print_evaluation(found, out or seglens.evaluate.folder_of(run, found.split))
     terminal.list_failed([(row.name, row.error) for row in found.failed], len(found.images))
 
 

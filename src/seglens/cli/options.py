@@ -47,7 +47,7 @@ Data = Annotated[
 LayoutOption = Annotated[
     str | None,
     typer.Option(
-        help="How DATA is laid out; recognised if left out.",
+        help=f"How DATA is laid out: {', '.join(names.LAYOUTS)}. Recognised if left out.",
         show_default=False,
         autocompletion=among(names.LAYOUTS),
     ),

@@ -182,7 +182,7 @@ def evaluate(
     }
     split = with_tool(run, grouped(in_classes_of(run.task, split, class_map)))
     if out is None and run.folder is not None:
-        out = run.folder / "evaluate" / safe_name(split.name)
+        out = folder_of(run.folder, split.name)
     if out is not None and share.first:
         check_output(Path(out), "evaluate", force=force, runs=filter(None, [run.folder]), files=split.files)
     share.agree("pictures", [entry.name for entry in split.entries])
@@ -240,6 +240,11 @@ def evaluate(
             }
             records.finish(record, began, results=results).write(folder)
     return found
+
+
+def folder_of(run: Path, split: str) -> Path:
+    """Return the folder of a run's evaluation on a split, where none is named."""
+    return run / "evaluate" / safe_name(split)
 
 
 def _summarise(
