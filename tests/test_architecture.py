@@ -33,6 +33,7 @@ ONLY_IN = {
         "train.fit",
         "train.lightning_module",
         "train.tracking",
+        "train.watching",
         "runtime.distributed",
     },
     "monai": {"models.adapters.monai_bundle.cases", "models.adapters.monai_bundle.parts"},
