@@ -116,7 +116,7 @@ def test_click_and_see_why(page, tmp_path):
 
 def test_brush_something_out_and_ask_again(page):
     page.set_viewport_size({"width": 1440, "height": 900})
-    page.get_by_role("tab", name="Brush something out").click()
+    page.get_by_role("tab", name="Brush it out").click()
     canvas = page.locator("#brush canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -182,7 +182,7 @@ def test_a_tiff_of_16_bits_is_opened(page, tmp_path):
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(page):
     page.set_viewport_size({"width": 390, "height": 844})
-    for tab in ("Brush something out", "Click and see why"):
+    for tab in ("Brush it out", "Click on it"):
         page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
     box = page.locator("#picture img").bounding_box()

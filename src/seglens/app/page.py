@@ -58,14 +58,14 @@ def _widgets(run: Run, pictures: Split | None, name: str) -> Widgets:
         with gr.Column(scale=6, min_width=280):
             # Beside the pictures, where whoever clicks is looking.
             found["message"] = gr.HTML("", elem_id="message")
-            with gr.Tab("Click and see why", elem_id="clicking"), gr.Row():
+            with gr.Tab("Click on it", elem_id="clicking"), gr.Row():
                 with gr.Column(min_width=280):
                     found["picture"] = _image("picture", "Prediction (click on it)")
                     found |= {name: _slider(name, run.spec.dims == 3) for name in ("slice", "row", "column")}
                     found["about"] = gr.HTML(elem_id="about", elem_classes="seglens-said")
                 with gr.Column(min_width=280):
                     found |= _answer()
-            with gr.Tab("Brush something out", visible=run.spec.dims == 2, elem_id="brushing"):
+            with gr.Tab("Brush it out", visible=run.spec.dims == 2, elem_id="brushing"):
                 gr.Markdown(BRUSHING)
                 with gr.Row():
                     with gr.Column(min_width=280):
