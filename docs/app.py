@@ -1,6 +1,6 @@
 """Draw the picture of app.md: the interactive page with one specimen open, and a piece of it explained.
 
-``python docs/app.py`` trains for some seconds, serves the page and writes ``docs/app/page.png``. It needs
+``python -m docs.app`` trains for some seconds, serves the page and writes ``docs/app/page.png``. It needs
 Chromium and Playwright (extra ``test``) and Gradio (extra ``app``).
 """
 
@@ -8,11 +8,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from docs.explaining import SETTINGS, SIZE
+from docs.pictures import save
 from playwright.sync_api import sync_playwright
 
 import seglens
-from docs.explaining import SETTINGS, SIZE
-from docs.pictures import save
 from seglens.data.specimens import write_specimens
 
 OUT = Path(__file__).with_suffix("")

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom; they are kept without outputs, but for one that is read without running."""
+"""The notebooks run from top to bottom; they are kept without outputs, but for the one in `STORED`."""
 
 import os
 import re

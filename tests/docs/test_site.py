@@ -111,7 +111,7 @@ def test_no_page_is_wider_than_a_phone(site, chromium_like):
 
 
 def test_no_line_of_code_is_cut_or_lies_below_a_button(site, chromium):
-    """Letters are where the browser says: inside of their block, or in one that scrolls; the button is beside."""
+    """Letters lie inside of their block, or in one that scrolls; the button lies beside them."""
     num = 0
     for page in ("index", "unet", "first-hour", "explaining", "architecture", "app"):
         chromium.open(site / f"{page}.html")

@@ -54,6 +54,8 @@ def test_wandb_keeps_numbers_and_pictures_offline(discs, tmp_path, tiny, monkeyp
     assert next((tmp_path / "run").glob("wandb/offline-run-*/*.wandb")).stat().st_size > 0
 
 
+# Of MLflow itself, about how it uses SQLAlchemy and others.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_mlflow_keeps_numbers_and_pictures_in_a_file(discs, tmp_path, tiny, monkeypatch, history_of):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
