@@ -41,7 +41,7 @@ NAMES = {
     "Data": ("DataSettings", "open_data", "open_split", "Sample", "read_images", "check_data", "show_data",
              "get_data", "slice_volumes"),
     "Training and evaluation": ("TrainSettings", "train", "evaluate", "predict_files", "spread", "Share"),
-    "Explaining": ("explain", "explain_folder", "layers", "targets", "Target", "Explanation", "Explanations",
+    "Explaining": ("explain", "explain_folder", "show", "layers", "targets", "Target", "Explanation", "Explanations",
                    "statistics", "plan", "plan_folder", "verify", "Verification"),
     "Methods with settings": ("ScoreCam", "AblationCam", "SegXResCam", "IntegratedGradients", "SmoothGrad",
                               "ExpectedGradients", "Occlusion", "SuperpixelOcclusion", "Rise"),

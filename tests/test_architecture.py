@@ -16,8 +16,9 @@ SOURCE = Path(seglens.__file__).parent
 ROOMS = (
     "axes "
     "shapes masks errors callable_module arguments files runtime results seeds data models drawing impute "
-    "superpixels objects predict runs evaluate train explain judge weak folder inspection report sharing "
-    "demo compare app cli __main__"
+    "superpixels objects exports predict runs "
+    "evaluate train explain judge weak folder inspection widget report "
+    "sharing demo compare app cli __main__"
 ).split()
 """Folders, and files that are in none. One imports from itself and from those before it."""
 
@@ -25,12 +26,14 @@ ONLY_IN = {
     "huggingface_hub": {"runs.hub", "models.encoders"},
     "gradio": {"app", "app.page", "app.callbacks"},
     "jinja2": {"report.html"},
+    "ipywidgets": {"widget"},
     "lightning": {
         "train",
         "train.dataset",
         "train.fit",
         "train.lightning_module",
         "train.tracking",
+        "train.watching",
         "runtime.distributed",
     },
     "monai": {"models.adapters.monai_bundle.cases", "models.adapters.monai_bundle.parts"},

@@ -82,6 +82,7 @@ _HOMES = {
     "push": "sharing",
     "read_images": "data.images",
     "report": "report",
+    "show": "widget",
     "show_data": "drawing.gallery",
     "slice_volumes": "data.volumes.slices",
     "spread": "runtime.distributed",
@@ -171,6 +172,7 @@ __all__ = [
     "push",
     "read_images",
     "report",
+    "show",
     "show_data",
     "slice_volumes",
     "spread",
@@ -232,6 +234,7 @@ if TYPE_CHECKING:
     from seglens.train import TrainSettings, train
     from seglens.weak import weak
     from seglens.weak.recipe import WeakSettings
+    from seglens.widget import show
 
 
 if not TYPE_CHECKING:  # or a checker would take any name for one that is there

@@ -5,8 +5,10 @@ import re
 import socket
 import sys
 
+import numpy as np
 import pytest
 import requests
+import tifffile
 from PIL import Image
 from tests.arrays import arrays_of
 
@@ -52,9 +54,7 @@ def page(served, chromium):
     """The page with the first sample open; whatever a test does, the console is silent, no request leaves."""
     chromium.page.set_default_timeout(120_000)  # a busy machine is no fault of the page
     shown = chromium.open(served.address)
-    shown.locator("#sample input").click()
-    shown.get_by_role("option", name="test-0").click()
-    shown.wait_for_selector("#about table")
+    shown.wait_for_selector("#about table")  # the first sample is open at the start
     shown.wait_for_selector("#picture img")
     yield shown
     assert [said for said in chromium.console if said != GRADIOS_OWN] == []
@@ -98,7 +98,7 @@ def click_until(page, column: int, row: int, shown: str) -> None:
 def test_click_and_see_why(page, tmp_path):
     page.locator("#target input").fill("point")
     page.locator("#target input").press("Enter")
-    click_until(page, 11, 7, "Why: point:11,7 by grad-cam@decoder_last")
+    click_until(page, 11, 7, "Why: point:11,7 by grad-cam@encoder_last")
     page.wait_for_selector("#map img")
     page.wait_for_selector("#told table")
     with page.expect_download() as waiting:
@@ -115,6 +115,8 @@ def test_click_and_see_why(page, tmp_path):
 
 
 def test_brush_something_out_and_ask_again(page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.get_by_role("tab", name="Brush it out").click()
     canvas = page.locator("#brush canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -127,6 +129,11 @@ def test_brush_something_out_and_ask_again(page):
     told = page.locator("#changed").inner_text()
     share = removed_share(told)
     assert 3 < share < 12, "a stroke of .3 of the width, and as wide as the brush"
+    # Brush and answer are on one screen, and so is what was said.
+    for place in ("#brush canvas", "#removed img"):
+        seen = page.locator(place).bounding_box()
+        assert 0 <= seen["y"]
+        assert seen["y"] + seen["height"] <= 900
     # With the keyboard: a dab in the middle, which is all that is there after clearing.
     page.get_by_role("button", name="Clear").click()
     canvas.focus()
@@ -144,6 +151,9 @@ def test_what_can_not_be_done_is_said(page, tmp_path):
     page.locator("#upload input[type=file]").set_input_files(bad)
     alert = page.get_by_role("alert")
     alert.wait_for()
+    said, picture = alert.bounding_box(), page.locator("#picture").bounding_box()
+    assert said["x"] >= picture["x"] - 20, "it stands above the picture, not at the top of the page"
+    assert 0 <= picture["y"] - (said["y"] + said["height"]) < 120
     assert "can't be read as a picture" in alert.inner_text()
     page.locator("#target input").fill("component:999")
     page.locator("#target input").press("Enter")
@@ -160,6 +170,27 @@ def test_a_dropped_picture_has_no_truth(page, tmp_path):
     page.locator("#target input").click()
     offered = page.get_by_role("option").all_inner_texts()
     assert not any("truth" in text or "false" in text for text in offered)
+
+
+def test_a_tiff_of_16_bits_is_opened(page, tmp_path):
+    values = np.linspace(0, 65535, 30 * 20).reshape(30, 20).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "deep.tif", values)
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "deep.tif")
+    page.get_by_text("The truth is not known").wait_for()
+    assert "20 x 30 pixels" in page.locator("#about").inner_text()
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for tab in ("Brush it out", "Click on it"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator("#picture img").bounding_box()
+    assert box["x"] >= 0
+    assert 250 <= box["width"] <= 390
+    page.locator("#target input").fill("predicted")
+    page.locator("#target input").press("Enter")
+    page.wait_for_selector("#map img")
 
 
 def test_without_gradio(one_run, monkeypatch):

@@ -91,7 +91,7 @@ def test_evaluate_shows_outlines_and_calibration(seglens, small_run):
     assert row.split()[1:3] == ["-", f"{mean:.3f}"]  # nothing pooled
     error, worst = (written["calibration"][name] for name in ("error", "maximum_error"))
     said = f"Probabilities are off by {error:.3f} on average, {worst:.3f} at most (calibration error)."
-    assert ended.out.splitlines()[-1] == said
+    assert ended.out.splitlines()[-2:] == [said, f"The scores are in {small_run / 'evaluate/test'}"]
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
@@ -207,3 +207,22 @@ def test_a_set_that_is_named_again_keeps_the_splits_of_the_training(seglens, tmp
     listed = json.loads((tmp_path / "run/split.json").read_text())["splits"]["test"]
     ended = seglens("evaluate", "run", "--data", pool, "--json")
     assert sorted(row["name"] for row in json.loads(ended.out)["images"]) == sorted(listed)
+
+
+def test_data_show_as_a_run_sees_it(seglens, small_run, small_set):
+    ended = seglens("data", "show", small_set, "--run", small_run, "--num-images", "1", "--out", "seen.png")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[-1] == "The picture is in seen.png"
+    ended = seglens("data", "show", small_set, "--run", small_run, "--image-size", "64", "--out", "b.png")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--image-size can't be given here: --run says how large its inputs are." in ended.err
+
+
+def test_errors_of_an_evaluation_are_exported(seglens, small_run):
+    ended = seglens("evaluate", small_run, "--export", "coco", "geojson", "--split", "valid")
+    assert (ended.code, ended.err) == (0, "")
+    written = json.loads((small_run / "evaluate/valid/errors/coco.json").read_text())
+    assert [each["name"] for each in written["categories"]] == [
+        f"foreground {kind}" for kind in ("found", "missed", "invented")
+    ]
+    assert len(list((small_run / "evaluate/valid/errors/geojson").iterdir())) == 2

@@ -108,3 +108,37 @@ def test_no_page_is_wider_than_a_phone(site, chromium_like):
         watched.open(page)
         wider = watched.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wider <= 0, f"{page.name} is {wider} pixels wider than the screen"
+
+
+def test_no_line_of_code_is_cut_or_lies_below_a_button(site, chromium):
+    """Letters lie inside of their block, or in one that scrolls; the button lies beside them."""
+    num = 0
+    for page in ("index", "unet", "first-hour", "explaining", "architecture", "app"):
+        chromium.open(site / f"{page}.html")
+        found = chromium.page.evaluate(
+            """() => [...document.querySelectorAll(".highlight pre")].map(pre => {
+                const code = pre.querySelector("code"), range = document.createRange();
+                range.selectNodeContents(code);
+                const buttons = ".md-clipboard, .md-code__nav, .md-code__button";
+                const button = pre.parentElement.querySelector(buttons);
+                const beside = button && button.getBoundingClientRect();
+                const box = code.getBoundingClientRect();
+                const letters = [...range.getClientRects()].filter(rect => rect.width > 0);
+                const seen = letters.map(rect => Math.min(rect.right, box.right));
+                const scrolls = getComputedStyle(code).overflowX === "auto";
+                return {
+                    button: !!button,
+                    covered: !!beside && seen.some(
+                        (right, at) => right > beside.left + 1
+                            && letters[at].bottom > beside.top
+                            && letters[at].top < beside.bottom
+                    ),
+                    cut: code.scrollWidth > code.clientWidth + 1 && !scrolls,
+                    broken: !!pre.closest(".language-bash, .language-python")
+                        && code.scrollWidth > code.clientWidth + 1,
+                };
+            })"""
+        )
+        num += sum(block["button"] for block in found)
+        assert not [block for block in found if block["covered"] or block["cut"] or block["broken"]], page
+    assert num > 5

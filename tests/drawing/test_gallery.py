@@ -87,3 +87,30 @@ def test_errors(data: DataSettings, tmp_path: Path):
     with pytest.raises(OutputExistsError, match="replace it with --force"):
         show_data(data, tmp_path / "b.png", image_size=64)
     show_data(data, tmp_path / "b.png", image_size=64, force=True)
+
+
+def test_a_16_bit_picture_is_drawn_in_the_window_that_is_found_or_given(tmp_path: Path):
+    for part in ("images", "masks"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    values = np.linspace(0, 1000, 64 * 64).reshape(64, 64).astype(np.uint16)  # almost black out of 65535
+    Image.fromarray(values).save(tmp_path / "set/images/a.png")
+    Image.fromarray((values > 500).astype(np.uint8)).save(tmp_path / "set/masks/a.png")
+    data = DataSettings(path=tmp_path / "set")
+    found = pixels_of(
+        show_data(data, tmp_path / "a.png", split="all", num_images=1, augmented=0, image_size=64)
+    )
+    given = pixels_of(
+        show_data(
+            data,
+            tmp_path / "b.png",
+            split="all",
+            num_images=1,
+            augmented=0,
+            image_size=64,
+            window=(0.0, 500 / 65535),
+        )
+    )
+    first = (slice(60, 250), slice(20, 220))  # inside of the tile of the picture itself
+    assert found[first].max() > 200
+    assert found[first].min() < 40
+    assert (given[first] > 250).mean() == pytest.approx(0.5, abs=0.1)  # half of it is above the window

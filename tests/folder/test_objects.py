@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from seglens.data.sample import Sample, Task
 from seglens.data.volumes.grid import Grid
 from seglens.data.volumes.reading import read_volume
 from seglens.errors import SettingError
-from seglens.folder.objects import write_objects
+from seglens.folder.objects import Row, number_objects
+from seglens.folder.objects import write_objects as write_numbered
 from seglens.runs import Run
 
 TASK = Task(classes=("background", "a", "b"))
@@ -22,6 +24,14 @@ TASK = Task(classes=("background", "a", "b"))
 
 def sample_of(size: tuple[int, ...], grid: Grid | None = None) -> Sample:
     return Sample("one", torch.zeros(1, *size), None, torch.ones(size, dtype=torch.bool), grid)
+
+
+def write_objects(
+    task: Task, sample: Sample, mask: Any, probabilities: Any, folder: Path, name: str
+) -> list[Row]:
+    numbered = number_objects(task, sample, mask, probabilities)
+    write_numbered(numbered, sample, folder, name)
+    return numbered.rows
 
 
 def test_objects_of_a_picture_by_hand(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class VisitorState:
 
 
 def showing_errors(callback: Callable[..., Shown]) -> Callable[..., Shown]:
-    """Show errors that the user can mend at the top of the page."""
+    """Show errors that the user can mend above the picture."""
 
     @wraps(callback)
     def told(self: "Callbacks", *values: Any) -> Shown:

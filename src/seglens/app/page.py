@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from seglens.app.callbacks import NONE, Callbacks, Widgets
+from seglens.app.first_map import first_map
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.layout import Split
 from seglens.data.volumes import SUFFIXES
@@ -28,12 +29,9 @@ THEN = (
     "It is drawn in three planes; a click or the sliders move through them.",
 )
 
-BRUSHING = """## Brush something out
-
-Draw over what the model may be using, then remove it. The target stays that of the last question."""
-
-FIRST_LAYERS = ("decoder_last", "encoder_last")
-"""The layer that is chosen at first, the first of these that the network has."""
+BRUSHING = (
+    "Draw over what the model may be using, then remove it. The target stays that of the last question."
+)
 
 
 def lay_out(run: Run, pictures: Split | None, scratch: Path) -> gr.Blocks:
@@ -43,7 +41,10 @@ def lay_out(run: Run, pictures: Split | None, scratch: Path) -> gr.Blocks:
         title=f"Seglens: {name}", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True
     ) as blocks:
         widgets = _widgets(run, pictures, name)
-        _connect(widgets, Callbacks(run, pictures, scratch, widgets))
+        callbacks = Callbacks(run, pictures, scratch, widgets)
+        _connect(widgets, callbacks)
+        if pictures is not None and len(pictures):
+            blocks.load(callbacks.choose, [widgets.sample, widgets.target], widgets.view, **_opening(widgets))
     return blocks
 
 
@@ -51,24 +52,27 @@ def _widgets(run: Run, pictures: Split | None, name: str) -> Widgets:
     found: dict[str, Any] = {"seen": gr.State(None)}
     what = ("picture", "volume")[run.spec.dims - 2]
     gr.Markdown(INTRODUCTION.format(name=name, what=what, then=THEN[run.spec.dims - 2]))
-    found["message"] = gr.HTML("", elem_id="message")
     with gr.Row():
-        with gr.Column(scale=2, min_width=300):
+        with gr.Column(scale=2, min_width=280):
             found |= _source(run, pictures) | _question(run, pictures is not None)
-        with gr.Column(scale=3, min_width=300):
-            found["picture"] = _image("picture", "Prediction (click on it)")
-            found |= {name: _slider(name, run.spec.dims == 3) for name in ("slice", "row", "column")}
-            found["about"] = gr.HTML(elem_id="about", elem_classes="seglens-said")
-        with gr.Column(scale=3, min_width=300):
-            found |= _answer()
-    pictures_only = run.spec.dims == 2
-    gr.Markdown(BRUSHING, visible=pictures_only)
-    with gr.Row(visible=pictures_only):
-        with gr.Column(min_width=300):
-            found |= _brush()
-        with gr.Column(min_width=300):
-            found["removed"] = _image("removed", "Prediction without it")
-            found["changed"] = gr.HTML(elem_id="changed", elem_classes="seglens-said")
+        with gr.Column(scale=6, min_width=280):
+            # Beside the pictures, where whoever clicks is looking.
+            found["message"] = gr.HTML("", elem_id="message")
+            with gr.Tab("Click on it", elem_id="clicking"), gr.Row():
+                with gr.Column(min_width=280):
+                    found["picture"] = _image("picture", "Prediction (click on it)")
+                    found |= {name: _slider(name, run.spec.dims == 3) for name in ("slice", "row", "column")}
+                    found["about"] = gr.HTML(elem_id="about", elem_classes="seglens-said")
+                with gr.Column(min_width=280):
+                    found |= _answer()
+            with gr.Tab("Brush it out", visible=run.spec.dims == 2, elem_id="brushing"):
+                gr.Markdown(BRUSHING)
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        found |= _brush()
+                    with gr.Column(min_width=280):
+                        found["removed"] = _image("removed", "Prediction without it")
+                        found["changed"] = gr.HTML(elem_id="changed", elem_classes="seglens-said")
     return Widgets(**found)
 
 
@@ -85,7 +89,7 @@ def _source(run: Run, pictures: Split | None) -> dict[str, Any]:
     return {
         "sample": gr.Dropdown(
             [(text, index) for index, text in enumerate(names)],
-            value=None,
+            value=0 if names else None,
             label=label,
             visible=bool(names),
             elem_id="sample",
@@ -101,7 +105,8 @@ def _source(run: Run, pictures: Split | None) -> dict[str, Any]:
 
 def _question(run: Run, known_data: bool) -> dict[str, Any]:
     layers, classes = explaining.layer_names(run), list(run.task.classes)
-    first = next((role for role in FIRST_LAYERS if role in layers), layers[-1])
+    methods = explaining.method_names(known_data)
+    method, layer = first_map(run, methods, layers)
     found: dict[str, Any] = {
         "target": gr.Dropdown(
             clicks.choices(None),
@@ -114,13 +119,13 @@ def _question(run: Run, known_data: bool) -> dict[str, Any]:
     }
     with gr.Row():
         found["method"] = gr.Dropdown(
-            explaining.method_names(known_data),
-            value="grad-cam",
+            methods,
+            value=method,
             label="Method",
             min_width=170,
             elem_id="method",
         )
-        found["layer"] = gr.Dropdown(layers, value=first, label="Layer", min_width=170, elem_id="layer")
+        found["layer"] = gr.Dropdown(layers, value=layer, label="Layer", min_width=170, elem_id="layer")
     found["baseline"] = gr.Radio(
         list(BASELINES), value="zero", label="Baseline", visible=False, elem_id="baseline"
     )
@@ -185,15 +190,20 @@ def _image(name: str, label: str, visible: bool = True) -> Any:
     )
 
 
-def _connect(w: Widgets, callbacks: Callbacks) -> None:
-    """Connect the widgets; the model answers one question at a time."""
-    model: dict[str, Any] = {
+def _opening(w: Widgets) -> dict[str, Any]:
+    """How a callback is run that opens a picture: one at a time, as all that ask the model."""
+    return {
         "concurrency_id": "model",
         "concurrency_limit": 1,
         "api_visibility": "private",
-        "show_progress_on": [w.map],
+        "show_progress_on": [w.picture],
     }
-    opening = {**model, "show_progress_on": [w.picture]}
+
+
+def _connect(w: Widgets, callbacks: Callbacks) -> None:
+    """Connect the widgets; the model answers one question at a time."""
+    opening = _opening(w)
+    model = {**opening, "show_progress_on": [w.map]}
     w.sample.input(callbacks.choose, [w.sample, w.target], w.view, **opening)
     w.upload.upload(callbacks.drop, [w.upload, w.target], w.view, **opening)
     w.picture.select(callbacks.click, w.question, w.clicked, **model)

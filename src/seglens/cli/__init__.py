@@ -133,6 +133,7 @@ def evaluate_command(
             "--uncertainty", help="Do mirror images and folds disagree where errors are? 4 times the work."
         ),
     ] = False,
+    export: o.Exports = None,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     devices: o.Devices = 1,
@@ -143,7 +144,8 @@ def evaluate_command(
     """Score a run: overlap, outlines, objects, calibration. All of it pooled over pixels and per image."""
     keep_apart(out, run=run, data=data)
     with seglens.spread(devices=devices, num_nodes=num_nodes, device=device) as share:
-        model = seglens.load(need_run(run), epoch=epoch, device=share.device)
+        run = need_run(run)
+        model = seglens.load(run, epoch=epoch, device=share.device)
         pictures = data_options.open_other_split(context, model, split, data)
         found = seglens.evaluate(
             model,
@@ -158,9 +160,10 @@ def evaluate_command(
             sizes=sizes or None,
             split_touching=split_touching,
             uncertainty=uncertainty,
+            export=export or (),
             share=share,
         )
-    printing.print_evaluation(found)
+    printing.print_evaluation(found, out or seglens.evaluate.folder_of(run, found.split))
     terminal.list_failed([(row.name, row.error) for row in found.failed], len(found.images))
 
 
@@ -182,6 +185,7 @@ def predict(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Maps of where mirror images and folds disagree.")
     ] = False,
+    export: o.Exports = None,
     epoch: o.Epoch = None,
     device: o.Device = "auto",
     force: o.Force = False,
@@ -201,6 +205,7 @@ def predict(
         objects=objects,
         split_touching=split_touching,
         uncertainty=uncertainty,
+        export=export or (),
     )
     printing.print_batch("predicted", done, {})
 

@@ -32,6 +32,7 @@ SPLIT_AT_COMMAS = (
     "--logger",
     "--scores",
     "--audit",
+    "--export",
 )
 """Flags whose values hold no comma themselves; the name of a class may."""
 

@@ -8,7 +8,8 @@ import typer
 import seglens
 from seglens.cli import names, printing
 from seglens.cli import options as o
-from seglens.cli.data_options import OnSet, own_data
+from seglens.cli.data_options import OnSet, own_data, with_channels
+from seglens.cli.given_flags import refuse
 from seglens.cli.terminal import ask, need_path
 
 app: typer.Typer = typer.Typer(
@@ -109,14 +110,34 @@ def show(
     split: o.SplitName = "train",
     num_images: Annotated[int, typer.Option(help="How many pictures.")] = 4,
     image_size: o.ImageSize = 256,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Draw them as this run sees them: its input size, channels and window.",
+            show_default=False,
+        ),
+    ] = None,
     seed: o.Seed = 0,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to write.")] = Path("data.png"),
     force: o.Force = False,
 ) -> None:
     """Draw samples as the model will see them. Each comes with some of its augmented variants."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
-    settings = own_data(context, data)
+    settings, window = own_data(context, data), None
+    if run is not None:
+        refuse(context, ("image_size",), "--run says how large its inputs are")
+        spec = seglens.load(run, device="cpu").spec
+        settings = with_channels(context, settings, spec.channels)
+        window, image_size = spec.window, spec.image_size
     file = seglens.show_data(
-        settings, out, split=split, num_images=num_images, image_size=image_size, seed=seed, force=force
+        settings,
+        out,
+        split=split,
+        num_images=num_images,
+        image_size=image_size,
+        window=window,
+        seed=seed,
+        force=force,
     )
     printing.print_file("picture", file)

@@ -128,6 +128,13 @@ def own_data(context: typer.Context, data: Path) -> "DataSettings":
     return _settings(data, context.meta[READING])
 
 
+def with_channels(context: typer.Context, settings: "DataSettings", channels: int) -> "DataSettings":
+    """Return the settings of a set as a network of so many channels reads it, unless they were given."""
+    if "channels" in context.meta[READING]:
+        return settings
+    return _settings(settings.path, context.meta[READING] | {"channels": channels})
+
+
 def other_data(context: typer.Context, data: Path | None) -> "DataSettings | None":
     """Return the settings that were given of other data; None where there are none.
 

@@ -44,9 +44,13 @@ EXAMPLES = {
     "evaluate": (
         ("seglens evaluate runs/first", "the test split, as the run knows it"),
         ("seglens evaluate runs/first --data other/ --split all --save-images", "other pictures, drawn too"),
+        ("seglens evaluate runs/first --export geojson", "what was missed and invented, in QuPath"),
         ("seglens evaluate runs/first --json > scores.json", "for a program"),
     ),
-    "predict": (("seglens predict runs/first cell.png scan.tif --out masks", "pictures of any size"),),
+    "predict": (
+        ("seglens predict runs/first cell.png scan.tif --out masks", "pictures of any size"),
+        ("seglens predict runs/first cell.png --export geojson coco", "for QuPath, FiftyOne and CVAT"),
+    ),
     "export": (("seglens export runs/first --format onnx", "one file for other programs, checked"),),
     "push": (("seglens push runs/first anna/pets", "weights, record and model card; no picture"),),
     "layers": (("seglens layers runs/first", "names and roles for --layers"),),

@@ -78,6 +78,7 @@ TILES = ("auto", "always", "never")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "32", "bf16")
 RAW = ("npz", "safetensors")
+EXPORTS = keys_of("exports/__init__.py", "FORMATS")
 
 ELSEWHERE = {
     "--lr": "--learning-rate",

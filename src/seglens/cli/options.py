@@ -47,7 +47,7 @@ Data = Annotated[
 LayoutOption = Annotated[
     str | None,
     typer.Option(
-        help="How DATA is laid out; recognised if left out.",
+        help=f"How DATA is laid out: {', '.join(names.LAYOUTS)}. Recognised if left out.",
         show_default=False,
         autocompletion=among(names.LAYOUTS),
     ),
@@ -288,6 +288,16 @@ ScaleText = Annotated[
 ]
 Raw = Annotated[
     str, typer.Option(help="Format of the raw maps: npz or safetensors.", autocompletion=among(names.RAW))
+]
+Exports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--export",
+        metavar="FORMAT...",
+        help="Objects for other programs: coco (FiftyOne, CVAT), geojson (QuPath), tiff (napari, Fiji).",
+        autocompletion=among(names.EXPORTS),
+        show_default=False,
+    ),
 ]
 Montage = Annotated[
     str | None,

@@ -190,9 +190,14 @@ def print_adopted(run: Path, adopted: PrintedRow) -> None:
     print_result({**adopted, **results, "weights_key": key}, lambda: say("\n".join(lines)))
 
 
-def print_evaluation(found: "EvaluationTable") -> None:
-    """Print an evaluation: every score, pooled over pixels and averaged over pictures."""
-    print_result(found, partial(_show_evaluation, found))
+def print_evaluation(found: "EvaluationTable", folder: Path) -> None:
+    """Print an evaluation: every score, pooled over pixels and averaged over pictures, and where it is."""
+
+    def show() -> None:
+        _show_evaluation(found)
+        say(f"The scores are in {folder}")
+
+    print_result(found, show)
 
 
 def _show_evaluation(found: "EvaluationTable") -> None:

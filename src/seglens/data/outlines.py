@@ -287,6 +287,20 @@ def draw(annotation: Annotation) -> np.ndarray:
     return inside
 
 
+def run_lengths(inside: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> dict[str, object]:
+    """Return a region as compressed run lengths of COCO, as JSON holds them.
+
+    ``inside`` is the part of a picture of ``size`` (rows, columns) whose upper left pixel is at ``corner``.
+    """
+    x, y = np.nonzero(inside.T)  # column by column, as COCO counts
+    places = (x + corner[1]) * size[0] + y + corner[0]
+    breaks = np.flatnonzero(np.diff(places) > 1)
+    starts, ends = places[np.r_[0, breaks + 1]], places[np.r_[breaks, len(places) - 1]] + 1
+    edges = np.r_[0, np.stack([starts, ends], 1).ravel(), size[0] * size[1]]
+    found = rle.frPyObjects({"size": [*size], "counts": np.diff(edges).tolist()}, *size)
+    return {"size": [*size], "counts": found["counts"].decode("ascii")}
+
+
 def marks_pixels(annotation: Annotation) -> bool:
     """Whether `draw` would find a pixel, without drawing: in microseconds, however large the picture is."""
     if any(any(shape.counts[1::2]) for shape in annotation.shapes if isinstance(shape, RunLengths)):

@@ -47,7 +47,8 @@ def open_regular(file: Path) -> Iterator[IO[bytes]]:
         if not stat.S_ISREG(mode):
             kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
             what = kinds.get(stat.S_IFMT(mode), "a device")
-            raise DataError(f"{file} is {what}, no picture file. Take it out, or rename it.")
+            do = "Name the pictures in it" if what == "a folder" else "Take it out, or rename it"
+            raise DataError(f"{file} is {what}, no picture file. {do}.")
         stream = open(file, "rb")
     except FileNotFoundError as error:
         raise DataError(f"There is no file {file}. Check the path.") from error
@@ -80,6 +81,12 @@ def opened_by_pillow(stream: IO[bytes], file: Path) -> Iterator[ImageFile]:
     try:
         opened = pil.open(stream, formats=FORMATS)
     except UnidentifiedImageError as error:
+        if is_dicom(stream) or file.name.lower().endswith((".dcm", ".dicom")):
+            raise refused(
+                file,
+                "it is a DICOM file, and pictures are wanted here",
+                "Save it as PNG or TIFF; a series of slices is a volume, which seglens data slices cuts.",
+            ) from error
         if file.name.lower().endswith(OF_VOLUMES):
             raise refused(
                 file, "it is a volume, and pictures are wanted here", "Cut it: seglens data slices."
@@ -90,6 +97,12 @@ def opened_by_pillow(stream: IO[bytes], file: Path) -> Iterator[ImageFile]:
     with opened:
         refuse_large(file, opened.height, opened.width, len(opened.getbands()), 1)
         yield opened
+
+
+def is_dicom(stream: IO[bytes]) -> bool:
+    """Whether a file is DICOM: the letters DICM stand after 128 bytes (PS3.10, section 7.1)."""
+    stream.seek(128)
+    return stream.read(4) == b"DICM"
 
 
 def unreadable(file: Path, reason: object) -> DataError:

@@ -103,6 +103,11 @@ def decode(page: Any, file: Path) -> Stored | None:
     return _meant(page, values, photometric, bits, file)
 
 
+def write_labels(numbers: np.ndarray, file: Path) -> None:
+    """Write a label image as a TIFF that ImageJ reads: rows x columns, whole numbers of 16 bits."""
+    tifffile.imwrite(file, numbers, imagej=True, metadata={"axes": "YX"}, compression="zlib")
+
+
 def orientation(page: Any) -> int:
     """Return how the picture is to be turned, see `seglens.data.picture_files.turned_upright`."""
     tag = page.tags.get(274)

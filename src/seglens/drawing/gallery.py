@@ -35,14 +35,15 @@ def show_data(
     num_images: int = 6,
     augmented: int = 3,
     image_size: int = 256,
+    window: tuple[float, float] | None = None,
     seed: int = 0,
     force: bool = False,
 ) -> Path:
     """Draw ``num_images`` pictures, spread evenly over a split, as the model sees them; return the file.
 
     Volumes are scaled into cubes of at most `CUBE` voxels a side and drawn in three planes. Intensities are
-    mapped to [0, 1] as a training would. Each row is one sample: the picture, the picture with its mask, and
-    ``augmented`` augmented pairs of it.
+    mapped to [0, 1] as a training would, or by the ``window`` of a model (`ModelSpec.window`). Each row is
+    one sample: the picture, the picture with its mask, and ``augmented`` augmented pairs of it.
     A sample that can't be read has its place and its error.
 
     Raises:
@@ -60,7 +61,7 @@ def show_data(
         raise DataError(f"The {split} split of {settings.path} is empty. Name another split.")
     num = min(num_images, len(chosen))
     side = image_size if dataset.dims == 2 else min(image_size, CUBE)
-    low, high = found_window(dataset.split("train") if "train" in dataset.splits else chosen)
+    low, high = window or found_window(dataset.split("train") if "train" in dataset.splits else chosen)
     rows, errors = [], []
     for position in range(num):
         index = position * len(chosen) // num

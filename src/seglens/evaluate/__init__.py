@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from seglens import exports
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
 from seglens.callable_module import make_callable
@@ -28,6 +29,7 @@ from seglens.evaluate import boundaries, calibration, centre_lines, object_score
 from seglens.evaluate import scores as overlap
 from seglens.evaluate import uncertainty as uncertain
 from seglens.evaluate.advice import advise, emptiness
+from seglens.evaluate.errors_exported import NO_ERRORS, Errors, categories
 from seglens.evaluate.intervals import numbered
 from seglens.evaluate.object_scores import check_sizes, object_rows, object_table
 from seglens.evaluate.scores import OF_FOREGROUND, num_pixels, per_class, pooled_scores, summary
@@ -142,6 +144,7 @@ def evaluate(
     sizes: Sequence[float] | None = None,
     split_touching: bool = False,
     uncertainty: bool = False,
+    export: Sequence[str] = (),
     class_map: Mapping[str, str] = NO_MAP,
     share: Share = ALONE,
 ) -> Evaluation:
@@ -157,6 +160,9 @@ def evaluate(
     are matched by name; ``class_map`` says which class of the split is which of the run, where they are
     called otherwise. Objects (lesions, nuclei) are told by ``sizes``, bounds in pixels (of volumes cubic
     millimetres), by default terciles; ``split_touching`` cuts predicted ones apart, see `seglens.objects`.
+    ``export`` writes what was found, missed and invented for other programs, below ``errors/``: ``coco``
+    (FiftyOne, CVAT), ``geojson`` (QuPath), ``tiff`` (napari, Fiji), see `seglens.exports`. Each kind is a
+    category, such as "lesion missed".
     With ``uncertainty`` mirror images, and the networks of folds, say where they disagree, and whether errors
     lie there, see `seglens.evaluate.uncertainty`.
     ``share`` is this process's part of a job that is spread over several, which together
@@ -172,6 +178,7 @@ def evaluate(
     split = as_split(split, run.task, run.spec.channels)
     settings = _check(run, split, batch_size, how)
     check_sizes(sizes)
+    exports.check_formats(export, split.dims)
     settings |= {
         "sizes": None if sizes is None else [float(size) for size in sizes],
         "split_touching": split_touching,
@@ -179,7 +186,7 @@ def evaluate(
     }
     split = with_tool(run, grouped(in_classes_of(run.task, split, class_map)))
     if out is None and run.folder is not None:
-        out = run.folder / "evaluate" / safe_name(split.name)
+        out = folder_of(run.folder, split.name)
     if out is not None and share.first:
         check_output(Path(out), "evaluate", force=force, runs=filter(None, [run.folder]), files=split.files)
     share.agree("pictures", [entry.name for entry in split.entries])
@@ -197,17 +204,24 @@ def evaluate(
         uncertainty=uncertainty,
     )
     if out is None:
-        if save_images:
-            raise SettingError("Images can't be saved for a run without folder: name one with 'out'.")
+        if save_images or export:
+            what = "Images" if save_images else "Errors"
+            raise SettingError(f"{what} can't be saved for a run without folder: name one with 'out'.")
         return _summarise(run, split, reduce(add, share.gather([score()])), settings, sizes)
     with share.folder(Path(out), command="evaluate", force=force) as folder:
         if save_images:
             (folder / "samples").mkdir(exist_ok=True)
-        own = score(folder=folder if save_images else None)
+        errors = NO_ERRORS
+        if export:
+            files = exports.files_from_here([entry.image for entry in split.entries])
+            errors = Errors(folder / "errors", export, files)
+            exports.make_folders(export, errors.folder)
+        own = score(folder=folder if save_images else None, errors=errors)
         counted = reduce(add, share.gather([own]))
         found = _summarise(run, split, counted, settings, sizes)
         if share.first:
             _write(found, counted, folder)
+            exports.finish(export, categories(run.task), errors.folder)
             record = records.start(
                 "evaluate",
                 device=str(run.segmenter.device),
@@ -215,6 +229,7 @@ def evaluate(
                     "split": split.name,
                     "batch_size": batch_size,
                     "save_images": save_images,
+                    "export": list(export),
                     "processes": share.size,
                     **settings,
                 },
@@ -229,6 +244,11 @@ def evaluate(
             }
             records.finish(record, began, results=results).write(folder)
     return found
+
+
+def folder_of(run: Path, split: str) -> Path:
+    """Return the folder of a run's evaluation on a split, where none is named."""
+    return run / "evaluate" / safe_name(split)
 
 
 def _summarise(

@@ -24,6 +24,7 @@ from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.evaluate.boundaries import mean_of_classes, surface_scores
 from seglens.evaluate.calibration import Calibration, count_bins
 from seglens.evaluate.centre_lines import elongation, of_masks
+from seglens.evaluate.errors_exported import NO_ERRORS, Errors
 from seglens.evaluate.object_scores import of_picture
 from seglens.evaluate.objects import Objects, objects_of, together
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
@@ -50,7 +51,7 @@ from seglens.results.scores import ClassScores, PictureScores
 from seglens.runs import Run
 from seglens.runtime.progress import track
 from seglens.runtime.threads import Pool, read_ahead
-from seglens.shapes import AnyMask, Map
+from seglens.shapes import AnyMask, Map, Mask
 
 HASH = 16
 """Hex digits of the hashes that tell whether two evaluations saw the same picture and the same truth."""
@@ -102,10 +103,12 @@ def tally(
     shown: bool = True,
     split_touching: bool = False,
     uncertainty: bool = False,
+    errors: Errors = NO_ERRORS,
 ) -> Tally:
     """Score the pictures of ``split`` at ``indices``; with a ``folder``, draw each in its ``samples``.
 
     Pictures that can't be scored have a row that says why. ``shown`` is whether to draw a progress bar.
+    ``errors`` says where, and in which formats, found, missed and invented objects are exported.
     """
     taken: set[str] = set()
     places = [unused_name(entry.name, taken) for entry in split.entries]
@@ -116,7 +119,7 @@ def tally(
     objects: list[Mapping[str, Objects]] = []
     around: list[Mapping[str, Sequence[float]]] = []
     uncertain: list[Mapping[str, ByUncertainty]] = []
-    score = partial(_score, run, split, folder, places, split_touching)
+    score = partial(_score, run, split, folder, places, split_touching, errors)
     scored = chain.from_iterable(
         _scored(asked, split, some, how, batch_size, score, uncertainty)
         for asked, some in _asked(run, split, indices)
@@ -225,7 +228,13 @@ def _read(run: Run, split: Split, how: Inference, index: int) -> _Ready:
 
 
 def _score(
-    run: Run, split: Split, folder: Path | None, places: Sequence[str], split_touching: bool, ready: _Ready
+    run: Run,
+    split: Split,
+    folder: Path | None,
+    places: Sequence[str],
+    split_touching: bool,
+    errors: Errors,
+    ready: _Ready,
 ) -> Tally:
     """Compare one picture's prediction with its truth; draw them in ``folder / "samples"`` at its place."""
     num = len(run.task.classes)
@@ -236,7 +245,10 @@ def _score(
     predicted = decide(probabilities, run.spec)
     try:
         counts = counted(predicted, sample.mask, sample.valid, num)
-        objects = _objects(run.task, split, ready.index, sample, predicted, split_touching)
+        labels = _labels(run.task, split, ready.index, sample, predicted, split_touching)
+        size = 1.0 if sample.grid is None else sample.grid.voxel_ml * 1000
+        objects = {name: objects_of(*pair).in_unit(size) for name, pair in labels.items()}
+        errors.write(run.task, places[ready.index], ready.index, labels, objects)
     except DataError as error:
         return Tally((_failed(split, ready, str(error)),), nothing, ())
     about = {
@@ -269,21 +281,19 @@ def _score(
     return Tally((row,), counts, (bins,), (objects,), around, (uncertain,) if uncertain else ())
 
 
-def _objects(
+def _labels(
     task: Task, split: Split, index: int, sample: Sample, predicted: AnyMask, split_touching: bool
-) -> dict[str, Objects]:
-    """Match the objects of each class; areas are in pixels, of volumes in cubic millimetres."""
+) -> dict[str, tuple[Mask, Mask]]:
+    """Return the numbers of the true and of the predicted objects of each class."""
     assert sample.mask is not None
     known = None if split.instances is None else split.instances(split.entries[index], sample)
     valid = sample.valid if known is None else sample.valid & (known != NOT_COUNTED)
-    dims, size, found = sample.valid.ndim, 1.0, {}
-    if sample.grid is not None:
-        size = sample.grid.voxel_ml * 1000
+    dims, found = sample.valid.ndim, {}
     for number, name in enumerate(task.classes[1:], start=1):
         true, guess = (of_class(mask, number, dims) & valid for mask in (sample.mask, predicted))
         truth = pieces(true) if known is None else torch.where(true, known, 0)
         cut = split_touching_objects(guess, sample.spacing) if split_touching else pieces(guess)
-        found[name] = objects_of(truth, cut).in_unit(size)
+        found[name] = truth, cut
     return found
 
 

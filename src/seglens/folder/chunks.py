@@ -15,13 +15,15 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from seglens.data.classes import NO_MAP, in_classes_of
+from seglens.data.folders import visible_files
 from seglens.data.frame import Frame
 from seglens.data.from_torch import TorchData, as_split, is_torch
+from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.intensity import warn_of_window
 from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, collate
-from seglens.data.volumes.reading import stem_of
+from seglens.data.volumes.reading import is_volume, stem_of
 from seglens.data.volumes.sets import read_sample
 from seglens.errors import DataError, NonFiniteError, SettingError
 from seglens.explain.target_names import form_of
@@ -93,14 +95,17 @@ class Chunk:
 def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -> Split:
     """Return ``pictures`` as a split with the classes of ``run``; image files have no truth, see `FILES`.
 
+    A folder among the files stands for the pictures right in it, see `files_in`.
+
     Raises:
+        DataError: a folder holds no picture.
         SettingError: there is no picture at all, or classes don't match, see `in_classes_of`.
     """
     if isinstance(pictures, Split | TorchDataset | DataLoader):
         split = in_classes_of(run.task, as_split(pictures, run.task, run.spec.channels), class_map)
     else:
         taken: set[str] = set()
-        files = [Path(file) for file in pictures]
+        files = [found for given in pictures for found in files_in(Path(given), run.spec.dims)]
         entries = tuple(Entry(unused_name(stem_of(file), taken), file, labelled=False) for file in files)
         split = Split(FILES, run.task, entries, reader_of(run), run.spec.dims)
         if split.dims == 2:
@@ -111,6 +116,34 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
             f"There are no pictures in {split.name!r}. Name a split that has some, or image files."
         )
     return with_tool(run, split)
+
+
+def files_in(path: Path, dims: int) -> list[Path]:
+    """Return the pictures right in a folder, by name, or the volumes; what is no folder is the file itself.
+
+    A folder without files of volumes is one DICOM series, and is read as one volume.
+
+    Raises:
+        DataError: a folder holds no picture.
+    """
+    if not path.is_dir():
+        return [path]
+    if dims == 3:
+        volumes = (".nii", ".gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+        return [file for file in visible_files(path, volumes) if is_volume(file)] or [path]
+    found = visible_files(path)
+    if found:
+        return found
+    inside = sorted(each for each in path.iterdir() if not each.name.startswith("."))
+    folders = [each.name for each in inside if each.is_dir()]
+    there = f"it holds the folders {', '.join(folders[:5])}" if folders else "it is empty"
+    if not folders and inside:
+        endings = sorted({each.suffix or each.name for each in inside})
+        there = f"it holds {len(inside)} files: {', '.join(endings[:5])}"
+    raise DataError(
+        f"{path} is a folder, and no picture lies right in it; {there}. Name the folder that holds the "
+        f"pictures themselves ({', '.join(IMAGE_SUFFIXES)})."
+    )
 
 
 def reader_of(run: Run) -> Callable[[Entry], Sample]:

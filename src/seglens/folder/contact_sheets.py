@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import ImageColor
 from PIL.Image import Image as Picture
 from PIL.Image import fromarray as image_of
 from PIL.Image import open as open_image
@@ -36,13 +38,15 @@ from seglens.files.output import unused_name
 from seglens.folder.heatmaps import Heatmaps, Shared, about_error, drawn_size, limits_of, mask_as_drawn
 from seglens.folder.montage import rows_of, slices_of
 from seglens.folder.scales import Scaling, colours
-from seglens.masks import foreground, only_valid
+from seglens.masks import foreground, is_stack, only_valid
 from seglens.models.segmenter import ModelSpec
 from seglens.results.maps import Colours, OneMap, Sheet
 from seglens.shapes import AnyMask, Image, Mask
 
 ROW, TILE = 4, 320
 """Tiles in a row of a sheet, and their width in pixels."""
+STRIP = 256
+"""Rows of a mask that are coloured at a time."""
 
 OVERLAYS = ("heat", "contour", "masked")
 """The ways to lay a map over its picture."""
@@ -290,6 +294,17 @@ def shown(sample: Sample, spec: ModelSpec, planes: Planes | None = None) -> Samp
 def class_indices(mask: Mask) -> Picture:
     """Return a mask as a grey picture whose values are class indices."""
     return image_of(mask.to(torch.uint8).cpu().numpy())
+
+
+def coloured(mask: AnyMask, palette: Sequence[str]) -> Picture:
+    """Return a mask in the colours of its classes, for eyes."""
+    if is_stack(mask):
+        strips = [mask_picture(mask[:, top : top + STRIP], palette) for top in range(0, mask.shape[1], STRIP)]
+        return image_of(np.concatenate([np.asarray(strip) for strip in strips]))
+    drawn = class_indices(mask)
+    colours = [ImageColor.getrgb(palette[index % len(palette)])[:3] for index in range(256)]
+    drawn.putpalette([value for colour in colours for value in colour])
+    return drawn
 
 
 def _tile(heatmaps: Heatmaps, row: OneMap, image: Image, scaling: Scaling, shared: Shared) -> Tile:

@@ -1,7 +1,9 @@
 """Objects that are predicted: a table of them, and masks that hold their numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from scipy import ndimage
 from seglens.data.sample import Sample, Task
 from seglens.data.volumes.writing import write_mask
 from seglens.errors import DataError
+from seglens.exports import Marked
 from seglens.folder.writer import label_folders
 from seglens.masks import is_stack, of_class
 from seglens.objects import pieces, split_touching
@@ -20,33 +23,44 @@ from seglens.shapes import AnyMask, Mask
 
 FILE_NAME, FOLDER = "objects.csv", "instances"
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
-def write_objects(
-    task: Task,
-    sample: Sample,
-    mask: AnyMask,
-    probabilities: Probability | None,
-    folder: Path,
-    name: str,
-    *,
-    split: bool = False,
-) -> list[Row]:
-    """Number the objects of a predicted ``mask``, write them below ``instances/``, and return a row for each.
+@dataclass(frozen=True)
+class Numbered:
+    """The objects of a predicted mask: a row for each, and masks that hold their numbers.
+
+    ``masks`` is one mask, or, where classes may overlap, one for each of them, by the name of its folder.
+    """
+
+    rows: list[Row]
+    masks: Mapping[str, Mask]
+
+    def marked(self, task: Task) -> list[Marked]:
+        """Return the objects as they are exported."""
+        numbers = [row["number"] for row in self.rows]
+        categories = {number: str(row["class"]) for number, row in zip(numbers, self.rows, strict=True)}
+        scores = {
+            n: row["probability"] for n, row in zip(numbers, self.rows, strict=True) if row["probability"]
+        }
+        colours = dict(zip(task.classes, task.palette, strict=False))
+        return [Marked(mask, categories, scores, colours, place) for place, mask in self.masks.items()]
+
+
+def number_objects(
+    task: Task, sample: Sample, mask: AnyMask, probabilities: Probability | None, *, split: bool = False
+) -> Numbered:
+    """Number the objects of a predicted ``mask``.
 
     Numbers run from 1 through all classes, the largest object of a class first. Where classes may overlap,
     each has a mask of its own. Sizes and centroids are in pixels (columns from the left, rows from the top),
     of a volume with a grid in cubic millimetres and in millimetres of the patient. ``probabilities`` are of
     every class at the mask's size; where they are not kept there is no mean of them.
-
-    Raises:
-        DataError: there are more objects than 16 bits can number.
     """
     dims = sample.valid.ndim
     rows: list[Row] = []
     numbers = torch.zeros(mask.shape[-dims:], dtype=torch.int64)
-    places = label_folders(task)
+    places, masks = label_folders(task), {}
     for index, label in enumerate(task.classes[1:], start=1):
         region = of_class(mask, index, dims)
         found = _largest_first(split_touching(region, sample.spacing) if split else pieces(region))
@@ -58,12 +72,20 @@ def write_objects(
         first = len(rows) - int(found.max())
         own = torch.where(found > 0, found + first, 0)
         if is_stack(mask):
-            _save(own, sample, folder / FOLDER / places[index - 1], name)
+            masks[places[index - 1]] = own
         else:
             numbers = torch.where(own > 0, own, numbers)
-    if not is_stack(mask):
-        _save(numbers, sample, folder / FOLDER, name)
-    return rows
+    return Numbered(rows, masks if is_stack(mask) else {"": numbers})
+
+
+def write_objects(numbered: Numbered, sample: Sample, folder: Path, name: str) -> None:
+    """Write the masks that hold the objects' numbers below ``instances/``.
+
+    Raises:
+        DataError: there are more objects than 16 bits can number.
+    """
+    for place, numbers in numbered.masks.items():
+        _save(numbers, sample, folder / FOLDER / place, name)
 
 
 def write_table(rows: Sequence[Row], folder: Path) -> None:

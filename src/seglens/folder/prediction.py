@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from seglens import exports
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
 from seglens.data.from_torch import is_torch
@@ -20,7 +21,7 @@ from seglens.files.overwrite import check_output
 from seglens.folder import writer
 from seglens.folder.chunks import Chunk, Failure, Summary, refuse_none_done, split_of
 from seglens.folder.heatmaps import drawn_size
-from seglens.folder.objects import Row, write_objects, write_table
+from seglens.folder.objects import Row, number_objects, write_objects, write_table
 from seglens.predict import Prediction
 from seglens.predict.original import (
     Inference,
@@ -62,10 +63,12 @@ def predict_files(
     objects: bool = False,
     split_touching: bool = False,
     uncertainty: bool = False,
+    export: Sequence[str] = (),
 ) -> Summary:
-    """Predict pictures of any size: ``masks/`` (class indices), ``overlays/``, ``table.csv``, ``run.json``.
+    """Predict pictures of any size: ``masks/``, ``coloured/``, ``overlays/``, ``table.csv``, ``run.json``.
 
-    A mask is a grey PNG of the picture's own size whose values are class indices. Where classes may overlap
+    A mask is a grey PNG of the picture's own size whose values are class indices, which look black; the same
+    in the colours of the classes is in ``coloured/``. Where classes may overlap
     there is one a class, ``masks/<class>/<name>.png`` with 0 and 255: the layout that ``pairs`` reads with
     ``--multilabel``. Of volumes masks are ``.nii.gz``, those of nnU-Net's regions one label map as nnU-Net
     writes it. ``precision`` and ``tta``
@@ -76,6 +79,10 @@ def predict_files(
     With ``objects`` there are also ``instances/``, masks with the number of each object, and ``objects.csv``
     with its size, centroid and mean probability, see `seglens.folder.objects`; ``split_touching`` cuts those
     that touch apart, see `seglens.objects.split_touching`.
+
+    ``export`` writes the objects of pictures for other programs, see `seglens.exports`: ``coco``
+    (``coco.json`` with run lengths, for FiftyOne and CVAT), ``geojson`` (``geojson/<name>.geojson``, for
+    QuPath) and ``tiff`` (``labels/<name>.tif`` with the number of each object, for napari and Fiji).
 
     With ``uncertainty`` there is ``uncertainty/<name>.npz`` with a map for each kind of disagreement that the
     model has (``mirrors``, of several folds ``folds``; `seglens.predict.uncertainty`), and of pictures a grey
@@ -102,26 +109,35 @@ def predict_files(
         "objects": objects,
         "split_touching": split_touching,
         "uncertainty": uncertainty,
+        "export": list(export),
     }
     check_tiles(tiles)
-    if split_touching and not objects:
-        raise SettingError("split_touching cuts objects apart, and none are asked for. Ask for objects, too.")
+    exports.check_formats(export, run.spec.dims)
+    if split_touching and not (objects or export):
+        raise SettingError(
+            "split_touching cuts objects apart, and none are asked for. Ask for objects, too, or for an "
+            "export."
+        )
     if uncertainty and not kinds_of(run.segmenter):
         raise SettingError(
             "The model's own tool mirrors as it was adopted, and there is one network: nothing can disagree. "
             "Leave uncertainty out, or adopt several folds."
         )
+    from_here = exports.files_from_here([entry.image for entry in split.entries])
+    files = dict(zip((entry.name for entry in split.entries), from_here, strict=True))
     of_objects: list[Row] = []
     failed: list[Failure] = []
     rows: list[dict[str, object]] = []
     check_output(Path(out), "predict", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(Path(out), command="predict", force=force) as folder:
-        for name in ("masks", "overlays", *(("uncertainty",) if uncertainty else ())):
+        folders = ["masks", "overlays", *(["coloured"] if run.spec.dims == 2 else [])]
+        for name in (*folders, *(("uncertainty",) if uncertainty else ())):
             (folder / name).mkdir()
+        exports.make_folders(export, folder)
         for label in writer.label_folders(run.task) if run.task.multilabel and not run.task.regions else ():
             (folder / "masks" / label).mkdir()
         written = read_ahead(
-            partial(_write, run, folder, objects=objects, split=split_touching),
+            partial(_write, run, folder, files, objects=objects, split=split_touching, export=export),
             _predicted(prepared(run, how), split, how, batch_size, uncertainty=uncertainty),
         )
         for done in track(written, total=len(split), what="predicting"):
@@ -135,6 +151,7 @@ def predict_files(
         write_rows(every, folder / "table.csv")
         if objects:
             write_table(of_objects, folder)
+        exports.finish(export, run.task.classes[1:], folder)
         writer.write_record(
             "predict",
             run,
@@ -296,7 +313,14 @@ def _small(cut: Cut, size: tuple[int, int]) -> Image:
 
 
 def _write(
-    run: Run, folder: Path, found: _Found | Failure, *, objects: bool, split: bool
+    run: Run,
+    folder: Path,
+    files: Mapping[str, str],
+    found: _Found | Failure,
+    *,
+    objects: bool,
+    split: bool,
+    export: Sequence[str],
 ) -> tuple[Row, list[Row]] | Failure:
     """Write a prediction; return its row, and those of its objects where they are asked for."""
     if isinstance(found, Failure):
@@ -309,10 +333,15 @@ def _write(
         mask = made
     row = writer.write_prediction(run, found.sample, mask, folder, found.name)
     row |= writer.write_uncertainty(found.uncertain, folder, found.name)
-    if not objects:
+    if not objects and not export:
         return row, []
+    numbered = number_objects(run.task, found.sample, mask, probabilities, split=split)
+    picture = exports.Picture(found.name, files[found.sample.name], (mask.shape[-2], mask.shape[-1]))
     try:
-        rows = write_objects(run.task, found.sample, mask, probabilities, folder, found.name, split=split)
+        row |= exports.write_picture(export, picture, numbered.marked(run.task), folder)
+        if objects:
+            write_objects(numbered, found.sample, folder, found.name)
+            return row | {"objects": len(numbered.rows)}, numbered.rows
     except DataError as error:
         return Failure(found.sample.name, str(error))
-    return row | {"objects": len(rows)}, rows
+    return row, []

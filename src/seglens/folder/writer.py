@@ -21,7 +21,14 @@ from seglens.evaluate.scores import counted, scores
 from seglens.explain.explanation import Explanation
 from seglens.files.output import unused_name
 from seglens.folder.chunks import Chunk, Failure, images_sha256
-from seglens.folder.contact_sheets import Subject, class_indices, draw_maps, draw_subject, shown
+from seglens.folder.contact_sheets import (
+    Subject,
+    class_indices,
+    coloured,
+    draw_maps,
+    draw_subject,
+    shown,
+)
 from seglens.folder.heatmaps import (
     Heatmaps,
     Shared,
@@ -256,7 +263,7 @@ def flat(rows: Iterable[PictureMaps]) -> list[dict[str, object]]:
 
 
 def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name: str) -> dict[str, object]:
-    """Save the mask (of labels that may overlap one each) and the overlay of a picture; return its row."""
+    """Save the mask (of labels that may overlap one each), coloured and as overlay; return its row."""
     files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
     planes, size = None, {"width": mask.shape[-1], "height": mask.shape[-2]}
     if sample.valid.ndim == 3:
@@ -275,6 +282,9 @@ def write_prediction(run: Run, sample: Sample, mask: AnyMask, folder: Path, name
             save_png(class_indices(layer.long() * 255), folder / files[f"mask {label}"])
     else:
         save_png(class_indices(mask), folder / files["mask"])
+    if planes is None:
+        files["coloured"] = f"coloured/{name}.png"
+        save_png(coloured(mask, run.task.palette), folder / files["coloured"])
     image = shown(sample, run.spec, planes).image
     drawn = overlay(image, mask_as_drawn(mask if planes is None else planes(mask)), run.task.palette)
     save_png(drawn, folder / files["overlay"])

@@ -12,7 +12,7 @@ from seglens.errors import SettingError
 from seglens.explain.target_names import TARGETS, form_of
 from seglens.inspection.opened import Opened, size_in_words
 from seglens.masks import of_class
-from seglens.shapes import Region
+from seglens.shapes import Mask, Region
 
 REACH = 2
 """The largest distance between a click and the component that it selects, in pixels of the grid."""
@@ -96,6 +96,17 @@ def number_of_piece(region: Region, *place: int) -> int:
     sizes = np.bincount(labels.ravel())[1:]
     largest_first = np.argsort(-sizes, kind="stable")
     return int(np.flatnonzero(largest_first == labels[tuple(places[near])] - 1)[0]) + 1
+
+
+def pieces_on_grid(opened: Opened, class_index: int) -> Mask:
+    """Return the number of the predicted piece at each pixel of the grid, the N of ``component:N``."""
+    valid = opened.part.batch.valid[0]
+    region = of_class(opened.prediction.mask[0].cpu(), class_index, valid.ndim) & valid
+    labels, num = label_components(region.numpy(), structure=np.ones((3,) * region.ndim))
+    sizes = np.bincount(labels.ravel(), minlength=num + 1)[1:]
+    number = np.zeros(num + 1, np.int64)
+    number[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, num + 1)
+    return torch.from_numpy(number[labels])
 
 
 def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> int:

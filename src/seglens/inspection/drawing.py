@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image as pil
-from PIL import ImageDraw
+from PIL import ImageDraw, ImageFont
 from PIL.Image import Image as Picture
 
 from seglens.drawing.draw import (
@@ -31,7 +31,7 @@ from seglens.folder.contact_sheets import shown
 from seglens.folder.heatmaps import drawn_size, limits_of, mask_as_drawn
 from seglens.folder.raw import FORMATS
 from seglens.folder.scales import Scaling, colours
-from seglens.inspection.clicks import ClickedPixel
+from seglens.inspection.clicks import ClickedPixel, pieces_on_grid
 from seglens.inspection.explaining import ExplainedPicture
 from seglens.inspection.opened import Opened
 from seglens.inspection.removing import RemovedRegion
@@ -41,6 +41,9 @@ from seglens.shapes import Region
 
 LEAST_SIDE = 512
 """Pictures are drawn at least this large, in whole multiples, so that a click can hit a pixel."""
+
+MOST_NUMBERS = 20
+"""Pieces that get a number on the picture: more can't be read."""
 
 OWN = Scaling("image")
 """Every map has colours of its own limits."""
@@ -59,6 +62,27 @@ def predicted_over(run: Run, opened: Opened) -> Picture:
     if sample.mask is None:
         return drawn
     return outline(drawn, foreground(only_valid(sample.mask, sample.valid, 2), 2))
+
+
+def numbered(run: Run, opened: Opened, class_index: int, *, chosen: int = 0) -> Picture:
+    """Draw the prediction over the picture with the number of each piece, the ``chosen`` one outlined.
+
+    Pieces are those of ``component:N``, see `clicks.pieces_on_grid`.
+    """
+    drawn = predicted_over(run, opened)
+    pieces = opened.frame.mask_to_native(pieces_on_grid(opened, class_index))
+    pieces = mask_as_drawn(pieces if opened.planes is None else opened.planes(pieces))
+    if chosen:
+        drawn = outline(drawn, pieces == chosen, INK)
+    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(size=LEAST_SIDE // 24)
+    across, down = drawn.width / pieces.shape[1], drawn.height / pieces.shape[0]
+    for number in range(1, min(int(pieces.max()), MOST_NUMBERS) + 1):
+        places = torch.nonzero(pieces == number).float()
+        if len(places):  # or the planes of a volume pass it by
+            inside = places[(places - places.mean(0)).norm(dim=1).argmin()]
+            at = ((float(inside[1]) + 0.5) * across, (float(inside[0]) + 0.5) * down)
+            pen.text(at, str(number), fill="#ffffff", stroke_fill=INK, stroke_width=2, font=font, anchor="mm")
+    return drawn
 
 
 def removed_over(run: Run, opened: Opened, removal: RemovedRegion) -> Picture:

@@ -88,9 +88,16 @@ def open_sample(run: Run, split: Split, index: int) -> Opened:
     entry = split.entries[index]
     if run.spec.dims == 2:
         refuse_to_open_large(read_size(entry.image), run.spec, entry.image)
-    sample = split[index]
-    if run.spec.dims == 3:
-        refuse_to_open_large(size_of(sample.image, 1), run.spec, entry.image, sample.spacing)
+    return open_read(run, split, split[index], entry.image)
+
+
+def open_read(run: Run, split: Split, sample: Sample, file: Path) -> Opened:
+    """Predict a picture that was read already; ``file`` is what an error calls it.
+
+    Raises:
+        DataError: it is too large, as in `open_file`.
+    """
+    refuse_to_open_large(size_of(sample.image, 1), run.spec, file, sample.spacing)
     part = chunk_of_one(sample, run.spec)
     prediction = predict_opened(run, part)
     mask = original_masks(run, part, prediction)[0]

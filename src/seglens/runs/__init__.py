@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,6 +97,11 @@ class Run:
             return infer(self.segmenter, given, precision=precision, tta=tta)
         windows = over(size_of(given), self.spec, window, overlap, floor)
         return in_windows(self.segmenter, given, windows, precision=precision, tta=tta)
+
+    def show(self, images: Any, **choices: Any) -> Any:
+        """Show in a notebook what the model predicts and why, with buttons: `seglens.show` of this run."""
+        # The widget stands on rooms above this one, which are loaded when somebody looks.
+        return import_module("seglens.widget").show(self, images, **choices)
 
     def opened(self, images: Images) -> tuple["Run", Images]:
         """Return the run without its intensity window, and ``images`` with the window opened up.

@@ -251,7 +251,15 @@ def _train(
     def attempt(splits: int) -> None:
         part = batches.split(splits)
         fit_module(
-            module, part, checkpoints, settings, loggers, device=device, precision=precision, leave=leave
+            module,
+            part,
+            checkpoints,
+            settings,
+            loggers,
+            task=dataset.task,
+            device=device,
+            precision=precision,
+            leave=leave,
         )
 
     splits = fit_within_memory(module, attempt)

@@ -26,6 +26,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from seglens.data.sample import Task
 from seglens.data.transforms import Batch
 from seglens.errors import TrainingError
 from seglens.files.output import naming, new_file
@@ -35,6 +36,7 @@ from seglens.train.dataset import Batches
 from seglens.train.history import History, Row, learning_curves
 from seglens.train.lightning_module import SegmentationModule
 from seglens.train.recipe import TrainSettings
+from seglens.train.watching import WatchedPictures
 
 FINISH_TIMEOUT = timedelta(days=1)
 """How long the other processes wait for the first to choose the threshold and close the folder."""
@@ -159,6 +161,7 @@ def fit_module(
     settings: TrainSettings,
     loggers: list[Logger],
     *,
+    task: Task,
     device: torch.device,
     precision: str,
     leave: Callable[[], object],
@@ -202,6 +205,7 @@ def fit_module(
             logger=loggers or False,
             callbacks=[
                 checkpoints,
+                WatchedPictures(task),
                 LambdaCallback(setup=lambda trainer, module, stage: started()),
                 *([EpochBar(leave=True)] if in_terminal else []),
             ],

@@ -1,0 +1,266 @@
+"""Look at pictures in a notebook: prediction beside map, and buttons for piece, method, layer and opacity.
+
+`seglens.inspection` does the work, as it does for the interactive page; here are only its widgets.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image as pil
+from PIL.Image import Image as Picture
+
+from seglens.arguments import checked
+from seglens.arguments.inputs import Pictures, as_images
+from seglens.data.layout import Entry, Split
+from seglens.data.sample import Sample
+from seglens.errors import SeglensError, SettingError
+from seglens.explain.target_names import TARGETS
+from seglens.folder.chunks import split_of
+from seglens.inspection import drawing, explaining, sentences
+from seglens.inspection.clicks import WITHOUT_CLICK, pieces_on_grid
+from seglens.inspection.opened import Opened, open_read, open_sample
+from seglens.runs import Run
+from seglens.shapes import AnyMasks
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+FIRST_LAYERS = ("encoder_last", "decoder_last")
+"""The layer that is chosen at first, the first of these that the network has."""
+
+MOST_BUTTONS = 12
+"""Pieces that have a button of their own, the largest first."""
+
+
+@dataclass
+class Shown:
+    """The widgets of one run and its pictures; Jupyter draws ``box``.
+
+    Every choice is a widget, and setting its value is the same as choosing it by hand: ``widgets.piece.value
+    = "component:2"``. ``opened`` is the picture that is shown, ``answer`` what was explained of it last.
+    """
+
+    run: Run
+    split: Split
+    box: "ipywidgets.VBox"
+    picture: "ipywidgets.Dropdown"
+    piece: "ipywidgets.ToggleButtons"
+    method: "ipywidgets.Dropdown"
+    layer: "ipywidgets.Dropdown"
+    class_name: "ipywidgets.Dropdown"
+    opacity: "ipywidgets.FloatSlider"
+    prediction: "ipywidgets.Image"
+    map: "ipywidgets.Image"
+    told: "ipywidgets.HTML"
+    samples: Sequence[Sample] = ()
+    opened: Opened | None = None
+    answer: explaining.ExplainedPicture | None = None
+    _drawn: Picture | None = field(default=None, repr=False)
+
+    def _repr_mimebundle_(self, **settings: Any) -> Any:
+        """Give Jupyter the box."""
+        return self.box._repr_mimebundle_(**settings)
+
+    def open(self) -> None:
+        """Open the chosen picture, and ask about its whole prediction."""
+        index = self.picture.value
+        self.answer = self._drawn = None
+        self.map.value = b""
+        try:
+            if self.samples:
+                sample = self.samples[index]
+                self.opened = open_read(self.run, self.split, sample, Path(sample.name))
+            else:
+                self.opened = open_sample(self.run, self.split, index)
+        except SeglensError as error:
+            self.opened, self.prediction.value = None, b""
+            self._say(error)
+            return
+        self.offer()
+
+    def offer(self) -> None:
+        """Offer what can be asked of this picture and class: all of it, and each piece."""
+        if self.opened is None:
+            return
+        num = int(pieces_on_grid(self.opened, self._class_index).max())
+        pieces = [(f"piece {at}", f"component:{at}") for at in range(1, min(num, MOST_BUTTONS) + 1)]
+        others = [name for name in WITHOUT_CLICK if name != "predicted"]
+        known = [name for name in others if self.opened.has_truth or not TARGETS[name].needs_truth]
+        self.piece.options = [
+            ("whole prediction", "predicted"),
+            *pieces,
+            *((name.replace("-", " "), name) for name in known),
+        ]
+        if self.piece.value == "predicted":
+            self.explain()
+        else:
+            self.piece.value = "predicted"
+
+    def explain(self) -> None:
+        """Explain what is chosen, and draw it."""
+        self.layer.disabled = not explaining.needs_layer(self.method.value)
+        if self.opened is None or self.piece.value is None:
+            return
+        target = self.piece.value
+        chosen = int(target.partition(":")[2]) if target.startswith("component:") else 0
+        self.prediction.value = _png(
+            drawing.numbered(self.run, self.opened, self._class_index, chosen=chosen)
+        )
+        request = explaining.ExplainRequest(
+            target, self.method.value, self.layer.value, class_name=self.class_name.value
+        )
+        try:
+            self.answer = explaining.explain_picture(self.run, self.opened, request)
+        except SeglensError as error:
+            self.answer, self._drawn, self.map.value = None, None, b""
+            self._say(error)
+            return
+        self._drawn = drawing.answered(self.run, self.opened, self.answer)
+        self.told.value = (
+            f"{sentences.about_picture(self.run, self.opened)}{sentences.about_answer(self.answer)}"
+        )
+        self.blend()
+
+    def blend(self) -> None:
+        """Draw the map over the picture as strongly as chosen."""
+        if self._drawn is None or self.opened is None:
+            return
+        below = drawing.bare(self.run, self.opened)
+        if below.size != self._drawn.size:  # no map: a tile that says why
+            below = self._drawn
+        self.map.value = _png(pil.blend(below.convert("RGB"), self._drawn.convert("RGB"), self.opacity.value))
+
+    @property
+    def _class_index(self) -> int:
+        return self.run.task.class_index(self.class_name.value)
+
+    def _say(self, error: SeglensError) -> None:
+        self.told.value = f'<p role="alert">{escape(str(error))}</p>'
+
+
+@checked
+def show(
+    run: Run,
+    images: Pictures | Split | Sequence[str | Path] | str | Path,
+    *,
+    masks: AnyMasks | None = None,
+    method: str = "grad-cam",
+    layer: str | None = None,
+) -> Shown:
+    """Show pictures in a notebook: what ``run`` predicts, and what in them speaks for it.
+
+    ``images`` are a tensor ``[b c h w]`` in [0, 1], files, a folder, or a `seglens.Split`. ``masks`` are the
+    truth of a tensor, where it is known. The map of the chosen piece is made when it is chosen.
+
+    Raises:
+        SettingError: ipywidgets is not installed, or there is no such picture.
+        UnknownNameError: there is no such method or layer.
+    """
+    widgets = _ipywidgets()
+    split, samples = _pictures(run, images, masks)
+    layers, classes = explaining.layer_names(run), list(run.task.classes[1:])
+    first = layer or next((role for role in FIRST_LAYERS if role in layers), layers[-1])
+    methods = explaining.method_names(known_data=False)
+    for name, value, allowed in (("method", method, methods), ("layer", first, layers)):
+        if value not in allowed:
+            raise SettingError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}.")
+    shown = Shown(
+        run,
+        split,
+        widgets.VBox(),
+        widgets.Dropdown(
+            options=[(entry.name, index) for index, entry in enumerate(split.entries)],
+            description="Picture",
+        ),
+        widgets.ToggleButtons(options=[("whole prediction", "predicted")], description="Ask about"),
+        widgets.Dropdown(options=methods, value=method, description="Method"),
+        widgets.Dropdown(options=layers, value=first, description="Layer"),
+        widgets.Dropdown(options=classes, description="Class"),
+        widgets.FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05, description="Map", readout_format=".0%"),
+        widgets.Image(format="png", width=384),
+        widgets.Image(format="png", width=384),
+        widgets.HTML(),
+        samples,
+    )
+    choices = [shown.picture, shown.method, shown.layer, shown.opacity]
+    if len(classes) > 1:
+        choices.insert(1, shown.class_name)
+    captions = ("Prediction, its pieces numbered", "What speaks for it")
+    columns = [
+        widgets.VBox([widgets.Label(text), image])
+        for text, image in zip(captions, (shown.prediction, shown.map), strict=True)
+    ]
+    wrapped = widgets.Layout(flex_flow="row wrap")
+    shown.box.children = (
+        widgets.HBox(choices, layout=wrapped),
+        shown.piece,
+        widgets.HBox(columns, layout=wrapped),
+        shown.told,
+    )
+    for widget, call in (
+        (shown.picture, shown.open),
+        (shown.class_name, shown.offer),
+        (shown.piece, shown.explain),
+        (shown.method, shown.explain),
+        (shown.layer, shown.explain),
+        (shown.opacity, shown.blend),
+    ):
+        widget.observe(lambda change, call=call: call(), names="value")
+    shown.open()
+    return shown
+
+
+def _pictures(run: Run, images: Any, masks: AnyMasks | None) -> tuple[Split, tuple[Sample, ...]]:
+    """Return the pictures as a split; those of a tensor as samples, too, because no file holds them."""
+    if isinstance(images, str | Path):
+        images = [images]
+    of_files = isinstance(images, Sequence) and all(isinstance(each, str | Path) for each in images)
+    if isinstance(images, Split) or of_files:
+        if masks is not None:
+            raise SettingError(
+                "masks are the truth of a tensor; files and splits bring their own. Leave them out."
+            )
+        return split_of(run, images), ()
+    given = as_images(images, run.spec.channels, run.spec.dims).cpu()
+    if masks is not None and len(masks) != len(given):
+        raise SettingError(f"There are {len(given)} images and {len(masks)} masks; give one mask for each.")
+    samples = tuple(
+        Sample(
+            f"picture {at}",
+            image,
+            None if masks is None else masks[at].cpu(),
+            torch.ones(image.shape[1:], dtype=torch.bool),
+        )
+        for at, image in enumerate(given)
+    )
+    entries = tuple(Entry(each.name, Path(each.name), labelled=masks is not None) for each in samples)
+    by_name = {each.name: each for each in samples}
+    split = Split("images", run.task, entries, lambda entry: by_name[entry.name], run.spec.dims)
+    return split, samples
+
+
+def _png(drawn: Picture) -> bytes:
+    written = io.BytesIO()
+    drawn.save(written, format="PNG")
+    return written.getvalue()
+
+
+def _ipywidgets() -> Any:
+    """Import ipywidgets, or say how to install it.
+
+    Raises:
+        SettingError: it is not installed.
+    """
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise SettingError(
+            "show() needs ipywidgets, which is not installed. Install it with: "
+            "pip install 'seglens[notebook]'."
+        ) from error
+    return ipywidgets
