@@ -1,6 +1,6 @@
 """The three removal scores, and how much the prediction depends on the context of the target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -141,12 +141,13 @@ def removal_score(
     curves, passes = remove(named, counted=usable & False)
     steps = allowed_steps(area, case.valid, kept)
 
-    def measure(names: Sequence[str], rows: Rows, places: Rows) -> dict[str, PerImage]:
+    def measure(race: Race, rows: Rows) -> dict[str, PerImage]:
         nonlocal passes
         here = torch.zeros_like(usable).index_fill_(0, rows, True) & usable
         wanted = torch.zeros(len(usable), *steps.shape[1:], dtype=torch.bool)
-        wanted[rows] = some_of(steps[rows], places)
-        found, more = remove({name: named[name] for name in names}, counted=here, wanted=wanted)
+        places = torch.arange(race.seen, race.seen + len(rows))
+        wanted[rows] = some_of(steps[rows], places, race.thinned)
+        found, more = remove({name: named[name] for name in race.running}, counted=here, wanted=wanted)
         passes += more
         curves.update({name: curves[name].filled(each, here) for name, each in found.items()})
         return {name: each.value[rows] for name, each in found.items()}

@@ -28,9 +28,6 @@ TARGET_FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
 MOST_OF_PICTURE = 0.9
 """A step at the target's scale that is more of the picture than this is left out."""
 
-THINNED = 3
-"""In a race one in so many steps is made of each picture."""
-
 EVALUABLE = 0.1
 """A picture counts where blurring it takes more than this from the region's mean probability."""
 
@@ -224,19 +221,20 @@ def allowed_steps(area: PerImage | None, valid: Regions, kept: Regions | None = 
     return (taken <= most[:, None])[:, None].repeat(1, 2, 1)
 
 
-def some_of(allowed: Steps, places: Rows) -> Steps:
-    """Return one in `THINNED` of the ``allowed`` steps of each picture, all in turn as pictures come.
+def some_of(allowed: Steps, places: Rows, thinned: int) -> Steps:
+    """Return one in ``thinned`` of the ``allowed`` steps of each picture, all in turn as pictures come.
 
     Which they are goes by the place of a picture in a random order, so that the mean over some of the steps of
-    each picture has the expectation of the mean over all. The two ends of a picture have different ones.
+    each picture has the expectation of the mean over all. They lie evenly between the first and the last, and
+    those of insertion are the opposite ones.
     """
     wanted = torch.zeros_like(allowed)
     for row, place in enumerate(places.tolist()):
         for end, steps in enumerate(allowed[row]):
-            known = steps.nonzero()[:, 0]
-            taken = -(-len(known) // THINNED)
+            known = steps.nonzero()[:, 0] if end == 0 else steps.nonzero()[:, 0].flip(0)
+            taken = -(-len(known) // thinned)
             for turn in range(taken):
-                wanted[row, end, known[(place + end + turn * len(known) // taken) % len(known)]] = True
+                wanted[row, end, known[(place + turn * len(known) // taken) % len(known)]] = True
     return wanted
 
 

@@ -1,27 +1,28 @@
 """A race: maps and reference rows leave it as soon as they are decided, so that few passes are made for them.
 
 Pictures come in an order that was drawn beforehand. After some of them (`looks_of`) every map that is still in
-the race is compared with the reference rows that are. What is decided is measured no further.
+the race is compared with the reference rows that are. What is decided is measured no further. Of each picture
+some of the steps are made only, in turn: a sixth of them up to the first look, a third after it. The mean over
+these has the expectation of the mean over all, and what it loses in certainty is part of its interval.
 
-**Error.** At a look the paired difference of two rows has a t interval of level ``spent(t) - spent(t')`` a side,
-where t is the share of the pictures that was seen and t' that at the look before; ``spent(1)`` is `ERROR`. The
-levels add up to `ERROR`: by Bonferroni's inequality all looks together are wrong about a pair with at most
-that chance a side, whatever its looks have to do with each other (alpha spending: Lan and DeMets 1983,
-"Discrete sequential boundaries for clinical trials"; ``spent(t) = ERROR t``: Kim and DeMets 1987, the power
-family with exponent 1; intervals that hold at all looks: Jennison and Turnbull 1989, "Interim analyses: the
-repeated confidence interval approach"). Of groups of pictures the variance is that of a ratio of sums
-(Cochran 1977, "Sampling techniques", section 2.11).
+**Error.** At a look the paired difference of two rows has a t interval that errs with the chance
+``spent(t) - spent(t')`` at an end, where t is the share of the pictures that was seen and t' that at the look
+before; ``spent(1)`` is `ERROR`. So all looks together err about a pair with at most that chance at each end
+(Bonferroni's inequality), whatever they have to do with each other. Alpha spending: Lan and DeMets 1983,
+"Discrete sequential boundaries for clinical trials"; ``spent(t) = ERROR t^p``: Kim and DeMets 1987, "Design
+and analysis of group sequential tests based on the type I error spending rate function"; intervals for all
+looks: Jennison and Turnbull 1989, "Interim analyses: the repeated confidence interval approach". Of groups of
+pictures the variance is that of a ratio of sums (Cochran 1977, "Sampling techniques", section 2.11).
 
-**Rules.** A map passes (``above``) at a look where it is above each reference row in the race: a union of
-hypotheses is rejected by rejecting each, without a correction (Berger 1982, "Multiparameter hypothesis testing
-and acceptance sampling"). It fails (``below``) where the row with the best mean is above it. It is left
-``undecided`` before the end where neither can be expected any more: its conditional power for both is below
-`FUTILE` (Lan, Simon and Halperin 1982, "Stochastically curtailed tests in long-term clinical trials", under the
-trend seen so far), which can't add to the false decisions. A reference row goes where every map in the race is
-above it, or where the best row is above it at the error `IDLE`.
+**Rules.** A map passes (``above``) where it is above the reference row with the best mean, and fails (``below``)
+where that row is above it: the rule of a judgement in full, at each look. It is left ``undecided`` before the
+end where neither can be expected any more (`Moments.hopeless`: Lan, Simon and Halperin 1982, "Stochastically
+curtailed tests in long-term clinical trials", under the trend so far), which adds no false decisions. A
+reference row goes where every map in the race is above it, or where the best row is above it at the error `IDLE`.
 
-That t intervals hold for few and skewed numbers is no theorem: ``python -m benchmarks.race`` simulates how often
-a map passes that is no better than the best row, and how many true differences are missed.
+That t intervals hold for few and skewed numbers, and that choosing the best row at each look does no harm, is
+no theorem: ``python -m benchmarks.race`` simulates how often a map passes that is no better than the best row,
+and how many true differences are missed.
 """
 
 import math
@@ -41,14 +42,20 @@ from seglens.shapes import PerImage, Rows
 ERROR = 0.025
 """Chance of a false decision about a pair of rows, a side, over all looks."""
 
+PASSING, FAILING = 2.0, 1.0
+"""Powers of the share of the pictures by which the error is spent: a pass waits for more of them."""
+
 IDLE = 0.005
 """Chance that a reference row goes because another one seemed better that isn't, for each pair."""
 
-FUTILE = 0.05
-"""Conditional power for either end below which a map is left undecided."""
+FUTILE, MIDDLE = 0.05, 0.3
+"""Conditional power for either end below which a map is left undecided, once this share of the pictures was seen."""
 
 FIRST = 8
 """Pictures before the first look; each further one comes after twice as many."""
+
+SCREENED, THINNED = 6, 3
+"""One in so many steps is made of each picture, up to the first look and after it."""
 
 End = Literal["above", "below", "undecided"]
 
@@ -80,8 +87,13 @@ class Race:
 
     @property
     def running(self) -> tuple[str, ...]:
-        """The rows that are measured in the next pictures; none once every map has left."""
-        return (*self.maps, *self.references) if self.maps else ()
+        """The rows that are measured in the next pictures."""
+        return (*self.maps, *self.references)
+
+    @property
+    def thinned(self) -> int:
+        """One in how many steps is made of the next pictures."""
+        return THINNED if self.seen >= looks_of(self.num)[0] else SCREENED
 
     @property
     def next_look(self) -> float:
@@ -112,19 +124,27 @@ class Moments:
         """How many independent things the mean stands on."""
         return self.num if self.num_groups is None else self.num_groups
 
-    def interval(self, level: float) -> Interval:
-        """Return the t interval that errs with the chance ``level`` on each side."""
-        wide = self.error * float(-stdtrit(max(1, self.independent - 1), level))
-        return Interval(self.mean, self.mean - wide, self.mean + wide, self.num, self.num_groups)
+    def interval(self, low: float, high: float) -> Interval:
+        """Return the t interval that errs with the chances ``low`` and ``high`` at its two ends."""
+        lower, upper = (self.error * self.bound(level) for level in (low, high))
+        return Interval(self.mean, self.mean - lower, self.mean + upper, self.num, self.num_groups)
 
-    def power(self, share: float, level: float, sign: int = 1) -> float:
-        """Return the chance to end above 0 (below it with ``sign`` -1) if things go on as so far.
+    def bound(self, level: float, share: float = 1.0) -> float:
+        """Return how many standard errors are exceeded with the chance ``level``, once all pictures are there."""
+        return float(-stdtrit(max(1.0, self.independent / share - 1), level))
 
-        ``Phi((z / sqrt(t) - c) / sqrt(1 - t))`` with z the mean in standard errors and c the bound of ``level``.
+    def hopeless(self, share: float) -> bool:
+        """Whether neither end can be expected any more if things go on as in this ``share`` of the pictures.
+
+        The chance to be above 0 at the end is ``Phi((z / sqrt(t) - c) / sqrt(1 - t))``, with z the mean in
+        standard errors and c the bound of the error that is left; that of being below is the same of -z.
         """
-        z = 0.0 if self.mean == 0 else sign * self.mean / max(self.error, 1e-12)
-        bound = float(-stdtrit(max(1.0, self.independent / share - 1), level))
-        return float(ndtr((z / math.sqrt(share) - bound) / math.sqrt(1 - share)))
+        z = 0.0 if self.mean == 0 else self.mean / max(self.error, 1e-12)
+        chances = (
+            float(ndtr((sign * z / math.sqrt(share) - self.bound(level, share)) / math.sqrt(1 - share)))
+            for sign, level in zip((1, -1), levels(share, 1.0), strict=True)
+        )
+        return max(chances) < FUTILE
 
 
 def moments(values: PerImage, groups: Groups | None = None) -> Moments:
@@ -136,6 +156,8 @@ def moments(values: PerImage, groups: Groups | None = None) -> Moments:
     every = values.detach().cpu().double()
     of, kept = clusters(every.isfinite(), groups), every[every.isfinite()]
     num_groups = None if groups is None else of.num
+    if of.num == len(kept) > 1:  # each stands alone
+        return Moments(float(kept.mean()), float(kept.std()) / len(kept) ** 0.5, len(kept), num_groups)
     if of.num < 2:
         mean = float(kept.mean()) if len(kept) else math.nan
         return Moments(mean, math.nan, len(kept), num_groups)
@@ -145,8 +167,8 @@ def moments(values: PerImage, groups: Groups | None = None) -> Moments:
     return Moments(float(mean), float(error), len(kept), num_groups)
 
 
-Measure = Callable[[Sequence[str], Rows, Rows], Mapping[str, PerImage]]
-"""Measures rows by name on pictures; the second numbers are the places of these pictures in the race."""
+Measure = Callable[["Race", Rows], Mapping[str, PerImage]]
+"""Measures the running rows of a race on its next pictures."""
 
 
 def go_on(
@@ -167,9 +189,7 @@ def go_on(
     while done < len(order):
         size = int(min(len(order) - done, race.next_look - race.seen))
         rows = order[done : done + size]
-        for name, found in (
-            measure(race.running, rows, torch.arange(race.seen, race.seen + size)) if race.running else {}
-        ).items():
+        for name, found in (measure(race, rows) if race.maps else {}).items():
             values[name][rows] = found
         at_look = race.seen + size == race.next_look
         race, done = replace(race, seen=race.seen + size), done + size
@@ -195,22 +215,20 @@ def look(race: Race, values: Mapping[str, PerImage], *, groups: Groups | None = 
         shared = torch.stack(list(gaps.values())).isfinite().all(0)
         known = {null: moments(gap.where(shared, torch.nan), groups) for null, gap in gaps.items()}
         best = min(known, key=lambda null: known[null].mean)
-        found = {null: each.interval(ERROR * (share - tested.get(name, 0))) for null, each in known.items()}
+        found = {null: each.interval(*levels(tested.get(name, 0), share)) for null, each in known.items()}
         enough = known[best].independent >= MIN_IMAGES
-        above[name] = {null for null, each in found.items() if enough and each.low > 0}
         hopeless = 2 * known[best].independent < MIN_IMAGES * share  # a map that is empty on nearly all pictures
+        above[name] = {null for null, each in found.items() if enough and each.low > 0}
         end: End | None = "undecided" if race.seen == race.num or hopeless else None
         if enough:
             tested[name] = share
-            if len(above[name]) == len(found):
+            if best in above[name]:
                 end = "above"
             elif found[best].high < 0:
                 end = "below"
-            elif end is None and _futile(known, best, share):
+            elif end is None and share >= MIDDLE and known[best].hopeless(share):
                 end = "undecided"
         if end is not None:
-            if end == "undecided" and best in above[name]:  # another row, of less certain difference, is why
-                best = min(found, key=lambda null: found[null].low)
             ended[name] = Ended(end, race.seen, best, found[best])
     maps = tuple(name for name in race.maps if name not in ended)
     idle, tested[""] = _idle(race, values, groups)
@@ -219,11 +237,9 @@ def look(race: Race, values: Mapping[str, PerImage], *, groups: Groups | None = 
     return replace(race, maps=maps, references=references, ended=ended, tested=tested)
 
 
-def _futile(known: Mapping[str, Moments], best: str, share: float) -> bool:
-    """Whether neither end can be expected any more: above all rows, or below the best one."""
-    left = ERROR * (1 - share)
-    upwards = min(each.power(share, left) for each in known.values())
-    return max(upwards, known[best].power(share, left, sign=-1)) < FUTILE
+def levels(before: float, share: float) -> tuple[float, float]:
+    """Return the errors that a look may spend below and above a difference, the last look ``before``."""
+    return tuple(ERROR * (share**power - before**power) for power in (PASSING, FAILING))
 
 
 def _idle(race: Race, values: Mapping[str, PerImage], groups: Groups | None) -> tuple[set[str], float]:
@@ -236,4 +252,4 @@ def _idle(race: Race, values: Mapping[str, PerImage], groups: Groups | None) -> 
     if not behind or min(each.independent for each in behind.values()) < MIN_IMAGES:
         return set(), before
     level = IDLE * (share - before)
-    return {null for null, each in behind.items() if each.interval(level).low > 0}, share
+    return {null for null, each in behind.items() if each.interval(level, level).low > 0}, share
