@@ -119,9 +119,7 @@ def raced(of: Table) -> tuple[str, int]:
         every = torch.ones(len(rows), 2, STEPS // 2, dtype=torch.bool)
         steps = some_of(every, torch.arange(race.seen, race.seen + len(rows)), race.thinned).flatten(1)
         made += len(race.running) * int(steps.sum())
-        return {
-            name: of.values[name][rows].where(steps, torch.nan).nanmean(1) for name in race.running
-        }
+        return {name: of.values[name][rows].where(steps, torch.nan).nanmean(1) for name in race.running}
 
     start = Race(num, (MAP,), nulls)
     known = {name: torch.empty(0) for name in of.values}

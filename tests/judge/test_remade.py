@@ -32,7 +32,7 @@ def test_model_dependence_is_what_scipy_says() -> None:
     torch.testing.assert_close(
         measured.values["saliency", None], expected, check_dtype=False, atol=1e-5, rtol=0
     )
-    assert {"repeat", "randomised", "emprt", "decoder_only"} == set(measured.details["saliency", None])
+    assert {"repeat", "randomised", "entropy_gain", "decoder_only"} == set(measured.details["saliency", None])
     for name in set(NULLS) - {"probability"}:
         assert measured.references[name].tolist() == pytest.approx([0] * NUM)
     assert (measured.references["probability"] > 0).all()

@@ -91,7 +91,9 @@ def judge_folder(
     split = choose(split_of(run, pictures, class_map), None, num_images)
     judging = judging or JudgeSettings()
     if judging.race:  # any order but a random one may put what belongs together first
-        split = split.select(torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist())
+        split = split.select(
+            torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
+        )
     grouping = grouping_of(split)
     class_index = class_index_of(run, class_name)
     place = place_of(run, split, out, "judge")

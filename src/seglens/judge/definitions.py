@@ -35,7 +35,8 @@ DEFINITIONS = {
     "score falls where that cell is imputed (signed), both by pixel, always in float32. The ceiling is the "
     "agreement of two imputers; maps that were made by occlusion are compared with the imputer that they "
     "were not made with.",
-    "causal_agreement_context": "The same over the cells that don't touch the region or its margin.",
+    "causal_agreement_context": "The same over the cells that don't touch the region or its margin, in "
+    "pictures with 20 or more of them.",
     "attention": "Attention: log2 of the share of the map's mass inside the region over the region's share "
     "of the area. Circular, because the region is what was explained: never a pass. A map at the level of "
     "its mirror (the region itself, pooled to the map's grid) restates the prediction.",
@@ -46,11 +47,11 @@ DEFINITIONS = {
     "model_dependence": "Rank correlation of a map with itself, made again with the same seed, less the mean "
     "absolute rank correlation with the map of the model with random weights (several seeds; batch norms "
     "take their statistics anew; the region is that of the trained model). Below a repeat of .9 not "
-    "evaluable: fresh noise would look like dependence. emprt is the share of complexity (entropy of the "
-    "map's histogram, Hedström et al. 2024) that random weights add.",
-    "stability": "1 - the largest relative change of a map (over the cells) under noise, brightness and "
-    "contrast that leave the prediction unchanged (Dice above .98). A constant map gets 1: this says "
-    "nothing without faithfulness. Compared with every reference row but the centre blob, which can't "
+    "evaluable: fresh noise would look like dependence. entropy_gain is the entropy of the map's "
+    "histogram that random weights add (after Hedström et al. 2024), as a share of the largest possible one.",
+    "stability": "1 - the largest relative change of a map's pattern (the map less its mean, over the cells) "
+    "under noise, brightness and contrast that leave the prediction unchanged (Dice above .98). Fresh noise gets "
+    "-.4; a pattern that never changes gets 1, whatever it is: this says nothing without faithfulness. Compared with every reference row but the centre blob, which can't "
     "change; mirrors are those of the answer on the changed picture. flip is the rank correlation with the "
     "map of the mirrored picture, where the prediction mirrors.",
     "cells": "All scores see a map through the same cells of a picture: a grid of 16 x 16, or superpixels "

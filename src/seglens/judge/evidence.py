@@ -158,13 +158,23 @@ def score_batch(
 
 
 def combine(parts: Sequence[BatchScores]) -> BatchScores:
-    """Put the batches of one set of images together; all must hold the same maps."""
-    first = parts[0]
+    """Put the batches of one set of images together; all must hold the same maps.
+
+    Raises:
+        SettingError: maps raced in each batch by itself.
+    """
+    first, num = parts[0], sum(part.num_images for part in parts)
+    for name, found in parts[-1].measured.items():
+        if found.race is not None and found.race.seen != num:
+            raise SettingError(
+                f"The race of {name} has seen {found.race.seen} images, and there are {num}: each batch raced by "
+                "itself. Give score_batch the batches before it as 'before', or judge with race=False."
+            )
     scores = dict.fromkeys(name for part in parts for name in part.measured)
     return BatchScores(
         target=first.target,
         scores=first.scores,
-        num_images=sum(part.num_images for part in parts),
+        num_images=num,
         measured={
             name: cases.join_scores([part.measured[name] for part in parts if name in part.measured])
             for name in scores

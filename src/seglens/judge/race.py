@@ -93,7 +93,7 @@ class Race:
     @property
     def thinned(self) -> int:
         """One in how many steps is made of the next pictures."""
-        return THINNED if self.seen >= looks_of(self.num)[0] else SCREENED
+        return SCREENED if self.seen < screened_of(self.num) else THINNED
 
     @property
     def next_look(self) -> float:
@@ -108,6 +108,18 @@ def looks_of(num: int) -> tuple[int, ...]:
     """
     doubled = (FIRST * 2**power for power in range(num.bit_length()))
     return (*(after for after in doubled if after <= 0.75 * num), num)
+
+
+def screened_of(num: int) -> int:
+    """Return of how many of ``num`` pictures a sixth of the steps is made: those up to a first look of several."""
+    looks = looks_of(num)
+    return looks[0] if len(looks) > 1 else 0
+
+
+def steps_made(num: int, steps: int) -> int:
+    """Return how many of ``steps`` steps are made of ``num`` pictures together, for a row that never goes."""
+    screened = screened_of(num)
+    return screened * -(-steps // SCREENED) + (num - screened) * -(-steps // THINNED)
 
 
 @dataclass(frozen=True)
@@ -194,7 +206,9 @@ def go_on(
         at_look = race.seen + size == race.next_look
         race, done = replace(race, seen=race.seen + size), done + size
         if at_look and race.maps:
-            race = look(race, {name: torch.cat([before[name], values[name]]) for name in values}, groups=groups)
+            race = look(
+                race, {name: torch.cat([before[name], values[name]]) for name in values}, groups=groups
+            )
     return race, values
 
 
@@ -215,9 +229,11 @@ def look(race: Race, values: Mapping[str, PerImage], *, groups: Groups | None = 
         shared = torch.stack(list(gaps.values())).isfinite().all(0)
         known = {null: moments(gap.where(shared, torch.nan), groups) for null, gap in gaps.items()}
         best = min(known, key=lambda null: known[null].mean)
-        found = {null: each.interval(*levels(tested.get(name, 0), share)) for null, each in known.items()}
+        found = {null: each.interval(*levels(tested.get(name, 0.0), share)) for null, each in known.items()}
         enough = known[best].independent >= MIN_IMAGES
-        hopeless = 2 * known[best].independent < MIN_IMAGES * share  # a map that is empty on nearly all pictures
+        hopeless = (
+            2 * known[best].independent < MIN_IMAGES * share
+        )  # a map that is empty on nearly all pictures
         above[name] = {null for null, each in found.items() if enough and each.low > 0}
         end: End | None = "undecided" if race.seen == race.num or hopeless else None
         if enough:
@@ -239,16 +255,15 @@ def look(race: Race, values: Mapping[str, PerImage], *, groups: Groups | None = 
 
 def levels(before: float, share: float) -> tuple[float, float]:
     """Return the errors that a look may spend below and above a difference, the last look ``before``."""
-    return tuple(ERROR * (share**power - before**power) for power in (PASSING, FAILING))
+    low, high = (ERROR * (share**power - before**power) for power in (PASSING, FAILING))
+    return low, high
 
 
 def _idle(race: Race, values: Mapping[str, PerImage], groups: Groups | None) -> tuple[set[str], float]:
     """Return the reference rows that the best one is above, and the share at which they were compared last."""
     share, before = race.seen / race.num, race.tested.get("", 0.0)
     best = max(race.references, key=lambda null: float(values[null].nanmean().nan_to_num(nan=-math.inf)))
-    behind = {
-        null: moments(values[best] - values[null], groups) for null in race.references if null != best
-    }
+    behind = {null: moments(values[best] - values[null], groups) for null in race.references if null != best}
     if not behind or min(each.independent for each in behind.values()) < MIN_IMAGES:
         return set(), before
     level = IDLE * (share - before)

@@ -129,7 +129,9 @@ def _in_race(key: Key, found: ScoreValues, groups: Groups | None) -> Compared:
     race, values = found.race, found.values[key]
     assert race is not None
     ended = race.ended[map_name(*key)]
-    means = {null: float(other[(values - other).isfinite()].mean()) for null, other in found.references.items()}
+    means = {
+        null: float(other[(values - other).isfinite()].mean()) for null, other in found.references.items()
+    }
     planned = race.num if groups is None else len(groups.unique())
     when = f"decided after {ended.after} of {race.num} images" if ended.after < race.num else ""
     return Compared(

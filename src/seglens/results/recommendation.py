@@ -75,7 +75,9 @@ def recommend(rows: Sequence[CardRow], left_out: Sequence[str] = ()) -> Recommen
         names = ", ".join(dict.fromkeys(each.map for each in shown))
         headline, instead = f"Show {names}.", ""
     elif any(each.use in ("never", "unproven") for each in advice):
-        headline = "No map says more than what is known without looking into the model: show none as the reason."
+        headline = (
+            "No map says more than what is known without looking into the model: show none as the reason."
+        )
         instead = INSTEAD
     else:
         headline = "Nothing can be said about these maps: no question could be judged."
