@@ -3,14 +3,15 @@
     python -m benchmarks.race [--tables 1000] [--images 32 100]
 
 Score tables are drawn, raced as `judge` races them (at a third of the steps), and also judged in full: every
-row at every step of every picture, and a bootstrap interval of the difference to the best row. A table has the
-nine reference rows and one map. A value is
+row at every step of every picture, and a bootstrap interval of the difference to the best row. A table has
+the nine reference rows and one map. A value is
 
-    mean of the row + how hard the picture is + what the row has of its own on the picture, at the step, at both
+    mean of the row + how hard the picture is + what the row has of its own on the picture, at the step, at
+    both
 
-Means and deviations are about those of maps and rows of a U-Net on 30 test pictures of `tumor-polygons`: rows that
-know the mask differ by .05 to .1 on a picture, others by .2 to .7. Tables differ in what is best and in the shape
-of the noise:
+Means and deviations are about those of maps and rows of a U-Net on 30 test pictures of `tumor-polygons`: rows
+that know the mask differ by .05 to .1 on a picture, others by .2 to .7. Tables differ in what is best and in
+the shape of the noise:
 
 - ``one``: one row is the best, and the map equals it in the mean;
 - ``tied``: all rows that know the mask are equally good, and so is the map;
@@ -46,7 +47,8 @@ PICTURE, OWN, AT_STEP, REST = 0.4, 0.2, 0.4, 0.35
 """Deviations of the four parts of a value, in this order."""
 
 LIKE = 0.3
-"""Rows that know the mask have this share of the last three; of the map's it is drawn whether it is like them."""
+"""Rows that know the mask have this share of the last three; of the map's it is drawn whether it is like
+them."""
 
 BEST = 0.8
 MEANS = {
@@ -137,7 +139,8 @@ def in_full(of: Table) -> str:
 
 
 def simulated(kind: str, num: int, gap: float, tables: int) -> tuple[object, ...]:
-    """Return a row of the table: how often the map passes and fails in a race and in full, and the steps made."""
+    """Return a row of the table: how often the map passes and fails in a race and in full, and the steps
+    made."""
     generator = torch.Generator().manual_seed(0)
     ends, fulls, made = list[str](), list[str](), 0
     for _ in range(tables):

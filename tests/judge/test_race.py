@@ -142,7 +142,8 @@ def test_all_steps_are_made_equally_often(allowed: int, thinned: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_maps_that_are_no_better_hardly_ever_pass(kind: str) -> None:
-    """40 tables a kind: more than 3 passes have a chance of .1 % where one has 2.5 %; in full by the bootstrap."""
+    """40 tables a kind: more than 3 passes have a chance of .1 % where one has 2.5 %; in full by the
+    bootstrap."""
     generator = torch.Generator().manual_seed(1)
     tables = [drawn(kind, 32, 0.0, generator) for _ in range(40)]
     ends, made = zip(*map(raced, tables), strict=True)

@@ -52,7 +52,7 @@ def test_maps_that_pass_are_shown_for_what_they_passed_the_best_first() -> None:
     lines = lines_of(found)
     assert lines[0] == found.headline
     assert lines[1].startswith("Show good for: Where would the answer change")
-    assert lines[3].startswith("Unproven unsure. Only with these words: it is not shown to say more")
+    assert lines[3].startswith("Unproven unsure. Only with these words: what it marks is not shown to matter")
     assert lines[4].startswith("Never show worse. What it marks matters less")
 
 

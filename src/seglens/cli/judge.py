@@ -51,7 +51,8 @@ ExactOption = Annotated[
     bool,
     typer.Option(
         "--exact",
-        help="Measure every map on every picture at every step, also once it is decided: several times as long.",
+        help="Measure every map on every picture at every step, also once it is decided: takes "
+        "several times as long.",
     ),
 ]
 RecommendOption = Annotated[

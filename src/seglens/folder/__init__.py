@@ -75,13 +75,12 @@ def judge_folder(
 ) -> Summary:
     """Judge the maps of a split, or of image files: ``scorecard.json``, ``scorecard.csv`` and ``run.json``.
 
-    ``num_images`` are spread evenly over the split; all by default. Where maps race (see `judge.race`) they come
-    in a seeded random order. ``judging`` says which scores are made
-    (all by default); figures are written beside the tables. With ``audit_regions``, names of
-    `judge.regions.REGIONS` or ``mask:FILE``, ``audit.json`` and ``audit.csv`` say whether maps light up
-    there and whether it matters; ``auto`` is all of `REGIONS`, those that the leak test of an evaluation
-    points to first. ``groups`` are ``folder`` or ``FILE.csv:COLUMN``; left out, the strata of the pictures,
-    where a table names some. The rest is as in
+    ``num_images`` are spread evenly over the split; all by default. Where maps race (see `judge.race`) they
+    come in a seeded random order. ``judging`` says which scores are made (all by default); figures are
+    written beside the tables. With ``audit_regions``, names of `judge.regions.REGIONS` or ``mask:FILE``,
+    ``audit.json`` and ``audit.csv`` say whether maps light up there and whether it matters; ``auto`` is all
+    of `REGIONS`, those that the leak test of an evaluation points to first. ``groups`` are ``folder`` or
+    ``FILE.csv:COLUMN``; left out, the strata of the pictures, where a table names some. The rest is as in
     `explain_folder`.
 
     Raises:

@@ -46,8 +46,8 @@ class ScoreCost:
     """The forward passes of one score, those of all ``remakes`` of its maps included.
 
     They are for all its ``num_images``, at most: maps leave a race as soon as they are decided, those that
-    remove the same cells share a pass, context is only removed where it matters, and slow methods are left out
-    of the scores that make maps again.
+    remove the same cells share a pass, context is only removed where it matters, and slow methods are left
+    out of the scores that make maps again.
     """
 
     score: str
@@ -79,8 +79,8 @@ class JudgePlan:
             return ""
         what = "pictures" if self.independent == self.num_images else "groups of pictures"
         return (
-            f"No map can get a verdict: a comparison needs {MIN_IMAGES} {what}, and there are {self.independent}. "
-            "Take more pictures (--num-images, --split, --data) to have one."
+            f"No map can get a verdict: a comparison needs {MIN_IMAGES} {what}, and there are "
+            f"{self.independent}. Take more pictures (--num-images, --split, --data) to have one."
         )
 
     def forwards(self, scores: Sequence[str]) -> int:

@@ -75,10 +75,10 @@ class JudgeSettings:
     ``num_again`` images serve the scores that make maps again (model dependence, stability), of methods that
     take at most ``max_seconds`` an image, measured on the first one. ``num_occluded`` images are occluded
     cell by cell for causal agreement. All scores cut the pictures alike: ``cells`` names a way of
-    `cells.PARTITIONS` and ``across`` squared is how many there are. ``num_models`` sets of random weights
-    are drawn, and ``stages`` steps lead from the trained model to a random one in the cascade. ``precision``
-    is that of the forward passes of removal: ``32``, ``bf16`` or ``auto``; in bfloat16 the table says how
-    well scores are ranked as in float32. With ``race`` the removal scores let go of maps and reference rows as
+    `cells.PARTITIONS` and ``across`` squared is how many there are. ``num_models`` sets of random weights are
+    drawn, and ``stages`` steps lead from the trained model to a random one in the cascade. ``precision`` is
+    that of the forward passes of removal: ``32``, ``bf16`` or ``auto``; in bfloat16 the table says how well
+    scores are ranked as in float32. With ``race`` the removal scores let go of maps and reference rows as
     soon as they are decided (see `judge.race`); without it all are measured on all pictures, at all steps.
     """
 
@@ -117,9 +117,9 @@ class JudgeSettings:
 class JudgedBatch:
     """The maps of one batch of images, with the model, pictures, nulls and settings to judge them by.
 
-    ``valid`` is what is no padding, ``partition`` the cells that all scores are measured on. ``before`` are the
-    scores of the images before these, ``num`` is how many there are in all, and ``groups`` are those of all up
-    to these.
+    ``valid`` is what is no padding, ``partition`` the cells that all scores are measured on. ``before`` are
+    the scores of the images before these, ``num`` is how many there are in all, and ``groups`` are those of
+    all up to these.
     """
 
     run: Run

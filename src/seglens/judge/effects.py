@@ -36,9 +36,10 @@ def causal_agreement(case: JudgedBatch) -> tuple[dict[str, ScoreValues], dict[st
     Both are taken by pixel: a large superpixel has more of any map and of any effect, so that their sums
     agree even where the map is noise. On a grid that is the same.
 
-    Over all cells, and over those that don't touch the target or its margin, where there are `BESIDE` or more. A map that was itself made by
-    occlusion is held against the effects of the imputer that it was *not* made with, else it would be
-    compared with itself. ``ceiling`` is the agreement of the two imputers: no map can be asked for more.
+    Over all cells, and over those that don't touch the target or its margin, where there are `BESIDE` or
+    more. A map that was itself made by occlusion is held against the effects of the imputer that it was *not*
+    made with, else it would be compared with itself. ``ceiling`` is the agreement of the two imputers: no map
+    can be asked for more.
 
     Returns:
         The scores by name, followed by the imputer where it is the second one, and points to draw.

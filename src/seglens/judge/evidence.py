@@ -167,8 +167,8 @@ def combine(parts: Sequence[BatchScores]) -> BatchScores:
     for name, found in parts[-1].measured.items():
         if found.race is not None and found.race.seen != num:
             raise SettingError(
-                f"The race of {name} has seen {found.race.seen} images, and there are {num}: each batch raced by "
-                "itself. Give score_batch the batches before it as 'before', or judge with race=False."
+                f"The race of {name} has seen {found.race.seen} images, and there are {num}: each batch "
+                "raced by itself. Give score_batch the batches before it as 'before', or judge with race=False."
             )
     scores = dict.fromkeys(name for part in parts for name in part.measured)
     return BatchScores(

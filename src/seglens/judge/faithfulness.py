@@ -154,7 +154,8 @@ def removal_curves(
         cells: what is removed at a time; a grid of 16 x 16 by default.
         area: pixels of each target, for steps at its scale (`TARGET_FRACTIONS`), in which all else is removed
             as well; steps are shares of the picture (`FRACTIONS`) by default.
-        wanted: the steps that are made of each picture, for deletion and, at the target's scale, insertion; the
+        wanted: the steps that are made of each picture, for deletion and, at the target's scale, insertion;
+        the
             curves are NaN at the others. All by default.
         imputer: what fills the holes.
         precision: of the removal's forward passes, as in `choose_precision`.
@@ -224,9 +225,9 @@ def allowed_steps(area: PerImage | None, valid: Regions, kept: Regions | None = 
 def some_of(allowed: Steps, places: Rows, thinned: int) -> Steps:
     """Return one in ``thinned`` of the ``allowed`` steps of each picture, all in turn as pictures come.
 
-    Which they are goes by the place of a picture in a random order, so that the mean over some of the steps of
-    each picture has the expectation of the mean over all. They lie evenly between the first and the last, and
-    those of insertion are the opposite ones.
+    Which they are goes by the place of a picture in a random order, so that the mean over some of the steps
+    of each picture has the expectation of the mean over all. They lie evenly between the first and the last,
+    and those of insertion are the opposite ones.
     """
     wanted = torch.zeros_like(allowed)
     for row, place in enumerate(places.tolist()):

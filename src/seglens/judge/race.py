@@ -1,9 +1,10 @@
 """A race: maps and reference rows leave it as soon as they are decided, so that few passes are made for them.
 
-Pictures come in an order that was drawn beforehand. After some of them (`looks_of`) every map that is still in
-the race is compared with the reference rows that are. What is decided is measured no further. Of each picture
-some of the steps are made only, in turn: a sixth of them up to the first look, a third after it. The mean over
-these has the expectation of the mean over all, and what it loses in certainty is part of its interval.
+Pictures come in an order that was drawn beforehand. After some of them (`looks_of`) every map that is still
+in the race is compared with the reference rows that are. What is decided is measured no further. Of each
+picture some of the steps are made only, in turn: a sixth of them up to the first look, a third after it. The
+mean over these has the expectation of the mean over all, and what it loses in certainty is part of its
+interval.
 
 **Error.** At a look the paired difference of two rows has a t interval that errs with the chance
 ``spent(t) - spent(t')`` at an end, where t is the share of the pictures that was seen and t' that at the look
@@ -14,19 +15,20 @@ and analysis of group sequential tests based on the type I error spending rate f
 looks: Jennison and Turnbull 1989, "Interim analyses: the repeated confidence interval approach". Of groups of
 pictures the variance is that of a ratio of sums (Cochran 1977, "Sampling techniques", section 2.11).
 
-**Rules.** A map passes (``above``) where it is above the reference row with the best mean, and fails (``below``)
-where that row is above it: the rule of a judgement in full, at each look. It is left ``undecided`` before the
-end where neither can be expected any more (`Moments.hopeless`: Lan, Simon and Halperin 1982, "Stochastically
-curtailed tests in long-term clinical trials", under the trend so far), which adds no false decisions. A
-reference row goes where every map in the race is above it, or where the best row is above it at the error `IDLE`.
+**Rules.** A map passes (``above``) where it is above the reference row with the best mean, and fails
+(``below``) where that row is above it: the rule of a judgement in full, at each look. It is left
+``undecided`` before the end where neither can be expected any more (`Moments.hopeless`: Lan, Simon and
+Halperin 1982, "Stochastically curtailed tests in long-term clinical trials", under the trend so far), which
+adds no false decisions. A reference row goes where every map in the race is above it, or where the best row
+is above it at the error `IDLE`.
 
 That t intervals hold for few and skewed numbers, and that choosing the best row at each look does no harm, is
-no theorem: ``python -m benchmarks.race`` simulates how often a map passes that is no better than the best row,
-and how many true differences are missed.
+no theorem: ``python -m benchmarks.race`` simulates how often a map passes that is no better than the best
+row, and how many true differences are missed.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -49,7 +51,8 @@ IDLE = 0.005
 """Chance that a reference row goes because another one seemed better that isn't, for each pair."""
 
 FUTILE, MIDDLE = 0.05, 0.3
-"""Conditional power for either end below which a map is left undecided, once this share of the pictures was seen."""
+"""Conditional power for either end below which a map is left undecided, once this share of the pictures was
+seen."""
 
 FIRST = 8
 """Pictures before the first look; each further one comes after twice as many."""
@@ -111,7 +114,9 @@ def looks_of(num: int) -> tuple[int, ...]:
 
 
 def screened_of(num: int) -> int:
-    """Return of how many of ``num`` pictures a sixth of the steps is made: those up to a first look of several."""
+    """Return of how many of ``num`` pictures a sixth of the steps is made: those up to a first look of
+    several.
+    """
     looks = looks_of(num)
     return looks[0] if len(looks) > 1 else 0
 
@@ -142,7 +147,9 @@ class Moments:
         return Interval(self.mean, self.mean - lower, self.mean + upper, self.num, self.num_groups)
 
     def bound(self, level: float, share: float = 1.0) -> float:
-        """Return how many standard errors are exceeded with the chance ``level``, once all pictures are there."""
+        """Return how many standard errors are exceeded with the chance ``level``, once all pictures are
+        there.
+        """
         return float(-stdtrit(max(1.0, self.independent / share - 1), level))
 
     def hopeless(self, share: float) -> bool:
@@ -162,8 +169,8 @@ class Moments:
 def moments(values: PerImage, groups: Groups | None = None) -> Moments:
     """Return mean and standard error of ``values`` without the NaN ones.
 
-    Over G groups the variance of the mean is ``G / (G - 1) sum (s_g - mean n_g)^2 / n^2``, with the sum s_g and
-    the number n_g of the values of each; of groups of one that is the variance of a mean.
+    Over G groups the variance of the mean is ``G / (G - 1) sum (s_g - mean n_g)^2 / n^2``, with the sum s_g
+    and the number n_g of the values of each; of groups of one that is the variance of a mean.
     """
     every = values.detach().cpu().double()
     of, kept = clusters(every.isfinite(), groups), every[every.isfinite()]
@@ -260,7 +267,9 @@ def levels(before: float, share: float) -> tuple[float, float]:
 
 
 def _idle(race: Race, values: Mapping[str, PerImage], groups: Groups | None) -> tuple[set[str], float]:
-    """Return the reference rows that the best one is above, and the share at which they were compared last."""
+    """Return the reference rows that the best one is above, and the share at which they were compared
+    last.
+    """
     share, before = race.seen / race.num, race.tested.get("", 0.0)
     best = max(race.references, key=lambda null: float(values[null].nanmean().nan_to_num(nan=-math.inf)))
     behind = {null: moments(values[best] - values[null], groups) for null in race.references if null != best}

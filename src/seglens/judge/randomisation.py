@@ -44,8 +44,8 @@ def model_dependence(case: JudgedBatch, found: Recipes) -> tuple[ScoreValues, Ca
     at the model (only ``probability`` does). Images where rho of the repeat is below `REPEATS` are not
     evaluable. Details: ``repeat``, ``randomised`` (the mean of the absolute values), ``decoder_only`` (the
     same with a trained encoder), ``entropy_gain`` (`complexity` gained by randomising, as a share of the most
-    that there can be, log `BINS`). Hedström's eMPRT divides by the complexity of the map itself, and a mean of
-    that is ruled by maps that have next to none; this one lies between -1 and 1.
+    that there can be, log `BINS`). Hedström's eMPRT divides by the complexity of the map itself, and a mean
+    of that is ruled by maps that have next to none; this one lies between -1 and 1.
 
     Returns:
         The score, and for the cascade of `stages` the mean absolute rho of every map.

@@ -57,13 +57,13 @@ PERTURBATIONS: dict[str, Callable[[Images, int], Images]] = {
 def stability(case: JudgedBatch, found: Recipes) -> ScoreValues:
     """Measure ``1 - max over perturbations |m(x') - m(x)| / |m(x)|`` over the cells, per image.
 
-    Max-sensitivity (Yeh et al. 2019, equation 2), turned round so that more is better: 1 is a map that stays. m
-    is the map less its mean over the cells: what is the same everywhere says nothing of a place, and noise
-    between 0 and 1 would seem stable by its mean. Fresh noise has ``1 - sqrt(2)``, about -.4. A map that is even
-    has no pattern to keep and is not evaluable.
-    Only perturbations under which the prediction stays (Dice above `SAME`) count; an image without any, or
-    without a map in the first place, is not evaluable. ``flip`` (details) is the rank correlation of the map
-    of the mirrored picture, mirrored back, where the prediction mirrors as well.
+    Max-sensitivity (Yeh et al. 2019, equation 2), turned round so that more is better: 1 is a map that stays.
+    m is the map less its mean over the cells: what is the same everywhere says nothing of a place, and noise
+    between 0 and 1 would seem stable by its mean. Fresh noise has ``1 - sqrt(2)``, about -.4. A map that is
+    even has no pattern to keep and is not evaluable. Only perturbations under which the prediction stays
+    (Dice above `SAME`) count; an image without any, or without a map in the first place, is not evaluable.
+    ``flip`` (details) is the rank correlation of the map of the mirrored picture, mirrored back, where the
+    prediction mirrors as well.
 
     Content-free maps are made again as well: of the changed picture, of the probabilities there, and the
     mirrors and the distance of the region as it moved with the answer. Only the centre blob can't change.
@@ -110,7 +110,9 @@ def _answer(run: Run, images: Images, target: Target) -> Regions:
 
 
 def _moved(case: JudgedBatch, before: PerCell, maps: Maps) -> PerImage:
-    """Return the norm of the change of a map's pattern over the norm of the pattern, over the cells, per image."""
+    """Return the norm of the change of a map's pattern over the norm of the pattern, over the cells, per
+    image.
+    """
     own, now = _pattern(case, before), _pattern(case, case.cells(maps))
     size = own.norm(dim=1)
     # In float32: what is even is so in every cell, whatever its sums were rounded to.

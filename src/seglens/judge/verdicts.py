@@ -36,8 +36,8 @@ class ScoreRule:
 def verdict_of(difference: Interval, planned: int = 0) -> tuple[Verdict, Outcome, str]:
     """Judge a paired difference to the best reference row, and say why.
 
-    ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``. A race
-    over ``planned`` pictures in a random order makes a claim of all of them, however early it ends.
+    ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``. A
+    race over ``planned`` pictures in a random order makes a claim of all of them, however early it ends.
     """
     if difference.independent < MIN_IMAGES:
         return "not evaluable", *_too_few(difference)
@@ -65,7 +65,7 @@ def compared_rows(
     within = partial(interval, groups=groups, seed=seed)
     about = {key: within(values) for key, values in found.about.items()}
     rows = []
-    for key, values in found.values.items():
+    for key in found.values:
         compared = _in_race(key, found, groups) if found.race else _with_best(key, found, rule, within)
         more = {part: within(each) for part, each in found.details.get(key, {}).items()}
         verdict, outcome, reason = verdict_of(compared.difference, compared.planned)

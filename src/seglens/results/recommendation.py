@@ -34,8 +34,8 @@ ALWAYS = (
 """Said with every map."""
 
 INSTEAD = (
-    "Show the predicted outline with its probability, and say that they tell where the model answers and not why. "
-    "To ask why in one picture, cover a place and look how the answer changes (seglens app, or the method "
+    "Show the predicted outline with its probability, and say that they tell where the model answers and not "
+    "why. To ask why in one picture, cover a place and look how the answer changes (seglens app, or the method "
     "superpixel-occlusion)."
 )
 
@@ -135,24 +135,23 @@ def _advice(of: Standing) -> list[Advice]:
 
 
 def _passed(row: CardRow) -> str:
-    return (
-        f"What it marks matters more to the model than what {_reference(row)} marks, which knows nothing of the "
-        f"model{_pictures(row)}."
-    )
+    return f"What it marks matters more to the model than what {_knowing_nothing(row)}."
 
 
 def _failed(row: CardRow) -> str:
-    return (
-        f"What it marks matters less to the model than what {_reference(row)} marks, which knows nothing of the "
-        f"model{_pictures(row)}."
-    )
+    return f"What it marks matters less to the model than what {_knowing_nothing(row)}."
 
 
 def _undecided(row: CardRow) -> str:
     return (
-        f"Only with these words: it is not shown to say more than {_reference(row)} does, which knows nothing of "
-        f"the model{_pictures(row)}."
+        "Only with these words: what it marks is not shown to matter more to the model than what "
+        f"{_knowing_nothing(row)}."
     )
+
+
+def _knowing_nothing(row: CardRow) -> str:
+    """The reference row in words, and on how many pictures it was compared."""
+    return f"{_reference(row)} marks, which knows nothing of the model{_pictures(row)}"
 
 
 def _reference(row: CardRow) -> str:

@@ -9,7 +9,6 @@ from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
-
 Use = Literal["show", "unproven", "never", "unknown"]
 """What a map may be used for."""
 
