@@ -6,8 +6,7 @@ Score tables are drawn, raced as `judge` races them (at a third of the steps), a
 row at every step of every picture, and a bootstrap interval of the difference to the best row. A table has
 the nine reference rows and one map. A value is
 
-    mean of the row + how hard the picture is + what the row has of its own on the picture, at the step, at
-    both
+    mean of the row + how hard the picture is + what is the row's own on the picture, at the step, at both
 
 Means and deviations are about those of maps and rows of a U-Net on 30 test pictures of `tumor-polygons`: rows
 that know the mask differ by .05 to .1 on a picture, others by .2 to .7. Tables differ in what is best and in

@@ -50,15 +50,22 @@ DEFINITIONS = {
     "evaluable: fresh noise would look like dependence. entropy_gain is the entropy of the map's "
     "histogram that random weights add (after Hedström et al. 2024), as a share of the largest possible one.",
     "stability": "1 - the largest relative change of a map's pattern (the map less its mean, over the cells) "
-    "under noise, brightness and contrast that leave the prediction unchanged (Dice above .98). Fresh noise gets "
-    "-.4; a pattern that never changes gets 1, whatever it is: this says nothing without faithfulness. Compared with every reference row but the centre blob, which can't "
-    "change; mirrors are those of the answer on the changed picture. flip is the rank correlation with the "
-    "map of the mirrored picture, where the prediction mirrors.",
+    "under noise, brightness and contrast that leave the prediction unchanged (Dice above .98). Fresh noise "
+    "gets -.4; a pattern that never changes gets 1, whatever it is: this says nothing without faithfulness. "
+    "Compared with every reference row but the centre blob, which can't change; mirrors are those of the "
+    "answer on the changed picture. flip is the rank correlation with the map of the mirrored picture, where "
+    "the prediction mirrors.",
     "cells": "All scores see a map through the same cells of a picture: a grid of 16 x 16, or superpixels "
     "(SLIC) if asked for. Fractions removed are of the pixels.",
     "verdict": "pass: the lower 95 % bound of the paired difference (map - best reference row) is above 0; "
     f"fail: the upper bound is below 0; else warn. Fewer than {MIN_IMAGES} evaluable images: not evaluable; "
     f"fewer than {CLAIM_IMAGES}: an indication, not a claim.",
+    "race": "Maps race in the removal scores (unless judged with --exact): pictures come in a seeded random "
+    "order, a sixth of the steps is made of the first 8 and a third of the others, in turn, and after 8, 16, 32 "
+    "... pictures what is decided is measured no further. The interval of the difference is then Student's and "
+    "holds for all looks together: 2.5 % at each end, the error of a look by the share of the pictures (to the "
+    "power 2 at the lower end, 1 at the upper one). A map that can't be expected to be decided any more is "
+    "left undecided. Values and reference rows are means over the pictures that they were measured on.",
     "interval": "Intervals are 95 % percentile bootstrap intervals over groups of images (an image without "
     "group is one), paired where two maps are "
     "compared. They don't cover training the model again.",

@@ -168,7 +168,7 @@ def combine(parts: Sequence[BatchScores]) -> BatchScores:
         if found.race is not None and found.race.seen != num:
             raise SettingError(
                 f"The race of {name} has seen {found.race.seen} images, and there are {num}: each batch "
-                "raced by itself. Give score_batch the batches before it as 'before', or judge with race=False."
+                "raced by itself. Give score_batch those before it as 'before', or judge with race=False."
             )
     scores = dict.fromkeys(name for part in parts for name in part.measured)
     return BatchScores(

@@ -155,8 +155,7 @@ def removal_curves(
         area: pixels of each target, for steps at its scale (`TARGET_FRACTIONS`), in which all else is removed
             as well; steps are shares of the picture (`FRACTIONS`) by default.
         wanted: the steps that are made of each picture, for deletion and, at the target's scale, insertion;
-        the
-            curves are NaN at the others. All by default.
+            the curves are NaN at the others. All by default.
         imputer: what fills the holes.
         precision: of the removal's forward passes, as in `choose_precision`.
         seed: of noise and ties.

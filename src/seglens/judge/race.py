@@ -114,9 +114,7 @@ def looks_of(num: int) -> tuple[int, ...]:
 
 
 def screened_of(num: int) -> int:
-    """Return of how many of ``num`` pictures a sixth of the steps is made: those up to a first look of
-    several.
-    """
+    """Return of how many of ``num`` pictures a sixth of the steps is made: up to a first look of several."""
     looks = looks_of(num)
     return looks[0] if len(looks) > 1 else 0
 
@@ -147,9 +145,7 @@ class Moments:
         return Interval(self.mean, self.mean - lower, self.mean + upper, self.num, self.num_groups)
 
     def bound(self, level: float, share: float = 1.0) -> float:
-        """Return how many standard errors are exceeded with the chance ``level``, once all pictures are
-        there.
-        """
+        """Return how many standard errors are exceeded with the chance ``level`` once all pictures are there."""
         return float(-stdtrit(max(1.0, self.independent / share - 1), level))
 
     def hopeless(self, share: float) -> bool:
@@ -267,9 +263,7 @@ def levels(before: float, share: float) -> tuple[float, float]:
 
 
 def _idle(race: Race, values: Mapping[str, PerImage], groups: Groups | None) -> tuple[set[str], float]:
-    """Return the reference rows that the best one is above, and the share at which they were compared
-    last.
-    """
+    """Return the reference rows that the best one is above, and at which share they were compared last."""
     share, before = race.seen / race.num, race.tested.get("", 0.0)
     best = max(race.references, key=lambda null: float(values[null].nanmean().nan_to_num(nan=-math.inf)))
     behind = {null: moments(values[best] - values[null], groups) for null in race.references if null != best}

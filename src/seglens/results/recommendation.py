@@ -35,8 +35,8 @@ ALWAYS = (
 
 INSTEAD = (
     "Show the predicted outline with its probability, and say that they tell where the model answers and not "
-    "why. To ask why in one picture, cover a place and look how the answer changes (seglens app, or the method "
-    "superpixel-occlusion)."
+    "why. To ask why in one picture, cover a place and look how the answer changes (seglens app, or the "
+    "method superpixel-occlusion)."
 )
 
 
