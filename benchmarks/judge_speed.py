@@ -8,8 +8,9 @@ encoder layer). All in one run, in processor time, which a busy machine hardly c
 
 - filling the same holes by our imputer in batches and by pytorch-grad-cam's one by one, in colour and grey;
 - every score of ``--images`` pictures by our judge without its race, with its forward passes counted; the
-  scores that make maps again and causal agreement on 16 of them, as is the default. Every picture is made to count, whatever
-  blurring takes from it and whether its context matters, so this is the most that a scorecard takes;
+  scores that make maps again and causal agreement on 16 of them, as is the default. Every picture is made to
+  count, whatever blurring takes from it and whether its context matters, so this is the most that a scorecard
+  takes;
 - the removal curves by pytorch-grad-cam's imputer and one forward pass a copy, on ``--peer-copies`` copies
   that are spread over the fractions; the time of all copies is extrapolated from their mean.
 

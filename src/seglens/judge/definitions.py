@@ -61,11 +61,11 @@ DEFINITIONS = {
     f"fail: the upper bound is below 0; else warn. Fewer than {MIN_IMAGES} evaluable images: not evaluable; "
     f"fewer than {CLAIM_IMAGES}: an indication, not a claim.",
     "race": "Maps race in the removal scores (unless judged with --exact): pictures come in a seeded random "
-    "order, a sixth of the steps is made of the first 8 and a third of the others, in turn, and after 8, 16, 32 "
-    "... pictures what is decided is measured no further. The interval of the difference is then Student's and "
-    "holds for all looks together: 2.5 % at each end, the error of a look by the share of the pictures (to the "
-    "power 2 at the lower end, 1 at the upper one). A map that can't be expected to be decided any more is "
-    "left undecided. Values and reference rows are means over the pictures that they were measured on.",
+    "order, a sixth of the steps is made of the first 8 and a third of the others, in turn, and after 8, 16, "
+    "32 ... pictures what is decided is measured no further. The interval of the difference is Student's then "
+    "and holds for all looks together: 2.5 % at each end, spent on a look by the share of the pictures (its "
+    "square at the lower end). A map that can't be expected to be decided any more is left undecided. Values "
+    "and reference rows are means over the pictures that they were measured on.",
     "interval": "Intervals are 95 % percentile bootstrap intervals over groups of images (an image without "
     "group is one), paired where two maps are "
     "compared. They don't cover training the model again.",

@@ -145,7 +145,7 @@ class Moments:
         return Interval(self.mean, self.mean - lower, self.mean + upper, self.num, self.num_groups)
 
     def bound(self, level: float, share: float = 1.0) -> float:
-        """Return how many standard errors are exceeded with the chance ``level`` once all pictures are there."""
+        """Return how many standard errors are exceeded with the chance ``level``, of all pictures."""
         return float(-stdtrit(max(1.0, self.independent / share - 1), level))
 
     def hopeless(self, share: float) -> bool:

@@ -110,7 +110,7 @@ def _answer(run: Run, images: Images, target: Target) -> Regions:
 
 
 def _moved(case: JudgedBatch, before: PerCell, maps: Maps) -> PerImage:
-    """Return the norm of the change of a map's pattern over that of the pattern, over the cells, per image."""
+    """Return the norm of the change of a map's pattern over that of the pattern, per image."""
     own, now = _pattern(case, before), _pattern(case, case.cells(maps))
     size = own.norm(dim=1)
     # In float32: what is even is so in every cell, whatever its sums were rounded to.
