@@ -130,8 +130,8 @@ def plan_judging(
     num_maps += len(needed.gradients) + len(needed.on_input)
     making = sum(entry.forwards for entry in passes)
     plan = count_scores(num_maps, making, judging or JudgeSettings(), len(chosen))
-    named = {entry.group for entry in chosen.entries} if chosen.grouped.by else chosen.entries
-    return replace(plan, independent=len(named))
+    groups = {entry.group for entry in chosen.entries}
+    return replace(plan, independent=len(groups) if chosen.grouped.by else len(chosen))
 
 
 def count_scores(num_maps: int, making: int, settings: JudgeSettings, num: int) -> JudgePlan:

@@ -62,7 +62,7 @@ DEFINITIONS = {
     f"fewer than {CLAIM_IMAGES}: an indication, not a claim.",
     "race": "Maps race in the removal scores (unless judged with --exact): pictures come in a seeded random "
     "order, a sixth of the steps is made of the first 8 and a third of the others, in turn, and after 8, 16, "
-    "32 ... pictures what is decided is measured no further. The difference has an interval of Student's then "
+    "32 ... pictures what is decided is measured no further. The difference has a t interval then "
     "that holds for all looks together: 2.5 % at each end, spent on a look by the share of the pictures (its "
     "square at the lower end). A map that can't be expected to be decided any more is left undecided. Values "
     "and reference rows are means over the pictures that they were measured on.",

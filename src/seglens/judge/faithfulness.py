@@ -89,15 +89,21 @@ class Curves:
     def filled(self, other: "Curves", rows: Bool[Tensor, " b"]) -> "Curves":
         """Return the curves with those of ``other`` at ``rows``."""
 
-        def at_rows(own: Tensor | None, new: Tensor | None) -> Tensor | None:
-            return new if own is None or new is None else new.where(rows.view(-1, *[1] * (own.ndim - 1)), own)
+        def at_rows(own: Tensor, new: Tensor) -> Tensor:
+            return torch.where(rows.view(-1, *[1] * (own.ndim - 1)), new, own)
 
-        changed = {
-            name: at_rows(getattr(self, name), getattr(other, name))
-            for name in ("least_first", "most_first", "least_kept", "most_kept", "rank_agreement")
-        }
-        dice = None if self.dice is None or other.dice is None else self.dice.filled(other.dice, rows)
-        return replace(self, **changed, dice=dice)
+        def perhaps(own: Tensor | None, new: Tensor | None) -> Tensor | None:
+            return new if own is None or new is None else at_rows(own, new)
+
+        return replace(
+            self,
+            least_first=at_rows(self.least_first, other.least_first),
+            most_first=at_rows(self.most_first, other.most_first),
+            dice=None if self.dice is None or other.dice is None else self.dice.filled(other.dice, rows),
+            rank_agreement=perhaps(self.rank_agreement, other.rank_agreement),
+            least_kept=perhaps(self.least_kept, other.least_kept),
+            most_kept=perhaps(self.most_kept, other.most_kept),
+        )
 
     def _share(self, gap: PerImage) -> PerImage:
         """Return a gap as a share of what blurring the picture takes; NaN where not `evaluable`."""

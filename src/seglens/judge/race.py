@@ -182,7 +182,7 @@ def moments(values: PerImage, groups: Groups | None = None) -> Moments:
     return Moments(float(mean), float(error), len(kept), num_groups)
 
 
-Measure = Callable[["Race", Rows], Mapping[str, PerImage]]
+Measure = Callable[[Race, Rows], Mapping[str, PerImage]]
 """Measures the running rows of a race on its next pictures."""
 
 
