@@ -72,12 +72,12 @@ def test_where_no_map_passes_something_else_is_named() -> None:
 @pytest.mark.parametrize(
     ("against", "why"),
     [
-        ({"score": "attention", "verdict": "warn", "label": RESTATES}, "the predicted outline once more"),
-        ({"score": "model_dependence", "verdict": "fail"}, "when the model forgets what it learned"),
+        (row("mask", "attention", "warn", label=RESTATES), "the predicted outline once more"),
+        (row("mask", "model_dependence", "fail"), "when the model forgets what it learned"),
     ],
 )
-def test_a_pass_doesn_t_outweigh_what_forbids_a_map(against: dict[str, str], why: str) -> None:
-    found = recommend([row("mask", "target_faithfulness", "pass", 0.02), row("mask", **against)])
+def test_a_pass_doesn_t_outweigh_what_forbids_a_map(against: CardRow, why: str) -> None:
+    found = recommend([row("mask", "target_faithfulness", "pass", 0.02), against])
     assert uses(found) == {"mask": "never"}
     assert why in found.maps[0].say
     assert found.headline.startswith("No map")
