@@ -149,7 +149,8 @@ def test_maps_that_are_no_better_hardly_ever_pass(kind: str) -> None:
     ends, made = zip(*map(raced, tables), strict=True)
     assert ends.count("above") <= 3
     whole = 40 * 32 * 12 * len(tables[0].values)
-    assert sum(made) * 4 < whole
+    # The first look of groups of three has too few of them to decide anything.
+    assert sum(made) * (3 if kind == "groups" else 4) < whole
     assert in_full(tables[0]) in ("above", "below", "undecided")
 
 
