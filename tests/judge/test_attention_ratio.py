@@ -10,10 +10,19 @@ from seglens.runs.data import own_split
 def test_explain_and_judge_have_one_ratio_of_the_same_pictures(small_run, tmp_path, race: bool) -> None:
     run = seglens.load(small_run, device="cpu")
     split = own_split(run, "test")
-    layers = ("encoder_mid", "decoder_last")
-    explained = seglens.explain_folder(run, split, out=tmp_path / "explained", layers=layers)
-    settings = seglens.JudgeSettings(("attention",), race=race)
-    judged = seglens.judge_folder(run, split, out=tmp_path / "judged", layers=layers, judging=settings)
+    methods, layers = ("saliency", "grad-cam"), ("decoder_last",)
+    explained = seglens.explain_folder(
+        run, split, out=tmp_path / "explained", methods=methods, layers=layers, target="truth"
+    )
+    judged = seglens.judge_folder(
+        run,
+        split,
+        out=tmp_path / "judged",
+        methods=methods,
+        layers=layers,
+        target="truth",
+        judging=seglens.JudgeSettings(("attention",), race=race),
+    )
     assert explained.maps is not None
     assert judged.card is not None
     rows = {row.name: row for row in judged.card.rows}
@@ -23,4 +32,6 @@ def test_explain_and_judge_have_one_ratio_of_the_same_pictures(small_run, tmp_pa
         for name in ("ratio", "mass_inside"):
             assert details[name].num == found.statistic(name).num
             assert details[name].mean == pytest.approx(found.statistic(name).mean, rel=1e-6, nan_ok=True)
-        assert rows[found.name].value == pytest.approx(found.statistic("enrichment_log2").mean, rel=1e-6)
+        level = found.statistic("enrichment_log2")
+        assert rows[found.name].value == pytest.approx(level.mean, rel=1e-6, nan_ok=True)
+    assert explained.maps.summary[0].statistic("ratio").num  # a number, and not nothing, is compared

@@ -140,6 +140,7 @@ class Bright(nn.Module):
         return 6 * (nn.functional.avg_pool2d(images.mean(1, keepdim=True), 5, 1, 2, False, False) - 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # theirs, of numpy and tensors
 def test_pixel_by_pixel_the_curves_are_those_of_pytorch_grad_cam() -> None:
     """Its ROAD removes shares of the picture: those that are so many areas of the target, at both ends."""
     size, num = 32, 3

@@ -51,7 +51,7 @@ DEFINITIONS = {
     "histogram that random weights add (after Hedström et al. 2024), as a share of the largest possible one.",
     "stability": "1 - the largest relative change of a map's pattern (the map less its mean, over the cells) "
     "under noise, brightness and contrast that leave the prediction unchanged (Dice above .98). Fresh noise "
-    "gets -.4; a pattern that never changes gets 1, whatever it is: this says nothing without faithfulness. "
+    "gets -.4, an even map 0; a pattern that never changes gets 1, whatever it is: this says nothing without faithfulness. "
     "Compared with every reference row but the centre blob, which can't change; mirrors are those of the "
     "answer on the changed picture. flip is the rank correlation with the map of the mirrored picture, where "
     "the prediction mirrors.",

@@ -60,7 +60,7 @@ def stability(case: JudgedBatch, found: Recipes) -> ScoreValues:
     Max-sensitivity (Yeh et al. 2019, equation 2), turned round so that more is better: 1 is a map that stays.
     m is the map less its mean over the cells: what is the same everywhere says nothing of a place, and noise
     between 0 and 1 would seem stable by its mean. Fresh noise has ``1 - sqrt(2)``, about -.4. A map that is
-    even has no pattern to keep and is not evaluable. Only perturbations under which the prediction stays
+    even has no pattern to keep: 0. Only perturbations under which the prediction stays
     (Dice above `SAME`) count; an image without any, or without a map in the first place, is not evaluable.
     ``flip`` (details) is the rank correlation of the map of the mirrored picture, mirrored back, where the
     prediction mirrors as well.
