@@ -51,10 +51,10 @@ DEFINITIONS = {
     "histogram that random weights add (after Hedström et al. 2024), as a share of the largest possible one.",
     "stability": "1 - the largest relative change of a map's pattern (the map less its mean, over the cells) "
     "under noise, brightness and contrast that leave the prediction unchanged (Dice above .98). Fresh noise "
-    "gets -.4, an even map 0; a pattern that never changes gets 1, whatever it is: this says nothing without faithfulness. "
-    "Compared with every reference row but the centre blob, which can't change; mirrors are those of the "
-    "answer on the changed picture. flip is the rank correlation with the map of the mirrored picture, where "
-    "the prediction mirrors.",
+    "gets -.4, an even map 0; a pattern that never changes gets 1, whatever it is: this says nothing without "
+    "faithfulness. Compared with every reference row but the centre blob, which can't change; mirrors are "
+    "those of the answer on the changed picture. flip is the rank correlation with the map of the mirrored "
+    "picture, where the prediction mirrors.",
     "cells": "All scores see a map through the same cells of a picture: a grid of 16 x 16, or superpixels "
     "(SLIC) if asked for. Fractions removed are of the pixels.",
     "verdict": "pass: the lower 95 % bound of the paired difference (map - best reference row) is above 0; "
