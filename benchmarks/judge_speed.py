@@ -7,9 +7,10 @@ A ResNet-34 U-Net with random weights, pictures of 256 pixels, one thread, one m
 encoder layer). All in one run, in processor time, which a busy machine hardly changes, and in wall time:
 
 - filling the same holes by our imputer in batches and by pytorch-grad-cam's one by one, in colour and grey;
-- every score of ``--images`` pictures by our judge, with its forward passes counted; the scores that make
-  maps again and causal agreement on 16 of them, as is the default. Every picture is made to count, whatever
-  blurring takes from it and whether its context matters, so this is the most that a scorecard takes;
+- every score of ``--images`` pictures by our judge without its race, with its forward passes counted; the
+  scores that make maps again and causal agreement on 16 of them, as is the default. Every picture is made to
+  count, whatever blurring takes from it and whether its context matters, so this is the most that a scorecard
+  takes;
 - the removal curves by pytorch-grad-cam's imputer and one forward pass a copy, on ``--peer-copies`` copies
   that are spread over the fractions; the time of all copies is extrapolated from their mean.
 
@@ -140,20 +141,24 @@ def judge_all(run: seglens.Run, images: Tensor, target: Target, precision: str, 
     context.RELIANCE = float("-inf")
     for function in SCORES:
         meter.watch(function)
-    parts = []
+    found: evidence.BatchScores | None = None
     for start in range(0, len(images), PART):
         rows = slice(start, start + PART)
         part, goal = images[rows], target.select(rows)
 
-        def work(part: Tensor = part, goal: Target = goal, start: int = start) -> evidence.BatchScores:
-            settings = JudgeSettings(precision=precision)
+        def work(
+            part: Tensor = part, goal: Target = goal, before: evidence.BatchScores | None = found
+        ) -> evidence.BatchScores:
+            settings = JudgeSettings(precision=precision, race=False)
             return evidence.score_batch(
-                run, part, goal, [explained(run, part, goal)], settings=settings, done=start
+                run, part, goal, [explained(run, part, goal)], settings=settings, before=before
             )
 
-        parts.append(meter.timed("all scores", len(part), work))
+        done = meter.timed("all scores", len(part), work)
+        found = done if found is None else evidence.combine([found, done])
         print(meter.costs["all scores"].row("all scores so far"), flush=True)
-    evidence.score(evidence.combine(parts))
+    assert found is not None
+    evidence.score(found)
 
 
 def holes(images: Tensor, heat: Tensor, copies: int) -> tuple[Tensor, Tensor]:

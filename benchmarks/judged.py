@@ -26,7 +26,10 @@ HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "judged.jsonl", HERE / "JUDGED.md"
 
 WHOLLY = ("pets-unet-aug", "tumor-lite0-aug", "polygons-lite0-aug", "dsb2018-small-aug")
-RUNS = (*WHOLLY, "pets-unet", "tumor-lite0", "polygons-lite0", "dsb2018-small")
+SMALL = {"polygons-unet": "tumor-polygons"}
+"""Runs that train in a minute or two, and their data: judged at the target's scale only."""
+
+RUNS = (*WHOLLY, "pets-unet", "tumor-lite0", "polygons-lite0", "dsb2018-small", *SMALL)
 """Those trained with augmentation are judged by every score, the others by stages that take little time."""
 
 INTEGRATED, OCCLUSION = "integrated-gradients", "superpixel-occlusion"
@@ -46,10 +49,14 @@ class Stage:
     cells: str = "grid"
     across: int = 16
     precision: str = "32"
+    race: bool = False
 
 
 CLAIM, SUBSET = 100, 16
 """Pictures that a claim needs, and those that slow methods and scores that make maps again are given."""
+
+BOTH = ("faithfulness", "target_faithfulness")
+"""Removal in steps of the picture, and in areas of the target."""
 
 LAYERS = ("encoder_mid", "encoder_last", "decoder_last")
 
@@ -67,6 +74,8 @@ STAGES = {
         SUBSET,
         precision="bf16",
     ),
+    "scale": Stage(BOTH, ("grad-cam", "hires-cam", "saliency"), LAYERS, CLAIM),
+    "race": Stage(BOTH, ("grad-cam", "hires-cam", "saliency"), LAYERS, CLAIM, race=True),
 }
 """In the order in which they are made, each for all its runs before the next."""
 
@@ -84,8 +93,12 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
 
     began, used = time.monotonic(), time.process_time()
     run = seglens.load(runs / name)
-    split = seglens.open_split(run, "test", data=data / ROWS[name].data)
+    folder = SMALL[name] if name in SMALL else ROWS[name].data
+    split = seglens.open_split(run, "test", data=data / folder)
     chosen = choose(split, None, stage.images)
+    if stage.race:
+        order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))
+        chosen = chosen.select(order.tolist())
     settings = seglens.JudgeSettings(
         stage.scores,
         num_again=stage.images,
@@ -93,16 +106,27 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
         cells=stage.cells,
         across=stage.across,
         precision=stage.precision,
+        race=stage.race,
     )
-    parts = []
+    before = None
     for part in read_chunks(run, chosen, most=16, failed=[], what=name):
         images, valid = part.batch.images, part.batch.valid
         target = seglens.targets.predicted(run, images, valid=valid)
         maps = seglens.explain(run, images, target, methods=stage.methods, layers=stage.layers, seed=seed)
-        parts.append(
-            score_batch(run, images, target, list(maps.values()), valid=valid, settings=settings, seed=seed)
+        found = score_batch(
+            run,
+            images,
+            target,
+            list(maps.values()),
+            valid=valid,
+            settings=settings,
+            before=before,
+            num=len(chosen),
+            seed=seed,
         )
-    card = score(combine(parts), seed=seed)
+        before = found if before is None else combine([before, found])
+    assert before is not None
+    card = score(before, seed=seed)
     about = {
         "run": name,
         "num_split": len(split),
@@ -111,6 +135,7 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
         "seconds": round(time.monotonic() - began, 1),
         "processor_seconds": round(time.process_time() - used, 1),
         "threads": torch.get_num_threads(),
+        "passes": dict(card.passes),
     }
     since = {entry.method: entry.restates_from for entry in card.restating}
     rows = [about | row.row().plain() | {"restates_from": since.get(row.method)} for row in card.rows]
@@ -119,7 +144,7 @@ def judge_run(name: str, stage: Stage, data: Path, runs: Path, seed: int = 0) ->
 
 def asked_for(run: str, stage: str) -> bool:
     """Whether a unit is made where nobody names its run."""
-    return run in WHOLLY or stage in LITTLE
+    return run in WHOLLY or stage in (("scale", "race") if run in SMALL else LITTLE)
 
 
 def read_rows() -> list[dict[str, Any]]:
@@ -178,7 +203,7 @@ def restating_table(rows: list[dict[str, Any]]) -> str:
     """Every layer's attention ratio beside that of its mirror, and from where on a CAM restates."""
     columns = ("run (images)", "method", *ROLES, "restates from")
     lines: list[tuple[object, ...]] = []
-    for run in RUNS:
+    for run in [run for run in RUNS if run not in SMALL]:
         found = [row for row in rows if (row["run"], row["score"]) == (run, "attention")]
         if not found:
             lines.append((run, "not run: " + command(run, "restating"), *[""] * len(ROLES), ""))
@@ -198,7 +223,7 @@ def score_table(rows: list[dict[str, Any]], score: str, *stages: str) -> str:
         "context_faithfulness": ("context_reliance", "context_worth"),
         "causal_agreement": ("ceiling",),
         "causal_agreement_context": ("ceiling",),
-        "model_dependence": ("repeat", "randomised", "decoder_only", "emprt"),
+        "model_dependence": ("repeat", "randomised", "decoder_only"),
         "stability": ("flip",),
     }.get(score, ())
     columns = ("run", "map", score, "images", "best reference", "difference", "verdict", *detail)
@@ -229,6 +254,59 @@ def score_table(rows: list[dict[str, Any]], score: str, *stages: str) -> str:
     return table(columns, lines)
 
 
+def scale_table(rows: list[dict[str, Any]]) -> str:
+    """Both scores of each map side by side, in full and in a race."""
+    columns = (
+        "run",
+        "map",
+        *(f"{score.replace('_', ' ')}, {how}" for score in BOTH for how in ("full", "race")),
+    )
+    lines: list[tuple[object, ...]] = []
+    for run in (*WHOLLY, *SMALL):
+        at = {
+            (row["stage"], row["score"], map_name(row)): row
+            for row in rows
+            if row["run"] == run and row["stage"] in ("scale", "race") and row["verdict"] != "reference"
+        }
+        if not at:
+            lines.append((run, "not run: " + command(run, "scale race"), *[""] * 4))
+        for name in dict.fromkeys(name for _, _, name in at):
+            units = [(stage, score, name) for score in BOTH for stage in ("scale", "race")]
+            lines.append((run, name, *(against(at.get(unit)) for unit in units)))
+    return table(columns, lines)
+
+
+def against(row: Mapping[str, Any] | None) -> str:
+    """The difference to the best reference row, and the verdict with the pictures that it took."""
+    if row is None:
+        return "not run"
+    apart = ", ".join(number(row[f"difference{end}"]) for end in ("_low", "_high"))
+    return f"{number(row['difference'])} [{apart}] {row['verdict']} ({row['num_total']})"
+
+
+def passes_table(rows: list[dict[str, Any]]) -> str:
+    """The passes of each score in full and in a race, and how often both say the same."""
+    columns = ("run", "score", "maps", "passes in full", "in a race", "times fewer", "same verdicts")
+    lines: list[tuple[object, ...]] = []
+    for run, score in itertools.product((*WHOLLY, *SMALL), BOTH):
+        made = {
+            stage: {
+                map_name(row): row
+                for row in rows
+                if (row["run"], row["stage"], row["score"]) == (run, stage, score)
+            }
+            for stage in ("scale", "race")
+        }
+        if not all(made.values()):
+            lines.append((run, score, *["not run"] * 5))
+            continue
+        full, race = (next(iter(found.values()))["passes"][score] for found in made.values())
+        own = [name for name, row in made["scale"].items() if row["verdict"] != "reference"]
+        same = sum(made["scale"][name]["verdict"] == made["race"][name]["verdict"] for name in own)
+        lines.append((run, score, len(own), full, race, f"{full / race:.1f}", f"{same} of {len(own)}"))
+    return table(columns, lines)
+
+
 def cost_table(rows: list[dict[str, Any]]) -> str:
     """What each unit took."""
     units = {(row["run"], row["stage"]): row for row in rows}
@@ -253,6 +331,8 @@ def write_tables() -> None:
         "model_dependence": score_table(rows, "model_dependence", "dependence"),
         "stability": score_table(rows, "stability", "slow"),
         "completeness": score_table(rows, "completeness", "slow"),
+        "scale": scale_table(rows),
+        "passes": passes_table(rows),
         "cost": cost_table(rows),
     }
     for name, text in tables.items():

@@ -37,7 +37,7 @@ def road(
     """
     whole = torch.ones_like(target.pixels) if valid is None else valid
     read = reading(segmenter, images, target, whole, batch_size=batch_size)
-    return removal_curves(
+    curves, _ = removal_curves(
         read,
         maps,
         kept=kept,
@@ -48,3 +48,4 @@ def road(
         precision=precision,
         seed=seed,
     )
+    return curves

@@ -36,17 +36,19 @@ def test_on_a_cpu_the_quick_scores_are_made_and_the_others_named(seglens, small_
     ended = seglens("judge", small_run, "--layers", "decoder_last", "--cells", "superpixels")
     assert (ended.code, ended.err) == (0, "")
     card = json.loads((small_run / "judge/test/scorecard.json").read_text())
-    left = [
-        "target_faithfulness",
-        "context_faithfulness",
-        "causal_agreement",
-        "model_dependence",
-        "stability",
-    ]
+    left = ["context_faithfulness", "causal_agreement", "model_dependence", "stability"]
     assert card["left_out"] == left
     (told,) = [line for line in ended.out.splitlines() if line.startswith("Left out: ")]
     assert all(f"{name} (" in told for name in left)
     assert told.endswith("Add --scores all --force to this command to have them too.")
     record = json.loads((small_run / "judge/test/run.json").read_text())
-    assert record["settings"]["num_images"] == 16
+    assert record["settings"]["num_images"] == 32
     assert record["settings"]["judging"]["cells"] == "superpixels"
+    assert record["settings"]["judging"]["race"]
+    # By its size this run can't give a verdict, and said so before it began.
+    assert ended.out.splitlines()[1].startswith("No map can get a verdict: a comparison needs 8 pictures")
+    again = seglens("judge", small_run, "--recommend")
+    assert (again.code, again.err) == (0, "")
+    headline = "Nothing can be said about these maps: no question could be judged."
+    assert again.out.splitlines()[0] == headline == card["recommendation"]["headline"]
+    assert headline in ended.out

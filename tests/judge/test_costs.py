@@ -1,5 +1,7 @@
 """What a scorecard takes is counted as it is: passes by what really goes through the model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -81,6 +83,26 @@ def test_a_plan_names_every_score_and_adds_up() -> None:
         == 16 * 5 * (3 + 4 + 1)
         == by_score["model_dependence"].to_json()["forwards"]
     )
+
+
+def test_a_plan_says_beforehand_where_no_verdict_can_be() -> None:
+    plan = costs.count_scores(2, 500, JudgeSettings(CHEAP), 100)
+    assert replace(plan, independent=8).no_verdict == ""
+    assert "needs 8 groups of pictures, and there are 7" in replace(plan, independent=7).no_verdict
+    few = replace(costs.count_scores(2, 5, JudgeSettings(CHEAP), 5), independent=5)
+    assert "needs 8 pictures, and there are 5" in few.no_verdict
+
+
+def test_a_race_is_planned_at_some_of_the_steps() -> None:
+    """Of 40 pictures 8 at a sixth of the steps and 32 at a third, for 2 maps and 9 reference rows."""
+    whole, race = (
+        {cost.score: cost.forwards for cost in costs.count_scores(2, 0, settings, 40).costs}
+        for settings in (JudgeSettings(race=False), JudgeSettings())
+    )
+    assert whole["target_faithfulness"] == 40 * (24 * 11 + 2)
+    assert race["target_faithfulness"] == (8 * 4 + 32 * 8) * 11 + 40 * 2
+    assert whole["faithfulness"] == 40 * (18 * 11 + 2)
+    assert race["faithfulness"] == (8 * 4 + 32 * 6) * 11 + 40 * 2
 
 
 def test_a_plan_of_a_folder_counts_the_making_of_its_maps(small_run) -> None:

@@ -7,6 +7,7 @@ import torch
 from tests.judge.cases import NUM, SIZE, case_of, wide
 
 from seglens.explain.explanation import Explanation
+from seglens.explain.target import Target
 from seglens.impute import blurred
 from seglens.judge import effects
 from seglens.judge.case import JudgeSettings, ScoreValues
@@ -70,6 +71,17 @@ def test_agreement_of_oracle_and_opposite_and_the_other_imputer_for_occlusion(ce
     assert [(row.score, row.verdict) for row in rows] == [("causal_agreement", "pass")]
     assert "effects by blur" in rows[0].reason
     assert len(points["oracle"]["attribution"]) == effects.SHOWN * CELLS**2
+
+
+def test_a_picture_with_few_cells_beside_its_object_has_no_agreement_there(cells: torch.Tensor) -> None:
+    case = case_of(torch.ones(SIZE, SIZE), cells, {"any": wide(cells)})
+    large = torch.zeros(NUM, SIZE, SIZE, dtype=torch.bool)
+    for row in range(NUM):  # of 16 rows of cells 13, 14 or 15 are the object, 1 more its margin
+        large[row, : 2 * (13 + row % 3)] = True
+    found, _ = effects.causal_agreement(replace(case, target=Target("large", 1, large)))
+    values = found[effects.CONTEXT].values["any", None]
+    assert values.isfinite().tolist() == [row % 3 == 0 for row in range(NUM)]  # 32, 16 and none beside it
+    assert found[effects.WHOLE].values["any", None].isfinite().all()
 
 
 def test_large_superpixels_agree_with_nothing_by_being_large(cells: torch.Tensor) -> None:

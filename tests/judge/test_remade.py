@@ -11,7 +11,6 @@ import seglens
 from seglens.explain.explanation import Explanation
 from seglens.judge import randomisation, rerun, stability
 from seglens.judge.case import JudgeSettings
-from seglens.judge.cells import CELLS, cell_means
 from seglens.judge.nulls import NULLS, randomised
 from seglens.judge.verdicts import compared_rows
 
@@ -32,7 +31,7 @@ def test_model_dependence_is_what_scipy_says() -> None:
     torch.testing.assert_close(
         measured.values["saliency", None], expected, check_dtype=False, atol=1e-5, rtol=0
     )
-    assert {"repeat", "randomised", "emprt", "decoder_only"} == set(measured.details["saliency", None])
+    assert {"repeat", "randomised", "entropy_gain", "decoder_only"} == set(measured.details["saliency", None])
     for name in set(NULLS) - {"probability"}:
         assert measured.references[name].tolist() == pytest.approx([0] * NUM)
     assert (measured.references["probability"] > 0).all()
@@ -71,13 +70,13 @@ def brightness(run, images, target) -> torch.Tensor:
 
 
 def test_stability_of_a_map_that_is_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stability, "PERTURBATIONS", {"brighter": stability.brighter})
+    monkeypatch.setattr(stability, "PERTURBATIONS", {"flatter": stability.flatter})
     monkeypatch.setattr(stability, "_answer", lambda run, images, target: target.pixels)
     case = small_case((), {"centre": centre_blob, "picture": brightness})
     measured = stability.stability(case, rerun.recipes(case))
-    size = cell_means(case.images.mean(1), case.partition).norm(dim=1)
-    expected = 1 - stability.STEP * CELLS / size  # clipped nowhere
-    torch.testing.assert_close(measured.values["picture", None], expected.float(), atol=1e-5, rtol=0)
+    # All that differs from the mean comes nearer to it by two steps, clipped nowhere.
+    expected = torch.full((NUM,), 1 - 2 * stability.STEP)
+    torch.testing.assert_close(measured.values["picture", None], expected, atol=1e-5, rtol=0)
     assert measured.values["centre", None].tolist() == [1] * NUM
     torch.testing.assert_close(measured.details["picture", None]["flip"], torch.ones(NUM))
     rows = {row.method: row for row in compared_rows("t", "stability", measured, seed=0)}
@@ -86,6 +85,21 @@ def test_stability_of_a_map_that_is_the_picture(monkeypatch: pytest.MonkeyPatch)
     assert rows["picture"].verdict == "fail"
     assert rows["picture"].nulls[rows["picture"].reference] == 1
     assert rows["picture"].reference != "centre"
+
+
+def test_noise_is_not_stable_by_its_mean_and_an_even_map_has_no_pattern_to_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two draws of noise differ by sqrt(2) of the deviation of either, whatever lies under both."""
+    monkeypatch.setattr(stability, "PERTURBATIONS", {"brighter": stability.brighter})
+    monkeypatch.setattr(stability, "_answer", lambda run, images, target: target.pixels)
+    even = {"even": lambda run, images, target: torch.full((len(images), SIZE, SIZE), 0.3)}
+    raised = {"raised": lambda run, images, target: 100 + fresh_noise(run, images, target)}
+    case = small_case((), {"noise": fresh_noise, **raised, **even})
+    values = stability.stability(case, rerun.recipes(case)).values
+    for name in ("noise", "raised"):
+        assert float(values[name, None].mean()) == pytest.approx(1 - 2**0.5, abs=0.05)
+    assert values["even", None].tolist() == [0] * NUM
 
 
 def test_where_the_answer_changes_stability_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

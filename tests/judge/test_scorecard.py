@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -238,7 +239,7 @@ def test_batches_combine_to_the_same_card(known, monkeypatch: pytest.MonkeyPatch
     for name in set(NULLS) - {"random", "mirror-4"}:
         monkeypatch.delitem(NULLS, name)  # two of them are enough here
     run, images, target, knowing = known
-    settings = JudgeSettings(CHEAP)
+    settings = JudgeSettings(CHEAP, race=False)
     whole = evidence.score(evidence.score_batch(run, images, target, [knowing], settings=settings))
     parts = []
     for rows in (slice(0, 4), slice(4, 10)):
@@ -250,6 +251,28 @@ def test_batches_combine_to_the_same_card(known, monkeypatch: pytest.MonkeyPatch
         assert (one.method, one.verdict) == (other.method, other.verdict)
         if not math.isnan(one.value):
             assert one.value == pytest.approx(other.value, abs=1e-4)
+
+
+def test_a_race_goes_on_over_batches_and_refuses_to_be_put_together_from_several(known) -> None:
+    run, images, target, knowing = known
+    settings = JudgeSettings(("target_faithfulness",))
+    parts, before = [], None
+    for rows in (slice(0, 4), slice(4, 10)):
+        chosen = target.select(rows)
+        mine = Explanation("knowing", None, chosen, knowing.map[rows])
+        parts.append(evidence.score_batch(run, images[rows], chosen, [mine], settings=settings))
+        found = evidence.score_batch(
+            run, images[rows], chosen, [mine], settings=settings, before=before, num=10
+        )
+        before = found if before is None else evidence.combine([before, found])
+    with pytest.raises(SettingError, match="has seen 6 images, and there are 10"):
+        evidence.combine(parts)
+    row = evidence.score(before).rows[0]
+    assert (row.verdict, row.num_total) == ("pass", 10)
+    whole = seglens.judge(run, images, target, [knowing], settings=replace(settings, race=False))
+    assert row.value == pytest.approx(whole.rows[0].value, abs=0.15)  # a third of the steps
+    passes, fewer = (each.passes["target_faithfulness"] for each in (whole, evidence.score(before)))
+    assert 2.5 < passes / fewer < 4
 
 
 def test_maps_of_another_question_are_refused(known) -> None:

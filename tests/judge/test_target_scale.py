@@ -3,8 +3,10 @@
 import pytest
 import torch
 from benchmarks.removing import road
+from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
 from scipy.stats import spearmanr
 from tests.judge.test_faithfulness import Contrast
+from torch import nn
 
 from seglens import impute, wrap
 from seglens.explain.target import Target
@@ -129,3 +131,53 @@ def test_cells_shrink_with_the_target_and_part_the_picture() -> None:
     volume = torch.zeros(1, 24, 48, 24, dtype=torch.bool)
     volume[:, :12, :12, :12] = True
     assert int(target_cells(volume).max()) + 1 == 21**3  # 8 x (24 x 48 x 24)^(1/3) / 12 = 20.2
+
+
+class Bright(nn.Module):
+    """The logit of a pixel is 6 times how much brighter than .5 its surroundings of 5 x 5 are."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 6 * (nn.functional.avg_pool2d(images.mean(1, keepdim=True), 5, 1, 2, False, False) - 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # theirs, of numpy and tensors
+def test_pixel_by_pixel_the_curves_are_those_of_pytorch_grad_cam() -> None:
+    """Its ROAD removes shares of the picture: those that are so many areas of the target, at both ends."""
+    size, num = 32, 3
+    total, generator = size**2, torch.Generator().manual_seed(0)
+    images = 0.2 * torch.rand(num, 3, size, size, generator=generator)
+    images[:, :, 12:20, 12:20] += 0.75
+    pixels = torch.zeros(num, size, size, dtype=torch.bool)
+    pixels[:, 12:20, 12:20] = True
+    heat = torch.rand(num, size, size, generator=generator) + 0.5 * pixels
+    heat /= heat.max()
+    run = wrap(
+        Bright(),
+        classes=("background", "bright"),
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        image_size=size,
+        head="sigmoid",
+    )
+    found = road(
+        run.segmenter,
+        images,
+        Target("square", 1, pixels),
+        {"map": heat},
+        cells=torch.arange(total).view(size, size).expand(num, -1, -1),
+        area=pixels.flatten(1).sum(1).float(),
+    )["map"]
+    assert found.evaluable.all()
+    assert found.least_kept is not None
+    assert found.most_kept is not None
+    targets = [lambda logits: logits[0, 12:20, 12:20].sigmoid().mean()] * num
+    for column, fraction in enumerate(TARGET_FRACTIONS):
+        share = 100 * fraction * 64 / total
+        for curve, remove, percentile in (
+            (found.most_first, ROADMostRelevantFirst, 100 - share),
+            (found.least_first, ROADLeastRelevantFirst, 100 - share),
+            (found.most_kept, ROADLeastRelevantFirst, share),
+            (found.least_kept, ROADMostRelevantFirst, share),
+        ):
+            theirs = remove(percentile)(images, heat.numpy(), targets, run.segmenter, return_diff=False)
+            torch.testing.assert_close(curve[:, column], torch.from_numpy(theirs), atol=5e-3, rtol=0)

@@ -15,6 +15,7 @@ from seglens.cli import options as o
 from seglens.cli.given_flags import READING
 from seglens.cli.terminal import keep_apart, need_run, say
 from seglens.errors import SettingError
+from seglens.files.output import safe_name
 from seglens.files.overwrite import check_output
 from seglens.results.names import count
 
@@ -25,7 +26,7 @@ ScoresOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME...",
-        help="faithfulness, target_faithfulness (for small targets), context_faithfulness, "
+        help="faithfulness, target_faithfulness (in areas of the target), context_faithfulness, "
         "causal_agreement, completeness, model_dependence, stability, attention; all. [default: all on a "
         "GPU, the quick ones on a CPU]",
         show_default=False,
@@ -36,7 +37,7 @@ PicturesOption = Annotated[
     int | None,
     typer.Option(
         "--num-images",
-        help="How many pictures, spread evenly over the split. [default: 100 on a GPU, 16 on a CPU]",
+        help="How many pictures, spread evenly over the split. [default: 100 on a GPU, 32 on a CPU]",
         show_default=False,
     ),
 ]
@@ -45,6 +46,21 @@ CellsOption = Annotated[
     typer.Option(
         help="What is removed at a time, and how all maps are seen: grid (16 x 16) or superpixels.",
         autocompletion=names.among(("grid", "superpixels")),
+    ),
+]
+ExactOption = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Measure every map on every picture at every step, also once it is decided: takes "
+        "several times as long.",
+    ),
+]
+RecommendOption = Annotated[
+    bool,
+    typer.Option(
+        "--recommend",
+        help="Only say which map to show for which question, by the scorecard that is there.",
     ),
 ]
 AuditOption = Annotated[
@@ -89,6 +105,8 @@ def judge_command(
     scores: ScoresOption = None,
     cells: CellsOption = "grid",
     audit: AuditOption = None,
+    exact: ExactOption = False,
+    recommend: RecommendOption = False,
     precision: o.PredictPrecision = "32",
     epoch: o.Epoch = None,
     device: o.Device = "auto",
@@ -97,6 +115,13 @@ def judge_command(
     force: o.Force = False,
 ) -> None:
     """Test whether you can believe heat maps: compare them with maps made without the model."""
+    if recommend:
+        from seglens.results.scorecard import Card
+        from seglens.results.tables import read_table
+
+        folder = out or need_run(run) / "judge" / safe_name(split or "test")
+        printing.print_recommendation(read_table(folder / "scorecard.json", Card))
+        return
     groups = _divided_by(context)
     if groups and not audit:
         raise SettingError(
@@ -108,7 +133,7 @@ def judge_command(
     from seglens.folder.request import place_of
 
     keep_apart(out, run=run, data=data)
-    asked = seglens.JudgeSettings(chosen_scores(scores, ""), cells=cells, precision=precision)
+    asked = seglens.JudgeSettings(chosen_scores(scores, ""), cells=cells, precision=precision, race=not exact)
     model = seglens.load(need_run(run), epoch=epoch, device=device)
     on = model.segmenter.device.type
     judging = replace(asked, scores=chosen_scores(scores, on))
@@ -127,11 +152,12 @@ def judge_command(
         judging=judging,
         seed=seed,
     )
-    num_passes = plan.forwards(judging.scores)
     say(
         f"Judging {count(plan.num_images, 'picture')} by {', '.join(judging.scores)}: at most "
-        f"{count(num_passes, 'forward pass', 'forward passes')}."
+        f"{count(plan.forwards(judging.scores), 'forward pass', 'forward passes')}."
     )
+    if plan.no_verdict:
+        say(plan.no_verdict)
     began = time.monotonic()
     done = seglens.judge_folder(
         model,
@@ -148,7 +174,8 @@ def judge_command(
         seed=seed,
         force=force,
     )
-    each = (time.monotonic() - began) / num_passes
+    made = plan.made(judging.scores, {} if done.card is None else done.card.passes)
+    each = (time.monotonic() - began) / made
     printing.print_judged(done, lambda left_out: say(*_left_out(left_out, plan, each)))
 
 

@@ -69,17 +69,34 @@ def print_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]
     card, audit = done.card, done.audit
     if card is None:
         return
-    more: dict[str, object] = {"rows": card.rows, "restating": card.restating, "left_out": card.left_out}
+    from seglens.results.recommendation import lines_of  # not above, as in `print_result`
+
+    more: dict[str, object] = {
+        "rows": card.rows,
+        "restating": card.restating,
+        "left_out": card.left_out,
+        "passes": card.passes,
+        "recommendation": card.recommendation,
+    }
     tables: list[Callable[[], None]] = [
         partial(_show_card, card),
         partial(_show_restating, card),
         lambda: say(card.resampling.text),
+        lambda: say(*lines_of(card.recommendation)),
         lambda: show_left_out(card.left_out),
     ]
     if audit is not None:
         more["audit"] = audit
         tables.append(partial(_show_audit, audit))
     print_batch("judged", done, more, *tables)
+
+
+def print_recommendation(card: "Card") -> None:
+    """Print which maps to show, by a scorecard alone."""
+    from seglens.results.recommendation import lines_of, recommend
+
+    found = recommend(card.rows, card.left_out)
+    print_result({"recommendation": found}, lambda: say(*lines_of(found)))
 
 
 def print_findings(found: PrintedRow) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from seglens.arguments import checked
 from seglens.arguments.inputs import names_of
 from seglens.arguments.renamed import renamed
@@ -73,12 +75,12 @@ def judge_folder(
 ) -> Summary:
     """Judge the maps of a split, or of image files: ``scorecard.json``, ``scorecard.csv`` and ``run.json``.
 
-    ``num_images`` are spread evenly over the split; all by default. ``judging`` says which scores are made
-    (all by default); figures are written beside the tables. With ``audit_regions``, names of
-    `judge.regions.REGIONS` or ``mask:FILE``, ``audit.json`` and ``audit.csv`` say whether maps light up
-    there and whether it matters; ``auto`` is all of `REGIONS`, those that the leak test of an evaluation
-    points to first. ``groups`` are ``folder`` or ``FILE.csv:COLUMN``; left out, the strata of the pictures,
-    where a table names some. The rest is as in
+    ``num_images`` are spread evenly over the split; all by default. Where maps race (see `judge.race`) they
+    come in a seeded random order. ``judging`` says which scores are made (all by default); figures are
+    written beside the tables. With ``audit_regions``, names of `judge.regions.REGIONS` or ``mask:FILE``,
+    ``audit.json`` and ``audit.csv`` say whether maps light up there and whether it matters; ``auto`` is all
+    of `REGIONS`, those that the leak test of an evaluation points to first. ``groups`` are ``folder`` or
+    ``FILE.csv:COLUMN``; left out, the strata of the pictures, where a table names some. The rest is as in
     `explain_folder`.
 
     Raises:
@@ -86,6 +88,12 @@ def judge_folder(
     """
     began = time.monotonic()
     split = choose(split_of(run, pictures, class_map), None, num_images)
+    judging = judging or JudgeSettings()
+    if judging.race:  # any order but a random one may put what belongs together first
+        split = split.select(
+            torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
+        )
+    grouping = grouping_of(split)
     class_index = class_index_of(run, class_name)
     place = place_of(run, split, out, "judge")
     layers = names_of(layers)
@@ -99,7 +107,7 @@ def judge_folder(
     names: list[str] = []
     numbers: list[int] = []
     failed: list[Failure] = []
-    parts: list[BatchScores] = []
+    scores: BatchScores | None = None
     check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(place, command="judge", force=force) as folder:
         for part in read_chunks(
@@ -107,31 +115,32 @@ def judge_folder(
         ):
             with naming_pictures(part):
                 (chosen,) = targets_of(run, part, (target,), class_index)
-                found = explain(run, part.batch.images, chosen, methods=methods, layers=layers, seed=seed)
-                maps = list(found.values())
-                parts.append(
-                    score_batch(
-                        run,
-                        part.batch.images,
-                        chosen,
-                        maps,
-                        valid=part.batch.valid,
-                        settings=judging,
-                        done=sum(before.num_images for before in parts),
-                        seed=seed,
-                    )
-                )
+                made = explain(run, part.batch.images, chosen, methods=methods, layers=layers, seed=seed)
+                maps = list(made.values())
                 numbers += part.numbers
+                found = score_batch(
+                    run,
+                    part.batch.images,
+                    chosen,
+                    maps,
+                    valid=part.batch.valid,
+                    settings=judging,
+                    before=scores,
+                    num=len(split),
+                    groups=grouping.of(numbers),
+                    seed=seed,
+                )
+                scores = found if scores is None else combine([scores, found])
                 if audit_regions:
                     regions, valid = regions_of(part, audit_regions), part.batch.valid
                     audits.append(
                         audit(run, part.batch.images, chosen, maps, regions, valid=valid, seed=seed)
                     )
                     names += part.batch.names
-        refuse_none_done(len(parts), failed)
-        grouping = grouping_of(split)
+        refuse_none_done(0 if scores is None else scores.num_images, failed)
+        assert scores is not None
         together = grouping.of(numbers)
-        card = score(combine(parts), groups=together, seed=seed)
+        card = score(scores, groups=together, seed=seed)
         table = card.table.model_copy(
             update={
                 "failed": tuple(map(writer.failed_row, failed)),
@@ -153,7 +162,7 @@ def judge_folder(
             "class": run.task.classes[class_index],
             "num_images": num_images,
             "batch_size": batch_size,
-            "judging": asdict(judging or JudgeSettings()),
+            "judging": asdict(judging),
             "audit_regions": list(audit_regions),
             "groups": groups,
         }

@@ -1,7 +1,7 @@
 """What a judgement takes: the scores and pictures that are chosen by default, and the passes of the model."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
@@ -12,11 +12,12 @@ from seglens.folder.chunks import CHUNK, choose
 from seglens.folder.planning import first_chunk
 from seglens.folder.request import class_index_of, targets_of, with_references_of
 from seglens.judge.case import CHEAP, SCORES, JudgeSettings
-from seglens.judge.definitions import CLAIM_IMAGES
+from seglens.judge.definitions import CLAIM_IMAGES, MIN_IMAGES
 from seglens.judge.effects import IMPUTERS
 from seglens.judge.faithfulness import FRACTIONS, TARGET_FRACTIONS
 from seglens.judge.localisation import SHIFTS
 from seglens.judge.nulls import NULLS
+from seglens.judge.race import steps_made
 from seglens.judge.stability import PERTURBATIONS
 from seglens.models.layers import resolve
 from seglens.runs import Run
@@ -24,7 +25,7 @@ from seglens.runs import Run
 ALL = "all"
 """Stands for every score."""
 
-ON_CPU = 16
+ON_CPU = 32
 """Pictures that are judged on a CPU: enough for an indication, in a few minutes."""
 
 
@@ -44,8 +45,9 @@ def num_images_of(num: int | None, device: str) -> int:
 class ScoreCost:
     """The forward passes of one score, those of all ``remakes`` of its maps included.
 
-    They are for all its ``num_images``, at most: maps that remove the same cells share a pass, context is
-    only removed where it matters, and slow methods are left out of the scores that make maps again.
+    They are for all its ``num_images``, at most: maps leave a race as soon as they are decided, those that
+    remove the same cells share a pass, context is only removed where it matters, and slow methods are left
+    out of the scores that make maps again.
     """
 
     score: str
@@ -60,15 +62,36 @@ class ScoreCost:
 
 @dataclass(frozen=True)
 class JudgePlan:
-    """The cost of every score; ``making`` are the forward passes for making the maps once, which all need."""
+    """The cost of every score; ``making`` are the forward passes for making the maps once, which all need.
+
+    ``independent`` is how many independent things there are, groups of pictures where these are named.
+    """
 
     num_images: int
     making: int
     costs: tuple[ScoreCost, ...]
+    independent: int = MIN_IMAGES
+
+    @property
+    def no_verdict(self) -> str:
+        """Why no comparison can have a verdict, whatever is found; empty where it can."""
+        if self.independent >= MIN_IMAGES:
+            return ""
+        what = "pictures" if self.independent == self.num_images else "groups of pictures"
+        return (
+            f"No map can get a verdict: a comparison needs {MIN_IMAGES} {what}, and there are "
+            f"{self.independent}. Take more pictures (--num-images, --split, --data) to have one."
+        )
 
     def forwards(self, scores: Sequence[str]) -> int:
         """Return the forward passes for these scores and the maps, at most."""
         return self.making + self.more(scores)
+
+    def made(self, scores: Sequence[str], passes: Mapping[str, int]) -> int:
+        """Return the forward passes once they are over, with those that were counted of some scores."""
+        counted = [cost for cost in self.costs if cost.score in passes]
+        fewer = sum(cost.forwards - passes[cost.score] - 2 * cost.num_images for cost in counted)
+        return max(1, self.forwards(scores) - fewer)
 
     def more(self, scores: Sequence[str]) -> int:
         """Return the forward passes that these scores take once the maps are there, at most."""
@@ -106,7 +129,9 @@ def plan_judging(
     num_maps = len(layers) * (len(needed.cams) + len(needed.on_layers))
     num_maps += len(needed.gradients) + len(needed.on_input)
     making = sum(entry.forwards for entry in passes)
-    return count_scores(num_maps, making, judging or JudgeSettings(), len(chosen))
+    plan = count_scores(num_maps, making, judging or JudgeSettings(), len(chosen))
+    groups = {entry.group for entry in chosen.entries}
+    return replace(plan, independent=len(groups) if chosen.grouped.by else len(chosen))
 
 
 def count_scores(num_maps: int, making: int, settings: JudgeSettings, num: int) -> JudgePlan:
@@ -114,23 +139,26 @@ def count_scores(num_maps: int, making: int, settings: JudgeSettings, num: int) 
 
     Making them once takes ``making`` forward passes.
     """
-    # Besides the changed copies: the pictures clean, blurred, and with their context blurred.
-    removed = 2 * len(FRACTIONS) * (num_maps + len(NULLS)) + 2
-    again = settings.num_again
-    # Pictures, forward passes of changed ones for each, and how often its maps are made again.
+    again, occluded = min(settings.num_again, num), min(settings.num_occluded, num)
+
+    def removed(steps: int, ends: int) -> int:
+        """Both orders at both ends of all rows; besides, each picture clean and blurred."""
+        made = steps_made(num, steps) if settings.race else num * steps
+        return 2 * ends * made * (num_maps + len(NULLS)) + 2 * num
+
+    # Pictures, forward passes of changed ones, and how often its maps are made again.
     found = {
-        "faithfulness": (num, removed, 0),
-        "target_faithfulness": (num, 4 * len(TARGET_FRACTIONS) * (num_maps + len(NULLS)) + 2, 0),
-        "context_faithfulness": (num, removed + SHIFTS + 1, 0),
-        "causal_agreement": (settings.num_occluded, len(IMPUTERS) * settings.across**2 + 1, 0),
+        "faithfulness": (num, removed(len(FRACTIONS), 1), 0),
+        "target_faithfulness": (num, removed(len(TARGET_FRACTIONS), 2), 0),
+        "context_faithfulness": (num, removed(len(FRACTIONS), 1) + num * (SHIFTS + 1), 0),
+        "causal_agreement": (occluded, occluded * (len(IMPUTERS) * settings.across**2 + 1), 0),
         "completeness": (num, 0, 0),
         "model_dependence": (again, 0, settings.num_models + settings.stages + 1),
         "stability": (again, 0, len(PERTURBATIONS) + 1),
         "attention": (num, 0, 1),
     }
-    costs = []
-    for score in SCORES:
-        most, copies, remakes = found[score]
-        few = min(most, num)
-        costs.append(ScoreCost(score, few, few * copies + -(-few * remakes * making // num), remakes))
+    costs = (
+        ScoreCost(score, few, copies + -(-few * remakes * making // num), remakes)
+        for score, (few, copies, remakes) in found.items()
+    )
     return JudgePlan(num, making, tuple(costs))

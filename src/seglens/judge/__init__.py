@@ -64,6 +64,7 @@ def judge(
         valid=valid,
         settings=settings,
         explainers=explainers,
+        groups=groups,
         seed=seed,
         batch_size=batch_size,
     )

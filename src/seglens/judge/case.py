@@ -12,13 +12,15 @@ from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
 from seglens.errors import SettingError, unknown_name
+from seglens.evaluate.intervals import Groups
 from seglens.explain.explanation import Explanation
 from seglens.explain.masked import check_precision
 from seglens.explain.target import Target
 from seglens.judge.cells import CELLS, PARTITIONS, Partition, PerCell, cell_means
 from seglens.judge.nulls import NullInputs
+from seglens.judge.race import Race
 from seglens.judge.reading import Reading, reading
-from seglens.results.names import CARD_SCORES
+from seglens.results.names import CARD_SCORES, NULL, TARGET_SCALE, map_name
 from seglens.runs import Run
 from seglens.shapes import Images, Maps, PerImage, Regions
 
@@ -62,7 +64,7 @@ class Reason(NamedTuple):
 
 SCORES = CARD_SCORES
 
-CHEAP = ("faithfulness", "completeness", "attention")
+CHEAP = ("faithfulness", TARGET_SCALE, "completeness", "attention")
 """Those that need few passes of the model, and no map made again."""
 
 
@@ -73,10 +75,11 @@ class JudgeSettings:
     ``num_again`` images serve the scores that make maps again (model dependence, stability), of methods that
     take at most ``max_seconds`` an image, measured on the first one. ``num_occluded`` images are occluded
     cell by cell for causal agreement. All scores cut the pictures alike: ``cells`` names a way of
-    `cells.PARTITIONS` and ``across`` squared is how many there are. ``num_models`` sets of random weights
-    are drawn, and ``stages`` steps lead from the trained model to a random one in the cascade. ``precision``
-    is that of the forward passes of removal: ``32``, ``bf16`` or ``auto``; in bfloat16 the table says how
-    well scores are ranked as in float32.
+    `cells.PARTITIONS` and ``across`` squared is how many there are. ``num_models`` sets of random weights are
+    drawn, and ``stages`` steps lead from the trained model to a random one in the cascade. ``precision`` is
+    that of the forward passes of removal: ``32``, ``bf16`` or ``auto``; in bfloat16 the table says how well
+    scores are ranked as in float32. With ``race`` the removal scores let go of maps and reference rows as
+    soon as they are decided (see `judge.race`); without it all are measured on all pictures, at all steps.
     """
 
     scores: tuple[str, ...] = SCORES
@@ -88,6 +91,7 @@ class JudgeSettings:
     num_models: int = 3
     stages: int = 4
     precision: str = "32"
+    race: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -113,7 +117,9 @@ class JudgeSettings:
 class JudgedBatch:
     """The maps of one batch of images, with the model, pictures, nulls and settings to judge them by.
 
-    ``valid`` is what is no padding, ``partition`` the cells that all scores are measured on.
+    ``valid`` is what is no padding, ``partition`` the cells that all scores are measured on. ``before`` are
+    the scores of the images before these, ``num`` is how many there are in all, and ``groups`` are those of
+    all up to these.
     """
 
     run: Run
@@ -128,6 +134,9 @@ class JudgedBatch:
     explainers: Mapping[str, Explainer]
     seed: int
     batch_size: int
+    before: Mapping[str, "ScoreValues"] = field(default_factory=dict)
+    num: int = 0
+    groups: Groups | None = None
 
     @cached_property
     def reading(self) -> Reading:
@@ -170,7 +179,8 @@ class ScoreValues:
     """One score of all maps and reference rows, image by image on the CPU; NaN where not evaluable.
 
     ``about`` belongs to the images, ``details`` to a map and ``reference_details`` to a reference row;
-    ``reasons`` say why a map has no value at all.
+    ``reasons`` say why a map has no value at all. ``race`` is how the race stands, of scores that have one,
+    and ``passes`` are the copies of pictures that went through the model for it.
     """
 
     values: dict[Key, PerImage]
@@ -179,6 +189,14 @@ class ScoreValues:
     details: dict[Key, dict[str, PerImage]] = field(default_factory=dict)
     reasons: dict[Key, Reason] = field(default_factory=dict)
     reference_details: dict[str, dict[str, PerImage]] = field(default_factory=dict)
+    race: Race | None = None
+    passes: int = 0
+
+    @property
+    def named(self) -> dict[str, PerImage]:
+        """The values of all rows by name, with `NULL` in front of those of reference rows."""
+        own = {map_name(*key): values for key, values in self.values.items()}
+        return own | {NULL + name: values for name, values in self.references.items()}
 
 
 def join_scores(parts: Sequence[ScoreValues]) -> ScoreValues:
@@ -207,6 +225,8 @@ def join_scores(parts: Sequence[ScoreValues]) -> ScoreValues:
             name: together([part.reference_details.get(name, {}) for part in parts])
             for name in parts[0].reference_details
         },
+        race=parts[-1].race,
+        passes=sum(part.passes for part in parts),
     )
 
 

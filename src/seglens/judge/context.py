@@ -1,6 +1,7 @@
 """The three removal scores, and how much the prediction depends on the context of the target."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Bool
@@ -11,10 +12,19 @@ from seglens.explain.target import dilate
 from seglens.impute import blurred, linear
 from seglens.judge.case import JudgedBatch, ScoreValues
 from seglens.judge.cells import CELLS, Partition, target_cells
-from seglens.judge.faithfulness import EVALUABLE, Curves, agreement_of, dice_details, removal_curves
+from seglens.judge.faithfulness import (
+    EVALUABLE,
+    Curves,
+    agreement_of,
+    allowed_steps,
+    dice_details,
+    removal_curves,
+    some_of,
+)
 from seglens.judge.localisation import SHIFTS
+from seglens.judge.race import Race, go_on
 from seglens.judge.reading import score_unit
-from seglens.results.names import NULL, map_name
+from seglens.results.names import NULL, TARGET_SCALE, map_name
 from seglens.shapes import Images, PerImage, Regions, Rows
 
 RELIANCE = 0.02
@@ -74,9 +84,10 @@ def context_faithfulness(case: JudgedBatch) -> tuple[ScoreValues, dict[str, Curv
     scores have one unit, and this one says how much of the answer the order of the context explains.
     """
     reliance = context_reliance(case)
-    curves = _curves(case, kept=surroundings(case), counted=reliance >= RELIANCE)
-    about = {"context_reliance": reliance, "context_worth": context_worth(case), **agreement_of(curves)}
-    return removal_score(case, curves, about), curves
+    about = {"context_reliance": reliance, "context_worth": context_worth(case)}
+    return removal_score(
+        case, "context_faithfulness", about, kept=surroundings(case), counted=reliance >= RELIANCE
+    )
 
 
 def target_faithfulness(case: JudgedBatch) -> tuple[ScoreValues, dict[str, Curves]]:
@@ -87,49 +98,86 @@ def target_faithfulness(case: JudgedBatch) -> tuple[ScoreValues, dict[str, Curve
     removed (deletion), or all but that (insertion), most and least relevant first.
     """
     area = case.target.pixels.flatten(1).sum(1).float()
-    curves = _curves(case, cells=target_cells(case.target.pixels), area=area)
     share = area / case.valid.flatten(1).sum(1).to(area.device)
-    about = {"target_share": torch.where(area > 0, share, torch.nan).cpu(), **agreement_of(curves)}
-    return removal_score(case, curves, about), curves
+    about = {"target_share": torch.where(area > 0, share, torch.nan).cpu()}
+    return removal_score(case, TARGET_SCALE, about, cells=target_cells(case.target.pixels), area=area)
 
 
 def faithfulness(case: JudgedBatch) -> tuple[ScoreValues, dict[str, Curves]]:
     """Measure ROAD over the whole picture."""
-    curves = _curves(case)
-    return removal_score(case, curves, agreement_of(curves)), curves
+    return removal_score(case, "faithfulness", {})
 
 
-def _curves(
+def removal_score(
     case: JudgedBatch,
+    score: str,
+    about: Mapping[str, PerImage],
     *,
     kept: Regions | None = None,
     counted: Bool[Tensor, " b"] | None = None,
     cells: Partition | None = None,
     area: PerImage | None = None,
-) -> dict[str, Curves]:
-    """Return the curves of every map and reference row of ``case``."""
+) -> tuple[ScoreValues, dict[str, Curves]]:
+    """Return the values of maps and reference rows, the secondary score beside each, and their curves.
+
+    With ``case.settings.race`` the pictures come in a seeded order, at some steps each, and rows that are
+    decided are NaN in the pictures that follow.
+    """
     named = {map_name(*key): entry.map for key, entry in case.maps.items()}
     named |= {NULL + name: maps for name, maps in case.nulls.items()}
-    return removal_curves(
+    remove = partial(
+        removal_curves,
         case.reading,
-        named,
         kept=kept,
-        counted=counted,
         cells=case.partition if cells is None else cells,
         area=area,
         precision=case.settings.precision,
         seed=case.seed,
     )
+    usable = torch.ones(len(case.images), dtype=torch.bool) if counted is None else counted.cpu()
+    if not case.settings.race:
+        curves, passes = remove(named, counted=usable)
+        return _values_of(case, curves, about, None, passes), curves
+    curves, passes = remove(named, counted=usable & False)
+    steps = allowed_steps(area, case.valid, kept)
+
+    def measure(race: Race, rows: Rows) -> dict[str, PerImage]:
+        nonlocal passes
+        here = torch.zeros_like(usable).index_fill_(0, rows, True) & usable
+        wanted = torch.zeros(len(usable), *steps.shape[1:], dtype=torch.bool)
+        places = torch.arange(race.seen, race.seen + len(rows))
+        wanted[rows] = some_of(steps[rows], places, race.thinned)
+        found, more = remove({name: named[name] for name in race.running}, counted=here, wanted=wanted)
+        passes += more
+        curves.update({name: curves[name].filled(each, here) for name, each in found.items()})
+        return {name: each.value[rows] for name, each in found.items()}
+
+    order = torch.randperm(len(usable), generator=torch.Generator().manual_seed(case.seed))
+    earlier = case.before.get(score)
+    if earlier is None or earlier.race is None:
+        nulls = tuple(NULL + name for name in case.nulls)
+        race = Race(case.num or len(usable), tuple(name for name in named if name not in nulls), nulls)
+        known = {name: torch.empty(0) for name in named}
+    else:
+        race, known = earlier.race, earlier.named
+    race, _ = go_on(race, order, measure, known, groups=case.groups)
+    return _values_of(case, curves, about, race, passes), curves
 
 
-def removal_score(
-    case: JudgedBatch, curves: Mapping[str, Curves], about: Mapping[str, PerImage]
+def _values_of(
+    case: JudgedBatch,
+    curves: Mapping[str, Curves],
+    about: Mapping[str, PerImage],
+    race: Race | None,
+    passes: int,
 ) -> ScoreValues:
     """Turn curves by name into the values of maps and reference rows, the secondary score beside each."""
     return ScoreValues(
         values={key: curves[map_name(*key)].value for key in case.maps},
         references={name: curves[NULL + name].value for name in case.nulls},
-        about=dict(about),
+        about={**about, **agreement_of(curves)},
         details={key: dice_details(curves[map_name(*key)]) for key in case.maps},
         reference_details={name: dice_details(curves[NULL + name]) for name in case.nulls},
+        race=race,
+        passes=passes,
     )

@@ -35,7 +35,7 @@ DEFINITIONS = {
     "the score without it. The ceiling is how well two ways of removing agree: no map can be expected to do "
     "better. It is computed in float32.",
     "causal_agreement_context": "The same as causal agreement, for the cells outside the target and its "
-    "margin.",
+    "margin. Pictures with fewer than 20 such cells are left out.",
     "attention": "How much of the map lies on the target. This proves nothing: we asked about that same "
     "region. So the verdict is never a pass. The value is log2 of the share of the map inside the target "
     "over the target's share of the area. A map that is no better than its coarse mask repeats the "
@@ -47,12 +47,13 @@ DEFINITIONS = {
     "value is how alike the map is when it is made again (repeat), less how alike it is with random "
     "weights. Both are rank correlations, averaged over several seeds. Batch norms take their statistics "
     "anew, and the target stays. Where repeat is below .9 the score is not evaluable, because noise "
-    "would look like change. Beside it stands the share of detail that random weights add (entropy, "
-    "Hedström et al. 2024).",
+    "would look like change. Beside it stands how much detail random weights add, as a share of the "
+    "largest entropy of a histogram (entropy_gain, after Hedström et al. 2024).",
     "stability": "Does the map stay the same while the picture and the prediction hardly change? 1: it "
     "does. We add noise, brightness and contrast that leave the prediction as it is (Dice above .98). "
-    "The value is 1 less the largest relative change of a cell. A map that is the same everywhere gets "
-    "1, so read this with faithfulness. The centre blob is no reference here, as it cannot change. flip "
+    "The value is 1 less the largest relative change of the map's pattern: the map less its mean. New "
+    "noise each time gets -.4, an even map 0. A pattern that never changes gets 1, so read this with "
+    "faithfulness. The centre blob is no reference here, as it cannot change. flip "
     "is the agreement with the map of the mirrored picture.",
     "cells": "All scores see a map through the same cells: a grid of 16 x 16, or superpixels (SLIC) on "
     "request. Shares that are removed count pixels.",
@@ -60,6 +61,12 @@ DEFINITIONS = {
     "beats it for certain. warn: these pictures cannot tell. For certain means that the 95 % interval of "
     f"the difference does not hold 0. Fewer than {MIN_IMAGES} evaluable pictures give no verdict. Fewer "
     f"than {CLAIM_IMAGES} give an indication, not a claim.",
+    "race": "In the removal scores maps race, unless judged with --exact. Pictures come in a random order "
+    "that the seed decides. A sixth of the steps is made for the first 8 pictures, a third for the others, "
+    "in turn. After 8, 16, 32 ... pictures, what is decided is measured no further. The difference then has "
+    "a t interval that holds for all looks together: 2.5 % at each end, spent by the share of the pictures "
+    "(its square at the lower end). A map that cannot be expected to be decided is left undecided. Values "
+    "are means over the pictures that were measured.",
     "interval": "95 % bootstrap intervals over groups of pictures, paired where two maps are compared. A "
     "picture without a group counts as one. They do not cover another training of the model.",
     "references": "Reference maps are made without looking into the model. They are noise, a centre "

@@ -22,6 +22,10 @@ IMPUTERS = ("noisy-linear", "blur")
 
 WHOLE, CONTEXT = "causal_agreement", "causal_agreement_context"
 
+BESIDE = 20
+"""Cells beside the target and its margin that a picture must have for the score of the context: the rank
+correlation of two random orders of so many has a standard error of 1 / sqrt(19), .23."""
+
 SHOWN = 4
 """Images whose cells are drawn one by one."""
 
@@ -32,9 +36,10 @@ def causal_agreement(case: JudgedBatch) -> tuple[dict[str, ScoreValues], dict[st
     Both are taken by pixel: a large superpixel has more of any map and of any effect, so that their sums
     agree even where the map is noise. On a grid that is the same.
 
-    Over all cells, and over those that don't touch the target or its margin. A map that was itself made by
-    occlusion is held against the effects of the imputer that it was *not* made with, else it would be
-    compared with itself. ``ceiling`` is the agreement of the two imputers: no map can be asked for more.
+    Over all cells, and over those that don't touch the target or its margin, where there are `BESIDE` or
+    more. A map that was itself made by occlusion is held against the effects of the imputer that it was *not*
+    made with, else it would be compared with itself. ``ceiling`` is the agreement of the two imputers: no map
+    can be asked for more.
 
     Returns:
         The scores by name, followed by the imputer where it is the second one, and points to draw.
@@ -50,7 +55,9 @@ def causal_agreement(case: JudgedBatch) -> tuple[dict[str, ScoreValues], dict[st
     apart = cell_sums(surroundings(case).cpu().double(), cells) == 0
     scored_with = {key: imputer_for(entry) for key, entry in case.maps.items()}
     found = {}
-    for score, zone in ((WHOLE, valid), (CONTEXT, valid & apart)):
+    beside = valid & apart
+    beside &= beside.sum(1, keepdim=True) >= BESIDE
+    for score, zone in ((WHOLE, valid), (CONTEXT, beside)):
         ceiling = rank_correlation(occluded["blur"], occluded["noisy-linear"], zone)
         for imputer in IMPUTERS:
             keys = [key for key, name in scored_with.items() if name == imputer]

@@ -1,7 +1,7 @@
 """The numbers that a scorecard is made of: one per image, map and score. Batches of them can be joined."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from seglens.judge.effects import causal_agreement
 from seglens.judge.faithfulness import FRACTIONS, TARGET_FRACTIONS, Curves
 from seglens.judge.localisation import Attention, attention, join_attention, summarise
 from seglens.judge.nulls import content_free, null_inputs, randomised
+from seglens.judge.race import finished
 from seglens.judge.randomisation import model_dependence
 from seglens.judge.rerun import recipes
 from seglens.judge.scorecard import Judgement, Scorecard
@@ -66,11 +67,16 @@ def score_batch(
     valid: Regions | None = None,
     settings: JudgeSettings | None = None,
     explainers: Mapping[str, Explainer] | None = None,
-    done: int = 0,
+    before: BatchScores | None = None,
+    num: int = 0,
+    groups: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> BatchScores:
     """Measure every map of ``maps``, and the content-free ones, on ``images``.
+
+    Where maps race, the images of a set must come in a random order, or those of all batches by their order
+    decide.
 
     Args:
         run: the model.
@@ -80,7 +86,10 @@ def score_batch(
         valid: what is no padding; everything by default.
         settings: which scores, and on how many images.
         explainers: what makes somebody's own maps again, by method or ``method@layer``.
-        done: how many images of the set were gathered before: the costly scores need only the first.
+        before: the numbers of the images of the set that came before these: races go on from there, and the
+            costly scores need only the first images.
+        num: how many images there are in all, which races are planned for; these if 0.
+        groups: the name of the group of each image, of those before as well.
         seed: of everything random.
         batch_size: pictures in the model at once.
 
@@ -108,7 +117,11 @@ def score_batch(
         explainers=explainers or {},
         seed=seed,
         batch_size=batch_size,
+        before={} if before is None else before.measured,
+        num=num,
+        groups=None if groups is None else numbered(groups),
     )
+    done = 0 if before is None else before.num_images
     measured, curves = dict[str, ScoreValues](), dict[str, dict[str, Curves]]()
     for name, removing in REMOVING.items():
         if name in chosen.scores:
@@ -145,13 +158,23 @@ def score_batch(
 
 
 def combine(parts: Sequence[BatchScores]) -> BatchScores:
-    """Put the batches of one set of images together; all must hold the same maps."""
-    first = parts[0]
+    """Put the batches of one set of images together; all must hold the same maps.
+
+    Raises:
+        SettingError: maps raced in each batch by itself.
+    """
+    first, num = parts[0], sum(part.num_images for part in parts)
+    for name, found in parts[-1].measured.items():
+        if found.race is not None and found.race.seen != num:
+            raise SettingError(
+                f"The race of {name} has seen {found.race.seen} images, and there are {num}: each batch "
+                "raced by itself. Give score_batch those before it as 'before', or judge with race=False."
+            )
     scores = dict.fromkeys(name for part in parts for name in part.measured)
     return BatchScores(
         target=first.target,
         scores=first.scores,
-        num_images=sum(part.num_images for part in parts),
+        num_images=num,
         measured={
             name: cases.join_scores([part.measured[name] for part in parts if name in part.measured])
             for name in scores
@@ -180,6 +203,8 @@ def score(evidence: BatchScores, *, groups: Sequence[str] | None = None, seed: i
     members = None if groups is None else numbered(groups)
     rows: list[Judgement] = []
     for name, found in evidence.measured.items():
+        if found.race is not None:
+            found = replace(found, race=finished(found.race, found.named, groups=members))
         rows += compared_rows(evidence.target, name, found, groups=members, seed=seed)
     rows += [
         attention_row(summarise(entry, groups=members, seed=seed)) for entry in evidence.attention.values()
@@ -196,7 +221,8 @@ def score(evidence: BatchScores, *, groups: Sequence[str] | None = None, seed: i
         update={"fractions": FRACTIONS, "target_fractions": TARGET_FRACTIONS, "removal": curves}
     )
     left_out = tuple(name for name in SCORES if name not in evidence.scores)
-    return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures, left_out)
+    passes = {name: found.passes for name, found in evidence.measured.items() if found.passes}
+    return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures, left_out, passes)
 
 
 def _attention(case: JudgedBatch) -> dict[Key, Attention]:
@@ -270,14 +296,20 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _means(curves: Curves) -> RemovalCurves:
-    """Mean curves over the images that have them."""
+    """Mean curves over the images that have them.
+
+    Where some steps were made of each image, a step's mean change is that of the images that it was made of.
+    """
     usable = curves.most_first.isfinite().any(1)
+    full = curves.full[usable]
 
     def means(values: Tensor | None) -> tuple[float, ...]:
-        return () if values is None else tuple(values[usable].nanmean(0).tolist())
+        if values is None:
+            return ()
+        return tuple((full.mean() + (values[usable] - full[:, None]).nanmean(0)).tolist())
 
     found = RemovalCurves(
-        full=float(curves.full[usable].mean()),
+        full=float(full.mean()),
         base=float(curves.base[usable].mean()),
         least_first=means(curves.least_first),
         most_first=means(curves.most_first),

@@ -32,6 +32,10 @@ EVALUABLE = 0.1
 """A picture counts where blurring it takes more than this from the region's mean probability."""
 
 
+Steps = Bool[Tensor, "b ends fractions"]
+"""Which steps are made of each picture: removed (deletion), and at the target's scale kept (insertion)."""
+
+
 @dataclass(frozen=True)
 class Curves:
     """A score while cells are removed, picture by picture.
@@ -67,7 +71,7 @@ class Curves:
         target's scale it is the mean of `deletion` and `insertion`.
         """
         if self.least_kept is None:
-            return self._share((self.least_first - self.most_first).mean(1))
+            return self.deletion
         return (self.deletion + self.insertion) / 2
 
     @property
@@ -81,6 +85,25 @@ class Curves:
         if self.least_kept is None or self.most_kept is None:
             return torch.full_like(self.full, torch.nan)
         return self._share((self.most_kept - self.least_kept).nanmean(1))
+
+    def filled(self, other: "Curves", rows: Bool[Tensor, " b"]) -> "Curves":
+        """Return the curves with those of ``other`` at ``rows``."""
+
+        def at_rows(own: Tensor, new: Tensor) -> Tensor:
+            return torch.where(rows.view(-1, *[1] * (own.ndim - 1)), new, own)
+
+        def perhaps(own: Tensor | None, new: Tensor | None) -> Tensor | None:
+            return new if own is None or new is None else at_rows(own, new)
+
+        return replace(
+            self,
+            least_first=at_rows(self.least_first, other.least_first),
+            most_first=at_rows(self.most_first, other.most_first),
+            dice=None if self.dice is None or other.dice is None else self.dice.filled(other.dice, rows),
+            rank_agreement=perhaps(self.rank_agreement, other.rank_agreement),
+            least_kept=perhaps(self.least_kept, other.least_kept),
+            most_kept=perhaps(self.most_kept, other.most_kept),
+        )
 
     def _share(self, gap: PerImage) -> PerImage:
         """Return a gap as a share of what blurring the picture takes; NaN where not `evaluable`."""
@@ -113,11 +136,14 @@ def removal_curves(
     counted: Bool[Tensor, " b"] | None = None,
     cells: Partition | None = None,
     area: PerImage | None = None,
+    wanted: Steps | None = None,
     imputer: Imputer = noisy_linear,
     precision: str = "32",
     seed: int = 0,
-) -> dict[str, Curves]:
+) -> tuple[dict[str, Curves], int]:
     """Return the curves of every map of ``maps``, all on the same pictures, noise and breaking of ties.
+
+    Beside them stands how many copies of pictures went through the model.
 
     Padding is neither ranked nor removed, nor does it fill holes. Maps are signed, as they are: the lowest
     values are the least relevant. Curves are NaN for pictures that are not evaluable and for rows of a map
@@ -134,6 +160,8 @@ def removal_curves(
         cells: what is removed at a time; a grid of 16 x 16 by default.
         area: pixels of each target, for steps at its scale (`TARGET_FRACTIONS`), in which all else is removed
             as well; steps are shares of the picture (`FRACTIONS`) by default.
+        wanted: the steps that are made of each picture, for deletion and, at the target's scale, insertion;
+            the curves are NaN at the others. All by default.
         imputer: what fills the holes.
         precision: of the removal's forward passes, as in `choose_precision`.
         seed: of noise and ties.
@@ -146,6 +174,8 @@ def removal_curves(
     worth &= torch.ones_like(worth) if counted is None else counted.cpu()
     num, fractions = int(cells.max()) + 1, FRACTIONS if area is None else TARGET_FRACTIONS
     ends = 2 if area is None else 4
+    made = allowed_steps(area, valid, kept) if wanted is None else wanted
+    made = made.repeat_interleave(2, 1)  # the least and the most relevant
     copied, gone, places = [], [], {}
     for name, stack in maps.items():
         usable = stack.flatten(1).isfinite().all(1).cpu() & worth
@@ -157,22 +187,18 @@ def removal_curves(
             areas = cell_sums(zone.double(), cut)
             unit = areas.sum(1) if area is None else area.to(device).double()[rows]
             removed = _removals(ranked, areas, _limits(fractions, unit, areas), kept_too=area is not None)
-            gone.append(F.pad(removed, (0, num - removed.shape[1])))  # cells that only other pictures have
-            copied.append(rows.repeat_interleave(ends * len(fractions)))
+            here = made[usable].flatten().to(device)
+            gone.append(F.pad(removed[here], (0, num - removed.shape[1])))  # cells that only others have
+            copied.append(rows.repeat_interleave(ends * len(fractions))[here])
     noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
     removal = Removal(images, cells, valid, removable, imputer, noise)
-    found_scores, agreement = _score(read, removal, copied, gone, precision)
+    found_scores, agreement, passes = _score(read, removal, copied, gone, precision)
     scores = iter(found_scores)
     found = {}
-    if area is not None:
-        total = removable.flatten(1).sum(1).cpu().double()
-        too_much = area.cpu().double()[:, None] * torch.tensor(fractions) > MOST_OF_PICTURE * total[:, None]
     for name, usable in places.items():
         curves = torch.full((2, len(images), ends, len(fractions)), torch.nan)
         if bool(usable.any()):
-            curves[:, usable] = next(scores).view(2, -1, ends, len(fractions)).to(curves.dtype)
-        if area is not None:
-            curves = curves.masked_fill(too_much[None, :, None], torch.nan)
+            curves[:, usable[:, None, None] & made] = next(scores).to(curves.dtype)
         region, dice = (
             Curves(
                 full[kind],
@@ -185,7 +211,37 @@ def removal_curves(
             for kind in (0, 1)
         )
         found[name] = replace(region, dice=dice, rank_agreement=agreement)
-    return found
+    return found, passes
+
+
+def allowed_steps(area: PerImage | None, valid: Regions, kept: Regions | None = None) -> Steps:
+    """Return the steps of each picture that are made, which at the target's scale goes by its ``area``.
+
+    Those that are more than `MOST_OF_PICTURE` of what can be removed are left out there.
+    """
+    if area is None:
+        return torch.ones(len(valid), 1, len(FRACTIONS), dtype=torch.bool)
+    removable = valid if kept is None else valid & ~kept.to(valid.device)
+    most = MOST_OF_PICTURE * removable.flatten(1).sum(1).cpu().double()
+    taken = area.cpu().double()[:, None] * torch.tensor(TARGET_FRACTIONS)
+    return (taken <= most[:, None])[:, None].repeat(1, 2, 1)
+
+
+def some_of(allowed: Steps, places: Rows, thinned: int) -> Steps:
+    """Return one in ``thinned`` of the ``allowed`` steps of each picture, all in turn as pictures come.
+
+    Which they are goes by the place of a picture in a random order, so that the mean over some of the steps
+    of each picture has the expectation of the mean over all. They lie evenly between the first and the last,
+    and those of insertion are the opposite ones.
+    """
+    wanted = torch.zeros_like(allowed)
+    for row, place in enumerate(places.tolist()):
+        for end, steps in enumerate(allowed[row]):
+            known = steps.nonzero()[:, 0] if end == 0 else steps.nonzero()[:, 0].flip(0)
+            taken = -(-len(known) // thinned)
+            for turn in range(taken):
+                wanted[row, end, known[(place + turn * len(known) // taken) % len(known)]] = True
+    return wanted
 
 
 def _limits(fractions: Sequence[float], unit: PerImage, areas: PerCell) -> Float[Tensor, "b fractions"]:
@@ -219,10 +275,10 @@ def _score(
     copied: list[Int[Tensor, " _"]],
     gone: list[Bool[Tensor, "_ cells"]],
     precision: str,
-) -> tuple[list[Float[Tensor, "both _"]], PerImage | None]:
-    """Score pictures ``copied`` without the cells that are ``gone``, each distinct one once."""
+) -> tuple[list[Float[Tensor, "both _"]], PerImage | None, int]:
+    """Score pictures ``copied`` without the cells that are ``gone``, each distinct one once; say how many."""
     if not copied:
-        return [], None
+        return [], None, 0
     # Of whole numbers of 16 bits, since fine cells are thousands: rows are of one batch.
     every = torch.cat([torch.cat(copied)[:, None].short(), torch.cat(gone).short()], 1)
     once, place = every.unique(dim=0, return_inverse=True)
@@ -232,7 +288,7 @@ def _score(
         return removal.without(rows[which], without[which], copies)
 
     scores, agreement = read.changed(rows, perturb, precision)
-    return list(scores[:, place.cpu()].split([len(part) for part in copied], dim=1)), agreement
+    return list(scores[:, place.cpu()].split([len(part) for part in copied], dim=1)), agreement, len(once)
 
 
 def agreement_of(curves: Mapping[str, Curves]) -> dict[str, PerImage]:

@@ -1,9 +1,10 @@
 """Model dependence: does a map change when the model forgets what it learned?
 
 Adebayo et al. 2018, "Sanity checks for saliency maps"; Hedström et al. 2024, "A fresh look at sanity checks
-for saliency maps" (eMPRT). The frozen region is that of the trained model throughout.
+for saliency maps". The frozen region is that of the trained model throughout.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,9 @@ def model_dependence(case: JudgedBatch, found: Recipes) -> tuple[ScoreValues, Ca
     Rank correlations over the cells. Content-free maps are held to the same: they change as far as they look
     at the model (only ``probability`` does). Images where rho of the repeat is below `REPEATS` are not
     evaluable. Details: ``repeat``, ``randomised`` (the mean of the absolute values), ``decoder_only`` (the
-    same with a trained encoder), ``emprt`` (`complexity` gained by randomising, as a share).
+    same with a trained encoder), ``entropy_gain`` (`complexity` gained by randomising, as a share of the most
+    that there can be, log `BINS`). Hedström's eMPRT divides by the complexity of the map itself, and a mean
+    of that is ruled by maps that have next to none; this one lies between -1 and 1.
 
     Returns:
         The score, and for the cascade of `stages` the mean absolute rho of every map.
@@ -63,13 +66,16 @@ def model_dependence(case: JudgedBatch, found: Recipes) -> tuple[ScoreValues, Ca
         other = randomised(case.run, case.images, seed=SEED + case.seed + number)
         for key, maps in found.make(other, case.images, case.target, batch_size=case.batch_size).items():
             apart[key].append(_alike(case, own[key], case.cells(maps)).abs())
-            before = complexity(case.maps[key].map)
-            gained[key].append((complexity(maps) - before) / before)
+            gained[key].append((complexity(maps) - complexity(case.maps[key].map)) / math.log(BINS))
         for name, maps in content_free(null_inputs(other, case.images, case.target, seed=case.seed)).items():
             null_apart[name].append(_alike(case, nulls[name], case.cells(maps)).abs())
     changed = {key: torch.stack(each).mean(0) for key, each in apart.items()}
     details = {
-        key: {"repeat": repeat[key], "randomised": changed[key], "emprt": torch.stack(gained[key]).mean(0)}
+        key: {
+            "repeat": repeat[key],
+            "randomised": changed[key],
+            "entropy_gain": torch.stack(gained[key]).mean(0),
+        }
         for key in own
     }
     cascade = _cascade(case, found, own, changed)

@@ -16,6 +16,7 @@ from seglens.judge.case import Outcome
 from seglens.judge.definitions import DEFINITIONS
 from seglens.models.layers import ROLES
 from seglens.results.names import MARKS, NULL, Verdict, formatted, label_in_words, map_name
+from seglens.results.recommendation import recommend
 from seglens.results.scorecard import Card, CardRow, Figures, LayerByLayer, LayerStep
 
 
@@ -118,13 +119,15 @@ if TYPE_CHECKING:
 class Scorecard:
     """All judgements of one set of images, and the numbers of its figures as plain data.
 
-    ``left_out`` are the scores that were not asked for.
+    ``left_out`` are the scores that were not asked for, ``passes`` the changed copies of pictures that went
+    through the model for each score that removes something.
     """
 
     rows: tuple[Judgement, ...]
     num_images: int
     figures: Figures = field(default_factory=Figures)
     left_out: tuple[str, ...] = ()
+    passes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def restating(self) -> list[LayerByLayer]:
@@ -134,11 +137,14 @@ class Scorecard:
     @property
     def table(self) -> Card:
         """The card as it stands in ``scorecard.json``."""
+        rows = tuple(row.row() for row in self.rows)
         return Card(
             num_images=self.num_images,
-            rows=tuple(row.row() for row in self.rows),
+            rows=rows,
             restating=tuple(self.restating),
             left_out=self.left_out,
+            passes=self.passes,
+            recommendation=recommend(rows, self.left_out),
             definitions=DEFINITIONS,
             figures=self.figures,
         )

@@ -55,12 +55,15 @@ PERTURBATIONS: dict[str, Callable[[Images, int], Images]] = {
 
 
 def stability(case: JudgedBatch, found: Recipes) -> ScoreValues:
-    """Measure ``1 - max over perturbations |map(x') - map(x)| / |map(x)|`` over the cells, per image.
+    """Measure ``1 - max over perturbations |m(x') - m(x)| / |m(x)|`` over the cells, per image.
 
     Max-sensitivity (Yeh et al. 2019, equation 2), turned round so that more is better: 1 is a map that stays.
-    Only perturbations under which the prediction stays (Dice above `SAME`) count; an image without any, or
-    without a map in the first place, is not evaluable. ``flip`` (details) is the rank correlation of the map
-    of the mirrored picture, mirrored back, where the prediction mirrors as well.
+    m is the map less its mean over the cells: what is the same everywhere says nothing of a place, and noise
+    between 0 and 1 would seem stable by its mean. Fresh noise has ``1 - sqrt(2)``, about -.4. A map that is
+    even has no pattern to keep: 0. Only perturbations under which the prediction stays
+    (Dice above `SAME`) count; an image without any, or without a map in the first place, is not evaluable.
+    ``flip`` (details) is the rank correlation of the map of the mirrored picture, mirrored back, where the
+    prediction mirrors as well.
 
     Content-free maps are made again as well: of the changed picture, of the probabilities there, and the
     mirrors and the distance of the region as it moved with the answer. Only the centre blob can't change.
@@ -107,16 +110,26 @@ def _answer(run: Run, images: Images, target: Target) -> Regions:
 
 
 def _moved(case: JudgedBatch, before: PerCell, maps: Maps) -> PerImage:
-    """Return the norm of a map's change over its own norm, over the cells, per image."""
+    """Return the norm of the change of a map's pattern over that of the pattern, per image."""
+    own, now = _pattern(case, before), _pattern(case, case.cells(maps))
+    size = own.norm(dim=1)
+    # In float32: what is even is so in every cell, whatever its sums were rounded to.
+    flat = size <= 1e-6 * torch.where(case.counted, before, 0).norm(dim=1)
+    return (
+        torch.where(flat, 1, (now - own).norm(dim=1).nan_to_num(nan=torch.inf) / size).float().cpu()
+    )
+
+
+def _pattern(case: JudgedBatch, cells: PerCell) -> PerCell:
+    """Return each map less its mean over the cells that count; 0 in the others."""
     counted = case.counted
-    zero = torch.zeros((), dtype=before.dtype, device=before.device)
-    gone = torch.where(counted, case.cells(maps) - before, zero).norm(dim=1)
-    return (gone / torch.where(counted, before, zero).norm(dim=1)).float().cpu()
+    known = torch.where(counted, cells, 0)
+    return torch.where(counted, known - known.sum(1, keepdim=True) / counted.sum(1, keepdim=True), 0)
 
 
 def _worse(so_far: PerImage, moved: PerImage, same: torch.Tensor) -> PerImage:
     """Return the larger change where the prediction stayed; 1 for a map that can't be made any more."""
-    return torch.where(same, torch.maximum(so_far, moved.nan_to_num(nan=1.0)), so_far)
+    return torch.where(same, torch.maximum(so_far, moved.nan_to_num(nan=torch.nan, posinf=1.0)), so_far)
 
 
 def _value(worst: PerImage, usable: torch.Tensor) -> PerImage:

@@ -13,19 +13,36 @@ from seglens.judge.definitions import CLAIM_IMAGES, COMPLETE, MIN_IMAGES
 from seglens.judge.randomisation import REPEATS
 from seglens.judge.scorecard import Judgement
 from seglens.results.maps import MapSummary
-from seglens.results.names import NULL, Verdict, count
+from seglens.results.names import NULL, Verdict, count, map_name
 from seglens.shapes import PerImage
 
 
-def verdict_of(difference: Interval) -> tuple[Verdict, Outcome, str]:
+def always_evaluable(known: Mapping[str, Interval]) -> Reason | None:
+    """Return None: nothing makes rows of this score not evaluable."""
+    return None
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """What makes a whole row not evaluable, and which reference rows can't be compared with.
+
+    The centre blob is the same whatever happens: its stability is 1 by definition, and not a measurement.
+    """
+
+    guard: Callable[[Mapping[str, Interval]], Reason | None] = always_evaluable
+    idle: tuple[str, ...] = ()
+
+
+def verdict_of(difference: Interval, planned: int = 0) -> tuple[Verdict, Outcome, str]:
     """Judge a paired difference to the best reference row, and say why.
 
-    ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``.
+    ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``. A
+    race over ``planned`` pictures in a random order makes a claim of all of them, however early it ends.
     """
     if difference.independent < MIN_IMAGES:
         return "not evaluable", *_too_few(difference)
     what = "images" if difference.independent == difference.num else "groups of images"
-    enough = difference.independent >= CLAIM_IMAGES
+    enough = max(difference.independent, planned) >= CLAIM_IMAGES
     few = "" if enough else f" (an indication: a claim needs {CLAIM_IMAGES} {what})"
     if difference.low > 0:
         return "pass", "better", f"better than the best reference map{few}"
@@ -48,13 +65,12 @@ def compared_rows(
     within = partial(interval, groups=groups, seed=seed)
     about = {key: within(values) for key, values in found.about.items()}
     rows = []
-    for key, values in found.values.items():
-        shared = ~torch.stack([values, *found.references.values()]).isnan().any(0)
-        means = {null: float(other[shared].mean()) for null, other in found.references.items()}
-        best = max((null for null in means if null not in rule.idle), key=lambda null: means[null])
-        apart = within((values - found.references[best]).masked_fill(~shared, torch.nan))
+    for key in found.values:
+        compared = _in_race(key, found, groups) if found.race else _with_best(key, found, rule, within)
         more = {part: within(each) for part, each in found.details.get(key, {}).items()}
-        verdict, outcome, reason = verdict_of(apart)
+        verdict, outcome, reason = verdict_of(compared.difference, compared.planned)
+        if compared.when:
+            reason = f"{reason}; {compared.when}"
         against = found.reasons.get(key) or rule.guard({**about, **more})
         if against is not None:
             verdict, outcome, reason = "not evaluable", *against
@@ -64,14 +80,14 @@ def compared_rows(
                 method=key[0],
                 layer=key[1],
                 score=name,
-                interval=within(values.masked_fill(~shared, torch.nan)),
+                interval=within(compared.values),
                 verdict=verdict,
                 outcome=outcome,
                 reason=f"{reason}; effects by {variant}" if variant else reason,
-                num_total=len(values),
-                nulls=means,
-                reference=best if apart.num else "",
-                difference=apart,
+                num_total=compared.num,
+                nulls=compared.nulls,
+                reference=compared.reference if compared.difference.num else "",
+                difference=compared.difference,
                 details={**about, **more},
             )
         )
@@ -81,6 +97,46 @@ def compared_rows(
             for null, values in found.references.items()
         ]
     return rows
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A map beside the reference rows: its values, their means, and the difference to the best of them."""
+
+    values: PerImage
+    num: int
+    nulls: Mapping[str, float]
+    reference: str
+    difference: Interval
+    planned: int = 0
+    when: str = ""
+
+
+def _with_best(
+    key: Key, found: ScoreValues, rule: ScoreRule, within: Callable[[PerImage], Interval]
+) -> Compared:
+    """Compare a map with the row of the best mean, on the images where all of them are evaluable."""
+    values = found.values[key]
+    shared = ~torch.stack([values, *found.references.values()]).isnan().any(0)
+    means = {null: float(other[shared].mean()) for null, other in found.references.items()}
+    best = max((null for null in means if null not in rule.idle), key=lambda null: means[null])
+    apart = within((values - found.references[best]).masked_fill(~shared, torch.nan))
+    return Compared(values.masked_fill(~shared, torch.nan), len(values), means, best, apart)
+
+
+def _in_race(key: Key, found: ScoreValues, groups: Groups | None) -> Compared:
+    """Return what the race found of a map; its means are over the images that both rows were measured on."""
+    race, values = found.race, found.values[key]
+    assert race is not None
+    ended = race.ended[map_name(*key)]
+    means = {
+        null: float(other[(values - other).isfinite()].mean()) for null, other in found.references.items()
+    }
+    planned = race.num if groups is None else len(groups.unique())
+    when = f"decided after {ended.after} of {race.num} images" if ended.after < race.num else ""
+    return Compared(
+        values, ended.after, means, ended.reference.removeprefix(NULL), ended.difference, planned, when
+    )
 
 
 def _reference(
@@ -208,22 +264,6 @@ def needs_repeat(known: Mapping[str, Interval]) -> Reason | None:
         text = f"the map changes when it is made again: correlation {repeat.mean:z.2f}, below {REPEATS:g}"
         return Reason("not_repeatable", text)
     return None
-
-
-def always_evaluable(known: Mapping[str, Interval]) -> Reason | None:
-    """Return None: nothing makes rows of this score not evaluable."""
-    return None
-
-
-@dataclass(frozen=True)
-class ScoreRule:
-    """What makes a whole row not evaluable, and which reference rows can't be compared with.
-
-    The centre blob is the same whatever happens: its stability is 1 by definition, and not a measurement.
-    """
-
-    guard: Callable[[Mapping[str, Interval]], Reason | None] = always_evaluable
-    idle: tuple[str, ...] = ()
 
 
 RULES: dict[str, ScoreRule] = {

@@ -1,12 +1,16 @@
 """The results of a judgement: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from seglens.results.maps import PictureMaps
 from seglens.results.names import map_name
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
+
+Use = Literal["show", "unproven", "never", "unknown"]
+"""What a map may be used for."""
 
 
 class CardRow(Result):
@@ -111,14 +115,47 @@ class Figures(Result):
         return found if found and found.num else None
 
 
+class Advice(Result):
+    """What to do with one map: ``show`` it for a question, ``never``, or as ``unproven``; else ``unknown``.
+
+    ``say`` is what to say with it, or why not; ``score`` is the one that it goes by, where one decided.
+    """
+
+    map: str
+    use: Use = "unknown"
+    question: str = ""
+    score: str = ""
+    say: str = ""
+
+
+class Recommendation(Result):
+    """Which maps to show, and what to say with them, for people who have to show one.
+
+    ``always`` is to be said with every map that is shown, ``instead`` what to show where none is, and
+    ``not_judged`` are questions that were not asked.
+    """
+
+    headline: str = ""
+    maps: tuple[Advice, ...] = ()
+    always: tuple[str, ...] = ()
+    instead: str = ""
+    not_judged: tuple[str, ...] = ()
+
+
 class Card(Result):
-    """The contents of ``scorecard.json``. ``left_out`` are the scores that were not asked for."""
+    """The contents of ``scorecard.json``.
+
+    ``left_out`` are the scores that were not asked for, ``passes`` the changed copies of pictures that went
+    through the model for each score that removes something. ``recommendation`` follows from the rows alone.
+    """
 
     split: str | None = None
     num_images: int | None = None
     rows: tuple[CardRow, ...]
     restating: tuple[LayerByLayer, ...] = ()
     left_out: tuple[str, ...] = ()
+    passes: Mapping[str, int] = {}
+    recommendation: Recommendation = Recommendation()
     definitions: Mapping[str, str] = {}
     resampling: Resampling = Resampling()
     figures: Figures = Figures()
