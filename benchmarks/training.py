@@ -124,13 +124,12 @@ def measure(name: str, run: Path) -> dict[str, object]:
         if not file.exists():
             seglens("evaluate", str(run), "--split", split)
         scores = json.loads(file.read_text())
-        figures[split] = {key: scores[key] for key in ("num_images", "pooled", "per_image")}
-        figures[split] |= {"calibration_error": scores["calibration"]["error"]}
         # By number, not by name: for paired differences between rows.
-        figures[split] |= {
-            "images": {
-                row["index"]: {score: row[score] for score in ("dice", "iou")} for row in scores["images"]
-            }
+        images = {row["index"]: {score: row[score] for score in ("dice", "iou")} for row in scores["images"]}
+        figures[split] = {
+            **{key: scores[key] for key in ("num_images", "pooled", "per_image")},
+            "calibration_error": scores["calibration"]["error"],
+            "images": images,
         }
     record = json.loads((run / "run.json").read_text())
     figures |= {key: record[key] for key in ("device", "results", "seed", "versions")}

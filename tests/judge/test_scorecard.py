@@ -267,6 +267,7 @@ def test_a_race_goes_on_over_batches_and_refuses_to_be_put_together_from_several
         before = found if before is None else evidence.combine([before, found])
     with pytest.raises(SettingError, match="has seen 6 images, and there are 10"):
         evidence.combine(parts)
+    assert before is not None
     row = evidence.score(before).rows[0]
     assert (row.verdict, row.num_total) == ("pass", 10)
     whole = seglens.judge(run, images, target, [knowing], settings=replace(settings, race=False))

@@ -163,7 +163,9 @@ def evaluate_command(
             export=export or (),
             share=share,
         )
-    printing.print_evaluation(found, out or seglens.evaluate.folder_of(run, found.split))
+    from seglens.evaluate import folder_of
+
+    printing.print_evaluation(found, out or folder_of(run, found.split))
     terminal.list_failed([(row.name, row.error) for row in found.failed], len(found.images))
 
 

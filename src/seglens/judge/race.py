@@ -176,10 +176,10 @@ def moments(values: PerImage, groups: Groups | None = None) -> Moments:
     if of.num < 2:
         mean = float(kept.mean()) if len(kept) else math.nan
         return Moments(mean, math.nan, len(kept), num_groups)
-    mean = kept.mean()
-    apart = of.sums(kept - mean)
+    centre = kept.mean()
+    apart = of.sums(kept - centre)
     error = (apart.square().sum() * of.num / (of.num - 1)).sqrt() / len(kept)
-    return Moments(float(mean), float(error), len(kept), num_groups)
+    return Moments(float(centre), float(error), len(kept), num_groups)
 
 
 Measure = Callable[[Race, Rows], Mapping[str, PerImage]]

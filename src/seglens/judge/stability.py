@@ -115,9 +115,7 @@ def _moved(case: JudgedBatch, before: PerCell, maps: Maps) -> PerImage:
     size = own.norm(dim=1)
     # In float32: what is even is so in every cell, whatever its sums were rounded to.
     flat = size <= 1e-6 * torch.where(case.counted, before, 0).norm(dim=1)
-    return (
-        torch.where(flat, 1, (now - own).norm(dim=1).nan_to_num(nan=torch.inf) / size).float().cpu()
-    )
+    return torch.where(flat, 1, (now - own).norm(dim=1).nan_to_num(nan=torch.inf) / size).float().cpu()
 
 
 def _pattern(case: JudgedBatch, cells: PerCell) -> PerCell:
