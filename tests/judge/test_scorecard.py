@@ -40,10 +40,10 @@ def faithfulness_rows(maps, references) -> list[Judgement]:
         ((0.1, 0.2), 120, "pass", "better"),
         ((0.1, 0.2), 20, "pass", "a claim needs 100"),
         ((-0.2, -0.1), 120, "fail", "worse"),
-        ((-0.1, 0.1), 120, "warn", "not shown"),
-        ((0.0, 0.1), 120, "warn", "not shown"),
+        ((-0.1, 0.1), 120, "warn", "cannot tell"),
+        ((0.0, 0.1), 120, "warn", "cannot tell"),
         ((0.1, 0.2), 7, "not evaluable", "only 7 images can be evaluated, at least 8"),
-        ((NAN, NAN), 0, "not evaluable", "0 evaluable"),
+        ((NAN, NAN), 0, "not evaluable", "only 0 images can be evaluated"),
     ],
 )
 def test_verdict_by_the_bounds_of_the_difference(bounds, num, verdict, reason) -> None:
