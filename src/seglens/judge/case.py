@@ -64,7 +64,7 @@ class Reason(NamedTuple):
 
 SCORES = CARD_SCORES
 
-CHEAP = ("faithfulness", TARGET_SCALE, "completeness", "attention")
+CHEAP = (TARGET_SCALE, "completeness", "attention")
 """Those that need few passes of the model, and no map made again."""
 
 
@@ -108,7 +108,7 @@ class JudgeSettings:
                 raise SettingError(f"{name} is {getattr(self, name)}, but must be at least 1.")
             check_range(name, getattr(self, name), 1, {"across": 256, "stages": 1000}.get(name, 10**6))
         check_range("max_seconds", self.max_seconds, 0, inf)
-        if "stability" in self.scores and "faithfulness" not in self.scores:
+        if "stability" in self.scores and not {"faithfulness", TARGET_SCALE} & set(self.scores):
             # A constant map is the stablest of all: the score is never shown without faithfulness.
             object.__setattr__(self, "scores", ("faithfulness", *self.scores))
 

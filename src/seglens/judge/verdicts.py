@@ -14,6 +14,7 @@ from seglens.judge.randomisation import REPEATS
 from seglens.judge.scorecard import Judgement
 from seglens.results.maps import MapSummary
 from seglens.results.names import NULL, Verdict, count, map_name
+from seglens.results.scorecard import faithfulness_of
 from seglens.shapes import PerImage
 
 
@@ -278,9 +279,7 @@ RULES: dict[str, ScoreRule] = {
 
 def with_faithfulness(rows: list[Judgement]) -> list[Judgement]:
     """Add the verdict of the map's faithfulness to each row of stability."""
-    known: dict[Key, Verdict] = {
-        (row.method, row.layer): row.verdict for row in rows if row.score == "faithfulness"
-    }
+    known: dict[Key, Verdict] = {(row.method, row.layer): row.verdict for row in faithfulness_of(rows)}
     return [
         row.saying(f"read it with faithfulness ({known[row.method, row.layer]}): alone it proves nothing")
         if row.score == "stability" and row.verdict not in ("reference", "not evaluable")

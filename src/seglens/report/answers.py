@@ -4,10 +4,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seglens.report.contents import RunContents, RunPart
+from seglens.report.contents import Judged, RunContents
 from seglens.report.missing import missing
 from seglens.results.names import RESTATES, count, map_name, number
-from seglens.results.scorecard import CardRow, TagTest
+from seglens.results.scorecard import CardRow, TagTest, faithfulness_of
 
 MOST = 3
 """Names in one sentence; what is more is counted."""
@@ -94,7 +94,7 @@ def _believable(run: RunContents) -> Answer:
     rows = [row for part in run.scorecards for row in part.table.rows if row.verdict != "reference"]
     if not rows:
         return Answer(question, "Not tested yet.", "not evaluable", f"seglens judge {_path(run)}")
-    judged = [row for row in rows if row.score == "faithfulness"]
+    judged = faithfulness_of(rows)
     repeating = {_name(row) for row in rows if row.label == RESTATES}
     also = f" {count(len(repeating), 'map')} only repeat{'s' * (len(repeating) == 1)} the prediction." * bool(
         repeating
@@ -137,10 +137,10 @@ def _next(run: RunContents) -> Answer:
     )
 
 
-def recommendation(part: RunPart) -> str:
+def recommendation(part: Judged) -> str:
     """Return what a scorecard recommends to do next; empty where it says nothing."""
-    found = getattr(part.table, "recommendation", None)
-    return str(getattr(found, "text", found) or "")
+    found = part.table.recommendation
+    return " ".join(each for each in (found.headline, found.instead) if each)
 
 
 def _name(row: CardRow) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from seglens.report.contents import Evaluated, Judged, RunContents
 from seglens.results.names import NULL, REPEATS, RESTATES, label_in_words, map_name, null_in_words, number
-from seglens.results.scorecard import CardRow
+from seglens.results.scorecard import CardRow, faithfulness_of
 from seglens.results.scores import Reliability
 
 SAID = {
@@ -152,7 +152,7 @@ def about_calibration(table: Reliability) -> str:
 def _of_maps(part: Judged) -> list[FindingInWords]:
     """Return one finding for each verdict about faithfulness, with the maps that got it."""
     rows = [row for row in part.table.rows if row.verdict != "reference"]
-    judged = [row for row in rows if row.score == "faithfulness"]
+    judged = faithfulness_of(rows)
     found = []
     for verdict in ORDER:
         ours = [row for row in judged if row.verdict == verdict]

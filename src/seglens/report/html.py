@@ -21,6 +21,7 @@ from seglens.report import answers, cards, figures, findings, gallery_data, miss
 from seglens.report.contents import TABLES, RunContents, RunPart
 from seglens.report.glossary import glossary
 from seglens.results import names
+from seglens.results.recommendation import lines_of
 from seglens.results.record import versions
 from seglens.results.scorecard import TagTest
 
@@ -69,7 +70,7 @@ def page(
     The page gets the style and the script that all pages share, and a content security policy that allows
     nothing else. ``view`` is what the template names; it may be any data, and is escaped. Of ``style``,
     ``script``, ``policy``, ``seglens_version`` and ``verdicts`` the page takes its own. Every template has
-    the filters ``number``, ``significant``, ``duration`` and ``percent``, and may import
+    the filters ``number``, ``significant``, ``recommended``, ``duration`` and ``percent``, and may import
     ``macros.html.jinja``, whose macros need ``glossary`` and ``colours`` in the view, and ``tile`` needs
     ``addresses``.
 
@@ -240,6 +241,7 @@ def _environment(package: str) -> Environment:
     shown: dict[str, Callable[..., Any]] = {
         "number": names.number,
         "significant": names.significant,
+        "recommended": lines_of,
         "duration": names.duration,
         "percent": names.percent,
         "in_words": names.null_in_words,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from seglens.report.cards import GalleryCard, Heat
 from seglens.report.contents import RunContents
 from seglens.results.names import count, map_name
+from seglens.results.scorecard import faithfulness_of
 from seglens.results.scores import PictureScores
 
 NUM_CASES = 4
@@ -161,5 +162,5 @@ def _size(card: GalleryCard, kind: MistakeKind) -> float:
 
 def _verdicts(run: RunContents) -> dict[tuple[str, str], str]:
     """Return what the scorecard says of each map's faithfulness."""
-    rows = [row for part in run.scorecards for row in part.table.rows if row.score == "faithfulness"]
+    rows = [row for part in run.scorecards for row in faithfulness_of(part.table.rows)]
     return {(row.method, row.layer or ""): row.verdict for row in rows}

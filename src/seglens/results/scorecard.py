@@ -1,16 +1,28 @@
 """The results of a judgement: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from seglens.results.maps import PictureMaps
-from seglens.results.names import map_name
+from seglens.results.names import TARGET_SCALE, map_name
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
 
 Use = Literal["show", "unproven", "never", "unknown"]
 """What a map may be used for."""
+
+
+class Scored(Protocol):
+    """A row of a scorecard, by whatever name."""
+
+    @property
+    def score(self) -> str:
+        """The score that the row is about."""
+        ...
+
+
+Row = TypeVar("Row", bound=Scored)
 
 
 class CardRow(Result):
@@ -113,6 +125,12 @@ class Figures(Result):
         """Return the curves of a map, or of a null with ``null:`` in front; None where no picture has any."""
         found = self.removal.get(score, {}).get(name)
         return found if found and found.num else None
+
+
+def faithfulness_of(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of faithfulness that decide: at the target's scale, where it was measured at that."""
+    at_target = [row for row in rows if row.score == TARGET_SCALE]
+    return at_target or [row for row in rows if row.score == "faithfulness"]
 
 
 class Advice(Result):
