@@ -61,6 +61,13 @@ CASES = {
     **{f"run.predict({given})": told for given, told in PICTURES.items()},
     **{f"seglens.explain(run, {given}, target)": told for given, told in PICTURES.items() if given != "None"},
     "seglens.explain(run, None, target)": "images",
+    # Files are read when they are shown; a page that can't be says so in its place.
+    **{
+        f"seglens.show(run, {given})": told
+        for given, told in PICTURES.items()
+        if given not in ("None", "[]") and "cat.jpg" not in given
+    },
+    "seglens.show(run, [])": "There are no pictures",
     **{
         f"seglens.{verb}": told
         for given, told in PICTURES.items()

@@ -188,7 +188,7 @@ def test_a_broken_picture_is_listed_and_the_rest_is_done(seglens, small_run, tmp
     broken.write_bytes(good.read_bytes()[:300])
     ended = seglens("predict", small_run, good, broken, "--out", "masks")
     assert ended.code == 1
-    assert ended.out == "1 pictures predicted: masks\n"
+    assert ended.out == "1 picture predicted: masks\n"
     first, listed = ended.err.splitlines()
     assert first == "seglens: 1 of 2 pictures could not be done:"
     assert listed.startswith("  broken: ")

@@ -97,7 +97,7 @@ def test_further_columns_are_strata(seglens, small_run, table):
         row["value"]: row["num"] for row in scores["strata"]["strata"]
     } == {"a": 1, "b": 2}
     assert scores["strata"]["comparisons"] == 0
-    assert "Strata: pictures with one value" in scores["definitions"]["strata"]
+    assert "Strata: pictures that share a value in a column" in scores["definitions"]["strata"]
     # What gives a stratum away is audited first, and every audit is divided by the strata.
     leak = {
         "column": "site",

@@ -36,11 +36,11 @@ def test_on_a_cpu_the_quick_scores_are_made_and_the_others_named(seglens, small_
     ended = seglens("judge", small_run, "--layers", "decoder_last", "--cells", "superpixels")
     assert (ended.code, ended.err) == (0, "")
     card = json.loads((small_run / "judge/test/scorecard.json").read_text())
-    left = ["context_faithfulness", "causal_agreement", "model_dependence", "stability"]
+    left = ["faithfulness", "context_faithfulness", "causal_agreement", "model_dependence", "stability"]
     assert card["left_out"] == left
     (told,) = [line for line in ended.out.splitlines() if line.startswith("Left out: ")]
     assert all(f"{name} (" in told for name in left)
-    assert told.endswith("Add --scores all --force to this command to have them too.")
+    assert told.endswith("To measure them, too, add --scores all --force to this command.")
     record = json.loads((small_run / "judge/test/run.json").read_text())
     assert record["settings"]["num_images"] == 32
     assert record["settings"]["judging"]["cells"] == "superpixels"

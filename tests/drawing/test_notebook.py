@@ -189,4 +189,4 @@ def test_an_evaluation():
     assert ["dice", "0.875", "0.75", "0.5 to 1"] in page.rows
     assert [EVIL, "0.5"] in page.rows
     assert "Evaluation of test, 2 pictures" in page.text
-    assert "1 pictures could not be scored" in page.text
+    assert "1 picture could not be scored" in page.text

@@ -145,7 +145,8 @@ def test_empty_pictures_are_counted_and_never_averaged_away():
     assert (empty.both, empty.no_truth, empty.nothing_predicted, empty.with_truth) == (1, 1, 1, 3)
     assert found.per_image["dice"].mean == pytest.approx((1 + 0.5 + 1 + 0 + 0) / 5)
     assert (empty.dice.mean, empty.dice.num) == (pytest.approx(0.5), 3)
-    assert "1 pictures in truth and prediction (Dice 1 by convention), 1 in the truth alone" in empty.text
+    both = "1 picture without foreground in truth and prediction (Dice 1 by convention)"
+    assert f"{both}, 1 in the truth alone" in empty.text
     assert "2 of 5 pictures have no true foreground" in texts(found, "dice", False)[0]
     rows = {row.name: row for row in found.images}
     assert isnan(rows["none"].cldice or 0)

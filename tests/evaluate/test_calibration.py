@@ -211,7 +211,9 @@ def test_the_plot_shows_the_counts(num_classes, tmp_path, monkeypatch):
     bins = counted.foreground or counted.top
     rows = [row for row in bins.rows() if row["pixels"]]
     curve, share = drawn[0].axes
-    assert curve.get_title() == f"Expected calibration error: {counted.error():.3f} (most probable class)"
+    heading, below = curve.get_title().splitlines()
+    assert heading == f"Expected calibration error: {counted.error():.3f} (most probable class)"
+    assert below == "below the dashed line: too sure; above it: not sure enough"
     assert curve.lines[1].get_xdata() == pytest.approx([row["probability"] for row in rows])
     assert curve.lines[1].get_ydata() == pytest.approx([row["share"] for row in rows])
     heights = [bar.get_height() for bar in share.patches]

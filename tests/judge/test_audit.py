@@ -154,5 +154,5 @@ def test_a_map_that_does_no_more_than_a_null_is_told_so() -> None:
     drop, shown = Interval(0.3, 0.2, 0.4, 20), Interval(1.0, 0.5, 1.5, 20)
     verdict, reason = verdict_on(drop, shown, True, {"edges": 2.0, "random": 0.0})
     assert verdict == "shortcut"
-    assert "no more than edges gets (2.00)" in reason
+    assert "no more than the reference map image edges (2.00)" in reason
     assert verdict_on(drop, Interval(1.0, 0.5, 1.5, 3), True, {"edges": 2.0})[0] == "not evaluable"

@@ -184,7 +184,7 @@ def test_the_restating_layer_is_labelled_and_the_ratio_stands_beside(planted) ->
     assert (restating.label, restating.outcome) == ("restates the prediction", "restates")
     assert (elsewhere.label, elsewhere.outcome) == ("", "where_not_why")
     assert restating.details["ratio"].mean > 1 > elsewhere.details["ratio"].mean
-    assert "restates the prediction" in restating.text
+    assert "it repeats the prediction" in restating.text
     # From the input to the output, whatever the order in which they were given; without layers there is none.
     found = {entry.method: entry for entry in card.restating}
     assert [step.layer for step in found["restating"].layers] == [

@@ -183,7 +183,7 @@ def card(known) -> Scorecard:
         run, images, target, methods=("grad-cam", "integrated-gradients"), layers=("encoder",)
     )
     return seglens.judge(
-        run, images, target, [*maps.values(), knowing, flat, broken], settings=JudgeSettings(CHEAP)
+        run, images, target, [*maps.values(), knowing, flat, broken], settings=JudgeSettings(("faithfulness", *CHEAP))
     )
 
 

@@ -53,7 +53,8 @@ def test_what_was_not_measured_is_said_with_the_command(tmp_path: Path):
 def test_what_a_scorecard_recommends_is_said_first(tmp_path: Path):
     folder = make_run(tmp_path / "run")
     table = folder / "judge" / "test" / "scorecard.json"
-    table.write_text(json.dumps(json.loads(table.read_text()) | {"recommendation": "Show hires-cam."}))
+    advised = {"recommendation": {"headline": "Show hires-cam."}}
+    table.write_text(json.dumps(json.loads(table.read_text()) | advised))
     assert answers_of(folder)["What should you do next?"] == ("", "Show hires-cam.")
 
 

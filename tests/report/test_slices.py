@@ -47,6 +47,7 @@ def volume(tmp_path) -> tuple[Path, dict[str, np.ndarray]]:
 def opened(chromium: Watched, run: Path):
     page = chromium.open(seglens.report([run]))
     page.wait_for_selector("#cards[data-drawn]", state="attached")
+    page.evaluate("document.querySelectorAll('details.fold').forEach((fold) => { fold.open = true; })")
     page.locator(".scroll-slices").click()
     page.wait_for_selector("#slices[data-drawn]")
     return page

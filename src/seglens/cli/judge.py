@@ -114,7 +114,7 @@ def judge_command(
     out: o.Out = None,
     force: o.Force = False,
 ) -> None:
-    """Test whether you can believe heat maps: compare them with maps made without the model."""
+    """Test heat maps against maps made without the model."""
     if recommend:
         from seglens.results.scorecard import Card
         from seglens.results.tables import read_table

@@ -64,9 +64,9 @@ DEFINITIONS = {
     "race": "In the removal scores maps race, unless judged with --exact. Pictures come in a random order "
     "that the seed decides. A sixth of the steps is made for the first 8 pictures, a third for the others, "
     "in turn. After 8, 16, 32 ... pictures, what is decided is measured no further. The difference then has "
-    "a t interval that holds for all looks together: 2.5 % at each end, spent by the share of the pictures "
-    "(its square at the lower end). A map that cannot be expected to be decided is left undecided. Values "
-    "are means over the pictures that were measured.",
+    "a t interval that holds for all looks together. Its error is 2.5 % at each end. It is spent by the "
+    "share of the pictures (its square at the lower end). A map that cannot be expected to be decided is "
+    "left undecided. Values are means over the pictures that were measured.",
     "interval": "95 % bootstrap intervals over groups of pictures, paired where two maps are compared. A "
     "picture without a group counts as one. They do not cover another training of the model.",
     "references": "Reference maps are made without looking into the model. They are noise, a centre "

@@ -1,7 +1,7 @@
 """The results of a judgement: ``scorecard.json``, ``audit.json`` and ``shortcut.json``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from seglens.results.maps import PictureMaps
 from seglens.results.names import TARGET_SCALE, map_name
@@ -13,6 +13,7 @@ Use = Literal["show", "unproven", "never", "unknown"]
 """What a map may be used for."""
 
 
+@runtime_checkable
 class Scored(Protocol):
     """A row of a scorecard, by whatever name."""
 

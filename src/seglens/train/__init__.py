@@ -9,12 +9,10 @@ With several devices or nodes every process runs all of this on its part of ever
 alone writes, and goes on where the others end.
 """
 
-import os
 import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,6 @@ from seglens.data.layout import Dataset, DataSettings, Split
 from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
 from seglens.data.opening import in_short, open_data
 from seglens.data.sample import Sample
-from seglens.data.transforms import ANY_WAY_UP, DEFAULT_POLICY
 from seglens.errors import CheckpointError, DataError, SettingError
 from seglens.files.locks import beside
 from seglens.files.output import alone, begin_run, close_run
@@ -43,7 +40,7 @@ from seglens.results.record import Record
 from seglens.runs import KEPT_SHA256, Run, fold_folder, load, save_run
 from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
 from seglens.runtime.distributed import kind_of_devices, refuse_lone_node
-from seglens.train.dataset import Batches, TrainingDataset
+from seglens.train.dataset import Batches, TrainingDataset, batches_for
 from seglens.train.fingerprint import completed
 from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
 from seglens.train.folds import joined, refuse_unfit
@@ -216,7 +213,7 @@ def _train(
     segmenter = _segmenter(spec, settings, earlier if checkpoints.checkpoint else None)
     if settings.freeze_encoder or settings.encoder_rate != 1:
         encoder_of(segmenter)  # raises where there is none
-    batches = _batches(dataset, settings, spec, device)
+    batches = batches_for(dataset, settings, spec, device)
     weights = _class_weights(batches.training, settings, spec.classes)
     module = SegmentationModule(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 
@@ -384,31 +381,6 @@ def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None)
     return segmenter
 
 
-def _batches(dataset: Dataset, settings: TrainSettings, spec: ModelSpec, device: torch.device) -> Batches:
-    """Read the pictures to train and to validate on; a set too small to be split has none of the second."""
-    usual = ANY_WAY_UP if settings.vertical_flips else DEFAULT_POLICY
-    varied = replace(usual, rotation=(-settings.rotation, settings.rotation))
-    training = TrainingDataset(
-        dataset.split("train"),
-        size=settings.image_size,
-        seed=settings.seed,
-        policy=varied if settings.augment else None,
-        window=spec.window,
-        patch_scale=settings.patch_scale,
-    )
-    training.preload()
-    validation = None
-    if "valid" in dataset.splits:
-        validation = TrainingDataset(
-            dataset.split("valid"),
-            size=settings.image_size,
-            patch_scale=settings.patch_scale,
-            in_order=True,
-        )
-        validation.preload()
-    return Batches(training, validation, settings, workers=_workers(settings, device))
-
-
 def _class_weights(
     dataset: TrainingDataset, settings: TrainSettings, num_classes: int
 ) -> Float[Tensor, "classes"] | None:
@@ -492,13 +464,6 @@ def _refuse_weights_that_do_not_fit(settings: TrainSettings, spec: ModelSpec) ->
             f"{len(given)} class weights are given for {spec.classes} classes: give one for each, the "
             "background first."
         )
-
-
-def _workers(settings: TrainSettings, device: torch.device) -> int:
-    """Return how many processes augment; without a GPU the cores are better spent on the network."""
-    if settings.workers is not None:
-        return settings.workers
-    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
 
 
 make_callable(__name__)

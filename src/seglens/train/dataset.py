@@ -1,5 +1,6 @@
 """Training samples: resized, kept in memory, in an order that seed and epoch decide; and their batches."""
 
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seglens.axes import CHANNELS_LAST, size_of
 from seglens.data.frame import Frame, scaled_frame
+from seglens.data.layout import Dataset as DataSet
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
 from seglens.data.transforms import (
+    ANY_WAY_UP,
+    DEFAULT_POLICY,
     Batch,
     Policy,
     augment_within,
@@ -26,6 +30,7 @@ from seglens.data.transforms import (
 )
 from seglens.errors import DataError
 from seglens.masks import class_pixels, is_stack
+from seglens.models.segmenter import ModelSpec
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
 from seglens.train.patches import covering, drawn, marked_places, number_in
@@ -386,3 +391,35 @@ class Batches(LightningDataModule):
         return training_batches(
             self.training, batch_size=size, workers=self.workers, part=part, splits=self.splits
         )
+
+
+def batches_for(dataset: DataSet, settings: TrainSettings, spec: ModelSpec, device: torch.device) -> Batches:
+    """Read the pictures to train and to validate on; a set too small to be split has none of the second."""
+    usual = ANY_WAY_UP if settings.vertical_flips else DEFAULT_POLICY
+    varied = replace(usual, rotation=(-settings.rotation, settings.rotation))
+    training = TrainingDataset(
+        dataset.split("train"),
+        size=settings.image_size,
+        seed=settings.seed,
+        policy=varied if settings.augment else None,
+        window=spec.window,
+        patch_scale=settings.patch_scale,
+    )
+    training.preload()
+    validation = None
+    if "valid" in dataset.splits:
+        validation = TrainingDataset(
+            dataset.split("valid"),
+            size=settings.image_size,
+            patch_scale=settings.patch_scale,
+            in_order=True,
+        )
+        validation.preload()
+    return Batches(training, validation, settings, workers=_workers(settings, device))
+
+
+def _workers(settings: TrainSettings, device: torch.device) -> int:
+    """Return how many processes augment; without a GPU the cores are better spent on the network."""
+    if settings.workers is not None:
+        return settings.workers
+    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
