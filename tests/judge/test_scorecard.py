@@ -182,9 +182,8 @@ def card(known) -> Scorecard:
     maps = seglens.explain(
         run, images, target, methods=("grad-cam", "integrated-gradients"), layers=("encoder",)
     )
-    return seglens.judge(
-        run, images, target, [*maps.values(), knowing, flat, broken], settings=JudgeSettings(("faithfulness", *CHEAP))
-    )
+    settings = JudgeSettings(("faithfulness", *CHEAP))
+    return seglens.judge(run, images, target, [*maps.values(), knowing, flat, broken], settings=settings)
 
 
 def rows_of(card: Scorecard, score: str) -> dict[str, Judgement]:
