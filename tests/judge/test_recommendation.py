@@ -45,14 +45,16 @@ def test_maps_that_pass_are_shown_for_what_they_passed_the_best_first() -> None:
         QUESTIONS["causal_agreement"],
         QUESTIONS["target_faithfulness"],
     ]
-    assert "than what the edges of the picture marks" in shown[0].say
-    assert "than what the predicted outline, made coarse, marks" in shown[1].say
+    assert "knows nothing of it: the edges of the picture (" in shown[0].say
+    assert "knows nothing of it: the predicted outline, made coarse (" in shown[1].say
     assert f"Don't show it for: {QUESTIONS['context_faithfulness']}" in shown[0].say
     assert (found.always, found.instead, found.not_judged) == (ALWAYS, "", ())
     lines = lines_of(found)
     assert lines[0] == found.headline
     assert lines[1].startswith("Show good for: Where would the answer change")
-    assert lines[3].startswith("Unproven unsure. Only with these words: what it marks is not shown to matter")
+    assert lines[3].startswith(
+        "Unproven unsure. Only with these words: nobody has shown that what it marks matters"
+    )
     assert lines[4].startswith("Never show worse. What it marks matters less")
 
 
@@ -104,7 +106,10 @@ def test_an_indication_is_told_as_one_and_what_was_not_judged_is_not_called_bad(
     found = recommend([row("few", "faithfulness", "pass", 0.3, num=16, reason=reason)])
     assert "(16 pictures, an indication and no claim)" in found.maps[0].say
     reason = "3 evaluable images, at least 8 are needed"
-    found = recommend([row("none", "faithfulness", "not evaluable", reason=reason)])
+    unjudged = row("none", "faithfulness", "not evaluable", reason=reason)
+    found = recommend([unjudged])
     assert uses(found) == {"none": "unknown"}
+    some = recommend([unjudged, row("other", "faithfulness", "fail", -0.2)])
+    assert some.headline.startswith("No map can be recommended, and some could not be judged")
     assert found.headline == "Nothing can be said about these maps: no question could be judged."
     assert "3 evaluable images" in lines_of(found)[1]

@@ -92,6 +92,8 @@ def null_in_words(name: str) -> str:
     kind, _, size = name.partition("-")
     if kind in REFERENCES and size.isdecimal():
         return f"{REFERENCES[kind]} ({size} px)"
+    if "@" in name:  # a map: as people write it on the command line
+        return name
     return REFERENCES.get(name, DETAILS.get(name, name.replace("_", " ")))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from seglens.results.names import NULL, RESTATES, TARGET_SCALE
+from seglens.results.names import NULL, RESTATES, TARGET_SCALE, count
 from seglens.results.scorecard import Advice, CardRow, Recommendation
 
 QUESTIONS = {
@@ -74,10 +74,12 @@ def recommend(rows: Sequence[CardRow], left_out: Sequence[str] = ()) -> Recommen
     if shown:
         names = ", ".join(dict.fromkeys(each.map for each in shown))
         headline, instead = f"Show {names}.", ""
-    elif any(each.use in ("never", "unproven") for each in advice):
+    elif {"never", "unproven"} & {each.use for each in advice}:
         headline = (
             "No map says more than what is known without looking into the model: show none as the reason."
         )
+        if any(each.use == "unknown" for each in advice):
+            headline = "No map can be recommended, and some could not be judged: show none as the reason."
         instead = INSTEAD
     else:
         headline = "Nothing can be said about these maps: no question could be judged."
@@ -130,8 +132,8 @@ def _advice(of: Standing) -> list[Advice]:
         return [Advice(map=of.name, use="never", score=worst.score, say=_failed(worst))]
     if undecided:
         return [Advice(map=of.name, use="unproven", score=undecided[0].score, say=_undecided(undecided[0]))]
-    reasons = list(dict.fromkeys(row.reason for row in of.rows if row.reason))
-    return [Advice(map=of.name, use="unknown", say="; ".join(reasons))]
+    reasons = "; ".join(dict.fromkeys(row.reason for row in of.rows if row.reason))
+    return [Advice(map=of.name, use="unknown", say=f"{reasons[:1].upper()}{reasons[1:]}.")]
 
 
 def _passed(row: CardRow) -> str:
@@ -144,24 +146,21 @@ def _failed(row: CardRow) -> str:
 
 def _undecided(row: CardRow) -> str:
     return (
-        "Only with these words: what it marks is not shown to matter more to the model than what "
+        "Only with these words: nobody has shown that what it marks matters more to the model than what "
         f"{_knowing_nothing(row)}."
     )
 
 
 def _knowing_nothing(row: CardRow) -> str:
     """The reference row in words, and on how many pictures it was compared."""
-    return f"{_reference(row)} marks, which knows nothing of the model{_pictures(row)}"
-
-
-def _reference(row: CardRow) -> str:
-    return IN_WORDS.get(row.reference, "the predicted outline, made coarse,")
+    reference = IN_WORDS.get(row.reference, "the predicted outline, made coarse")
+    return f"a map marks that knows nothing of it: {reference}{_pictures(row)}"
 
 
 def _pictures(row: CardRow) -> str:
     """On how many pictures, and whether that is a claim."""
     few = ", an indication and no claim" if "an indication" in row.reason else ""
-    return f" ({row.num_evaluable} pictures{few})"
+    return f" ({count(row.num_evaluable, 'picture')}{few})"
 
 
 USES: Mapping[str, str] = {
