@@ -202,6 +202,19 @@ def test_one_window_is_judged_the_one_that_holds_the_most_of_the_mask(patched):
         assert mask.sum() >= 0.9 * sums.max()  # windows begin every 4 pixels
 
 
+def test_a_judgement_says_that_it_is_of_windows(patched, tmp_path):
+    done = seglens.judge_folder(
+        patched,
+        seglens.open_split(patched, "test"),
+        out=tmp_path / "judged",
+        layers="encoder_last",
+        judging=seglens.JudgeSettings(("attention",)),
+    )
+    assert done.card is not None
+    assert done.card.num_windows == 3
+    assert done.card.judged_in_words.startswith("3 pictures larger than one input of the network")
+
+
 def test_patches_of_volumes_are_at_voxels_a_millimetre():
     shape = (10, 24, 30)
     image = torch.rand(1, *shape)

@@ -81,7 +81,7 @@ def print_judged(done: "Summary", show_left_out: Callable[[Sequence[str]], None]
     tables: list[Callable[[], None]] = [
         partial(_show_card, card),
         partial(_show_restating, card),
-        lambda: say(card.resampling.text),
+        lambda: say(card.judged_in_words),
         lambda: say(*lines_of(card.recommendation)),
         lambda: show_left_out(card.left_out),
     ]

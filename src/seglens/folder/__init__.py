@@ -108,6 +108,7 @@ def judge_folder(
     numbers: list[int] = []
     failed: list[Failure] = []
     scores: BatchScores | None = None
+    num_windows = 0
     check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
     with new_folder(place, command="judge", force=force) as folder:
         for part in read_chunks(
@@ -118,6 +119,7 @@ def judge_folder(
                 made = explain(run, part.batch.images, chosen, methods=methods, layers=layers, seed=seed)
                 maps = list(made.values())
                 numbers += part.numbers
+                num_windows += sum(frame.is_cut for frame in part.frames)
                 found = score_batch(
                     run,
                     part.batch.images,
@@ -145,6 +147,7 @@ def judge_folder(
             update={
                 "failed": tuple(map(writer.failed_row, failed)),
                 "resampling": grouping.resampling(numbers),
+                "num_windows": num_windows,
             }
         )
         records.write_json(folder / "scorecard.json", table)

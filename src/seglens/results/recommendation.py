@@ -160,7 +160,7 @@ def _knowing_nothing(row: CardRow) -> str:
 def _pictures(row: CardRow) -> str:
     """On how many pictures, and whether that is a claim."""
     few = ", an indication and no claim" if "an indication" in row.reason else ""
-    return f" ({count(row.num_evaluable, 'picture')}{few})"
+    return f" ({count(row.num_evaluable or 0, 'picture')}{few})"
 
 
 USES: Mapping[str, str] = {

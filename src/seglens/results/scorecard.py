@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from seglens.results.maps import PictureMaps
-from seglens.results.names import TARGET_SCALE, map_name
+from seglens.results.names import TARGET_SCALE, count, map_name
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
@@ -166,6 +166,7 @@ class Card(Result):
 
     ``left_out`` are the scores that were not asked for, ``passes`` the changed copies of pictures that went
     through the model for each score that removes something. ``recommendation`` follows from the rows alone.
+    Of ``num_windows`` pictures, larger than one input of the network, one window was judged.
     """
 
     split: str | None = None
@@ -179,6 +180,18 @@ class Card(Result):
     resampling: Resampling = Resampling()
     figures: Figures = Figures()
     failed: tuple[PictureMaps, ...] = ()
+    num_windows: int = 0
+
+    @property
+    def judged_in_words(self) -> str:
+        """What was judged of large pictures, and what intervals resample."""
+        windows = ""
+        if self.num_windows:
+            windows = (
+                f"{count(self.num_windows, 'picture')} larger than one input of the network: of each, the "
+                "window that holds the most of its mask was judged. "
+            )
+        return f"{windows}{self.resampling.text}"
 
 
 class RegionMap(Result):
