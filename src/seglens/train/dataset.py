@@ -104,6 +104,7 @@ class TrainingDataset(Dataset[Sample]):
     seed: int
     policy: Policy | None
     memory: int
+    window: tuple[float, float]
     patch_scale: float | None
     in_order: bool
 
