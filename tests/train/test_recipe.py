@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 import seglens
-from seglens import train as training
 from seglens.data.transforms import ANY_WAY_UP
 from seglens.errors import SettingError, UnknownNameError
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.models.weights import read_state_dict
-from seglens.train import repeat, train
+from seglens.train import dataset, repeat, train
 from seglens.train.dataset import TrainingDataset
 from seglens.train.lightning_module import SegmentationModule, averaged_model, ema_decay, encoder_of
 from seglens.train.losses import class_weights
@@ -77,7 +76,7 @@ def test_pictures_are_turned_by_as_much_as_asked_for(discs, tmp_path, monkeypatc
             super().__init__(*given, policy=policy, **named)
             policies.append(policy)
 
-    monkeypatch.setattr(training, "TrainingDataset", Noting)
+    monkeypatch.setattr(dataset, "TrainingDataset", Noting)
     train(discs, tiny(epochs=1, augment=True, vertical_flips=True, rotation=degrees), tmp_path / "run")
     assert policies == [replace(ANY_WAY_UP, rotation=(-degrees, degrees)), None]
 
