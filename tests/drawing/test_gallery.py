@@ -7,6 +7,7 @@ from PIL import Image
 from seglens.data.layout import DataSettings
 from seglens.drawing.gallery import show_data
 from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
+from seglens.models.segmenter import ModelSpec
 
 
 @pytest.fixture
@@ -49,6 +50,20 @@ def test_pictures_are_letterboxed_and_the_mask_is_on_them(data: DataSettings, tm
     # Two thirds of the square are picture; half of it is object, on the second tile only.
     assert red.sum() == pytest.approx(1.5 * 224**2 * 2 / 3, rel=0.05)
     assert orange.sum() == pytest.approx(0.5 * 224**2 * 2 / 3, rel=0.1)
+
+
+def test_a_model_of_patches_is_shown_the_patch_that_holds_the_most_of_the_mask(
+    data: DataSettings, tmp_path: Path
+):
+    """The object fills 60 x 20 pixels of 60 x 40: a patch of 16 lies within it."""
+    spec = ModelSpec(architecture="unet", image_size=16, scale=1.0, patches=True)
+    values = pixels_of(show_data(data, tmp_path / "a.png", num_images=1, augmented=0, spec=spec))
+    red = (values[..., 0] > 140) & (values[..., 1] < 40) & (values[..., 2] < 40)
+    orange = (values[..., 0] > 150) & (values[..., 1] > 50) & (values[..., 1] < 120) & (values[..., 2] < 40)
+    assert red.sum() == pytest.approx(224**2, rel=0.05)
+    assert orange.sum() == pytest.approx(224**2, rel=0.1)
+    with pytest.raises(SettingError, match=r"The model is for volumes, and .* holds pictures"):
+        show_data(data, tmp_path / "b.png", spec=spec.model_copy(update={"dims": 3}))
 
 
 def test_same_seed_same_sheet(data: DataSettings, tmp_path: Path):
@@ -106,8 +121,7 @@ def test_a_16_bit_picture_is_drawn_in_the_window_that_is_found_or_given(tmp_path
             split="all",
             num_images=1,
             augmented=0,
-            image_size=64,
-            window=(0.0, 500 / 65535),
+            spec=ModelSpec(architecture="unet", image_size=64, window=(0.0, 500 / 65535)),
         )
     )
     first = (slice(60, 250), slice(20, 220))  # inside of the tile of the picture itself

@@ -11,6 +11,7 @@ from seglens.cli import options as o
 from seglens.cli.data_options import OnSet, own_data, with_channels
 from seglens.cli.given_flags import refuse
 from seglens.cli.terminal import ask, need_path
+from seglens.errors import SettingError
 
 app: typer.Typer = typer.Typer(
     help="Get a public set; look at a set before training on it.", rich_markup_mode=None
@@ -124,19 +125,24 @@ def show(
 ) -> None:
     """Draw samples as the model will see them. Each comes with some of its augmented variants."""
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
-    settings, window = own_data(context, data), None
+    settings, spec = own_data(context, data), None
     if run is not None:
         refuse(context, ("image_size",), "--run says how large its inputs are")
-        spec = seglens.load(run, device="cpu").spec
+        model = seglens.load(run, device="cpu")
+        if model.segmenter.tool is not None:
+            raise SettingError(
+                f"{run} prepares its pictures by the own tool of {model.spec.architecture}, which is not "
+                "drawn here. Leave --run out; 'seglens explain' shows pictures as that tool brings them."
+            )
+        spec = model.spec
         settings = with_channels(context, settings, spec.channels)
-        window, image_size = spec.window, spec.image_size
     file = seglens.show_data(
         settings,
         out,
         split=split,
         num_images=num_images,
         image_size=image_size,
-        window=window,
+        spec=spec,
         seed=seed,
         force=force,
     )

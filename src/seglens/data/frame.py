@@ -217,6 +217,19 @@ def scaled_frame(native: Sequence[int], scale: float, spacing: Sequence[float] |
     return Frame(tuple(native), scaled, scaled, (0,) * len(scaled), tuple(spacing or ()))
 
 
+def part_frame(
+    native: Sequence[int], size: int, scale: float, spacing: Sequence[float] | None, mask: AnyMask | None
+) -> Frame:
+    """Return the frame of one input of a picture brought to ``scale``: all of it, centred, or a window.
+
+    The rest of the arguments are as in `fit_frame`; where it doesn't fit, see `window_about`.
+    """
+    whole = scaled_frame(native, scale, spacing)
+    sides = (size,) * len(whole.scaled)
+    corner = tuple(max(0, size - length) // 2 for length in whole.scaled)
+    return window_about(replace(whole, size=sides, corner=corner), sides, mask)
+
+
 def window_about(whole: Frame, sides: Sequence[int], mask: AnyMask | None) -> Frame:
     """Return the frame of one window of ``sides`` that holds the most of ``mask``, of what ``whole`` scales.
 

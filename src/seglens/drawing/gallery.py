@@ -9,17 +9,21 @@ from PIL.PngImagePlugin import PngInfo
 
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
+from seglens.axes import size_of
+from seglens.data.frame import part_frame
 from seglens.data.intensity import found_window
 from seglens.data.layout import DataSettings
 from seglens.data.opening import open_data
 from seglens.data.sample import Sample, Task
-from seglens.data.transforms import augment, letterbox, sample_generator
+from seglens.data.transforms import augment, letterbox, placed_on, sample_generator
 from seglens.drawing.draw import Tile, no_map, overlay, picture, sheet
 from seglens.drawing.planes import planes_through
 from seglens.errors import DataError, SettingError
 from seglens.files.output import output_file
 from seglens.files.overwrite import check_file
 from seglens.masks import foreground, only_valid
+from seglens.models.dimensions import FOR
+from seglens.models.segmenter import ModelSpec
 
 CUBE = 64
 """Voxels along the sides of the cube in which a volume is drawn."""
@@ -35,19 +39,21 @@ def show_data(
     num_images: int = 6,
     augmented: int = 3,
     image_size: int = 256,
-    window: tuple[float, float] | None = None,
+    spec: ModelSpec | None = None,
     seed: int = 0,
     force: bool = False,
 ) -> Path:
     """Draw ``num_images`` pictures, spread evenly over a split, as the model sees them; return the file.
 
     Volumes are scaled into cubes of at most `CUBE` voxels a side and drawn in three planes. Intensities are
-    mapped to [0, 1] as a training would, or by the ``window`` of a model (`ModelSpec.window`). Each row is
-    one sample: the picture, the picture with its mask, and ``augmented`` augmented pairs of it.
-    A sample that can't be read has its place and its error.
+    mapped to [0, 1] as a training would. With ``spec`` pictures are as that model takes them: its input size
+    (which stands in for ``image_size``), its intensities, and of a model of patches one patch, that holds the
+    most of the mask. Each row is one sample: the picture, the picture with its mask, and ``augmented``
+    augmented pairs of it. A sample that can't be read has its place and its error.
 
     Raises:
-        SettingError: a number is not allowed.
+        SettingError: a number is not allowed, or the model takes volumes and these are pictures, or the other
+            way round.
         DataError: the set or the split is empty, or no sample could be read.
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
@@ -55,19 +61,28 @@ def show_data(
         if value < least:
             raise SettingError(f"{name} must be at least {least}, received {value}.")
     check_file(Path(out), force=force, data=[settings.path])
+    if spec is not None:
+        image_size = spec.image_size
+        settings = settings.model_copy(update={"intensities": spec.intensities or settings.intensities})
     dataset = open_data(settings)
+    if spec is not None and spec.dims != dataset.dims:
+        raise SettingError(
+            f"The model is for {FOR[spec.dims]}, and {settings.path} holds {FOR[dataset.dims]}. Name another "
+            "run, or another set."
+        )
     chosen = dataset.split(split)
     if not len(chosen):
         raise DataError(f"The {split} split of {settings.path} is empty. Name another split.")
     num = min(num_images, len(chosen))
-    side = image_size if dataset.dims == 2 else min(image_size, CUBE)
-    low, high = window or found_window(dataset.split("train") if "train" in dataset.splits else chosen)
+    side = image_size if dataset.dims == 2 or spec is not None else min(image_size, CUBE)
+    known = dataset.split("train") if "train" in dataset.splits else chosen
+    low, high = found_window(known) if spec is None else spec.window
     rows, errors = [], []
     for position in range(num):
         index = position * len(chosen) // num
         name = chosen.entries[index].name
         try:
-            boxed, _ = letterbox(chosen[index], side)
+            boxed = _boxed(chosen[index], side, None if spec is None else spec.patch_scale)
             boxed = replace(boxed, image=((boxed.image - low) / (high - low)).clamp(0, 1))
         except DataError as error:
             errors.append(str(error))
@@ -88,6 +103,14 @@ def _save(drawn: Picture, file: Path) -> None:
     made_by = PngInfo()
     made_by.add_text("Software", f"seglens {version('seglens')}")
     drawn.save(file, format="PNG", pnginfo=made_by)
+
+
+def _boxed(sample: Sample, side: int, patch_scale: float | None) -> Sample:
+    """Put a sample on one input, whole or as a patch."""
+    if patch_scale is None:
+        return letterbox(sample, side)[0]
+    frame = part_frame(size_of(sample.image, 1), side, patch_scale, sample.spacing, sample.mask)
+    return placed_on([sample], [frame])[0][0]
 
 
 def _row(boxed: Sample, task: Task, augmented: int, *, seed: int, index: int) -> list[Tile]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seglens.axes import CHANNELS_LAST, size_of, widened
-from seglens.data.frame import Frame, fit_frame, window_about
+from seglens.data.frame import Frame, fit_frame, part_frame
 from seglens.data.sample import Sample
 from seglens.data.transforms import letterbox_image, placed_on
 from seglens.errors import SettingError
@@ -87,9 +87,7 @@ def input_frame(sample: Sample, spec: ModelSpec, tiles: str = "auto") -> Frame:
         windows = plan(native, spec, tiles, spacing=sample.spacing)
     if windows is None:
         return fit_frame(native, spec.image_size, sample.spacing, spec.patch_scale)
-    corner = tuple(each.margin for each in windows.covers)
-    whole = Frame(native, windows.sides, windows.scaled, corner, tuple(sample.spacing or ()))
-    return window_about(whole, windows.sides, sample.mask)
+    return part_frame(native, spec.image_size, spec.scale or 1.0, sample.spacing, sample.mask)
 
 
 def place_sample(sample: Sample, spec: ModelSpec, tiles: str = "auto") -> Placed:
