@@ -6,7 +6,6 @@ from typing import Any
 import gradio as gr
 
 from seglens.app.callbacks import NONE, Callbacks, Widgets
-from seglens.app.first_map import first_map
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.layout import Split
 from seglens.data.volumes import SUFFIXES
@@ -14,6 +13,7 @@ from seglens.explain.baselines import BASELINES
 from seglens.explain.explanation import WHERE
 from seglens.impute import IMPUTERS
 from seglens.inspection import clicks, explaining
+from seglens.inspection.first_map import first_map
 from seglens.runs import Run
 
 OPENING = ("PNG, JPEG, TIFF", IMAGE_SUFFIXES), ("NIfTI, MetaImage, NRRD", (*SUFFIXES, ".gz"))

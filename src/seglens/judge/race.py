@@ -234,9 +234,8 @@ def look(race: Race, values: Mapping[str, PerImage], *, groups: Groups | None = 
         best = min(known, key=lambda null: known[null].mean)
         found = {null: each.interval(*levels(tested.get(name, 0.0), share)) for null, each in known.items()}
         enough = known[best].independent >= MIN_IMAGES
-        hopeless = (
-            2 * known[best].independent < MIN_IMAGES * share
-        )  # a map that is empty on nearly all pictures
+        # A map that is empty on nearly all pictures.
+        hopeless = 2 * known[best].independent < MIN_IMAGES * share
         above[name] = {null for null, each in found.items() if enough and each.low > 0}
         end: End | None = "undecided" if race.seen == race.num or hopeless else None
         if enough:

@@ -26,8 +26,8 @@ def open_loggers(names: Sequence[str] | None, out: Path) -> list[Logger]:
             opened.append(LOGGERS[name](out))
         except ModuleNotFoundError as error:
             raise SettingError(
-                f"The logger {name!r} needs a package that is not installed: {name}. Install it "
-                f"('pip install {name}'), or choose among: tensorboard, csv, none."
+                f"The logger {name!r} needs a package that is not installed: {name}. Install the extra "
+                "('pip install \"seglens[tracking]\"'), or choose among: tensorboard, csv, none."
             ) from error
     return opened
 

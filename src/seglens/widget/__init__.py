@@ -23,15 +23,13 @@ from seglens.explain.target_names import TARGETS
 from seglens.folder.chunks import split_of
 from seglens.inspection import drawing, explaining, sentences
 from seglens.inspection.clicks import WITHOUT_CLICK, pieces_on_grid
+from seglens.inspection.first_map import first_map
 from seglens.inspection.opened import Opened, open_read, open_sample
 from seglens.runs import Run
 from seglens.shapes import AnyMasks
 
 if TYPE_CHECKING:
     import ipywidgets
-
-FIRST_LAYERS = ("encoder_last", "decoder_last")
-"""The layer that is chosen at first, the first of these that the network has."""
 
 MOST_BUTTONS = 12
 """Pieces that have a button of their own, the largest first."""
@@ -149,13 +147,14 @@ def show(
     images: Pictures | Split | Sequence[str | Path] | str | Path,
     *,
     masks: AnyMasks | None = None,
-    method: str = "grad-cam",
+    method: str | None = None,
     layer: str | None = None,
 ) -> Shown:
     """Show pictures in a notebook: what ``run`` predicts, and what in them speaks for it.
 
     ``images`` are a tensor ``[b c h w]`` in [0, 1], files, a folder, or a `seglens.Split`. ``masks`` are the
-    truth of a tensor, where it is known. The map of the chosen piece is made when it is chosen.
+    truth of a tensor, where it is known. The map of the chosen piece is made when it is chosen. ``method``
+    and ``layer`` are chosen at first; left out, they are those of `first_map`.
 
     Raises:
         SettingError: ipywidgets is not installed, or there is no such picture.
@@ -164,9 +163,10 @@ def show(
     widgets = _ipywidgets()
     split, samples = _pictures(run, images, masks)
     layers, classes = explaining.layer_names(run), list(run.task.classes[1:])
-    first = layer or next((role for role in FIRST_LAYERS if role in layers), layers[-1])
     methods = explaining.method_names(known_data=False)
-    for name, value, allowed in (("method", method, methods), ("layer", first, layers)):
+    first = first_map(run, methods, layers)
+    method, layer = method or first[0], layer or first[1]
+    for name, value, allowed in (("method", method, methods), ("layer", layer, layers)):
         if value not in allowed:
             raise SettingError(f"{name} is {value!r}, but must be one of {', '.join(allowed)}.")
     shown = Shown(
@@ -179,7 +179,7 @@ def show(
         ),
         widgets.ToggleButtons(options=[("whole prediction", "predicted")], description="Ask about"),
         widgets.Dropdown(options=methods, value=method, description="Method"),
-        widgets.Dropdown(options=layers, value=first, description="Layer"),
+        widgets.Dropdown(options=layers, value=layer, description="Layer"),
         widgets.Dropdown(options=classes, description="Class"),
         widgets.FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05, description="Map", readout_format=".0%"),
         widgets.Image(format="png", width=384),

@@ -1,4 +1,4 @@
-"""The map that the page begins with: one that no scorecard of the run calls a copy of the predicted mask."""
+"""The first map of a page or a notebook: one that no scorecard calls a copy of the predicted mask."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ FIRST_LAYERS = ("encoder_last", "bottleneck", "decoder_last")
 
 
 def first_map(run: Run, methods: Sequence[str], layers: Sequence[str]) -> tuple[str, str]:
-    """Return the method and the layer to begin with, of those that the page offers.
+    """Return the method and the layer to begin with, of those that are offered.
 
     Of the maps that were judged it is the one that passes most scores and nowhere repeats the prediction.
     Where none was judged, or all of them repeat it, it is `FIRST_METHOD` at the first of `FIRST_LAYERS` that
@@ -44,7 +44,7 @@ def first_map(run: Run, methods: Sequence[str], layers: Sequence[str]) -> tuple[
 
 
 def _cards(folder: Path | None) -> list[Card]:
-    """Return the scorecards of a run that can be read; a damaged one is no reason to show no page."""
+    """Return the scorecards of a run that can be read; a damaged one is no reason to show nothing."""
     found = []
     for file in sorted((folder / "judge").glob("*/scorecard.json")) if folder is not None else ():
         try:

@@ -3,7 +3,7 @@
 import pytest
 
 import seglens
-from seglens.app.first_map import first_map
+from seglens.inspection.first_map import first_map
 from seglens.results import record as records
 from seglens.results.scorecard import Card, CardRow, LayerByLayer, LayerStep
 
