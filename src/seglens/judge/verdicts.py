@@ -34,16 +34,16 @@ class ScoreRule:
     idle: tuple[str, ...] = ()
 
 
-def verdict_of(difference: Interval, planned: int = 0) -> tuple[Verdict, Outcome, str]:
+def verdict_of(difference: Interval) -> tuple[Verdict, Outcome, str]:
     """Judge a paired difference to the best reference row, and say why.
 
-    ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``. A
-    race over ``planned`` pictures in a random order makes a claim of all of them, however early it ends.
+    ``pass`` where the lower 95 % bound is above 0, ``fail`` where the upper one is below 0, else ``warn``.
+    A claim rests on `CLAIM_IMAGES` measured pictures: what a race decided on fewer is an indication.
     """
     if difference.independent < MIN_IMAGES:
         return "not evaluable", *_too_few(difference)
     what = "images" if difference.independent == difference.num else "groups of images"
-    enough = max(difference.independent, planned) >= CLAIM_IMAGES
+    enough = difference.independent >= CLAIM_IMAGES
     few = "" if enough else f" (an indication: a claim needs {CLAIM_IMAGES} {what})"
     if difference.low > 0:
         return "pass", "better", f"better than the best reference map{few}"
@@ -67,9 +67,9 @@ def compared_rows(
     about = {key: within(values) for key, values in found.about.items()}
     rows = []
     for key in found.values:
-        compared = _in_race(key, found, groups) if found.race else _with_best(key, found, rule, within)
+        compared = _in_race(key, found) if found.race else _with_best(key, found, rule, within)
         more = {part: within(each) for part, each in found.details.get(key, {}).items()}
-        verdict, outcome, reason = verdict_of(compared.difference, compared.planned)
+        verdict, outcome, reason = verdict_of(compared.difference)
         if compared.when:
             reason = f"{reason}; {compared.when}"
         against = found.reasons.get(key) or rule.guard({**about, **more})
@@ -109,7 +109,6 @@ class Compared:
     nulls: Mapping[str, float]
     reference: str
     difference: Interval
-    planned: int = 0
     when: str = ""
 
 
@@ -125,7 +124,7 @@ def _with_best(
     return Compared(values.masked_fill(~shared, torch.nan), len(values), means, best, apart)
 
 
-def _in_race(key: Key, found: ScoreValues, groups: Groups | None) -> Compared:
+def _in_race(key: Key, found: ScoreValues) -> Compared:
     """Return what the race found of a map; its means are over the images that both rows were measured on."""
     race, values = found.race, found.values[key]
     assert race is not None
@@ -133,11 +132,8 @@ def _in_race(key: Key, found: ScoreValues, groups: Groups | None) -> Compared:
     means = {
         null: float(other[(values - other).isfinite()].mean()) for null, other in found.references.items()
     }
-    planned = race.num if groups is None else len(groups.unique())
     when = f"decided after {ended.after} of {race.num} images" if ended.after < race.num else ""
-    return Compared(
-        values, ended.after, means, ended.reference.removeprefix(NULL), ended.difference, planned, when
-    )
+    return Compared(values, ended.after, means, ended.reference.removeprefix(NULL), ended.difference, when)
 
 
 def _reference(
