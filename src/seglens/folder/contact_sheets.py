@@ -292,14 +292,19 @@ def shown(sample: Sample, spec: ModelSpec, planes: Planes | None = None) -> Samp
 
 
 def class_indices(mask: Mask) -> Picture:
-    """Return a mask as a grey picture whose values are class indices."""
-    return image_of(mask.to(torch.uint8).cpu().numpy())
+    """Return a mask as a grey picture of class indices, in 8 bits or 16 where one needs them."""
+    return image_of(mask.to(torch.uint8 if _in_bytes(mask) else torch.uint16).cpu().numpy())
+
+
+def _in_bytes(mask: Mask) -> bool:
+    return not mask.numel() or int(mask.max()) < 256
 
 
 def coloured(mask: AnyMask, palette: Sequence[str]) -> Picture:
     """Return a mask in the colours of its classes, for eyes."""
-    if is_stack(mask):
-        strips = [mask_picture(mask[:, top : top + STRIP], palette) for top in range(0, mask.shape[1], STRIP)]
+    if is_stack(mask) or not _in_bytes(mask):  # more colours than a palette holds
+        tops = range(0, mask.shape[-2], STRIP)
+        strips = [mask_picture(mask[..., top : top + STRIP, :], palette) for top in tops]
         return image_of(np.concatenate([np.asarray(strip) for strip in strips]))
     drawn = class_indices(mask)
     colours = [ImageColor.getrgb(palette[index % len(palette)])[:3] for index in range(256)]

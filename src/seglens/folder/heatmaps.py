@@ -14,7 +14,6 @@ from seglens.drawing.planes import Planes, planes_through
 from seglens.explain.target_names import form_of
 from seglens.folder.raw import Arrays, evidence
 from seglens.folder.scales import Limits, Scaling, own_limits, shared_limits
-from seglens.masks import is_stack
 from seglens.models.segmenter import ModelSpec
 from seglens.results.maps import Evidence, Folds, OneMap
 from seglens.results.names import map_name
@@ -186,12 +185,7 @@ def drawn_size(rows: int, columns: int) -> tuple[int, int]:
 
 def mask_as_drawn(mask: AnyMask) -> ResizedMask:
     """Return a mask at the size at which its picture is drawn."""
-    size = drawn_size(mask.shape[-2], mask.shape[-1])
-    if is_stack(mask):
-        return nearest(mask.cpu(), size)
-    if size == tuple(mask.shape):
-        return mask.long()
-    return F.interpolate(mask[None, None].to(torch.uint8), size, mode="nearest-exact")[0, 0].long()
+    return nearest(mask.cpu(), drawn_size(mask.shape[-2], mask.shape[-1]))
 
 
 def _weighed(signed: Drawn, detailed: bool) -> Evidence:

@@ -24,9 +24,9 @@ def slice_arrays(sample: Sample, predicted: AnyMask, heatmaps: Heatmaps) -> Arra
     ``UInt8[z y x]`` are ``image`` (0 to 255 over the model's intensity window, the mean of several channels),
     ``prediction``, ``valid``, ``truth`` where it is known, and a ``region:TARGET`` each. Of labels that may
     overlap, ``prediction`` and ``truth`` are the sum of 2^(i - 1) over the labels i of a voxel; of more than
-    eight both are left out. ``map:NAME``, which
-    may have fewer voxels, is ``Float[z y x]``, NaN where the map doesn't count or has no value. Of several
-    voxels that become one, a picture and a map keep the mean, a mask the middle one.
+    eight both are left out, as are those of classes beyond 255. ``map:NAME``, which may have fewer voxels, is
+    ``Float[z y x]``, NaN where the map doesn't count or has no value. Of several voxels that become one, a
+    picture and a map keep the mean, a mask the middle one.
 
     ``native Int[3]`` says how many slices, rows and columns the file has. ``spacing Float[3]`` is the length
     of a voxel of ``image`` along each axis, in mm; it is left out where the file told none.
@@ -39,6 +39,7 @@ def slice_arrays(sample: Sample, predicted: AnyMask, heatmaps: Heatmaps) -> Arra
         masks["truth"] = only_valid(sample.mask, sample.valid, 3)
     if is_stack(predicted):
         masks = {name: _bits(mask) for name, mask in masks.items() if len(mask) <= BITS}
+    masks = {name: mask for name, mask in masks.items() if int(mask.max()) < 256}  # held in bytes
     masks["valid"] = sample.valid.long()
     for row in heatmaps.rows:
         masks[f"region:{row.target}"] = heatmaps.arrays[f"region:{row.target}"].long()
