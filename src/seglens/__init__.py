@@ -22,8 +22,10 @@ _HOMES = {
     "Explanations": "explain.explanation",
     "Exported": "runs.export",
     "Failure": "folder.chunks",
+    "ExtremalMask": "explain.extremal",
     "Finding": "data.layout",
     "Findings": "data.check",
+    "FusedHiResCam": "explain.fused",
     "IntegratedGradients": "explain.integrated",
     "Interval": "evaluate.intervals",
     "JudgePlan": "folder.judge_plan",
@@ -46,6 +48,7 @@ _HOMES = {
     "SeglensWarning": "errors",
     "Segmenter": "models.segmenter",
     "Served": "app",
+    "Shapley": "explain.shapley",
     "Share": "runtime.distributed",
     "SmoothGrad": "explain.sampled",
     "Split": "data.layout",
@@ -110,9 +113,11 @@ __all__ = [
     "Explanation",
     "Explanations",
     "Exported",
+    "ExtremalMask",
     "Failure",
     "Finding",
     "Findings",
+    "FusedHiResCam",
     "IntegratedGradients",
     "Interval",
     "JudgePlan",
@@ -134,6 +139,7 @@ __all__ = [
     "SeglensWarning",
     "Segmenter",
     "Served",
+    "Shapley",
     "Share",
     "Slices",
     "SmoothGrad",
@@ -206,11 +212,14 @@ if TYPE_CHECKING:
     from seglens.explain.cams import SegXResCam
     from seglens.explain.channels import ScoreCam
     from seglens.explain.explanation import Explanation, Explanations
+    from seglens.explain.extremal import ExtremalMask
+    from seglens.explain.fused import FusedHiResCam
     from seglens.explain.integrated import IntegratedGradients
     from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
     from seglens.explain.plan import PassPlan, Plan, plan
     from seglens.explain.rise import Rise
     from seglens.explain.sampled import ExpectedGradients, SmoothGrad
+    from seglens.explain.shapley import Shapley
     from seglens.explain.statistics import Statistics, statistics
     from seglens.explain.target import Target
     from seglens.explain.verify import Check, Verification, verify

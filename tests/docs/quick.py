@@ -48,6 +48,8 @@ SETTINGS = {
     "integrated-gradients": "integrated-gradients.steps=4",
     "occlusion": "occlusion.window=32",
     "superpixel-occlusion": "superpixel-occlusion.num_segments=4",
+    "shapley": "shapley.num_segments=4",
+    "extremal-mask": "extremal-mask.steps=4",
 }
 """Settings of the methods that take many passes."""
 

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from seglens.data.sample import Task
+from seglens.explain.extremal import ExtremalMask
+from seglens.explain.fused import FusedHiResCam
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.methods import METHODS, Method, Settings
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.explain.rise import Rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad
+from seglens.explain.shapley import Shapley
 from seglens.explain.trace import Trace
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
@@ -163,5 +166,8 @@ def short(images: Tensor) -> dict[str, Method]:
         Occlusion(window=16),
         SuperpixelOcclusion(num_segments=6),
         Rise(num_masks=10),
+        Shapley(num_segments=6, pairs=2),
+        ExtremalMask(steps=5, cells=6),
+        FusedHiResCam(layers=("down", "deep")),
     ]
     return {**{name: name for name in METHODS}, **{entry.name: entry for entry in settings}}

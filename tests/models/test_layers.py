@@ -356,3 +356,16 @@ class FixedSize(nn.Module):
 def test_layers_of_a_network_that_takes_small_pictures_only():
     run = seglens.wrap(FixedSize(), classes=("background", "a"), image_size=48)
     assert [info.name for info in seglens.layers(run)] == ["first", "head"]
+
+
+def test_a_network_of_one_module_shows_no_layers():
+    """There is nothing between the picture and the answer: an empty list, no error of a library."""
+    run = seglens.wrap(torch.nn.Conv2d(3, 1, 1), classes=("background", "cell"), image_size=32)
+    assert seglens.layers(run) == []
+    with pytest.raises(ModelError, match="shows no roles"):
+        seglens.explain(
+            run,
+            torch.rand(1, 3, 32, 32),
+            seglens.targets.whole_class(torch.ones(1, 32, 32, dtype=torch.bool)),
+            layers="encoder_last",
+        )

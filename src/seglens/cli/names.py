@@ -45,7 +45,16 @@ ENCODERS = (
 """Some of the hundreds that segmentation-models-pytorch and timm have."""
 CAMS = keys_of("explain/cams.py", "CAMS")
 GRADIENTS = ("saliency", "input-x-gradient", "smoothgrad", "integrated-gradients", "expected-gradients")
-PERTURBATIONS = ("score-cam", "ablation-cam", "occlusion", "superpixel-occlusion", "rise")
+PERTURBATIONS = (
+    "score-cam",
+    "ablation-cam",
+    "occlusion",
+    "superpixel-occlusion",
+    "rise",
+    "shapley",
+    "extremal-mask",
+    "fused-hires-cam",
+)
 METHODS = (*CAMS, *GRADIENTS, *PERTURBATIONS)
 ROLES = names.ROLES
 LAYERS = ("encoder_last", "decoder_last")

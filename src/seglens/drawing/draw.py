@@ -361,7 +361,7 @@ def _colours(palette: Sequence[str]) -> Float[Tensor, "colours 3"]:
 def _painted(mask: AnyMask, palette: Sequence[str]) -> Float[Tensor, "h w 3"]:
     colours = _colours(palette)
     if not is_stack(mask):
-        return colours[mask % len(palette)]
+        return colours[mask.long() % len(palette)]
     shares = torch.stack([of_class(mask, index, 2) for index in range(len(mask) + 1)], dim=-1).float()
     shares = shares / shares.sum(-1, keepdim=True)
     return shares @ colours[torch.arange(len(mask) + 1) % len(palette)]

@@ -9,15 +9,21 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
+
 from seglens.axes import size_of
 from seglens.explain.ablation import AblationCam
 from seglens.explain.channels import ScoreCam, taps
+from seglens.explain.extremal import AREAS, ExtremalMask
+from seglens.explain.fused import FusedHiResCam
 from seglens.explain.integrated import IntegratedGradients
 from seglens.explain.masked import SAMPLE
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, sides_of
 from seglens.explain.passes import Pass
 from seglens.explain.rise import Rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad
+from seglens.explain.shapley import Shapley, copies_of
 from seglens.models.segmenter import Segmenter
 from seglens.runtime.device import choose_precision
 from seglens.shapes import Images
@@ -98,8 +104,22 @@ def occlusion(settings: Occlusion, images: Images) -> Cost:
 
 def superpixel_occlusion(settings: SuperpixelOcclusion, images: Images) -> Cost:
     """Count the superpixels, as many as the pictures given have in the mean, and the whole picture."""
+    return _for_each_copy(settings, images, _counts(settings, images).tolist())
+
+
+def shapley(settings: Shapley, images: Images) -> Cost:
+    """Count the steps of all orders, everything hidden, and the whole picture."""
+    return _for_each_copy(settings, images, copies_of(settings.pairs, _counts(settings, images)).tolist())
+
+
+def _counts(settings: SuperpixelOcclusion | Shapley, images: Images) -> Int[Tensor, " b"]:
+    """How many superpixels each picture has."""
     segments = superpixels(images, num_segments=settings.num_segments, compactness=settings.compactness)
-    found = [int(most) + 1 for most in segments.flatten(1).amax(1)]
+    return segments.flatten(1).amax(1) + 1
+
+
+def _for_each_copy(settings: SuperpixelOcclusion | Shapley, images: Images, found: list[int]) -> Cost:
+    """The copies of each picture, those that are scored in float32 again, and the whole picture."""
     again = sum(_again(settings.precision, images, [num]) for num in found)
     return Cost(plain=Fraction(sum(found) + again, len(found)) + 1)
 
@@ -126,6 +146,10 @@ COSTS: dict[type, Callable[[Any, Images, Sequence[int]], Cost]] = {
     Rise: lambda settings, images, _: Cost(
         plain=settings.num_masks + _again(settings.precision, images, [settings.num_masks])
     ),
+    Shapley: lambda settings, images, _: shapley(settings, images),
+    # Both ends of each step, then both ends of all areas, the picture and what stands in its place.
+    ExtremalMask: lambda settings, *_: Cost(plain=2 * len(AREAS) + 2, graded=2 * settings.steps),
+    FusedHiResCam: lambda *_: Cost(graded=1),
 }
 """What the methods with settings cost, by settings, pictures and the channels of each layer.
 

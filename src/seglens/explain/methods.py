@@ -14,11 +14,14 @@ from seglens.explain.ablation import AblationCam, ablation_cam
 from seglens.explain.cams import CAMS, Cam, SegXResCam
 from seglens.explain.channels import ScoreCam, score_cam
 from seglens.explain.explanation import Explanation
+from seglens.explain.extremal import ExtremalMask, extremal_mask
+from seglens.explain.fused import FusedHiResCam, fused_hires_cam
 from seglens.explain.gradients import GRADIENTS, InputGradient
 from seglens.explain.integrated import IntegratedGradients, integrated_gradients
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, occlusion, superpixel_occlusion
 from seglens.explain.rise import Rise, rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad, expected_gradients, smoothgrad
+from seglens.explain.shapley import Shapley, shapley
 
 
 @runtime_checkable
@@ -46,6 +49,9 @@ ON_INPUT: dict[type, Pass] = {
     Occlusion: occlusion,
     SuperpixelOcclusion: superpixel_occlusion,
     Rise: rise,
+    Shapley: shapley,
+    ExtremalMask: extremal_mask,
+    FusedHiResCam: fused_hires_cam,
 }
 """What runs the methods that have settings and no layer."""
 
@@ -64,6 +70,9 @@ METHODS: dict[str, Cam | InputGradient | Settings] = {
     Occlusion.name: Occlusion(),
     SuperpixelOcclusion.name: SuperpixelOcclusion(),
     Rise.name: Rise(),
+    Shapley.name: Shapley(),
+    ExtremalMask.name: ExtremalMask(),
+    FusedHiResCam.name: FusedHiResCam(),
 }
 """Every method: a formula over one trace, or the settings that the bare name stands for."""
 

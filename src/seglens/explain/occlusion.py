@@ -43,6 +43,7 @@ TargetMaps = Float[Tensor, "targets b *size"]
 PLACES, PIXELS = "zyx", "dhw"
 """Letters of the axes of windows and of pixels, the slices first."""
 
+
 Removed = Callable[[Rows], Regions]
 """Says which pixels are hidden in some of all copies."""
 
@@ -68,7 +69,7 @@ class Occlusion:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _check_fill(self.fill)
+        check_fill(self.fill)
         check_precision(self.precision)
         for name, value in (("window", self.window), ("stride", self.stride)):
             if value is not None and value < 1:
@@ -95,7 +96,7 @@ class SuperpixelOcclusion:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _check_fill(self.fill)
+        check_fill(self.fill)
         check_precision(self.precision)
         if self.num_segments < 2:
             raise SettingError(f"num_segments is {self.num_segments}, but must be at least 2.")
@@ -134,7 +135,9 @@ def occlusion(
         )
 
     rows = torch.arange(len(images), device=images.device).repeat_interleave(num)
-    drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, batch_size)
+    drops, found = drops_of_parts(
+        segmenter, images, targets, rows, removed, (settings.fill, settings.precision), seed, batch_size
+    )
     grid = drops.unflatten(1, (len(images), *shape))
     places, pixels = PLACES[-len(size) :], PIXELS[-len(size) :]
     terms = ",".join(map("".join, zip(places, pixels, strict=True)))
@@ -168,26 +171,29 @@ def superpixel_occlusion(
     def removed(which: Rows) -> Regions:
         return segments[rows[which]] == widened(which - first[rows[which]], segments)
 
-    drops, found = _drops(segmenter, images, targets, rows, removed, settings, seed, batch_size)
+    drops, found = drops_of_parts(
+        segmenter, images, targets, rows, removed, (settings.fill, settings.precision), seed, batch_size
+    )
     maps = drops[:, segments + widened(first, segments)]
     found["segments"] = counts.to(maps).expand(len(targets), -1)
     how = asdict(settings) | {"unit": "mean", "seed": seed}
     return explanations(maps, targets, settings.label or settings.name, how, found)
 
 
-def _drops(
+def drops_of_parts(
     segmenter: Segmenter,
     images: Images,
     targets: Sequence[Target],
     rows: Rows,
     removed: Removed,
-    settings: Occlusion | SuperpixelOcclusion,
+    how: tuple[Fill, Precision],
     seed: int,
     batch_size: int,
 ) -> tuple[TargetScores, dict[str, Tensor]]:
-    """``S(x) - S(x without a part)`` for each part, and diagnostics."""
-    imputer = imputer_of(settings.fill, segmenter.spec.spacing)
-    if settings.fill in BY_SURROUNDINGS:
+    """Return ``S(x) - S(x without a part)`` for each part, and diagnostics; ``how`` is fill and precision."""
+    fill, precision = how
+    imputer = imputer_of(fill, segmenter.spec.spacing)
+    if fill in BY_SURROUNDINGS:
         noise = content_normal(images, tuple(images.shape[1:]), seed, "imputation")
 
         def perturb(copies: Images, which: Rows) -> Images:
@@ -199,9 +205,7 @@ def _drops(
         def perturb(copies: Images, which: Rows) -> Images:
             return torch.where(removed(which)[:, None], fills[rows[which]], copies)
 
-    model = prepare(
-        segmenter, images, forwards=len(rows), batch_size=batch_size, precision=settings.precision
-    )
+    model = prepare(segmenter, images, forwards=len(rows), batch_size=batch_size, precision=precision)
     clean = clean_logits(model, images, targets, batch_size=batch_size)
     drops = score_drops(model, images, targets, rows, perturb, clean, unit="mean", batch_size=batch_size)
     # Ranks within a picture are those of the scores, backwards.
@@ -256,7 +260,12 @@ def _one(lengths: tuple[int, ...]) -> int | list[int]:
     return lengths[0] if len(set(lengths)) == 1 else list(lengths)
 
 
-def _check_fill(fill: str) -> None:
+def check_fill(fill: str) -> None:
+    """Raise where ``fill`` is nothing that can be put in a hidden part's place.
+
+    Raises:
+        UnknownNameError: it is not.
+    """
     if fill not in IMPUTERS:
         raise unknown_name("fill", fill, IMPUTERS)
 

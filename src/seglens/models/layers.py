@@ -187,13 +187,18 @@ def resolve(segmenter: Segmenter, names: Sequence[str]) -> dict[str, nn.Module]:
     return found
 
 
+def roles_of(segmenter: Segmenter) -> dict[str, str]:
+    """Return the paths of the layers that play a role, by role; the network runs where it hasn't yet."""
+    return _remembered(segmenter)[0]
+
+
 def find_role(segmenter: Segmenter, role: str) -> str:
     """Return the path of the layer that plays ``role``.
 
     Raises:
         ModelError: this network doesn't show it.
     """
-    roles, _ = _remembered(segmenter)
+    roles = roles_of(segmenter)
     if role not in roles:
         none = (
             ""

@@ -270,6 +270,8 @@ def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> In
             return None
         weights = torch.randn(logits.shape, generator=chance).to(logits)
         first = dict(kept)  # gradient checkpointing runs modules again in the backward pass
+        if not first:  # a network of one module: nothing in it can be tapped
+            return Influence({}, ())
         found = gradients_of((weights * logits).sum(), list(first.values()))
     left, answers = {}, []
     for (path, value), gradient in zip(first.items(), found, strict=True):
