@@ -1,5 +1,8 @@
 """What the callbacks of the page return: only what has changed, so that no other choice is lost."""
 
+import gc
+from asyncio import BaseEventLoop
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 
 import pytest
@@ -52,3 +55,22 @@ def test_a_kind_that_another_picture_does_not_have(callbacks, small_set, tmp_pat
     shown = callbacks.drop(str(picture), "truth-component")["target"]
     assert "truth-component" not in shown["choices"]
     assert shown["value"] == "component"
+
+
+def test_no_event_loop_is_left_open(one_run):
+    """Gradio makes one for each of its locks where none runs; what nobody closes warns at any later time."""
+
+    def open_loops():
+        gc.collect()
+        loops = [one for one in gc.get_objects() if issubclass(type(one), BaseEventLoop)]
+        return {id(one) for one in loops if not one.is_closed()}
+
+    run = seglens.load(one_run, device="cpu")
+
+    def serve():
+        before = open_loops()
+        seglens.app(run, seglens.open_split(run, "test")).close()
+        return open_loops() - before
+
+    with ThreadPoolExecutor() as pool:  # the browser of other tests may have left a loop running in this one
+        assert pool.submit(serve).result() == set()

@@ -5,17 +5,18 @@ other: Gradio's analytics are off, fonts are the system's, and a policy in every
 load anything from elsewhere (``policy.py``).
 """
 
+import asyncio
 import logging
 import os
 import socket
 import tempfile
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from seglens.app.policy import Access, AccessPolicy
 from seglens.arguments import checked
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import gradio
 
 __all__ = ["Served", "app"]
+
+T = TypeVar("T")
 
 HOST = "127.0.0.1"
 """The page is for whoever sits at this machine."""
@@ -89,7 +92,8 @@ def app(
     scratch = ExitStack()
     folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="seglens-app-")))
     scratch.enter_context(_keeping_files_in(folder))
-    try:
+
+    def launched() -> "tuple[gradio.Blocks, str]":
         blocks = lay_out(run, pictures, folder)
         _, address, _ = blocks.launch(
             server_name=host,
@@ -117,6 +121,10 @@ def app(
                 "redoc_url": None,
             },
         )
+        return blocks, str(address)
+
+    try:
+        blocks, address = _in_a_loop(launched)
     except OSError as error:
         scratch.close()
         raise SettingError(
@@ -125,10 +133,29 @@ def app(
     except BaseException:
         scratch.close()
         raise
-    address = f"{str(address).rstrip('/')}/?token={access.token}"
+    address = f"{address.rstrip('/')}/?token={access.token}"
     if show:
         webbrowser.open(address)
     return Served(address, blocks, scratch)
+
+
+def _in_a_loop(make: Callable[[], T]) -> T:
+    """Call ``make`` while an event loop runs: without one Gradio makes one for each lock, and closes none."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        return make()
+
+    async def made() -> T:
+        return make()
+
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(made())
+    finally:
+        loop.close()
 
 
 @contextmanager

@@ -70,7 +70,8 @@ def averages(
     """Sum ``weights * values`` over the steps of each path, for each target; path i is of ``owner[i]``.
 
     Points of several paths share a batch, at most ``batch_size`` of them, so that the last one of a path is
-    not a small one; several targets share the forward pass. Summed in float32, and on a GPU in a fixed order.
+    not a small one; several targets share the forward pass. Summed in float32 (float64 where the model is in
+    that), and on a GPU in a fixed order.
     Call it where the model is `left_as_found`.
     """
     paths, steps = weights.shape
@@ -83,14 +84,14 @@ def averages(
         found = [values(path, step, slope) for slope in input_gradients(segmenter, at, targets, owner[path])]
         if not sums:
             shape = (len(targets), paths, *at.shape[1:])
-            sums.extend(torch.zeros(shape, device=at.device) for _ in found[0])
+            sums.extend(torch.zeros(shape, device=at.device, dtype=kind.dtype) for kind in found[0])
         # Memory is not asked for below: a pass counts whole or, where it ran out above, not at all.
         keep_chunk()
         first, last = part.start // steps, (part.stop - 1) // steps
         share = one_hot(path - first, last - first + 1) * weights[path, step, None]
         for position, kinds in enumerate(found):
             for total, kind in zip(sums, kinds, strict=True):
-                total[position, first : last + 1] += torch.tensordot(share, kind, dims=([0], [0]))
+                total[position, first : last + 1] += torch.tensordot(share.to(kind), kind, dims=([0], [0]))
 
     in_chunks(paths * steps, at_once(targets[0], weights.device, batch_size), work)
     return tuple(sums)
@@ -99,7 +100,7 @@ def averages(
 def input_gradients(
     segmenter: Segmenter, points: Points, targets: Sequence[Target], rows: Rows
 ) -> list[Points]:
-    """Return dS/dx of each target at ``points``, in float32; point i keeps the pixels of picture ``rows[i]``.
+    """Return dS/dx of each target at ``points``, in float32 or better; point i has the pixels of ``rows[i]``.
 
     One forward pass, and a backward pass for each target that ends at the input: no gradients of weights.
 
@@ -112,7 +113,8 @@ def input_gradients(
     for left, target in reversed(list(enumerate(reversed(targets)))):
         score = target.score(logits, rows, "mean")
         slopes = differentiate(score, {"the input": inputs}, target, keep=left > 0)
-        gradients.append(slopes["the input"].float())
+        slope = slopes["the input"]
+        gradients.append(slope.to(torch.promote_types(slope.dtype, torch.float32)))
     return gradients
 
 
