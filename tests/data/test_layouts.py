@@ -350,3 +350,14 @@ def test_masks_of_pictures_that_are_stored_turned(tmp_path, layout, orientation,
     message = "must be of one size" if told_by_size else r"size of its mask a\.png doesn't tell"
     with pytest.raises(DataError, match=message):
         read("stored", stored)
+
+
+def test_nuclei_that_were_redrawn_are_read_anew(tmp_path):
+    """In one process: a mask that is mended in a notebook counts as it is now."""
+    (tmp_path / "a/images").mkdir(parents=True)
+    (tmp_path / "a/masks").mkdir()
+    Image.fromarray(scene(1)).save(tmp_path / "a/images/a.png")
+    for mask in (BOX, 1 - BOX):
+        Image.fromarray(mask * np.uint8(255)).save(tmp_path / "a/masks/one.png")
+        sample = open_data(settings(tmp_path, layout="nuclei")).split("all")
+        assert np.array_equal(sample[0].mask.numpy(), mask)

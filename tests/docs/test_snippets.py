@@ -68,7 +68,7 @@ def page_folder(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def run_words(capsys, trained, page_folder) -> Callable[[list[str], str], None]:
+def run_words(capsys, trained, page_folder, tmp_path_factory) -> Callable[[list[str], str], None]:
     """Run what follows ``seglens`` in a command; trainings are shared by all pages."""
 
     def run(words: list[str], place: str) -> None:
@@ -86,7 +86,7 @@ def run_words(capsys, trained, page_folder) -> Callable[[list[str], str], None]:
             f"{place}: seglens {' '.join(quick)} ended with {code}:\n{said.err}"
         )
         if folder is not None:
-            trained[key] = shutil.copytree(folder, folder.parent / f".{folder.name}-kept")
+            trained[key] = shutil.copytree(folder, tmp_path_factory.mktemp("trained") / folder.name)
 
     return run
 

@@ -209,12 +209,25 @@ class _Merged:
         return torch.from_numpy(flat.reshape(self.shape)).long()
 
 
-@lru_cache(maxsize=4096)
 def _merged(entry: Entry) -> _Merged:
-    """Merge the masks of a picture.
+    """Merge the masks of a picture; anew where one of the files has changed."""
+    return _merged_of(entry, tuple(map(_changed, entry.masks)))
 
-    Kept in memory (32 MB for 4096 pictures of 256 x 256), so that some fifty files for each picture are
-    decoded once and not in every epoch.
+
+def _changed(file: Path) -> tuple[int, int]:
+    """When a file was written, and its size; zeros where there is none, which reading it says."""
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=4096)
+def _merged_of(entry: Entry, changed: tuple[tuple[int, int], ...]) -> _Merged:
+    """Merge masks, kept in memory (32 MB for 4096 pictures of 256 x 256) by when they ``changed``.
+
+    So some fifty files for each picture are decoded once and not in every epoch.
     """
     nuclei = (read_foreground(file) for file in entry.masks)
     count = next(nuclei).astype(np.uint16)
