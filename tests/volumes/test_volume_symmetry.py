@@ -70,7 +70,15 @@ def test_a_volume_of_one_slice_is_its_picture(name):
             torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
-CHANCE = {"smoothgrad", "expected-gradients", "rise", "random", "noisy-linear", "superpixel-occlusion"}
+CHANCE = {
+    "smoothgrad",
+    "expected-gradients",
+    "rise",
+    "random",
+    "noisy-linear",
+    "superpixel-occlusion",
+    "shapley",
+}
 """What is drawn, or seeded on a grid, follows the order of the axes."""
 
 

@@ -75,7 +75,7 @@ def read_setting(text: str, kind: Any, what: str) -> Any:
             raise unknown_name(f"value of {what}", text, named)
         return named[text]
     if origin is tuple:
-        parts = text.split(",")
+        parts = text.split(",") if text else []
         kinds = [inner[0]] * len(parts) if len(inner) == 2 and inner[1] is Ellipsis else list(inner)
         if len(kinds) != len(parts):
             raise SettingError(f"{what}={text} must be {len(kinds)} values with commas between them.")

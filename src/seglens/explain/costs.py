@@ -37,7 +37,7 @@ class Cost:
     ``plain`` are forward passes without a graph, ``graded`` those that a backward pass follows for each
     target; ``extra`` is how many more graded ones may come where a method goes on until it is good enough.
     Plain ones besides: ``once`` for each call of `explain`, ``chunk`` for each chunk of pictures in it, and
-    ``lone`` where that holds a single one.
+    ``lone`` where that holds a single one. ``apart``: no two targets share a pass.
     """
 
     plain: int | Fraction = 0
@@ -46,6 +46,7 @@ class Cost:
     once: int = 0
     chunk: int = 0
     lone: int = 0
+    apart: bool = False
 
     def forwards(self, num: int, per_call: int, batch_size: int) -> int:
         """Return all that are certain, for ``num`` pictures that go to `explain` ``per_call`` at a time."""
@@ -148,7 +149,7 @@ COSTS: dict[type, Callable[[Any, Images, Sequence[int]], Cost]] = {
     ),
     Shapley: lambda settings, images, _: shapley(settings, images),
     # Both ends of each step, then both ends of all areas, the picture and what stands in its place.
-    ExtremalMask: lambda settings, *_: Cost(plain=2 * len(AREAS) + 2, graded=2 * settings.steps),
+    ExtremalMask: lambda settings, *_: Cost(plain=2 * len(AREAS) + 2, graded=2 * settings.steps, apart=True),
     FusedHiResCam: lambda *_: Cost(graded=1),
 }
 """What the methods with settings cost, by settings, pictures and the channels of each layer.

@@ -172,6 +172,7 @@ def count(
         if step.settings is None:
             most = min(most, per_call, num)
         forwards, each = members * cost.forwards(num, per_call, batch_size), num * members
+        forwards *= targets if cost.apart else 1
         backwards = each * cost.graded * targets
         found.append(PassPlan(step.methods, forwards, backwards, each * cost.extra, most))
     return tuple(found)
