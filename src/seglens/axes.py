@@ -50,9 +50,10 @@ def sides_of(size: InputSize | Sequence[int], dims: int) -> tuple[int, ...]:
     """
     sides = (size,) * dims if isinstance(size, int) else tuple(size)
     if len(sides) != dims or min(sides) < 1:
+        received = size if isinstance(size, int) else spelled(sides)
         raise SettingError(
-            f"The size of an input must be at least 1: one length for all sides, or {dims} "
-            f"({LENGTHS[dims]}), got {spelled(sides)}."
+            f"The input size must be at least 1 pixel, got {received}; allowed is one length for all sides, "
+            f"or {dims} ({LENGTHS[dims]})."
         )
     return sides
 

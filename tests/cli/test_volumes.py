@@ -181,7 +181,7 @@ def test_sides_of_different_lengths(seglens, tmp_path):
     assert "16 x 24 x 16 voxels" in next(trained.glob("**/*.html")).read_text()
     ended = seglens("train", data, "--image-size", "16", "24", "--model", "unet3d", "--run", tmp_path / "no")
     assert ended.code == 2
-    assert "or 3 (slices, rows, columns), got 16 x 24" in ended.err
+    assert "got 16 x 24; allowed is one length for all sides, or 3 (slices, rows, columns)" in ended.err
 
 
 def test_patches_of_different_lengths(seglens, tmp_path):

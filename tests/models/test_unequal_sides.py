@@ -55,7 +55,7 @@ def test_one_length_stands_for_all_and_old_records_load():
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        ((32, 48, 48), r"at least 1: one length for all sides, or 2 \(rows, columns\), got 32 x 48 x 48"),
+        ((32, 48, 48), r"got 32 x 48 x 48; allowed is one length for all sides, or 2 \(rows, columns\)"),
         ((32, 0), r"one whole number from 1 to 16384 for all sides, or one for each"),
         ((), "one whole number"),
         ("32", "one whole number"),
@@ -84,7 +84,7 @@ def test_a_picture_is_as_large_as_fits():
     volume = fit_frame((10, 30, 20), (32, 48, 48), (3.0, 1.0, 1.0))
     assert volume.scaled == (32, 32, 21)
     assert volume.corner == (0, 8, 13)
-    with pytest.raises(SettingError, match=r"or 3 \(slices, rows, columns\), got 24 x 40"):
+    with pytest.raises(SettingError, match=r"got 24 x 40; allowed .*or 3 \(slices, rows, columns\)"):
         fit_frame((10, 30, 20), (24, 40))
 
 
@@ -197,5 +197,5 @@ def test_own_networks_are_tried_with_padded_sides():
 
 def test_the_dimensions_follow_from_the_sides():
     assert fixed(8, 12, 20).spec.dims == 3
-    with pytest.raises(SettingError, match=r"2 \(rows, columns\), got 8 x 12 x 20"):
+    with pytest.raises(SettingError, match=r"got 8 x 12 x 20; allowed .*or 2 \(rows, columns\)"):
         seglens.wrap(Fixed(8, 12, 20), classes=LABELS, image_size=(8, 12, 20), dims=2, **PLAIN)

@@ -154,4 +154,5 @@ def show(
         seed=seed,
         force=force,
     )
+    speak_of(2)  # what was drawn is a picture
     printing.print_file("picture", file)

@@ -83,14 +83,18 @@ _OF_VOLUMES = {"picture": "volume", "Picture": "Volume", "pixel": "voxel", "Pixe
 
 
 def worded(text: str, dims: int) -> str:
-    """Return a sentence about pictures and pixels as one about volumes and voxels where ``dims`` is 3.
+    """Return sentences about pictures and pixels as ones about volumes and voxels where ``dims`` is 3.
 
-    One that names volumes itself tells the two apart, and stays as it is; so do words that are a part of a
-    path, a flag, a key or a quotation.
+    A sentence that names volumes itself tells the two apart, and stays as it is; so do words that are a part
+    of a path, a flag, a key or a quotation.
     """
-    if dims != 3 or "volume" in text.lower():
+    if dims != 3:
         return text
-    return _ABOUT.sub(lambda found: _OF_VOLUMES[found[0]], text)
+    parts = re.split(r"((?<=[.!?])\s+)", text)
+    return "".join(
+        part if "volume" in part.lower() else _ABOUT.sub(lambda found: _OF_VOLUMES[found[0]], part)
+        for part in parts
+    )
 
 
 def input_size(model: Mapping[str, Any]) -> str:
