@@ -55,7 +55,7 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
                 "(nibabel: image.set_qform(image.get_sform(), 1), or the other way round)."
             )
         sizes = [np.linalg.norm(each[:3, :3], axis=0) for each in (header.get_sform(), header.get_qform())]
-        if not np.allclose(*sizes, rtol=SAME_SIZE):
+        if not np.allclose(sizes[0], sizes[1], rtol=SAME_SIZE):
             raise DataError(
                 f"{file} says two things of how large its voxels are: {_spelled(sizes[0])} by the sform and "
                 f"{_spelled(sizes[1])} by the qform, and tools differ in which they believe. Keep the right "
