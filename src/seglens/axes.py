@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from seglens.errors import SettingError
+
 LINEAR = {2: "bilinear", 3: "trilinear"}
 """What `torch.nn.functional.interpolate` calls interpolation along every axis, by the number of axes."""
 
@@ -22,6 +24,9 @@ CONVOLVE = {2: F.conv2d, 3: F.conv3d}
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 """How the channels of a pixel lie side by side in memory."""
+
+InputSize = int | tuple[int, ...]
+"""The length of every side, or of each: rows and columns, or slices, rows and columns."""
 
 LENGTHS = {2: "rows, columns", 3: "slices, rows, columns"}
 """The spatial axes in words, by their number."""
@@ -37,6 +42,22 @@ def size_of(values: Shaped[Tensor, "..."], before: int = 2) -> tuple[int, ...]:
     return tuple(values.shape[before:])
 
 
+def sides_of(size: InputSize | Sequence[int], dims: int) -> tuple[int, ...]:
+    """Return the length along each of ``dims`` axes.
+
+    Raises:
+        SettingError: there is no length of at least 1 for each.
+    """
+    sides = (size,) * dims if isinstance(size, int) else tuple(size)
+    if len(sides) != dims or min(sides) < 1:
+        received = size if isinstance(size, int) else spelled(sides)
+        raise SettingError(
+            f"The input size must be at least 1 pixel, got {received}; allowed is one length for all sides, "
+            f"or {dims} ({LENGTHS[dims]})."
+        )
+    return sides
+
+
 def widened(values: Shaped[Tensor, "..."], like: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Return ``values`` with axes of length 1 behind their own, so that they have as many as ``like``."""
     return values.reshape(*values.shape, *[1] * (like.ndim - values.ndim))
@@ -47,6 +68,11 @@ def cropped(values: Shaped[Tensor, "..."], size: Sequence[int]) -> Shaped[Tensor
     for axis, length in enumerate(size, start=-len(size)):
         values = values.narrow(axis, 0, length)
     return values
+
+
+def least_ratio(lengths: Sequence[int | float], others: Sequence[int | float]) -> float:
+    """Return the smallest of each length over the other: by how much ``others`` shrink to fit inside."""
+    return min(length / other for length, other in zip(lengths, others, strict=True))
 
 
 def padded_size(size: Sequence[int], divisor: int) -> tuple[int, ...]:

@@ -154,3 +154,43 @@ def test_a_set_of_volumes_is_drawn_and_what_is_for_pictures_refuses_it(seglens, 
     ended = seglens("weak", tmp_path / "set", "--run", "weak")
     assert ended.code == 2
     assert "for pictures" in ended.err
+
+
+def test_sides_of_different_lengths(seglens, tmp_path):
+    """14 x 16 mm and 9 slices of 1.5 mm: an input of 16 x 24 x 16 voxels holds them at one voxel a mm."""
+    data = volume_set(tmp_path / "set")
+    words = f"--model unet3d --image-size 16 24 16 {data} --width 2 --epochs 1 --batch-size 2 --run balls"
+    ended = seglens("train", *words.split())
+    assert (ended.code, ended.err) == (0, "")
+    trained = tmp_path / "balls"
+    record = json.loads((trained / "run.json").read_text())
+    assert (record["model"]["image_size"], record["model"]["scale"]) == ([16, 24, 16], 1.0)
+    assert seglens("train", "--resume", "--run", trained).code == 0
+    assert seglens("evaluate", trained).code == 0
+    words = "--methods hires-cam --layers encoder_last --target class"
+    assert seglens("explain", trained, *words.split()).code == 0
+    sample = trained / "explain/test/samples/ball4"
+    for name in ("pred", "hires-cam@encoder_last"):
+        written = nibabel.load(sample / f"{name}.nii.gz")
+        assert written.shape == SHAPE
+        np.testing.assert_allclose(written.affine, AFFINE)
+    ended = seglens("data", "show", data, "--run", trained, "--out", tmp_path / "seen.png")
+    assert (ended.code, ended.err) == (0, "")
+    ended = seglens("report", trained)
+    assert (ended.code, ended.err) == (0, "")
+    assert "16 x 24 x 16 voxels" in next(trained.glob("**/*.html")).read_text()
+    ended = seglens("train", data, "--image-size", "16", "24", "--model", "unet3d", "--run", tmp_path / "no")
+    assert ended.code == 2
+    assert "got 16 x 24; allowed is one length for all sides, or 3 (slices, rows, columns)" in ended.err
+
+
+def test_patches_of_different_lengths(seglens, tmp_path):
+    data = volume_set(tmp_path / "set")
+    words = "--model unet3d --image-size 16 16 24 --patch-scale 1.5 --width 2 --epochs 1 --batch-size 2"
+    ended = seglens("train", data, *words.split(), "--run", tmp_path / "balls")
+    assert (ended.code, ended.err) == (0, "")
+    # 14 x 16 x 13.5 mm become 20 slices, 21 rows, 24 columns or so: windows are needed along two axes.
+    ended = seglens("predict", tmp_path / "balls", tmp_path / "set/imagesTs/ball4_0000.nii.gz")
+    assert (ended.code, ended.err) == (0, "")
+    (mask,) = tmp_path.glob("**/masks/*.nii.gz")
+    assert nibabel.load(mask).shape == SHAPE

@@ -205,7 +205,7 @@ def test_a_plan_counts_the_windows_of_large_pictures(run: Run, folder: Path, met
 
 def size_of_windows(run: Run) -> int:
     """Counted without the code: windows of s pixels at steps of s / 2, the last one shifted inwards."""
-    size = run.spec.image_size
+    size, _ = run.spec.sides
     down, across = (1 + -(-(length - size) // (size // 2)) for length in SIZE)
     return down * across
 

@@ -188,6 +188,25 @@ def test_masks_are_those_of_the_models_own_tool(name, tmp_path):
     assert torch.equal(again.predict(images).logits, found.logits)
 
 
+def test_rows_and_columns_may_differ():
+    """The oracle is the model's own tool, on pictures that have the size already."""
+    torch.manual_seed(0)
+    model = lively(segformer())
+    processor = hf.SegformerImageProcessor(size={"height": 64, "width": 96})
+    run = seglens.wrap(model, processor=processor)
+    assert run.spec.image_size == (64, 96)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+    with torch.no_grad():
+        made = model(**processor(images=list(pixels), return_tensors="pt"))
+    (expected,) = processor.post_process_semantic_segmentation(made, target_sizes=[(64, 96)])
+    found = run.predict(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
+    assert (found.mask[0] == expected).float().mean() > 0.999
+    odd = hf.SegformerImageProcessor(size={"longest_edge": 64})
+    with pytest.raises(ModelError, match=r"longest_edge.*known here are height and width"):
+        seglens.wrap(model, processor=odd)
+    assert seglens.wrap(model, processor=odd, image_size=64).spec.image_size == 64
+
+
 def test_a_folder_is_adopted_and_needed_no_more(tmp_path):
     torch.manual_seed(0)
     model, processor = segformer().eval(), hf.SegformerImageProcessor(size=SIZE)

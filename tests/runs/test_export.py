@@ -62,7 +62,7 @@ def test_onnx_gives_what_the_run_gives(kind, tmp_path):
     assert exported.largest_difference < 1e-5
     assert exported.num_other == 0
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
-    images = torch.rand(5, run.spec.channels, *[run.spec.image_size] * run.spec.dims)
+    images = torch.rand(5, run.spec.channels, *run.spec.sides)
     probabilities, mask = session.run(["probabilities", "mask"], {"images": images.numpy()})
     found = run.predict(images)
     np.testing.assert_allclose(probabilities, found.probabilities.numpy(), atol=1e-5)
@@ -228,3 +228,18 @@ def test_a_plain_checkpoint_is_no_network_file(tmp_path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "weights.pt")
     assert network_files.kind_of(tmp_path / "weights.pt") is None
     assert network_files.kind_of(tmp_path / "nowhere.pt") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "output"), [("a.onnx", None, "probabilities"), ("a.pt", (32, 48), 0)]
+)
+def test_files_of_networks_with_unequal_sides(name, size, output, tmp_path):
+    """ONNX says its size itself; that of TorchScript is named."""
+    run = run_of(image_size=(32, 48))
+    assert "3 x 32 x 48" in seglens.export(run, tmp_path / name).inputs
+    told = {**WHOLE, "output": output, "head": "softmax"}
+    adopted = seglens.adopt(tmp_path / name, out=tmp_path / "run", image_size=size, **told)
+    assert seglens.load(adopted.folder).spec.sides == (32, 48)
+    images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    expected = run.predict(images).probabilities
+    torch.testing.assert_close(adopted.predict(images).probabilities, expected, atol=1e-4, rtol=0)

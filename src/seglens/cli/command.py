@@ -1,5 +1,6 @@
 """The class of all commands: lists of values, flags that every command has, examples and completion."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from seglens.files.hub_address import is_address
 
 VALUES_END = "--"
 
+SIZE = "--image-size"
+"""A list of one to three numbers that ends where a word is none, so that DATA may come after it."""
+
 SPLIT_AT_COMMAS = (
     "--samples",
     "--methods",
@@ -33,6 +37,7 @@ SPLIT_AT_COMMAS = (
     "--scores",
     "--audit",
     "--export",
+    SIZE,
 )
 """Flags whose values hold no comma themselves; the name of a class may."""
 
@@ -88,6 +93,7 @@ class Command(TyperCommand):
             option.name: ctx.params[option.name] if option.name in own else ctx.params.pop(option.name, None)
             for option in _EVERYWHERE
         }
+        terminal.speak_of(_dims_of(ctx.params))
         check_options(ctx.params)
         _look_at_paths(self.params, ctx.params)
         with (
@@ -154,7 +160,12 @@ def spread_lists(args: Sequence[str], lists: Mapping[str, bool]) -> list[str]:
             spelled.append(word)
             continue
         values = [value] if equals else []
-        while not equals and rest and _is_value(rest[0]):
+        while (
+            not equals
+            and rest
+            and _is_value(rest[0])
+            and not (flag == SIZE and values and not _is_number(rest[0]))
+        ):
             values.append(rest.pop(0))
         if rest[:1] == [VALUES_END]:
             rest.pop(0)
@@ -184,6 +195,16 @@ def check_options(values: Mapping[str, object]) -> None:
     """Raise a SettingError that names the first flag whose number is out of `RANGES`."""
     for name in RANGES.keys() & values.keys():
         check_ranges(flag_of(name), values[name], RANGES[name])
+
+
+def _dims_of(values: Mapping[str, Any]) -> int:
+    """Return the axes of what the first run takes; what is wrong with it is said when it is opened."""
+    run = values.get("run") or next(iter(values.get("runs") or ()), None)
+    try:
+        found = json.loads((Path(run) / "run.json").read_bytes())["model"]["dims"] if run else 2
+    except (OSError, ValueError, KeyError, TypeError):
+        return 2
+    return 3 if found == 3 else 2
 
 
 def _look_at_paths(options: Sequence[Any], values: Mapping[str, Any]) -> None:
@@ -225,6 +246,10 @@ def _folded(line: str) -> list[str]:
 
 def _place(order: Sequence[str], name: str) -> int:
     return order.index(name) if name in order else len(order)
+
+
+def _is_number(word: str) -> bool:
+    return word.replace(",", "").isdigit()
 
 
 def _is_value(word: str) -> bool:

@@ -10,7 +10,7 @@ from seglens.cli import names, printing
 from seglens.cli import options as o
 from seglens.cli.data_options import OnSet, own_data, with_channels
 from seglens.cli.given_flags import refuse
-from seglens.cli.terminal import ask, need_path
+from seglens.cli.terminal import ask, need_path, speak_of
 from seglens.errors import SettingError
 
 app: typer.Typer = typer.Typer(
@@ -99,6 +99,7 @@ def check_command(
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
     settings = own_data(context, data)
     found = seglens.check_data(settings)
+    speak_of(found.dims)
     printing.print_findings(found.to_json())
     if found.num_errors:
         raise typer.Exit(1)
@@ -110,7 +111,14 @@ def show(
     data: o.DataFolder = None,
     split: o.SplitName = "train",
     num_images: Annotated[int, typer.Option(help="How many pictures.")] = 4,
-    image_size: o.ImageSize = 256,
+    image_size: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="NUMBER...",
+            help="What pictures are fitted into: one number for all sides, or one for each.",
+            show_default="256",
+        ),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -141,9 +149,10 @@ def show(
         out,
         split=split,
         num_images=num_images,
-        image_size=image_size,
+        image_size=o.parse_size(image_size) or 256,
         spec=spec,
         seed=seed,
         force=force,
     )
+    speak_of(2)  # what was drawn is a picture
     printing.print_file("picture", file)

@@ -390,6 +390,11 @@ def methods(
     ]
 
 
+def parse_size(given: Sequence[int] | None) -> int | tuple[int, ...] | None:
+    """Return one length for all sides, or one for each; None where it was left out."""
+    return given[0] if given and len(given) == 1 else tuple(given) if given else None
+
+
 def parse_numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:
     """Return the values of a list option as a tuple; None where it was left out."""
     return tuple(given) if given else None

@@ -35,6 +35,21 @@ _MAY_ASK: ContextVar[bool] = ContextVar("may_ask", default=True)
 """Whether the output is for somebody who reads along: false with ``--quiet`` and ``--json``."""
 
 
+_DIMS: ContextVar[int] = ContextVar("dims", default=2)
+"""The axes of the samples that a command is about: 3 where they are volumes."""
+
+
+def speak_of(dims: int) -> None:
+    """Print, from now on, of volumes and voxels where ``dims`` is 3, and else of pictures and pixels."""
+    _DIMS.set(dims)
+
+
+def _in_words(text: str) -> str:
+    from seglens.results.names import worded  # not above: help shouldn't wait for it
+
+    return worded(text, _DIMS.get())
+
+
 @contextmanager
 def output_mode(*, as_json: bool, quiet: bool) -> Iterator[None]:
     """Choose how results are printed within the block.
@@ -77,13 +92,13 @@ def print_result(found: object, show: Callable[[], None]) -> None:
 def say(*lines: str) -> None:
     """Print lines of a result; nothing where there are none."""
     if lines:
-        print(*map(printable, lines), sep="\n")
+        print(*(printable(_in_words(line)) for line in lines), sep="\n")
 
 
 def warn(text: str) -> None:
     """Print one line to standard error; its beginning is coloured where colours are wanted."""
     name = "\033[1;31mseglens:\033[0m" if _coloured() else "seglens:"
-    print(f"{name} {_one_line(text)}", file=sys.stderr)
+    print(f"{name} {_one_line(_in_words(text))}", file=sys.stderr)
 
 
 def _coloured() -> bool:
@@ -202,7 +217,8 @@ def list_failed(failed: Sequence[tuple[str, str]], num_total: int) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """Print a table: drawn in a terminal, plain columns elsewhere."""
-    rows = [[_one_line(cell) for cell in row] for row in rows]
+    rows = [[_one_line(_in_words(cell)) for cell in row] for row in rows]
+    columns, title = [_in_words(column) for column in columns], _in_words(title)
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table

@@ -10,7 +10,7 @@ from seglens.cli import names, printing
 from seglens.cli import options as o
 from seglens.cli.data_options import own_data
 from seglens.cli.given_flags import refuse_others, was_given
-from seglens.cli.terminal import need_path
+from seglens.cli.terminal import need_path, speak_of
 
 
 def train_command(
@@ -35,11 +35,14 @@ def train_command(
         ),
     ] = False,
     image_size: Annotated[
-        int,
+        list[int] | None,
         typer.Option(
-            help="Side of the square that pictures are fitted into.", show_default="usual for the model"
+            metavar="NUMBER...",
+            help="What pictures are fitted into: one number for all sides, or rows and columns (of volumes "
+            "slices, rows, columns).",
+            show_default="usual for the model",
         ),
-    ] = 256,
+    ] = None,
     patch_scale: Annotated[
         float | None,
         typer.Option(
@@ -153,6 +156,8 @@ def train_command(
         go_on(run, device=None if device == "auto" else device)
         return printing.print_training(run)
     data = need_path(data, "DATA", "Which folder of pictures and masks?")
+    from seglens.models.zoo import architecture
+
     run = need_path(run, "--run", "Which run folder to make?", default=f"runs/{data.name}-{model}")
     given: dict[str, Any] = {
         "model": model,
@@ -160,7 +165,7 @@ def train_command(
         "encoder": encoder,
         "encoder_weights": encoder_weights,
         "width": width,
-        "image_size": image_size,
+        "image_size": o.parse_size(image_size),
         "patch_scale": patch_scale,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -198,6 +203,7 @@ def train_command(
     # What was left out is the data's or the model's to say.
     given = {name: value for name, value in given.items() if was_given(context, name)}
     settings = seglens.TrainSettings(**given)
+    speak_of(architecture(settings.model).dims)
     pictures = own_data(context, data)
     if folds is not None:
         given = {**pictures.model_dump(exclude_unset=True), "folds": folds}
@@ -244,8 +250,12 @@ def adopt_command(
     std: o.Std = None,
     normalise: o.NormaliseOption = "dataset",
     image_size: Annotated[
-        int | None,
-        typer.Option(help="Side of the square pictures.", show_default="256, or of preprocessor_config.json"),
+        list[int] | None,
+        typer.Option(
+            metavar="NUMBER...",
+            help="Of an input: one number for all sides, or one for each.",
+            show_default="256, or of preprocessor_config.json",
+        ),
     ] = None,
     channels: Annotated[
         int | None, typer.Option(help="Of the images.", show_default="3, or of config.json")
@@ -308,7 +318,7 @@ def adopt_command(
         mean=mean,
         std=std,
         normalise=normalise,
-        image_size=image_size,
+        image_size=o.parse_size(image_size),
         channels=channels,
         head=head,
         options=pairs("--set", changed or ()),

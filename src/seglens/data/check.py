@@ -68,6 +68,7 @@ class Findings:
     classes: tuple[ClassShare, ...]
     findings: tuple[Finding, ...]
     counts: tuple[ClassCount, ...] = ()
+    dims: int = 2
 
     @property
     def num_errors(self) -> int:
@@ -136,7 +137,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     shown = _class_counts(found.task.classes, splits, facts)
     findings += _about_unmarked(shown)
     sizes = {split: len(entries) for split, entries in splits.items()}
-    return Findings(layout, sizes, classes, join_findings(findings), shown)
+    return Findings(layout, sizes, classes, join_findings(findings), shown, found.dims)
 
 
 def _read_all(named: Sequence[tuple[str, Entry]], found: Found, layout: str) -> list[_Facts]:

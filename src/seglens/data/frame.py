@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seglens.axes import resampled, spelled
+from seglens.axes import InputSize, least_ratio, resampled, sides_of, spelled
 from seglens.errors import SettingError
 from seglens.shapes import AnyMask, Mask
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How a native picture sits on the square input grid, or a volume on the cube.
+    """How a native picture sits on the input grid, or a volume.
 
     ``native`` and ``scaled`` are (rows, columns), or (slices, rows, columns), before and after scaling; the
     first pixel of what was scaled is at ``corner`` of a grid of ``size`` pixels each way, or of so many along
@@ -30,7 +30,7 @@ class Frame:
     """
 
     native: tuple[int, ...]
-    size: int | tuple[int, ...]
+    size: InputSize
     scaled: tuple[int, ...]
     corner: tuple[int, ...]
     spacing: tuple[float, ...] = ()
@@ -42,7 +42,7 @@ class Frame:
     @property
     def sides(self) -> tuple[int, ...]:
         """The length of the grid along each axis."""
-        return self.size if isinstance(self.size, tuple) else (self.size,) * len(self.native)
+        return sides_of(self.size, len(self.native))
 
     @property
     def uncut(self) -> "Frame":
@@ -191,22 +191,23 @@ def _at_places(values: Tensor, places: Sequence[Tensor], *, linear: bool = False
 
 
 def fit_frame(
-    native: Sequence[int], size: int, spacing: Sequence[float] | None = None, scale: float | None = None
+    native: Sequence[int], size: InputSize, spacing: Sequence[float] | None = None, scale: float | None = None
 ) -> Frame:
     """Return the frame in which a picture of ``native`` lengths is as large as fits, centred.
 
-    ``spacing`` are millimetres a voxel along each axis; without, they are alike. With ``scale``, in pixels on
-    the grid for each native pixel or millimetre, the picture is at most that large.
+    ``size`` is the length of every side of the grid, or of each. ``spacing`` are millimetres a voxel along
+    each axis; without, they are alike. With ``scale``, in pixels on the grid for each native pixel or
+    millimetre, the picture is at most that large.
 
     Raises:
-        SettingError: ``size`` is not positive.
+        SettingError: ``size`` is not positive, or has other axes.
     """
-    if size < 1:
-        raise SettingError(f"The input size must be at least 1 pixel, got {size}.")
+    grid = sides_of(size, len(native))
     sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
-    factor = size / max(sides) if scale is None else min(scale, size / max(sides))
+    fitting = least_ratio(grid, sides)
+    factor = fitting if scale is None else min(scale, fitting)
     scaled = tuple(max(1, round(side * factor)) for side in sides)
-    corner = tuple((size - length) // 2 for length in scaled)
+    corner = tuple((side - length) // 2 for side, length in zip(grid, scaled, strict=True))
     return Frame(tuple(native), size, scaled, corner, tuple(spacing or ()))
 
 
@@ -218,15 +219,19 @@ def scaled_frame(native: Sequence[int], scale: float, spacing: Sequence[float] |
 
 
 def part_frame(
-    native: Sequence[int], size: int, scale: float, spacing: Sequence[float] | None, mask: AnyMask | None
+    native: Sequence[int],
+    size: InputSize,
+    scale: float,
+    spacing: Sequence[float] | None,
+    mask: AnyMask | None,
 ) -> Frame:
     """Return the frame of one input of a picture brought to ``scale``: all of it, centred, or a window.
 
     The rest of the arguments are as in `fit_frame`; where it doesn't fit, see `window_about`.
     """
     whole = scaled_frame(native, scale, spacing)
-    sides = (size,) * len(whole.scaled)
-    corner = tuple(max(0, size - length) // 2 for length in whole.scaled)
+    sides = sides_of(size, len(native))
+    corner = tuple(max(0, side - length) // 2 for side, length in zip(sides, whole.scaled, strict=True))
     return window_about(replace(whole, size=sides, corner=corner), sides, mask)
 
 

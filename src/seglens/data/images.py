@@ -15,6 +15,7 @@ from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from seglens.arguments import checked
+from seglens.axes import sides_of
 from seglens.data import tiff
 from seglens.data.checksums import has_wrong_pixels
 from seglens.data.picture_files import (
@@ -84,16 +85,19 @@ def as_image(pixels: np.ndarray, channels: int, file: Path) -> Image:
 
 
 @checked
-def read_images(files: Sequence[str | Path], *, size: int, channels: int = 3) -> Images:
-    """Return pictures of any sizes letterboxed to ``size`` x ``size``, in [0, 1], not normalised.
+def read_images(files: Sequence[str | Path], *, size: int | Sequence[int], channels: int = 3) -> Images:
+    """Return pictures of any sizes letterboxed to ``size``, in [0, 1], not normalised.
+
+    That is the length of both sides, or rows and columns.
 
     Raises:
         DataError: a file can't be read; it is named.
-        SettingError: there are no files.
+        SettingError: there are no files, or there can be no such size.
     """
     if not files:
         raise SettingError("read_images got an empty list of files; give at least one.")
-    return torch.stack([letterbox_image(read_image(Path(file), channels), size)[0] for file in files])
+    sides = sides_of(size, 2)
+    return torch.stack([letterbox_image(read_image(Path(file), channels), sides)[0] for file in files])
 
 
 def read_pixels(file: Path, *, channels: int | None = None) -> np.ndarray:

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as v2
 from torchvision.tv_tensors import Image as PairedImage
 from torchvision.tv_tensors import Mask as PairedMask
 
-from seglens.axes import axes, resampled, size_of
+from seglens.axes import InputSize, axes, resampled, size_of
 from seglens.data.frame import Frame, fit_frame
 from seglens.data.prepared import same_grid
 from seglens.data.sample import Sample
@@ -28,11 +28,11 @@ from seglens.shapes import AnyMask, AnyMasks, Image, Images, Region, Regions
 
 
 def letterbox_image(
-    image: Image, size: int, spacing: Sequence[float] | None = None, scale: float | None = None
+    image: Image, size: InputSize, spacing: Sequence[float] | None = None, scale: float | None = None
 ) -> tuple[Float[Tensor, "c *grid"], Frame]:
-    """Scale a picture into ``size`` pixels each way (antialiased), padded with 0, not stretched.
+    """Scale a picture or volume into ``size`` pixels each way (antialiased), padded with 0, not stretched.
 
-    A volume becomes a cube; ``spacing`` and ``scale`` are as in `fit_frame`.
+    ``size``, ``spacing`` and ``scale`` are as in `fit_frame`.
     """
     frame = fit_frame(size_of(image, 1), size, spacing, scale)
     return _scaled_into(image, frame), frame
@@ -44,7 +44,7 @@ def _scaled_into(image: Image, frame: Frame) -> Float[Tensor, "c *grid"]:
     return frame.padded(image)
 
 
-def letterbox(sample: Sample, size: int) -> tuple[Sample, Frame]:
+def letterbox(sample: Sample, size: InputSize) -> tuple[Sample, Frame]:
     """Scale a sample into ``size`` pixels each way; the mask takes nearest values, padding is not valid.
 
     One that the preprocessing of the model's own tool made is put on the grid of one input of that.
@@ -53,7 +53,7 @@ def letterbox(sample: Sample, size: int) -> tuple[Sample, Frame]:
     return placed, frame
 
 
-def letterbox_all(samples: Sequence[Sample], size: int) -> tuple[list[Sample], list[Frame]]:
+def letterbox_all(samples: Sequence[Sample], size: InputSize) -> tuple[list[Sample], list[Frame]]:
     """Return `letterbox` of several samples, on one grid."""
     return placed_on(samples, [_frame_of(sample, size) for sample in samples])
 
@@ -64,7 +64,7 @@ def placed_on(samples: Sequence[Sample], frames: Sequence[Frame]) -> tuple[list[
     return [_on_grid(sample, frame) for sample, frame in zip(samples, alike, strict=True)], alike
 
 
-def _frame_of(sample: Sample, size: int) -> Frame:
+def _frame_of(sample: Sample, size: InputSize) -> Frame:
     if sample.prepared is not None:
         return sample.prepared.one_input(sample.mask)
     return fit_frame(size_of(sample.image, 1), size, sample.spacing)

@@ -1,5 +1,6 @@
 """An overview of a data set: some samples with their masks, and augmented versions of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from seglens.arguments import checked
 from seglens.arguments.renamed import renamed
-from seglens.axes import size_of
+from seglens.axes import sides_of, size_of, spelled
 from seglens.data.frame import part_frame
 from seglens.data.intensity import found_window
 from seglens.data.layout import DataSettings
@@ -38,14 +39,15 @@ def show_data(
     split: str = "train",
     num_images: int = 6,
     augmented: int = 3,
-    image_size: int = 256,
+    image_size: int | Sequence[int] = 256,
     spec: ModelSpec | None = None,
     seed: int = 0,
     force: bool = False,
 ) -> Path:
     """Draw ``num_images`` pictures, spread evenly over a split, as the model sees them; return the file.
 
-    Volumes are scaled into cubes of at most `CUBE` voxels a side and drawn in three planes. Intensities are
+    ``image_size`` is the length of every side, or of each: rows and columns, of volumes slices, rows and
+    columns. Volumes are scaled into sides of at most `CUBE` voxels and drawn in three planes. Intensities are
     mapped to [0, 1] as a training would. With ``spec`` pictures are as that model takes them: its input size
     (which stands in for ``image_size``), its intensities, and of a model of patches one patch, that holds the
     most of the mask. Each row is one sample: the picture, the picture with its mask, and ``augmented``
@@ -58,11 +60,11 @@ def show_data(
         OutputExistsError: ``out`` exists and ``force`` is not given.
     """
     for name, value, least in (("augmented", augmented, 0), ("image_size", image_size, 16)):
-        if value < least:
-            raise SettingError(f"{name} must be at least {least}, received {value}.")
+        lengths = (value,) if isinstance(value, int) else value
+        if min(lengths, default=0) < least:
+            raise SettingError(f"{name} must be at least {least}, received {spelled(lengths)}.")
     check_file(Path(out), force=force, data=[settings.path])
     if spec is not None:
-        image_size = spec.image_size
         settings = settings.model_copy(update={"intensities": spec.intensities or settings.intensities})
     dataset = open_data(settings)
     if spec is not None and spec.dims != dataset.dims:
@@ -74,7 +76,9 @@ def show_data(
     if not len(chosen):
         raise DataError(f"The {split} split of {settings.path} is empty. Name another split.")
     num = min(num_images, len(chosen))
-    side = image_size if dataset.dims == 2 or spec is not None else min(image_size, CUBE)
+    sides = spec.sides if spec is not None else sides_of(image_size, dataset.dims)
+    if dataset.dims == 3 and spec is None:
+        sides = tuple(min(side, CUBE) for side in sides)
     known = dataset.split("train") if "train" in dataset.splits else chosen
     low, high = found_window(known) if spec is None else spec.window
     rows, errors = [], []
@@ -82,16 +86,16 @@ def show_data(
         index = position * len(chosen) // num
         name = chosen.entries[index].name
         try:
-            boxed = _boxed(chosen[index], side, None if spec is None else spec.patch_scale)
+            boxed = _boxed(chosen[index], sides, None if spec is None else spec.patch_scale)
             boxed = replace(boxed, image=((boxed.image - low) / (high - low)).clamp(0, 1))
         except DataError as error:
             errors.append(str(error))
-            rows.append([Tile(no_map(image_size, image_size, "not readable"), name, str(error))])
+            rows.append([Tile(no_map(sides[-1], sides[-2], "not readable"), name, str(error))])
             continue
         rows.append(_row(boxed, dataset.task, augmented, seed=seed, index=index))
     if len(errors) == num:
         raise DataError(f"None of {num} samples could be read. The first: {errors[0]}")
-    title = f"{settings.path.name}, {split} split: {num} of {len(chosen)} samples at {side} pixels"
+    title = f"{settings.path.name}, {split} split: {num} of {len(chosen)} samples at {spelled(sides)} pixels"
     width = 224 if dataset.dims == 2 else 448
     with output_file(Path(out), force=force) as temporary:
         _save(sheet(rows, title=title, tile_width=width), temporary)
@@ -105,11 +109,11 @@ def _save(drawn: Picture, file: Path) -> None:
     drawn.save(file, format="PNG", pnginfo=made_by)
 
 
-def _boxed(sample: Sample, side: int, patch_scale: float | None) -> Sample:
+def _boxed(sample: Sample, sides: tuple[int, ...], patch_scale: float | None) -> Sample:
     """Put a sample on one input, whole or as a patch."""
     if patch_scale is None:
-        return letterbox(sample, side)[0]
-    frame = part_frame(size_of(sample.image, 1), side, patch_scale, sample.spacing, sample.mask)
+        return letterbox(sample, sides)[0]
+    frame = part_frame(size_of(sample.image, 1), sides, patch_scale, sample.spacing, sample.mask)
     return placed_on([sample], [frame])[0][0]
 
 

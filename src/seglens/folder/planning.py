@@ -69,10 +69,10 @@ def plan_folder(
     request = request_of(run, split, methods, layers, target, class_name, against, where, seed, memory)
     raw_format(raw)
     drawing = Drawing(scaling(scale), raw)
-    size, targets = run.spec.image_size, len(request.targets)
+    targets = len(request.targets)
     cut = windows_by_number(run.spec, split, tiles)
     whole = split.select([number for number in range(len(split)) if number not in cut])
-    found = Plan(0, (size,) * run.spec.dims, targets, ())
+    found = Plan(0, run.spec.sides, targets, ())
     if num := len(whole):
         part = first_chunk(run, whole, request.targets, min(1 + FEW, batch_size, num), tiles)
         entries = count(run, request.parsed, request.layers, part.batch.images, targets, num, batch_size)

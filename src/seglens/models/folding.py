@@ -34,7 +34,7 @@ def folded(segmenter: Segmenter) -> Segmenter:
         return segmenter
     _fold(copy.module)
     try:
-        size = segmenter.spec.image_size
+        size = segmenter.spec.sides
         before, after = segmenter.try_out(size), copy.try_out(size)
     except ModelError:  # A network of somebody else's that takes other sizes: it can be used as it is.
         return segmenter

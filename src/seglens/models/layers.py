@@ -150,7 +150,7 @@ def layers(run: HasSegmenter) -> list[LayerInfo]:
                 played,
                 kind,
                 shape,
-                round(size / min(call.layouts[0].grid)),
+                round(min(size) / min(call.layouts[0].grid)),
                 path in answers,
                 path in lost,
                 advice,

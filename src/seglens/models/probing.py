@@ -4,7 +4,7 @@ import math
 import re
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
-from seglens.axes import LINEAR, axes, size_of
+from seglens.axes import LINEAR, axes, padded_size, size_of
 from seglens.errors import ModelError
 from seglens.models.adapters.network_files import FileNetwork
 from seglens.models.layout import FeatureLayout, Rule, readings
@@ -31,7 +31,8 @@ class Call:
 
     ``shape`` is that of its output, ``layouts`` are the ways to read it as a grid; none where it returned
     anything but one tensor. The output is held weakly, so that its memory is freed as always; ``marks`` are
-    its first and last cells in each layout, of the encoder's parts only.
+    its first and last cells in each layout, of the encoder's parts only. ``even`` is whether a cell spans as
+    many pixels along both axes of a picture, where there is one way to read the grid.
     """
 
     calls: int
@@ -40,17 +41,18 @@ class Call:
     output: "weakref.ReferenceType[Tensor] | None"
     marks: tuple[Tensor, ...]
     passes_on: bool
+    even: bool = True
 
     @property
     def can_be_tapped(self) -> bool:
-        """Whether it ran once, did something, and returned a grid.
+        """Whether it ran once, did something, and returned a grid: one of the picture's shape.
 
-        A square one, as the image was square; of volumes cells may be thicker along an axis.
+        Of volumes cells may be thicker along an axis.
         """
         if self.calls != 1 or self.passes_on or len(self.layouts) != 1:
             return False
         grid = self.layouts[0].grid
-        return min(grid) > 1 and (len(grid) > 2 or len(set(grid)) == 1)
+        return min(grid) > 1 and (len(grid) > 2 or self.even)
 
     @property
     def rule(self) -> Rule:
@@ -183,14 +185,14 @@ def observe(segmenter: Segmenter, encoder: str | None) -> Observed:
     return seen
 
 
-def _watch(segmenter: Segmenter, size: int, encoder: str | None = None) -> Observed:
-    """Run the network on a square (or cube) of ``size`` pixels."""
+def _watch(segmenter: Segmenter, size: tuple[int, ...], encoder: str | None = None) -> Observed:
+    """Run the network on a picture (or volume) of ``size``."""
     calls, ends, deepest = dict[str, Call](), list[str](), list[int]()
 
     def note(path: str, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         before = calls[path].calls if path in calls else 0
         part = encoder is not None and path.startswith(f"{encoder}.")
-        calls[path] = _describe(before + 1, module, given, output, [size] * segmenter.spec.dims, marked=part)
+        calls[path] = _describe(before + 1, module, given, output, size, marked=part)
         if path == encoder:
             # Now, while the encoder's feature maps are alive.
             features = _tensors(output, segmenter.spec.dims + 2)
@@ -238,7 +240,9 @@ def influence(segmenter: Segmenter, calls: Mapping[str, Call]) -> Influence | No
         ModelError: it can't be run so.
     """
     size = probe_size(segmenter)
-    small = min(size, SMALL + -SMALL % segmenter.spec.divisor)
+    divisor = segmenter.spec.divisor
+    longest = max(size)  # all sides shrink alike, to whole cells of the divisor
+    small = padded_size([max(1, side * min(longest, SMALL) // longest) for side in size], divisor)
     try:
         return _influence(segmenter, calls, small)
     except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, ModelError):
@@ -246,7 +250,7 @@ def influence(segmenter: Segmenter, calls: Mapping[str, Call]) -> Influence | No
         return _influence(segmenter, calls, size)
 
 
-def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> Influence | None:
+def _influence(segmenter: Segmenter, calls: Mapping[str, Call], sides: tuple[int, ...]) -> Influence | None:
     paths = [path for path, call in calls.items() if call.can_be_tapped]
     kept: dict[str, Tensor] = {}
 
@@ -255,7 +259,6 @@ def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> In
         return kept[path].clone()
 
     chance = torch.Generator().manual_seed(0)
-    sides = [size] * segmenter.spec.dims
     images = torch.rand(1, segmenter.spec.channels, *sides, generator=chance).to(segmenter.device)
     with ExitStack() as stack:
         for context in (torch.inference_mode(False), torch.enable_grad(), uncompiled()):
@@ -277,7 +280,7 @@ def _influence(segmenter: Segmenter, calls: Mapping[str, Call], size: int) -> In
     for (path, value), gradient in zip(first.items(), found, strict=True):
         if gradient is None:
             continue
-        layouts = [one for one in readings(tuple(value.shape), tuple(sides)) if one.rule == calls[path].rule]
+        layouts = [one for one in readings(tuple(value.shape), sides) if one.rule == calls[path].rule]
         if not layouts:
             left[path] = math.nan
             continue
@@ -313,14 +316,15 @@ def _is_answer(maps: Tensor, logits: Tensor) -> bool:
     return False
 
 
-def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[str, Call]:
+def _settled(segmenter: Segmenter, calls: dict[str, Call], size: tuple[int, ...]) -> dict[str, Call]:
     """Keep of each call's layouts those whose grid grows with the picture; all where only one size is taken.
 
     An attention matrix has as many rows and columns as there are tokens, and is no grid though it looks like
     one at one size.
     """
-    other = size // 2 if size >= 128 or segmenter.spec.dims > 2 else size * 2
-    other += -other % segmenter.spec.divisor
+    halved = min(size) >= 128 or segmenter.spec.dims > 2
+    scaled_sides = [side // 2 if halved else side * 2 for side in size]
+    other = padded_size(scaled_sides, segmenter.spec.divisor)
     mixes = mixes_last_axis(segmenter.module)
     again: Mapping[str, Call] | None = None
     try:
@@ -337,13 +341,13 @@ def _settled(segmenter: Segmenter, calls: dict[str, Call], size: int) -> dict[st
         if not mixes:
             kept = tuple(one for one in kept if one.kind == "channels first")
         changed = kept != call.layouts
-        single[path] = replace(call, layouts=kept, marks=()) if changed else call
+        single[path] = replace(call, layouts=kept, marks=(), even=_even(kept, size)) if changed else call
     return single
 
 
-def _strides(layout: FeatureLayout, size: int) -> tuple[int, ...]:
+def _strides(layout: FeatureLayout, size: tuple[int, ...]) -> tuple[int, ...]:
     """Pixels that a cell spans each way, as powers of two: cells lost at the border make no difference."""
-    return tuple(round(math.log2(size / length) * 2) for length in layout.grid)
+    return tuple(round(math.log2(side / length) * 2) for side, length in zip(size, layout.grid, strict=True))
 
 
 def mixes_last_axis(network: nn.Module) -> bool:
@@ -351,24 +355,30 @@ def mixes_last_axis(network: nn.Module) -> bool:
     return any(isinstance(module, nn.Linear | nn.LayerNorm) for module in network.modules())
 
 
-def probe_size(segmenter: Segmenter) -> int:
+def probe_size(segmenter: Segmenter) -> tuple[int, ...]:
     """Return the image size to look at layers with: deep grids of less than 64 pixels are single cells.
 
     A network that takes its own smaller size only is looked at with that.
     """
-    own, divisor = segmenter.spec.image_size, segmenter.spec.divisor
-    size = max(own, 64)
-    if size > own:
+    own, divisor = segmenter.spec.sides, segmenter.spec.divisor
+    size = tuple(max(side, 64) for side in own)
+    if size != own:
         try:
             with uncompiled():
                 segmenter.try_out(size)
         except ModelError:
             size = own
-    return size + -size % divisor
+    return padded_size(size, divisor)
 
 
 def _describe(
-    calls: int, module: nn.Module, given: tuple[Any, ...], output: Any, size: Sequence[int], *, marked: bool
+    calls: int,
+    module: nn.Module,
+    given: tuple[Any, ...],
+    output: Any,
+    size: tuple[int, ...],
+    *,
+    marked: bool,
 ) -> Call:
     if not isinstance(output, Tensor) or output.ndim not in (3, len(size) + 2) or not output.numel():
         return Call(calls, (), (), None, (), False)
@@ -376,9 +386,18 @@ def _describe(
     changed = getattr(module, "inplace", False) and not isinstance(module, _DropoutNd)
     same = any(output is entry for entry in given) and not changed
     shape = tuple(output.shape)
-    layouts = readings(shape, tuple(size)) if len(output) == 1 else ()
+    layouts = readings(shape, size) if len(output) == 1 else ()
     marks = tuple(_mark(layout.to_map(output)) for layout in layouts) if marked else ()
-    return Call(calls, shape, layouts, weakref.ref(output), marks, same)
+    return Call(calls, shape, layouts, weakref.ref(output), marks, same, _even(layouts, size))
+
+
+def _even(layouts: tuple[FeatureLayout, ...], size: tuple[int, ...]) -> bool:
+    """Whether the grid of an only layout has the shape of the picture: that of a square is one."""
+    if len(layouts) != 1:
+        return False
+    if len(set(size)) == 1:
+        return len(set(layouts[0].grid)) == 1
+    return len(set(_strides(layouts[0], size))) == 1
 
 
 def _mark(grid: Tensor) -> Tensor:

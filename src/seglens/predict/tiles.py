@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from seglens.axes import spelled
+from seglens.axes import InputSize, least_ratio, sides_of, spelled
 from seglens.errors import SettingError, unknown_name
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.predict import infer
@@ -63,7 +63,7 @@ class Windows:
 
     native: Size
     scaled: Size
-    size: int | tuple[int, ...]
+    size: InputSize
     overlap: float = OVERLAP
     floor: float = 0.0
     mirrored: tuple[int, ...] = ()
@@ -71,7 +71,7 @@ class Windows:
     @property
     def sides(self) -> Size:
         """The length of a window along each axis."""
-        return self.size if isinstance(self.size, tuple) else (self.size,) * len(self.scaled)
+        return sides_of(self.size, len(self.scaled))
 
     @cached_property
     def covers(self) -> "tuple[Cover, ...]":
@@ -184,22 +184,24 @@ def plan(
     if not 0 <= overlap < 1:
         raise SettingError(f"The overlap of windows must be at least 0 and below 1, received {overlap}.")
     sides = native if spacing is None else [length * mm for length, mm in zip(native, spacing, strict=True)]
-    scale, longest = spec.scale or 1.0, max(sides)
+    scale = spec.scale or 1.0
     scaled = tuple(max(1, round(length * scale)) for length in sides)
     windows = Windows(native, scaled, spec.image_size, overlap)
+    larger = least_ratio(spec.sides, scaled) < 1
     match tiles:
         case "auto":
-            shrinks = spec.scale is not None and spec.image_size / longest < SHRINK * spec.scale
-            needed = max(scaled) > spec.image_size if spec.patches else shrinks
+            shrinks = spec.scale is not None and least_ratio(spec.sides, sides) < SHRINK * spec.scale
+            needed = larger if spec.patches else shrinks
         case "always":
-            needed = max(scaled) > spec.image_size
+            needed = larger
         case _:
             needed = False
     if needed and spec.normalise == "image":
         raise SettingError(
-            f"A picture of {spelled(native[::-1])} pixels takes several windows of {spec.image_size}, but "
-            "the model normalises by each picture, and every window would be normalised by itself. Scale it "
-            "into one input with --tiles never, or train with --normalise dataset."
+            f"A picture of {spelled(native[::-1])} pixels takes several windows of "
+            f"{spelled(spec.sides[::-1])}, but the model normalises by each picture, and every window would "
+            "be normalised by itself. Scale it into one input with --tiles never, or train with --normalise "
+            "dataset."
         )
     return windows if needed else None
 

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -161,7 +162,14 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
         "audit": view["audits"],
     }
     view["sections"] = {name: title for name, title in SECTIONS.items() if content.get(name, True)}
-    return page("report.html.jinja", view, scripts=SCRIPTS if shown else ())
+    made = page("report.html.jinja", view, scripts=SCRIPTS if shown else ())
+    return made if any((run.record.model or {}).get("dims") != 3 for run in runs) else _of_volumes(made)
+
+
+def _of_volumes(made: str) -> str:
+    """Return a page whose sentences speak of volumes and voxels; tags, scripts and data stay as they are."""
+    parts = re.split(r"(<script\b.*?</script>|<style\b.*?</style>|<[^>]*>)", made, flags=re.DOTALL)
+    return "".join(part if part.startswith("<") else names.worded(part, 3) for part in parts)
 
 
 def shortcut_examples(shortcut: RunPart[TagTest]) -> list[Example]:

@@ -10,7 +10,7 @@ from typing import Any
 from seglens.report.contents import Evaluated, RunContents
 from seglens.report.findings import findings
 from seglens.report.wording import about_maps
-from seglens.results.names import number
+from seglens.results.names import input_size, number
 from seglens.results.spread import Spread
 
 SHOWN = ("dice", "iou", "precision", "recall", "boundary_iou", "nsd", "hd95")
@@ -49,7 +49,7 @@ def _about_model(model: dict[str, Any], task: dict[str, Any], kind: str) -> list
     what = "volumes" if model.get("dims") == 3 else "pictures"
     found = [
         f"- {model.get('architecture')}{encoder}, for {what} of {model.get('channels')} channel(s), "
-        f"{model.get('image_size')} pixels a side",
+        f"input of {input_size(model)}",
         f"- classes: {', '.join(map(_plain, task.get('classes', ())))} ({model.get('head')})",
         f"- {'trained' if kind == 'train' else 'adopted: trained elsewhere'}",
     ]

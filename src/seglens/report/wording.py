@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents
-from seglens.results.names import RESTATES, count, map_name, number
+from seglens.results.names import RESTATES, count, input_size, map_name, number
 from seglens.results.scorecard import TagRow, TagTest
 from seglens.results.spread import Spread
 
@@ -13,7 +13,7 @@ def about_model(run: RunContents) -> str:
     """Describe the model and its origin."""
     record, model = run.record, run.record.model or {}
     encoder = f" with encoder {model['encoder']}" if model.get("encoder") else ""
-    size = f" at {model['image_size']} pixels" if model.get("image_size") else ""
+    size = f" at {input_size(model)}" if model.get("image_size") else ""
     what = f"{model.get('architecture') or 'A model'}{encoder}"
     classes = [str(name) for name in (record.task or {}).get("classes", [])[1:]]
     finds = f" It marks: {', '.join(classes)}." if classes else ""

@@ -1,6 +1,8 @@
 """Names that all results share (maps, nulls, verdicts), and numbers as text."""
 
-from typing import Literal
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
 
 Verdict = Literal["pass", "warn", "fail", "not evaluable", "reference"]
 """``reference`` stands on the rows of content-free maps: they are what others are compared with."""
@@ -74,6 +76,31 @@ ROLES = (
     "seg_head",
 )
 """The roles that a layer can play in a network, from the input to the output."""
+
+
+_ABOUT = re.compile(r"(?<![\w./\\:='\"<-])(?:[Pp]icture|[Pp]ixel)(?=s?\b(?![\w/\\:='\"-]|\.\w))")
+_OF_VOLUMES = {"picture": "volume", "Picture": "Volume", "pixel": "voxel", "Pixel": "Voxel"}
+
+
+def worded(text: str, dims: int) -> str:
+    """Return sentences about pictures and pixels as ones about volumes and voxels where ``dims`` is 3.
+
+    A sentence that names volumes itself tells the two apart, and stays as it is; so do words that are a part
+    of a path, a flag, a key or a quotation.
+    """
+    if dims != 3:
+        return text
+    parts = re.split(r"((?<=[.!?])\s+)", text)
+    return "".join(
+        part if "volume" in part.lower() else _ABOUT.sub(lambda found: _OF_VOLUMES[found[0]], part)
+        for part in parts
+    )
+
+
+def input_size(model: Mapping[str, Any]) -> str:
+    """Return how large an input of a model is, by the spec in its record: ``256 pixels``."""
+    size, what = model.get("image_size"), "voxels" if model.get("dims") == 3 else "pixels"
+    return f"{' x '.join(map(str, size)) if isinstance(size, list | tuple) else size} {what}"
 
 
 def folds_layer(layer: str | None) -> str:

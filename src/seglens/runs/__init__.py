@@ -141,7 +141,7 @@ class Run:
         rows = [
             ("model", f"{spec.architecture}{encoder}"),
             ("classes", ", ".join(self.task.classes)),
-            ("input", spelled((spec.channels, *[spec.image_size] * spec.dims))),
+            ("input", spelled((spec.channels, *spec.sides))),
             ("head", spec.head),
             ("weights", f"{weights:,}"),
             ("device", str(self.segmenter.device)),
@@ -198,7 +198,7 @@ def wrap(
     window: tuple[float, float] = (0.0, 1.0),
     channels: int = 3,
     dims: Literal[2, 3] | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     head: Head | None = None,
     divisor: int = 1,
     spacing: Sequence[float] = (),
@@ -213,7 +213,8 @@ def wrap(
     leaves a doubt. ``spacing`` says how many millimetres a voxel of its inputs has along each axis, where
     they differ: see `ModelSpec`. What works for volumes so far: ``docs/volumes.md``.
 
-    It is tried on noise images of ``image_size`` (256, of volumes 64, where it is left out), and must give
+    It is tried on noise images of ``image_size`` (one length for all sides or one for each axis; 256, of
+    volumes 64, where it is left out), and must give
     one answer to one picture. A ``head`` left out is told by the outputs: one channel is a sigmoid, several
     are a softmax. ``mean`` and ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in
     `ModelSpec`. ``outputs_are`` left out means logits, and outputs that look like probabilities are
@@ -243,26 +244,29 @@ def wrap(
                 "The processor says how the model is called and which output is its answer: received call or "
                 "output, too. Leave them out, or leave the processor out and give classes, mean and std."
             )
-        found, call = adapters.library(HUGGING_FACE).describe(module, processor)
+        found, call = adapters.library(HUGGING_FACE).describe(module, processor, image_size)
         classes = found.classes if classes is None else classes
         channels, head = found.channels, head or found.head
         default_mean, default_std = found.mean, found.std
-        image_size, outputs_are = image_size or found.image_size, outputs_are or "logits"
+        image_size, outputs_are = found.image_size, outputs_are or "logits"
         dims, described = 2, {"architecture": HUGGING_FACE, "options": found.options}
     if classes is None:
         raise SettingError(
             "classes is left out: allowed are the names of the classes, the background first, such as "
             "classes=('background', 'cell'). Only a processor of Hugging Face makes them known."
         )
+    size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+    axes = dims or len(spacing) or (len(size) if isinstance(size, tuple) else 0)
+    possible = (axes,) if axes else candidates(module)
     spec = ModelSpec(
         architecture=described.get("architecture", WRAPPED),
         options=described.get("options", {}),
         channels=channels,
         classes=max(2, len(classes)),
-        dims=dims or len(spacing) or candidates(module)[0],
+        dims=possible[0],
         spacing=tuple(spacing),
         head=head or "softmax",
-        image_size=image_size or 256,
+        image_size=size if isinstance(size, tuple) else size or 256,
         mean=tuple(mean or default_mean),
         std=tuple(std or default_std),
         normalise=normalise,
@@ -272,24 +276,24 @@ def wrap(
         output=None if callable(output) else output,
     )
     select = output if callable(output) else None
-    possible = (dims or len(spacing),) if dims or spacing else candidates(module)
-    volume = image_size or VOLUME
     specs = [
-        spec.model_copy(update={"dims": number, "image_size": volume if number == 3 else spec.image_size})
+        spec.model_copy(
+            update={"dims": number, "image_size": spec.image_size if size or number == 2 else VOLUME}
+        )
         for number in possible
     ]
     trial, first = first_taken(Segmenter(module, spec, select, call), specs)
-    spec, size = trial.spec, trial.spec.image_size
+    spec, sides = trial.spec, trial.spec.sides
     allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}
     if head == "multilabel":
         allowed = {len(labels_of(classes))}
     # Logits may all lie in [0, 1] on one image, but hardly on one whose contrast is far out of range.
-    returned = [first, trial.trial(size, 100.0)]
+    returned = [first, trial.trial(sides, 100.0)]
     raw = torch.cat([trial.answer(each, allowed) for each in returned])
-    check_resolution(size_of(raw), padded_size([size] * spec.dims, divisor))
-    again = {"when it is asked again": trial.answer(trial.trial(size), allowed)}
+    check_resolution(size_of(raw), padded_size(sides, divisor))
+    again = {"when it is asked again": trial.answer(trial.trial(sides), allowed)}
     with suppress(ModelError):  # one that takes single pictures only says so when it gets more
-        both = trial.answer(trial.trial(size, beside=0.1), allowed, 2)
+        both = trial.answer(trial.trial(sides, beside=0.1), allowed, 2)
         again["beside another picture"] = both[:1]
     if head == "multilabel":
         classes = with_background(classes, raw.shape[1])

@@ -40,7 +40,7 @@ def adopt(
     std: Sequence[float] | None = None,
     normalise: Normalise = "dataset",
     window: tuple[float, float] = (0.0, 1.0),
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     channels: int | None = None,
     head: Head | None = None,
     options: Mapping[str, Any] | None = None,
@@ -166,6 +166,7 @@ def adopt(
             "into networks that end in logits. Leave it out."
         )
     image_size = 256 if image_size is None else image_size
+    size = image_size if isinstance(image_size, int) else tuple(image_size)
     file, described = of_models.open_pretrained(Path(file))
     model = of_models.agreed("model", model, described.model) or "unet"
     channels = of_models.agreed("number of channels", channels, described.channels) or 3
@@ -178,7 +179,7 @@ def adopt(
         channels=channels,
         classes=max(2, len(classes)),
         head=head or ("sigmoid" if len(classes) == 2 else "softmax"),
-        image_size=image_size,
+        image_size=size,
         mean=tuple(mean or default_mean),
         std=tuple(std or default_std),
         normalise=normalise,
@@ -191,7 +192,7 @@ def adopt(
         classes = with_background(classes, segmenter.spec.outputs)
     task = task_of(classes, multilabel=head == "multilabel", what="The classes")
     fit(segmenter.module, state)
-    check_finite(segmenter.try_out(image_size))
+    check_finite(segmenter.try_out(segmenter.spec.sides))
     segmenter.origin = file.name
     assumed = of_models.assumed(segmenter.spec)
     if head is None and segmenter.spec.head == "softmax" and not is_background(task.classes[0]):

@@ -129,7 +129,7 @@ def _tried(
 ) -> tuple[Segmenter, tuple[str, ...], Head, float]:
     """Return the network with the output that answers, the classes, the head and its threshold.
 
-    A network that takes no cube of the longest side of a window gets one of a shorter.
+    A network that takes no cube of the longest side of a window gets the window itself, or a smaller cube.
     """
     names = tuple(classes) if classes is not None else bundle.names
     if names is None:
@@ -139,7 +139,9 @@ def _tried(
         )
     roi = bundle.options["inferer"].get("roi_size")
     sides = sorted({side for side in roi if side and side > 0}) if isinstance(roi, list) else []
-    sizes = dict.fromkeys((spec.image_size, *sides))
+    whole = len(sides) > 1 and len(roi) == spec.dims and all(side and side > 0 for side in roi)
+    window = [tuple(roi)] if whole else []
+    sizes = dict.fromkeys((spec.image_size, *window, *sides))
     specs = (spec.model_copy(update={"image_size": size}) for size in sizes)
     segmenter, returned = first_taken(Segmenter(network, spec), specs)
     found = find_output(returned, {len(names), max(1, len(names) - 1)}, 1, spec.output, spec.dims)

@@ -73,7 +73,7 @@ def export(run: Run, out: str | Path, *, format: str | None = None, force: bool 
     """Write the network of ``run`` to the file ``out``, and see that the file gives what the run gives.
 
     ``format`` is one of `FORMATS`, by default what the name of ``out`` ends in. Programs take pictures
-    ``Float[b c image_size image_size]`` (of volumes three sides) in [0, 1], any number at a time, and give
+    ``Float[b c *spec.sides]`` in [0, 1], any number at a time, and give
     ``probabilities Float[b classes *size]`` and ``mask Int[b *size]``. A ``safetensors`` file holds the
     weights alone; its metadata say in JSON what `ModelSpec` and `Task` do: architecture, mean, std, window,
     thresholds and the names of the classes.
@@ -91,7 +91,7 @@ def export(run: Run, out: str | Path, *, format: str | None = None, force: bool 
     check_file(out, force=force, runs=[run.folder] if run.folder else [])
     segmenter = copy.deepcopy(run.segmenter).cpu().float().eval()
     model, spec = WholeModel(segmenter), segmenter.spec
-    size = (spec.channels, *[spec.image_size] * spec.dims)
+    size = (spec.channels, *spec.sides)
     images = torch.rand(NUM_TRIED, *size, generator=torch.Generator().manual_seed(0))
     chosen = FORMATS[name]
     with output_file(out, force=force) as temporary:

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from seglens.axes import CHANNELS_LAST, size_of
+from seglens.axes import CHANNELS_LAST, InputSize, size_of
 from seglens.data.frame import Frame, scaled_frame
 from seglens.data.layout import Dataset as DataSet
 from seglens.data.layout import Split
@@ -100,7 +100,7 @@ class TrainingDataset(Dataset[Sample]):
     """
 
     split: Split
-    size: int
+    size: InputSize
     seed: int
     policy: Policy | None
     memory: int
@@ -112,7 +112,7 @@ class TrainingDataset(Dataset[Sample]):
         self,
         split: Split,
         *,
-        size: int,
+        size: InputSize,
         seed: int = 0,
         policy: Policy | None = None,
         window: tuple[float, float] = (0.0, 1.0),
@@ -400,7 +400,7 @@ def batches_for(dataset: DataSet, settings: TrainSettings, spec: ModelSpec, devi
     varied = replace(usual, rotation=(-settings.rotation, settings.rotation))
     training = TrainingDataset(
         dataset.split("train"),
-        size=settings.image_size,
+        size=spec.image_size,
         seed=settings.seed,
         policy=varied if settings.augment else None,
         window=spec.window,
@@ -411,7 +411,7 @@ def batches_for(dataset: DataSet, settings: TrainSettings, spec: ModelSpec, devi
     if "valid" in dataset.splits:
         validation = TrainingDataset(
             dataset.split("valid"),
-            size=settings.image_size,
+            size=spec.image_size,
             patch_scale=settings.patch_scale,
             in_order=True,
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from seglens.axes import num_pixels, sides_of
 from seglens.data.groups import grouping_of
 from seglens.data.intensity import FULL, found_window
 from seglens.data.layout import Dataset, Split
@@ -141,7 +142,7 @@ def choose(settings: TrainSettings, found: Fingerprint, dataset: Dataset) -> tup
     size = _size(settings, found)
     if "image_size" in given:
         size = Choice("image_size", settings.image_size, "")
-    batch = _batch(settings, found, int(size.value))
+    batch = _batch(settings, found, sides_of(size.value, len(found.size)))
     if "batch_size" in given:
         batch = Choice("batch_size", settings.batch_size, "")
     every = (size, batch, _epochs(found, int(batch.value)), _loss(settings, found, dataset), _window(found))
@@ -187,10 +188,10 @@ def _size(settings: TrainSettings, found: Fingerprint) -> Choice:
     )
 
 
-def _batch(settings: TrainSettings, found: Fingerprint, size: int) -> Choice:
+def _batch(settings: TrainSettings, found: Fingerprint, sides: tuple[int, ...]) -> Choice:
     world = settings.devices * settings.num_nodes
     usual = usual_batch(found.pictures, world)
-    room = PIXELS // size ** len(found.size)
+    room = PIXELS // num_pixels(sides)
     batch = max(world, min(usual, max(2, room)) // world * world)
     steps = ceil(found.pictures / batch)
     why = f"{found.pictures} pictures make {steps} steps an epoch"

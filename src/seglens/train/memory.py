@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from seglens.axes import CHANNELS_LAST
+from seglens.axes import CHANNELS_LAST, spelled
 from seglens.errors import TrainingError
 from seglens.runtime.device import is_out_of_memory, release_memory
 from seglens.shapes import AnyMasks
@@ -52,7 +52,7 @@ def fit_within_memory(module: SegmentationModule, attempt: Callable[[int], None]
 def largest_fitting(module: SegmentationModule, below: int) -> int:
     """Return the largest half, quarter, ... of ``below`` whose step fits into memory, 0 where none does."""
     spec = module.segmenter.spec
-    size = (module.settings.image_size,) * spec.dims
+    size = spec.sides
     num = below // 2
     while num:
         try:
@@ -73,14 +73,14 @@ def largest_fitting(module: SegmentationModule, below: int) -> int:
 
 def _blank(module: SegmentationModule, num: int) -> AnyMasks:
     spec = module.segmenter.spec
-    size = (module.settings.image_size,) * spec.dims
+    size = spec.sides
     if spec.head == "multilabel":
         return torch.zeros(num, spec.outputs, *size, dtype=torch.bool, device=module.device)
     return torch.zeros(num, *size, dtype=torch.int64, device=module.device)
 
 
 def _advice(module: SegmentationModule, now: int) -> str:
-    size = module.settings.image_size
+    size = spelled(module.segmenter.spec.sides)
     told = f"A batch of {now} picture{'s' * (now > 1)} of {size} pixels doesn't fit into memory."
     fitting = largest_fitting(module, now)
     if not fitting:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from seglens.axes import InputSize, sides_of
 from seglens.data.frame import Frame
 from seglens.masks import foreground, of_class
 from seglens.predict.tiles import Windows
@@ -32,7 +33,7 @@ class Patch:
     fresh: tuple[slice, ...]
 
 
-def covering(scaled: Sequence[int], size: int) -> list[Patch]:
+def covering(scaled: Sequence[int], size: InputSize) -> list[Patch]:
     """Return the fewest patches that cover a picture of ``scaled`` pixels; each pixel is fresh in one."""
     whole = tuple(scaled)
     windows = Windows(whole, whole, size, overlap=0.0)
@@ -47,9 +48,10 @@ def covering(scaled: Sequence[int], size: int) -> list[Patch]:
     return found
 
 
-def number_in(scaled: Sequence[int], size: int) -> int:
+def number_in(scaled: Sequence[int], size: InputSize) -> int:
     """Return how many patches `covering` has."""
-    return math.prod(-(-length // size) for length in scaled)
+    sides = sides_of(size, len(scaled))
+    return math.prod(-(-length // side) for length, side in zip(scaled, sides, strict=True))
 
 
 def marked_places(mask: AnyMask, valid: Region, num_classes: int) -> list[Int[Tensor, "n axes"]]:
@@ -64,18 +66,21 @@ def marked_places(mask: AnyMask, valid: Region, num_classes: int) -> list[Int[Te
 
 
 def drawn(
-    scaled: Sequence[int], size: int, places: Sequence[Int[Tensor, "n axes"]], generator: torch.Generator
+    scaled: Sequence[int],
+    size: InputSize,
+    places: Sequence[Int[Tensor, "n axes"]],
+    generator: torch.Generator,
 ) -> Frame:
-    """Draw a patch of ``size`` pixels each way: about one of ``places``, or anywhere."""
+    """Draw a patch of ``size`` (of every side, or of each): about one of ``places``, or anywhere."""
     about = None
     if places and float(torch.rand((), generator=generator)) < ABOUT_MARKED:
         chosen = places[int(torch.randint(len(places), (), generator=generator))]
         about = chosen[int(torch.randint(len(chosen), (), generator=generator))].tolist()
     corner = []
-    for axis, length in enumerate(scaled):
-        room = length - size
+    for axis, (length, side) in enumerate(zip(scaled, sides_of(size, len(scaled)), strict=True)):
+        room = length - side
         first = int(torch.randint(max(0, room) + 1, (), generator=generator))
         if about is not None:
-            first = min(max(0, about[axis] - size // 2), max(0, room))
+            first = min(max(0, about[axis] - side // 2), max(0, room))
         corner.append(-first if room > 0 else -room // 2)
     return Frame(tuple(scaled), size, tuple(scaled), tuple(corner))

@@ -3,18 +3,19 @@
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from seglens.arguments.validated import Validated
+from seglens.axes import InputSize
 from seglens.data.from_torch import LAYOUT as TORCH
 from seglens.data.intensity import bounds, read_window
 from seglens.data.layout import Dataset, DataSettings, Split
 from seglens.data.transforms import DEFAULT_POLICY
 from seglens.errors import SettingError
 from seglens.models.dimensions import FOR
-from seglens.models.segmenter import ModelSpec, Normalise, complete
+from seglens.models.spec import ModelSpec, Normalise, complete, whole_numbers
 from seglens.models.zoo import MODELS, architecture, normalisation
 from seglens.results.record import Record
 
@@ -28,18 +29,19 @@ class TrainSettings(Validated):
     A value outside of what is allowed raises a SettingError of one line.
 
     ``encoder_weights`` is ``imagenet``, ``none`` or a file. With ``patch_scale`` the model learns from
-    patches of ``image_size`` pixels each way, cut from pictures brought to this scale: pixels for each pixel
-    of the file (1 is the file's own), of volumes voxels for each millimetre. ``batch_size`` counts the
-    pictures of a step over all devices; left out it is 8, or so few that an epoch has four steps (2 at
-    least). With ``auto`` image size, batch size, epochs, loss and window follow from the train split where
-    they are left out, see `seglens.train.fingerprint`. ``encoder_rate`` multiplies the learning rate of the
-    encoder, which is not trained at all in the first ``freeze_encoder`` epochs. ``schedule`` is a key of
-    ``SCHEDULES``; ``clip`` bounds the norm of the gradient. ``ema`` is the decay of the running average of
-    the weights, which is what is validated and kept (None: by the number of steps; 0: no average).
-    ``class_weights`` has a number for every class, the background first; with ``balanced`` they follow from
-    the training masks. ``threshold`` is that of a sigmoid head, or of every label (None: chosen on the valid
-    split). ``calibrate`` finds the temperature of probabilities there. ``augment`` varies the pictures at
-    random, by turns of up to ``rotation`` degrees among others, and with ``vertical_flips`` upside down too.
+    patches of ``image_size``, cut from pictures brought to this scale: pixels for each pixel of the file (1
+    is the file's own), of volumes voxels for each millimetre. ``image_size`` is the length of every side of
+    an input, or of each: rows and columns, of volumes slices before them. ``batch_size`` counts the pictures
+    of a step over all devices; left out it is 8, or so few that an epoch has four steps (2 at least). With
+    ``auto`` image size, batch size, epochs, loss and window follow from the train split where they are left
+    out, see `seglens.train.fingerprint`. ``encoder_rate`` multiplies the learning rate of the encoder, which
+    is not trained at all in the first ``freeze_encoder`` epochs. ``schedule`` is a key of ``SCHEDULES``;
+    ``clip`` bounds the norm of the gradient. ``ema`` is the decay of the running average of the weights,
+    which is what is validated and kept (None: by the number of steps; 0: no average). ``class_weights`` has a
+    number for every class, the background first; with ``balanced`` they follow from the training masks.
+    ``threshold`` is that of a sigmoid head, or of every label (None: chosen on the valid split).
+    ``calibrate`` finds the temperature of probabilities there. ``augment`` varies the pictures at random, by
+    turns of up to ``rotation`` degrees among others, and with ``vertical_flips`` upside down too.
     ``patience`` is the number of epochs without a better Dice on the valid split after which training stops;
     ``keep_every`` K keeps the weights of every K-th epoch. ``workers`` is the number of processes that
     augment, for each device. ``loggers`` are keys of ``LOGGERS`` (None: the first). ``halve_batch`` halves
@@ -52,7 +54,7 @@ class TrainSettings(Validated):
     encoder: str | None = None
     encoder_weights: str | None = None
     width: int | None = Field(default=None, ge=1, le=1024)
-    image_size: int = Field(default=256, ge=16, le=8192)
+    image_size: Annotated[InputSize, whole_numbers(16, 8192)] = 256
     patch_scale: float | None = Field(default=None, gt=0, le=1000, allow_inf_nan=False)
     epochs: int = Field(default=20, ge=1, le=10**6)
     batch_size: int = Field(default=8, ge=1, le=2**16)
@@ -137,6 +139,7 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
         "encoder": settings.encoder,
         "width": settings.width,
         "channels": channels,
+        "dims": architecture(settings.model).dims,
         "classes": num_classes,
         "head": "multilabel" if dataset.task.multilabel else "sigmoid" if num_classes == 2 else "softmax",
         "image_size": settings.image_size,

@@ -76,7 +76,7 @@ def answers(
     spec = run.spec
     total = [torch.zeros(image.shape[1:]) for image in images]
     for scale in settings.scales:
-        size = max(1, round(spec.image_size * scale / spec.divisor)) * spec.divisor
+        size = tuple(max(1, round(side * scale / spec.divisor)) * spec.divisor for side in spec.sides)
         placed = [letterbox_image(image, size) for image in images]
         grids = torch.stack([grid for grid, _ in placed])
         found = infer(run.segmenter, grids, precision=precision).probabilities[:, 1]

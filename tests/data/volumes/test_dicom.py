@@ -143,3 +143,29 @@ def test_what_is_no_single_whole_series_is_refused_without_a_patient_s_name(tmp_
     assert "a.dcm can't be decoded" in refused(tmp_path / "cut")
     (tmp_path / "empty").mkdir()
     assert "holds no file" in refused(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"PixelSpacing": [1.0]}, r"PixelSpacing \[1.0\]; allowed are 2 finite numbers above 0"),
+        ({"PixelSpacing": [-0.5, 0.6]}, r"PixelSpacing \[-0.5, 0.6\]; allowed are 2 finite numbers above 0"),
+        ({"PixelSpacing": [0, 0.6]}, "allowed are 2 finite numbers above 0"),
+        ({"ImagePositionPatient": [0, 0]}, r"ImagePositionPatient \[0.0, 0.0\]; allowed are 3 finite"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "allowed are 6 finite numbers"),
+        ({"ImageOrientationPatient": [0] * 6}, "two directions of length 1 at a right angle"),
+        ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "two directions of length 1 at a right angle"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0.8, 0.6, 0]}, "two directions of length 1 at a right angle"),
+        ({"RescaleSlope": 0}, "RescaleSlope 0 and RescaleIntercept -1024, which leave nothing"),
+    ],
+)
+def test_headers_that_say_no_place_are_refused(tmp_path, changes, said):
+    write_slice(tmp_path / "a.dcm", numbers()[0], np.zeros(3), **changes)
+    with pytest.raises(DataError, match=said):
+        read_volume(tmp_path / "a.dcm")
+
+
+def test_one_slice_is_not_turned_by_the_sign_of_its_spacing(tmp_path):
+    write_slice(tmp_path / "a.dcm", numbers()[0], np.zeros(3), SpacingBetweenSlices=-3.0)
+    found = read_volume(tmp_path / "a.dcm").grid
+    assert (found.orientation, found.spacing[2]) == ("LPS", 3.0)

@@ -234,3 +234,57 @@ def test_a_slope_in_the_header_is_applied(tmp_path):
     np.testing.assert_allclose(found.values, numbers() * 0.5 - 1024)
     plain = read_volume(saved(tmp_path / "plain.nii", numbers(), np.eye(4)))
     assert plain.values.dtype == np.int16
+
+
+def test_two_sizes_of_a_voxel_are_refused(tmp_path):
+    image = nibabel.Nifti1Image(numbers().astype(np.int16), None)
+    image.set_sform(np.diag([1.0, 1, 2, 1]), code=1)
+    image.set_qform(np.diag([1.0, 1, 4, 1]), code=1)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match="how large its voxels are: 1 x 1 x 2 by the sform and 1 x 1 x 4"):
+        read_volume(tmp_path / "a.nii.gz")
+    away = np.diag([1.0, 1, 2, 1])
+    away[:3, 3] = 100  # of another space: the sizes are the same, and the sform is taken
+    image.set_qform(away, code=1)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    assert read_volume(tmp_path / "a.nii.gz").grid.world((0, 0, 0)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("side", "said"), [(0, "0 x 1 x 1"), (-2, "-2 x 1 x 1"), (np.nan, "nan x 1 x 1")])
+def test_voxels_without_a_length_are_refused(tmp_path, side, said):
+    """Readers take 1 for 0 and 2 for -2, without a word."""
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((6, 5, 4))
+    header.set_data_dtype(np.int16)
+    header["qform_code"], header["pixdim"] = 1, [1, side, 1, 1, 0, 0, 0, 0]
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + b"\0" * 4 + numbers().astype("<i2").tobytes("F"))
+    with pytest.raises(DataError, match=f"has voxels of {said}; allowed are lengths above 0"):
+        read_volume(tmp_path / "a.nii")
+
+
+def test_numbers_of_the_other_byte_order_are_those_numbers(tmp_path):
+    header = nibabel.Nifti1Header(endianness=">")
+    header.set_data_shape((6, 5, 4))
+    header.set_data_dtype(np.int16)
+    header.set_sform(np.eye(4), 1)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + b"\0" * 4 + numbers().astype(">i2").tobytes("F"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii").values, numbers())
+
+
+def test_labels_that_are_nearly_whole_are_named(tmp_path):
+    saved(tmp_path / "a.nii", (numbers() % 2 * (1 - 1e-9)).astype(np.float64), np.eye(4))
+    with pytest.raises(MaskValueError, match=r"holds 0.99999999\d* among its labels"):
+        read_labels(tmp_path / "a.nii")
+    saved(tmp_path / "a.nii", (numbers() * 1e30).astype(np.float32), np.eye(4))
+    with pytest.raises(MaskValueError, match=r"labels from 0 to 1e\+33; allowed are 0 to 65535"):
+        read_labels(tmp_path / "a.nii")
+
+
+def test_a_header_whose_numbers_are_missing_says_why(tmp_path):
+    image = sitk.GetImageFromArray(numbers().astype(np.int16))
+    sitk.WriteImage(image, str(tmp_path / "a.nhdr"))
+    (tmp_path / "a.raw").unlink()
+    with pytest.raises(DataError, match=r"a\.nhdr can't be read by SimpleITK: .*couldn't open"):
+        read_volume(tmp_path / "a.nhdr")

@@ -19,8 +19,13 @@ from seglens.errors import DataError
 
 EVEN = 0.01
 """How far the distances of slices may differ from their median, as a share of it (and .01 mm at least)."""
+SQUARE = 1e-3
+"""How far the length of a direction, and of the normal of two, may be from 1."""
 ALIKE = 1e-4
 """How far direction cosines may differ within a series."""
+
+_PLACE = {"PixelSpacing": 2, "ImagePositionPatient": 3, "ImageOrientationPatient": 6}
+"""What says where a slice is, and how many numbers that takes."""
 
 _LEFT = ("dicomdir", "thumbs.db", "desktop.ini")
 
@@ -69,13 +74,12 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _header(file: Path) -> Any:
     """Read a header without pixels, and refuse what is not one grey slice with its place."""
     found = _opened(file, pixels=False)
-    frames, samples = int(found.get("NumberOfFrames") or 1), int(found.get("SamplesPerPixel") or 1)
+    try:
+        frames, samples = int(found.get("NumberOfFrames") or 1), int(found.get("SamplesPerPixel") or 1)
+    except (TypeError, ValueError) as error:  # such as several of them
+        raise _damaged(file, error) from error
     colours = str(found.get("PhotometricInterpretation", "MONOCHROME2"))
-    missing = [
-        name
-        for name in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
-        if found.get(name) in (None, "")
-    ]
+    missing = [name for name in ("Rows", "Columns", *_PLACE) if found.get(name) in (None, "")]
     if "Rows" in missing or "Columns" in missing:
         raise DataError(f"{file} is a DICOM file without a picture. Take it out of the folder.")
     if frames > 1:
@@ -92,7 +96,28 @@ def _header(file: Path) -> Any:
             f"{file} doesn't say {', '.join(missing)}: it can't be told where its pixels are. Use files that "
             "come from the scanner, or convert it with the right spacing."
         )
+    _refuse_nowhere(found, file)
     return found
+
+
+def _refuse_nowhere(header: Any, file: Path) -> None:
+    """Raise where a header says no place: too few numbers, no lengths, or no two right-angled directions."""
+    for name, length in _PLACE.items():
+        try:
+            values = np.atleast_1d(np.array(header.get(name), dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise _damaged(file, error) from error
+        if len(values) != length or not np.isfinite(values).all() or (length == 2 and values.min() <= 0):
+            raise DataError(
+                f"{file} has {name} {values.tolist()}; allowed are {length} finite numbers"
+                f"{' above 0' * (length == 2)}. Use files that come from the scanner."
+            )
+    across, down, normal = _directions(header)
+    if max(abs(np.linalg.norm(each) - 1) for each in (across, down, normal)) > SQUARE:
+        raise DataError(
+            f"{file} has ImageOrientationPatient {[*across.tolist(), *down.tolist()]}; allowed are two "
+            "directions of length 1 at a right angle. Use files that come from the scanner."
+        )
 
 
 def _opened(file: Path, *, pixels: bool) -> Any:
@@ -143,7 +168,8 @@ def _position(header: Any) -> np.ndarray:
 def _step(slices: Sequence[tuple[Any, Path]], normal: np.ndarray, path: Path) -> float:
     """Return the millimetres from slice to slice; of a slice alone, its thickness (1 where none is said)."""
     if len(slices) == 1:
-        return float(slices[0][0].get("SpacingBetweenSlices") or slices[0][0].get("SliceThickness") or 1)
+        # A sign says in which order slices come, and there is one.
+        return abs(float(slices[0][0].get("SpacingBetweenSlices") or slices[0][0].get("SliceThickness") or 1))
     places = np.array([_position(header) for header, _ in slices])
     steps = np.diff(places @ normal)
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: of two, that without a gap
@@ -189,6 +215,11 @@ def _numbers(file: Path) -> np.ndarray:
     slope = found.get("RescaleSlope")
     shift = found.get("RescaleIntercept")
     slope, shift = 1.0 if slope in (None, "") else float(slope), 0.0 if shift in (None, "") else float(shift)
+    if slope == 0 or not np.isfinite([slope, shift]).all():
+        raise DataError(
+            f"{file} has RescaleSlope {slope:g} and RescaleIntercept {shift:g}, which leave nothing of its "
+            "numbers. Use files that come from the scanner, or remove both."
+        )
     values: np.ndarray = stored.astype(np.float32) * slope + shift
     return values.astype(np.float32)
 

@@ -47,7 +47,8 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
-    said = " ".join(str(error).split("\n")[-1].split())[-200:]
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    said = next((line for line in reversed(lines) if line), type(error).__name__)[-200:]
     return DataError(
         f"{file} can't be read by SimpleITK: {said.rstrip('.')}. It is damaged, cut short or of another "
         "kind; replace it or take it out."

@@ -13,6 +13,9 @@ from seglens.data.picture_files import open_regular
 from seglens.data.volumes.extra import imported
 from seglens.errors import DataError
 
+SAME_SIZE = 0.01
+"""How far the sides of a voxel may differ between sform and qform, as a share of them."""
+
 
 def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of a file, its slope and intercept applied, and its affine (RAS+, mm).
@@ -51,6 +54,15 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
                 f"{ways[1]} by the qform, and tools differ in which they believe. Keep the right one "
                 "(nibabel: image.set_qform(image.get_sform(), 1), or the other way round)."
             )
+        sizes = [np.linalg.norm(each[:3, :3], axis=0) for each in (header.get_sform(), header.get_qform())]
+        if not np.allclose(sizes[0], sizes[1], rtol=SAME_SIZE):
+            raise DataError(
+                f"{file} says two things of how large its voxels are: {_spelled(sizes[0])} by the sform and "
+                f"{_spelled(sizes[1])} by the qform, and tools differ in which they believe. Keep the right "
+                "one (nibabel: image.set_qform(image.get_sform(), 1), or the other way round)."
+            )
+    if int(header["sform_code"]) <= 0:
+        _refuse_no_length(file, type(header), nibabel)
     try:
         scale = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}[header.get_xyzt_units()[0]]
         values = _numbers(image, file)
@@ -61,6 +73,21 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     return values, np.diag([scale, scale, scale, 1.0]) @ image.affine
+
+
+def _refuse_no_length(file: Path, kind: Any, nibabel: Any) -> None:
+    """Raise where voxels have no length by a qform alone, which nibabel would mend unasked."""
+    with nibabel.openers.ImageOpener(file) as stream:
+        sides = kind.from_fileobj(stream, check=False)["pixdim"][1:4]
+    if not (sides > 0).all():
+        raise DataError(
+            f"{file} has voxels of {_spelled(sides)}; allowed are lengths above 0. Write the right ones "
+            "into its header (nibabel: image.header.set_zooms)."
+        )
+
+
+def _spelled(sides: np.ndarray) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
 
 
 def _numbers(image: Any, file: Path) -> np.ndarray:

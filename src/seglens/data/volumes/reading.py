@@ -102,14 +102,13 @@ def read_labels(path: Path, picture: Volume | None = None, name: str = "its pict
         if (whole != values).any():
             first = float(values[whole != values][0])
             raise MaskValueError(
-                f"{path} holds {first:g} among its labels; allowed are whole numbers. Labels that were "
+                f"{path} holds {first!r} among its labels; allowed are whole numbers. Labels that were "
                 "resampled with interpolation are no labels any more: resample with nearest neighbours."
             )
         values = whole
-    if values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
-        raise MaskValueError(
-            f"{path} holds labels from {int(values.min())} to {int(values.max())}; allowed are 0 to 65535."
-        )
+    lowest, highest = float(values.min()) or 0, float(values.max()) or 0  # not -0
+    if lowest < 0 or highest > 65535:
+        raise MaskValueError(f"{path} holds labels from {lowest:g} to {highest:g}; allowed are 0 to 65535.")
     if picture is not None:
         picture.grid.refuse_other(volume.grid, str(path), name)
     return values.astype(np.int64)

@@ -104,7 +104,7 @@ def verify(
     """
     layers, note = names_of(layers), ""
     if images is None:
-        blank = torch.zeros(NOISE, run.spec.channels, *[run.spec.image_size] * run.spec.dims)
+        blank = torch.zeros(NOISE, run.spec.channels, *run.spec.sides)
         blank += widened(torch.arange(NOISE), blank)  # noise is keyed by what a picture holds
         images = content_uniform(blank, blank.shape[1:], seed, "verify")
         note = f"There are no pictures, so {NOISE} of noise are taken."

@@ -10,7 +10,7 @@ share of a class in the sum of all scores.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class Described:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels: int
-    image_size: int | None
+    image_size: int | Sequence[int] | None
     head: str
     options: dict[str, Any]
 
@@ -116,8 +116,12 @@ def build(options: Mapping[str, Any]) -> tuple[nn.Module, Semantic]:
     return network, _caller(options)
 
 
-def describe(model: nn.Module, processor: Any) -> tuple[Described, Semantic]:
+def describe(
+    model: nn.Module, processor: Any, image_size: int | Sequence[int] | None = None
+) -> tuple[Described, Semantic]:
     """Return what ``model`` and its ``processor`` say, and how the model is called.
+
+    An ``image_size`` that is given stands in for that of the processor.
 
     Raises:
         ModelError: the model is none that is known here, or the processor does what can't be done here.
@@ -147,7 +151,7 @@ def describe(model: nn.Module, processor: Any) -> tuple[Described, Semantic]:
             "it. Allowed are two classes and more in id2label."
         )
     mean, std = _normalisation(images, int(getattr(config, "num_channels", 3)))
-    size = _size(images)
+    size = image_size or _size(images)
     options = {
         "class": name,
         "config": content,
@@ -297,29 +301,28 @@ def _normalisation(images: Any, channels: int) -> tuple[tuple[float, ...], tuple
     return tuple(float(each) / scale for each in mean), tuple(float(each) / scale for each in std)
 
 
-def _size(images: Any) -> int | None:
-    """Return the side of the square that the processor makes of a square picture; None where it leaves it."""
+def _size(images: Any) -> tuple[int, int] | None:
+    """Return rows and columns that the processor makes of a square picture; None where it leaves it."""
     if getattr(images, "do_center_crop", None):
-        return _square(images, images.crop_size)
-    return _square(images, images.size) if images.do_resize else None
+        return _sides(images, images.crop_size)
+    return _sides(images, images.size) if images.do_resize else None
 
 
-def _square(images: Any, size: Any) -> int:
+def _sides(images: Any, size: Any) -> tuple[int, int]:
     sides = {key: value for key, value in dict(size).items() if value is not None}
     if "shortest_edge" in sides:
-        return int(sides["shortest_edge"])
-    if sides.get("height") != sides.get("width") or "height" not in sides:
+        return (int(sides["shortest_edge"]),) * 2
+    if set(sides) != {"height", "width"}:
         raise ModelError(
-            f"{type(images).__name__} makes pictures of {sides}; allowed are squares here. Say which size: "
-            "image_size=... in Python, --image-size on the command line."
+            f"{type(images).__name__} makes pictures of {sides}; known here are height and width. Say which "
+            "size: image_size=... in Python, --image-size on the command line."
         )
-    return int(sides["height"])
+    return int(sides["height"]), int(sides["width"])
 
 
 def _masks(name: str, images: Any) -> tuple[int, int] | None:
     if name == "EomtForUniversalSegmentation":
-        side = _square(images, images.size)
-        return side, side
+        return _sides(images, images.size)
     return MASKS.get(name)
 
 

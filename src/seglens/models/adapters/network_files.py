@@ -54,13 +54,13 @@ class FileNetwork(nn.Module):
         return {"kind": self.kind, "num_bytes": len(self.file)}
 
     @property
-    def takes(self) -> tuple[int | None, int | None]:
-        """Channels and side of the pictures that it takes, where the file says so (ONNX alone does)."""
+    def takes(self) -> tuple[int | None, tuple[int, ...] | None]:
+        """Channels and sides of the pictures that it takes, where the file says so (ONNX alone does)."""
         if self.kind != "ONNX":
             return None, None
         channels, *sides = _session(self.file.numpy().tobytes()).get_inputs()[0].shape[1:]
-        side = sides[0] if len(set(sides)) == 1 else None
-        return (channels if isinstance(channels, int) else None), (side if isinstance(side, int) else None)
+        fixed = all(isinstance(side, int) for side in sides)
+        return (channels if isinstance(channels, int) else None), (tuple(sides) if fixed else None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the opened program out: what is copied, or sent to another process, opens it again."""
