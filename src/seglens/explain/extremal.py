@@ -115,7 +115,8 @@ def _learned(
         (slopes,) = input_gradients(model, torch.cat([shown, left]), [target], rows)
         gained, lost = slopes.chunk(2)
         slope = ((images - fills) * (gained + lost)).sum(1)
-        (grid.grad,) = torch.autograd.grad(mask, grid, -slope.to(mask))
+        optimiser.zero_grad()
+        mask.backward(-slope.to(mask))
         optimiser.step()
     with torch.no_grad():
         masks = [upsample(seen(grid, wanted), size) for wanted in shares]
