@@ -24,6 +24,7 @@ from seglens.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from seglens.models.ensemble import Ensemble
 from seglens.models.outputs import Choice, Outputs, Selector, check_resolution, find_output, listed
 from seglens.runtime.device import is_out_of_memory
+from seglens.runtime.progress import note_passes
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 Head = Literal["sigmoid", "softmax", "multilabel"]
@@ -282,9 +283,9 @@ class Segmenter(nn.Module):
         Raises:
             ModelError: the images have other axes or channels, or the network's output is no logits.
         """
+        note_passes(num := images.shape[0])  # Not len(): where a network is exported, it is a symbol.
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
-        # Not len(): where a network is exported, the length of a batch is a symbol.
-        logits = self.read_output(self._run(padded), images.shape[0])
+        logits = self.read_output(self._run(padded), num)
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
             logits = interpolated(logits, size_of(padded))
@@ -413,9 +414,8 @@ class Segmenter(nn.Module):
         Raises:
             ModelError: the network can't take such an image.
         """
-        noise = torch.rand(
-            1, self.spec.channels, *[size] * self.spec.dims, generator=torch.Generator().manual_seed(0)
-        )
+        shape = (1, self.spec.channels, *[size] * self.spec.dims)
+        noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         contrasts = [contrast] if beside is None else [contrast, beside]
         images = torch.cat([0.5 + each * (noise.to(self.mean) - 0.5) for each in contrasts])
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
