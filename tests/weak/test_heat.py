@@ -57,7 +57,7 @@ def test_sizes() -> None:
     ("settings", "message"),
     [
         ({"maps": ("hires-cam",)}, "The map 'hires-cam' names no layer"),
-        ({"maps": ()}, "one or more maps"),
+        ({"maps": ()}, "Name at least one map and one scale"),
         ({"scales": (0,)}, "HeatSettings.scales is 0, but must be from 16"),
     ],
 )
