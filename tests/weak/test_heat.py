@@ -56,7 +56,7 @@ def test_sizes() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"maps": ("hires-cam",)}, "The map 'hires-cam' names no layer"),
+        ({"maps": ("hires-cam",)}, "The map 'hires-cam' doesn't say of which layer"),
         ({"maps": ()}, "Name at least one map and one scale"),
         ({"scales": (0,)}, "HeatSettings.scales is 0, but must be from 16"),
     ],

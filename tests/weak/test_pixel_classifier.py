@@ -109,7 +109,7 @@ def test_from_a_picture_to_its_map_and_back_from_disk(tmp_path) -> None:
     assert found.shape == there.shape
     assert float(((found >= 0.5) == there).double().mean()) > 0.93
     (tmp_path / "head.npz").write_bytes(b"")
-    with pytest.raises(DataError, match="holds no head"):
+    with pytest.raises(DataError, match="holds no pixel classifier"):
         load_head(tmp_path / "head.npz", torch.device("cpu"))
 
 

@@ -145,7 +145,7 @@ def test_other_settings_are_not_mixed_in_but_earlier_stages_serve(labelled: Labe
     made = make_pseudo_masks(labelled, other, tmp_path, device=CPU, seed=0)
     assert (tmp_path / "heat" / "p0.npz").stat().st_mtime_ns == heat
     assert "refined" not in [stage.name for stage in made.stages]
-    with pytest.raises(OutputExistsError, match="heat was made with other settings: seed was 0, now 1"):
+    with pytest.raises(OutputExistsError, match="heat was made with other settings: seed was 0 and is now 1"):
         make_pseudo_masks(labelled, other, tmp_path, device=CPU, seed=1)
 
 
