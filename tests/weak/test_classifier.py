@@ -113,5 +113,5 @@ def test_settings_that_make_no_sense(tmp_path: Path) -> None:
         ClassifierSettings(epochs=0)
     with pytest.raises(SettingError, match=r"valid_share is 1\.0"):
         ClassifierSettings(valid_share=1.0)
-    with pytest.raises(DataError, match="holds no classifier: there is none in it"):
+    with pytest.raises(DataError, match="holds no classifier that can be used: there is none in it"):
         open_classifier(tmp_path, device=CPU)
