@@ -34,7 +34,7 @@ def main() -> None:
             open_data(DataSettings(path=data)).split("test"),
             methods=("grad-cam", "saliency"),
             layers=("encoder_mid", "bottleneck", "decoder_last"),
-            judging=JudgeSettings(("faithfulness", "attention")),
+            judging=JudgeSettings(("faithfulness", "attention"), race=False),  # every step on every picture
             out=place / "judged",
         )
         OUT.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ import pytest
 import requests
 import tifffile
 from PIL import Image
+from tests.accessibility import violations
 from tests.arrays import arrays_of
 
 import seglens
@@ -23,6 +24,11 @@ pytestmark = pytest.mark.filterwarnings(
 
 GRADIOS_OWN = "warning: Method not implemented."
 """What Gradio 6 says whenever the stream that tells how far an upload is gets closed."""
+
+GRADIOS_ELEMENTS = (".image-container", ".empty")
+"""What Gradio 6 builds around a picture, and in its place where there is none: its button has no name
+(button-name), for which `gr.Image` has no setting, and its "Empty value" stands where no name may be
+(aria-prohibited-attr). Whoever can't click names what is asked about in the field beside it."""
 
 HERE = ("127.0.0.1", "::1", "localhost")
 
@@ -191,6 +197,22 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page):
     page.locator("#target input").fill("predicted")
     page.locator("#target input").press("Enter")
     page.wait_for_selector("#map img")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_keeps_people_from_using_the_page(served, chromium_like, dark: bool):
+    shown = chromium_like(dark=dark).open(served.address)
+    shown.wait_for_selector("#picture img")
+    shown.locator("#target input").fill("predicted")
+    shown.locator("#target input").press("Enter")
+    shown.wait_for_selector("#told table")
+    assert violations(shown, besides=GRADIOS_ELEMENTS) == []
+    shown.get_by_role("tab", name="Brush it out").click()
+    shown.locator("#brush canvas").focus()
+    shown.keyboard.press("Space")
+    shown.get_by_role("button", name="Remove what is brushed").click()
+    shown.wait_for_selector("#changed table")
+    assert violations(shown, besides=GRADIOS_ELEMENTS) == []
 
 
 def test_without_gradio(one_run, monkeypatch):

@@ -45,7 +45,7 @@ def test_an_evaluation_says_what_it_resamples(seglens, small_run, table):
 
 def test_where_nobody_says_anything_that_is_said(seglens, small_run):
     ended = seglens("evaluate", small_run)
-    assert "Nobody said which belong to one patient or slide; --groups or --group-from says it." in ended.out
+    assert "If several are of one patient or slide, say so with --groups or --group-from." in ended.out
 
 
 def test_groups_go_into_the_record_of_a_training(seglens, small_set, tmp_path, table):

@@ -2,6 +2,9 @@
 
 import json
 
+from seglens.cli.judge import _ended_early
+from seglens.results.scorecard import Card, CardRow
+
 
 def test_scores_are_chosen_and_an_audit_is_written(seglens, small_run):
     ended = seglens(
@@ -52,3 +55,17 @@ def test_on_a_cpu_the_quick_scores_are_made_and_the_others_named(seglens, small_
     headline = "Nothing can be said about these maps: no question could be judged."
     assert again.out.splitlines()[0] == headline == card["recommendation"]["headline"]
     assert headline in ended.out
+
+
+def test_maps_that_were_decided_early_are_named_with_the_passes():
+    """Of a hand-made card: 16 of 24 pictures for one map, all for another; the first 8 for a costly score."""
+
+    def row(method: str, num: int, score: str = "faithfulness", verdict: str = "fail") -> CardRow:
+        return CardRow(method=method, layer="up.1", score=score, verdict=verdict, num_total=num)
+
+    late = (row("late", 24), row("costly", 8, "stability"), row("null:edges", 16, verdict="reference"))
+    assert _ended_early(Card(num_images=24, rows=late), 500, 500) == []
+    told = _ended_early(Card(num_images=24, rows=(row("early", 16), *late)), 300, 500)
+    assert told == [
+        "Decided before the last picture: early@up.1. About 300 of at most 500 forward passes were made."
+    ]

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from tests.accessibility import violations
 
 import seglens
 from seglens.errors import DataError, OutputExistsError, SettingError
@@ -193,6 +194,17 @@ def test_the_page_is_silent_and_works(compared, chromium):
     page.keyboard.press("Escape")
     assert not page.locator("dialog.large").evaluate("dialog => dialog.open")
     assert (chromium.console, chromium.requests, chromium.dialogs) == ([], [], [])
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_keeps_people_from_using_the_page(compared, chromium_like, dark: bool):
+    page = chromium_like(dark=dark).open(compared.page)
+    page.wait_for_selector("#sidebyside .zoom")
+    assert violations(page) == []
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    page.locator(".card .zoom").first.click()
+    page.wait_for_selector("dialog.large img")
+    assert violations(page) == []
 
 
 @pytest.mark.parametrize("dark", [False, True])

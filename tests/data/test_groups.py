@@ -115,8 +115,8 @@ def test_near_duplicates_are_groups_where_nobody_said(tmp_path: Path) -> None:
     assert found.names == ("a", "b", "a")
     resampled = found.resampling([0, 1, 2])
     assert (resampled.by, resampled.num_groups, resampled.num_images) == ("near-duplicates", 2, 3)
-    assert "near-duplicates, found by looking, count as one group" in resampled.text
-    assert "2 pictures, each as independent" in found.resampling([0, 1]).text
+    assert "pictures that look nearly the same count as one group" in resampled.text
+    assert "2 pictures as if each were independent" in found.resampling([0, 1]).text
 
 
 def test_the_list_of_slices_names_their_volumes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ and sentences of 29 words or more "very difficult". Each section holds them by i
 another, and no hard section behind easy ones. Code, tables and formulas are left out.
 """
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -61,6 +62,26 @@ def texts() -> Iterator[tuple[str, str]]:
             plain = re.sub(r"\{\{ term\((?:.*?, )?['\"](.*?)['\"]\) \}\}", r"\1", lead)
             plain = re.sub(r"\{%.*?%\}|<[^>]*>", " ", re.sub(r"\{\{.*?\}\}", "it", plain))
             yield file.name, plain
+
+
+def literal(node: ast.expr) -> str:
+    """The text of an expression; what is filled in later is one short word."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(literal(part) if isinstance(part, ast.Constant) else "X" for part in node.values)
+    return literal(node.left) + literal(node.right) if isinstance(node, ast.BinOp) else ""
+
+
+def errors() -> Iterator[tuple[str, str]]:
+    """Yield the texts of all errors of ours that are whole sentences, by where they are raised."""
+    package = Path(seglens.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                text = literal(node.exc.args[0])
+                if text.endswith("."):
+                    yield f"{file.relative_to(package)}:{node.lineno}", text
 
 
 @pytest.mark.parametrize(
@@ -131,6 +152,25 @@ def test_texts_of_the_report_are_read_once():
     assert reading(everything).grade <= GRADE
 
 
+def test_errors_are_read_once():
+    found = dict(errors())
+    assert len(found) > 600
+    long = {
+        where: each for where, text in found.items() for each in sentences(text) if len(words(each)) > LONGEST
+    }
+    assert long == {}
+    rooms: dict[str, list[str]] = {}
+    for where, text in found.items():
+        rooms.setdefault(where.partition("/")[0], []).append(text)
+    hard = {room: reading(" ".join(texts)).grade for room, texts in rooms.items()}
+    assert {room: grade for room, grade in hard.items() if grade > GRADE} == {}
+
+
+def test_texts_of_errors_are_found_in_the_source():
+    code = "f'{a} of {b}' ' is ' + c + f'{d!r}.'"
+    assert literal(ast.parse(code, mode="eval").body) == "X of X is X."
+
+
 @pytest.mark.parametrize("riddle", RIDDLES)
 def test_no_riddles(riddle: str):
     prose = [
@@ -138,6 +178,7 @@ def test_no_riddles(riddle: str):
         for page in PAGES
     ]
     where = [name for name, text in prose if re.search(riddle, re.sub(r"\]\([^)]*\)", "]", text))]
+    where += [name for name, text in errors() if re.search(riddle, text)]
     where += [
         name for name, text in texts() if re.search(riddle, re.sub(r"\bs_dice is|\bemprt is", "", text))
     ]

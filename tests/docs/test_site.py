@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.accessibility import violations
 from tests.docs.pages import ROOT, blocks
 
 import seglens
@@ -142,3 +143,17 @@ def test_no_line_of_code_is_cut_or_lies_below_a_button(site, chromium):
         num += sum(block["button"] for block in found)
         assert not [block for block in found if block["covered"] or block["cut"] or block["broken"]], page
     assert num > 5
+
+
+THEMES_OWN = (".md-search", ".md-code__nav", "nav[aria-labelledby=__nav_1_label]")
+"""Parts of MkDocs Material's templates that no setting reaches: the dialog around the search has no name
+(aria-dialog-name); the buttons of each block of code are a part of the navigation without a name, and the
+first part of the navigation has the name of a page (landmark-unique)."""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_keeps_people_from_using_a_page(site, chromium_like, dark: bool):
+    watched = chromium_like(dark=dark)
+    for page in ("index", "unet", "judging", "commands"):
+        watched.open(site / f"{page}.html")
+        assert violations(watched.page, besides=THEMES_OWN) == [], page

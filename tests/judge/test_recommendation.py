@@ -45,15 +45,18 @@ def test_maps_that_pass_are_shown_for_what_they_passed_the_best_first() -> None:
         QUESTIONS["causal_agreement"],
         QUESTIONS["target_faithfulness"],
     ]
-    assert "knows nothing of it: the edges of the picture (" in shown[0].say
-    assert "knows nothing of it: the predicted outline, made coarse (" in shown[1].say
+    assert "than what a map made without the model marks: the edges of the picture (" in shown[0].say
+    assert (
+        "than what a map made without the model marks: a coarse copy of the predicted outline ("
+        in shown[1].say
+    )
     assert f"Don't show it for: {QUESTIONS['context_faithfulness']}" in shown[0].say
     assert (found.always, found.instead, found.not_judged) == (ALWAYS, "", ())
     lines = lines_of(found)
     assert lines[0] == found.headline
     assert lines[1].startswith("Show good for: Where would the answer change")
     assert lines[3].startswith(
-        "Unproven unsure. Only with these words: nobody has shown that what it marks matters"
+        "Unproven unsure. If you show it, say this: it is not shown that what it marks matters"
     )
     assert lines[4].startswith("Never show worse. What it marks matters less")
 
@@ -61,7 +64,7 @@ def test_maps_that_pass_are_shown_for_what_they_passed_the_best_first() -> None:
 def test_where_no_map_passes_something_else_is_named() -> None:
     rows = [row("one", "faithfulness", "warn", num=31), row("two", "faithfulness", "fail", -0.2)]
     found = recommend(rows, ("target_faithfulness", "causal_agreement"))
-    assert found.headline.startswith("No map says more than what is known without looking into the model")
+    assert found.headline.startswith("No heat map was shown to be better than a map made without the model")
     assert found.instead == INSTEAD
     assert found.always == ()
     assert found.not_judged == (
@@ -74,15 +77,15 @@ def test_where_no_map_passes_something_else_is_named() -> None:
 @pytest.mark.parametrize(
     ("against", "why"),
     [
-        (row("mask", "attention", "warn", label=RESTATES), "the predicted outline once more"),
-        (row("mask", "model_dependence", "fail"), "when the model forgets what it learned"),
+        (row("mask", "attention", "warn", label=RESTATES), "only repeats the predicted outline"),
+        (row("mask", "model_dependence", "fail"), "stays nearly the same with random weights"),
     ],
 )
 def test_a_pass_doesn_t_outweigh_what_forbids_a_map(against: CardRow, why: str) -> None:
     found = recommend([row("mask", "target_faithfulness", "pass", 0.02), against])
     assert uses(found) == {"mask": "never"}
     assert why in found.maps[0].say
-    assert found.headline.startswith("No map")
+    assert found.headline.startswith("No heat map was shown to be better")
 
 
 def test_steps_of_the_picture_say_nothing_of_small_targets_that_were_judged_at_their_scale() -> None:
@@ -104,7 +107,7 @@ def test_steps_of_the_picture_say_nothing_of_small_targets_that_were_judged_at_t
 def test_an_indication_is_told_as_one_and_what_was_not_judged_is_not_called_bad() -> None:
     reason = "better than the best reference row; an indication, a claim needs 100 images"
     found = recommend([row("few", "faithfulness", "pass", 0.3, num=16, reason=reason)])
-    assert "(16 pictures, an indication and no claim)" in found.maps[0].say
+    assert "(16 pictures, too few for a claim)" in found.maps[0].say
     reason = "3 evaluable images, at least 8 are needed"
     unjudged = row("none", "faithfulness", "not evaluable", reason=reason)
     found = recommend([unjudged])

@@ -170,7 +170,7 @@ def test_settings_that_mean_nothing_here(tmp_path, change, message):
 
 def test_weak_supervision_is_not_for_overlapping_classes(tmp_path):
     data = DataSettings(path=write_folders(tmp_path / "set", num=NUM), multilabel=True)
-    with pytest.raises(SettingError, match="'seglens weak' has one class a pixel"):
+    with pytest.raises(SettingError, match="'seglens weak' learns one class a pixel"):
         seglens.weak(data, seglens.WeakSettings(labels="folders"), tmp_path / "run")
 
 

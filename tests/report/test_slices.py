@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.accessibility import violations
 from tests.browser import Watched
 from tests.report.conftest import make_run
 
@@ -82,6 +83,11 @@ def test_the_page_reads_every_voxel_as_it_is(chromium: Watched, volume, place):
     for name in ("truth", "prediction"):
         assert f"{name}: {('background', 'cell')[arrays[name][place]]}" in text
     assert chromium.console == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_keeps_people_from_using_the_slices(chromium_like, volume, dark: bool):
+    assert violations(opened(chromium_like(dark=dark), volume[0])) == []
 
 
 def test_planes_show_their_slice_the_head_up_and_a_click_moves_the_others(chromium: Watched, volume):

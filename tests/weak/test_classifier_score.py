@@ -60,7 +60,10 @@ def test_words_for_imagenet_classes() -> None:
     with pytest.raises(UnknownNameError, match=r"group of ImageNet classes 'pet'\. Did you mean 'pets'"):
         class_numbers(("pet",))
     for wrong in (("1000",), (), ("0-999",)):
-        with pytest.raises(SettingError, match="Allowed are some, but not all, of 0 to 999"):
+        with pytest.raises(
+            SettingError,
+            match=r"Allowed are numbers from 0 to 999 and the groups .*: at least one class, and not all",
+        ):
             class_numbers(wrong)
 
 

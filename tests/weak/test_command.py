@@ -21,7 +21,7 @@ def test_from_a_set_to_a_table(tmp_path, bright, small_set, capsys):
     words = ["weak", str(small_set), "--run", str(out), *STUDENT.split(), "--samples", "1"]
     assert command([*words, "--no-evaluate"]) == 0
     told = capsys.readouterr().out
-    assert "No mask was read: there is no comparison." in told
+    assert "No mask was read, so there is no comparison." in told
     assert f"{out}: rounds/0/student after 0 rounds." in told
     assert "Masks were read 0 times; other than for the final evaluation: never." in told
     # The evaluation can be asked for later, and nothing is trained again for it.
@@ -45,7 +45,8 @@ def test_the_question_as_it_is_typed():
 def test_a_question_that_can_not_be_put(text, tmp_path, small_set, capsys):
     assert command(["weak", str(small_set), "--run", str(tmp_path / "run"), "--question", text]) == 2
     assert (
-        f"--question {text} can't be put. Allowed are labels, and imagenet:CLASSES" in capsys.readouterr().err
+        f"--question {text} is not known. Allowed are 'labels', and 'imagenet:CLASSES'"
+        in capsys.readouterr().err
     )
 
 
@@ -62,7 +63,7 @@ def test_a_file_of_stages_that_can_not_be_read(tmp_path, small_set, capsys):
     file = tmp_path / "stages.json"
     for text, said in (
         ("{", "can't be read as JSON"),
-        ("[]", "holds list; allowed is an object of settings"),
+        ("[]", "holds list. It must hold a JSON object with settings"),
     ):
         file.write_text(text)
         words = ["weak", str(small_set), "--run", str(tmp_path / "run"), "--stages", str(file)]

@@ -56,8 +56,8 @@ def test_sizes() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"maps": ("hires-cam",)}, "The map 'hires-cam' names no layer"),
-        ({"maps": ()}, "one or more maps"),
+        ({"maps": ("hires-cam",)}, "The map 'hires-cam' doesn't say of which layer"),
+        ({"maps": ()}, "Name at least one map and one scale"),
         ({"scales": (0,)}, "HeatSettings.scales is 0, but must be from 16"),
     ],
 )

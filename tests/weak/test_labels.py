@@ -57,14 +57,17 @@ def test_pictures_are_read_where_all_masks_are_gone(tmp_path: Path) -> None:
 
 
 def test_entries_with_masks_are_refused(split: Split) -> None:
-    with pytest.raises(SettingError, match=r"which may open masks. Allowed is PictureOnly"):
+    with pytest.raises(
+        SettingError,
+        match=r"could read masks, which learning without masks forbids: .* allowed is PictureOnly",
+    ):
         Labelled(split, (True,) * 4)
     bare = without_masks(split)
     with pytest.raises(
-        SettingError, match=r"4 entries still name their masks \(train-0 first\), but none may"
+        SettingError, match=r"4 pictures still name their masks, which .* forbids\. The first is train-0\."
     ):
         Labelled(Split("train", split.task, split.entries, PictureOnly(3)), (True,) * 4)
-    with pytest.raises(SettingError, match="3 labels for 4 pictures; give one for each"):
+    with pytest.raises(SettingError, match=r"3 labels for 4 pictures\. Give each picture one"):
         Labelled(bare, (True,) * 3)
 
 
@@ -101,7 +104,7 @@ def test_a_table_labels_by_name_file_or_path(split: Split, tmp_path: Path) -> No
         ("image,label\ntrain-0,maybe\n", "labels train-0 as 'maybe'. Allowed are 1, true, yes"),
         ("name,label\ntrain-0,1\n", "lacks the column 'image'; it has name, label"),
         ("image,label\ntrain-0,1\ntrain-0,0\n", "labels train-0 twice, and differently"),
-        ("image,label\nelsewhere,1\n", "names 1 pictures, none of them in the train split"),
+        ("image,label\nelsewhere,1\n", "names 1 pictures, and none of them is in the train split"),
     ],
 )
 def test_tables_that_cannot_be_used(split: Split, tmp_path: Path, text: str, message: str) -> None:
@@ -129,5 +132,5 @@ def test_folders_label_their_pictures(tmp_path: Path) -> None:
 
 def test_folders_without_the_object(tmp_path: Path) -> None:
     save(tmp_path / "none" / "a.png")
-    with pytest.raises(DataError, match=r"no folder of pictures that show the object \(its folders: none\)"):
+    with pytest.raises(DataError, match=r"no folder of pictures that show the object\. Its folders: none\."):
         by_folders(tmp_path)

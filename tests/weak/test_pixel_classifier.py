@@ -109,7 +109,7 @@ def test_from_a_picture_to_its_map_and_back_from_disk(tmp_path) -> None:
     assert found.shape == there.shape
     assert float(((found >= 0.5) == there).double().mean()) > 0.93
     (tmp_path / "head.npz").write_bytes(b"")
-    with pytest.raises(DataError, match="holds no head"):
+    with pytest.raises(DataError, match="holds no pixel classifier"):
         load_head(tmp_path / "head.npz", torch.device("cpu"))
 
 
@@ -128,11 +128,11 @@ def test_what_is_refused() -> None:
         given, _ = taught_by_a_part(number)
         return TrainingSample(given.features, given.heat * 0, given.image)
 
-    with pytest.raises(DataError, match="In round 1 0 of 512 cells are surely object and 512 surely none"):
+    with pytest.raises(DataError, match="In round 1 it has 0 and 512 of 512"):
         fit_head(cold, 2, SETTINGS, CUT, seed=0)
     with pytest.raises(SettingError, match=r"SpreadSettings\.sure is 0\.4, but must be from 0\.5"):
         fit_head(cold, 2, SpreadSettings(sure=0.4), CUT, seed=0)
-    with pytest.raises(SettingError, match="one or more layers and scales"):
+    with pytest.raises(SettingError, match="Name at least one layer and one scale"):
         fit_head(cold, 2, SpreadSettings(layers=()), CUT, seed=0)
     with pytest.raises(SettingError, match=r"weight is -1\.0"):
         fit_head(cold, 2, SpreadSettings(weight=-1.0), CUT, seed=0)

@@ -145,14 +145,14 @@ def test_other_settings_are_not_mixed_in_but_earlier_stages_serve(labelled: Labe
     made = make_pseudo_masks(labelled, other, tmp_path, device=CPU, seed=0)
     assert (tmp_path / "heat" / "p0.npz").stat().st_mtime_ns == heat
     assert "refined" not in [stage.name for stage in made.stages]
-    with pytest.raises(OutputExistsError, match="heat was made with other settings: seed was 0, now 1"):
+    with pytest.raises(OutputExistsError, match="heat was made with other settings: seed was 0 and is now 1"):
         make_pseudo_masks(labelled, other, tmp_path, device=CPU, seed=1)
 
 
 def test_damaged_files_are_named(labelled: Labelled, tmp_path: Path) -> None:
     made = make_pseudo_masks(labelled, replace(SETTINGS, spread=None), tmp_path, device=CPU, seed=0)
     (tmp_path / "refined" / "p1.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(DataError, match=r"p1\.npz holds no map of a stage"):
+    with pytest.raises(DataError, match=r"p1\.npz should hold a map, and holds none"):
         made.load_stage("refined", 1)
 
 
@@ -164,7 +164,7 @@ def test_masks_are_made_of_votes_where_asked_for(labelled: Labelled, tmp_path: P
     for index in range(3):
         assert torch.equal(made.load_stage("masks", index) == 1, made.load_stage("voted", index) >= 0.5)
         assert torch.equal(other.load_stage("masks", index) == 1, other.load_stage("refined", index) >= 0.5)
-    with pytest.raises(SettingError, match=r"superpixels are left out\. Give patches, or no votes"):
+    with pytest.raises(SettingError, match=r"'patches' is left out\. Set patches, or switch votes off"):
         make_pseudo_masks(labelled, replace(settings, patches=None), tmp_path / "c", device=CPU, seed=0)
 
 

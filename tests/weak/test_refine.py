@@ -144,5 +144,5 @@ def test_what_is_refused() -> None:
         refine(image, torch.zeros(8, 8), RefineSettings(method="crf"))
     with pytest.raises(SettingError, match=r"RefineSettings\.steps is 0, but must be from 1"):
         refine(image, torch.zeros(8, 8), RefineSettings(steps=0))
-    with pytest.raises(SettingError, match=r"A picture of \(8, 8\) got a map of \(4, 4\)"):
+    with pytest.raises(SettingError, match=r"picture is of size \(8, 8\), and its map of \(4, 4\)"):
         refine(image, torch.zeros(4, 4), RefineSettings())

@@ -106,9 +106,11 @@ def test_answers_refined_by_superpixels_take_their_mean():
 
 
 def test_settings_that_are_not_allowed():
-    with pytest.raises(SettingError, match=r"scales are \(0.0,\); give one or more, all above 0"):
+    with pytest.raises(SettingError, match=r"teacher are \(0.0,\)\. Give at least one; all must be above 0"):
         TeacherSettings(scales=(0.0,))
-    with pytest.raises(SettingError, match=r"margin is 1\.0; allowed is 0 to below 1"):
+    with pytest.raises(
+        SettingError, match=r"margin of the teacher is 1\.0\. It must be at least 0 and below 1"
+    ):
         TeacherSettings(margin=1.0)
     with pytest.raises(UnknownNameError, match="Did you mean 'superpixels'"):
         TeacherSettings(refine="superpixel")

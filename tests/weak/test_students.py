@@ -48,7 +48,7 @@ def test_a_set_of_students_is_what_was_written(tmp_path, weak_data):
 
 
 def test_a_set_on_which_nothing_is_marked(tmp_path, weak_data):
-    with pytest.raises(DataError, match="mark the object in 0 of 4 pictures that a student learns from"):
+    with pytest.raises(DataError, match="All 4 pseudo-masks that a student learns from are empty"):
         write_set(tmp_path / "set", weak_data.pictures, lambda index: _label(index) * 0, what="masks")
     assert not (tmp_path / "set").exists()
 
@@ -164,7 +164,7 @@ def test_the_border_of_pets_is_object_and_is_left_out(tmp_path):
 
 def test_several_classes_are_refused(tmp_path, small_set):
     with pytest.raises(
-        SettingError, match=r"tells one object from its background; .* has the classes a, b, c"
+        SettingError, match=r"learns one object and its background, but .* has the classes a, b, c"
     ):
         open_weak_data(DataSettings(path=small_set, classes=("a", "b", "c")), "all")
 

@@ -111,7 +111,9 @@ def test_a_picture_without_mask():
         truth.split.entries,
         lambda entry: Sample(entry.name, torch.zeros(3, 9, 7), None, torch.ones(9, 7, dtype=torch.bool)),
     )
-    with pytest.raises(DataError, match="00 of the test split has no mask to compare with"):
+    with pytest.raises(
+        DataError, match="00 of the test split has no mask, so nothing can be compared with it"
+    ):
         count_pixels(Truth(bare), above(lambda index: maps[index], 0.5), what="rows")
 
 

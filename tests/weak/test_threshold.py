@@ -72,7 +72,7 @@ def test_every_map_counts_the_same_whatever_its_size() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(DataError, match="All maps are flat"):
+    with pytest.raises(DataError, match="All heat maps are the same everywhere"):
         choose_threshold(count_values([torch.zeros(4, 4)]), ThresholdSettings())
     with pytest.raises(UnknownNameError, match=r"rule for a threshold 'ostu'\. Did you mean 'otsu'"):
         choose_threshold(count_values([hills()]), ThresholdSettings(rule="ostu"))

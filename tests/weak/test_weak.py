@@ -288,7 +288,9 @@ def test_settings_that_contradict_one_another(small_set, tmp_path):
         WeakSettings(question="labels")
     with pytest.raises(SettingError, match=r"WeakSettings: stop_at is not allowed: .*received"):
         WeakSettings(stop_at=1.5)
-    with pytest.raises(SettingError, match="There is no picture 6 to draw; allowed are 0 to 5"):
+    with pytest.raises(
+        SettingError, match=r"Picture 6 can\'t be drawn, because there is none\. .* have the numbers 0 to 5"
+    ):
         seglens.weak(
             DataSettings(path=small_set), SETTINGS.model_copy(update={"samples": (6,)}), tmp_path / "run"
         )

@@ -38,6 +38,16 @@ HOST = "127.0.0.1"
 LARGEST_UPLOAD = 2**28
 """Bytes of the largest file that is taken."""
 
+CONTRAST = {
+    "button_primary_background_fill": "*primary_700",
+    "button_primary_background_fill_dark": "*primary_700",
+    "button_primary_background_fill_hover": "*primary_800",
+    "button_primary_background_fill_hover_dark": "*primary_800",
+    "color_accent": "*primary_700",
+    "body_text_color_subdued": "*neutral_600",
+}
+"""Colours that are darker than Gradio's own: text has a contrast of 4.5 to 1."""
+
 
 @dataclass
 class Served:
@@ -111,9 +121,10 @@ def app(
             footer_links=[],
             max_file_size=LARGEST_UPLOAD,
             theme=gr.themes.Default(
+                primary_hue="sky",
                 font=[gr.themes.Font(name) for name in ("system-ui", "sans-serif")],
                 font_mono=[gr.themes.Font(name) for name in ("ui-monospace", "monospace")],
-            ),
+            ).set(**CONTRAST),
             css=(Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
             app_kwargs={
                 "middleware": [Middleware(AccessPolicy, access=access)],

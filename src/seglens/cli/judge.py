@@ -21,6 +21,10 @@ from seglens.results.names import count
 
 if TYPE_CHECKING:
     from seglens.folder.judge_plan import JudgePlan
+    from seglens.results.scorecard import Card
+
+RACES = ("faithfulness", "target_faithfulness", "context_faithfulness")
+"""Scores that a map is measured for until it is decided."""
 
 ScoresOption = Annotated[
     list[str] | None,
@@ -176,7 +180,21 @@ def judge_command(
     )
     made = plan.made(judging.scores, {} if done.card is None else done.card.passes)
     each = (time.monotonic() - began) / made
+    if done.card is not None:
+        say(*_ended_early(done.card, made, plan.forwards(judging.scores)))
     printing.print_judged(done, lambda left_out: say(*_left_out(left_out, plan, each)))
+
+
+def _ended_early(card: "Card", made: int, most: int) -> list[str]:
+    """Which maps were decided before the last picture, and how many passes were made so."""
+    early = [
+        row.name
+        for row in card.rows
+        if row.score in RACES and row.verdict != "reference" and (row.num_total or 0) < card.num_images
+    ]
+    names = ", ".join(dict.fromkeys(early))
+    passes = f"About {made} of at most {most} forward passes were made."
+    return [f"Decided before the last picture: {names}. {passes}"] if early else []
 
 
 def _left_out(scores: Sequence[str], plan: "JudgePlan", each: float) -> list[str]:

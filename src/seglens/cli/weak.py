@@ -21,16 +21,16 @@ QuestionOption = Annotated[
     str,
     typer.Option(
         metavar="imagenet:CLASSES|labels",
-        help="Put to an ImageNet classifier: imagenet:pets, or numbers of classes, as imagenet:151-268. "
-        "labels: a classifier is trained on --labels.",
+        help="Which classifier finds the object. imagenet:CLASSES is an ImageNet classifier with the classes "
+        "of the object: imagenet:pets, or numbers such as imagenet:151-268. labels trains one on --labels.",
     ),
 ]
 LabelsOption = Annotated[
     str,
     typer.Option(
         metavar="all|folders|masks|FILE",
-        help="Who shows the object: all; those in object/, not those in none/; those whose mask is not empty "
-        "(a use of masks); or a CSV file with the columns image,label.",
+        help="Which pictures show the object. all; folders: those in object/, not those in none/; masks: "
+        "those whose mask is not empty (this uses masks); or a CSV file with the columns image,label.",
     ),
 ]
 
@@ -47,12 +47,13 @@ def weak_command(
     classifier_weights: Annotated[
         str | None,
         typer.Option(
-            help="imagenet or a file.", show_default="the encoder's, if it is the same; else imagenet"
+            help="Weights of the classifier: imagenet or a file.",
+            show_default="the encoder's, if it is the same; else imagenet",
         ),
     ] = None,
     stages: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSON with settings of the stages, as they stand in run.json."),
+        typer.Option(metavar="FILE", help="A JSON file with settings of the stages, written as in run.json."),
     ] = None,
     pseudo: Annotated[
         Path | None,
@@ -65,30 +66,36 @@ def weak_command(
     student: o.Model = "deeplabv3",
     encoder: o.Encoder = None,
     encoder_weights: Annotated[
-        str | None, typer.Option(help="imagenet, none or a file.", show_default="none")
+        str | None,
+        typer.Option(help="Weights of the student: imagenet, none or a file.", show_default="none"),
     ] = None,
     width: o.Width = None,
     image_size: o.ImageSize = 256,
-    epochs: Annotated[int, typer.Option(help="Of every student.")] = 10,
+    epochs: Annotated[int, typer.Option(help="Epochs of every student.")] = 10,
     batch_size: o.BatchSize = 8,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW, at its highest.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate of AdamW.")] = 1e-3,
     augment: Annotated[bool, typer.Option("--aug/--no-aug", help="Vary the pictures at random.")] = True,
     rounds: Annotated[int, typer.Option(help="Rounds of self-training at most.")] = 2,
     stop_at: Annotated[
-        float, typer.Option(help="No more rounds where two students agree so well (mIoU of their answers).")
+        float, typer.Option(help="Stop when two students in a row agree this well (mIoU of their masks).")
     ] = 0.95,
     refine: Annotated[
-        str, typer.Option(help="A teacher's answers: none, superpixels, mean-field, pamr or guided.")
+        str,
+        typer.Option(
+            help="How a student's masks are refined for the next one: none, superpixels, mean-field, pamr "
+            "or guided."
+        ),
     ] = "none",
     samples: o.Samples = None,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate/--no-evaluate", help="Read masks at the end, for the table.")
+        bool, typer.Option("--evaluate/--no-evaluate", help="Read the masks at the end to compare with them.")
     ] = True,
     oracle: Annotated[
-        bool, typer.Option("--oracle", help="Add rows whose threshold was chosen on masks; they are marked.")
+        bool,
+        typer.Option("--oracle", help="Add rows whose threshold was chosen with masks. They are marked."),
     ] = False,
     supervised: Annotated[
-        bool, typer.Option("--supervised", help="Add the same student trained on masks; it is marked.")
+        bool, typer.Option("--supervised", help="Add the same student, trained with masks. It is marked.")
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
     device: o.Device = "auto",
@@ -163,7 +170,7 @@ def _show(run: Path, found: Mapping[str, Any]) -> None:
     if rows:
         print_table(columns, rows)
     else:
-        say("No mask was read: there is no comparison.")
+        say("No mask was read, so there is no comparison.")
     uses = [str(use["purpose"]) for use in found["mask_uses"]]
     others = "; ".join(purpose for purpose in uses if not purpose.startswith("final")) or "never"
     say(
@@ -180,7 +187,7 @@ def _question(text: str) -> tuple[Literal["imagenet", "labels"], tuple[str, ...]
         return "labels", ()
     if kind != "imagenet" or not positive:
         raise SettingError(
-            f"--question {text} can't be put. Allowed are labels, and imagenet:CLASSES such as "
+            f"--question {text} is not known. Allowed are 'labels', and 'imagenet:CLASSES', such as "
             "imagenet:pets or imagenet:151-268,281-285."
         )
     return "imagenet", tuple(part.strip() for part in positive.split(",") if part.strip())
@@ -197,10 +204,14 @@ def _stages(file: Path | None, asked: Mapping[str, Any]) -> "PseudoSettings":
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"--stages {file} can't be read as JSON: {error}.") from error
     if not isinstance(values, dict):
-        raise DataError(f"--stages {file} holds {type(values).__name__}; allowed is an object of settings.")
+        raise DataError(
+            f"--stages {file} holds {type(values).__name__}. It must hold a JSON object with settings."
+        )
     question = values.get("question", {})
     if not isinstance(question, dict):
-        raise DataError(f"--stages {file}: question is {question!r:.40}; allowed is an object of settings.")
+        raise DataError(
+            f"--stages {file}: question is {question!r:.40}. It must be a JSON object with settings."
+        )
     try:
         return from_plain({**values, "question": {**asked, **question}})
     except SettingError as error:

@@ -154,8 +154,9 @@ def integrated_gradients(
 def _own_baseline(given: Tensor) -> Tensor:
     if given.ndim not in (3, 4, 5) or not given.is_floating_point():
         raise SettingError(
-            f"The baseline is a tensor of {given.dtype} and shape {tuple(given.shape)}; allowed are "
-            "floating-point pictures in [0, 1], [c h w] for all or [b c h w], and volumes with one axis more."
+            f"The baseline is a tensor of {given.dtype} and shape {tuple(given.shape)}. Allowed are "
+            "floating-point pictures in [0, 1]: [c h w] for all of them or [b c h w]. Volumes have one axis "
+            "more."
         )
     own = check_values(given.detach(), "The baseline")
     return own if own.ndim > 3 else own[None]

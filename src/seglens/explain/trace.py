@@ -121,8 +121,9 @@ def differentiate(
     if not score.requires_grad:
         raise ModelError(
             f"Nothing asked for ({', '.join(wanted)}) influences the score of target {target.label!r} in a "
-            "way that can be differentiated: the model detaches its output (as ONNX networks do), or these "
-            "layers serve another output. Methods without gradients: occlusion, superpixel-occlusion, rise."
+            "way that can be differentiated. Either the model detaches its output, as ONNX networks do, or "
+            "these layers serve another output. Methods without gradients: occlusion, superpixel-occlusion, "
+            "rise."
         )
     found = gradients_of(score.sum(), list(wanted.values()), keep=keep)
     gradients = {}

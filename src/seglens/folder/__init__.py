@@ -41,6 +41,7 @@ from seglens.folder.chunks import (
     split_of,
 )
 from seglens.folder.explaining import explain_folder
+from seglens.folder.judge_plan import plan_judging
 from seglens.folder.prediction import predict_files
 from seglens.folder.request import class_index_of, place_of, targets_of, with_references_of
 from seglens.judge.audit import Audited, audit
@@ -49,6 +50,7 @@ from seglens.judge.evidence import BatchScores, combine, score, score_batch
 from seglens.judge.figures import draw_figures
 from seglens.results import record as records
 from seglens.runs import Run
+from seglens.runtime.progress import count_passes, is_shown
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
 
@@ -110,10 +112,26 @@ def judge_folder(
     scores: BatchScores | None = None
     num_windows = 0
     check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
-    with new_folder(place, command="judge", force=force) as folder:
-        for part in read_chunks(
-            run, split, most=batch_size, failed=failed, targets=(target,), what="judging"
-        ):
+    plan = (
+        plan_judging(
+            run,
+            split,
+            methods=methods,
+            layers=layers,
+            target=target,
+            class_name=class_name,
+            judging=judging,
+            batch_size=batch_size,
+        )
+        if is_shown()
+        else None
+    )
+    total = 0 if plan is None else plan.forwards(judging.scores)
+    with (
+        new_folder(place, command="judge", force=force) as folder,
+        count_passes("judging", total=total) as left,
+    ):
+        for part in read_chunks(run, split, most=batch_size, failed=failed, targets=(target,), what=""):
             with naming_pictures(part):
                 (chosen,) = targets_of(run, part, (target,), class_index)
                 made = explain(run, part.batch.images, chosen, methods=methods, layers=layers, seed=seed)
@@ -139,6 +157,8 @@ def judge_folder(
                         audit(run, part.batch.images, chosen, maps, regions, valid=valid, seed=seed)
                     )
                     names += part.batch.names
+            if plan is not None:
+                left(plan.left(judging.scores, scores.num_images + len(failed), scores.racing))
         refuse_none_done(0 if scores is None else scores.num_images, failed)
         assert scores is not None
         together = grouping.of(numbers)

@@ -195,6 +195,7 @@ def read_chunks(
     same chunks, of which each process gets its ``share``. Pictures that can't be read, or that have no mask
     where one of ``targets`` needs one, go to ``failed``. Chunks to ``skip`` are not read. Of a picture that
     is predicted in windows, the input grid holds one of these: see `seglens.predict.original.input_frame`.
+    The bar of progress is called ``what``; without a name there is none.
     """
     chunks = chunks_of(len(split), most)
     ours = [index for index in share.of(len(chunks)) if index not in skip]
@@ -202,7 +203,8 @@ def read_chunks(
     # Where no picture at all has a truth, the target itself says so, once.
     needy = [target for target in targets if form_of(target).needs_truth and _some_have_truth(split)]
     pictures = zip(numbers, read_ahead(lambda number: read_one(split, number), numbers), strict=True)
-    stream = iter(track(pictures, total=len(numbers), what=what) if share.first else pictures)
+    shown = share.first and what
+    stream = iter(track(pictures, total=len(numbers), what=what) if shown else pictures)
     for index in ours:
         waiting: dict[int, Sample] = {}
         for number, sample in islice(stream, len(chunks[index])):

@@ -93,6 +93,19 @@ class JudgePlan:
         fewer = sum(cost.forwards - passes[cost.score] - 2 * cost.num_images for cost in counted)
         return max(1, self.forwards(scores) - fewer)
 
+    def left(self, scores: Sequence[str], done: int, racing: Mapping[str, float]) -> int:
+        """Return about how many forward passes are left at most, once ``done`` pictures are judged.
+
+        ``racing`` is the share of the maps that is still measured, by score; all where it isn't named.
+        """
+        shares = {cost.score: max(0, 1 - done / max(1, cost.num_images)) for cost in self.costs}
+        left = sum(
+            cost.forwards * shares[cost.score] * racing.get(cost.score, 1.0)
+            for cost in self.costs
+            if cost.score in scores
+        )
+        return round(left + self.making * max(0, 1 - done / self.num_images))
+
     def more(self, scores: Sequence[str]) -> int:
         """Return the forward passes that these scores take once the maps are there, at most."""
         return sum(cost.forwards for cost in self.costs if cost.score in scores)

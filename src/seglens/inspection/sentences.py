@@ -104,14 +104,14 @@ def about_removal(removal: RemovedRegion) -> str:
         f"<p>Removed: {removal.share:.1%} of the picture, {removal.of_target:.0%} of the target. The "
         "target's pixels are those of the question, before and after.</p>"
     )
-    text += _table(("", "before", "after", "change"), rows)
+    text += _table(("measured", "before", "after", "change"), rows)
     return text + f"<p>{_compared(removal)}</p>"
 
 
 def _compared(removal: RemovedRegion) -> str:
     """Set the change beside that of the controls."""
     if math.isnan(removal.before.probability):
-        return "The target is empty, so no change of it can be told: ask about a target first."
+        return "The target is empty, so its change can't be measured. Choose a target first."
     if not removal.controls:
         return (
             "The same shape has no room elsewhere in the picture, so there is nothing to compare this with."
@@ -144,14 +144,13 @@ def _inside(row: OneMap, label: str, then: str) -> str:
         if null in nulls
     ]
     heads = (
-        "",
+        "map",
         *(f'<span title="{escape(DEFINITIONS[name])}">{name.replace("_", " ")}</span>' for name in names),
     )
     sentence = (
-        "It says what the predicted region itself says: it restates the prediction, and does not "
-        "say what the model used."
+        "This map only repeats the predicted region. It doesn't show what the model used."
         if label
-        else "Where a map lies says nothing of what the model used."
+        else "Where the heat lies doesn't show what the model used."
     )
     return _table(heads, cells) + f"<p>{sentence} {then}</p>"
 

@@ -57,6 +57,18 @@ class BatchScores:
     curves: dict[str, dict[str, Curves]]
     drawn: Figures
 
+    @property
+    def racing(self) -> dict[str, float]:
+        """Which share of the maps and reference rows the next images are measured for, by score that races.
+
+        Where all maps are decided that is none.
+        """
+        return {
+            name: len(found.race.running) / len(found.named) if found.race.maps else 0.0
+            for name, found in self.measured.items()
+            if found.race is not None
+        }
+
 
 def score_batch(
     run: Run,

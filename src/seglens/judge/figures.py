@@ -23,6 +23,9 @@ MOST = 12
 NULLS_DRAWN = ("random", "edges", "probability")
 """Drawn in every figure of removal, next to those that a verdict names."""
 
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Of the maps: they are told apart without colour vision (Okabe and Ito 2008)."""
+
 NULL_MARKS = "^svDPXo*"
 
 
@@ -67,7 +70,11 @@ def _curves(card: Scorecard, scores: Mapping[str, Mapping[str, RemovalCurves]]) 
             name: {"color": "0.55", "linewidth": 0.9, "marker": mark, "markersize": 3.5}
             for name, mark in zip(nulls, cycle(NULL_MARKS), strict=False)
         }
-        styles |= {name: {"color": f"C{place % 10}", "linewidth": 1.6} for place, name in enumerate(own)}
+        # Each line is narrower than the one below it: none hides another.
+        styles |= {
+            name: {"color": COLOURS[place % len(COLOURS)], "linewidth": max(1.2, 3.4 - 0.6 * place)}
+            for place, name in enumerate(own)
+        }
         steps = card.figures.target_fractions if score == TARGET_SCALE else [0.0, *card.figures.fractions]
         for name, style in styles.items():
             row = found[name]
@@ -98,8 +105,8 @@ def draw_cascade(card: Scorecard) -> Any:
         return None
     figure = _figure(5.2, 4.0)
     axes = figure.subplots()
-    for name, values in list(found.maps.items())[:MOST]:
-        axes.plot(found.share_of_modules, values, marker="o", markersize=3, label=name)
+    for (name, values), colour in zip(list(found.maps.items())[:MOST], cycle(COLOURS), strict=False):
+        axes.plot(found.share_of_modules, values, marker="o", markersize=3, label=name, color=colour)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("share of the network with random weights, output first")
     axes.set_ylabel("likeness to the map of the trained model")
@@ -130,14 +137,14 @@ def draw_cell_effects(card: Scorecard) -> Any:
 
 
 def draw_attention(card: Scorecard) -> Any:
-    """Draw the enrichment of each map beside its mirror's; maps that repeat the prediction are red."""
+    """Draw the enrichment of each map beside its mirror's; copies of the prediction are squares."""
     rows = [row for row in card.rows if row.score == "attention" and row.interval.num]
     if not rows:
         return None
     figure = _figure(6.4, 1.2 + 0.34 * len(rows))
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        axes.plot(row.interval.mean, place, "o", color="C3" if row.label else "C0")
+        axes.plot(row.interval.mean, place, "s" if row.label else "o", color=COLOURS[bool(row.label)])
         axes.plot(row.nulls["mirror"], place, "|", color="0.3", markersize=12)
         axes.text(
             1.01,
@@ -188,8 +195,8 @@ def _forest(card: Scorecard, score: str, what: str) -> Any:
             axes.annotate(
                 null_in_words(row.reference), (known, place), (0, 7), textcoords="offset points", fontsize=6
             )
-        axes.plot([row.interval.low, row.interval.high], [place, place], color="C0", linewidth=1.2)
-        axes.plot([row.value], [place], "o", color="C0", markersize=4)
+        axes.plot([row.interval.low, row.interval.high], [place, place], color=COLOURS[0], linewidth=1.2)
+        axes.plot([row.value], [place], "o", color=COLOURS[0], markersize=4)
     names = [map_name(row.method, row.layer) for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)

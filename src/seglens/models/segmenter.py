@@ -35,6 +35,7 @@ from seglens.models.spec import ModelSpec as ModelSpec
 from seglens.models.spec import Normalise as Normalise
 from seglens.models.spec import complete as complete
 from seglens.runtime.device import is_out_of_memory
+from seglens.runtime.progress import note_passes
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 _EVEN = 1e-5
@@ -157,9 +158,9 @@ class Segmenter(nn.Module):
         Raises:
             ModelError: the images have other axes or channels, or the network's output is no logits.
         """
+        note_passes(num := images.shape[0])  # Not len(): where a network is exported, it is a symbol.
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
-        # Not len(): where a network is exported, the length of a batch is a symbol.
-        logits = self.read_output(self._run(padded), images.shape[0])
+        logits = self.read_output(self._run(padded), num)
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
             logits = interpolated(logits, size_of(padded))

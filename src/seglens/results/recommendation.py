@@ -22,20 +22,21 @@ IN_WORDS = {
     "distance": "the depth inside the predicted outline",
     "probability": "the model's own probability",
 }
-"""The maps that know nothing of how a model works, in a reader's words; all others are coarse outlines."""
+"""The maps that are made without looking into the model, in a reader's words; all others are coarse "
+"outlines."""
 
 SMALL = 0.1
 """Share of the picture below which removing tenths of it can't tell maps of a target apart."""
 
 ALWAYS = (
-    "A map is right on the average of these pictures, not on each of them: never read a single one as proof.",
+    "A map is right on average over these pictures, not on each of them. Never read a single one as proof.",
     "A map says what the model used. It doesn't say that the model is right.",
 )
 """Said with every map."""
 
 INSTEAD = (
-    "Show the predicted outline with its probability, and say that they tell where the model answers and not "
-    "why. To ask why in one picture, cover a place and look how the answer changes (seglens app, or the "
+    "Show the predicted outline and its probability instead. They tell where the model sees the object, and "
+    "not why. To learn why in one picture, cover a place and see how the answer changes (seglens app, or the "
     "method superpixel-occlusion)."
 )
 
@@ -75,11 +76,12 @@ def recommend(rows: Sequence[CardRow], left_out: Sequence[str] = ()) -> Recommen
         names = ", ".join(dict.fromkeys(each.map for each in shown))
         headline, instead = f"Show {names}.", ""
     elif {"never", "unproven"} & {each.use for each in advice}:
-        headline = (
-            "No map says more than what is known without looking into the model: show none as the reason."
-        )
+        headline = "No heat map was shown to be better than a map made without the model. Don't show one as "
+        "the reason."
         if any(each.use == "unknown" for each in advice):
-            headline = "No map can be recommended, and some could not be judged: show none as the reason."
+            headline = (
+                "No map can be recommended, and some could not be judged. Don't show one as the reason."
+            )
         instead = INSTEAD
     else:
         headline = "Nothing can be said about these maps: no question could be judged."
@@ -98,9 +100,13 @@ def _standing(name: str, own: Sequence[CardRow]) -> Standing:
     small = any(_small(row) for row in rows if row.score == TARGET_SCALE)
     forbidden = ""
     if any(row.label == RESTATES for row in rows):
-        forbidden = "It is the predicted outline once more: it says where the model answers, not why."
+        forbidden = (
+            "It only repeats the predicted outline. It shows where the model sees the object, not why."
+        )
     elif any((row.score, row.verdict) == ("model_dependence", "fail") for row in rows):
-        forbidden = "It looks much the same when the model forgets what it learned: it shows the picture."
+        forbidden = (
+            "It stays nearly the same with random weights. It shows the picture, not what was learned."
+        )
     asked = [row for row in rows if row.score in QUESTIONS and not (small and row.score == "faithfulness")]
     return Standing(name, asked, forbidden)
 
@@ -137,29 +143,29 @@ def _advice(of: Standing) -> list[Advice]:
 
 
 def _passed(row: CardRow) -> str:
-    return f"What it marks matters more to the model than what {_knowing_nothing(row)}."
+    return f"What it marks matters more to the model than what {_without_the_model(row)}."
 
 
 def _failed(row: CardRow) -> str:
-    return f"What it marks matters less to the model than what {_knowing_nothing(row)}."
+    return f"What it marks matters less to the model than what {_without_the_model(row)}."
 
 
 def _undecided(row: CardRow) -> str:
     return (
-        "Only with these words: nobody has shown that what it marks matters more to the model than what "
-        f"{_knowing_nothing(row)}."
+        "If you show it, say this: it is not shown that what it marks matters more to the model than what "
+        f"{_without_the_model(row)}."
     )
 
 
-def _knowing_nothing(row: CardRow) -> str:
+def _without_the_model(row: CardRow) -> str:
     """The reference row in words, and on how many pictures it was compared."""
-    reference = IN_WORDS.get(row.reference, "the predicted outline, made coarse")
-    return f"a map marks that knows nothing of it: {reference}{_pictures(row)}"
+    reference = IN_WORDS.get(row.reference, "a coarse copy of the predicted outline")
+    return f"a map made without the model marks: {reference}{_pictures(row)}"
 
 
 def _pictures(row: CardRow) -> str:
     """On how many pictures, and whether that is a claim."""
-    few = ", an indication and no claim" if "an indication" in row.reason else ""
+    few = ", too few for a claim" if "an indication" in row.reason else ""
     return f" ({count(row.num_evaluable or 0, 'picture')}{few})"
 
 

@@ -39,11 +39,11 @@ class Resampling(Result):
             return f"Intervals resample {groups} of {pictures}: {WORDS[self.by]} {self.source}."
         if self.by == "near-duplicates" and self.num_groups < self.num_images:
             return (
-                f"Intervals resample {groups} of {pictures}: near-duplicates, found by looking, count as one "
-                "group. Nobody said which pictures belong to one patient or slide; --groups or --group-from "
-                "says it."
+                f"Intervals resample {groups} of {pictures}: pictures that look nearly the same count as "
+                "one group. If several pictures are of one patient or slide, say so with --groups or "
+                "--group-from."
             )
         return (
-            f"Intervals resample {pictures}, each as independent of the others. Nobody said which belong to "
-            "one patient or slide; --groups or --group-from says it."
+            f"Intervals resample {pictures} as if each were independent. If several are of one patient or "
+            "slide, say so with --groups or --group-from."
         )

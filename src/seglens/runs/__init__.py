@@ -311,9 +311,9 @@ def wrap(
     if head is None and spec.head == "softmax" and not is_background(task.classes[0]):
         raise ModelError(
             f"The network has an output channel for each of {', '.join(task.classes)}, and the first is not "
-            "called a background: logits don't tell whether one class or several may hold at a pixel. Say "
-            "which: head='softmax' (one, and the first stands for the background) or head='multilabel' (a "
-            "sigmoid each, and the background has none)."
+            "called a background. The outputs don't show whether a pixel has one class or several. Say "
+            "which: head='softmax' (one class; the first stands for the background) or head='multilabel' (a "
+            "sigmoid for each, and none for the background)."
         )
     return Run(segmenter, task)
 

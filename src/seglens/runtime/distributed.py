@@ -247,7 +247,7 @@ def _fabric(kind: str, devices: int, num_nodes: int) -> "tuple[Fabric, ClusterEn
         RuntimeError,
     ) as error:  # how Lightning says that SLURM or torchrun were asked otherwise
         raise SettingError(
-            f"The processes that were started are not {devices} on each of {num_nodes} nodes: {error} Give "
+            f"The processes that were started are not {devices} on each of {num_nodes} nodes. {error} Give "
             "--devices the number of processes on a node, and --num-nodes that of the nodes."
         ) from error
     return fabric, environment

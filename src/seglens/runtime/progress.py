@@ -4,11 +4,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _Item = TypeVar("_Item")
 
 _SILENT = ContextVar("silent", default=False)
+_PASSING: ContextVar[Callable[[int], None] | None] = ContextVar("passing", default=None)
 
 
 def is_shown() -> bool:
@@ -31,6 +35,37 @@ def track(items: Iterable[_Item], *, total: int, what: str) -> Iterator[_Item]:
     if not is_shown():
         yield from items
         return
+    with _bar() as bar:
+        yield from bar.track(items, total=total, description=what)
+
+
+@contextmanager
+def count_passes(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
+    """Show under a bar called ``what`` how many pictures went through a model, ``total`` at most.
+
+    Yield a function to be told how many are left at most, where that turns out to be another number.
+    """
+    if not is_shown():
+        yield lambda left: None
+        return
+    with _bar() as bar:
+        task = bar.add_task(what, total=total)
+        before = _PASSING.set(lambda num: bar.advance(task, num))
+        try:
+            yield lambda left: bar.update(task, total=bar.tasks[0].completed + left)
+        finally:
+            _PASSING.reset(before)
+
+
+def note_passes(num: int) -> None:
+    """Tell the bar of `count_passes`, where there is one, that ``num`` pictures go through a model."""
+    tell = _PASSING.get()
+    if tell is not None:
+        tell(num)
+
+
+def _bar() -> "Progress":
+    """Return a bar whose spinner and clock move while one long step is at work: nothing seems to stop."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -42,7 +77,6 @@ def track(items: Iterable[_Item], *, total: int, what: str) -> Iterator[_Item]:
         TimeRemainingColumn,
     )
 
-    # The spinner and the clock move while one long step is at work: nothing looks as if it had stopped.
     columns = (
         SpinnerColumn("line"),
         TextColumn("{task.description}"),
@@ -52,8 +86,7 @@ def track(items: Iterable[_Item], *, total: int, what: str) -> Iterator[_Item]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield from bar.track(items, total=total, description=what)
+    return Progress(*columns, console=Console(stderr=True))
 
 
 @contextmanager

@@ -196,7 +196,7 @@ def encoder_of(segmenter: Segmenter) -> nn.Module:
     if not isinstance(encoder, nn.Module):
         raise SettingError(
             f"The model {segmenter.spec.architecture} has no encoder to freeze, or to give a learning rate "
-            "of its own: leave encoder_rate and freeze_encoder out, or name a model that has an encoder."
+            "of its own. Leave encoder_rate and freeze_encoder out, or name a model that has an encoder."
         )
     return encoder
 

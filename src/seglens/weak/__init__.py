@@ -65,12 +65,18 @@ def weak(
     """
     out = Path(out)
     if data.multilabel:
-        raise SettingError("'seglens weak' has one class a pixel: --multilabel is not for it. Leave it out.")
+        raise SettingError(
+            "'seglens weak' learns one class a pixel, so --multilabel can't be used. Leave it out."
+        )
     if data.folds is not None:
-        raise SettingError("'seglens weak' trains one student a round: folds are not for it. Leave them out.")
+        raise SettingError(
+            "'seglens weak' trains one student a round, so folds can't be used. Leave them out."
+        )
     given = settings.pseudo_folder
     if given is not None and not given.is_dir():
-        raise DataError(f"There is no folder {given} with pseudo-masks. Name the pseudo/ of another run.")
+        raise DataError(
+            f"The folder of pseudo-masks {given} doesn't exist. Name the folder pseudo/ of another run."
+        )
     _try_out(data, settings, resume=resume)
     refuse_overlap(out, data=[data.path, *filter(None, [settings.pseudo_folder])])
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -63,16 +63,16 @@ class ClassifierSettings:
     def __post_init__(self) -> None:
         if min(self.image_size, self.epochs, self.learning_rate) <= 0 or self.batch_size < 2:
             raise SettingError(
-                f"The classifier got the image size {self.image_size}, {self.epochs} epochs, the batch size "
-                f"{self.batch_size} and the learning rate {self.learning_rate}: all must be above 0, the "
-                "batch size at least 2."
+                f"The settings of the classifier can't be used: image_size {self.image_size}, epochs "
+                f"{self.epochs}, batch_size {self.batch_size}, learning_rate {self.learning_rate}. All must "
+                "be above 0, and batch_size at least 2."
             )
         for name, most in (("image_size", 2**13), ("epochs", 10**6), ("batch_size", 2**16)):
             check_range(name, getattr(self, name), 1, most)
         check_range("learning_rate", self.learning_rate, 0, 10**6)
         check_range("weight_decay", self.weight_decay, 0, 10**6)
         if not 0 <= self.valid_share < 1:
-            raise SettingError(f"valid_share is {self.valid_share}; allowed is a share from 0 to below 1.")
+            raise SettingError(f"valid_share is {self.valid_share}. It must be at least 0 and below 1.")
 
 
 DEFAULT = ClassifierSettings()
@@ -147,7 +147,9 @@ def open_classifier(folder: Path, *, device: torch.device) -> ClassifierScore:
             if (folder / CHECKPOINT).is_file()
             else "there is none in it"
         )
-        raise DataError(f"{folder} holds no classifier: {what}. Train one on image-level labels first.")
+        raise DataError(
+            f"{folder} holds no classifier that can be used: {what}. Train one on image-level labels first."
+        )
     about = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     known = {name: about[name] for name in ClassifierSettings.__dataclass_fields__}
     settings = ClassifierSettings(**known)
@@ -173,9 +175,9 @@ def part(labelled: Labelled, valid_share: float, seed: int) -> Parted:
         train[there] = sorted(order[num_held:])
     if not train[True] or not train[False]:
         raise DataError(
-            f"A classifier needs pictures with and without the object; of those that train, "
-            f"{len(train[True])} show it and {len(train[False])} don't. Add pictures of the other kind, or "
-            "cut tiles out of the pictures, or ask an ImageNet classifier instead."
+            f"A classifier learns from pictures with the object and pictures without it. Here are "
+            f"{len(train[True])} with it and {len(train[False])} without it. Add pictures of the kind that "
+            "is missing, cut the pictures into tiles, or take an ImageNet classifier instead."
         )
     return Parted(tuple(train[True]), tuple(train[False]), tuple(sorted(held_out)))
 
@@ -320,8 +322,9 @@ def _same_or_new(folder: Path, about: dict[str, Any]) -> None:
     differing = [name for name in about if before.get(name) != about[name]]
     if differing:
         raise OutputExistsError(
-            f"{folder} holds a classifier with another {differing[0]} ({before.get(differing[0])!r}, now "
-            f"{about[differing[0]]!r}). Name another folder, or delete that one."
+            f"{folder} holds a classifier that was trained with other settings: {differing[0]} was "
+            f"{before.get(differing[0])!r} and is now {about[differing[0]]!r}. Name another folder, or "
+            "delete this one."
         )
 
 
@@ -353,13 +356,17 @@ def read_state(network: nn.Module, optimizer: torch.optim.Optimizer, file: Path)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
             history = [float(loss) for loss in json.loads(opened.metadata()["loss"])]
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{file} can't be read: {error}. Delete it; training begins anew.") from error
+        raise DataError(
+            f"{file} can't be read: {error}. Delete this file; the training then starts again."
+        ) from error
     try:
         network.load_state_dict(
             {name.removeprefix("network."): tensors[name] for name in tensors if name[0] == "n"}
         )
     except RuntimeError as error:
-        raise DataError(f"{file} is of another network. Delete it; training begins anew.") from error
+        raise DataError(
+            f"{file} holds the state of another network. Delete it; the training then starts again."
+        ) from error
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

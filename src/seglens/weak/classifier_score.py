@@ -121,8 +121,8 @@ def _run(
     def called(name: str, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise ModelError(
-                f"The layer {name!r} returns no grid (b x channels x rows x columns), which a map needs. "
-                "Name a convolution or a block of them."
+                f"The layer {name!r} returns no grid of shape (b, channels, rows, columns). A heat map needs "
+                "one. Name a convolution, or a block of convolutions."
             )
         seen.add(name)
         return keep(name, output)
@@ -133,7 +133,7 @@ def _run(
         outputs = classifier.outputs(images)
     missing = [name for name in layers if name not in seen]
     if missing:
-        raise ModelError(f"The layer {missing[0]!r} didn't run. Name one that the classifier goes through.")
+        raise ModelError(f"The classifier didn't run its layer {missing[0]!r}. Name a layer that it runs.")
     return outputs
 
 
@@ -199,7 +199,8 @@ def check_classifier(encoder: str, weights: str) -> None:
         raise unknown_name("classifier of timm", encoder, timm.list_models())
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise CheckpointError(
-            f"There is no file {weights} with weights of {encoder}. Name one, or imagenet, or none."
+            f"The file {weights} with weights of {encoder} doesn't exist. Name a file that does, or "
+            "write imagenet or none."
         )
 
 
@@ -220,8 +221,9 @@ def class_numbers(positive: Sequence[str]) -> tuple[int, ...]:
         chosen |= set(range(int(found[1]), int(found[2] or found[1]) + 1)) if found else set(GROUPS[word])
     if not chosen or max(chosen) >= IMAGENET or len(chosen) == IMAGENET:
         raise SettingError(
-            f"The classes that mean yes are {', '.join(positive) or 'none'}. Allowed are some, but not all, "
-            f"of 0 to {IMAGENET - 1}, and the groups {', '.join(GROUPS)}."
+            f"The ImageNet classes of the object are given as: {', '.join(positive) or 'none'}. Allowed are "
+            f"numbers from 0 to {IMAGENET - 1} and the groups {', '.join(GROUPS)}: at least one class, and "
+            "not all."
         )
     return tuple(sorted(chosen))
 

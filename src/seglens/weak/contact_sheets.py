@@ -40,8 +40,8 @@ def chosen_numbers(pictures: LearningPictures, samples: Sequence[int] | None) ->
         for index in samples:
             if not 0 <= index < len(pictures):
                 raise SettingError(
-                    f"There is no picture {index} to draw; allowed are 0 to {len(pictures) - 1}, the numbers "
-                    "of the pictures that students learn from."
+                    f"Picture {index} can't be drawn, because there is none. The pictures that students "
+                    f"learn from have the numbers 0 to {len(pictures) - 1}."
                 )
         return list(samples)
     there = pictures.labelled.positive

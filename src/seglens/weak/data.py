@@ -36,7 +36,10 @@ class Truth:
     def _read(self, index: int) -> tuple[Sample, Region | None]:
         sample = self.split[index]
         if sample.mask is None:
-            raise DataError(f"{sample.name} of the {self.split.name} split has no mask to compare with.")
+            raise DataError(
+                f"{sample.name} of the {self.split.name} split has no mask, so nothing can be compared with "
+                "it."
+            )
         return sample, None if self.no_border is None else self.no_border[index].valid
 
 
@@ -113,16 +116,18 @@ def open_weak_data(data: DataSettings, labels: str, resumed: Path | None = None)
         dataset = open_data(data, masks=False)
         if dataset.dims == 3:
             raise SettingError(
-                f"{data.path} holds volumes, and weak supervision is for pictures. Write slices as pictures "
-                "with 'seglens data slices'."
+                f"{data.path} holds volumes, but 'seglens weak' learns from pictures. Write the slices as "
+                "pictures with 'seglens data slices'."
             )
     else:
         dataset = open_listed(data, listing, resumed, masks=False)
     if "train" not in dataset.splits:
-        raise DataError(f"{data.path} has no picture to learn from, only: {', '.join(dataset.splits)}.")
+        raise DataError(
+            f"{data.path} has no split 'train' to learn from. It has: {', '.join(dataset.splits)}."
+        )
     if len(dataset.task.classes) != 2:
         raise SettingError(
-            f"Weak supervision tells one object from its background; {data.path} has the classes "
+            f"'seglens weak' learns one object and its background, but {data.path} has the classes "
             f"{', '.join(dataset.task.classes)}. Merge the categories, or choose one with --classes."
         )
     learning = _learning(dataset)
@@ -191,9 +196,8 @@ def _alone(data: DataSettings) -> Split | None:
     found = image_labels.pictures_alone(data.path, data.channels) or None
     if found is not None and (data.groups is not None or data.group_from is not None):
         raise SettingError(
-            f"{data.path} holds pictures alone, in no layout: --groups and --group-from are for sets that "
-            "have "
-            "one. Leave them out; near-duplicates stay together."
+            f"{data.path} is a folder of pictures without masks. --groups and --group-from can't be used "
+            "with it: leave them out. Pictures that look nearly the same are kept together."
         )
     return found
 

@@ -49,15 +49,16 @@ def map_taps(settings: HeatSettings) -> tuple[Tap, ...]:
     """
     if not settings.maps or not settings.scales or min(settings.scales) < 1 or settings.side < 1:
         raise SettingError(
-            f"Heat got the maps {settings.maps}, the scales {settings.scales} and the side {settings.side}. "
-            "Allowed are one or more maps, one or more scales of 1 pixel or more, and a side of 1 or more."
+            f"The settings of the heat maps can't be used: maps {settings.maps}, scales {settings.scales}, "
+            f"side {settings.side}. Name at least one map and one scale. Scales and side are 1 pixel or more."
         )
     found = []
     for text in settings.maps:
         method, _, layer = text.partition("@")
         if not layer:
             raise SettingError(
-                f"The map {text!r} names no layer. Write method@layer, as in hires-cam@blocks.6."
+                f"The map {text!r} doesn't say of which layer. Write METHOD@LAYER, such as "
+                "hires-cam@blocks.6."
             )
         if method not in CAMS:
             raise unknown_name("method", method, CAMS)

@@ -38,18 +38,19 @@ class Labelled:
     def __post_init__(self) -> None:
         if not isinstance(self.split.reader, PictureOnly):
             raise SettingError(
-                f"The split {self.split.name!r} is read by {self.split.reader}, which may open masks. "
-                "Allowed is PictureOnly: strip the split with seglens.weak.labels.without_masks."
+                f"The split {self.split.name!r} could read masks, which learning without masks forbids: its "
+                f"reader is {self.split.reader}, allowed is PictureOnly. Make the split with "
+                "seglens.weak.labels.without_masks."
             )
         known = [entry.name for entry in self.split.entries if entry.masks or entry.annotations]
         if known:
             raise SettingError(
-                f"{len(known)} entries still name their masks ({known[0]} first), but none may. Strip the "
-                "split with seglens.weak.labels.without_masks."
+                f"{len(known)} pictures still name their masks, which learning without masks forbids. The "
+                f"first is {known[0]}. Make the split with seglens.weak.labels.without_masks."
             )
         if len(self.present) != len(self.split):
             raise SettingError(
-                f"There are {len(self.present)} labels for {len(self.split)} pictures; give one for each."
+                f"There are {len(self.present)} labels for {len(self.split)} pictures. Give each picture one."
             )
 
     def __len__(self) -> int:
@@ -132,8 +133,9 @@ def by_file(split: Split, file: Path, channels: int = 3) -> Labelled:
     kept = [index for index, key in enumerate(keys) if key is not None]
     if not kept:
         raise DataError(
-            f"{file} names {len(table)} pictures, none of them in the {split.name} split, whose first is "
-            f"{split.entries[0].image.name if len(split) else 'missing'}. Name the pictures as their files."
+            f"{file} names {len(table)} pictures, and none of them is in the {split.name} split. Its first "
+            f"picture is {split.entries[0].image.name if len(split) else 'missing'}. Write the names of the "
+            "files into the table."
         )
     chosen = without_masks(split, channels).select(kept)
     return Labelled(chosen, tuple(table[keys[index] or ""] for index in kept))
@@ -155,8 +157,9 @@ def by_folders(folder: Path, channels: int = 3) -> Labelled:
     if not any(there for _, there in pairs):
         found = ", ".join(part.name for part in parts) or "none"
         raise DataError(
-            f"{folder} has no folder of pictures that show the object (its folders: {found}). Name it "
-            "'object', and that of pictures without 'none', or give a table with the columns image,label."
+            f"{folder} has no folder of pictures that show the object. Its folders: {found}. Put pictures "
+            "with the object into 'object' and those without it into 'none', or give a table with the "
+            "columns image,label."
         )
     pairs.sort(key=lambda pair: pair[0].name)
     split = Split("train", Task(), tuple(entry for entry, _ in pairs), PictureOnly(channels))
@@ -215,6 +218,7 @@ def _truth(text: str | None, image: str | None, file: Path) -> bool:
     answer = (text or "").strip().lower()
     if answer not in (*YES, *NO):
         raise DataError(
-            f"{file} labels {image} as {text!r}. Allowed are {', '.join(YES)} and {', '.join(NO)}: mend it."
+            f"{file} gives {image} the label {text!r}. Allowed are {', '.join(YES)} for pictures with the "
+            f"object, and {', '.join(NO)} for those without it. Correct the table."
         )
     return answer in YES

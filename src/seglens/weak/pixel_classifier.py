@@ -98,9 +98,9 @@ def fit_head(
     for number in range(settings.rounds):
         if not there.any() or not absent.any():
             raise DataError(
-                f"In round {number + 1} {int(there.sum())} of {len(heat)} cells are surely object and "
-                f"{int(absent.sum())} surely none; a head needs both. Leave the head out (spread: null), or "
-                "choose another rule for the threshold."
+                f"The pixel classifier needs cells that are surely object and cells that surely are not. In "
+                f"round {number + 1} it has {int(there.sum())} and {int(absent.sum())} of {len(heat)}. Leave "
+                "it out (spread: null), or choose another rule for the threshold."
             )
         free = _fit(known, there, absent, settings.penalty, free, LATER if number else FIRST)
         probability = _smoothed(known @ free[:-1] + free[-1], points, settings.weight).sigmoid()
@@ -181,7 +181,9 @@ def load_head(file: Path, device: torch.device) -> LinearHead:
             }
             history = tuple((float(first), float(second)) for first, second in opened["history"])
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{file} holds no head: {error}. Delete the folder; it is made again.") from error
+        raise DataError(
+            f"{file} holds no pixel classifier: {error}. Delete its folder; it is then made again."
+        ) from error
     return LinearHead(parts["weight"], parts["bias"], parts["mean"], parts["std"], history)
 
 
@@ -260,18 +262,19 @@ def _check(settings: SpreadSettings) -> None:
     numbers = (*settings.scales, settings.stride, settings.rounds)
     if not settings.layers or not settings.scales or min(numbers) < 1:
         raise SettingError(
-            f"The head got the layers {settings.layers}, the scales {settings.scales}, the stride "
-            f"{settings.stride} and {settings.rounds} rounds. Allowed are one or more layers and scales, and "
-            "numbers from 1 on."
+            f"The settings of the pixel classifier can't be used: layers {settings.layers}, scales "
+            f"{settings.scales}, stride {settings.stride}, rounds {settings.rounds}. Name at least one layer "
+            "and one scale. All numbers must be at least 1."
         )
     if settings.weight < 0 or min(settings.colour, settings.distance) <= 0:
         raise SettingError(
-            f"The head got weight {settings.weight}, colour {settings.colour} and distance "
-            f"{settings.distance}. Allowed is a weight from 0 on (0: no mean-field steps); the others must "
-            "be above 0."
+            f"The settings of the pixel classifier can't be used: weight {settings.weight}, colour "
+            f"{settings.colour}, distance {settings.distance}. The weight must be at least 0 (0 means no "
+            "mean-field steps), and the others above 0."
         )
     if not 0.5 <= settings.sure < 1 or settings.penalty <= 0 or not 0 <= settings.settled < 1:
         raise SettingError(
-            f"The head got sure {settings.sure}, penalty {settings.penalty} and settled {settings.settled}. "
-            "Allowed are 0.5 to below 1, above 0, and 0 to below 1."
+            f"The settings of the pixel classifier can't be used: sure {settings.sure}, penalty "
+            f"{settings.penalty}, settled {settings.settled}. Allowed are: sure from 0.5 to below 1, penalty "
+            "above 0, settled from 0 to below 1."
         )

@@ -101,7 +101,8 @@ class PseudoMaskJob:
             )
         if settings.masks.votes and settings.patches is None:
             raise SettingError(
-                "Masks are to be made of votes, but superpixels are left out. Give patches, or no votes."
+                "The masks need superpixels, because 'votes' is on, but 'patches' is left out. Set patches, "
+                "or switch votes off."
             )
         map_taps(settings.heat)
         self.labelled, self.settings, self.folder = labelled, settings, folder

@@ -45,13 +45,13 @@ def refine(image: Image, probability: Float[Tensor, "_ _"], settings: RefineSett
         raise unknown_name("refinement", settings.method, REFINEMENTS)
     if min(settings.steps, settings.weight, settings.colour, settings.distance) <= 0:
         raise SettingError(
-            f"Refinement got {settings.steps} steps, weight {settings.weight}, colour {settings.colour} and "
-            f"distance {settings.distance}; all must be above 0."
+            f"The settings of the refinement can't be used: steps {settings.steps}, weight "
+            f"{settings.weight}, colour {settings.colour}, distance {settings.distance}. All must be above 0."
         )
     if image.shape[1:] != probability.shape:
         raise SettingError(
-            f"A picture of {tuple(image.shape[1:])} got a map of {tuple(probability.shape)}. Bring it to the "
-            "picture's size first."
+            f"The picture is of size {tuple(image.shape[1:])}, and its map of {tuple(probability.shape)}. "
+            "They must be of one size: resize the map first."
         )
     return REFINEMENTS[settings.method](image, probability, settings)
 

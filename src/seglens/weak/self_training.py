@@ -55,11 +55,15 @@ class TeacherSettings:
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
-            raise SettingError(f"A teacher's scales are {self.scales}; give one or more, all above 0.")
+            raise SettingError(
+                f"The scales of the teacher are {self.scales}. Give at least one; all must be above 0."
+            )
         for scale in self.scales:
             check_range("A teacher's scale", scale, 0.01, 100)
         if not 0 <= self.margin < 1:
-            raise SettingError(f"A teacher's margin is {self.margin}; allowed is 0 to below 1.")
+            raise SettingError(
+                f"The margin of the teacher is {self.margin}. It must be at least 0 and below 1."
+            )
         if self.refine not in (allowed := ("none", "superpixels", *REFINEMENTS)):
             raise unknown_name("refinement of a teacher's answers", self.refine, allowed)
 

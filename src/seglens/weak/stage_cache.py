@@ -79,8 +79,8 @@ class StageCache:
         if differing:
             raise OutputExistsError(
                 f"{self.folder} was made with other settings: {differing[0]} was "
-                f"{known.get(differing[0])}, now {wanted.get(differing[0])}. Name another folder, "
-                "or delete this one and those of the stages after it."
+                f"{known.get(differing[0])} and is now {wanted.get(differing[0])}. Name another folder, "
+                "or delete this one and the folders of later stages."
             )
         self.once, self.seconds = before["once"], before["seconds"]
         self.processor_seconds = before["processor_seconds"]
@@ -193,8 +193,8 @@ def _read_stage_file(file: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise DataError(
-            f"{file} is damaged, so that nobody knows what the stage was made with. Delete the folder "
-            f"{file.parent}; it is made again."
+            f"{file} is damaged, and the settings of this stage can't be read from it. Delete the folder "
+            f"{file.parent}; it is then made again."
         )
     return dict(written)
 
@@ -206,5 +206,5 @@ def _array(file: Path, name: str) -> np.ndarray:
             return found
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"{file} holds no map of a stage: {error}. Delete the file; it is made again."
+            f"{file} should hold a map, and holds none: {error}. Delete it; it is then made again."
         ) from error

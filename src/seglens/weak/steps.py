@@ -40,8 +40,8 @@ class Steps:
             whole = False
         if not whole:
             raise DataError(
-                f"{file} is damaged, so that nobody knows which steps are done. Delete it, and what is "
-                "there is taken up where it can be; or start again with --force and without --resume."
+                f"{file} is damaged, so that the list of finished steps is lost. Delete it to go on with the "
+                "results that are there, or start again with --force and without --resume."
             )
         return cls(folder, planned, done)
 

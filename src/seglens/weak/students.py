@@ -45,13 +45,13 @@ class LearningPictures:
     def __post_init__(self) -> None:
         if not len(self.labelled) == len(self.held_out) == len(self.files) == len(set(self.files)):
             raise SettingError(
-                f"{len(self.labelled)} pictures have {len(self.held_out)} marks of the valid split and "
-                f"{len(set(self.files))} different file names. Give one of each for every picture."
+                f"There are {len(self.labelled)} pictures, but {len(self.held_out)} marks of the valid split "
+                f"and {len(set(self.files))} different file names. Give each picture one mark and one name."
             )
         if all(self.held_out) or not any(self.held_out):
             raise SettingError(
-                f"{sum(self.held_out)} of {len(self.held_out)} pictures are held out. A student needs "
-                "pictures to learn from and others to choose its epoch on."
+                f"{sum(self.held_out)} of {len(self.held_out)} pictures are held out. A student needs some "
+                "pictures to learn from, and some that are held out to choose the best epoch."
             )
 
     def __len__(self) -> int:
@@ -85,9 +85,8 @@ def write_set(
             link(entry.image, split / "images" / f"{stem}{entry.image.suffix}")
         if not marked:
             raise DataError(
-                f"The pseudo-masks mark the object in 0 of {pictures.held_out.count(False)} pictures that a "
-                "student learns from. Choose a lower threshold or other maps with --stages, or another "
-                "classifier."
+                f"All {pictures.held_out.count(False)} pseudo-masks that a student learns from are empty. "
+                "Choose a lower threshold or other maps with --stages, or another classifier."
             )
         # Without a test split, opening the set would take one out of train: the valid one stands in.
         held_out = [pictures.labelled.split.entries[i] for i, held in enumerate(pictures.held_out) if held]

@@ -107,7 +107,7 @@ def read_superpixels(folder: Path, stem: str) -> Segments:
         with open_npz(file) as opened:
             return torch.from_numpy(opened["patches"].astype(np.int64))
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{file} holds no superpixels: {error}. Delete the file; it is cut again.") from error
+        raise DataError(f"{file} holds no superpixels: {error}. Delete it; it is then made again.") from error
 
 
 def _cut(job: CuttingJob, folder: Path, part: int, parts: int) -> None:

@@ -53,13 +53,11 @@ def choose_threshold(counts: Histogram, settings: ThresholdSettings) -> Cut:
     if settings.rule not in RULES:
         raise unknown_name("rule for a threshold", settings.rule, RULES)
     if not 0 < settings.value < 1:
-        raise SettingError(
-            f"The threshold {settings.value} is not allowed; allowed are values between 0 and 1."
-        )
+        raise SettingError(f"The threshold {settings.value} is not allowed. It must lie between 0 and 1.")
     if settings.rule != "fixed" and int((counts > 0).sum()) < 3:
         raise DataError(
-            "All maps are flat, so that no threshold parts them: the classifier sees the object nowhere. "
-            "Ask it for other classes, or give the threshold with the rule 'fixed'."
+            "All heat maps are the same everywhere: the classifier finds the object in no picture. So no "
+            "threshold can be chosen. Name other classes, or give a threshold with the rule 'fixed'."
         )
     return RULES[settings.rule](counts, settings)
 

@@ -86,7 +86,7 @@ def _regions(made_of: Mapping[str, tuple[int, ...]], order: Any, ignore: int | N
     if len(listed) != len(regions) or any(type(each) is not int or each not in allowed for each in listed):
         raise DataError(
             f"{file} has {len(regions)} regions ({', '.join(regions)}), and regions_class_order is "
-            f"{order!r}; allowed is the label to write for each of them, in their order, such as "
-            f"{[min(numbers) for numbers in regions.values()]}. nnU-Net can't do without it either."
+            f"{order!r}. It must list the label to write for each region, in the same order, such as "
+            f"{[min(numbers) for numbers in regions.values()]}. nnU-Net needs it, too."
         )
     return Labels((*background, *regions), ignore, tuple(regions.values()), tuple(listed))

@@ -148,7 +148,7 @@ const Gallery = (() => {
     const table = document.createElement("table");
     table.className = "small";
     const cell = (line, text, name) => { const made = document.createElement(name || "td"); made.textContent = text; line.append(made); return made; };
-    const add = (texts, name) => { const line = table.insertRow(); texts.forEach((text, i) => { cell(line, text, i === 0 || name ? "th" : "td").scope = name ? "col" : "row"; }); };
+    const add = (texts, name) => { const line = table.insertRow(); texts.forEach((text, i) => { const one = cell(line, text, i === 0 || name ? "th" : "td"); if (one.tagName === "TH") one.scope = name ? "col" : "row"; }); };
     const names = [...new Set(row.maps.flatMap((map) => Object.keys(map.statistics)))];
     add(["Map", "Target", ...names.map((name) => name.replaceAll("_", " "))], "th");
     for (const map of row.maps) {
