@@ -24,7 +24,7 @@ def test_our_own_words_change_and_names_do_not():
 
 def test_a_tour_of_all_commands(seglens, tmp_path):
     data = volume_set(tmp_path / "set")
-    lines = []
+    lines: list[str] = []
 
     def run(*words: object, code: int = 0) -> None:
         ended = seglens(*words)

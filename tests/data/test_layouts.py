@@ -360,4 +360,6 @@ def test_nuclei_that_were_redrawn_are_read_anew(tmp_path):
     for mask in (BOX, 1 - BOX):
         Image.fromarray(mask * np.uint8(255)).save(tmp_path / "a/masks/one.png")
         sample = open_data(settings(tmp_path, layout="nuclei")).split("all")
-        assert np.array_equal(sample[0].mask.numpy(), mask)
+        found = sample[0].mask
+        assert found is not None
+        assert np.array_equal(found.numpy(), mask)

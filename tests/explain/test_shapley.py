@@ -1,6 +1,7 @@
 """Shapley values against every order of a few superpixels, and against what a sum must give."""
 
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_a_map_sums_to_what_hiding_everything_takes(run, images, target, fill):
 def test_of_a_sum_each_part_is_its_own(make_run, images, target):
     """Where the logit is a sum over pixels, order means nothing: it is what occlusion finds."""
     run = make_run(nn.Conv2d(3, 1, 1))
-    options = {"num_segments": 8, "fill": "mean"}
+    options: dict[str, Any] = {"num_segments": 8, "fill": "mean"}
     found = explain(
         run, images, target, methods=[Shapley(pairs=2, **options), SuperpixelOcclusion(**options)]
     )

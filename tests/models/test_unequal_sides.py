@@ -1,5 +1,7 @@
 """Inputs whose sides differ. Oracles: sizes and places by hand, resizing by torch, foreign tools."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from seglens.predict.tiles import number_of, plan
 from seglens.train.patches import covering, drawn, number_in
 from seglens.train.recipe import TrainSettings
 
-PLAIN = {"mean": (0.5,), "std": (0.25,), "channels": 1}
+PLAIN: dict[str, Any] = {"mean": (0.5,), "std": (0.25,), "channels": 1}
 LABELS = ("background", "spot")
 
 
@@ -45,7 +47,7 @@ def test_one_length_stands_for_all_and_old_records_load():
     spec = ModelSpec(architecture="wrapped", image_size=(32, 48))
     assert (spec.image_size, spec.sides) == ((32, 48), (32, 48))
     assert ModelSpec.model_validate_json(spec.model_dump_json()) == spec
-    same = ModelSpec(architecture="wrapped", image_size=[48, 48])
+    same = ModelSpec(architecture="wrapped", image_size=(48, 48))
     assert (same.image_size, same.sides) == (48, (48, 48))
     old = ModelSpec.model_validate({"architecture": "wrapped", "image_size": 48})
     assert old == same

@@ -239,6 +239,7 @@ def test_files_of_networks_with_unequal_sides(name, size, output, tmp_path):
     assert "3 x 32 x 48" in seglens.export(run, tmp_path / name).inputs
     told = {**WHOLE, "output": output, "head": "softmax"}
     adopted = seglens.adopt(tmp_path / name, out=tmp_path / "run", image_size=size, **told)
+    assert adopted.folder is not None
     assert seglens.load(adopted.folder).spec.sides == (32, 48)
     images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     expected = run.predict(images).probabilities

@@ -19,7 +19,12 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Progress]:
     shown: list[Progress] = []
     make = progress._bar
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr(progress, "_bar", lambda: shown.append(make()) or shown[-1])
+
+    def kept() -> Progress:
+        shown.append(make())
+        return shown[-1]
+
+    monkeypatch.setattr(progress, "_bar", kept)
     return shown
 
 

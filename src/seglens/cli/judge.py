@@ -190,7 +190,7 @@ def _ended_early(card: "Card", made: int, most: int) -> list[str]:
     early = [
         row.name
         for row in card.rows
-        if row.score in RACES and row.verdict != "reference" and (row.num_total or 0) < card.num_images
+        if row.score in RACES and row.verdict != "reference" and (row.num_total or 0) < (card.num_images or 0)
     ]
     names = ", ".join(dict.fromkeys(early))
     passes = f"About {made} of at most {most} forward passes were made."
