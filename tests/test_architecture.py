@@ -14,8 +14,8 @@ import seglens
 SOURCE = Path(seglens.__file__).parent
 
 ROOMS = (
-    "axes "
-    "shapes masks errors callable_module arguments files runtime results seeds data models drawing impute "
+    "errors axes "
+    "shapes masks callable_module arguments files runtime results seeds data models drawing impute "
     "superpixels objects exports predict runs "
     "evaluate train explain judge weak folder inspection widget report "
     "sharing demo compare app cli __main__"
