@@ -13,6 +13,9 @@ from seglens.explain.methods import METHODS
 SETTINGS = {
     "rise": seglens.Rise(num_masks=16),
     "occlusion": seglens.Occlusion(window=8, stride=8),
+    "fused-hires-cam": seglens.FusedHiResCam(layers=("features.0", "features")),
+    "shapley": seglens.Shapley(num_segments=6, pairs=2),
+    "extremal-mask": seglens.ExtremalMask(steps=3),
     "smoothgrad": seglens.SmoothGrad(num_samples=3),
     "expected-gradients": seglens.ExpectedGradients(
         references=torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))

@@ -9,6 +9,7 @@ from tests.cli.verbs import VERBS
 
 import seglens as package
 from seglens.cli import train
+from seglens.cli.options import parse_size
 from seglens.train import TrainSettings
 
 HEAVY = ("torch", "numpy", "matplotlib", "PIL", "lightning", "timm", "jinja2", "scipy")
@@ -68,4 +69,5 @@ def test_defaults_of_train_are_those_of_the_settings():
     fields = TrainSettings.model_fields
     given = {name: found.default for name, found in inspect.signature(train.train_command).parameters.items()}
     assert set(fields) <= set(given)
+    given["image_size"] = parse_size(given["image_size"])  # a list: one length, or one for each side
     assert {name: given[name] for name in fields} == {name: field.default for name, field in fields.items()}

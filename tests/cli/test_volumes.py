@@ -153,7 +153,7 @@ def test_a_set_of_volumes_is_drawn_and_what_is_for_pictures_refuses_it(seglens, 
         assert drawn.width > 448
     ended = seglens("weak", tmp_path / "set", "--run", "weak")
     assert ended.code == 2
-    assert "for pictures" in ended.err
+    assert "learns from pictures" in ended.err
 
 
 def test_sides_of_different_lengths(seglens, tmp_path):

@@ -370,5 +370,5 @@ def test_a_baseline_that_does_not_fit(make_run, images, target):
         explain(run, images, target, methods=IntegratedGradients(baseline=torch.rand(3, 2, 2)))
     with pytest.raises(SettingError, match=r"The baseline: values from -.*raw pictures"):
         IntegratedGradients(baseline=torch.rand(3, 8, 8) - 1)
-    with pytest.raises(SettingError, match=r"shape \(8, 8\); allowed"):
+    with pytest.raises(SettingError, match=r"shape \(8, 8\)\. Allowed"):
         IntegratedGradients(baseline=torch.rand(8, 8))

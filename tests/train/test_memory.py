@@ -26,7 +26,7 @@ def test_it_says_which_batch_size_fits(discs, tmp_path, tiny, monkeypatch):
     refuse_above(monkeypatch, 3)
     with pytest.raises(
         TrainingError,
-        match=r"A batch of 8 pictures of 32 pixels doesn't fit .* of 2 was tried and fits: give",
+        match=r"A batch of 8 pictures of 32 x 32 pixels doesn't fit .* of 2 was tried and fits: give",
     ):
         train(discs, tiny(batch_size=8), tmp_path / "run")
 

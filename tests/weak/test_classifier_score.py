@@ -50,7 +50,7 @@ def test_layers_that_are_none() -> None:
         trace_score(red_score(), image, ("head",))
     question = red_score()
     question.network.spare = nn.Conv2d(1, 1, 1)
-    with pytest.raises(ModelError, match="'spare' didn't run"):
+    with pytest.raises(ModelError, match="didn't run its layer 'spare'"):
         features(question, image, ("spare",))
 
 

@@ -101,7 +101,7 @@ def test_a_table_labels_by_name_file_or_path(split: Split, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,label\ntrain-0,maybe\n", "labels train-0 as 'maybe'. Allowed are 1, true, yes"),
+        ("image,label\ntrain-0,maybe\n", "gives train-0 the label 'maybe'. Allowed are 1, true, yes"),
         ("name,label\ntrain-0,1\n", "lacks the column 'image'; it has name, label"),
         ("image,label\ntrain-0,1\ntrain-0,0\n", "labels train-0 twice, and differently"),
         ("image,label\nelsewhere,1\n", "names 1 pictures, and none of them is in the train split"),

@@ -173,7 +173,7 @@ def test_pictures_to_learn_from_and_to_choose_on(weak_data):
     pictures = weak_data.pictures
     with pytest.raises(SettingError, match="6 of 6 pictures are held out"):
         LearningPictures(pictures.labelled, (True,) * 6, pictures.files, (), pictures.classes)
-    with pytest.raises(SettingError, match="6 pictures have 5 marks"):
+    with pytest.raises(SettingError, match="There are 6 pictures, but 5 marks"):
         LearningPictures(pictures.labelled, (True,) * 5, pictures.files, (), pictures.classes)
 
 

@@ -12,6 +12,9 @@ from seglens.cli.data_options import own_data
 from seglens.cli.given_flags import refuse_others, was_given
 from seglens.cli.terminal import need_path, speak_of
 
+USUAL_SIZE = [256]
+"""Of an input of a model that is trained here."""
+
 
 def train_command(
     context: typer.Context,
@@ -40,9 +43,8 @@ def train_command(
             metavar="NUMBER...",
             help="What pictures are fitted into: one number for all sides, or rows and columns (of volumes "
             "slices, rows, columns).",
-            show_default="usual for the model",
         ),
-    ] = None,
+    ] = USUAL_SIZE,
     patch_scale: Annotated[
         float | None,
         typer.Option(
