@@ -60,15 +60,16 @@ def trained(tmp_path_factory) -> dict[tuple[str, ...], Path]:
 
 
 @pytest.fixture
-def page_folder(tmp_path, monkeypatch) -> Path:
-    """An empty folder to type in, where nobody can answer a question."""
-    monkeypatch.chdir(tmp_path)
+def page_folder(tmp_path_factory, monkeypatch) -> Path:
+    """An empty folder to type in, where nobody can answer a question; it stays, for runs name its pictures."""
+    folder = tmp_path_factory.mktemp("page")
+    monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.stdin", StringIO())
-    return tmp_path
+    return folder
 
 
 @pytest.fixture
-def run_words(capsys, trained, page_folder, tmp_path_factory) -> Callable[[list[str], str], None]:
+def run_words(capsys, trained, page_folder) -> Callable[[list[str], str], None]:
     """Run what follows ``seglens`` in a command; trainings are shared by all pages."""
 
     def run(words: list[str], place: str) -> None:
@@ -86,7 +87,7 @@ def run_words(capsys, trained, page_folder, tmp_path_factory) -> Callable[[list[
             f"{place}: seglens {' '.join(quick)} ended with {code}:\n{said.err}"
         )
         if folder is not None:
-            trained[key] = shutil.copytree(folder, tmp_path_factory.mktemp("trained") / folder.name)
+            trained[key] = shutil.copytree(folder, folder.parent / f".{folder.name}-kept")
 
     return run
 
