@@ -61,7 +61,7 @@ def trained(tmp_path_factory) -> dict[tuple[str, ...], Path]:
 
 @pytest.fixture
 def page_folder(tmp_path_factory, monkeypatch) -> Path:
-    """An empty folder to type in, where nobody can answer a question; it stays, for runs name its pictures."""
+    """An empty folder to type in, where nobody answers; it stays, because runs name its pictures."""
     folder = tmp_path_factory.mktemp("page")
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.stdin", StringIO())

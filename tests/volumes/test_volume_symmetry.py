@@ -86,11 +86,11 @@ CHANCE = {
 @pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1)])
 def test_turned_axes_give_turned_maps(name, order):
     size = (12, 8, 10)
-    # In float64: a channel's weight in Score-CAM is a small difference of scores, which float32 rounds by 1e-4.
+    # In float64: Score-CAM weighs channels by a softmax of sums, which feels how float32 rounds them.
     network = small((3, 3, 3)).double()
     turned = with_weights(
         network, (3, 3, 3), lambda weight: weight.permute(0, 1, *(axis + 2 for axis in order)).contiguous()
-    )
+    ).double()
     images = volumes(1, size)
     target = scattered(images)
     expected = explained(network, images, target, name)
