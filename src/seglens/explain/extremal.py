@@ -94,7 +94,7 @@ def extremal_mask(
 
             # Each picture is there twice: what a mask shows, and what it leaves.
             in_chunks(len(rows), max(1, at_once(target, images.device, batch_size) // 2), work)
-    how = asdict(settings) | {"unit": "mean", "seed": seed}
+    how = asdict(settings) | {"unit": "share of the masks", "seed": seed}
     return explanations(maps, targets, settings.label or settings.name, how, {"gap": gaps})
 
 

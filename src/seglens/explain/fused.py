@@ -80,7 +80,7 @@ def fused_hires_cam(
                 maps[position, rows] = torch.maximum(maps[position, rows], scaled)
 
     in_chunks(len(images), at_once(targets[0], images.device, batch_size), work)
-    how = asdict(settings) | {"layers": list(tapped), "unit": "sum", "relu": True}
+    how = asdict(settings) | {"layers": list(tapped), "unit": "share of the largest", "relu": True}
     return explanations(maps, targets, settings.label or settings.name, how, {})
 
 

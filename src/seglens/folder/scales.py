@@ -90,4 +90,5 @@ def colour_unit(method: str, settings: Mapping[str, object]) -> str:
     """Return what the numbers of a method's colour bar are about."""
     if method in CLASS_AGNOSTIC:
         return "activation"
-    return UNITS.get(str(settings.get("unit", "")), "")
+    unit = str(settings.get("unit", ""))
+    return UNITS.get(unit, unit)
