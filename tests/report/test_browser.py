@@ -281,6 +281,24 @@ def test_the_first_column_of_a_wide_table_stays(chromium_like, made: Path, width
         assert share < 0.5, "most of the window is left for what is scrolled"
 
 
+def test_a_screen_reader_finds_names_for_everything(chromium: Watched, made: Path):
+    page = ready(chromium, made)
+    page.locator(".gallery .stage").first.click()
+    nameless = page.evaluate("""() => [...document.querySelectorAll("button, input, select, a, img, svg")]
+      .filter((each) => !each.closest("[aria-hidden=true]") && !(each.alt === "" && !each.closest("button"))
+        && !(each.getAttribute("aria-label") || each.getAttribute("aria-labelledby") || each.alt
+          || each.textContent.trim() || each.querySelector("img[alt]:not([alt=''])")
+          || [...each.labels || []].some((label) => label.textContent.trim())))
+      .map((each) => each.outerHTML.slice(0, 120))""")
+    assert nameless == []
+    every = page.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(every) == len(set(every))
+    levels = page.evaluate(
+        "[...document.querySelectorAll('main h1, main h2, main h3, main h4')].map((h) => +h.tagName[1])"
+    )
+    assert all(after <= before + 1 for before, after in zip([1, *levels], levels, strict=False))
+
+
 def test_it_prints(chromium: Watched, made: Path):
     page = ready(chromium, made)
     printed = page.pdf(format="A4", print_background=True)

@@ -130,3 +130,42 @@ def test_the_viewer_has_light_a_ruler_and_keys(chromium, tmp_path: Path):
     viewer.locator("[name=mode]").select_option("side")
     page.wait_for_function("document.querySelector('#viewer .second-name').textContent === 'B'")
     assert chromium.console == []
+
+
+def test_text_on_the_page_has_contrast_and_controls_have_names(chromium_like, tmp_path: Path):
+    """WCAG 2.1, 1.4.3: 4.5 to 1, or 3 to 1 where letters are large, on the ground that they stand on."""
+    for dark in (False, True):
+        page = chromium_like(dark=dark).open(seglens.report([make_run(tmp_path / f"run{dark}")]))
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        poor = page.evaluate(CONTRAST)
+        assert poor == []
+        order = page.evaluate(
+            "[...document.querySelectorAll('[tabindex]')].filter((one) => one.tabIndex > 0).length"
+        )
+        assert order == 0, "the order of the keyboard is that of the page"
+
+
+CONTRAST = """() => {
+  const numbers = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+  const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (one) => {
+    for (let each = one; each; each = each.parentElement) {
+      const found = numbers(getComputedStyle(each).backgroundColor);
+      if (found.length === 3 || found[3] === 1) return found;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const one of document.querySelectorAll("main *, header *, nav *, footer *")) {
+    if (![...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) continue;
+    if (!one.offsetParent || one.disabled || one.closest("svg, .stage")) continue;
+    const style = getComputedStyle(one), size = parseFloat(style.fontSize);
+    const [a, b] = [light(numbers(style.color)), light(ground(one))].sort((x, y) => y - x);
+    const least = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700) ? 3 : 4.5;
+    if ((a + 0.05) / (b + 0.05) < least) poor.push(one.outerHTML.slice(0, 80));
+  }
+  return poor;
+}"""
+"""Elements with text of their own whose contrast is too low."""
