@@ -8,6 +8,7 @@ pytest.importorskip("nibabel", reason="needs the extra medical")
 
 from tests.cli.test_volumes import volume_set
 
+from seglens.cli import terminal
 from seglens.results.names import worded
 
 OF_PICTURES = re.compile(r"(?i)\b(picture|pixel)s?\b")
@@ -20,6 +21,15 @@ def test_our_own_words_change_and_names_do_not():
     for kept in ("runs/pictures is there", "pictures/a.nii", "'pixel'", "--max-pixels 3", "truth_pixels",
                  "it takes pictures, and this is a volume"):  # fmt: skip
         assert worded(kept, 3) == kept
+
+
+def test_a_class_keeps_its_name_in_a_table(capsys):
+    before = terminal._DIMS.set(3)
+    try:
+        terminal.print_table(("class", "picture"), [("pixel", "3 pictures"), ("Picture", "12")])
+    finally:
+        terminal._DIMS.reset(before)
+    assert capsys.readouterr().out.split() == "class volume pixel 3 volumes Picture 12".split()
 
 
 def test_a_tour_of_all_commands(seglens, tmp_path):

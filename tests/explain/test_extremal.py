@@ -6,7 +6,7 @@ from torch import nn
 
 from seglens.errors import SettingError
 from seglens.explain import explain
-from seglens.explain.extremal import ExtremalMask, seen
+from seglens.explain.extremal import ExtremalMask, soft_mask
 from seglens.explain.fused import FusedHiResCam
 from seglens.explain.target import Target
 
@@ -55,7 +55,7 @@ def test_nothing_is_learned_where_nothing_matters(make_run, images, target):
 def test_the_threshold_lets_the_wanted_share_through():
     grid = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0))
     shares = torch.tensor([1 / 30, 0.2, 0.5, 0.9])
-    shown = (seen(grid, shares) > 0.5).flatten(1).sum(1)
+    shown = (soft_mask(grid, shares) > 0.5).flatten(1).sum(1)
     assert shown.tolist() == [1, 6, 15, 27]
 
 

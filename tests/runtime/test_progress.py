@@ -9,7 +9,7 @@ from rich.progress import Progress
 import seglens
 from seglens.folder import judge_plan
 from seglens.judge.case import CHEAP, JudgeSettings
-from seglens.models.segmenter import Segmenter
+from seglens.models.segmenter import Segmenter, each_pass
 from seglens.runtime import progress
 
 
@@ -37,11 +37,11 @@ def test_a_bar_counts_pictures_that_go_through_any_model(bars):
         seglens.wrap(torch.nn.Conv2d(3, 1, 1), classes=("a", "b"), mean=(0.5,) * 3, std=(0.5,) * 3)
         for _ in range(2)
     )
-    with progress.count_passes("judging", total=20) as left:
+    with progress.counted("judging", total=20) as bar, each_pass(bar.made):
         first.segmenter(torch.rand(5, 3, 8, 8))
         second.segmenter(torch.rand(2, 3, 8, 8))
         assert state(bars[0]) == (7, 20)
-        left(3)
+        bar.left(3)
         assert state(bars[0]) == (7, 10)
         first.segmenter(torch.rand(3, 3, 8, 8))
         assert state(bars[0]) == (10, 10)
@@ -66,23 +66,24 @@ def test_what_is_left_by_hand():
     assert replace(plan, costs=()).left(CHEAP, 50, {}) == 250
 
 
-def test_a_judgement_ends_with_a_full_bar(bars, one_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_judgement_ends_with_a_full_bar(bars, one_run, tmp_path, monkeypatch, planned):
     """Counted apart from the bar, by what the networks are given."""
     run, passed, forward = seglens.load(one_run, device="cpu"), [], Segmenter.forward
 
     def counting(model: Segmenter, images: torch.Tensor) -> torch.Tensor:
-        if progress._PASSING.get() is not None:
+        if any(task.description == "judging" for bar in bars for task in bar.tasks):
             passed.append(len(images))
         return forward(model, images)
 
     monkeypatch.setattr(Segmenter, "forward", counting)
+    split, layers = seglens.open_split(run, "test"), ("decoder_last",)
+    scores = JudgeSettings(("attention", "target_faithfulness", "causal_agreement"), across=4)
+    plan = seglens.plan_judging(run, split, layers=layers, judging=scores) if planned else None
+    if planned:
+        monkeypatch.delattr("seglens.folder.plan_judging")
     seglens.judge_folder(
-        run,
-        seglens.open_split(run, "test"),
-        layers=("decoder_last",),
-        judging=JudgeSettings(("attention", "target_faithfulness", "causal_agreement"), across=4),
-        batch_size=1,
-        out=tmp_path / "judged",
+        run, split, layers=layers, judging=scores, plan=plan, batch_size=1, out=tmp_path / "judged"
     )
     judging = next(bar for bar in bars if bar.tasks[0].description == "judging")
     assert state(judging) == (sum(passed), sum(passed))

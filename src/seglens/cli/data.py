@@ -111,14 +111,7 @@ def show(
     data: o.DataFolder = None,
     split: o.SplitName = "train",
     num_images: Annotated[int, typer.Option(help="How many pictures.")] = 4,
-    image_size: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="NUMBER...",
-            help="What pictures are fitted into: one number for all sides, or one for each.",
-            show_default="256",
-        ),
-    ] = None,
+    image_size: o.Sides = o.USUAL_SIZE,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -149,7 +142,7 @@ def show(
         out,
         split=split,
         num_images=num_images,
-        image_size=o.parse_size(image_size) or 256,
+        image_size=o.parse_size(image_size),
         spec=spec,
         seed=seed,
         force=force,

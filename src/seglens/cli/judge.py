@@ -173,6 +173,7 @@ def judge_command(
         class_name=class_name,
         num_images=num,
         judging=judging,
+        plan=plan,
         audit_regions=audit or (),
         groups=groups,
         seed=seed,

@@ -338,6 +338,12 @@ StepsOption = Annotated[
     typer.Option(help="Integrated Gradients: steps of the path. [default: 32]", show_default=False),
 ]
 ImageSize = Annotated[int, typer.Option(help="Side of the square that pictures are fitted into.")]
+_SIDES = (
+    "What pictures are fitted into: one number for all sides, or rows and columns (of volumes slices, rows, "
+    "columns)."
+)
+Sides = Annotated[list[int], typer.Option("--image-size", metavar="NUMBER...", help=_SIDES)]
+USUAL_SIZE = [256]
 
 
 def methods(
@@ -390,9 +396,9 @@ def methods(
     ]
 
 
-def parse_size(given: Sequence[int] | None) -> int | tuple[int, ...] | None:
-    """Return one length for all sides, or one for each; None where it was left out."""
-    return given[0] if given and len(given) == 1 else tuple(given) if given else None
+def parse_size(given: Sequence[int]) -> int | tuple[int, ...]:
+    """Return one length for all sides, or one for each."""
+    return given[0] if len(given) == 1 else tuple(given)
 
 
 def parse_numbers(given: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -217,7 +217,8 @@ def list_failed(failed: Sequence[tuple[str, str]], num_total: int) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
     """Print a table: drawn in a terminal, plain columns elsewhere."""
-    rows = [[_one_line(_in_words(cell)) for cell in row] for row in rows]
+    # One word is a name, which may be that of a class or a file.
+    rows = [[_one_line(_in_words(cell) if " " in cell else cell) for cell in row] for row in rows]
     columns, title = [_in_words(column) for column in columns], _in_words(title)
     if sys.stdout.isatty():
         from rich.console import Console

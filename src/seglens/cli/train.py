@@ -12,9 +12,6 @@ from seglens.cli.data_options import own_data
 from seglens.cli.given_flags import refuse_others, was_given
 from seglens.cli.terminal import need_path, speak_of
 
-USUAL_SIZE = [256]
-"""Of an input of a model that is trained here."""
-
 
 def train_command(
     context: typer.Context,
@@ -37,14 +34,7 @@ def train_command(
             "--auto", help="Image size, batch size, epochs, loss and window by the data, with reasons."
         ),
     ] = False,
-    image_size: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="NUMBER...",
-            help="What pictures are fitted into: one number for all sides, or rows and columns (of volumes "
-            "slices, rows, columns).",
-        ),
-    ] = USUAL_SIZE,
+    image_size: o.Sides = o.USUAL_SIZE,
     patch_scale: Annotated[
         float | None,
         typer.Option(
@@ -320,7 +310,7 @@ def adopt_command(
         mean=mean,
         std=std,
         normalise=normalise,
-        image_size=o.parse_size(image_size),
+        image_size=o.parse_size(image_size) if image_size else None,
         channels=channels,
         head=head,
         options=pairs("--set", changed or ()),

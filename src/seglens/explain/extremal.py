@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from seglens.arguments import check_fields, check_range
 from seglens.axes import num_pixels, size_of, widened
@@ -75,27 +74,37 @@ def extremal_mask(
     the areas, as a share of S(x) - S(x0); about 0 where nothing was learned.
     """
     images = images.detach()
-    maps = torch.full((len(targets), *images[:, 0].shape), torch.nan, device=images.device)
-    gaps = torch.full((len(targets), len(images)), torch.nan, device=images.device)
+    maps = torch.empty((len(targets), *images[:, 0].shape), device=images.device)
+    gaps = torch.empty((len(targets), len(images)), device=images.device)
     with left_as_found(segmenter, images):
         model = quick(segmenter)
         imputer = imputer_of(settings.fill, segmenter.spec.spacing)
         fills = imputer(images, torch.ones_like(images[:, 0], dtype=torch.bool), images)
         for position, target in enumerate(targets):
-            rows = (~target.empty()).nonzero()[:, 0].to(images.device)
-
-            def work(
-                part: slice, position: int = position, target: Target = target, rows: Tensor = rows
-            ) -> None:
-                chosen = rows[part]
-                one = target.select(chosen)
-                found = _learned(model, images[chosen], fills[chosen], one, settings)
-                maps[position, chosen], gaps[position, chosen] = found
-
             # Each picture is there twice: what a mask shows, and what it leaves.
-            in_chunks(len(rows), max(1, at_once(target, images.device, batch_size) // 2), work)
+            most = max(1, at_once(target, images.device, batch_size) // 2)
+            maps[position], gaps[position] = _maps_of(model, images, fills, target, settings, most)
     how = asdict(settings) | {"unit": "share of the masks", "seed": seed}
     return explanations(maps, targets, settings.label or settings.name, how, {"gap": gaps})
+
+
+def _maps_of(
+    model: Segmenter, images: Images, fills: Images, target: Target, settings: ExtremalMask, most: int
+) -> tuple[Maps, PerImage]:
+    """Return maps and gaps of one target, of ``most`` pictures at a time; NaN where the target is empty."""
+    maps, gaps = (
+        torch.full_like(images[:, 0], torch.nan).float(),
+        images.new_full((len(images),), torch.nan).float(),
+    )
+    rows = (~target.empty()).nonzero()[:, 0].to(images.device)
+
+    def work(part: slice) -> None:
+        chosen = rows[part]
+        one = target.select(chosen)
+        maps[chosen], gaps[chosen] = _learned(model, images[chosen], fills[chosen], one, settings)
+
+    in_chunks(len(rows), most, work)
+    return maps, gaps
 
 
 def _learned(
@@ -110,7 +119,7 @@ def _learned(
     optimiser = torch.optim.Adam([grid], settings.learning_rate)
     rows = torch.arange(len(images), device=images.device).repeat(2)
     for step in range(settings.steps):
-        mask = upsample(seen(grid, shares[step % len(shares)]), size)
+        mask = upsample(soft_mask(grid, shares[step % len(shares)]), size)
         shown, left = _both(images, fills, mask.detach())
         (slopes,) = input_gradients(model, torch.cat([shown, left]), [target], rows)
         gained, lost = slopes.chunk(2)
@@ -119,7 +128,7 @@ def _learned(
         mask.backward(-slope.to(mask))
         optimiser.step()
     with torch.no_grad():
-        masks = [upsample(seen(grid, wanted), size) for wanted in shares]
+        masks = [upsample(soft_mask(grid, wanted), size) for wanted in shares]
         gap = torch.zeros(len(images), device=images.device)
         for mask in masks:
             ends = torch.cat(_both(images, fills, mask))
@@ -131,7 +140,7 @@ def _learned(
     return torch.stack(masks).mean(0).float(), gap / (clean - hidden)
 
 
-def seen(grid: Grids, shares: PerImage) -> Grids:
+def soft_mask(grid: Grids, shares: PerImage) -> Grids:
     """Return the mask that shows ``shares`` of the cells, softly: ``sigmoid(r - t)`` with their threshold."""
     flat = grid.detach().flatten(1)
     kept = (shares * flat.shape[1]).round().long().clamp(1, flat.shape[1] - 1)

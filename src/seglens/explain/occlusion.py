@@ -98,13 +98,7 @@ class SuperpixelOcclusion:
         check_fields(self)
         check_fill(self.fill)
         check_precision(self.precision)
-        if self.num_segments < 2:
-            raise SettingError(f"num_segments is {self.num_segments}, but must be at least 2.")
-        check_range("num_segments", self.num_segments, 2, 10**5)
-        if not 0 < self.compactness < math.inf:
-            raise SettingError(
-                f"compactness is {self.compactness}, but must be above 0 and finite; 10 is usual."
-            )
+        check_superpixels(self.num_segments, self.compactness, most=10**5)
 
 
 def occlusion(
@@ -258,6 +252,19 @@ def sides_of(settings: Occlusion, size: Sequence[int]) -> list[tuple[int, int, i
 def _one(lengths: tuple[int, ...]) -> int | list[int]:
     """What is the same along all axes as one number."""
     return lengths[0] if len(set(lengths)) == 1 else list(lengths)
+
+
+def check_superpixels(num_segments: int, compactness: float, *, most: int) -> None:
+    """Raise where superpixels can't be made so; there may be ``most`` of them.
+
+    Raises:
+        SettingError: they can't.
+    """
+    if num_segments < 2:
+        raise SettingError(f"num_segments is {num_segments}, but must be at least 2.")
+    check_range("num_segments", num_segments, 2, most)
+    if not 0 < compactness < math.inf:
+        raise SettingError(f"compactness is {compactness}, but must be above 0 and finite; 10 is usual.")
 
 
 def check_fill(fill: str) -> None:

@@ -4,11 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from seglens.arguments import checked
 from seglens.arguments.byte_sizes import say_seconds
@@ -24,7 +21,7 @@ from seglens.explain.passes import passes
 from seglens.explain.target import Target, targets_on
 from seglens.models.layers import resolve
 from seglens.models.members import explained
-from seglens.models.segmenter import Segmenter
+from seglens.models.segmenter import each_pass
 from seglens.runs import Run
 from seglens.shapes import Images
 
@@ -205,17 +202,14 @@ def watched(enough: Callable[[Seen], bool], backwards: int = 0) -> Iterator[Seen
     """
     seen = Seen()
 
-    def note(module: nn.Module, given: tuple[Any, ...]) -> None:
-        if isinstance(module, Segmenter):
-            if enough(seen):
-                raise _EnoughError
-            seen.calls += 1
-            seen.passes += len(given[0]) * (1 + 2 * backwards * torch.is_grad_enabled())
+    def note(num: int) -> None:
+        if enough(seen):
+            raise _EnoughError
+        seen.calls += 1
+        seen.passes += num * (1 + 2 * backwards * torch.is_grad_enabled())
 
-    handle = register_module_forward_pre_hook(note)
     try:
-        yield seen
+        with each_pass(note):
+            yield seen
     except _EnoughError:
         seen.ended = True
-    finally:
-        handle.remove()

@@ -15,7 +15,14 @@ from seglens.errors import SettingError
 from seglens.explain.explanation import Explanation
 from seglens.explain.integrated import completeness
 from seglens.explain.masked import check_precision
-from seglens.explain.occlusion import Fill, Precision, check_fill, drops_of_parts, explanations
+from seglens.explain.occlusion import (
+    Fill,
+    Precision,
+    check_fill,
+    check_superpixels,
+    drops_of_parts,
+    explanations,
+)
 from seglens.explain.target import Target
 from seglens.models.segmenter import Segmenter
 from seglens.seeds import content_generator
@@ -50,16 +57,12 @@ class Shapley:
         check_fields(self)
         check_fill(self.fill)
         check_precision(self.precision)
-        check_range("num_segments", self.num_segments, 2, 10**4)
+        check_superpixels(self.num_segments, self.compactness, most=10**4)
         if self.pairs < 2:
             raise SettingError(
                 f"pairs is {self.pairs}, but at least 2 are needed to tell how sure the mean is."
             )
         check_range("pairs", self.pairs, 2, 10**5)
-        if not 0 < self.compactness < math.inf:
-            raise SettingError(
-                f"compactness is {self.compactness}, but must be above 0 and finite; 10 is usual."
-            )
 
 
 def shapley(

@@ -123,7 +123,7 @@ def differentiate(
             f"Nothing asked for ({', '.join(wanted)}) influences the score of target {target.label!r} in a "
             "way that can be differentiated. Either the model detaches its output, as ONNX networks do, or "
             "these layers serve another output. Methods without gradients: occlusion, superpixel-occlusion, "
-            "rise."
+            "rise, shapley."
         )
     found = gradients_of(score.sum(), list(wanted.values()), keep=keep)
     gradients = {}

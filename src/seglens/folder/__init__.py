@@ -41,16 +41,17 @@ from seglens.folder.chunks import (
     split_of,
 )
 from seglens.folder.explaining import explain_folder
-from seglens.folder.judge_plan import plan_judging
+from seglens.folder.judge_plan import JudgePlan, plan_judging
 from seglens.folder.prediction import predict_files
 from seglens.folder.request import class_index_of, place_of, targets_of, with_references_of
 from seglens.judge.audit import Audited, audit
 from seglens.judge.case import JudgeSettings
 from seglens.judge.evidence import BatchScores, combine, score, score_batch
 from seglens.judge.figures import draw_figures
+from seglens.models.segmenter import each_pass
 from seglens.results import record as records
 from seglens.runs import Run
-from seglens.runtime.progress import count_passes, is_shown
+from seglens.runtime.progress import counted, is_shown
 
 __all__ = ["Failure", "Summary", "explain_folder", "judge_folder", "predict_files"]
 
@@ -70,6 +71,7 @@ def judge_folder(
     seed: int = 0,
     batch_size: int = CHUNK,
     judging: JudgeSettings | None = None,
+    plan: JudgePlan | None = None,
     audit_regions: Sequence[str] = (),
     groups: str | None = None,
     class_map: Mapping[str, str] = NO_MAP,
@@ -79,7 +81,8 @@ def judge_folder(
 
     ``num_images`` are spread evenly over the split; all by default. Where maps race (see `judge.race`) they
     come in a seeded random order. ``judging`` says which scores are made (all by default); figures are
-    written beside the tables. With ``audit_regions``, names of `judge.regions.REGIONS` or ``mask:FILE``,
+    written beside the tables. ``plan`` is that of `plan_judging` for the same arguments, where there is one:
+    the bar goes by it. With ``audit_regions``, names of `judge.regions.REGIONS` or ``mask:FILE``,
     ``audit.json`` and ``audit.csv`` say whether maps light up there and whether it matters; ``auto`` is all
     of `REGIONS`, those that the leak test of an evaluation points to first. ``groups`` are ``folder`` or
     ``FILE.csv:COLUMN``; left out, the strata of the pictures, where a table names some. The rest is as in
@@ -112,8 +115,8 @@ def judge_folder(
     scores: BatchScores | None = None
     num_windows = 0
     check_output(place, "judge", force=force, runs=filter(None, [run.folder]), files=split.files)
-    plan = (
-        plan_judging(
+    if plan is None and is_shown():
+        plan = plan_judging(
             run,
             split,
             methods=methods,
@@ -123,13 +126,11 @@ def judge_folder(
             judging=judging,
             batch_size=batch_size,
         )
-        if is_shown()
-        else None
-    )
     total = 0 if plan is None else plan.forwards(judging.scores)
     with (
         new_folder(place, command="judge", force=force) as folder,
-        count_passes("judging", total=total) as left,
+        counted("judging", total=total) as bar,
+        each_pass(bar.made),
     ):
         for part in read_chunks(run, split, most=batch_size, failed=failed, targets=(target,), what=""):
             with naming_pictures(part):
@@ -158,7 +159,7 @@ def judge_folder(
                     )
                     names += part.batch.names
             if plan is not None:
-                left(plan.left(judging.scores, scores.num_images + len(failed), scores.racing))
+                bar.left(plan.left(judging.scores, scores.num_images + len(failed), scores.racing))
         refuse_none_done(0 if scores is None else scores.num_images, failed)
         assert scores is not None
         together = grouping.of(numbers)

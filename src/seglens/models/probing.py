@@ -162,7 +162,7 @@ def refuse_closed(network: nn.Module) -> None:
         )
         raise ModelError(
             f"{article} {kind} module shows no layers. Wrap the nn.Module that it was made from, or ask for "
-            f"methods that need none: occlusion, superpixel-occlusion, rise{more}."
+            f"methods that need none: occlusion, superpixel-occlusion, rise, shapley{more}."
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from seglens.arguments.default_type import callers_default
 from seglens.axes import (
@@ -35,7 +36,6 @@ from seglens.models.spec import ModelSpec as ModelSpec
 from seglens.models.spec import Normalise as Normalise
 from seglens.models.spec import complete as complete
 from seglens.runtime.device import is_out_of_memory
-from seglens.runtime.progress import note_passes
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 _EVEN = 1e-5
@@ -158,9 +158,8 @@ class Segmenter(nn.Module):
         Raises:
             ModelError: the images have other axes or channels, or the network's output is no logits.
         """
-        note_passes(num := images.shape[0])  # Not len(): where a network is exported, it is a symbol.
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
-        logits = self.read_output(self._run(padded), num)
+        logits = self.read_output(self._run(padded), images.shape[0])
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
             logits = interpolated(logits, size_of(padded))
@@ -361,6 +360,21 @@ def pad_to_divisor(images: Tensor, divisor: int) -> Tensor:
             last = images.narrow(axis, -1, 1)
             images = torch.cat([images, *[last] * missing], dim=axis)
     return images
+
+
+@contextmanager
+def each_pass(tell: Callable[[int], None]) -> Iterator[None]:
+    """Tell how many pictures go through any `Segmenter` within, before each of its calls."""
+
+    def note(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, Segmenter):
+            tell(len(given[0]))
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 
 _SILENT = ContextVar("silent", default=False)
-_PASSING: ContextVar[Callable[[int], None] | None] = ContextVar("passing", default=None)
 
 
 def is_shown() -> bool:
@@ -39,29 +38,25 @@ def track(items: Iterable[_Item], *, total: int, what: str) -> Iterator[_Item]:
         yield from bar.track(items, total=total, description=what)
 
 
-@contextmanager
-def count_passes(what: str, *, total: int) -> Iterator[Callable[[int], None]]:
-    """Show under a bar called ``what`` how many pictures went through a model, ``total`` at most.
+class Count(NamedTuple):
+    """What a bar is told: how many more are ``made``, and how many are ``left`` at most from here on."""
 
-    Yield a function to be told how many are left at most, where that turns out to be another number.
-    """
+    made: Callable[[int], None]
+    left: Callable[[int], None]
+
+
+@contextmanager
+def counted(what: str, *, total: int) -> Iterator[Count]:
+    """Yield what to tell a bar called ``what``, which shows how many of ``total`` are made."""
     if not is_shown():
-        yield lambda left: None
+        yield Count(lambda num: None, lambda num: None)
         return
     with _bar() as bar:
         task = bar.add_task(what, total=total)
-        before = _PASSING.set(lambda num: bar.advance(task, num))
-        try:
-            yield lambda left: bar.update(task, total=bar.tasks[0].completed + left)
-        finally:
-            _PASSING.reset(before)
-
-
-def note_passes(num: int) -> None:
-    """Tell the bar of `count_passes`, where there is one, that ``num`` pictures go through a model."""
-    tell = _PASSING.get()
-    if tell is not None:
-        tell(num)
+        yield Count(
+            lambda num: bar.advance(task, num),
+            lambda num: bar.update(task, total=bar.tasks[0].completed + num),
+        )
 
 
 def _bar() -> "Progress":
