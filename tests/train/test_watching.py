@@ -46,12 +46,19 @@ def test_pictures_change_nothing_of_the_training(discs, tmp_path, tiny):
 
 
 def test_wandb_keeps_numbers_and_pictures_offline(discs, tmp_path, tiny, monkeypatch):
-    pytest.importorskip("wandb", reason="wandb is not installed")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    train(discs, tiny(epochs=2, loggers=("wandb",)), tmp_path / "run")
-    kept = list((tmp_path / "run").glob("wandb/offline-run-*/files/media/images/**/*.png"))
-    assert len(kept) == 2
-    assert next((tmp_path / "run").glob("wandb/offline-run-*/*.wandb")).stat().st_size > 0
+    for name in ("run", "other"):  # in one process: each is a run of its own
+        train(discs, tiny(epochs=2, loggers=("wandb",)), tmp_path / name)
+        kept = list((tmp_path / name).glob("wandb/offline-run-*/files/media/images/**/*.png"))
+        assert len(kept) == 2
+        assert next((tmp_path / name).glob("wandb/offline-run-*/*.wandb")).stat().st_size > 0
+        assert wandb.run is None
+    with wandb.init(project="theirs", dir=str(tmp_path)) as theirs:
+        with pytest.warns(UserWarning, match="wandb run already in progress"):
+            train(discs, tiny(epochs=1, loggers=("wandb",)), tmp_path / "joined")
+        assert wandb.run is theirs, "a run that the user began is joined and left open"
+        assert theirs.summary["epoch"] == 0
 
 
 # Of MLflow itself, about how it uses SQLAlchemy and others.

@@ -49,7 +49,7 @@ from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
 from seglens.train.recipe import TrainSettings, describe_model, refuse_other_settings
 from seglens.train.threshold import settled
-from seglens.train.tracking import open_loggers
+from seglens.train.tracking import ended, open_loggers
 
 __all__ = ["TrainSettings", "repeat", "train"]
 
@@ -259,7 +259,8 @@ def _train(
             leave=leave,
         )
 
-    splits = fit_within_memory(module, attempt)
+    with ended(loggers):
+        splits = fit_within_memory(module, attempt)
     if first:
         _close(
             place, record, module, checkpoints, dataset, batches, began, precision=precision, splits=splits

@@ -1,7 +1,8 @@
 """Lightning's loggers by name, to follow a training live."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -45,8 +46,27 @@ def _csv(out: Path) -> Logger:
     return CSVLogger(out, name="csv", version="")
 
 
-def _wandb(out: Path) -> Logger:
-    return WandbLogger(name=_name(out), save_dir=out, project="seglens", log_model=False)
+class OwnWandbLogger(WandbLogger):
+    """Joins a run of Weights & Biases that is in progress, or begins one, which `ended` ends."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(name=_name(out), save_dir=out, project="seglens", log_model=False)
+        import wandb  # Not above: an extra, which the logger says is missing.
+
+        self.joined = wandb.run is not None
+
+
+@contextmanager
+def ended(loggers: Sequence[Logger]) -> Iterator[None]:
+    """End the runs that ``loggers`` began: the next training of this process is not to go on in them."""
+    code = 1
+    try:
+        yield
+        code = 0
+    finally:
+        for logger in loggers:
+            if isinstance(logger, OwnWandbLogger) and not logger.joined and logger._experiment is not None:
+                logger.experiment.finish(exit_code=code)
 
 
 def _mlflow(out: Path) -> Logger:
@@ -62,7 +82,7 @@ def _mlflow(out: Path) -> Logger:
 LOGGERS: dict[str, Callable[[Path], Logger]] = {
     "tensorboard": _tensorboard,
     "csv": _csv,
-    "wandb": _wandb,
+    "wandb": OwnWandbLogger,
     "mlflow": _mlflow,
 }
 """The first is the default. Weights & Biases and MLflow read their own environment variables."""

@@ -106,7 +106,8 @@ def read(file: Path) -> FileNetwork:
     except Exception as error:  # Whatever the libraries raise at a damaged file.
         reason = str(error).strip().partition("\n")[0]
         todo = "Export the network again."
-        if "xternal data" in reason:
+        # ONNX Runtime before 1.23 says that it has no path to look beside.
+        if "xternal data" in reason or "model_path must not be empty" in reason:
             todo = "Its weights are in a file beside it; export one: torch.onnx.export(external_data=False)."
         raise CheckpointError(f"{file} can't be read as {kind}: {reason}. {todo}") from error
     return network
