@@ -4,8 +4,9 @@
 library, adopts the file or folder, and measures on one core: how many flags ``adopt`` needs beside the file
 and ``--run``; the largest difference of the logits from those of the library's own way from the picture, as a
 share of the largest, and the pixels of the mask that differ; the largest difference of Grad-CAM's grid at
-``decoder_last`` from one by hand; the roles that were found; and the seconds from the file to the map (of
-files that show no layers, by occlusion). Nothing is downloaded.
+``decoder_last`` from one by hand (of files that show no layers, of occlusion by black squares from what the
+library's own network loses by each); the roles that were found; and the seconds from the file to the map.
+Nothing is downloaded.
 """
 
 import argparse
@@ -31,6 +32,7 @@ HERE = Path(__file__).parent
 KEPT = HERE / "foreign_files.jsonl"
 CLASSES = ("background", "thing")
 SIZE = 64
+WINDOW = 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -375,6 +377,21 @@ def by_hand(run: seglens.Run, layer: str, images: Tensor, pixels: Tensor) -> Ten
     return (value * gradient.mean((2, 3), keepdim=True)).sum(1)
 
 
+def occluded_by_hand(made: Made, pixels: np.ndarray, where: Tensor) -> Tensor:
+    """What the mean logit over ``where`` loses with each square black, by the library's own way alone."""
+
+    def score(shown: np.ndarray) -> float:
+        return float(made.own(shown)[:, 1][where].double().mean())
+
+    found = torch.zeros(where.shape)
+    for row in range(0, made.size, WINDOW):
+        for column in range(0, made.size, WINDOW):
+            hidden = pixels.copy()
+            hidden[row : row + WINDOW, column : column + WINDOW] = 0
+            found[:, row : row + WINDOW, column : column + WINDOW] = score(pixels) - score(hidden)
+    return found
+
+
 def share(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30))
 
@@ -399,7 +416,8 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         maps = seglens.explain(run, given, target, methods=("grad-cam",), layers=(layer,))
         grid = maps["grad-cam", layer].grid
     else:
-        grid = seglens.explain(run, given, target, methods=("occlusion",))["occlusion"].map
+        method = seglens.Occlusion(window=WINDOW, stride=WINDOW, fill="zero")
+        grid = seglens.explain(run, given, target, methods=(method,))["occlusion"].map
     seconds = time.monotonic() - began
     ours = run.predict(given).logits
     ours = ours.mT if turned else ours
@@ -414,22 +432,21 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "roles": len({role for each in roles for role in each.roles}),
         "seconds": round(seconds, 2),
     }
-    if layer is not None:
-        hand = by_hand(run, layer, given, where)
-        # Each as a share of its largest value: the score's scale is no part of a map.
-        row["map"] = share(grid / grid.abs().max(), hand / hand.abs().max())
+    hand = occluded_by_hand(made, pixels, where) if layer is None else by_hand(run, layer, given, where)
+    # Each as a share of its largest value: the score's scale is no part of a map.
+    row["map"] = share(grid / grid.abs().max(), hand / hand.abs().max())
     return row
 
 
 def section(rows: list[dict[str, Any]]) -> str:
     """The table, as it stands in ``FOREIGN.md``."""
-    head = ("model", "flags", "logits off", "other pixels", "Grad-CAM off", "roles", "seconds")
+    head = ("model", "flags", "logits off", "other pixels", "map off", "roles", "seconds")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
         if "error" in row:
             lines.append(f"| {row['name']} | {row['error']} |" + " |" * (len(head) - 2))
             continue
-        off = "no layers" if "map" not in row else f"{row['map']:.0e}"
+        off = f"{row['map']:.0e}"
         roles = "no layers" if row["name"].startswith("file: ") else f"{row['roles']} of 7"
         lines.append(
             f"| {row['name']} | {row['flags']} | {row['logits']:.0e} | {row['pixels']} | {off} | {roles} | "
@@ -441,8 +458,9 @@ def section(rows: list[dict[str, Any]]) -> str:
         "each: `seglens adopt FILE --run RUN`, and so many flags beside (`--model`, `--encoder`, "
         "`--classes`, `--head`, `--image-size`). `logits off` is the largest difference from the library's "
         "own way from the picture, as a share of the largest, `other pixels` are those of the mask; "
-        "`Grad-CAM off` is the grid at `decoder_last` against one by a hook and `backward`; `seconds` are "
-        "from the file to the map."
+        "`map off` is Grad-CAM's grid at `decoder_last` against one by a hook and `backward`, of files that "
+        "show no layers occlusion by black squares of 16 pixels against what the source network's own logits "
+        "lose by each; `seconds` are from the file to the map."
     )
     return "\n".join(["## From file to map", "", about, "", *lines])
 
