@@ -1,5 +1,8 @@
 """The bar of a judgement goes by the pictures that went through the model, not by those that were read."""
 
+import io
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -88,3 +91,58 @@ def test_a_judgement_ends_with_a_full_bar(bars, one_run, tmp_path, monkeypatch, 
     judging = next(bar for bar in bars if bar.tasks[0].description == "judging")
     assert state(judging) == (sum(passed), sum(passed))
     assert sum(passed) > 30
+
+
+def one_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Standard output and error, which are one terminal; no fixture, after which Pytest sets its own."""
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(progress, "LATE", 0.05)
+    return screen
+
+
+def test_a_wheel_turns_until_something_is_printed(monkeypatch):
+    terminal = one_terminal(monkeypatch)
+    with progress.until_output("at work"):
+        turning = sys.stdout
+        while "- at work" not in terminal.getvalue():
+            pass
+        print("3 pictures")
+        shown = terminal.getvalue()
+        assert shown.endswith("\r\x1b[K3 pictures\n"), "the wheel is wiped away before the line"
+        time.sleep(0.3)
+        assert terminal.getvalue() == shown, "and doesn't come back"
+    assert sys.stdout is sys.stderr is terminal
+    print("after", file=turning)
+    assert terminal.getvalue() == f"{shown}after\n", "who kept the stream writes on"
+
+
+def test_no_wheel_where_all_is_quick_or_nobody_looks(monkeypatch):
+    terminal = one_terminal(monkeypatch)
+    monkeypatch.setattr(progress, "LATE", 60)
+    with progress.until_output("at work"):
+        print("quick")
+    monkeypatch.setattr(progress, "LATE", 0)
+    with progress.silence(), progress.until_output("at work"):
+        time.sleep(0.1)
+    monkeypatch.setattr(terminal, "isatty", lambda: False)
+    with progress.until_output("at work"):
+        time.sleep(0.1)
+    assert terminal.getvalue() == "quick\n"
+
+
+def test_a_wheel_ends_with_an_error(monkeypatch):
+    terminal = one_terminal(monkeypatch)
+
+    def fail() -> None:
+        with progress.until_output("at work"):
+            while not terminal.getvalue():
+                pass
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    assert sys.stderr is terminal

@@ -19,6 +19,7 @@ from seglens.cli.names import RENAMED
 from seglens.data import limits
 from seglens.errors import DataError
 from seglens.files.hub_address import is_address
+from seglens.runtime import progress
 
 VALUES_END = "--"
 
@@ -99,6 +100,7 @@ class Command(TyperCommand):
         with (
             terminal.output_mode(as_json=asked["as_json"], quiet=asked["quiet"]),
             limits.allowing(asked["max_pixels"]),
+            progress.until_output("at work"),
         ):
             return super().invoke(ctx)
 

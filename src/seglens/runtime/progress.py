@@ -1,15 +1,21 @@
 """Progress on long work: a bar with the time left in a terminal, nothing where output is no terminal."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from itertools import cycle
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 _Item = TypeVar("_Item")
+
+LATE = 0.5
+"""Seconds after which a wheel turns where nothing was printed."""
 
 _SILENT = ContextVar("silent", default=False)
 
@@ -27,6 +33,58 @@ def silence() -> Iterator[None]:
         yield
     finally:
         _SILENT.reset(before)
+
+
+@contextmanager
+def until_output(what: str) -> Iterator[None]:
+    """Turn a wheel beside ``what`` on standard error, from `LATE` seconds on until anything is printed.
+
+    Loading libraries takes seconds, in which nothing else would tell a terminal that work has begun.
+    """
+    if not is_shown() or "LOCAL_RANK" in os.environ:  # of several processes the first one speaks
+        yield
+        return
+    streams, printed = (sys.stdout, sys.stderr), Event()
+
+    def turn() -> None:
+        for wheel in cycle("-\\|/"):
+            if printed.wait(0.1 if began else LATE):
+                break
+            began.append(streams[1].write(f"\r{wheel} {what}"))
+            streams[1].flush()
+        if began:
+            streams[1].write("\r\x1b[K")
+            streams[1].flush()
+
+    began: list[int] = []
+    turning = Thread(target=turn, daemon=True)
+
+    def stop() -> None:
+        printed.set()
+        turning.join()
+
+    watched = [_Watched(stream, stop) for stream in streams]
+    turning.start()
+    sys.stdout, sys.stderr = watched
+    try:
+        yield
+    finally:
+        stop()
+        sys.stdout, sys.stderr = streams
+
+
+class _Watched:
+    """A stream that calls ``before`` each time when something is written to it."""
+
+    def __init__(self, stream: Any, before: Callable[[], None]) -> None:
+        self._stream, self._before = stream, before
+
+    def write(self, text: str) -> int:
+        self._before()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def track(items: Iterable[_Item], *, total: int, what: str) -> Iterator[_Item]:

@@ -26,6 +26,7 @@ from seglens.models.layers import layers as list_layers
 from seglens.models.layers import resolve
 from seglens.models.members import explained
 from seglens.runs import Run
+from seglens.runtime.progress import track
 from seglens.seeds import content_uniform
 
 Outcome = Literal["pass", "fail", "not applicable"]
@@ -135,7 +136,7 @@ def verify(
     run, pictures = run.opened(pictures)
     case = Case(run, pictures, target, layers, seed, compiled, before)
     checks = []
-    for name, rule in RULES.items():
+    for name, rule in track(RULES.items(), total=len(RULES), what="verifying"):
         value, about = rule.measure(case)
         checks.append(Check(name, rule.about, value, rule.limit, about, rule.option))
     return Verification(tuple(checks), len(pictures), layers, seed, note)
