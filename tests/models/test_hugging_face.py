@@ -287,6 +287,18 @@ def test_one_class_is_a_sigmoid():
     assert (run.task.classes, run.spec.head) == (("background", "cell"), "sigmoid")
 
 
+def test_one_number_for_all_channels_of_a_processor():
+    processor = hf.SegformerImageProcessor(size=SIZE, image_mean=0.4, image_std=0.2)
+    run = seglens.wrap(lively(segformer()), processor=processor)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    theirs = processor(images=picture, return_tensors="pt")["pixel_values"]
+    ours = run.segmenter.normalise(torch.from_numpy(picture / 255).float().permute(2, 0, 1)[None])
+    torch.testing.assert_close(ours, theirs)
+    processor.image_mean = None
+    with pytest.raises(ModelError, match="its image_mean is None"):
+        seglens.wrap(segformer(), processor=processor)
+
+
 def test_other_processors_and_classes_are_refused():
     with pytest.raises(ModelError, match="image processor of transformers is wanted"):
         seglens.wrap(segformer(), processor=SimpleNamespace())
