@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
 import seglens
 from seglens.cli import app
-from seglens.errors import CheckpointError, ModelError, SettingError
+from seglens.errors import CheckpointError, ModelError, SeglensWarning, SettingError
 
 pytestmark = pytest.mark.foreign
 
@@ -285,6 +287,19 @@ def test_one_class_is_a_sigmoid():
     model = lively(hf.SegformerForSemanticSegmentation(config))
     run = seglens.wrap(model, processor=hf.SegformerImageProcessor(size=SIZE))
     assert (run.task.classes, run.spec.head) == (("background", "cell"), "sigmoid")
+
+
+def test_masks_of_a_model_with_reduced_labels_are_doubted(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("images/a.png", "masks/a.png"):
+        Image.fromarray(np.eye(64, dtype=np.uint8) * (255 if "images" in name else 1)).save(tmp_path / name)
+    data = seglens.DataSettings(path=tmp_path, classes=tuple(NAMES.values()))
+    for reduced in (True, False):
+        processor = hf.BeitImageProcessor(size=SIZE, do_reduce_labels=reduced)
+        run = seglens.wrap(lively(beit()), processor=processor)
+        with pytest.warns(SeglensWarning, match="'wall' is 1 there") if reduced else nullcontext():
+            seglens.open_split(run, data=data)
 
 
 def test_one_number_for_all_channels_of_a_processor():
