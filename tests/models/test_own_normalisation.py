@@ -86,7 +86,12 @@ def _kept(how: str, state: dict[str, Tensor]) -> dict[str, Any]:
 def test_mean_and_std_beside_the_weights_are_taken(how, tmp_path):
     network = smp.Unet("mobilenet_v2", encoder_weights=None, classes=1).eval()
     torch.save(_kept(how, network.state_dict()), tmp_path / "last.ckpt")
-    told = {"model": "resnet-unet", "encoder": "mobilenet_v2", "classes": TWO, "image_size": 32}
+    told: dict[str, Any] = {
+        "model": "resnet-unet",
+        "encoder": "mobilenet_v2",
+        "classes": TWO,
+        "image_size": 32,
+    }
     run = seglens.adopt(tmp_path / "last.ckpt", out=tmp_path / "run", **told)
     images = torch.rand(1, 3, 32, 32)
     with torch.no_grad():

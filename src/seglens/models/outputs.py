@@ -8,6 +8,7 @@ answer; of several it is that called ``out`` or ``logits`` where all others are 
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -38,6 +39,12 @@ _AT_AN_END = 1e-2
 """Share of the values that stand at the very end of what a last step such as ReLU lets through."""
 _NO_LOGARITHM = 1e-6
 """Nearer to 0 is the logarithm of a probability of 1."""
+_CORNER = {2: (0, 2), 3: (0, 1, 2)}
+"""Which third of each axis is changed to see where the answer changes."""
+_THIRDS = 6
+"""Rows and columns from which on thirds of an answer are told apart."""
+_HARDLY, _MOSTLY = 0.02, 0.6
+"""Shares of a change: that at its own place, and that at another, where the answer lies otherwise."""
 _ROUNDING = 1e-2
 """How far the sum of a softmax over many classes may be off in half precision."""
 
@@ -254,6 +261,45 @@ def _squashed(raw: Tensor, low: float, high: float) -> str:
     if low < -1 and high <= 0 and many(raw > -_NO_LOGARITHM):
         return "a logarithm of probabilities (logsigmoid)"
     return "a tanh" if low >= -1 and high <= 1 and many(raw.abs() == 1) else ""
+
+
+def corner(sides: Sequence[int]) -> tuple[slice, ...]:
+    """Return a ninth of a picture, or a 27th of a volume, that no swap or flip of axes leaves where it is."""
+    return tuple(_third(place, side) for place, side in zip(_CORNER[len(sides)], sides, strict=True))
+
+
+def check_places(before: Tensor, after: Tensor) -> None:
+    """Raise where a change of the `corner` of a picture changes the answer somewhere else, and hardly there.
+
+    Raises:
+        ModelError: the axes of the answer are not those of the picture.
+    """
+    change = (after - before).detach().double().abs().sum(dim=(0, 1))
+    total = change.sum().item()
+    if not total or min(change.shape) < _THIRDS:
+        return
+    shares = {
+        places: change[tuple(map(_third, places, change.shape))].sum().item() / total
+        for places in product(range(3), repeat=change.ndim)
+    }
+    own = _CORNER[change.ndim]
+    largest = max(shares, key=lambda places: shares[places])
+    turned = sorted(abs(place - 1) for place in largest) == sorted(abs(place - 1) for place in own)
+    if turned and shares[own] < _HARDLY and shares[largest] > _MOSTLY:
+        raise ModelError(
+            "The network's answer doesn't lie as its picture does. A change in the "
+            f"{_said(own)} third of the {LENGTHS[change.ndim]} changes the answer in the {_said(largest)} "
+            f"third ({shares[largest]:.0%} of it): axes are swapped or turned. Turn the answer back: "
+            "output.transpose(-1, -2), or output.flip(-1)."
+        )
+
+
+def _third(place: int, side: int) -> slice:
+    return slice(side * place // 3, side * (place + 1) // 3)
+
+
+def _said(places: Sequence[int]) -> str:
+    return ", ".join(("first", "middle", "last")[place] for place in places)
 
 
 def _sums_to_one(raw: Tensor) -> bool:

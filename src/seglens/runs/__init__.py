@@ -35,8 +35,10 @@ from seglens.models.outputs import (
     Outputs,
     Selector,
     check_outputs,
+    check_places,
     check_resolution,
     check_steady,
+    corner,
     find_output,
 )
 from seglens.models.own_normalisation import check_both, refuse_own
@@ -296,6 +298,7 @@ def wrap(
     returned = [first, trial.trial(sides, 100.0)]
     raw = torch.cat([trial.answer(each, allowed) for each in returned])
     check_resolution(size_of(raw), padded_size(sides, divisor))
+    check_places(raw[:1], trial.answer(trial.trial(sides, inverted=corner(sides)), allowed))
     again = {"when it is asked again": trial.answer(trial.trial(sides), allowed)}
     with suppress(ModelError):  # one that takes single pictures only says so when it gets more
         both = trial.answer(trial.trial(sides, beside=0.1), allowed, 2)
