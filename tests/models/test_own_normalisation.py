@@ -18,6 +18,9 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 class Inside(nn.Module):
     """Normalises pictures itself, as ``how`` holds its mean and std."""
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how, self.conv = how, nn.Conv2d(3, 1, 3, padding=1)

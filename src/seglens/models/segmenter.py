@@ -299,7 +299,8 @@ class Segmenter(nn.Module):
         shape = (1, self.spec.channels, *sides_of(size, self.spec.dims))
         noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         if inverted is not None:
-            noise[(..., *inverted)] = 1 - noise[(..., *inverted)]
+            part = (slice(None), slice(None), *inverted)
+            noise[part] = 1 - noise[part]
         contrasts = [contrast] if beside is None else [contrast, beside]
         images = torch.cat([0.5 + each * (noise.to(self.mean) - 0.5) for each in contrasts])
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
