@@ -119,6 +119,9 @@ def test_ignored_pixels_count_nowhere():
     assert torch.equal(sample.valid, torch.from_numpy(data[0][1] != 255))
     assert sample.mask is not None
     assert sample.mask.max() == 0
+    for value in (0, 1):
+        with pytest.raises(SettingError, match=f"value {value} of a mask can't be ignored: it is the class"):
+            seglens.from_torch(data, ignore=value)
 
 
 class Stream(IterableDataset):

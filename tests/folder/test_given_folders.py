@@ -8,7 +8,7 @@ from PIL import Image
 
 import seglens
 from seglens.data.images import read_image
-from seglens.errors import DataError
+from seglens.errors import DataError, SeglensWarning
 from seglens.folder.chunks import files_in
 from seglens.runs import Run
 
@@ -38,7 +38,16 @@ def test_a_folder_without_pictures_is_called_what_it_is(run: Run, tmp_path: Path
         files_in(tmp_path / "set/images", 2)
     assert files_in(tmp_path / "scan", 3) == [tmp_path / "scan"]  # one series
     (tmp_path / "scan/a.nii.gz").write_bytes(b"")
-    assert files_in(tmp_path / "scan", 3) == [tmp_path / "scan/a.nii.gz"]
+    with pytest.warns(SeglensWarning, match=r"1 files and folders that are not read: 1\.dcm"):
+        assert files_in(tmp_path / "scan", 3) == [tmp_path / "scan/a.nii.gz"]
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("a.png", "b.heic", "inner/c.png", ".hidden", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(SeglensWarning, match=r"2 files and folders that are not read: b\.heic, inner\. "):
+        assert files_in(tmp_path, 2) == [tmp_path / "a.png"]
 
 
 @pytest.mark.parametrize("name", ["slice", "slice.png", "slice.dcm"])

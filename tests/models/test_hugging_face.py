@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
 import seglens
 from seglens.cli import app
-from seglens.errors import CheckpointError, ModelError, SettingError
+from seglens.errors import CheckpointError, ModelError, SeglensWarning, SettingError
 
 pytestmark = pytest.mark.foreign
 
@@ -285,6 +287,31 @@ def test_one_class_is_a_sigmoid():
     model = lively(hf.SegformerForSemanticSegmentation(config))
     run = seglens.wrap(model, processor=hf.SegformerImageProcessor(size=SIZE))
     assert (run.task.classes, run.spec.head) == (("background", "cell"), "sigmoid")
+
+
+def test_masks_of_a_model_with_reduced_labels_are_doubted(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("images/a.png", "masks/a.png"):
+        Image.fromarray(np.eye(64, dtype=np.uint8) * (255 if "images" in name else 1)).save(tmp_path / name)
+    data = seglens.DataSettings(path=tmp_path, classes=tuple(NAMES.values()))
+    for reduced in (True, False):
+        processor = hf.BeitImageProcessor(size=SIZE, do_reduce_labels=reduced)
+        run = seglens.wrap(lively(beit()), processor=processor)
+        with pytest.warns(SeglensWarning, match="'wall' is 1 there") if reduced else nullcontext():
+            seglens.open_split(run, data=data)
+
+
+def test_one_number_for_all_channels_of_a_processor():
+    processor = hf.SegformerImageProcessor(size=SIZE, image_mean=0.4, image_std=0.2)
+    run = seglens.wrap(lively(segformer()), processor=processor)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    theirs = processor(images=picture, return_tensors="pt")["pixel_values"]
+    ours = run.segmenter.normalise(torch.from_numpy(picture / 255).float().permute(2, 0, 1)[None])
+    torch.testing.assert_close(ours, theirs)
+    processor.image_mean = None
+    with pytest.raises(ModelError, match="its image_mean is None"):
+        seglens.wrap(segformer(), processor=processor)
 
 
 def test_other_processors_and_classes_are_refused():

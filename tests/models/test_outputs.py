@@ -292,3 +292,34 @@ def test_a_network_that_wants_a_dictionary_is_told_how() -> None:
         Wants(None), classes=("background", "cell"), image_size=32, call=lambda net, x: net({"image": x})
     )
     assert run.spec.head == "softmax"
+
+
+@pytest.mark.parametrize(("dims", "swapped"), [(2, True), (2, False), (3, True), (3, False)])
+def test_an_answer_with_swapped_axes_is_refused_though_its_size_is_right(dims, swapped):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = (nn.Conv2d, nn.Conv3d)[dims - 2](1, 1, 3, padding=1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.conv(images)
+            return logits.transpose(-1, -dims) if swapped else logits
+
+    told: dict[str, Any] = {"classes": ("background", "cell"), "image_size": 32, "channels": 1, "dims": dims}
+    if swapped:
+        with pytest.raises(ModelError, match=r"doesn't lie as its picture does.*axes are swapped or turned"):
+            wrap(Net(), **told)
+    else:
+        wrap(Net(), **told)
+
+
+def test_an_answer_that_looks_elsewhere_is_not_one_that_is_turned():
+    class Tag(nn.Module):
+        """Answers in the middle of the picture, by what stands in its corner."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros_like(images[:, :1])
+            logits[..., 12:20, 12:20] = images[..., :8, 24:].mean((1, 2, 3))[:, None, None, None]
+            return logits - 0.1
+
+    wrap(Tag(), classes=("background", "cell"), image_size=32)

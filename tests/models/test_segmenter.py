@@ -163,6 +163,41 @@ def test_a_mask_in_place_of_logits(levels):
         check_outputs(mask, None)
 
 
+def test_a_mask_of_two_levels_in_place_of_logits():
+    one_hot = torch.randn(2, 3, 16, 16).softmax(1).round() * 2 - 1
+    with pytest.raises(ModelError, match="-1 or 1 and nothing between: that is a mask already"):
+        check_outputs(one_hot, None)
+    biases = torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1).expand(2, 2, 16, 16)  # no picture moves them
+    check_outputs(biases, None)
+
+
+@pytest.mark.parametrize(
+    ("last", "named"),
+    [
+        (torch.relu, "a ReLU"),
+        (torch.tanh, "a tanh"),
+        (lambda raw: 100 * raw.sigmoid(), "a sigmoid times 100"),
+        (lambda raw: 255 * raw.sigmoid(), "a sigmoid times 255"),
+        (torch.nn.functional.logsigmoid, "a logarithm of probabilities"),
+    ],
+)
+def test_what_no_last_step_of_logits_returns(last, named):
+    raw = last(50 * torch.randn(2, 1, 16, 16))
+    with pytest.raises(ModelError, match=f"as {named}.*Logits are expected"):
+        check_outputs(raw, None)
+    check_outputs(raw, "logits")
+    check_outputs(torch.randn(2, 1, 16, 16).abs() + 1, None)  # all above 0, and none at an end
+    check_outputs(-torch.randn(2, 1, 16, 16).abs() - 1, None)
+
+
+@pytest.mark.parametrize("last", [torch.softmax, torch.log_softmax])
+def test_a_softmax_is_not_taken_for_several_labels(last):
+    raw = last(torch.randn(2, 3, 16, 16), 1)
+    with pytest.raises(ModelError, match=r"probabilities that sum to 1.*head='softmax'"):
+        check_outputs(raw, "probabilities" if last is torch.softmax else None, exclusive=False)
+    check_outputs(raw, "probabilities" if last is torch.softmax else None)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_an_answer_that_is_not_finite(bad):
     raw = torch.randn(1, 1, 8, 8)

@@ -196,7 +196,7 @@ def print_adopted(run: Path, adopted: PrintedRow) -> None:
     lines = [f"{run}: {adopted['model']['architecture']} for {', '.join(adopted['classes'])}."]
     lines += [f"Weights: {key} of {record.settings['file']}."] if key else []
     for what, values in (
-        ("Read from the tensors", results["read_from_tensors"]),
+        ("Read from the file", results["read_from_tensors"]),
         ("Assumed, as the file doesn't tell (--set changes it, --head the head)", results["assumed"]),
     ):
         if values:

@@ -59,9 +59,15 @@ def from_torch(
     Masks hold the index of a class at each pixel; pixels of ``ignore`` count nowhere.
 
     Raises:
-        SettingError: items have no numbers, or a loader repeats, weighs or batches them in its own way.
+        SettingError: items have no numbers, a loader repeats, weighs or batches them in its own way, or
+            ``ignore`` is a class.
         DataError: an item is no picture with its mask; it is named.
     """
+    if ignore is not None and 0 <= ignore < len(classes):
+        raise SettingError(
+            f"The value {ignore} of a mask can't be ignored: it is the class {classes[ignore]!r}. Ignore one "
+            "that is no class, such as 255 or -1."
+        )
     numbers, read = _numbered(data)
     reader = _Reader(read, tuple(classes), ignore, channels)
     items = track(numbers, total=len(numbers), what=f"reading {name}")

@@ -4,6 +4,7 @@ What can't be read is kept aside as a `Failure`, and the rest goes on.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,17 +16,17 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from seglens.data.classes import NO_MAP, in_classes_of
-from seglens.data.folders import visible_files
+from seglens.data.folders import passed_over, visible_files
 from seglens.data.frame import Frame
 from seglens.data.from_torch import TorchData, as_split, is_torch
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.intensity import warn_of_window
-from seglens.data.layout import Entry, PictureOnly, Split, picture_sha256
+from seglens.data.layout import Entry, PictureOnly, Searched, Split, picture_sha256
 from seglens.data.sample import Sample
 from seglens.data.transforms import Batch, collate
 from seglens.data.volumes.reading import is_volume, stem_of
 from seglens.data.volumes.sets import read_sample
-from seglens.errors import DataError, NonFiniteError, SettingError
+from seglens.errors import DataError, NonFiniteError, SeglensWarning, SettingError
 from seglens.explain.target_names import form_of
 from seglens.files.output import unused_name
 from seglens.models.segmenter import ModelSpec
@@ -121,7 +122,8 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
 def files_in(path: Path, dims: int) -> list[Path]:
     """Return the pictures right in a folder, by name, or the volumes; what is no folder is the file itself.
 
-    A folder without files of volumes is one DICOM series, and is read as one volume.
+    A folder without files of volumes is one DICOM series, and is read as one volume. Of others, a warning
+    names what is passed over: files of other kinds, and folders of pictures.
 
     Raises:
         DataError: a folder holds no picture.
@@ -130,9 +132,13 @@ def files_in(path: Path, dims: int) -> list[Path]:
         return [path]
     if dims == 3:
         volumes = (".nii", ".gz", ".mha", ".mhd", ".nrrd", ".nhdr")
-        return [file for file in visible_files(path, volumes) if is_volume(file)] or [path]
+        found = [file for file in visible_files(path, volumes) if is_volume(file)]
+        if found:
+            _warn_of_passed_over(path, (*volumes, ".raw", ".zraw"))
+        return found or [path]
     found = visible_files(path)
     if found:
+        _warn_of_passed_over(path, IMAGE_SUFFIXES)
         return found
     inside = sorted(each for each in path.iterdir() if not each.name.startswith("."))
     folders = [each.name for each in inside if each.is_dir()]
@@ -144,6 +150,19 @@ def files_in(path: Path, dims: int) -> list[Path]:
         f"{path} is a folder, and no picture lies right in it; {there}. Name the folder that holds the "
         f"pictures themselves ({', '.join(IMAGE_SUFFIXES)})."
     )
+
+
+def _warn_of_passed_over(folder: Path, suffixes: tuple[str, ...]) -> None:
+    """Warn of what is in a folder and is not read."""
+    left = [name for each in passed_over([Searched(folder, suffixes)]) for name in each.names]
+    if left:
+        shown = ", ".join(Path(each).name for each in left[:5]) + (", ..." if len(left) > 5 else "")
+        warnings.warn(
+            f"{folder} holds {len(left)} files and folders that are not read: {shown}. Only files "
+            f"right in the folder are, that end in {' '.join(suffixes)}.",
+            SeglensWarning,
+            stacklevel=2,
+        )
 
 
 def reader_of(run: Run) -> Callable[[Entry], Sample]:

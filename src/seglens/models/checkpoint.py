@@ -56,14 +56,31 @@ def read_checkpoint(file: Path) -> dict[str, dict[str, Tensor]]:
     """Return the state dicts in ``file`` by the keys that lead to them: ``""``, ``model``, ``a.b``.
 
     Raises:
-        CheckpointError: the file is missing, of another kind, damaged or a bomb, holds no state dict or other
-            tensors than plain ones, or is a pickle that would need to run code to be read.
+        CheckpointError: as `read_content` and `state_dicts`.
+    """
+    return state_dicts(read_content(file), file)
+
+
+def read_content(file: Path) -> Any:
+    """Return all that a file of weights holds, and an empty object for what is no plain data.
+
+    Raises:
+        CheckpointError: the file is missing, of another kind, damaged or a bomb, or is a pickle that would
+            need to run code to be read.
     """
     file = Path(file)
     check_weights_file(file)
     if file.suffix.lower() not in SUFFIXES:
         raise CheckpointError(f"{file} is no weights file that can be read. Allowed: {', '.join(SUFFIXES)}.")
-    content = read_safetensors(file) if file.suffix.lower() == ".safetensors" else read_pickle(file)
+    return read_safetensors(file) if file.suffix.lower() == ".safetensors" else read_pickle(file)
+
+
+def state_dicts(content: Any, file: Path) -> dict[str, dict[str, Tensor]]:
+    """Return the state dicts in the ``content`` of ``file`` by the keys that lead to them.
+
+    Raises:
+        CheckpointError: there is none, or one holds other tensors than plain ones.
+    """
     found = dict(_state_dicts(content, ""))
     if not found:
         held = f"{type(content).__name__}"

@@ -8,6 +8,7 @@ answer; of several it is that called ``out`` or ``logits`` where all others are 
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,16 @@ _ALLOWED = (
 _SHOWN = 12
 _ENOUGH = 64
 """Fewer pixels of one channel tell too little about what they are."""
+_AT_AN_END = 1e-2
+"""Share of the values that stand at the very end of what a last step such as ReLU lets through."""
+_NO_LOGARITHM = 1e-6
+"""Nearer to 0 is the logarithm of a probability of 1."""
+_CORNER = {2: (0, 2), 3: (0, 1, 2)}
+"""Which third of each axis is changed to see where the answer changes."""
+_THIRDS = 6
+"""Rows and columns from which on thirds of an answer are told apart."""
+_HARDLY, _MOSTLY = 0.02, 0.6
+"""Shares of a change: that at its own place, and that at another, where the answer lies otherwise."""
 _ROUNDING = 1e-2
 """How far the sum of a softmax over many classes may be off in half precision."""
 
@@ -108,8 +119,9 @@ def check_outputs(raw: Tensor, declared: Outputs | None, *, exclusive: bool = Tr
     values.
 
     Raises:
-        ModelError: the outputs are not finite, or a mask; undeclared outputs all lie in [0, 1]; or declared
-            probabilities don't lie there, or don't sum to 1 over several classes.
+        ModelError: the outputs are not finite, or a mask; undeclared outputs are those of a last step that
+            gives no logits, or all lie in [0, 1]; or declared probabilities don't lie there, or don't sum to
+            1 over several classes.
     """
     check_finite(raw)
     low, high = raw.min().item(), raw.max().item()
@@ -121,10 +133,22 @@ def check_outputs(raw: Tensor, declared: Outputs | None, *, exclusive: bool = Tr
         )
     if declared == "logits" or low == high:
         return
-    if low == 0 and raw.numel() >= _ENOUGH and bool((raw == raw.round()).all()):
+    if raw.numel() >= _ENOUGH and (levels := _levels(raw, low, high)):
         raise ModelError(
-            f"The network's outputs are whole numbers from 0 to {high:.3g}: that is a mask already. Return "
-            "what stands before the threshold, round or argmax."
+            f"The network's outputs are {levels}: that is a mask already. Return what stands before the "
+            "threshold, round or argmax."
+        )
+    if not exclusive and several and _sums_to_one(raw if within else raw.exp()):
+        raise ModelError(
+            f"The network's {raw.shape[1]} output channels are {'' if within else 'logarithms of '}"
+            "probabilities that sum to 1, as a softmax makes them: a pixel has one class, and not several "
+            "labels. Take head='softmax', with the background among the classes."
+        )
+    if not within and not (several and exclusive) and (squashed := _squashed(raw, low, high)):
+        raise ModelError(
+            f"The network's outputs lie between {low:.3g} and {high:.3g}, as {squashed} returns them. Logits "
+            "are expected: above 0 where a class is there, and below 0 where it isn't. Return what stands "
+            "before it, or declare outputs_are='logits' if they are logits."
         )
     if not within:
         return
@@ -210,6 +234,72 @@ def check_steady(answer: Tensor, others: Mapping[str, Tensor]) -> None:
                 "for dropout that ignores training=False (F.dropout(x) without training=self.training), "
                 "random noise, or a normalisation over the batch (track_running_stats=False)."
             )
+
+
+def _levels(raw: Tensor, low: float, high: float) -> str:
+    """Say which few values there are, where all are those of a mask; else nothing."""
+    if low == 0 and bool((raw == raw.round()).all()):
+        return f"whole numbers from 0 to {high:.3g}"
+    varies = bool((raw.flatten(2).amin(2) != raw.flatten(2).amax(2)).any())
+    two = varies and bool(((raw == low) | (raw == high)).all())
+    return f"{low:.3g} or {high:.3g} and nothing between" if two else ""
+
+
+def _squashed(raw: Tensor, low: float, high: float) -> str:
+    """Return what squashes the outputs of a sigmoid head, by the end that they stand at; else nothing.
+
+    The second trial picture has so much contrast that what a last step allows is reached.
+    """
+
+    def many(there: Tensor) -> bool:
+        return there.float().mean().item() > _AT_AN_END
+
+    if low >= 0 and high in (100, 255) and many(raw == high):
+        return f"a sigmoid times {high:.0f}"
+    if low == 0 and many(raw == 0):
+        return "a ReLU"
+    if low < -1 and high <= 0 and many(raw > -_NO_LOGARITHM):
+        return "a logarithm of probabilities (logsigmoid)"
+    return "a tanh" if low >= -1 and high <= 1 and many(raw.abs() == 1) else ""
+
+
+def corner(sides: Sequence[int]) -> tuple[slice, ...]:
+    """Return a ninth of a picture, or a 27th of a volume, that no swap or flip of axes leaves where it is."""
+    return tuple(_third(place, side) for place, side in zip(_CORNER[len(sides)], sides, strict=True))
+
+
+def check_places(before: Tensor, after: Tensor) -> None:
+    """Raise where a change of the `corner` of a picture changes the answer somewhere else, and hardly there.
+
+    Raises:
+        ModelError: the axes of the answer are not those of the picture.
+    """
+    change = (after - before).detach().double().abs().sum(dim=(0, 1))
+    total = change.sum().item()
+    if not total or min(change.shape) < _THIRDS:
+        return
+    shares = {
+        places: change[tuple(map(_third, places, change.shape))].sum().item() / total
+        for places in product(range(3), repeat=change.ndim)
+    }
+    own = _CORNER[change.ndim]
+    largest = max(shares, key=lambda places: shares[places])
+    turned = sorted(abs(place - 1) for place in largest) == sorted(abs(place - 1) for place in own)
+    if turned and shares[own] < _HARDLY and shares[largest] > _MOSTLY:
+        raise ModelError(
+            "The network's answer doesn't lie as its picture does. A change in the "
+            f"{_said(own)} third of the {LENGTHS[change.ndim]} changes the answer in the {_said(largest)} "
+            f"third ({shares[largest]:.0%} of it): axes are swapped or turned. Turn the answer back: "
+            "output.transpose(-1, -2), or output.flip(-1)."
+        )
+
+
+def _third(place: int, side: int) -> slice:
+    return slice(side * place // 3, side * (place + 1) // 3)
+
+
+def _said(places: Sequence[int]) -> str:
+    return ", ".join(("first", "middle", "last")[place] for place in places)
 
 
 def _sums_to_one(raw: Tensor) -> bool:

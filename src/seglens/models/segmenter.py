@@ -279,17 +279,28 @@ class Segmenter(nn.Module):
         """
         return self.answer(self.trial(size), (self.spec.outputs,))
 
-    def trial(self, size: InputSize, contrast: float = 1.0, *, beside: float | None = None) -> Any:
+    def trial(
+        self,
+        size: InputSize,
+        contrast: float = 1.0,
+        *,
+        beside: float | None = None,
+        inverted: tuple[slice, ...] | None = None,
+    ) -> Any:
         """Return what the network returns for noise of ``size``, one length for all sides or one for each.
 
         The noise is uniform in [0, 1]; ``contrast`` multiplies its distance from grey. With ``beside`` the
-        same noise of that contrast is a second picture of the batch.
+        same noise of that contrast is a second picture of the batch. Light and dark change places in the part
+        ``inverted``.
 
         Raises:
             ModelError: the network can't take such an image.
         """
         shape = (1, self.spec.channels, *sides_of(size, self.spec.dims))
         noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        if inverted is not None:
+            part = (slice(None), slice(None), *inverted)
+            noise[part] = 1 - noise[part]
         contrasts = [contrast] if beside is None else [contrast, beside]
         images = torch.cat([0.5 + each * (noise.to(self.mean) - 0.5) for each in contrasts])
         padded = pad_to_divisor(self.normalise(images), self.spec.divisor)

@@ -35,10 +35,13 @@ from seglens.models.outputs import (
     Outputs,
     Selector,
     check_outputs,
+    check_places,
     check_resolution,
     check_steady,
+    corner,
     find_output,
 )
+from seglens.models.own_normalisation import check_both, refuse_own
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
 from seglens.models.weights import check_present, fit, load_weights
 from seglens.models.zoo import normalisation
@@ -231,7 +234,8 @@ def wrap(
     ``classes`` where it isn't named.
 
     Raises:
-        ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``.
+        ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``; or of
+            mean and std only one is given, or none where the module has some of its own.
         SettingError: the arguments contradict one another.
     """
     check_present(module)
@@ -254,6 +258,8 @@ def wrap(
             "classes is left out: allowed are the names of the classes, the background first, such as "
             "classes=('background', 'cell'). Only a processor of Hugging Face makes them known."
         )
+    if processor is None and mean is None and std is None and normalise == "dataset":
+        refuse_own(module, channels)
     size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
     axes = dims or len(spacing) or (len(size) if isinstance(size, tuple) else 0)
     possible = (axes,) if axes else candidates(module)
@@ -274,6 +280,8 @@ def wrap(
         outputs_are=outputs_are or "logits",
         output=None if callable(output) else output,
     )
+    if processor is None:
+        check_both(mean, std, (default_mean, default_std))
     select = output if callable(output) else None
     specs = [
         spec.model_copy(
@@ -290,6 +298,7 @@ def wrap(
     returned = [first, trial.trial(sides, 100.0)]
     raw = torch.cat([trial.answer(each, allowed) for each in returned])
     check_resolution(size_of(raw), padded_size(sides, divisor))
+    check_places(raw[:1], trial.answer(trial.trial(sides, inverted=corner(sides)), allowed))
     again = {"when it is asked again": trial.answer(trial.trial(sides), allowed)}
     with suppress(ModelError):  # one that takes single pictures only says so when it gets more
         both = trial.answer(trial.trial(sides, beside=0.1), allowed, 2)

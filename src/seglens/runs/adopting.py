@@ -1,6 +1,7 @@
 """Runs of what something else trained: weights for a network of the zoo, folders and files."""
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +9,17 @@ from typing import Any
 
 from seglens.arguments import checked
 from seglens.data.sample import Task, is_background, task_of, with_background
-from seglens.errors import SettingError
+from seglens.errors import SeglensWarning, SettingError
 from seglens.files.hub_address import is_address, repository_of
 from seglens.files.output import new_folder
 from seglens.files.overwrite import check_output
 from seglens.models import adapters
 from seglens.models import options as of_models
 from seglens.models.adapters import HUGGING_FACE, NETWORK_FILE, network_files
-from seglens.models.checkpoint import read_checkpoint
+from seglens.models.checkpoint import read_content, state_dicts
 from seglens.models.dimensions import check_weights
 from seglens.models.outputs import Outputs, check_finite
+from seglens.models.own_normalisation import check_both, stored_beside
 from seglens.models.segmenter import Head, ModelSpec, Normalise, Segmenter
 from seglens.models.weights import State, choose_state, fit
 from seglens.models.zoo import normalisation
@@ -75,7 +77,8 @@ def adopt(
     ``model`` left out is ``unet``, ``channels`` 3, ``image_size`` 256, ``classes`` background and
     foreground. ``head`` left out is told by the number of classes and the
     outputs in the file; it is never taken for ``multilabel`` unless that is named, see `wrap`. ``mean`` and
-    ``std`` left out are ImageNet's; ``normalise`` and ``window`` are as in `ModelSpec`. ``options`` are other
+    ``std`` left out are those that the file holds beside the weights, else ImageNet's; ``normalise`` and
+    ``window`` are as in `ModelSpec`. ``options`` are other
     arguments of the architecture; those that the tensors show are read from them, those that none shows are
     assumed to be the architecture's own, and the record's ``results`` say which. ``weights_key`` names one of
     several weights in the file (``model_ema``), ``output`` one of several outputs, see `wrap`.
@@ -171,7 +174,9 @@ def adopt(
     model = of_models.agreed("model", model, described.model) or "unet"
     channels = of_models.agreed("number of channels", channels, described.channels) or 3
     options = {**(described.options or {}), **of_models.checked_options(model, options or {})}
-    default_mean, default_std = normalisation(None, None, channels)
+    content = read_content(file)
+    stored = stored_beside(content, channels) if normalise == "dataset" else None
+    default = stored or normalisation(None, None, channels)
     spec = ModelSpec(
         architecture=model,
         encoder=of_models.agreed("encoder", encoder, described.encoder),
@@ -180,14 +185,24 @@ def adopt(
         classes=max(2, len(classes)),
         head=head or ("sigmoid" if len(classes) == 2 else "softmax"),
         image_size=size,
-        mean=tuple(mean or default_mean),
-        std=tuple(std or default_std),
+        mean=tuple(mean or default[0]),
+        std=tuple(std or default[1]),
         normalise=normalise,
         window=window,
         output=output,
         options=options,
     )
-    segmenter, key, state, read = _build_for(read_checkpoint(file), spec, head, weights_key, file)
+    check_both(mean, std, default)
+    segmenter, key, state, read = _build_for(state_dicts(content, file), spec, head, weights_key, file)
+    if stored is not None and (spec.mean, spec.std) == stored:
+        read |= {"mean": list(spec.mean), "std": list(spec.std)}
+    elif stored is not None:
+        warnings.warn(
+            f"{file.name} holds a mean and std for pictures in [0, 1], {stored[0]} and {stored[1]}. Those "
+            f"that are given are taken: {spec.mean} and {spec.std}.",
+            SeglensWarning,
+            stacklevel=2,
+        )
     if head == "multilabel":
         classes = with_background(classes, segmenter.spec.outputs)
     task = task_of(classes, multilabel=head == "multilabel", what="The classes")

@@ -1,5 +1,6 @@
 """The pictures that a command works on: those of the run, or others read in the same way."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from seglens.data.listing import (
 )
 from seglens.data.opening import LAYOUTS, find, layout_name, open_as_it_is, open_data, without_unread
 from seglens.data.sample import Sample, Task
-from seglens.errors import DataError, SettingError, UserError
+from seglens.errors import DataError, SeglensWarning, SettingError, UserError
 from seglens.models.adapters import Tool
 from seglens.models.dimensions import FOR
 from seglens.results import record as records
@@ -75,6 +76,15 @@ def open_split(
             name = name or (ALL if list(found.splits) == [ALL] else DEFAULT)
             split = in_classes_of(run.task, found.split(name), class_map)
             warn_of_window(run.spec.window, run.spec.normalise, split)
+            if run.spec.options.get("reduce_labels") and found.task.classes == run.task.classes:
+                warnings.warn(
+                    "The model was trained on masks whose 0 is no class (reduce_labels): its class "
+                    f"{run.task.classes[0]!r} is 1 there, and 0 in these masks, as they are read. See that "
+                    "they hold each value less 1, and 255 for what was 0 (--ignore 255). Else all scores are "
+                    "of wrong classes.",
+                    SeglensWarning,
+                    stacklevel=2,
+                )
             return split
     if stored is None:
         raise SettingError(

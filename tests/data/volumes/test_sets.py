@@ -115,6 +115,23 @@ def test_nnunet_with_two_channels(tmp_path):
     assert (grid.from_zyx(sample.mask.numpy()) == labels(1, 2)).all()
 
 
+def test_two_files_of_one_name_or_number_are_not_chosen_from(tmp_path):
+    folder = pairs(tmp_path / "pairs", labels(1))
+    name = next((folder / "masks").iterdir()).name
+    save(folder / "masks" / name.removesuffix(".gz"), labels(1, 1))
+    with pytest.raises(DataError, match=f"{name[:-3]} and {name}: two volumes of one name"):
+        open_data(DataSettings(path=folder))
+    doubled = nnunet(tmp_path / "doubled", names=("MRI", "CT"))
+    (doubled / "imagesTr" / "c1_0001.nii.gz").unlink()
+    save(doubled / "imagesTr" / "c1_0000.nii", picture(1))  # as many files as channels
+    with pytest.raises(DataError, match=r"c1_0000\.nii and c1_0000\.nii\.gz: two volumes of one name"):
+        open_data(DataSettings(path=doubled))
+    gap = nnunet(tmp_path / "gap", names=("MRI", "CT"))
+    (gap / "imagesTr" / "c1_0001.nii.gz").rename(gap / "imagesTr" / "c1_0002.nii.gz")
+    with pytest.raises(DataError, match=r"c1_0002\.nii\.gz of the case 'c1'; allowed .* _0000, _0001"):
+        open_data(DataSettings(path=gap))
+
+
 def test_the_decathlon_has_one_file_a_case(tmp_path):
     nnunet(tmp_path)
     text = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "front", "2": "back"}}

@@ -104,12 +104,19 @@ def _of_nnunet(folder: Path) -> Cases:
         for each in _volumes(folder / images):
             numbered = _CHANNEL.fullmatch(stem_of(each)) if one_file_a_channel else None
             files.setdefault(numbered[1] if numbered else stem_of(each), []).append(each)
-        wrong = [name for name, found in files.items() if len(found) != files_of_a_case]
-        if wrong:
-            raise DataError(
-                f"{folder / images} holds {len(files[wrong[0]])} file(s) of the case {wrong[0]!r}, but "
-                f"{file} lists {len(channels)} channel(s) ({', '.join(channels)}). Add what is missing."
-            )
+        numbers = [f"_{number:04d}" for number in range(files_of_a_case)]
+        for name, found in files.items():
+            if len(found) != files_of_a_case:
+                raise DataError(
+                    f"{folder / images} holds {len(found)} file(s) of the case {name!r}, but {file} lists "
+                    f"{len(channels)} channel(s) ({', '.join(channels)}). Add what is missing."
+                )
+            stems = sorted(map(stem_of, found))
+            if stems not in ([name], [f"{name}{number}" for number in numbers]):
+                raise DataError(
+                    f"{folder / images} holds {', '.join(each.name for each in sorted(found))} of the case "
+                    f"{name!r}; allowed are the numbers of its channels, {', '.join(numbers)}. Rename them."
+                )
         told = {name: tuple(sorted(found)) for name, found in files.items()}
         splits[split] = _paired(told, folder / truth, needed=split == "train")
     if not splits.get("train"):
@@ -133,10 +140,10 @@ def _paired(pictures: Mapping[str, tuple[Path, ...]], masks: Path, *, needed: bo
 
 
 def _volumes(folder: Path) -> list[Path]:
-    """Return the volumes right in a folder; files of other kinds are refused by name.
+    """Return the volumes right in a folder; files of other kinds, and two of one name, are refused.
 
     Raises:
-        DataError: there is one.
+        DataError: there are such.
     """
     files = sorted(file for file in folder.iterdir() if not is_clutter(file) and not file.is_dir())
     other = [file for file in files if not is_volume(file) and file.suffix.lower() not in BESIDE]
@@ -144,7 +151,15 @@ def _volumes(folder: Path) -> list[Path]:
         raise DataError(
             f"{other[0]} is no volume that is read here ({', '.join(SUFFIXES)}). Move it elsewhere."
         )
-    return [file for file in files if is_volume(file)]
+    volumes = [file for file in files if is_volume(file)]
+    of_stem: dict[str, Path] = {}
+    for file in volumes:
+        if (first := of_stem.setdefault(stem_of(file), file)) != file:
+            raise DataError(
+                f"{folder} holds {first.name} and {file.name}: two volumes of one name. Move one of them "
+                "elsewhere."
+            )
+    return volumes
 
 
 def _names(channels: Any, file: Path) -> tuple[str, ...]:

@@ -296,9 +296,14 @@ def _normalisation(images: Any, channels: int) -> tuple[tuple[float, ...], tuple
         )
     scale = 255.0 * (images.rescale_factor if images.do_rescale else 1.0)
     normalised = getattr(images, "do_normalize", None)
-    mean = tuple(images.image_mean) if normalised else (0.0,) * channels
-    std = tuple(images.image_std) if normalised else (1.0,) * channels
-    return tuple(float(each) / scale for each in mean), tuple(float(each) / scale for each in std)
+    mean, std = (images.image_mean, images.image_std) if normalised else (0.0, 1.0)
+    if mean is None or std is None:
+        raise ModelError(
+            f"{type(images).__name__} normalises (do_normalize), and its image_mean is {mean}, its image_std "
+            f"{std}. Allowed is a number for each channel, or one for all. Mend it in {PROCESSOR}."
+        )
+    both = [(each,) * channels if isinstance(each, int | float) else tuple(each) for each in (mean, std)]
+    return tuple(float(each) / scale for each in both[0]), tuple(float(each) / scale for each in both[1])
 
 
 def _size(images: Any) -> tuple[int, int] | None:
