@@ -153,12 +153,13 @@ class Grid:
                 f"{what} has {_times(other.shape)} voxels, {own} {_times(self.shape)}. They must be on one "
                 "grid: resample the mask to the picture, with nearest neighbours."
             )
-        apart, most = self.distance_to(other), CLOSE * min(self.spacing)
+        told = [f"{each:.3g}" for each in (self.distance_to(other), CLOSE * min(self.spacing))]
+        apart, most = map(float, told)  # compared as they are told: headers hold rounded numbers
         if apart > most:
             raise SizeMismatchError(
-                f"{what} lies {apart:.3g} mm beside {own} (orientation {other.orientation}, spacing "
+                f"{what} lies {told[0]} mm beside {own} (orientation {other.orientation}, spacing "
                 f"{_spaced(other.spacing)} mm; {self.orientation}, {_spaced(self.spacing)} mm); allowed is "
-                f"{most:.3g} mm. They must be on one grid: resample the mask to the picture, or mend the "
+                f"{told[1]} mm. They must be on one grid: resample the mask to the picture, or mend the "
                 "header that is wrong."
             )
 
