@@ -25,8 +25,7 @@ def test_verify_shows_every_check(seglens, one_run, small_set):
     assert [line.split()[0] for line in lines[1:-1]] == list(RULES)
     assert lines[0].split() == ["check", "result", "value", "at", "most", "what", "it", "says"]
     assert (
-        lines[-1]
-        == "11 passed, 0 failed, 1 not applicable; on 1 pictures, layers encoder_last, decoder_last."
+        lines[-1] == "11 passed, 0 failed, 1 not applicable; on 1 picture, layers encoder_last, decoder_last."
     )
     assert (ended.code, ended.err) == (0, "")
 

@@ -56,6 +56,7 @@ def test_a_tour_of_all_commands(seglens, tmp_path):
     run("data", "show", data, "--run", "balls")
     assert "The picture is in" in lines[-1]
     run("layers", "balls")
+    assert any("channels x slices x rows x columns" in line for line in lines)
     run("report", "balls")
     run("compare", "balls", "balls", code=2)
     assert [line for line in lines if OF_PICTURES.search(line) and "picture is in" not in line] == []
@@ -64,3 +65,9 @@ def test_a_tour_of_all_commands(seglens, tmp_path):
     assert "volumes" in text
     assert [found for found in re.findall(r"[^.]{0,40}\b[Pp]i(?:cture|xel)s?\b[^.]{0,40}", text)
             if "olume" not in found] == []  # fmt: skip
+    heard = " ".join(re.findall(r' (?:aria-label|alt)="([^"]*)"', page))
+    assert "volume" in heard
+    assert OF_PICTURES.findall(heard.replace("Enlarged picture", "")) == []
+    assert '"nouns":{"balls":"volume"}' in page  # by which scripts call what a card is about
+    spoken = " ".join(re.findall(r'"([^"\n]*\b[Pp]icture\b[^"\n]*)"', page[page.index("const Maps") :]))
+    assert re.sub("[Pp]icture file|other pictures beside", "", spoken).find("icture") == -1

@@ -131,7 +131,7 @@ def test_broken_pictures_are_listed_and_the_rest_is_done(tmp_path):
         "Name the classes, or correct the masks.",
     }
     assert (found.per_image["dice"].num, found.per_image["dice"].mean) == (1, pytest.approx(0.5))
-    with pytest.raises(DataError, match=r"None of the 1 pictures .* The first, broken-0: b\.png"):
+    with pytest.raises(DataError, match=r"0 of 1 picture .* The first, broken-0: b\.png"):
         evaluate(bright_run(), split_of(DataError("b.png")), out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

@@ -126,9 +126,9 @@ def test_a_broken_picture_is_listed_and_the_rest_is_done(run: Run, folder: Path)
 
 def test_nothing_is_left_where_nothing_could_be_done(run: Run, folder: Path):
     (folder / "bad.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"None of the 1 pictures could be done. The first: .*bad.png"):
+    with pytest.raises(DataError, match=r"0 of 1 picture could be done. The first: .*bad.png"):
         explain_folder(run, [folder / "bad.png"], out=folder / "out", layers=("body",))
-    with pytest.raises(DataError, match=r"None of the 1 pictures"):
+    with pytest.raises(DataError, match=r"0 of 1 picture"):
         predict_files(run, [folder / "bad.png"], out=folder / "out")
     assert not [path for path in folder.iterdir() if "out" in path.name]
 

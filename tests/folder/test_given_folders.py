@@ -32,7 +32,7 @@ def test_a_folder_without_pictures_is_called_what_it_is(run: Run, tmp_path: Path
         DataError, match=r"it holds the folders images. Name the folder that holds the pictures"
     ):
         seglens.predict_files(run, [tmp_path / "set"], out=tmp_path / "out")
-    with pytest.raises(DataError, match=r"it holds 1 files: \.dcm"):
+    with pytest.raises(DataError, match=r"it holds 1 file: \.dcm"):
         files_in(tmp_path / "scan", 2)
     with pytest.raises(DataError, match="it is empty"):
         files_in(tmp_path / "set/images", 2)

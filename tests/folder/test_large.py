@@ -198,7 +198,7 @@ def test_a_plan_counts_the_windows_of_large_pictures(run: Run, folder: Path, met
     assert planned.large.forwards == sum(seen)
     assert planned.seconds is not None
     assert [row["methods"] for row in planned.rows()][-2:] == [
-        f"1 pictures in {cut} windows, all told",
+        f"1 picture in {cut} windows, all told",
         f"all, 5 pictures of {run.spec.image_size} x {run.spec.image_size} and 1 in windows",
     ]
 
@@ -215,7 +215,7 @@ def test_a_plan_says_what_will_be_refused(run: Run, folder: Path):
     planned = seglens.plan_folder(run, split, methods=("seg-xres-cam",), layers=("body",), num_images=None)
     assert planned.large is not None
     assert "'seg-xres-cam' has no meaning over the windows" in planned.large.refused
-    assert "1 pictures in" in planned.rows()[-2]["methods"]
+    assert "1 picture in" in planned.rows()[-2]["methods"]
     assert planned.large.forwards == 0
 
 

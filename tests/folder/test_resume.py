@@ -123,7 +123,7 @@ def test_pictures_that_changed_are_not_mixed_with_those_that_are_done(
     with Image.open(first.image) as picture:
         inverted = 255 - np.asarray(picture)
     Image.fromarray(inverted).save(first.image)
-    with pytest.raises(DataError, match=rf"1 of the 1 pictures that are done.*\({first.name}\).*--force"):
+    with pytest.raises(DataError, match=rf"1 of 1 picture done before.*\({first.name}\).*--force"):
         seglens.explain_folder(run, split, out=folder / "out", methods=METHODS, resume=True, **ASKED)
 
 

@@ -1,5 +1,6 @@
 """One volume on the page: its planes, clicks in them, and what is asked by a click."""
 
+import re
 from dataclasses import fields, replace
 
 import nibabel
@@ -13,7 +14,7 @@ from seglens.drawing.planes import Planes
 from seglens.errors import DataError, SettingError
 from seglens.explain.target import component
 from seglens.inspection import clicks, drawing, opened, sentences
-from seglens.inspection.explaining import ExplainRequest, explain_picture
+from seglens.inspection.explaining import ExplainedPicture, ExplainRequest, explain_picture
 from seglens.runs import Run
 
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -104,6 +105,31 @@ def test_a_map_is_drawn_in_the_planes_that_are_looked_at(run, volume):
     assert "seglens judge" in sentences.about_answer(answer)
 
 
+OF_PICTURES = re.compile(r"(?i)\b(picture|pixel)s?\b")
+
+
+def test_sentences_about_a_volume_name_no_picture(run, volume, monkeypatch):
+    scored = replace(volume, scores={"dice": 0.5, "pixel_accuracy": 0.9})
+    said = sentences.about_picture(run, scored)
+    assert "of the volume" in said
+    for layer in ("up", "bottleneck"):
+        asked = ExplainRequest("predicted", "hires-cam", layer, class_name="thing")
+        answer = explain_picture(run, volume, asked)
+        said += sentences.about_answer(answer)
+    monkeypatch.setattr(ExplainedPicture, "status", "no_target")
+    said += sentences.about_answer(answer)
+    assert OF_PICTURES.findall(said) == []
+
+
+def test_the_notebook_widget_names_no_picture(run, volume):
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    shown = run.show(volume.sample.image[None], method="saliency", layer="up.0")
+    assert (shown.picture.description, shown.picture.options) == ("Volume", (("volume 0", 0),))
+    assert OF_PICTURES.findall(shown.told.value) == []
+    shown._say(DataError("This picture has no pixel."))
+    assert "This volume has no voxel." in shown.told.value
+
+
 def test_volumes_that_take_too_long_are_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr(opened, "MOST_PIXELS", 1000)
     file = tmp_path / "large.nii.gz"
@@ -117,7 +143,10 @@ def test_the_page_moves_through_a_volume(run, volume, tmp_path):
     from seglens.app.callbacks import Callbacks, Widgets
 
     page = Callbacks(run, None, tmp_path, Widgets(**{each.name: each.name for each in fields(Widgets)}))
+    opening = page.again(None, "component")["message"]
+    assert opening == '<p role="status">Open a volume first: choose a sample, or drop a file.</p>'
     shown = page.drop(str(tmp_path / "one.nii.gz"), "component")
+    assert OF_PICTURES.findall(shown["told"] + shown["about"]) == []
     assert [shown[name]["maximum"] for name in ("slice", "row", "column")] == [13, 19, 23]
     assert shown["brush"] == ""
     width, height = shown["picture"].size

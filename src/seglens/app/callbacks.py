@@ -18,6 +18,7 @@ from seglens.explain.integrated import IntegratedGradients
 from seglens.inspection import clicks, drawing, explaining, removing, sentences
 from seglens.inspection.clicks import ClickedPixel
 from seglens.inspection.opened import Opened, open_file, open_sample
+from seglens.results.names import worded
 from seglens.runs import Run
 
 NONE = "(none)"
@@ -122,7 +123,7 @@ def showing_errors(callback: Callable[..., Shown]) -> Callable[..., Shown]:
         try:
             return {self.w.message: "", **callback(self, *values)}
         except SeglensError as error:
-            return {self.w.message: _refusal(error)}
+            return {self.w.message: self._refusal(error)}
 
     return told
 
@@ -179,7 +180,7 @@ class Callbacks:
     def again(self, seen: VisitorState | None, target: str, *rest: str) -> Shown:
         """Ask, or say what is missing."""
         if seen is None:
-            return {self.w.message: _hint("Open a picture first: choose a sample, or drop a file.")}
+            return {self.w.message: self._hint("Open a picture first: choose a sample, or drop a file.")}
         return self._asked(seen, target, *rest)
 
     def fit(self, method: str) -> Shown:
@@ -198,7 +199,7 @@ class Callbacks:
         self, seen: VisitorState | None, imputer: str, class_name: str, strokes: Sequence[Mapping[str, Any]]
     ) -> Shown:
         if seen is None:
-            return {self.w.message: _hint("Open a picture first: choose a sample, or drop a file.")}
+            return {self.w.message: self._hint("Open a picture first: choose a sample, or drop a file.")}
         region = drawing.brushed(seen.opened, strokes)
         target = removing.target_of(self.run, seen.opened, class_name, seen.answer)
         removal = removing.remove_region(self.run, seen.opened, region, target, imputer=imputer)
@@ -225,7 +226,7 @@ class Callbacks:
         kind = target if target in clicks.CLICKS else "component"
         place = drawing.native_place(seen.opened, *at)
         if place is None:
-            return {self.w.message: _hint("Click inside one of the three planes.")}
+            return {self.w.message: self._hint("Click inside one of the three planes.")}
         asked = clicks.class_at(kind, seen.opened, place, self.run.task) or class_name
         # What the click leaves as it was is not sent back: a choice made meanwhile would be lost.
         shown: Shown = self._moved(seen, place)
@@ -235,7 +236,7 @@ class Callbacks:
         try:
             answer = self._asked(seen, kind, method, layer, asked, against, where, baseline)
         except SeglensError as error:  # where a click went is shown all the same
-            return shown | {self.w.message: _refusal(error)}
+            return shown | {self.w.message: self._refusal(error)}
         return shown | {self.w.seen: seen} | answer
 
     def _moved(self, seen: VisitorState, place: ClickedPixel) -> Shown:
@@ -283,7 +284,7 @@ class Callbacks:
             self.w.brush: address(drawing.bare(self.run, opened)) if opened.planes is None else "",
             self.w.map: None,
             self.w.evidence: gr.update(value=None, visible=False),
-            self.w.told: _hint(CLICK),
+            self.w.told: self._hint(CLICK),
             self.w.sheet: gr.update(value=None, interactive=False),
             self.w.raw: gr.update(value=None, interactive=False),
             self.w.removed: None,
@@ -305,7 +306,7 @@ class Callbacks:
         text = clicks.text_of(target, opened, self.run.task.class_index(class_name), seen.clicks)
         if text is None:
             more = "Click on the opposite corner of the box." if seen.clicks else CLICK
-            return {self.w.message: _hint(more)}
+            return {self.w.message: self._hint(more)}
         other = None if against == NONE else against
         why = explaining.ExplainRequest(text, method, layer, baseline, class_name, other, where)
         answer = explaining.explain_picture(self.run, opened, why)
@@ -322,10 +323,11 @@ class Callbacks:
             self.w.raw: gr.update(value=str(raw), interactive=True),
         }
 
+    def _refusal(self, error: SeglensError) -> str:
+        return f'<div class="seglens-error" role="alert">{self._worded(str(error))}</div>'
 
-def _refusal(error: SeglensError) -> str:
-    return f'<div class="seglens-error" role="alert">{escape(str(error))}</div>'
+    def _hint(self, text: str) -> str:
+        return f'<p role="status">{self._worded(text)}</p>'
 
-
-def _hint(text: str) -> str:
-    return f'<p role="status">{escape(text)}</p>'
+    def _worded(self, text: str) -> str:
+        return escape(worded(text, self.run.spec.dims))

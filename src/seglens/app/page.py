@@ -14,6 +14,7 @@ from seglens.explain.explanation import WHERE
 from seglens.impute import IMPUTERS
 from seglens.inspection import clicks, explaining
 from seglens.inspection.first_map import first_map
+from seglens.results.names import worded
 from seglens.runs import Run
 
 OPENING = ("PNG, JPEG, TIFF", IMAGE_SUFFIXES), ("NIfTI, MetaImage, NRRD", (*SUFFIXES, ".gz"))
@@ -51,7 +52,9 @@ def lay_out(run: Run, pictures: Split | None, scratch: Path) -> gr.Blocks:
 def _widgets(run: Run, pictures: Split | None, name: str) -> Widgets:
     found: dict[str, Any] = {"seen": gr.State(None)}
     what = ("picture", "volume")[run.spec.dims - 2]
-    gr.Markdown(INTRODUCTION.format(name=name, what=what, then=THEN[run.spec.dims - 2]))
+    gr.Markdown(
+        worded(INTRODUCTION, run.spec.dims).format(name=name, what=what, then=THEN[run.spec.dims - 2])
+    )
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             found |= _source(run, pictures) | _question(run, pictures is not None)

@@ -11,7 +11,7 @@ from seglens.cli import options as o
 from seglens.cli.given_flags import refuse
 from seglens.cli.printing import formatted_number
 from seglens.cli.terminal import print_result, print_table, say
-from seglens.results.names import formatted, map_name
+from seglens.results.names import count, formatted, map_name
 
 if TYPE_CHECKING:
     from seglens.results.comparison import ComparisonTable
@@ -85,7 +85,7 @@ def _show(found: "seglens.Comparison") -> None:
         changed = sum(row.changed for row in table.scorecard)
         say(f"{changed} of {len(table.scorecard)} verdicts of the scorecards differ.")
     if table.left_out:
-        say(f"{len(table.left_out)} pictures were left out, see compare.json.")
+        say(f"Left out: {count(len(table.left_out), 'picture')}, see compare.json.")
     for entry in table.missing:
         say(f"Missing: {entry.command}")
     say(f"The comparison is in {found.page}")

@@ -122,7 +122,7 @@ def print_public_set(folder: Path) -> None:
     """Print what was downloaded, who may use it and what to cite."""
     found = record_of(folder).results
     lines = (
-        f"{folder}: {found['title']} ({found['num_files']} files).",
+        f"{folder}: {found['title']} ({count(found['num_files'], 'file')}).",
         f"Licence: {found['licence']}.",
         f"To cite: {found['citation']}",
         f"Try: seglens data check {folder}",
@@ -184,7 +184,7 @@ def print_exported(exported: "Exported") -> None:
         f"The network is in {exported.file}.",
         f"It takes {exported.inputs} and gives {exported.outputs}.",
         f"Beside the run: probabilities differ by {exported.largest_difference:.1e} at most, "
-        f"{exported.num_other} of {exported.num_pixels} pixels of the masks.",
+        f"{exported.num_other} of {count(exported.num_pixels, 'pixel')} of the masks.",
     ]
     print_result({**asdict(exported), "file": str(exported.file)}, lambda: say("\n".join(lines)))
 
@@ -357,7 +357,8 @@ def print_layers(layers: Sequence[PrintedRow]) -> None:
         )
         for layer in layers
     ]
-    columns = ("layer", "roles", "type", "channels x rows x columns", "stride", "note")
+    slices = " x slices" * any(len(layer["shape"]) == 4 for layer in layers)
+    columns = ("layer", "roles", "type", f"channels{slices} x rows x columns", "stride", "note")
     print_result(layers, lambda: print_table(columns, rows))
 
 

@@ -209,7 +209,9 @@ def list_failed(failed: Sequence[tuple[str, str]], num_total: int) -> None:
     """
     if not failed:
         return
-    warn(f"{len(failed)} of {num_total} pictures could not be done:")
+    from seglens.results.names import count  # not above: help shouldn't wait for it
+
+    warn(f"{len(failed)} of {count(num_total, 'picture')} could not be done:")
     for name, reason in failed:
         print(f"  {_one_line(name)}: {_one_line(reason)}", file=sys.stderr)
     raise typer.Exit(FAILED)

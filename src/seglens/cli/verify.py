@@ -11,6 +11,7 @@ from seglens.cli import options as o
 from seglens.cli.given_flags import refuse
 from seglens.cli.terminal import need_run, print_result, print_table, say, warn
 from seglens.errors import DataError, SettingError, UnknownNameError
+from seglens.results.names import count
 
 if TYPE_CHECKING:
     from seglens.data.layout import Split
@@ -123,6 +124,6 @@ def _show(done: "seglens.Verification") -> None:
         if check.option and check.outcome == "fail":
             say(f"{check.name}: leave {check.option} off with this model, as it is by default.")
     say(
-        f"{num['pass']} passed, {num['fail']} failed, {rest} not applicable; on {done.num_images} pictures, "
-        f"layers {', '.join(done.layers)}. {done.note}".rstrip()
+        f"{num['pass']} passed, {num['fail']} failed, {rest} not applicable; on "
+        f"{count(done.num_images, 'picture')}, layers {', '.join(done.layers)}. {done.note}".rstrip()
     )

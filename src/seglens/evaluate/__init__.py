@@ -260,7 +260,7 @@ def _summarise(
     scored = [row for row in rows if row.status != "failed"]
     if not scored or counted.calibration is None:
         raise DataError(
-            f"None of the {len(rows)} pictures of the {split.name} split could be scored. "
+            f"0 of {count(len(rows), 'picture')} of the {split.name} split could be scored. "
             f"The first, {rows[0].name}: {rows[0].error}"
         )
     shown = {label: sum(index in row.shows for row in scored) for index, label in enumerate(classes) if index}

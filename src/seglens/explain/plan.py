@@ -22,6 +22,7 @@ from seglens.explain.target import Target, targets_on
 from seglens.models.layers import resolve
 from seglens.models.members import explained
 from seglens.models.segmenter import each_pass
+from seglens.results.names import count as counted
 from seglens.runs import Run
 from seglens.shapes import Images
 
@@ -96,11 +97,12 @@ class Plan:
             more, counts = entry.extra, (entry.forwards, entry.backwards)
             spans = (f"{num} to {num + more}" if more else num for num in counts)
             table.append((" ".join(entry.methods), *spans, entry.batch_size, ""))
-        what, large = f"all, {self.num_images} pictures of {spelled(self.size)}", self.large
+        what, large = f"all, {counted(self.num_images, 'picture')} of {spelled(self.size)}", self.large
         if large is not None:
             end = f": will fail. {large.refused}" if large.refused else ", all told"
             most = "" if large.refused else f"at most {large.forwards}"
-            table.append((f"{large.num_images} pictures in {large.windows} windows{end}", most, "", "", ""))
+            pictures, windows = counted(large.num_images, "picture"), counted(large.windows, "window")
+            table.append((f"{pictures} in {windows}{end}", most, "", "", ""))
             what += f" and {large.num_images} in windows"
         time = "" if self.seconds is None else f"about {say_seconds(self.seconds)}"
         table.append((what, self.forwards, self.backwards, "", time))

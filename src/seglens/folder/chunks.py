@@ -34,6 +34,7 @@ from seglens.predict.original import on_one_input
 from seglens.predict.tiles import Windows
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable
+from seglens.results.names import count
 from seglens.results.scorecard import Audit, Card
 from seglens.runs import Run
 from seglens.runs.data import refuse_other_axes, with_tool
@@ -145,7 +146,7 @@ def files_in(path: Path, dims: int) -> list[Path]:
     there = f"it holds the folders {', '.join(folders[:5])}" if folders else "it is empty"
     if not folders and inside:
         endings = sorted({each.suffix or each.name for each in inside})
-        there = f"it holds {len(inside)} files: {', '.join(endings[:5])}"
+        there = f"it holds {count(len(inside), 'file')}: {', '.join(endings[:5])}"
     raise DataError(
         f"{path} is a folder, and no picture lies right in it; {there}. Name the folder that holds the "
         f"pictures themselves ({', '.join(IMAGE_SUFFIXES)})."
@@ -288,7 +289,7 @@ def refuse_none_done(num_done: int, failed: Sequence[Failure]) -> None:
     """
     if not num_done:
         first = f" The first: {failed[0].error}" if failed else ""
-        raise DataError(f"None of the {len(failed)} pictures could be done.{first}")
+        raise DataError(f"0 of {count(len(failed), 'picture')} could be done.{first}")
 
 
 def read_one(split: Split, index: int) -> Sample | Failure:

@@ -27,6 +27,7 @@ from seglens.folder.chunks import Failure
 from seglens.judge.localisation import Attention
 from seglens.results import record as records
 from seglens.results.maps import PictureMaps
+from seglens.results.names import count
 from seglens.runtime.distributed import Share
 
 DONE, SETTINGS = ".done", "settings.json"
@@ -151,7 +152,7 @@ def _refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
         changed = [was[number][0] for number in sorted(done) if was[number] != now[number]]
         if changed:
             raise DataError(
-                f"{folder} can't be resumed: {len(changed)} of the {len(done)} pictures that are done, or "
+                f"{folder} can't be resumed: {len(changed)} of {count(len(done), 'picture')} done before, or "
                 f"their masks, have changed since ({', '.join(changed[:3])}{', ...' * (len(changed) > 3)}). "
                 "Put them back, or start again with --force and without --resume."
             )

@@ -22,6 +22,7 @@ from seglens.models.layers import layers as layers_of
 from seglens.models.layers import resolve
 from seglens.predict import Prediction
 from seglens.predict.original import on_one_input
+from seglens.results.names import count
 from seglens.runs import Run
 from seglens.runs.data import own_split
 
@@ -144,7 +145,7 @@ def with_references_of(run: Run, split: Split, methods: Sequence[Method], seed: 
     images = [sample.image for sample in placed]
     if not images:
         raise DataError(
-            f"None of {len(numbers)} pictures of {source.name!r} could be read, from which "
+            f"0 of {count(len(numbers), 'picture')} of {source.name!r} could be read, from which "
             "expected-gradients would start. Leave it out of the methods, or mend the pictures."
         )
     return tuple(with_references(methods, torch.stack(images)))

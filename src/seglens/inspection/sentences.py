@@ -14,7 +14,7 @@ from seglens.inspection.opened import Opened, size_in_words
 from seglens.inspection.removing import RemovedRegion
 from seglens.masks import of_class
 from seglens.results.maps import OneMap
-from seglens.results.names import formatted
+from seglens.results.names import formatted, worded
 from seglens.runs import Run
 
 NULLS = {
@@ -40,31 +40,32 @@ REASONS = {
 
 def about_picture(run: Run, opened: Opened) -> str:
     """Describe the prediction, with its scores where the truth is known."""
-    valid = opened.sample.valid
+    valid, dims = opened.sample.valid, run.spec.dims
     parts = [f"<b>{escape(opened.sample.name)}</b>, {size_in_words(opened.frame.native)}."]
     areas = [
         f"{escape(name)} {float((of_class(opened.mask, index, valid.ndim) & valid).sum() / valid.sum()):.1%}"
         for index, name in enumerate(run.task.classes)
         if index
     ]
-    parts.append(f"Predicted: {', '.join(areas)} of the picture.")
+    parts.append(f"Predicted: {', '.join(areas)} {worded('of the picture.', dims)}")
     if opened.part.windows is not None:
-        parts.append("The picture is large: it was predicted in windows.")
+        parts.append(worded("The picture is large: it was predicted in windows.", dims))
     text = f"<p>{' '.join(parts)}</p>"
     if not opened.scores:
         return text + "<p>The truth is not known, so nothing is scored.</p>"
     cells = [
-        (escape(name.replace("_", " ")), formatted(value, ".3f"), SCORES[name])
+        (escape(worded(name.replace("_", " "), dims)), formatted(value, ".3f"), worded(SCORES[name], dims))
         for name, value in opened.scores.items()
     ]
-    return text + _table(("score", "of this picture"), cells)
+    return text + _table(("score", worded("of this picture", dims)), cells)
 
 
 def about_answer(answer: ExplainedPicture) -> str:
     """Describe the colours and the place of the map, next to null maps."""
+    dims = len(answer.heatmaps.frame.native)
     if answer.status != "ok":
         evidence = scale_of(answer, evidence=True)
-        why = reason(answer.status, answer.row.diagnosed) or REASONS[answer.status]
+        why = worded(reason(answer.status, answer.row.diagnosed) or REASONS[answer.status], dims)
         found = f'<p role="status">{escape(why)}</p>'
         return found + (_bar(evidence, "for (red) and against (blue)") if evidence else "")
     row, scale = answer.row, scale_of(answer)
@@ -80,9 +81,8 @@ def about_answer(answer: ExplainedPicture) -> str:
         return (
             text + f"<p>{formatted(share, '.1%')} of the map lies outside of the target and its margin.</p>"
         )
-    is_picture = len(answer.heatmaps.frame.native) == 2
-    then = "Brush something out to find that." if is_picture else "seglens judge finds that."
-    return text + _inside(row, answer.label, then) + _diagnosed(row.diagnosed)
+    then = "Brush something out to find that." if dims == 2 else "seglens judge finds that."
+    return text + worded(_inside(row, answer.label, then), dims) + _diagnosed(row.diagnosed)
 
 
 def about_removal(removal: RemovedRegion) -> str:

@@ -15,7 +15,7 @@ from seglens.files.output import table_cell
 from seglens.judge.case import Outcome
 from seglens.judge.definitions import DEFINITIONS
 from seglens.models.layers import ROLES
-from seglens.results.names import MARKS, NULL, Verdict, formatted, label_in_words, map_name
+from seglens.results.names import MARKS, NULL, Verdict, count, formatted, label_in_words, map_name
 from seglens.results.recommendation import recommend
 from seglens.results.scorecard import Card, CardRow, Figures, LayerByLayer, LayerStep
 
@@ -64,7 +64,7 @@ class Judgement:
     def text(self) -> str:
         """The row as one line: value, interval, what it was compared with, verdict and reason."""
         name = map_name(self.method, self.layer)
-        on = f"on {self.num_evaluable} of {self.num_total} images"
+        on = f"on {self.num_evaluable} of {count(self.num_total, 'image')}"
         parts = [f"{name}: {self.score} {_spell(self.interval)} {on}"]
         if self.reference in self.nulls:
             known = f"{self.reference} ({self.nulls[self.reference]:.3g})"
@@ -200,7 +200,7 @@ class Scorecard:
         ]
         heads = ("map", "score", "value [95 %]", "difference [95 %]", "images", "verdict")
         body = table(heads, rows, hints=[row.text for row in self.rows])
-        return card(f"Scorecard of {self.num_images} images", body)
+        return card(f"Scorecard of {count(self.num_images, 'image')}", body)
 
     def __str__(self) -> str:
         return "\n".join(row.text for row in self.rows)

@@ -132,7 +132,7 @@ def _in_race(key: Key, found: ScoreValues) -> Compared:
     means = {
         null: float(other[(values - other).isfinite()].mean()) for null, other in found.references.items()
     }
-    when = f"decided after {ended.after} of {race.num} images" if ended.after < race.num else ""
+    when = f"decided after {ended.after} of {count(race.num, 'image')}" if ended.after < race.num else ""
     return Compared(values, ended.after, means, ended.reference.removeprefix(NULL), ended.difference, when)
 
 

@@ -132,6 +132,7 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
             | {
                 "background": int(background.lstrip("#"), 16),
                 "classes": {run.name: (run.record.task or {}).get("classes", []) for run in runs},
+                "nouns": {run.name: "volume" if _is_of_volumes(run) else "picture" for run in runs},
                 "overlapping": {run.name: (run.record.task or {}).get("multilabel", False) for run in runs},
             }
         ),
@@ -163,13 +164,25 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
     }
     view["sections"] = {name: title for name, title in SECTIONS.items() if content.get(name, True)}
     made = page("report.html.jinja", view, scripts=SCRIPTS if shown else ())
-    return made if any((run.record.model or {}).get("dims") != 3 for run in runs) else _of_volumes(made)
+    return _of_volumes(made) if all(map(_is_of_volumes, runs)) else made
+
+
+def _is_of_volumes(run: RunContents) -> bool:
+    return (run.record.model or {}).get("dims") == 3
 
 
 def _of_volumes(made: str) -> str:
-    """Return a page whose sentences speak of volumes and voxels; tags, scripts and data stay as they are."""
+    """Return a page whose sentences, read or heard, speak of volumes and voxels; the rest stays as it is."""
+
+    def heard(tag: str) -> str:
+        return re.sub(r'(?<= )((?:aria-label|alt)=")([^"]*)', lambda at: at[1] + names.worded(at[2], 3), tag)
+
     parts = re.split(r"(<script\b.*?</script>|<style\b.*?</style>|<[^>]*>)", made, flags=re.DOTALL)
-    return "".join(part if part.startswith("<") else names.worded(part, 3) for part in parts)
+    ours = ("<script", "<style")
+    return "".join(
+        part if part.startswith(ours) else heard(part) if part.startswith("<") else names.worded(part, 3)
+        for part in parts
+    )
 
 
 def shortcut_examples(shortcut: RunPart[TagTest]) -> list[Example]:

@@ -36,6 +36,7 @@ from seglens.files.overwrite import place_of_run, refuse_overlap, run_in_use
 from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.results import record as records
+from seglens.results.names import count
 from seglens.results.record import Record
 from seglens.runs import KEPT_SHA256, Run, fold_folder, load, save_run
 from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
@@ -361,7 +362,7 @@ def _refuse_unmarked(dataset: Dataset) -> None:
         if split is not None and not any(_is_marked(split[index]) for index in range(len(split))):
             classes = " or ".join(dataset.task.classes[1:])
             text = (
-                f"0 of {len(split)} pictures of the {name} split show {classes}: nothing is marked. "
+                f"0 of {count(len(split), 'picture')} of the {name} split show {classes}: nothing is marked. "
                 "Look at the masks or annotations with 'seglens data check'"
             )
             if name == "train":

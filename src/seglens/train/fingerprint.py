@@ -19,6 +19,7 @@ from seglens.errors import DataError
 from seglens.masks import foreground, is_stack, of_class
 from seglens.models.zoo import architecture
 from seglens.objects import pieces
+from seglens.results.names import count
 from seglens.train.recipe import TrainSettings
 
 MOST = 200
@@ -179,9 +180,8 @@ def _size(settings: TrainSettings, found: Fingerprint) -> Choice:
         return Choice("image_size", usual, f"volumes: what is usual for {settings.model}")
     needed = SMALLEST / found.small_share if found.small_share else usual
     size = ceil(min(max(needed, usual), found.longest, LARGEST) / 32) * 32
-    across = (
-        f"the smallest tenth of {found.objects} objects is {found.small_object:.0f} pixels across or less"
-    )
+    objects, small = count(found.objects, "object"), count(round(found.small_object), "pixel")
+    across = f"the smallest tenth of {objects} is {small} across or less"
     kept = f"at this size they keep {found.small_share * size:.0f} of {SMALLEST} wanted"
     return Choice(
         "image_size", size, f"pictures are {found.longest} pixels long in the median; {across}; {kept}"
@@ -194,7 +194,7 @@ def _batch(settings: TrainSettings, found: Fingerprint, sides: tuple[int, ...]) 
     room = PIXELS // num_pixels(sides)
     batch = max(world, min(usual, max(2, room)) // world * world)
     steps = ceil(found.pictures / batch)
-    why = f"{found.pictures} pictures make {steps} steps an epoch"
+    why = f"{count(found.pictures, 'picture')} make {count(steps, 'step')} an epoch"
     return Choice(
         "batch_size", batch, why + (f"; {batch} pictures of this size fit" if batch < usual else "")
     )
@@ -204,7 +204,7 @@ def _epochs(found: Fingerprint, batch: int) -> Choice:
     steps, (fewest, most) = ceil(found.pictures / batch), EPOCHS
     epochs = min(most, max(fewest, ceil(STEPS / steps)))
     bounds = f"wanted are {STEPS} or more, in {fewest} to {most} epochs"
-    return Choice("epochs", epochs, f"{epochs} times {steps} are {epochs * steps} steps; {bounds}")
+    return Choice("epochs", epochs, f"{epochs} times {steps} are {count(epochs * steps, 'step')}; {bounds}")
 
 
 def _loss(settings: TrainSettings, found: Fingerprint, dataset: Dataset) -> Choice:

@@ -31,6 +31,7 @@ from seglens.data.transforms import Batch
 from seglens.errors import TrainingError
 from seglens.files.output import naming, new_file
 from seglens.models.weights import save_weights
+from seglens.results.names import count
 from seglens.runtime.signals import Terminated, watched_wait
 from seglens.train.dataset import Batches
 from seglens.train.history import History, Row, learning_curves
@@ -226,7 +227,7 @@ def fit_module(
             signal.signal(signal.SIGINT, on_interrupt)
             if not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
-            done = f"{len(checkpoints.history.rows)} of {settings.epochs} epochs"
+            done = f"{len(checkpoints.history.rows)} of {count(settings.epochs, 'epoch')}"
             raise KeyboardInterrupt(f"Stopped after {done}. Go on with --resume.") from None
         finally:
             if checkpoints.history.rows and trainer.is_global_zero:

@@ -18,6 +18,7 @@ from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Entry
 from seglens.errors import SettingError, unknown_name
 from seglens.results import record as records
+from seglens.results.names import count
 from seglens.runtime.progress import track
 from seglens.runtime.threads import read_ahead
 from seglens.shapes import Image, Map
@@ -96,7 +97,7 @@ class PseudoMaskJob:
     ) -> None:
         if not labelled.positive:
             raise SettingError(
-                f"None of the {len(labelled)} pictures shows the object. Give pictures that do, or "
+                f"0 of {count(len(labelled), 'picture')} shows the object. Give pictures that do, or "
                 "check the labels."
             )
         if settings.masks.votes and settings.patches is None:

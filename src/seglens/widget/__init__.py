@@ -25,6 +25,7 @@ from seglens.inspection import drawing, explaining, sentences
 from seglens.inspection.clicks import WITHOUT_CLICK, pieces_on_grid
 from seglens.inspection.first_map import first_map
 from seglens.inspection.opened import Opened, open_read, open_sample
+from seglens.results.names import worded
 from seglens.runs import Run
 from seglens.shapes import AnyMasks
 
@@ -138,7 +139,7 @@ class Shown:
         return self.run.task.class_index(self.class_name.value)
 
     def _say(self, error: SeglensError) -> None:
-        self.told.value = f'<p role="alert">{escape(str(error))}</p>'
+        self.told.value = f'<p role="alert">{escape(worded(str(error), self.run.spec.dims))}</p>'
 
 
 @checked
@@ -175,7 +176,7 @@ def show(
         widgets.VBox(),
         widgets.Dropdown(
             options=[(entry.name, index) for index, entry in enumerate(split.entries)],
-            description="Picture",
+            description=worded("Picture", run.spec.dims),
         ),
         widgets.ToggleButtons(options=[("whole prediction", "predicted")], description="Ask about"),
         widgets.Dropdown(options=methods, value=method, description="Method"),
@@ -231,7 +232,7 @@ def _pictures(run: Run, images: Any, masks: AnyMasks | None) -> tuple[Split, tup
         raise SettingError(f"There are {len(given)} images and {len(masks)} masks; give one mask for each.")
     samples = tuple(
         Sample(
-            f"picture {at}",
+            f"{worded('picture', run.spec.dims)} {at}",
             image,
             None if masks is None else masks[at].cpu(),
             torch.ones(image.shape[1:], dtype=torch.bool),

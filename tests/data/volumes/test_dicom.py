@@ -156,10 +156,17 @@ def test_what_is_no_single_whole_series_is_refused_without_a_patient_s_name(tmp_
         ({"ImageOrientationPatient": [0] * 6}, "two directions of length 1 at a right angle"),
         ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, "two directions of length 1 at a right angle"),
         ({"ImageOrientationPatient": [1, 0, 0, 0.8, 0.6, 0]}, "two directions of length 1 at a right angle"),
-        ({"RescaleSlope": 0}, "RescaleSlope 0 and RescaleIntercept -1024, which leave nothing"),
+        ({"RescaleSlope": 0}, "RescaleSlope 0, which leaves nothing"),
+        ({"RescaleSlope": [1, 2]}, "a RescaleSlope that is not one finite number"),
+        ({"RescaleIntercept": float("nan")}, "a RescaleIntercept that is not one finite number"),
+        ({"SliceThickness": [1, 2]}, "a SliceThickness that is not one finite number"),
+        ({"SliceThickness": None}, "is one slice and doesn't say how thick it is"),
+        ({"HighBit": 15}, "HighBit 15 and BitsStored 12; allowed is one less"),
+        ({"PixelData": bytes(240)}, "a.dcm can't be "),  # more than the 5 x 6 that it says
+        ({"ModalityLUTSequence": []}, "by a table .ModalityLUTSequence., which is not read"),
     ],
 )
-def test_headers_that_say_no_place_are_refused(tmp_path, changes, said):
+def test_headers_that_say_nothing_or_too_much_are_refused(tmp_path, changes, said):
     write_slice(tmp_path / "a.dcm", numbers()[0], np.zeros(3), **changes)
     with pytest.raises(DataError, match=said):
         read_volume(tmp_path / "a.dcm")
@@ -169,3 +176,34 @@ def test_one_slice_is_not_turned_by_the_sign_of_its_spacing(tmp_path):
     write_slice(tmp_path / "a.dcm", numbers()[0], np.zeros(3), SpacingBetweenSlices=-3.0)
     found = read_volume(tmp_path / "a.dcm").grid
     assert (found.orientation, found.spacing[2]) == ("LPS", 3.0)
+
+
+def test_slices_that_differ_by_rounding_are_one_series(tmp_path):
+    folder = write_series(tmp_path / "scan")
+    for number, place in enumerate((1, 3)):
+        file = folder / f"{'ab'[number]}.dcm"
+        # On either side of where cosines and spacings would be cut to fewer digits.
+        close = 5e-5 + (-1e-7, 1e-7)[number]
+        write_slice(
+            file,
+            numbers()[place],
+            np.array([-10.0, 20, 30 + 2.5 * place]),
+            ImageOrientationPatient=[1.0, close, 0, -close, 1, 0],
+            PixelSpacing=[0.8, 0.600005 + (-1e-7, 1e-7)[number]],
+        )
+    np.testing.assert_allclose(read_volume(folder).values, numbers().transpose(2, 1, 0) * 2.0 - 1024)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"RescaleSlope": None, "RescaleIntercept": None}, "2 units: 3 like a.dcm, 1 like d.dcm"),
+        ({"RescaleType": "US"}, "slices of 2 units"),
+        ({"FrameOfReferenceUID": "1.2.9"}, "slices of 2 frames of reference"),
+    ],
+)
+def test_slices_whose_numbers_or_places_can_not_be_compared(tmp_path, changes, said):
+    folder = write_series(tmp_path / "scan")
+    write_slice(folder / "d.dcm", numbers()[2], np.array([-10.0, 20, 35]), **changes)
+    with pytest.raises(DataError, match=said):
+        read_volume(folder)

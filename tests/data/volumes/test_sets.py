@@ -14,6 +14,7 @@ from seglens.data.opening import open_data
 from seglens.data.sample import Sample
 from seglens.data.transforms import letterbox
 from seglens.data.volumes import Grid
+from seglens.data.volumes.cases import find_cases
 from seglens.errors import DataError, MaskValueError, SettingError
 
 nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
@@ -128,7 +129,7 @@ def test_two_files_of_one_name_or_number_are_not_chosen_from(tmp_path):
         open_data(DataSettings(path=doubled))
     gap = nnunet(tmp_path / "gap", names=("MRI", "CT"))
     (gap / "imagesTr" / "c1_0001.nii.gz").rename(gap / "imagesTr" / "c1_0002.nii.gz")
-    with pytest.raises(DataError, match=r"c1_0002\.nii\.gz of the case 'c1'; allowed .* _0000, _0001"):
+    with pytest.raises(DataError, match=r"case 'c1'.* numbered from 0000\. There is 0000, 0002"):
         open_data(DataSettings(path=gap))
 
 
@@ -207,3 +208,44 @@ def test_a_volume_fills_its_cube_in_millimetres_and_comes_back(tmp_path):
     smooth = torch.linspace(0, 1, 20)[:, None, None].expand(20, 20, 20)
     steps = frame.maps_to_native(smooth)[:, 3, 3].diff()[1:-1]  # at the ends it is smoothed to one side
     assert steps.tolist() == pytest.approx([4 / 19, 4 / 19], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "truth", "channels", "said"),
+    [
+        (("a_0000", "a_0002"), ("a.nii",), 2, r"case 'a', but .* lists 2 channel.*There is 0000, 0002"),
+        (("a_0001", "a_0002"), ("a.nii",), 2, r"numbered from 0000"),
+        (("a_0001",), ("a.nii",), 1, r"numbered from 0000"),
+        (("a", "a_0000"), ("a.nii",), 2, r"a\.nii and a_0000\.nii: two volumes of one name"),
+        (("a_0000",), ("a.nii", "a.nii.gz"), 1, r"a\.nii and a\.nii\.gz: two volumes of one name"),
+    ],
+)
+def test_files_that_could_be_taken_for_others(tmp_path, images, truth, channels, said):
+    for name in images:
+        save(tmp_path / "imagesTr" / f"{name}.nii", picture())
+    for name in truth:
+        save(tmp_path / "labelsTr" / name, labels(0, 1))
+    described = {
+        "channel_names": {str(n): f"c{n}" for n in range(channels)},
+        "labels": {"background": 0, "thing": 1},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match=said):
+        find_cases(tmp_path)
+
+
+def test_more_than_ten_channels_and_a_background_that_is_not_0(tmp_path):
+    for number in range(11):
+        save(tmp_path / "imagesTr" / f"a_{number:04d}.nii", picture())
+    save(tmp_path / "labelsTr" / "a.nii", labels(0, 1))
+    described = {
+        "channel_names": {str(n): f"c{n}" for n in range(11)},
+        "labels": {"thing": 0, "background": 1},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match=r"'background' the value \[1\]; allowed is 0"):
+        find_cases(tmp_path)
+    described["labels"] = {"background": 0, "thing": 1}
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    (case,) = find_cases(tmp_path).splits["train"]
+    assert [file.name for file in case.channels] == [f"a_{number:04d}.nii" for number in range(11)]

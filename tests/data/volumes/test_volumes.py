@@ -119,10 +119,14 @@ def test_what_is_no_volume_is_refused(tmp_path):
     flat = np.diag([1.0, 1, 0, 1])
     image = nibabel.Nifti1Image(numbers(), eye)
     image.header.set_sform(flat, 1)
-    image.header["qform_code"] = 0
+    image.header["qform_code"], image.header["vox_offset"] = 0, 352
     (tmp_path / "flat.nii").write_bytes(image.header.binaryblock + b"\0" * 4 + numbers().tobytes("F"))
     with pytest.raises(DataError, match=r"flat\.nii: The affine of a volume is singular"):
         read_volume(tmp_path / "flat.nii")
+    sheared = eye.copy()
+    sheared[0, 2] = 0.5 * eye[2, 2]
+    with pytest.raises(DataError, match=r"sheared: .* at an angle of 63.4 degrees"):
+        read_volume(saved(tmp_path / "sheared.nii", numbers(), sheared))
     whole = saved(tmp_path / "whole.nii.gz", np.random.default_rng(0).random((30, 30, 30), np.float32), eye)
     (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:5000])
     with pytest.raises(DataError, match=r"cut\.nii\.gz can't be read as NIfTI.*cut short"):
@@ -193,6 +197,9 @@ def test_labels_are_whole_numbers_on_the_grid_of_the_picture(tmp_path):
         read_labels(file, picture)
     near = AFFINES["rotated"].copy()
     near[0, 3] += 1e-4  # what rounding to float32 in a header does
+    saved(file, truth, near)
+    assert read_labels(file, picture).max() == 2
+    near[0, 3] += 8e-4  # .0009 mm in all: as far as is allowed, but for rounding
     saved(file, truth, near)
     assert read_labels(file, picture).max() == 2
     saved(file, -truth, AFFINES["rotated"])
@@ -288,3 +295,54 @@ def test_a_header_whose_numbers_are_missing_says_why(tmp_path):
     (tmp_path / "a.raw").unlink()
     with pytest.raises(DataError, match=r"a\.nhdr can't be read by SimpleITK: .*couldn't open"):
         read_volume(tmp_path / "a.nhdr")
+
+
+@pytest.mark.parametrize(
+    ("place", "written", "said"),
+    [
+        (280, bytes(48), "sform or qform say no place"),  # srow: all zeros
+        (256, np.array([2, 2, 2], "<f4").tobytes(), "sform or qform say no place"),  # a quaternion too long
+        (280, np.array([np.nan], "<f4").tobytes(), "sform or qform say no place"),
+        (108, bytes(4), "its numbers begin at byte 0, in the header"),  # they would be those of the header
+    ],
+)
+def test_headers_that_hold_nonsense_are_refused_by_name(tmp_path, place, written, said):
+    file = saved(tmp_path / "one.nii", numbers(), np.diag([1.0, 2, 3, 1]))
+    image = nibabel.load(file)
+    image.set_sform(image.affine, 1)
+    image.set_qform(image.affine, 1)
+    nibabel.save(image, file)
+    content = bytearray(file.read_bytes())
+    content[place : place + len(written)] = written
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=f"one.nii can't be read as NIfTI: {said}"):
+        read_volume(file)
+
+
+SPACE = "space: left-posterior-superior"
+DIRECTIONS = "space directions: (1,0,0) (0,2,0) (0,0,3)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (("spacings: 1 2 3",), "its space is 'not told', and it has no space directions"),
+        (("space dimension: 3", DIRECTIONS), "its space is 'not told', and it has space directions"),
+        (("space: scanner-xyz", DIRECTIONS), "its space is 'scanner-xyz'"),
+        (("space: 3D-left-handed", DIRECTIONS), "its space is '3d-left-handed'"),
+        ((SPACE,), "it has no space directions"),
+        ((SPACE, DIRECTIONS, 'space units: "m" "m" "m"'), "has lengths in m; allowed is mm"),
+    ],
+)
+def test_a_nrrd_that_does_not_say_where_it_lies(tmp_path, lines, said):
+    pytest.importorskip("SimpleITK", reason="needs the extra medical")
+    head = ("NRRD0004", "type: int16", "dimension: 3", "sizes: 6 5 4", "endian: little", "encoding: raw")
+    content = numbers().astype("<i2").tobytes("F")
+    file = tmp_path / "one.nrrd"
+    file.write_bytes("\n".join((*head, *lines, "", "")).encode() + content)
+    with pytest.raises(DataError, match=said):
+        read_volume(file)
+    good = (*head, SPACE, DIRECTIONS, 'space units: "mm" "mm" "mm"', "", "")
+    file.write_bytes("\n".join(good).encode() + content)
+    np.testing.assert_array_equal(read_volume(file).values, numbers())
+    assert read_volume(file).grid.orientation == "LPS"

@@ -80,7 +80,7 @@ def paired_volumes(folder: Path) -> tuple[Case, ...]:
     Raises:
         DataError: one lacks its mask or its picture, or a file is no volume.
     """
-    pictures = {stem_of(file): (file,) for file in _volumes(folder / "images")}
+    pictures = {stem: (file,) for stem, file in _by_stem(folder / "images").items()}
     return _paired(pictures, folder / "masks", needed=True)
 
 
@@ -100,24 +100,22 @@ def _of_nnunet(folder: Path) -> Cases:
     for split, images, truth in (("train", "imagesTr", "labelsTr"), ("test", "imagesTs", "labelsTs")):
         if not (folder / images).is_dir():
             continue
-        files: dict[str, list[Path]] = {}
-        for each in _volumes(folder / images):
-            numbered = _CHANNEL.fullmatch(stem_of(each)) if one_file_a_channel else None
-            files.setdefault(numbered[1] if numbered else stem_of(each), []).append(each)
-        numbers = [f"_{number:04d}" for number in range(files_of_a_case)]
-        for name, found in files.items():
-            if len(found) != files_of_a_case:
-                raise DataError(
-                    f"{folder / images} holds {len(found)} file(s) of the case {name!r}, but {file} lists "
-                    f"{len(channels)} channel(s) ({', '.join(channels)}). Add what is missing."
-                )
-            stems = sorted(map(stem_of, found))
-            if stems not in ([name], [f"{name}{number}" for number in numbers]):
-                raise DataError(
-                    f"{folder / images} holds {', '.join(each.name for each in sorted(found))} of the case "
-                    f"{name!r}; allowed are the numbers of its channels, {', '.join(numbers)}. Rename them."
-                )
-        told = {name: tuple(sorted(found)) for name, found in files.items()}
+        files: dict[str, dict[int, Path]] = {}
+        for stem, each in _by_stem(folder / images).items():
+            numbered = _CHANNEL.fullmatch(stem) if one_file_a_channel else None
+            name, number = (numbered[1], int(numbered[2])) if numbered else (stem, 0)
+            if number in files.setdefault(name, {}):  # with a number, and without
+                raise _twice(files[name][number], each)
+            files[name][number] = each
+        wrong = [name for name, found in files.items() if sorted(found) != list(range(files_of_a_case))]
+        if wrong:
+            there = ", ".join(f"{number:04d}" for number in sorted(files[wrong[0]]))
+            raise DataError(
+                f"{folder / images} holds {len(files[wrong[0]])} file(s) of the case {wrong[0]!r}, but "
+                f"{file} lists {len(channels)} channel(s) ({', '.join(channels)}), numbered from 0000. There "
+                f"is {there}. Add what is missing."
+            )
+        told = {name: tuple(found[number] for number in sorted(found)) for name, found in files.items()}
         splits[split] = _paired(told, folder / truth, needed=split == "train")
     if not splits.get("train"):
         raise DataError(f"{folder / 'imagesTr'} holds no volume ({', '.join(SUFFIXES)}). Check the path.")
@@ -126,7 +124,7 @@ def _of_nnunet(folder: Path) -> Cases:
 
 def _paired(pictures: Mapping[str, tuple[Path, ...]], masks: Path, *, needed: bool) -> tuple[Case, ...]:
     """Return the cases with their labels; where none are needed, a folder without any is none."""
-    truth = {stem_of(file): file for file in _volumes(masks)} if masks.is_dir() else {}
+    truth = _by_stem(masks) if masks.is_dir() else {}
     if truth or needed:
         missing = sorted(set(pictures) - set(truth))
         strange = sorted(set(truth) - set(pictures))
@@ -139,11 +137,31 @@ def _paired(pictures: Mapping[str, tuple[Path, ...]], masks: Path, *, needed: bo
     return tuple(Case(name, files, truth.get(name)) for name, files in sorted(pictures.items()))
 
 
-def _volumes(folder: Path) -> list[Path]:
-    """Return the volumes right in a folder; files of other kinds, and two of one name, are refused.
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return the volumes right in a folder by their names without endings.
 
     Raises:
-        DataError: there are such.
+        DataError: two have one name, such as a.nii and a.nii.gz, or a file is no volume.
+    """
+    files: dict[str, Path] = {}
+    for file in _volumes(folder):
+        if stem_of(file) in files:
+            raise _twice(files[stem_of(file)], file)
+        files[stem_of(file)] = file
+    return files
+
+
+def _twice(one: Path, other: Path) -> DataError:
+    return DataError(
+        f"{one} and {other.name}: two volumes of one name, and it can't be told which counts. Keep one."
+    )
+
+
+def _volumes(folder: Path) -> list[Path]:
+    """Return the volumes right in a folder; files of other kinds are refused by name.
+
+    Raises:
+        DataError: there is one.
     """
     files = sorted(file for file in folder.iterdir() if not is_clutter(file) and not file.is_dir())
     other = [file for file in files if not is_volume(file) and file.suffix.lower() not in BESIDE]
@@ -151,20 +169,12 @@ def _volumes(folder: Path) -> list[Path]:
         raise DataError(
             f"{other[0]} is no volume that is read here ({', '.join(SUFFIXES)}). Move it elsewhere."
         )
-    volumes = [file for file in files if is_volume(file)]
-    of_stem: dict[str, Path] = {}
-    for file in volumes:
-        if (first := of_stem.setdefault(stem_of(file), file)) != file:
-            raise DataError(
-                f"{folder} holds {first.name} and {file.name}: two volumes of one name. Move one of them "
-                "elsewhere."
-            )
-    return volumes
+    return [file for file in files if is_volume(file)]
 
 
 def _names(channels: Any, file: Path) -> tuple[str, ...]:
     """Return the names of the channels, ``{"0": "MRI"}``, in the order of their numbers."""
-    if not isinstance(channels, dict) or sorted(channels) != [str(n) for n in range(len(channels))]:
+    if not isinstance(channels, dict) or set(channels) != {str(n) for n in range(len(channels))}:
         raise DataError(
             f'{file} doesn\'t list its channels as "channel_names": {{"0": ...}}; found: {channels!r}.'
         )

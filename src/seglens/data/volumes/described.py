@@ -53,6 +53,11 @@ def read_described(described: Mapping[str, Any], file: Path) -> Labels:
                 "list of them for a region."
             )
         made_of[str(name)] = tuple(sorted({int(each) for each in every}))
+    if made_of.get("background", (0,)) != (0,):
+        raise DataError(
+            f"{file} gives 'background' the value {list(made_of['background'])}; allowed is 0, since label 0 "
+            "is read as the background. Renumber the labels, in the files too."
+        )
     ignored = made_of.pop("ignore", None)
     known = [*sorted({number for numbers in made_of.values() for number in numbers}), *(ignored or ())]
     if known != list(range(len(known))):

@@ -22,7 +22,7 @@ EVEN = 0.01
 SQUARE = 1e-3
 """How far the length of a direction, and of the normal of two, may be from 1."""
 ALIKE = 1e-4
-"""How far direction cosines may differ within a series."""
+"""How far direction cosines may differ within a series, and spacings as a share of them."""
 
 _PLACE = {"PixelSpacing": 2, "ImagePositionPatient": 3, "ImageOrientationPatient": 6}
 """What says where a slice is, and how many numbers that takes."""
@@ -96,6 +96,16 @@ def _header(file: Path) -> Any:
             f"{file} doesn't say {', '.join(missing)}: it can't be told where its pixels are. Use files that "
             "come from the scanner, or convert it with the right spacing."
         )
+    if "ModalityLUTSequence" in found:
+        raise DataError(
+            f"{file} turns its numbers into units by a table (ModalityLUTSequence), which is not read here; "
+            "allowed are RescaleSlope and RescaleIntercept. Convert it to NIfTI (dcm2niix)."
+        )
+    if found.get("HighBit", 0) + 1 != found.get("BitsStored", 1):
+        raise DataError(
+            f"{file} has HighBit {found.get('HighBit')} and BitsStored {found.get('BitsStored')}; allowed is "
+            "one less than BitsStored, else the bits of its numbers can't be told. Convert it to NIfTI."
+        )
     _refuse_nowhere(found, file)
     return found
 
@@ -135,16 +145,15 @@ def _opened(file: Path, *, pixels: bool) -> Any:
 
 def _refuse_mixed(slices: Sequence[tuple[Any, Path]], path: Path) -> None:
     """Raise where the files are not of one series, one size and one direction."""
-    facts: dict[str, dict[object, list[Path]]] = {
-        name: defaultdict(list) for name in ("series", "sizes", "spacings", "directions")
-    }
+    first, facts = slices[0][0], defaultdict[str, dict[object, list[Path]]](lambda: defaultdict(list))
     for header, file in slices:
         facts["series"][str(header.get("SeriesInstanceUID"))].append(file)
+        facts["frames of reference"][str(header.get("FrameOfReferenceUID"))].append(file)
+        facts["units"][str(header.get("RescaleType")), "RescaleSlope" in header].append(file)
         facts["sizes"][int(header.Columns), int(header.Rows)].append(file)
-        facts["spacings"][tuple(round(float(side), 5) for side in header.PixelSpacing)].append(file)
-        facts["directions"][
-            tuple(np.round(np.concatenate(_directions(header)[:2]) / ALIKE).astype(int).tolist())
-        ].append(file)
+        facts["spacings"][np.allclose(header.PixelSpacing, first.PixelSpacing, ALIKE, 0)].append(file)
+        apart = np.abs(np.subtract(_directions(header), _directions(first))).max()
+        facts["directions"][bool(apart <= ALIKE)].append(file)
     for what, groups in facts.items():
         if len(groups) > 1:
             listed = ", ".join(f"{len(files)} like {files[0].name}" for files in groups.values())
@@ -166,10 +175,16 @@ def _position(header: Any) -> np.ndarray:
 
 
 def _step(slices: Sequence[tuple[Any, Path]], normal: np.ndarray, path: Path) -> float:
-    """Return the millimetres from slice to slice; of a slice alone, its thickness (1 where none is said)."""
+    """Return the millimetres from slice to slice; of a slice alone, its thickness."""
     if len(slices) == 1:
-        # A sign says in which order slices come, and there is one.
-        return abs(float(slices[0][0].get("SpacingBetweenSlices") or slices[0][0].get("SliceThickness") or 1))
+        header, file = slices[0]
+        step = _number(header, "SpacingBetweenSlices", file) or _number(header, "SliceThickness", file)
+        if not step:
+            raise DataError(
+                f"{file} is one slice and doesn't say how thick it is (SliceThickness). Add the other slices "
+                "of its series, or use files that come from the scanner."
+            )
+        return abs(step)  # a sign says in which order slices come, and there is one
     places = np.array([_position(header) for header, _ in slices])
     steps = np.diff(places @ normal)
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower median: of two, that without a gap
@@ -208,20 +223,35 @@ def _numbers(file: Path) -> np.ndarray:
             f"The pixels of {file} can't be decoded (packed as {kind}): it is damaged, or needs a decoder "
             "that is not installed. Unpack it first (gdcmconv --raw, or dcmdjpeg)."
         ) from error
+    if stored.shape != (int(found.Rows), int(found.Columns)):
+        raise _damaged(file, ValueError("it holds another number of pixels than it says"))
     if str(found.get("PhotometricInterpretation", "")) == "MONOCHROME1":
         bits, signed = int(found.BitsStored), bool(found.PixelRepresentation)
         ends = -1 if signed else 2**bits - 1  # lowest plus highest number
         stored = ends - stored.astype(np.int32)
-    slope = found.get("RescaleSlope")
-    shift = found.get("RescaleIntercept")
-    slope, shift = 1.0 if slope in (None, "") else float(slope), 0.0 if shift in (None, "") else float(shift)
-    if slope == 0 or not np.isfinite([slope, shift]).all():
+    slope, shift = _number(found, "RescaleSlope", file), _number(found, "RescaleIntercept", file) or 0.0
+    slope = 1.0 if slope is None else slope
+    if slope == 0:
         raise DataError(
-            f"{file} has RescaleSlope {slope:g} and RescaleIntercept {shift:g}, which leave nothing of its "
-            "numbers. Use files that come from the scanner, or remove both."
+            f"{file} has RescaleSlope 0, which leaves nothing of its numbers. Use files that come from the "
+            "scanner, or remove RescaleSlope and RescaleIntercept."
         )
     values: np.ndarray = stored.astype(np.float32) * slope + shift
     return values.astype(np.float32)
+
+
+def _number(header: Any, name: str, file: Path) -> float | None:
+    """Return a number of a header; None where it has none."""
+    try:
+        value = header.get(name)
+        number = None if value in (None, "") else float(value)
+    except (TypeError, ValueError):  # a word, or several numbers
+        number = float("nan")
+    if number is not None and not np.isfinite(number):
+        raise DataError(
+            f"{file} has a {name} that is not one finite number. Use files that come from the scanner."
+        )
+    return number
 
 
 def _damaged(file: Path, error: Exception) -> DataError:

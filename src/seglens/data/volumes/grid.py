@@ -18,6 +18,9 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 CLOSE = 1e-3
 """How far two grids may be apart at any corner and still be one, as a share of the smallest voxel side."""
 
+SHEAR = 0.01
+"""The cosine that two axes of a grid may have: distances in mm are measured as if it were 0."""
+
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """The world axis that a plane stands across: axial slices follow each other from the feet to the head."""
 
@@ -29,7 +32,7 @@ class Grid:
     """The voxels (i, j, k) of a volume in the world: ``world = affine @ (i, j, k, 1)``, in millimetres.
 
     Raises:
-        DataError: the affine is not finite, or puts all voxels into one plane.
+        DataError: the affine is not finite, puts all voxels into one plane, or is sheared.
     """
 
     shape: tuple[int, int, int]
@@ -47,6 +50,13 @@ class Grid:
             raise DataError(
                 f"The affine of a volume is singular: {affine.tolist()} puts all voxels into one plane or "
                 "line, so that no place can be told. Write the header of the file anew."
+            )
+        cosines = np.abs(np.triu((affine[:3, :3] / sides).T @ (affine[:3, :3] / sides), 1))
+        if cosines.max() > SHEAR:
+            angle = np.degrees(np.arccos(min(cosines.max(), 1)))
+            raise DataError(
+                f"The affine of a volume is sheared: {affine.tolist()} has axes at an angle of {angle:.3g} "
+                "degrees, so that a spacing says no distance. Resample it to axes at right angles."
             )
         object.__setattr__(self, "affine", affine)
 
@@ -153,12 +163,13 @@ class Grid:
                 f"{what} has {_times(other.shape)} voxels, {own} {_times(self.shape)}. They must be on one "
                 "grid: resample the mask to the picture, with nearest neighbours."
             )
-        apart, most = self.distance_to(other), CLOSE * min(self.spacing)
+        told = [f"{each:.3g}" for each in (self.distance_to(other), CLOSE * min(self.spacing))]
+        apart, most = map(float, told)  # compared as they are told: headers hold rounded numbers
         if apart > most:
             raise SizeMismatchError(
-                f"{what} lies {apart:.3g} mm beside {own} (orientation {other.orientation}, spacing "
+                f"{what} lies {told[0]} mm beside {own} (orientation {other.orientation}, spacing "
                 f"{_spaced(other.spacing)} mm; {self.orientation}, {_spaced(self.spacing)} mm); allowed is "
-                f"{most:.3g} mm. They must be on one grid: resample the mask to the picture, or mend the "
+                f"{told[1]} mm. They must be on one grid: resample the mask to the picture, or mend the "
                 "header that is wrong."
             )
 

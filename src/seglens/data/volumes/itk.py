@@ -1,5 +1,6 @@
 """MetaImage and NRRD files (``.mha``, ``.mhd``, ``.nrrd``, ``.nhdr``), read by SimpleITK."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,24 @@ from seglens.data.volumes.extra import imported
 from seglens.data.volumes.grid import LPS_TO_RAS
 from seglens.errors import DataError
 
+_SPACES = (
+    "left-posterior-superior",
+    "lps",
+    "right-anterior-superior",
+    "ras",
+    "left-anterior-superior",
+    "las",
+)
+"""The spaces of NRRD that SimpleITK brings to LPS+; it takes all others for that."""
+_LINE = 1 << 16
+
 
 def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of a file as i x j x k, and its affine (RAS+, mm).
 
     Raises:
-        DataError: the file is missing, damaged or too large, not of 3 axes, or has several numbers a voxel.
+        DataError: the file is missing, damaged or too large, not of 3 axes, has several numbers a voxel, or
+            doesn't say where it lies.
     """
     with open_regular(file):
         pass
@@ -36,6 +49,8 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     if file.suffix.lower() in (".mha", ".mhd"):
         refuse_damaged_meta_image(file)
+    else:
+        _refuse_nowhere(file)
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -44,6 +59,26 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     return sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_TO_RAS @ affine
+
+
+def _refuse_nowhere(file: Path) -> None:
+    """Raise where a NRRD doesn't say which side of the patient is which, which is taken for LPS+ unasked."""
+    fields: dict[str, str] = {}
+    with file.open("rb") as stream:
+        for line in iter(lambda: stream.readline(_LINE).strip(), b""):
+            key, _, value = line.decode("latin-1").partition(":")
+            fields.setdefault(key.strip().lower(), value.strip())
+    space, units = fields.get("space", "").lower(), re.findall(r'"([^"]*)"', fields.get("space units", ""))
+    if space not in _SPACES or "space directions" not in fields:
+        raise DataError(
+            f"{file} doesn't say where its voxels are: its space is {space or 'not told'!r}, and it has "
+            f"{'' if 'space directions' in fields else 'no '}space directions. Allowed are "
+            f"{', '.join(_SPACES[::2])} with directions. Write it anew with both."
+        )
+    if not {"mm", "millimeter", "millimeters", ""}.issuperset(each.lower() for each in units):
+        raise DataError(
+            f"{file} has lengths in {', '.join(dict.fromkeys(units))}; allowed is mm. Write it anew in mm."
+        )
 
 
 def _damaged(file: Path, error: Exception) -> DataError:

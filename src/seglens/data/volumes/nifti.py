@@ -46,15 +46,21 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{file} doesn't say where its voxels are: the codes of sform and qform are both 0, so that left "
             "and right can't be told. Write the header with an affine (nibabel: image.set_sform(affine, 1))."
         )
+    if image.dataobj.offset < header.single_vox_offset:
+        raise _damaged(file, ValueError(f"its numbers begin at byte {image.dataobj.offset}, in the header"))
     if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
-        ways = ["".join(nibabel.aff2axcodes(each)) for each in (header.get_sform(), header.get_qform())]
+        try:
+            forms = header.get_sform(), header.get_qform()
+            ways = ["".join(nibabel.aff2axcodes(each)) for each in forms]
+        except (ValueError, TypeError) as error:  # not finite, all zeros, or no rotation
+            raise _damaged(file, ValueError(f"sform or qform say no place ({error})")) from error
         if ways[0] != ways[1]:
             raise DataError(
                 f"{file} says two things of where its voxels are: its axes run {ways[0]} by the sform and "
                 f"{ways[1]} by the qform, and tools differ in which they believe. Keep the right one "
                 "(nibabel: image.set_qform(image.get_sform(), 1), or the other way round)."
             )
-        sizes = [np.linalg.norm(each[:3, :3], axis=0) for each in (header.get_sform(), header.get_qform())]
+        sizes = [np.linalg.norm(each[:3, :3], axis=0) for each in forms]
         if not np.allclose(sizes[0], sizes[1], rtol=SAME_SIZE):
             raise DataError(
                 f"{file} says two things of how large its voxels are: {_spelled(sizes[0])} by the sform and "

@@ -95,7 +95,7 @@ const Gallery = (() => {
     const bar = place.querySelector("canvas"), ends = place.querySelectorAll(".end");
     const told = place.querySelector(".told"), ok = map && (map.status === "ok" || evidenceOf(map));
     place.querySelector(".scale").hidden = !ok || map.levels === undefined;
-    if (!map) { told.textContent = row.maps.length ? "This map was not made for this picture." : "This picture was not explained."; return; }
+    if (!map) { told.textContent = row.maps.length ? "This map was not made for this " + Maps.noun(row) + "." : "This " + Maps.noun(row) + " was not explained."; return; }
     if (!ok) { told.textContent = "No heat map: " + map.why + "."; return; }
     Maps.bar(bar, limits);
     ends[0].textContent = Maps.text(limits[0]);

@@ -135,5 +135,8 @@ const Maps = (() => {
 
   const nameOf = (map) => map.method + (map.layer ? " @ " + map.layer : "");
 
-  return { album, pixels, grid, valueAt, limitsOf, colour, paint, bar, text, nameOf };
+  // What a card is about: a picture, or a volume.
+  const noun = (card) => album.nouns[card.run];
+
+  return { album, noun, pixels, grid, valueAt, limitsOf, colour, paint, bar, text, nameOf };
 })();

@@ -11,7 +11,7 @@ const Viewer = (() => {
   const BASES = { image: "Image", truth: "Truth", prediction: "Prediction", errors: "Errors: invented, missed, right" };
 
   function choices(select, wanted) {
-    const groups = [["Picture", Object.entries(BASES).map(([value, text]) => [value, text])]];
+    const groups = [["Without a map", Object.entries(BASES).map(([value, text]) => [value, text])]];
     const targets = [...new Set(row.maps.map((map) => map.target))];
     for (const target of targets) {
       const maps = row.maps.map((map, i) => [map, i]).filter(([map]) => map.target === target);
@@ -116,7 +116,7 @@ const Viewer = (() => {
       if (stats.mass_inside !== null && stats.mass_inside !== undefined) {
         const known = stats.area !== null && stats.area !== undefined;
         found.push(Math.round(100 * stats.mass_inside) + "% of the heat lies on the target"
-          + (known ? ", which is " + Math.round(100 * stats.area) + "% of the picture" : ""));
+          + (known ? ", which is " + Math.round(100 * stats.area) + "% of the " + Maps.noun(row) : ""));
       }
       const mirror = map.nulls.mirror ? map.nulls.mirror.mass_inside : null;
       if (mirror !== null && mirror !== undefined) found.push("a coarse copy of the mask has " + Math.round(100 * mirror) + "%");
