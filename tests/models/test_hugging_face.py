@@ -209,6 +209,25 @@ def test_rows_and_columns_may_differ():
     assert seglens.wrap(model, processor=odd, image_size=64).spec.image_size == 64
 
 
+@pytest.mark.parametrize(("model", "kind"), [(segformer, "Segformer"), (mobilevit, "MobileViT")])
+def test_colours_change_places_where_the_tool_does_it(model, kind):
+    """Files of one processor are read by another, which passes over what it doesn't know."""
+    torch.manual_seed(0)
+    model = lively(model())
+    processor = getattr(hf, f"{kind}ImageProcessor")(
+        size={"shortest_edge": 64} if kind == "MobileViT" else SIZE,
+        do_center_crop=False,
+        do_flip_channel_order=True,
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = model(**processor(images=list(pixels), return_tensors="pt")).logits
+    run = seglens.wrap(model, processor=processor, image_size=64)
+    found = run.predict(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).logits
+    expected = nn.functional.interpolate(expected, (64, 64), mode="bilinear", align_corners=False)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
 def test_a_folder_is_adopted_and_needed_no_more(tmp_path):
     torch.manual_seed(0)
     model, processor = segformer().eval(), hf.SegformerImageProcessor(size=SIZE)

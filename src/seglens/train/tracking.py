@@ -53,7 +53,7 @@ class OwnWandbLogger(WandbLogger):
         super().__init__(name=_name(out), save_dir=out, project="seglens", log_model=False)
         import wandb  # Not above: an extra, which the logger says is missing.
 
-        self.joined = wandb.run is not None
+        self.joined: bool = wandb.run is not None
 
 
 @contextmanager

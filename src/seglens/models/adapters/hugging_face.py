@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def describe(
         "class": name,
         "config": content,
         "masks": list(_masks(name, images) or ()),
-        "flip": bool(getattr(images, "do_flip_channel_order", False)),
+        "flip": _flips(images),
         "reduce_labels": bool(getattr(images, "do_reduce_labels", False)),
     }
     found = Described(
@@ -304,6 +305,13 @@ def _normalisation(images: Any, channels: int) -> tuple[tuple[float, ...], tuple
         )
     both = [(each,) * channels if isinstance(each, int | float) else tuple(each) for each in (mean, std)]
     return tuple(float(each) / scale for each in both[0]), tuple(float(each) / scale for each in both[1])
+
+
+def _flips(images: Any) -> bool:
+    """Whether red and blue change places; a file may say so to a processor that knows nothing of it."""
+    name = "do_flip_channel_order"
+    known = hasattr(type(images), name) or name in signature(type(images).__init__).parameters
+    return known and bool(getattr(images, name, False))
 
 
 def _size(images: Any) -> tuple[int, int] | None:
