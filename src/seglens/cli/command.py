@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from textwrap import wrap
 from typing import Annotated, Any
@@ -98,9 +99,10 @@ class Command(TyperCommand):
         check_options(ctx.params)
         _look_at_paths(self.params, ctx.params)
         with (
+            # Before standard output is kept for the document of --json: that ends the wheel, too.
+            nullcontext() if asked["quiet"] else progress.until_output("at work"),
             terminal.output_mode(as_json=asked["as_json"], quiet=asked["quiet"]),
             limits.allowing(asked["max_pixels"]),
-            progress.until_output("at work"),
         ):
             return super().invoke(ctx)
 
