@@ -217,3 +217,16 @@ def test_every_verb_is_public_and_callable():
 def test_an_unknown_public_name():
     with pytest.raises(AttributeError, match="no attribute 'explane'"):
         _ = seglens.explane  # type: ignore[attr-defined]
+
+
+def test_no_half_of_a_text_is_left_behind():
+    """A string that stands alone in a block is no docstring there: a bracket about two lines is missing."""
+    alone = [
+        f"{file.relative_to(SOURCE)}:{each.lineno}"
+        for file in SOURCE.rglob("*.py")
+        for block in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(block, ast.FunctionDef | ast.If | ast.For | ast.With | ast.Try)
+        for each in block.body[isinstance(block, ast.FunctionDef) :]
+        if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant) and each.value.value is not ...
+    ]
+    assert alone == []

@@ -76,8 +76,10 @@ def recommend(rows: Sequence[CardRow], left_out: Sequence[str] = ()) -> Recommen
         names = ", ".join(dict.fromkeys(each.map for each in shown))
         headline, instead = f"Show {names}.", ""
     elif {"never", "unproven"} & {each.use for each in advice}:
-        headline = "No heat map was shown to be better than a map made without the model. Don't show one as "
-        "the reason."
+        headline = (
+            "No heat map was shown to be better than a map made without the model. Don't show one as the "
+            "reason."
+        )
         if any(each.use == "unknown" for each in advice):
             headline = (
                 "No map can be recommended, and some could not be judged. Don't show one as the reason."
