@@ -199,9 +199,11 @@ def test_labels_are_whole_numbers_on_the_grid_of_the_picture(tmp_path):
     near[0, 3] += 1e-4  # what rounding to float32 in a header does
     saved(file, truth, near)
     assert read_labels(file, picture).max() == 2
-    near[0, 3] += 8e-4  # .0009 mm in all: as far as is allowed, but for rounding
+    near[0, 3] += 8e-4  # .0009 mm in all: as far as is allowed, and a little more by rounding
     saved(file, truth, near)
-    assert read_labels(file, picture).max() == 2
+    with pytest.raises(SizeMismatchError, match=r"lies (0\.000900\d+) mm .*allowed is 0\.0009 mm") as refused:
+        read_labels(file, picture)
+    assert "0.0009 mm beside" not in str(refused.value), "two numbers that differ"
     saved(file, -truth, AFFINES["rotated"])
     with pytest.raises(MaskValueError, match="labels from -2 to 0"):
         read_labels(file)

@@ -163,15 +163,21 @@ class Grid:
                 f"{what} has {_times(other.shape)} voxels, {own} {_times(self.shape)}. They must be on one "
                 "grid: resample the mask to the picture, with nearest neighbours."
             )
-        told = [f"{each:.3g}" for each in (self.distance_to(other), CLOSE * min(self.spacing))]
-        apart, most = map(float, told)  # compared as they are told: headers hold rounded numbers
+        apart, most = self.distance_to(other), CLOSE * min(self.spacing)
         if apart > most:
+            told = next(
+                pair for digits in range(3, 18) if len(set(pair := _rounded(digits, apart, most))) == 2
+            )
             raise SizeMismatchError(
                 f"{what} lies {told[0]} mm beside {own} (orientation {other.orientation}, spacing "
                 f"{_spaced(other.spacing)} mm; {self.orientation}, {_spaced(self.spacing)} mm); allowed is "
                 f"{told[1]} mm. They must be on one grid: resample the mask to the picture, or mend the "
                 "header that is wrong."
             )
+
+
+def _rounded(digits: int, *numbers: float) -> list[str]:
+    return [f"{number:.{digits}g}" for number in numbers]
 
 
 def _times(shape: tuple[int, ...]) -> str:
