@@ -115,3 +115,8 @@ def test_two_normalisations_in_a_file_are_not_chosen_from(tmp_path):
         seglens.adopt(
             tmp_path / "last.ckpt", model="resnet-unet", encoder="mobilenet_v2", out=tmp_path / "run"
         )
+    chosen = seglens.adopt(
+        tmp_path / "last.ckpt", model="resnet-unet", encoder="mobilenet_v2", mean=[0.1] * 3, std=[1.0] * 3,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert (chosen.spec.mean, chosen.spec.std) == ((0.1,) * 3, (1.0,) * 3)

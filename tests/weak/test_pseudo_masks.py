@@ -169,7 +169,7 @@ def test_masks_are_made_of_votes_where_asked_for(labelled: Labelled, tmp_path: P
 
 
 def test_no_picture_with_the_object(labelled: Labelled, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="0 of 1 picture shows the object"):
+    with pytest.raises(SettingError, match="The object is in 0 of 1 picture"):
         make_pseudo_masks(labelled.select([3]), SETTINGS, tmp_path, device=CPU, seed=0)
 
 

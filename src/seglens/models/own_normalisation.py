@@ -55,14 +55,14 @@ def refuse_own(module: nn.Module, channels: int) -> None:
                 )
 
 
-def stored_beside(content: Any, channels: int) -> Normalisation | None:
-    """Return mean and std for pictures in [0, 1] that a file holds beside its weights; None without any.
+def stored_beside(content: Any, channels: int, *, several: bool = False) -> tuple[Normalisation, ...]:
+    """Return mean and std for pictures in [0, 1] that a file holds beside its weights, of which there is one.
 
     They stand among the tensors, or in what a training script kept (``hyper_parameters``). Those of pictures
     of 0 to 255 are divided by 255.
 
     Raises:
-        CheckpointError: there are several that differ.
+        CheckpointError: there are ``several`` that differ, and that is not allowed.
     """
     found = dict[Normalisation, str]()
     for place, held in _mappings(content):
@@ -70,12 +70,12 @@ def stored_beside(content: Any, channels: int) -> Normalisation | None:
             scale = 255.0 if max(*mean, *std) > LARGEST else 1.0
             of_unit = [tuple(round(each / scale, 6) for each in values) for values in (mean, std)]
             found.setdefault((of_unit[0], of_unit[1]), f"{place}{name}")
-    if len(found) > 1:
+    if len(found) > 1 and not several:
         raise CheckpointError(
             f"The file holds {len(found)} pairs of mean and std that differ: {', '.join(found.values())}. "
             "Say which: give mean and std."
         )
-    return next(iter(found), None)
+    return tuple(found)
 
 
 def _objects(module: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:

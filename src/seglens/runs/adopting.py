@@ -175,8 +175,9 @@ def adopt(
     channels = of_models.agreed("number of channels", channels, described.channels) or 3
     options = {**(described.options or {}), **of_models.checked_options(model, options or {})}
     content = read_content(file)
-    stored = stored_beside(content, channels) if normalise == "dataset" else None
-    default = stored or normalisation(None, None, channels)
+    both = mean is not None and std is not None
+    stored = stored_beside(content, channels, several=both) if normalise == "dataset" else ()
+    default = stored[0] if stored else normalisation(None, None, channels)
     spec = ModelSpec(
         architecture=model,
         encoder=of_models.agreed("encoder", encoder, described.encoder),
@@ -194,11 +195,11 @@ def adopt(
     )
     check_both(mean, std, default)
     segmenter, key, state, read = _build_for(state_dicts(content, file), spec, head, weights_key, file)
-    if stored is not None and (spec.mean, spec.std) == stored:
+    if (spec.mean, spec.std) in stored:
         read |= {"mean": list(spec.mean), "std": list(spec.std)}
-    elif stored is not None:
+    elif stored:
         warnings.warn(
-            f"{file.name} holds a mean and std for pictures in [0, 1], {stored[0]} and {stored[1]}. Those "
+            f"{file.name} holds a mean and std for pictures in [0, 1], {default[0]} and {default[1]}. Those "
             f"that are given are taken: {spec.mean} and {spec.std}.",
             SeglensWarning,
             stacklevel=2,

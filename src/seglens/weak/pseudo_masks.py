@@ -97,7 +97,7 @@ class PseudoMaskJob:
     ) -> None:
         if not labelled.positive:
             raise SettingError(
-                f"0 of {count(len(labelled), 'picture')} shows the object. Give pictures that do, or "
+                f"The object is in 0 of {count(len(labelled), 'picture')}. Give pictures that show it, or "
                 "check the labels."
             )
         if settings.masks.votes and settings.patches is None:
