@@ -1,23 +1,39 @@
 """Does a map know more about a model than its mask does? Chosen on valid, judged on test, set by set.
 
-    python -m benchmarks.passing --data ../shared/data --runs runs/passing [--only pets ...]
+    python -m benchmarks.passing --data ../shared/data --runs runs/training [--only pets ...]
 
-On each set a small U-Net is trained for a few epochs. `METHODS` are judged on 32 pictures of the valid split
-by faithfulness at the target's scale, and the map that is furthest above the best reference map (or the least
-below it) is chosen. That map alone is judged on the test split (100 pictures, or all there are), by the same
-score and by causal agreement. It passes where the whole interval of its difference to the best reference map
-is above 0. Maps are made with a blur or with gradients; the judge hides places by noisy linear imputation.
-What is there is not made again. The table is in JUDGED.md.
+On each set a U-Net with a pretrained encoder is trained (`benchmarks.training`), on the volumes a small one
+of their own (VOLUMES.md). `METHODS` are judged on 32 pictures of the valid split by faithfulness at the
+target's scale, and the map that is furthest above the best reference map (or the least below it) is chosen.
+That map alone is judged on the test split (100 pictures, or all there are), by the same score and by causal
+agreement. It passes where the whole interval of its difference to the best reference map is above 0. Maps are
+made with a blur or with gradients; the judge hides places by noisy linear imputation. What is there is not
+made again. With ``--small`` the networks are those of a few minutes (width 8, 96 pixels) that were judged
+first. The tables are in JUDGED.md.
 """
 
 import argparse
 from pathlib import Path
 
-from benchmarks.training import seglens
+from benchmarks.training import seglens, train_row
 from seglens.results.scorecard import Card, CardRow
 from seglens.results.tables import read_table
 
-SETS = {
+ROWS = {
+    "tumor-polygons": "polygons-lite0",
+    "pets": "pets-unet",
+    "dsb2018": "dsb2018-lite0-aug",
+    "tumor": "tumor-lite0-40",
+}
+"""Rows of `benchmarks.training`."""
+
+HIPPOCAMPUS = (
+    *("--model", "unet3d", "--width", "8", "--image-size", "48", "--batch-size", "4", "--epochs", "30"),
+    *("--learning-rate", "3e-3", "--aug", "--rotation", "10"),
+)
+"""As in VOLUMES.md."""
+
+SMALL = {
     "tumor-polygons": ("tumor-polygons", "8"),
     "pets": ("oxford-iiit-pet", "15"),
     "dsb2018": ("dsb2018/stage1_train", "8"),
@@ -25,11 +41,23 @@ SETS = {
 }
 """Folder below --data, and epochs."""
 
-TRAIN = ["--model", "unet", "--width", "8", "--image-size", "96", "--batch-size", "8", "--seed", "0"]
+TRAIN = ("--model", "unet", "--width", "8", "--image-size", "96", "--batch-size", "8", "--seed", "0")
 
 METHODS = ["shapley", "extremal-mask", "fused-hires-cam", "superpixel-occlusion", "hires-cam"]
 LAYERS = ["encoder_early", "encoder_mid"]
 SCALE, CAUSAL = "target_faithfulness", "causal_agreement"
+
+
+def trained(name: str, data: Path, runs: Path, *, small: bool) -> Path:
+    """Train the network of a set, unless it is there, and return its run folder."""
+    if name in ROWS and not small:
+        return train_row(ROWS[name], data, runs)
+    run = runs / name
+    if not (run / "run.json").exists():
+        folder, epochs = SMALL[name] if small else ("Dataset004_Hippocampus", "")
+        how = (*TRAIN, "--epochs", epochs) if small else HIPPOCAMPUS
+        seglens("train", str(data / folder), "--run", str(run), *how)
+    return run
 
 
 def judged(
@@ -57,14 +85,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--only", nargs="*", choices=[*ROWS, "hippocampus"])
+    parser.add_argument("--small", action="store_true")
     given = parser.parse_args()
     choices, lines = [], []
-    for name in given.only:
-        folder, epochs = SETS[name]
-        run = given.runs / name
-        if not (run / "run.json").exists():
-            seglens("train", str(given.data / folder), "--run", str(run), "--epochs", epochs, *TRAIN)
+    for name in given.only or (SMALL if given.small else [*ROWS, "hippocampus"]):
+        run = trained(name, given.data, given.runs, small=given.small)
         valid = judged(run, "valid", 32, METHODS, LAYERS, [SCALE])
         choices += [f"| {name} | {row.name} | {shown(row)} |" for row in valid]
         chosen = max(valid, key=lambda row: float("-inf") if row.difference is None else row.difference)

@@ -52,6 +52,7 @@ class Row:
 ROWS = {
     "dsb2018-small": Row(DSB, 256, 15, SMALL),
     "dsb2018-small-aug": Row(DSB, 256, 15, (*SMALL, *AUG, "--vertical-flips")),
+    "dsb2018-lite0-aug": Row(DSB, 256, 20, (*UNET, *AUG, "--vertical-flips")),
     "tumor-small": Row(TUMOR, 160, 2, SMALL),
     "tumor-small-aug": Row(TUMOR, 160, 2, (*SMALL, *AUG)),
     "tumor-lite0": Row(TUMOR, 160, 2, UNET),
@@ -59,6 +60,8 @@ ROWS = {
     "tumor-lite0-aug-kinds": Row(TUMOR, 160, 2, (*UNET, *AUG, "--no-merge")),
     "tumor-lite0-long": Row(TUMOR, 160, 6, UNET),
     "tumor-lite0-long-aug": Row(TUMOR, 160, 6, (*UNET, *AUG)),
+    "tumor-lite0-40": Row(TUMOR, 160, 40, UNET),
+    "tumor-lite0-40-aug": Row(TUMOR, 160, 40, (*UNET, *AUG)),
     "polygons-small": Row(POLYGONS, 192, 8, SMALL),
     "polygons-small-aug": Row(POLYGONS, 192, 8, (*SMALL, *AUG)),
     "polygons-lite0": Row(POLYGONS, 192, 8, UNET),
