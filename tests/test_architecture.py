@@ -26,6 +26,7 @@ ONLY_IN = {
     "huggingface_hub": {"runs.hub", "models.encoders"},
     "gradio": {"app", "app.page", "app.callbacks"},
     "jinja2": {"report.html"},
+    "anywidget": {"widget.clickable"},
     "ipywidgets": {"widget"},
     "lightning": {
         "train",

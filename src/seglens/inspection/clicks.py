@@ -109,24 +109,42 @@ def pieces_on_grid(opened: Opened, class_index: int) -> Mask:
     return torch.from_numpy(number[labels])
 
 
-def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> int:
-    """The number of the piece under a click, of the prediction or of the truth."""
+def under_click(opened: Opened, class_index: int, place: ClickedPixel) -> str:
+    """Return the target that a click alone asks for.
+
+    It is the predicted piece there, else the true one, else the pixel.
+    """
+    for kind, number in _pieces(opened, class_index, place).items():
+        if number:
+            return f"{kind}:{number}"
+    return f"point:{','.join(map(str, place))}"
+
+
+def _pieces(opened: Opened, class_index: int, place: ClickedPixel) -> dict[str, int]:
+    """The numbers of the predicted and of the true piece under a click; 0 where there is none."""
     on_grid = [round(value) for value in opened.frame.to_grid(*place)]
     batch = opened.part.batch
     valid = batch.valid[0]
-    predicted = of_class(opened.prediction.mask[0].cpu(), class_index, valid.ndim) & valid
-    true = torch.zeros_like(predicted)
-    if batch.masks is not None:
-        true = of_class(batch.masks[0], class_index, valid.ndim) & valid
-    number = number_of_piece(predicted if kind == "component" else true, *on_grid)
-    if number:
-        return number
+    masks = {"component": opened.prediction.mask, "truth-component": batch.masks}
+    return {
+        kind: 0
+        if mask is None
+        else number_of_piece(of_class(mask[0].cpu(), class_index, valid.ndim) & valid, *on_grid)
+        for kind, mask in masks.items()
+    }
+
+
+def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> int:
+    """The number of the piece under a click, of the prediction or of the truth."""
+    numbers = _pieces(opened, class_index, place)
+    if numbers[kind]:
+        return numbers[kind]
     where = f"at {_in_words(place)}"
     if kind == "truth-component":
         raise SettingError(
             f"There is no true piece of this class {where}. Click on one, or ask for another target."
         )
-    missed = number_of_piece(true, *on_grid)
+    missed = numbers["truth-component"]
     hint = (
         "The truth has one there: choose 'truth-component' to ask why it was missed."
         if missed

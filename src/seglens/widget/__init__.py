@@ -1,11 +1,13 @@
 """Look at pictures in a notebook: prediction beside map, and buttons for piece, method, layer and opacity.
 
-`seglens.inspection` does the work, as it does for the interactive page; here are only its widgets.
+A click on the prediction asks about the piece under it. `seglens.inspection` does the work, as it does for
+the interactive page; here are only its widgets.
 """
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from seglens.errors import SeglensError, SettingError
 from seglens.explain.target_names import TARGETS
 from seglens.folder.chunks import split_of
 from seglens.inspection import drawing, explaining, sentences
-from seglens.inspection.clicks import WITHOUT_CLICK, pieces_on_grid
+from seglens.inspection.clicks import WITHOUT_CLICK, class_at, pieces_on_grid, under_click
 from seglens.inspection.first_map import first_map
 from seglens.inspection.opened import Opened, open_read, open_sample
 from seglens.results.names import worded
@@ -32,8 +34,13 @@ from seglens.shapes import AnyMasks
 if TYPE_CHECKING:
     import ipywidgets
 
+    from seglens.widget.clickable import ClickablePicture
+
 MOST_BUTTONS = 12
 """Pieces that have a button of their own, the largest first."""
+
+NAMED = {"component": "piece", "truth-component": "true piece", "point": "pixel"}
+"""What a click asked about, on its button."""
 
 
 @dataclass
@@ -53,13 +60,14 @@ class Shown:
     layer: "ipywidgets.Dropdown"
     class_name: "ipywidgets.Dropdown"
     opacity: "ipywidgets.FloatSlider"
-    prediction: "ipywidgets.Image"
+    prediction: "ClickablePicture"
     map: "ipywidgets.Image"
     told: "ipywidgets.HTML"
     samples: Sequence[Sample] = ()
     opened: Opened | None = None
     answer: explaining.ExplainedPicture | None = None
     _drawn: Picture | None = field(default=None, repr=False)
+    _holding: bool = field(default=False, repr=False)
 
     def _repr_mimebundle_(self, **settings: Any) -> Any:
         """Give Jupyter the box."""
@@ -87,21 +95,68 @@ class Shown:
         if self.opened is None:
             return
         num = int(pieces_on_grid(self.opened, self._class_index).max())
-        pieces = [(f"piece {at}", f"component:{at}") for at in range(1, min(num, MOST_BUTTONS) + 1)]
+        pieces = [
+            (f"{NAMED['component']} {at}", f"component:{at}") for at in range(1, min(num, MOST_BUTTONS) + 1)
+        ]
         others = [name for name in WITHOUT_CLICK if name != "predicted"]
         known = [name for name in others if self.opened.has_truth or not TARGETS[name].needs_truth]
-        self.piece.options = [
-            ("whole prediction", "predicted"),
-            *pieces,
-            *((name.replace("-", " "), name) for name in known),
-        ]
-        if self.piece.value == "predicted":
-            self.explain()
-        else:
-            self.piece.value = "predicted"
+        self._offer(
+            [
+                ("whole prediction", "predicted"),
+                *pieces,
+                *((name.replace("-", " "), name) for name in known),
+            ],
+            "predicted",
+        )
+
+    def click(self, x: float, y: float) -> None:
+        """Ask about what is drawn at column ``x`` and row ``y`` of the prediction.
+
+        That is the predicted piece there, else the true piece that was missed, else the pixel itself. Of a
+        volume the planes go there too.
+        """
+        if self.opened is None:
+            return
+        place = drawing.native_place(self.opened, x, y)
+        if place is None:
+            self.told.value = '<p role="status">Click inside one of the three planes.</p>'
+            return
+        if self.opened.planes is not None:
+            centre = place[::-1]
+            self.opened = replace(self.opened, planes=replace(self.opened.planes, centre=centre))
+        with self._held():  # another class would be explained as a whole first
+            self.class_name.value = (
+                class_at("component", self.opened, place, self.run.task)
+                or class_at("truth-component", self.opened, place, self.run.task)
+                or self.class_name.value
+            )
+        target = under_click(self.opened, self._class_index, place)
+        kind, _, numbers = target.partition(":")
+        known = list(self.piece.options)
+        if target not in dict(known).values():
+            known.append((f"{NAMED[kind]} {numbers}", target))
+        self._offer(known, target)
+
+    def _offer(self, options: list[tuple[str, str]], chosen: str) -> None:
+        """Offer other choices, and explain the ``chosen`` one."""
+        with self._held():
+            self.piece.options = options
+            self.piece.value = chosen
+        self.explain()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Explain nothing within, though choices change."""
+        before, self._holding = self._holding, True
+        try:
+            yield
+        finally:
+            self._holding = before
 
     def explain(self) -> None:
         """Explain what is chosen, and draw it."""
+        if self._holding:
+            return
         self.layer.disabled = not explaining.needs_layer(self.method.value)
         if self.opened is None or self.piece.value is None:
             return
@@ -158,10 +213,10 @@ def show(
     and ``layer`` are chosen at first; left out, they are those of `first_map`.
 
     Raises:
-        SettingError: ipywidgets is not installed, or there is no such picture.
+        SettingError: ipywidgets or anywidget is not installed, or there is no such picture.
         UnknownNameError: there is no such method or layer.
     """
-    widgets = _ipywidgets()
+    widgets, picture = _widgets()
     split, samples = _pictures(run, images, masks)
     layers, classes = explaining.layer_names(run), list(run.task.classes[1:])
     methods = explaining.method_names(known_data=False)
@@ -183,7 +238,7 @@ def show(
         widgets.Dropdown(options=layers, value=layer, description="Layer"),
         widgets.Dropdown(options=classes, description="Class"),
         widgets.FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05, description="Map", readout_format=".0%"),
-        widgets.Image(format="png", width=384),
+        picture(alt="The prediction over the picture, its pieces numbered"),
         widgets.Image(format="png", width=384),
         widgets.HTML(),
         samples,
@@ -191,7 +246,7 @@ def show(
     choices = [shown.picture, shown.method, shown.layer, shown.opacity]
     if len(classes) > 1:
         choices.insert(1, shown.class_name)
-    captions = ("Prediction, its pieces numbered", "What speaks for it")
+    captions = ("Prediction: click on a piece", "What speaks for it")
     columns = [
         widgets.VBox([widgets.Label(text), image])
         for text, image in zip(captions, (shown.prediction, shown.map), strict=True)
@@ -212,6 +267,7 @@ def show(
         (shown.opacity, shown.blend),
     ):
         widget.observe(lambda change, call=call: call(), names="value")
+    shown.prediction.on_click(shown.click)
     shown.open()
     return shown
 
@@ -251,17 +307,19 @@ def _png(drawn: Picture) -> bytes:
     return written.getvalue()
 
 
-def _ipywidgets() -> Any:
-    """Import ipywidgets, or say how to install it.
+def _widgets() -> tuple[Any, "type[ClickablePicture]"]:
+    """Import ipywidgets and the picture that can be clicked, or say how to install what they need.
 
     Raises:
         SettingError: it is not installed.
     """
     try:
         import ipywidgets
+
+        from seglens.widget.clickable import ClickablePicture
     except ImportError as error:
         raise SettingError(
-            "show() needs ipywidgets, which is not installed. Install it with: "
+            f"show() needs ipywidgets and anywidget; {error.name} is not installed. Install them with: "
             "pip install 'seglens[notebook]'."
         ) from error
-    return ipywidgets
+    return ipywidgets, ClickablePicture
