@@ -43,7 +43,7 @@ SMALL = {
 
 TRAIN = ("--model", "unet", "--width", "8", "--image-size", "96", "--batch-size", "8", "--seed", "0")
 
-METHODS = ["shapley", "extremal-mask", "fused-hires-cam", "superpixel-occlusion", "hires-cam"]
+METHODS = ["shapley", "extremal-mask", "fused-hires-cam", "lrp", "superpixel-occlusion", "hires-cam"]
 LAYERS = ["encoder_early", "encoder_mid"]
 SCALE, CAUSAL = "target_faithfulness", "causal_agreement"
 

@@ -45,7 +45,7 @@ NAMES = {
                    "statistics", "plan", "plan_folder", "verify", "Verification"),
     "Methods with settings": ("ScoreCam", "AblationCam", "SegXResCam", "IntegratedGradients", "SmoothGrad",
                               "ExpectedGradients", "Occlusion", "SuperpixelOcclusion", "Rise", "Shapley", "ExtremalMask",
-                              "FusedHiResCam"),
+                              "FusedHiResCam", "Lrp"),
     "Judging": ("judge", "judge_folder", "JudgeSettings", "Scorecard"),
     "Reports": ("report", "demo"),
     "Errors": ("SeglensError", "UserError"),

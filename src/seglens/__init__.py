@@ -32,6 +32,7 @@ _HOMES = {
     "JudgeSettings": "judge.case",
     "Judgement": "judge.scorecard",
     "LayerInfo": "models.layers",
+    "Lrp": "explain.lrp",
     "ModelSpec": "models.segmenter",
     "Occlusion": "explain.occlusion",
     "PassPlan": "explain.plan",
@@ -124,6 +125,7 @@ __all__ = [
     "JudgeSettings",
     "Judgement",
     "LayerInfo",
+    "Lrp",
     "ModelSpec",
     "Occlusion",
     "PassPlan",
@@ -215,6 +217,7 @@ if TYPE_CHECKING:
     from seglens.explain.extremal import ExtremalMask
     from seglens.explain.fused import FusedHiResCam
     from seglens.explain.integrated import IntegratedGradients
+    from seglens.explain.lrp import Lrp
     from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
     from seglens.explain.plan import PassPlan, Plan, plan
     from seglens.explain.rise import Rise

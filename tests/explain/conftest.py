@@ -11,6 +11,7 @@ from seglens.data.sample import Task
 from seglens.explain.extremal import ExtremalMask
 from seglens.explain.fused import FusedHiResCam
 from seglens.explain.integrated import IntegratedGradients
+from seglens.explain.lrp import Lrp
 from seglens.explain.methods import METHODS, Method, Settings
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion
 from seglens.explain.rise import Rise
@@ -169,5 +170,6 @@ def short(images: Tensor) -> dict[str, Method]:
         Shapley(num_segments=6, pairs=2),
         ExtremalMask(steps=5, cells=6),
         FusedHiResCam(layers=("down", "deep")),
+        Lrp(),
     ]
     return {**{name: name for name in METHODS}, **{entry.name: entry for entry in settings}}

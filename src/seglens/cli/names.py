@@ -44,7 +44,14 @@ ENCODERS = (
 )
 """Some of the hundreds that segmentation-models-pytorch and timm have."""
 CAMS = keys_of("explain/cams.py", "CAMS")
-GRADIENTS = ("saliency", "input-x-gradient", "smoothgrad", "integrated-gradients", "expected-gradients")
+GRADIENTS = (
+    "saliency",
+    "input-x-gradient",
+    "smoothgrad",
+    "integrated-gradients",
+    "expected-gradients",
+    "lrp",
+)
 PERTURBATIONS = (
     "score-cam",
     "ablation-cam",

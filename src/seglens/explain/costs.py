@@ -18,6 +18,7 @@ from seglens.explain.channels import ScoreCam, taps
 from seglens.explain.extremal import AREAS, ExtremalMask
 from seglens.explain.fused import FusedHiResCam
 from seglens.explain.integrated import IntegratedGradients
+from seglens.explain.lrp import Lrp
 from seglens.explain.masked import SAMPLE
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, sides_of
 from seglens.explain.passes import Pass
@@ -151,6 +152,7 @@ COSTS: dict[type, Callable[[Any, Images, Sequence[int]], Cost]] = {
     # Both ends of each step, then both ends of all areas, the picture and what stands in its place.
     ExtremalMask: lambda settings, *_: Cost(plain=2 * len(AREAS) + 2, graded=2 * settings.steps, apart=True),
     FusedHiResCam: lambda *_: Cost(graded=1),
+    Lrp: lambda *_: Cost(graded=1),
 }
 """What the methods with settings cost, by settings, pictures and the channels of each layer.
 

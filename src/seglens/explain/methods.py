@@ -18,6 +18,7 @@ from seglens.explain.extremal import ExtremalMask, extremal_mask
 from seglens.explain.fused import FusedHiResCam, fused_hires_cam
 from seglens.explain.gradients import GRADIENTS, InputGradient
 from seglens.explain.integrated import IntegratedGradients, integrated_gradients
+from seglens.explain.lrp import Lrp, lrp
 from seglens.explain.occlusion import Occlusion, SuperpixelOcclusion, occlusion, superpixel_occlusion
 from seglens.explain.rise import Rise, rise
 from seglens.explain.sampled import ExpectedGradients, SmoothGrad, expected_gradients, smoothgrad
@@ -52,6 +53,7 @@ ON_INPUT: dict[type, Pass] = {
     Shapley: shapley,
     ExtremalMask: extremal_mask,
     FusedHiResCam: fused_hires_cam,
+    Lrp: lrp,
 }
 """What runs the methods that have settings and no layer."""
 
@@ -73,6 +75,7 @@ METHODS: dict[str, Cam | InputGradient | Settings] = {
     Shapley.name: Shapley(),
     ExtremalMask.name: ExtremalMask(),
     FusedHiResCam.name: FusedHiResCam(),
+    Lrp.name: Lrp(),
 }
 """Every method: a formula over one trace, or the settings that the bare name stands for."""
 

@@ -158,7 +158,11 @@ class Segmenter(nn.Module):
         Raises:
             ModelError: the images have other axes or channels, or the network's output is no logits.
         """
-        padded = pad_to_divisor(self.normalise(images), self.spec.divisor)
+        return self.from_normalised(self.normalise(images))
+
+    def from_normalised(self, images: Images) -> Logits:
+        """Return logits of images that `normalise` returned."""
+        padded = pad_to_divisor(images, self.spec.divisor)
         logits = self.read_output(self._run(padded), images.shape[0])
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
