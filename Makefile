@@ -95,7 +95,7 @@ oldest:  ## run the tests with the oldest versions that are admitted (.venv-olde
 newest:  ## run the tests with the newest versions that are admitted (.venv-newest)
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test,docs]'
-	OMP_NUM_THREADS=1 PYTEST_ADDOPTS='-W "ignore:`torch.jit.interface` is deprecated:FutureWarning"' .venv-newest/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 PYTHONWARNINGS='ignore:`torch.jit.interface` is deprecated:FutureWarning' PYTEST_ADDOPTS='-W "ignore:`torch.jit.interface` is deprecated:FutureWarning"' .venv-newest/bin/python -m pytest -n 2
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .venv-oldest .venv-newest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import seglens
 from seglens.errors import ModelError, SettingError
@@ -212,6 +213,11 @@ class Own(nn.Conv2d):
         return _Clipped.apply(super().forward(input))  # type: ignore[no-any-return]
 
 
+class Checkpointed(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return checkpoint(super().forward, input, use_reentrant=False)  # type: ignore[no-any-return]
+
+
 class Squared(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         found = super().forward(input)
@@ -224,6 +230,7 @@ class Squared(nn.Conv2d):
         (Attention(), "matmul"),
         (Own(1, 1, 1), "_Clipped"),
         (Squared(1, 1, 1), "mul"),
+        (Checkpointed(1, 1, 1), "checkpointing"),
     ],
 )
 def test_what_has_no_rule_is_refused_by_name(module: nn.Module, name: str) -> None:

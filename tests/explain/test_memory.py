@@ -116,11 +116,11 @@ def sizes_of(run, most: int = 1000, error: Exception | None = None) -> Iterator[
     """Note how many pictures are in each call of a model; more than ``most`` are an ``error``."""
     forward, sizes = Segmenter.forward, []
 
-    def small(self, images):
+    def small(self, images, **how):
         sizes.append(len(images))
         if error is not None and len(images) > most:
             raise error
-        return forward(self, images)
+        return forward(self, images, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Segmenter, "forward", small)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import CheckpointError
 
 from seglens.arguments import check_fields
 from seglens.errors import ModelError, SettingError
@@ -118,12 +119,15 @@ def lrp(
         chosen = [target.select(rows) for target in targets]
         inputs = model.normalise(images[rows].to(model.mean)).detach().requires_grad_()
         with rules:
-            logits = model.from_normalised(inputs)
+            logits = model(inputs, normalised=True)
         _refuse_own_functions(logits)
         for position, target in enumerate(chosen):
             score = target.score(logits, torch.arange(len(inputs)), "mean")
-            with rules:  # a network that computes its activations again does so by the same rules
-                slopes = differentiate(score, {"the input": inputs}, target, keep=position + 1 < len(chosen))
+            keep = position + 1 < len(chosen)
+            try:
+                slopes = differentiate(score, {"the input": inputs}, target, keep=keep)
+            except CheckpointError as error:  # it would do so without the rules
+                raise _refused("activations that are computed again (checkpointing)") from error
             relevance = (inputs * slopes["the input"]).detach().float()
             channels[position, rows] = relevance
             shares[position, rows] = relevance.flatten(1).sum(1) / score.detach().float()

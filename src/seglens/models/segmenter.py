@@ -152,17 +152,13 @@ class Segmenter(nn.Module):
         weights = (entry.dtype for entry in self.module.parameters() if entry.is_floating_point())
         return next(weights, torch.float32)
 
-    def forward(self, images: Images) -> Logits:
-        """Return logits at the resolution of ``images``, which lie in [0, 1] and are not normalised.
+    def forward(self, images: Images, *, normalised: bool = False) -> Logits:
+        """Return logits at the resolution of ``images``, which lie in [0, 1] and are not ``normalised`` yet.
 
         Raises:
             ModelError: the images have other axes or channels, or the network's output is no logits.
         """
-        return self.from_normalised(self.normalise(images))
-
-    def from_normalised(self, images: Images) -> Logits:
-        """Return logits of images that `normalise` returned."""
-        padded = pad_to_divisor(images, self.spec.divisor)
+        padded = pad_to_divisor(images if normalised else self.normalise(images), self.spec.divisor)
         logits = self.read_output(self._run(padded), images.shape[0])
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
