@@ -1,6 +1,7 @@
 """Layer-wise relevance propagation: worked out by hand, against captum, and its sum."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from seglens.runs import Run
 CLASSES = ("background", "cell")
 
 
-def run_of(module: nn.Module, channels: int = 1, **more: object) -> Run:
-    plain = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "outputs_are": "logits"}
+def run_of(module: nn.Module, channels: int = 1, **more: Any) -> Run:
+    plain: dict[str, Any] = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "outputs_are": "logits"}
     return seglens.wrap(module, classes=CLASSES, channels=channels, image_size=16, **(plain | more))
 
 
@@ -116,15 +117,16 @@ def test_layers_are_those_of_captum(gamma: float) -> None:
     from captum.attr import LRP
 
     torch.manual_seed(5)
+    last = nn.Conv2d(8, 1, 1, bias=False)
+    last.weight.data.abs_()  # a positive score: captum boosts positive weights whatever the sign
     net = nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1, bias=False),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Conv2d(6, 8, 3, padding=1, bias=False),
         nn.ReLU(),
-        nn.Conv2d(8, 1, 1, bias=False),
+        last,
     )
-    net[-1].weight.data.abs_()  # a positive score: captum boosts positive weights whatever the sign
     run, image = run_of(nn.Sequential(net, nn.Upsample(scale_factor=2))), torch.rand(1, 1, 16, 16)
     found = seglens.explain(run, image, whole(run, image), methods=Lrp(gamma=gamma))["lrp"]
     for layer in (net[0], net[3], net[5]):
@@ -210,12 +212,12 @@ class _Clipped(torch.autograd.Function):
 
 class Own(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
-        return _Clipped.apply(super().forward(input))  # type: ignore[no-any-return]
+        return _Clipped.apply(super().forward(input))
 
 
 class Checkpointed(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
-        return checkpoint(super().forward, input, use_reentrant=False)  # type: ignore[no-any-return]
+        return checkpoint(super().forward, input, use_reentrant=False)
 
 
 class Squared(nn.Conv2d):

@@ -130,6 +130,25 @@ def test_the_notebook_widget_names_no_picture(run, volume):
     assert "This volume has no voxel." in shown.told.value
 
 
+def test_a_click_in_the_widget_goes_to_the_voxel(run, volume):
+    pytest.importorskip("anywidget", reason="anywidget is not installed")
+    shown = run.show(volume.sample.image[None], method="saliency", layer="up.0")
+    width, height = drawing.drawn_to(shown.opened)
+    rows, columns = drawing.size_in_planes(shown.opened)
+    planes = shown.opened.planes
+    above = (rows - 20 * planes.zoom) // 2
+    shown.click((3.5 * planes.zoom) / columns * width, (above + 4.5 * planes.zoom) / rows * height)
+    assert shown.opened.planes.centre == (planes.centre[0], 4, 3)
+    kind, _, numbers = shown.piece.value.partition(":")
+    if kind == "point":
+        assert numbers == f"3,4,{planes.centre[0]}"
+        assert ("voxel " + numbers, shown.piece.value) in shown.piece.options
+    before = shown.piece.value
+    shown.click(0, 0)  # between the planes
+    assert "one of the three planes" in shown.told.value
+    assert shown.piece.value == before
+
+
 def test_volumes_that_take_too_long_are_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr(opened, "MOST_PIXELS", 1000)
     file = tmp_path / "large.nii.gz"

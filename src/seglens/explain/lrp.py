@@ -262,7 +262,7 @@ def _normed(func: Callable, *args: Any, **kwargs: Any) -> Tensor:
     """``(x - mean) / s * weight + bias``, with s a constant."""
     given = signature(func).bind(*args, **kwargs).arguments
     if not given.get("use_input_stats", True):
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
+        return func(*args, **kwargs)
     value, weight, bias = given["input"], given.pop("weight", None), given.pop("bias", None)
     grouped = value.unflatten(1, (given["num_groups"], -1)) if "num_groups" in given else value
     first = -len(given["normalized_shape"]) if "normalized_shape" in given else 2

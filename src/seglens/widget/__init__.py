@@ -122,8 +122,9 @@ class Shown:
             self.told.value = '<p role="status">Click inside one of the three planes.</p>'
             return
         if self.opened.planes is not None:
-            centre = place[::-1]
-            self.opened = replace(self.opened, planes=replace(self.opened.planes, centre=centre))
+            column, row, number = place
+            planes = replace(self.opened.planes, centre=(number, row, column))
+            self.opened = replace(self.opened, planes=planes)
         with self._held():  # another class would be explained as a whole first
             self.class_name.value = (
                 class_at("component", self.opened, place, self.run.task)
@@ -134,7 +135,7 @@ class Shown:
         kind, _, numbers = target.partition(":")
         known = list(self.piece.options)
         if target not in dict(known).values():
-            known.append((f"{NAMED[kind]} {numbers}", target))
+            known.append((worded(f"{NAMED[kind]} {numbers}", self.run.spec.dims), target))
         self._offer(known, target)
 
     def _offer(self, options: list[tuple[str, str]], chosen: str) -> None:
