@@ -109,7 +109,7 @@ class Shown:
             "predicted",
         )
 
-    def click(self, x: float, y: float) -> None:
+    def click(self, x: int | float, y: int | float) -> None:
         """Ask about what is drawn at column ``x`` and row ``y`` of the prediction.
 
         That is the predicted piece there, else the true piece that was missed, else the pixel itself. Of a
