@@ -249,3 +249,62 @@ def test_more_than_ten_channels_and_a_background_that_is_not_0(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(described))
     (case,) = find_cases(tmp_path).splits["train"]
     assert [file.name for file in case.channels] == [f"a_{number:04d}.nii" for number in range(11)]
+
+
+def changed(folder: Path, **entries: object) -> Path:
+    """A set of nnU-Net (5 cases to learn from, 1 to test) whose dataset.json says something else."""
+    nnunet(folder)
+    file = folder / "dataset.json"
+    told = json.loads(file.read_text()) | entries
+    file.write_text(json.dumps({key: value for key, value in told.items() if value is not None}))
+    return folder
+
+
+LISTED = [{"image": f"./imagesTr/c{n}_0000.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(5)]
+OF_CASES = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(5)]
+OTHER = {"image": "imagesTr/c4.nii.gz", "label": "labelsTr/c3.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"numTraining": 4}, r"numTraining 4, and .*imagesTr holds 5 case"),
+        ({"numTraining": "5"}, r"numTraining '5'"),
+        ({"numTraining": 5}, ""),
+        ({"file_ending": ".nii"}, r"file_ending '\.nii', and 12 of 12 files end otherwise, such as .*c0_0000"),
+        ({"file_ending": 7}, r"file_ending 7"),
+        ({"file_ending": None}, ""),
+        ({"dataset": {}}, r"under 'dataset', which is not read"),
+        ({"training": LISTED, "test": ["./imagesTs/c5_0000.nii.gz"]}, ""),
+        ({"training": OF_CASES, "test": ["./imagesTs/c5.nii.gz"]}, ""),
+        ({"training": LISTED[1:]}, r"'training' .* 0 are listed and not there \(none\), 1 are .* \(c0\)"),
+        ({"training": [*LISTED, "imagesTr/x.nii.gz"]}, r"1 are listed and not there \(x\.nii\.gz\)"),
+        ({"training": [*OF_CASES[:4], OTHER]}, r"lists the labels c3\.nii\.gz for 'c4', and beside it"),
+        ({"training": [*LISTED, 3]}, r"lists '3' under 'training'"),
+        ({"test": []}, r"'test' .* 1 are there and not listed \(c5\)"),
+        ({"labels": {"liver": 0, "front": 1, "back": 2}}, r"gives 'liver' the value 0"),
+        ({"labels": {"liver": 1, "spleen": 2}}, r"lists the labels \[1, 2\]; allowed are 0, 1, 2"),
+        ({"labels": {"background": 0, "liver": 1, "spleen": 3}}, r"lists the labels \[0, 1, 3\]"),
+        ({"labels": {"0": "Background", "1": "a", "2": "b"}}, ""),
+        ({"labels": {"0": "liver", "1": "a", "2": "b"}}, r"gives 'liver' the value 0"),
+        ({"channel_names": {"1": "MRI"}}, r"doesn't list its channels"),
+    ],
+)
+def test_a_description_that_contradicts_its_files_is_refused(tmp_path, entries, said):
+    folder = changed(tmp_path, **entries)
+    if not said:
+        assert {name: len(each) for name, each in find_cases(folder).splits.items()} == {"train": 5, "test": 1}
+        return
+    with pytest.raises(DataError, match=said):
+        find_cases(folder)
+    (finding,) = check_data(DataSettings(path=folder)).findings
+    assert finding.severity == "error"
+
+
+def test_a_case_to_learn_from_and_to_test_is_refused(tmp_path):
+    nnunet(tmp_path)
+    for folder in ("images", "labels"):
+        (file,) = (tmp_path / f"{folder}Ts").iterdir()
+        file.rename(file.with_name(file.name.replace("c5", "c3")))
+    with pytest.raises(DataError, match=r"has c3 in imagesTr/ and in imagesTs/ \(1\)"):
+        open_data(DataSettings(path=tmp_path))

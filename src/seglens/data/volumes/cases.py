@@ -15,6 +15,7 @@ from typing import Any
 from seglens.data.folders import is_clutter
 from seglens.data.tables import read_text
 from seglens.data.volumes.described import Labels, read_described
+from seglens.data.volumes.listed import refuse_contradictions
 from seglens.data.volumes.reading import SUFFIXES, is_volume, stem_of
 from seglens.errors import DataError
 
@@ -119,6 +120,7 @@ def _of_nnunet(folder: Path) -> Cases:
         splits[split] = _paired(told, folder / truth, needed=split == "train")
     if not splits.get("train"):
         raise DataError(f"{folder / 'imagesTr'} holds no volume ({', '.join(SUFFIXES)}). Check the path.")
+    refuse_contradictions(described, file, splits)
     return Cases(labels, channels, splits)
 
 

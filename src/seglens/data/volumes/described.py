@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seglens.data.sample import Task, task_of
+from seglens.data.sample import Task, is_background, task_of
 from seglens.errors import DataError
 
 
@@ -57,6 +57,13 @@ def read_described(described: Mapping[str, Any], file: Path) -> Labels:
         raise DataError(
             f"{file} gives 'background' the value {list(made_of['background'])}; allowed is 0, since label 0 "
             "is read as the background. Renumber the labels, in the files too."
+        )
+    first = next((name for name, numbers in made_of.items() if numbers == (0,)), None)
+    if first is not None and not is_background(first):
+        raise DataError(
+            f"{file} gives {first!r} the value 0, which is read as the background: nothing would learn or "
+            'score it. Call label 0 "background"; where it is an object, renumber the labels, in the files '
+            "too."
         )
     ignored = made_of.pop("ignore", None)
     known = [*sorted({number for numbers in made_of.values() for number in numbers}), *(ignored or ())]
