@@ -21,6 +21,7 @@ from seglens.data.opening import complete_splits, join_findings, layout_name, lo
 from seglens.data.outlines import num_shared_pixels, regions
 from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
+from seglens.data.volumes.copies import about_copies
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
 from seglens.runtime.progress import track
@@ -128,7 +129,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
         findings.append(Finding("no-pictures", "error", f"{settings.path} holds no complete picture."))
     findings += _about_rectangles(facts)
     if near_duplicates and len(found.entries) > 1:
-        findings += _about_near_duplicates(splits)
+        findings += _about_near_duplicates(splits) if found.dims == 2 else about_copies(splits)
     findings += about_parted(splits) + (about_alike(splits) if near_duplicates else [])
     first = "train" if splits.get("train") else next(iter(splits), "")
     findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader, found.dims))

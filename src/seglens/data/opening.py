@@ -12,6 +12,7 @@ from seglens.data.groups import positions_of_groups, refuse_parted, with_groups
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, split_groups
 from seglens.data.volumes import sets
+from seglens.data.volumes.copies import refuse_copies
 from seglens.errors import DataError, SettingError, unknown_name
 
 _DIRS = ("train_dir", "valid_dir", "test_dir")
@@ -55,7 +56,7 @@ def open_data(settings: DataSettings, *, masks: bool = True) -> Dataset:
 
     Raises:
         DataError: the folder is missing, empty or of no known layout, pictures and masks don't pair up, or
-            a group is in several of the splits that the set comes with.
+            a group, or a volume, is in several of the splits that the set comes with.
         SettingError: a setting that the layout doesn't take.
         UnknownNameError: no such layout or category.
     """
@@ -65,6 +66,7 @@ def open_data(settings: DataSettings, *, masks: bool = True) -> Dataset:
     else:
         splits = folded_splits(found, settings)
     refuse_parted(splits, settings.path)
+    refuse_copies(splits, settings.path)
     return dataset_of(settings, name, found, splits)
 
 

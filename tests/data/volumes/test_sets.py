@@ -1,5 +1,6 @@
 """Sets of volumes as every command reads them. Oracle: the voxels that were written, by world places."""
 
+import gzip
 import json
 from itertools import permutations, product
 from pathlib import Path
@@ -308,3 +309,33 @@ def test_a_case_to_learn_from_and_to_test_is_refused(tmp_path):
         file.rename(file.with_name(file.name.replace("c5", "c3")))
     with pytest.raises(DataError, match=r"has c3 in imagesTr/ and in imagesTs/ \(1\)"):
         open_data(DataSettings(path=tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_copy_of_a_volume_in_another_split_is_an_error(tmp_path, suffix):
+    """The copy has another name and was packed anew, at another time."""
+    for split, names in {"train": "abcdef", "valid": "gh", "test": "ijk"}.items():
+        for number, name in enumerate(names):
+            save(tmp_path / split / "images" / f"{name}{suffix}", picture(ord(name)))
+            save(tmp_path / split / "masks" / f"{name}{suffix}", labels(1, number % 2))
+    settings = DataSettings(path=tmp_path)
+    assert len(open_data(settings).split("train")) == 6
+    assert not check_data(settings).of("near-duplicates")
+    content = save(tmp_path / "c.nii", picture(ord("b"))).read_bytes()
+    (tmp_path / "c.nii").unlink()
+    packed = gzip.compress(content, 1, mtime=7) if suffix == ".nii.gz" else content
+    (tmp_path / "test" / "images" / f"i{suffix}").write_bytes(packed)
+    with pytest.raises(DataError, match=r"is in several splits.* 1: train/b = test/i\."):
+        open_data(settings)
+    (finding,) = check_data(settings).of("near-duplicates")
+    assert (finding.severity, finding.names) == ("error", ("train/b = test/i",))
+
+
+def test_copies_of_a_volume_are_dealt_to_one_split(tmp_path):
+    folder = pairs(tmp_path, labels(1))
+    for name in ("v2", "v5"):
+        save(folder / "images" / f"{name}.nii.gz", picture(0))
+    for seed in range(8):
+        found = open_data(DataSettings(path=folder, split_seed=seed))
+        of = {entry.name: split for split, each in found.splits.items() for entry in each.entries}
+        assert of["v0"] == of["v2"] == of["v5"]
