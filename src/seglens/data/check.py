@@ -24,6 +24,7 @@ from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.data.volumes.copies import about_copies
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
+from seglens.results.names import count
 from seglens.runtime.progress import track
 from seglens.runtime.threads import Pool
 from seglens.shapes import AnyMask, Region
@@ -229,7 +230,7 @@ def _about_rectangles(facts: Sequence[_Facts]) -> list[Finding]:
     if not boxes:
         return []
     if len(boxes) < MOST * len(known):
-        text = f"{len(boxes)} of {len(known)} masks are axis-aligned rectangles."
+        text = f"{len(boxes)} of {count(len(known), 'mask')} are axis-aligned rectangles."
         return [Finding("rectangles", "note", text, boxes)]
     how_many = "Every mask is" if len(boxes) == len(known) else f"{len(boxes)} of {len(known)} masks are"
     text = (
@@ -252,8 +253,8 @@ def _about_near_duplicates(splits: Mapping[str, Sequence[Entry]]) -> list[Findin
         return []
     others = sum(split != "train" for split, _ in placed)
     text = (
-        f"{len(across)} group(s) of near-duplicates reach across splits; {leaked} of {others} pictures "
-        "outside of train have one in train: scores on them flatter."
+        f"{count(len(across), 'group')} of near-duplicates across splits; {leaked} of "
+        f"{count(others, 'picture')} outside of train have one in train: scores on them flatter."
     )
     return [Finding("near-duplicates", "warning", text, tuple(across))]
 
@@ -283,7 +284,9 @@ def _class_counts(
 
 
 def _about_unmarked(counts: Sequence[ClassCount]) -> list[Finding]:
-    none = tuple(f"{row.split}: {row.name}, 0 of {row.of} pictures" for row in counts if not row.pixels)
+    none = tuple(
+        f"{row.split}: {row.name}, 0 of {count(row.of, 'picture')}" for row in counts if not row.pixels
+    )
     text = (
         "Nothing is marked as a class in a split, which can neither teach nor score it. Look whether "
         "the masks or "

@@ -16,6 +16,7 @@ from seglens.data.splits import near_duplicates
 from seglens.data.tables import read_rows, read_text
 from seglens.data.volumes.slices import COLUMNS, TABLE
 from seglens.errors import DataError, SettingError
+from seglens.results.names import count
 from seglens.results.resampling import GroupedBy, Resampling
 
 IMAGE, GROUP = "image", "group"
@@ -217,8 +218,8 @@ def rows_of(file: Path, splits: Mapping[str, Sequence[Entry]], root: Path, *, co
             found[split, entry.name] = groups[known[0]]
     if without:
         raise DataError(
-            f"{file} has no row for {len(without)} of {len(entries)} pictures: {_few(without)}. Add them; a "
-            "picture that belongs to no other has a group of its own."
+            f"{file} has no row for {len(without)} of {count(len(entries), 'picture')}: {_few(without)}. Add "
+            "them; a picture that belongs to no other has a group of its own."
         )
     return found
 

@@ -14,6 +14,7 @@ from seglens.data.splits import SHARES, split_groups
 from seglens.data.volumes import sets
 from seglens.data.volumes.copies import refuse_copies
 from seglens.errors import DataError, SettingError, unknown_name
+from seglens.results.names import count
 
 _DIRS = ("train_dir", "valid_dir", "test_dir")
 _OUTLINES = (*_DIRS, "classes", "merge")
@@ -242,8 +243,9 @@ def folded_splits(found: Found, settings: DataSettings) -> dict[str, tuple[Entry
     groups = positions_of_groups(pool)
     if len(groups) < folds:
         raise DataError(
-            f"{settings.path} has {len(pool)} pictures to train on, in {len(groups)} groups, for {folds} "
-            f"folds. Every fold needs a group: choose at most {len(groups)} folds."
+            f"{settings.path} has {count(len(pool), 'picture')} to train on, in "
+            f"{count(len(groups), 'group')}, "
+            f"for {folds} folds. Every fold needs a group: choose at most {len(groups)}."
         )
     test = {"test": found.entries["test"]} if "test" in found.entries else {}
     if settings.fold is None:

@@ -272,7 +272,10 @@ OTHER = {"image": "imagesTr/c4.nii.gz", "label": "labelsTr/c3.nii.gz"}
         ({"numTraining": 4}, r"numTraining 4, and .*imagesTr holds 5 case"),
         ({"numTraining": "5"}, r"numTraining '5'"),
         ({"numTraining": 5}, ""),
-        ({"file_ending": ".nii"}, r"file_ending '\.nii', and 12 of 12 files end otherwise, such as .*c0_0000"),
+        (
+            {"file_ending": ".nii"},
+            r"file_ending '\.nii', and 12 of 12 files end otherwise, such as .*c0_0000",
+        ),
         ({"file_ending": 7}, r"file_ending 7"),
         ({"file_ending": None}, ""),
         ({"dataset": {}}, r"under 'dataset', which is not read"),
@@ -294,7 +297,10 @@ OTHER = {"image": "imagesTr/c4.nii.gz", "label": "labelsTr/c3.nii.gz"}
 def test_a_description_that_contradicts_its_files_is_refused(tmp_path, entries, said):
     folder = changed(tmp_path, **entries)
     if not said:
-        assert {name: len(each) for name, each in find_cases(folder).splits.items()} == {"train": 5, "test": 1}
+        assert {name: len(each) for name, each in find_cases(folder).splits.items()} == {
+            "train": 5,
+            "test": 1,
+        }
         return
     with pytest.raises(DataError, match=said):
         find_cases(folder)

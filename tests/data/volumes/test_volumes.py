@@ -392,7 +392,9 @@ def test_headers_that_climb_out_of_their_folder(tmp_path, name, suffix):
     sitk.WriteImage(image, str(written))
     assert read_volume(written).values.shape == (6, 5, 4)
     lines = written.read_text("latin-1").splitlines()
-    place = next(n for n, line in enumerate(lines) if line.lower().startswith(("elementdatafile", "data file")))
+    place = next(
+        n for n, line in enumerate(lines) if line.lower().startswith(("elementdatafile", "data file"))
+    )
     raw = lines[place].replace("=", ":").split(":")[1].strip()
     (folder / raw).rename(tmp_path / "a.raw")
     named = "LIST\n../a.raw" if name == "LIST" else name.format(folder=tmp_path)

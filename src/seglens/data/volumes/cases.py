@@ -15,7 +15,7 @@ from typing import Any
 from seglens.data.folders import is_clutter
 from seglens.data.tables import read_text
 from seglens.data.volumes.described import Labels, read_described
-from seglens.data.volumes.listed import refuse_contradictions
+from seglens.data.volumes.listed import Case, refuse_contradictions
 from seglens.data.volumes.reading import SUFFIXES, is_volume, stem_of
 from seglens.errors import DataError
 
@@ -25,15 +25,6 @@ BESIDE = (".json", ".raw", ".zraw")
 """What may lie beside volumes: tables of a case, and the numbers that a ``.mhd`` file names."""
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One volume of a set: a file for each channel, and the file of its labels where there is one."""
-
-    name: str
-    channels: tuple[Path, ...]
-    labels: Path | None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a dataset.json says of the files beside it, held against those that are there.
+"""The cases of a set, and what a dataset.json says of their files, held against those that are there.
 
 nnU-Net v2 counts the cases to learn from (``numTraining``) and says how files end (``file_ending``); the
 decathlon lists the files of both splits (``training``, ``test``). Where a file says something else than its
@@ -6,19 +6,27 @@ folders do, a copy was cut short or two sets were mixed: nobody knows which of t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seglens.errors import DataError
-
-if TYPE_CHECKING:
-    from seglens.data.volumes.cases import Case
+from seglens.results.names import count
 
 _SHOWN = 5
 
 
+@dataclass(frozen=True)
+class Case:
+    """One volume of a set: a file for each channel, and the file of its labels where there is one."""
+
+    name: str
+    channels: tuple[Path, ...]
+    labels: Path | None
+
+
 def refuse_contradictions(
-    described: Mapping[str, Any], file: Path, splits: Mapping[str, Sequence["Case"]]
+    described: Mapping[str, Any], file: Path, splits: Mapping[str, Sequence[Case]]
 ) -> None:
     """Raise where ``described``, the content of ``file``, says something else of files than ``splits``.
 
@@ -48,12 +56,13 @@ def _refuse_other_number(described: Mapping[str, Any], file: Path, found: int) -
     number = described.get("numTraining", found)
     if number != found:
         raise DataError(
-            f"{file} says numTraining {number!r}, and {file.parent / 'imagesTr'} holds {found} case(s). Add "
+            f"{file} says numTraining {number!r}, and {file.parent / 'imagesTr'} holds "
+            f"{count(found, 'case')}. Add "
             "what is missing, or write the right number into the file."
         )
 
 
-def _refuse_other_ending(ending: Any, file: Path, splits: Mapping[str, Sequence["Case"]]) -> None:
+def _refuse_other_ending(ending: Any, file: Path, splits: Mapping[str, Sequence[Case]]) -> None:
     if ending is None:
         return
     paths = [
@@ -70,7 +79,7 @@ def _refuse_other_ending(ending: Any, file: Path, splits: Mapping[str, Sequence[
         )
 
 
-def _refuse_other_list(listed: Any, key: str, file: Path, cases: Sequence["Case"]) -> None:
+def _refuse_other_list(listed: Any, key: str, file: Path, cases: Sequence[Case]) -> None:
     """Raise where a list of files, or of pictures with their labels, is not that of the cases."""
     entries = listed if isinstance(listed, list) else [listed]
     pairs = {_pair(entry, key, file) for entry in entries}
@@ -106,7 +115,7 @@ def _pair(entry: Any, key: str, file: Path) -> tuple[str, str | None]:
     return PurePosixPath(image).name, None if label is None else PurePosixPath(label).name
 
 
-def _case_of(image: str, there: Mapping[str, "Case"]) -> str:
+def _case_of(image: str, there: Mapping[str, Case]) -> str:
     """Return the name of the case that a listed file is of; the file's own where it is of none."""
     stems = [image[:dot] for dot, letter in enumerate(image) if letter == "."]
     found = next((there[name] for name in (image, *stems) if name in there), None)

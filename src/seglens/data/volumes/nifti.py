@@ -94,9 +94,10 @@ def _stored_header(file: Path, kind: Any, nibabel: Any) -> Any:
 
 def _refuse_half_scaled(file: Path, slope: float, shift: float) -> None:
     """Raise where a shift stands beside a slope that scales nothing (0, NaN), or the slope is infinite."""
-    if np.isinf(slope) or (not slope or np.isnan(slope)) and not (shift == 0 or np.isnan(shift)):
+    if np.isinf(slope) or ((not slope or np.isnan(slope)) and not (shift == 0 or np.isnan(shift))):
         raise DataError(
-            f"{file} has scl_slope {slope:g} and scl_inter {shift:g}. By the standard such a slope means that "
+            f"{file} has scl_slope {slope:g} and scl_inter {shift:g}. By the standard such a slope means "
+            "that "
             "nothing is scaled, and tools differ in whether they add the shift. Write 1 and 0 into its "
             "header, or the right numbers (nibabel: image.header.set_slope_inter)."
         )

@@ -17,8 +17,9 @@ from seglens.data.folders import split_folders
 from seglens.data.layout import DataSettings, Entry, Found, Searched
 from seglens.data.mask_values import about_first
 from seglens.data.sample import Sample, Task, task_of
-from seglens.data.volumes.cases import BESIDE, Case, Cases, find_cases, paired_volumes, says_channels
+from seglens.data.volumes.cases import BESIDE, Cases, find_cases, paired_volumes, says_channels
 from seglens.data.volumes.intensities import Ends, ends_of, fractions
+from seglens.data.volumes.listed import Case
 from seglens.data.volumes.reading import SUFFIXES, is_volume, read_labels, read_volume
 from seglens.errors import DataError, MaskValueError, SettingError
 
