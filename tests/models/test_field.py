@@ -53,7 +53,7 @@ def wrapped(network: nn.Module, size: int | tuple[int, ...], **more: object) -> 
         ("centre", "not that of the whole picture, as where it is cut off"),
         ("rows", r"as where it is cut off\. Two changes that are 50% of the rows apart show up 8\d% apart"),
         ("corner", "not that of the whole picture: a change at 75% of the rows, columns changes nothing"),
-        ("third", "not that of the whole picture: a change at 25% of the rows, columns changes nothing"),
+        ("third", r"not that of the whole picture: a change at \d5% of the rows, columns changes nothing"),
         ("border", r"has a border about it\. Two changes that are 50% of the rows apart show up 2\d% apart"),
         ("right", "has a border about it"),
         ("shifted", r"is shifted: changes of the picture show up 1\d% of the rows after their place"),

@@ -22,6 +22,7 @@ from seglens.data.outlines import num_shared_pixels, regions
 from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
 from seglens.data.volumes.copies import about_copies
+from seglens.data.volumes.sets import about_units
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
 from seglens.results.names import count
@@ -134,6 +135,8 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     findings += about_parted(splits) + (about_alike(splits) if near_duplicates else [])
     first = "train" if splits.get("train") else next(iter(splits), "")
     findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader, found.dims))
+    if found.dims == 3 and found.settings is not None:
+        findings += about_units(splits.get(first, ()), found.settings.intensities)
     classes = _class_shares(found.task.classes, facts)
     findings += _about_balance(classes)
     shown = _class_counts(found.task.classes, splits, facts)

@@ -22,8 +22,7 @@ _SCALES = (0.7, 1.4)
 """How far apart the answers to both changes may be, as a multiple of the changes' own distance."""
 _PAD = "Pad or crop it to the whole picture before it is returned (torch.nn.functional.pad)."
 _SHIFT = 0.08
-"""How far both may be shifted, as a share of a side; and twice their deviation, as cells of a grid are "
-"wide."""
+"""How far both may be shifted, as a share of a side; and twice their deviation, or a cell of the answer."""
 
 
 def patches(sides: Sequence[int]) -> list[tuple[slice, ...]]:
@@ -68,14 +67,16 @@ def check_field(
         first, second = (middles[axis] for middles, _ in found)
         spread = max(spreads[axis] for _, spreads in found)
         scale, shift = (second - first) / (places[1] - places[0]), (first + second - sum(places)) / 2
-        if not _SCALES[0] <= scale <= _SCALES[1]:
+        cell = 1 / size_of(before)[axis]  # a change may show up in the next one
+        far = abs(second - first - places[1] + places[0]) > cell
+        if far and not _SCALES[0] <= scale <= _SCALES[1]:
             what = "is cut off" if scale > 1 else "has a border about it"
             raise ModelError(
                 f"The network's answer ({sizes}) is not that of the whole picture, as where it {what}. Two "
                 f"changes that are {places[1] - places[0]:.0%} of the {name} apart show up "
                 f"{second - first:.0%} apart. {_PAD}"
             )
-        if abs(shift) > max(_SHIFT, 2 * spread):
+        if abs(shift) > max(_SHIFT, 2 * spread, cell):
             raise ModelError(
                 f"The network's answer ({sizes}) is shifted: changes of the picture show up {abs(shift):.0%} "
                 f"of the {name} {'after' if shift > 0 else 'before'} their place. Move it back before it is "

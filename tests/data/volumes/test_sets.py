@@ -261,6 +261,7 @@ def changed(folder: Path, **entries: object) -> Path:
     return folder
 
 
+REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 LISTED = [{"image": f"./imagesTr/c{n}_0000.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(5)]
 OF_CASES = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(5)]
 OTHER = {"image": "imagesTr/c4.nii.gz", "label": "labelsTr/c3.nii.gz"}
@@ -292,6 +293,11 @@ OTHER = {"image": "imagesTr/c4.nii.gz", "label": "labelsTr/c3.nii.gz"}
         ({"labels": {"0": "Background", "1": "a", "2": "b"}}, ""),
         ({"labels": {"0": "liver", "1": "a", "2": "b"}}, r"gives 'liver' the value 0"),
         ({"channel_names": {"1": "MRI"}}, r"doesn't list its channels"),
+        ({"modality": {"0": "MRI"}}, ""),
+        ({"modality": {"0": "CT"}}, r"channels twice, and differently: channel_names .*MRI.* modality .*CT"),
+        ({"labels": REGIONS, "regions_class_order": [1, 2]}, ""),
+        ({"labels": REGIONS, "regions_class_order": [2, 1]}, r"the label 1 for the region 'core'"),
+        ({"labels": REGIONS, "region_class_order": [1, 2]}, r"regions_class_order is None"),
     ],
 )
 def test_a_description_that_contradicts_its_files_is_refused(tmp_path, entries, said):
@@ -345,3 +351,34 @@ def test_copies_of_a_volume_are_dealt_to_one_split(tmp_path):
         found = open_data(DataSettings(path=folder, split_seed=seed))
         of = {entry.name: split for split, each in found.splits.items() for entry in each.entries}
         assert of["v0"] == of["v2"] == of["v5"]
+
+
+def test_what_lies_beside_the_volumes_is_not_passed_over(tmp_path):
+    nnunet(tmp_path)
+    save(tmp_path / "imagesTr" / "more" / "x_0000.nii.gz", picture(9))
+    (warning,) = open_data(DataSettings(path=tmp_path)).warnings
+    assert warning.kind == "unread-folder"
+    assert warning.names == (str(tmp_path / "imagesTr" / "more"),)
+    for file in (tmp_path / "imagesTs").iterdir():
+        file.unlink()
+    (tmp_path / "imagesTs").rmdir()
+    with pytest.raises(DataError, match=r"labelsTs holds labels, and there is no folder imagesTs/"):
+        open_data(DataSettings(path=tmp_path))
+
+
+@pytest.mark.parametrize("ends", [(100, -100), (5, 5), (float("nan"), 1), (0, float("inf"))])
+def test_numbers_that_are_no_range_are_refused(tmp_path, ends):
+    with pytest.raises(SettingError, match="two finite numbers for each channel, the lower one first"):
+        DataSettings(path=tmp_path, intensities=(ends,))
+
+
+@pytest.mark.parametrize(("shift", "doubted"), [(0, False), (1024, True)])
+def test_a_ct_that_holds_no_air_is_doubted(tmp_path, shift, doubted):
+    """Counts of a scanner begin at 0, Hounsfield units of air are -1000."""
+    folder = nnunet(tmp_path / "ct", names=("CT",))
+    for number, file in enumerate(sorted((folder / "imagesTr").iterdir())):
+        save(file, picture(number) + np.int16(shift))
+    found = check_data(DataSettings(path=folder)).of("intensity-range")
+    assert [each.severity for each in found] == ["warning"] * doubted
+    other = nnunet(tmp_path / "mri")  # whose numbers have no unit
+    assert not check_data(DataSettings(path=other)).of("intensity-range")

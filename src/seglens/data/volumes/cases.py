@@ -87,10 +87,22 @@ def _of_nnunet(folder: Path) -> Cases:
     labels = read_described(described, file)
     channels = _names(described.get("channel_names", described.get("modality")), file)
     one_file_a_channel = "channel_names" in described
+    if one_file_a_channel and described.get("modality") not in (None, described["channel_names"]):
+        raise DataError(
+            f"{file} names its channels twice, and differently: channel_names "
+            f"{described['channel_names']!r}, "
+            f"modality {described['modality']!r}. Keep the right ones as channel_names."
+        )
     files_of_a_case = len(channels) if one_file_a_channel else 1
     splits = {}
     for split, images, truth in (("train", "imagesTr", "labelsTr"), ("test", "imagesTs", "labelsTs")):
         if not (folder / images).is_dir():
+            if (folder / truth).is_dir() and _by_stem(folder / truth):
+                raise DataError(
+                    f"{folder / truth} holds labels, and there is no folder {images}/ with their volumes. "
+                    "Add "
+                    "it, or move the labels away."
+                )
             continue
         files: dict[str, dict[int, Path]] = {}
         for stem, each in _by_stem(folder / images).items():
