@@ -5,6 +5,7 @@ import io
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -301,12 +302,12 @@ def test_verdicts_stand_on_groups_and_not_on_their_pictures() -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_where_nothing_is_predicted_the_row_says_so(dims: int) -> None:
-    network = (torch.nn.Conv2d, torch.nn.Conv3d)[dims - 2](1, 2, 1)
+    network: Any = (torch.nn.Conv2d, torch.nn.Conv3d)[dims - 2](1, 2, 1)
     with torch.no_grad():
         network.weight.zero_()
         network.weight[1] = 1
         network.bias.copy_(torch.tensor([0.0, -0.5]))  # the object is where a pixel is above .5
-    half = {"mean": (0.0,), "std": (1.0,), "channels": 1, "image_size": 16, "dims": dims}
+    half: dict[str, Any] = {"mean": (0.0,), "std": (1.0,), "channels": 1, "image_size": 16, "dims": dims}
     run = seglens.wrap(network, classes=("background", "spot"), **half)
     images = torch.full((3, 1, *[16] * dims), 0.1)
     images[2, ..., 4:9] = 0.9

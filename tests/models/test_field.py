@@ -1,5 +1,7 @@
 """Whether an answer is that of the whole picture: networks whose field is known by how they are written."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ class Framed(nn.Module):
         return FRAMES[self.frame](made, *made.shape[-2:])
 
 
-def wrapped(network: nn.Module, size: int | tuple[int, ...], **more: object) -> seglens.Run:
+def wrapped(network: nn.Module, size: int | tuple[int, ...], **more: Any) -> seglens.Run:
     torch.manual_seed(0)
     half = (0.5,) * 3
     return seglens.wrap(
