@@ -81,15 +81,15 @@ def test_every_public_function_takes_its_old_names(verb: str, old: str) -> None:
 
 def test_an_old_flag_is_the_new_one() -> None:
     names = {"--num-samples": "--num-images"}
-    with pytest.warns(FutureWarning, match="--num-samples is now called --num-images"):
+    with pytest.warns(FutureWarning, match="^--num-samples is now called --num-images"):
         assert renew_flags(["run", "--num-samples", "3"], names) == ["run", "--num-images", "3"]
-    with pytest.warns(FutureWarning, match="--num-samples is now called --num-images"):
+    with pytest.warns(FutureWarning, match="^--num-samples is now called --num-images"):
         assert renew_flags(["--num-samples=3", "--", "--num-samples"], names) == [
             "--num-images=3",
             "--",
             "--num-samples",
         ]
-    with pytest.raises(SettingError, match="--num-samples is the old name of --num-images"):
+    with pytest.raises(SettingError, match=r"^--num-samples is the old name of --num-images"):
         renew_flags(["--num-samples", "3", "--num-images=3"], names)
 
 

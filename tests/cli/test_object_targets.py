@@ -9,7 +9,7 @@ def test_explain_asks_about_each(seglens, small_run, small_set):
     )
     table = small_run / "explain/train/explanations.json"
     if ended.code == 2:
-        assert "No object is missed in 4 picture(s) of 'train'" in ended.err
+        assert "No object is missed in 4 pictures of 'train'" in ended.err
     else:
         assert (ended.code, ended.err) == (0, "")
         targets = json.loads(table.read_text())["targets"]

@@ -67,7 +67,9 @@ def test_where_no_map_passes_something_else_is_named() -> None:
     assert found.headline == (
         "No heat map was shown to be better than a map made without the model. Don't show one as the reason."
     )
-    assert found.instead == INSTEAD
+    assert found.instead == INSTEAD.format(how="seglens app, or the method superpixel-occlusion")
+    of_volumes = recommend(rows, (), 3).instead
+    assert of_volumes == INSTEAD.format(how="the method superpixel-occlusion")  # the app has no brush there
     assert found.always == ()
     assert found.not_judged == (
         QUESTIONS["target_faithfulness"],

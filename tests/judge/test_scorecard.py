@@ -5,6 +5,7 @@ import io
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -297,3 +298,26 @@ def test_verdicts_stand_on_groups_and_not_on_their_pictures() -> None:
     assert (row.verdict, row.outcome) == ("not evaluable", "too_few_images")
     assert row.reason.startswith("only 4 groups (8 images) can be evaluated")
     assert (row.interval.num, row.interval.num_groups) == (8, 4)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_where_nothing_is_predicted_the_row_says_so(dims: int) -> None:
+    network: Any = (torch.nn.Conv2d, torch.nn.Conv3d)[dims - 2](1, 2, 1)
+    with torch.no_grad():
+        network.weight.zero_()
+        network.weight[1] = 1
+        network.bias.copy_(torch.tensor([0.0, -0.5]))  # the object is where a pixel is above .5
+    half: dict[str, Any] = {"mean": (0.0,), "std": (1.0,), "channels": 1, "image_size": 16, "dims": dims}
+    run = seglens.wrap(network, classes=("background", "spot"), **half)
+    images = torch.full((3, 1, *[16] * dims), 0.1)
+    images[2, ..., 4:9] = 0.9
+    target = seglens.targets.predicted(run, images)
+    maps = seglens.explain(run, images, target, methods="saliency")
+    settings = seglens.JudgeSettings(scores=("target_faithfulness",))
+    card = seglens.judge(run, images, target, maps, settings=settings)
+    (row,) = [row for row in card.rows if row.method == "saliency"]
+    assert row.reason.endswith(
+        "at least 8 are needed; 2 of 3 pictures hold nothing of the target 'predicted' (the model predicts "
+        "nothing there)"
+    )
+    assert ("seglens app" in card.table.recommendation.instead) == (dims == 2)

@@ -171,11 +171,13 @@ def test_masks_are_those_of_the_models_own_tool(name, tmp_path):
     torch.manual_seed(0)
     make, processing = MODELS[name]
     model, processor = lively(make()), processing()
+    cropped = bool(getattr(processor, "do_center_crop", False))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     with torch.no_grad():
         made = model(**processor(images=list(pixels), return_tensors="pt"))
     expected = torch.stack(processor.post_process_semantic_segmentation(made, target_sizes=[(64, 64)] * 2))
-    run = seglens.wrap(model, processor=processor)
+    with pytest.warns(SeglensWarning, match="takes the middle 64 x 64") if cropped else nullcontext():
+        run = seglens.wrap(model, processor=processor)
     assert run.task.classes == ("wall", "sky", "tree")
     assert run.spec.image_size == 64
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
@@ -351,3 +353,45 @@ def test_without_transformers_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(adapters, "import_module", missing)
     with pytest.raises(ModelError, match=r"pip install 'seglens\[huggingface\]'"):
         adapters.build(adapters.HUGGING_FACE, {})
+
+
+def test_a_picture_of_which_the_tool_cuts_the_middle_out(tmp_path):
+    """The tool sees 64 of 96 rows; a folder is adopted with a warning that says both numbers."""
+    model, folder = lively(mobilenet()), tmp_path / "theirs"
+    processor = hf.MobileNetV2ImageProcessor(size={"shortest_edge": 96}, crop_size=SIZE)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    with pytest.warns(SeglensWarning, match="shortest side to 96 and takes the middle 64 x 64 of a picture"):
+        run = seglens.adopt(folder, out=tmp_path / "run")
+    assert run.spec.image_size == 64
+
+
+def test_a_processor_that_does_more_than_it_says_is_refused():
+    """That of EfficientNet divides by the std a second time (include_top), which no usual setting tells."""
+    processor = hf.EfficientNetImageProcessor(size=SIZE)
+    pixels = np.full((64, 64, 3), 255, np.uint8)
+    theirs = float(processor(images=[pixels], return_tensors="np")["pixel_values"].max())
+    once = max((1 - mean) / std for mean, std in zip(processor.image_mean, processor.image_std, strict=True))
+    assert theirs > 1.5 * once
+    with pytest.raises(ModelError, match="makes other numbers of a picture than its rescale_factor"):
+        seglens.wrap(segformer().eval(), processor=processor)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_rescale": False},
+        {"rescale_factor": 1 / 127.5},
+        {"do_normalize": False, "image_mean": [0.1, 0.2, 0.3]},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.25, 0.125]},
+        {"size": 64},
+        {"image_mean": [0.5], "image_std": [0.5]},
+    ],
+)
+def test_numbers_of_a_picture_are_the_processors_own(settings):
+    processor = hf.SegformerImageProcessor(**{"size": SIZE, **settings})
+    run = seglens.wrap(lively(segformer()), processor=processor)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    theirs = processor(images=picture, return_tensors="pt")["pixel_values"].float()
+    ours = run.segmenter.normalise(torch.from_numpy(picture / 255).float().permute(2, 0, 1)[None])
+    torch.testing.assert_close(ours, theirs)

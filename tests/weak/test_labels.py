@@ -64,7 +64,7 @@ def test_entries_with_masks_are_refused(split: Split) -> None:
         Labelled(split, (True,) * 4)
     bare = without_masks(split)
     with pytest.raises(
-        SettingError, match=r"4 pictures still name their masks, which .* forbids\. The first is train-0\."
+        SettingError, match=r"Masks are still named for 4 pictures, which .* forbids\. The first is train-0\."
     ):
         Labelled(Split("train", split.task, split.entries, PictureOnly(3)), (True,) * 4)
     with pytest.raises(SettingError, match=r"3 labels for 4 pictures\. Give each picture one"):
@@ -104,7 +104,7 @@ def test_a_table_labels_by_name_file_or_path(split: Split, tmp_path: Path) -> No
         ("image,label\ntrain-0,maybe\n", "gives train-0 the label 'maybe'. Allowed are 1, true, yes"),
         ("name,label\ntrain-0,1\n", "lacks the column 'image'; it has name, label"),
         ("image,label\ntrain-0,1\ntrain-0,0\n", "labels train-0 twice, and differently"),
-        ("image,label\nelsewhere,1\n", "names 1 pictures, and none of them is in the train split"),
+        ("image,label\nelsewhere,1\n", "names 1 picture, none of which is in the train split"),
     ],
 )
 def test_tables_that_cannot_be_used(split: Split, tmp_path: Path, text: str, message: str) -> None:

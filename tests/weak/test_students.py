@@ -171,9 +171,9 @@ def test_several_classes_are_refused(tmp_path, small_set):
 
 def test_pictures_to_learn_from_and_to_choose_on(weak_data):
     pictures = weak_data.pictures
-    with pytest.raises(SettingError, match="6 of 6 pictures are held out"):
+    with pytest.raises(SettingError, match="Of 6 pictures 6 are held out"):
         LearningPictures(pictures.labelled, (True,) * 6, pictures.files, (), pictures.classes)
-    with pytest.raises(SettingError, match="There are 6 pictures, but 5 marks"):
+    with pytest.raises(SettingError, match="Received 6 pictures, 5 marks of the valid split"):
         LearningPictures(pictures.labelled, (True,) * 5, pictures.files, (), pictures.classes)
 
 

@@ -44,9 +44,9 @@ def in_new_names(settings: Mapping[str, V], names: Mapping[str, str]) -> dict[st
 
 
 def warn_of_old(where: str, old: str, new: str) -> None:
-    """Warn that a name is an old one, once for each line that uses it."""
+    """Warn that a name is an old one, once for each line that uses it; of a command there is no ``where``."""
     warnings.warn(
-        f"{where}: {old} is now called {new}. The old name goes in a later version: write {new}.",
+        f"{_of(where)}{old} is now called {new}. The old name goes in a later version: write {new}.",
         FutureWarning,
         stacklevel=3,
     )
@@ -54,7 +54,11 @@ def warn_of_old(where: str, old: str, new: str) -> None:
 
 def refuse_both(where: str, old: str, new: str) -> None:
     """Raise, because one thing was given by two names."""
-    raise SettingError(f"{where}: {old} is the old name of {new}, and both were given. Give {new} only.")
+    raise SettingError(f"{_of(where)}{old} is the old name of {new}, and both were given. Give {new} only.")
+
+
+def _of(where: str) -> str:
+    return f"{where}: " if where else ""
 
 
 def _renaming(function: C, where: str, names: Mapping[str, str]) -> C:

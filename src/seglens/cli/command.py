@@ -142,8 +142,8 @@ def renew_flags(args: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
     given = [word.partition("=") for word in args[:end]]
     for old in renamed.keys() & {flag for flag, _, _ in given}:
         if any(flag == renamed[old] for flag, _, _ in given):
-            refuse_both("seglens", old, renamed[old])
-        warn_of_old("seglens", old, renamed[old])
+            refuse_both("", old, renamed[old])
+        warn_of_old("", old, renamed[old])
     return [renamed.get(flag, flag) + equals + value for flag, equals, value in given] + list(args[end:])
 
 

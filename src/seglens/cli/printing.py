@@ -95,7 +95,7 @@ def print_recommendation(card: "Card") -> None:
     """Print which maps to show, by a scorecard alone."""
     from seglens.results.recommendation import lines_of, recommend
 
-    found = recommend(card.rows, card.left_out)
+    found = recommend(card.rows, card.left_out, card.dims)
     print_result({"recommendation": found}, lambda: say(*lines_of(found)))
 
 

@@ -21,8 +21,11 @@ from seglens.data.opening import complete_splits, join_findings, layout_name, lo
 from seglens.data.outlines import num_shared_pixels, regions
 from seglens.data.sample import Sample
 from seglens.data.splits import near_duplicates as group_near_duplicates
+from seglens.data.volumes.copies import about_copies
+from seglens.data.volumes.sets import about_units
 from seglens.errors import DataError, MaskValueError, SizeMismatchError
 from seglens.masks import class_pixels, foreground, is_stack, of_class
+from seglens.results.names import count
 from seglens.runtime.progress import track
 from seglens.runtime.threads import Pool
 from seglens.shapes import AnyMask, Region
@@ -128,10 +131,12 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
         findings.append(Finding("no-pictures", "error", f"{settings.path} holds no complete picture."))
     findings += _about_rectangles(facts)
     if near_duplicates and len(found.entries) > 1:
-        findings += _about_near_duplicates(splits)
+        findings += _about_near_duplicates(splits) if found.dims == 2 else about_copies(splits)
     findings += about_parted(splits) + (about_alike(splits) if near_duplicates else [])
     first = "train" if splits.get("train") else next(iter(splits), "")
     findings += about_range(Split(first, found.task, tuple(splits.get(first, ())), found.reader, found.dims))
+    if found.dims == 3 and found.settings is not None:
+        findings += about_units(splits.get(first, ()), found.settings.intensities)
     classes = _class_shares(found.task.classes, facts)
     findings += _about_balance(classes)
     shown = _class_counts(found.task.classes, splits, facts)
@@ -228,7 +233,7 @@ def _about_rectangles(facts: Sequence[_Facts]) -> list[Finding]:
     if not boxes:
         return []
     if len(boxes) < MOST * len(known):
-        text = f"{len(boxes)} of {len(known)} masks are axis-aligned rectangles."
+        text = f"{len(boxes)} of {count(len(known), 'mask')} are axis-aligned rectangles."
         return [Finding("rectangles", "note", text, boxes)]
     how_many = "Every mask is" if len(boxes) == len(known) else f"{len(boxes)} of {len(known)} masks are"
     text = (
@@ -251,8 +256,8 @@ def _about_near_duplicates(splits: Mapping[str, Sequence[Entry]]) -> list[Findin
         return []
     others = sum(split != "train" for split, _ in placed)
     text = (
-        f"{len(across)} group(s) of near-duplicates reach across splits; {leaked} of {others} pictures "
-        "outside of train have one in train: scores on them flatter."
+        f"{count(len(across), 'group')} of near-duplicates across splits; {leaked} of "
+        f"{count(others, 'picture')} outside of train have one in train: scores on them flatter."
     )
     return [Finding("near-duplicates", "warning", text, tuple(across))]
 
@@ -282,7 +287,9 @@ def _class_counts(
 
 
 def _about_unmarked(counts: Sequence[ClassCount]) -> list[Finding]:
-    none = tuple(f"{row.split}: {row.name}, 0 of {row.of} pictures" for row in counts if not row.pixels)
+    none = tuple(
+        f"{row.split}: {row.name}, 0 of {count(row.of, 'picture')}" for row in counts if not row.pixels
+    )
     text = (
         "Nothing is marked as a class in a split, which can neither teach nor score it. Look whether "
         "the masks or "

@@ -139,7 +139,7 @@ def passed_over(searched: Collection[Searched]) -> list[Finding]:
             if is_clutter(file):
                 continue
             if file.is_dir():
-                if file not in folders and visible_files(file):
+                if file not in folders and visible_files(file, (*IMAGE_SUFFIXES, *each.suffixes)):
                     text = (
                         "Folders hold pictures that are not read: only those right in the folder above are."
                     )

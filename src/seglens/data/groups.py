@@ -16,6 +16,7 @@ from seglens.data.splits import near_duplicates
 from seglens.data.tables import read_rows, read_text
 from seglens.data.volumes.slices import COLUMNS, TABLE
 from seglens.errors import DataError, SettingError
+from seglens.results.names import count
 from seglens.results.resampling import GroupedBy, Resampling
 
 IMAGE, GROUP = "image", "group"
@@ -146,8 +147,7 @@ def from_names(splits: Mapping[str, Sequence[Entry]], expression: str) -> Groups
     if without:
         raise DataError(
             f"--group-from {expression!r} finds no group in {len(without)} of {len(found) + len(without)} "
-            "file "
-            f"names: {_few(without)}. Mend the expression, or name groups in a table with --groups."
+            f"file names: {_few(without)}. Mend the expression, or name groups in a table with --groups."
         )
     return found
 
@@ -210,15 +210,14 @@ def rows_of(file: Path, splits: Mapping[str, Sequence[Entry]], root: Path, *, co
         elif known[0] not in keys and times[known[0]] > 1:
             raise DataError(
                 f"{file} names {known[0]!r}, and {times[known[0]]} pictures are called so. Name them by "
-                "their "
-                f"path in {root}: {keys[0]}."
+                f"their path in {root}: {keys[0]}."
             )
         else:
             found[split, entry.name] = groups[known[0]]
     if without:
         raise DataError(
-            f"{file} has no row for {len(without)} of {len(entries)} pictures: {_few(without)}. Add them; a "
-            "picture that belongs to no other has a group of its own."
+            f"{file} has no row for {len(without)} of {count(len(entries), 'picture')}: {_few(without)}. Add "
+            "them; a picture that belongs to no other has a group of its own."
         )
     return found
 

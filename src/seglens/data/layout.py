@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, field_validator
@@ -74,6 +75,17 @@ class DataSettings(Validated):
     @classmethod
     def _plain(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if classes is None else tuple(map(class_name, classes))
+
+    @field_validator("intensities")
+    @classmethod
+    def _upwards(cls, ends: tuple[tuple[float, float] | None, ...] | None) -> Any:
+        if any(end is not None and not -inf < end[0] < end[1] < inf for end in ends or ()):
+            raise SettingError(
+                f"intensities are {ends}; allowed are two finite numbers for each channel, the lower one "
+                "first, "
+                "or None for each volume's own."
+            )
+        return ends
 
     @field_validator("path", "groups")
     @classmethod

@@ -16,6 +16,7 @@ from seglens.data.layout import Dataset, DataSettings, Entry, Found, Split
 from seglens.data.opening import dataset_of, find
 from seglens.errors import DataError
 from seglens.results import record as records
+from seglens.results.names import count
 from seglens.runtime.threads import Pool
 
 FILE_NAME = "split.json"
@@ -112,8 +113,8 @@ def open_new(settings: DataSettings, listing: Listing, folder: Path) -> Split:
     ]
     if old:
         raise DataError(
-            f"{len(old)} of {len(chosen)} pictures that were added to {settings.path} are pictures that "
-            f"{folder} was trained with, under other names: {_few(old)}. Remove them, or give them "
+            f"{len(old)} of {count(len(chosen), 'picture')} added to {settings.path} were there when "
+            f"{folder} was trained, under other names: {_few(old)}. Remove them, or give them "
             "their names again."
         )
     entries = tuple(sorted(chosen, key=lambda entry: entry.name))

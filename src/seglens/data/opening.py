@@ -12,7 +12,9 @@ from seglens.data.groups import positions_of_groups, refuse_parted, with_groups
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, split_groups
 from seglens.data.volumes import sets
+from seglens.data.volumes.copies import refuse_copies
 from seglens.errors import DataError, SettingError, unknown_name
+from seglens.results.names import count
 
 _DIRS = ("train_dir", "valid_dir", "test_dir")
 _OUTLINES = (*_DIRS, "classes", "merge")
@@ -55,7 +57,7 @@ def open_data(settings: DataSettings, *, masks: bool = True) -> Dataset:
 
     Raises:
         DataError: the folder is missing, empty or of no known layout, pictures and masks don't pair up, or
-            a group is in several of the splits that the set comes with.
+            a group, or a volume, is in several of the splits that the set comes with.
         SettingError: a setting that the layout doesn't take.
         UnknownNameError: no such layout or category.
     """
@@ -65,6 +67,7 @@ def open_data(settings: DataSettings, *, masks: bool = True) -> Dataset:
     else:
         splits = folded_splits(found, settings)
     refuse_parted(splits, settings.path)
+    refuse_copies(splits, settings.path)
     return dataset_of(settings, name, found, splits)
 
 
@@ -240,8 +243,9 @@ def folded_splits(found: Found, settings: DataSettings) -> dict[str, tuple[Entry
     groups = positions_of_groups(pool)
     if len(groups) < folds:
         raise DataError(
-            f"{settings.path} has {len(pool)} pictures to train on, in {len(groups)} groups, for {folds} "
-            f"folds. Every fold needs a group: choose at most {len(groups)} folds."
+            f"{settings.path} has {count(len(pool), 'picture')} to train on, in "
+            f"{count(len(groups), 'group')}, "
+            f"for {folds} folds. Every fold needs a group: choose at most {len(groups)}."
         )
     test = {"test": found.entries["test"]} if "test" in found.entries else {}
     if settings.fold is None:

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from seglens.data.images import read_pixels
 from seglens.data.picture_files import open_picture
+from seglens.data.volumes.copies import groups_of_copies
 from seglens.data.volumes.reading import is_volume
 from seglens.errors import DataError
 from seglens.runtime.threads import Pool
@@ -33,9 +34,13 @@ def near_duplicates(files: Sequence[Path]) -> list[list[int]]:
     or with one mirrored left to right, upside down or both. Correlation ignores brightness and contrast. A
     group is what such pairs connect. Pictures that all look alike (one object on an even ground) would
     connect into one, so the bar is raised until no group holds more than an eighth of a set (or 8 pictures).
-    Plain pictures, files that can't be read, and volumes stay alone.
+    Plain pictures and files that can't be read stay alone. Volumes aren't looked at: those whose files hold
+    the same are grouped.
     """
-    return alike_groups(_thumbnails(files))
+    copies = groups_of_copies(files)
+    found = {position for group in copies for position in group}
+    others = [group for group in alike_groups(_thumbnails(files)) if found.isdisjoint(group)]
+    return sorted([*others, *copies])
 
 
 def alike_groups(thumbnails: np.ndarray) -> list[list[int]]:

@@ -45,8 +45,7 @@ def read_rows(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         hint = f" Its columns are parted by {other!r}: save it with commas." if other else ""
         raise DataError(
             f"{file} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}.{hint} The first "
-            "line "
-            f"names the columns; needed are {', '.join(needed)}."
+            f"line names the columns; needed are {', '.join(needed)}."
         )
     twice = [name for name in header if header.count(name) > 1]
     if twice:

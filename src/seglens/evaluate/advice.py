@@ -12,6 +12,7 @@ import torch
 
 from seglens.evaluate.intervals import interval, numbered
 from seglens.evaluate.objects import Objects
+from seglens.results.names import count
 from seglens.results.scores import Advice, Emptiness, PictureScores
 
 CHOICE = "Maier-Hein et al. 2024"
@@ -148,7 +149,8 @@ def _empty(shown: Sequence[int]) -> list[Advice]:
     if not num:
         return []
     text = (
-        f"{num} of {len(shown)} pictures have no true foreground: their Dice is 1 or 0 whatever the size of "
+        f"{num} of {count(len(shown), 'picture')} have no true foreground: their Dice is 1 or 0 whatever "
+        "the size of "
         "the error; read the pooled score, and invented objects a picture."
     )
     return [Advice(scores=("dice", "iou"), read=False, text=text, source=PITFALLS)]

@@ -10,6 +10,7 @@ from seglens.explain.target import unmatched
 from seglens.explain.target_names import EACH_OBJECT, Scene
 from seglens.folder.chunks import CHUNK, read_chunks
 from seglens.folder.large import pieces_of, predict_large
+from seglens.results.names import count
 from seglens.runs import Run
 from seglens.shapes import AnyMasks
 
@@ -52,8 +53,8 @@ def each_object(
             continue
         if not num:
             raise SettingError(
-                f"No object is {name} in {len(split)} picture(s) of {split.name!r}, so that {text!r} asks "
-                "nothing. Leave it out, or name other pictures."
+                f"No object is {name} in {count(len(split), 'picture')} of {split.name!r}, so that {text!r} "
+                "asks nothing. Leave it out, or name other pictures."
             )
         if num > MOST:
             warning = f"A picture has {num} {name} objects; of each the {MOST} largest are asked about."

@@ -26,7 +26,7 @@ from seglens.judge.rerun import recipes
 from seglens.judge.scorecard import Judgement, Scorecard
 from seglens.judge.stability import stability
 from seglens.judge.verdicts import attention_row, compared_rows, completeness_row, with_faithfulness
-from seglens.results.names import map_name
+from seglens.results.names import count, map_name
 from seglens.results.scorecard import Figures, RemovalCurves
 from seglens.runs import Run
 from seglens.shapes import Images, PerImage, Regions
@@ -45,7 +45,7 @@ class BatchScores:
 
     ``measured`` are the scores that are compared with reference rows, by name; the costly ones hold the first
     images only. ``curves`` are those of the removal scores, by score and map, and ``drawn`` what else there
-    is to draw. ``scores`` are those that were asked for.
+    is to draw. ``scores`` are those that were asked for. In ``num_empty`` images nothing is of the target.
     """
 
     target: str
@@ -56,6 +56,8 @@ class BatchScores:
     completeness: dict[Key, tuple[PerImage, PerImage]]
     curves: dict[str, dict[str, Curves]]
     drawn: Figures
+    num_empty: int = 0
+    dims: int = 2
 
     @property
     def racing(self) -> dict[str, float]:
@@ -166,6 +168,8 @@ def score_batch(
         },
         curves=curves,
         drawn=drawn,
+        num_empty=int(target.empty().sum()),
+        dims=run.spec.dims,
     )
 
 
@@ -204,6 +208,8 @@ def combine(parts: Sequence[BatchScores]) -> BatchScores:
             for score, found in first.curves.items()
         },
         drawn=first.drawn,
+        num_empty=sum(part.num_empty for part in parts),
+        dims=first.dims,
     )
 
 
@@ -225,6 +231,8 @@ def score(evidence: BatchScores, *, groups: Sequence[str] | None = None, seed: i
         completeness_row(evidence.target, *key, error, small, groups=members, seed=seed)
         for key, (error, small) in evidence.completeness.items()
     ]
+    if evidence.num_empty:
+        rows = [row.saying(_empty(evidence)) if row.outcome == "too_few_images" else row for row in rows]
     curves = {
         name: {entry: _means(values) for entry, values in found.items()}
         for name, found in evidence.curves.items()
@@ -234,7 +242,15 @@ def score(evidence: BatchScores, *, groups: Sequence[str] | None = None, seed: i
     )
     left_out = tuple(name for name in SCORES if name not in evidence.scores)
     passes = {name: found.passes for name, found in evidence.measured.items() if found.passes}
-    return Scorecard(tuple(with_faithfulness(rows)), evidence.num_images, figures, left_out, passes)
+    judged = tuple(with_faithfulness(rows))
+    return Scorecard(judged, evidence.num_images, figures, left_out, passes, evidence.dims)
+
+
+def _empty(evidence: BatchScores) -> str:
+    """Say in how many pictures there is nothing to judge, as where the model predicts nothing."""
+    pictures = count(evidence.num_images, "picture")
+    why = " (the model predicts nothing there)" if evidence.target.startswith("predicted") else ""
+    return f"{evidence.num_empty:,} of {pictures} hold nothing of the target {evidence.target!r}{why}"
 
 
 def _attention(case: JudgedBatch) -> dict[Key, Attention]:

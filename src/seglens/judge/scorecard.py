@@ -120,7 +120,7 @@ class Scorecard:
     """All judgements of one set of images, and the numbers of its figures as plain data.
 
     ``left_out`` are the scores that were not asked for, ``passes`` the changed copies of pictures that went
-    through the model for each score that removes something.
+    through the model for each score that removes something. Of volumes ``dims`` is 3.
     """
 
     rows: tuple[Judgement, ...]
@@ -128,6 +128,7 @@ class Scorecard:
     figures: Figures = field(default_factory=Figures)
     left_out: tuple[str, ...] = ()
     passes: Mapping[str, int] = field(default_factory=dict)
+    dims: int = 2
 
     @property
     def restating(self) -> list[LayerByLayer]:
@@ -140,11 +141,12 @@ class Scorecard:
         rows = tuple(row.row() for row in self.rows)
         return Card(
             num_images=self.num_images,
+            dims=self.dims,
             rows=rows,
             restating=tuple(self.restating),
             left_out=self.left_out,
             passes=self.passes,
-            recommendation=recommend(rows, self.left_out),
+            recommendation=recommend(rows, self.left_out, self.dims),
             definitions=DEFINITIONS,
             figures=self.figures,
         )

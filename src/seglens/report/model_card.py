@@ -10,7 +10,7 @@ from typing import Any
 from seglens.report.contents import Evaluated, RunContents
 from seglens.report.findings import findings
 from seglens.report.wording import about_maps
-from seglens.results.names import input_size, number
+from seglens.results.names import count, input_size, number
 from seglens.results.spread import Spread
 
 SHOWN = ("dice", "iou", "precision", "recall", "boundary_iou", "nsd", "hd95")
@@ -84,7 +84,7 @@ def _about_scores(evaluations: Sequence[Evaluated]) -> list[str]:
                     f"{_interval(found)} | {part.table.num_images} |"
                 )
     failed = sum(part.table.num_failed for part in evaluations)
-    return rows + ([f"\n{failed} picture(s) could not be scored."] if failed else [])
+    return rows + ([f"\n{count(failed, 'picture')} could not be scored."] if failed else [])
 
 
 def _interval(found: Spread) -> str:

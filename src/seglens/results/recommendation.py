@@ -36,9 +36,10 @@ ALWAYS = (
 
 INSTEAD = (
     "Show the predicted outline and its probability instead. They tell where the model sees the object, and "
-    "not why. To learn why in one picture, cover a place and see how the answer changes (seglens app, or the "
-    "method superpixel-occlusion)."
+    "not why. To learn why in one picture, cover a place and see how the answer changes ({how})."
 )
+COVERED_BY = {2: "seglens app, or the method superpixel-occlusion", 3: "the method superpixel-occlusion"}
+"""What covers a place of a picture, or of a volume, by the number of axes."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ class Standing:
         return sorted(found, key=lambda row: -(row.difference or 0.0))
 
 
-def recommend(rows: Sequence[CardRow], left_out: Sequence[str] = ()) -> Recommendation:
+def recommend(rows: Sequence[CardRow], left_out: Sequence[str] = (), dims: int = 2) -> Recommendation:
     """Recommend maps by the rows of a scorecard; ``left_out`` are the scores that were not made.
+
+    ``dims`` is 3 where it is about volumes.
 
     A map is to be shown for the questions whose score it passes, unless something forbids it: it repeats the
     prediction, or stays the same with random weights. It is never to be shown where it is forbidden, or fails
@@ -84,10 +87,10 @@ def recommend(rows: Sequence[CardRow], left_out: Sequence[str] = ()) -> Recommen
             headline = (
                 "No map can be recommended, and some could not be judged. Don't show one as the reason."
             )
-        instead = INSTEAD
+        instead = INSTEAD.format(how=COVERED_BY[dims])
     else:
         headline = "Nothing can be said about these maps: no question could be judged."
-        instead = INSTEAD
+        instead = INSTEAD.format(how=COVERED_BY[dims])
     return Recommendation(
         headline=headline,
         maps=tuple(sorted(advice, key=lambda each: order[each.use])),

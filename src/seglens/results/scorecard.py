@@ -166,11 +166,13 @@ class Card(Result):
 
     ``left_out`` are the scores that were not asked for, ``passes`` the changed copies of pictures that went
     through the model for each score that removes something. ``recommendation`` follows from the rows alone.
-    Of ``num_windows`` pictures, larger than one input of the network, one window was judged.
+    Of ``num_windows`` pictures, larger than one input of the network, one window was judged. Volumes have 3
+    ``dims``.
     """
 
     split: str | None = None
     num_images: int | None = None
+    dims: int = 2
     rows: tuple[CardRow, ...]
     restating: tuple[LayerByLayer, ...] = ()
     left_out: tuple[str, ...] = ()

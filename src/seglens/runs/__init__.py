@@ -30,6 +30,7 @@ from seglens.files.overwrite import check_output
 from seglens.models import adapters
 from seglens.models.adapters import HUGGING_FACE, Call
 from seglens.models.dimensions import candidates
+from seglens.models.field import check_field, patches
 from seglens.models.folding import folded
 from seglens.models.outputs import (
     Outputs,
@@ -298,7 +299,10 @@ def wrap(
     returned = [first, trial.trial(sides, 100.0)]
     raw = torch.cat([trial.answer(each, allowed) for each in returned])
     check_resolution(size_of(raw), padded_size(sides, divisor))
-    check_places(raw[:1], trial.answer(trial.trial(sides, inverted=corner(sides)), allowed))
+    turned = trial.answer(trial.trial(sides, inverted=corner(sides)), allowed)
+    check_places(raw[:1], turned)
+    moved = [trial.answer(trial.trial(sides, inverted=part), allowed) for part in patches(sides)]
+    check_field(raw[:1], moved, turned, sides, padded_size(sides, divisor))
     again = {"when it is asked again": trial.answer(trial.trial(sides), allowed)}
     with suppress(ModelError):  # one that takes single pictures only says so when it gets more
         both = trial.answer(trial.trial(sides, beside=0.1), allowed, 2)

@@ -16,6 +16,7 @@ from seglens.data.layout import Entry, PictureOnly, Split
 from seglens.data.sample import Task
 from seglens.data.tables import read_text
 from seglens.errors import DataError, SettingError
+from seglens.results.names import count
 
 COLUMNS = ("image", "label")
 
@@ -45,12 +46,14 @@ class Labelled:
         known = [entry.name for entry in self.split.entries if entry.masks or entry.annotations]
         if known:
             raise SettingError(
-                f"{len(known)} pictures still name their masks, which learning without masks forbids. The "
+                f"Masks are still named for {count(len(known), 'picture')}, which learning without masks "
+                "forbids. The "
                 f"first is {known[0]}. Make the split with seglens.weak.labels.without_masks."
             )
         if len(self.present) != len(self.split):
             raise SettingError(
-                f"There are {len(self.present)} labels for {len(self.split)} pictures. Give each picture one."
+                f"Received {count(len(self.present), 'label')} for {count(len(self.split), 'picture')}. "
+                "Give each picture one."
             )
 
     def __len__(self) -> int:
@@ -133,9 +136,9 @@ def by_file(split: Split, file: Path, channels: int = 3) -> Labelled:
     kept = [index for index, key in enumerate(keys) if key is not None]
     if not kept:
         raise DataError(
-            f"{file} names {len(table)} pictures, and none of them is in the {split.name} split. Its first "
-            f"picture is {split.entries[0].image.name if len(split) else 'missing'}. Write the names of the "
-            "files into the table."
+            f"{file} names {count(len(table), 'picture')}, none of which is in the {split.name} split. Its "
+            f"first picture is {split.entries[0].image.name if len(split) else 'missing'}. Write the names "
+            "of the files into the table."
         )
     chosen = without_masks(split, channels).select(kept)
     return Labelled(chosen, tuple(table[keys[index] or ""] for index in kept))

@@ -18,6 +18,7 @@ from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Entry
 from seglens.errors import DataError, SettingError
 from seglens.files.output import remade_folder
+from seglens.results.names import count
 from seglens.runs import Run
 from seglens.runtime.progress import track
 from seglens.shapes import Mask
@@ -45,12 +46,15 @@ class LearningPictures:
     def __post_init__(self) -> None:
         if not len(self.labelled) == len(self.held_out) == len(self.files) == len(set(self.files)):
             raise SettingError(
-                f"There are {len(self.labelled)} pictures, but {len(self.held_out)} marks of the valid split "
-                f"and {len(set(self.files))} different file names. Give each picture one mark and one name."
+                f"Received {count(len(self.labelled), 'picture')}, {count(len(self.held_out), 'mark')} of "
+                "the valid "
+                f"split and {count(len(set(self.files)), 'different file name')}. Give each picture one "
+                "mark and one name."
             )
         if all(self.held_out) or not any(self.held_out):
             raise SettingError(
-                f"{sum(self.held_out)} of {len(self.held_out)} pictures are held out. A student needs some "
+                f"Of {count(len(self.held_out), 'picture')} {sum(self.held_out)} are held out. A student "
+                "needs some "
                 "pictures to learn from, and some that are held out to choose the best epoch."
             )
 

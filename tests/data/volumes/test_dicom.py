@@ -207,3 +207,41 @@ def test_slices_whose_numbers_or_places_can_not_be_compared(tmp_path, changes, s
     write_slice(folder / "d.dcm", numbers()[2], np.array([-10.0, 20, 35]), **changes)
     with pytest.raises(DataError, match=said):
         read_volume(folder)
+
+
+@pytest.mark.parametrize(
+    ("stored", "shift", "header", "by_hand"),
+    [
+        ([63536, 0, 24, 1064], -1024, {"PixelPaddingValue": -2000}, [-1024, -1024, -1000, 40]),
+        ([63536, 0, 24, 1064], -1024, {"PixelPaddingValue": 63536}, [-1024, -1024, -1000, 40]),
+        ([63536, 0, 24, 1064], -1024, {}, [-3024, -1024, -1000, 40]),
+        (
+            [10, 12, 20, 300],
+            0,
+            {"PixelPaddingValue": 12, "PixelPaddingRangeLimit": 10},
+            [0, 0, 20, 300],
+        ),
+        ([0, 200, 210, 300], 0, {"PixelPaddingValue": 0}, [0, 200, 210, 300]),
+    ],
+)
+def test_padding_is_no_tissue(tmp_path, stored, shift, header, by_hand):
+    """By hand: what the header calls padding becomes the lowest of the others, and never above 0."""
+    pixels = np.array([stored], np.uint16)
+    signed = {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15, "RescaleSlope": 1}
+    changes = {**signed, "RescaleIntercept": shift}
+    write_slice(tmp_path / "a.dcm", pixels, np.zeros(3), **changes)
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    for name, value in header.items():
+        kind = "SS" if value < 2**15 else "US"
+        data.add_new(pydicom.datadict.tag_for_keyword(name), kind, value)
+    data.save_as(tmp_path / "a.dcm")
+    assert read_volume(tmp_path / "a.dcm").values[:, 0, 0].tolist() == by_hand
+
+
+def test_a_series_of_padding_alone_is_refused(tmp_path):
+    write_slice(tmp_path / "a.dcm", np.full((2, 2), 7, np.uint16), np.zeros(3))
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    data.add_new(0x00280120, "US", 7)
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DataError, match="holds nothing but padding"):
+        read_volume(tmp_path / "a.dcm")

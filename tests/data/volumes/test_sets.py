@@ -1,5 +1,6 @@
 """Sets of volumes as every command reads them. Oracle: the voxels that were written, by world places."""
 
+import gzip
 import json
 from itertools import permutations, product
 from pathlib import Path
@@ -249,3 +250,135 @@ def test_more_than_ten_channels_and_a_background_that_is_not_0(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(described))
     (case,) = find_cases(tmp_path).splits["train"]
     assert [file.name for file in case.channels] == [f"a_{number:04d}.nii" for number in range(11)]
+
+
+def changed(folder: Path, **entries: object) -> Path:
+    """A set of nnU-Net (5 cases to learn from, 1 to test) whose dataset.json says something else."""
+    nnunet(folder)
+    file = folder / "dataset.json"
+    told = json.loads(file.read_text()) | entries
+    file.write_text(json.dumps({key: value for key, value in told.items() if value is not None}))
+    return folder
+
+
+REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
+LISTED = [{"image": f"./imagesTr/c{n}_0000.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(5)]
+OF_CASES = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(5)]
+OTHER = {"image": "imagesTr/c4.nii.gz", "label": "labelsTr/c3.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"numTraining": 4}, r"numTraining 4, and .*imagesTr holds 5 case"),
+        ({"numTraining": "5"}, r"numTraining '5'"),
+        ({"numTraining": 5}, ""),
+        (
+            {"file_ending": ".nii"},
+            r"file_ending '\.nii', and 12 of 12 files end otherwise, such as .*c0_0000",
+        ),
+        ({"file_ending": 7}, r"file_ending 7"),
+        ({"file_ending": None}, ""),
+        ({"dataset": {}}, r"under 'dataset', which is not read"),
+        ({"training": LISTED, "test": ["./imagesTs/c5_0000.nii.gz"]}, ""),
+        ({"training": OF_CASES, "test": ["./imagesTs/c5.nii.gz"]}, ""),
+        ({"training": LISTED[1:]}, r"'training' .* 0 are listed and not there \(none\), 1 are .* \(c0\)"),
+        ({"training": [*LISTED, "imagesTr/x.nii.gz"]}, r"1 are listed and not there \(x\.nii\.gz\)"),
+        ({"training": [*OF_CASES[:4], OTHER]}, r"lists the labels c3\.nii\.gz for 'c4', and beside it"),
+        ({"training": [*LISTED, 3]}, r"lists '3' under 'training'"),
+        ({"test": []}, r"'test' .* 1 are there and not listed \(c5\)"),
+        ({"labels": {"liver": 0, "front": 1, "back": 2}}, r"gives 'liver' the value 0"),
+        ({"labels": {"liver": 1, "spleen": 2}}, r"lists the labels \[1, 2\]; allowed are 0, 1, 2"),
+        ({"labels": {"background": 0, "liver": 1, "spleen": 3}}, r"lists the labels \[0, 1, 3\]"),
+        ({"labels": {"0": "Background", "1": "a", "2": "b"}}, ""),
+        ({"labels": {"0": "liver", "1": "a", "2": "b"}}, r"gives 'liver' the value 0"),
+        ({"channel_names": {"1": "MRI"}}, r"doesn't list its channels"),
+        ({"modality": {"0": "MRI"}}, ""),
+        ({"modality": {"0": "CT"}}, r"channels twice, and differently: channel_names .*MRI.* modality .*CT"),
+        ({"labels": REGIONS, "regions_class_order": [1, 2]}, ""),
+        ({"labels": REGIONS, "regions_class_order": [2, 1]}, r"the label 1 for the region 'core'"),
+        ({"labels": REGIONS, "region_class_order": [1, 2]}, r"regions_class_order is None"),
+    ],
+)
+def test_a_description_that_contradicts_its_files_is_refused(tmp_path, entries, said):
+    folder = changed(tmp_path, **entries)
+    if not said:
+        assert {name: len(each) for name, each in find_cases(folder).splits.items()} == {
+            "train": 5,
+            "test": 1,
+        }
+        return
+    with pytest.raises(DataError, match=said):
+        find_cases(folder)
+    (finding,) = check_data(DataSettings(path=folder)).findings
+    assert finding.severity == "error"
+
+
+def test_a_case_to_learn_from_and_to_test_is_refused(tmp_path):
+    nnunet(tmp_path)
+    for folder in ("images", "labels"):
+        (file,) = (tmp_path / f"{folder}Ts").iterdir()
+        file.rename(file.with_name(file.name.replace("c5", "c3")))
+    with pytest.raises(DataError, match=r"has c3 in imagesTr/ and in imagesTs/ \(1\)"):
+        open_data(DataSettings(path=tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_copy_of_a_volume_in_another_split_is_an_error(tmp_path, suffix):
+    """The copy has another name and was packed anew, at another time."""
+    for split, names in {"train": "abcdef", "valid": "gh", "test": "ijk"}.items():
+        for number, name in enumerate(names):
+            save(tmp_path / split / "images" / f"{name}{suffix}", picture(ord(name)))
+            save(tmp_path / split / "masks" / f"{name}{suffix}", labels(1, number % 2))
+    settings = DataSettings(path=tmp_path)
+    assert len(open_data(settings).split("train")) == 6
+    assert not check_data(settings).of("near-duplicates")
+    content = save(tmp_path / "c.nii", picture(ord("b"))).read_bytes()
+    (tmp_path / "c.nii").unlink()
+    packed = gzip.compress(content, 1, mtime=7) if suffix == ".nii.gz" else content
+    (tmp_path / "test" / "images" / f"i{suffix}").write_bytes(packed)
+    with pytest.raises(DataError, match=r"is in several splits.* 1: train/b = test/i\."):
+        open_data(settings)
+    (finding,) = check_data(settings).of("near-duplicates")
+    assert (finding.severity, finding.names) == ("error", ("train/b = test/i",))
+
+
+def test_copies_of_a_volume_are_dealt_to_one_split(tmp_path):
+    folder = pairs(tmp_path, labels(1))
+    for name in ("v2", "v5"):
+        save(folder / "images" / f"{name}.nii.gz", picture(0))
+    for seed in range(8):
+        found = open_data(DataSettings(path=folder, split_seed=seed))
+        of = {entry.name: split for split, each in found.splits.items() for entry in each.entries}
+        assert of["v0"] == of["v2"] == of["v5"]
+
+
+def test_what_lies_beside_the_volumes_is_not_passed_over(tmp_path):
+    nnunet(tmp_path)
+    save(tmp_path / "imagesTr" / "more" / "x_0000.nii.gz", picture(9))
+    (warning,) = open_data(DataSettings(path=tmp_path)).warnings
+    assert warning.kind == "unread-folder"
+    assert warning.names == (str(tmp_path / "imagesTr" / "more"),)
+    for file in (tmp_path / "imagesTs").iterdir():
+        file.unlink()
+    (tmp_path / "imagesTs").rmdir()
+    with pytest.raises(DataError, match=r"labelsTs holds labels, and there is no folder imagesTs/"):
+        open_data(DataSettings(path=tmp_path))
+
+
+@pytest.mark.parametrize("ends", [(100, -100), (5, 5), (float("nan"), 1), (0, float("inf"))])
+def test_numbers_that_are_no_range_are_refused(tmp_path, ends):
+    with pytest.raises(SettingError, match="two finite numbers for each channel, the lower one first"):
+        DataSettings(path=tmp_path, intensities=(ends,))
+
+
+@pytest.mark.parametrize(("shift", "doubted"), [(0, False), (1024, True)])
+def test_a_ct_that_holds_no_air_is_doubted(tmp_path, shift, doubted):
+    """Counts of a scanner begin at 0, Hounsfield units of air are -1000."""
+    folder = nnunet(tmp_path / "ct", names=("CT",))
+    for number, file in enumerate(sorted((folder / "imagesTr").iterdir())):
+        save(file, picture(number) + np.int16(shift))
+    found = check_data(DataSettings(path=folder)).of("intensity-range")
+    assert [each.severity for each in found] == ["warning"] * doubted
+    other = nnunet(tmp_path / "mri")  # whose numbers have no unit
+    assert not check_data(DataSettings(path=other)).of("intensity-range")

@@ -1,6 +1,7 @@
 """Volumes and their places: against voxels whose place was worked out by hand, and against SimpleITK."""
 
 import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -348,3 +349,66 @@ def test_a_nrrd_that_does_not_say_where_it_lies(tmp_path, lines, said):
     file.write_bytes("\n".join(good).encode() + content)
     np.testing.assert_array_equal(read_volume(file).values, numbers())
     assert read_volume(file).grid.orientation == "LPS"
+
+
+@pytest.mark.parametrize(
+    ("slope", "shift", "by_hand"),
+    [
+        (0, 0, [0, 1, 2]),
+        (np.nan, np.nan, [0, 1, 2]),
+        (0, np.nan, [0, 1, 2]),
+        (2, 5, [5, 7, 9]),
+        (-1, 0, [0, -1, -2]),
+        (0, 5, "scl_slope 0 and scl_inter 5"),
+        (np.nan, 5, "scl_slope nan and scl_inter 5"),
+        (0, np.inf, "scl_slope 0 and scl_inter inf"),
+        (np.inf, 0, "scl_slope inf"),
+        (-np.inf, 5, "scl_slope -inf"),
+        (2, np.nan, "invalid intercept"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_what_scales_the_numbers_of_a_nifti(tmp_path, slope, shift, by_hand, suffix):
+    """The bytes are written by hand; nibabel passes over the shift of a slope of 0, SimpleITK adds it."""
+    saved(tmp_path / "a.nii", numbers(), np.eye(4))
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[112:120] = struct.pack("<2f", slope, shift)
+    file = tmp_path / f"b{suffix}"
+    file.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+    if isinstance(by_hand, str):
+        with pytest.raises(DataError, match=by_hand):
+            read_volume(file)
+    else:
+        assert read_volume(file).values[0, 0, :3].tolist() == by_hand
+
+
+@pytest.mark.parametrize("name", ["../a.raw", "{folder}/a.raw", "sub/../../a.raw", "..\\a.raw", "LIST"])
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr", ".nrrd", ".mha"])
+def test_headers_that_climb_out_of_their_folder(tmp_path, name, suffix):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    image = sitk.GetImageFromArray(numbers().transpose(2, 1, 0))
+    written = folder / ("a.nhdr" if suffix in (".nhdr", ".nrrd") else "a.mhd")
+    sitk.WriteImage(image, str(written))
+    assert read_volume(written).values.shape == (6, 5, 4)
+    lines = written.read_text("latin-1").splitlines()
+    place = next(
+        n for n, line in enumerate(lines) if line.lower().startswith(("elementdatafile", "data file"))
+    )
+    raw = lines[place].replace("=", ":").split(":")[1].strip()
+    (folder / raw).rename(tmp_path / "a.raw")
+    named = "LIST\n../a.raw" if name == "LIST" else name.format(folder=tmp_path)
+    lines[place] = f"{lines[place].split(raw)[0]}{named}"
+    (folder / f"b{suffix}").write_text("\n".join(lines) + "\n", "latin-1")
+    with pytest.raises(DataError, match=r"names its numbers .*a\.raw', outside of its own folder"):
+        read_volume(folder / f"b{suffix}")
+
+
+def test_a_header_may_name_numbers_below_its_folder(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(numbers().transpose(2, 1, 0)), str(tmp_path / "a.mhd"))
+    (tmp_path / "raw").mkdir()
+    text = (tmp_path / "a.mhd").read_text()
+    (raw,) = [file for file in tmp_path.iterdir() if file.suffix in (".raw", ".zraw")]
+    raw.rename(tmp_path / "raw" / raw.name)
+    (tmp_path / "a.mhd").write_text(text.replace(raw.name, f"raw/{raw.name}"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.mhd").values, numbers())

@@ -15,6 +15,7 @@ from typing import Any
 from seglens.data.folders import is_clutter
 from seglens.data.tables import read_text
 from seglens.data.volumes.described import Labels, read_described
+from seglens.data.volumes.listed import Case, refuse_contradictions
 from seglens.data.volumes.reading import SUFFIXES, is_volume, stem_of
 from seglens.errors import DataError
 
@@ -24,15 +25,6 @@ BESIDE = (".json", ".raw", ".zraw")
 """What may lie beside volumes: tables of a case, and the numbers that a ``.mhd`` file names."""
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One volume of a set: a file for each channel, and the file of its labels where there is one."""
-
-    name: str
-    channels: tuple[Path, ...]
-    labels: Path | None
 
 
 @dataclass(frozen=True)
@@ -95,10 +87,21 @@ def _of_nnunet(folder: Path) -> Cases:
     labels = read_described(described, file)
     channels = _names(described.get("channel_names", described.get("modality")), file)
     one_file_a_channel = "channel_names" in described
+    if one_file_a_channel and described.get("modality") not in (None, described["channel_names"]):
+        raise DataError(
+            f"{file} names its channels twice, and differently: channel_names "
+            f"{described['channel_names']!r}, "
+            f"modality {described['modality']!r}. Keep the right ones as channel_names."
+        )
     files_of_a_case = len(channels) if one_file_a_channel else 1
     splits = {}
     for split, images, truth in (("train", "imagesTr", "labelsTr"), ("test", "imagesTs", "labelsTs")):
         if not (folder / images).is_dir():
+            if (folder / truth).is_dir() and _by_stem(folder / truth):
+                raise DataError(
+                    f"{folder / truth} holds labels, and there is no folder {images}/ with their volumes. "
+                    "Add it, or move the labels away."
+                )
             continue
         files: dict[str, dict[int, Path]] = {}
         for stem, each in _by_stem(folder / images).items():
@@ -119,6 +122,7 @@ def _of_nnunet(folder: Path) -> Cases:
         splits[split] = _paired(told, folder / truth, needed=split == "train")
     if not splits.get("train"):
         raise DataError(f"{folder / 'imagesTr'} holds no volume ({', '.join(SUFFIXES)}). Check the path.")
+    refuse_contradictions(described, file, splits)
     return Cases(labels, channels, splits)
 
 

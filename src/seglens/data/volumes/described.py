@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seglens.data.sample import Task, task_of
+from seglens.data.sample import Task, is_background, task_of
 from seglens.errors import DataError
 
 
@@ -58,6 +58,13 @@ def read_described(described: Mapping[str, Any], file: Path) -> Labels:
             f"{file} gives 'background' the value {list(made_of['background'])}; allowed is 0, since label 0 "
             "is read as the background. Renumber the labels, in the files too."
         )
+    first = next((name for name, numbers in made_of.items() if numbers == (0,)), None)
+    if first is not None and not is_background(first):
+        raise DataError(
+            f"{file} gives {first!r} the value 0, which is read as the background: nothing would learn or "
+            'score it. Call label 0 "background"; where it is an object, renumber the labels, in the files '
+            "too."
+        )
     ignored = made_of.pop("ignore", None)
     known = [*sorted({number for numbers in made_of.values() for number in numbers}), *(ignored or ())]
     if known != list(range(len(known))):
@@ -94,4 +101,11 @@ def _regions(made_of: Mapping[str, tuple[int, ...]], order: Any, ignore: int | N
             f"{order!r}. It must list the label to write for each region, in the same order, such as "
             f"{[min(numbers) for numbers in regions.values()]}. nnU-Net needs it, too."
         )
+    for (name, numbers), label in zip(regions.items(), listed, strict=True):
+        if label not in numbers:
+            raise DataError(
+                f"{file} lists the label {label} for the region {name!r} in regions_class_order. Allowed is "
+                f"one of those that it is made of, {list(numbers)}: a written mask must be read back as "
+                "it was."
+            )
     return Labels((*background, *regions), ignore, tuple(regions.values()), tuple(listed))

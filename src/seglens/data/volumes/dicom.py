@@ -35,6 +35,8 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Slices are sorted along their normal. The slope and intercept of each slice are applied: Hounsfield units
     of a CT. MONOCHROME1, where low numbers are bright, is turned round within the range of the stored bits.
+    Padding (PixelPaddingValue, perhaps up to PixelPaddingRangeLimit; DICOM PS3.3 C.7.5.1.1.2) is no part of
+    the picture. It becomes the lowest number that is, and never one above 0: air of a CT, black of others.
 
     Raises:
         DataError: a file is no DICOM picture of one grey slice; files are of several series, sizes or
@@ -63,7 +65,13 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     step = _step(slices, normal, path)
     rows, columns = int(first.Rows), int(first.Columns)
     refuse_large_volume(path, (columns, rows, len(slices)))
-    values = np.stack([_numbers(file) for _, file in slices]).transpose(2, 1, 0)
+    stack, padding = (np.stack(part) for part in zip(*(_numbers(file) for _, file in slices), strict=True))
+    if padding.all():
+        raise DataError(
+            f"{path} holds nothing but padding (PixelPaddingValue). Use files that come from the scanner."
+        )
+    stack[padding] = min(float(stack[~padding].min()), 0.0)
+    values = stack.transpose(2, 1, 0)
     affine = np.eye(4)
     row_side, column_side = (float(side) for side in first.PixelSpacing)
     affine[:3, 0], affine[:3, 1] = across * column_side, down * row_side
@@ -211,8 +219,8 @@ def _step(slices: Sequence[tuple[Any, Path]], normal: np.ndarray, path: Path) ->
     return usual
 
 
-def _numbers(file: Path) -> np.ndarray:
-    """Return the rows x columns of a slice in its units."""
+def _numbers(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows x columns of a slice in its units, and which of them are padding."""
     found = _opened(file, pixels=True)
     try:
         stored = found.pixel_array
@@ -225,6 +233,7 @@ def _numbers(file: Path) -> np.ndarray:
         ) from error
     if stored.shape != (int(found.Rows), int(found.Columns)):
         raise _damaged(file, ValueError("it holds another number of pixels than it says"))
+    padding = _padding(found, stored, file)
     if str(found.get("PhotometricInterpretation", "")) == "MONOCHROME1":
         bits, signed = int(found.BitsStored), bool(found.PixelRepresentation)
         ends = -1 if signed else 2**bits - 1  # lowest plus highest number
@@ -237,7 +246,17 @@ def _numbers(file: Path) -> np.ndarray:
             "scanner, or remove RescaleSlope and RescaleIntercept."
         )
     values: np.ndarray = stored.astype(np.float32) * slope + shift
-    return values.astype(np.float32)
+    return values.astype(np.float32), padding
+
+
+def _padding(header: Any, stored: np.ndarray, file: Path) -> np.ndarray:
+    """Return which stored numbers are padding, by the header."""
+    ends = [_number(header, name, file) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if ends[0] is None:
+        return np.zeros(stored.shape, dtype=bool)
+    # Some scanners write a negative one without its sign: in the bits of the pixels it is the same.
+    numbers = np.array([each for each in ends if each is not None]).astype(np.int64).astype(stored.dtype)
+    return (stored >= numbers.min()) & (stored <= numbers.max())
 
 
 def _number(header: Any, name: str, file: Path) -> float | None:

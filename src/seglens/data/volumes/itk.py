@@ -1,7 +1,8 @@
 """MetaImage and NRRD files (``.mha``, ``.mhd``, ``.nrrd``, ``.nhdr``), read by SimpleITK."""
 
+import os
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -22,6 +23,9 @@ _SPACES = (
 )
 """The spaces of NRRD that SimpleITK brings to LPS+; it takes all others for that."""
 _LINE = 1 << 16
+_HEADER_LINES = 1000
+_DATA_FILE = ("elementdatafile", "data file", "datafile")
+"""What stands before the name of the file of numbers."""
 
 
 def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +38,7 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     with open_regular(file):
         pass
     sitk = imported("SimpleITK", "SimpleITK", file)
+    _refuse_outside(file)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     try:
@@ -59,6 +64,36 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     return sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_TO_RAS @ affine
+
+
+def _refuse_outside(file: Path) -> None:
+    """Raise where a header names files of numbers that lie outside of its own folder.
+
+    The name stands behind ``ElementDataFile`` of a MetaImage, ``data file`` of a NRRD; behind ``LIST`` every
+    line to the end of the file is one.
+    """
+    names: list[str] = []
+    listed = False
+    with file.open("rb") as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(_LINE), b"")):
+            text = line.decode("latin-1").strip()
+            key, _, value = text.replace("=", ":", 1).partition(":")
+            if listed:
+                names.append(text)
+            elif key.strip().lower() in _DATA_FILE:
+                listed = value.strip().upper().startswith("LIST")
+                names = [] if listed else [value.strip()]
+            if not listed and (names or number > _HEADER_LINES):
+                break
+    folder = Path(os.path.abspath(file.parent))
+    for name in names:
+        plain = PureWindowsPath(name)
+        inside = Path(os.path.normpath(folder / plain.as_posix())).is_relative_to(folder)
+        if plain.anchor or not inside:
+            raise DataError(
+                f"{file} names its numbers {name!r}, outside of its own folder; allowed is a file beside it, "
+                "or below. Move the file there and mend the name in the header."
+            )
 
 
 def _refuse_nowhere(file: Path) -> None:

@@ -67,8 +67,13 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
                 f"{_spelled(sizes[1])} by the qform, and tools differ in which they believe. Keep the right "
                 "one (nibabel: image.set_qform(image.get_sform(), 1), or the other way round)."
             )
-    if int(header["sform_code"]) <= 0:
-        _refuse_no_length(file, type(header), nibabel)
+    stored = _stored_header(file, type(header), nibabel)
+    if int(header["sform_code"]) <= 0 and not (stored["pixdim"][1:4] > 0).all():
+        raise DataError(
+            f"{file} has voxels of {_spelled(stored['pixdim'][1:4])}; allowed are lengths above 0. Write the "
+            "right ones into its header (nibabel: image.header.set_zooms)."
+        )
+    _refuse_half_scaled(file, float(stored["scl_slope"]), float(stored["scl_inter"]))
     try:
         scale = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}[header.get_xyzt_units()[0]]
         values = _numbers(image, file)
@@ -81,14 +86,19 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return values, np.diag([scale, scale, scale, 1.0]) @ image.affine
 
 
-def _refuse_no_length(file: Path, kind: Any, nibabel: Any) -> None:
-    """Raise where voxels have no length by a qform alone, which nibabel would mend unasked."""
+def _stored_header(file: Path, kind: Any, nibabel: Any) -> Any:
+    """Return the header as it stands in the file, without what nibabel mends in it or takes out unasked."""
     with nibabel.openers.ImageOpener(file) as stream:
-        sides = kind.from_fileobj(stream, check=False)["pixdim"][1:4]
-    if not (sides > 0).all():
+        return kind.from_fileobj(stream, check=False)
+
+
+def _refuse_half_scaled(file: Path, slope: float, shift: float) -> None:
+    """Raise where a shift stands beside a slope that scales nothing (0, NaN), or the slope is infinite."""
+    if np.isinf(slope) or ((not slope or np.isnan(slope)) and not (shift == 0 or np.isnan(shift))):
         raise DataError(
-            f"{file} has voxels of {_spelled(sides)}; allowed are lengths above 0. Write the right ones "
-            "into its header (nibabel: image.header.set_zooms)."
+            f"{file} has scl_slope {slope:g} and scl_inter {shift:g}. By the standard such a slope means "
+            "that nothing is scaled, and tools differ in whether they add the shift. Write 1 and 0 into its "
+            "header, or the right numbers (nibabel: image.header.set_slope_inter)."
         )
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from seglens.data.folders import split_folders
-from seglens.data.layout import DataSettings, Entry, Found, Searched
+from seglens.data.layout import DataSettings, Entry, Finding, Found, Searched
 from seglens.data.mask_values import about_first
 from seglens.data.sample import Sample, Task, task_of
-from seglens.data.volumes.cases import BESIDE, Case, Cases, find_cases, paired_volumes, says_channels
-from seglens.data.volumes.intensities import Ends, ends_of, fractions
+from seglens.data.volumes.cases import BESIDE, Cases, find_cases, paired_volumes, says_channels
+from seglens.data.volumes.intensities import HOUNSFIELD, Ends, ends_of, fractions
+from seglens.data.volumes.listed import Case
 from seglens.data.volumes.reading import SUFFIXES, is_volume, read_labels, read_volume
 from seglens.errors import DataError, MaskValueError, SettingError
 
@@ -29,6 +30,8 @@ DESCRIBED = ("intensities",)
 """Settings that the layouts with a dataset.json read."""
 PAIRED = ("train_dir", "valid_dir", "test_dir", "classes", "ignore", "masks", "intensities")
 """Settings that pairs of volumes read."""
+_GLANCE = 4
+"""Volumes that are looked at for the unit of their numbers."""
 UNTOLD = Task()
 """The classes of a volume of which nobody told any."""
 
@@ -118,6 +121,31 @@ def _found(
     )
     problems = () if named else tuple(about_first(task.classes))
     return Found(task, entries, reader, searched, problems, dims=3, settings=filled)
+
+
+def about_units(entries: Sequence[Entry], ends: Sequence[Ends | None] | None) -> list[Finding]:
+    """Warn where no channel that is called CT has a number below 0: Hounsfield units of air are -1000.
+
+    Of the first volumes only; those that can't be read are left out.
+    """
+    lowest = {entry.name: _lowest(entry, ends or ()) for entry in entries[:_GLANCE]}
+    found = {name: each for name, each in lowest.items() if each is not None}
+    if not found or min(found.values()) < 0:
+        return []
+    text = (
+        "A channel is called CT and holds no number below 0, where air has -1000 in Hounsfield units. Where "
+        "they are others, convert them, or say with --window which numbers become 0 and 1."
+    )
+    return [Finding("intensity-range", "warning", text, tuple(found))]
+
+
+def _lowest(entry: Entry, ends: Sequence[Ends | None]) -> float | None:
+    """Return the lowest number in channels that are read as Hounsfield units; None where there are none."""
+    try:
+        files = [file for file, end in zip(entry.channels, ends, strict=False) if end == HOUNSFIELD]
+        return min((float(read_volume(file).values.min()) for file in files), default=None)
+    except DataError:
+        return None
 
 
 def _entry(case: Case) -> Entry:

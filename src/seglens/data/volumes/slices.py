@@ -16,14 +16,16 @@ from PIL import Image as pil
 
 from seglens.arguments import checked
 from seglens.data.intensity import bounds
-from seglens.data.volumes.cases import Case, Cases, find_cases
+from seglens.data.volumes.cases import Cases, find_cases
 from seglens.data.volumes.described import Labels
 from seglens.data.volumes.grid import PLANES, Grid
 from seglens.data.volumes.intensities import ends_of, fractions
+from seglens.data.volumes.listed import Case
 from seglens.data.volumes.reading import read_labels, read_volume
 from seglens.errors import DataError, SettingError
 from seglens.files.output import new_folder
 from seglens.files.overwrite import refuse_overlap
+from seglens.results.names import count
 from seglens.runtime.progress import track
 
 TABLE = "slices.csv"
@@ -147,7 +149,7 @@ def deal_volumes(cases: Cases, seed: int) -> dict[str, tuple[Case, ...]]:
         taken = max(1, round(SHARES[split] * len(cases.splits.get("all") or own.get("train", ()))))
         if len(pool) <= taken:
             raise DataError(
-                f"{len(pool)} volume(s) are too few to be dealt to train, valid and test. Add volumes."
+                f"{count(len(pool), 'volume')} can't be dealt to train, valid and test. Add volumes."
             )
         own[split], pool = tuple(pool[:taken]), pool[taken:]
     own["train"] = tuple(pool)

@@ -10,6 +10,7 @@ share of a class in the sum of all scores.
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers.utils import logging
 
-from seglens.errors import CheckpointError, ModelError
+from seglens.errors import CheckpointError, ModelError, SeglensWarning
 
 DENSE = (
     "BeitForSemanticSegmentation",
@@ -54,6 +56,11 @@ PROMPTED = {
 """Those that segment what they are asked for, with what they need beside the picture."""
 COMPUTED = ("relative_position_index", "position_ids", "num_batches_tracked")
 """How names of tensors end that follow from the configuration: older files hold them, newer ones don't."""
+_MOVING = ("do_resize", "do_center_crop", "do_pad", "do_split_image", "do_thumbnail", "do_align_long_axis")
+"""What a processor does that moves pixels."""
+_TRIAL = 64
+_SAME = 1e-4
+"""How far apart numbers of a picture may be, as a share of the largest."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PROCESSOR = "preprocessor_config.json"
 
@@ -152,6 +159,8 @@ def describe(
             "it. Allowed are two classes and more in id2label."
         )
     mean, std = _normalisation(images, int(getattr(config, "num_channels", 3)))
+    _refuse_other_numbers(images, mean, std)
+    _warn_of_crop(images)
     size = image_size or _size(images)
     options = {
         "class": name,
@@ -303,8 +312,53 @@ def _normalisation(images: Any, channels: int) -> tuple[tuple[float, ...], tuple
             f"{type(images).__name__} normalises (do_normalize), and its image_mean is {mean}, its image_std "
             f"{std}. Allowed is a number for each channel, or one for all. Mend it in {PROCESSOR}."
         )
-    both = [(each,) * channels if isinstance(each, int | float) else tuple(each) for each in (mean, std)]
+    listed = [[each] if isinstance(each, int | float) else list(each) for each in (mean, std)]
+    both = [each * channels if len(each) == 1 else each for each in listed]
     return tuple(float(each) / scale for each in both[0]), tuple(float(each) / scale for each in both[1])
+
+
+def _refuse_other_numbers(images: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise where a processor makes other numbers of a picture than ``mean``, ``std`` and `_flips` say.
+
+    It is asked, without what moves pixels: a processor may do what no setting tells, and a version of the
+    library may read settings otherwise.
+    """
+    shades = np.random.default_rng(0).integers(0, 256, (_TRIAL, _TRIAL, len(mean)), dtype=np.uint8)
+    still = {name: False for name in _MOVING if getattr(images, name, None) is not None}
+    try:
+        made = torch.as_tensor(np.asarray(images([shades], return_tensors="np", **still)["pixel_values"]))
+    except Exception as error:  # The library raises errors of many kinds.
+        raise ModelError(
+            f"{type(images).__name__} fails on a picture of {_TRIAL} x {_TRIAL} pixels with {len(mean)} "
+            f"channels: {str(error).strip().partition(chr(10))[0]}. Wrap the model without processor."
+        ) from error
+    picture = torch.from_numpy(shades).permute(2, 0, 1) / 255
+    expected = (picture - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    expected = expected.flip(0) if _flips(images) else expected
+    apart = float((made[0] - expected).abs().max()) if made.shape == (1, *expected.shape) else float("nan")
+    if not apart <= _SAME * float(expected.abs().max()):
+        raise ModelError(
+            f"{type(images).__name__} makes other numbers of a picture than its rescale_factor, image_mean, "
+            f"image_std and order of colours say (up to {apart:.3g} apart, shape {tuple(made.shape)}). What "
+            "else it does is not known here. Wrap the model without processor, with mean and std."
+        )
+
+
+def _warn_of_crop(images: Any) -> None:
+    """Warn where the processor takes the middle of a picture, of which here the network sees all."""
+    crops = getattr(images, "do_center_crop", None)
+    if not crops and not getattr(images, "crop_pct", None):
+        return
+    shortest = min(_sides(images, images.size)) if images.do_resize and crops else None
+    crop = _sides(images, images.crop_size if crops else images.size)
+    scaled = f"scales the shortest side to {shortest} and " if shortest else ""
+    warnings.warn(
+        f"{type(images).__name__} {scaled}takes the middle {crop[0]} x {crop[1]} of a picture. Here the "
+        f"whole picture is scaled into {crop[0]} x {crop[1]}: nothing is cut off, and things are smaller "
+        "than the model's own tool shows them. Its masks and these differ.",
+        SeglensWarning,
+        stacklevel=2,
+    )
 
 
 def _flips(images: Any) -> bool:
