@@ -173,11 +173,15 @@ def _diagnosed(diagnostics: Mapping[str, float]) -> str:
 
 
 def _bar(scale: Scale, what: str) -> str:
+    """A colour bar with its ends; its style stands in it, since a notebook has none of the page's."""
     low, high = scale.limits
     unit = f", {escape(scale.unit)}" if scale.unit else ""
     return (
-        f'<figure class="seglens-bar"><img src="{bar(scale)}" alt="colour bar from {low:.3g} to {high:.3g}">'
-        f"<figcaption><span>{low:.3g}</span><span>{escape(what)}{unit}</span><span>{high:.3g}</span></figcaption>"
+        '<figure class="seglens-bar" style="margin: .5em 0; max-width: 48em">'
+        f'<img src="{bar(scale)}" alt="colour bar from {low:.3g} to {high:.3g}" '
+        'style="width: 100%; height: 12px">'
+        '<figcaption style="display: flex; justify-content: space-between; gap: 1em; font-size: .85em">'
+        f"<span>{low:.3g}</span><span>{escape(what)}{unit}</span><span>{high:.3g}</span></figcaption>"
         "</figure>"
     )
 
