@@ -81,9 +81,8 @@ class DataSettings(Validated):
     def _upwards(cls, ends: tuple[tuple[float, float] | None, ...] | None) -> Any:
         if any(end is not None and not -inf < end[0] < end[1] < inf for end in ends or ()):
             raise SettingError(
-                f"intensities are {ends}; allowed are two finite numbers for each channel, the lower one "
-                "first, "
-                "or None for each volume's own."
+                f"intensities are {ends}; allowed are two finite numbers for each channel, the lower "
+                "one first, or None for each volume's own."
             )
         return ends
 

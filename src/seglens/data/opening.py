@@ -244,8 +244,8 @@ def folded_splits(found: Found, settings: DataSettings) -> dict[str, tuple[Entry
     if len(groups) < folds:
         raise DataError(
             f"{settings.path} has {count(len(pool), 'picture')} to train on, in "
-            f"{count(len(groups), 'group')}, "
-            f"for {folds} folds. Every fold needs a group: choose at most {len(groups)}."
+            f"{count(len(groups), 'group')}, for {folds} folds. Every fold needs a group: choose at "
+            f"most {len(groups)}."
         )
     test = {"test": found.entries["test"]} if "test" in found.entries else {}
     if settings.fold is None:

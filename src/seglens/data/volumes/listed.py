@@ -57,8 +57,7 @@ def _refuse_other_number(described: Mapping[str, Any], file: Path, found: int) -
     if number != found:
         raise DataError(
             f"{file} says numTraining {number!r}, and {file.parent / 'imagesTr'} holds "
-            f"{count(found, 'case')}. Add "
-            "what is missing, or write the right number into the file."
+            f"{count(found, 'case')}. Add what is missing, or write the right number into the file."
         )
 
 
