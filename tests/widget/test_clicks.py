@@ -115,12 +115,12 @@ def test_a_browser_tells_where_a_picture_was_clicked(chromium: Watched, tmp_path
     import threading
     from functools import partial
 
-    import seglens.widget.clickable as clickable
+    from seglens.widget.clickable import SCRIPT
 
     png = io.BytesIO()
     Image.new("RGB", (768, 512), "#1f77b4").save(png, "PNG")
     script = HARNESS.format(png=base64.b64encode(png.getvalue()).decode())
-    (tmp_path / "clickable.js").write_text(Path(clickable.__file__).with_name("clickable.js").read_text())
+    (tmp_path / "clickable.js").write_text(SCRIPT.read_text())
     (tmp_path / "index.html").write_text(
         f'<link rel="icon" href="data:,"><body><script type="module">{script}</script></body>'
     )

@@ -5,7 +5,7 @@ the interactive page; here are only its widgets.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -34,8 +34,6 @@ from seglens.shapes import AnyMasks
 if TYPE_CHECKING:
     import ipywidgets
 
-    from seglens.widget.clickable import ClickablePicture
-
 MOST_BUTTONS = 12
 """Pieces that have a button of their own, the largest first."""
 
@@ -60,7 +58,7 @@ class Shown:
     layer: "ipywidgets.Dropdown"
     class_name: "ipywidgets.Dropdown"
     opacity: "ipywidgets.FloatSlider"
-    prediction: "ClickablePicture"
+    prediction: "ipywidgets.DOMWidget"
     map: "ipywidgets.Image"
     told: "ipywidgets.HTML"
     samples: Sequence[Sample] = ()
@@ -239,7 +237,7 @@ def show(
         widgets.Dropdown(options=layers, value=layer, description="Layer"),
         widgets.Dropdown(options=classes, description="Class"),
         widgets.FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05, description="Map", readout_format=".0%"),
-        picture(alt="The prediction over the picture, its pieces numbered"),
+        picture("The prediction over the picture, its pieces numbered", lambda x, y: shown.click(x, y)),
         widgets.Image(format="png", width=384),
         widgets.HTML(),
         samples,
@@ -268,7 +266,6 @@ def show(
         (shown.opacity, shown.blend),
     ):
         widget.observe(lambda change, call=call: call(), names="value")
-    shown.prediction.on_click(shown.click)
     shown.open()
     return shown
 
@@ -308,7 +305,7 @@ def _png(drawn: Picture) -> bytes:
     return written.getvalue()
 
 
-def _widgets() -> tuple[Any, "type[ClickablePicture]"]:
+def _widgets() -> tuple[Any, Callable[[str, Callable[[float, float], None]], Any]]:
     """Import ipywidgets and the picture that can be clicked, or say how to install what they need.
 
     Raises:
@@ -317,10 +314,10 @@ def _widgets() -> tuple[Any, "type[ClickablePicture]"]:
     try:
         import ipywidgets
 
-        from seglens.widget.clickable import ClickablePicture
+        from seglens.widget.clickable import clickable_picture
     except ImportError as error:
         raise SettingError(
             f"show() needs ipywidgets and anywidget; {error.name} is not installed. Install them with: "
             "pip install 'seglens[notebook]'."
         ) from error
-    return ipywidgets, ClickablePicture
+    return ipywidgets, clickable_picture

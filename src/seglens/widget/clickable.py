@@ -7,19 +7,27 @@ from typing import Any
 import anywidget
 import traitlets
 
+SCRIPT = Path(__file__).with_name("clickable.js")
 
-class ClickablePicture(anywidget.AnyWidget):
-    """Shows the PNG ``value``, described by ``alt``; nothing where it is empty."""
 
-    _esm = Path(__file__).with_name("clickable.js")
-    value = traitlets.Bytes(b"").tag(sync=True)
-    alt = traitlets.Unicode("").tag(sync=True)
+def clickable_picture(alt: str, on_click: Callable[[float, float], None]) -> Any:
+    """Return a widget that shows the PNG that is its ``value``, described by ``alt``.
 
-    def on_click(self, call: Callable[[float, float], None]) -> None:
-        """Call ``call`` with column and row of each click, in pixels of the PNG."""
+    Nothing is shown where it is empty. ``on_click`` is called with column and row of each click, in pixels of
+    the PNG.
+    """
 
-        def read(widget: Any, content: dict[str, float], buffers: Any) -> None:
-            del widget, buffers
-            call(content["x"], content["y"])
+    class ClickablePicture(anywidget.AnyWidget):
+        """The widget; its base has no types that a type checker could read."""
 
-        self.on_msg(read)
+        _esm = SCRIPT
+        value = traitlets.Bytes(b"").tag(sync=True)
+        alt = traitlets.Unicode("").tag(sync=True)
+
+    def read(widget: Any, content: dict[str, float], buffers: Any) -> None:
+        del widget, buffers
+        on_click(content["x"], content["y"])
+
+    picture = ClickablePicture(alt=alt)
+    picture.on_msg(read)
+    return picture
