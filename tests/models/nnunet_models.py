@@ -168,15 +168,15 @@ def write_case(
 def write_set(
     folder: Path, name: str = "case", channels: int = 1, *, regions: bool = False, **of_case: Any
 ) -> Path:
-    """Write a set of nnU-Net's layout with one case in train and test."""
-    for split in ("Tr", "Ts"):
-        files = write_case(folder / f"images{split}", name, channels, **of_case)
+    """Write a set of nnU-Net's layout with a case in train and another one, called ``name``, in test."""
+    for split, case in (("Tr", f"{name}_learned"), ("Ts", name)):
+        files = write_case(folder / f"images{split}", case, channels, **of_case)
         (folder / f"labels{split}").mkdir()
         picture = nibabel.load(files[0])
         truth = np.zeros(picture.shape, dtype=np.uint8)
         truth[5:12, 6:16, 3:9] = 1
         truth[7:10, 8:12, 4:7] = 2
-        nibabel.save(nibabel.Nifti1Image(truth, picture.affine), folder / f"labels{split}" / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(truth, picture.affine), folder / f"labels{split}" / f"{case}.nii.gz")
     channel_names = {str(n): f"MR{n}" for n in range(channels)}
     described: dict[str, Any] = {"channel_names": channel_names, "labels": LABELS, "file_ending": ".nii.gz"}
     if regions:

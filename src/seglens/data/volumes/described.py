@@ -101,11 +101,4 @@ def _regions(made_of: Mapping[str, tuple[int, ...]], order: Any, ignore: int | N
             f"{order!r}. It must list the label to write for each region, in the same order, such as "
             f"{[min(numbers) for numbers in regions.values()]}. nnU-Net needs it, too."
         )
-    for (name, numbers), label in zip(regions.items(), listed, strict=True):
-        if label not in numbers:
-            raise DataError(
-                f"{file} lists the label {label} for the region {name!r} in regions_class_order. Allowed is "
-                f"one of those that it is made of, {list(numbers)}: a written mask must be read back as "
-                "it was."
-            )
     return Labels((*background, *regions), ignore, tuple(regions.values()), tuple(listed))
