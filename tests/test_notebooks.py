@@ -55,20 +55,20 @@ def test_stored_outputs_have_pictures_and_tell_nothing_of_the_machine():
     assert not re.search(r"/(root|home|work|Users)/|seglens-notebook-\w{8}", text)
 
 
-class Client(nbclient.NotebookClient):
-    """Looks for a reply every second.
+def look_again(client):
+    """Let a client look for replies every second.
 
     The client of Jupyter sends what a widget says by a second handle of the socket that replies come on, and
     that can take away the signal of a reply that is there already: the event loop is never woken for it. The
     kernel is idle then, and the client waits until its time is over (integrated_gradients, three times).
     """
+    start = client.async_start_new_kernel_client
 
-    async def async_start_new_kernel_client(self):
-        found = await super().async_start_new_kernel_client()
-        channel = found.shell_channel
-        receive = channel.get_msg
+    async def started():
+        found = await start()
+        receive = found.shell_channel.get_msg
 
-        async def look_again(timeout=None):
+        async def receive_soon(timeout=None):
             end = float("inf") if timeout is None else monotonic() + timeout
             while True:
                 try:
@@ -77,8 +77,10 @@ class Client(nbclient.NotebookClient):
                     if monotonic() >= end:
                         raise
 
-        channel.get_msg = look_again
+        found.shell_channel.get_msg = receive_soon
         return found
+
+    client.async_start_new_kernel_client = started
 
 
 @pytest.mark.pages
