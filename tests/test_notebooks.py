@@ -87,7 +87,9 @@ def look_again(client):
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(file, tmp_path):
     book = nbformat.read(file, as_version=4)
-    client = Client(book, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    resources = {"metadata": {"path": str(tmp_path)}}
+    client = nbclient.NotebookClient(book, timeout=900, kernel_name="python3", resources=resources)
+    look_again(client)
     surroundings = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path)}
     with warnings.catch_warnings():
         # The client's own: sockets and event loops that it closes when it is collected.
