@@ -241,6 +241,12 @@ def test_what_has_no_rule_is_refused_by_name(module: nn.Module, name: str) -> No
         seglens.explain(run, image, whole(run, image), methods="lrp")
 
 
+def test_an_activation_that_is_not_0_at_0_has_no_rule() -> None:
+    value = torch.rand(1, 1, 4, 4).requires_grad_()
+    with _Rules(0.25), pytest.raises(ModelError, match="no rule for hardtanh that is not 0 at 0"):
+        F.hardtanh(value, 0.5, 1.0)
+
+
 def test_statistics_of_the_batch_have_no_rule() -> None:
     value = torch.rand(2, 1, 4, 4).requires_grad_()
     with _Rules(0.25), pytest.raises(ModelError, match="no rule for batch_norm"):

@@ -150,8 +150,7 @@ def _empty(shown: Sequence[int]) -> list[Advice]:
         return []
     text = (
         f"{num} of {count(len(shown), 'picture')} have no true foreground: their Dice is 1 or 0 whatever "
-        "the size of "
-        "the error; read the pooled score, and invented objects a picture."
+        "the size of the error; read the pooled score, and invented objects a picture."
     )
     return [Advice(scores=("dice", "iou"), read=False, text=text, source=PITFALLS)]
 

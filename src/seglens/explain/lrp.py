@@ -251,6 +251,8 @@ def _name(func: Callable) -> str:
 
 def _handed_on(func: Callable, value: Tensor, *rest: Any, **more: Any) -> Tensor:
     """``f(x)`` as ``x`` times a constant."""
+    if bool(func(value.detach().new_zeros(1), *rest, **more).any()):
+        raise _refused(f"{_name(func)} that is not 0 at 0")
     held = value.detach()
     changed = func(held.clone(), *rest, **more)
     found = value * torch.where(held == 0, 0, changed / held)

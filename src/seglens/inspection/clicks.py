@@ -114,37 +114,33 @@ def under_click(opened: Opened, class_index: int, place: ClickedPixel) -> str:
 
     It is the predicted piece there, else the true one, else the pixel.
     """
-    for kind, number in _pieces(opened, class_index, place).items():
-        if number:
+    for kind in ("component", "truth-component"):
+        if number := _number_of(kind, opened, class_index, place):
             return f"{kind}:{number}"
     return f"point:{','.join(map(str, place))}"
 
 
-def _pieces(opened: Opened, class_index: int, place: ClickedPixel) -> dict[str, int]:
-    """The numbers of the predicted and of the true piece under a click; 0 where there is none."""
-    on_grid = [round(value) for value in opened.frame.to_grid(*place)]
+def _number_of(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> int:
+    """The number of the piece under a click, of the prediction or of the truth; 0 where there is none."""
     batch = opened.part.batch
+    mask = opened.prediction.mask if kind == "component" else batch.masks
+    if mask is None:
+        return 0
     valid = batch.valid[0]
-    masks = {"component": opened.prediction.mask, "truth-component": batch.masks}
-    return {
-        kind: 0
-        if mask is None
-        else number_of_piece(of_class(mask[0].cpu(), class_index, valid.ndim) & valid, *on_grid)
-        for kind, mask in masks.items()
-    }
+    region = of_class(mask[0].cpu(), class_index, valid.ndim) & valid
+    return number_of_piece(region, *(round(value) for value in opened.frame.to_grid(*place)))
 
 
 def _piece(kind: str, opened: Opened, class_index: int, place: ClickedPixel) -> int:
     """The number of the piece under a click, of the prediction or of the truth."""
-    numbers = _pieces(opened, class_index, place)
-    if numbers[kind]:
-        return numbers[kind]
+    if number := _number_of(kind, opened, class_index, place):
+        return number
     where = f"at {_in_words(place)}"
     if kind == "truth-component":
         raise SettingError(
             f"There is no true piece of this class {where}. Click on one, or ask for another target."
         )
-    missed = numbers["truth-component"]
+    missed = _number_of("truth-component", opened, class_index, place)
     hint = (
         "The truth has one there: choose 'truth-component' to ask why it was missed."
         if missed

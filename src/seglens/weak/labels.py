@@ -47,8 +47,7 @@ class Labelled:
         if known:
             raise SettingError(
                 f"Masks are still named for {count(len(known), 'picture')}, which learning without masks "
-                "forbids. The "
-                f"first is {known[0]}. Make the split with seglens.weak.labels.without_masks."
+                f"forbids. The first is {known[0]}. Make the split with seglens.weak.labels.without_masks."
             )
         if len(self.present) != len(self.split):
             raise SettingError(

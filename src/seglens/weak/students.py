@@ -47,15 +47,13 @@ class LearningPictures:
         if not len(self.labelled) == len(self.held_out) == len(self.files) == len(set(self.files)):
             raise SettingError(
                 f"Received {count(len(self.labelled), 'picture')}, {count(len(self.held_out), 'mark')} of "
-                "the valid "
-                f"split and {count(len(set(self.files)), 'different file name')}. Give each picture one "
-                "mark and one name."
+                f"the valid split and {count(len(set(self.files)), 'different file name')}. Give each "
+                "picture one mark and one name."
             )
         if all(self.held_out) or not any(self.held_out):
             raise SettingError(
                 f"Of {count(len(self.held_out), 'picture')} {sum(self.held_out)} are held out. A student "
-                "needs some "
-                "pictures to learn from, and some that are held out to choose the best epoch."
+                "needs some pictures to learn from, and some that are held out to choose the best epoch."
             )
 
     def __len__(self) -> int:

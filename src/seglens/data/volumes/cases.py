@@ -90,8 +90,8 @@ def _of_nnunet(folder: Path) -> Cases:
     if one_file_a_channel and described.get("modality") not in (None, described["channel_names"]):
         raise DataError(
             f"{file} names its channels twice, and differently: channel_names "
-            f"{described['channel_names']!r}, "
-            f"modality {described['modality']!r}. Keep the right ones as channel_names."
+            f"{described['channel_names']!r}, modality {described['modality']!r}. Keep the "
+            "right ones as channel_names."
         )
     files_of_a_case = len(channels) if one_file_a_channel else 1
     splits = {}
