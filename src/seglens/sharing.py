@@ -42,7 +42,7 @@ def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
     """
     folder = Path(folder)
     name, _ = repository_of(repository)
-    record = records.read_run_record(folder)
+    record, _, _ = records.read_run_record(folder)
     weights = weights_file(folder, record, None)
     check_unchanged(weights, record, None)
     with tempfile.TemporaryDirectory() as made:
@@ -56,14 +56,12 @@ def push(folder: str | Path, repository: str, *, private: bool = True) -> str:
 def without_places(record: Record) -> Record:
     """Return a record without its command, its data, and the folders of all that it names."""
     kept = {key: value for key, value in record.settings.items() if key != "data"}
-    return record.model_copy(
-        update={
-            "command": [],
-            "data": None,
-            "files": [],
-            "settings": _without_folders(kept),
-            "results": _without_folders(record.results),
-        }
+    return record.with_facts(
+        command=[],
+        data=None,
+        files=[],
+        settings=_without_folders(kept),
+        results=_without_folders(record.results),
     )
 
 

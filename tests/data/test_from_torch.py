@@ -215,7 +215,7 @@ def test_training_on_data_sets(tmp_path):
     record = seglens.results.record.read_record(tmp_path / "run")
     assert (record.data, record.results["num_train"], record.results["num_valid"]) == (None, 4, 2)
     assert record.task is not None
-    assert record.task["classes"] == ["background", "foreground"]
+    assert record.task.classes == ("background", "foreground")
     assert seglens.evaluate(run, valid).images
     with pytest.raises(SettingError, match="knows no data"):
         seglens.open_split(run)

@@ -186,7 +186,8 @@ def differing(runs: Sequence[RunContents]) -> list[SettingChange]:
 
 
 def _differing(step: str, records: Mapping[str, Record], about: Sequence[str]) -> list[SettingChange]:
-    flat = {run: flatten({name: getattr(record, name) for name in about}) for run, record in records.items()}
+    plain = {run: record.model_dump() for run, record in records.items()}
+    flat = {run: flatten({name: record[name] for name in about}) for run, record in plain.items()}
     found = []
     for name in dict.fromkeys(name for values in flat.values() for name in values):
         values = {run: mine.get(name) for run, mine in flat.items()}

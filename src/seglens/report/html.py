@@ -131,9 +131,9 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
             found.data
             | {
                 "background": int(background.lstrip("#"), 16),
-                "classes": {run.name: (run.record.task or {}).get("classes", []) for run in runs},
+                "classes": {run.name: run.record.task.classes for run in runs if run.record.task},
                 "nouns": {run.name: "volume" if _is_of_volumes(run) else "picture" for run in runs},
-                "overlapping": {run.name: (run.record.task or {}).get("multilabel", False) for run in runs},
+                "overlapping": {run.name: run.record.task.multilabel for run in runs if run.record.task},
             }
         ),
         "addresses": found.thumbnails,
@@ -168,7 +168,7 @@ def render(runs: Sequence[RunContents], shortcut: RunPart[TagTest] | None, *, be
 
 
 def _is_of_volumes(run: RunContents) -> bool:
-    return (run.record.model or {}).get("dims") == 3
+    return run.record.model is not None and run.record.model.dims == 3
 
 
 def _of_volumes(made: str) -> str:

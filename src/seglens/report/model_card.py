@@ -4,13 +4,13 @@ It says what records and results say, and names no picture, path or person.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from seglens.report.contents import Evaluated, RunContents
 from seglens.report.findings import findings
 from seglens.report.wording import about_maps
-from seglens.results.names import count, input_size, number
+from seglens.results.names import count, number
+from seglens.results.record import DataRecord, ModelRecord, TaskRecord
 from seglens.results.spread import Spread
 
 SHOWN = ("dice", "iou", "precision", "recall", "boundary_iou", "nsd", "hd95")
@@ -20,7 +20,7 @@ SHOWN = ("dice", "iou", "precision", "recall", "boundary_iou", "nsd", "hd95")
 def model_card(run: RunContents, name: str) -> str:
     """Return the card of a run as Markdown; ``name`` is that of its repository."""
     record = run.record
-    model, task = record.model or {}, record.task or {}
+    model, task = record.model or ModelRecord(), record.task or TaskRecord()
     parts = [
         "---\nlibrary_name: seglens\npipeline_tag: image-segmentation\ntags:\n- seglens\n---\n",
         f"# {name.rpartition('/')[2]}\n",
@@ -44,31 +44,29 @@ def _plain(name: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|!~])", r"\\\1", " ".join(str(name).split()))
 
 
-def _about_model(model: dict[str, Any], task: dict[str, Any], kind: str) -> list[str]:
-    encoder = f" with {model['encoder']}" if model.get("encoder") else ""
-    what = "volumes" if model.get("dims") == 3 else "pictures"
+def _about_model(model: ModelRecord, task: TaskRecord, kind: str) -> list[str]:
+    encoder = f" with {model.encoder}" if model.encoder else ""
+    what = "volumes" if model.dims == 3 else "pictures"
+    channels = "channels not known" if model.channels is None else count(model.channels, "channel")
     found = [
-        f"- {model.get('architecture')}{encoder}, for {what} of {model.get('channels')} channel(s), "
-        f"input of {input_size(model)}",
-        f"- classes: {', '.join(map(_plain, task.get('classes', ())))} ({model.get('head')})",
+        f"- {model.architecture}{encoder}, for {what} of {channels}, input of {model.input_size}",
+        f"- classes: {', '.join(map(_plain, task.classes))} ({model.head})",
         f"- {'trained' if kind == 'train' else 'adopted: trained elsewhere'}",
     ]
-    if model.get("head") != "softmax":
-        found.append(f"- threshold: {model.get('thresholds') or model.get('threshold')}")
+    if model.head != "softmax":
+        found.append(f"- threshold: {list(model.thresholds) or model.threshold}")
     return found
 
 
-def _about_data(data: dict[str, Any] | None, results: dict[str, Any], kind: str) -> list[str]:
+def _about_data(data: DataRecord | None, results: Mapping[str, object], kind: str) -> list[str]:
     if kind != "train" or data is None:
         return ["Not known here: the record holds no data of a training."]
     numbers = {key: value for key, value in results.items() if key.startswith("num_")}
     counted = ", ".join(
         f"{key.removeprefix('num_').replace('_', ' ')}: {value}" for key, value in numbers.items()
     )
-    layout = data.get("layout")
-    return [
-        f"Trained on a set of the layout {layout or 'found by itself'}{f' ({counted})' if counted else ''}."
-    ]
+    layout = data.layout or "found by itself"
+    return [f"Trained on a set of the layout {layout}{f' ({counted})' if counted else ''}."]
 
 
 def _about_scores(evaluations: Sequence[Evaluated]) -> list[str]:

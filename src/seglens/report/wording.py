@@ -4,26 +4,26 @@ from collections import Counter
 from collections.abc import Iterable
 
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents
-from seglens.results.names import RESTATES, count, input_size, map_name, number
+from seglens.results.names import RESTATES, count, map_name, number
+from seglens.results.record import ModelRecord
 from seglens.results.scorecard import TagRow, TagTest
 from seglens.results.spread import Spread
 
 
 def about_model(run: RunContents) -> str:
     """Describe the model and its origin."""
-    record, model = run.record, run.record.model or {}
-    encoder = f" with encoder {model['encoder']}" if model.get("encoder") else ""
-    size = f" at {input_size(model)}" if model.get("image_size") else ""
-    what = f"{model.get('architecture') or 'A model'}{encoder}"
-    classes = [str(name) for name in (record.task or {}).get("classes", [])[1:]]
+    record, model = run.record, run.record.model or ModelRecord()
+    encoder = f" with encoder {model.encoder}" if model.encoder else ""
+    size = f" at {model.input_size}" if model.input_size else ""
+    what = f"{model.architecture or 'A model'}{encoder}"
+    classes = record.task.classes[1:] if record.task else ()
     finds = f" It marks: {', '.join(classes)}." if classes else ""
     if record.kind == "adopt":
         source = record.settings.get("file") or "a checkpoint"
         return f"{what}, taken over from {source} and run{size}.{finds}"
     if record.kind != "train":
         return f"{what}{size}.{finds}"
-    data = (record.data or {}).get("path")
-    where = f" on {_last_part(data)}" if data else ""
+    where = f" on {_last_part(record.data.path)}" if record.data and record.data.path else ""
     num = record.results.get("num_train")
     pictures = f" on {count(num, 'picture')}" if isinstance(num, int) else ""
     of_data = where.replace(" on ", " of ", 1) if pictures else where

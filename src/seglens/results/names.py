@@ -1,8 +1,7 @@
 """Names that all results share (maps, nulls, verdicts), and numbers as text."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 Verdict = Literal["pass", "warn", "fail", "not evaluable", "reference"]
 """``reference`` stands on the rows of content-free maps: they are what others are compared with."""
@@ -95,12 +94,6 @@ def worded(text: str, dims: int) -> str:
         part if "volume" in part.lower() else _ABOUT.sub(lambda found: _OF_VOLUMES[found[0]], part)
         for part in parts
     )
-
-
-def input_size(model: Mapping[str, Any]) -> str:
-    """Return how large an input of a model is, by the spec in its record: ``256 pixels``."""
-    size, what = model.get("image_size"), "voxels" if model.get("dims") == 3 else "pixels"
-    return f"{' x '.join(map(str, size)) if isinstance(size, list | tuple) else size} {what}"
 
 
 def folds_layer(layer: str | None) -> str:

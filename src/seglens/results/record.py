@@ -16,9 +16,17 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from seglens.arguments.validated import fault
 from seglens.errors import DataError
@@ -31,6 +39,65 @@ FILE_NAME = "run.json"
 PACKAGES = ("seglens", "torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
 
 
+def _colour(text: str) -> str:
+    if not re.fullmatch(r"#[0-9A-Fa-f]{6}", text, re.ASCII):
+        raise ValueError("allowed are colours such as #1f77b4")
+    return text
+
+
+class _Described(BaseModel):
+    """What commands wrote of a model, its task or its data: what is shown of it has types here.
+
+    All else is kept as it is, for those who open the run again.
+    """
+
+    # Before 2.10 pydantic kept all names that begin with model_ for itself, and warned of ours.
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    def stored(self) -> dict[str, object]:
+        """Return all that was written, and nothing that wasn't."""
+        return self.model_dump(exclude_unset=True)
+
+
+class ModelRecord(_Described):
+    """A model in a record; opened by `seglens.models.spec.ModelSpec`."""
+
+    architecture: StrictStr | None = None
+    encoder: StrictStr | None = None
+    channels: StrictInt | None = None
+    dims: StrictInt = 2
+    head: StrictStr | None = None
+    image_size: StrictInt | tuple[StrictInt, ...] | None = None
+    threshold: float | None = None
+    thresholds: tuple[float, ...] = ()
+
+    @property
+    def input_size(self) -> str:
+        """How large an input is: ``256 pixels``; empty where that isn't known."""
+        if self.image_size is None:
+            return ""
+        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
+        return f"{' x '.join(map(str, sides))} {'voxels' if self.dims == 3 else 'pixels'}"
+
+
+class TaskRecord(_Described):
+    """The classes of a record, the background first; opened by `seglens.data.sample.Task`.
+
+    The palette holds colours alone: pages put them into their styles.
+    """
+
+    classes: tuple[StrictStr, ...] = ()
+    palette: tuple[Annotated[StrictStr, AfterValidator(_colour)], ...] = ()
+    multilabel: StrictBool = False
+
+
+class DataRecord(_Described):
+    """A data set in a record; opened by `seglens.data.layout.DataSettings`."""
+
+    path: StrictStr | None = None
+    layout: StrictStr | None = None
+
+
 class Record(BaseModel):
     """The contents of one ``run.json``.
 
@@ -40,7 +107,6 @@ class Record(BaseModel):
     `seglens.files.ownership`.
     """
 
-    # Before 2.10 pydantic kept all names that begin with model_ for itself, and warned of ours.
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", protected_namespaces=())
 
     schema_number: Literal[1] = SCHEMA
@@ -53,28 +119,22 @@ class Record(BaseModel):
     device: str = ""
     versions: dict[str, str] = {}
     settings: dict[str, Any] = {}
-    model: dict[str, Any] | None = None
-    task: dict[str, Any] | None = None
-    data: dict[str, Any] | None = None
+    model: ModelRecord | None = None
+    task: TaskRecord | None = None
+    data: DataRecord | None = None
     model_sha256: str | None = None
     data_sha256: str | None = None
     results: dict[str, Any] = {}
     files: list[str] = []
 
-    @field_validator("task")
-    @classmethod
-    def _colours(cls, task: dict[str, Any] | None) -> dict[str, Any] | None:
-        """See that the palette holds colours alone: pages put them into their styles."""
-        for colour in (task or {}).get("palette") or ():
-            if not (isinstance(colour, str) and re.fullmatch(r"#[0-9A-Fa-f]{6}", colour, re.ASCII)):
-                raise ValueError(f"palette holds {colour!r}; allowed are colours such as #1f77b4")
-        return task
-
     @property
     def background(self) -> str | None:
         """The colour of the background in drawn masks; None where the record has no palette."""
-        palette = (self.task or {}).get("palette")
-        return palette[0] if palette else None
+        return self.task.palette[0] if self.task and self.task.palette else None
+
+    def with_facts(self, **facts: Any) -> "Record":
+        """Return the record with ``facts`` in place of its own fields of these names."""
+        return Record.model_validate(dict(self) | facts)
 
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder``, whole or not at all."""
@@ -97,7 +157,7 @@ def start(kind: str, **fields: Any) -> Record:
 def finish(record: Record, began: float, **fields: Any) -> Record:
     """Return ``record`` as finished; ``began`` is the ``time.monotonic()`` at which the job began."""
     duration = round(time.monotonic() - began, 3)
-    return record.model_copy(update={"state": "finished", "duration_seconds": duration, **fields})
+    return record.with_facts(state="finished", duration_seconds=duration, **fields)
 
 
 def read_record(folder: Path) -> Record:
@@ -122,8 +182,8 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
-def read_run_record(folder: Path) -> Record:
-    """Read the record of a run folder: one that describes a model and its task.
+def read_run_record(folder: Path) -> tuple[Record, ModelRecord, TaskRecord]:
+    """Read the record of a run folder, one that describes a model and its task; return these, too.
 
     Raises:
         DataError: it is none, or the output of another command.
@@ -134,7 +194,7 @@ def read_run_record(folder: Path) -> Record:
             f"{folder} is the output of 'seglens {record.kind}', not a run folder. Name the folder that "
             "'seglens train' or 'seglens adopt' made."
         )
-    return record
+    return record, record.model, record.task
 
 
 def _meant(folder: Path) -> str:

@@ -179,10 +179,10 @@ def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") 
         CheckpointError: it holds no such weights, they are not those that its record names, or don't fit.
     """
     folder = Path(folder)
-    record = records.read_run_record(folder)
+    record, of_model, of_task = records.read_run_record(folder)
     file = weights_file(folder, record, epoch)
     try:
-        spec, task = ModelSpec.model_validate(record.model), Task.model_validate(record.task)
+        spec, task = ModelSpec.model_validate(of_model.stored()), Task.model_validate(of_task.stored())
     except SettingError as error:
         raise DataError(f"{folder / records.FILE_NAME} describes no model: {error}") from error
     sha256 = check_unchanged(file, record, epoch)

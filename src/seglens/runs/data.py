@@ -253,7 +253,7 @@ def _stored(run: Run) -> DataSettings | None:
     if record is None or record.data is None:
         return None
     try:
-        return DataSettings.model_validate(record.data)
+        return DataSettings.model_validate(record.data.stored())
     except SettingError as error:
         raise DataError(
             f"{run.folder}/{records.FILE_NAME} describes no data: {error} Name some with --data."

@@ -16,12 +16,11 @@ def save_run(folder: Path, segmenter: Segmenter, task: Task, record: Record) -> 
     file = folder / WEIGHTS
     with new_file(file, force=True) as temporary:
         save_weights(segmenter.module, temporary)
-    described = {
-        "model": segmenter.spec.model_dump(mode="json"),
-        "task": task.model_dump(mode="json"),
-        "model_sha256": records.sha256([file]),
-        "results": {"first_weights": segmenter.origin, **record.results},
-    }
-    record = record.model_copy(update=described)
+    record = record.with_facts(
+        model=segmenter.spec.model_dump(mode="json"),
+        task=task.model_dump(mode="json"),
+        model_sha256=records.sha256([file]),
+        results={"first_weights": segmenter.origin, **record.results},
+    )
     record.write(folder)
     return record

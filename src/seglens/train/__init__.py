@@ -352,7 +352,7 @@ def _told_by(folder: Path, device: str | None) -> tuple[DataSettings, TrainSetti
     settings = TrainSettings.model_validate(record.settings)
     if device is not None:
         settings = settings.model_copy(update={"device": device})
-    return DataSettings.model_validate(record.data), settings, record
+    return DataSettings.model_validate(record.data.stored()), settings, record
 
 
 def _refuse_unmarked(dataset: Dataset) -> None:

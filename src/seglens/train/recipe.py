@@ -194,7 +194,7 @@ def refuse_other_settings(record: Record, settings: TrainSettings, dataset: Data
             settings.model_dump(mode="json"),
         ),
         "the data setting": (
-            DataSettings.model_validate(record.data).model_dump(mode="json") if record.data else {},
+            DataSettings.model_validate(record.data.stored()).model_dump(mode="json") if record.data else {},
             dataset.settings.model_dump(mode="json"),
         ),
     }

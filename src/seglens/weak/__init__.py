@@ -162,14 +162,13 @@ def _begun(earlier: Record | None, settings: WeakSettings, weak_data: WeakData, 
     """Return the record of a run that goes on: the first one's, or a new one."""
     seed = settings.student.seed
     record = earlier or records.start("weak", seed=seed, data_sha256=weak_data.sha256)
-    described = {
-        "state": "running",
-        "device": device,
-        "settings": settings.model_dump(mode="json"),
-        "results": record.results
-        | {"pictures": weak_data.settings.model_dump(mode="json"), "labels": weak_data.labels_hash},
-    }
-    return record.model_copy(update=described)
+    pictures = {"pictures": weak_data.settings.model_dump(mode="json"), "labels": weak_data.labels_hash}
+    return record.with_facts(
+        state="running",
+        device=device,
+        settings=settings.model_dump(mode="json"),
+        results=record.results | pictures,
+    )
 
 
 def _draw(
@@ -236,15 +235,11 @@ def _close(job: WeakJob, record: Record, folders: list[Path], seconds: float) ->
         "rows": [row.plain() for row in table.rows(steps)],
     }
     final.segmenter.origin = results["first_weights"]
-    done = record.model_copy(
-        update={
-            "state": "finished",
-            "duration_seconds": round(record.duration_seconds + seconds, 3),
-            "data": job.weak_data.settings.model_dump(mode="json")
-            if job.weak_data.has_masks
-            else trained.data,
-            "results": results,
-        }
+    done = record.with_facts(
+        state="finished",
+        duration_seconds=round(record.duration_seconds + seconds, 3),
+        data=job.weak_data.settings.model_dump(mode="json") if job.weak_data.has_masks else trained.data,
+        results=results,
     )
     task = Task(classes=job.weak_data.pictures.classes)
     if not job.weak_data.has_masks:
