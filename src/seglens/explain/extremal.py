@@ -11,13 +11,14 @@ from seglens.axes import num_pixels, size_of, widened
 from seglens.errors import SettingError
 from seglens.explain.cams import upsample
 from seglens.explain.explanation import Explanation
-from seglens.explain.gradients import at_once, input_gradients, scores_of
+from seglens.explain.gradients import input_gradients, scores_of
 from seglens.explain.occlusion import check_fill, explanations
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks, left_as_found
 from seglens.impute import imputer_of
 from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import at_once
 from seglens.shapes import Grids, Images, Maps, PerImage
 
 AREAS = (1 / 4, 1 / 2, 1.0, 2.0, 4.0)
@@ -82,7 +83,7 @@ def extremal_mask(
         fills = imputer(images, torch.ones_like(images[:, 0], dtype=torch.bool), images)
         for position, target in enumerate(targets):
             # Each picture is there twice: what a mask shows, and what it leaves.
-            most = max(1, at_once(target, images.device, batch_size) // 2)
+            most = max(1, at_once(size_of(images), images.device, batch_size) // 2)
             maps[position], gaps[position] = _maps_of(model, images, fills, target, settings, most)
     how = asdict(settings) | {"unit": "share of the masks", "seed": seed}
     return explanations(maps, targets, settings.label or settings.name, how, {"gap": gaps})

@@ -11,13 +11,13 @@ from seglens.axes import cropped, padded_size, size_of, widened
 from seglens.errors import SettingError
 from seglens.explain.cams import CAMS
 from seglens.explain.explanation import Explanation
-from seglens.explain.gradients import at_once
 from seglens.explain.occlusion import explanations
 from seglens.explain.target import Target
 from seglens.explain.trace import in_chunks
 from seglens.explain.trace import trace as run_trace
 from seglens.models.layers import roles_of
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import at_once
 from seglens.shapes import Images, Maps
 
 ENCODER = ("encoder_early", "encoder_mid", "encoder_last")
@@ -79,7 +79,7 @@ def fused_hires_cam(
                 scaled = _scaled(heat.float(), settings.gamma)
                 maps[position, rows] = torch.maximum(maps[position, rows], scaled)
 
-    in_chunks(len(images), at_once(targets[0], images.device, batch_size), work)
+    in_chunks(len(images), at_once(size_of(images), images.device, batch_size), work)
     how = asdict(settings) | {"layers": list(tapped), "unit": "share of the largest", "relu": True}
     return explanations(maps, targets, settings.label or settings.name, how, {})
 

@@ -13,11 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from seglens.axes import num_pixels, size_of
+from seglens.axes import size_of
 from seglens.explain.memory import keep_chunk
 from seglens.explain.target import Target
 from seglens.explain.trace import differentiate, in_chunks
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import at_once
 from seglens.shapes import ChannelMaps, Images, Maps, Rows
 
 Points = Float[Tensor, "n c *size"]
@@ -29,10 +30,6 @@ Values = Callable[[Rows, Rows, Points], tuple[Points, ...]]
 """Of path, step and dS/dx there: what is averaged, one tensor or several."""
 
 Averages = Float[Tensor, "targets paths c *size"]
-
-PIXELS = 8 * 192**2
-"""Pixels of a pass on a CPU: with more, memory is fetched anew for each layer (20 to 30 % slower from 16
-pictures of 192 or 256 px)."""
 
 
 def saliency(images: Images, gradient: Images) -> ChannelMaps:
@@ -93,7 +90,7 @@ def averages(
             for total, kind in zip(sums, kinds, strict=True):
                 total[position, first : last + 1] += torch.tensordot(share.to(kind), kind, dims=([0], [0]))
 
-    in_chunks(paths * steps, at_once(targets[0], weights.device, batch_size), work)
+    in_chunks(paths * steps, at_once(size_of(targets[0].pixels, 1), weights.device, batch_size), work)
     return tuple(sums)
 
 
@@ -130,14 +127,8 @@ def scores_of(
         for position, target in enumerate(targets):
             scores[position, part] = target.score(logits, rows[part], "mean").float()
 
-    in_chunks(len(points), at_once(targets[0], points.device, batch_size), work)
+    in_chunks(len(points), at_once(size_of(points), points.device, batch_size), work)
     return scores
-
-
-def at_once(target: Target, device: torch.device, batch_size: int) -> int:
-    """How many pictures go through the model at once: ``batch_size``, on a CPU no more than `PIXELS` have."""
-    pixels = num_pixels(size_of(target.pixels, 1))
-    return min(batch_size, max(1, PIXELS // pixels)) if device.type == "cpu" else batch_size
 
 
 GRADIENTS: dict[str, InputGradient] = {

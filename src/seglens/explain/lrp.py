@@ -17,13 +17,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointError
 
 from seglens.arguments import check_fields
+from seglens.axes import size_of
 from seglens.errors import ModelError, SettingError
 from seglens.explain.explanation import Explanation
-from seglens.explain.gradients import at_once
 from seglens.explain.target import Target
 from seglens.explain.trace import differentiate, in_chunks, left_as_found
 from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import at_once
 from seglens.shapes import Images
 
 WEIGHTED = frozenset("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear".split())
@@ -134,7 +135,7 @@ def lrp(
 
     with left_as_found(segmenter, images):
         model = quick(segmenter)
-        in_chunks(len(images), at_once(targets[0], images.device, batch_size), work)
+        in_chunks(len(images), at_once(size_of(images), images.device, batch_size), work)
     return [
         Explanation(
             method=settings.label or settings.name,

@@ -22,7 +22,7 @@ from seglens.explain.target import Target, Unit
 from seglens.explain.trace import in_chunks
 from seglens.models.folding import quick
 from seglens.models.segmenter import Segmenter, evaluating
-from seglens.runtime.device import choose_precision
+from seglens.runtime.device import at_once, choose_precision
 from seglens.runtime.progress import is_shown
 from seglens.shapes import Images, Logits, Maps, Rows
 
@@ -107,7 +107,8 @@ def prepare(
     pays = forwards * num_pixels(size_of(images)) >= PAYS
     if compile == "never" or (compile == "auto" and not pays):
         return model
-    trial = images[:1].to(segmenter.device).expand(min(batch_size, max(forwards, 1)), *images.shape[1:])
+    most = at_once(size_of(images), segmenter.device, batch_size)
+    trial = images[:1].to(segmenter.device).expand(min(most, max(forwards, 1)), *images.shape[1:])
     compiled = _compiled(model, trial)
     return compiled if compile == "always" or _seconds(compiled, trial) < _seconds(model, trial) else model
 
@@ -176,8 +177,8 @@ def score_copies(
     """Score ``len(rows)`` changed copies; copy i is of picture ``rows[i]`` and keeps its frozen pixels.
 
     All targets are scored from the same forward pass. Copies are made and scored ``batch_size`` at a time, or
-    fewer where memory runs out, which changes nothing in the result as long as ``perturb`` treats every copy
-    by itself. Scores are on the model's device, and nothing here waits for it.
+    fewer on a CPU (`at_once`) and where memory runs out. That changes nothing in the result as long as
+    ``perturb`` treats every copy by itself. Scores are on the model's device, and nothing here waits for it.
     """
     targets = [replace(target, pixels=target.pixels.to(model.segmenter.device)) for target in targets]
 
@@ -198,7 +199,7 @@ def clean_logits(
         parts.append(torch.stack([target.logit(logits) for target in targets]))
 
     with evaluating(model.segmenter), torch.no_grad():
-        in_chunks(len(images), batch_size, work)
+        in_chunks(len(images), at_once(size_of(images), device, batch_size), work)
     return torch.cat(parts, 1)
 
 
@@ -249,7 +250,7 @@ def read_copies(
         found[:, part] = read(logits, rows[part])
 
     with evaluating(model.segmenter), torch.no_grad():
-        in_chunks(len(rows), batch_size, work)
+        in_chunks(len(rows), at_once(size_of(images), device, batch_size), work)
     return found
 
 

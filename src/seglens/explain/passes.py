@@ -10,13 +10,14 @@ from torch import Tensor
 from seglens.axes import cropped, padded_size, size_of, widened
 from seglens.explain.cams import Cam
 from seglens.explain.explanation import LEFT, Explanation, Status, status_of, without_rounding
-from seglens.explain.gradients import InputGradient, at_once
+from seglens.explain.gradients import InputGradient
 from seglens.explain.methods import ON_INPUT, ON_LAYERS, ParsedMethods, Settings
 from seglens.explain.target import Target
 from seglens.explain.trace import LayerTap, Trace, in_chunks
 from seglens.explain.trace import trace as run_trace
 from seglens.models.layers import averaged_out
 from seglens.models.segmenter import Segmenter
+from seglens.runtime.device import at_once
 from seglens.shapes import Images
 
 Work = Callable[..., list[Explanation]]
@@ -78,7 +79,7 @@ def _traced(
                 made[position, name, None] = _of_input(formula, images[rows], traced, chosen[position])
         chunks.append(made)  # All of the chunk or, where memory ran out on the way, nothing of it.
 
-    in_chunks(len(images), at_once(targets[0], images.device, batch_size), work)
+    in_chunks(len(images), at_once(size_of(images), images.device, batch_size), work)
     explanations = []
     for position, name, layer in chunks[0] if chunks else ():
         parts = [made[position, name, layer] for made in chunks]

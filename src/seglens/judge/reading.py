@@ -17,9 +17,6 @@ from seglens.shapes import Images, Logits, Maps, PerImage, Regions, Rows
 Both = Float[Tensor, "two n"]
 """`s_reg` and `s_dice` of changed copies."""
 
-ON_CPU = 4 * 256 * 256
-"""Pixels in a model at once on a CPU: more of them don't stay in its caches."""
-
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -93,8 +90,6 @@ def reading(
     """Make a model ready for many changed copies of ``images`` (see `explain.masked.prepare`)."""
     device = segmenter.device
     images, valid = images.to(device), valid.to(device)
-    if device.type == "cpu":
-        batch_size = min(batch_size, max(1, ON_CPU // images[0, 0].numel()))
     model = prepare(segmenter, images, forwards=len(images), batch_size=batch_size)
     answer = torch.empty(valid.shape, device=device)
 

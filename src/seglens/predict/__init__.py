@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 from seglens.axes import CHANNELS_LAST, size_of
 from seglens.errors import NonFiniteError
 from seglens.models.segmenter import Segmenter, evaluating
-from seglens.runtime.device import choose_precision
+from seglens.runtime.device import at_once, choose_precision
 from seglens.shapes import AnyMasks, Images, Logits, Probabilities
 
 
@@ -50,7 +50,7 @@ def infer(
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             parts = [
                 forward(part.to(device, memory_format=placing)).to(images.device)
-                for part in images.split(batch_size)
+                for part in images.split(at_once(size_of(images), device, batch_size))
             ]
         logits = torch.cat(parts)
         broken = ~logits.flatten(1).isfinite().all(1)
