@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -293,34 +293,34 @@ class Merging(nn.Conv2d):
 
     merged = False
 
-    def train(self, mode: bool = True) -> "Merging":
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.merged == mode:
             with torch.no_grad():
-                self.weight += -1 if mode else 1
+                self.weight.add_(-1 if mode else 1)
             self.merged = not mode
         return self
 
 
 def test_what_a_network_does_at_a_change_of_mode_is_undone():
-    training = nn.Sequential(Merging(1, 1, 1))
-    weight = training[0].weight.detach().clone()
-    with evaluating(training):
-        torch.testing.assert_close(training[0].weight, weight + 1)
-    torch.testing.assert_close(training[0].weight, weight)
-    assert (training[0].training, training[0].merged) == (True, False)
-    merged = nn.Sequential(Merging(1, 1, 1)).eval().train()  # the flag of the outer part is another
-    merged[0].eval()
-    weight = merged[0].weight.detach().clone()
-    with evaluating(merged):
+    adapter = Merging(1, 1, 1)
+    weight = adapter.weight.detach().clone()
+    with evaluating(nn.Sequential(adapter)):
+        torch.testing.assert_close(adapter.weight.detach(), weight + 1)
+    torch.testing.assert_close(adapter.weight.detach(), weight)
+    assert (adapter.training, adapter.merged) == (True, False)
+    outer = nn.Sequential(adapter)  # the flag of the outer part is another
+    adapter.eval()
+    weight = adapter.weight.detach().clone()
+    with evaluating(outer):
         pass
-    torch.testing.assert_close(merged[0].weight, weight, rtol=0, atol=0)
-    assert [part.training for part in merged.modules()] == [True, False]
+    torch.testing.assert_close(adapter.weight.detach(), weight, rtol=0, atol=0)
+    assert [part.training for part in outer.modules()] == [True, False]
 
 
 def test_a_network_that_can_not_change_its_mode():
     class Stays(nn.Conv2d):
-        def train(self, mode: bool = True) -> "Stays":
+        def train(self, mode: bool = True) -> Self:
             raise ValueError("I am frozen")
 
     network = nn.Sequential(nn.Dropout(), Stays(1, 1, 1))
@@ -334,6 +334,7 @@ def test_a_network_that_can_not_change_its_mode():
 def test_programs_without_modes_are_run_as_they_are(kind):
     network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)).eval()
     images = torch.rand(1, 1, 16, 16)
+    program: nn.Module
     if kind == "torch.export":
         program = torch.export.export(network, (images,)).module()
     else:
@@ -363,7 +364,7 @@ class Square(nn.Module):
 
 
 def test_pictures_of_another_shape_than_the_network_was_tried_with():
-    half = {"mean": (0.5,), "std": (0.5,), "channels": 1, "classes": ("background", "b")}
+    half: dict[str, Any] = {"mean": (0.5,), "std": (0.5,), "channels": 1, "classes": ("background", "b")}
     square = seglens.wrap(Square("pad"), image_size=32, **half)
     assert square.predict(torch.rand(1, 1, 48, 48)).logits.shape == (1, 1, 48, 48)
     with pytest.raises(ModelError, match=r"64 x 64 values for 32 x 64 pixels.*image_size=\(32, 64\)"):

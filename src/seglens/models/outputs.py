@@ -229,20 +229,17 @@ def check_alike(returned: Sequence[int], given: Sequence[int], tried: Sequence[i
     Raises:
         ModelError: the answer may be that of a padded picture.
     """
-    (rows, columns), (above, across) = returned, given
-    shares = {-(-max(pair) // min(pair)) for pair in ((rows, above), (columns, across))}
-    shares |= {max(pair) // min(pair) for pair in ((rows, above), (columns, across))}
-    alike = (rows <= above) == (columns <= across) or rows == above or columns == across
-    both = [(min(pair), max(pair)) for pair in ((rows, above), (columns, across))]
-    if alike and any(all(_divided(less, more, share) for less, more in both) for share in shares):
-        return
-    if above * tried[1] == across * tried[0]:
+    both = [(min(pair), max(pair)) for pair in zip(returned, given, strict=True)]
+    shares = {share for less, more in both for share in (more // less, -(-more // less))}
+    rows, columns = (back - sent for back, sent in zip(returned, given, strict=True))
+    alike = any(all(_divided(less, more, share) for less, more in both) for share in shares)
+    if (alike and rows * columns >= 0) or given[0] * tried[1] == given[1] * tried[0]:
         return
     raise ModelError(
-        f"The network returns {spelled(returned)} values for {spelled(given)} pixels, other shares of rows "
-        "than of columns: whether it pads such pictures inside or stretches them isn't known, because it was "
+        f"The network returns {spelled(returned)} values for {spelled(given)} pixels: other shares of rows "
+        "than of columns. Whether it pads such pictures inside or stretches them isn't known, because it was "
         f"tried with {spelled(tried)}. Scale the images to that shape, or wrap it with "
-        f"image_size=({above}, {across}), with which it is tried then."
+        f"image_size=({given[0]}, {given[1]}), with which it is tried then."
     )
 
 

@@ -163,7 +163,8 @@ class Segmenter(nn.Module):
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
             if self.spec.foreign and self.spec.dims == 2:
-                check_alike(size_of(logits), size_of(padded), self.spec.sides)
+                tried = padded_size(self.spec.sides, self.spec.divisor)
+                check_alike(size_of(logits), size_of(padded), tried)
             logits = interpolated(logits, size_of(padded))
         return cropped(logits, size_of(images))
 
