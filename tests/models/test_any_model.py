@@ -255,3 +255,31 @@ def test_a_quantised_network_shows_no_layers() -> None:
     with pytest.raises(ModelError, match=r"A quantised module shows no layers.*occlusion, rise|rise\."):
         seglens.layers(run)
     assert seglens.explain(run, images, target, methods=("occlusion",))["occlusion"].status == ("ok",)
+
+
+class Doubled(torch.autograd.Function):
+    """Twice its input, and no backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return 2 * values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError("no kernel for that")
+
+
+def test_a_network_whose_backward_pass_fails_says_so() -> None:
+    class Forward(Plain):
+        def forward(self, images: Tensor) -> Any:
+            return Doubled.apply(super().forward(images))
+
+    run = seglens.wrap(Forward(Tensor), classes=("background", "thing"), image_size=32)
+    assert [info.name for info in seglens.layers(run)]
+    images, pixels = torch.rand(1, 3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)
+    target = seglens.targets.whole_class(pixels)
+    with pytest.raises(
+        ModelError, match=r"backward pass fails: no kernel for that\. Methods without gradients"
+    ):
+        seglens.explain(run, images, target, methods=("grad-cam",), layers=("two",))
+    assert seglens.explain(run, images, target, methods=("occlusion",))["occlusion"].status == ("ok",)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seglens.errors import CheckpointError
 from seglens.models.checkpoint import read_checkpoint
-from seglens.models.weights import choose_state, fit, read_state_dict, save_weights
+from seglens.models.weights import choose_state, fit, read_state_dict, refuse_unnamed, save_weights
 
 
 def net(seed: int = 0) -> nn.Module:
@@ -70,6 +70,9 @@ def test_anything_else_is_refused(tmp_path, pickled):
     ("content", "key"),
     [
         (net().state_dict(), ""),
+        (net().state_dict() | {"mask_values": [0, 255]}, ""),  # of a well-known U-Net
+        (net().state_dict() | {"epoch": 3, "name": "best"}, ""),
+        ({"loss": torch.tensor(0.5), "state_dict": net().state_dict()}, "state_dict"),
         ({"model_dict": net().state_dict()}, "model_dict"),
         ({"state_dict": prefixed("segmentation_model.", net())}, "state_dict"),
         ({"ema_shadow": net().state_dict(), "optimizer": {"state": {}}}, "ema_shadow"),
@@ -104,6 +107,19 @@ def test_weights_that_fit_twice_are_not_guessed_between(tmp_path, content, liste
     assert same(net(), target)
     with pytest.raises(CheckpointError, match=r"holds no weights 'none'\. Allowed: .*"):
         chosen(tmp_path, content, "none")
+
+
+def test_a_running_average_without_names_is_not_passed_over(tmp_path):
+    module, file = net(), tmp_path / "a.pth"
+    ours = [parameter.detach().clone() for parameter in module.parameters()]
+    other = {
+        "model": module.state_dict(),
+        "ema": {"decay": 0.9, "shadow_params": [each + 1 for each in ours]},
+    }
+    with pytest.raises(CheckpointError, match=r"without names \(ema\.shadow_params\).*--weights-key"):
+        refuse_unnamed(module, other, module.state_dict(), file)
+    for held in (ours, ours[:-1], [torch.zeros(2)] * len(ours), [3] * len(ours)):  # the same, and no weights
+        refuse_unnamed(module, {"shadow_params": held}, module.state_dict(), file)
 
 
 def test_an_encoder_file_of_several_state_dicts_is_refused(tmp_path):

@@ -92,7 +92,7 @@ def test_the_config_of_save_pretrained_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, "is a folder, and not one that save_pretrained"),
+        (None, "is a folder, and not one that is known. Allowed are those with config.json"),
         ("{", "config.json can't be read"),
         (json.dumps({"_model_class": "Nope"}), "describes no network .*'Nope'.*Allowed: Unet"),
         (json.dumps({"architectures": ["SegformerForSemanticSegmentation"]}), "has no preprocessor_config"),
@@ -167,3 +167,11 @@ def test_silent_options_leave_no_trace(model):
                 key: value.shape for key, value in plain.items()
             }
     assert set(assumed(spec)) <= set(SILENT)
+
+
+def test_a_folder_with_an_adapter_is_no_model(tmp_path):
+    """What peft writes is the difference to a model: alone, and beside a model that lacks it."""
+    theirs("Unet", decoder_channels=FEW).save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match=r"holds an adapter .*model\.merge_and_unload\(\)"):
+        seglens.adopt(tmp_path / "theirs", out=tmp_path / "run", **PLAIN)

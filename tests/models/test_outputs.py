@@ -247,6 +247,15 @@ def test_a_coarse_answer_of_the_whole_picture_is_taken(step, ceil):
     assert run.predict(torch.rand(1, 3, 64, 64)).mask.shape == (1, 64, 64)
 
 
+def test_heads_in_one_stack_are_asked_for():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Unflatten(1, (2, 2)))  # MONAI's deep supervision
+    with pytest.raises(ModelError, match=r"2 outputs that could be its answer: 0 \(1 x 2 x 64 x 64\)"):
+        wrap(network, classes=TWO, image_size=64)
+    images = torch.rand(1, 3, 64, 64)
+    run = wrap(network, classes=TWO, mean=(0.0,) * 3, std=(1.0,) * 3, image_size=64, output=1)
+    torch.testing.assert_close(run.predict(images).logits, network(images)[:, 1].detach())
+
+
 @dataclass(slots=True)
 class Slotted:
     seg: Tensor

@@ -1,10 +1,11 @@
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import seglens
 from seglens.errors import ModelError, SettingError, UnknownNameError
 from seglens.models.outputs import check_outputs
 from seglens.models.segmenter import (
@@ -179,6 +180,9 @@ def test_a_mask_of_two_levels_in_place_of_logits():
         (lambda raw: 100 * raw.sigmoid(), "a sigmoid times 100"),
         (lambda raw: 255 * raw.sigmoid(), "a sigmoid times 255"),
         (torch.nn.functional.logsigmoid, "a logarithm of probabilities"),
+        (torch.nn.functional.softplus, "a ReLU, a softplus"),
+        (lambda raw: (raw / 5).exp(), "a ReLU, a softplus, an exponential"),
+        (lambda raw: 40 * raw.sigmoid(), "a ReLU, a softplus, an exponential or a sigmoid times a number"),
     ],
 )
 def test_what_no_last_step_of_logits_returns(last, named):
@@ -196,6 +200,22 @@ def test_a_softmax_is_not_taken_for_several_labels(last):
     with pytest.raises(ModelError, match=r"probabilities that sum to 1.*head='softmax'"):
         check_outputs(raw, "probabilities" if last is torch.softmax else None, exclusive=False)
     check_outputs(raw, "probabilities" if last is torch.softmax else None)
+
+
+@pytest.mark.parametrize("declared", [None, "probabilities"])
+def test_a_softmax_over_the_only_channel_says_nothing(declared):
+    raw = torch.randn(2, 1, 16, 16).softmax(1)
+    with pytest.raises(ModelError, match=r"is 1 everywhere, as a softmax over one channel"):
+        check_outputs(raw, declared)
+    check_outputs(raw, "logits")
+
+
+def test_probabilities_times_a_number_are_no_logits():
+    raw = 100 * torch.randn(2, 3, 16, 16).softmax(1)
+    with pytest.raises(ModelError, match=r"same sum at every pixel, as probabilities times a number"):
+        check_outputs(raw, None)
+    check_outputs(raw, "logits")
+    check_outputs(raw + torch.rand(2, 3, 16, 16), None)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -266,6 +286,103 @@ def test_training_flags_come_back_one_by_one():
     with pytest.raises(ZeroDivisionError), evaluating(module):
         assert not 1 / module[0].training
     assert [part.training for part in module.modules()] == [True, True, False]
+
+
+class Merging(nn.Conv2d):
+    """Adds its adapter to its weights in evaluation, and takes it out in training, as LoRA layers do."""
+
+    merged = False
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.merged == mode:
+            with torch.no_grad():
+                self.weight.add_(-1 if mode else 1)
+            self.merged = not mode
+        return self
+
+
+def test_what_a_network_does_at_a_change_of_mode_is_undone():
+    adapter = Merging(1, 1, 1)
+    weight = adapter.weight.detach().clone()
+    with evaluating(nn.Sequential(adapter)):
+        torch.testing.assert_close(adapter.weight.detach(), weight + 1)
+    torch.testing.assert_close(adapter.weight.detach(), weight)
+    assert (adapter.training, adapter.merged) == (True, False)
+    outer = nn.Sequential(adapter)  # the flag of the outer part is another
+    adapter.eval()
+    weight = adapter.weight.detach().clone()
+    with evaluating(outer):
+        pass
+    torch.testing.assert_close(adapter.weight.detach(), weight, rtol=0, atol=0)
+    assert [part.training for part in outer.modules()] == [True, False]
+
+
+def test_a_network_that_can_not_change_its_mode():
+    class Stays(nn.Conv2d):
+        def train(self, mode: bool = True) -> Self:
+            raise ValueError("I am frozen")
+
+    network = nn.Sequential(nn.Dropout(), Stays(1, 1, 1))
+    with pytest.raises(ModelError, match=r"can't be put in evaluation mode.*I am frozen.*Mend its train"):
+        Segmenter(network, plain()).try_out(16)
+    assert all(part.training for part in network.modules())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["frozen TorchScript", "torch.export"])
+def test_programs_without_modes_are_run_as_they_are(kind):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)).eval()
+    images = torch.rand(1, 1, 16, 16)
+    program: nn.Module
+    if kind == "torch.export":
+        program = torch.export.export(network, (images,)).module()
+    else:
+        program = torch.jit.freeze(torch.jit.script(network))
+    torch.testing.assert_close(
+        Segmenter(program, plain()).try_out(16), Segmenter(network, plain()).try_out(16)
+    )
+    inside = nn.Sequential(program, nn.Dropout())
+    with evaluating(inside):
+        assert not inside[1].training
+        torch.testing.assert_close(inside(images), network(images))
+    assert inside[1].training
+
+
+class Square(nn.Module):
+    """Pads pictures to squares at the end, or stretches them, and answers for the square."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.how = nn.Conv2d(1, 1, 3, padding=1), how
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, columns = images.shape[2:]
+        if self.how == "stretch":
+            return self.conv(functional.interpolate(images, (32, 32)))
+        return self.conv(functional.pad(images, (0, max(rows - columns, 0), 0, max(columns - rows, 0))))
+
+
+def test_pictures_of_another_shape_than_the_network_was_tried_with():
+    half: dict[str, Any] = {"mean": (0.5,), "std": (0.5,), "channels": 1, "classes": ("background", "b")}
+    square = seglens.wrap(Square("pad"), image_size=32, **half)
+    assert square.predict(torch.rand(1, 1, 48, 48)).logits.shape == (1, 1, 48, 48)
+    with pytest.raises(ModelError, match=r"64 x 64 values for 32 x 64 pixels.*image_size=\(32, 64\)"):
+        square.predict(torch.rand(1, 1, 32, 64))
+    with pytest.raises(ModelError, match="not that of the whole picture"):
+        seglens.wrap(Square("pad"), image_size=(32, 64), **half)
+    network = Square("stretch")
+    wide = seglens.wrap(network, image_size=(32, 64), **half)
+    images = torch.rand(1, 1, 32, 64)
+    expected = functional.interpolate(network(2 * images - 1), (32, 64), mode="bilinear")
+    torch.testing.assert_close(wide.predict(images).logits, expected.detach())
+
+
+@pytest.mark.parametrize("size", [(32, 64), (33, 65), (45, 101), (32, 36), (7, 64)])
+@pytest.mark.parametrize("ceil", [False, True])
+def test_a_coarse_answer_is_taken_for_pictures_of_any_shape(size, ceil):
+    network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.AvgPool2d(4, ceil_mode=ceil))
+    assert Segmenter(network, plain())(torch.rand(1, 1, *size)).shape == (1, 1, *size)
 
 
 def test_trying_out_leaves_the_network_as_found():

@@ -4,8 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import prune
 
-from seglens.errors import CheckpointError
+import seglens
+from seglens.errors import CheckpointError, ModelError
 from seglens.models.checkpoint import read_checkpoint
 from seglens.models.unet import UNet
 from seglens.models.weights import choose_state, fit, load_weights, read_state_dict, save_weights
@@ -110,6 +112,25 @@ def test_long_lists_are_cut():
 def test_advice(given, advice):
     with pytest.raises(CheckpointError, match=advice):
         fit(net(), given.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("part", "advice"), [("weight", "prune.remove"), ("bias", "Check the model's architecture")]
+)
+def test_advice_on_weights_in_parts(part, advice):
+    pruned = nn.Sequential(nn.Conv2d(3, 4, 3))
+    wanted = nn.Sequential(nn.Conv2d(3, 4, 3))
+    prune.l1_unstructured(pruned[0], part, 0.5)
+    with pytest.raises(CheckpointError, match=advice):
+        fit(wanted, pruned.state_dict())
+
+
+def test_layers_that_wait_for_their_first_picture_have_no_weights():
+    network = nn.Sequential(nn.LazyConv2d(4, 3, padding=1), nn.LazyConv2d(1, 1))
+    with pytest.raises(ModelError, match=r"4 tensors that its first picture will make \(0\.weight"):
+        seglens.wrap(network, classes=("background", "cell"), image_size=32)
+    network(torch.rand(1, 3, 8, 8))
+    seglens.wrap(network, classes=("background", "cell"), image_size=32)
 
 
 def test_advice_on_another_encoder():

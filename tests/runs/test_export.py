@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 from typing import Any
 
 import jaxtyping
@@ -185,6 +186,28 @@ def test_a_network_file_becomes_a_run(name, told, files, tmp_path):
         found = seglens.explain(loaded, images, target, methods=slopes)["integrated-gradients"].map
         expected_map = seglens.explain(run, images, target, methods=slopes)["integrated-gradients"].map
         torch.testing.assert_close(found, expected_map, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["one picture", "half", "double"])
+def test_files_for_one_picture_or_another_precision(kind, files, tmp_path):
+    run, _ = files
+    module, file = run.segmenter.module, tmp_path / ("net.pt2" if kind == "one picture" else "net.pt")
+    if kind == "one picture":  # torch.export takes the number of pictures for fixed, if nobody says otherwise
+        torch.export.save(torch.export.export(module, (torch.rand(1, 3, 32, 32),)), file)
+    else:
+        copied = deepcopy(module).to(torch.float16 if kind == "half" else torch.float64)
+        torch.jit.save(torch.jit.script(copied), file)
+    seglens.adopt(file, image_size=32, out=tmp_path / "run", head="sigmoid", **NORMALISED)
+    loaded = seglens.load(tmp_path / "run", device="cpu")
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    found, expected = loaded.predict(images).logits, run.predict(images).logits
+    atol = 1e-2 if kind == "half" else 1e-5
+    torch.testing.assert_close(found.float(), expected, atol=atol * float(expected.abs().max()), rtol=0)
+    target = seglens.Target("all", 1, torch.ones(3, 32, 32, dtype=torch.bool))
+    settings = (seglens.Occlusion(window=16, stride=16), seglens.IntegratedGradients(steps=2))
+    maps = seglens.explain(loaded, images, target, methods=settings)
+    assert all(each.status == ("ok",) * 3 for each in maps.values())
 
 
 def test_onnx_says_what_it_takes(files, tmp_path):

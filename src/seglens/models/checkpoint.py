@@ -190,8 +190,11 @@ def _state_dicts(content: Any, key: str, depth: int = 0) -> Iterator[tuple[str, 
         return
     # Some modules keep extra state that is no tensor, under a name that says so.
     items = [(name, value) for name, value in content.items() if not str(name).endswith("_extra_state")]
-    if items and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
-        yield key, dict(items)
+    tensors = {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
+    # Scripts put a note or two among the tensors (mask_values, epoch); nothing nested.
+    noted = 2 * len(tensors) > len(items) and not any(isinstance(value, Mapping) for _, value in items)
+    if tensors and (len(tensors) == len(items) or noted):
+        yield key, tensors
         return
     for name, value in items:
         if isinstance(name, str) and not any(word in name.lower() for word in _NOT_WEIGHTS):

@@ -74,7 +74,8 @@ def check_dimensions(module: nn.Module, dims: int, output: Any = None) -> None:
     """
     if output is not None:
         shapes = {value.ndim for value in tree_leaves(output) if isinstance(value, Tensor)}
-        if dims == 2 and 5 in shapes and 4 not in shapes:
+        flat = any(axes_of(layer) == 2 for layer in module.modules())  # its heads are stacked: [b n k h w]
+        if dims == 2 and 5 in shapes and 4 not in shapes and not flat:
             raise ModelError(
                 "The network returns volumes (an output of 5 axes: batch, outputs, slices, rows, columns) "
                 "for pictures; wrap a 2-D network, or one that takes volumes."

@@ -34,6 +34,7 @@ LOGITS = (None, "identity", "sigmoid", "softmax", "softmax2d", "logsoftmax")
 """Activations that a network's logits can be read without: they are left off."""
 LEFT_OFF = ("activation", "aux_params")
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")
 """What ``save_pretrained`` calls the weights."""
 _OF_CONFIG = {"encoder_name": "encoder", "in_channels": "channels", "classes": "outputs"}
@@ -67,8 +68,10 @@ def open_pretrained(path: Path) -> tuple[Path, Described]:
         weights = next((path / name for name in PRETRAINED if (path / name).is_file()), None)
         if weights is None or not config.is_file():
             raise CheckpointError(
-                f"{path} is a folder, and not one that save_pretrained of segmentation-models-pytorch wrote: "
-                f"it needs {CONFIG} and {' or '.join(PRETRAINED)}. Name the file of weights."
+                f"{path} is a folder, and not one that is known. Allowed are those with {CONFIG} and "
+                f"{' or '.join(PRETRAINED)} (save_pretrained of segmentation-models-pytorch, or of Hugging "
+                "Face), with plans.json (nnU-Net), or with configs/inference.json (a MONAI bundle). Else "
+                "name the file of weights."
             )
     elif path.name not in PRETRAINED or not config.is_file():
         return path, Described()
@@ -92,6 +95,20 @@ def open_pretrained(path: Path) -> tuple[Path, Described]:
     content.pop("encoder_weights", None)
     fields = {ours: content.pop(theirs, None) for theirs, ours in _OF_CONFIG.items()}
     return weights, Described(model=model, **fields, options=checked_options(model, content))
+
+
+def refuse_adapter(path: Path) -> None:
+    """Raise where a folder holds an adapter of peft (LoRA), alone or beside a model that lacks it.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    if (path / ADAPTER).is_file():
+        raise CheckpointError(
+            f"{path} holds an adapter ({ADAPTER}, as peft writes for LoRA): the difference to a model, and "
+            "no model. Add it to the model that it was trained for (model.merge_and_unload() of peft). Save "
+            "that with save_pretrained into a folder of its own, and adopt it."
+        )
 
 
 def is_transformers(path: Path) -> bool:

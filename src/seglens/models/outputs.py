@@ -131,7 +131,15 @@ def check_outputs(raw: Tensor, declared: Outputs | None, *, exclusive: bool = Tr
             f"The network's outputs are declared to be probabilities, but lie between {low:.3g} and "
             f"{high:.3g}. Declare outputs_are='logits'."
         )
-    if declared == "logits" or low == high:
+    if declared == "logits":
+        return
+    if low == high == 1 and not several:
+        raise ModelError(
+            "The network's only output channel is 1 everywhere, as a softmax over one channel makes it: "
+            "nothing is left of its answer. Return what stands before the softmax. Declare "
+            "outputs_are='logits' if it is a logit."
+        )
+    if low == high:
         return
     if raw.numel() >= _ENOUGH and (levels := _levels(raw, low, high)):
         raise ModelError(
@@ -149,6 +157,12 @@ def check_outputs(raw: Tensor, declared: Outputs | None, *, exclusive: bool = Tr
             f"The network's outputs lie between {low:.3g} and {high:.3g}, as {squashed} returns them. Logits "
             "are expected: above 0 where a class is there, and below 0 where it isn't. Return what stands "
             "before it, or declare outputs_are='logits' if they are logits."
+        )
+    if several and exclusive and low >= 0 and not within and _sums_to_one(raw / raw[:1].sum(1).mean()):
+        raise ModelError(
+            f"The network's {raw.shape[1]} output channels lie between {low:.3g} and {high:.3g} and have the "
+            "same sum at every pixel, as probabilities times a number. Return what stands before that, or "
+            "declare outputs_are='logits' if they are logits."
         )
     if not within:
         return
@@ -206,13 +220,39 @@ def check_resolution(returned: Sequence[int], given: Sequence[int]) -> None:
     )
 
 
+def check_alike(returned: Sequence[int], given: Sequence[int], tried: Sequence[int]) -> None:
+    """Raise where rows and columns of an answer are scaled differently, on a picture of another shape.
+
+    A network that pads pictures to squares inside, or stretches them, shows nothing of that where it was
+    ``tried`` with squares; `check_field` tells which it is, for the shape that it was tried with.
+
+    Raises:
+        ModelError: the answer may be that of a padded picture.
+    """
+    both = [(min(pair), max(pair)) for pair in zip(returned, given, strict=True)]
+    shares = {share for less, more in both for share in (more // less, -(-more // less))}
+    rows, columns = (back - sent for back, sent in zip(returned, given, strict=True))
+    alike = any(all(_divided(less, more, share) for less, more in both) for share in shares)
+    if (alike and rows * columns >= 0) or given[0] * tried[1] == given[1] * tried[0]:
+        return
+    raise ModelError(
+        f"The network returns {spelled(returned)} values for {spelled(given)} pixels: other shares of rows "
+        "than of columns. Whether it pads such pictures inside or stretches them isn't known, because it was "
+        f"tried with {spelled(tried)}. Scale the images to that shape, or wrap it with "
+        f"image_size=({given[0]}, {given[1]}), with which it is tried then."
+    )
+
+
 def _is_whole_share(returned: int, given: int) -> bool:
     """Whether one of both lengths is the other, divided by a whole number and rounded up or down."""
     less, more = sorted((returned, given))
     if less < 1:
         return False
-    shares = (more // less, -(-more // less))
-    return any(less in (more // share, -(-more // share)) for share in shares)
+    return any(_divided(less, more, share) for share in (more // less, -(-more // less)))
+
+
+def _divided(less: int, more: int, share: int) -> bool:
+    return less in (more // share, -(-more // share))
 
 
 def check_steady(answer: Tensor, others: Mapping[str, Tensor]) -> None:
@@ -256,8 +296,8 @@ def _squashed(raw: Tensor, low: float, high: float) -> str:
 
     if low >= 0 and high in (100, 255) and many(raw == high):
         return f"a sigmoid times {high:.0f}"
-    if low == 0 and many(raw == 0):
-        return "a ReLU"
+    if low >= 0 and many(raw <= _NO_LOGARITHM * high):
+        return "a ReLU, a softplus, an exponential or a sigmoid times a number"
     if low < -1 and high <= 0 and many(raw > -_NO_LOGARITHM):
         return "a logarithm of probabilities (logsigmoid)"
     return "a tanh" if low >= -1 and high <= 1 and many(raw.abs() == 1) else ""

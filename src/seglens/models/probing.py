@@ -20,6 +20,12 @@ from seglens.errors import ModelError
 from seglens.models.adapters.network_files import FileNetwork
 from seglens.models.layout import FeatureLayout, Rule, readings
 from seglens.models.segmenter import Segmenter, evaluating
+from seglens.runtime.device import is_out_of_memory
+
+
+class NoGradientError(ModelError, RuntimeError):
+    """A network's backward pass failed."""
+
 
 SAME = 1e-3
 """Numbers that agree to this share of the largest are the same, whatever they went through in between."""
@@ -117,12 +123,19 @@ def gradients_of(total: Tensor, wanted: list[Tensor], *, keep: bool = False) -> 
 
     Raises:
         ModelError: parts of the network are checkpointed in the way that only serves training.
+        NoGradientError: its backward pass fails otherwise, as that of operations that have none.
     """
     try:
         return torch.autograd.grad(total, wanted, retain_graph=keep, allow_unused=True)
-    except RuntimeError as error:
-        if "use_reentrant=True" not in str(error):
+    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
+        if is_out_of_memory(error):
             raise
+        if "use_reentrant=True" not in str(error):
+            first = str(error).strip().partition("\n")[0].rstrip(".")
+            raise NoGradientError(
+                f"The network has no gradient, its backward pass fails: {first or type(error).__name__}. "
+                "Methods without gradients: occlusion, superpixel-occlusion, rise, shapley."
+            ) from error
         raise ModelError(
             "The network computes parts of itself again in the backward pass, by torch.utils.checkpoint with "
             "use_reentrant=True, which has gradients for training only. Switch checkpointing off (it saves "
@@ -234,7 +247,7 @@ SMALL = 128
 def influence(segmenter: Segmenter, calls: Mapping[str, Call]) -> Influence | None:
     """Run the network forward and back, for a score that weighs its logits by noise.
 
-    None where its logits have no gradient at all.
+    None where its logits have no gradient at all, or none that can be worked out.
 
     Raises:
         ModelError: it can't be run so.
@@ -245,6 +258,8 @@ def influence(segmenter: Segmenter, calls: Mapping[str, Call]) -> Influence | No
     small = padded_size([max(1, side * min(longest, SMALL) // longest) for side in size], divisor)
     try:
         return _influence(segmenter, calls, small)
+    except NoGradientError:
+        return None
     except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, ModelError):
         # It takes pictures of one size only, or a grid of one cell is too small for it.
         return _influence(segmenter, calls, size)

@@ -29,7 +29,7 @@ from seglens.models import adapters, zoo
 from seglens.models.adapters import ADAPTERS, Call, Tool
 from seglens.models.dimensions import FOR, check_dimensions, fitting_layers
 from seglens.models.ensemble import Ensemble
-from seglens.models.outputs import Selector, check_resolution, find_output, listed
+from seglens.models.outputs import Selector, check_alike, check_resolution, find_output, listed
 from seglens.models.spec import WRAPPED as WRAPPED
 from seglens.models.spec import Head as Head
 from seglens.models.spec import ModelSpec as ModelSpec
@@ -162,6 +162,9 @@ class Segmenter(nn.Module):
         logits = self.read_output(self._run(padded), images.shape[0])
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))
+            if self.spec.foreign and self.spec.dims == 2:
+                tried = padded_size(self.spec.sides, self.spec.divisor)
+                check_alike(size_of(logits), size_of(padded), tried)
             logits = interpolated(logits, size_of(padded))
         return cropped(logits, size_of(images))
 
@@ -179,8 +182,7 @@ class Segmenter(nn.Module):
                 low, high = (float(end) for end in padded.detach().aminmax())
                 raise FailedNetworkError(
                     f"The network failed on images of {spelled(size)} pixels, which it was tried with, of "
-                    f"values from {low:.3g} to {high:.3g}: {_reason(error)}. It must take black and even "
-                    "pictures, too: what is left of one where the rest is removed."
+                    f"values from {low:.3g} to {high:.3g}: {_reason(error)}. {_todo(len(padded))}"
                 ) from error
             raise RefusedSizeError(
                 f"The network can't take images of {spelled(size)} pixels, and was tried with "
@@ -326,10 +328,23 @@ def _with_pictures_alone(module: nn.Module, images: Tensor) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    first = str(error).strip().partition("\n")[0].rstrip(".")
+    lines = str(error).strip().splitlines()
+    # The interpreter of TorchScript says what was wrong below where.
+    first = "".join(lines[-1:] if "TorchScript interpreter" in str(error) else lines[:1]).rstrip(".")
     if isinstance(error, KeyError):  # whose text is the key alone
         return f"there is no key {first}"
     return first or type(error).__name__
+
+
+def _todo(num_pictures: int) -> str:
+    """Say what a network that failed on so many pictures must be able to do."""
+    blank = "It must take black and even pictures, too: what is left of one where the rest is removed."
+    if num_pictures == 1:
+        return blank
+    return (
+        f"It was given {num_pictures} at once. One that takes single pictures only: "
+        f"call=lambda net, x: torch.cat([net(each) for each in x.split(1)]). {blank}"
+    )
 
 
 def _advice(error: Exception) -> str:
@@ -390,11 +405,28 @@ def each_pass(tell: Callable[[int], None]) -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every part of ``module`` in evaluation mode, and each back as it was, on an error too."""
-    training = {part: part.training for part in module.modules()}
-    module.eval()
+    """Put every part of ``module`` in evaluation mode, and each back as it was, on an error too.
+
+    Raises:
+        ModelError: a part of somebody else's refuses that.
+    """
+    # Frozen TorchScript has no such flag.
+    training = {part: part.training for part in module.modules() if hasattr(part, "training")}
     try:
+        try:
+            module.eval()
+        except NotImplementedError:  # programs of torch.export stay in the mode that they were exported in
+            for part in training:
+                part.training = False
+        except Exception as error:  # whatever somebody else's train() raises
+            raise ModelError(
+                f"The network can't be put in evaluation mode, its train(False) fails: {_reason(error)}. "
+                "Mend its train(mode), or leave that method to torch.nn.Module."
+            ) from error
         yield
     finally:
         for part, flag in training.items():
+            # One of their own may do more than set a flag: adapters (LoRA) add to weights, and take back.
+            if part.training != flag and type(part).train is not nn.Module.train:
+                part.train(flag)
             part.training = flag

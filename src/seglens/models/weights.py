@@ -7,11 +7,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from seglens.errors import CheckpointError, ModelError
 from seglens.models.checkpoint import check_weights_file, read_checkpoint, read_safetensors
@@ -22,6 +24,13 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """What wrappers (DataParallel, torch.compile, a training module) put before every name."""
 ON_THE_SIDE = ("aux_classifier.", "classification_head.")
 """Outputs that torchvision and segmentation-models-pytorch train beside the masks, and that no mask needs."""
+_SPLIT = {
+    "weight_mask": "it was pruned, so end that with torch.nn.utils.prune.remove",
+    "weight_g": "end its normalisation with torch.nn.utils.remove_weight_norm",
+    "parametrizations.weight": "end that with torch.nn.utils.parametrize.remove_parametrizations",
+    "lora_A": "it has adapters, so merge them with merge_and_unload() of peft",
+}
+"""How names show that a weight is kept in parts, and what makes it one again."""
 _SHOWN = 5
 _UNIMPORTANT = "num_batches_tracked"
 """Counts training steps; no output depends on it, and older files lack it."""
@@ -30,12 +39,20 @@ State = Mapping[str, Tensor]
 
 
 def check_present(module: nn.Module) -> None:
-    """Raise where weights of a network are on the device "meta": shapes without numbers.
+    """Raise where weights of a network are on the device "meta", shapes without numbers, or not made yet.
 
     Raises:
         ModelError: some are.
     """
-    empty = [name for name, tensor in _named_tensors(module) if tensor.is_meta]
+    tensors = list(_named_tensors(module))
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise ModelError(
+            f"The network has {_count('tensors that its first picture will make', lazy)}: its layers are "
+            "lazy, and would get random weights here. Run it once, then give it its weights: "
+            "module.load_state_dict(...)."
+        )
+    empty = [name for name, tensor in tensors if tensor.is_meta]
     if empty:
         raise ModelError(
             f"The network has {_count('tensors without numbers', empty)}: they are on the device 'meta'. "
@@ -104,6 +121,34 @@ def choose_state(
         (name for name in NESTS if name in inside), max(inside, key=lambda label: len(inside[label]))
     )
     return likely, inside[likely]
+
+
+def refuse_unnamed(module: nn.Module, content: Any, chosen: State, file: Path, path: str = "") -> None:
+    """Raise where a file holds other numbers for all parameters of ``module``, as a list without names.
+
+    Libraries of running averages (torch-ema) keep them so, in the order of the parameters: ``shadow_params``.
+    Called where nobody said which weights of the file are meant.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            refuse_unnamed(module, value, chosen, file, f"{path}.{name}".lstrip("."))
+    names = [name for name, _ in module.named_parameters()]
+    tensors = content if isinstance(content, list | tuple) and len(content) == len(names) else ()
+    pairs = [(tensor, chosen.get(name)) for tensor, name in zip(tensors, names, strict=False)]
+    if not pairs or any(
+        not isinstance(one, Tensor) or other is None or one.shape != other.shape for one, other in pairs
+    ):
+        return
+    if not all(other is not None and torch.equal(one, other) for one, other in pairs):
+        raise CheckpointError(
+            f"{file} holds weights, and beside them {len(pairs)} other tensors of the same shapes without "
+            f"names ({path}), such as a running average. Its authors may have scored either. Say which: with "
+            "--weights-key, or weights_key in Python, those that have names are taken. For the others put "
+            "them into the network (ema.copy_to(model.parameters())) and save its state dict."
+        )
 
 
 def _networks(key: str, state: State, wanted: State) -> list[tuple[str, State]]:
@@ -223,6 +268,9 @@ def load_weights(module: nn.Module, file: Path) -> None:
 
 def _advice(missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
     """Guess the fault from the pattern of what doesn't fit."""
+    split = next((end for end in _SPLIT if any(f"{name}.".find(f"{end}.") > 0 for name in unexpected)), None)
+    if split is not None:
+        return f"The file holds a tensor in parts ({split}): {_SPLIT[split]}, and save the state dict again."
     wrong = [line.partition(":")[0] for line in misshapen]
     if wrong and not missing and not unexpected:
         if len(wrong) <= 2 and all("head" in name or "classifier" in name for name in wrong):

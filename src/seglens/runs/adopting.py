@@ -9,7 +9,7 @@ from typing import Any
 
 from seglens.arguments import checked
 from seglens.data.sample import Task, is_background, task_of, with_background
-from seglens.errors import SeglensWarning, SettingError
+from seglens.errors import ModelError, SeglensWarning, SettingError
 from seglens.files.hub_address import is_address, repository_of
 from seglens.files.output import new_folder
 from seglens.files.overwrite import check_output
@@ -21,7 +21,7 @@ from seglens.models.dimensions import check_weights
 from seglens.models.outputs import Outputs, check_finite
 from seglens.models.own_normalisation import check_both, stored_beside
 from seglens.models.segmenter import Head, ModelSpec, Normalise, Segmenter
-from seglens.models.weights import State, choose_state, fit
+from seglens.models.weights import State, choose_state, fit, refuse_unnamed
 from seglens.models.zoo import normalisation
 from seglens.results import record as records
 from seglens.runs import Run, hub, load, rebuilt, wrap
@@ -113,6 +113,7 @@ def adopt(
         shared = load(file, device="cpu")
         shared.segmenter.origin = origin
         return rebuilt(shared, out, Path(file), began, force=force)
+    of_models.refuse_adapter(Path(file))
     if of_models.is_nnunet(Path(file)):
         of_models.refuse_given(Path(file), "nnU-Net", {**told, **shown})
         return adopt_trained(Path(file), fold, checkpoint, mirroring, out, began, force=force)
@@ -159,6 +160,7 @@ def adopt(
             outputs_are=outputs_are,
             output=output,
         )
+        network.single = not _takes_two(run)
         update = {"architecture": NETWORK_FILE, "options": network.options}
         segmenter = Segmenter(network, run.spec.model_copy(update=update))
         segmenter.origin = Path(file).name
@@ -195,6 +197,8 @@ def adopt(
     )
     check_both(mean, std, default)
     segmenter, key, state, read = _build_for(state_dicts(content, file), spec, head, weights_key, file)
+    if weights_key is None:
+        refuse_unnamed(segmenter.module, content, state, file)
     if (spec.mean, spec.std) in stored:
         read |= {"mean": list(spec.mean), "std": list(spec.std)}
     elif stored:
@@ -219,6 +223,15 @@ def adopt(
         record = records.finish(records.start("adopt", settings=settings, results=results), began)
         record = save_run(folder, segmenter, task, record)
     return Run(segmenter, task, out, record.model_sha256)
+
+
+def _takes_two(run: Run) -> bool:
+    """Whether the network takes two pictures at once, of the size that it was tried with."""
+    try:
+        run.segmenter.trial(run.spec.sides, beside=0.1)
+    except ModelError:
+        return False
+    return True
 
 
 def _build_for(

@@ -196,7 +196,12 @@ def open_folder(folder: Path) -> tuple[nn.Module, Any]:
             f"{folder / 'config.json'} names code of its own (auto_map), which is never run here. Build the "
             "model in Python where you trust it, and give it to seglens.wrap."
         )
-    architectures = content.get("architectures") or ["none"]
+    architectures = content.get("architectures")
+    if not architectures:
+        raise CheckpointError(
+            f"{folder / 'config.json'} doesn't say which model it is (architectures), as save_pretrained of "
+            "a model writes. Save the model again, not its configuration alone."
+        )
     name = _known(str(architectures[0]))
     if isinstance(content.get("backbone"), str) and not content.get("backbone_config"):
         raise ModelError(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from seglens.errors import CheckpointError, ModelError
 from seglens.models.adapters import Call
@@ -31,14 +32,16 @@ Program = Callable[[Tensor], Any]
 class FileNetwork(nn.Module):
     """A network as the bytes of its file, which is opened when it first runs.
 
-    ``kind`` is one of `KINDS`; the file has ``num_bytes``.
+    ``kind`` is one of `KINDS`; the file has ``num_bytes``. A ``single`` network takes one picture at a time,
+    as programs of torch.export do where nobody says otherwise.
     """
 
     file: Tensor
 
-    def __init__(self, kind: str, num_bytes: int) -> None:
+    def __init__(self, kind: str, num_bytes: int, *, single: bool = False) -> None:
         super().__init__()
         self.kind = kind
+        self.single = single
         self.register_buffer("file", torch.zeros(num_bytes, dtype=torch.uint8))
         self._opened: tuple[torch.device, Program] | None = None
 
@@ -46,12 +49,14 @@ class FileNetwork(nn.Module):
         """Return what the network in the file returns."""
         if self._opened is None or self._opened[0] != images.device:
             self._opened = images.device, KINDS[self.kind](self.file.cpu().numpy().tobytes(), images.device)
-        return self._opened[1](images)
+        if not self.single or len(images) == 1:
+            return self._opened[1](images)
+        return tree_map(_joined, *map(self._opened[1], images.split(1)))
 
     @property
     def options(self) -> dict[str, Any]:
         """What `build` makes such a network of."""
-        return {"kind": self.kind, "num_bytes": len(self.file)}
+        return {"kind": self.kind, "num_bytes": len(self.file), "single": self.single}
 
     @property
     def takes(self) -> tuple[int | None, tuple[int, ...] | None]:
@@ -125,7 +130,13 @@ def build(options: Mapping[str, Any]) -> tuple[nn.Module, Call]:
             f"The record describes a network file of kind {kind!r} and {num_bytes!r} bytes; allowed are "
             f"{', '.join(KINDS)} and 1 to {LARGEST} bytes. Adopt the file again."
         )
-    return FileNetwork(kind, num_bytes), lambda network, images: network(images)
+    network = FileNetwork(kind, num_bytes, single=bool(options.get("single")))
+    return network, lambda network, images: network(images)
+
+
+def _joined(first: Any, *others: Any) -> Any:
+    """Return what a network returned for each of some pictures as one, along the axis of pictures."""
+    return torch.cat([first, *others]) if isinstance(first, Tensor) and first.ndim else first
 
 
 def _session(content: bytes) -> Any:
@@ -170,16 +181,21 @@ def _onnx(content: bytes, device: torch.device) -> Program:
 def _torchscript(content: bytes, device: torch.device) -> Program:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 advises its makers to use torch.export
-        program: Program = torch.jit.load(io.BytesIO(content), map_location=device).eval()
-    return program
+        return _in_its_precision(torch.jit.load(io.BytesIO(content), map_location=device).eval())
 
 
 def _torch_export(content: bytes, device: torch.device) -> Program:
     with warnings.catch_warnings():
         # torch 2.11 warns of the buffers that it reads its own file into.
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
-        program: Program = torch.export.load(io.BytesIO(content)).module().to(device)
-    return program
+        return _in_its_precision(torch.export.load(io.BytesIO(content)).module().to(device))
+
+
+def _in_its_precision(program: nn.Module) -> Program:
+    """Return what gives ``program`` pictures in the kind of number that its weights are."""
+    weights = (each.dtype for each in program.parameters() if each.is_floating_point())
+    kind = next(weights, torch.float32)
+    return lambda images: program(images.to(kind))
 
 
 KINDS: dict[str, Callable[[bytes, torch.device], Program]] = {
