@@ -16,7 +16,7 @@ from seglens.data.splits import near_duplicates
 from seglens.data.tables import read_rows, read_text
 from seglens.data.volumes.slices import COLUMNS, TABLE
 from seglens.errors import DataError, SettingError
-from seglens.results.names import count
+from seglens.results.names import count, worded
 from seglens.results.resampling import GroupedBy, Resampling
 
 IMAGE, GROUP = "image", "group"
@@ -94,6 +94,13 @@ def with_groups(found: Found, settings: DataSettings) -> Found:
             f"Groups are named by {settings.groups} and by the expression {settings.group_from!r}. Give "
             "--groups or --group-from, not both."
         )
+    try:
+        return _told(found, settings)
+    except DataError as error:
+        raise DataError(worded(str(error), found.dims)) from error
+
+
+def _told(found: Found, settings: DataSettings) -> Found:
     if settings.group_from is not None:
         return _grouped(found, from_names(found.entries, settings.group_from), "names", settings.group_from)
     if settings.groups is not None:
@@ -258,7 +265,7 @@ def about_alike(splits: Mapping[str, Sequence[Entry]]) -> list[Finding]:
 
 PARTED = (
     "Groups are in several splits: what a model learnt of a patient in one is no news in another. Move "
-    "their pictures into one, or leave the splits to Seglens."
+    "all of each into one, or leave the splits to Seglens."
 )
 
 

@@ -48,8 +48,8 @@ def _about_model(model: dict[str, Any], task: dict[str, Any], kind: str) -> list
     encoder = f" with {model['encoder']}" if model.get("encoder") else ""
     what = "volumes" if model.get("dims") == 3 else "pictures"
     found = [
-        f"- {model.get('architecture')}{encoder}, for {what} of {model.get('channels')} channel(s), "
-        f"input of {input_size(model)}",
+        f"- {model.get('architecture')}{encoder}, for {what} of "
+        f"{count(int(model.get('channels', 0)), 'channel')}, input of {input_size(model)}",
         f"- classes: {', '.join(map(_plain, task.get('classes', ())))} ({model.get('head')})",
         f"- {'trained' if kind == 'train' else 'adopted: trained elsewhere'}",
     ]
