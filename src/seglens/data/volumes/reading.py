@@ -122,12 +122,13 @@ def refuse_other_names(path: Path, classes: Sequence[str]) -> None:
     Raises:
         MaskValueError: it does.
     """
+    plain = [name.casefold() for name in classes]
     for number, name in itk.segments(path).items():
-        if name in classes and classes.index(name) != number:
+        if name.casefold() in plain and plain[number : number + 1] != [name.casefold()]:
             raise MaskValueError(
                 f"{path} calls its label {number} {name!r}, which is the class of label "
-                f"{classes.index(name)} ({', '.join(classes)}). Export the segments in the order of the "
-                "classes."
+                f"{plain.index(name.casefold())} ({', '.join(classes)}). Export the segments in the "
+                "order of the classes."
             )
 
 
