@@ -458,3 +458,26 @@ def test_no_outline_ends_the_process(tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     assert (done.returncode, done.stdout.split()) == (0, ["True"] * 5), done.stderr[-500:]
+
+
+def test_an_object_that_is_outlined_twice_is_one(tmp_path):
+    """By the same points; of another category it is another object."""
+    twice = [{"segmentation": polygon(6, 4, 16, 10)}] * 2
+    other = {"segmentation": polygon(6, 4, 16, 10), "category_id": 2}
+    write_coco(tmp_path, [*twice, other], categories=((1, "a"), (2, "b")))
+    found = open_data(DataSettings(path=tmp_path, multilabel=True))
+    assert len(found.split("all").entries[0].annotations) == 2
+    (warning,) = found.warnings
+    assert warning.text.startswith("Objects are outlined twice")
+    assert "annotation 1 as annotation 0" in warning.names[0]
+
+
+def test_what_tools_differ_about_is_refused(tmp_path):
+    """mmdetection leaves out what has ``ignore``, pycocotools and detectron2 don't look at it."""
+    outline = {"segmentation": polygon(6, 4, 16, 10)}
+    with pytest.raises(DataError, match=r"'ignore' set.*annotation 0: ignore 1"):
+        open_data(DataSettings(path=write_coco(tmp_path / "a", [outline | {"ignore": 1}])))
+    write_coco(tmp_path / "b", [outline | {"ignore": 0}])
+    assert mask_is(only(tmp_path / "b"), BOX)
+    write_coco(tmp_path / "c", [outline | {"ignore": 1, "iscrowd": 1}])
+    assert not only(tmp_path / "c").valid[4:10, 6:16].any()

@@ -156,6 +156,33 @@ class TestLabelme:
         with pytest.raises(SettingError, match="names the category 'a' twice"):
             only(tmp_path, classes=("a", "a"))
 
+    def test_shapes_of_one_group_and_label_are_one_object(self, tmp_path):
+        """Two pieces and a piece of another label share a number; shapes without one are objects alone."""
+        boxes = [(1, 1, "a", 3), (11, 1, "a", 3), (1, 11, "b", 3), (11, 11, "a", None), (15, 15, "a", None)]
+        shapes = [
+            shape("rectangle", [[x, y], [x + 3, y + 3]], label) | {"group_id": group}
+            for x, y, label, group in boxes
+        ]
+        split = open_data(DataSettings(path=write_labelme(tmp_path, "x", shapes))).split("all")
+        assert split.instances is not None
+        numbers = split.instances(split.entries[0], split[0]).numpy()
+        corners = [numbers[y + 1, x + 1] for x, y, _, _ in boxes]
+        assert corners[0] == corners[1]
+        assert len(set(corners)) == len(set(np.unique(numbers)) - {0}) == 4
+        assert (numbers > 0).sum() == (split[0].mask > 0).sum() == 5 * 3 * 3
+
+    @pytest.mark.parametrize(
+        ("label", "message"),
+        [("_background_", "background is what no outline"), ("__ignore__", "pixels don't count")],
+    )
+    def test_what_its_own_converters_take_for_no_object_is_refused(self, tmp_path, label, message):
+        """``labelme2voc.py`` has both in its labels.txt: the background, and pixels that don't count."""
+        box = shape("rectangle", [[6, 4], [16, 10]])
+        write_labelme(tmp_path, "a", [box, shape("rectangle", [[1, 1], [3, 3]], label)])
+        with pytest.raises(DataError, match=message):
+            only(tmp_path)
+        assert mask_is(only(tmp_path, classes=("cell",)), BOX)
+
     @pytest.mark.parametrize(
         ("shapes", "others", "message"),
         [

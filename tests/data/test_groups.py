@@ -232,3 +232,11 @@ def test_groups_travel_from_the_training_to_later_commands(tmp_path: Path, whole
     assert len(set(grouping_of(other).names)) == len(other)
     with pytest.raises(DataError, match="Groups are in several splits"):
         open_split(run, "test", group_from=r"_(\d)")
+
+
+def test_names_that_differ_in_capital_letters_alone_are_warned_of(tmp_path: Path) -> None:
+    write_set(tmp_path, {"": ["p1_0", "P1_1", "P1_0", "q1_0", "q2_0"]})
+    names, groups = open_data(DataSettings(path=tmp_path, group_from=r"^(\w+)_")).warnings
+    assert (names.kind, names.names) == ("names-alike", ("P1_0 and p1_0",))
+    assert (groups.kind, groups.names) == ("names-alike", ("P1 and p1",))
+    assert groups.text.startswith("Groups differ in capital letters")

@@ -144,7 +144,7 @@ def test_any_number_of_channels_is_read_where_the_file_has_it(tmp_path):
     pixels = RANDOM.integers(0, 256, (6, 9, 5)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
     assert torch.equal(read_image(tmp_path / "a.tif", channels=5), channels_first(pixels))
-    with pytest.raises(DataError, match=r"a\.tif has 5 channel\(s\), 3 are asked for"):
+    with pytest.raises(DataError, match=r"a\.tif has 5 channels; asked for are 3"):
         read_image(tmp_path / "a.tif")
 
 

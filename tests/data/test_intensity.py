@@ -227,3 +227,16 @@ def test_named_pictures_and_other_data_are_looked_at(tmp_path):
         seglens.open_split(run, data=tmp_path)
     with pytest.warns(SeglensWarning, match=r"'files' use intensities .* nearly white"):
         seglens.predict_files(run, [tmp_path / "images" / "a.tif"], out=tmp_path / "out")
+
+
+def test_pictures_of_8_bits_among_dark_ones_of_16_are_warned_of(tmp_path):
+    """12 bits in 16 use a sixteenth of the range: white of the ones is dark grey beside the others'."""
+    bright = [counts(0, 255, seed, np.uint8) for seed in range(4)]
+    split = split_with(tmp_path, [*bright, counts(0, 4095), counts(0, 4095, 1)])
+    (finding,) = about_range(split)
+    assert (finding.kind, finding.severity, finding.names) == ("bit-depths", "warning", ("4", "5"))
+    with pytest.warns(
+        SeglensWarning, match="of uint8 and uint16, and those of uint16 use less than a quarter"
+    ):
+        assert read_window("auto", split) == (0, 1)
+    assert not about_range(split_with(tmp_path, [*bright, counts(0, 60_000)]))

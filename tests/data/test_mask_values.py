@@ -303,3 +303,19 @@ def test_a_nucleus_in_a_green_palette_is_seen(tmp_path):
     palette([(0, 0, 0), (0, 200, 0)], lambda mask: mask)(BOX, tmp_path / "a" / "masks" / "1")
     split = open_data(DataSettings(path=tmp_path, layout="nuclei")).split("all")
     assert np.array_equal(mask_of(split, 0), BOX)
+
+
+def test_pixels_of_which_a_geotiff_knows_nothing_are_no_object(tmp_path):
+    """GDAL writes the value into tag 42113; 0 is the background anyway."""
+
+    def tagged(value, known):
+        extra = [(42113, "s", 0, known, True)]
+        return lambda mask, stem: tifffile.imwrite(stem.with_suffix(".tif"), mask * value, extratags=extra)
+
+    put(tmp_path, "a", tagged(np.uint8(255), "255"))
+    with pytest.raises(MaskValueError, match=r"a\.tif says \(GDAL_NODATA\) that 255 marks.*--ignore 255"):
+        open_data(DataSettings(path=tmp_path)).split("all")[0]
+    assert not open_data(DataSettings(path=tmp_path, ignore=255)).split("all")[0].valid[BOX > 0].any()
+    for known in ("0", "7", "nan", "-9999", "none"):
+        put(tmp_path, "a", tagged(np.uint8(1), known))
+        assert np.array_equal(mask_of(open_data(DataSettings(path=tmp_path)).split("all"), 0), BOX)

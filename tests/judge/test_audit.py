@@ -10,7 +10,7 @@ from seglens import wrap
 from seglens.evaluate.intervals import Interval
 from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
-from seglens.judge.audit import audit, conclude_audit, effect_of, enrichment, join_audits, verdict_on
+from seglens.judge.audit import Audited, audit, conclude_audit, effect_of, enrichment, join_audits, verdict_on
 from seglens.judge.regions import REGIONS, elsewhere, nearest_region
 
 SIZE, NUM = 32, 10
@@ -156,3 +156,17 @@ def test_a_map_that_does_no_more_than_a_null_is_told_so() -> None:
     assert verdict == "shortcut"
     assert "no more than the reference map image edges (2.00)" in reason
     assert verdict_on(drop, Interval(1.0, 0.5, 1.5, 3), True, {"edges": 2.0})[0] == "not evaluable"
+
+
+def test_where_few_images_can_be_audited_it_is_said_why() -> None:
+    """Of ten images the first six have a mark, and on two of these the target is nowhere."""
+    area = torch.tensor([0.1] * 6 + [0.0] * 4, dtype=torch.float64)
+    drop = torch.where(area > 0, 0.2, torch.nan)
+    drop[:2] = torch.nan
+    shown = torch.where(area > 0, 1.0, torch.nan)
+    found = Audited("marks", area, drop, drop / 2, {"mine": shown}, {"edges": shown / 2})
+    (row,) = conclude_audit([found], [f"p{i}" for i in range(10)]).regions
+    assert row.maps[0].reason == (
+        "only 4 images can be evaluated, at least 8 are needed; the region is in 6 of 10 images; "
+        "in 2 images with it there is nothing of the target"
+    )

@@ -211,6 +211,12 @@ def _note(entry: dict[Any, Any], name: str, pictures: set[Id], categories: dict[
     crowd = entry.get("iscrowd")
     if crowd not in (None, 0, 1):
         raise _Wrong("The 'iscrowd' of annotations is neither 0 nor 1.", repr(crowd)[:40])
+    if entry.get("ignore") and not crowd:
+        raise _Wrong(
+            "Annotations have 'ignore' set, and tools differ in whether they are objects: allowed is "
+            "'iscrowd' 1 where pixels don't count, or no 'ignore'.",
+            f"ignore {entry['ignore']!r}"[:40],
+        )
     return Note(
         name, picture, categories[category], bool(crowd), entry.get("segmentation"), box_of(entry.get("bbox"))
     )

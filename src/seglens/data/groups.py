@@ -97,7 +97,8 @@ def with_groups(found: Found, settings: DataSettings) -> Found:
     if settings.group_from is not None:
         return _grouped(found, from_names(found.entries, settings.group_from), "names", settings.group_from)
     if settings.groups is not None:
-        rows = rows_of(settings.groups, found.entries, settings.path)
+        what = "volume" if found.dims == 3 else "picture"
+        rows = rows_of(settings.groups, found.entries, settings.path, what=what)
         table = {key: row[GROUP] for key, row in rows.items()}
         return _grouped(with_strata(found, rows), table, "table", settings.groups.name)
     slices = settings.path / TABLE
@@ -173,7 +174,14 @@ Rows = Mapping[tuple[str, str], Mapping[str, str]]
 """The row of each picture, by its split and name."""
 
 
-def rows_of(file: Path, splits: Mapping[str, Sequence[Entry]], root: Path, *, column: str = GROUP) -> Rows:
+def rows_of(
+    file: Path,
+    splits: Mapping[str, Sequence[Entry]],
+    root: Path,
+    *,
+    column: str = GROUP,
+    what: str = "picture",
+) -> Rows:
     """Return the row of each picture in a table, in whose ``column`` its group stands.
 
     Its column ``image`` holds the path of a picture in the set, ``split/name``, the file's name, or that
@@ -194,7 +202,7 @@ def rows_of(file: Path, splits: Mapping[str, Sequence[Entry]], root: Path, *, co
             if not value:
                 of = f" of {image!r}" if image else ""
                 raise DataError(
-                    f"{file}: row {number} has no {name}{of}. Fill it in; a picture that belongs to no other "
+                    f"{file}: row {number} has no {name}{of}. Fill it in; a {what} that belongs to no other "
                     "has a group of its own."
                 )
         groups[image], lines[image] = row, number
@@ -209,15 +217,15 @@ def rows_of(file: Path, splits: Mapping[str, Sequence[Entry]], root: Path, *, co
             without.append("/".join(filter(None, (split, entry.name))))
         elif known[0] not in keys and times[known[0]] > 1:
             raise DataError(
-                f"{file} names {known[0]!r}, and {times[known[0]]} pictures are called so. Name them by "
+                f"{file} names {known[0]!r}, and {times[known[0]]} {what}s are called so. Name them by "
                 f"their path in {root}: {keys[0]}."
             )
         else:
             found[split, entry.name] = groups[known[0]]
     if without:
         raise DataError(
-            f"{file} has no row for {len(without)} of {count(len(entries), 'picture')}: {_few(without)}. Add "
-            "them; a picture that belongs to no other has a group of its own."
+            f"{file} has no row for {len(without)} of {count(len(entries), what)}: {_few(without)}. Add "
+            f"them; a {what} that belongs to no other has a group of its own."
         )
     return found
 
@@ -258,7 +266,7 @@ def about_alike(splits: Mapping[str, Sequence[Entry]]) -> list[Finding]:
 
 PARTED = (
     "Groups are in several splits: what a model learnt of a patient in one is no news in another. Move "
-    "their pictures into one, or leave the splits to Seglens."
+    "all of each into one, or leave the splits to Seglens."
 )
 
 

@@ -30,6 +30,7 @@ from seglens.data.picture_files import (
 from seglens.data.stored import Stored
 from seglens.data.transforms import letterbox_image
 from seglens.errors import DataError, SettingError, UserError
+from seglens.results.names import count
 from seglens.shapes import Image, Images
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
@@ -257,7 +258,7 @@ def _with_channels(image: Float[Tensor, "have h w"], channels: int, file: Path) 
     if have == 3 and channels == 1:
         return (image * torch.tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
     raise DataError(
-        f"{file} has {have} channel(s), {channels} are asked for. Allowed are pictures of {channels} "
-        "channel(s); grey and colour are turned into each other where 1 or 3 are asked for. Give --channels "
-        f"{have} to use them as they are."
+        f"{file} has {count(have, 'channel')}; asked for are {channels}. Allowed are pictures of "
+        f"{count(channels, 'channel')}; grey and colour are turned into each other where 1 or 3 are asked "
+        f"for. Give --channels {have} to use them as they are."
     )

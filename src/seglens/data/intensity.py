@@ -70,7 +70,7 @@ def about_range(split: Split) -> list[Finding]:
         return []
     low, high = used_range(split)
     if found_window(split) == FULL:
-        return []
+        return about_depths(split)
     largest = next(_largest(pixels.dtype) for pixels in _readable(split))
     return [
         Finding(
@@ -81,6 +81,25 @@ def about_range(split: Split) -> list[Finding]:
             "(--window auto).",
         )
     ]
+
+
+def about_depths(split: Split) -> list[Finding]:
+    """Warn where pictures of one type use far less of it than those of another: one window maps them all."""
+    tops: dict[str, list[float]] = {}
+    names: dict[str, list[str]] = {}
+    for entry, pixels in _named(split, 4 * GLANCE):
+        tops.setdefault(str(pixels.dtype), []).append(float(_ends(pixels)[1]) / _largest(pixels.dtype))
+        names.setdefault(str(pixels.dtype), []).append(entry.name)
+    used = {kind: float(np.median(found)) for kind, found in tops.items()}
+    highest = max(used.values(), default=0.0)
+    dark = [kind for kind, top in used.items() if top * BEYOND < highest]
+    text = (
+        f"Pictures are of {' and '.join(used)}, and those of {' and '.join(dark)} use less than a quarter of "
+        "the share of their range that others use: one window maps all of them, and they are nearly black. "
+        "Save all pictures with the same bits, stretched alike."
+    )
+    told = tuple(name for kind in dark for name in names[kind])
+    return [Finding("bit-depths", "warning", text, told)] if dark else []
 
 
 def warn_of_window(window: Window, normalise: str, split: Split) -> None:
@@ -116,7 +135,11 @@ def read_window(text: str, split: Split) -> Window:
         SettingError: it is none of these, or not within what the files can hold.
         DataError: the first picture can't be read.
     """
-    if text == "auto" or split.dims == 3:
+    if split.dims == 3:
+        return FULL
+    if text == "auto":
+        for finding in about_depths(split):
+            warnings.warn(finding.text, SeglensWarning, stacklevel=2)
         return found_window(split)
     if text == "full":
         return FULL
@@ -152,10 +175,15 @@ def bounds(text: str) -> tuple[float, float]:
 
 def _readable(split: Split, most: int = MOST) -> Iterator[np.ndarray]:
     """The stored pixels of at most so many pictures, spread evenly; those that can't be read are left out."""
+    return (pixels for _, pixels in _named(split, most))
+
+
+def _named(split: Split, most: int) -> Iterator[tuple[Entry, np.ndarray]]:
+    """The same with their entries."""
     step = max(1, -(-len(split) // most))
     for entry in split.entries[::step]:
         try:
-            yield _pixels(split, entry)
+            yield entry, _pixels(split, entry)
         except DataError:
             continue  # it is named where the picture is read to be used
 

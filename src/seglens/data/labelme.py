@@ -36,7 +36,8 @@ def recognises(folder: Path) -> bool:
 def find(settings: DataSettings) -> Found:
     """List the pictures with their shapes; labels are chosen and merged as COCO categories are.
 
-    A picture without a file is a problem: nothing is known of it. One without shapes shows nothing.
+    A picture without a file is a problem: nothing is known of it. One without shapes shows nothing. Shapes of
+    one label and one ``group_id`` are the pieces of one object.
 
     Raises:
         DataError: the splits can't be told, or a label is called background.
@@ -88,7 +89,7 @@ def _read(file: Path, split: str) -> Source:
     if sides != [None, None] and (rows is None or columns is None or rows < 1 or columns < 1):
         raise DataError(f"{file}: imageHeight and imageWidth are no sizes: {sides}")
     size = None if rows is None or columns is None else (rows, columns)
-    notes: list[Note] = []
+    pieces: dict[tuple[Category, str], list[list[Any]]] = {}
     problems: list[Finding] = []
     categories: dict[str, Category] = {}
     for number, shape in enumerate(content["shapes"]):
@@ -99,8 +100,10 @@ def _read(file: Path, split: str) -> Source:
             problems.append(Finding("labelme", "error", text, (f"{file}, {name}",)))
             continue
         category = categories.setdefault(class_name(label), Category(class_name(label), class_name(label)))
+        group = shape.get("group_id")
         try:
-            notes.append(Note(name, 0, category, crowd=False, segmentation=_outline(shape)))
+            outline = _outline(shape)
+            pieces.setdefault((category, name if group is None else f"group {group!r}"), []).extend(outline)
         except DataError as error:
             text = (
                 f"Shapes enclose nothing, or are of an unknown kind; allowed are {', '.join(_KINDS)}. {AGAIN}"
@@ -108,10 +111,11 @@ def _read(file: Path, split: str) -> Source:
             problems.append(Finding("labelme", "error", text, (f"{file}, {name}: {error}",)))
     listed: dict[Id, Listed] = {0: Listed(picture.stem, split, picture)}
     known = tuple(Picture(0, file_name, size) for _ in listed)
-    return Source(CocoFile(file, known, tuple(categories.values()), tuple(notes), tuple(problems)), listed)
+    notes = tuple(Note(name, 0, of, crowd=False, segmentation=each) for (of, name), each in pieces.items())
+    return Source(CocoFile(file, known, tuple(categories.values()), notes, tuple(problems)), listed)
 
 
-def _outline(shape: dict[str, Any]) -> object:
+def _outline(shape: dict[str, Any]) -> list[list[Any]]:
     """Return a shape as a COCO segmentation; what its points are is looked at there.
 
     Raises:

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 from seglens.errors import DataError, SettingError
+from seglens.results.names import count
 
 MAX_PIXELS = 100_000_000
 """Pixels of the largest picture, where nothing else is said: 1.2 GB as three channels of float32."""
@@ -61,7 +62,7 @@ def refuse_large(file: Path, rows: int, columns: int, samples: int, itemsize: in
         return
     needed = max(rows * columns, -(-size // BYTES))
     raise DataError(
-        f"{file} says that it is {columns} x {rows} pixels of {samples} channel(s), which takes "
+        f"{file} says that it is {columns} x {rows} pixels of {count(samples, 'channel')}, which takes "
         f"{size / 1e9:.3g} GB; allowed are {most} pixels, or {BYTES * most / 1e9:.3g} GB. If the file can be "
         f"trusted, allow more with --max-pixels {needed} (or {VARIABLE})."
     )

@@ -15,6 +15,7 @@ from seglens.data.palette import IGNORED, Palette
 from seglens.data.sample import Task, is_background
 from seglens.data.stored import Stored
 from seglens.errors import DataError, MaskValueError, SettingError
+from seglens.results.names import count
 from seglens.runtime.threads import Pool
 
 Kind = Literal["foreground", "classes", "instances"]
@@ -57,6 +58,12 @@ class Meaning:
         if self.palette is not None:
             return _by_colour(stored, self.palette, self.classes, file)
         label = _exact(stored, file, self.kind)
+        if stored.unknown and stored.unknown != self.ignore and (label == stored.unknown).any():
+            raise MaskValueError(
+                f"The mask {file} says (GDAL_NODATA) that {stored.unknown:g} marks pixels of which nothing "
+                f"is known, and has such. Leave them out with --ignore {stored.unknown:g}, or remove that "
+                "tag."
+            )
         valid = np.ones(label.shape, bool) if self.ignore is None else label != self.ignore
         label = np.where(valid, label, 0)
         if self.kind != "classes":
@@ -215,7 +222,7 @@ def _by_colour(
         colours = colours.astype(np.uint8) * 255
     if colours.dtype != np.uint8 or colours.shape[2] not in (1, 3):
         raise MaskValueError(
-            f"The mask {file} holds {colours.shape[2]} channel(s) of {colours.dtype}; with --palette, "
+            f"The mask {file} holds {count(colours.shape[2], 'channel')} of {colours.dtype}; with --palette, "
             "allowed are colours of 8 bits. Save it so."
         )
     code = (np.broadcast_to(colours, (*colours.shape[:2], 3)).astype(np.int64) * (65536, 256, 1)).sum(axis=2)
@@ -230,8 +237,8 @@ def _by_colour(
         unknown = np.unique(code[label < 0])
         shown = ", ".join(f"{value >> 16} {value >> 8 & 255} {value & 255}" for value in unknown[:4].tolist())
         raise MaskValueError(
-            f"The mask {file} has {len(unknown)} colour(s) that the palette lacks, in {(label < 0).sum()} "
-            f"pixels: {shown}{', ...' if len(unknown) > 4 else ''}. Add them ('ignore r g b' for what "
-            "doesn't count), or save the mask without smoothing."
+            f"The mask {file} has {count(len(unknown), 'colour')} that the palette lacks, in "
+            f"{(label < 0).sum()} pixels: {shown}{', ...' if len(unknown) > 4 else ''}. Add them ('ignore "
+            "r g b' for what doesn't count), or save the mask without smoothing."
         )
     return label, valid

@@ -139,7 +139,26 @@ def look(settings: DataSettings, name: str) -> Found:
         )
     found = OVERLAPPING[name](settings) if settings.multilabel else LAYOUTS[name].find(settings)
     found = with_groups(replace(found, problems=(*found.problems, *passed_over(found.searched))), settings)
+    found = replace(found, problems=(*found.problems, *_about_case(found)))
     return found if settings.folds is None else _pooled(found)
+
+
+def _about_case(found: Found) -> list[Finding]:
+    """Warn where names of pictures, or of groups, differ in capital letters alone."""
+    entries = [entry for part in found.entries.values() for entry in part]
+    kinds = {
+        "Names of pictures": dict.fromkeys(entry.name for entry in entries),
+        "Groups": dict.fromkeys(entry.group for entry in entries),
+    }
+    findings = []
+    for what, names in kinds.items():
+        alike: dict[str, list[str]] = {}
+        for name in names:
+            alike.setdefault(name.casefold(), []).append(name)
+        text = f"{what} differ in capital letters alone. Where two of them are one, give it one name."
+        told = tuple(" and ".join(same) for same in alike.values() if len(same) > 1)
+        findings += [Finding("names-alike", "warning", text, told)] if told else []
+    return findings
 
 
 def _pooled(found: Found) -> Found:

@@ -36,6 +36,9 @@ NEAR = 95.0
 LARGER = 2
 """Coordinates of a set all from 0 to 100, some beyond 95, in pictures of twice that, may be percent."""
 
+IGNORED = ("ignore", "ignored")
+"""What Labelme (``__ignore__``) and others call outlines of pixels that don't count, but for underscores."""
+
 LINE = 1.0
 """Pixels that outlines may reach out of a picture without a warning: rounding, and lines along its edge."""
 
@@ -168,6 +171,15 @@ def chosen_categories(
                 "covers, and no object. Name the categories to take with --classes, or take these "
                 "annotations out."
             )
+        ignored = {note.category.name for file in files for note in file.notes if not note.crowd}
+        ignored = {name for name in ignored if _plain(name) in IGNORED}
+        if ignored:
+            raise DataError(
+                f"{files[0].file} or one beside it has outlines called {min(ignored)!r}, which are no "
+                "objects: their pixels don't count. Allowed for that is 'iscrowd' 1 in a COCO file. Or name "
+                "the categories to take with --classes; these pixels are then background, where nothing else "
+                "is outlined."
+            )
         here = [name for name in known if not _is_background(name)]
         shown = [name for name in here if name in used]
         return shown or here or ["foreground"], [name for name in here if name not in used] if shown else []
@@ -189,7 +201,12 @@ def chosen_categories(
 
 
 def _is_background(name: str) -> bool:
-    return name.strip().lower() == BACKGROUND
+    return _plain(name) == BACKGROUND
+
+
+def _plain(name: str) -> str:
+    """Return a name as Labelme's are without their underscores: ``_background_``, ``__ignore__``."""
+    return name.strip(" _").lower()
 
 
 def _entries(source: Source, index_of: Mapping[str, int]) -> tuple[list[tuple[str, Entry]], list[Finding]]:
@@ -214,12 +231,21 @@ def _entries(source: Source, index_of: Mapping[str, int]) -> tuple[list[tuple[st
         if header is not None and size is not None:
             problems += _about_size(listed, header, size, annotated=bool(notes[key]))
         annotations: list[Annotation] = []
+        drawn: dict[object, str] = {}
         for note in notes[key]:
             if size is None:
                 break  # a picture that can't be read is named where its pixels are needed
             made, found = _annotation(note, source.content.file, index_of[note.category.name], size)
-            annotations += made
             problems += found
+            same = (note.category, note.crowd, made[0].shapes) if made and made[0].shapes else None
+            if same in drawn:
+                text = "Objects are outlined twice, by the same points; each is taken once."
+                where = f"{source.content.file}, {note.name} as {drawn[same]}"
+                problems.append(Finding("outline", "warning", text, (where,)))
+                continue
+            annotations += made
+            if same is not None:
+                drawn[same] = note.name
         entries.append((listed.split, Entry(listed.name, listed.path, annotations=tuple(annotations))))
     return entries, problems
 

@@ -12,7 +12,7 @@ class Stored:
     ``bits`` are those of a sample; below 8 the values go up to 2^bits - 1 all the same. With a ``palette``
     (entries x 3) the one sample is an index into it. ``alpha`` says that the last sample is one. ``lossy``
     files give back other values than were saved. ``turned`` is the EXIF orientation from which the values
-    were turned upright.
+    were turned upright. ``unknown`` is the value of pixels of which nothing is known (GeoTIFF), None without.
     """
 
     values: np.ndarray
@@ -21,6 +21,7 @@ class Stored:
     alpha: bool = False
     lossy: bool = False
     turned: int = 1
+    unknown: float | None = None
 
     def pixels(self) -> np.ndarray:
         """Return the picture: the colours of a palette, few bits stretched to eight."""

@@ -22,6 +22,7 @@ from seglens.data.limits import refuse_large
 from seglens.data.picture_files import refused, unreadable
 from seglens.data.stored import Stored
 from seglens.errors import UserError
+from seglens.results.names import count
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
@@ -32,6 +33,7 @@ LOSSY = (6, 7)
 BY_PILLOW = (2, 3, 4, *LOSSY)
 """Fax and JPEG, of 1 and 8 bits."""
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+GDAL_NODATA = 42113
 OPAQUE_EXTRA, ASSOCIATED, STRAIGHT = 0, 1, 2
 """What an extra sample is: anything, alpha that colours are multiplied by, or alpha that they aren't."""
 SAMPLES = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
@@ -85,7 +87,8 @@ def decode(page: Any, file: Path) -> Stored | None:
         if bits not in (1, 8) or samples > SAMPLES[photometric]:
             raise refused(
                 file,
-                f"it is compressed by {_name(page.compression)} with {samples} channel(s) of {bits} bits",
+                f"it is compressed by {_name(page.compression)} with {count(samples, 'channel')} of {bits} "
+                "bits",
                 "Save it without compression, or with LZW or Deflate.",
             )
         return None
@@ -132,7 +135,7 @@ def _photometric(page: Any, file: Path) -> int:
     photometric = int(page.photometric) if tag is not None else -1
     samples = int(page.samplesperpixel)
     if photometric not in SAMPLES or samples < SAMPLES[photometric]:
-        what = "nothing" if tag is None else f"{_name(page.photometric)} with {samples} channel(s)"
+        what = "nothing" if tag is None else f"{_name(page.photometric)} with {count(samples, 'channel')}"
         raise refused(
             file,
             f"its tag PhotometricInterpretation says {what}, which is not converted",
@@ -292,7 +295,16 @@ def _meant(page: Any, values: np.ndarray, photometric: int, bits: int, file: Pat
         table = np.asarray(page.colormap, np.uint16).T
         colours = table // 257 if table.max() > 255 else table
         return Stored(values[..., :1], bits, palette=colours.astype(np.uint8))
-    return Stored(values.astype(bool) if bits == 1 else values, bits, alpha=alpha)
+    values = values.astype(bool) if bits == 1 else values
+    return Stored(values, bits, alpha=alpha, unknown=_unknown(page))
+
+
+def _unknown(page: Any) -> float | None:
+    """Return the value that GDAL's tag 42113 gives to pixels of which nothing is known; None without."""
+    try:
+        return float(page.tags.valueof(GDAL_NODATA))
+    except (TypeError, ValueError):  # no such tag, or no number in it
+        return None
 
 
 def _rgb(inks: np.ndarray, highest: int) -> np.ndarray:

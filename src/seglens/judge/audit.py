@@ -219,6 +219,8 @@ def _region_row(
         shown = within(values[which])
         nulls = {null: float(other[which].nanmean()) for null, other in found.nulls.items()}
         verdict, reason = verdict_on(drop, shown, causal, nulls)
+        if verdict == "not evaluable":
+            reason = "; ".join([reason, *_missing(found, which)])
         maps.append(
             RegionMap.model_validate(
                 {"map": name, "verdict": verdict, "reason": reason, "nulls": nulls}
@@ -260,6 +262,15 @@ def verdict_on(drop: Interval, shown: Interval, causal: bool, nulls: Mapping[str
     if shown.low > 0:
         return "attribution without effect", f"the map lights up there ({heat}), but {effect}: no shortcut"
     return "nothing found", f"{effect}; {heat}"
+
+
+def _missing(found: Audited, which: torch.Tensor) -> list[str]:
+    """Say in how many images there is no region to remove, or nothing of the target to lose by it."""
+    there = found.area[which] > 0
+    empty = there & found.drop[which].isnan()
+    images = count(int(empty.sum()), "image")
+    said = [] if there.all() else [f"the region is in {int(there.sum())} of {count(len(there), 'image')}"]
+    return said + ([f"in {images} with it there is nothing of the target"] if empty.any() else [])
 
 
 def _named(name: str, found: Interval) -> dict[str, float | int]:

@@ -130,7 +130,7 @@ def test_what_is_no_single_whole_series_is_refused_without_a_patient_s_name(tmp_
         write_series(tmp_path / "nowhere", ImagePositionPatient=None)
     )
     assert "holds 3 frames" in refused(write_series(tmp_path / "frames", NumberOfFrames=3))
-    assert "holds 3 number(s) at each pixel (RGB)" in refused(
+    assert "holds 3 numbers at each pixel (RGB)" in refused(
         write_series(tmp_path / "rgb", SamplesPerPixel=3, PhotometricInterpretation="RGB")
     )
     assert "without a picture" in refused(write_series(tmp_path / "none", Rows=None))

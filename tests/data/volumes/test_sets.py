@@ -382,3 +382,57 @@ def test_a_ct_that_holds_no_air_is_doubted(tmp_path, shift, doubted):
     assert [each.severity for each in found] == ["warning"] * doubted
     other = nnunet(tmp_path / "mri")  # whose numbers have no unit
     assert not check_data(DataSettings(path=other)).of("intensity-range")
+
+
+def test_what_other_tools_list_and_is_not_read_is_named(tmp_path):
+    nnunet(tmp_path)
+    file = tmp_path / "dataset.json"
+    described = json.loads(file.read_text())
+    for entries, said in (
+        ({"numTest": 2}, r"says numTest 2, and .*imagesTs holds 1 case\."),
+        ({"validation": [{"image": "imagesTr/c1.nii.gz"}]}, "lists a split under 'validation', which is not"),
+        ({"imagesVal": ["c9.nii.gz"]}, "lists a split under 'imagesVal'"),
+    ):
+        file.write_text(json.dumps(described | entries))
+        with pytest.raises(DataError, match=said):
+            find_cases(tmp_path)
+    file.write_text(json.dumps(described | {"numTest": 1, "validation": []}))
+    save(tmp_path / "imagesVal" / "v_0000.nii.gz", picture(9))
+    (warning,) = open_data(DataSettings(path=tmp_path)).warnings
+    assert (warning.kind, warning.names) == ("unread-folder", (str(tmp_path / "imagesVal"),))
+    for folder in ("images", "labels"):
+        (old,) = (tmp_path / f"{folder}Ts").iterdir()
+        old.rename(old.with_name(old.name.replace("c5", "C3")))
+    with pytest.raises(DataError, match=r"has c3 in imagesTr/ and in imagesTs/ \(1\)"):
+        open_data(DataSettings(path=tmp_path))
+
+
+def test_names_beside_the_labels_of_3d_slicer_are_held_against_the_classes(tmp_path):
+    """It numbers the segments of each file anew."""
+    sitk = pytest.importorskip("SimpleITK", reason="needs the extra medical")
+    for number, names in enumerate([("liver", "tumor"), ("tumor", "liver"), ("x", "y"), ("Tumor", "")]):
+        for folder, values in (("images", picture(number)), ("masks", labels(1, 2))):
+            image = sitk.GetImageFromArray(values)
+            for label, name in enumerate(names if folder == "masks" else ()):
+                image.SetMetaData(f"Segment{label}_Name", name)
+                image.SetMetaData(f"Segment{label}_LabelValue", str(label + 1))
+            file = tmp_path / folder / f"v{number}.nrrd"
+            file.parent.mkdir(exist_ok=True)
+            sitk.WriteImage(image, str(file))
+    split = open_data(DataSettings(path=tmp_path, classes=("background", "liver", "tumor"))).split("all")
+    with pytest.raises(MaskValueError, match=r"v1\.nrrd calls its label 1 'tumor', .* the class of label 2"):
+        split[1]
+    with pytest.raises(MaskValueError, match=r"v3\.nrrd calls its label 1 'Tumor'"):
+        split[3]
+    assert values_in(split[0]) == values_in(split[2]) == [0, 1, 2]
+    merged = open_data(DataSettings(path=tmp_path, masks="foreground")).split("all")
+    assert all(values_in(merged[at]) == [0, 1] for at in range(4))
+
+
+def test_groups_of_volumes_are_asked_for_as_volumes(tmp_path):
+    pairs(tmp_path, labels(1))
+    (tmp_path / "groups.csv").write_text("image,group\nv0,a\n")
+    with pytest.raises(
+        DataError, match=r"has no row for 7 of 8 volumes: v1, .*; a volume that belongs to no"
+    ):
+        open_data(DataSettings(path=tmp_path, groups=tmp_path / "groups.csv"))

@@ -18,6 +18,7 @@ from seglens.data.volumes.described import Labels, read_described
 from seglens.data.volumes.listed import Case, refuse_contradictions
 from seglens.data.volumes.reading import SUFFIXES, is_volume, stem_of
 from seglens.errors import DataError
+from seglens.results.names import count
 
 LOOKS_LIKE = "dataset.json with imagesTr/ and labelsTr/, or images/ and masks/ of volumes with the same names"
 
@@ -114,9 +115,9 @@ def _of_nnunet(folder: Path) -> Cases:
         if wrong:
             there = ", ".join(f"{number:04d}" for number in sorted(files[wrong[0]]))
             raise DataError(
-                f"{folder / images} holds {len(files[wrong[0]])} file(s) of the case {wrong[0]!r}, but "
-                f"{file} lists {len(channels)} channel(s) ({', '.join(channels)}), numbered from 0000. There "
-                f"is {there}. Add what is missing."
+                f"{folder / images} holds {count(len(files[wrong[0]]), 'file')} of the case {wrong[0]!r}, "
+                f"but {file} lists {count(len(channels), 'channel')} ({', '.join(channels)}), numbered from "
+                f"0000. There is {there}. Add what is missing."
             )
         told = {name: tuple(found[number] for number in sorted(found)) for name, found in files.items()}
         splits[split] = _paired(told, folder / truth, needed=split == "train")

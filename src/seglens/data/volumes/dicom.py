@@ -16,6 +16,7 @@ from seglens.data.picture_files import open_regular
 from seglens.data.volumes.extra import imported
 from seglens.data.volumes.grid import LPS_TO_RAS
 from seglens.errors import DataError
+from seglens.results.names import count
 
 EVEN = 0.01
 """How far the distances of slices may differ from their median, as a share of it (and .01 mm at least)."""
@@ -96,7 +97,7 @@ def _header(file: Path) -> Any:
         )
     if samples != 1 or colours not in ("MONOCHROME1", "MONOCHROME2"):
         raise DataError(
-            f"{file} holds {samples} number(s) at each pixel ({colours}); allowed are grey slices "
+            f"{file} holds {count(samples, 'number')} at each pixel ({colours}); allowed are grey slices "
             "(MONOCHROME1, MONOCHROME2). Save it as a PNG to use it as a picture."
         )
     if missing:

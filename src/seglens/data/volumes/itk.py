@@ -12,6 +12,7 @@ from seglens.data.picture_files import open_regular
 from seglens.data.volumes.extra import imported
 from seglens.data.volumes.grid import LPS_TO_RAS
 from seglens.errors import DataError
+from seglens.results.names import count
 
 _SPACES = (
     "left-posterior-superior",
@@ -49,8 +50,9 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     refuse_large_volume(file, size)
     if len(size) != 3 or samples != 1:
         raise DataError(
-            f"{file} has {len(size)} axes ({' x '.join(map(str, size))}) with {samples} number(s) at each "
-            "voxel; allowed are 3 axes with one. Save each point of time, or each channel, as its own file."
+            f"{file} has {len(size)} axes ({' x '.join(map(str, size))}) with {count(samples, 'number')} at "
+            "each voxel; allowed are 3 axes with one. Save each point of time, or each channel, as its own "
+            "file."
         )
     if file.suffix.lower() in (".mha", ".mhd"):
         refuse_damaged_meta_image(file)
@@ -98,11 +100,7 @@ def _refuse_outside(file: Path) -> None:
 
 def _refuse_nowhere(file: Path) -> None:
     """Raise where a NRRD doesn't say which side of the patient is which, which is taken for LPS+ unasked."""
-    fields: dict[str, str] = {}
-    with file.open("rb") as stream:
-        for line in iter(lambda: stream.readline(_LINE).strip(), b""):
-            key, _, value = line.decode("latin-1").partition(":")
-            fields.setdefault(key.strip().lower(), value.strip())
+    fields = _fields(file)
     space, units = fields.get("space", "").lower(), re.findall(r'"([^"]*)"', fields.get("space units", ""))
     if space not in _SPACES or "space directions" not in fields:
         raise DataError(
@@ -114,6 +112,27 @@ def _refuse_nowhere(file: Path) -> None:
         raise DataError(
             f"{file} has lengths in {', '.join(dict.fromkeys(units))}; allowed is mm. Write it anew in mm."
         )
+
+
+def segments(file: Path) -> dict[int, str]:
+    """Return the names that 3D Slicer writes for the labels of a NRRD; none of other files."""
+    if file.suffix.lower() not in (".nrrd", ".nhdr"):
+        return {}
+    told = {key: value.removeprefix("=") for key, value in _fields(file).items() if key.startswith("segment")}
+    value = "_labelvalue"
+    labels = {key.removesuffix(value): label for key, label in told.items() if key.endswith(value)}
+    named = [(label, told.get(f"{key}_name")) for key, label in labels.items()]
+    return {int(label): name for label, name in named if name and label.isdecimal()}
+
+
+def _fields(file: Path) -> dict[str, str]:
+    """Return what the header of a NRRD says, by names in small letters."""
+    fields: dict[str, str] = {}
+    with file.open("rb") as stream:
+        for line in iter(lambda: stream.readline(_LINE).strip(), b""):
+            key, _, value = line.decode("utf-8", "replace").partition(":")
+            fields.setdefault(key.strip().lower(), value.strip())
+    return fields
 
 
 def _damaged(file: Path, error: Exception) -> DataError:

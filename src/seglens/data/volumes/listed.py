@@ -1,8 +1,9 @@
 """The cases of a set, and what a dataset.json says of their files, held against those that are there.
 
-nnU-Net v2 counts the cases to learn from (``numTraining``) and says how files end (``file_ending``); the
-decathlon lists the files of both splits (``training``, ``test``). Where a file says something else than its
-folders do, a copy was cut short or two sets were mixed: nobody knows which of the two is meant.
+nnU-Net v2 counts the cases to learn from (``numTraining``; v1 and the decathlon those to test on as well,
+``numTest``) and says how files end (``file_ending``); the decathlon lists the files of both splits
+(``training``, ``test``). Where a file says something else than its folders do, a copy was cut short or two
+sets were mixed: nobody knows which of the two is meant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from seglens.errors import DataError
 from seglens.results.names import count
 
 _SHOWN = 5
+_VALID = ("validation", "valid", "val", "imagesVal", "imagesVa")
+"""Under what others list the cases of a split that neither nnU-Net nor the decathlon has."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +42,34 @@ def refuse_contradictions(
             f"{file} lists the files of each case under 'dataset', which is not read here; allowed are "
             "imagesTr/, labelsTr/ and imagesTs/. Put the files there and remove 'dataset'."
         )
-    both = sorted({case.name for case in splits["train"]} & {case.name for case in splits.get("test", ())})
+    valid = [key for key in _VALID if described.get(key)]
+    if valid:
+        raise DataError(
+            f"{file} lists a split under {valid[0]!r}, which is not read: valid is dealt out of imagesTr/. "
+            f"Remove {valid[0]!r}; to keep that split, lay the set out as images/ and masks/ in train/, "
+            "valid/ and test/."
+        )
+    tested = {case.name.casefold() for case in splits.get("test", ())}
+    both = sorted(case.name for case in splits["train"] if case.name.casefold() in tested)
     if both:
         raise DataError(
             f"{file.parent} has {_few(both)} in imagesTr/ and in imagesTs/ ({len(both)}): a model would be "
             "tested on what it has learned from. Remove them from one, or rename those that are others."
         )
-    _refuse_other_number(described, file, len(splits["train"]))
+    _refuse_other_number(described, "numTraining", file, "imagesTr", len(splits["train"]))
+    _refuse_other_number(described, "numTest", file, "imagesTs", len(splits.get("test", ())))
     _refuse_other_ending(described.get("file_ending"), file, splits)
     for key, split in (("training", "train"), ("test", "test")):
         if key in described:
             _refuse_other_list(described[key], key, file, splits.get(split, ()))
 
 
-def _refuse_other_number(described: Mapping[str, Any], file: Path, found: int) -> None:
-    number = described.get("numTraining", found)
+def _refuse_other_number(described: Mapping[str, Any], key: str, file: Path, folder: str, found: int) -> None:
+    number = described.get(key, found)
     if number != found:
         raise DataError(
-            f"{file} says numTraining {number!r}, and {file.parent / 'imagesTr'} holds "
-            f"{count(found, 'case')}. Add what is missing, or write the right number into the file."
+            f"{file} says {key} {number!r}, and {file.parent / folder} holds {count(found, 'case')}. Add "
+            "what is missing, or write the right number into the file."
         )
 
 

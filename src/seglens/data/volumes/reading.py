@@ -4,7 +4,7 @@ A volume has three axes and one finite number at each voxel. What is more or les
 name: time, colours, several series in a folder, missing slices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,24 @@ def read_labels(path: Path, picture: Volume | None = None, name: str = "its pict
     if picture is not None:
         picture.grid.refuse_other(volume.grid, str(path), name)
     return values.astype(np.int64)
+
+
+def refuse_other_names(path: Path, classes: Sequence[str]) -> None:
+    """Raise where a file of labels gives the name of one of ``classes`` to the label of another.
+
+    3D Slicer numbers the segments of each file anew, and writes their names beside the numbers.
+
+    Raises:
+        MaskValueError: it does.
+    """
+    plain = [name.casefold() for name in classes]
+    for number, name in itk.segments(path).items():
+        if name.casefold() in plain and plain[number : number + 1] != [name.casefold()]:
+            raise MaskValueError(
+                f"{path} calls its label {number} {name!r}, which is the class of label "
+                f"{plain.index(name.casefold())} ({', '.join(classes)}). Export the segments in the "
+                "order of the classes."
+            )
 
 
 def _suffix(path: Path) -> str:

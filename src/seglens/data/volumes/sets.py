@@ -7,6 +7,7 @@ otherwise.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from seglens.data.sample import Sample, Task, task_of
 from seglens.data.volumes.cases import BESIDE, Cases, find_cases, paired_volumes, says_channels
 from seglens.data.volumes.intensities import HOUNSFIELD, Ends, ends_of, fractions
 from seglens.data.volumes.listed import Case
-from seglens.data.volumes.reading import SUFFIXES, is_volume, read_labels, read_volume
+from seglens.data.volumes.reading import SUFFIXES, is_volume, read_labels, read_volume, refuse_other_names
 from seglens.errors import DataError, MaskValueError, SettingError
+from seglens.results.names import count
 
 NNUNET = "dataset.json with channel_names, imagesTr/ and labelsTr/, as nnU-Net v2 has them"
 MSD = "dataset.json with modality, imagesTr/ and labelsTr/, as the Medical Segmentation Decathlon has them"
@@ -69,7 +71,12 @@ def find_described(settings: DataSettings) -> Found:
         )
     folders = [settings.path / name for name in ("imagesTr", "imagesTs", "labelsTr", "labelsTs")]
     searched = [folder for folder in folders if folder.is_dir()]
-    return _found(settings, cases, task, searched, cases.labels.ignore)
+    others = [folder for folder in sorted(settings.path.glob("images*")) if folder not in folders]
+    unread = tuple(str(each) for each in others if each.is_dir() and any(map(is_volume, each.iterdir())))
+    text = "Folders hold volumes that are not read: only those in imagesTr/ and imagesTs/ are."
+    found = _found(settings, cases, task, searched, cases.labels.ignore)
+    problems = (Finding("unread-folder", "warning", text, unread),) if unread else ()
+    return replace(found, problems=(*found.problems, *problems))
 
 
 def find_pairs(settings: DataSettings) -> Found:
@@ -106,8 +113,8 @@ def _found(
     channels = len(cases.channels)
     if "channels" in settings.model_fields_set and settings.channels != channels:
         raise SettingError(
-            f"The volumes in {settings.path} have {channels} channel(s) ({', '.join(cases.channels)}), "
-            f"received channels {settings.channels}. Leave it out."
+            f"The volumes in {settings.path} have {count(channels, 'channel')} "
+            f"({', '.join(cases.channels)}), received channels {settings.channels}. Leave it out."
         )
     ends = settings.intensities or ends_of(cases.channels)
     if len(ends) != channels:
@@ -191,6 +198,8 @@ def read_sample(
         label = label.masked_fill(~valid, 0)
     highest = int(label.max())
     allowed = max((max(region) for region in task.regions), default=len(task.classes) - 1)
+    if not task.regions:
+        refuse_other_names(file, task.classes)
     if merged:
         label = (label > 0).long()
     elif highest > allowed:

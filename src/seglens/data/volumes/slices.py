@@ -21,7 +21,7 @@ from seglens.data.volumes.described import Labels
 from seglens.data.volumes.grid import PLANES, Grid
 from seglens.data.volumes.intensities import ends_of, fractions
 from seglens.data.volumes.listed import Case
-from seglens.data.volumes.reading import read_labels, read_volume
+from seglens.data.volumes.reading import read_labels, read_volume, refuse_other_names
 from seglens.errors import DataError, SettingError
 from seglens.files.output import new_folder
 from seglens.files.overwrite import refuse_overlap
@@ -97,7 +97,7 @@ def slice_volumes(
             "as pictures of 1 or 3. Take one channel, or three."
         )
     windows = [ends or usual for usual in ends_of(cases.channels)]
-    splits = deal_volumes(cases, seed)
+    splits, named = deal_volumes(cases, seed), cases.labels.classes if cases.labels else ()
     rows: list[tuple[str, str, str, int, float]] = []
     dropped = highest = 0
     with new_folder(Path(folder), command="data slices", force=force) as made:
@@ -105,7 +105,7 @@ def slice_volumes(
         for split, case in track(listed, total=len(listed), what="Slicing"):
             for place in ("images", "masks"):
                 (made / split / place).mkdir(parents=True, exist_ok=True)
-            for number, position, picture, mask in _slices(case, plane, windows):
+            for number, position, picture, mask in _slices(case, plane, windows, named):
                 if split == "train" and empty == "drop" and mask is not None and not mask.any():
                     dropped += 1
                     continue
@@ -159,13 +159,15 @@ def deal_volumes(cases: Cases, seed: int) -> dict[str, tuple[Case, ...]]:
 
 
 def _slices(
-    case: Case, plane: str, windows: Sequence[tuple[float, float] | None]
+    case: Case, plane: str, windows: Sequence[tuple[float, float] | None], classes: Sequence[str]
 ) -> Iterator[tuple[int, float, np.ndarray, np.ndarray | None]]:
     """Yield number, place in mm, picture (rows x columns x channels, 0 to 65535) and mask of every slice."""
     volumes = [read_volume(file) for file in case.channels]
     first = volumes[0]
     for other, file in zip(volumes[1:], case.channels[1:], strict=True):
         first.grid.refuse_other(other.grid, str(file), str(case.channels[0]))
+    if case.labels is not None and classes:
+        refuse_other_names(case.labels, classes)
     truth = None if case.labels is None else read_labels(case.labels, first, str(case.channels[0]))
     channels = [fractions(each.values, ends) for each, ends in zip(volumes, windows, strict=True)]
     stack = np.rint(np.stack(channels, axis=-1) * 65535).astype(np.uint16)
