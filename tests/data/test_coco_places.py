@@ -169,7 +169,9 @@ class TestLabelme:
         corners = [numbers[y + 1, x + 1] for x, y, _, _ in boxes]
         assert corners[0] == corners[1]
         assert len(set(corners)) == len(set(np.unique(numbers)) - {0}) == 4
-        assert (numbers > 0).sum() == (split[0].mask > 0).sum() == 5 * 3 * 3
+        mask = split[0].mask
+        assert mask is not None
+        assert int((numbers > 0).sum()) == int(mask.gt(0).sum()) == 5 * 3 * 3
 
     @pytest.mark.parametrize(
         ("label", "message"),
