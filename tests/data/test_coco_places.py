@@ -73,7 +73,7 @@ def test_pairs_beside_folders_of_splits_are_refused(tmp_path):
         opened(tmp_path)
     assert sizes(opened(tmp_path, train_dir=".", valid_dir="test"))["train"] == 3
     (tmp_path / "test" / "masks").rename(tmp_path / "test" / "other")
-    with pytest.raises(DataError, match="a set whose folders name splits is not split anew"):
+    with pytest.raises(DataError, match="a set whose folders name splits is not split again"):
         opened(tmp_path)
 
 

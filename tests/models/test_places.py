@@ -190,7 +190,7 @@ def test_one_grid_has_no_encoder():
     run = seglens.wrap(
         network, classes=("background", "b"), image_size=64, mean=half, std=half, outputs_are="logits"
     )
-    with pytest.raises(seglens.errors.ModelError, match=r"'encoder_last'; it shows .*no encoder can be told"):
+    with pytest.raises(seglens.errors.ModelError, match=r"'encoder_last'; it shows .*no encoder is known"):
         find_role(run.segmenter, "encoder_last")
 
 

@@ -324,7 +324,7 @@ def test_a_network_that_can_not_change_its_mode():
             raise ValueError("I am frozen")
 
     network = nn.Sequential(nn.Dropout(), Stays(1, 1, 1))
-    with pytest.raises(ModelError, match=r"can't be put in evaluation mode.*I am frozen.*Mend its train"):
+    with pytest.raises(ModelError, match=r"can't be put in evaluation mode.*I am frozen.*Correct its train"):
         Segmenter(network, plain()).try_out(16)
     assert all(part.training for part in network.modules())
 

@@ -125,7 +125,9 @@ def check_values(images: Tensor, what: str = "The pictures") -> Tensor:
         )
     low, high = (end.item() for end in images.detach().aminmax())
     if not (abs(low) < float("inf") and abs(high) < float("inf")):
-        raise SettingError(f"{what}: NaN or infinite values among the pixels. Mend them; allowed are 0 to 1.")
+        raise SettingError(
+            f"{what}: NaN or infinite values among the pixels. Correct them; allowed are 0 to 1."
+        )
     if low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
         return images
     if low < 0:

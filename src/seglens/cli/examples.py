@@ -78,7 +78,7 @@ EXAMPLES = {
         ("seglens compare runs/first runs/second", "what the second does better, on which pictures"),
         (
             "seglens compare runs/first runs/second --data other/ --split all --out fix",
-            "evaluated anew, on the same pictures",
+            "evaluated again, on the same pictures",
         ),
     ),
 }

@@ -100,9 +100,7 @@ def _pictures(content: CocoFile, place: CocoPlace, root: Path) -> tuple[dict[Id,
         if len(splits) > 1:
             problem("file-name", f"Pictures are said to be of several splits ({', '.join(sorted(splits))}).")
         elif file in seen:
-            problem(
-                "listed-twice", "Pictures are listed twice: it can't be told which annotations are theirs."
-            )
+            problem("listed-twice", "Pictures are listed twice: it isn't known which annotations are theirs.")
         else:
             seen.add(file)
             name = _stem(picture.file_name)

@@ -232,5 +232,5 @@ def _stray(key: str, found: Id, known: Sequence[Id] | set[Id] | dict[Id, Categor
 
 def _doubles(file: Path, what: str, ids: Sequence[Id]) -> list[Finding]:
     twice = [str(key)[:40] for key, count in Counter(ids).items() if count > 1]
-    text = f"{what} share an id, so it can't be told which of them is meant. {AGAIN}"
+    text = f"{what} share an id, so it isn't known which of them is meant. {AGAIN}"
     return [Finding("coco", "error", text, (f"{file}, id {key}",)) for key in twice]

@@ -61,7 +61,7 @@ def split_folders(settings: DataSettings, recognises: Callable[[Path], bool]) ->
     if unread:
         raise DataError(
             f"{root} has pictures with masks, and beside them {_listed(unread)}, which can't be read in the "
-            "same way: a set whose folders name splits is not split anew. Move these folders out of the set, "
+            "same way: a set whose folders name splits is not split again. Move these folders out of the set "
             "or name the folders of the splits with --train-dir, --valid-dir and --test-dir ('.' is "
             "the set's own)."
         )
@@ -78,11 +78,9 @@ def own_split_folders(root: Path, recognises: Callable[[Path], bool]) -> dict[st
     own = [folder for folder in found.values() if recognises(folder)]
     if own and recognises(root):
         raise DataError(
-            f"{root} has pictures with masks, or outlines, of its own and in {_listed(own)}: it can't "
-            "be told of "
-            "which split its own are. Move them to a folder of a split, or name the folders of the "
-            "splits with "
-            "--train-dir, --valid-dir and --test-dir ('.' is the set's own)."
+            f"{root} has pictures with masks, or outlines, of its own and in {_listed(own)}: it isn't known "
+            "which split its own belong to. Move them to a folder of a split, or name the folders of the "
+            "splits with --train-dir, --valid-dir and --test-dir ('.' is the set's own)."
         )
     return found if own else {}
 

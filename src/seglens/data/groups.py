@@ -148,7 +148,7 @@ def from_names(splits: Mapping[str, Sequence[Entry]], expression: str) -> Groups
     if without:
         raise DataError(
             f"--group-from {expression!r} finds no group in {len(without)} of {len(found) + len(without)} "
-            f"file names: {_few(without)}. Mend the expression, or name groups in a table with --groups."
+            f"file names: {_few(without)}. Correct the expression, or name groups in a table with --groups."
         )
     return found
 

@@ -57,7 +57,7 @@ def find(settings: DataSettings) -> Found:
                 continue
             picture = source.pictures[0].path
             if picture in taken:
-                text = "Pictures have several Labelme files: it can't be told which is meant."
+                text = "Pictures have several Labelme files: it isn't known which is meant."
                 problems.append(Finding("labelme", "error", text, (f"{taken[picture]}, {file}",)))
             taken[picture] = file
             sources.append(source)

@@ -203,7 +203,7 @@ def _exact(stored: Stored, file: Path, kind: Kind) -> np.ndarray:
             return np.where(label >= 128, 255, 0)
         reason = f"{between:.0%} of its pixels are neither black nor white"
     else:
-        reason = "only black and white can be told in one"
+        reason = "only black and white are safe in one"
     raise MaskValueError(
         f"The mask {file} is in a lossy format (JPEG or the like), which changes values, and {reason}. Save "
         "masks as PNG, from the original."

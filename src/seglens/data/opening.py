@@ -93,7 +93,7 @@ def find(settings: DataSettings, *, masks: bool = True) -> tuple[str, Found]:
     errors = [problem for problem in join_findings(problems) if problem.severity == "error"]
     if errors:
         listed = " ".join(in_short(problem) for problem in errors)
-        raise DataError(f"{settings.path}: {listed} Mend the set; 'seglens data check' lists all.")
+        raise DataError(f"{settings.path}: {listed} Correct the set; 'seglens data check' lists all.")
     if not any(found.entries.values()):
         raise DataError(f"{settings.path} holds no picture in layout {name!r}: {LAYOUTS[name].looks_like}.")
     return name, found

@@ -33,7 +33,7 @@ FEWEST_RUNS = 4
 MOST_RUN_DIGITS = 7
 """Characters of five bits in one run length of compressed RLE: more than any picture needs."""
 
-AGAIN = "Mend it, or export the set again."
+AGAIN = "Correct it, or export the set again."
 MAYBE_BOX = (
     "An outline is a list of fewer than six numbers, which might be a box; allowed are polygons of three"
 )
@@ -172,7 +172,7 @@ def check_box(found: object, shapes: Sequence[Shape], box: Box | None, size: tup
         rule = (
             "The run lengths of RLE are not where the box (bbox) of the object is, or torn when they are "
             "read column by column, and whole row by row; allowed is column by column, as COCO has it. "
-            "Write them so, or mend 'bbox'."
+            "Write them so, or correct 'bbox'."
         )
         raise OutlineError(rule, elsewhere or "no bbox")
     turned = [Polygon(tuple(_swapped(shape.points))) for shape in shapes if isinstance(shape, Polygon)]

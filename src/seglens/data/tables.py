@@ -54,6 +54,6 @@ def read_rows(file: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         if row and len(row) != len(header):
             raise DataError(
                 f"{file}: line {number} has {len(row)} values, the first line names {len(header)} columns. "
-                "Mend the line; a value with a comma in it stands in quotes."
+                "Correct the line; a value with a comma in it stands in quotes."
             )
     return [dict(zip(header, (value.strip() for value in row), strict=True)) for row in lines[1:] if any(row)]

@@ -146,7 +146,7 @@ def with_references_of(run: Run, split: Split, methods: Sequence[Method], seed: 
     if not images:
         raise DataError(
             f"0 of {count(len(numbers), 'picture')} of {source.name!r} could be read, from which "
-            "expected-gradients would start. Leave it out of the methods, or mend the pictures."
+            "expected-gradients would start. Leave it out of the methods, or correct the pictures."
         )
     return tuple(with_references(methods, torch.stack(images)))
 

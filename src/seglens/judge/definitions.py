@@ -46,7 +46,7 @@ DEFINITIONS = {
     "model_dependence": "Does the map change when the network forgets what it learned? It should. The "
     "value is how alike the map is when it is made again (repeat), less how alike it is with random "
     "weights. Both are rank correlations, averaged over several seeds. Batch norms take their statistics "
-    "anew, and the target stays. Where repeat is below .9 the score is not evaluable, because noise "
+    "again, and the target stays. Where repeat is below .9 the score is not evaluable, because noise "
     "would look like change. Beside it stands how much detail random weights add, as a share of the "
     "largest entropy of a histogram (entropy_gain, after Hedström et al. 2024).",
     "stability": "Does the map stay the same while the picture and the prediction hardly change? 1: it "

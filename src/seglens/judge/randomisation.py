@@ -30,7 +30,7 @@ ENCODERS = ("encoder", "backbone")
 """What the part of a network is called that a decoder comes after."""
 
 NO_WEIGHTS = Reason(
-    "no_weights", "the network is a file with its own code, whose weights can't be drawn anew"
+    "no_weights", "the network is a file with its own code, whose weights can't be made random"
 )
 
 SEED = 101

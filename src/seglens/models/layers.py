@@ -203,7 +203,7 @@ def find_role(segmenter: Segmenter, role: str) -> str:
         none = (
             ""
             if not roles or "encoder_last" in roles
-            else "; no encoder can be told where grids become no coarser"
+            else "; no encoder is known where grids become no coarser"
         )
         raise ModelError(
             f"This network doesn't show which of its layers is {role!r}; it shows "

@@ -81,7 +81,7 @@ def open_pretrained(path: Path) -> tuple[Path, Described]:
         content = json.loads(config.read_bytes())
     except (ValueError, OSError) as error:
         raise CheckpointError(
-            f"{config} can't be read: {error}. Mend it, or move the weights away from it."
+            f"{config} can't be read: {error}. Correct it, or move the weights away from it."
         ) from error
     name = content.pop("_model_class", None) if isinstance(content, dict) else None
     model = next((ours for ours, entry in zoo.MODELS.items() if entry.elsewhere == name and name), None)

@@ -215,7 +215,7 @@ def check_resolution(returned: Sequence[int], given: Sequence[int]) -> None:
     pad = tuple(side for each in border for side in (each // 2, each - each // 2))
     raise ModelError(
         f"The network returns {spelled(returned)} values for {spelled(given)} pixels: neither as many, nor "
-        "a whole fraction, so that it can't be told which pixels they are of. If convolutions without "
+        "a whole fraction, so that it isn't known which pixels they are of. If convolutions without "
         f"padding cut the border off, put it back: torch.nn.functional.pad(output, {pad})."
     )
 

@@ -421,7 +421,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         except Exception as error:  # whatever somebody else's train() raises
             raise ModelError(
                 f"The network can't be put in evaluation mode, its train(False) fails: {_reason(error)}. "
-                "Mend its train(mode), or leave that method to torch.nn.Module."
+                "Correct its train(mode), or leave that method to torch.nn.Module."
             ) from error
         yield
     finally:

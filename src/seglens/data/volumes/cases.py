@@ -82,7 +82,7 @@ def _of_nnunet(folder: Path) -> Cases:
     try:
         described = json.loads(read_text(file))
     except ValueError as error:
-        raise DataError(f"{file} is not JSON ({error}). Mend it, or export the set again.") from error
+        raise DataError(f"{file} is not JSON ({error}). Correct it, or export the set again.") from error
     if not isinstance(described, dict):
         raise DataError(f"{file} holds no object of names and values. Export the set again.")
     labels = read_described(described, file)
@@ -158,7 +158,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _twice(one: Path, other: Path) -> DataError:
     return DataError(
-        f"{one} and {other.name}: two volumes of one name, and it can't be told which counts. Keep one."
+        f"{one} and {other.name}: two volumes of one name, and it isn't known which counts. Keep one."
     )
 
 

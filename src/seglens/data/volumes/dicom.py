@@ -102,7 +102,7 @@ def _header(file: Path) -> Any:
         )
     if missing:
         raise DataError(
-            f"{file} doesn't say {', '.join(missing)}: it can't be told where its pixels are. Use files that "
+            f"{file} doesn't say {', '.join(missing)}: it isn't known where its pixels are. Use files that "
             "come from the scanner, or convert it with the right spacing."
         )
     if "ModalityLUTSequence" in found:
@@ -113,7 +113,7 @@ def _header(file: Path) -> Any:
     if found.get("HighBit", 0) + 1 != found.get("BitsStored", 1):
         raise DataError(
             f"{file} has HighBit {found.get('HighBit')} and BitsStored {found.get('BitsStored')}; allowed is "
-            "one less than BitsStored, else the bits of its numbers can't be told. Convert it to NIfTI."
+            "one less than BitsStored, else it isn't known which bits are its numbers. Convert it to NIfTI."
         )
     _refuse_nowhere(found, file)
     return found

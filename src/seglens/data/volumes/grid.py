@@ -43,13 +43,13 @@ class Grid:
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or (affine[3] != (0, 0, 0, 1)).any():
             raise DataError(
                 f"The affine of a volume is {affine.tolist()}; allowed are 4 x 4 finite numbers, the last "
-                "row 0 0 0 1. Write the header of the file anew."
+                "row 0 0 0 1. Write a new header for the file."
             )
         sides = np.linalg.norm(affine[:3, :3], axis=0)
         if not (sides > 0).all() or abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-3:
             raise DataError(
                 f"The affine of a volume is singular: {affine.tolist()} puts all voxels into one plane or "
-                "line, so that no place can be told. Write the header of the file anew."
+                "line, so that no place is known. Write a new header for the file."
             )
         cosines = np.abs(np.triu((affine[:3, :3] / sides).T @ (affine[:3, :3] / sides), 1))
         if cosines.max() > SHEAR:
@@ -171,7 +171,7 @@ class Grid:
             raise SizeMismatchError(
                 f"{what} lies {told[0]} mm beside {own} (orientation {other.orientation}, spacing "
                 f"{_spaced(other.spacing)} mm; {self.orientation}, {_spaced(self.spacing)} mm); allowed is "
-                f"{told[1]} mm. They must be on one grid: resample the mask to the picture, or mend the "
+                f"{told[1]} mm. They must be on one grid: resample the mask to the picture, or correct the "
                 "header that is wrong."
             )
 

@@ -94,7 +94,7 @@ def _refuse_outside(file: Path) -> None:
         if plain.anchor or not inside:
             raise DataError(
                 f"{file} names its numbers {name!r}, outside of its own folder; allowed is a file beside it, "
-                "or below. Move the file there and mend the name in the header."
+                "or below. Move the file there and correct the name in the header."
             )
 
 
@@ -106,11 +106,11 @@ def _refuse_nowhere(file: Path) -> None:
         raise DataError(
             f"{file} doesn't say where its voxels are: its space is {space or 'not told'!r}, and it has "
             f"{'' if 'space directions' in fields else 'no '}space directions. Allowed are "
-            f"{', '.join(_SPACES[::2])} with directions. Write it anew with both."
+            f"{', '.join(_SPACES[::2])} with directions. Write the file again with both."
         )
     if not {"mm", "millimeter", "millimeters", ""}.issuperset(each.lower() for each in units):
         raise DataError(
-            f"{file} has lengths in {', '.join(dict.fromkeys(units))}; allowed is mm. Write it anew in mm."
+            f"{file} has lengths in {', '.join(dict.fromkeys(units))}; allowed is mm. Write the file in mm."
         )
 
 

@@ -86,7 +86,7 @@ def _refuse_other_ending(ending: Any, file: Path, splits: Mapping[str, Sequence[
     if other:
         raise DataError(
             f"{file} says file_ending {ending!r}, and {len(other)} of {len(paths)} files end otherwise, such "
-            f"as {other[0]}. nnU-Net would pass over them. Convert or move them, or mend the file."
+            f"as {other[0]}. nnU-Net would pass over them. Convert or move them, or correct the file."
         )
 
 
@@ -104,14 +104,14 @@ def _refuse_other_list(listed: Any, key: str, file: Path, cases: Sequence[Case])
         raise DataError(
             f"{file} lists other files under {key!r} than there are: {len(missing)} are listed and not "
             f"there ({_few(missing) or 'none'}), {len(extra)} are there and not listed "
-            f"({_few(extra) or 'none'}). Add what is missing, move away what is too many, or mend the list."
+            f"({_few(extra) or 'none'}). Add what is missing, move away what is too many or correct the list."
         )
     for case in cases:
         label = names[case.name]
         if label is not None and case.labels is not None and label != case.labels.name:
             raise DataError(
                 f"{file} lists the labels {label} for {case.name!r}, and beside it is {case.labels.name}; "
-                "allowed are labels of the name of their case. Rename the files, or mend the list."
+                "allowed are labels of the name of their case. Rename the files, or correct the list."
             )
 
 

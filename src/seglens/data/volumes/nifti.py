@@ -44,7 +44,7 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
         raise DataError(
             f"{file} doesn't say where its voxels are: the codes of sform and qform are both 0, so that left "
-            "and right can't be told. Write the header with an affine (nibabel: image.set_sform(affine, 1))."
+            "and right aren't known. Write the header with an affine (nibabel: image.set_sform(affine, 1))."
         )
     if image.dataobj.offset < header.single_vox_offset:
         raise _damaged(file, ValueError(f"its numbers begin at byte {image.dataobj.offset}, in the header"))

@@ -204,7 +204,7 @@ def read_sample(
         label = (label > 0).long()
     elif highest > allowed:
         what = (
-            f"which {', '.join(task.classes)} are made of. Mend the mask, or list the label in dataset.json"
+            f"which {', '.join(task.classes)} are made of. Correct the mask or list the label in dataset.json"
             if named
             else "and nobody said what more of them mean. Name them: --classes background NAME ... (each "
             "value is a class), or --masks foreground (all above 0 are one)"

@@ -122,7 +122,7 @@ def slice_volumes(
         if highest >= len(classes) and highest != labels.ignore:
             raise DataError(
                 f"Masks in {source} hold the label {highest}, but only {', '.join(classes)} are listed. Add "
-                "it to dataset.json, or mend the masks."
+                "it to dataset.json, or correct the masks."
             )
         with (made / TABLE).open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")

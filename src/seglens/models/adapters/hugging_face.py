@@ -297,7 +297,7 @@ def _classes(named: Mapping[Any, str]) -> tuple[str, ...]:
     found = {int(key): str(name) for key, name in named.items()}
     if sorted(found) != list(range(len(found))):
         raise ModelError(
-            f"id2label names the classes {sorted(found)}; wanted is each from 0 on. Mend it in config.json."
+            f"id2label names the classes {sorted(found)}; wanted is each from 0 on. Correct config.json."
         )
     return tuple(found[i] for i in range(len(found)))
 
@@ -315,7 +315,7 @@ def _normalisation(images: Any, channels: int) -> tuple[tuple[float, ...], tuple
     if mean is None or std is None:
         raise ModelError(
             f"{type(images).__name__} normalises (do_normalize), and its image_mean is {mean}, its image_std "
-            f"{std}. Allowed is a number for each channel, or one for all. Mend it in {PROCESSOR}."
+            f"{std}. Allowed is a number for each channel, or one for all. Correct it in {PROCESSOR}."
         )
     listed = [[each] if isinstance(each, int | float) else list(each) for each in (mean, std)]
     both = [each * channels if len(each) == 1 else each for each in listed]

@@ -200,7 +200,7 @@ def _metadata(config: Config) -> tuple[tuple[str, ...] | None, tuple[int, ...] |
         wanted = [str(number) for number in range(len(by_number))]
         if sorted(by_number) != sorted(wanted):
             raise ModelError(
-                f"metadata.json names the channels {', '.join(by_number)}; wanted is each from 0 on. Mend "
+                f"metadata.json names the channels {', '.join(by_number)}; wanted is each from 0 on. Correct "
                 "channel_def, or name classes: --classes."
             )
         names = tuple(by_number[number] for number in wanted)

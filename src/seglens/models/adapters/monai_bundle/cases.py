@@ -222,7 +222,7 @@ class Cases:
             if (original - start).abs().max() > CLOSE * min(grid.spacing):
                 raise DataError(
                     f"MONAI reads another place of the voxels from {files[0]} than its header has here: "
-                    f"{original.tolist()}, not {start.tolist()}. Write the header anew."
+                    f"{original.tolist()}, not {start.tolist()}. Write a new header for the file."
                 )
         moved = torch.linalg.inv(start) @ _affine(found.affine, dims)
         axes, turned, reach = _along(moved, scaled, lying, files[0])

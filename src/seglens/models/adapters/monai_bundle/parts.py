@@ -254,7 +254,7 @@ def _made(name: str, kind: Callable[..., Any], given: Mapping[str, Any]) -> Any:
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(
             f"MONAI {monai.__version__} can't make the bundle's {name}: {first}. Use the version that its "
-            "metadata.json names (monai_version), or mend the configuration."
+            "metadata.json names (monai_version), or correct the configuration."
         ) from error
 
 

@@ -213,8 +213,8 @@ def _check_plans(plans: Mapping[str, Any], configuration: Mapping[str, Any], fol
     if missing:
         raise ModelError(
             f"{folder / PLANS} is of a version that is not known here: it doesn't say {', '.join(missing)}. "
-            "Allowed are plans of nnU-Net 2.5 and later; nnUNetv2_plan_experiment writes them anew, with the "
-            "same network where settings are the same."
+            "Allowed are plans of nnU-Net 2.5 and later; nnUNetv2_plan_experiment writes them again, with "
+            "the same network where settings are the same."
         )
     known: dict[str, tuple[Any, tuple[str, ...]]] = {
         "label_manager": (plans.get("label_manager", "LabelManager"), ("LabelManager",)),
