@@ -172,7 +172,7 @@ def test_pairs_say_what_their_labels_mean(tmp_path):
         open_data(DataSettings(path=folder, masks="foreground", classes=("background", "a", "b")))
     with pytest.raises(SettingError, match="not as instances"):
         open_data(DataSettings(path=folder, masks="instances"))
-    with pytest.raises(SettingError, match=r"have 1 channel\(s\) \(intensity\), received channels 3"):
+    with pytest.raises(SettingError, match=r"have 1 channel \(intensity\), received channels 3"):
         open_data(DataSettings(path=folder, channels=3))
     assert open_data(DataSettings(path=pairs(tmp_path / "one", labels(1)))).task.classes[1] == "foreground"
 

@@ -180,7 +180,7 @@ def only_analyze(folder: Path) -> None:
         (change(labels={"background": 0, "a": 1, "b": 1}), r"'b' and 'a' the one value 1"),
         (change(labels={"background": 0, "front": 1}), r"hold the label 2, but only background, front"),
         (change(labels=None), r"doesn't list its labels"),
-        (change(channel_names={"0": "a", "1": "b"}), r"1 file\(s\) of the case 'c0', but .* 2 channel"),
+        (change(channel_names={"0": "a", "1": "b"}), r"1 file of the case 'c0', but .* 2 channels"),
         (change(channel_names=[]), r"doesn't list its channels"),
         (lambda folder: (folder / "labelsTr" / "c0.nii.gz").unlink(), r"no labels of 'c0' \(1 lack labels"),
         (lambda folder: (folder / "imagesTr" / "c0_0000.nii.gz").unlink(), r"labels of 'c0', but no picture"),
