@@ -150,5 +150,7 @@ def test_no_cell_of_a_table_is_a_formula(name, tmp_path):
 def test_a_record_with_no_colour_in_its_palette_is_refused(colour, tmp_path):
     record = {"schema_number": 1, "kind": "train", "task": {"palette": ["#000000", colour]}}
     (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(DataError, match=r"run\.json.*palette holds"):
+    with pytest.raises(
+        DataError, match=r"run\.json.*task\.palette\.1 .*allowed are colours such as #1f77b4, received"
+    ):
         read_record(tmp_path)

@@ -196,8 +196,9 @@ def test_files_for_one_picture_or_another_precision(kind, files, tmp_path):
     if kind == "one picture":  # torch.export takes the number of pictures for fixed, if nobody says otherwise
         torch.export.save(torch.export.export(module, (torch.rand(1, 3, 32, 32),)), file)
     else:
-        copied = deepcopy(module).to(torch.float16 if kind == "half" else torch.float64)
-        torch.jit.save(torch.jit.script(copied), file)
+        precision = torch.float16 if kind == "half" else torch.float64
+        example = torch.rand(1, 3, 32, 32, dtype=precision)
+        torch.jit.save(torch.jit.trace(deepcopy(module).to(precision), example), file)
     seglens.adopt(file, image_size=32, out=tmp_path / "run", head="sigmoid", **NORMALISED)
     loaded = seglens.load(tmp_path / "run", device="cpu")
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -23,6 +23,7 @@ from seglens.explain.explanation import Explanation
 from seglens.explain.target import Target
 from seglens.explain.trace import differentiate, in_chunks, left_as_found
 from seglens.models.folding import quick
+from seglens.models.probing import NoGradientError
 from seglens.models.segmenter import Segmenter
 from seglens.runtime.device import at_once
 from seglens.shapes import Images
@@ -127,7 +128,9 @@ def lrp(
             keep = position + 1 < len(chosen)
             try:
                 slopes = differentiate(score, {"the input": inputs}, target, keep=keep)
-            except CheckpointError as error:  # it would do so without the rules
+            except NoGradientError as error:
+                if not isinstance(error.__cause__, CheckpointError):  # that would work without the rules
+                    raise
                 raise _refused("activations that are computed again (checkpointing)") from error
             relevance = (inputs * slopes["the input"]).detach().float()
             channels[position, rows] = relevance

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     StrictBool,
     StrictInt,
@@ -39,8 +39,8 @@ FILE_NAME = "run.json"
 PACKAGES = ("seglens", "torch", "torchvision", "segmentation-models-pytorch", "timm", "lightning", "numpy")
 
 
-def _colour(text: str) -> str:
-    if not re.fullmatch(r"#[0-9A-Fa-f]{6}", text, re.ASCII):
+def _colour(text: Any) -> Any:
+    if not (isinstance(text, str) and re.fullmatch(r"#[0-9A-Fa-f]{6}", text, re.ASCII)):
         raise ValueError("allowed are colours such as #1f77b4")
     return text
 
@@ -87,7 +87,7 @@ class TaskRecord(_Described):
     """
 
     classes: tuple[StrictStr, ...] = ()
-    palette: tuple[Annotated[StrictStr, AfterValidator(_colour)], ...] = ()
+    palette: tuple[Annotated[str, BeforeValidator(_colour)], ...] = ()
     multilabel: StrictBool = False
 
 
