@@ -245,12 +245,16 @@ def read_copies(
     copies = torch.arange(len(rows), device=device)
     found = torch.empty(num, len(rows), device=device)
 
+    most = at_once(size_of(images), device, batch_size)
+
     def work(part: slice) -> None:
-        logits = model.forward(perturb(images[rows[part]], copies[part]))
+        changed = perturb(images[rows[part]], copies[part])
+        logits = torch.cat([model.forward(few) for few in changed.split(most)])
         found[:, part] = read(logits, rows[part])
 
     with evaluating(model.segmenter), torch.no_grad():
-        in_chunks(len(rows), at_once(size_of(images), device, batch_size), work)
+        # Imputers take more at once than a model: their steps are many and short.
+        in_chunks(len(rows), min(batch_size, 4 * most), work)
     return found
 
 
