@@ -99,7 +99,7 @@ def test_strata_are_listed_worst_first_with_differences_and_what_was_left_out():
     assert by_value["a"].p_adjusted is None
     assert by_value["south"].difference.mean == pytest.approx(-0.305, abs=1e-2)
     assert set(found.left_out) == {"age", "ward"}
-    assert "60 values for 60 are too many" in found.left_out["age"]
+    assert "60 different values in 60 rows are too many" in found.left_out["age"]
     assert any("site south: Dice is 0.30" in text and "4 comparisons" in text for text in found.sentences)
 
 

@@ -16,7 +16,8 @@ from seglens.explain.masked import (
     score_copies,
 )
 from seglens.explain.target import Target
-from seglens.models.segmenter import ModelSpec, Segmenter
+from seglens.models.segmenter import ModelSpec, Segmenter, each_pass
+from seglens.runtime import device
 
 
 @pytest.fixture
@@ -66,6 +67,18 @@ def test_scores_are_those_of_the_copies_one_by_one(run, images, target, unit, ba
         logit = run.predict(images[row : row + 1] * (1 - copy / 10)).logits[0, 0][target.pixels[row]]
         expected = {"sum": logit.sum(), "mean": logit.mean(), "probability": logit.sigmoid().mean()}[unit]
         torch.testing.assert_close(found[copy], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("pixels", "passes"), [(1, [1] * 7), (2 * 16**2, [2, 2, 2, 1]), (8 * 16**2, [7])])
+def test_a_cpu_gets_few_pixels_at_once(run, images, target, monkeypatch, pixels, passes) -> None:
+    expected = masked_scores(run.segmenter, images, (target,), ROWS, dim)
+    monkeypatch.setattr(device, "PIXELS", pixels)
+    seen: list[int] = []
+    with each_pass(seen.append):
+        found = masked_scores(run.segmenter, images, (target,), ROWS, dim)
+    assert seen == passes
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    assert device.at_once((16, 16), torch.device("cuda"), 9) == 9
 
 
 def test_memory_that_runs_out_halves_the_chunk(run, images, target) -> None:

@@ -99,9 +99,9 @@ def _why_not(values: Sequence[str]) -> str:
     """Return why a column makes no strata; nothing where it does."""
     num = len(set(values))
     if num == 1:
-        return f"all have {values[0]!r}, there is nothing to compare."
+        return f"all rows have {values[0]!r}, there is nothing to compare."
     if num > MOST:
-        return f"{num} values for {len(values)} are too many; put them into bands, such as 60-69."
+        return f"{num} different values in {len(values)} rows are too many; use bands, such as 60-69."
     return ""
 
 

@@ -106,7 +106,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def at_once(size: Sequence[int], device: torch.device, batch_size: int) -> int:
-    """How many pictures go through a model at once: ``batch_size``, on a CPU no more than `PIXELS` have."""
+    """Return how many pictures of ``size`` (the length of each axis, in pixels) go through a model at once.
+
+    They are ``batch_size``, and on a CPU no more than `PIXELS` have together, but one at least.
+    """
     return min(batch_size, max(1, PIXELS // prod(size))) if device.type == "cpu" else batch_size
 
 
