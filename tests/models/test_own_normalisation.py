@@ -1,11 +1,15 @@
 """Mean and std that a network or its file brings along: taken or refused, never replaced by ImageNet's."""
 
+import re
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.transforms import Normalize, v2
 
 import seglens
@@ -49,6 +53,71 @@ def test_a_network_that_normalises_itself_is_not_given_normalised_pictures(how):
     images = torch.rand(1, 3, 32, 32)
     by_hand = module.conv((images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None])
     torch.testing.assert_close(run.predict(images).logits, by_hand.detach())
+
+
+class Changes(nn.Module):
+    """Changes pictures by a function before its first layer."""
+
+    def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.how, self.conv = how, nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(self.how(images))
+
+
+def _by_constants(images: Tensor) -> Tensor:
+    return (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (_by_constants, "by 5, 4, 3.333 and adds -2.5, -1.6, -1 before"),
+        (lambda images: _by_constants(images.flip(1)), "by 5, 4, 3.333 and adds -2.5, -1.6, -1 before"),
+        (lambda images: 2 * images - 1, "by 2, 2, 2 and adds -1, -1, -1 before"),
+        (lambda images: images * 255, "by 255, 255, 255 and adds 0, 0, 0 before"),
+        (lambda images: images / 255, "by 0.003922, 0.003922, 0.003922 and adds 0, 0, 0 before"),
+    ],
+    ids=["constants", "and BGR", "to -1 and 1", "to 255", "from 255"],
+)
+def test_constants_in_the_forward_pass_are_seen(how, said):
+    with pytest.raises(ModelError, match=f"{re.escape(said)}.*Give mean=.0,.*std=.1,"):
+        seglens.wrap(Changes(how), classes=TWO, image_size=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = seglens.wrap(Changes(how), classes=TWO, image_size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    images = torch.rand(1, 3, 32, 32)
+    by_hand = run.segmenter.module.conv(how(images))
+    torch.testing.assert_close(run.predict(images).logits, by_hand.detach())
+    with pytest.warns(SeglensWarning, match=re.escape(said)):
+        seglens.wrap(Changes(how), classes=TWO, image_size=32, mean=MEAN, std=STD)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda images: images,
+        lambda images: images.flip(1),
+        functional.instance_norm,
+        lambda images: (images - images.amin()) / (images.amax() - images.amin()),
+        functional.relu,
+        lambda images: images.to(memory_format=torch.channels_last),
+    ],
+    ids=["nothing", "BGR", "each picture's own", "each picture's range", "no line", "memory format"],
+)
+def test_what_depends_on_the_picture_is_no_normalisation_of_all(how):
+    assert seglens.wrap(Changes(how), classes=TWO, image_size=32).spec.mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+def test_a_network_that_hides_its_parts_must_be_told_its_normalisation():
+    script = torch.jit.trace(Changes(lambda images: 2 * images - 1), torch.rand(1, 3, 32, 32))
+    with pytest.raises(ModelError, match=r"doesn't show its parts.*no mean and std are given"):
+        seglens.wrap(script, classes=TWO, image_size=32)
+    run = seglens.wrap(script, classes=TWO, image_size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    images = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(run.predict(images).logits, script(images).detach())
 
 
 def test_means_that_are_no_pictures_are_no_reason():

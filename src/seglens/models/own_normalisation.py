@@ -5,13 +5,19 @@ were normalised must be given those. ImageNet's mean and std are a guess there, 
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves
 
-from seglens.errors import CheckpointError, ModelError
+from seglens.axes import size_of
+from seglens.errors import CheckpointError, ModelError, SeglensWarning
+from seglens.models.adapters.network_files import FileNetwork
 from seglens.models.spec import LARGEST
 
 Values = tuple[float, ...]
@@ -20,6 +26,8 @@ Normalisation = tuple[Values, Values]
 _NAME = re.compile(r"(^|\.)((pixel|image|img|input|norm|data|dataset|rgb|channel|imagenet)_)?mean$")
 """How the mean of pictures is called; that of a normalisation inside of a network is ``running_mean``."""
 _DEPTH = 3
+_SAME = 1e-2
+"""Scales and shifts that agree to this share are the same, in half precision too."""
 
 
 def check_both(mean: Sequence[float] | None, std: Sequence[float] | None, default: Normalisation) -> None:
@@ -53,6 +61,93 @@ def refuse_own(module: nn.Module, channels: int) -> None:
                     f"{_short(std)}), and none are given. Give mean=(0,)*{channels} and std=(1,)*{channels} "
                     "where the network normalises pictures itself, else those that it was trained with."
                 )
+
+
+@contextmanager
+def first_inputs(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Note what ``network`` is given within, and then what its first part with weights is given."""
+    seen, entered = list[Tensor](), list[bool]()
+
+    def note(module: nn.Module, given: tuple[Any, ...]) -> None:
+        weighted = entered and next(module.parameters(recurse=False), None) is not None
+        if module is network or (weighted and len(seen) < 2):
+            entered.append(True)
+            tensors = (each.detach() for each in tree_leaves(given) if isinstance(each, Tensor))
+            seen.append(next(tensors, torch.empty(0)))
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def refuse_inside(
+    network: nn.Module, inputs: Sequence[Sequence[Tensor]], given: Normalisation | None
+) -> None:
+    """Raise where ``network`` scales and shifts all pictures alike before its first part with weights.
+
+    ``inputs`` are the `first_inputs` of two pictures that differ in contrast. A network that standardises
+    each picture by itself is right with any mean and std, and what else is done to pictures (padding,
+    patches) says nothing. Where somebody gave mean and std, a second normalisation is warned of.
+
+    Raises:
+        ModelError: it does; or no part of it is seen, as of a file with its own code.
+    """
+    hidden = isinstance(network, FileNetwork) or next(network.parameters(), None) is not None
+    if (
+        given is None
+        and hidden
+        and next(network.parameters(recurse=False), None) is None
+        and len(inputs[0]) == 1
+    ):
+        kind = network.kind if isinstance(network, FileNetwork) else type(network).__name__
+        raise ModelError(
+            f"The network ({kind}) doesn't show its parts, so whether it normalises pictures itself isn't "
+            "known, and no mean and std are given. Give a mean of 0 and a std of 1 for each channel where it "
+            "does, else those that it was trained with."
+        )
+    first, second = (_mapping(*each) if len(each) > 1 else None for each in inputs)
+    if first is None or second is None or not torch.allclose(first, second, rtol=_SAME, atol=_SAME):
+        return
+    scales, shifts = (tuple(round(each, 6) + 0.0 for each in values.tolist()) for values in first)
+    if all(abs(scale - 1) <= _SAME for scale in scales) and all(abs(shift) <= _SAME for shift in shifts):
+        return
+    found = (
+        f"The network multiplies the channels of each picture by {_short(scales)} and adds {_short(shifts)} "
+        "before its first layer, as a normalisation does."
+    )
+    plain = f"mean=(0,)*{len(scales)} and std=(1,)*{len(scales)}"
+    if given is None:
+        raise ModelError(
+            f"{found} No mean and std are given. Give {plain} where the network normalises pictures in "
+            "[0, 1] itself, else those that it was trained with."
+        )
+    if any(given[0]) or set(given[1]) != {1.0}:
+        warnings.warn(
+            f"{found} Before that, the mean and std that are given are used ({_short(given[0])} and "
+            f"{_short(given[1])}). If pictures are normalised twice so, give {plain}.",
+            SeglensWarning,
+            stacklevel=3,
+        )
+
+
+def _mapping(given: Tensor, reached: Tensor) -> Tensor | None:
+    """Return by what each channel that is reached was multiplied, and what was added ``[2, c]``.
+
+    Channels may have changed places. None where something else was done.
+    """
+    if given.shape != reached.shape or given.ndim < 4 or not size_of(given):
+        return None
+    before, after = (each.double().transpose(0, 1).flatten(1).T for each in (given, reached))
+    middle = before.mean(0)
+    weights = torch.linalg.lstsq(before - middle, after - after.mean(0)).solution
+    scales = weights.gather(0, weights.abs().argmax(0, keepdim=True))[0]
+    alone = weights.abs().amax(0) >= (1 - _SAME) * weights.abs().sum(0)
+    shifts = after.mean(0) - middle @ weights
+    apart = (before @ weights + shifts - after).abs().max()
+    fits = bool(alone.all()) and bool(apart <= _SAME * after.abs().max())
+    return torch.stack([scales, shifts]) if fits else None
 
 
 def stored_beside(content: Any, channels: int, *, several: bool = False) -> tuple[Normalisation, ...]:

@@ -42,7 +42,8 @@ from seglens.models.outputs import (
     corner,
     find_output,
 )
-from seglens.models.own_normalisation import check_both, refuse_own
+from seglens.models.own_normalisation import check_both, first_inputs, refuse_inside, refuse_own
+from seglens.models.probing import uncompiled
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
 from seglens.models.weights import check_present, fit, load_weights
 from seglens.models.zoo import normalisation
@@ -303,6 +304,13 @@ def wrap(
     check_places(raw[:1], turned)
     moved = [trial.answer(trial.trial(sides, inverted=part), allowed) for part in patches(sides)]
     check_field(raw[:1], moved, turned, sides, padded_size(sides, divisor))
+    if processor is None and normalise == "dataset":
+        inputs = []
+        for contrast in (1.0, 0.5):
+            with uncompiled(), first_inputs(module) as seen:
+                trial.trial(sides, contrast)
+            inputs.append(seen)
+        refuse_inside(module, inputs, None if mean is None and std is None else (spec.mean, spec.std))
     again = {"when it is asked again": trial.answer(trial.trial(sides), allowed)}
     with suppress(ModelError):  # one that takes single pictures only says so when it gets more
         both = trial.answer(trial.trial(sides, beside=0.1), allowed, 2)
