@@ -21,8 +21,8 @@ _LOCAL = 0.1
 _SCALES = (0.7, 1.4)
 """How far apart the answers to both changes may be, as a multiple of the changes' own distance."""
 _PAD = "Pad or crop it to the whole picture before it is returned (torch.nn.functional.pad)."
-_SHIFT = 0.08
-"""How far both may be shifted, as a share of a side; and twice their deviation, or a cell of the answer."""
+_SHIFT = 0.02
+"""How far both may be shifted, as a share of a side; see `_allowed`."""
 
 
 def patches(sides: Sequence[int]) -> list[tuple[slice, ...]]:
@@ -59,12 +59,11 @@ def check_field(
             f"of the {LENGTHS[len(given)]} changes nothing in it, as where a part is cut off. {_PAD}"
         )
     found = [_middle(change) for change in changes]
-    if not all(spread <= _LOCAL for _, spreads in found for spread in spreads):
+    if not all(spread <= _LOCAL for _, spreads, _ in found for spread in spreads):
         return
     for axis, name in enumerate(LENGTHS[len(given)].split(", ")):
         places = [(part[axis].start + part[axis].stop) / 2 / given[axis] for part in patches(sides)]
-        first, second = (middles[axis] for middles, _ in found)
-        spread = max(spreads[axis] for _, spreads in found)
+        first, second = (middles[axis] for middles, _, _ in found)
         scale, shift = (second - first) / (places[1] - places[0]), (first + second - sum(places)) / 2
         cell = 1 / size_of(before)[axis]  # a change may show up in the next one
         far = abs(second - first - places[1] + places[0]) > cell
@@ -75,7 +74,8 @@ def check_field(
                 f"changes that are {places[1] - places[0]:.0%} of the {name} apart show up "
                 f"{second - first:.0%} apart. {_PAD}"
             )
-        if abs(shift) > max(_SHIFT, 2 * spread, cell):
+        spread, error = (max(each[kind][axis] for each in found) for kind in (1, 2))
+        if abs(shift) > max(_allowed(spread, error), cell):
             raise ModelError(
                 f"The network's answer ({sizes}) is shifted: changes of the picture show up {abs(shift):.0%} "
                 f"of the {name} {'after' if shift > 0 else 'before'} their place. Move it back before it is "
@@ -83,13 +83,29 @@ def check_field(
             )
 
 
-def _middle(change: Tensor) -> tuple[list[float], list[float]]:
-    """Return middle and deviation of a change along every axis, as shares of its side; NaN of no change."""
-    middles, spreads = [], []
+def _allowed(spread: float, error: float) -> float:
+    """Return how far changes may show up from their place, as a share of a side.
+
+    Twice as far as the network carries a change, which is what of their deviation is not their own width; and
+    three times the standard error of their place.
+    """
+    own = 1 / _WIDTH**2 / 12
+    return max(_SHIFT, 2 * max(0.0, spread**2 - own) ** 0.5, 3 * error)
+
+
+def _middle(change: Tensor) -> tuple[list[float], list[float], list[float]]:
+    """Return the middle of a change along every axis, its deviation, and the standard error of the middle.
+
+    As shares of a side; NaN where nothing changes. Each pixel is a sample that weighs as much as it changes.
+    """
+    found = []
     for axis, side in enumerate(change.shape):
-        along = change.sum(dim=[other for other in range(change.ndim) if other != axis])
+        others = [other for other in range(change.ndim) if other != axis]
+        along, squares = change.sum(dim=others), change.square().sum(dim=others)
         places = (torch.arange(side, dtype=change.dtype, device=change.device) + 0.5) / side
         middle = (along * places).sum() / along.sum()
-        middles.append(middle.item())
-        spreads.append(((along * (places - middle).square()).sum() / along.sum()).sqrt().item())
-    return middles, spreads
+        away = (places - middle).square()
+        spread = ((along * away).sum() / along.sum()).sqrt()
+        found.append((middle.item(), spread.item(), ((squares * away).sum().sqrt() / along.sum()).item()))
+    middles, spreads, errors = (list(each) for each in zip(*found, strict=True))
+    return middles, spreads, errors
