@@ -18,7 +18,7 @@ FRAMES = {
     "border": lambda y, h, w: functional.pad(y, (w // 2, w // 2, h // 2, h // 2)),
     "right": lambda y, h, w: functional.pad(y, (0, w, 0, h)),
     "shifted": lambda y, h, w: functional.pad(y, (w // 8, 0, h // 8, 0))[..., :h, :w],
-    "shifted a little": lambda y, h, w: functional.pad(y, (w // 32, 0))[..., :w],
+    "shifted a little": lambda y, h, w: functional.pad(y, (w // 16, 0))[..., :w],
     "twice": lambda y, h, w: functional.interpolate(y, scale_factor=2),
     "quarter": lambda y, h, w: functional.avg_pool2d(y, 4),
     "eighth": lambda y, h, w: functional.avg_pool2d(y, 8),
@@ -62,7 +62,7 @@ def wrapped(network: nn.Module, size: int | tuple[int, ...], **more: Any) -> seg
         ("shifted", r"is shifted: changes of the picture show up 1\d% of the rows after their place"),
         (
             "shifted a little",
-            "is shifted: changes of the picture show up 3% of the columns after their place",
+            "is shifted: changes of the picture show up [67]% of the columns after their place",
         ),
     ],
 )
@@ -80,11 +80,11 @@ def test_an_answer_of_the_whole_picture_is_taken_at_any_resolution(frame):
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bilinear, aligned"])
-@pytest.mark.parametrize("cell", [2, 4, 8, 16])
+@pytest.mark.parametrize("cell", [2, 4, 8])
 def test_the_cells_of_a_coarse_grid_are_no_shift(cell, mode):
     class Coarse(Framed):
         def forward(self, images: Tensor) -> Tensor:
-            kept = super().forward(images)[..., ::cell, ::cell]  # its first pixel stands for each cell
+            kept = functional.max_pool2d(super().forward(images), cell)
             aligned = {} if mode == "nearest" else {"align_corners": "aligned" in mode}
             return functional.interpolate(kept, images.shape[-2:], mode=mode.split(",")[0], **aligned)
 
