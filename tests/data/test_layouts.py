@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.data.layouts import (
     write_pets,
 )
 
+from seglens import read_images
 from seglens.data.check import check_data
 from seglens.data.opening import LAYOUTS, open_data
 from seglens.errors import DataError, MaskValueError, SettingError, SizeMismatchError, UnknownNameError
@@ -200,6 +202,41 @@ class TestPairs:
         split = open_data(settings(tmp_path)).split("test")
         assert split[0].mask is None
         assert not split.entries[0].labelled
+
+    @pytest.mark.parametrize(
+        ("picture", "mask"),
+        [
+            ("a.png", "a_mask.png"),  # BUSI
+            ("000_img.png", "000_masks.png"),  # Cellpose's own set
+            ("a.tif", "a_cp_masks.png"),  # what its command writes
+            ("train_1.bmp", "train_1_anno.bmp"),  # GlaS
+        ],
+    )
+    def test_masks_may_lie_beside_their_pictures(self, tmp_path, picture, mask):
+        for folder in ("train", "test"):
+            save(tmp_path / folder / picture, scene(1))
+            save(tmp_path / folder / mask, BOX * 255)
+        dataset = open_data(settings(tmp_path))
+        assert dataset.layout == "pairs"
+        assert sizes(dataset) == {"train": 1, "test": 1}
+        sample = dataset.split("test")[0]
+        assert mask_is(sample, BOX)
+        assert torch.equal(sample.image, read_images([tmp_path / "test" / picture], size=SIDE)[0])
+        (tmp_path / "test" / picture).unlink()
+        with pytest.raises(DataError, match=rf"Masks have no picture \(1\): .*{re.escape(mask)}"):
+            open_data(settings(tmp_path))
+        (tmp_path / "train" / mask).rename(tmp_path / "train" / f"{Path(picture).stem}_mask_1.png")
+        with pytest.raises(DataError, match="is in no known layout"):
+            open_data(settings(tmp_path))
+
+    def test_what_is_beside_them_is_named(self, tmp_path):
+        save(tmp_path / "a.png", scene(1))
+        save(tmp_path / "a_mask.png", BOX)
+        for name in ("a_masks.png", "a_mask_1.png", "b_label.png"):
+            save(tmp_path / name, BOX)
+            with pytest.raises(DataError, match=rf"Pictures have several|have no (mask|picture).*{name}"):
+                open_data(settings(tmp_path))
+            (tmp_path / name).unlink()
 
 
 class TestOxfordPet:

@@ -33,7 +33,7 @@ def find(settings: DataSettings) -> Found:
         raise SettingError(
             "With --multilabel each folder of masks is a class: leave --palette and --masks classes out."
         )
-    folders = split_folders(settings, pairs.recognises)
+    folders = split_folders(settings, pairs.has_both_folders)
     known = sorted({name for folder in folders.values() for name in class_folders(folder / "masks")})
     if not known:
         raise DataError(

@@ -1,5 +1,9 @@
-"""Layout ``pairs``: ``images/`` and ``masks/`` matched by stem, once or in train/, valid/, test/."""
+"""Layout ``pairs``: a mask for each picture, matched by stem, once or in train/, valid/, test/.
 
+They lie in ``images/`` and ``masks/``, or side by side, where a suffix tells which is the mask.
+"""
+
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from unicodedata import normalize
@@ -21,14 +25,31 @@ from seglens.data.sample import Sample, task_of
 from seglens.errors import DataError
 from seglens.shapes import Mask
 
-LOOKS_LIKE = "images/ and masks/ with files of the same stem, once or in each of train/, valid/, test/"
-SUFFIXES = ("_mask", "-mask", "_label", "_segmentation")
-"""What the stem of a mask may have after that of its picture."""
+LOOKS_LIKE = (
+    "images/ and masks/ with files of the same stem, or a.png and a_mask.png side by side, once or in "
+    "each of train/, valid/, test/"
+)
+SUFFIXES = ("_cp_masks", "_masks", "_mask", "-mask", "_label", "_segmentation", "_anno")
+"""What the stem of a mask may have after that of its picture: Cellpose, ISIC, GlaS, BUSI."""
+OF_PICTURES = ("", "_img", "_image")
+"""What the stem of its picture may have then."""
 OF_MASKS = (*IMAGE_SUFFIXES, *MASK_SUFFIXES)
 """What the file of a mask may be called."""
 
 
 def recognises(folder: Path) -> bool:
+    """Whether ``folder`` holds images/ and masks/, or a mask beside its picture."""
+    if has_both_folders(folder) or not folder.is_dir():
+        return has_both_folders(folder)
+    stems = {normalize("NFC", file.stem) for file in visible_files(folder)}
+    return any(_beside(stem, stems) for stem in stems)
+
+
+def _side_by_side(folder: Path) -> bool:
+    return not (folder / "images").is_dir() and not (folder / "masks").is_dir()
+
+
+def has_both_folders(folder: Path) -> bool:
     """Whether ``folder`` holds images/ and masks/."""
     return (folder / "images").is_dir() and (folder / "masks").is_dir()
 
@@ -56,7 +77,11 @@ def find(settings: DataSettings) -> Found:
     searched = [
         Searched(folder / name, suffixes)
         for folder in folders.values()
-        for name, suffixes in (("images", IMAGE_SUFFIXES), ("masks", OF_MASKS))
+        for name, suffixes in (
+            (("images", IMAGE_SUFFIXES), ("masks", OF_MASKS))
+            if has_both_folders(folder)
+            else (("", OF_MASKS),)
+        )
     ]
     return Found(
         task,
@@ -77,8 +102,17 @@ def _numbers(entry: Entry, sample: Sample, *, ignore: int | None) -> Mask:
 
 def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], list[Finding]]:
     """Match pictures and masks of one folder; files that share a stem are a problem too."""
-    images, problems = by_stem(folder / "images", IMAGE_SUFFIXES)
-    masks, doubles = by_stem(folder / "masks", OF_MASKS)
+    if _side_by_side(folder):
+        files, problems = by_stem(folder, OF_MASKS)
+        masks = {
+            stem: file
+            for stem, file in files.items()
+            if stem.endswith(SUFFIXES) or file.suffix.lower() in MASK_SUFFIXES
+        }
+        images, doubles = {stem: file for stem, file in files.items() if stem not in masks}, []
+    else:
+        images, problems = by_stem(folder / "images", IMAGE_SUFFIXES)
+        masks, doubles = by_stem(folder / "masks", OF_MASKS)
     inner = [] if masks else class_folders(folder / "masks")
     if inner:
         raise DataError(
@@ -122,13 +156,16 @@ def by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], l
     return files, problems
 
 
-def picture_stem(stem: str, images: dict[str, Path]) -> str:
-    """Return the stem of the picture that a mask belongs to."""
-    if stem not in images:
-        for suffix in SUFFIXES:
-            if stem.endswith(suffix):
-                return stem.removesuffix(suffix)
-    return stem
+def picture_stem(stem: str, images: Collection[str]) -> str:
+    """Return the stem of the picture that a mask belongs to; its own where that is none of ``images``."""
+    return stem if stem in images else _beside(stem, images) or stem
+
+
+def _beside(stem: str, images: Collection[str]) -> str | None:
+    """Return which of ``images`` has the name of a mask without its suffix, if any."""
+    bases = (stem.removesuffix(suffix) for suffix in SUFFIXES if stem.endswith(suffix))
+    names = (base + end for base in bases for end in OF_PICTURES)
+    return next((name for name in names if name in images), None)
 
 
 def _read(entry: Entry, *, meaning: Meaning, channels: int) -> Sample:
