@@ -100,6 +100,7 @@ def one_terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setattr(progress, "LATE", 0.05)
+    monkeypatch.setenv("TERM", "xterm")
     return screen
 
 
@@ -127,6 +128,10 @@ def test_no_wheel_where_all_is_quick_or_nobody_looks(monkeypatch):
     monkeypatch.setattr(progress, "LATE", 0)
     with progress.silence(), progress.until_output("at work"):
         time.sleep(0.1)
+    monkeypatch.setenv("TERM", "dumb")
+    with progress.until_output("at work"):
+        time.sleep(0.1)
+    monkeypatch.delenv("TERM")
     monkeypatch.setattr(terminal, "isatty", lambda: False)
     with progress.until_output("at work"):
         time.sleep(0.1)

@@ -39,9 +39,11 @@ def silence() -> Iterator[None]:
 def until_output(what: str) -> Iterator[None]:
     """Turn a wheel beside ``what`` on standard error, from `LATE` seconds on until anything is printed.
 
-    Loading libraries takes seconds, in which nothing else would tell a terminal that work has begun.
+    Loading libraries takes seconds, in which nothing else would tell a terminal that work has begun. One that
+    calls itself dumb can't go back in a line.
     """
-    if not is_shown() or "LOCAL_RANK" in os.environ:  # of several processes the first one speaks
+    # Of several processes the first one speaks.
+    if not is_shown() or "LOCAL_RANK" in os.environ or os.environ.get("TERM") == "dumb":
         yield
         return
     streams, printed = (sys.stdout, sys.stderr), Event()
