@@ -51,7 +51,10 @@ def test_adopt_says_what_no_tensor_tells(seglens, tmp_path):
     ended = seglens(*words.split(), "--run", "guess")
     defaults = {name: value.default for name, value in signature(smp.FPN).parameters.items()}
     told = ", ".join(f"{name}={defaults[name]}" for name in ("decoder_interpolation", "upsampling"))
-    assert f"\nAssumed, as the file doesn't tell (--set changes it, --head the head): {told}.\n" in ended.out
+    told += ", mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]"  # torchvision's, for ImageNet
+    what = "Assumed, as the file doesn't tell (--set changes it, or --mean, --std, --head)"
+    assert f"\n{what}: {told}.\n" in ended.out
+    words += " --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5"
     ended = seglens(*words.split(), "--run", "said", "--set", "decoder_interpolation=nearest", "upsampling=4")
     assert (ended.code, "Assumed" in ended.out) == (0, False), ended.err
 

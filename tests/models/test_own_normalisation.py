@@ -120,6 +120,19 @@ def test_a_network_that_hides_its_parts_must_be_told_its_normalisation():
     torch.testing.assert_close(run.predict(images).logits, script(images).detach())
 
 
+@pytest.mark.parametrize("given", [{"mean": (0.5,) * 3, "std": (0.5,) * 3}, {"normalise": "image"}])
+def test_what_is_taken_for_mean_and_std_is_said(given):
+    said = (
+        r"mean and std are left out.*\(0\.485, 0\.456, 0\.406\) and \(0\.229, .*that the network was trained"
+    )
+    with pytest.warns(SeglensWarning, match=said) as found:
+        seglens.wrap(Changes(functional.relu), classes=TWO, image_size=32)
+    assert found[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seglens.wrap(Changes(functional.relu), classes=TWO, image_size=32, **given)
+
+
 def test_means_that_are_no_pictures_are_no_reason():
     class Other(nn.Module):
         def __init__(self) -> None:

@@ -197,7 +197,10 @@ def print_adopted(run: Path, adopted: PrintedRow) -> None:
     lines += [f"Weights: {key} of {record.settings['file']}."] if key else []
     for what, values in (
         ("Read from the file", results["read_from_tensors"]),
-        ("Assumed, as the file doesn't tell (--set changes it, --head the head)", results["assumed"]),
+        (
+            "Assumed, as the file doesn't tell (--set changes it, or --mean, --std, --head)",
+            results["assumed"],
+        ),
     ):
         if values:
             lines.append(f"{what}: {', '.join(f'{name}={value}' for name, value in values.items())}.")

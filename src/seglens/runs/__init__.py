@@ -8,6 +8,7 @@ A run folder is the unit that every command takes::
 """
 
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from seglens.axes import padded_size, size_of, spelled
 from seglens.data.layout import OUT_OF_FOLD
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.drawing.notebook import card, table
-from seglens.errors import DataError, ModelError, SettingError
+from seglens.errors import DataError, ModelError, SeglensWarning, SettingError
 from seglens.files.output import new_folder
 from seglens.files.overwrite import check_output
 from seglens.models import adapters
@@ -334,6 +335,13 @@ def wrap(
             "called a background. The outputs don't show whether a pixel has one class or several. Say "
             "which: head='softmax' (one class; the first stands for the background) or head='multilabel' (a "
             "sigmoid for each, and none for the background)."
+        )
+    if processor is None and mean is None and std is None and normalise == "dataset":
+        warnings.warn(
+            f"mean and std are left out. Pictures are normalised with {spec.mean} and {spec.std}, of "
+            "ImageNet. Give those that the network was trained with.",
+            SeglensWarning,
+            stacklevel=3,
         )
     return Run(segmenter, task)
 

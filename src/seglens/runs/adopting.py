@@ -217,6 +217,8 @@ def adopt(
     assumed = of_models.assumed(segmenter.spec)
     if head is None and segmenter.spec.head == "softmax" and not is_background(task.classes[0]):
         assumed["head"] = "softmax"
+    if not stored and mean is None and normalise == "dataset":
+        assumed |= {"mean": list(spec.mean), "std": list(spec.std)}
     settings = {"file": file.name, "file_sha256": records.sha256([file]), "weights_key": key or None}
     results = {"read_from_tensors": read, "assumed": assumed}
     with new_folder(out, command="adopt", force=force) as folder:
