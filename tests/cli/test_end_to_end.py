@@ -52,7 +52,7 @@ def test_adopt_says_what_no_tensor_tells(seglens, tmp_path):
     defaults = {name: value.default for name, value in signature(smp.FPN).parameters.items()}
     told = ", ".join(f"{name}={defaults[name]}" for name in ("decoder_interpolation", "upsampling"))
     told += ", mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]"  # torchvision's, for ImageNet
-    what = "Assumed, as the file doesn't tell (--set changes it, or --mean, --std, --head)"
+    what = "Assumed, as the file doesn't tell (--set changes it, or --mean, --std, --image-size, --head)"
     assert f"\n{what}: {told}.\n" in ended.out
     words += " --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5"
     ended = seglens(*words.split(), "--run", "said", "--set", "decoder_interpolation=nearest", "upsampling=4")

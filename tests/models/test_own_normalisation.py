@@ -88,8 +88,9 @@ def test_constants_in_the_forward_pass_are_seen(how, said):
         warnings.simplefilter("error")
         run = seglens.wrap(Changes(how), classes=TWO, image_size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
     images = torch.rand(1, 3, 32, 32)
-    by_hand = run.segmenter.module.conv(how(images))
-    torch.testing.assert_close(run.predict(images).logits, by_hand.detach())
+    network = run.segmenter.module
+    assert isinstance(network, Changes)
+    torch.testing.assert_close(run.predict(images).logits, network.conv(how(images)).detach())
     with pytest.warns(SeglensWarning, match=re.escape(said)):
         seglens.wrap(Changes(how), classes=TWO, image_size=32, mean=MEAN, std=STD)
 

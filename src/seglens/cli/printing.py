@@ -198,7 +198,7 @@ def print_adopted(run: Path, adopted: PrintedRow) -> None:
     for what, values in (
         ("Read from the file", results["read_from_tensors"]),
         (
-            "Assumed, as the file doesn't tell (--set changes it, or --mean, --std, --head)",
+            "Assumed, as the file doesn't tell (--set changes it, or --mean, --std, --image-size, --head)",
             results["assumed"],
         ),
     ):

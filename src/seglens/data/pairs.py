@@ -109,17 +109,17 @@ def _entries(folder: Path, *, labels_needed: bool) -> tuple[tuple[Entry, ...], l
             for stem, file in files.items()
             if stem.endswith(SUFFIXES) or file.suffix.lower() in MASK_SUFFIXES
         }
-        images, doubles = {stem: file for stem, file in files.items() if stem not in masks}, []
+        images = {stem: file for stem, file in files.items() if stem not in masks}
     else:
         images, problems = by_stem(folder / "images", IMAGE_SUFFIXES)
         masks, doubles = by_stem(folder / "masks", OF_MASKS)
+        problems += doubles
     inner = [] if masks else class_folders(folder / "masks")
     if inner:
         raise DataError(
             f"{folder / 'masks'} holds a folder for each of {', '.join(inner)} and no masks. Where these are "
             "classes, read them with --multilabel."
         )
-    problems += doubles
     mask_of: dict[str, Path] = {}
     for stem, file in masks.items():
         picture = picture_stem(stem, images)

@@ -170,8 +170,7 @@ def adopt(
             "outputs_are='probabilities' is for networks that are files with their own code; weights are put "
             "into networks that end in logits. Leave it out."
         )
-    image_size = 256 if image_size is None else image_size
-    size = image_size if isinstance(image_size, int) else tuple(image_size)
+    size = image_size if isinstance(image_size, int) else tuple(image_size) if image_size else 256
     file, described = of_models.open_pretrained(Path(file))
     model = of_models.agreed("model", model, described.model) or "unet"
     channels = of_models.agreed("number of channels", channels, described.channels) or 3
@@ -219,6 +218,8 @@ def adopt(
         assumed["head"] = "softmax"
     if not stored and mean is None and normalise == "dataset":
         assumed |= {"mean": list(spec.mean), "std": list(spec.std)}
+    if image_size is None:
+        assumed["image_size"] = size
     settings = {"file": file.name, "file_sha256": records.sha256([file]), "weights_key": key or None}
     results = {"read_from_tensors": read, "assumed": assumed}
     with new_folder(out, command="adopt", force=force) as folder:
