@@ -60,7 +60,9 @@ class Changes(nn.Module):
 
     def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        torch.manual_seed(0)
         self.how, self.conv = how, nn.Conv2d(3, 1, 3, padding=1)
+        nn.init.normal_(self.conv.bias, std=9.0)  # what is left of a picture divided by 255 is near it
 
     def forward(self, images: Tensor) -> Tensor:
         return self.conv(self.how(images))

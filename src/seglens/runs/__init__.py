@@ -9,19 +9,17 @@ A run folder is the unit that every command takes::
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from seglens.arguments import checked
 from seglens.arguments.inputs import Pictures, as_images
-from seglens.axes import padded_size, size_of, spelled
+from seglens.axes import size_of, spelled
 from seglens.data.layout import OUT_OF_FOLD
 from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
 from seglens.drawing.notebook import card, table
@@ -31,21 +29,11 @@ from seglens.files.overwrite import check_output
 from seglens.models import adapters
 from seglens.models.adapters import HUGGING_FACE, Call
 from seglens.models.dimensions import candidates
-from seglens.models.field import check_field, patches
 from seglens.models.folding import folded
-from seglens.models.outputs import (
-    Outputs,
-    Selector,
-    check_outputs,
-    check_places,
-    check_resolution,
-    check_steady,
-    corner,
-    find_output,
-)
-from seglens.models.own_normalisation import check_both, first_inputs, refuse_inside, refuse_own
-from seglens.models.probing import uncompiled
+from seglens.models.outputs import Outputs, Selector, check_outputs, find_output
+from seglens.models.own_normalisation import check_both, refuse_inside, refuse_own
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
+from seglens.models.trial import VOLUME, answers, first_taken, inputs_inside, refuse_unsteady
 from seglens.models.weights import check_present, fit, load_weights
 from seglens.models.zoo import normalisation
 from seglens.predict import Prediction, infer
@@ -293,29 +281,14 @@ def wrap(
         for number in possible
     ]
     trial, first = first_taken(Segmenter(module, spec, select, call), specs)
-    spec, sides = trial.spec, trial.spec.sides
+    spec = trial.spec
     allowed = {spec.outputs} if head or len(classes) > 2 else {1, 2}
     if head == "multilabel":
         allowed = {len(labels_of(classes))}
-    # Logits may all lie in [0, 1] on one image, but hardly on one whose contrast is far out of range.
-    returned = [first, trial.trial(sides, 100.0)]
-    raw = torch.cat([trial.answer(each, allowed) for each in returned])
-    check_resolution(size_of(raw), padded_size(sides, divisor))
-    turned = trial.answer(trial.trial(sides, inverted=corner(sides)), allowed)
-    check_places(raw[:1], turned)
-    moved = [trial.answer(trial.trial(sides, inverted=part), allowed) for part in patches(sides)]
-    check_field(raw[:1], moved, turned, sides, padded_size(sides, divisor))
+    raw = answers(trial, first, allowed)
     if processor is None and normalise == "dataset":
-        inputs = []
-        for contrast in (1.0, 0.5):
-            with uncompiled(), first_inputs(module) as seen:
-                trial.trial(sides, contrast)
-            inputs.append(seen)
-        refuse_inside(module, inputs, None if mean is None and std is None else (spec.mean, spec.std))
-    again = {"when it is asked again": trial.answer(trial.trial(sides), allowed)}
-    with suppress(ModelError):  # one that takes single pictures only says so when it gets more
-        both = trial.answer(trial.trial(sides, beside=0.1), allowed, 2)
-        again["beside another picture"] = both[:1]
+        given = None if mean is None and std is None else (spec.mean, spec.std)
+        refuse_inside(module, inputs_inside(trial), given)
     if head == "multilabel":
         classes = with_background(classes, raw.shape[1])
         spec = ModelSpec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
@@ -324,11 +297,11 @@ def wrap(
         spec = spec.model_copy(update={"head": "sigmoid"})
     if select is None:
         spec = spec.model_copy(
-            update={"output": find_output(returned[0], allowed, 1, spec.output, spec.dims).place or None}
+            update={"output": find_output(first, allowed, 1, spec.output, spec.dims).place or None}
         )
     segmenter = Segmenter(module, spec, select, call)
     check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
-    check_steady(raw[:1], again)
+    refuse_unsteady(trial, raw[:1], allowed)
     if head is None and spec.head == "softmax" and not is_background(task.classes[0]):
         raise ModelError(
             f"The network has an output channel for each of {', '.join(task.classes)}, and the first is not "
@@ -344,27 +317,6 @@ def wrap(
             stacklevel=3,
         )
     return Run(segmenter, task)
-
-
-VOLUME = 64
-"""Voxels along each side of the volume that a network is tried on, where nobody says otherwise."""
-
-
-def first_taken(given: Segmenter, specs: Iterable[ModelSpec]) -> tuple[Segmenter, Any]:
-    """Return ``given`` with the first of ``specs`` that its network takes, and what that returned on trial.
-
-    Raises:
-        ModelError: it takes none; said of the first.
-    """
-    failure: ModelError | None = None
-    for spec in specs:
-        tried = Segmenter(given.module, spec, given.select, given.call)
-        try:
-            return tried, tried.trial(spec.image_size)
-        except ModelError as error:
-            failure = failure or error
-    assert failure is not None  # there is one to try
-    raise failure
 
 
 def rebuilt(run: Run, out: Path, file: Path | None, began: float, *, force: bool) -> Run:

@@ -20,9 +20,10 @@ from seglens.models import adapters
 from seglens.models.adapters import MONAI_BUNDLE
 from seglens.models.outputs import Choice, check_finite, find_output
 from seglens.models.segmenter import Head, ModelSpec, Segmenter
+from seglens.models.trial import first_taken
 from seglens.models.weights import choose_state, fit
 from seglens.results import record as records
-from seglens.runs import Run, first_taken
+from seglens.runs import Run
 from seglens.runs.saving import save_run
 
 USUAL = {2: 256, 3: 64}
