@@ -62,6 +62,7 @@ class Changes(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.how, self.conv = how, nn.Conv2d(3, 1, 3, padding=1)
+        assert self.conv.bias is not None
         nn.init.normal_(self.conv.bias, std=9.0)  # what is left of a picture divided by 255 is near it
 
     def forward(self, images: Tensor) -> Tensor:
