@@ -56,6 +56,20 @@ def test_deeper_pictures_keep_their_depth():
     assert ((kept - dark.image).abs() <= dark.image * 2**-11 + 1e-7).all()
 
 
+def test_bright_pictures_of_few_grey_levels_keep_them():
+    """16 bits with an offset: float16 has steps of 32 counts at 40,000, of 60 that the pictures use."""
+    counts = torch.randint(40_000, 40_060, (3, 20, 12), generator=torch.Generator().manual_seed(0))
+    given = Sample("offset", counts / 65535, torch.zeros(20, 12, dtype=torch.int64), torch.ones(20, 12) > 0)
+    window = (40_000 / 65535, 40_060 / 65535)
+    for options in ({"window": window}, {}):  # without a window: each picture may be normalised by itself
+        feed = TrainingDataset(split_of(given), size=20, **options)
+        kept = feed[0, 0].image[:, :, 4:16]
+        assert torch.equal((kept * 65535).round().long(), counts)
+    tiny = Sample("tiny", given.image * 1e-6, given.mask, given.valid)  # of floats; 8 bits would be black
+    kept = TrainingDataset(split_of(tiny), size=20, window=(0.0, 1e-6))[0, 0].image[:, :, 4:16]
+    torch.testing.assert_close(kept, tiny.image, rtol=1e-3, atol=0)
+
+
 def test_what_does_not_fit_into_memory_is_read_again_and_is_the_same():
     samples = [noise(f"s{index}", seed=index) for index in range(4)]
     one_picture = 20 * 20 * 5
