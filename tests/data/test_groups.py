@@ -282,3 +282,14 @@ def test_names_of_a_table_that_fit_no_picture_are_shown(whole: Path, tmp_path: P
     file = table(tmp_path, [(name.replace("p", ""), name) for name in NAMES])
     with pytest.raises(DataError, match=r"no row for 24 of 24 pictures.*that fit none name 0_0, 0_1, "):
         open_data(DataSettings(path=whole, groups=file))
+
+
+def test_pictures_of_one_group_alone_make_no_splits(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"All 24 pictures are of one group, 'p' \(\^\(p\)\): no valid or test"
+    ):
+        open_data(DataSettings(path=whole, group_from="^(p)"))
+    of_one = table(tmp_path, [(name, "p") for name in NAMES])
+    with pytest.raises(DataError, match=r"of one group, 'p' \(groups.csv\)"):
+        open_data(DataSettings(path=whole, groups=of_one))
+    assert len(open_as_it_is(DataSettings(path=whole, groups=of_one)).split("all")) == 24  # to be evaluated

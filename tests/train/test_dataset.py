@@ -191,3 +191,17 @@ def test_pixels_of_classes_are_those_of_the_masks():
     expected = torch.stack(counts).sum(dim=0)
     assert torch.equal(feed.class_pixels(2), expected)
     assert feed.scale == 1.0
+
+
+def test_classes_that_no_picture_shows_at_the_size_of_inputs():
+    mask = torch.zeros(40, 40, dtype=torch.int64)
+    mask[:20], mask[0, 0], mask[30, 30] = 1, 2, 3  # class 2 and 3 are a pixel, of which each fourth is taken
+    valid = torch.ones(40, 40, dtype=torch.bool)
+    valid[30, 30] = False
+    image = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    sample = Sample("a", image, mask, valid)
+    shown = {size: feed_of(sample, size=size)[0, 0] for size in (40, 20)}
+    for size, kept in shown.items():
+        missing = {1, 2, 3, 4} - set(kept.mask[kept.valid].tolist())
+        assert feed_of(sample, size=size).lacks(5) == sorted(missing)
+    assert feed_of(sample, size=40).lacks(5) == [3, 4]

@@ -248,8 +248,13 @@ def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:
         return own
     shares = {split: SHARES[split] for split in missing}
     shares = {"train": 1 - sum(shares.values()), **shares}
-    kinds = [found.kind(entry) for entry in pool]
-    parts = split_groups(positions_of_groups(pool), kinds, shares, seed)
+    kinds, groups = [found.kind(entry) for entry in pool], positions_of_groups(pool)
+    if len(groups) == 1 < len(pool) and found.grouped.by in ("names", "table"):
+        raise DataError(
+            f"All {len(pool)} pictures are of one group, {pool[0].group!r} ({found.grouped.source}): no "
+            f"{' or '.join(missing)} split can be made. Correct what names the groups, or bring splits."
+        )
+    parts = split_groups(groups, kinds, shares, seed)
     made = {split: tuple(pool[position] for position in positions) for split, positions in parts.items()}
     return {**own, **made}
 

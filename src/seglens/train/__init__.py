@@ -26,7 +26,14 @@ from seglens.callable_module import make_callable
 from seglens.data.from_torch import TorchData, torch_splits
 from seglens.data.intensity import bounds
 from seglens.data.layout import Dataset, DataSettings, Split
-from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
+from seglens.data.listing import (
+    Listing,
+    copies_of_train,
+    open_listed,
+    read_listing,
+    refuse_changed,
+    write_listing,
+)
 from seglens.data.opening import in_short, open_data
 from seglens.data.sample import Sample
 from seglens.errors import CheckpointError, DataError, SettingError
@@ -215,6 +222,10 @@ def _train(
     if settings.freeze_encoder or settings.encoder_rate != 1:
         encoder_of(segmenter)  # raises where there is none
     batches = batches_for(dataset, settings, spec, device)
+    if first and (lacking := batches.training.lacks(spec.classes)):
+        names = " or ".join(dataset.task.classes[index] for index in lacking)
+        text = f"no picture of the train split shows {names} at the size of inputs: it can't be learned"
+        print(f"warning: {text}. Choose a larger image size, or other classes.", file=sys.stderr)
     weights = _class_weights(batches.training, settings, spec.classes)
     module = SegmentationModule(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 
@@ -238,7 +249,7 @@ def _train(
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
         record.write(place)
         if listing is None and isinstance(data, DataSettings):
-            write_listing(place, dataset)
+            _warn_of_copies(write_listing(place, dataset))
 
     def leave() -> None:
         if first and earlier is None:
@@ -334,6 +345,16 @@ def _refuse_other_data(record: Record, dataset: Dataset, listing: Listing | None
         raise SettingError(
             f"The files in {dataset.settings.path} are not those that {folder} was begun with. "
             "Restore them, or train into another folder."
+        )
+
+
+def _warn_of_copies(listing: Listing) -> None:
+    for split, names in copies_of_train(listing).items():
+        print(
+            f"warning: the {split} split holds {count(len(names), 'picture')} to train on, too "
+            f"({', '.join(names[:3])}{', ...' * (len(names) > 3)}): scores there say little about new "
+            "pictures. Remove one of each.",
+            file=sys.stderr,
         )
 
 

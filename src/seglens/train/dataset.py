@@ -166,6 +166,18 @@ class TrainingDataset(Dataset[Sample]):
             counts += class_pixels(sample.mask, sample.valid, num_classes)
         return counts
 
+    def lacks(self, num_classes: int) -> list[int]:
+        """Return the classes that no picture shows at this size; reading stops where all were seen."""
+        left = set(range(1, num_classes))
+        for index in range(len(self.split)):
+            if not left:
+                break
+            sample = self._packed(index).unpack()
+            assert sample.mask is not None
+            counts = class_pixels(sample.mask, sample.valid, num_classes)
+            left -= set(counts.nonzero()[:, 0].tolist())
+        return sorted(left)
+
     def blank(self) -> Sample:
         """Return a sample of the right shape that counts for nothing."""
         like = self._unvaried(0, 0)

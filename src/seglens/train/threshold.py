@@ -1,5 +1,6 @@
 """Temperature and thresholds, chosen on the valid split, as the best epoch is."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isnan, nan
@@ -19,6 +20,11 @@ from seglens.predict.original import Inference, probabilities_at_original_size
 from seglens.runs import Run, prepared
 from seglens.runtime.threads import read_ahead
 from seglens.train.recipe import TrainSettings
+
+NO_TEMPERATURE = (
+    "warning: no temperature can be found on {!r}: the best one is at an end of what is looked for, as where all "
+    "answers are right, or say nothing. Probabilities stay as they are. Use more pictures, or train longer."
+)
 
 
 class Chosen(TypedDict):
@@ -45,6 +51,8 @@ def settled(
     if settings.calibrate:
         pixels = [pixels_of(found, each, spec) for found, each in _predicted(parts, settings)]
         results["calibration"] = {"split": name, **calibrated(pixels)}
+        if results["calibration"]["temperature"] == 1.0:
+            print(NO_TEMPERATURE.format(name), file=sys.stderr)
         spec = spec.model_copy(update={"temperature": results["calibration"]["temperature"]})
         parts = [(_with_spec(run, spec), split) for run, split in parts]
     if settings.threshold is None and spec.head != "softmax":

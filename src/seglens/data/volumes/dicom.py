@@ -93,7 +93,7 @@ def _header(file: Path) -> Any:
     found = _opened(file, pixels=False)
     if other := _OTHERS.get(str(found.get("SOPClassUID"))):
         raise DataError(
-            f"{file} is {other[0]}; allowed are pictures. Take it out of this folder, and convert it to NIfTI on "
+            f"{file} is {other[0]}; allowed are pictures. Take it out of this folder. Convert it to NIfTI on "
             f"the grid of its series ({other[1]})."
         )
     try:
