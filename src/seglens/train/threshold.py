@@ -22,7 +22,7 @@ from seglens.runtime.threads import read_ahead
 from seglens.train.recipe import TrainSettings
 
 NO_TEMPERATURE = (
-    "warning: no temperature can be found on {!r}: the best one is at an end of what is looked for, as where all "
+    "warning: no temperature can be found on {!r}: the best is at an end of what is looked for, as where all "
     "answers are right, or say nothing. Probabilities stay as they are. Use more pictures, or train longer."
 )
 
