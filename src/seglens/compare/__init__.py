@@ -5,6 +5,7 @@ run folders; what is missing is named with the command that makes it.
 """
 
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ from seglens.compare.matching import Common, common_pictures, joined_groups, res
 from seglens.compare.tables import changed, explaining, missing_results, pictures, write_tables
 from seglens.data.classes import NO_MAP
 from seglens.data.layout import DataSettings, Split
-from seglens.errors import DataError, SettingError, unknown_name
+from seglens.errors import DataError, SeglensWarning, SettingError, unknown_name
 from seglens.evaluate import evaluate
+from seglens.evaluate.advice import LEAKAGE
 from seglens.files.output import new_folder, safe_name
 from seglens.files.overwrite import check_output, refuse_overlap
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents, read_evaluation, read_runs
@@ -162,6 +164,10 @@ def _compare(
     explained = {run.name: _of_split(run.explanations, split) for run in runs}
     judged = {run.name: _of_split(run.scorecards, split) for run in runs}
     evaluated = {name: part for name, part in evaluations.items() if part is not None}
+    for name, part in evaluated.items():
+        for advice in part.table.advice:
+            if advice.source == LEAKAGE:
+                warnings.warn(f"{name}: {advice.text}", SeglensWarning, stacklevel=2)
     common = _common(evaluated, runs, split)
     scores: list[ScoreChange] = []
     maps: list[MapChange] = []

@@ -166,17 +166,17 @@ class TrainingDataset(Dataset[Sample]):
             counts += class_pixels(sample.mask, sample.valid, num_classes)
         return counts
 
-    def lacks(self, num_classes: int) -> list[int]:
-        """Return the classes that no picture shows at this size; reading stops where all were seen."""
-        left = set(range(1, num_classes))
+    def shown(self, num_classes: int) -> set[int]:
+        """Return the classes that pictures show at this size, 0 too; reading stops where all were seen."""
+        found: set[int] = set()
         for index in range(len(self.split)):
-            if not left:
+            if len(found) == num_classes:
                 break
             sample = self._packed(index).unpack()
             assert sample.mask is not None
             counts = class_pixels(sample.mask, sample.valid, num_classes)
-            left -= set(counts.nonzero()[:, 0].tolist())
-        return sorted(left)
+            found |= set(counts.nonzero()[:, 0].tolist())
+        return found
 
     def blank(self) -> Sample:
         """Return a sample of the right shape that counts for nothing."""

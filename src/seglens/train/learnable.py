@@ -1,0 +1,58 @@
+"""What can be learned from a data set: nothing marked or nothing else is refused, and a part is warned of."""
+
+import sys
+from collections.abc import Sequence
+
+from seglens.data.layout import Dataset
+from seglens.data.listing import Listing, copies_of_train
+from seglens.data.sample import Sample
+from seglens.errors import DataError
+from seglens.masks import foreground
+from seglens.results.names import count
+from seglens.train.dataset import TrainingDataset
+
+
+def refuse_unmarked(dataset: Dataset) -> None:
+    """A network can't learn from pictures on which nothing is marked, nor be chosen by them."""
+    for name in ("train", "valid"):
+        split = dataset.splits.get(name)
+        if split is not None and not any(_is_marked(split[index]) for index in range(len(split))):
+            classes = " or ".join(dataset.task.classes[1:])
+            text = (
+                f"0 of {count(len(split), 'picture')} of the {name} split show {classes}: nothing is marked. "
+                "Look at the masks or annotations with 'seglens data check'"
+            )
+            if name == "train":
+                raise DataError(f"{text}; a set to train on needs some.")
+            print(f"warning: {text}; without that no epoch is the best, the last is kept.", file=sys.stderr)
+
+
+def lacking_classes(pictures: TrainingDataset, classes: Sequence[str]) -> str:
+    """Return the classes that no picture to train on shows; nothing where there are none.
+
+    Raises:
+        DataError: all pixels are of one class, so that there is nothing to tell apart.
+    """
+    shown = pictures.shown(len(classes))
+    if shown and shown <= {max(shown)} and max(shown):
+        raise DataError(
+            f"Every pixel of the {count(len(pictures.split), 'picture')} to train on is "
+            f"{classes[max(shown)]}: there is nothing to tell apart. Look at the masks with 'seglens data "
+            "check'; the background is the value 0."
+        )
+    return " or ".join(name for index, name in enumerate(classes) if index and index not in shown)
+
+
+def warn_of_copies(listing: Listing) -> None:
+    """Warn of pictures to train on that are in another split, too."""
+    for split, names in copies_of_train(listing).items():
+        print(
+            f"warning: the {split} split holds {count(len(names), 'picture')} to train on, too "
+            f"({', '.join(names[:3])}{', ...' * (len(names) > 3)}): scores there say little about new "
+            "pictures. Remove one of each.",
+            file=sys.stderr,
+        )
+
+
+def _is_marked(sample: Sample) -> bool:
+    return sample.mask is None or bool((foreground(sample.mask, sample.valid.ndim) & sample.valid).any())
