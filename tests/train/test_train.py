@@ -213,7 +213,9 @@ def test_a_class_that_no_picture_shows_is_warned_of(tmp_path, tiny, write_discs,
     write_discs(tmp_path / "set", 6)
     data = DataSettings(path=tmp_path / "set", classes=("background", "disc", "ring", "dot"))
     train(data, tiny(epochs=1), tmp_path / "run")
-    assert "no picture of the train split shows ring or dot at the size of inputs" in capfd.readouterr().err
+    err = capfd.readouterr().err
+    assert "no picture of the train split shows ring or dot at the size of inputs: it can't" in err
+    assert "no picture of the valid split shows ring or dot. One pixel predicted so makes its Dice 0" in err
 
 
 def test_several_classes(tmp_path, tiny, write_discs):

@@ -48,7 +48,7 @@ from seglens.train.dataset import Batches, TrainingDataset, batches_for
 from seglens.train.fingerprint import completed
 from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
 from seglens.train.folds import joined, refuse_unfit
-from seglens.train.learnable import lacking_classes, refuse_unmarked, warn_of_copies
+from seglens.train.learnable import about_missing, refuse_unmarked, warn_of_copies
 from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
 from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
@@ -219,10 +219,9 @@ def _train(
     if settings.freeze_encoder or settings.encoder_rate != 1:
         encoder_of(segmenter)  # raises where there is none
     batches = batches_for(dataset, settings, spec, device)
-    lacking = lacking_classes(batches.training, dataset.task.classes)
-    if first and lacking:
-        text = f"no picture of the train split shows {lacking} at the size of inputs: it can't be learned"
-        print(f"warning: {text}. Choose a larger image size, or other classes.", file=sys.stderr)
+    missing = about_missing(batches, dataset.task.classes)
+    if first and missing:
+        print(*missing, sep="\n", file=sys.stderr)
     weights = _class_weights(batches.training, settings, spec.classes)
     module = SegmentationModule(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 

@@ -9,7 +9,7 @@ from seglens.data.sample import Sample
 from seglens.errors import DataError
 from seglens.masks import foreground
 from seglens.results.names import count
-from seglens.train.dataset import TrainingDataset
+from seglens.train.dataset import Batches
 
 
 def refuse_unmarked(dataset: Dataset) -> None:
@@ -27,19 +27,35 @@ def refuse_unmarked(dataset: Dataset) -> None:
             print(f"warning: {text}; without that no epoch is the best, the last is kept.", file=sys.stderr)
 
 
-def lacking_classes(pictures: TrainingDataset, classes: Sequence[str]) -> str:
-    """Return the classes that no picture to train on shows; nothing where there are none.
+def about_missing(batches: Batches, classes: Sequence[str]) -> list[str]:
+    """Return warnings of classes that no picture shows, as networks see them.
 
     Raises:
-        DataError: all pixels are of one class, so that there is nothing to tell apart.
+        DataError: all pixels to train on are of one class, so that there is nothing to tell apart.
     """
-    shown = pictures.shown(len(classes))
-    if shown and shown <= {max(shown)} and max(shown):
+    shown = batches.training.shown(len(classes))
+    if len(shown) == 1 and 0 not in shown:
         raise DataError(
-            f"Every pixel of the {count(len(pictures.split), 'picture')} to train on is "
-            f"{classes[max(shown)]}: there is nothing to tell apart. Look at the masks with 'seglens data "
+            f"Every pixel of the {count(len(batches.training.split), 'picture')} to train on is "
+            f"{classes[shown.pop()]}: there is nothing to tell apart. Look at the masks with 'seglens data "
             "check'; the background is the value 0."
         )
+    found = []
+    if names := _absent(shown, classes):
+        found.append(
+            f"warning: no picture of the train split shows {names} at the size of inputs: it can't be "
+            "learned. Choose a larger image size, or other classes."
+        )
+    seen = batches.validation.shown(len(classes)) if batches.validation else set()
+    if seen - {0} and (names := _absent(seen, classes)):
+        found.append(
+            f"warning: no picture of the valid split shows {names}. One pixel predicted so makes its Dice 0, "
+            "and the mean of all classes chooses the epoch. Bring a valid split that shows each."
+        )
+    return found
+
+
+def _absent(shown: set[int], classes: Sequence[str]) -> str:
     return " or ".join(name for index, name in enumerate(classes) if index and index not in shown)
 
 
