@@ -21,7 +21,6 @@ from seglens.data.classes import NO_MAP
 from seglens.data.layout import DataSettings, Split
 from seglens.errors import DataError, SeglensWarning, SettingError, unknown_name
 from seglens.evaluate import evaluate
-from seglens.evaluate.advice import LEAKAGE
 from seglens.files.output import new_folder, safe_name
 from seglens.files.overwrite import check_output, refuse_overlap
 from seglens.report.contents import Evaluated, Explained, Judged, RunContents, read_evaluation, read_runs
@@ -165,9 +164,8 @@ def _compare(
     judged = {run.name: _of_split(run.scorecards, split) for run in runs}
     evaluated = {name: part for name, part in evaluations.items() if part is not None}
     for name, part in evaluated.items():
-        for advice in part.table.advice:
-            if advice.source == LEAKAGE:
-                warnings.warn(f"{name}: {advice.text}", SeglensWarning, stacklevel=2)
+        if part.table.trained_on:
+            warnings.warn(f"{name}: {part.table.trained_on}", SeglensWarning, stacklevel=2)
     common = _common(evaluated, runs, split)
     scores: list[ScoreChange] = []
     maps: list[MapChange] = []

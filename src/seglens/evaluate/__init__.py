@@ -91,11 +91,9 @@ class Evaluation(EvaluationTable):
     @property
     def not_shown(self) -> tuple[str, ...]:
         """One sentence for each class that no picture shows."""
-        num = len(self.images) - len(self.failed)
+        num, what = len(self.images) - len(self.failed), "volume" if self.unit == "mm" else "picture"
         return tuple(
-            f"None of {count(num, 'picture')} shows {label}."
-            for label, shown in self.shown.items()
-            if not shown
+            f"None of {count(num, what)} shows {label}." for label, shown in self.shown.items() if not shown
         )
 
     def _repr_html_(self) -> str:

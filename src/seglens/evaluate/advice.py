@@ -14,12 +14,11 @@ import torch
 from seglens.evaluate.intervals import interval, numbered
 from seglens.evaluate.objects import Objects
 from seglens.results.names import count
-from seglens.results.scores import Advice, Emptiness, PictureScores
+from seglens.results.scores import LEAKAGE, Advice, Emptiness, PictureScores
 
 CHOICE = "Maier-Hein et al. 2024"
 PITFALLS = "Reinke et al. 2024"
 CENTRE = "Shit et al. 2021"
-LEAKAGE = "Kapoor, Narayanan 2023"
 
 TINY = 10
 """Pixels across below which an outline that is one pixel off costs a fifth of Dice or more."""
@@ -71,7 +70,7 @@ def advise(
     areas = np.concatenate([found.truth for each in objects for found in each.values()] or [np.zeros(0)])
     shown = [row.truth_pixels or 0 for row in rows]
     found = [
-        *_learned(learned_from, len(rows)),
+        *_learned(learned_from, len(rows), "volume" if any(row.classes for row in rows) else "picture"),
         *_thin(rows),
         *(_tiny(areas) if not any(row.classes for row in rows) else ()),  # sizes of volumes are in mm
         *_many(counts, told_apart),
@@ -85,11 +84,11 @@ def advise(
     return tuple(found)
 
 
-def _learned(some: int, every: int) -> list[Advice]:
+def _learned(some: int, every: int, what: str) -> list[Advice]:
     if not some:
         return []
     text = (
-        f"the model was trained on {some} of these {count(every, 'picture')}: their scores say little about "
+        f"the model was trained on {some} of these {count(every, what)}: their scores say little about "
         "new ones."
     )
     return [Advice(scores=("dice", "iou"), read=False, text=text, source=LEAKAGE)]
