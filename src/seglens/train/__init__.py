@@ -40,6 +40,7 @@ from seglens.files.output import alone, begin_run, close_run
 from seglens.files.overwrite import place_of_run, refuse_overlap, run_in_use
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.results import record as records
+from seglens.results.names import count
 from seglens.results.record import Record
 from seglens.runs import KEPT_SHA256, Run, fold_folder, load, save_run
 from seglens.runtime.device import choose_device, choose_precision, is_first_process, wait_for_all
@@ -218,6 +219,11 @@ def _train(
     segmenter = _segmenter(spec, settings, earlier if checkpoints.checkpoint else None)
     if settings.freeze_encoder or settings.encoder_rate != 1:
         encoder_of(segmenter)  # raises where there is none
+    if first and settings.freeze_encoder and segmenter.origin == "random":
+        text = (
+            f"the encoder has random weights and learns nothing for {count(settings.freeze_encoder, 'epoch')}"
+        )
+        print(f"warning: {text}. Name weights for it, or don't freeze it.", file=sys.stderr)
     batches = batches_for(dataset, settings, spec, device)
     missing = about_missing(batches, dataset.task.classes)
     if first and missing:
