@@ -8,8 +8,10 @@ from dataclasses import replace
 from math import cos, nan, pi
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import seglens
@@ -314,3 +316,14 @@ def test_a_compiled_network_learns_the_same(discs, tmp_path, weights_of):
     assert plain.keys() == compiled.keys()
     for name in plain:
         torch.testing.assert_close(plain[name], compiled[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_training_that_has_learned_nothing_says_so(discs, tmp_path, tiny, results_of, capfd):
+    """Then the best threshold marks every pixel; its Dice is 2 p / (1 + p) of a share p of foreground."""
+    for epochs, said in ((1, True), (15, False)):
+        train(discs, tiny(epochs=epochs, learning_rate=0.01 if epochs > 1 else 1e-9), tmp_path / f"{epochs}")
+        masks = [np.asarray(Image.open(file)) for file in sorted((discs.path / "valid/masks").iterdir())]
+        share = np.mean(masks)
+        found = results_of(tmp_path / f"{epochs}")["threshold"]["dice"]
+        assert (found <= 2 * share / (1 + share) + 1e-6) == said
+        assert ("is better than to mark every pixel" in capfd.readouterr().err) == said

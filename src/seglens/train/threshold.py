@@ -27,6 +27,12 @@ NO_TEMPERATURE = (
 )
 
 
+NO_BETTER = (
+    "warning: on {!r} no threshold of {} is better than to mark every pixel (Dice {:.3f}): nothing is "
+    "learned yet. Train longer, or with another learning rate or loss."
+)
+
+
 class Chosen(TypedDict):
     """A ``threshold`` with the pooled Dice there and at 0.5, and the split that it was chosen on."""
 
@@ -86,6 +92,8 @@ def best_thresholds(parts: Sequence[Part], settings: TrainSettings, *, name: str
     for label, total in zip(labels, counts, strict=True):
         assert total is not None  # there is a picture
         threshold, dice = total.best()
+        if dice <= float(total.curve()[0]):
+            print(NO_BETTER.format(name, first.task.classes[label], dice), file=sys.stderr)
         chosen[first.task.classes[label]] = {
             "split": name,
             "threshold": threshold,
