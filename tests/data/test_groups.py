@@ -243,7 +243,7 @@ def test_names_that_differ_in_capital_letters_alone_are_warned_of(tmp_path: Path
 
 
 def test_groups_that_are_one_number_or_differ_in_spaces_are_warned_of(whole: Path, tmp_path: Path) -> None:
-    names = {0: "12", 1: "012", 2: "12.0", 3: "A 1", 4: "A  1"}
+    names = {0: "12", 1: "012", 2: "12.0", 3: "A 1", 4: "A  1", 5: "1_0", 6: "10"}
     file = table(tmp_path, [(name, names.get(int(name[1]), name)) for name in NAMES])
     (found,) = open_data(DataSettings(path=whole, groups=file)).warnings
     assert sorted(found.names) == ["12 and 012 and 12.0", "A 1 and A  1"]

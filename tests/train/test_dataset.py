@@ -8,7 +8,7 @@ import torch
 
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
-from seglens.data.transforms import DEFAULT_POLICY
+from seglens.data.transforms import DEFAULT_POLICY, letterbox
 from seglens.errors import DataError
 from seglens.runtime.threads import read_ahead
 from seglens.train.dataset import BLANK, Part, Shuffled, TrainingDataset, validation_batches
@@ -68,6 +68,19 @@ def test_bright_pictures_of_few_grey_levels_keep_them():
     tiny = Sample("tiny", given.image * 1e-6, given.mask, given.valid)  # of floats; 8 bits would be black
     kept = TrainingDataset(split_of(tiny), size=20, window=(0.0, 1e-6))[0, 0].image[:, :, 4:16]
     torch.testing.assert_close(kept, tiny.image, rtol=1e-3, atol=0)
+
+
+def test_few_shades_of_eight_bits_are_scaled_as_they_are_predicted():
+    """Of 10 shades half a one is a twentieth of what the model sees; networks predict without rounding."""
+    shades = torch.randint(10, (3, 40, 40), generator=torch.Generator().manual_seed(0))
+    given = Sample("dark", shades / 255, torch.zeros(40, 40, dtype=torch.int64), torch.ones(40, 40) > 0)
+    scaled = letterbox(given, 20)[0].image
+    kept = TrainingDataset(split_of(given), size=20, window=(0.0, 10 / 255))[0, 0].image
+    assert (kept - scaled).abs().max() < 1e-3 * 10 / 255
+    assert (TrainingDataset(split_of(given), size=20)[0, 0].image - scaled).abs().max() < 0.51 / 255
+    assert (
+        TrainingDataset(split_of(given), size=40, window=(0.0, 10 / 255))._read(0).image.dtype == torch.uint8
+    )
 
 
 def test_what_does_not_fit_into_memory_is_read_again_and_is_the_same():

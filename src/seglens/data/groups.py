@@ -189,7 +189,7 @@ def spelt_alike(values: Iterable[str]) -> list[str]:
     for value in dict.fromkeys(values):
         plain: object = " ".join(value.split()).casefold()
         with suppress(ValueError):
-            plain = float(value)
+            plain = float(value.replace("_", " "))  # to Python 1_0 is 10
         spelt.setdefault(plain, []).append(value)
     return [" and ".join(same) for same in spelt.values() if len(same) > 1]
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seglens.axes import CHANNELS_LAST, InputSize, size_of
 from seglens.data.frame import Frame, scaled_frame
+from seglens.data.intensity import FULL
 from seglens.data.layout import Dataset as DataSet
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
@@ -340,9 +341,11 @@ def _pack(sample: Sample, small: Sample, frame: Frame, window: tuple[float, floa
     assert small.mask is not None
     low, high = (float(end) for end in sample.image.aminmax())
     allowed = ROUNDING * min(window[1] - window[0], high - low)
-    shades, half = sample.image * 255, small.image.half()
-    if bool((shades - shades.round()).abs().max() <= min(1e-3, 255 * allowed)):
-        image = (small.image * 255).round().to(torch.uint8)
+    shades, rounded, half = sample.image * 255, (small.image * 255).round(), small.image.half()
+    eight_bit = bool((shades - shades.round()).abs().max() <= min(1e-3, 255 * allowed))
+    # What lies between two shades after scaling counts where few shades are all of the window.
+    if eight_bit and (window == FULL or bool((rounded / 255 - small.image).abs().max() <= allowed)):
+        image = rounded.to(torch.uint8)
     else:
         image = half if bool((half - small.image).abs().max() <= allowed) else small.image
     # A class index above 255 is rare but must not wrap around.
