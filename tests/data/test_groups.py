@@ -256,9 +256,9 @@ def test_no_value_is_no_group_and_an_unknown_stratum(whole: Path, tmp_path: Path
     entries = open_data(DataSettings(path=whole, groups=table(tmp_path, rows, header))).split("all").entries
     found = {entry.name: entry.strata for entry in entries}
     assert found == {name: (("scanner", "unknown" if n else "A"),) for n, name in enumerate(NAMES)}
-    rows = [(name, empty if name < "p2" else name) for name in NAMES]
+    pairs = [(name, empty if name < "p2" else name) for name in NAMES]
     with pytest.raises(DataError, match=rf"row 1 has no group of 'p0_0' \('{empty}' is none\)"):
-        open_data(DataSettings(path=whole, groups=table(tmp_path, rows)))
+        open_data(DataSettings(path=whole, groups=table(tmp_path, pairs)))
 
 
 def test_two_rows_for_one_picture_must_agree(whole: Path, tmp_path: Path) -> None:

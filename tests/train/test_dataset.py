@@ -61,9 +61,8 @@ def test_bright_pictures_of_few_grey_levels_keep_them():
     counts = torch.randint(40_000, 40_060, (3, 20, 12), generator=torch.Generator().manual_seed(0))
     given = Sample("offset", counts / 65535, torch.zeros(20, 12, dtype=torch.int64), torch.ones(20, 12) > 0)
     window = (40_000 / 65535, 40_060 / 65535)
-    for options in ({"window": window}, {}):  # without a window: each picture may be normalised by itself
-        feed = TrainingDataset(split_of(given), size=20, **options)
-        kept = feed[0, 0].image[:, :, 4:16]
+    for ends in (window, (0.0, 1.0)):  # of all of the range: each picture may be normalised by itself
+        kept = TrainingDataset(split_of(given), size=20, window=ends)[0, 0].image[:, :, 4:16]
         assert torch.equal((kept * 65535).round().long(), counts)
     tiny = Sample("tiny", given.image * 1e-6, given.mask, given.valid)  # of floats; 8 bits would be black
     kept = TrainingDataset(split_of(tiny), size=20, window=(0.0, 1e-6))[0, 0].image[:, :, 4:16]

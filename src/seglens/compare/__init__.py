@@ -163,9 +163,9 @@ def _compare(
     explained = {run.name: _of_split(run.explanations, split) for run in runs}
     judged = {run.name: _of_split(run.scorecards, split) for run in runs}
     evaluated = {name: part for name, part in evaluations.items() if part is not None}
-    for name, part in evaluated.items():
-        if part.table.trained_on:
-            warnings.warn(f"{name}: {part.table.trained_on}", SeglensWarning, stacklevel=2)
+    for name, scored in evaluated.items():
+        if scored.table.trained_on:
+            warnings.warn(f"{name}: {scored.table.trained_on}", SeglensWarning, stacklevel=2)
     common = _common(evaluated, runs, split)
     scores: list[ScoreChange] = []
     maps: list[MapChange] = []

@@ -242,7 +242,7 @@ def rows_of(
         known = [key for key in keys if key in groups] + [key for key in _loose(entry) if key in groups]
         used.update(known)
         own = [key for key in dict.fromkeys(known) if key in keys or (times[key] == 1 and key not in alone)]
-        if any(groups[key] | {IMAGE: ""} != groups[own[0]] | {IMAGE: ""} for key in own):
+        if len({tuple(pair for pair in groups[key].items() if pair[0] != IMAGE) for key in own}) > 1:
             raise DataError(
                 f"{file} has {len(own)} rows for one {what} that differ: {', '.join(own)} (rows "
                 f"{', '.join(str(lines[key]) for key in own)}). Keep one row for each."
@@ -261,7 +261,7 @@ def rows_of(
         others = f" Its rows that fit none name {_few(left)}." if left else ""
         raise DataError(
             f"{file} has no row for {len(without)} of {count(len(entries), what)}: {_few(without)}.{others} "
-            f"Add them, named as the files are; a {what} that belongs to no other has a group of its own."
+            f"Add them by the names of their files. A {what} that belongs to no other has a group of its own."
         )
     return found
 

@@ -135,8 +135,10 @@ def test_what_is_no_single_whole_series_is_refused_without_a_patient_s_name(tmp_
     )
     assert "without a picture" in refused(write_series(tmp_path / "none", Rows=None))
 
-    enhanced = {"PixelSpacing": None, "SharedFunctionalGroupsSequence": [pydicom.Dataset()]}
-    assert "holds 1 frame, each with" in refused(write_series(tmp_path / "enhanced", **enhanced))
+    enhanced = write_series(
+        tmp_path / "enhanced", PixelSpacing=None, SharedFunctionalGroupsSequence=[pydicom.Dataset()]
+    )
+    assert "holds 1 frame, each with" in refused(enhanced)
     for kind, said in (("66.4", "a segmentation (SEG)"), ("481.2", "a dose (RTDOSE)")):
         other = write_series(tmp_path / kind, SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{kind}")
         assert f"a.dcm is {said}" in refused(other)
