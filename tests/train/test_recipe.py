@@ -326,4 +326,4 @@ def test_a_training_that_has_learned_nothing_says_so(discs, tmp_path, tiny, resu
         share = np.mean(masks)
         found = results_of(tmp_path / f"{epochs}")["threshold"]["dice"]
         assert (found <= 2 * share / (1 + share) + 1e-6) == said
-        assert ("is better than to mark every pixel" in capfd.readouterr().err) == said
+        assert ("is better than to mark everything" in capfd.readouterr().err) == said

@@ -28,7 +28,7 @@ NO_TEMPERATURE = (
 
 
 NO_BETTER = (
-    "warning: on {!r} no threshold of {} is better than to mark every pixel (Dice {:.3f}): nothing is "
+    "warning: on {!r} no threshold of {} is better than to mark everything (Dice {:.3f}): nothing is "
     "learned yet. Train longer, or with another learning rate or loss."
 )
 
