@@ -8,7 +8,7 @@ from seglens.data.listing import Listing, copies_of_train
 from seglens.data.sample import Sample
 from seglens.errors import DataError
 from seglens.masks import foreground
-from seglens.results.names import count
+from seglens.results.names import count, worded
 from seglens.train.dataset import Batches
 
 
@@ -33,27 +33,28 @@ def about_missing(batches: Batches, classes: Sequence[str]) -> list[str]:
     Raises:
         DataError: all pixels to train on are of one class, so that there is nothing to tell apart.
     """
-    what, point = ("volume", "voxel") if batches.training.split.dims == 3 else ("picture", "pixel")
+    dims = batches.training.split.dims
     shown = batches.training.shown(len(classes))
     if len(shown) == 1 and 0 not in shown:
-        raise DataError(
-            f"Every {point} of the {count(len(batches.training.split), what)} to train on is "
+        text = (
+            f"Every pixel of the {count(len(batches.training.split), 'picture')} to train on is "
             f"{classes[shown.pop()]}: there is nothing to tell apart. Look at the masks with 'seglens data "
             "check'; the background is the value 0."
         )
+        raise DataError(worded(text, dims))
     found = []
     if names := _absent(shown, classes):
         found.append(
-            f"warning: no {what} of the train split shows {names} at the size of inputs: it can't be "
+            f"warning: no picture of the train split shows {names} at the size of inputs: it can't be "
             "learned. Choose a larger image size, or other classes."
         )
     seen = batches.validation.shown(len(classes)) if batches.validation else set()
     if seen - {0} and (names := _absent(seen, classes)):
         found.append(
-            f"warning: no {what} of the valid split shows {names}. One {point} predicted so makes its Dice "
+            f"warning: no picture of the valid split shows {names}. One pixel predicted so makes its Dice "
             "0, and the mean of all classes chooses the epoch. Bring a valid split that shows each."
         )
-    return found
+    return [worded(text, dims) for text in found]
 
 
 def _absent(shown: set[int], classes: Sequence[str]) -> str:
