@@ -240,3 +240,56 @@ def test_names_that_differ_in_capital_letters_alone_are_warned_of(tmp_path: Path
     assert (names.kind, names.names) == ("names-alike", ("P1_0 and p1_0",))
     assert (groups.kind, groups.names) == ("names-alike", ("P1 and p1",))
     assert groups.text.startswith("Groups differ in capital letters")
+
+
+def test_groups_that_are_one_number_or_differ_in_spaces_are_warned_of(whole: Path, tmp_path: Path) -> None:
+    names = {0: "12", 1: "012", 2: "12.0", 3: "A 1", 4: "A  1", 5: "1_0", 6: "10"}
+    file = table(tmp_path, [(name, names.get(int(name[1]), name)) for name in NAMES])
+    (found,) = open_data(DataSettings(path=whole, groups=file)).warnings
+    assert sorted(found.names) == ["12 and 012 and 12.0", "A 1 and A  1"]
+
+
+@pytest.mark.parametrize("empty", ["nan", "NaN", "#N/A", "null"])
+def test_no_value_is_no_group_and_an_unknown_stratum(whole: Path, tmp_path: Path, empty: str) -> None:
+    header = ("", "image", "group", "scanner")
+    rows = [(str(n), name, name[:2], empty if n else "A") for n, name in enumerate(NAMES)]
+    entries = open_data(DataSettings(path=whole, groups=table(tmp_path, rows, header))).split("all").entries
+    found = {entry.name: entry.strata for entry in entries}
+    assert found == {name: (("scanner", "unknown" if n else "A"),) for n, name in enumerate(NAMES)}
+    pairs = [(name, empty if name < "p2" else name) for name in NAMES]
+    with pytest.raises(DataError, match=rf"row 1 has no group of 'p0_0' \('{empty}' is none\)"):
+        open_data(DataSettings(path=whole, groups=table(tmp_path, pairs)))
+
+
+def test_two_rows_for_one_picture_must_agree(whole: Path, tmp_path: Path) -> None:
+    rows = [(name, name[:2]) for name in NAMES]
+    same = table(tmp_path, [*rows, ("images/p0_0.png", "p0")])
+    assert open_data(DataSettings(path=whole, groups=same)).splits
+    other = table(tmp_path, [*rows, ("p0_0.png", "p7")])
+    with pytest.raises(DataError, match=r"2 rows for one picture that differ: p0_0, p0_0.png \(rows 1, 25\)"):
+        open_data(DataSettings(path=whole, groups=other))
+
+
+def test_a_row_of_another_picture_is_no_second_one(tmp_path: Path) -> None:
+    """'a.png' right in the set is a picture of its own, beside 'sub/a.png'."""
+    write_set(tmp_path / "set", {"train": ["a", "b"], "test": ["a", "c"]})
+    paths = [(f"{split}/{name}", f"{split}-{name}") for split in ("train", "test") for name in "abc"]
+    dataset = open_data(DataSettings(path=tmp_path / "set", groups=table(tmp_path, paths)))
+    assert {entry.group for entry in dataset.split("test").entries} == {"test-a", "test-c"}
+
+
+def test_names_of_a_table_that_fit_no_picture_are_shown(whole: Path, tmp_path: Path) -> None:
+    file = table(tmp_path, [(name.replace("p", ""), name) for name in NAMES])
+    with pytest.raises(DataError, match=r"no row for 24 of 24 pictures.*that fit none name 0_0, 0_1, "):
+        open_data(DataSettings(path=whole, groups=file))
+
+
+def test_pictures_of_one_group_alone_make_no_splits(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"All 24 pictures are of one group, 'p' \(\^\(p\)\): no valid or test"
+    ):
+        open_data(DataSettings(path=whole, group_from="^(p)"))
+    of_one = table(tmp_path, [(name, "p") for name in NAMES])
+    with pytest.raises(DataError, match=r"of one group, 'p' \(groups.csv\)"):
+        open_data(DataSettings(path=whole, groups=of_one))
+    assert len(open_as_it_is(DataSettings(path=whole, groups=of_one)).split("all")) == 24  # to be evaluated

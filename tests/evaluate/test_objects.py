@@ -22,6 +22,7 @@ from seglens.evaluate.objects import (
     objects_of,
     overlaps,
     together,
+    without_ignored,
 )
 from seglens.objects import pieces, split_touching
 
@@ -279,3 +280,30 @@ def test_areas_of_volumes_are_in_their_unit() -> None:
     found, scaled = objects_of(label, label), objects_of(label, label).in_unit(2.5)
     assert scaled.truth.tolist() == [2.5 * each for each in found.truth.tolist()]
     assert isinstance(scaled, Objects)
+
+
+def test_what_lies_mostly_on_ignored_pixels_is_neither_found_nor_invented():
+    """A lesion that nobody was sure of is ignored, and predicted a pixel larger: its rim is no invention."""
+    truth, predicted = torch.zeros(2, 32, 32, dtype=torch.int64)
+    valid = torch.ones(32, 32, dtype=torch.bool)
+    truth[2:8, 2:8] = predicted[2:8, 2:8] = 1
+    valid[14:22, 14:22], predicted[13:23, 13:23] = False, 1  # 64 of 100 pixels
+    valid[26:29, 2:12], predicted[26:32, 2:12] = False, 1  # a half is not mostly
+    found = evaluate(bright_run(), split_of(sample("a", predicted, truth, valid))).images[0].objects
+    assert (found.truth, found.predicted, found.missed, found.invented) == (1, 2, 0, 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ignored_objects_by_a_loop_over_pieces(seed):
+    random = np.random.default_rng(seed)
+    whole, valid = random.random((2, 16, 16)) < np.array([0.4, 0.5])[:, None, None]
+    truth = np.where(valid, random_labels(seed, (16, 16), 2).numpy(), 0) * (random.random() < 0.7)
+    cut = ndimage.label(whole & valid, np.ones((3, 3)))[0]
+    expected = cut.copy()
+    number, num = ndimage.label(whole, np.ones((3, 3)))
+    for each in range(1, num + 1):
+        piece = number == each
+        if (piece & ~valid).sum() / piece.sum() > 0.5 and not truth[piece].any():
+            expected[piece] = 0
+    found = without_ignored(*map(torch.from_numpy, (cut.astype(np.int64), whole, valid, truth)))
+    np.testing.assert_array_equal(found.numpy(), expected)

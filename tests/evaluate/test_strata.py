@@ -103,6 +103,16 @@ def test_strata_are_listed_worst_first_with_differences_and_what_was_left_out():
     assert any("site south: Dice is 0.30" in text and "4 comparisons" in text for text in found.sentences)
 
 
+def test_levels_that_are_one_value_in_two_spellings_make_no_strata():
+    rows = rows_of(6, lambda _: 0.5)
+    for spelt in (("GE", "ge"), ("GE  x", "GE x"), ("1", "01"), ("1.0", "1")):
+        found = strata_table(
+            rows, [{"scanner": spelt[place % 2], "site": "AB"[place % 2]} for place in range(6)]
+        )
+        assert {each.column for each in found.strata} == {"site"}
+        assert found.left_out["scanner"] == f"{' and '.join(spelt)} look like one value; write it in one way."
+
+
 def test_a_stratum_of_few_patients_is_not_compared():
     rows = rows_of(60, lambda i: 0.5 + 0.4 * (i % 2), group=lambda i: f"patient-{i % 4}")
     found = strata_table(rows, [{"site": "ab"[i % 2]} for i in range(60)])

@@ -32,6 +32,19 @@ def test_a_planted_temperature_is_found(planted, classes):
         assert result["error_before"] > 2 * result["error_after"]
 
 
+@pytest.mark.parametrize("classes", [1, 3])
+def test_where_no_temperature_is_best_it_is_one(classes):
+    """Where all answers are right the loss falls for ever as T falls; where all are wrong as it rises."""
+    truth = torch.arange(60) % max(2, classes)
+    right = torch.eye(3, dtype=torch.float64)[truth] if classes > 1 else (2.0 * truth - 1)[:, None].double()
+    for logits in (right, -right):
+        grid = [Pixels(logits, truth).loss(each) for each in (0.05, 0.3, 1, 4, 20)]
+        assert grid in (sorted(grid), sorted(grid, reverse=True))
+        result = calibrated([Pixels(logits, truth)])
+        assert result["temperature"] == 1
+        assert result["loss_after"] == result["loss_before"]
+
+
 def test_the_loss_is_scikit_learns():
     rng = np.random.default_rng(1)
     logits, truth = rng.normal(size=(50, 3)), rng.integers(0, 3, 50)

@@ -50,7 +50,13 @@ def test_groups_by_folder_and_by_column(split: Split, tmp_path: Path) -> None:
         groups_of(split, f"{table}:site")
     with pytest.raises(SettingError, match="Groups 'site' are unknown"):
         groups_of(split, "site")
-    with pytest.raises(DataError, match=r"nowhere.csv can't be read as a table"):
+    table.write_text("image,site\none,north\ntwo,south\none,south\n")
+    with pytest.raises(DataError, match="two rows for 'one', with 'north' and 'south' as site"):
+        groups_of(split, f"{table}:site")
+    table.write_text("image,site\none,GE\ntwo,ge\n")
+    with pytest.raises(DataError, match=r"site has GE and ge\. Write what is one value in one way"):
+        groups_of(split, f"{table}:site")
+    with pytest.raises(DataError, match=r"There is no file nowhere.csv"):
         groups_of(split, "nowhere.csv:site")
 
 

@@ -9,8 +9,10 @@ from tests.report.conftest import make_run, make_shortcut
 import seglens
 from seglens.report.answers import answers
 from seglens.report.contents import read_runs
+from seglens.report.model_card import model_card
 from seglens.report.wording import both_true
 from seglens.results.scorecard import TagTest
+from seglens.results.scores import LEAKAGE
 from seglens.results.tables import read_table
 
 
@@ -36,6 +38,22 @@ def test_four_answers(tmp_path: Path):
     assert "border" in found["What does it look at?"][1]
     verdict, text = found["Can you believe the heat maps?"]
     assert (verdict, text.split(":")[0]) == ("pass", "1 of 4 maps can be believed, as what it marks matters")
+
+
+def test_scores_of_pictures_that_it_was_trained_on_are_said_so(tmp_path: Path):
+    folder = make_run(tmp_path / "run")
+    file = folder / "evaluate" / "test" / "scores.json"
+    told = {
+        "scores": ["dice"],
+        "read": False,
+        "text": "the model was trained on 2 of these 4.",
+        "source": LEAKAGE,
+    }
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"advice": [told]}))
+    assert answers_of(folder)["How good is it?"][1].endswith(
+        "is wrong. The model was trained on 2 of these 4."
+    )
+    assert "- test: The model was trained on 2 of these 4." in model_card(read_runs([folder])[0], "a/b")
 
 
 def test_what_was_not_measured_is_said_with_the_command(tmp_path: Path):

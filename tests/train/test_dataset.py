@@ -8,7 +8,7 @@ import torch
 
 from seglens.data.layout import Entry, Split
 from seglens.data.sample import Sample, Task
-from seglens.data.transforms import DEFAULT_POLICY
+from seglens.data.transforms import DEFAULT_POLICY, letterbox
 from seglens.errors import DataError
 from seglens.runtime.threads import read_ahead
 from seglens.train.dataset import BLANK, Part, Shuffled, TrainingDataset, validation_batches
@@ -54,6 +54,32 @@ def test_deeper_pictures_keep_their_depth():
     dark = Sample("dark", dark.image / 16, dark.mask, dark.valid)
     kept = feed_of(dark)[0, 0].image[:, :, 4:16]
     assert ((kept - dark.image).abs() <= dark.image * 2**-11 + 1e-7).all()
+
+
+def test_bright_pictures_of_few_grey_levels_keep_them():
+    """16 bits with an offset: float16 has steps of 32 counts at 40,000, of 60 that the pictures use."""
+    counts = torch.randint(40_000, 40_060, (3, 20, 12), generator=torch.Generator().manual_seed(0))
+    given = Sample("offset", counts / 65535, torch.zeros(20, 12, dtype=torch.int64), torch.ones(20, 12) > 0)
+    window = (40_000 / 65535, 40_060 / 65535)
+    for ends in (window, (0.0, 1.0)):  # of all of the range: each picture may be normalised by itself
+        kept = TrainingDataset(split_of(given), size=20, window=ends)[0, 0].image[:, :, 4:16]
+        assert torch.equal((kept * 65535).round().long(), counts)
+    tiny = Sample("tiny", given.image * 1e-6, given.mask, given.valid)  # of floats; 8 bits would be black
+    kept = TrainingDataset(split_of(tiny), size=20, window=(0.0, 1e-6))[0, 0].image[:, :, 4:16]
+    torch.testing.assert_close(kept, tiny.image, rtol=1e-3, atol=0)
+
+
+def test_few_shades_of_eight_bits_are_scaled_as_they_are_predicted():
+    """Of 10 shades half a one is a twentieth of what the model sees; networks predict without rounding."""
+    shades = torch.randint(10, (3, 40, 40), generator=torch.Generator().manual_seed(0))
+    given = Sample("dark", shades / 255, torch.zeros(40, 40, dtype=torch.int64), torch.ones(40, 40) > 0)
+    scaled = letterbox(given, 20)[0].image
+    kept = TrainingDataset(split_of(given), size=20, window=(0.0, 10 / 255))[0, 0].image
+    assert (kept - scaled).abs().max() < 1e-3 * 10 / 255
+    assert (TrainingDataset(split_of(given), size=20)[0, 0].image - scaled).abs().max() < 0.51 / 255
+    assert (
+        TrainingDataset(split_of(given), size=40, window=(0.0, 10 / 255))._read(0).image.dtype == torch.uint8
+    )
 
 
 def test_what_does_not_fit_into_memory_is_read_again_and_is_the_same():
@@ -177,3 +203,16 @@ def test_pixels_of_classes_are_those_of_the_masks():
     expected = torch.stack(counts).sum(dim=0)
     assert torch.equal(feed.class_pixels(2), expected)
     assert feed.scale == 1.0
+
+
+def test_classes_that_no_picture_shows_at_the_size_of_inputs():
+    mask = torch.zeros(40, 40, dtype=torch.int64)
+    mask[:20], mask[0, 0], mask[30, 30] = 1, 2, 3  # class 2 and 3 are a pixel, of which each fourth is taken
+    valid = torch.ones(40, 40, dtype=torch.bool)
+    valid[30, 30] = False
+    image = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    sample = Sample("a", image, mask, valid)
+    shown = {size: feed_of(sample, size=size)[0, 0] for size in (40, 20)}
+    for size, kept in shown.items():
+        assert feed_of(sample, size=size).shown(5) == set(kept.mask[kept.valid].tolist())
+    assert feed_of(sample, size=40).shown(5) == {0, 1, 2}

@@ -8,8 +8,10 @@ from dataclasses import replace
 from math import cos, nan, pi
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import seglens
@@ -170,7 +172,7 @@ def test_the_encoder_has_its_own_rate(tiny):
 
 
 @pytest.mark.parametrize(("epochs", "frozen"), [(1, True), (2, False)])
-def test_a_frozen_encoder_stays_as_it_was(discs, tmp_path, tiny, monkeypatch, epochs, frozen):
+def test_a_frozen_encoder_stays_as_it_was(discs, tmp_path, tiny, monkeypatch, epochs, frozen, capfd):
     built = []
     build = Segmenter.from_spec
 
@@ -182,11 +184,27 @@ def test_a_frozen_encoder_stays_as_it_was(discs, tmp_path, tiny, monkeypatch, ep
     monkeypatch.setattr(Segmenter, "from_spec", remembering)
     settings = tiny(**ENCODED, epochs=epochs, freeze_encoder=1, ema=0, keep_every=1)
     train(discs, settings, tmp_path / "run")
+    assert "the encoder has random weights and learns nothing for 1 epoch." in capfd.readouterr().err
     after = read_state_dict(tmp_path / f"run/checkpoints/epoch-{epochs:03d}.safetensors")
     before = built[0]
     same = {name: torch.equal(before[name], after[name]) for name in before}
     assert all(same[name] for name in same if name.startswith("encoder.")) == frozen
     assert not all(same[name] for name in same if name.startswith("decoder."))
+
+
+@pytest.mark.parametrize(("given", "other"), [("mean", "std"), ("std", "mean")])
+def test_mean_or_std_alone_is_refused(tiny, given, other):
+    """The other half would be that of the encoder's weights."""
+    with pytest.raises(SettingError, match=f"{given} is given without {other}, and belongs to it"):
+        tiny(**{given: (0.5, 0.5, 0.5)})
+
+
+def test_a_threshold_that_would_do_nothing_is_refused(discs, tmp_path, tiny):
+    data = discs.model_copy(update={"classes": ("background", "disc", "ring")})
+    with pytest.raises(
+        SettingError, match=r"A threshold of 0.3 is given for 3 classes that exclude one another"
+    ):
+        train(data, tiny(threshold=0.3), tmp_path / "run")
 
 
 def test_a_network_without_encoder_has_none_to_freeze():
@@ -298,3 +316,14 @@ def test_a_compiled_network_learns_the_same(discs, tmp_path, weights_of):
     assert plain.keys() == compiled.keys()
     for name in plain:
         torch.testing.assert_close(plain[name], compiled[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_training_that_has_learned_nothing_says_so(discs, tmp_path, tiny, results_of, capfd):
+    """Then the best threshold marks every pixel; its Dice is 2 p / (1 + p) of a share p of foreground."""
+    for epochs, said in ((1, True), (15, False)):
+        train(discs, tiny(epochs=epochs, learning_rate=0.01 if epochs > 1 else 1e-9), tmp_path / f"{epochs}")
+        masks = [np.asarray(Image.open(file)) for file in sorted((discs.path / "valid/masks").iterdir())]
+        share = np.mean(masks)
+        found = results_of(tmp_path / f"{epochs}")["threshold"]["dice"]
+        assert (found <= 2 * share / (1 + share) + 1e-6) == said
+        assert ("is better than to mark everything" in capfd.readouterr().err) == said

@@ -10,7 +10,7 @@ from PIL import Image
 
 import seglens
 from seglens.data.layout import DataSettings
-from seglens.errors import DataError, OutputExistsError, SettingError, UnknownNameError
+from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError, UnknownNameError
 from seglens.files.ownership import contents
 from seglens.models.weights import read_state_dict
 from seglens.train import train
@@ -164,6 +164,58 @@ def test_pictures_on_which_nothing_is_marked(tmp_path, tiny, write_discs, capfd)
     with pytest.raises(DataError, match=r"0 of 2 pictures of the train split show foreground: nothing is"):
         train(DataSettings(path=tmp_path / "set", layout="pairs"), tiny(epochs=1), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_copies_of_pictures_to_train_on_are_told_at_the_training_and_of_scores(
+    tmp_path, tiny, write_discs, capfd
+):
+    write_discs(tmp_path / "set/train", 6)
+    write_discs(tmp_path / "set/valid", 3, first=50)
+    write_discs(tmp_path / "set/test", 4, first=4)  # 4 and 5 are those of train
+    run = train(DataSettings(path=tmp_path / "set"), tiny(epochs=1), tmp_path / "run")
+    err = capfd.readouterr().err
+    assert "the test split holds 2 pictures to train on, too (disc-04, disc-05): scores there" in err
+    assert "the valid split holds" not in err
+    for folder in ("images", "masks"):  # another set, under other names
+        for place, file in enumerate(sorted((tmp_path / "set/train" / folder).iterdir())[:5]):
+            (tmp_path / "other" / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "other" / folder / f"new-{place}.png").write_bytes(file.read_bytes())
+    write_discs(tmp_path / "other", 2, first=90)
+    splits = {"test": None, "valid": None, "train": None, "all": tmp_path / "other"}
+    for (name, data), num in zip(
+        splits.items(), ("2 of these 4", "", "6 of these 6", "5 of these 7"), strict=True
+    ):
+        told = seglens.evaluate(run, seglens.open_split(run, name, data=data)).trained_on
+        expected = f"The model was trained on {num} pictures: their scores say little about new ones."
+        assert told == (expected if num else "")
+
+
+def test_a_loss_on_the_valid_split_that_is_no_number_ends_the_training(discs, tmp_path, tiny):
+    """Such answers would count as background, and an epoch of them might be the best."""
+    with pytest.raises(
+        TrainingError, match=r"loss on the valid split is nan after epoch 1.*\(it is 1e\+06\)"
+    ):
+        train(discs, tiny(learning_rate=1e6, schedule="constant"), tmp_path / "run")
+
+
+def test_pictures_that_are_all_of_one_class_are_refused(tmp_path, tiny, write_discs):
+    """As of masks whose background is 1 and not 0."""
+    write_discs(tmp_path / "set", 6)
+    for file in (tmp_path / "set/masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(file)) + 1).save(file)
+    data = DataSettings(path=tmp_path / "set", masks="instances")
+    with pytest.raises(DataError, match=r"Every pixel of the 4 pictures to train on is foreground: there is"):
+        train(data, tiny(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_no_picture_shows_is_warned_of(tmp_path, tiny, write_discs, capfd):
+    write_discs(tmp_path / "set", 6)
+    data = DataSettings(path=tmp_path / "set", classes=("background", "disc", "ring", "dot"))
+    train(data, tiny(epochs=1), tmp_path / "run")
+    err = capfd.readouterr().err
+    assert "no picture of the train split shows ring or dot at the size of inputs: it can't" in err
+    assert "no picture of the valid split shows ring or dot. One pixel predicted so makes its Dice 0" in err
 
 
 def test_several_classes(tmp_path, tiny, write_discs):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from seglens.data.layout import DataSettings, PictureOnly, Split
 from seglens.data.opening import open_data
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, SeglensWarning, SettingError
 from seglens.weak.labels import (
     Hidden,
     Labelled,
@@ -92,7 +92,9 @@ def test_labels_of_masks_are_a_use_of_them(split: Split, tmp_path: Path) -> None
 def test_a_table_labels_by_name_file_or_path(split: Split, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("image,label\ntrain-0,Yes\ntrain-2.png,0\ntrain/images/train-3.png,object\nother,1\n")
-    found = by_file(split, table)
+    said = r"no label for 1 picture of 4 \(train-1\), which are left out, and labels 1 that .* \(other\)"
+    with pytest.warns(SeglensWarning, match=said):
+        found = by_file(split, table)
     assert [entry.name for entry in found.split.entries] == ["train-0", "train-2", "train-3"]
     assert found.present == (True, False, True)
     assert found.positive == (0, 2)

@@ -5,6 +5,7 @@ run folders; what is missing is named with the command that makes it.
 """
 
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from seglens.compare.matching import Common, common_pictures, joined_groups, res
 from seglens.compare.tables import changed, explaining, missing_results, pictures, write_tables
 from seglens.data.classes import NO_MAP
 from seglens.data.layout import DataSettings, Split
-from seglens.errors import DataError, SettingError, unknown_name
+from seglens.errors import DataError, SeglensWarning, SettingError, unknown_name
 from seglens.evaluate import evaluate
 from seglens.files.output import new_folder, safe_name
 from seglens.files.overwrite import check_output, refuse_overlap
@@ -162,6 +163,9 @@ def _compare(
     explained = {run.name: _of_split(run.explanations, split) for run in runs}
     judged = {run.name: _of_split(run.scorecards, split) for run in runs}
     evaluated = {name: part for name, part in evaluations.items() if part is not None}
+    for name, scored in evaluated.items():
+        if scored.table.trained_on:
+            warnings.warn(f"{name}: {scored.table.trained_on}", SeglensWarning, stacklevel=2)
     common = _common(evaluated, runs, split)
     scores: list[ScoreChange] = []
     maps: list[MapChange] = []

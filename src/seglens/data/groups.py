@@ -8,6 +8,7 @@ found by looking are groups.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -156,6 +157,9 @@ def from_names(splits: Mapping[str, Sequence[Entry]], expression: str) -> Groups
 UNKNOWN = "unknown"
 """The stratum of a picture whose cell of the table is empty."""
 
+NO_VALUE = ("nan", "n/a", "#n/a", "null")
+"""What programs write, in any case, into a cell for which they have no value."""
+
 
 def with_strata(found: Found, rows: "Rows") -> Found:
     """Return what a layout found with the further columns of a table as strata of each picture."""
@@ -167,7 +171,27 @@ def with_strata(found: Found, rows: "Rows") -> Found:
 
 
 def _strata_of(row: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, row[name] or UNKNOWN) for name in row if name not in (IMAGE, GROUP))
+    """Return the strata of a row. A column without a name, such as that of pandas' numbers, is none."""
+    return tuple(
+        (name, UNKNOWN if _is_empty(value) else value)
+        for name, value in row.items()
+        if name not in (IMAGE, GROUP, "")
+    )
+
+
+def _is_empty(value: str) -> bool:
+    return not value or value.lower() in NO_VALUE
+
+
+def spelt_alike(values: Iterable[str]) -> list[str]:
+    """Return what is one value but for capital letters, spaces, or the way a number is written."""
+    spelt: dict[object, list[str]] = {}
+    for value in dict.fromkeys(values):
+        plain: object = " ".join(value.split()).casefold()
+        with suppress(ValueError):
+            plain = float(value.replace("_", " "))  # to Python 1_0 is 10
+        spelt.setdefault(plain, []).append(value)
+    return [" and ".join(same) for same in spelt.values() if len(same) > 1]
 
 
 Rows = Mapping[tuple[str, str], Mapping[str, str]]
@@ -199,20 +223,30 @@ def rows_of(
                 f"{file} names {image!r} twice, in rows {lines[image]} and {number}. Keep one row for each."
             )
         for name, value in ((IMAGE, image), (column, group)):
-            if not value:
+            if not value or (name == column and _is_empty(value)):
                 of = f" of {image!r}" if image else ""
+                given = f" ({value!r} is none)" if value else ""
                 raise DataError(
-                    f"{file}: row {number} has no {name}{of}. Fill it in; a {what} that belongs to no other "
-                    "has a group of its own."
+                    f"{file}: row {number} has no {name}{of}{given}. Fill it in; a {what} that belongs to no "
+                    "other has a group of its own."
                 )
         groups[image], lines[image] = row, number
     found, without = {}, []
     entries = list(_every(splits))
+    used: set[str] = set()
+    alone = {key for split, entry in entries for key in _strict(split, entry, root)}
     shared = [key for split, entry in entries for key in _loose(entry)]
     times = Counter(shared)
     for split, entry in entries:
         keys = _strict(split, entry, root)
         known = [key for key in keys if key in groups] + [key for key in _loose(entry) if key in groups]
+        used.update(known)
+        own = [key for key in dict.fromkeys(known) if key in keys or (times[key] == 1 and key not in alone)]
+        if len({tuple(pair for pair in groups[key].items() if pair[0] != IMAGE) for key in own}) > 1:
+            raise DataError(
+                f"{file} has {len(own)} rows for one {what} that differ: {', '.join(own)} (rows "
+                f"{', '.join(str(lines[key]) for key in own)}). Keep one row for each."
+            )
         if not known:
             without.append("/".join(filter(None, (split, entry.name))))
         elif known[0] not in keys and times[known[0]] > 1:
@@ -223,9 +257,11 @@ def rows_of(
         else:
             found[split, entry.name] = groups[known[0]]
     if without:
+        left = [image for image in groups if image not in used]
+        others = f" Its rows that fit none name {_few(left)}." if left else ""
         raise DataError(
-            f"{file} has no row for {len(without)} of {count(len(entries), what)}: {_few(without)}. Add "
-            f"them; a {what} that belongs to no other has a group of its own."
+            f"{file} has no row for {len(without)} of {count(len(entries), what)}: {_few(without)}.{others} "
+            f"Add them by the names of their files. A {what} that belongs to no other has a group of its own."
         )
     return found
 

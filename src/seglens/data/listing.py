@@ -21,6 +21,7 @@ from seglens.runtime.threads import Pool
 
 FILE_NAME = "split.json"
 HASH = "blake2b-128"
+UNREADABLE = "unreadable"
 NEW = "new"
 """The split of the pictures that came after the training."""
 
@@ -34,13 +35,39 @@ def fingerprints(entries: Sequence[Entry]) -> list[str]:
         return list(pool.map(_fingerprint, entries))
 
 
-def write_listing(folder: Path, dataset: Dataset, name: str = FILE_NAME) -> None:
-    """Write the splits of ``dataset`` into the run folder ``folder``."""
+def write_listing(folder: Path, dataset: Dataset, name: str = FILE_NAME) -> Listing:
+    """Write the splits of ``dataset`` into the run folder ``folder``, and return them."""
     splits = {
         key: dict(zip((each.name for each in split.entries), fingerprints(split.entries), strict=True))
         for key, split in dataset.splits.items()
     }
     records.write_json(folder / name, {"hash": HASH, "splits": splits})
+    return splits
+
+
+def copies_of_train(listing: Listing) -> dict[str, list[str]]:
+    """Return for each other split the pictures whose files are those of pictures to train on."""
+    learned = _pictures(listing.get("train", {}).values())
+    found = {
+        split: [name for name, each in names.items() if each.partition(" ")[0] in learned]
+        for split, names in listing.items()
+        if split != "train"
+    }
+    return {split: names for split, names in found.items() if names}
+
+
+def learned_from(folder: Path | None, entries: Sequence[Entry]) -> list[str]:
+    """Return the names of those pictures whose files the run in ``folder`` was trained on, however called."""
+    learned = _pictures(((read_listing(folder) or {}).get("train") or {}).values())
+    if not learned:
+        return []
+    with Pool() as pool:
+        hashes = list(pool.map(_of_picture, entries))
+    return [entry.name for entry, each in zip(entries, hashes, strict=True) if each in learned]
+
+
+def _pictures(hashes: Iterable[str]) -> set[str]:
+    return {each.partition(" ")[0] for each in hashes} - {UNREADABLE}
 
 
 def read_listing(folder: Path | None, name: str = FILE_NAME) -> Listing | None:
@@ -204,10 +231,14 @@ def _fingerprint(entry: Entry) -> str:
         truth.update(_of_file(file).encode())
     if entry.annotations:
         truth.update(repr(entry.annotations).encode())
+    return f"{_of_picture(entry)} {truth.hexdigest()}"
+
+
+def _of_picture(entry: Entry) -> str:
     picture = _of_file(entry.image)
     for file in entry.more:
         picture = blake2b(f"{picture}{_of_file(file)}".encode(), digest_size=16).hexdigest()
-    return f"{picture} {truth.hexdigest()}"
+    return picture
 
 
 def _of_file(file: Path) -> str:
@@ -217,7 +248,7 @@ def _of_file(file: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     except OSError:
-        return "unreadable"
+        return UNREADABLE
     return digest.hexdigest()
 
 

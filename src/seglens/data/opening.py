@@ -8,7 +8,7 @@ from seglens.arguments import checked
 from seglens.data import class_folders, coco, labelme, nuclei, oxford_pet, pairs
 from seglens.data.coco_file import LABEL_STUDIO, is_label_studio, read_json
 from seglens.data.folders import named_split, passed_over, visible_files
-from seglens.data.groups import positions_of_groups, refuse_parted, with_groups
+from seglens.data.groups import positions_of_groups, refuse_parted, spelt_alike, with_groups
 from seglens.data.layout import ALL, Dataset, DataSettings, Entry, Finding, Found, Layout, Split
 from seglens.data.splits import SHARES, split_groups
 from seglens.data.volumes import sets
@@ -144,21 +144,26 @@ def look(settings: DataSettings, name: str) -> Found:
 
 
 def _about_case(found: Found) -> list[Finding]:
-    """Warn where names of pictures, or of groups, differ in capital letters alone."""
+    """Warn where names of pictures, or of groups, differ in capital letters alone, groups in spaces, too."""
     entries = [entry for part in found.entries.values() for entry in part]
+    names = dict.fromkeys(entry.name for entry in entries)
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), []).append(name)
     kinds = {
-        "Names of pictures": dict.fromkeys(entry.name for entry in entries),
-        "Groups": dict.fromkeys(entry.group for entry in entries),
+        "Names of pictures differ in capital letters alone": [
+            " and ".join(same) for same in alike.values() if len(same) > 1
+        ],
+        "Groups differ in capital letters, spaces, or how a number is written, alone": spelt_alike(
+            entry.group for entry in entries
+        ),
     }
-    findings = []
-    for what, names in kinds.items():
-        alike: dict[str, list[str]] = {}
-        for name in names:
-            alike.setdefault(name.casefold(), []).append(name)
-        text = f"{what} differ in capital letters alone. Where two of them are one, give it one name."
-        told = tuple(" and ".join(same) for same in alike.values() if len(same) > 1)
-        findings += [Finding("names-alike", "warning", text, told)] if told else []
-    return findings
+    last = "Where two of them are one, give it one name."
+    return [
+        Finding("names-alike", "warning", f"{what}. {last}", tuple(told))
+        for what, told in kinds.items()
+        if told
+    ]
 
 
 def _pooled(found: Found) -> Found:
@@ -243,8 +248,13 @@ def complete_splits(found: Found, seed: int) -> dict[str, tuple[Entry, ...]]:
         return own
     shares = {split: SHARES[split] for split in missing}
     shares = {"train": 1 - sum(shares.values()), **shares}
-    kinds = [found.kind(entry) for entry in pool]
-    parts = split_groups(positions_of_groups(pool), kinds, shares, seed)
+    kinds, groups = [found.kind(entry) for entry in pool], positions_of_groups(pool)
+    if len(groups) == 1 < len(pool) and found.grouped.by in ("names", "table"):
+        raise DataError(
+            f"All {len(pool)} pictures are of one group, {pool[0].group!r} ({found.grouped.source}): no "
+            f"{' or '.join(missing)} split can be made. Correct what names the groups, or bring splits."
+        )
+    parts = split_groups(groups, kinds, shares, seed)
     made = {split: tuple(pool[position] for position in positions) for split, positions in parts.items()}
     return {**own, **made}
 

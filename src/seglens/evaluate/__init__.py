@@ -23,6 +23,7 @@ from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
 from seglens.data.groups import grouped, grouping_of
 from seglens.data.layout import Split
+from seglens.data.listing import learned_from
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.evaluate import boundaries, calibration, centre_lines, object_scores, strata, surroundings
@@ -90,11 +91,9 @@ class Evaluation(EvaluationTable):
     @property
     def not_shown(self) -> tuple[str, ...]:
         """One sentence for each class that no picture shows."""
-        num = len(self.images) - len(self.failed)
+        num, what = len(self.images) - len(self.failed), "volume" if self.unit == "mm" else "picture"
         return tuple(
-            f"None of {count(num, 'picture')} shows {label}."
-            for label, shown in self.shown.items()
-            if not shown
+            f"None of {count(num, what)} shows {label}." for label, shown in self.shown.items() if not shown
         )
 
     def _repr_html_(self) -> str:
@@ -311,6 +310,8 @@ def _summarise(
             pixels=num_pixels(counted.counts),
             classes=classes,
             told_apart=split.instances is not None,
+            # Out of fold each picture is scored by a network that has not learned from it.
+            learned_from=0 if split.folds else len(learned_from(run.folder, split.entries)),
         ),
         uncertainty=conclude(counted.uncertain, numbered([row.group for row in scored])),
         per_class=_per_class(scored, classes),

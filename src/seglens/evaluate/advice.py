@@ -1,7 +1,8 @@
 """Which scores to read of data like these, and which mislead: rules that look at the truth alone.
 
 After Maier-Hein, Reinke et al. (2024, Metrics Reloaded, Nature Methods 21) and Reinke, Tizabi et al. (2024,
-Understanding metric-related pitfalls, Nature Methods 21).
+Understanding metric-related pitfalls, Nature Methods 21). Of leaks: Kapoor, Narayanan (2023, Leakage and the
+reproducibility crisis in machine-learning-based science, Patterns 4).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 from seglens.evaluate.intervals import interval, numbered
 from seglens.evaluate.objects import Objects
 from seglens.results.names import count
-from seglens.results.scores import Advice, Emptiness, PictureScores
+from seglens.results.scores import LEAKAGE, Advice, Emptiness, PictureScores
 
 CHOICE = "Maier-Hein et al. 2024"
 PITFALLS = "Reinke et al. 2024"
@@ -59,12 +60,17 @@ def advise(
     pixels: int,
     classes: Sequence[str],
     told_apart: bool,
+    learned_from: int = 0,
 ) -> tuple[Advice, ...]:
-    """Return what to read and what misleads; ``pixels`` are all valid ones."""
+    """Return what to read and what misleads; ``pixels`` are all valid ones.
+
+    The model has ``learned_from`` so many of the pictures.
+    """
     counts = [sum(len(found.truth) for found in each.values()) for each in objects]
     areas = np.concatenate([found.truth for each in objects for found in each.values()] or [np.zeros(0)])
     shown = [row.truth_pixels or 0 for row in rows]
     found = [
+        *_learned(learned_from, len(rows), "volume" if any(row.classes for row in rows) else "picture"),
         *_thin(rows),
         *(_tiny(areas) if not any(row.classes for row in rows) else ()),  # sizes of volumes are in mm
         *_many(counts, told_apart),
@@ -76,6 +82,16 @@ def advise(
         text = f"{len(classes) - 1} classes: their mean hides one that is missed; read each class."
         found.append(Advice(scores=("per_class",), read=True, text=text, source=CHOICE))
     return tuple(found)
+
+
+def _learned(some: int, every: int, what: str) -> list[Advice]:
+    if not some:
+        return []
+    text = (
+        f"the model was trained on {some} of these {count(every, what)}: their scores say little about "
+        "new ones."
+    )
+    return [Advice(scores=("dice", "iou"), read=False, text=text, source=LEAKAGE)]
 
 
 def _thin(rows: Sequence[PictureScores]) -> list[Advice]:

@@ -21,7 +21,7 @@ DEFINITIONS = {
     "objects": "Objects (lesions, nuclei): what the data tell apart, by a file, outline or number for "
     "each. Otherwise they are the connected pieces of a class, where pixels that touch at a corner "
     "belong together. Predicted objects are connected pieces. With --split-touching a watershed cuts "
-    "them apart.",
+    "them apart. One that lies mostly on ignored pixels and touches no true object doesn't count.",
     "matching": "A true and a predicted object match where they overlap enough (intersection over union "
     "of at least .1, .3 or .5). Each has one match at most. There are as many matches as possible, and "
     "of those ways the best (Hungarian method). Above .5 only one match is possible.",

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from seglens.data.instances import NOT_COUNTED
-from seglens.shapes import Mask
+from seglens.objects import pieces
+from seglens.shapes import Mask, Region
 
 DETECTED = 0.1
 """Overlap from which on a lesion counts as found: where it is, if not its outline."""
@@ -113,6 +115,23 @@ def match(found: Overlaps, threshold: float) -> list[tuple[int, int, float]]:
             if value[i, j] > 0:
                 made.append((int(rows[i]), int(columns[j]), float(value[i, j] - min(value.shape) - 1)))
     return made
+
+
+def without_ignored(predicted: Mask, whole: Region, valid: Region, truth: Mask) -> Mask:
+    """Return the numbers of predicted objects without those that lie mostly on ignored pixels.
+
+    ``predicted`` are the valid pixels of the region ``whole``. A piece of that more than half of which is not
+    valid, and that touches no true object, is neither found nor invented (Kirillov et al. 2019, section 4.2,
+    who drop unmatched segments of that kind): what is left of it is the rim of something nobody judged.
+    """
+    if not bool((whole & ~valid).any()):
+        return predicted
+    number = pieces(whole)
+    area, hidden, touched = (
+        torch.bincount(number[where], minlength=int(number.max()) + 1)
+        for where in (whole, whole & ~valid, whole & (truth > 0))
+    )
+    return predicted.masked_fill(((2 * hidden > area) & (touched == 0))[number] & whole, 0)
 
 
 def objects_of(truth: Mask, predicted: Mask) -> Objects:

@@ -5,6 +5,7 @@ from math import nan
 
 import torch
 
+from seglens.data.groups import spelt_alike
 from seglens.evaluate.intervals import Groups, difference, holm, interval, numbered
 from seglens.evaluate.surroundings import leaks
 from seglens.results.scores import SCORES, SURFACES, PictureScores
@@ -102,6 +103,8 @@ def _why_not(values: Sequence[str]) -> str:
         return f"all rows have {values[0]!r}, there is nothing to compare."
     if num > MOST:
         return f"{num} different values in {len(values)} rows are too many; use bands, such as 60-69."
+    if alike := spelt_alike(values):
+        return f"{', '.join(alike)} look like one value; write it in one way."
     return ""
 
 

@@ -26,7 +26,7 @@ from seglens.evaluate.calibration import Calibration, count_bins
 from seglens.evaluate.centre_lines import elongation, of_masks
 from seglens.evaluate.errors_exported import NO_ERRORS, Errors
 from seglens.evaluate.object_scores import of_picture
-from seglens.evaluate.objects import Objects, objects_of, together
+from seglens.evaluate.objects import Objects, objects_of, together, without_ignored
 from seglens.evaluate.scores import Counts, LabelCounts, added, counted, no_counts, per_class, scores, shows
 from seglens.evaluate.surroundings import surroundings
 from seglens.evaluate.uncertainty import ByUncertainty, count
@@ -290,10 +290,11 @@ def _labels(
     valid = sample.valid if known is None else sample.valid & (known != NOT_COUNTED)
     dims, found = sample.valid.ndim, {}
     for number, name in enumerate(task.classes[1:], start=1):
-        true, guess = (of_class(mask, number, dims) & valid for mask in (sample.mask, predicted))
+        true, whole = of_class(sample.mask, number, dims) & valid, of_class(predicted, number, dims)
+        guess = whole & valid
         truth = pieces(true) if known is None else torch.where(true, known, 0)
         cut = split_touching_objects(guess, sample.spacing) if split_touching else pieces(guess)
-        found[name] = truth, cut
+        found[name] = truth, without_ignored(cut, whole, valid, truth)
     return found
 
 

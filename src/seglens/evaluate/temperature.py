@@ -21,6 +21,8 @@ PIXELS = 4096
 
 RANGE = (0.05, 20.0)
 """Temperatures that are looked for."""
+CLOSE = 0.01
+"""How near to an end of it a minimum is none, as a share of the temperature."""
 
 SMALLEST = 1e-7
 
@@ -72,11 +74,13 @@ def pixels_of(probabilities: Float[Tensor, "classes *size"], sample: Sample, spe
 def best_temperature(pixels: Pixels) -> float:
     """Return the temperature of the least negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    The loss is convex in its inverse, so that the one minimum is found.
+    The loss is convex in its inverse, so that the one minimum is found. Where that is at an end of `RANGE`,
+    as where every pixel is right, there is none, and the temperature is 1.
     """
     ends = tuple(np.log(RANGE))
     found = minimize_scalar(lambda log: pixels.loss(float(np.exp(log))), bounds=ends, method="bounded")
-    return float(np.exp(found.x))
+    inside = ends[0] + CLOSE < found.x < ends[1] - CLOSE
+    return float(np.exp(found.x)) if inside else 1.0
 
 
 def calibrated(pixels: Sequence[Pixels]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The audit of a folder: where its regions come from, which group a picture is in, and what is written."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,8 +8,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from seglens.data.frame import Frame
+from seglens.data.groups import spelt_alike
 from seglens.data.layout import Split
 from seglens.data.mask_values import read_foreground
+from seglens.data.tables import read_rows
 from seglens.data.transforms import placed_on
 from seglens.data.volumes.reading import read_volume
 from seglens.errors import DataError, SettingError, SizeMismatchError, unknown_name
@@ -126,7 +127,7 @@ def groups_of(split: Split, text: str | None) -> dict[str, str] | None:
 
     Raises:
         SettingError: ``text`` is neither ``folder`` nor ``FILE.csv:COLUMN``, or there is no such column.
-        DataError: the table can't be read, or lacks a picture.
+        DataError: the table can't be read, lacks a picture, or contradicts itself.
     """
     if text is None:
         return None
@@ -135,16 +136,21 @@ def groups_of(split: Split, text: str | None) -> dict[str, str] | None:
     file, _, column = text.rpartition(":")
     if not file:
         raise SettingError(f"Groups {text!r} are unknown. Allowed: {FOLDERS}, or FILE.csv:COLUMN.")
-    try:
-        with Path(file).open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} can't be read as a table: {error}.") from error
+    rows = read_rows(Path(file), ())
+    columns = list(rows[0]) if rows else []
     if column not in columns:
         raise SettingError(f"{file} has no column {column!r}. It has: {', '.join(columns) or '(none)'}.")
-    known = {row[columns[0]]: row[column] for row in rows}
+    known: dict[str, str] = {}
     found = {}
+    for row in rows:
+        name = row[columns[0]]
+        if known.setdefault(name, row[column]) != row[column]:
+            raise DataError(
+                f"{file} has two rows for {name!r}, with {known[name]!r} and {row[column]!r} as {column}. "
+                "Keep one."
+            )
+    if alike := spelt_alike(known.values()):
+        raise DataError(f"{file}: {column} has {', '.join(alike)}. Write what is one value in one way.")
     for entry in split.entries:
         group = next(
             (known[key] for key in (entry.name, entry.image.name, entry.image.stem) if key in known), None

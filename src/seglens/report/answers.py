@@ -44,7 +44,7 @@ def _how_good(run: RunContents) -> Answer:
     precision, recall = table.pooled.precision, table.pooled.recall
     if precision is not None and recall is not None:
         text += f" It misses {1 - recall:.1%} of the object. {1 - precision:.1%} of what it marks is wrong."
-    return Answer(question, text, link="scores")
+    return Answer(question, f"{text} {table.trained_on}".strip(), link="scores")
 
 
 def _looks_at(run: RunContents, shortcut: TagTest | None) -> Answer:

@@ -108,6 +108,11 @@ def _limits(run: RunContents) -> list[str]:
         found.append("- No score was measured on pictures that it was not trained on.")
     elif all(part.split in ("train", "all") for part in run.evaluations):
         found.append("- Scores are of pictures that may be those of its training.")
+    found += [
+        f"- {_plain(part.split)}: {part.table.trained_on}"
+        for part in run.evaluations
+        if part.table.trained_on
+    ]
     if not run.scorecards:
         found.append("- Whether its explanations deserve belief was not measured.")
     if not any(part.audit for part in run.scorecards):

@@ -139,6 +139,10 @@ class Reliability(Result):
         ]
 
 
+LEAKAGE = "Kapoor, Narayanan 2023"
+"""The source of the advice that a model was trained on some of the pictures."""
+
+
 class Advice(Result):
     """Which scores to read of these data, or not to trust, and why, in one sentence with its source."""
 
@@ -204,6 +208,12 @@ class EvaluationTable(Result):
     unit: Literal["px", "mm"] = "px"
     calibration: Reliability = Reliability()
     images: tuple[PictureScores, ...]
+
+    @property
+    def trained_on(self) -> str:
+        """That the model was trained on some of the pictures, in a sentence; empty where it wasn't."""
+        text = next((each.text for each in self.advice if each.source == LEAKAGE), "")
+        return text[:1].upper() + text[1:]
 
     def average(self, name: str) -> Spread:
         """Return the score called ``name`` over the pictures; without a mean where there is none."""

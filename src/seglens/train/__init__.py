@@ -26,14 +26,18 @@ from seglens.callable_module import make_callable
 from seglens.data.from_torch import TorchData, torch_splits
 from seglens.data.intensity import bounds
 from seglens.data.layout import Dataset, DataSettings, Split
-from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
+from seglens.data.listing import (
+    Listing,
+    open_listed,
+    read_listing,
+    refuse_changed,
+    write_listing,
+)
 from seglens.data.opening import in_short, open_data
-from seglens.data.sample import Sample
 from seglens.errors import CheckpointError, DataError, SettingError
 from seglens.files.locks import beside
 from seglens.files.output import alone, begin_run, close_run
 from seglens.files.overwrite import place_of_run, refuse_overlap, run_in_use
-from seglens.masks import foreground
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.results import record as records
 from seglens.results.names import count
@@ -45,6 +49,7 @@ from seglens.train.dataset import Batches, TrainingDataset, batches_for
 from seglens.train.fingerprint import completed
 from seglens.train.fit import START_TIMEOUT, CheckpointCallback, fit_module
 from seglens.train.folds import joined, refuse_unfit
+from seglens.train.learnable import about_missing, refuse_unmarked, warn_of_copies
 from seglens.train.lightning_module import SegmentationModule, ema_decay, encoder_of
 from seglens.train.losses import check_takes_weights, choose_loss, class_weights
 from seglens.train.memory import fit_within_memory
@@ -186,7 +191,7 @@ def _train(
     if first:
         for warning in dataset.warnings:
             print(f"warning: {in_short(warning)}", file=sys.stderr)
-    _refuse_unmarked(dataset)
+    refuse_unmarked(dataset)
     settings, chosen = completed(settings, dataset, shown=first)
     if earlier is not None:
         refuse_other_settings(earlier, settings, dataset, place)
@@ -214,7 +219,15 @@ def _train(
     segmenter = _segmenter(spec, settings, earlier if checkpoints.checkpoint else None)
     if settings.freeze_encoder or settings.encoder_rate != 1:
         encoder_of(segmenter)  # raises where there is none
+    if first and settings.freeze_encoder and segmenter.origin == "random":
+        text = (
+            f"the encoder has random weights and learns nothing for {count(settings.freeze_encoder, 'epoch')}"
+        )
+        print(f"warning: {text}. Name weights for it, or don't freeze it.", file=sys.stderr)
     batches = batches_for(dataset, settings, spec, device)
+    missing = about_missing(batches, dataset.task.classes)
+    if first and missing:
+        print(*missing, sep="\n", file=sys.stderr)
     weights = _class_weights(batches.training, settings, spec.classes)
     module = SegmentationModule(segmenter, loss, settings, num_steps=batches.num_steps, class_weights=weights)
 
@@ -238,7 +251,7 @@ def _train(
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
         record.write(place)
         if listing is None and isinstance(data, DataSettings):
-            write_listing(place, dataset)
+            warn_of_copies(write_listing(place, dataset))
 
     def leave() -> None:
         if first and earlier is None:
@@ -353,25 +366,6 @@ def _told_by(folder: Path, device: str | None) -> tuple[DataSettings, TrainSetti
     if device is not None:
         settings = settings.model_copy(update={"device": device})
     return DataSettings.model_validate(record.data.stored()), settings, record
-
-
-def _refuse_unmarked(dataset: Dataset) -> None:
-    """A network can't learn from pictures on which nothing is marked, nor be chosen by them."""
-    for name in ("train", "valid"):
-        split = dataset.splits.get(name)
-        if split is not None and not any(_is_marked(split[index]) for index in range(len(split))):
-            classes = " or ".join(dataset.task.classes[1:])
-            text = (
-                f"0 of {count(len(split), 'picture')} of the {name} split show {classes}: nothing is marked. "
-                "Look at the masks or annotations with 'seglens data check'"
-            )
-            if name == "train":
-                raise DataError(f"{text}; a set to train on needs some.")
-            print(f"warning: {text}; without that no epoch is the best, the last is kept.", file=sys.stderr)
-
-
-def _is_marked(sample: Sample) -> bool:
-    return sample.mask is None or bool((foreground(sample.mask, sample.valid.ndim) & sample.valid).any())
 
 
 def _segmenter(spec: ModelSpec, settings: TrainSettings, resumed: Record | None) -> Segmenter:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from seglens.axes import CHANNELS_LAST, InputSize, size_of
 from seglens.data.frame import Frame, scaled_frame
+from seglens.data.intensity import FULL
 from seglens.data.layout import Dataset as DataSet
 from seglens.data.layout import Split
 from seglens.data.sample import Sample
@@ -38,6 +39,9 @@ from seglens.train.recipe import TrainSettings
 
 MEMORY = 2 << 30
 """Bytes of pictures that a split may keep in memory."""
+
+ROUNDING = 1e-3
+"""How far kept intensities may be off, as a share of the window, or of what the picture uses of it."""
 
 BLANK = -1
 """The index of a sample without any valid pixel, which counts for nothing."""
@@ -163,6 +167,18 @@ class TrainingDataset(Dataset[Sample]):
             counts += class_pixels(sample.mask, sample.valid, num_classes)
         return counts
 
+    def shown(self, num_classes: int) -> set[int]:
+        """Return the classes that pictures show at this size, 0 too; reading stops where all were seen."""
+        found: set[int] = set()
+        for index in range(len(self.split)):
+            if len(found) == num_classes:
+                break
+            sample = self._packed(index).unpack()
+            assert sample.mask is not None
+            counts = class_pixels(sample.mask, sample.valid, num_classes)
+            found |= set(counts.nonzero()[:, 0].tolist())
+        return found
+
     def blank(self) -> Sample:
         """Return a sample of the right shape that counts for nothing."""
         like = self._unvaried(0, 0)
@@ -211,10 +227,10 @@ class TrainingDataset(Dataset[Sample]):
                 "Add it, or take the picture out ('seglens data check' lists all)."
             )
         if self.patch_scale is None:
-            return _pack(sample, *letterbox(sample, self.size))
+            return _pack(sample, *letterbox(sample, self.size), self.window)
         frame = scaled_frame(size_of(sample.image, 1), self.patch_scale, sample.spacing)
         (scaled,), _ = placed_on([sample], [frame])
-        packed = _pack(sample, scaled, frame)
+        packed = _pack(sample, scaled, frame, self.window)
         if self.in_order:
             return packed
         assert scaled.mask is not None
@@ -293,7 +309,10 @@ class Shuffled(Sampler[tuple[int, int]]):
 
 @dataclass(frozen=True)
 class _Packed:
-    """A letterboxed sample in few bytes: 8-bit pictures in 8 bits again, deeper ones as float16."""
+    """A letterboxed sample in few bytes: 8-bit pictures in 8 bits again, deeper ones as float16.
+
+    Where float16 is off by more than `ROUNDING` of what the model sees, they stay float32.
+    """
 
     name: str
     image: Tensor
@@ -318,11 +337,17 @@ class _Packed:
         )
 
 
-def _pack(sample: Sample, small: Sample, frame: Frame) -> _Packed:
+def _pack(sample: Sample, small: Sample, frame: Frame, window: tuple[float, float]) -> _Packed:
     assert small.mask is not None
-    shades = sample.image * 255
-    eight_bit = bool((shades - shades.round()).abs().max() < 1e-3)
-    image = (small.image * 255).round().to(torch.uint8) if eight_bit else small.image.half()
+    low, high = (float(end) for end in sample.image.aminmax())
+    allowed = ROUNDING * min(window[1] - window[0], high - low)
+    shades, rounded, half = sample.image * 255, (small.image * 255).round(), small.image.half()
+    eight_bit = bool((shades - shades.round()).abs().max() <= min(1e-3, 255 * allowed))
+    # What lies between two shades after scaling counts where few shades are all of the window.
+    if eight_bit and (window == FULL or bool((rounded / 255 - small.image).abs().max() <= allowed)):
+        image = rounded.to(torch.uint8)
+    else:
+        image = half if bool((half - small.image).abs().max() <= allowed) else small.image
     # A class index above 255 is rare but must not wrap around.
     mask = small.mask
     if not is_stack(mask):
@@ -412,6 +437,7 @@ def batches_for(dataset: DataSet, settings: TrainSettings, spec: ModelSpec, devi
         validation = TrainingDataset(
             dataset.split("valid"),
             size=spec.image_size,
+            window=spec.window,
             patch_scale=settings.patch_scale,
             in_order=True,
         )

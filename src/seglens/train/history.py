@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import inf, isnan, nan
 from pathlib import Path
 
 from seglens.files.output import new_file
@@ -36,9 +36,13 @@ class History:
         self.rows.append({name: row.get(name, nan) for name in COLUMNS})
 
     def best(self) -> Row:
-        """Return the row of the highest Dice on the valid split (the first of equals), else the last row."""
+        """Return the row of the highest Dice on the valid split, else the last row.
+
+        Of equals it is that of the lowest loss there, and the first of those: while nothing is found yet Dice
+        is 0 in every epoch, and the first of them has learned the least.
+        """
         scored = [row for row in self.rows if not isnan(row["valid_dice"])]
-        return max(scored, key=lambda row: row["valid_dice"]) if scored else self.rows[-1]
+        return max(scored, key=_merit) if scored else self.rows[-1]
 
     def is_over(self, patience: int | None) -> bool:
         """Whether ``patience`` epochs have passed since the best one; without a valid split, never."""
@@ -54,6 +58,11 @@ class History:
             table = csv.DictWriter(stream, COLUMNS)
             table.writeheader()
             table.writerows(self.rows)
+
+
+def _merit(row: Row) -> tuple[float, float]:
+    loss = row["valid_loss"]
+    return row["valid_dice"], -inf if isnan(loss) else -loss
 
 
 PANELS = (

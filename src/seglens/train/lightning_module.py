@@ -141,6 +141,12 @@ class SegmentationModule(LightningModule):
             self.trainer.strategy.reduce(each.to(self.device), reduce_op="sum").cpu()
             for each in (self.counts, self.valid_loss.float())
         )
+        if not total.isfinite():
+            raise TrainingError(
+                f"The loss on the valid split is {total.item()} after epoch {self.current_epoch + 1}. What "
+                "was saved before is intact. Lower the learning rate (it is "
+                f"{self.settings.learning_rate:g}), or train with precision 32."
+            )
         pooled = pooled_scores(LabelCounts(counts) if self.multilabel else counts)
         self.log("valid_loss", total / num)
         self.log_dict({f"valid_{name}": pooled[name].float() for name in ("dice", "iou")}, prog_bar=True)

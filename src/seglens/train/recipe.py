@@ -118,6 +118,9 @@ def _refuse_contradictions(settings: TrainSettings) -> None:
             "mean and std are those of the data, but normalise is 'image': each picture's own are taken. "
             "Leave mean and std out, or normalise by the dataset."
         )
+    if (settings.mean is None) != (settings.std is None):
+        given, other = ("mean", "std") if settings.std is None else ("std", "mean")
+        raise SettingError(f"{given} is given without {other}, and belongs to it. Give both, or neither.")
     if settings.batch_size % world:
         raise SettingError(
             f"A batch of {settings.batch_size} pictures can't be shared evenly by {world} devices: choose a "
@@ -134,6 +137,11 @@ def describe_model(settings: TrainSettings, dataset: Dataset) -> ModelSpec:
     """
     channels, num_classes = dataset.settings.channels, len(dataset.task.classes)
     _refuse_other_axes(settings.model, dataset)
+    if settings.threshold is not None and num_classes > 2 and not dataset.task.multilabel:
+        raise SettingError(
+            f"A threshold of {settings.threshold:g} is given for {num_classes} classes that exclude one "
+            "another: each pixel is of the most probable one. A threshold would do nothing. Leave it out."
+        )
     described: dict[str, Any] = {
         "architecture": settings.model,
         "encoder": settings.encoder,

@@ -1,5 +1,6 @@
 """Temperature and thresholds, chosen on the valid split, as the best epoch is."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isnan, nan
@@ -19,6 +20,17 @@ from seglens.predict.original import Inference, probabilities_at_original_size
 from seglens.runs import Run, prepared
 from seglens.runtime.threads import read_ahead
 from seglens.train.recipe import TrainSettings
+
+NO_TEMPERATURE = (
+    "warning: no temperature can be found on {!r}: the best is at an end of what is looked for, as where all "
+    "answers are right, or say nothing. Probabilities stay as they are. Use more pictures, or train longer."
+)
+
+
+NO_BETTER = (
+    "warning: on {!r} no threshold of {} is better than to mark everything (Dice {:.3f}): nothing is "
+    "learned yet. Train longer, or with another learning rate or loss."
+)
 
 
 class Chosen(TypedDict):
@@ -45,6 +57,8 @@ def settled(
     if settings.calibrate:
         pixels = [pixels_of(found, each, spec) for found, each in _predicted(parts, settings)]
         results["calibration"] = {"split": name, **calibrated(pixels)}
+        if results["calibration"]["temperature"] == 1.0:
+            print(NO_TEMPERATURE.format(name), file=sys.stderr)
         spec = spec.model_copy(update={"temperature": results["calibration"]["temperature"]})
         parts = [(_with_spec(run, spec), split) for run, split in parts]
     if settings.threshold is None and spec.head != "softmax":
@@ -78,6 +92,8 @@ def best_thresholds(parts: Sequence[Part], settings: TrainSettings, *, name: str
     for label, total in zip(labels, counts, strict=True):
         assert total is not None  # there is a picture
         threshold, dice = total.best()
+        if dice <= float(total.curve()[0]):
+            print(NO_BETTER.format(name, first.task.classes[label], dice), file=sys.stderr)
         chosen[first.task.classes[label]] = {
             "split": name,
             "threshold": threshold,

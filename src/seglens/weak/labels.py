@@ -6,6 +6,7 @@ the picture alone. The masks stay with `Hidden`, which notes every use of one.
 
 import csv
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from seglens.data.folders import visible_files
 from seglens.data.layout import Entry, PictureOnly, Split
 from seglens.data.sample import Task
 from seglens.data.tables import read_text
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, SeglensWarning, SettingError
 from seglens.results.names import count
 
 COLUMNS = ("image", "label")
@@ -124,7 +125,8 @@ def by_file(split: Split, file: Path, channels: int = 3) -> Labelled:
     """Label the pictures of ``split`` by a table with the columns ``image`` and ``label``.
 
     ``image`` is a picture's name, or its file's name with or without folder and suffix; `YES` and `NO` say
-    what labels may be. Pictures that the table doesn't name are left out.
+    what labels may be. Pictures that the table doesn't name are left out, with a warning where it names
+    others that are not there.
 
     Raises:
         DataError: there is no table, it lacks a column, a label can't be read, a name is there twice with two
@@ -138,6 +140,17 @@ def by_file(split: Split, file: Path, channels: int = 3) -> Labelled:
             f"{file} names {count(len(table), 'picture')}, none of which is in the {split.name} split. Its "
             f"first picture is {split.entries[0].image.name if len(split) else 'missing'}. Write the names "
             "of the files into the table."
+        )
+    left = [entry.name for entry, key in zip(split.entries, keys, strict=True) if key is None]
+    there = {name for entry in split.entries for name in _names(entry)}
+    others = [name for name in table if name not in there]
+    if left and others:
+        warnings.warn(
+            f"{file} has no label for {count(len(left), 'picture')} of {len(keys)} ({', '.join(left[:3])}), "
+            f"which are left out, and labels {len(others)} that are not there ({', '.join(others[:3])}). See "
+            "that names are written as those of the files are.",
+            SeglensWarning,
+            stacklevel=2,
         )
     chosen = without_masks(split, channels).select(kept)
     return Labelled(chosen, tuple(table[keys[index] or ""] for index in kept))
@@ -209,11 +222,14 @@ def read_label_table(file: Path) -> dict[str, bool]:
 
 def _key(entry: Entry, table: dict[str, bool]) -> str | None:
     """Return by which name the table knows a picture; the longer names are tried first."""
+    return next((name for name in _names(entry) if name in table), None)
+
+
+def _names(entry: Entry) -> list[str]:
     parts = entry.image.parts
     below = ("/".join(parts[start:]) for start in range(len(parts) - 1))
     names = (entry.name, str(entry.image), *below, entry.image.name, entry.image.stem)
-    composed = (normalize("NFC", name) for name in names)
-    return next((name for name in composed if name in table), None)
+    return [normalize("NFC", name) for name in names]
 
 
 def _truth(text: str | None, image: str | None, file: Path) -> bool:

@@ -135,6 +135,14 @@ def test_what_is_no_single_whole_series_is_refused_without_a_patient_s_name(tmp_
     )
     assert "without a picture" in refused(write_series(tmp_path / "none", Rows=None))
 
+    enhanced = write_series(
+        tmp_path / "enhanced", PixelSpacing=None, SharedFunctionalGroupsSequence=[pydicom.Dataset()]
+    )
+    assert "holds 1 frame, each with" in refused(enhanced)
+    for kind, said in (("66.4", "a segmentation (SEG)"), ("481.2", "a dose (RTDOSE)")):
+        other = write_series(tmp_path / kind, SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{kind}")
+        assert f"a.dcm is {said}" in refused(other)
+
     (write_series(tmp_path / "foreign") / "notes.txt").write_text("hello")
     assert "notes.txt is no DICOM file" in refused(tmp_path / "foreign")
 
@@ -245,3 +253,15 @@ def test_a_series_of_padding_alone_is_refused(tmp_path):
     data.save_as(tmp_path / "a.dcm")
     with pytest.raises(DataError, match="holds nothing but padding"):
         read_volume(tmp_path / "a.dcm")
+
+
+def test_signed_numbers_of_12_bits_and_foreign_bits_above_them(tmp_path):
+    """The bits above BitsStored are no part of a number: the sign's, none, or those of an overlay."""
+    truth = np.array([[-2048, -5, -1, 0, 100, 2047]] * 5)
+    for name, high in (("zero", 0x0000), ("filled", 0xF000), ("overlay", 0x8000)):
+        stored = ((truth & 0x0FFF) | high).astype(np.uint16)
+        signed = {"PixelRepresentation": 1, "RescaleSlope": 1, "RescaleIntercept": 0}
+        (tmp_path / name).mkdir()
+        for place in range(2):
+            write_slice(tmp_path / name / f"{place}.dcm", stored, np.array([0, 0, 2.5 * place]), **signed)
+        np.testing.assert_array_equal(read_volume(tmp_path / name).values[..., 1], truth.T)

@@ -28,6 +28,14 @@ ALIKE = 1e-4
 _PLACE = {"PixelSpacing": 2, "ImagePositionPatient": 3, "ImageOrientationPatient": 6}
 """What says where a slice is, and how many numbers that takes."""
 
+_OTHERS = {
+    "1.2.840.10008.5.1.4.1.1.66.4": ("a segmentation (SEG)", "segimage2itkimage of dcmqi"),
+    "1.2.840.10008.5.1.4.1.1.66.7": ("a segmentation (label map)", "segimage2itkimage of dcmqi"),
+    "1.2.840.10008.5.1.4.1.1.481.2": ("a dose (RTDOSE), whose numbers have a DoseGridScaling", "plastimatch"),
+    "1.2.840.10008.5.1.4.1.1.481.3": ("a set of contours (RTSTRUCT)", "plastimatch, or 3D Slicer"),
+}
+"""Objects that are no series of pictures, by SOPClassUID, and what converts them."""
+
 _LEFT = ("dicomdir", "thumbs.db", "desktop.ini")
 
 
@@ -83,6 +91,11 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _header(file: Path) -> Any:
     """Read a header without pixels, and refuse what is not one grey slice with its place."""
     found = _opened(file, pixels=False)
+    if other := _OTHERS.get(str(found.get("SOPClassUID"))):
+        raise DataError(
+            f"{file} is {other[0]}; allowed are pictures. Take it out of this folder. Convert it to NIfTI on "
+            f"the grid of its series ({other[1]})."
+        )
     try:
         frames, samples = int(found.get("NumberOfFrames") or 1), int(found.get("SamplesPerPixel") or 1)
     except (TypeError, ValueError) as error:  # such as several of them
@@ -91,9 +104,10 @@ def _header(file: Path) -> Any:
     missing = [name for name in ("Rows", "Columns", *_PLACE) if found.get(name) in (None, "")]
     if "Rows" in missing or "Columns" in missing:
         raise DataError(f"{file} is a DICOM file without a picture. Take it out of the folder.")
-    if frames > 1:
+    if frames > 1 or (missing and "SharedFunctionalGroupsSequence" in found):
         raise DataError(
-            f"{file} holds {frames} frames; allowed is one slice in a file. Convert it to NIfTI (dcm2niix)."
+            f"{file} holds {count(frames, 'frame')}, each with a place of its own; allowed is one slice in a "
+            "file. Convert it to NIfTI (dcm2niix)."
         )
     if samples != 1 or colours not in ("MONOCHROME1", "MONOCHROME2"):
         raise DataError(
