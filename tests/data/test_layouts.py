@@ -229,6 +229,16 @@ class TestPairs:
         with pytest.raises(DataError, match="is in no known layout"):
             open_data(settings(tmp_path))
 
+    def test_a_folder_of_sets_names_them(self, tmp_path):
+        for name in ("benign", "normal"):
+            save(tmp_path / name / "a.png", scene(1))
+            save(tmp_path / name / "a_mask.png", BOX)
+        (tmp_path / "texts").mkdir()
+        with pytest.raises(
+            DataError, match=r"Folders in it are sets: benign \(pairs\), normal \(pairs\)\. Name"
+        ):
+            open_data(settings(tmp_path))
+
     def test_what_is_beside_them_is_named(self, tmp_path):
         save(tmp_path / "a.png", scene(1))
         save(tmp_path / "a_mask.png", BOX)

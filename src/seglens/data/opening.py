@@ -192,6 +192,10 @@ def _unread(settings: DataSettings, name: str) -> list[str]:
     return [setting for setting in others if getattr(settings, setting) != fields[setting].default]
 
 
+FEW = 20
+"""Inner folders that are looked into where a folder is no set."""
+
+
 def layout_name(settings: DataSettings) -> str:
     """Return the layout that the settings name, else the first that recognises the set.
 
@@ -209,8 +213,14 @@ def layout_name(settings: DataSettings) -> str:
         return found
     refuse_label_studio(settings.path)
     what = "is in no known layout" if any(settings.path.iterdir()) else "is empty"
-    known = "; ".join(f"{name}: {layout.looks_like}" for name, layout in LAYOUTS.items())
-    raise DataError(f"The data folder {settings.path} {what}. Allowed are {known}. --layout names one.")
+    folders = sorted(each for each in settings.path.iterdir() if each.is_dir())[:FEW]
+    known = {each.name: recognised(DataSettings(path=each)) for each in folders}
+    inside = ", ".join(f"{each} ({layout})" for each, layout in known.items() if layout)
+    hint = f" Folders in it are sets: {inside}. Name one of them, or join them." if inside else ""
+    allowed = "; ".join(f"{name}: {layout.looks_like}" for name, layout in LAYOUTS.items())
+    raise DataError(
+        f"The data folder {settings.path} {what}.{hint} Allowed are {allowed}. --layout names one."
+    )
 
 
 def refuse_label_studio(folder: Path) -> None:
