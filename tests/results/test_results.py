@@ -112,5 +112,7 @@ def test_a_null_whose_ratio_is_infinite_is_not_left_out():
     assert row.ratio_in_words("mirror") == "infinite"
     assert row.ratio_in_words() == "193.000, infinite on 3 more"
     assert row.ratio_in_words("centre") == "26.000"
+    row = row.model_copy(update={"statistics": measured(398337.9, 8, 18.6)})
+    assert row.ratio_in_words() == "over 1,000"
     assert row.ratio_in_words("other_images") == "-"
     assert MapSummary(target="predicted", method="mine").best_null is None

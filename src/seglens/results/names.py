@@ -145,6 +145,11 @@ def formatted(value: float | None, form: str = ".3g", *, dash: str = "—") -> s
     return dash if value is None or value != value else format(value, form)
 
 
+def ratio(value: float | None, form: str = ".3f") -> str:
+    """Return an attention ratio; above a thousand no digits, since next to nothing lies outside then."""
+    return "over 1,000" if value is not None and value > 1000 else formatted(value, form)
+
+
 def number(value: object, digits: int = 3) -> str:
     """Return a number with so many digits after the point, whole ones with commas; a dash for None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
