@@ -297,7 +297,7 @@ def _show_objects(found: "ObjectTable") -> None:
     if len(found.sizes) > 1 and found.truth:
         lines = [
             (
-                f"{row.low:g} to {'any' if row.high is None else f'{row.high:g}'} {found.unit}",
+                f"{row.low:.4g} to {'any' if row.high is None else f'{row.high:.4g}'} {found.unit}",
                 f"{row.found} of {row.truth}",
                 _with_range(row.sensitivity),
                 str(row.invented),
