@@ -49,6 +49,7 @@ from seglens.train.schedule import SCHEDULES, constant, cosine, one_cycle
         ({"class_weights": (1.0, 2.0), "balanced": True}, r"class_weights and balanced are both given"),
         ({"augment": False, "vertical_flips": True}, "vertical_flips is a part of augmentation"),
         ({"augment": False, "rotation": 5.0}, "rotation is a part of augmentation"),
+        ({"epochs": 3, "keep_every": 4}, "keep_every is 4, and there are 3 epochs: nothing would be kept"),
         (
             {"augment": True, "rotation": -5.0},
             r"TrainSettings: rotation is not allowed: .*greater than or equal to 0",

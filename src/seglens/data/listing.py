@@ -167,7 +167,8 @@ def refuse_changed(dataset: Dataset, splits: Iterable[str], listing: Listing, fo
         path = dataset.settings.path
         raise DataError(
             f"In {path} have changed since {folder} was trained: {' and '.join(changes)}. Put them back, "
-            f"or train again. The set as it is now, training pictures too, is --data {path} --split all."
+            f"or train again. To score the set as it is now, training pictures too: seglens evaluate "
+            f"{folder} --data {path} --split all."
         )
 
 

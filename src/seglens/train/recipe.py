@@ -121,6 +121,11 @@ def _refuse_contradictions(settings: TrainSettings) -> None:
     if (settings.mean is None) != (settings.std is None):
         given, other = ("mean", "std") if settings.std is None else ("std", "mean")
         raise SettingError(f"{given} is given without {other}, and belongs to it. Give both, or neither.")
+    if not settings.auto and settings.keep_every is not None and settings.keep_every > settings.epochs:
+        raise SettingError(
+            f"keep_every is {settings.keep_every}, and there are {settings.epochs} epochs: nothing "
+            f"would be kept. Allowed are 1 to {settings.epochs}, or leave it out."
+        )
     if settings.batch_size % world:
         raise SettingError(
             f"A batch of {settings.batch_size} pictures can't be shared evenly by {world} devices: choose a "
