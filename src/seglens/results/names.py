@@ -147,7 +147,7 @@ def formatted(value: float | None, form: str = ".3g", *, dash: str = "—") -> s
 
 def ratio(value: float | None, form: str = ".3f") -> str:
     """Return an attention ratio; above a thousand no digits, since next to nothing lies outside then."""
-    return "over 1,000" if value is not None and value > 1000 else formatted(value, form)
+    return "over 1,000" if value is not None and value > 1000 else formatted(value, form, dash="-")
 
 
 def number(value: object, digits: int = 3) -> str:
