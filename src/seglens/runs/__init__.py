@@ -210,7 +210,7 @@ def wrap(
     It is tried on noise images of ``image_size`` (one length for all sides or one for each axis; 256, of
     volumes 64, where it is left out), and must give one answer to one picture. A ``head`` left out is told by
     the outputs: one channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left out are
-    ImageNet's; ``normalise`` and ``window`` are as in `ModelSpec`. ``outputs_are`` left out means logits, and
+    ImageNet's, with a warning; ``normalise`` and ``window`` are as in `ModelSpec`. ``outputs_are`` left out means logits, and
     outputs that look like probabilities are then refused. ``output`` says which of several outputs is the
     answer: a key or an index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module
     returned and gives the logits; left out it must be clear, see `seglens.models.outputs`, and the spec says
@@ -226,7 +226,7 @@ def wrap(
 
     Raises:
         ModelError: it is no module, can't take such an image, or its outputs don't suit ``classes``; or of
-            mean and std only one is given, or none where the module has some of its own.
+            mean and std only one is given, or none where the module normalises pictures itself.
         SettingError: the arguments contradict one another.
     """
     check_present(module)
