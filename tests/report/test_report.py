@@ -182,6 +182,16 @@ def test_one_result_by_itself_has_a_report(run: Path):
     assert {"gallery", "attention"} <= {a.get("id") for a in page.all("section")}
 
 
+def test_a_reference_map_without_heat_outside_has_an_infinite_ratio(run: Path):
+    file = run / "explain" / "test" / "explanations.json"
+    table = json.loads(file.read_text())
+    row = table["summary"][0]
+    row["nulls"] = {"mirror": {"ratio": None, "enrichment_log2": 4.0}}
+    row["null_intervals"] = {"mirror": {"enrichment_log2": {"mean": 4.0, "num": 3}}}
+    write(file, table)
+    assert "coarse mask infinite" in text_of(seglens.report([run]))
+
+
 def test_files_outside_of_the_run_are_not_read(run: Path):
     Image.new("RGB", (8, 8)).save(run.parent / "secret.png")
     file = run / "evaluate" / "test" / "scores.json"

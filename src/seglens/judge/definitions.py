@@ -20,7 +20,7 @@ DEFINITIONS = {
     "as the score stands beside it.",
     "target_faithfulness": "Faithfulness for small targets: we remove as many pixels as the target has, "
     "not tenths of the picture. A larger value is better; 0 is what an order by chance gets. Steps are "
-    "1/8, 1/4, 1/2, 1, 2 and 4 times the area of the target. deletion removes so many pixels; insertion "
+    "1/8, 1/4, 1/2, 1, 2 and 4 times the area of the target. Deletion removes so many pixels; insertion "
     "removes all but so many. Both compare the most with the least important cells, as a share of what "
     "blurring the picture costs. The value is the mean of both. At least 8 cells lie across the target. "
     "Steps above .9 of the picture are left out.",
