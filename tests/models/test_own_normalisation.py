@@ -114,6 +114,15 @@ def test_what_depends_on_the_picture_is_no_normalisation_of_all(how):
     assert seglens.wrap(Changes(how), classes=TWO, image_size=32).spec.mean == (0.485, 0.456, 0.406)
 
 
+def test_a_network_that_is_called_twice_is_looked_at_once():
+    def both(network: nn.Module, images: Tensor) -> Tensor:
+        return network(images) + network(images.flip(-1)).flip(-1)
+
+    assert seglens.wrap(Changes(functional.relu), classes=TWO, image_size=32, call=both)
+    with pytest.raises(ModelError, match=r"by 5, 4, 3\.333 and adds"):
+        seglens.wrap(Changes(_by_constants), classes=TWO, image_size=32, call=both)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
 def test_a_network_that_hides_its_parts_must_be_told_its_normalisation():
     script = torch.jit.trace(Changes(lambda images: 2 * images - 1), torch.rand(1, 3, 32, 32))

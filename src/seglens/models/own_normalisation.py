@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
 
-from seglens.axes import size_of
 from seglens.errors import CheckpointError, ModelError, SeglensWarning
 from seglens.models.adapters.network_files import FileNetwork
 from seglens.models.spec import LARGEST
@@ -66,12 +65,11 @@ def refuse_own(module: nn.Module, channels: int) -> None:
 @contextmanager
 def first_inputs(network: nn.Module) -> Iterator[list[Tensor]]:
     """Note what ``network`` is given within, and then what its first part with weights is given."""
-    seen, entered = list[Tensor](), list[bool]()
+    seen = list[Tensor]()
 
     def note(module: nn.Module, given: tuple[Any, ...]) -> None:
-        weighted = entered and next(module.parameters(recurse=False), None) is not None
-        if module is network or (weighted and len(seen) < 2):
-            entered.append(True)
+        weighted = next(module.parameters(recurse=False), None) is not None
+        if (not seen and module is network) or (len(seen) == 1 and module is not network and weighted):
             tensors = (each.detach() for each in tree_leaves(given) if isinstance(each, Tensor))
             seen.append(next(tensors, torch.empty(0)))
 
@@ -94,13 +92,9 @@ def refuse_inside(
     Raises:
         ModelError: it does; or no part of it is seen, as of a file with its own code.
     """
-    hidden = isinstance(network, FileNetwork) or next(network.parameters(), None) is not None
-    if (
-        given is None
-        and hidden
-        and next(network.parameters(recurse=False), None) is None
-        and len(inputs[0]) == 1
-    ):
+    weights, own = (next(network.parameters(recurse=each), None) is not None for each in (True, False))
+    hidden = isinstance(network, FileNetwork) or (weights and not own)
+    if given is None and hidden and len(inputs[0]) < 2:
         kind = network.kind if isinstance(network, FileNetwork) else type(network).__name__
         raise ModelError(
             f"The network ({kind}) doesn't show its parts, so whether it normalises pictures itself isn't "
@@ -135,9 +129,9 @@ def refuse_inside(
 def _mapping(given: Tensor, reached: Tensor) -> Tensor | None:
     """Return by what each channel that is reached was multiplied, and what was added ``[2, c]``.
 
-    Channels may have changed places. None where something else was done.
+    Found by least squares; channels may have changed places. None where something else was done.
     """
-    if given.shape != reached.shape or given.ndim < 4 or not size_of(given):
+    if given.shape != reached.shape or given.ndim < 4 or not bool((given + reached).isfinite().all()):
         return None
     before, after = (each.double().transpose(0, 1).flatten(1).T for each in (given, reached))
     middle = before.mean(0)

@@ -210,11 +210,11 @@ def wrap(
     It is tried on noise images of ``image_size`` (one length for all sides or one for each axis; 256, of
     volumes 64, where it is left out), and must give one answer to one picture. A ``head`` left out is told by
     the outputs: one channel is a sigmoid, several are a softmax. ``mean`` and ``std`` left out are
-    ImageNet's, with a warning; ``normalise`` and ``window`` are as in `ModelSpec`. ``outputs_are`` left out means logits, and
-    outputs that look like probabilities are then refused. ``output`` says which of several outputs is the
-    answer: a key or an index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what the module
-    returned and gives the logits; left out it must be clear, see `seglens.models.outputs`, and the spec says
-    which it was. ``call`` says how the network is called where ``module(images)`` is not
+    ImageNet's, with a warning; ``normalise`` and ``window`` are as in `ModelSpec`. ``outputs_are`` left out
+    means logits, and outputs that look like probabilities are then refused. ``output`` says which of several
+    outputs is the answer: a key or an index (``"out"``, ``-1``, ``"heads.0"``), or a function that takes what
+    the module returned and gives the logits; left out it must be clear, see `seglens.models.outputs`, and the
+    spec says which it was. ``call`` says how the network is called where ``module(images)`` is not
     enough: a function of the module and the normalised images, ``lambda net, x: net(x, task=0)``.
 
     Of a model of Hugging Face's transformers ``processor``, its image processor, says mean, std, size and the
