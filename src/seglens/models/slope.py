@@ -24,6 +24,8 @@ STEPS = (1e-5, 1e-6, 1e-7)
 """Of the central differences, of pictures in [0, 1]. In float64 they agree wherever there is a slope."""
 AGREE, APART = 0.01, 0.05
 """How far slopes of two steps may differ, and from which on a gradient is another one; over its norm."""
+LOST = 1e-14
+"""What of a score is rounding in float64, as a share of what is summed."""
 SMALL = {2: 64, 3: 32}
 """Pixels a side, where the network takes them: what is cut is cut at every size."""
 _WEIGHTS, _PIXELS = 100_000_000, 512**2
@@ -104,14 +106,14 @@ def _error(wide: Segmenter, sides: tuple[int, ...]) -> float | None:
             with torch.no_grad():
                 return float((weights * wide(at)).sum())
 
-        largest = 0.0
+        largest, lost = 0.0, LOST * float((weights * logits.detach()).abs().sum())
         alongs = [torch.randn(images.shape, generator=chance, dtype=torch.float64) for _ in range(DIRECTIONS)]
         for along in (images / images.square().mean().sqrt(), *alongs):
             expected, slopes = float((gradient * along).sum()), list[float]()
             for step in STEPS:
                 slopes.append((score(images + step * along) - score(images - step * along)) / (2 * step))
                 scale = max(float(gradient.norm()), abs(slopes[-1]))
-                if abs(slopes[-1] - expected) <= APART * scale:
+                if abs(slopes[-1] - expected) <= max(APART * scale, lost / step):
                     break
             else:
                 if max(slopes) - min(slopes) <= AGREE * scale:
