@@ -138,6 +138,14 @@ class Typed(nn.Module):
         return self.conv(images.float())
 
 
+class OtherInDouble(Paths):
+    """Answers otherwise in float64 than in float32, as EoMT does with its masks of attention."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        return logits if images.dtype == torch.float32 else 3 * logits.detach() + logits
+
+
 @pytest.mark.parametrize(
     ("network", "error"),
     [
@@ -150,8 +158,9 @@ class Typed(nn.Module):
         (lambda: Paths(lambda values: 9 * values / values.square().sum((1, 2, 3), keepdim=True).sqrt()), 0.0),
         (Ungraded, None),
         (Typed, None),
+        (lambda: OtherInDouble(lambda values: values), None),
     ],
-    ids=["plain", "kinks", "steps", "rounded", "half", "frozen", "norm", "no gradient", "float32"],
+    ids=["plain", "kinks", "steps", "rounded", "half", "frozen", "norm", "no gradient", "float32", "other"],
 )
 def test_sound_networks_are_not_warned_of(network, error):
     with warnings.catch_warnings():
