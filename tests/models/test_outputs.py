@@ -340,7 +340,7 @@ def test_a_background_that_is_the_last_channel_is_brought_to_the_front() -> None
     """As the error says it; the masks are then those of an argmax by hand."""
     torch.manual_seed(0)
     network = nn.Conv2d(3, 3, 1)
-    settings = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 32}
+    settings: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 32}
     said = r"place 2 .*classes=\('background', 'cat', 'dog'\) and output=lambda y: y\[:, \[2, 0, 1\]\]"
     with pytest.raises(SettingError, match=said):
         wrap(network, classes=("cat", "dog", "background"), **settings)

@@ -12,7 +12,7 @@ import seglens
 from seglens.errors import SeglensWarning
 from seglens.models.slope import DIRECTIONS, gradient_error
 
-TWO, UNIT = ("background", "cell"), {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+TWO = ("background", "cell")
 
 
 class Reversed(Function):
@@ -72,7 +72,7 @@ NETWORKS = {
 
 
 def wrapped(network):
-    return seglens.wrap(network, classes=TWO, image_size=32, **UNIT)
+    return seglens.wrap(network, classes=TWO, image_size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
