@@ -226,6 +226,19 @@ class Squared(nn.Conv2d):
         return found * found
 
 
+class InPlace(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.mul_(2))
+
+
+def test_a_network_that_changes_its_pictures_is_that_which_does_not() -> None:
+    changing, plain, image = InPlace(1, 1, 1), nn.Conv2d(1, 1, 1), torch.rand(2, 1, 16, 16)
+    plain.load_state_dict({"weight": 2 * changing.weight, "bias": changing.bias})
+    runs = run_of(changing), run_of(plain)
+    found, right = (seglens.explain(run, image, whole(run, image), methods="lrp")["lrp"].map for run in runs)
+    torch.testing.assert_close(found, right)
+
+
 @pytest.mark.parametrize(
     ("module", "name"),
     [

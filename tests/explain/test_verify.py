@@ -2,11 +2,13 @@ import copy
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import seglens
 from seglens.errors import SettingError, UnknownNameError
@@ -202,6 +204,18 @@ def test_a_model_with_something_wrong_fails_the_right_line(
     assert not others & set(failed(found))
     if "repeatable" in lines:
         assert found["batch-is-single"].note == "one picture's map differs from run to run already"
+
+
+def test_parts_that_are_computed_again_are_no_second_run(make_run, make_unet, images, target):
+    """The oracle is the network without checkpointing."""
+    values = []
+    for again in (False, True):
+        unet = make_unet()
+        if again:
+            unet.deep.forward = partial(checkpoint, unet.deep.forward, use_reentrant=False)
+        found = verify(make_run(unet), images, target, layers=["deep", "up"])
+        values.append({check.name: check.value for check in found.checks})
+    assert values[1] == pytest.approx(values[0], abs=1e-6)
 
 
 class Rounding(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seglens.errors import ModelError
+from seglens.errors import ModelError, SettingError
 from seglens.models.outputs import find_output
 from seglens.runs import wrap
 
@@ -221,6 +221,8 @@ def wrapped(change):
         (lambda logits: logits + torch.rand(()), "when it is asked again"),
         (nn.BatchNorm2d(2, track_running_stats=False), "beside another picture"),
         (lambda logits: logits - logits.mean(0), "beside another picture"),
+        (lambda logits: logits[:1].expand_as(logits), "as the second of two"),
+        (lambda logits: logits / logits.max(), "as the second of two"),
     ],
 )
 def test_a_network_with_several_answers_to_one_picture_is_refused(change, when):
@@ -332,3 +334,18 @@ def test_an_answer_that_looks_elsewhere_is_not_one_that_is_turned():
             return logits - 0.1
 
     wrap(Tag(), classes=("background", "cell"), image_size=32)
+
+
+def test_a_background_that_is_the_last_channel_is_brought_to_the_front() -> None:
+    """As the error says it; the masks are then those of an argmax by hand."""
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 3, 1)
+    settings: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 32}
+    said = r"place 2 .*classes=\('background', 'cat', 'dog'\) and output=lambda y: y\[:, \[2, 0, 1\]\]"
+    with pytest.raises(SettingError, match=said):
+        wrap(network, classes=("cat", "dog", "background"), **settings)
+    run = wrap(network, classes=("background", "cat", "dog"), output=lambda y: y[:, [2, 0, 1]], **settings)
+    images = torch.rand(1, 3, 32, 32)
+    found = run.predict(images).mask
+    by_hand = torch.tensor([1, 2, 0])[network((images - 0.5) / 0.5).argmax(1)]
+    assert torch.equal(found, by_hand)

@@ -146,6 +146,23 @@ def task_of(
         ) from error
 
 
+def refuse_background_behind(classes: Sequence[str], outputs: int) -> None:
+    """Raise where a network has an output for each of ``classes``, and the background is not the first.
+
+    Raises:
+        SettingError: so it is; said with what brings it to the front.
+    """
+    behind = [place for place, name in enumerate(classes) if place and name.strip().lower() == BACKGROUND]
+    if len(behind) == 1 and outputs == len(classes):
+        order = [*behind, *(place for place in range(outputs) if place not in behind)]
+        names = tuple(classes[place] for place in order)
+        raise SettingError(
+            f"The background stands at place {behind[0]} of the classes ({', '.join(classes)}), and must be "
+            f"the first. If it is channel {behind[0]} of the network, bring both to the front: "
+            f"classes={names!r} and output=lambda y: y[:, {order}]. If it is channel 0, name it first."
+        )
+
+
 def with_background(classes: Sequence[str], outputs: int) -> tuple[str, ...]:
     """Return the classes of a multilabel head with ``outputs``: the background in front, then the labels.
 

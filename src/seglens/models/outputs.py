@@ -272,7 +272,9 @@ def check_steady(answer: Tensor, others: Mapping[str, Tensor]) -> None:
                 f"The network gives another answer to the same picture {when}: up to {apart:.3g} apart, the "
                 f"largest logit is {largest:.3g}. What it answers can't be scored or explained then. Look "
                 "for dropout that ignores training=False (F.dropout(x) without training=self.training), "
-                "random noise, or a normalisation over the batch (track_running_stats=False)."
+                "random noise, or a normalisation over the batch (track_running_stats=False, x.min()). "
+                "If its answers to single pictures are right, give it those: "
+                "call=lambda net, x: torch.cat([net(each) for each in x.split(1)])."
             )
 
 

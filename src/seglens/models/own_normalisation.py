@@ -64,13 +64,16 @@ def refuse_own(module: nn.Module, channels: int) -> None:
 
 @contextmanager
 def first_inputs(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Note what ``network`` is given within, and then what its first part with weights is given."""
+    """Note what ``network`` is given within, and then what its first part with weights is given.
+
+    As copies, since a network may change its pictures in place.
+    """
     seen = list[Tensor]()
 
     def note(module: nn.Module, given: tuple[Any, ...]) -> None:
         weighted = next(module.parameters(recurse=False), None) is not None
         if (not seen and module is network) or (len(seen) == 1 and module is not network and weighted):
-            tensors = (each.detach() for each in tree_leaves(given) if isinstance(each, Tensor))
+            tensors = (each.detach().clone() for each in tree_leaves(given) if isinstance(each, Tensor))
             seen.append(next(tensors, torch.empty(0)))
 
     handle = register_module_forward_pre_hook(note)

@@ -158,7 +158,8 @@ class Segmenter(nn.Module):
         Raises:
             ModelError: the images have other axes or channels, or the network's output is no logits.
         """
-        padded = pad_to_divisor(images if normalised else self.normalise(images), self.spec.divisor)
+        # A copy of what is the caller's, since a network may change its pictures in place.
+        padded = pad_to_divisor(images.clone() if normalised else self.normalise(images), self.spec.divisor)
         logits = self.read_output(self._run(padded), images.shape[0])
         if size_of(logits) != size_of(padded):
             check_resolution(size_of(logits), size_of(padded))

@@ -15,6 +15,8 @@ from seglens.models.own_normalisation import first_inputs
 from seglens.models.probing import uncompiled
 from seglens.models.segmenter import ModelSpec, Segmenter
 
+_BESIDE = 0.1
+"""Contrast of a second picture."""
 VOLUME = 64
 """Voxels along each side of the volume that a network is tried on, where nobody says otherwise."""
 
@@ -81,7 +83,11 @@ def refuse_unsteady(segmenter: Segmenter, answer: Tensor, channels: Collection[i
     """
     sides = segmenter.spec.sides
     again = {"when it is asked again": segmenter.answer(segmenter.trial(sides), channels)}
+    both = None
     with suppress(ModelError):  # one that takes single pictures only says so when it gets more
-        both = segmenter.answer(segmenter.trial(sides, beside=0.1), channels, 2)
+        both = segmenter.answer(segmenter.trial(sides, beside=_BESIDE), channels, 2)
         again["beside another picture"] = both[:1]
     check_steady(answer, again)
+    if both is not None:
+        alone = segmenter.answer(segmenter.trial(sides, _BESIDE), channels)
+        check_steady(torch.cat([answer, alone]), {"as the second of two": both})

@@ -21,7 +21,14 @@ from seglens.arguments import checked
 from seglens.arguments.inputs import Pictures, as_images
 from seglens.axes import size_of, spelled
 from seglens.data.layout import OUT_OF_FOLD
-from seglens.data.sample import Task, is_background, labels_of, task_of, with_background
+from seglens.data.sample import (
+    Task,
+    is_background,
+    labels_of,
+    refuse_background_behind,
+    task_of,
+    with_background,
+)
 from seglens.drawing.notebook import card, table
 from seglens.errors import DataError, ModelError, SeglensWarning, SettingError
 from seglens.files.output import new_folder
@@ -33,6 +40,7 @@ from seglens.models.folding import folded
 from seglens.models.outputs import Outputs, Selector, check_outputs, find_output
 from seglens.models.own_normalisation import check_both, refuse_inside, refuse_own
 from seglens.models.segmenter import WRAPPED, Head, ModelSpec, Normalise, Segmenter
+from seglens.models.slope import warn_of_gradients
 from seglens.models.trial import VOLUME, answers, first_taken, inputs_inside, refuse_unsteady
 from seglens.models.weights import check_present, fit, load_weights
 from seglens.models.zoo import normalisation
@@ -292,6 +300,7 @@ def wrap(
     if head == "multilabel":
         classes = with_background(classes, raw.shape[1])
         spec = ModelSpec(**{**spec.model_dump(exclude={"thresholds"}), "classes": len(classes)})
+    refuse_background_behind(classes, raw.shape[1])
     task = task_of(classes, multilabel=head == "multilabel", what="The classes")
     if head is None and raw.shape[1] == 1:
         spec = spec.model_copy(update={"head": "sigmoid"})
@@ -302,6 +311,7 @@ def wrap(
     segmenter = Segmenter(module, spec, select, call)
     check_outputs(raw, outputs_are, exclusive=spec.head == "softmax")
     refuse_unsteady(trial, raw[:1], allowed)
+    warn_of_gradients(segmenter)
     if head is None and spec.head == "softmax" and not is_background(task.classes[0]):
         raise ModelError(
             f"The network has an output channel for each of {', '.join(task.classes)}, and the first is not "

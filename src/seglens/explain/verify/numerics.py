@@ -12,7 +12,7 @@ from seglens.axes import axes, interpolated, size_of
 from seglens.explain import explain
 from seglens.explain.cams import hires_cam
 from seglens.explain.explanation import Explanation
-from seglens.explain.trace import differentiate, left_as_found, tapped, trace
+from seglens.explain.trace import differentiate, left_as_found, recomputed, tapped, trace
 from seglens.explain.verify.case import ROUNDING, STEADY, Case, Measured, Snapshot, changes, worst, worst_of
 from seglens.models.layers import resolve
 from seglens.models.segmenter import evaluating
@@ -170,7 +170,8 @@ def _hires_maps(case: Case, mixed: bool) -> dict[str, Grids]:
     ):
         logits = segmenter(case.images.detach().to(segmenter.mean, copy=True))
         score = case.target.score(logits, torch.arange(len(logits)), "sum")
-        gradients = differentiate(score, dict(kept), case.target)
+        with recomputed(modules):
+            gradients = differentiate(score, dict(kept), case.target)
     return {name: hires_cam(kept[name].detach().float(), gradients[name].float()).relu() for name in modules}
 
 
