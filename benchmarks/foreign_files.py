@@ -277,7 +277,7 @@ def as_file(kind: str) -> Make:
                 external_data=False,
                 verbose=False,
             )
-        flags = {"classes": CLASSES, "head": "softmax", "image_size": SIZE}
+        flags = {"classes": CLASSES, "head": "softmax", "image_size": SIZE, "mean": MEAN, "std": STD}
         return Made(file, imagenet(network), network, flags)
 
     return make
@@ -456,7 +456,7 @@ def section(rows: list[dict[str, Any]]) -> str:
         f"{len(rows)} models with random weights as their own libraries save them, by `python -m "
         "benchmarks.foreign_files`, in float32 on one core and pictures of 64 pixels (PAN 128). One command "
         "each: `seglens adopt FILE --run RUN`, and so many flags beside (`--model`, `--encoder`, "
-        "`--classes`, `--head`, `--image-size`). `logits off` is the largest difference from the library's "
+        "`--classes`, `--head`, `--image-size`, `--mean`, `--std`). `logits off` is the largest difference from the library's "
         "own way from the picture, as a share of the largest, `other pixels` are those of the mask; "
         "`map off` is Grad-CAM's grid at `decoder_last` against one by a hook and `backward`, of files that "
         "show no layers occlusion by black squares of 16 pixels against what the source network's own logits "
