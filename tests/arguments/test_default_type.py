@@ -50,7 +50,9 @@ def test_maps_do_not_depend_on_it(float64_by_default):
     images, whole = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16, dtype=torch.bool)
 
     def found():
-        run = seglens.wrap(module, classes=("background", "x"), mean=(0,) * 3, std=(1,) * 3, image_size=16)
+        run = seglens.wrap(
+            module, classes=("background", "x"), mean=(0.0,) * 3, std=(1.0,) * 3, image_size=16
+        )
         target = seglens.targets.whole_class(whole)
         methods: list[Any] = [SETTINGS.get(name, name) for name in METHODS]
         return seglens.explain(run, images, target, methods=methods, layers="features")
