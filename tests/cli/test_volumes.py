@@ -161,7 +161,8 @@ def test_sides_of_different_lengths(seglens, tmp_path):
     data = volume_set(tmp_path / "set")
     words = f"--model unet3d --image-size 16 24 16 {data} --width 2 --epochs 1 --batch-size 2 --run balls"
     ended = seglens("train", *words.split())
-    assert (ended.code, ended.err) == (0, "")
+    told = [line for line in ended.err.splitlines() if "nothing is learned yet" not in line]
+    assert (ended.code, told) == (0, [])  # one epoch need not teach it anything
     trained = tmp_path / "balls"
     record = json.loads((trained / "run.json").read_text())
     assert (record["model"]["image_size"], record["model"]["scale"]) == ([16, 24, 16], 1.0)

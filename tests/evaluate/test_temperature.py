@@ -38,7 +38,7 @@ def test_where_no_temperature_is_best_it_is_one(classes):
     truth = torch.arange(60) % max(2, classes)
     right = torch.eye(3, dtype=torch.float64)[truth] if classes > 1 else (2.0 * truth - 1)[:, None].double()
     for logits in (right, -right):
-        grid = [Pixels(logits, truth).loss(each) for each in (0.05, 0.3, 1, 4, 20)]
+        grid = [Pixels(logits, truth).loss(each) for each in (0.05, 0.3, 1.0, 4.0, 20.0)]
         assert grid in (sorted(grid), sorted(grid, reverse=True))
         result = calibrated([Pixels(logits, truth)])
         assert result["temperature"] == 1

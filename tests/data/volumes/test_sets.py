@@ -433,6 +433,6 @@ def test_groups_of_volumes_are_asked_for_as_volumes(tmp_path):
     pairs(tmp_path, labels(1))
     (tmp_path / "groups.csv").write_text("image,group\nv0,a\n")
     with pytest.raises(
-        DataError, match=r"has no row for 7 of 8 volumes: v1, .*; a volume that belongs to no"
+        DataError, match=r"has no row for 7 of 8 volumes: v1, .*\. A volume that belongs to no"
     ):
         open_data(DataSettings(path=tmp_path, groups=tmp_path / "groups.csv"))
