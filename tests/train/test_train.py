@@ -198,15 +198,14 @@ def test_a_loss_on_the_valid_split_that_is_no_number_ends_the_training(discs, tm
         train(discs, tiny(learning_rate=1e6, schedule="constant"), tmp_path / "run")
 
 
-def test_pictures_that_are_all_of_one_class_are_refused(tmp_path, tiny, write_discs):
+def test_pictures_that_are_all_of_one_class_are_warned_of(tmp_path, tiny, write_discs, capfd):
     """As of masks whose background is 1 and not 0."""
     write_discs(tmp_path / "set", 6)
     for file in (tmp_path / "set/masks").iterdir():
         Image.fromarray(np.asarray(Image.open(file)) + 1).save(file)
     data = DataSettings(path=tmp_path / "set", masks="instances")
-    with pytest.raises(DataError, match=r"Every pixel of the 4 pictures to train on is foreground: there is"):
-        train(data, tiny(), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    train(data, tiny(epochs=1), tmp_path / "run")
+    assert "every pixel of the 4 pictures to train on is foreground: there is" in capfd.readouterr().err
 
 
 def test_a_class_that_no_picture_shows_is_warned_of(tmp_path, tiny, write_discs, capfd):

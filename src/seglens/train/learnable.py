@@ -1,4 +1,4 @@
-"""What can be learned from a data set: nothing marked or nothing else is refused, and a part is warned of."""
+"""What can be learned from a data set: without a mark it is refused, and what is missing is warned of."""
 
 import sys
 from collections.abc import Sequence
@@ -28,21 +28,18 @@ def refuse_unmarked(dataset: Dataset) -> None:
 
 
 def about_missing(batches: Batches, classes: Sequence[str]) -> list[str]:
-    """Return warnings of classes that no picture shows, as networks see them.
+    """Return warnings of classes that no picture shows, as networks see them, and of one that all is.
 
-    Raises:
-        DataError: all pixels to train on are of one class, so that there is nothing to tell apart.
+    Pseudo-masks may be of one class all over, so that is no error.
     """
     dims = batches.training.split.dims
-    shown = batches.training.shown(len(classes))
+    shown, found = batches.training.shown(len(classes)), list[str]()
     if len(shown) == 1 and 0 not in shown:
-        text = (
-            f"Every pixel of the {count(len(batches.training.split), 'picture')} to train on is "
-            f"{classes[shown.pop()]}: there is nothing to tell apart. Look at the masks with 'seglens data "
+        found.append(
+            f"warning: every pixel of the {count(len(batches.training.split), 'picture')} to train on is "
+            f"{classes[min(shown)]}: there is nothing to tell apart. Look at the masks with 'seglens data "
             "check'; the background is the value 0."
         )
-        raise DataError(worded(text, dims))
-    found = []
     if names := _absent(shown, classes):
         found.append(
             f"warning: no picture of the train split shows {names} at the size of inputs: it can't be "
