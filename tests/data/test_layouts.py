@@ -202,6 +202,9 @@ class TestPairs:
         split = open_data(settings(tmp_path)).split("test")
         assert split[0].mask is None
         assert not split.entries[0].labelled
+        (tmp_path / "test" / "images" / "notes.docx").touch()
+        (found,) = [each for each in check_data(settings(tmp_path)).findings if each.kind == "unknown-file"]
+        assert found.names == (str(tmp_path / "test" / "images" / "notes.docx"),)
 
     @pytest.mark.parametrize(
         ("picture", "mask"),

@@ -78,9 +78,7 @@ def find(settings: DataSettings) -> Found:
         Searched(folder / name, suffixes)
         for folder in folders.values()
         for name, suffixes in (
-            (("images", IMAGE_SUFFIXES), ("masks", OF_MASKS))
-            if has_both_folders(folder)
-            else (("", OF_MASKS),)
+            (("", OF_MASKS),) if _side_by_side(folder) else (("images", IMAGE_SUFFIXES), ("masks", OF_MASKS))
         )
     ]
     return Found(

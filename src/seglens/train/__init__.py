@@ -26,13 +26,7 @@ from seglens.callable_module import make_callable
 from seglens.data.from_torch import TorchData, torch_splits
 from seglens.data.intensity import bounds
 from seglens.data.layout import Dataset, DataSettings, Split
-from seglens.data.listing import (
-    Listing,
-    open_listed,
-    read_listing,
-    refuse_changed,
-    write_listing,
-)
+from seglens.data.listing import Listing, open_listed, read_listing, refuse_changed, write_listing
 from seglens.data.opening import in_short, open_data
 from seglens.errors import CheckpointError, DataError, SettingError
 from seglens.files.locks import beside

@@ -26,7 +26,6 @@ NO_TEMPERATURE = (
     "answers are right, or say nothing. Probabilities stay as they are. Use more pictures, or train longer."
 )
 
-
 NO_BETTER = (
     "warning: on {!r} no threshold of {} is better than to mark everything (Dice {:.3f}): nothing is "
     "learned yet. Train longer, or with another learning rate or loss."
