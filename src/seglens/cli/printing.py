@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seglens.cli.terminal import list_failed, print_result, print_table, say
-from seglens.results.names import REPEATS, count, formatted, label_in_words, null_in_words, ratio
+from seglens.results.names import REPEATS, attention_ratio, count, formatted, label_in_words, null_in_words
 
 if TYPE_CHECKING:
     from seglens.data.volumes.slices import Slices
@@ -422,8 +422,8 @@ def _show_restating(card: "Card") -> None:
         (
             found.method,
             step.layer,
-            ratio(step.ratio.mean),
-            ratio(step.ratio_of_mirror.mean),
+            attention_ratio(step.ratio.mean),
+            attention_ratio(step.ratio_of_mirror.mean),
             formatted_number(step.resemblance_to_mirror.mean),
             REPEATS if step.restates else "",
             (found.restates_from or "nowhere") if step is found.layers[-1] else "",

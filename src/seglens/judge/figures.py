@@ -10,10 +10,10 @@ from seglens.judge.scorecard import Judgement, Scorecard
 from seglens.results.names import (
     NULL,
     TARGET_SCALE,
+    attention_ratio,
     label_in_words,
     map_name,
     null_in_words,
-    ratio,
 )
 from seglens.results.scorecard import RemovalCurves
 
@@ -165,7 +165,7 @@ def draw_attention(card: Scorecard) -> Any:
 def _ratio(row: Judgement) -> str:
     """Return the attention ratio of a row in words; infinite ratios have no mean."""
     found = row.details["ratio"]
-    return f"ratio {ratio(found.mean, '.3g')}" if found.num else "no heat outside: no ratio"
+    return f"ratio {attention_ratio(found.mean, '.3g')}" if found.num else "no heat outside: no ratio"
 
 
 def draw_stability(card: Scorecard) -> Any:

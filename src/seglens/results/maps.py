@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from seglens.results.names import folds_layer, map_name, ratio, status_in_words
+from seglens.results.names import attention_ratio, folds_layer, map_name, status_in_words
 from seglens.results.resampling import Resampling
 from seglens.results.spread import Spread
 from seglens.results.tables import Number, Result
@@ -179,7 +179,7 @@ class MapSummary(Result):
         infinite = of.get("enrichment_log2", Spread()).num - spread.num
         if not spread.num:
             return "infinite" if infinite > 0 else "-"
-        return ratio(spread.mean) + (f", infinite on {infinite} more" if infinite > 0 else "")
+        return attention_ratio(spread.mean) + (f", infinite on {infinite} more" if infinite > 0 else "")
 
     def of_nulls(self, statistic: str) -> dict[str, float | None]:
         """Return the mean of a statistic by null; None where a null has none."""

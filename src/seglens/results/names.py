@@ -145,7 +145,7 @@ def formatted(value: float | None, form: str = ".3g", *, dash: str = "—") -> s
     return dash if value is None or value != value else format(value, form)
 
 
-def ratio(value: float | None, form: str = ".3f") -> str:
+def attention_ratio(value: float | None, form: str = ".3f") -> str:
     """Return an attention ratio; above a thousand no digits, since next to nothing lies outside then."""
     return "over 1,000" if value is not None and value > 1000 else formatted(value, form, dash="-")
 
