@@ -60,12 +60,17 @@ ROWS = {
     "cam-deeplabv3": Row("weak", DEEPLAB, pseudo="cam-unet", arguments=REFERENCE),
     "weak-unet-10-epochs": Row("weak", UNET, epochs=10, pseudo="weak-unet"),
     "full-unet-10-epochs": Row("train", UNET, epochs=10),
-    "weak-unet-20-epochs": Row("weak", UNET, epochs=20, pseudo="weak-unet"),
-    "full-unet-20-epochs": Row("train", UNET, epochs=20),
-    "weak-unet-seed1": Row("weak", UNET, rounds=2, pseudo="weak-unet", seed=1),
-    "full-unet-seed1": Row("train", UNET, seed=1),
-    "weak-unet-seed2": Row("weak", UNET, rounds=2, pseudo="weak-unet", seed=2),
-    "full-unet-seed2": Row("train", UNET, seed=2),
+} | {
+    f"{kind}-{model}-20-epochs" + (f"-seed{seed}" if seed else ""): Row(
+        "train" if kind == "full" else "weak",
+        network,
+        epochs=20,
+        pseudo=None if kind == "full" else "weak-unet",
+        seed=seed,
+    )
+    for model, network in (("unet", UNET), ("deeplabv3", DEEPLAB))
+    for kind in ("full", "weak")
+    for seed in (0, 1, 2)
 } | {
     f"{kind}-{model}-resnet50-{epochs}-epochs": Row(
         "train" if kind == "full" else "weak",

@@ -16,11 +16,12 @@ from seglens.models.weights import read_state_dict
 from seglens.train.lightning_module import SegmentationModule
 from seglens.train.recipe import TrainSettings
 from seglens.weak import rounds
+from seglens.weak.classifier import ClassifierSettings
 from seglens.weak.labels import Labelled
 from seglens.weak.pseudo_masks import PseudoMasks
 from seglens.weak.recipe import WeakSettings
 from seglens.weak.self_training import TeacherSettings
-from seglens.weak.settings import PseudoSettings, ScoreSettings
+from seglens.weak.settings import PseudoSettings, ScoreSettings, SpreadSettings
 from seglens.weak.stage_cache import Stage
 
 TINY = TrainSettings(
@@ -311,6 +312,26 @@ def test_a_classifier_that_cannot_be_had_is_refused_before_anything_is_made(
 ):
     settings = SETTINGS.model_copy(update={"pseudo": PseudoSettings(question=question)})
     with pytest.raises(error, match=r"nope|nowhere|99999"):
+        seglens.weak(DataSettings(path=small_set), settings, tmp_path / "run")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "spread", "said"),
+    [
+        ("resnet18", None, r"heat\.maps asks for the layer 'blocks\.6' .*layer1, layer2, layer3, layer4\."),
+        ("tf_efficientnet_lite0", ("blocks.9",), r"spread\.layers asks for the layer 'blocks\.9'"),
+        ("vit_tiny_patch16_224", None, "returns no grid"),
+        ("mobilenetv3_small_100", None, r"'blocks\.6'"),
+    ],
+)
+def test_layers_that_a_classifier_lacks_are_refused_before_it_is_trained(
+    tmp_path, small_set, encoder, spread, said
+):
+    pseudo = PseudoSettings(spread=SpreadSettings(layers=spread) if spread else None)
+    own = ClassifierSettings(encoder=encoder, weights="none")
+    settings = SETTINGS.model_copy(update={"question": "labels", "classifier": own, "pseudo": pseudo})
+    with pytest.raises(SettingError, match=said):
         seglens.weak(DataSettings(path=small_set), settings, tmp_path / "run")
     assert not any(tmp_path.iterdir())
 

@@ -29,7 +29,7 @@ from seglens.runtime.device import choose_device, choose_precision
 from seglens.train.losses import choose_loss
 from seglens.weak import contact_sheets as sheets
 from seglens.weak import steps, table
-from seglens.weak.classifier_score import check_classifier
+from seglens.weak.classifier_score import check_classifier, check_layers
 from seglens.weak.data import WeakData, open_weak_data
 from seglens.weak.heat import map_taps
 from seglens.weak.pseudo_masks import PseudoMasks, check_score_settings
@@ -111,14 +111,20 @@ def _try_out(data: DataSettings, settings: WeakSettings, *, resume: bool) -> Non
     named: list[tuple[str, str, Iterable[str]]] = [("rule for a threshold", pseudo.threshold.rule, RULES)]
     if pseudo.refine is not None:
         named.append(("refinement", pseudo.refine.method, REFINEMENTS))
-    map_taps(pseudo.heat)
+    taps = map_taps(pseudo.heat)
     for kind, name, allowed in named:
         if name not in allowed:
             raise unknown_name(kind, name, allowed)
-    if given is None and not resume and settings.question == "imagenet":
+    asks_imagenet = settings.question == "imagenet"
+    if given is None and not resume and asks_imagenet:
         check_score_settings(pseudo.question)
     elif given is None and not resume:
         check_classifier(settings.classifier.encoder, settings.classifier.weights)
+    if given is None and not resume and pseudo.question.classifier is None:
+        encoder = pseudo.question.encoder if asks_imagenet else settings.classifier.encoder
+        check_layers(encoder, "heat.maps", [tap.layer for tap in taps], pseudo.heat.scales)
+        if pseudo.spread is not None:
+            check_layers(encoder, "spread.layers", pseudo.spread.layers, pseudo.spread.scales)
     choose_precision(student.precision, choose_device(student.device))
     choose_loss(student.loss, 1, multilabel=False)
     build(

@@ -204,6 +204,33 @@ def check_classifier(encoder: str, weights: str) -> None:
         )
 
 
+def check_layers(encoder: str, setting: str, layers: Sequence[str], sides: Sequence[int]) -> None:
+    """Refuse layers that the classifier can't give for pictures of ``sides`` pixels; ``setting`` names them.
+
+    The classifier runs on torch's meta device, where nothing is computed: no weights are needed.
+
+    Raises:
+        SettingError: it has no such layer, the layer gives no grid, or pictures of that size don't fit.
+    """
+    with quiet(), torch.device("meta"):
+        import timm
+
+        network = timm.create_model(encoder).eval()
+    classifier = ClassifierScore(network, (), (0.0,), (1.0,), "")
+    usual = [str(info["module"]) for info in getattr(network, "feature_info", [])]
+    advice = f" Its stages are {', '.join(usual)}." if usual else ""
+    for side in sides:
+        for layer in layers:
+            try:
+                features(classifier, torch.empty(1, 3, side, side, device="meta"), [layer])
+            except Exception as error:  # the network is timm's, and may raise anything
+                raise SettingError(
+                    f"{setting} asks for the layer {layer!r} of the classifier {encoder}, which can't be had "
+                    f"for pictures of {side} x {side} pixels: {error}{advice} Name layers of {encoder} in a "
+                    "file of settings (--stages FILE), or choose another classifier."
+                ) from error
+
+
 def class_numbers(positive: Sequence[str]) -> tuple[int, ...]:
     """Return the ImageNet classes that are meant by numbers, ranges (``151-268``) and names of `GROUPS`.
 
