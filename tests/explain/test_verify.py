@@ -241,6 +241,21 @@ def test_rounding_is_told_from_what_depends_on_the_batch(
     assert ("in float64: rounding tips a unit" in found.note) == (outcome == "fail")
 
 
+class Turned(nn.Module):
+    """Another function in float64 than in float32."""
+
+    def forward(self, values):
+        return values if values.dtype == torch.float32 else -values
+
+
+def test_a_copy_that_answers_otherwise_checks_nothing(make_run, make_unet, images, target, only):
+    only("gradient-is-slope")
+    run = make_run(Broken(make_unet(), Turned()))
+    found = verify(run, images, target, layers=["unet.up"])["gradient-is-slope"]
+    assert (found.outcome, found.value) == ("not applicable", None)
+    assert found.note == "its copy in float64 answers otherwise"
+
+
 class Waves(nn.Module):
     """Its score turns often between black and the picture."""
 

@@ -16,6 +16,7 @@ from seglens.axes import padded_size
 from seglens.errors import ModelError, SeglensWarning
 from seglens.models.probing import gradients_of, uncompiled
 from seglens.models.segmenter import Segmenter, evaluating
+from seglens.shapes import Images
 
 DIRECTIONS = 3
 """Random directions, since of what is cut one alone may see next to nothing; and the picture itself, along
@@ -33,6 +34,7 @@ SMALL = {2: 64, 3: 32}
 _WEIGHTS, _PIXELS = 100_000_000, 512**2
 """A copy in float64 of more weights than these, or a run on more pixels, takes too long."""
 _FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError)
+"""What a network may raise that can't be copied, or has no float64."""
 
 
 def warn_of_gradients(segmenter: Segmenter) -> None:
@@ -77,20 +79,32 @@ def gradient_error(segmenter: Segmenter) -> float | None:
             continue
         try:
             found = _error(wide, sides)
-            return found if not found or _same_answer(segmenter, wide, sides) else None
+            images = torch.rand(1, spec.channels, *sides, generator=torch.Generator().manual_seed(0))
+            return found if not found or _same_answer(segmenter, wide, images) else None
         except (*_FAILURES, ModelError):  # it takes pictures of one size only, or computes in no float64
             continue
     return None
 
 
-def _same_answer(segmenter: Segmenter, wide: Segmenter, sides: tuple[int, ...]) -> bool:
+def float64_copy(segmenter: Segmenter, images: Images) -> tuple[Segmenter | str, Images]:
+    """Return a copy in float64 on the CPU, and ``images`` for it; in place of a copy, why there is none."""
+    images = images.to("cpu", torch.float64)
+    try:
+        wide = copy.deepcopy(segmenter).to("cpu", torch.float64)
+        if _same_answer(segmenter, wide, images):
+            return wide, images
+    except _FAILURES as error:
+        return f"it has no copy in float64: {type(error).__name__}", images
+    return "its copy in float64 answers otherwise", images
+
+
+def _same_answer(segmenter: Segmenter, wide: Segmenter, images: Images) -> bool:
     """Whether the copy in float64 answers as the network does; an attention may misread masks in float32."""
-    images = torch.rand(1, wide.spec.channels, *sides, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), uncompiled(), torch.random.fork_rng(devices=[]):
         with evaluating(segmenter):
-            own = segmenter(images.to(segmenter.device)).double().cpu()
+            own = segmenter(images.to(segmenter.device, torch.float32)).double().cpu()
         with evaluating(wide):
-            other = wide(images.double())
+            other = wide(images.to("cpu", torch.float64))
     return bool((own - other).abs().max() <= ALIKE * other.abs().max())
 
 

@@ -1,6 +1,5 @@
 """Identities of formulas: what two of them, or a formula and the score, must agree on."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from seglens.explain.verify.case import INCOMPLETE, ROUNDING, Case, Measured, wo
 from seglens.models.layers import find_layout, resolve
 from seglens.models.layers import layers as list_layers
 from seglens.models.segmenter import Segmenter
+from seglens.models.slope import float64_copy
 from seglens.seeds import content_normal
 from seglens.shapes import Activations, Images, Scores
 
@@ -66,13 +66,11 @@ def tap_gradient(case: Case) -> Measured:
     """
     shown = [role for info in list_layers(case.run) for role in info.roles[:1]]
     names = _once(case, [*case.layers, *shown])
-    try:
-        wide = copy.deepcopy(case.run.segmenter).to("cpu", torch.float64)
-        images = case.images[:1].to("cpu", torch.float64)
-        target = case.target.select(torch.tensor([0]))
-        taps = trace(wide, images, [target], names)[0].taps
-    except (RuntimeError, TypeError) as error:
-        return Measured(None, f"it has no copy in float64: {type(error).__name__}")
+    wide, images = float64_copy(case.run.segmenter, case.images[:1])
+    if isinstance(wide, str):
+        return Measured(None, wide)
+    target = case.target.select(torch.tensor([0]))
+    taps = trace(wide, images, [target], names)[0].taps
     largest = Measured(0.0)
     for name in names:
         found = _error_of_slope(wide, images, target, name, taps[name].activation, case.seed)
@@ -159,12 +157,10 @@ def _on_the_way(case: Case, picture: int) -> str:
     moves, change = scores.diff().abs(), (scores[-1] - scores[0]).abs()
     length, first = (moves.sum() / change).item(), (moves[0] / change).item()
     moved = f"on the way the score moves {length:.2g} times its change, {first:.2g} in the first 1/{LOOKS}"
-    try:
-        wide = copy.deepcopy(segmenter).to("cpu", torch.float64)
-        ends = images.to("cpu", torch.float64)
-        error = max(_error_on_the_way(wide, ends, target, at) for at in PLACES)
-    except (RuntimeError, TypeError) as failure:
-        return f"{moved}; it has no copy in float64 to compare slopes in: {type(failure).__name__}"
+    wide, ends = float64_copy(segmenter, images)
+    if isinstance(wide, str):
+        return f"{moved}; slopes can't be compared: {wide}"
+    error = max(_error_on_the_way(wide, ends, target, at) for at in PLACES)
     if error > UNLIKE:
         return (
             f"the gradient is not the slope of the score there (off by {error:.1e}), as where a part of the "

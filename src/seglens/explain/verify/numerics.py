@@ -16,6 +16,7 @@ from seglens.explain.trace import differentiate, left_as_found, recomputed, tapp
 from seglens.explain.verify.case import ROUNDING, STEADY, Case, Measured, Snapshot, changes, worst, worst_of
 from seglens.models.layers import resolve
 from seglens.models.segmenter import evaluating
+from seglens.models.slope import float64_copy
 from seglens.predict import infer
 from seglens.shapes import Activations, Grids
 
@@ -38,13 +39,10 @@ def batch_of_many(case: Case) -> Measured:
     found = _batch_against_single(case)
     if found.value is None or found.value <= ROUNDING:
         return found
-    try:
-        wide = copy.deepcopy(case.run.segmenter).double()
-        again = _batch_against_single(
-            replace(case, run=replace(case.run, segmenter=wide), images=case.images.double())
-        )
-    except (RuntimeError, TypeError):  # what can't be copied, or has no float64: the first answer stands
+    wide, images = float64_copy(case.run.segmenter, case.images)
+    if isinstance(wide, str):  # the first answer stands
         return found
+    again = _batch_against_single(replace(case, run=replace(case.run, segmenter=wide), images=images))
     if again.value is None or again.value > ROUNDING:
         return found
     if found.value > ROUNDED:
