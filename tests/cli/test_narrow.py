@@ -36,7 +36,36 @@ def test_names_of_maps_are_whole(monkeypatch, columns: int):
     lines = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
     assert max(map(len, lines)) <= columns
     assert "…" not in out.getvalue()
-    cells = [re.split("[│┃]", line) for line in lines if line.startswith(("│", "┃"))]
-    first = "".join(cell[1].strip() for cell in cells)
+    second = next(line.index("score") for line in lines if "score" in line)
+    first = "".join(line[:second].strip() for line in lines)
     for name in NAMES:
         assert name in first
+    words = {word for line in lines for word in line.split()}
+    whole = {
+        "faithfulness",
+        "0.123",
+        "0.100",
+        "to",
+        "0.150",
+        "16",
+        "of",
+        "coarse",
+        "mask",
+        "(16",
+        "px)",
+        "pass",
+    }
+    assert whole <= words or columns < 80, "a word is broken"
+
+
+def test_scores_and_layers_break_between_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    heads = ("method", "layer", "attention ratio", "of the coarse mask", "likeness", "", "repeats from")
+    row = ("grad-cam", "decoder_last", "over 1,000", "-", "-0.966", "repeats the prediction", "decoder_last")
+    terminal.print_table(heads, [row, ("grad-cam", "encoder_last", "0.749", "10.169", "-0.072", "", "")])
+    words = set(re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).split())
+    assert {"-0.966", "-0.072", "repeats", "prediction", "1,000", "attention", "ratio", "likeness"} <= words
+    assert {"decoder_last", "encoder_last"} <= words or {"decoder_", "encoder_", "last"} <= words

@@ -6,6 +6,7 @@ or ``--json``; and only for what has no default.
 """
 
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -27,6 +28,9 @@ from seglens.runtime.signals import Terminated, drop_output
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: something went wrong or some pictures could not be done; the user's fault; Ctrl-C."""
 
+
+_BREAKS = re.compile(r"(?<=[ _])|(?<=[a-z]-)|(?=@)|(?<=\.)(?=[A-Za-z])")
+"""Where a cell of a table may go on in the next line: within names, and not within numbers."""
 
 _DOCUMENT: ContextVar[TextIO | None] = ContextVar("document", default=None)
 """The stream for a JSON document; None where results are printed as tables."""
@@ -223,21 +227,24 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     rows = [[_one_line(_in_words(cell) if " " in cell else cell) for cell in row] for row in rows]
     columns, title = [_in_words(column) for column in columns], _in_words(title)
     if sys.stdout.isatty():
+        from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
         console = Console()
-        # Nothing is cut off: what is too wide goes on in the next line, names of maps before their layer.
-        most = max(12, console.width // 3)
-        names = [cells[0] if len(cells[0]) <= most else cells[0].replace("@", "\n@") for cells in rows]
-        widest = max((len(line) for name in names for line in name.split("\n")), default=0)
-        drawn = Table(title=title or None, title_justify="left")
-        drawn.add_column(columns[0], overflow="fold", min_width=min(widest, most))
-        for column in columns[1:]:
+        wide = (
+            sum(max(map(len, column)) + 3 for column in zip(columns, *rows, strict=True)) + 1 <= console.width
+        )
+        head, *body = (columns, *rows) if wide else _narrowed((columns, *rows), console.width)
+        frame = {} if wide else {"box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
+        drawn = Table(title=title or None, title_justify="left", **frame)
+        for column in head:
             drawn.add_column(column, overflow="fold")
-        for name, row in zip(names, rows, strict=True):
-            drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in (name, *row[1:])))
+        for row, shown in zip(rows, body, strict=True):
+            drawn.add_row(
+                *(Text(new, style=STYLES.get(cell, "")) for cell, new in zip(row, shown, strict=True))
+            )
         console.print(drawn)
         return
     if title:
@@ -245,6 +252,32 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _narrowed(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """Break the cells of a table so that it is ``width`` wide, two blanks between columns, where that can be.
+
+    Nothing is cut off, and no word is broken but one that is wider than the table.
+    """
+    columns = list(zip(*rows, strict=True))
+    least = [max(len(part.rstrip()) for cell in column for part in _BREAKS.split(cell)) for column in columns]
+    room = width - sum(least) - 2 * (len(columns) - 1)
+    widths = []
+    for narrowest, column in zip(least, columns, strict=True):
+        more = max(0, min(room, max(map(len, column)) - narrowest))
+        widths.append(narrowest + more)
+        room -= more
+    return [[_in_lines(cell, width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+
+
+def _in_lines(cell: str, width: int) -> str:
+    """Return a cell in lines of at most ``width``, unless a word is longer."""
+    found = [""]
+    for part in _BREAKS.split(cell):
+        if found[-1] and len((found[-1] + part).rstrip()) > width:
+            found.append("")
+        found[-1] += part
+    return "\n".join(line.rstrip() for line in found)
 
 
 def interactive() -> bool:
