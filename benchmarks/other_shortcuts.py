@@ -79,7 +79,7 @@ def ground(scene: UntaggedScene) -> tuple[Image, Region]:
 
 
 def neighbour(scene: UntaggedScene) -> tuple[Image, Region]:
-    """Another tissue beside the cells: a fibre of 26 by 13 pixels, in the pink of plasma, with a soft rim."""
+    """Another tissue beside the cells: a fibre of 26 by 16 pixels, pink as plasma but denser, with a soft rim."""
     angle = math.pi * float(torch.rand((), generator=sample_generator(0, 1, int(scene.name))))
     rows, columns = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="ij")
     down, right = rows - scene.spot[0], columns - scene.spot[1]
@@ -87,8 +87,8 @@ def neighbour(scene: UntaggedScene) -> tuple[Image, Region]:
         down * math.sin(angle) + right * math.cos(angle),
         right * math.sin(angle) - down * math.cos(angle),
     )
-    fibre = torch.sigmoid(5 * (1 - torch.hypot(along / 13, across / 6.5)))
-    return scene.image * 10 ** (-0.5 * fibre * torch.tensor(EOSIN)[:, None, None]), fibre > 0.5
+    fibre = torch.sigmoid(5 * (1 - torch.hypot(along / 13, across / 8)))
+    return scene.image * 10 ** (-0.9 * fibre * torch.tensor(EOSIN)[:, None, None]), fibre > 0.5
 
 
 CUES: dict[str, Callable[[UntaggedScene], tuple[Image, Region]]] = {
