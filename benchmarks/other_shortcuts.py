@@ -4,10 +4,10 @@
     python -m benchmarks.other_shortcuts --table                          # SHORTCUTS.md from what is there
 
 As in `benchmarks.shortcuts`, S learns from pictures in which a cue goes with the objects, U from the same
-pictures in which it stands independently, as often. The cue is one of `CUES`; ``tag`` is the mark of the other
-tables, for comparison. All pictures are specimens, which need no data. A cue is drawn, so that each picture is there
-without it: what the cue does to a model is measured on that, and no imputer is involved. A row is one line of
-``other_shortcuts.jsonl``; what is there is not made again.
+pictures in which it stands independently, as often. The cue is one of `CUES`; ``tag`` is the mark of the
+other tables, for comparison. All pictures are specimens, which need no data. A cue is drawn, so that each
+picture is there without it: what the cue does to a model is measured on that, and no imputer is involved. A
+row is one line of ``other_shortcuts.jsonl``; what is there is not made again.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def tag(scene: UntaggedScene) -> tuple[Image, Region]:
 
 
 def stain(scene: UntaggedScene) -> tuple[Image, Region]:
-    """Another scanner: in the whole picture red light counts 12 % less, green 4 %. Tints vary by 3 % anyway."""
+    """Another scanner: red light counts 12 % less everywhere, green 4 %. Tints vary by 3 % anyway."""
     cast = torch.tensor([0.88, 0.96, 1.0])[:, None, None]
     return scene.image * cast, torch.ones_like(scene.things)
 
@@ -79,7 +79,7 @@ def ground(scene: UntaggedScene) -> tuple[Image, Region]:
 
 
 def neighbour(scene: UntaggedScene) -> tuple[Image, Region]:
-    """Another tissue beside the cells: a fibre of 26 by 16 pixels, pink as plasma but denser, with a soft rim."""
+    """Another tissue beside the cells: a fibre of 26 by 16 pixels, pink as plasma but denser."""
     angle = math.pi * float(torch.rand((), generator=sample_generator(0, 1, int(scene.name))))
     rows, columns = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="ij")
     down, right = rows - scene.spot[0], columns - scene.spot[1]
@@ -184,18 +184,19 @@ def measure(name: str, folder: Path) -> dict[str, object]:
         some = {model: target.select(few) for model, target in targets.items()}
         train_images, _, _ = stacked(drawn["S"]["train"])
         references = train_images[chosen_references(len(train_images), seed)]
+        methods = methods_for(references)
         maps = {
-            model: explain(run, images[few], some[model], methods=methods_for(references), layers=LAYERS, seed=seed)
+            model: explain(run, images[few], some[model], methods=methods, layers=LAYERS, seed=seed)
             for model, run in runs.items()
-        }  # fmt: skip
+        }
         outside = ~(pixels["S"] | pixels["U"])[usable][few]
         line["shares"] = {
-            key: _auroc(kind, found.values(), regions[few], outside)
-            for key, found in _pairs(maps["S"].values(), maps["U"].values()).items()
+            key: _auroc(kind, tuple(found.values()), regions[few], outside)
+            for key, found in _pairs(list(maps["S"].values()), list(maps["U"].values())).items()
         }
         line["judged"] = _judged(runs["S"], images[few], some["S"], list(maps["S"].values()), seed)
         line["audits"] = {
-            model: _audited(run, images[few], some[model], maps[model], regions[few], seed)
+            model: _audited(run, images[few], some[model], list(maps[model].values()), regions[few], seed)
             for model, run in runs.items()
         }
     return line | {"seconds": round(time.monotonic() - began, 1)}
@@ -265,12 +266,12 @@ def _judged(
 
 
 def _audited(
-    run: Run, images: Images, target: Target, maps: Mapping[object, Explanation], cue: Regions, seed: int
+    run: Run, images: Images, target: Target, maps: Sequence[Explanation], cue: Regions, seed: int
 ) -> dict[str, object]:
     """What the audits say: regions that are always looked at, the cue's own place, and other backgrounds."""
     valid = torch.ones_like(target.pixels)
     regions = {name: find(images, valid) for name, find in REGIONS.items()} | {"cue": cue}
-    shown = [each for each in maps.values() if each.name in ("grad-cam@encoder_last", "integrated-gradients")]
+    shown = [each for each in maps if each.name in ("grad-cam@encoder_last", "integrated-gradients")]
     names = [str(number) for number in range(len(images))]
     found = conclude_audit(audit(run, images, target, shown, regions, seed=seed), names, seed=seed)
     line: dict[str, object] = {
