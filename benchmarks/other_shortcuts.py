@@ -38,9 +38,9 @@ from seglens.explain.occlusion import SuperpixelOcclusion
 from seglens.explain.rise import Rise
 from seglens.explain.sampled import ExpectedGradients, chosen_references
 from seglens.explain.target import Target, predicted
-from seglens.judge import JudgeSettings
 from seglens.judge.agreement import DROP, STILL, share, tag_zone
 from seglens.judge.audit import audit, conclude_audit
+from seglens.judge.case import JudgeSettings
 from seglens.judge.evidence import score, score_batch
 from seglens.judge.regions import REGIONS
 from seglens.predict import infer
