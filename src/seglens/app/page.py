@@ -55,7 +55,7 @@ def _widgets(run: Run, pictures: Split | None, name: str) -> Widgets:
     gr.Markdown(
         worded(INTRODUCTION, run.spec.dims).format(name=name, what=what, then=THEN[run.spec.dims - 2])
     )
-    with gr.Row():
+    with gr.Row(elem_id="halves"):
         with gr.Column(scale=2, min_width=280):
             found |= _source(run, pictures) | _question(run, pictures is not None)
         with gr.Column(scale=6, min_width=280):
