@@ -37,9 +37,10 @@ test: $(VENV)/.tested  ## run all tests but those of test-foreign and test-pages
 test-pages: $(VENV)/.tested  ## run the pages of the documentation and the notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m pages
 
-# nnU-Net wants a timm that this torch warns of: its packages lie beside the environment and change nothing in it.
+# nnU-Net wants a timm that this torch warns of: its packages, and those of fastai, lie beside the environment and
+# changes nothing in it.
 $(VENV)/.foreign: $(VENV)/.tested
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/foreign 'nnunetv2>=2.8' 'dynamic-network-architectures>=0.4.4' acvl_utils batchgenerators batchgeneratorsv2 blosc2 connected-components-3d future graphviz imagecodecs msgpack ndindex numexpr seaborn yacs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/foreign 'nnunetv2>=2.8' 'dynamic-network-architectures>=0.4.4' acvl_utils batchgenerators batchgeneratorsv2 blosc2 connected-components-3d future graphviz imagecodecs msgpack ndindex numexpr seaborn yacs 'fastai>=2.8' 'plum-dispatch>=2.5,<2.10' apswutils fastcore fastdownload fastlite fastprogress fasttransform itsdangerous python-fasthtml
 	touch $@
 
 test-foreign: $(VENV)/.foreign  ## run the tests that hold networks of other libraries against these
