@@ -141,6 +141,36 @@ def test_folds_go_on_where_they_stopped_and_end_with_the_same_weights(
     assert train(data, settings, tmp_path / "run", resume=True).sha256 == run.sha256
 
 
+def test_a_run_that_has_ended_is_not_taken_for_one_of_other_settings_or_data(
+    pool, tmp_path, three, write_discs, capsys
+):
+    whole, settings = three
+    data = pool.model_copy(update={"folds": 3})
+    assert train(data, settings, whole.folder, resume=True).sha256 == whole.sha256
+    assert "is finished: there is nothing to resume" in capsys.readouterr().err
+    longer = settings.model_copy(update={"epochs": 4})
+    with pytest.raises(SettingError, match=r"begun with the setting epochs = 2, received 4"):
+        train(data, longer, whole.folder, resume=True)
+    with pytest.raises(SettingError, match=r"begun with the data setting folds = 3, received 2"):
+        train(pool.model_copy(update={"folds": 2}), settings, whole.folder, resume=True)
+    write_discs(tmp_path / "set", 12, first=40)
+    with pytest.raises(DataError, match=r"not those that .* was trained with: 12 gone .* and 12 added"):
+        train(
+            data.model_copy(update={"path": tmp_path / "set", "groups": None}),
+            settings,
+            whole.folder,
+            resume=True,
+        )
+    mask = pool.path / "masks/disc-03.png"
+    before = mask.read_bytes()
+    try:
+        Image.new("L", (32, 32), 1).save(mask)
+        with pytest.raises(DataError, match=r"1 masks or outlines \(disc-03\)"):
+            train(data, settings, whole.folder, resume=True)
+    finally:
+        mask.write_bytes(before)
+
+
 def test_what_cannot_be_is_refused(pool, tmp_path, tiny, three, discs):
     with pytest.raises(SettingError, match=r"fold is 3, and there are 3 folds, from 0"):
         DataSettings(path=pool.path, folds=3, fold=3)
