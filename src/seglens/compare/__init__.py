@@ -213,8 +213,8 @@ def _compare(
         commands = "; ".join(entry.command for entry in table.missing[:2])
         raise DataError(
             f"{' and '.join(table.runs)} have nothing of the {split} split in common to compare "
-            f"({'; '.join(map(_results_of, runs))}). Make it, as with: {commands or 'seglens evaluate RUN'}. Or "
-            "evaluate all on the same pictures by naming them with --data."
+            f"({'; '.join(map(_results_of, runs))}). Make it, as with: {commands or 'seglens evaluate RUN'}. "
+            "Or evaluate all on the same pictures by naming them with --data."
         )
     return table, drawing.ShownRun(
         evaluated, {name: part for name, part in explained.items() if part is not None}

@@ -136,8 +136,8 @@ def _of_its_weights(parts: Iterable[RunPart[Table]], run: Record) -> tuple[RunPa
             kept.append(part)
             continue
         warnings.warn(
-            f"{part.folder} is left out: it was made with other weights than the final ones of its run, as by "
-            f"--epoch. Make it again without that: seglens {part.command} --force.",
+            f"{part.folder} is left out: it was made with other weights than the final ones of its run, as "
+            f"by --epoch. Make it again without that: seglens {part.command} --force.",
             SeglensWarning,
             stacklevel=2,
         )
