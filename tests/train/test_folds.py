@@ -8,7 +8,7 @@ from PIL import Image
 
 import seglens
 from seglens.data.layout import DataSettings
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, SeglensWarning, SettingError
 from seglens.models.ensemble import Ensemble
 from seglens.train import train
 from seglens.train.fit import fit_module
@@ -109,6 +109,14 @@ def test_the_run_explains_judges_and_predicts_as_one(three, pool, tmp_path):
     maps = seglens.explain(run, images, target, methods=("integrated-gradients",))
     assert int(maps["integrated-gradients"].diagnostics["folds"][0]) == 3
     assert seglens.predict_files(run, files, out=tmp_path / "masks").num_done == 1
+
+
+def test_maps_of_the_pictures_of_the_folds_are_said_to_be_of_networks_that_know_them(three, pool, tmp_path):
+    run, _ = three
+    with pytest.warns(SeglensWarning, match=r"Only evaluate asks.*'folds'.*all but one have learned"):
+        seglens.explain_folder(
+            run, seglens.open_split(run), out=tmp_path / "maps", methods=("saliency",), num_images=1
+        )
 
 
 def test_temperature_is_kept_and_bettered_the_loss(three):
