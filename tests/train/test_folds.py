@@ -95,6 +95,8 @@ def test_an_evaluation_pools_what_networks_say_of_pictures_they_have_not_seen(th
     assert results["valid_at_threshold"]["dice"] == pytest.approx(found.pooled.dice, abs=2e-3)
     assert results["threshold"]["split"] == "folds"
     assert (run.folder / "evaluate/folds/scores.json").is_file()
+    assert "were chosen on 12 of these 12 pictures" in found.advice[0].text
+    assert not found.trained_on
 
 
 def test_the_run_explains_judges_and_predicts_as_one(three, pool, tmp_path):

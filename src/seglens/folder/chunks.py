@@ -116,8 +116,8 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
     if split.folds:
         warnings.warn(
             f"Only evaluate asks, of each picture of {split.name!r}, the network that has not learned from "
-            "it. Here the mean of all networks answers, and all but one have learned from each picture: there "
-            "are fewer errors than in new pictures. Name pictures that none has learned from.",
+            "it. Here the mean of all networks answers, and all but one have learned from each picture: "
+            "there are fewer errors than in new pictures. Name pictures that none has learned from.",
             SeglensWarning,
             stacklevel=2,
         )
