@@ -8,7 +8,7 @@ import pytest
 from tests.accessibility import violations
 
 import seglens
-from seglens.errors import DataError, OutputExistsError, SettingError
+from seglens.errors import DataError, OutputExistsError, SeglensWarning, SettingError
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,46 @@ def test_a_run_without_evaluation_is_compared_by_its_maps(two):
     ):
         seglens.compare([two / "first", two / "second"], out=two / "new")
     assert not (two / "new").exists()
+
+
+def _rewritten(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_out_of_fold_scores_are_found_without_being_named(two):
+    for name in ("first", "second"):
+        shutil.rmtree(two / name / "explain")
+        (two / name / "evaluate/test").rename(two / name / "evaluate/folds")
+        _rewritten(two / name / "evaluate/folds/scores.json", split="folds")
+    found = seglens.compare([two / "first", two / "second"]).table
+    assert (found["split"], found["num_common"]) == ("folds", 4)
+
+
+def test_results_of_several_splits_are_named_where_none_is_common(two):
+    shutil.rmtree(two / "second/explain")
+    _rewritten(two / "second/evaluate/test/scores.json", split="folds")
+    with pytest.raises(DataError, match=r"\(first has test results; second has folds results\)"):
+        seglens.compare([two / "first", two / "second"])
+
+
+def test_results_of_other_weights_are_left_out(two):
+    _rewritten(two / "second/evaluate/test/run.json", model_sha256="0" * 64)
+    with pytest.warns(SeglensWarning, match=r"second/evaluate/test is left out: .* other weights .*--epoch"):
+        found = seglens.compare([two / "first", two / "second"]).table
+    assert (found["scores"], len(found["maps"])) == ((), 2)
+    with pytest.warns(SeglensWarning, match="is left out"):
+        page = seglens.report([two / "second"], out=two / "report.html")
+    assert "decoder_last" in page.read_text()
+
+
+def test_an_evaluation_asked_for_otherwise_does_not_take_the_place_of_the_splits_own(two):
+    expected = seglens.compare([two / "first", two / "second"]).table["scores"]
+    other = shutil.copytree(two / "second/evaluate/test", two / "second/evaluate/tta")
+    table = json.loads((other / "scores.json").read_text())
+    for row in table["images"]:
+        row["dice"] = 1.0
+    (other / "scores.json").write_text(json.dumps(table))
+    assert seglens.compare([two / "first", two / "second"], force=True).table["scores"] == expected
 
 
 def test_commands_ask_for_the_maps_that_the_other_has(two):

@@ -224,6 +224,10 @@ def test_the_size_of_a_picture(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"
     Image.new("RGB", (31, 17)).save(file)
     assert read_size(file) == (17, 31) == read_pixels(file).shape[:2]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (31, 17)).save(file, exif=exif)
+    assert read_size(file) == (31, 17) == read_pixels(file).shape[:2]
     deep = tmp_path / "deep.tif"  # Pillow doesn't know these
     tifffile.imwrite(deep, np.zeros((5, 9, 7), np.uint16), photometric="minisblack", planarconfig="contig")
     assert read_size(deep) == (5, 9)

@@ -319,3 +319,75 @@ def test_pixels_of_which_a_geotiff_knows_nothing_are_no_object(tmp_path):
     for known in ("0", "7", "nan", "-9999", "none"):
         put(tmp_path, "a", tagged(np.uint8(1), known))
         assert np.array_equal(mask_of(open_data(DataSettings(path=tmp_path)).split("all"), 0), BOX)
+
+
+CLASSES = ("background", "a", "b", "c")
+OF_CLASSES = np.array([(0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 200)])
+
+
+def with_classes(*there):
+    mask = np.zeros_like(BOX)
+    for place, label in enumerate(there):
+        mask[4 + 5 * place : 8 + 5 * place, 4:20] = label
+    return mask
+
+
+def only_used(colours):
+    """Write as programs do that keep the colours that a picture has, and number them anew."""
+
+    def write(mask, stem):
+        used = np.unique(mask)
+        palette(colours[used].tolist(), lambda each: np.searchsorted(used, each))(mask, stem)
+
+    return write
+
+
+def gif(mask, stem):
+    Image.fromarray(mask).save(stem.with_suffix(".gif"))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [only_used(OF_CLASSES), only_used(np.arange(4).repeat(3).reshape(4, 3)), gif],
+    ids=["colours", "greys", "gif"],
+)
+def test_palettes_that_number_colours_anew_in_every_file_are_refused(tmp_path, write):
+    put(tmp_path, "whole", write, with_classes(1, 2, 3))
+    put(tmp_path, "lacks-one", write, with_classes(2, 3))
+    settings = DataSettings(path=tmp_path, classes=CLASSES)
+    with pytest.raises(DataError, match="number colours differently|both could be classes"):
+        split = open_data(settings).split("all")
+        [split[index] for index in range(len(split))]
+    found = seglens.check_data(settings)
+    assert found.of("mask-values")[0].severity == "error"
+
+
+def test_palettes_that_agree_are_read_whatever_entries_they_have(tmp_path):
+    masks = {"whole": with_classes(1, 2, 3), "lacks-one": with_classes(2, 3), "grey": with_classes(1, 3)}
+    put(tmp_path, "whole", palette(OF_CLASSES.tolist(), lambda mask: mask), masks["whole"])
+    more = [*OF_CLASSES.tolist(), (9, 9, 9)]
+    put(tmp_path, "lacks-one", palette(more, lambda mask: mask), masks["lacks-one"])
+    put(tmp_path, "grey", lambda mask, stem: Image.fromarray(mask).save(f"{stem}.png"), masks["grey"])
+    split = open_data(DataSettings(path=tmp_path, classes=CLASSES)).split("all")
+    for position, entry in enumerate(split.entries):
+        np.testing.assert_array_equal(mask_of(split, position), masks[entry.name])
+
+
+def test_colours_named_by_a_palette_file_mean_the_same_in_every_file(tmp_path):
+    masks = {"whole": with_classes(1, 2, 3), "lacks-one": with_classes(2, 3)}
+    for name, mask in masks.items():
+        put(tmp_path, name, only_used(OF_CLASSES), mask)
+    lines = [f"{name} {r} {g} {b}" for name, (r, g, b) in zip(CLASSES, OF_CLASSES, strict=True)]
+    (tmp_path / "colours.txt").write_text("\n".join(lines))
+    named = DataSettings(path=tmp_path, palette=read_palette(tmp_path / "colours.txt"))
+    split = open_data(named).split("all")
+    for position, entry in enumerate(split.entries):
+        np.testing.assert_array_equal(mask_of(split, position), masks[entry.name])
+
+
+def test_a_foreground_that_is_the_only_colour_of_a_file_is_not_taken_for_background(tmp_path):
+    red = np.array([(0, 0, 0), (200, 0, 0)])
+    put(tmp_path, "some", only_used(red), BOX)
+    put(tmp_path, "all", only_used(red), np.ones_like(BOX))
+    with pytest.raises(DataError, match=r"\(200, 0, 0\) is 0 in all.png and 1 in some.png"):
+        open_data(DataSettings(path=tmp_path))

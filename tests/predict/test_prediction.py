@@ -104,6 +104,22 @@ def test_large_and_small_pictures_keep_their_order(tmp_path):
     assert exact == {"a", "b", "d"}  # a isn't scaled at all; noise doesn't survive scaling
 
 
+@pytest.mark.parametrize("shape", [(60, 200), (200, 60)])
+def test_a_picture_stored_sideways_is_predicted_as_the_same_one_upright(tmp_path, shape):
+    # The input is oblong, so that one fits into it and the other takes windows.
+    pixels = RANDOM.integers(0, 256, (*shape, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "upright.png")
+    Image.fromarray(np.ascontiguousarray(np.rot90(pixels))).save(tmp_path / "sideways.png", exif=exif)
+    run = run_of(image_size=(32, 128), scale=1.0)
+    files = [tmp_path / "upright.png", tmp_path / "sideways.png"]
+    assert predict_files(run, files, out=tmp_path / "out").num_done == 2
+    upright, sideways = (np.asarray(Image.open(tmp_path / "out/masks" / file.name)) for file in files)
+    assert upright.shape == shape
+    np.testing.assert_array_equal(sideways, upright)
+
+
 def test_a_large_picture_is_never_a_float_as_a_whole(tmp_path, monkeypatch):
     write(tmp_path / "a.png", (300, 400))
     sizes = []

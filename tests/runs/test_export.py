@@ -90,6 +90,41 @@ def test_torchscript_and_safetensors(kind, tmp_path):
     assert tuple(described["task"]["classes"]) == run.task.classes
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"threshold": 0.2, "window": (0.1, 0.3), "temperature": 0.3},
+        {"classes": 3, "head": "multilabel", "thresholds": (0.3, 0.6)},
+        {"members": 2},
+    ],
+    ids=("sigmoid", "multilabel", "folds"),
+)
+def test_weights_that_were_exported_are_adopted_with_all_that_describes_them(tmp_path, fields):
+    run, file = run_of(**fields), tmp_path / "net.safetensors"
+    seglens.export(run, file)
+    again = seglens.adopt(file, out=tmp_path / "again")
+    assert (again.spec, again.task) == (run.spec, run.task)
+    images = torch.rand(2, 3, 32, 32)
+    expected = run.predict(images)
+    for each in (again, seglens.load(tmp_path / "again")):
+        assert torch.equal(each.predict(images).probabilities, expected.probabilities)
+        assert torch.equal(each.predict(images).mask, expected.mask)
+    with pytest.raises(SettingError, match=r"is of Seglens, which says all .* received model, width, mean"):
+        seglens.adopt(file, model="unet", width=2, mean=(0.0,) * 3, out=tmp_path / "other")
+
+
+def test_metadata_that_describe_no_model_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(
+        {"weight": torch.zeros(1)}, tmp_path / "net.safetensors", {"seglens": '{"model": {"classes": -1}}'}
+    )
+    with pytest.raises(
+        CheckpointError, match=r"metadata of Seglens that describe no model.*Export the run again"
+    ):
+        seglens.adopt(tmp_path / "net.safetensors", out=tmp_path / "run")
+
+
 class Doubtful(nn.Module):
     """Gives other answers when it is traced than when it runs."""
 

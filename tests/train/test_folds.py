@@ -8,7 +8,7 @@ from PIL import Image
 
 import seglens
 from seglens.data.layout import DataSettings
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, SeglensWarning, SettingError
 from seglens.models.ensemble import Ensemble
 from seglens.train import train
 from seglens.train.fit import fit_module
@@ -95,6 +95,8 @@ def test_an_evaluation_pools_what_networks_say_of_pictures_they_have_not_seen(th
     assert results["valid_at_threshold"]["dice"] == pytest.approx(found.pooled.dice, abs=2e-3)
     assert results["threshold"]["split"] == "folds"
     assert (run.folder / "evaluate/folds/scores.json").is_file()
+    assert "were chosen on 12 of these 12 pictures" in found.advice[0].text
+    assert not found.trained_on
 
 
 def test_the_run_explains_judges_and_predicts_as_one(three, pool, tmp_path):
@@ -109,6 +111,14 @@ def test_the_run_explains_judges_and_predicts_as_one(three, pool, tmp_path):
     maps = seglens.explain(run, images, target, methods=("integrated-gradients",))
     assert int(maps["integrated-gradients"].diagnostics["folds"][0]) == 3
     assert seglens.predict_files(run, files, out=tmp_path / "masks").num_done == 1
+
+
+def test_maps_of_the_pictures_of_the_folds_are_said_to_be_of_networks_that_know_them(three, pool, tmp_path):
+    run, _ = three
+    with pytest.warns(SeglensWarning, match=r"Only evaluate asks.*'folds'.*all but one have learned"):
+        seglens.explain_folder(
+            run, seglens.open_split(run), out=tmp_path / "maps", methods=("saliency",), num_images=1
+        )
 
 
 def test_temperature_is_kept_and_bettered_the_loss(three):
@@ -139,6 +149,36 @@ def test_folds_go_on_where_they_stopped_and_end_with_the_same_weights(
     run = train(data, settings, tmp_path / "run", resume=True)
     assert_same_weights(weights_of(run.folder), weights_of(whole.folder))
     assert train(data, settings, tmp_path / "run", resume=True).sha256 == run.sha256
+
+
+def test_a_run_that_has_ended_is_not_taken_for_one_of_other_settings_or_data(
+    pool, tmp_path, three, write_discs, capsys
+):
+    whole, settings = three
+    data = pool.model_copy(update={"folds": 3})
+    assert train(data, settings, whole.folder, resume=True).sha256 == whole.sha256
+    assert "is finished: there is nothing to resume" in capsys.readouterr().err
+    longer = settings.model_copy(update={"epochs": 4})
+    with pytest.raises(SettingError, match=r"begun with the setting epochs = 2, received 4"):
+        train(data, longer, whole.folder, resume=True)
+    with pytest.raises(SettingError, match=r"begun with the data setting folds = 3, received 2"):
+        train(pool.model_copy(update={"folds": 2}), settings, whole.folder, resume=True)
+    write_discs(tmp_path / "set", 12, first=40)
+    with pytest.raises(DataError, match=r"not those that .* was trained with: 12 gone .* and 12 added"):
+        train(
+            data.model_copy(update={"path": tmp_path / "set", "groups": None}),
+            settings,
+            whole.folder,
+            resume=True,
+        )
+    mask = pool.path / "masks/disc-03.png"
+    before = mask.read_bytes()
+    try:
+        Image.new("L", (32, 32), 1).save(mask)
+        with pytest.raises(DataError, match=r"1 masks or outlines \(disc-03\)"):
+            train(data, settings, whole.folder, resume=True)
+    finally:
+        mask.write_bytes(before)
 
 
 def test_what_cannot_be_is_refused(pool, tmp_path, tiny, three, discs):

@@ -11,6 +11,7 @@ from PIL import Image
 import seglens
 from seglens.data.layout import DataSettings
 from seglens.errors import DataError, OutputExistsError, SettingError, TrainingError, UnknownNameError
+from seglens.evaluate.advice import SELECTION
 from seglens.files.ownership import contents
 from seglens.models.weights import read_state_dict
 from seglens.train import train
@@ -188,6 +189,24 @@ def test_copies_of_pictures_to_train_on_are_told_at_the_training_and_of_scores(
         told = seglens.evaluate(run, seglens.open_split(run, name, data=data)).trained_on
         expected = f"The model was trained on {num} pictures: their scores say little about new ones."
         assert told == (expected if num else "")
+
+
+def test_scores_of_pictures_on_which_something_was_chosen_are_said_to_be_so(tmp_path, tiny, discs):
+    run = train(discs, tiny(epochs=1, calibrate=True), tmp_path / "run")
+
+    def told(name):
+        found = seglens.evaluate(run, seglens.open_split(run, name))
+        return [(each.scores, each.text) for each in found.advice if each.source == SELECTION]
+
+    assert told("valid") == [
+        (
+            ("dice", "iou", "calibration"),
+            "the model's epoch, temperature and threshold were chosen on 4 of these 4 pictures, to be best "
+            "there: new ones may have lower scores.",
+        )
+    ]
+    assert told("test") == told("train") == []
+    assert "4 of these 16 pictures" in told("all")[0][1]
 
 
 def test_a_loss_on_the_valid_split_that_is_no_number_ends_the_training(discs, tmp_path, tiny):

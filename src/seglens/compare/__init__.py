@@ -18,7 +18,7 @@ from seglens.compare.differences import differing, same_pictures, side_by_side
 from seglens.compare.matching import Common, common_pictures, joined_groups, resampling_of
 from seglens.compare.tables import changed, explaining, missing_results, pictures, write_tables
 from seglens.data.classes import NO_MAP
-from seglens.data.layout import DataSettings, Split
+from seglens.data.layout import OUT_OF_FOLD, DataSettings, Split
 from seglens.errors import DataError, SeglensWarning, SettingError, unknown_name
 from seglens.evaluate import evaluate
 from seglens.files.output import new_folder, safe_name
@@ -35,7 +35,7 @@ __all__ = ["Comparison", "compare"]
 Kind = TypeVar("Kind", Evaluated, Explained, Judged)
 
 FILE_NAME = page.FILE_NAME
-SPLITS = ("test", "valid", "train", "all")
+SPLITS = ("test", OUT_OF_FOLD, "valid", "train", "all")
 """Which split is compared where none is named: the first that all runs have something of."""
 
 
@@ -80,7 +80,7 @@ def compare(
     Args:
         runs: run folders, at least two; the first is the reference.
         out: the folder to write; ``compare/<other runs>`` in the reference by default.
-        split: which split; the first of test, valid, train and all that all runs have by default.
+        split: which split; the first of test, folds, valid, train and all that all runs have by default.
         data: evaluate all runs on these pictures, instead of going by the evaluations that are there; as in
             `seglens.open_split`.
         layout: how ``data`` are laid out; recognised by default.
@@ -212,8 +212,9 @@ def _compare(
     if common is None and not table.maps and not table.scorecard:
         commands = "; ".join(entry.command for entry in table.missing[:2])
         raise DataError(
-            f"{' and '.join(table.runs)} have nothing of the {split} split in common to "
-            f"compare. Make it, as with: {commands or 'seglens evaluate RUN'}"
+            f"{' and '.join(table.runs)} have nothing of the {split} split in common to compare "
+            f"({'; '.join(map(_results_of, runs))}). Make it, as with: {commands or 'seglens evaluate RUN'}. "
+            "Or evaluate all on the same pictures by naming them with --data."
         )
     return table, drawing.ShownRun(
         evaluated, {name: part for name, part in explained.items() if part is not None}
@@ -255,8 +256,11 @@ def _same_classes(classes: Mapping[str, Sequence[str]]) -> int:
 
 
 def _of_split(parts: Sequence[Kind], split: str) -> Kind | None:
-    """Return the result on a split; a scorecard and maps of image files name none, their folder does."""
-    named = [part for part in parts if part.split == split]
+    """Return the result on a split, that in the folder of its name first, as others were asked for otherwise.
+
+    A scorecard and maps of image files name no split, their folder does.
+    """
+    named = sorted((part for part in parts if part.split == split), key=lambda part: part.name == split)
     return named[-1] if named else None
 
 
@@ -268,6 +272,11 @@ def _shared_split(runs: Sequence[RunContents]) -> str:
             if all(having):
                 return split
     return SPLITS[0]
+
+
+def _results_of(run: RunContents) -> str:
+    splits = dict.fromkeys(part.split for part in run.parts)
+    return f"{run.name} has {', '.join(splits) or 'no'} results"
 
 
 def _evaluated(name: str, model: Run, pictures: Split, folder: Path) -> Evaluated:

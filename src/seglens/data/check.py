@@ -122,7 +122,7 @@ def check_data(settings: DataSettings, *, near_duplicates: bool = True) -> Findi
     values = found.values()
     if any(finding.severity == "error" for finding in values):
         # Not known what they mean: all above 0 is taken, so that other faults of the files are found too.
-        found = look(settings.model_copy(update={"masks": "foreground"}), layout)
+        found = look(settings.model_copy(update={"masks": "foreground", "classes": None}), layout)
     splits = complete_splits(found, settings.split_seed)
     named = [(f"{split}/{entry.name}", entry) for split, entries in splits.items() for entry in entries]
     facts = _read_all(named, found, layout)

@@ -9,7 +9,8 @@ import torch
 from seglens.data.images import IMAGE_SUFFIXES
 from seglens.data.labels import read_label
 from seglens.data.layout import DataSettings, Finding, Searched
-from seglens.data.orientation import SIDEWAYS, UPRIGHT, header_or_none
+from seglens.data.orientation import UPRIGHT, header_or_none
+from seglens.data.picture_files import SIDEWAYS
 from seglens.errors import DataError, SettingError, SizeMismatchError
 from seglens.shapes import Image, Mask, Region
 

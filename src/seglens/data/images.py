@@ -19,6 +19,7 @@ from seglens.axes import sides_of
 from seglens.data import tiff
 from seglens.data.checksums import has_wrong_pixels
 from seglens.data.picture_files import (
+    SIDEWAYS,
     exif_orientation,
     open_picture,
     open_regular,
@@ -152,12 +153,13 @@ def read_stored(file: Path) -> Stored:
 
 
 def read_size(file: Path) -> tuple[int, int]:
-    """Return (rows, columns) of the picture in ``file`` as stored, not turned upright and not decoded.
+    """Return (rows, columns) of the picture in ``file`` as it is shown, upright; it is not decoded.
 
     Raises:
         DataError: the file is missing, too large, or no picture.
     """
-    return read_size_and_turn(file)[0]
+    (rows, columns), turned = read_size_and_turn(file)
+    return (columns, rows) if turned in SIDEWAYS else (rows, columns)
 
 
 def read_size_and_turn(file: Path) -> tuple[tuple[int, int], int]:

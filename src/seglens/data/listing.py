@@ -56,14 +56,14 @@ def copies_of_train(listing: Listing) -> dict[str, list[str]]:
     return {split: names for split, names in found.items() if names}
 
 
-def learned_from(folder: Path | None, entries: Sequence[Entry]) -> list[str]:
-    """Return the names of those pictures whose files the run in ``folder`` was trained on, however called."""
-    learned = _pictures(((read_listing(folder) or {}).get("train") or {}).values())
-    if not learned:
-        return []
+def seen_by(folder: Path | None, entries: Sequence[Entry]) -> dict[str, int]:
+    """Return how many of the pictures each split of the run in ``folder`` holds, however they are called."""
+    splits = {name: _pictures(each.values()) for name, each in (read_listing(folder) or {}).items()}
+    if not any(splits.values()):
+        return {}
     with Pool() as pool:
         hashes = list(pool.map(_of_picture, entries))
-    return [entry.name for entry, each in zip(entries, hashes, strict=True) if each in learned]
+    return {name: sum(each in known for each in hashes) for name, known in splits.items()}
 
 
 def _pictures(hashes: Iterable[str]) -> set[str]:

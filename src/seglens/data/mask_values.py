@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from seglens.data.indexed import about_palettes
 from seglens.data.labels import grey_label, opaque, read_mask
 from seglens.data.layout import DataSettings, Finding
 from seglens.data.palette import IGNORED, Palette
@@ -30,8 +31,9 @@ SHOWN = 8
 class Meaning:
     """How mask files of a set become class indices; ``ignore`` is a value, or 255 with a palette.
 
-    ``surveyed`` are the files whose values decide whether it is so, where no setting says it. They are looked
-    at once, before the first mask is read, or when somebody asks for the ``findings``.
+    ``surveyed`` are the files whose values decide whether it is so, where no setting says it, and ``indexed``
+    those whose palettes must agree. They are looked at once, before the first mask is read, or when somebody
+    asks for the ``findings``.
     """
 
     kind: Kind
@@ -39,11 +41,13 @@ class Meaning:
     ignore: int | None = None
     palette: Palette | None = None
     surveyed: tuple[Path, ...] = ()
+    indexed: tuple[Path, ...] = ()
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What the values of all masks say: several besides 0 are an error, an odd one is a note."""
-        return tuple(_survey(self.surveyed, self.ignore))
+        of_palettes = about_palettes(self.indexed, foreground=self.kind == "foreground")
+        return (*_survey(self.surveyed, self.ignore), *of_palettes)
 
     def read(self, file: Path) -> tuple[np.ndarray, np.ndarray]:
         """Return class indices, and which pixels count, both rows x columns.
@@ -68,6 +72,7 @@ class Meaning:
         label = np.where(valid, label, 0)
         if self.kind != "classes":
             return (label > 0).astype(np.int64), valid
+        _refuse_compact(stored, len(self.classes), file)
         if label.max(initial=0) >= len(self.classes):
             raise MaskValueError(
                 f"The mask {file} holds the value {label.max()}; allowed are 0 to {len(self.classes) - 1}, "
@@ -127,8 +132,8 @@ def meaning_of(settings: DataSettings, files: Sequence[Path]) -> Meaning:
     if settings.ignore == 0:  # of instances, whose other values are no classes
         raise SettingError("The value 0 of a mask can't be ignored: it is the background.")
     if kind is not None:
-        return Meaning(kind, names, settings.ignore)
-    return Meaning("foreground", names, settings.ignore, surveyed=tuple(files))
+        return Meaning(kind, names, settings.ignore, indexed=() if kind == "instances" else tuple(files))
+    return Meaning("foreground", names, settings.ignore, surveyed=tuple(files), indexed=tuple(files))
 
 
 def about_first(classes: Sequence[str]) -> list[Finding]:
@@ -208,6 +213,23 @@ def _exact(stored: Stored, file: Path, kind: Kind) -> np.ndarray:
         f"The mask {file} is in a lossy format (JPEG or the like), which changes values, and {reason}. Save "
         "masks as PNG, from the original."
     )
+
+
+def _refuse_compact(stored: Stored, num_classes: int, file: Path) -> None:
+    """Raise where a palette of greys has other class numbers than the indices: both could be meant.
+
+    So it is where classes 0, 2 and 3 were saved as GIF, which keeps the greys that are there.
+    """
+    if stored.palette is None:
+        return
+    used = np.unique(stored.values[..., 0])
+    greys = stored.palette[used]
+    if (greys == greys[:, :1]).all() and greys.max() < num_classes and (greys[:, 0] != used).any():
+        raise MaskValueError(
+            f"The mask {file} has a palette in which the grey values {', '.join(map(str, greys[:, 0]))} are "
+            f"the indices {', '.join(map(str, used))}, and both could be classes. Save it as grey values, "
+            "PNG, or name its colours with --palette FILE."
+        )
 
 
 def _by_colour(

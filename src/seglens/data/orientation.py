@@ -4,14 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seglens.data.images import read_size_and_turn as header_of
+from seglens.data.picture_files import SIDEWAYS
 from seglens.errors import DataError, SizeMismatchError
 
 UPRIGHT = 1
 """The EXIF orientation of a picture that is stored as it is shown."""
-
-
-SIDEWAYS = range(5, 9)
-"""The EXIF orientations that make columns of rows."""
 
 
 @dataclass(frozen=True)

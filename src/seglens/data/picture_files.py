@@ -119,6 +119,10 @@ def refused(file: Path, what: str, do: str) -> DataError:
     return DataError(f"{file} is not read: {what}. {do}")
 
 
+SIDEWAYS = (5, 6, 7, 8)
+"""The EXIF orientations that make columns of rows."""
+
+
 def exif_orientation(opened: ImageFile) -> int:
     """Return the orientation of a picture, 1 to 8; one that doesn't exist counts as 1, as Pillow has it."""
     found = opened.getexif().get(0x0112, 1)
@@ -130,7 +134,7 @@ def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
     TIFF 6.0, tag 274, which Exif took over: where row 0 and column 0 are on the upright picture.
     """
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

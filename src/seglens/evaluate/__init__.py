@@ -23,7 +23,7 @@ from seglens.data.classes import NO_MAP, in_classes_of
 from seglens.data.from_torch import TorchData, as_split
 from seglens.data.groups import grouped, grouping_of
 from seglens.data.layout import Split
-from seglens.data.listing import learned_from
+from seglens.data.listing import seen_by
 from seglens.drawing.notebook import card, data_frame, paragraph, table
 from seglens.errors import DataError, SettingError
 from seglens.evaluate import boundaries, calibration, centre_lines, object_scores, strata, surroundings
@@ -267,6 +267,8 @@ def _summarise(
         nothing = dict.fromkeys(OF_FOREGROUND, float("nan"))
         scored = [row.model_copy(update=nothing) for row in scored]
     failed = [row for row in rows if row.status == "failed"]
+    # Out of fold each picture is scored by a network that has not learned from it, and was chosen on it.
+    seen = {"valid": len(split)} if split.folds else seen_by(run.folder, split.entries)
     by_class = {name: values.tolist() for name, values in per_class(counted.counts).items()}
     foreground = counted.calibration.foreground
     return Evaluation(
@@ -310,8 +312,9 @@ def _summarise(
             pixels=num_pixels(counted.counts),
             classes=classes,
             told_apart=split.instances is not None,
-            # Out of fold each picture is scored by a network that has not learned from it.
-            learned_from=0 if split.folds else len(learned_from(run.folder, split.entries)),
+            learned_from=seen.get("train", 0),
+            chosen_on=seen.get("valid", 0),
+            chosen=_chosen(run.folder) if seen.get("valid") else (),
         ),
         uncertainty=conclude(counted.uncertain, numbered([row.group for row in scored])),
         per_class=_per_class(scored, classes),
@@ -324,6 +327,13 @@ def _summarise(
         ),
         images=(*sorted(scored, key=_worst_first), *failed),
     )
+
+
+def _chosen(folder: Path | None) -> list[str]:
+    """Return what a training chose on its valid split, or on what is out of fold."""
+    results = records.read_record(folder).results if folder is not None else {}
+    kinds = {"calibration": "temperature", "threshold": "threshold", "thresholds": "thresholds"}
+    return ["epoch", *(kind for name, kind in kinds.items() if results.get(name))]
 
 
 def _per_class(rows: Sequence[PictureScores], classes: Sequence[str]) -> dict[str, dict[str, Spread]]:

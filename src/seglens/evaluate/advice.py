@@ -2,7 +2,8 @@
 
 After Maier-Hein, Reinke et al. (2024, Metrics Reloaded, Nature Methods 21) and Reinke, Tizabi et al. (2024,
 Understanding metric-related pitfalls, Nature Methods 21). Of leaks: Kapoor, Narayanan (2023, Leakage and the
-reproducibility crisis in machine-learning-based science, Patterns 4).
+reproducibility crisis in machine-learning-based science, Patterns 4). Of choices: Cawley, Talbot (2010, On
+over-fitting in model selection and subsequent selection bias, Journal of Machine Learning Research 11).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from seglens.results.scores import LEAKAGE, Advice, Emptiness, PictureScores
 CHOICE = "Maier-Hein et al. 2024"
 PITFALLS = "Reinke et al. 2024"
 CENTRE = "Shit et al. 2021"
+SELECTION = "Cawley, Talbot 2010"
 
 TINY = 10
 """Pixels across below which an outline that is one pixel off costs a fifth of Dice or more."""
@@ -61,16 +63,20 @@ def advise(
     classes: Sequence[str],
     told_apart: bool,
     learned_from: int = 0,
+    chosen_on: int = 0,
+    chosen: Sequence[str] = (),
 ) -> tuple[Advice, ...]:
     """Return what to read and what misleads; ``pixels`` are all valid ones.
 
-    The model has ``learned_from`` so many of the pictures.
+    The model has ``learned_from`` so many of the pictures, and what is ``chosen`` was chosen on so many.
     """
     counts = [sum(len(found.truth) for found in each.values()) for each in objects]
     areas = np.concatenate([found.truth for each in objects for found in each.values()] or [np.zeros(0)])
     shown = [row.truth_pixels or 0 for row in rows]
+    what = count(len(rows), "volume" if any(row.classes for row in rows) else "picture")
     found = [
-        *_learned(learned_from, len(rows), "volume" if any(row.classes for row in rows) else "picture"),
+        *_learned(learned_from, what),
+        *_chosen(chosen, chosen_on, what),
         *_thin(rows),
         *(_tiny(areas) if not any(row.classes for row in rows) else ()),  # sizes of volumes are in mm
         *_many(counts, told_apart),
@@ -84,14 +90,24 @@ def advise(
     return tuple(found)
 
 
-def _learned(some: int, every: int, what: str) -> list[Advice]:
+def _learned(some: int, what: str) -> list[Advice]:
     if not some:
         return []
-    text = (
-        f"the model was trained on {some} of these {count(every, what)}: their scores say little about "
-        "new ones."
-    )
+    text = f"the model was trained on {some} of these {what}: their scores say little about new ones."
     return [Advice(scores=("dice", "iou"), read=False, text=text, source=LEAKAGE)]
+
+
+def _chosen(chosen: Sequence[str], some: int, what: str) -> list[Advice]:
+    if not some or not chosen:
+        return []
+    listed = " and ".join(filter(None, [", ".join(chosen[:-1]), chosen[-1]]))
+    were = "was" if len(chosen) == 1 else "were"
+    text = (
+        f"the model's {listed} {were} chosen on {some} of these {what}, to be best there: new ones may have "
+        "lower scores."
+    )
+    scores = ("dice", "iou", *(("calibration",) if "temperature" in chosen else ()))
+    return [Advice(scores=scores, read=False, text=text, source=SELECTION)]
 
 
 def _thin(rows: Sequence[PictureScores]) -> list[Advice]:

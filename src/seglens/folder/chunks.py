@@ -113,6 +113,14 @@ def split_of(run: Run, pictures: Given, class_map: Mapping[str, str] = NO_MAP) -
         if split.dims == 2:
             warn_of_window(run.spec.window, run.spec.normalise, split)
     refuse_other_axes(run, split.dims, f"the split {split.name!r}")
+    if split.folds:
+        warnings.warn(
+            f"Only evaluate asks, of each picture of {split.name!r}, the network that has not learned from "
+            "it. Here the mean of all networks answers, and all but one have learned from each picture: "
+            "there are fewer errors than in new pictures. Name pictures that none has learned from.",
+            SeglensWarning,
+            stacklevel=2,
+        )
     if not len(split):
         raise SettingError(
             f"There are no pictures in {split.name!r}. Name a split that has some, or image files."

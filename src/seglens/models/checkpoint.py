@@ -128,13 +128,24 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except Exception as error:  # The library raises errors of many kinds on what it can't read.
-        raise CheckpointError(f"{file} can't be read as safetensors: {_first_line(error)}") from error
+        raise _no_safetensors(file, error) from error
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file."""
-    with safe_open(file, "pt") as opened:
-        return dict(opened.metadata() or {})
+    """Return the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            return dict(opened.metadata() or {})
+    except Exception as error:  # as above
+        raise _no_safetensors(file, error) from error
+
+
+def _no_safetensors(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{file} can't be read as safetensors: {_first_line(error)}")
 
 
 def read_pickle(file: Path) -> Any:

@@ -134,7 +134,7 @@ def refuse_given(file: Path, what: str, given: Mapping[str, Any]) -> None:
     """
     if names := [name for name, value in given.items() if value is not None]:
         raise SettingError(
-            f"{file} is a folder of {what}, which says all of the model itself: received {', '.join(names)}. "
+            f"{file} is of {what}, which says all of the model itself: received {', '.join(names)}. "
             "Leave them out."
         )
 

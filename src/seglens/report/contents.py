@@ -2,13 +2,14 @@
 
 import csv
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from seglens.errors import DataError, SettingError
+from seglens.errors import DataError, SeglensWarning, SettingError
 from seglens.results import record as records
 from seglens.results.maps import ExplanationTable, PictureMaps
 from seglens.results.record import Record
@@ -120,10 +121,27 @@ def read_run(folder: Path, name: str) -> RunContents:
         folder=folder,
         record=own,
         history=read_history(folder / "history.csv"),
-        evaluations=tuple(map(read_evaluation, places["evaluate"])),
-        explanations=tuple(map(read_explanation, places["explain"])),
-        scorecards=tuple(map(read_judgement, places["judge"])),
+        evaluations=_of_its_weights(map(read_evaluation, places["evaluate"]), own),
+        explanations=_of_its_weights(map(read_explanation, places["explain"]), own),
+        scorecards=_of_its_weights(map(read_judgement, places["judge"]), own),
     )
+
+
+def _of_its_weights(parts: Iterable[RunPart[Table]], run: Record) -> tuple[RunPart[Table], ...]:
+    """Return the results of the run's final weights; warn of others, as of an epoch that was kept."""
+    kept = []
+    for part in parts:
+        known = {run.model_sha256, part.record.model_sha256 if part.record else None} - {None}
+        if len(known) < 2:
+            kept.append(part)
+            continue
+        warnings.warn(
+            f"{part.folder} is left out: it was made with other weights than the final ones of its run, as "
+            f"by --epoch. Make it again without that: seglens {part.command} --force.",
+            SeglensWarning,
+            stacklevel=2,
+        )
+    return tuple(kept)
 
 
 def _below(folder: Path, file: str) -> list[Path]:

@@ -172,6 +172,8 @@ def prepared(run: Run, how: Inference) -> Run:
 def load(folder: str | Path, *, epoch: int | None = None, device: str = "auto") -> Run:
     """Open a run folder: the final weights, or those that ``--keep-every`` kept of ``epoch``.
 
+    Thresholds and temperature are those that were found for the final weights.
+
     Raises:
         DataError: ``folder`` is no run folder, or one of another kind.
         CheckpointError: it holds no such weights, they are not those that its record names, or don't fit.

@@ -26,6 +26,7 @@ from seglens.models.zoo import normalisation
 from seglens.results import record as records
 from seglens.runs import Run, hub, load, rebuilt, wrap
 from seglens.runs.bundle import adopt_bundle, is_bundle
+from seglens.runs.export import read_exported
 from seglens.runs.saving import save_run
 from seglens.runs.trained import adopt_trained
 
@@ -60,6 +61,8 @@ def adopt(
     ``file`` may be a folder of segmentation-models-pytorch's ``save_pretrained``: what its ``config.json``
     says is then taken. The networks of the zoo end in logits, whatever activation followed them where they
     were trained; outputs beside the masks (an auxiliary classifier) are left behind.
+
+    Of a safetensors file that `seglens.export` wrote all is taken from its metadata.
 
     It may be a folder of Hugging Face's transformers (``config.json``, ``preprocessor_config.json``,
     safetensors): mean, std, size and classes left out are those of its files, and of the architecture nothing
@@ -127,6 +130,10 @@ def adopt(
             f"{file} is no folder of nnU-Net (with plans.json), and only such have {', '.join(given)}. Leave "
             "it out, or name nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION."
         )
+    if (exported := read_exported(Path(file))) is not None:
+        of_models.refuse_given(Path(file), "Seglens", {**told, **shown})
+        exported.segmenter.origin = Path(file).name
+        return rebuilt(exported, out, Path(file), began, force=force)
     if of_models.is_transformers(Path(file)):
         of_models.refuse_given(Path(file), "Hugging Face", told)
         network, processor = adapters.library(HUGGING_FACE).open_folder(Path(file))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from seglens.arguments import checked
 from seglens.axes import spelled
 from seglens.data.sample import Task
-from seglens.errors import ModelError, unknown_name
+from seglens.errors import CheckpointError, ModelError, SettingError, unknown_name
 from seglens.files.output import output_file
 from seglens.files.overwrite import check_file
 from seglens.models.adapters import network_files
@@ -34,6 +34,9 @@ NUM_TRIED = 3
 
 TOLERANCE = 1e-4
 """How far a probability may be off: programs add in another order."""
+
+DESCRIBED = "seglens"
+"""The key in the metadata of a safetensors file of what describes its model."""
 
 Answer = tuple[Probabilities, AnyMasks]
 
@@ -177,15 +180,37 @@ def _write_safetensors(model: WholeModel, images: Images, task: Task, file: Path
     if model.segmenter.spec.architecture == WRAPPED:
         raise ModelError("the weights of a wrapped module are of no use without its code")
     spec = model.segmenter.spec.model_dump(mode="json")
-    described = {"seglens": json.dumps({"model": spec, "task": task.model_dump(mode="json")})}
+    described = {DESCRIBED: json.dumps({"model": spec, "task": task.model_dump(mode="json")})}
     save_weights(model.segmenter.module, file, described)
 
 
-def _run_safetensors(file: Path, images: Images) -> Answer:
-    described = json.loads(read_metadata(file)["seglens"])
-    segmenter = Segmenter.from_spec(ModelSpec(**described["model"]))
+def read_exported(file: Path) -> Run | None:
+    """Return the model of a safetensors file with all that its metadata say; None of files of others.
+
+    Raises:
+        CheckpointError: the file is damaged, or its tensors don't fit its metadata.
+    """
+    if file.suffix.lower() != ".safetensors" or not file.is_file():
+        return None
+    described = read_metadata(file).get(DESCRIBED)
+    if described is None:
+        return None
+    try:
+        content = json.loads(described)
+        spec, task = ModelSpec.model_validate(content["model"]), Task.model_validate(content["task"])
+    except (ValueError, KeyError, TypeError, SettingError) as error:
+        raise CheckpointError(
+            f"{file} has metadata of Seglens that describe no model: {error}. Export the run again."
+        ) from error
+    segmenter = Segmenter.from_spec(spec)
     load_weights(segmenter.module, file)
-    found = infer(segmenter.eval(), images)
+    return Run(segmenter.eval(), task)
+
+
+def _run_safetensors(file: Path, images: Images) -> Answer:
+    run = read_exported(file)
+    assert run is not None
+    found = infer(run.segmenter, images)
     return found.probabilities, found.mask
 
 

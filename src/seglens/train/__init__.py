@@ -115,15 +115,19 @@ def _train_folds(data: DataSettings, settings: TrainSettings, out: Path, *, resu
     with alone(out):
         place = place_of_run(out, "train", resume=resume, force=force)
         earlier = records.read_record(place) if resume and (place / records.FILE_NAME).exists() else None
-        if earlier is not None and earlier.state == "finished":
-            if place != out:
-                close_run(place, out, "train")
-            return load(out, device=settings.device)
-        dataset = _opened(data, None, place, settings)
+        listing = None if earlier is None else read_listing(place)
+        dataset = _opened(data, listing, place, settings)
         refuse_unfit(settings)
         settings, chosen = completed(settings, dataset, shown=True)
         if earlier is not None:
             refuse_other_settings(earlier, settings, dataset, place)
+        if earlier is not None and earlier.state == "finished":
+            _refuse_other_data(earlier, dataset, listing, place)
+            if place != out:
+                close_run(place, out, "train")
+            else:
+                print(f"{out} is finished: there is nothing to resume.", file=sys.stderr)
+            return load(out, device=settings.device)
         record = earlier or records.start(
             "train",
             seed=settings.seed,
