@@ -346,6 +346,10 @@ def gif(mask, stem):
     Image.fromarray(mask).save(stem.with_suffix(".gif"))
 
 
+def read_all(settings):
+    return list(open_data(settings).split("all"))
+
+
 @pytest.mark.parametrize(
     "write",
     [only_used(OF_CLASSES), only_used(np.arange(4).repeat(3).reshape(4, 3)), gif],
@@ -355,9 +359,8 @@ def test_palettes_that_number_colours_anew_in_every_file_are_refused(tmp_path, w
     put(tmp_path, "whole", write, with_classes(1, 2, 3))
     put(tmp_path, "lacks-one", write, with_classes(2, 3))
     settings = DataSettings(path=tmp_path, classes=CLASSES)
-    split = open_data(settings).split("all")
     with pytest.raises(DataError, match=r"number colours differently|both could be classes"):
-        list(split)
+        read_all(settings)
     found = seglens.check_data(settings)
     assert found.of("mask-values")[0].severity == "error"
 
