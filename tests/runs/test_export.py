@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from copy import deepcopy
 from typing import Any
 
@@ -14,7 +15,14 @@ from torch import nn
 
 import seglens
 from seglens.data.sample import Task
-from seglens.errors import CheckpointError, ModelError, OutputExistsError, SettingError, UnknownNameError
+from seglens.errors import (
+    CheckpointError,
+    ModelError,
+    OutputExistsError,
+    SeglensWarning,
+    SettingError,
+    UnknownNameError,
+)
 from seglens.models.adapters import network_files
 from seglens.models.segmenter import ModelSpec, Segmenter
 from seglens.runs import Run
@@ -244,6 +252,23 @@ def test_files_for_one_picture_or_another_precision(kind, files, tmp_path):
     settings = (seglens.Occlusion(window=16, stride=16), seglens.IntegratedGradients(steps=2))
     maps = seglens.explain(loaded, images, target, methods=settings)
     assert all(each.status == ("ok",) * 3 for each in maps.values())
+
+
+@pytest.mark.parametrize(("name", "output"), [("net.onnx", "probabilities"), ("net.pt", "0")])
+def test_thresholds_that_a_file_has_and_the_run_of_it_has_not_are_warned_of(name, output, tmp_path):
+    run, told = run_of(), {**WHOLE, "output": output, "head": "softmax", "image_size": 32}
+    seglens.export(run, tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seglens.adopt(tmp_path / name, out=tmp_path / "same", **told)
+    noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    middle = float(run.predict(noise).probabilities[:, 1].median())
+    other = run_of(threshold=middle)
+    seglens.export(other, tmp_path / f"other-{name}")
+    with pytest.warns(SeglensWarning, match=r"differ on [1-9]\d* of 4096 pixels.*thresholds of its own"):
+        adopted = seglens.adopt(tmp_path / f"other-{name}", out=tmp_path / "other", **told)
+    expected = (run.predict(noise).probabilities[:, 1] > 0.5).long()
+    assert torch.equal(adopted.predict(noise).mask, expected), "what the warning says"
 
 
 def test_onnx_says_what_it_takes(files, tmp_path):

@@ -7,6 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
 from seglens.arguments import checked
 from seglens.data.sample import Task, is_background, task_of, with_background
 from seglens.errors import ModelError, SeglensWarning, SettingError
@@ -171,6 +175,7 @@ def adopt(
         update = {"architecture": NETWORK_FILE, "options": network.options}
         segmenter = Segmenter(network, run.spec.model_copy(update=update))
         segmenter.origin = Path(file).name
+        _warn_of_own_masks(segmenter)
         return rebuilt(replace(run, segmenter=segmenter), out, Path(file), began, force=force)
     if outputs_are == "probabilities":
         raise SettingError(
@@ -242,6 +247,36 @@ def _takes_two(run: Run) -> bool:
     except ModelError:
         return False
     return True
+
+
+def _warn_of_own_masks(segmenter: Segmenter) -> None:
+    """Warn where a network also returns masks, and they are not those of its probabilities here.
+
+    Both are compared on noise of growing contrast. It may have thresholds of its own, as what `export` wrote.
+    """
+    returned: list[Any] = []
+    noise = torch.rand(
+        1, segmenter.spec.channels, *segmenter.spec.sides, generator=torch.Generator().manual_seed(0)
+    )
+    images = [0.5 + contrast * (noise - 0.5) for contrast in (0.0, 0.1, 0.3, 1.0)]
+    with torch.no_grad(), segmenter.module.register_forward_hook(lambda *seen: returned.append(seen[2])):
+        ours = torch.cat([segmenter.mask(segmenter(each)).long() for each in images])
+    theirs = [
+        torch.cat([each.reshape(1, *ours.shape[1:]) for each in found]).long()
+        for found in zip(*map(tree_leaves, returned), strict=True)
+        if isinstance(found[0], Tensor)
+        and not found[0].is_floating_point()
+        and found[0].numel() == ours[0].numel()
+    ]
+    if theirs and not any(torch.equal(each, ours) for each in theirs):
+        other = min(int((each != ours).sum()) for each in theirs)
+        warnings.warn(
+            f"{segmenter.origin} gives masks, too. On noise they differ on {other} of {ours.numel()} pixels "
+            "from those of its probabilities: it has thresholds of its own. Here a pixel is of the most "
+            "probable class. To keep the thresholds of a run, export it as safetensors.",
+            SeglensWarning,
+            stacklevel=4,
+        )
 
 
 def _build_for(
