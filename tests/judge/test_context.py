@@ -61,5 +61,6 @@ def test_a_model_without_context_is_not_evaluable_and_not_bad(cells: torch.Tenso
     )
     row = evidence.score(found).rows[0]
     assert (row.score, row.verdict, row.num_evaluable) == ("context_faithfulness", "not evaluable", 0)
-    assert "the model hardly uses the surroundings: they carry 0.000 of its score, below 0.02" in row.reason
+    assert "the model hardly uses the surroundings, or uses what all these pictures share" in row.reason
+    assert "they carry 0.000 of its score, below 0.02" in row.reason
     assert row.details["context_reliance"].num == NUM

@@ -27,9 +27,9 @@ DEFINITIONS = {
     "context_faithfulness": "Does the map know which surroundings matter? It is faithfulness with the "
     "target and a margin left as they are: only cells outside are removed. The margin is a sixteenth of "
     "the picture. Read it with context_reliance, the share of the score that is lost when the target is "
-    "laid on other pictures. Where that is below .02, the model does not use the surroundings, and the "
-    "score is not evaluable. The other number, context_worth, is the share of the score that blurring "
-    "the surroundings takes.",
+    "laid on other pictures. Below .02 the model does not use the surroundings, or what it uses is in all "
+    "these pictures (one scanner, one stain). Then the score is not evaluable. The other number, "
+    "context_worth, is the share of the score that blurring the surroundings takes.",
     "causal_agreement": "Do highly ranked cells matter most when each is removed alone? 1: the order is the "
     "same. 0: no relation. It is Spearman's rank correlation between the value of each cell and the fall of "
     "the score without it. The ceiling is how well two ways of removing agree: no map can be expected to do "

@@ -239,7 +239,8 @@ def needs_context(known: Mapping[str, Interval]) -> Reason | None:
         return Reason("no_other_pictures", "there are no other pictures to lay the target on")
     if reliance.mean < RELIANCE:
         carried = f"they carry {reliance.mean:z.3f} of its score, below {RELIANCE:g}"
-        return Reason("context_unused", f"the model hardly uses the surroundings: {carried}")
+        what = "the model hardly uses the surroundings, or uses what all these pictures share"
+        return Reason("context_unused", f"{what}: {carried}")
     return None
 
 
