@@ -226,8 +226,8 @@ def check_layers(encoder: str, setting: str, layers: Sequence[str], sides: Seque
             except Exception as error:  # the network is timm's, and may raise anything
                 raise SettingError(
                     f"{setting} asks for the layer {layer!r} of the classifier {encoder}, and it isn't there "
-                    f"for pictures of {side} x {side} pixels. {error}{advice} Name layers of {encoder} in a file "
-                    "of settings (--stages FILE), or choose another classifier."
+                    f"for pictures of {side} x {side} pixels. {error}{advice} Name layers of {encoder} in a "
+                    "file of settings (--stages FILE), or choose another classifier."
                 ) from error
 
 
