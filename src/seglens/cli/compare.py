@@ -81,9 +81,8 @@ def _show(found: "seglens.Comparison") -> None:
         _show_maps(table, run)
     if table.resampling.text:
         say(table.resampling.text)
-    if table.scorecard:
-        changed = sum(row.changed for row in table.scorecard)
-        say(f"{changed} of {len(table.scorecard)} verdicts of the scorecards differ.")
+    if table.about_verdicts:
+        say(table.about_verdicts)
     if table.left_out:
         say(f"Left out: {count(len(table.left_out), 'picture')}, see compare.json.")
     for entry in table.missing:

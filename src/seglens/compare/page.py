@@ -63,20 +63,7 @@ def comparison_in_words(table: ComparisonTable) -> list[str]:
     for run in table.runs[1:]:
         sentences += _about_scores(table, run)
         sentences += _about_maps(table, run)
-    rows = table.scorecard
-    if rows:
-        changed = [row for row in rows if row.changed]
-        sentences.append(
-            f"{len(changed)} of {len(rows)} verdicts of the scorecards differ."
-            if changed
-            else f"None of the {len(rows)} verdicts of the scorecards differs."
-        )
-        if table.judged_same_pictures is not True:
-            known = "were not judged" if table.judged_same_pictures is False else "may not have been judged"
-            sentences.append(
-                f"The runs {known} on the same pictures: their scorecards can't be held against each other."
-            )
-    return sentences
+    return [*sentences, *filter(None, [table.about_verdicts])]
 
 
 def _about_scores(table: ComparisonTable, run: str) -> list[str]:
@@ -102,20 +89,21 @@ def _about_maps(table: ComparisonTable, run: str) -> list[str]:
         return []
     most = max(rows, key=lambda row: row.moved.mean or 0.0)
     unrelated = most.unrelated.mean
-    beside = f"; two unrelated maps differ by {100 * unrelated:.0f} %" if _known(unrelated) else ""
+    beside = f" Two unrelated maps differ by {100 * unrelated:.0f} %." if _known(unrelated) else ""
     sentences = [
-        f"Attention moved most in {label_of(most.key)}: {100 * (most.moved.mean or 0.0):.0f} % of it lies "
-        f"elsewhere in {run}, on {count(most.num, 'picture')}{beside}."
+        f"The map that changed most is {label_of(most.key)}. {100 * (most.moved.mean or 0.0):.0f} % of its heat "
+        f"lies at other places in {run} ({count(most.num, 'picture')}).{beside}"
     ]
-    for region, what in (("invented", "what the reference invents"), ("missed", "what the reference misses")):
+    for region in ("invented", "missed"):
         found = [(row.key, row.shares[region].difference) for row in rows if region in row.shares]
         clear = [(abs(change.mean or 0.0), key, change) for key, change in found if change.misses_zero]
         if clear:
             _, key, change = max(clear, key=lambda entry: entry[0])
+            how = "more" if (change.mean or 0.0) > 0 else "less"
             sentences.append(
-                f"In {len(clear)} of {len(found)} kinds of map the share of attention on {what} changed (the "
-                f"interval misses 0). Most in {label_of(key)}: {change.mean:+.3f}"
-                f"{_interval(change.low, change.high)}."
+                f"{run} has {how} heat on what {table.reference} {region}. The largest change is that of "
+                f"{label_of(key)}: {change.mean:+.3f} of its heat{_interval(change.low, change.high)}. "
+                f"{len(clear)} of {len(found)} maps changed there for certain."
             )
     return sentences
 

@@ -149,3 +149,14 @@ class ComparisonTable(Result):
     resampling: Resampling = Resampling()
     missing: tuple[Lacking, ...]
     definitions: Mapping[str, str]
+
+    @property
+    def about_verdicts(self) -> str:
+        """How many verdicts of the scorecards changed, if they are about the same pictures; in words."""
+        if not self.scorecard:
+            return ""
+        if self.judged_same_pictures is not True:
+            may = "were not judged" if self.judged_same_pictures is False else "may not have been judged"
+            return f"The runs {may} on the same pictures. Don't compare the verdicts of their scorecards."
+        changed = sum(row.changed for row in self.scorecard)
+        return f"{changed or 'None'} of the {len(self.scorecard)} verdicts of the scorecards changed."
