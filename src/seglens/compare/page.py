@@ -89,9 +89,10 @@ def _about_maps(table: ComparisonTable, run: str) -> list[str]:
         return []
     most = max(rows, key=lambda row: row.moved.mean or 0.0)
     unrelated = most.unrelated.mean
+    share = 100 * (most.moved.mean or 0.0)
     beside = f" Two unrelated maps differ by {100 * unrelated:.0f} %." if _known(unrelated) else ""
     sentences = [
-        f"The map that changed most is {label_of(most.key)}. {100 * (most.moved.mean or 0.0):.0f} % of its heat "
+        f"The map that changed most is {label_of(most.key)}. {share:.0f} % of its heat "
         f"lies at other places in {run} ({count(most.num, 'picture')}).{beside}"
     ]
     for region in ("invented", "missed"):
