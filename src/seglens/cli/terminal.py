@@ -237,8 +237,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
             sum(max(map(len, column)) + 3 for column in zip(columns, *rows, strict=True)) + 1 <= console.width
         )
         head, *body = (columns, *rows) if wide else _narrowed((columns, *rows), console.width)
-        frame = {} if wide else {"box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
-        drawn = Table(title=title or None, title_justify="left", **frame)
+        drawn = Table(title=title or None, title_justify="left")
+        if not wide:
+            drawn.box, drawn.pad_edge, drawn.padding = SIMPLE_HEAD, False, (0, 1, 0, 0)
         for column in head:
             drawn.add_column(column, overflow="fold")
         for row, shown in zip(rows, body, strict=True):
