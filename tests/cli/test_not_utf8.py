@@ -163,7 +163,10 @@ def test_two_outputs_whose_names_differ_in_such_a_byte_are_two(tmp_path):
 
 
 TEXTS = {
-    "labels.csv": (b"image,label\nf-train-0,caf\xe9\n", f"weak SET --labels FILE {WEAK} --run new"),
+    "labels.csv": (
+        b"image,label\nf-train-0,caf\xe9\n",
+        f"weak SET --labels FILE --stages stages.json {WEAK} --run new",
+    ),
     "groups.csv": (
         b"image,site\nf-test-0,Orl\xe9ans\n",
         f"judge run --data SET {JUDGED} --audit border --groups FILE:site --out new",
@@ -213,7 +216,7 @@ def test_texts(name, names, typed, tmp_path):
         f"explain run @/set/test/images/f-test-0.png --target @ {MAPS} --out new",
         f"evaluate run --data @/set --split @ {CPU} --out new",
         f"judge run --data @/set {JUDGED} --audit @ --out new",
-        f"weak @/set --labels @ {WEAK} --run new",
+        f"weak @/set --labels @ --stages stages.json {WEAK} --run new",
         "adopt run/model.safetensors --classes background,@ --width 4 --image-size 32 --run new",
         "data get @",
     ],
