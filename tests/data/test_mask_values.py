@@ -347,7 +347,8 @@ def gif(mask, stem):
 
 
 def read_all(settings):
-    return list(open_data(settings).split("all"))
+    split = open_data(settings).split("all")
+    return [split[index] for index in range(len(split))]
 
 
 @pytest.mark.parametrize(
