@@ -252,7 +252,7 @@ def _takes_two(run: Run) -> bool:
 def _warn_of_own_masks(segmenter: Segmenter) -> None:
     """Warn where a network also returns masks, and they are not those of its probabilities here.
 
-    Both are compared on noise of growing contrast. It may have thresholds of its own, as what `export` wrote.
+    Both are compared on noise of growing contrast. They differ by thresholds in files that `export` wrote.
     """
     returned: list[Any] = []
     noise = torch.rand(
@@ -272,8 +272,8 @@ def _warn_of_own_masks(segmenter: Segmenter) -> None:
         other = min(int((each != ours).sum()) for each in theirs)
         warnings.warn(
             f"{segmenter.origin} gives masks, too. On noise they differ on {other} of {ours.numel()} pixels "
-            "from those of its probabilities: it has thresholds of its own. Here a pixel is of the most "
-            "probable class. To keep the thresholds of a run, export it as safetensors.",
+            "from those of its probabilities: it decides otherwise, as by thresholds of its own. Here a "
+            "pixel is of the most probable class. To keep the thresholds of a run, export it as safetensors.",
             SeglensWarning,
             stacklevel=4,
         )
